@@ -1,0 +1,21 @@
+"""Exceptions a user may meet; each message names the field, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class TestbenchError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    __test__ = False  # pytest: the name starts with "Test", but this is no test class
+
+
+class ConfigError(TestbenchError):
+    """`testbench.yaml`, an environment variable or a command option is wrong."""
+
+
+class StoreError(TestbenchError):
+    """A document or dataset store cannot be opened, read or written."""
+
+
+class TaskError(TestbenchError):
+    """A task is unknown, its data cannot be loaded, or it cannot be built or scored."""

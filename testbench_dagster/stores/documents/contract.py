@@ -1,0 +1,142 @@
+"""The document contract: a narrow set of operations that SQLite and MongoDB implement alike.
+
+Documents are plain dicts of BSON values whose ``_id`` is a string the caller derives from the content
+(see :mod:`testbench_dagster.stores.documents.ids`). Filters, sorts, groups and projections name only the
+*declared* fields of a :class:`Collection`; anything else raises :class:`UndeclaredField` on both stores, so
+that a query which works on one works on the other.
+
+Filter language (``where``): ``{field: value}`` means equality (``None`` matches a missing or null field);
+``{field: {op: operand}}`` with ``op`` one of ``eq ne in gt gte lt lte``; several operators on one field and
+several fields are joined by AND. ``in`` takes a list or set.
+
+Times are timezone-aware UTC datetimes, kept to the millisecond by both stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from testbench_dagster.errors import StoreError
+
+Document = dict[str, Any]
+Where = Mapping[str, Any]
+OPERATORS = frozenset({"eq", "ne", "in", "gt", "gte", "lt", "lte"})
+
+
+class UndeclaredField(StoreError, KeyError):
+    """A filter, sort, group or projection names a field the collection does not declare."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class DuplicateKey(StoreError):
+    """A write would break a unique index of the collection (not its ``_id``: see ``put_new``)."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Name, declared fields and indexes of one collection.
+
+    ``fields`` maps a declared field to its scalar type (``str``, ``int``, ``float``, ``bool``,
+    ``datetime``); every one may be null. ``_id`` is always declared. ``indexes`` and ``unique`` list
+    compound keys of declared fields.
+    """
+
+    name: str
+    fields: Mapping[str, type]
+    indexes: tuple[tuple[str, ...], ...] = ()
+    unique: tuple[tuple[str, ...], ...] = ()
+
+    def check_declared(self, names: Iterable[str]) -> None:
+        """Raise :class:`UndeclaredField` unless every name is ``_id`` or a declared field."""
+        for name in names:
+            if name != "_id" and name not in self.fields:
+                raise UndeclaredField(
+                    f"{self.name}.{name} is not a declared field; declare it in "
+                    f"stores/documents/collections.py or use one of: {', '.join(sorted(self.fields))}"
+                )
+
+
+@dataclass(frozen=True)
+class Group:
+    """What :meth:`DocumentStore.group` computes per distinct combination of the ``by`` fields.
+
+    The result rows hold the ``by`` fields plus ``count`` and, for each requested field ``f``,
+    ``min_f``, ``max_f`` or ``sum_f``.
+    """
+
+    by: Sequence[str]
+    min: Sequence[str] = field(default_factory=tuple)
+    max: Sequence[str] = field(default_factory=tuple)
+    sum: Sequence[str] = field(default_factory=tuple)
+
+
+class DocumentStore(Protocol):
+    """Operations of a document store; safe to use from several threads and processes at once."""
+
+    def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
+        """Insert the documents whose ``_id`` is not yet there, all in one durable step; return how many."""
+        ...
+
+    def upsert(self, collection: Collection, documents: Iterable[Document]) -> int:
+        """Insert or wholly replace each document by ``_id``; return how many were written."""
+        ...
+
+    def get(self, collection: Collection, id_: str) -> Document | None:
+        """Return the document with this ``_id``, or None."""
+        ...
+
+    def find(
+        self,
+        collection: Collection,
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Iterator[Document]:
+        """Stream the matching documents.
+
+        ``sort`` holds (field, 1 or -1) pairs; nulls come first ascending. With ``fields`` (declared ones)
+        each result has exactly these keys, null where missing, and bodies are not read.
+        """
+        ...
+
+    def count(self, collection: Collection, where: Where | None = None) -> int:
+        """Count the matching documents."""
+        ...
+
+    def group(self, collection: Collection, group: Group, where: Where | None = None) -> list[Document]:
+        """Aggregate the matching documents, one row per combination of the ``by`` fields."""
+        ...
+
+    def claim(
+        self,
+        collection: Collection,
+        where: Where,
+        changes: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+    ) -> Document | None:
+        """Atomically set ``changes`` on the first matching document; return it as changed, or None.
+
+        Among any number of processes a document whose change ends the match is claimed exactly once.
+        """
+        ...
+
+    def purge(self, collection: Collection, where: Where) -> int:
+        """Delete the matching documents; return how many. ``where`` may not be empty."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; the store may not be used afterwards."""
+        ...
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value may stand in a declared field."""
+    return value is None or isinstance(value, (str, int, float, bool, datetime))

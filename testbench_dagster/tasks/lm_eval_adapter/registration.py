@@ -1,0 +1,141 @@
+"""Registering a task: its data is loaded and processed once, and described so that changes are noticed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.api.metrics import mean
+
+from testbench_dagster.errors import TaskError
+from testbench_dagster.stores.documents.ids import content_hash
+from testbench_dagster.tasks.lm_eval_adapter.building import (
+    LM_EVAL_VERSION,
+    SourceTask,
+    config_of,
+    copy_config,
+    finish,
+    shots_of,
+)
+from testbench_dagster.tasks.records import Registered, TaskData
+from testbench_dagster.tasks.specs import TaskSpec
+
+
+def register(spec: TaskSpec) -> Registered:
+    """Load a task's data, process it once and describe it.
+
+    Raises:
+        TaskError: unknown task, missing data or split, a row without a needed column, a doc that JSON cannot
+            hold, a package or resource that is not installed.
+    """
+    config = config_of(spec)
+    shots = shots_of(config, spec)
+    random.seed(0)
+    np.random.seed(1234)  # simple_evaluate's seeds: process_docs may draw
+    try:
+        task = SourceTask(copy_config(config), spec)
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(_build_failure(spec, error)) from error
+    finish(task, shots)
+    docs = [_doc_text(spec, i, doc) for i, doc in enumerate(task.task_docs)]
+    sampler = getattr(task, "sampler", None)
+    fewshot = [_doc_text(spec, i, doc) for i, doc in enumerate(sampler.df)] if shots and sampler else []
+    if shots and len(fewshot) < shots:
+        raise TaskError(
+            f"task {spec.name!r}: {shots} few-shot examples wanted, but its pool holds {len(fewshot)}; "
+            "lower num_fewshot or give a larger few-shot split"
+        )
+    doc_hashes = [content_hash(text) for text in docs]
+    fewshot_hashes = [content_hash(text) for text in fewshot]
+    fingerprint = content_hash([doc_hashes, fewshot_hashes])
+    config_hash = content_hash([LM_EVAL_VERSION, shots, _plain(task.config)])
+    flags = {
+        "output_type": task.OUTPUT_TYPE,
+        "features": list(task.features),
+        "multiple_input": task.multiple_input,
+        "multiple_target": task.multiple_target,
+        "repeats": task.config.repeats,
+        "num_fewshot": shots,
+        "version": str(task.VERSION),
+        "metrics": {
+            name: {
+                "aggregation": "mean" if function is mean else getattr(function, "__name__", "custom"),
+                "higher_is_better": bool(task.higher_is_better().get(name, True)),
+            }
+            for name, function in task.aggregation().items()
+        },
+        "filters": [ensemble.name for ensemble in task._filters],
+    }
+    _check_choice(spec, flags)
+    split = task.config.test_split if task.has_test_docs() else task.config.validation_split
+    return Registered(
+        task_hash=content_hash([config_hash, fingerprint])[:40],
+        config_hash=config_hash,
+        fingerprint=fingerprint,
+        eval_split=str(split),
+        splits={name: len(rows) for name, rows in (task.dataset or {}).items()},
+        doc_hashes=doc_hashes,
+        fewshot_hashes=fewshot_hashes,
+        data=TaskData(dict(enumerate(docs)), fewshot, flags),
+    )
+
+
+def _check_choice(spec: TaskSpec, flags: Mapping[str, Any]) -> None:
+    for kind, chosen, known in (
+        ("metric", spec.metric, list(flags["metrics"])),
+        ("filter", spec.filter, flags["filters"]),
+    ):
+        if chosen is not None and chosen not in known:
+            raise TaskError(f"task {spec.name!r} has no {kind} {chosen!r}; it has {', '.join(known)}")
+
+
+def _build_failure(spec: TaskSpec, error: Exception) -> str:
+    text = f"{type(error).__name__}: {str(error)[:300]}"
+    if isinstance(error, (KeyError, TypeError)) or "undefined" in text.lower():
+        source = f"{', '.join(spec.data.values())}" if spec.data else "the dataset"
+        return f"task {spec.name!r}: a row of {source} lacks a column the task needs ({text})"
+    return f"task {spec.name!r} cannot be built: {text}"
+
+
+def _doc_text(spec: TaskSpec, number: int, doc: Any) -> str:
+    try:
+        return json.dumps(doc, ensure_ascii=True)
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"task {spec.name!r}: doc {number} cannot be kept as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Describe a configuration value stably: functions by name and source, no addresses, no paths."""
+    if isinstance(value, functools.partial):
+        return ["partial", _plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if hasattr(value, "__dataclass_fields__"):
+        return {
+            f.name: _plain(getattr(value, f.name))
+            for f in fields(value)
+            if f.name not in ("metadata", "dataset_path", "dataset_kwargs", "custom_dataset")
+        }
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if k != "config_source"}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if callable(value):
+        return [getattr(value, "__qualname__", type(value).__qualname__), _source_hash(value)]
+    return value
+
+
+def _source_hash(function: Callable[..., Any]) -> str:
+    try:
+        module = inspect.getsourcefile(function)
+        return hashlib.sha256(Path(module or "").read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return "unknown"

@@ -1,0 +1,116 @@
+"""Building requests: per doc, what ``simple_evaluate`` would send in a full run, as plain JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.samplers import FirstNSampler
+from lm_eval.api.task import ConfigurableTask
+
+from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
+from testbench_dagster.tasks.lm_eval_adapter.values import json_value
+from testbench_dagster.tasks.records import BuiltPrompt, TaskData
+from testbench_dagster.tasks.specs import TaskSpec
+
+
+def build_prompts(spec: TaskSpec, data: TaskData, doc_ids: Sequence[int], api: str) -> list[BuiltPrompt]:
+    """Build the requests of the given docs as ``simple_evaluate`` would in a full run.
+
+    Args:
+        spec: the task as configured.
+        data: all docs of the eval split, the few-shot pool and the flags.
+        doc_ids: positions in the eval split, any order; the result is ascending.
+        api: ``chat`` (messages, few-shot examples as turns) or ``completions`` (one text).
+    """
+    task = stored_task(spec, data)
+    shots = task.config.num_fewshot or 0
+    chat = api == "chat" and task.OUTPUT_TYPE == "generate_until"
+    template = _messages if chat else None
+    advance = _stream_advance(task, shots)
+    wanted, built = set(doc_ids), []
+    for doc_id in range(max(wanted, default=-1) + 1):
+        if doc_id not in wanted:
+            advance(doc_id)
+            continue
+        doc = task.eval_docs[doc_id]
+        context = task.fewshot_context(
+            doc,
+            num_fewshot=shots,
+            system_instruction=None,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+            chat_template=template,
+            gen_prefix=task.doc_to_prefix(doc),
+        )
+        instances = task.construct_requests(
+            doc=doc,
+            ctx=context,
+            metadata=(task.config.task, doc_id, task.config.repeats),
+            apply_chat_template=chat,
+            chat_template=template,
+        )
+        instances = instances if isinstance(instances, list) else [instances]
+        requests = [_request(instance) for instance in instances]
+        built.append(
+            BuiltPrompt(
+                doc_id,
+                requests,
+                json_value(task.doc_to_target(doc)),
+                max(len(_visible(r)) for r in requests),
+                all(_relayable(r) for r in requests),
+            )
+        )
+    return built
+
+
+def _messages(history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
+    return history
+
+
+def _stream_advance(task: ConfigurableTask, shots: int) -> Callable[[int], None]:
+    """Return what moves the few-shot random stream past one doc, as building its prompt would."""
+    if not shots or isinstance(task.sampler, FirstNSampler):
+        return lambda doc_id: None
+    excludes_itself = task.fewshot_cfg.split == task.config.test_split
+    return lambda doc_id: (
+        task.sampler.sample(n=shots, eval_doc=task.eval_docs[doc_id] if excludes_itself else None) and None
+    )
+
+
+def _request(instance: Instance) -> dict[str, Any]:
+    head = {"type": instance.request_type, "idx": instance.idx}
+    args = instance.args
+    if instance.request_type == "generate_until":
+        context, generation = args
+        key = "messages" if isinstance(context, list) else "prompt"
+        return {**head, key: context, "generation": generation}
+    if instance.request_type == "loglikelihood":
+        return {**head, "context": args[0], "continuation": args[1]}
+    return {**head, "text": args[0]}
+
+
+def _visible(request: Mapping[str, Any]) -> str:
+    if "messages" in request:
+        return "".join(str(m["content"]) for m in request["messages"])
+    return request.get("prompt") or request.get("context", "") + request.get("continuation", "")
+
+
+def _relayable(request: Mapping[str, Any]) -> bool:
+    """Rolling loglikelihood and empty contexts need the supplier's prefix token, which HTTP does not give."""
+    if request["type"] == "loglikelihood":
+        return bool(request["context"].rstrip())
+    return request["type"] == "generate_until"
+
+
+def arguments_of(request: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the ``Instance.arguments`` a stored request came from."""
+    if request["type"] == "generate_until":
+        if "messages" in request:
+            return (json.dumps(request["messages"], ensure_ascii=False), request["generation"])
+        return (request["prompt"], request["generation"])
+    if request["type"] == "loglikelihood":
+        return (request["context"], request["continuation"])
+    return (request["text"],)

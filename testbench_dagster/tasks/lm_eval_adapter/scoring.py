@@ -1,0 +1,102 @@
+"""Scoring answers with a task's own filters and metrics, and aggregating what they give."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import ConfigurableTask
+
+from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
+from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
+from testbench_dagster.tasks.lm_eval_adapter.values import json_value
+from testbench_dagster.tasks.records import Answered, DocScore, TaskData
+from testbench_dagster.tasks.specs import TaskSpec
+
+
+def score(spec: TaskSpec, data: TaskData, answers: Sequence[Answered]) -> list[DocScore]:
+    """Score answered docs with every filter of the task, in the order given.
+
+    One batch should hold a task's docs together: some filters cost 150 ms per call whatever its size. An
+    answer the scorer cannot digest yields an error of its own, never of its batch.
+    """
+    task = stored_task(spec, data)
+    return _score_batch(task, list(answers))
+
+
+def _score_batch(task: ConfigurableTask, answers: list[Answered]) -> list[DocScore]:
+    if not answers:
+        return []
+    try:
+        return list(_score_together(task, answers))
+    except Exception as error:
+        if len(answers) == 1:
+            return [DocScore(answers[0].doc_id, error=f"{type(error).__name__}: {str(error)[:300]}")]
+    middle = len(answers) // 2
+    return _score_batch(task, answers[:middle]) + _score_batch(task, answers[middle:])
+
+
+def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator[DocScore]:
+    grouped: list[list[Instance]] = []
+    for answer in answers:
+        doc = task.eval_docs[answer.doc_id]
+        instances = []
+        for request, responses in zip(answer.requests, answer.responses, strict=True):
+            instance = Instance(
+                request_type=request["type"],
+                doc=doc,
+                arguments=arguments_of(request),
+                idx=request["idx"],
+                metadata=(task.config.task, answer.doc_id, task.config.repeats),
+            )
+            instance.resps = [tuple(r) if isinstance(r, (list, tuple)) else r for r in responses]
+            instances.append(instance)
+        grouped.append(sorted(instances, key=lambda i: i.idx))
+    task._instances = [instance for instances in grouped for instance in instances]
+    task.apply_filters()
+    for answer, instances in zip(answers, grouped, strict=True):
+        result = DocScore(answer.doc_id)
+        for name in instances[0].filtered_resps:
+            seed_checkers(answer.doc_id)
+            metrics = task.process_results(
+                task.eval_docs[answer.doc_id], [i.filtered_resps[name] for i in instances]
+            )
+            result.metrics[name] = {metric: json_value(value) for metric, value in metrics.items()}
+        yield result
+
+
+def seed_checkers(doc_id: int) -> None:
+    """Make a checker that draws (ifeval's letters, its language detector) give one doc one verdict."""
+    random.seed(doc_id)
+    detector = sys.modules.get("langdetect.detector_factory")
+    if detector is not None:
+        detector.DetectorFactory.seed = 0
+
+
+def aggregate(spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]) -> float | None:
+    """Aggregate raw per-doc values with the task's own function, in the order given (ascending docs)."""
+    config = config_of(spec)
+    stub = TaskData({0: json.dumps(dict.fromkeys(flags["features"], ""))}, [], flags)
+    function = _aggregations(spec, config, stub).get(metric, mean)
+    result = float(function(list(values)))
+    return None if math.isnan(result) else result
+
+
+def _aggregations(spec: TaskSpec, config: dict[str, Any], stub: TaskData) -> dict[str, Callable[..., Any]]:
+    from lm_eval.api.registry import get_aggregation, get_metric_aggregation
+
+    found: dict[str, Callable[..., Any]] = {}
+    for entry in config.get("metric_list") or ():
+        name = entry["metric"] if isinstance(entry["metric"], str) else entry["metric"].__name__
+        chosen = entry.get("aggregation")
+        if chosen is None:
+            found[name] = get_metric_aggregation(name)
+        else:
+            found[name] = get_aggregation(chosen) if isinstance(chosen, str) else chosen
+    return found

@@ -1,0 +1,65 @@
+"""What the framework worker and the stages hand each other about tasks; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What the dataset store keeps of a task: docs as JSON text by doc id, few-shot pool, flags.
+
+    For scoring, ``docs`` may hold a subset; requests need all of them.
+    """
+
+    docs: Mapping[int, str]
+    fewshot: Sequence[str]
+    flags: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A task as registered: its data plus what identifies it."""
+
+    task_hash: str
+    config_hash: str
+    fingerprint: str
+    eval_split: str
+    splits: Mapping[str, int]
+    doc_hashes: Sequence[str]
+    fewshot_hashes: Sequence[str]
+    data: TaskData
+
+
+@dataclass(frozen=True)
+class BuiltPrompt:
+    """The requests of one doc, independent of the transport."""
+
+    doc_id: int
+    requests: list[dict[str, Any]]
+    target: Any
+    context_chars: int
+    relayable: bool
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers to one doc: its requests and, per request, one response per repeat.
+
+    A response is the text of a generation or the ``(logprob, greedy)`` pair of a loglikelihood request.
+    """
+
+    doc_id: int
+    requests: Sequence[Mapping[str, Any]]
+    responses: Sequence[Sequence[Any]]
+
+
+@dataclass
+class DocScore:
+    """Metrics of one doc by filter, or why it could not be scored."""
+
+    doc_id: int
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: str | None = None

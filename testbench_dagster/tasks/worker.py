@@ -1,0 +1,184 @@
+"""A warm child process that owns lm_eval, so that neither Dagster's processes nor the relays import it.
+
+Importing lm_eval costs 3 CPU seconds and 180 MB, its checkers use global random state, and its filters run
+regular expressions over hostile text without a time limit. The child pays the import once, keeps the state
+to itself, and can be killed when an answer keeps it busy for too long.
+
+The child is started as ``python -m testbench_dagster.tasks.worker``, not forked or spawned by
+multiprocessing, so that it works from any caller: scripts without a main guard, threads, Dagster runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from testbench_dagster.errors import TaskError
+
+_LENGTH = struct.Struct(">Q")
+_FUNCTIONS = ("register", "build_prompts", "score", "aggregate")
+
+
+class WorkerTimeout(TaskError):
+    """A call took longer than allowed; the child was killed and the next call starts a new one."""
+
+
+class FrameworkWorker:
+    """Calls the functions of the lm-eval adapter in the child process; one call at a time.
+
+    Use as a context manager or call :meth:`close`; the child also ends when its parent does.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> FrameworkWorker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def call(self, function: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """Run ``lm_eval_adapter.<function>(*args)`` in the child and return its result.
+
+        Raises:
+            WorkerTimeout: no result within ``timeout_s`` seconds.
+            TaskError: whatever the function raised, or the child died.
+        """
+        if function not in _FUNCTIONS:
+            raise ValueError(f"{function!r} is none of {', '.join(_FUNCTIONS)}")
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                _write(process.stdin, (function, args))
+                ok, value = _read(process.stdout, timeout_s)
+            except TimeoutError:
+                self._kill()
+                raise WorkerTimeout(
+                    f"{function} took longer than {timeout_s:.0f} s and was stopped"
+                ) from None
+            except (EOFError, BrokenPipeError, OSError):
+                code, tail = process.wait(), self._stderr_tail()
+                self._kill()
+                raise TaskError(
+                    f"the lm-eval process ended (exit code {code}) during {function}: {tail}"
+                ) from None
+            except BaseException:
+                self._kill()  # interrupted between question and answer: the pipe is out of step
+                raise
+        if ok:
+            return value
+        raise value
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            process = self._process
+            if process is not None and process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()  # end of file asks the child to leave
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5)
+            self._kill()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._kill()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "testbench_dagster.tasks.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        return self._process
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+            self._process = None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
+    def _stderr_tail(self) -> str:
+        if self._stderr is None:
+            return ""
+        self._stderr.seek(0)
+        lines = self._stderr.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "no message"
+
+
+def _write(stream: IO[bytes], value: Any) -> None:
+    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def _read(stream: IO[bytes], timeout_s: float | None = None) -> Any:
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size, deadline))
+    return pickle.loads(_read_exactly(stream, length, deadline))  # noqa: S301 - our own child or parent
+
+
+def _read_exactly(stream: IO[bytes], size: int, deadline: float | None) -> bytes:
+    parts = []
+    while size:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                raise TimeoutError
+        part = stream.raw.read(min(size, 1 << 20)) if hasattr(stream, "raw") else stream.read(size)
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _serve() -> None:
+    """Answer calls until the parent closes the pipe."""
+    answers = sys.stdout.buffer
+    sys.stdout = sys.stderr  # lm-eval and its tasks print; the pipe carries answers only
+    sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]  # saves 1 s: requests has another detector
+    from datasets.utils.logging import disable_progress_bar
+
+    from testbench_dagster.tasks import lm_eval_adapter
+
+    disable_progress_bar()
+    while True:
+        try:
+            function, args = _read(sys.stdin.buffer)
+        except EOFError:
+            return
+        call: Callable[..., Any] = getattr(lm_eval_adapter, function)
+        try:
+            answer = (True, call(*args))
+        except TaskError as error:
+            answer = (False, error)
+        except Exception as error:
+            answer = (False, TaskError(f"{function} failed: {type(error).__name__}: {str(error)[:500]}"))
+        _write(answers, answer)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -31,7 +31,8 @@ _CAPITALS = (
     ("France", "Paris"), ("Japan", "Tokyo"), ("Egypt", "Cairo"), ("Peru", "Lima"), ("Norway", "Oslo"),
     ("Kenya", "Nairobi"), ("Portugal", "Lisbon"), ("Austria", "Vienna"), ("Cuba", "Havana"),
     ("Greece", "Athens"), ("Thailand", "Bangkok"), ("Poland", "Warsaw"), ("Ireland", "Dublin"),
-    ("Hungary", "Budapest"), ("Canada", "Ottawa"), ("Senegal", "Dakar"), ("Finland", "Helsinki"), ("Iran", "Tehran"),
+    ("Hungary", "Budapest"), ("Canada", "Ottawa"), ("Senegal", "Dakar"), ("Finland", "Helsinki"),
+    ("Iran", "Tehran"),
 )  # fmt: skip
 _YOUNG = (
     ("puppy", "dog"), ("kitten", "cat"), ("calf", "cow"), ("foal", "horse"), ("lamb", "sheep"),

@@ -75,9 +75,8 @@ def _arrival(rng: Random) -> Draft:
     start, minutes = rng.randrange(6 * 60, 18 * 60, 5), rng.randrange(35, 330, 5)
     answer = _clock(start + minutes)
     wrong = (_clock(start + minutes + slip) for slip in (-60, 10, 60))
-    question = (
-        f"A train leaves at {_clock(start)} and travels {minutes} minutes. When does it arrive (HH:MM)?"
-    )
+    leaves = _clock(start)
+    question = f"A train leaves at {leaves} and travels {minutes} minutes. When does it arrive (HH:MM)?"
     return Draft("arrival", 2, question, answer, distinct_wrong(answer, wrong))
 
 

@@ -11,9 +11,9 @@ from testbench_dagster.tasks.starter.questions.words import NAMES, OBJECTS
 VERDICTS = ("yes", "no", "unknown")
 
 _RELATIONS = ("taller", "older", "faster", "heavier", "richer", "stronger")
-_SYLLABLES = tuple(
-    ["bli", "dra", "fen", "gor", "hul", "kam", "lor", "mip", "nex", "pol", "quo", "rud", "sil", "tev"]
-)
+_SYLLABLES = (
+    "bli", "dra", "fen", "gor", "hul", "kam", "lor", "mip", "nex", "pol", "quo", "rud", "sil", "tev",
+)  # fmt: skip
 
 # (holds, does not hold, question)
 _FACTS = (

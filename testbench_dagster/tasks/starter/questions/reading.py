@@ -95,7 +95,8 @@ def _inventory(rng: Random) -> Draft:
     carrier = rng.choice(NAMES)
     story = (
         f"In the {room} there are {_COUNTS[before - 2]} {colour} boxes and {_COUNTS[decoy - 2]} {other} "
-        f"boxes, and on a shelf lies a {thing}. {carrier} carries {_COUNTS[added - 2]} more {colour} boxes in."
+        f"boxes, and on a shelf lies a {thing}. "
+        f"{carrier} carries {_COUNTS[added - 2]} more {colour} boxes in."
     )
     question = f"How many {colour} boxes are in the {room} now? Answer with a number in digits."
     right = before + added

@@ -16,7 +16,8 @@ RequestKind = Literal["generate_until", "loglikelihood"]
 class Limits:
     """Bounds on one relay and on how many run at once (the ``relays:`` block of testbench.yaml).
 
-    Times in seconds, sizes in MiB. ``retries`` counts further attempts after the first.
+    Times in seconds, sizes in MiB. ``retries`` counts further attempts after the first. The number in
+    flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``.
     """
 
     connect_s: float = 5.0
@@ -26,6 +27,7 @@ class Limits:
     retries: int = 2
     max_response_mb: float = 8.0
     max_in_flight: int = 256
+    start_in_flight: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class Attempt:
 
     ``body`` is the raw answer as received, cut at ``max_response_mb`` (then ``body_truncated``). ``text``
     and ``logprob``/``greedy`` are what parsing found in it. Latencies in milliseconds from the moment the
-    request was handed to the transport. ``retry_after_s`` is the server's wish, already bounded.
+    request was handed to the transport. ``retry_after_s`` is the server's wish, already bounded. Transports
+    put at least ``path`` (relative to the base URL) and ``payload_sha256`` (of the request body as sent, in
+    hexadecimal) into ``evidence``.
     """
 
     fault: Fault

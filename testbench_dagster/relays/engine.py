@@ -1,0 +1,489 @@
+"""Relays many prompts to many suppliers at once, within hard caps, fairly, in memory that does not grow.
+
+One scheduler, up to ``max_in_flight`` workers. Each supplier has a *lane*: its iterator of relays, its
+adaptive limit and its retries. Lanes that may send stand in a ready queue and are served in turn, one relay
+each; a lane leaves the queue when it may not send and comes back with the event that changes that. A worker
+holds its slot from the send until the sink took the attempt; waiting for a retry holds none.
+
+Everything here runs in one event loop and without awaiting between a check and what depends on it, which
+is what makes the caps hard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, Literal
+
+from testbench_dagster.relays.answers import escaped
+from testbench_dagster.relays.direct import DirectTransport
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.limits import AdaptiveLimit, Pace, backoff_s, is_congestion
+from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
+from testbench_dagster.relays.report import Counts, Progress, Report
+
+#: Takes one finished attempt: ``sink(relay, attempt_number, attempt)``. An awaitable it returns is awaited
+#: before the slot is free again (back-pressure); an error it raises stops the run.
+Sink = Callable[[Relay, int, Attempt], Awaitable[None] | None]
+Work = Sequence[tuple[Endpoint, Iterable[Relay]]]
+
+PROGRESS_INTERVAL_S = 0.25
+#: This share of the slots is open to every lane; the rest only to those below their fair share.
+_OPEN_SHARE = 0.75
+_COUNT_SLICE = 512
+
+
+async def relay_all(
+    work: Work,
+    transport: Transport,
+    sink: Sink,
+    *,
+    max_in_flight: int = 256,
+    allowance: Mapping[str, int] | None = None,
+    max_relays: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
+
+    Relays whose fault is ``retried`` get up to ``limits.retries`` further attempts, numbered on from
+    ``relay.attempt``. ``allowance`` (attempts left per service; services it does not name are unlimited)
+    and ``max_relays`` (attempts in all) count every send. ``work`` is consumed as slots become free; what
+    is left of an iterable at the end is run through once more to be counted, unless it has a length.
+
+    An error of the sink, of an iterable or of ``on_progress`` stops the run and is raised; sends then in
+    flight are cancelled and leave no attempt. The same holds for cancellation.
+    """
+    return await _Run(work, transport, sink, max_in_flight, allowance, max_relays, on_progress).execute()
+
+
+def run_relays(work: Work, sink: Sink, *, transport: Transport | None = None, **options: Any) -> Report:
+    """Run :func:`relay_all` from synchronous code in an event loop of its own, and return its report.
+
+    ``options`` are those of :func:`relay_all`. Without a ``transport`` a
+    :class:`~testbench_dagster.relays.direct.DirectTransport` is opened and closed; one that is given stays
+    open. Works in any thread, also where a loop is already running (then in a fresh thread, blocking this
+    one).
+    """
+
+    async def main() -> Report:
+        used = transport if transport is not None else DirectTransport()
+        try:
+            return await relay_all(work, used, sink, **options)
+        finally:
+            if transport is None:
+                await used.close()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            return runner.run(main())
+    return _in_thread(main)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _in_thread(main: Callable[[], Any]) -> Report:
+    """Run the coroutine function in a thread with its own loop; an interrupt here cancels it there."""
+    outcome: list[Report] = []
+    failure: list[BaseException] = []
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def tracked() -> Report:
+        task = asyncio.current_task()
+        assert task is not None
+        started.append((asyncio.get_running_loop(), task))
+        return await main()
+
+    def body() -> None:
+        try:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                outcome.append(runner.run(tracked()))
+        except BaseException as exc:  # carried over to the calling thread
+            failure.append(exc)
+
+    thread = threading.Thread(target=body, name="testbench-relays", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        if started:
+            loop, task = started[0]
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+        raise
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+@dataclass(slots=True)
+class _Job:
+    """A relay on its way: ``failures`` attempts of this run are behind it."""
+
+    relay: Relay
+    failures: int = 0
+
+
+class _Lane:
+    """One supplier in a run."""
+
+    def __init__(self, endpoint: Endpoint, relays: list[Iterable[Relay]]) -> None:
+        self.endpoint = endpoint
+        self.limit = AdaptiveLimit(endpoint.limits.max_in_flight, endpoint.limits.start_in_flight)
+        self.pace = Pace()
+        self.counts = Counts()
+        self.in_flight = 0
+        self.queued = False  # stands in the ready queue, or among the parked
+        self.exhausted = False
+        self.stopped: Literal["unsent", "abandoned"] | None = None
+        self.finished = False
+        self.due: deque[_Job] = deque()  # retries whose wait is over
+        self.waiting: dict[int, tuple[_Job, asyncio.TimerHandle]] = {}
+        self._sources = relays
+        self._relays: Iterator[Relay] = chain.from_iterable(relays)
+        self._pulled = 0
+
+    def next_job(self) -> _Job | None:
+        """Return a due retry or else the next relay; None when the iterator is at its end."""
+        if self.due:
+            return self.due.popleft()
+        if self.exhausted:
+            return None
+        relay = next(self._relays, None)
+        if relay is None:
+            self.exhausted = True
+            return None
+        self._pulled += 1
+        return _Job(relay)
+
+    def may_send(self, now: float) -> bool:
+        """Whether the supplier's own state allows a send now."""
+        if self.stopped or self.in_flight >= self.limit.value or now < self.pace.paused_until:
+            return False
+        if self.due:
+            return True
+        # no new relay while as many wait for a retry as may be in flight: bounds memory, spares the supplier
+        return not self.exhausted and len(self.waiting) < max(2, self.limit.value)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do for this lane."""
+        if self.in_flight:
+            return False
+        return self.stopped is not None or (self.exhausted and not self.due and not self.waiting)
+
+    async def count_rest(self) -> int:
+        """Count the relays never pulled, letting the loop breathe."""
+        if self.exhausted:
+            return 0
+        if all(isinstance(source, Sized) for source in self._sources):
+            return sum(len(source) for source in self._sources if isinstance(source, Sized)) - self._pulled
+        rest = 0
+        for _ in self._relays:
+            rest += 1
+            if rest % _COUNT_SLICE == 0:
+                await asyncio.sleep(0)
+        return rest
+
+
+class _Run:
+    """State of one :func:`relay_all`."""
+
+    def __init__(
+        self,
+        work: Work,
+        transport: Transport,
+        sink: Sink,
+        max_in_flight: int,
+        allowance: Mapping[str, int] | None,
+        max_relays: int | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
+        self._transport = transport
+        self._sink = sink
+        self._slots = max_in_flight
+        self._allowance = dict(allowance or {})
+        self._relays_left = max_relays
+        self._on_progress = on_progress
+        self._lanes = _lanes(work)
+        self._active = len(self._lanes)
+        self._ready: deque[_Lane] = deque()
+        self._parked: deque[_Lane] = deque()  # above their share while few slots are free
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        self._waiting = 0
+        self._sent = 0
+        self._settled = 0
+        self._rng = random.Random()
+        self._next_progress = 0.0
+        self._started = 0.0
+        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+
+    async def execute(self) -> Report:
+        self._started = time.monotonic()
+        self._next_progress = self._started + PROGRESS_INTERVAL_S
+        for lane in list(self._lanes):
+            self._enqueue(lane)
+        try:
+            if self._active:
+                await self._done
+        finally:
+            await self._stop()
+        for lane in self._lanes:
+            rest = await lane.count_rest()
+            if lane.stopped == "abandoned":
+                lane.counts.abandoned += rest
+            else:
+                lane.counts.unsent += rest
+        self._progress(time.monotonic(), final=True)
+        return self._report()
+
+    async def _stop(self) -> None:
+        """Cancel timers and workers and wait for these to be gone."""
+        for lane in self._lanes:
+            for _, timer in lane.waiting.values():
+                timer.cancel()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    # -- scheduling -----------------------------------------------------------------------------------
+
+    def _enqueue(self, lane: _Lane) -> None:
+        """Put a lane that may send into the ready queue and see that somebody serves it."""
+        if lane.queued or lane.finished or not lane.may_send(time.monotonic()):
+            return
+        lane.queued = True
+        self._ready.append(lane)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._sleepers:
+            sleeper = self._sleepers.popleft()
+            if not sleeper.done():
+                sleeper.set_result(None)
+                return
+        if len(self._workers) < self._slots:
+            self._workers.add(self._loop.create_task(self._work()))
+
+    async def _work(self) -> None:
+        """Serve lanes until cancelled; the first error ends the run."""
+        try:
+            while True:
+                taken = self._take()
+                if taken is None:
+                    sleeper = self._loop.create_future()
+                    self._sleepers.append(sleeper)
+                    await sleeper
+                    continue
+                await self._relay(*taken)
+        except Exception as exc:
+            if not self._done.done():
+                self._done.set_exception(exc)
+
+    def _take(self) -> tuple[_Lane, _Job] | None:
+        """Take the next job of the lane whose turn it is, or None when no lane may send."""
+        while self._ready:
+            lane = self._ready.popleft()
+            lane.queued = False
+            if not lane.may_send(time.monotonic()):
+                continue
+            if self._above_share(lane):
+                lane.queued = True
+                self._parked.append(lane)
+                continue
+            if self._cap_reached(lane.endpoint.service):
+                self._stop_lane(lane, "unsent")
+                continue
+            job = lane.next_job()
+            if job is None:
+                self._finish_if_idle(lane)
+                continue
+            if job.failures:
+                self._waiting -= 1
+            self._spend(lane.endpoint.service)
+            lane.in_flight += 1
+            self._in_flight += 1
+            self._enqueue(lane)
+            return lane, job
+        return None
+
+    def _above_share(self, lane: _Lane) -> bool:
+        """Whether a lane must leave the remaining slots to others.
+
+        The last quarter of the slots is for lanes below their fair share, so slow suppliers that filled
+        the rest cannot keep the others out.
+        """
+        if self._active <= 1 or self._in_flight < self._slots * _OPEN_SHARE:
+            return False
+        return lane.in_flight >= max(1, self._slots // self._active)
+
+    def _release(self, lane: _Lane) -> None:
+        """Give a slot back and requeue whoever that may help."""
+        lane.in_flight -= 1
+        self._in_flight -= 1
+        self._enqueue(lane)
+        # one freed slot helps one parked lane; with nothing in flight no other event would come
+        for _ in range(1 if self._in_flight else len(self._parked)):
+            if self._parked:
+                parked = self._parked.popleft()
+                parked.queued = False
+                self._enqueue(parked)
+        self._finish_if_idle(lane)
+
+    # -- caps -----------------------------------------------------------------------------------------
+
+    def _cap_reached(self, service: str) -> bool:
+        if self._relays_left is not None and self._relays_left <= 0:
+            return True
+        return self._allowance.get(service, 1) <= 0
+
+    def _spend(self, service: str) -> None:
+        """Count one send; when that was the last one allowed, stop the lanes it concerns."""
+        ended = False
+        if self._relays_left is not None:
+            self._relays_left -= 1
+            ended = self._relays_left <= 0
+        if service in self._allowance:
+            self._allowance[service] -= 1
+            ended = ended or self._allowance[service] <= 0
+        if ended:
+            # those waiting for a retry or a pause would otherwise hold the run up for nothing
+            self._loop.call_soon(self._stop_capped)
+
+    def _stop_capped(self) -> None:
+        for lane in self._lanes:
+            if self._cap_reached(lane.endpoint.service):
+                self._stop_lane(lane, "unsent")
+
+    def _stop_lane(self, lane: _Lane, reason: Literal["unsent", "abandoned"]) -> None:
+        """Send nothing more to this supplier; its relays waiting for a retry stay unsettled."""
+        if lane.stopped is None and not lane.finished:
+            lane.stopped = reason
+            for _, timer in lane.waiting.values():
+                timer.cancel()
+            lane.counts.unsettled += len(lane.waiting) + len(lane.due)
+            self._waiting -= len(lane.waiting) + len(lane.due)
+            lane.waiting.clear()
+            lane.due.clear()
+        self._finish_if_idle(lane)
+
+    def _finish_if_idle(self, lane: _Lane) -> None:
+        if not lane.finished and lane.idle:
+            lane.finished = True
+            self._active -= 1
+            if self._active == 0 and not self._done.done():
+                self._done.set_result(None)
+
+    # -- one relay ------------------------------------------------------------------------------------
+
+    async def _relay(self, lane: _Lane, job: _Job) -> None:
+        began = time.monotonic()
+        attempt = await self._send(lane.endpoint, job.relay)
+        outcome = self._sink(job.relay, job.relay.attempt + job.failures, attempt)
+        if outcome is not None:
+            await outcome
+        self._account(lane, job, attempt, began)
+        self._release(lane)
+
+    async def _send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        started = datetime.now(UTC)
+        clock = time.perf_counter()
+        try:
+            return await self._transport.send(endpoint, relay)
+        except Exception as exc:  # transports promise not to raise; a bug there costs one relay, not the run
+            error = escaped(f"{type(exc).__name__} in the transport")
+            latency_ms = (time.perf_counter() - clock) * 1000
+            return Attempt(Fault.INTERNAL, started, datetime.now(UTC), latency_ms, error=error)
+
+    def _account(self, lane: _Lane, job: _Job, attempt: Attempt, began: float) -> None:
+        """Count an attempt, learn from it, and decide whether its relay is done."""
+        now = time.monotonic()
+        fault = attempt.fault
+        counts = lane.counts
+        counts.sent += 1
+        counts.faults[fault] += 1
+        self._sent += 1
+        wait: float | None = None
+        if fault.answered:
+            counts.latency.add(attempt.latency_ms)
+            lane.limit.succeeded()
+            lane.pace.succeeded()
+        elif is_congestion(attempt):
+            lane.limit.congested(now)
+        if fault is Fault.RATE_LIMITED:
+            wait = lane.pace.rate_limited(now, attempt.retry_after_s, self._rng)
+            self._resume(lane)
+        if lane.pace.contact(fault, began, now):
+            self._stop_lane(lane, "abandoned")
+        if fault.settled:
+            counts.settled += 1
+            self._settled += 1
+        elif fault.retried and job.failures < lane.endpoint.limits.retries and lane.stopped is None:
+            job.failures += 1
+            self._retry_later(lane, job, wait if wait is not None else backoff_s(job.failures, self._rng))
+        else:
+            counts.unsettled += 1
+        self._progress(now)
+
+    def _resume(self, lane: _Lane) -> None:
+        """Requeue a lane when its pause is over (timers may be a little early, hence the second look)."""
+        pause = lane.pace.paused_until - time.monotonic()
+        if pause > 0:
+            self._loop.call_later(pause, self._resume, lane)
+        else:
+            self._enqueue(lane)
+
+    def _retry_later(self, lane: _Lane, job: _Job, wait: float) -> None:
+        self._waiting += 1
+        lane.waiting[id(job)] = (job, self._loop.call_later(wait, self._retry_due, lane, job))
+
+    def _retry_due(self, lane: _Lane, job: _Job) -> None:
+        del lane.waiting[id(job)]
+        lane.due.append(job)
+        self._enqueue(lane)
+
+    # -- reporting ------------------------------------------------------------------------------------
+
+    def _progress(self, now: float, *, final: bool = False) -> None:
+        if self._on_progress is None or (now < self._next_progress and not final):
+            return
+        self._next_progress = now + PROGRESS_INTERVAL_S
+        seconds = now - self._started
+        self._on_progress(Progress(self._sent, self._settled, self._in_flight, self._waiting, seconds))
+
+    def _report(self) -> Report:
+        total = Counts()
+        for lane in self._lanes:
+            total.add(lane.counts)
+        suppliers = {lane.endpoint.supplier: lane.counts for lane in self._lanes}
+        return Report(time.monotonic() - self._started, total, suppliers)
+
+
+def _lanes(work: Work) -> list[_Lane]:
+    """Make one lane per supplier; several entries of one supplier follow each other in it."""
+    sources: dict[str, tuple[Endpoint, list[Iterable[Relay]]]] = {}
+    for endpoint, relays in work:
+        known, parts = sources.setdefault(endpoint.supplier, (endpoint, []))
+        if known != endpoint:
+            raise ValueError(f"supplier {endpoint.supplier!r} appears with two different endpoints")
+        parts.append(relays)
+    return [_Lane(endpoint, parts) for endpoint, parts in sources.values()]

@@ -1,0 +1,52 @@
+"""Documents: the facts and views the stages exchange, in SQLite (embedded) or MongoDB.
+
+The contract is :mod:`.contract`, the collections are :mod:`.collections`, ids come from :mod:`.ids`. Code
+outside this package uses what is exported here and never a store's own API.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import collections
+from testbench_dagster.stores.documents.contract import (
+    Collection,
+    Document,
+    DocumentStore,
+    DuplicateKey,
+    Group,
+    UndeclaredField,
+    Where,
+)
+from testbench_dagster.stores.documents.ids import canonical_json, content_hash, document_id
+from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+
+__all__ = [
+    "Collection",
+    "Document",
+    "DocumentStore",
+    "DuplicateKey",
+    "Group",
+    "StoreError",
+    "UndeclaredField",
+    "Where",
+    "canonical_json",
+    "collections",
+    "content_hash",
+    "document_id",
+    "open_documents",
+]
+
+
+def open_documents(home: Path, mongo_uri: str | None) -> DocumentStore:
+    """Return the document store: MongoDB when a URI is given, else ``documents.sqlite3`` in ``home``.
+
+    Nothing is created or contacted before the first use.
+    """
+    if mongo_uri:
+        # Only who uses MongoDB pays for importing its client.
+        from testbench_dagster.stores.documents.mongo import MongoDocuments
+
+        return MongoDocuments(mongo_uri)
+    return SqliteDocuments(home / "documents.sqlite3")

@@ -1,0 +1,227 @@
+"""SQLite connections of one file: one per thread and process, none of them open across a fork.
+
+SQLite keeps a table of the file locks its process holds. A forked child inherits that table but not the
+locks, so even a fresh connection of the child would believe itself locked in: a parent that closes its last
+connection would then delete the write-ahead log under the child. Hence every connection is closed before a
+fork (idle ones at once, busy ones when their statement is done) and opened again on demand in both processes.
+``subprocess`` without ``preexec_fn`` runs no fork hooks and needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents.contract import DuplicateKey
+
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process's write lock."""
+
+_inherited: list[sqlite3.Connection] = []
+"""Connections of a parent that forked without Python's fork hooks: closing one here could harm the parent."""
+
+
+class _Lock(Protocol):
+    """What is needed of a lock once it is held."""
+
+    def release(self) -> None: ...
+
+
+class _Slot:
+    """The connection of one thread; the lock is held while a statement or transaction runs."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.pid = os.getpid()
+        self.connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection if this process opened it, else keep it untouched for good."""
+        connection, self.connection = self.connection, None
+        if connection is None:
+            return
+        if self.pid == os.getpid():
+            connection.close()
+        else:
+            _inherited.append(connection)
+
+    def __del__(self) -> None:
+        self.close()  # the thread has ended
+
+
+class Connections:
+    """Opens and hands out the connections to one SQLite file, and words its errors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
+        self._gate = threading.RLock()
+        self._closed = False
+        _live.add(self)
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """Yield this thread's connection; no user code may run inside.
+
+        SQLite's errors leave as :class:`DuplicateKey` (a unique index) or :class:`StoreError`.
+        """
+        slot = self._slot()
+        with slot.lock:
+            try:
+                if slot.connection is None or slot.pid != os.getpid():
+                    slot.close()
+                    if self._closed:
+                        raise StoreError(f"{self.path}: the store is closed")
+                    slot.connection, slot.pid = connect(self.path), os.getpid()
+                yield slot.connection
+            except sqlite3.Error as error:
+                raise worded(self.path, error) from error
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Yield this thread's connection inside a write transaction: all of it is kept, or nothing.
+
+        ``BEGIN IMMEDIATE`` takes the write lock at once: a transaction that reads first and asks for the
+        lock later fails without waiting when another process wrote in between.
+        """
+        with self.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close every thread's connection; later use raises :class:`StoreError`."""
+        self._closed = True
+        self.release()
+
+    def release(self) -> None:
+        """Close every thread's connection, each when its running statement is done."""
+        with self._gate:
+            for slot in list(self._slots):
+                with slot.lock:
+                    slot.close()
+
+    def before_fork(self) -> list[_Lock]:
+        """Close all connections and return the locks that keep them closed, held."""
+        self._gate.acquire()
+        held: list[_Lock] = [self._gate]
+        for slot in list(self._slots):
+            slot.lock.acquire()
+            held.append(slot.lock)
+            slot.close()
+        return held
+
+    def _slot(self) -> _Slot:
+        slot: _Slot | None = getattr(self._local, "slot", None)
+        if slot is None:
+            with self._gate:
+                slot = self._local.slot = _Slot()
+                self._slots.add(slot)
+        return slot
+
+
+def create_private(path: Path) -> None:
+    """Create the file and its missing folders, readable by their owner only; leave existing ones alone."""
+    try:
+        for folder in reversed(path.parents):
+            if not folder.exists():
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(0o700)
+        # O_EXCL: opening and closing an existing database would drop this process's locks on it.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be created: {error.strerror}; set TESTBENCH_HOME to a writable folder"
+        ) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file in WAL mode, creating it privately when it is missing.
+
+    ``synchronous=NORMAL``: a killed process loses nothing it had been told was written, and the file is
+    never corrupted; a power cut may lose the commits of the last moments, which this system re-creates by
+    asking again. FULL would cost a disk flush per write (a third of the throughput).
+    """
+    create_private(path)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        _switch_to_wal(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA analysis_limit=1000")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def worded(path: Path, error: sqlite3.Error) -> StoreError:
+    """The store error for an error of SQLite: what happened, where, and what to do."""
+    text = str(error)
+    if isinstance(error, sqlite3.IntegrityError) and text.startswith("UNIQUE"):
+        return DuplicateKey(f"{path}: {text}: another document already has these values")
+    if "locked" in text or "busy" in text:
+        return StoreError(
+            f"{path}: another process held the write lock for more than {BUSY_SECONDS:.0f} s; end it, or "
+            f"use MongoDB (TESTBENCH_MONGO_URI) for many writers"
+        )
+    if "not a database" in text or "malformed" in text:
+        return StoreError(f"{path}: {text}; move the file away or restore a copy")
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(f"{path}: {text}; set TESTBENCH_HOME to a folder this user may write")
+    return StoreError(f"{path}: {text}")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Turn on write-ahead logging; SQLite answers "locked" without waiting while another process does it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            if mode != "wal":
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode == "wal":
+                return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        if time.monotonic() > deadline:
+            raise sqlite3.OperationalError("write-ahead logging cannot be turned on (a network file system?)")
+        time.sleep(0.01)
+
+
+_live: weakref.WeakSet[Connections] = weakref.WeakSet()
+_held: list[_Lock] = []
+_forking = threading.Lock()
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for connections in list(_live):
+        _held.extend(connections.before_fork())
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,440 @@
+"""The document store on MongoDB (replica set, sharded cluster or standalone), through pymongo.
+
+Differences that a server imposes: ``put_new`` and ``upsert`` are atomic per document, not per call (ids are
+deterministic, so repeating the call completes it), and a stream that is not read for 30 minutes is closed by
+the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import MINYEAR, UTC, datetime
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReplaceOne, ReturnDocument
+from pymongo.collection import Collection as Native
+from pymongo.database import Database
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    ConnectionFailure,
+    CursorNotFound,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import values
+from testbench_dagster.stores.documents.contract import Collection, Document, DuplicateKey, Group, Where
+from testbench_dagster.stores.uris import without_password
+
+DEFAULT_DATABASE = "testbench"
+SELECTION_MS = 5_000
+"""How long a call looks for a server before it gives up."""
+ACKNOWLEDGE_MS = 30_000
+"""How long a write waits for a majority of the replica set."""
+
+_BATCH_DOCUMENTS = 1_000
+_BATCH_BYTES = 16 * 1024 * 1024
+_READ_DOCUMENTS = 500
+_RACE_ATTEMPTS = 10
+_DUPLICATE = 11000
+_NAMESPACE_EXISTS = 48
+_INDEX_CONFLICTS = (85, 86)
+_DENIED = (13, 18)
+_BSON_TYPES = {
+    str: ["string"],
+    int: ["int", "long"],
+    float: ["double", "int", "long"],
+    bool: ["bool"],
+    datetime: ["date"],
+}
+_LEAST = {
+    str: "",
+    int: Int64(-(2**63)),
+    float: float("-inf"),
+    bool: False,
+    datetime: datetime(MINYEAR, 1, 1, tzinfo=UTC),
+}
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+
+
+class MongoDocuments:
+    """:class:`~.contract.DocumentStore` in the database that the URI's path names (default ``testbench``).
+
+    Writes are acknowledged by a majority with their journal on disk, whatever the URI says: with less, a
+    server that is killed loses writes it has acknowledged. Reads go to the primary, so that every process
+    sees what another has written. Safe across forks: each process opens its own client at first use.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._clients: dict[int, MongoClient[Document]] = {}
+        self._ready: dict[str, Collection] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"MongoDocuments({without_password(self._uri)!r})"
+
+    def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
+        """Insert the documents whose ``_id`` is not yet there; return how many.
+
+        Raises :class:`DuplicateKey` when one breaks a unique index; others may have been inserted by then.
+        """
+        encoded = _encoded(collection, documents)
+        inserted = 0
+        with self._errors():
+            native = self._native(collection)
+            for batch in _bounded(encoded):
+                try:
+                    native.insert_many([body for _, body in batch], ordered=False)
+                    inserted += len(batch)
+                except BulkWriteError as error:
+                    self._check_bulk(error)
+                    inserted += error.details["nInserted"]
+                    ids = [batch[wrong["index"]][0] for wrong in _other_duplicates(error)]
+                    # A document that is there already breaks its unique indexes as well as its _id.
+                    if ids and native.count_documents({"_id": {"$in": ids}}) < len(set(ids)):
+                        raise self._duplicate(_other_duplicates(error)[0]["errmsg"]) from error
+        return inserted
+
+    def upsert(self, collection: Collection, documents: Iterable[Document]) -> int:
+        """Insert or wholly replace each document by ``_id``; return how many.
+
+        Raises :class:`DuplicateKey` when one breaks a unique index; others may have been written by then.
+        """
+        encoded = _encoded(collection, documents)
+        newest = list(dict(encoded).items())  # of several with one _id the last wins, in any order of writing
+        with self._errors():
+            native = self._native(collection)
+            for batch in _bounded(newest):
+                self._replace(native, batch)
+        return len(encoded)
+
+    def get(self, collection: Collection, id_: str) -> Document | None:
+        """Return the document with this ``_id``, or None."""
+        with self._errors():
+            return self._native(collection).find_one({"_id": {"$eq": id_}})
+
+    def find(
+        self,
+        collection: Collection,
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Iterator[Document]:
+        """Stream the matching documents; see the contract."""
+        query = _query(collection, where)
+        values.check_sort(collection, sort)
+        values.check_limit(collection, limit)
+        if fields is not None:
+            collection.check_declared(fields)
+        if limit == 0:  # which MongoDB reads as "no limit"
+            return iter(())
+        return self._stream(collection, query, sort, limit or 0, fields)
+
+    def count(self, collection: Collection, where: Where | None = None) -> int:
+        """Count the matching documents."""
+        query = _query(collection, where)
+        with self._errors():
+            return self._native(collection).count_documents(query)
+
+    def group(self, collection: Collection, group: Group, where: Where | None = None) -> list[Document]:
+        """Aggregate the matching documents, ordered by the ``by`` fields, nulls first.
+
+        Nulls are left out of ``min_``, ``max_`` and ``sum_``, which are None where all are null.
+        """
+        query = _query(collection, where)
+        values.check_group(collection, group)
+        # A missing field and a null one are different group keys to MongoDB.
+        keys = {f"k{i}": {"$ifNull": [f"${name}", None]} for i, name in enumerate(group.by)}
+        outputs = [(f"min_{name}", "$min", name) for name in group.min]
+        outputs += [(f"max_{name}", "$max", name) for name in group.max]
+        outputs += [(f"sum_{name}", "$sum", name) for name in group.sum]
+        stage: dict[str, Any] = {"_id": keys or None, "count": {"$sum": 1}}
+        for i, (_, function, name) in enumerate(outputs):
+            stage[f"v{i}"] = {function: f"${name}"}
+            stage[f"n{i}"] = {"$sum": {"$cond": [{"$gt": [f"${name}", None]}, 1, 0]}}
+        pipeline: list[dict[str, Any]] = [{"$match": query}, {"$group": stage}]
+        if keys:
+            pipeline.append({"$sort": {f"_id.{key}": ASCENDING for key in keys}})
+        with self._errors():
+            rows = list(self._native(collection).aggregate(pipeline, allowDiskUse=True))
+        results: list[Document] = []
+        for row in rows:
+            result = {name: _plain(collection, name, row["_id"][f"k{i}"]) for i, name in enumerate(group.by)}
+            result["count"] = int(row["count"])
+            for i, (output, _, name) in enumerate(outputs):
+                result[output] = _plain(collection, name, row[f"v{i}"]) if row[f"n{i}"] else None
+            results.append(result)
+        return results
+
+    def claim(
+        self,
+        collection: Collection,
+        where: Where,
+        changes: Mapping[str, Any],
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+    ) -> Document | None:
+        """Atomically set ``changes`` on the first matching document; return it as changed, or None."""
+        query = _query(collection, where)
+        values.check_sort(collection, sort)
+        prepared = values.prepare_changes(collection, changes)
+        with self._errors():
+            claimed: Document | None = self._native(collection).find_one_and_update(
+                query,
+                {"$set": prepared},
+                sort=list(sort) or None,
+                return_document=ReturnDocument.AFTER,
+            )
+        return claimed
+
+    def purge(self, collection: Collection, where: Where) -> int:
+        """Delete the matching documents; return how many."""
+        values.check_purge(collection, where)
+        query = _query(collection, where)
+        with self._errors():
+            return self._native(collection).delete_many(query).deleted_count
+
+    def close(self) -> None:
+        """Close this process's client; the store may not be used afterwards."""
+        self._closed = True
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def _stream(
+        self,
+        collection: Collection,
+        query: Document,
+        sort: Sequence[tuple[str, int]],
+        limit: int,
+        fields: Sequence[str] | None,
+    ) -> Iterator[Document]:
+        projection = None if fields is None else {"_id": int("_id" in fields)} | dict.fromkeys(fields, 1)
+        if fields is not None and not fields:
+            projection = {"_id": 1}  # an empty projection would mean all of the document
+        with self._errors():
+            cursor = self._native(collection).find(
+                query,
+                projection,
+                sort=list(sort) or None,
+                limit=limit,
+                batch_size=_READ_DOCUMENTS,
+                allow_disk_use=True,
+            )
+        with contextlib.closing(cursor):
+            while True:
+                with self._errors():
+                    document = next(cursor, None)
+                if document is None:
+                    return
+                if fields is not None:
+                    document = {name: _plain(collection, name, document.get(name)) for name in fields}
+                yield document
+
+    def _replace(self, native: Native[Document], batch: list[tuple[str, RawBSONDocument]]) -> None:
+        """Replace each document of the batch, again where another process inserted the same id meanwhile."""
+        for _ in range(_RACE_ATTEMPTS):
+            writes: list[ReplaceOne[Document]] = [
+                ReplaceOne({"_id": id_}, body, upsert=True) for id_, body in batch
+            ]
+            try:
+                native.bulk_write(writes, ordered=False)
+                return
+            except BulkWriteError as error:
+                self._check_bulk(error)
+                broken = _other_duplicates(error)
+                if broken:
+                    raise self._duplicate(broken[0]["errmsg"]) from error
+                batch = [batch[wrong["index"]] for wrong in error.details["writeErrors"]]
+        raise StoreError(f"{self!r}: {native.name}: {len(batch)} upserts kept colliding with other writers")
+
+    def _check_bulk(self, error: BulkWriteError) -> None:
+        """Raise unless duplicate keys are all that went wrong."""
+        for wrong in error.details.get("writeErrors", ()):
+            if wrong["code"] != _DUPLICATE:
+                raise StoreError(f"{self!r}: {wrong['errmsg']}") from error
+        for wrong in error.details.get("writeConcernErrors", ()):
+            raise StoreError(f"{self!r}: a write was not acknowledged: {wrong.get('errmsg')}") from error
+
+    def _duplicate(self, message: str) -> DuplicateKey:
+        return DuplicateKey(f"{self!r}: {message}: another document already has these values")
+
+    def _database(self) -> Database[Document]:
+        """The database on this process's client (opened at first use)."""
+        if self._closed:
+            raise StoreError(f"{self!r}: the store is closed")
+        pid = os.getpid()
+        client = self._clients.get(pid)
+        if client is None:
+            # A parent's client stays referenced and untouched: closing it here would end its sessions.
+            opened = self._open()
+            client = self._clients.setdefault(pid, opened)
+            if client is not opened:  # another thread was faster
+                opened.close()
+        return client.get_default_database(
+            DEFAULT_DATABASE, codec_options=values.CODEC, read_preference=ReadPreference.PRIMARY
+        )
+
+    def _open(self) -> MongoClient[Document]:
+        try:
+            # pymongo retries writes on replica sets and leaves that out by itself on a standalone server.
+            return MongoClient(
+                self._uri,
+                w="majority",
+                journal=True,
+                wTimeoutMS=ACKNOWLEDGE_MS,
+                tz_aware=True,
+                serverSelectionTimeoutMS=SELECTION_MS,
+                appname="testbench_dagster",
+            )
+        except (InvalidURI, ConfigurationError, ValueError) as error:
+            # Not chained: the cause may quote the URI with its password.
+            raise StoreError(
+                f"the MongoDB URI {without_password(self._uri)} is not usable ({type(error).__name__}); "
+                f"write mongodb://user:password@host:port/database, with the password percent-encoded"
+            ) from None
+
+    def _native(self, collection: Collection) -> Native[Document]:
+        """The collection with its validator and indexes in place, checked once per store and declaration."""
+        database = self._database()
+        native = database[collection.name]
+        if self._ready.get(collection.name) != collection:
+            values.check_collection(collection)
+            _set_validator(database, collection)
+            _create_indexes(native, collection)
+            self._ready[collection.name] = collection
+        return native
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn pymongo's errors into store errors that say where and what to do."""
+        try:
+            yield
+        except DuplicateKeyError as error:
+            raise self._duplicate(str(error.details and error.details.get("errmsg"))) from error
+        except (ConnectionFailure, ServerSelectionTimeoutError) as error:
+            reason = str(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
+            raise StoreError(
+                f"MongoDB at {without_password(self._uri)} does not answer: {reason}; start the server, "
+                f"correct TESTBENCH_MONGO_URI, or unset it to use the embedded store"
+            ) from error
+        except CursorNotFound as error:
+            raise StoreError(
+                f"{self!r}: the server closed a stream that was not read for half an hour; read it faster "
+                f"or ask for less at once"
+            ) from error
+        except OperationFailure as error:
+            remedy = "; check the user and password in TESTBENCH_MONGO_URI" if error.code in _DENIED else ""
+            raise StoreError(f"{self!r}: {error.details and error.details.get('errmsg')}{remedy}") from error
+        except PyMongoError as error:
+            raise StoreError(f"{self!r}: {error}") from error
+
+
+def _encoded(collection: Collection, documents: Iterable[Document]) -> list[tuple[str, RawBSONDocument]]:
+    """Check and encode all documents before the first is sent: a bad one then writes nothing."""
+    encoded = []
+    for document in documents:
+        prepared = values.prepare(collection, document)
+        encoded.append((prepared["_id"], RawBSONDocument(values.encode(collection, prepared), _RAW)))
+    return encoded
+
+
+def _bounded(
+    encoded: Sequence[tuple[str, RawBSONDocument]],
+) -> Iterator[list[tuple[str, RawBSONDocument]]]:
+    """Cut documents into batches bounded in number and bytes."""
+    batch: list[tuple[str, RawBSONDocument]] = []
+    size = 0
+    for id_, body in encoded:
+        if batch and (len(batch) == _BATCH_DOCUMENTS or size + len(body.raw) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((id_, body))
+        size += len(body.raw)
+    if batch:
+        yield batch
+
+
+def _other_duplicates(error: BulkWriteError) -> list[dict[str, Any]]:
+    """The duplicate-key errors that concern another index than ``_id``."""
+    return [wrong for wrong in error.details["writeErrors"] if list(wrong.get("keyPattern", ())) != ["_id"]]
+
+
+def _query(collection: Collection, where: Where | None) -> Document:
+    conditions = [
+        {term.field: {f"${term.op}": list(term.operand) if term.op == "in" else term.operand}}
+        for term in values.terms(collection, where)
+    ]
+    return {"$and": conditions} if conditions else {}
+
+
+def _plain(collection: Collection, name: str, value: Any) -> Any:
+    """A declared field's value as exactly its declared type (BSON's 64-bit integers are a class apart)."""
+    kind = values.field_type(collection, name)
+    convert: Callable[[Any], Any] | None = {int: int, float: float}.get(kind)
+    return value if value is None or convert is None else convert(value)
+
+
+def _set_validator(database: Database[Document], collection: Collection) -> None:
+    """Create the collection, or correct its validator where it differs from the declaration."""
+    properties: dict[str, Any] = {"_id": {"bsonType": "string"}}
+    for name, kind in collection.fields.items():
+        properties[name] = {"bsonType": [*_BSON_TYPES[kind], "null"]}
+    validator = {"$jsonSchema": {"bsonType": "object", "required": ["_id"], "properties": properties}}
+    existing = list(database.list_collections(filter={"name": collection.name}))
+    if not existing:
+        try:
+            database.command("create", collection.name, validator=validator)
+            return
+        except OperationFailure as error:
+            if error.code != _NAMESPACE_EXISTS:
+                raise
+    elif existing[0].get("options", {}).get("validator") == validator:
+        return
+    database.command("collMod", collection.name, validator=validator)
+
+
+def _create_indexes(native: Native[Document], collection: Collection) -> None:
+    """Create the declared indexes; those that exist are left alone.
+
+    A unique index covers the documents in which all its fields are set: nulls are no duplicates of each
+    other, as in SQL. (``$gte`` the least value, rather than ``$exists``, keeps the index usable by queries.)
+    """
+    models = [
+        IndexModel([(name, ASCENDING) for name in key], name=values.index_name(key, unique=False))
+        for key in values.plain_indexes(collection)
+    ]
+    for key in collection.unique:
+        kinds = {name: values.field_type(collection, name) for name in key}
+        models.append(
+            IndexModel(
+                [(name, ASCENDING) for name in key],
+                name=values.index_name(key, unique=True),
+                unique=True,
+                partialFilterExpression={name: {"$gte": _LEAST[kind]} for name, kind in kinds.items()},
+            )
+        )
+    if not models:
+        return
+    try:
+        native.create_indexes(models)
+    except OperationFailure as error:
+        if error.code in _INDEX_CONFLICTS:
+            raise StoreError(
+                f"{native.full_name}: an index differs from the declaration: "
+                f"{error.details and error.details.get('errmsg')}; drop the old index with dropIndex"
+            ) from error
+        raise

@@ -1,0 +1,423 @@
+"""The dataset store: which dataset each task is registered with, and its processed docs as JSON text.
+
+The same SQLAlchemy Core code runs on PostgreSQL (psycopg2) and on an embedded SQLite file. Bodies are TEXT,
+not ``jsonb``: docs hold escaped NUL characters, lone surrogates and NaN, which ``jsonb`` refuses or changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents.connections import connect
+from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
+from testbench_dagster.stores.uris import without_password
+
+CONNECT_SECONDS = 5
+_INSERT_ROWS = 1_000
+_READ_ROWS = 500
+_SCHEMA_LOCK = "testbench_dagster.datasets.schema"
+
+_metadata = sa.MetaData()
+_doc_columns = ("doc_id", "doc_hash", "body")
+# Facts: a registration and the docs under its hash never change; only `current_tasks` does.
+_registrations = sa.Table(
+    "registrations",
+    _metadata,
+    sa.Column("task", sa.Text, primary_key=True),
+    sa.Column("task_hash", sa.Text, primary_key=True, index=True),
+    sa.Column("framework", sa.Text, nullable=False),
+    sa.Column("lm_task", sa.Text, nullable=False),
+    sa.Column("engine_version", sa.Text, nullable=False),
+    sa.Column("config_hash", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("eval_split", sa.Text, nullable=False),
+    sa.Column("splits", sa.Text, nullable=False),  # JSON
+    sa.Column("flags", sa.Text, nullable=False),  # JSON
+    sa.Column("n_docs", sa.Integer, nullable=False),
+    sa.Column("n_fewshot", sa.Integer, nullable=False),
+    sa.Column("registered_at", sa.BigInteger, nullable=False),  # milliseconds since 1970, UTC
+)
+_current = sa.Table(
+    "current_tasks",
+    _metadata,
+    sa.Column("task", sa.Text, primary_key=True),
+    sa.Column("task_hash", sa.Text, nullable=False),
+)
+_docs = sa.Table(
+    "dataset_docs",
+    _metadata,
+    sa.Column("task_hash", sa.Text, primary_key=True),
+    sa.Column("doc_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("doc_hash", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+_fewshot = sa.Table(
+    "dataset_fewshot",
+    _metadata,
+    sa.Column("task_hash", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("doc_id", sa.BigInteger, nullable=False),
+    sa.Column("doc_hash", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class StoredDoc:
+    """One processed doc: its row in the split, canonical JSON text (ASCII only) and that text's hash."""
+
+    doc_id: int
+    body: str
+    doc_hash: str
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a task was registered with.
+
+    ``task_hash`` identifies task configuration and data together; the docs are kept under it. ``lm_task`` is
+    the framework's own task name, ``engine_version`` the framework's version, ``fingerprint`` a hash over the
+    docs' hashes. ``splits`` maps a split to its rows, ``flags`` holds any JSON values. ``registered_at`` is
+    aware, and kept to the millisecond.
+    """
+
+    task: str
+    task_hash: str
+    framework: str
+    lm_task: str
+    engine_version: str
+    config_hash: str
+    fingerprint: str
+    eval_split: str
+    splits: dict[str, int]
+    flags: dict[str, Any]
+    n_docs: int
+    n_fewshot: int
+    registered_at: datetime
+
+
+class DatasetStore:
+    """Registered tasks and their docs; safe to use from several threads and processes, and across forks.
+
+    ``url`` is ``sqlite:///<file>``, or a PostgreSQL URI in any of its spellings (``postgres://``,
+    ``postgresql://``, ``postgresql+psycopg2://``). Tables are created at first use.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._shown = without_password(url)
+        self._url = _parsed(url)
+        self._engine = _engine(self._url)
+        self._pid = os.getpid()
+        self._ready = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"DatasetStore({self._shown!r})"
+
+    def register(
+        self, registration: Registration, docs: Iterable[StoredDoc], fewshot: Iterable[StoredDoc]
+    ) -> bool:
+        """Make this registration the task's current one, storing its docs unless they are; True if new.
+
+        All of it happens in one transaction. When the task's current hash is the same already, neither
+        iterable is read. Docs of earlier hashes stay. Raises :class:`StoreError` when the docs are not as
+        many as the registration says, share an id, or are not ASCII JSON text.
+        """
+        task, task_hash = registration.task, registration.task_hash
+        with self._read() as connection:
+            if _current_hash(connection, task) == task_hash:
+                return False
+            stored = _known(connection, task_hash)
+        row = _registration_row(registration)
+        # The caller's iterables run before the lock is taken.
+        doc_rows = [] if stored else _doc_rows(registration, docs, registration.n_docs, "docs")
+        shot_rows = (
+            [] if stored else _doc_rows(registration, fewshot, registration.n_fewshot, "few-shot docs")
+        )
+        # Two tasks may share a hash, and one task may be registered with two hashes at once.
+        with self._write(f"hash:{task_hash}", f"task:{task}") as connection:
+            if _current_hash(connection, task) == task_hash:
+                return False  # another process was faster
+            if not _known(connection, task_hash):
+                _insert(connection, _docs, doc_rows)
+                _insert(connection, _fewshot, [{**shot, "position": i} for i, shot in enumerate(shot_rows)])
+            mine = (_registrations.c.task == task) & (_registrations.c.task_hash == task_hash)
+            if connection.execute(sa.select(_registrations.c.task).where(mine)).first() is None:
+                connection.execute(sa.insert(_registrations), row)
+            moved = connection.execute(
+                sa.update(_current).where(_current.c.task == task).values(task_hash=task_hash)
+            )
+            if moved.rowcount == 0:
+                connection.execute(sa.insert(_current), {"task": task, "task_hash": task_hash})
+        return True
+
+    def current(self, task: str) -> Registration | None:
+        """Return the task's current registration, or None when it was never registered."""
+        found = self._registrations(_joined_current().where(_current.c.task == task))
+        return found[0] if found else None
+
+    def get(self, task_hash: str) -> Registration | None:
+        """Return the registration with this hash, current or not (the oldest, if tasks share it), or None."""
+        query = (
+            sa.select(_registrations)
+            .where(_registrations.c.task_hash == task_hash)
+            .order_by(_registrations.c.registered_at, _registrations.c.task)
+            .limit(1)
+        )
+        found = self._registrations(query)
+        return found[0] if found else None
+
+    def tasks(self) -> list[Registration]:
+        """Return the current registration of every task, by task name."""
+        return sorted(self._registrations(_joined_current()), key=lambda found: found.task)
+
+    def docs(self, task_hash: str, doc_ids: Sequence[int] | None = None) -> Iterator[StoredDoc]:
+        """Stream the docs of a registration by ascending ``doc_id``; only those of ``doc_ids`` if given.
+
+        Ids that do not exist are left out. No connection is held between the batches.
+        """
+        if doc_ids is not None:
+            wanted = iter(sorted(set(doc_ids)))
+            while batch := list(itertools.islice(wanted, _READ_ROWS)):
+                yield from self._docs(task_hash, _docs.c.doc_id.in_(batch))
+            return
+        after: int | None = None
+        while True:
+            condition = sa.true() if after is None else _docs.c.doc_id > after
+            found = self._docs(task_hash, condition)
+            yield from found
+            if len(found) < _READ_ROWS:
+                return
+            after = found[-1].doc_id
+
+    def fewshot(self, task_hash: str) -> list[StoredDoc]:
+        """Return the few-shot pool of a registration in the order it was registered."""
+        query = (
+            sa.select(*(_fewshot.c[name] for name in _doc_columns))
+            .where(_fewshot.c.task_hash == task_hash)
+            .order_by(_fewshot.c.position)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return [StoredDoc(row.doc_id, row.body, row.doc_hash) for row in rows]
+
+    def close(self) -> None:
+        """Release this process's connections; the store may not be used afterwards."""
+        self._closed = True
+        self._engine.dispose(close=self._pid == os.getpid())
+
+    def _docs(self, task_hash: str, condition: sa.ColumnElement[bool]) -> list[StoredDoc]:
+        query = (
+            sa.select(*(_docs.c[name] for name in _doc_columns))
+            .where(_docs.c.task_hash == task_hash, condition)
+            .order_by(_docs.c.doc_id)
+            .limit(_READ_ROWS)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return [StoredDoc(row.doc_id, row.body, row.doc_hash) for row in rows]
+
+    def _registrations(self, query: sa.Select[Any]) -> list[Registration]:
+        with self._read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_registration(row) for row in rows]
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._errors():
+            self._prepare()
+            with self._engine.connect() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def _write(self, *locks: str) -> Iterator[Connection]:
+        """Yield a connection in a transaction that excludes others with one of these lock names."""
+        with self._errors():
+            self._prepare()
+            with self._locked(*locks) as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def _locked(self, *locks: str) -> Iterator[Connection]:
+        with self._engine.execution_options(writes=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # SQLite's BEGIN IMMEDIATE excludes all other writers; here only those of the same things.
+                # Everybody takes the locks in one order, so that no two wait for each other.
+                digests = [hashlib.sha256(lock.encode()).digest() for lock in locks]
+                for number in sorted(int.from_bytes(digest[:8], "big", signed=True) for digest in digests):
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            yield connection
+
+    def _prepare(self) -> None:
+        """Forget a parent's connections after a fork, and create the tables that are missing."""
+        if self._closed:
+            raise StoreError(f"{self!r}: the store is closed")
+        if self._pid != os.getpid():
+            self._engine.dispose(close=False)  # the parent still uses those sockets
+            self._pid = os.getpid()
+        if self._ready:
+            return
+        with self._engine.connect() as connection:
+            missing = not sa.inspect(connection).has_table(_registrations.name)
+        if missing:
+            with self._locked(_SCHEMA_LOCK) as connection:
+                _metadata.create_all(connection)
+        self._ready = True
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn SQLAlchemy's errors into store errors that say where and what to do."""
+        try:
+            yield
+        except (DBAPIError, UnicodeEncodeError, ValueError) as error:
+            reason = str(getattr(error, "orig", error)).strip()
+            if isinstance(error, IntegrityError):
+                raise StoreError(f"{self._shown}: {reason}") from error
+            remedy = ""
+            if isinstance(error, OperationalError):
+                remedy = (
+                    "; check that the file's folder is writable and no process holds its lock"
+                    if self._url.get_backend_name() == "sqlite"
+                    else "; start PostgreSQL, correct TESTBENCH_POSTGRES_URI, or unset it to use the "
+                    "embedded store"
+                )
+            raise StoreError(f"dataset store {self._shown}: {reason}{remedy}") from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"dataset store {self._shown}: {error}") from error
+
+
+def open_datasets(home: Path, postgres_uri: str | None) -> DatasetStore:
+    """Return the dataset store: PostgreSQL when a URI is given, else ``datasets.sqlite3`` in ``home``."""
+    if postgres_uri:
+        return DatasetStore(postgres_uri)
+    return DatasetStore(f"sqlite:///{home / 'datasets.sqlite3'}")
+
+
+def _parsed(url: str) -> URL:
+    """Parse a database URL; :class:`StoreError` unless it names PostgreSQL or an SQLite file."""
+    scheme, separator, rest = url.partition("://")
+    if scheme == "sqlite" and len(rest) > 1 and rest != "/:memory:":
+        return URL.create("sqlite", database=rest[1:])  # as it stands: a path may hold any character
+    if scheme in ("postgres", "postgresql"):
+        url = f"postgresql+psycopg2{separator}{rest}"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Not chained: the cause may quote the URL with its password.
+        raise StoreError(
+            f"the dataset store's URL {without_password(url)} is not usable; write "
+            f"postgresql://user:password@host:port/database, with the password percent-encoded"
+        ) from None
+    if parsed.drivername == "postgresql+psycopg2":
+        return parsed
+    raise StoreError(
+        f"the dataset store's URL {without_password(url)} names neither a PostgreSQL database nor an SQLite "
+        f"file; write postgresql://... or sqlite:///path"
+    )
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(
+            url,
+            pool_size=2,
+            max_overflow=8,
+            pool_pre_ping=True,
+            client_encoding="utf8",
+            insertmanyvalues_page_size=_INSERT_ROWS,
+            connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "testbench_dagster"},
+        )
+    path = Path(url.database or "")
+    # No pool: an SQLite connection that is open during a fork is a danger to both processes.
+    engine = sa.create_engine(url, creator=lambda: connect(path), poolclass=NullPool)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin explicitly: the driver would begin late and only at writes, and then fail instead of waiting."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _current_hash(connection: Connection, task: str) -> str | None:
+    return connection.execute(sa.select(_current.c.task_hash).where(_current.c.task == task)).scalar()
+
+
+def _known(connection: Connection, task_hash: str) -> bool:
+    """Whether some task is registered with this hash, so that its docs are stored."""
+    query = sa.select(_registrations.c.task).where(_registrations.c.task_hash == task_hash).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _joined_current() -> sa.Select[Any]:
+    same = (_registrations.c.task == _current.c.task) & (_registrations.c.task_hash == _current.c.task_hash)
+    return sa.select(_registrations).join(_current, same)
+
+
+def _insert(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    for start in range(0, len(rows), _INSERT_ROWS):
+        connection.execute(sa.insert(table), rows[start : start + _INSERT_ROWS])
+
+
+def _doc_rows(
+    registration: Registration, docs: Iterable[StoredDoc], expected: int, what: str
+) -> list[dict[str, Any]]:
+    rows = []
+    for doc in docs:
+        if not doc.body.isascii() or "\0" in doc.body:
+            raise StoreError(
+                f"task {registration.task}: doc {doc.doc_id} is not ASCII JSON text; PostgreSQL cannot keep "
+                f"every character, so serialise with ensure_ascii=True"
+            )
+        rows.append(
+            {
+                "task_hash": registration.task_hash,
+                "doc_id": doc.doc_id,
+                "doc_hash": doc.doc_hash,
+                "body": doc.body,
+            }
+        )
+    if len(rows) != expected:
+        raise StoreError(
+            f"task {registration.task}: {len(rows)} {what} given, but the registration says {expected}"
+        )
+    return rows
+
+
+def _registration_row(registration: Registration) -> dict[str, Any]:
+    row = dict(vars(registration))
+    if registration.registered_at.tzinfo is None:
+        raise StoreError(f"task {registration.task}: registered_at {registration.registered_at} has no zone")
+    row["registered_at"] = milliseconds(registration.registered_at)
+    for name in ("splits", "flags"):
+        try:
+            row[name] = json.dumps(row[name], sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"task {registration.task}: {name} cannot be written as JSON: {error}"
+            ) from error
+    return row
+
+
+def _registration(row: Mapping[Any, Any]) -> Registration:
+    fields = dict(row)
+    fields["registered_at"] = from_milliseconds(fields["registered_at"])
+    for name in ("splits", "flags"):
+        fields[name] = json.loads(fields[name])
+    return Registration(**fields)

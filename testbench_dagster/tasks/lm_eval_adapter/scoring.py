@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
+from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, get_aggregation, get_metric_aggregation
 from lm_eval.api.task import ConfigurableTask
 
 from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
@@ -81,22 +81,41 @@ def seed_checkers(doc_id: int) -> None:
 
 def aggregate(spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]) -> float | None:
     """Aggregate raw per-doc values with the task's own function, in the order given (ascending docs)."""
-    config = config_of(spec)
-    stub = TaskData({0: json.dumps(dict.fromkeys(flags["features"], ""))}, [], flags)
-    function = _aggregations(spec, config, stub).get(metric, mean)
+    known = _aggregations(config_of(spec), flags["output_type"])
+    function = known[metric] if metric in known else _inherited(config_of(spec), known)
     result = float(function(list(values)))
     return None if math.isnan(result) else result
 
 
-def _aggregations(spec: TaskSpec, config: dict[str, Any], stub: TaskData) -> dict[str, Callable[..., Any]]:
-    from lm_eval.api.registry import get_aggregation, get_metric_aggregation
-
+def _aggregations(config: Mapping[str, Any], output_type: str) -> dict[str, Callable[..., Any]]:
+    if config.get("metric_list") is None:
+        return {name: get_metric_aggregation(name) for name in DEFAULT_METRIC_REGISTRY[output_type]}
     found: dict[str, Callable[..., Any]] = {}
-    for entry in config.get("metric_list") or ():
-        name = entry["metric"] if isinstance(entry["metric"], str) else entry["metric"].__name__
-        chosen = entry.get("aggregation")
+    for entry in config["metric_list"]:
+        name, chosen = _metric_name(entry), entry.get("aggregation")
         if chosen is None:
             found[name] = get_metric_aggregation(name)
         else:
             found[name] = get_aggregation(chosen) if isinstance(chosen, str) else chosen
     return found
+
+
+def _metric_name(entry: Mapping[str, Any]) -> str:
+    metric = entry["metric"]
+    return metric if isinstance(metric, str) else str(metric.__name__)
+
+
+def _inherited(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """Aggregation of a metric the task does not list.
+
+    A metric function of a generative task may return several numbers by name; each takes the aggregation of
+    the metric that gave it. Everything else unlisted is a mean, as in lm-eval.
+    """
+    if config.get("process_results") is not None:
+        return mean
+    givers = {
+        known[_metric_name(entry)]
+        for entry in config.get("metric_list") or ()
+        if callable(entry["metric"]) or entry.get("hf_evaluate")
+    }
+    return givers.pop() if len(givers) == 1 else mean

@@ -1,0 +1,95 @@
+"""``python -m testbench_dagster.localnet``: runs the simulated network alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from testbench_dagster.localnet.answers import Answers, read_recorded
+from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
+from testbench_dagster.localnet.server import serve
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m testbench_dagster.localnet",
+        description="Serve simulated OpenAI-compatible suppliers on 127.0.0.1. "
+        "The first line printed is 'listening on http://127.0.0.1:PORT'; see /roster there.",
+    )
+    parser.add_argument("--suppliers", type=int, default=6, metavar="N", help="how many (default 6)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="everything follows from it (default 0)"
+    )
+    parser.add_argument("--port", type=int, default=0, metavar="P", help="0 takes a free port (default)")
+    parser.add_argument("--fail-mode", choices=FAIL_MODES, default="500", help="how --fail-rate fails")
+    parser.add_argument(
+        "--fail-rate",
+        type=float,
+        metavar="R",
+        help="share of requests failing, 0 to 1, in place of the personas'",
+    )
+    parser.add_argument(
+        "--latency-ms", type=float, metavar="MS", help="time to answer of everyone, in place of the personas'"
+    )
+    parser.add_argument(
+        "--answers", type=Path, metavar="FILE", help='JSON lines {"match", "response"}, .gz too'
+    )
+    parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input is closed")
+    return parser
+
+
+def _override(persona: Persona, args: argparse.Namespace) -> Persona:
+    """``persona`` with the latency and failures the command line asks for."""
+    if args.fail_rate is not None:
+        persona = dataclasses.replace(persona, failures={args.fail_mode: args.fail_rate})
+    if args.latency_ms is not None:
+        backend = dataclasses.replace(persona.backend, latency_ms=args.latency_ms)
+        persona = dataclasses.replace(persona, backend=backend, latency_ms=0.0, jitter_ms=0.0)
+    return persona
+
+
+async def _run(personas: Sequence[Persona], answers: Answers, port: int, exit_with_stdin: bool) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    if exit_with_stdin:
+        # the parent holds the other end of the pipe: however it dies, even by SIGKILL, the read ends
+        def watch() -> None:
+            sys.stdin.buffer.read()
+            loop.call_soon_threadsafe(stop.set)
+
+        threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    await serve(personas, answers, port, stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, serves until told to stop, returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
+        answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    try:
+        import uvloop
+
+        run = uvloop.run
+    except ImportError:  # not on every platform; only slower without it
+        run = asyncio.run
+    try:
+        run(_run(personas, answers, args.port, args.exit_with_stdin))
+    except OSError as error:
+        print(f"cannot listen on port {args.port}: {error}; choose another --port or 0", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

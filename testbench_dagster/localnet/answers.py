@@ -1,0 +1,193 @@
+"""What a simulated model says: recognises the question a prompt asks and renders a right or wrong answer.
+
+Whether an answer is right depends on seed, backend and doc alone, so a backend repeats itself exactly,
+through whichever supplier and in whichever order it is asked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from testbench_dagster.localnet.chance import pick, unit
+from testbench_dagster.localnet.personas import Backend, Style
+from testbench_dagster.tasks.starter import TASKS
+from testbench_dagster.tasks.starter.loader import read_docs
+
+#: Tasks whose answers are judged as they stand, so that no phrase may be put around them.
+_VERBATIM = frozenset({"starter_instructions"})
+
+# Each phrase ends with the answer, as the answer extraction of the tasks looks at what is said last.
+_PHRASES: dict[Style, tuple[str, ...]] = {
+    "terse": ("{}", "{}.", "= {}"),
+    "sentence": ("The answer is {}.", "It is {}.", "That would be {}.", "I get {}.", "Answer: {}"),
+    "reasoned": (
+        "Let me go through it step by step. Putting it all together, the answer is {}.",
+        "I look at each part in turn and combine them. So the result is {}.",
+        "First I collect what is given, then I derive what follows. Therefore: {}",
+        "Working it out carefully, I arrive at {}.",
+    ),
+}
+
+# Words of the reply to an unknown prompt: no digits, verdicts or names a task could take for an answer.
+_FILLER = (
+    "simulated", "reply", "without", "recorded", "content", "about", "this", "prompt", "made", "from", "plain",
+    "words", "only", "here", "stands", "filler", "text", "instead", "of", "real", "thought", "and", "meaning",
+)  # fmt: skip
+
+
+def squeeze(text: str) -> str:
+    """``text`` with every run of white space as one space, as questions are compared."""
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A question that is recognised: a starter doc, or a recorded answer (then ``recorded`` is its text)."""
+
+    text: str
+    task: str = ""
+    doc_id: str = ""
+    answer: str = ""
+    wrong: tuple[str, ...] = ()
+    recorded: str | None = None
+
+
+class QuestionIndex:
+    """Finds which known question ends last in a prompt; few-shot examples stand before the real one."""
+
+    # Enough to tell almost all endings apart and short enough to keep the tree small.
+    _DEPTH = 12
+
+    def __init__(self, questions: Iterable[Known]) -> None:
+        """Index ``questions``; of several with one text the first counts, empty ones are left out."""
+        # A tree over the last characters, read backwards; "" holds the questions that a path leads to.
+        self._tree: dict[str, Any] = {}
+        known: set[str] = set()
+        for question in questions:
+            text = squeeze(question.text)
+            if not text or text in known:
+                continue
+            known.add(text)
+            node = self._tree
+            for letter in text[: -self._DEPTH - 1 : -1]:
+                node = node.setdefault(letter, {})
+            node.setdefault("", []).append((text, question))
+        self._size = len(known)
+
+    def __len__(self) -> int:
+        """Number of different questions."""
+        return self._size
+
+    def find(self, prompt: str) -> Known | None:
+        """The known question that ends last in ``prompt``; the longest where several end at one place."""
+        text = squeeze(prompt)
+        tree = self._tree
+        for end in range(len(text), 0, -1):
+            if text[end - 1] in tree and (best := self._ending_at(text, end)) is not None:
+                return best
+        return None
+
+    def _ending_at(self, text: str, end: int) -> Known | None:
+        best: tuple[str, Known] | None = None
+        node: dict[str, Any] | None = self._tree
+        for at in range(end - 1, -1, -1):
+            node = node.get(text[at])
+            if node is None:
+                break
+            for candidate in node.get("", ()):
+                if text.endswith(candidate[0], 0, end) and (best is None or len(candidate[0]) > len(best[0])):
+                    best = candidate
+        return best[1] if best else None
+
+
+def starter_questions() -> list[Known]:
+    """Every question of the starter catalogue, both splits."""
+    return [
+        Known(doc["question"], task, doc["id"], doc["answer"], tuple(doc["wrong"]))
+        for task in TASKS
+        for doc in read_docs(task)
+    ]
+
+
+@lru_cache(maxsize=1)
+def starter_index() -> QuestionIndex:
+    """Index of the starter catalogue, made once per process."""
+    return QuestionIndex(starter_questions())
+
+
+def read_recorded(path: Path) -> list[Known]:
+    """Recorded answers from JSON lines ``{"match", "response"}``, plain or ``.gz``.
+
+    Raises ValueError naming file and line where a row is not such an object.
+    """
+    rows = []
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                match, response = row["match"], row["response"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(
+                    f"{path}:{number}: want an object with match and response: {error!r}"
+                ) from None
+            if not (isinstance(match, str) and isinstance(response, str)):
+                raise ValueError(f"{path}:{number}: match and response must be strings")
+            rows.append(Known(match, recorded=response))
+    return rows
+
+
+def is_right(seed: int, backend: Backend, known: Known, variant: str = "") -> bool:
+    """Whether ``backend`` answers rightly: fixed for the doc, or for each ``variant`` of a sampled answer."""
+    return unit(seed, backend.name, "right", known.doc_id, variant) < backend.accuracy_of(known.task)
+
+
+def chosen_answer(seed: int, backend: Backend, known: Known, variant: str = "") -> str:
+    """The bare answer the backend gives: the right one, or one of the doc's plausible wrong ones."""
+    if is_right(seed, backend, known, variant):
+        return known.answer
+    return pick(known.wrong, seed, backend.name, "wrong", known.doc_id, variant)
+
+
+class Answers:
+    """Answers prompts for any backend under one seed; recorded answers are given as they are, by everyone."""
+
+    def __init__(self, seed: int = 0, recorded: Iterable[Known] = ()) -> None:
+        """Recorded questions take precedence over a starter question with the same text."""
+        self.seed = seed
+        extra = list(recorded)
+        self._index = QuestionIndex([*extra, *starter_questions()]) if extra else starter_index()
+        # one prompt goes to many suppliers, and its recognition costs most of an answer
+        self._find = lru_cache(maxsize=4096)(self._index.find)
+
+    def find(self, prompt: str) -> Known | None:
+        """The known question ``prompt`` asks."""
+        return self._find(prompt)
+
+    def reply(self, backend: Backend, prompt: str, variant: str = "") -> str:
+        """What ``backend`` says to ``prompt``.
+
+        ``variant`` tells samples at a temperature above 0 apart; the empty one is the greedy answer.
+        """
+        known = self.find(prompt)
+        if known is None:
+            return self._filler(backend, prompt, variant)
+        if known.recorded is not None:
+            return known.recorded
+        answer = chosen_answer(self.seed, backend, known, variant)
+        if known.task in _VERBATIM:
+            return answer
+        phrase = pick(_PHRASES[backend.style], self.seed, backend.name, "phrase", known.doc_id, variant)
+        return phrase.format(answer)
+
+    def _filler(self, backend: Backend, prompt: str, variant: str) -> str:
+        key = (self.seed, backend.name, "filler", prompt, variant)
+        words = [pick(_FILLER, *key, place) for place in range(8 + int(unit(*key) * 9))]
+        return f"{' '.join(words).capitalize()}."

@@ -1,0 +1,176 @@
+"""Who the simulated suppliers are: models (:class:`Backend`), suppliers (:class:`Persona`), populations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from testbench_dagster.localnet.chance import pick, unit
+
+Api = Literal["chat", "completions"]
+Style = Literal["terse", "sentence", "reasoned"]
+
+STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
+
+#: Ways in which a request can fail; `server.py` says what each looks like on the wire.
+FAIL_MODES = ("500", "429", "timeout", "reset", "garbage", "empty", "error200")
+
+#: Service name of every simulated supplier, so that the word stands in each partition key.
+SERVICE = "simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A model. Two suppliers with one backend give identical answers at temperature 0.
+
+    ``accuracy`` is the share of known questions answered rightly, ``by_task`` overrides it per task name.
+    ``latency_ms`` is its time to answer, before what the supplier adds.
+    """
+
+    name: str
+    accuracy: float = 0.6
+    by_task: Mapping[str, float] = field(default_factory=dict)
+    style: Style = "sentence"
+    latency_ms: float = 20.0
+
+    def __post_init__(self) -> None:
+        for task, share in (("accuracy", self.accuracy), *self.by_task.items()):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"backend {self.name}: {task} is {share}, want a share from 0 to 1")
+
+    @property
+    def model(self) -> str:
+        """Model name shown to clients."""
+        return f"simulated-{self.name}"
+
+    def accuracy_of(self, task: str) -> float:
+        """Share of right answers on ``task``."""
+        return self.by_task.get(task, self.accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A silent change of model: ``backend`` answers from that request number or that many seconds on.
+
+    ``after_requests`` counts requests received before the change, ``after_s`` seconds since the start; when
+    both are given, whichever comes first.
+    """
+
+    backend: Backend
+    after_requests: int | None = None
+    after_s: float | None = None
+
+    def is_due(self, requests: int, elapsed_s: float) -> bool:
+        """Whether the change has happened after ``requests`` earlier requests and ``elapsed_s`` seconds."""
+        by_count = self.after_requests is not None and requests >= self.after_requests
+        by_time = self.after_s is not None and elapsed_s >= self.after_s
+        return by_count or by_time
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """A supplier: an address that serves a backend through one API, with its own delays and failures.
+
+    ``failures`` gives the share of requests failing per mode of :data:`FAIL_MODES`; together at most 1.
+    ``latency_ms`` and a uniform 0..``jitter_ms`` come on top of the backend's latency.
+    """
+
+    address: str
+    backend: Backend
+    api: Api = "chat"
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    failures: Mapping[str, float] = field(default_factory=dict)
+    swap: Swap | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.failures) - set(FAIL_MODES))
+        if unknown:
+            raise ValueError(
+                f"{self.address}: unknown failure {unknown[0]!r}; choose from {', '.join(FAIL_MODES)}"
+            )
+        if min(self.failures.values(), default=0.0) < 0 or sum(self.failures.values()) > 1.0 + 1e-9:
+            raise ValueError(f"{self.address}: failure rates are negative or exceed 1: {dict(self.failures)}")
+
+    def serving(self, requests: int, elapsed_s: float) -> Backend:
+        """The backend that answers after ``requests`` earlier requests and ``elapsed_s`` seconds."""
+        return self.swap.backend if self.swap and self.swap.is_due(requests, elapsed_s) else self.backend
+
+
+_NUMBERS = ("starter_arithmetic", "starter_calendar", "starter_units")
+_WORDS = ("starter_strings", "starter_reading", "starter_instructions")
+
+
+def _cast(seed: int) -> list[Persona]:
+    """The six suppliers every population starts with; addresses are given later.
+
+    They cover what an evaluation has to tell apart: quality, identity, specialisation, errors, slowness.
+    """
+
+    def shifted(name: str, share: float) -> float:
+        return round(share + (unit(seed, "shift", name) - 0.5) * 0.06, 4)
+
+    strong = Backend("granite", shifted("granite", 0.9), {"starter_logic": 0.95}, "sentence", 25)
+    middle = Backend("basalt", shifted("basalt", 0.66), {"starter_choice": 0.75}, "terse", 15)
+    weak = Backend("chalk", shifted("chalk", 0.35), {}, "reasoned", 8)
+    numbers = Backend(
+        "quartz",
+        shifted("quartz", 0.5),
+        {**dict.fromkeys(_NUMBERS, 0.97), "starter_choice": 0.55},
+        "terse",
+        20,
+    )
+    words = Backend(
+        "amber",
+        shifted("amber", 0.55),
+        {**dict.fromkeys(_WORDS, 0.93), "starter_arithmetic": 0.4},
+        "reasoned",
+        30,
+    )
+    return [
+        Persona("", strong, "chat", jitter_ms=10),
+        Persona("", middle, "completions", jitter_ms=10),
+        Persona("", strong, "chat", latency_ms=15, jitter_ms=20),  # twin of the first
+        Persona(
+            "", weak, "chat", jitter_ms=5, failures={"500": 0.05, "429": 0.03, "empty": 0.02, "reset": 0.02}
+        ),
+        Persona("", numbers, "completions", jitter_ms=10),
+        Persona("", words, "chat", latency_ms=150, jitter_ms=100),  # the slow one
+    ]
+
+
+def _extra(number: int, seed: int, earlier: list[Persona]) -> Persona:
+    """One more supplier beyond the cast, drawn from ``seed``: every fifth is the twin of an earlier one."""
+    api: Api = "completions" if number % 3 == 0 else "chat"
+    jitter = round(unit(seed, "jitter", number) * 30, 1)
+    if number % 5 == 0:
+        return Persona("", pick(earlier, seed, "twin", number).backend, api, jitter_ms=jitter)
+    backend = Backend(
+        f"pebble-{number}",
+        accuracy=round(0.25 + 0.7 * unit(seed, "accuracy", number), 4),
+        style=pick(STYLES, seed, "style", number),
+        latency_ms=round(5 + 40 * unit(seed, "latency", number), 1),
+    )
+    flaky = number % 7 == 0
+    failures = {"500": 0.06, "error200": 0.02, "garbage": 0.02} if flaky else {}
+    return Persona("", backend, api, jitter_ms=jitter, failures=failures)
+
+
+def default_population(n: int = 6, seed: int = 0) -> list[Persona]:
+    """``n`` suppliers (at least 1) that make a telling demo, the same for the same ``seed``.
+
+    From six on there are a strong, a middle and a weak model, two specialists, twins sharing a backend, a
+    flaky and a slow supplier; at least a third offer completions with echoed log-probabilities.
+    """
+    if n < 1:
+        raise ValueError(f"a population of {n} suppliers; want at least 1")
+    people = _cast(seed)[:n]
+    for number in range(len(people), n):
+        people.append(_extra(number, seed, people))
+    width = max(2, len(str(n)))
+    return [
+        Persona(f"sim-{number:0{width}d}", p.backend, p.api, p.latency_ms, p.jitter_ms, p.failures, p.swap)
+        for number, p in zip(itertools.count(1), people, strict=False)
+    ]

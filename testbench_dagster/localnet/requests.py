@@ -1,0 +1,111 @@
+"""Reads OpenAI-style request bodies into one typed shape; everything a simulated supplier looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from testbench_dagster.localnet.logprobs import MAX_TOP
+from testbench_dagster.localnet.personas import Api
+
+#: What OpenAI's completions API generates at most when a request does not say.
+DEFAULT_COMPLETION_TOKENS = 16
+
+
+class BadRequestError(Exception):
+    """A request this supplier refuses; the message goes to the client with HTTP 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. ``max_tokens`` None is no limit; ``logprobs`` None is none asked for.
+
+    ``temperature`` is 0 where the request names none: a simulation repeats itself unless told otherwise.
+    """
+
+    prompts: tuple[str, ...]
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    samples: int = 1
+    echo: bool = False
+    logprobs: int | None = None
+
+
+def _text(content: Any) -> str:
+    """Text of a chat message's content: a string, null, or a list of text parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list):
+        parts = [
+            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
+        ]
+        if len(parts) == len(content) and all(isinstance(part, str) for part in parts):
+            return "\n".join(parts)
+    raise BadRequestError("message content must be a string or a list of text parts")
+
+
+def _prompts(body: dict[str, Any], api: Api) -> tuple[str, ...]:
+    if api == "chat":
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise BadRequestError("messages must be a list of at least one message")
+        return ("\n".join(_text(message.get("content")) for message in messages),)
+    prompt = body.get("prompt")
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) for p in prompts):
+        raise BadRequestError("prompt must be a string or a list of strings; token ids are not simulated")
+    return tuple(prompts)
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value or []
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise BadRequestError("stop must be a string or a list of strings")
+    return tuple(stop for stop in stops if stop)
+
+
+def _whole(body: dict[str, Any], key: str, low: int, high: int) -> int | None:
+    value = body.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadRequestError(f"{key} must be a whole number from {low} to {high}")
+    return value
+
+
+def parse(raw: bytes, api: Api) -> Ask:
+    """The request in ``raw`` for the endpoint of ``api``; raises :class:`BadRequestError`."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("the body must be a JSON object")
+    if body.get("stream"):
+        raise BadRequestError("streaming is not simulated; send stream: false")
+    temperature = body.get("temperature") or 0
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
+        raise BadRequestError("temperature must be a number from 0 to 2")
+    limit = _whole(body, "max_tokens", 0, 2**31)
+    if api == "chat":
+        newer = _whole(body, "max_completion_tokens", 1, 2**31)
+        limit = limit if newer is None else newer
+    ask = Ask(
+        prompts=_prompts(body, api),
+        stop=_stops(body.get("stop")),
+        max_tokens=DEFAULT_COMPLETION_TOKENS if limit is None and api == "completions" else limit,
+        temperature=float(temperature),
+        seed=_whole(body, "seed", -(2**63), 2**63),
+        samples=_whole(body, "n", 1, 128) or 1,
+        echo=bool(body.get("echo")) and api == "completions",
+        logprobs=_whole(body, "logprobs", 0, MAX_TOP) if api == "completions" else None,
+    )
+    if api == "chat" and (body.get("logprobs") or body.get("top_logprobs")):
+        raise BadRequestError("log-probabilities are simulated for completions with echo only")
+    if ask.logprobs is not None and not (ask.echo and ask.max_tokens in (0, 1)):
+        raise BadRequestError("log-probabilities are simulated with echo: true and max_tokens 0 or 1 only")
+    return ask

@@ -1,0 +1,161 @@
+"""Runs the localnet as a subprocess: what the demo, the CLI and end-to-end tests use."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+
+from testbench_dagster.errors import TestbenchError
+
+_READY = "listening on "
+
+# a proxy configured for the outside world must not see requests to loopback
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class LocalnetError(TestbenchError):
+    """The simulated network did not start or does not answer."""
+
+
+class LocalnetProcess:
+    """``python -m testbench_dagster.localnet`` as a context manager.
+
+    The child holds the read end of a pipe and stops when it closes, so it never outlives this process,
+    however this process ends. ``latency_ms``, ``fail_mode`` and ``fail_rate`` override the personas';
+    ``answers`` is a file of recorded answers.
+    """
+
+    def __init__(
+        self,
+        suppliers: int = 6,
+        seed: int = 0,
+        port: int = 0,
+        *,
+        fail_mode: str = "500",
+        fail_rate: float | None = None,
+        latency_ms: float | None = None,
+        answers: Path | None = None,
+        start_timeout_s: float = 30.0,
+    ) -> None:
+        """Keeps the options; nothing runs before :meth:`start`."""
+        self._command = [
+            sys.executable, "-m", "testbench_dagster.localnet", "--exit-with-stdin",
+            "--suppliers", str(suppliers), "--seed", str(seed), "--port", str(port), "--fail-mode", fail_mode,
+        ]  # fmt: skip
+        for option, value in (
+            ("--fail-rate", fail_rate),
+            ("--latency-ms", latency_ms),
+            ("--answers", answers),
+        ):
+            if value is not None:
+                self._command += [option, str(value)]
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:PORT``; raises LocalnetError before the start and after the stop."""
+        if not self._url:
+            raise LocalnetError("the localnet is not running; call start() or use it as a context manager")
+        return self._url
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> LocalnetProcess:
+        """Starts the server and waits until it accepts requests.
+
+        Raises LocalnetError, with what the server said, when it ends early or is not ready in time.
+        """
+        if self._process is not None:
+            raise LocalnetError("the localnet is running already")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        try:
+            line = self._first_line(self._process)
+        except BaseException:
+            self.stop()
+            raise
+        if not line.startswith(_READY):
+            self._errors.seek(0)
+            said = self._errors.read().decode(errors="replace").strip()[-2000:]
+            code = self._process.poll()
+            self.stop()
+            state = "is not ready in time" if code is None else f"ended with code {code}"
+            raise LocalnetError(f"the localnet {state}; it said: {said or line or 'nothing'}")
+        self._url = line.removeprefix(_READY)
+        return self
+
+    def _first_line(self, process: subprocess.Popen[bytes]) -> str:
+        """First line of the server's output, "" when it ended or time is up."""
+        assert process.stdout is not None
+        descriptor, deadline, received = (
+            process.stdout.fileno(),
+            time.monotonic() + self._start_timeout_s,
+            b"",
+        )
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in received:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not selector.select(remaining):
+                    return ""
+                chunk = os.read(descriptor, 4096)
+                if not chunk:
+                    process.wait(timeout=5)
+                    return ""
+                received += chunk
+        return received.split(b"\n", 1)[0].decode(errors="replace").strip()
+
+    def roster(self) -> list[dict[str, Any]]:
+        """The suppliers: ``address``, ``service``, ``api``, ``base_url``, ``model``, ``simulation``."""
+        return self._get("roster")["suppliers"]
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Counts per supplier address since the start."""
+        return self._get("stats")["suppliers"]
+
+    def _get(self, page: str) -> Any:
+        try:
+            with _OPENER.open(f"{self.url}/{page}", timeout=10) as response:
+                return json.load(response)
+        except OSError as error:
+            raise LocalnetError(f"the localnet does not answer at {self.url}/{page}: {error}") from error
+
+    def stop(self) -> None:
+        """Ends the server; harmless when it is not running."""
+        process, self._process, self._url = self._process, None, ""
+        if process is not None:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.close()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def __enter__(self) -> LocalnetProcess:
+        """Starts it."""
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        """Stops it."""
+        self.stop()

@@ -117,32 +117,43 @@ def _parse_200(request: Mapping[str, Any], api: Api, data: Any) -> Answer:
         raise _Invalid(f"finish_reason is {_kind(reason)}")
     if reason is not None:
         reason = escaped(reason, _MAX_FINISH_REASON_CHARS)
-    usage = data.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    prompt_tokens, completion_tokens = (_count(counts.get(f"{k}_tokens")) for k in ("prompt", "completion"))
-
-    def answer(fault: Fault, **found: Any) -> Answer:
-        return Answer(
-            fault,
-            finish_reason=reason,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            **found,
-        )
-
     if reason == "content_filter":
-        return answer(Fault.SUPPLIER_REFUSED, error="finish_reason content_filter")
-    if request["type"] == "loglikelihood":
-        if not request["continuation"]:
-            return answer(Fault.INTERNAL, error="the continuation is empty: nothing to score")
-        logprob, greedy = _logprob(choice, request["context"], request["continuation"])
-        return answer(Fault.OK, logprob=logprob, greedy=greedy)
+        fault, text, logprob, greedy, problem = _REFUSED, None, None, None, "finish_reason content_filter"
+    elif request["type"] == "loglikelihood":
+        fault, logprob, greedy, problem = _loglikelihood(request, choice)
+        text = None
+    else:
+        fault, text, problem = _generation(choice, api, reason)
+        logprob = greedy = None
+    usage = data.get("usage")
+    if not isinstance(usage, dict):
+        usage = {}
+    prompt_tokens = _count(usage.get("prompt_tokens"))
+    completion_tokens = _count(usage.get("completion_tokens"))
+    return Answer(fault, text, logprob, greedy, reason, prompt_tokens, completion_tokens, problem)
+
+
+_REFUSED = Fault.SUPPLIER_REFUSED
+
+
+def _generation(choice: dict[str, Any], api: Api, reason: str | None) -> tuple[Fault, str | None, str | None]:
+    """Return fault, text and error of a generate_until answer."""
     text, refusal = _text(choice, api)
     if refusal:
-        return answer(Fault.SUPPLIER_REFUSED, error=escaped(f"refusal: {refusal}"))
+        return _REFUSED, None, escaped(f"refusal: {refusal}")
     if not text:
-        return answer(Fault.EMPTY, error="HTTP 200 without text")
-    return answer(Fault.TRUNCATED if reason == "length" else Fault.OK, text=text)
+        return Fault.EMPTY, None, "HTTP 200 without text"
+    return (Fault.TRUNCATED if reason == "length" else Fault.OK), text, None
+
+
+def _loglikelihood(
+    request: Mapping[str, Any], choice: dict[str, Any]
+) -> tuple[Fault, float | None, bool | None, str | None]:
+    """Return fault, log-probability, greediness and error of a loglikelihood answer."""
+    if not request["continuation"]:
+        return Fault.INTERNAL, None, None, "the continuation is empty: nothing to score"
+    logprob, greedy = _logprob(choice, request["context"], request["continuation"])
+    return Fault.OK, logprob, greedy, None
 
 
 def _first_choice(choices: Any) -> dict[str, Any]:

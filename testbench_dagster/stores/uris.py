@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_AUTHORITY = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<login>.*)@(?P<rest>.*)$", re.DOTALL)
+_AUTHORITY = re.compile(r"^(?P<scheme>(?:[A-Za-z][A-Za-z0-9+.-]*://)?)(?P<login>.*)@(?P<rest>.*)$", re.DOTALL)
 
 
 def without_password(uri: str) -> str:
@@ -13,6 +13,8 @@ def without_password(uri: str) -> str:
     Everything up to the last ``@`` counts as login, so that a password somebody forgot to percent-encode is
     not shown either.
     """
+    if uri.startswith("sqlite://"):  # a path, where "@" and "?" mean nothing
+        return uri
     match = _AUTHORITY.match(uri)
     if match:
         user, colon, _ = match["login"].partition(":")

@@ -8,7 +8,7 @@ import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from testbench_dagster.localnet.answers import Answers, read_recorded
@@ -68,6 +68,15 @@ async def _run(personas: Sequence[Persona], answers: Answers, port: int, exit_wi
     await serve(personas, answers, port, stop)
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where the platform has it; the standard loop is only slower."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, serves until told to stop, returns the exit code."""
     parser = _parser()
@@ -78,13 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:  # not on every platform; only slower without it
-        run = asyncio.run
-    try:
-        run(_run(personas, answers, args.port, args.exit_with_stdin))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(personas, answers, args.port, args.exit_with_stdin))
     except OSError as error:
         print(f"cannot listen on port {args.port}: {error}; choose another --port or 0", file=sys.stderr)
         return 1

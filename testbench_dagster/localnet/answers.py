@@ -36,8 +36,9 @@ _PHRASES: dict[Style, tuple[str, ...]] = {
 
 # Words of the reply to an unknown prompt: no digits, verdicts or names a task could take for an answer.
 _FILLER = (
-    "simulated", "reply", "without", "recorded", "content", "about", "this", "prompt", "made", "from", "plain",
-    "words", "only", "here", "stands", "filler", "text", "instead", "of", "real", "thought", "and", "meaning",
+    "simulated", "reply", "without", "recorded", "content", "about", "this", "prompt", "made", "from",
+    "plain", "words", "only", "here", "stands", "filler", "text", "instead", "of", "real", "thought",
+    "and", "meaning",
 )  # fmt: skip
 
 
@@ -95,11 +96,11 @@ class QuestionIndex:
 
     def _ending_at(self, text: str, end: int) -> Known | None:
         best: tuple[str, Known] | None = None
-        node: dict[str, Any] | None = self._tree
+        node = self._tree
         for at in range(end - 1, -1, -1):
-            node = node.get(text[at])
-            if node is None:
+            if text[at] not in node:
                 break
+            node = node[text[at]]
             for candidate in node.get("", ()):
                 if text.endswith(candidate[0], 0, end) and (best is None or len(candidate[0]) > len(best[0])):
                     best = candidate

@@ -40,10 +40,11 @@ def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list):
-        parts = [
+        texts = [
             part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
         ]
-        if len(parts) == len(content) and all(isinstance(part, str) for part in parts):
+        parts = [text for text in texts if isinstance(text, str)]
+        if len(parts) == len(content):
             return "\n".join(parts)
     raise BadRequestError("message content must be a string or a list of text parts")
 

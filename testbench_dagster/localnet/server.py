@@ -196,7 +196,7 @@ class Supplier:
         return web.Response(body=body, content_type="application/json")
 
     def _variant(self, ask: Ask, number: int, sample: int) -> str:
-        """What tells this sample from others: nothing at temperature 0, the seed's or its own chance above."""
+        """What tells this sample from others: nothing at temperature 0, the seed or its own number above."""
         if ask.temperature == 0:
             return ""
         source = f"{self.persona.address}/{number}" if ask.seed is None else f"seed {ask.seed}"

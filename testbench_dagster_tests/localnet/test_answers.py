@@ -29,7 +29,8 @@ def test_every_starter_question_is_recognised_behind_others():
     assert len(starter_index()) == len(questions) == len(TASKS) * 264
     for number, question in enumerate(questions):
         shot = questions[number - 1]
-        prompt = f"Instructions.\n\nQuestion: {shot.text}\nAnswer: {shot.answer}\n\nQuestion: {question.text}\nAnswer:"
+        before = f"Instructions.\n\nQuestion: {shot.text}\nAnswer: {shot.answer}"
+        prompt = f"{before}\n\nQuestion: {question.text}\nAnswer:"
         assert starter_index().find(prompt) == question
 
 

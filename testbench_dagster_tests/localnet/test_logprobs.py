@@ -16,11 +16,11 @@ from testbench_dagster.tasks.starter.loader import read_docs
 
 BACKEND = Backend("model", 0.6)
 CHOICES = read_docs(CHOICE_TASK, "test")
+SHOT = read_docs(CHOICE_TASK, "train")[0]
 
 
 def context_of(doc):
-    shot = read_docs(CHOICE_TASK, "train")[0]
-    return f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\nQuestion: {doc['question']}\nAnswer:"
+    return f"Question: {SHOT['question']}\nAnswer: {SHOT['answer']}\n\nQuestion: {doc['question']}\nAnswer:"
 
 
 def client_sum(body, context):

@@ -256,5 +256,5 @@ def test_stop_strings_and_token_limit():
     assert cut("one two three four", ask(stop=["four", " two"])) == ("one", "stop", 1)
     assert cut("one two three four", ask(max_tokens=2)) == ("one two", "length", 2)
     assert cut("one two", ask(max_tokens=2)) == ("one two", "stop", 2)
-    assert cut("one two three", ask(max_tokens=2, stop="three")) == ("one two ", "length", 2)
+    assert cut("one two three", ask(max_tokens=2, stop=" three")) == ("one two", "stop", 2)
     assert cut("text", ask(max_tokens=0)) == ("", "length", 0)

@@ -28,6 +28,7 @@ DEFAULT_CONFIG_NAME = "testbench.yaml"
 BUILTIN_CONFIG = Path(__file__).parent / "localnet" / "starter.yaml"
 
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
+_DEFAULTS = Limits()
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -40,13 +41,13 @@ class _Strict(BaseModel):
 class RelaySettings(_Strict):
     """Bounds on relays; see :class:`testbench_dagster.relays.messages.Limits` for the units."""
 
-    connect_s: float = Field(Limits.connect_s, gt=0, le=600)
-    first_byte_s: float = Field(Limits.first_byte_s, gt=0, le=86_400)
-    idle_s: float = Field(Limits.idle_s, gt=0, le=86_400)
-    total_s: float = Field(Limits.total_s, gt=0, le=86_400)
-    retries: int = Field(Limits.retries, ge=0, le=20)
-    max_response_mb: float = Field(Limits.max_response_mb, gt=0, le=15)
-    max_in_flight: int = Field(Limits.max_in_flight, ge=1, le=100_000)
+    connect_s: float = Field(_DEFAULTS.connect_s, gt=0, le=600)
+    first_byte_s: float = Field(_DEFAULTS.first_byte_s, gt=0, le=86_400)
+    idle_s: float = Field(_DEFAULTS.idle_s, gt=0, le=86_400)
+    total_s: float = Field(_DEFAULTS.total_s, gt=0, le=86_400)
+    retries: int = Field(_DEFAULTS.retries, ge=0, le=20)
+    max_response_mb: float = Field(_DEFAULTS.max_response_mb, gt=0, le=15)
+    max_in_flight: int = Field(_DEFAULTS.max_in_flight, ge=1, le=100_000)
 
 
 class RelayOverrides(_Strict):

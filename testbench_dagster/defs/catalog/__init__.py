@@ -1,0 +1,29 @@
+"""Catalog: what is asked. Task datasets, prompt sequences, and the checks that both can be trusted.
+
+Belongs here: everything partitioned by task. Does not: anything about a supplier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.defs.catalog.assets import catalog_assets
+from testbench_dagster.defs.catalog.checks import catalog_checks
+
+refresh_catalog = dg.define_asset_job(
+    "refresh_catalog",
+    selection=dg.AssetSelection.groups("catalog"),
+    description="Load the tasks' data and complete their prompt sequences.",
+)
+
+
+def definitions(partitions: dg.StaticPartitionsDefinition) -> dict[str, Sequence[Any]]:
+    """This room's definitions for the configured tasks."""
+    return {
+        "assets": catalog_assets(partitions),
+        "asset_checks": catalog_checks(),
+        "jobs": [refresh_catalog],
+    }

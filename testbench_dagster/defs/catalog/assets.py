@@ -1,0 +1,84 @@
+"""Assets ``task_datasets`` and ``sampled_prompts``, one partition per task, one run for any range of them."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from testbench_dagster.defs.metadata import markdown_table
+from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
+from testbench_dagster.workspace import Workspace
+
+GROUP = "catalog"
+
+
+def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Both assets over the given task partitions."""
+
+    @dg.asset(
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=f"lm-eval-{LM_EVAL_VERSION}",
+        kinds={"python", "huggingface", "postgres"},
+    )
+    def task_datasets(
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.MaterializeResult:
+        """Processed docs of each lm-eval task, loaded from the hub or local files into the dataset store."""
+        rows, total = [], 0
+        for name in context.partition_keys:
+            registration, changed = refresh_dataset(workspace, workspace.spec(name))
+            total += registration.n_docs
+            rows.append(
+                [
+                    name,
+                    registration.n_docs,
+                    registration.n_fewshot,
+                    registration.flags["output_type"],
+                    registration.eval_split,
+                    registration.task_hash[:12],
+                    "new or changed" if changed else "unchanged",
+                ]
+            )
+        headers = ["task", "docs", "few-shot pool", "output type", "split", "task hash", "state"]
+        return dg.MaterializeResult(
+            metadata={
+                "tasks": markdown_table(headers, rows),
+                "dagster/row_count": total,
+                "lm_eval_version": LM_EVAL_VERSION,
+            }
+        )
+
+    @dg.asset(
+        group_name=GROUP,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[task_datasets],
+        kinds={"python", "mongodb"},
+    )
+    def sampled_prompts(
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.MaterializeResult:
+        """The ordered prompt sequence of each task's current epoch, the same for every supplier."""
+        rows, built = [], 0
+        for name in context.partition_keys:
+            report = refresh_prompts(workspace, workspace.spec(name))
+            built += report.built
+            rows.append(
+                [
+                    name,
+                    report.epoch.epoch,
+                    report.positions,
+                    report.built,
+                    ", ".join(report.apis),
+                    report.epoch.commitment[:16],
+                    "yes" if report.relayable else "no: needs the supplier's prefix token",
+                ]
+            )
+        headers = ["task", "epoch", "positions", "built now", "forms", "seed SHA-256", "relayable"]
+        return dg.MaterializeResult(
+            metadata={"sequences": markdown_table(headers, rows), "prompts_built": built}
+        )
+
+    return [task_datasets, sampled_prompts]

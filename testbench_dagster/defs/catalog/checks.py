@@ -1,0 +1,85 @@
+"""Checks of the catalog: datasets are there and as registered, prompts follow from their seed."""
+
+from __future__ import annotations
+
+import random
+
+import dagster as dg
+
+from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.stores.documents.ids import content_hash
+from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter, sequence, task_data
+from testbench_dagster.workspace import Workspace
+
+_PROMPTS_CHECKED = 5  # per task: rebuilding a prompt costs a millisecond, reading a task's docs more
+
+
+def catalog_checks() -> list[dg.AssetChecksDefinition]:
+    """All checks of the room."""
+
+    @dg.asset_check(asset="task_datasets", blocking=True)
+    def datasets_intact(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+        """Every registered task has docs, and they hash to the fingerprint they were registered with."""
+        offenders: dict[str, str] = {}
+        for spec in workspace.specs:
+            registration = workspace.datasets.current(spec.name)
+            if registration is None:
+                continue
+            hashes = [
+                [d.doc_hash for d in docs if content_hash(d.body) == d.doc_hash]
+                for docs in (
+                    list(workspace.datasets.docs(registration.task_hash)),
+                    workspace.datasets.fewshot(registration.task_hash),
+                )
+            ]
+            if not hashes[0]:
+                offenders[spec.name] = "has no docs"
+            elif content_hash(hashes) != registration.fingerprint:
+                offenders[spec.name] = "differs from its fingerprint"
+        return dg.AssetCheckResult(passed=not offenders, metadata={"offenders": offenders})
+
+    @dg.asset_check(asset="sampled_prompts")
+    def prompts_reproducible(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+        """The stored order is the one of the seed, and rebuilding some prompts gives the same requests."""
+        offenders: dict[str, str] = {}
+        checked = 0
+        for spec in workspace.specs:
+            registration = workspace.datasets.current(spec.name)
+            if registration is None:
+                continue
+            epoch = current_epoch(workspace, spec)
+            order = sequence(epoch.seed, registration.n_docs)
+            where = {
+                "task": spec.name,
+                "task_hash": registration.task_hash,
+                "epoch": epoch.epoch,
+            }
+            rows = list(workspace.documents.find(PROMPTS, where, fields=["position", "doc_id", "api"]))
+            if any(order[row["position"]] != row["doc_id"] for row in rows):
+                offenders[spec.name] = "the order does not follow from the seed"
+                continue
+            for api in sorted({row["api"] for row in rows}):
+                positions = sorted(row["position"] for row in rows if row["api"] == api)
+                chosen = random.sample(positions, min(_PROMPTS_CHECKED, len(positions)))
+                stored = list(
+                    workspace.documents.find(
+                        PROMPTS,
+                        {**prompt_filter(registration, epoch.epoch, api), "position": {"in": chosen}},
+                    )
+                )
+                rebuilt = workspace.worker.call(
+                    "build_prompts",
+                    spec,
+                    task_data(workspace, registration),
+                    [p["doc_id"] for p in stored],
+                    api,
+                )
+                again = {p.doc_id: p.requests for p in rebuilt}
+                checked += len(stored)
+                if any(again[p["doc_id"]] != p["requests"] for p in stored):
+                    offenders[spec.name] = f"rebuilding {api} prompts gives other requests"
+        return dg.AssetCheckResult(
+            passed=not offenders, metadata={"offenders": offenders, "prompts_rebuilt": checked}
+        )
+
+    return [datasets_intact, prompts_reproducible]

@@ -1,0 +1,158 @@
+"""Checks of the evaluation: evidence is complete and owned, scores are fresh, tight and reproducible.
+
+Unpartitioned, one evaluation per run over the run's suppliers, offenders in the metadata
+(`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.defs.partitions import run_suppliers
+from testbench_dagster.relays.faults import SUPPLIER_FAULTS, Fault, Owner
+from testbench_dagster.scoring.score import answered_docs, score_batch, scorer_version
+from testbench_dagster.scoring.windows import Window, windows
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents.contract import Group
+from testbench_dagster.workspace import Workspace
+
+FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
+_RESCORED_DOCS = 20  # per run
+_OFFENDERS_SHOWN = 50
+
+
+def _result(
+    passed: bool, offenders: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
+) -> dg.AssetCheckResult:
+    shown = dict(list(offenders.items())[:_OFFENDERS_SHOWN])
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=severity,
+        metadata={"offenders": shown, "n_offenders": len(offenders), **extra},
+    )
+
+
+def _suppliers(context: dg.AssetCheckExecutionContext) -> list[str]:
+    return run_suppliers(context.instance, context.run.tags)
+
+
+def _primary(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> list[Window]:
+    return [row for row in windows(workspace, suppliers=_suppliers(context)) if row.primary]
+
+
+def evaluation_checks() -> list[dg.AssetChecksDefinition]:
+    """All checks of the room."""
+
+    @dg.asset_check(asset="relay_responses")
+    def attempts_have_an_owner(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """Every stored attempt carries a fault of the closed list and the owner that belongs to it."""
+        owners = {fault.value: fault.owner.value for fault in Fault}
+        rows = workspace.documents.group(
+            ATTEMPTS,
+            Group(by=["supplier", "fault", "owner"]),
+            {"supplier": {"in": _suppliers(context)}},
+        )
+        offenders = {
+            f"{row['supplier']} {row['fault']}": row["count"]
+            for row in rows
+            if owners.get(row["fault"]) != row["owner"]
+        }
+        return _result(not offenders, offenders, dg.AssetCheckSeverity.ERROR)
+
+    @dg.asset_check(asset="relay_responses")
+    def supplier_fault_rate(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """At most a fifth of a supplier's attempts inside the window age failed by its own fault."""
+        oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
+        rows = workspace.documents.group(
+            ATTEMPTS,
+            Group(by=["supplier", "fault"]),
+            {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
+        )
+        totals: dict[str, int] = {}
+        blamed: dict[str, int] = {}
+        for row in rows:
+            owner = Fault(row["fault"]).owner
+            if owner in (Owner.SUPPLIER, Owner.NONE):
+                totals[row["supplier"]] = totals.get(row["supplier"], 0) + row["count"]
+            if row["fault"] in SUPPLIER_FAULTS:
+                blamed[row["supplier"]] = blamed.get(row["supplier"], 0) + row["count"]
+        offenders = {
+            key: round(count / totals[key], 3)
+            for key, count in blamed.items()
+            if count / totals[key] > FAULT_RATE_LIMIT
+        }
+        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
+
+    @dg.asset_check(asset="supplier_scores")
+    def scores_fresh(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """Every supported task of the run's suppliers has scores younger than ``sampling.max_age_days``."""
+        offenders = {
+            f"{row.supplier} {row.task}": "no scores inside the window age"
+            for row in _primary(context, workspace)
+            if row.status == "no_data"
+        }
+        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(asset="supplier_scores")
+    def windows_tight(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """Windows with a wanted half width reach it, unless they hold as many docs as they may."""
+        offenders: dict[str, Any] = {}
+        for row in _primary(context, workspace):
+            rule = workspace.spec(row.task).samples
+            if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
+                continue
+            half = (row.ci_high - row.ci_low) / 2
+            if half > rule.half_width and row.n < rule.max and row.n < (row.n_planned or 0):
+                offenders[f"{row.supplier} {row.task}"] = round(half, 3)
+        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(asset="supplier_scores")
+    def scores_reproducible(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """Scoring a random sample of stored answers again gives the stored metrics, value by value."""
+        offenders: dict[str, str] = {}
+        checked = 0
+        pairs = [(key, spec) for key in _suppliers(context) for spec in workspace.specs]
+        random.shuffle(pairs)
+        for key, spec in pairs:
+            registration = workspace.datasets.current(spec.name)
+            if registration is None or checked >= _RESCORED_DOCS:
+                continue
+            docs = list(answered_docs(workspace, key, spec, registration))
+            chosen = random.sample(docs, min(len(docs), _RESCORED_DOCS - checked))
+            if not chosen:
+                continue
+            again = {d["_id"]: d for d in score_batch(workspace, spec, registration, chosen)}
+            version = scorer_version(registration)
+            where = {
+                "answer_id": {"in": [d.answer_id for d in chosen]},
+                "scorer_version": version,
+            }
+            for stored in workspace.documents.find(SCORES, where):
+                checked += 1
+                new = again.get(stored["_id"])
+                if new is None or (new["metrics"], new["error"]) != (stored["metrics"], stored["error"]):
+                    offenders[stored["_id"]] = f"{key} {spec.name} doc {stored['doc_id']}"
+        return _result(not offenders, offenders, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
+
+    return [
+        attempts_have_an_owner,
+        supplier_fault_rate,
+        scores_fresh,
+        windows_tight,
+        scores_reproducible,
+    ]

@@ -1,0 +1,102 @@
+"""What materializations show: tables, counts and plots.
+
+Everything that comes from suppliers or task data is escaped here, on its way into markdown.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.scoring.windows import Window
+
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>"})
+
+
+def escape(text: object) -> str:
+    """Make foreign text inert in markdown tables: no markup, no line breaks, at most 200 characters."""
+    return " ".join(str(text).split())[:200].translate(_MARKDOWN)
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """A markdown table; cells are escaped, numbers shown to four digits, None as a dash."""
+    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else escape(value)
+
+
+def window_table(rows: Sequence[Window]) -> dg.MarkdownMetadataValue:
+    """One line per primary window: what an operator wants to see of a supplier."""
+    return markdown_table(
+        [
+            "supplier",
+            "task",
+            "metric",
+            "n",
+            "planned",
+            "score",
+            "95 % interval",
+            "errors",
+            "p50 ms",
+            "newest",
+        ],
+        [
+            [
+                row.supplier,
+                row.task,
+                f"{row.metric},{row.filter}",
+                row.n if row.status != "unsupported" else "unsupported",
+                row.n_planned,
+                row.score,
+                None if row.ci_low is None else f"{row.ci_low:.3f} … {row.ci_high:.3f}",
+                ", ".join(f"{fault} {count}" for fault, count in row.errors.items()) or None,
+                row.latency_ms["p50"],
+                row.last_sample_at.strftime("%Y-%m-%d %H:%M") if row.last_sample_at else None,
+            ]
+            for row in rows
+            if row.primary
+        ],
+    )
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """``ok 120, transport 3``: a histogram in one line."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(values.items())) or "none"
+
+
+def interval_plot(title: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> dg.MarkdownMetadataValue:
+    """Horizontal bars with their intervals, as a PNG inside markdown (at most some 50 KB).
+
+    Each row has ``label``, ``score`` and, where known, ``low`` and ``high``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 0.9 + 0.34 * max(1, len(rows))), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    ordered = list(reversed(rows))
+    places = range(len(ordered))
+    axes.barh(places, [row["score"] for row in ordered], color="#9db8d9", height=0.62)
+    for place, row in zip(places, ordered, strict=True):
+        if row.get("low") is not None:
+            axes.plot([row["low"], row["high"]], [place, place], color="#1f3b63", linewidth=2)
+    axes.set_yticks(list(places), [str(row["label"])[:48] for row in ordered], fontsize=8)
+    axes.set_xlim(0, max(1.0, *(row.get("high") or row["score"] for row in ordered)) if ordered else 1.0)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("score with 95 % interval", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    encoded = base64.b64encode(image.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{escape(title)}](data:image/png;base64,{encoded})\n\n{note}")

@@ -1,0 +1,68 @@
+"""Dagster's own storage: PostgreSQL when ``DAGSTER_POSTGRES_URL`` is set, SQLite otherwise.
+
+One ``dagster.yaml`` thus serves a laptop and production without an edit (``storage.custom``). Internals of
+Dagster 1.13 are used here, hence the pin on that minor; a test runs both back ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dagster import Field, StringSource
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from testbench_dagster.config import HOME_ENV
+
+POSTGRES_ENV = "DAGSTER_POSTGRES_URL"
+
+
+class TestbenchStorage(DagsterStorage, ConfigurableClass):
+    """Chooses the storage when Dagster loads its instance; never instantiated itself."""
+
+    __test__ = False  # pytest: the name starts with "Test", but this is no test class
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """``base_dir``: folder of the SQLite files, by default Dagster's home."""
+        return {"base_dir": Field(StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterStorage:
+        """Build the PostgreSQL or the SQLite storage."""
+        url = os.environ.get(POSTGRES_ENV)
+        if url:
+            from dagster_postgres.storage import DagsterPostgresStorage
+
+            # the URL stays in the environment: instance data is shown in the UI and on command lines
+            return DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
+        base = config_value.get("base_dir") or default_base_dir()
+        if inst_data is not None:
+            # child processes get the resolved folder, whatever their working directory
+            inst_data = ConfigurableClassData(
+                inst_data.module_name, inst_data.class_name, yaml.safe_dump({"base_dir": str(base)})
+            )
+        return DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data)
+
+
+def default_base_dir() -> Path:
+    """``DAGSTER_HOME``, else a folder in ``TESTBENCH_HOME`` (``dagster dev`` without any variable)."""
+    home = os.environ.get("DAGSTER_HOME")
+    if home:
+        return Path(home).absolute() / "storage"
+    return Path(os.environ.get(HOME_ENV) or Path.cwd() / ".testbench").absolute() / "dagster" / "storage"
+
+
+def psycopg2_url(url: str) -> str:
+    """Name the driver: psycopg 3, SQLAlchemy's newer default, breaks dagster-postgres."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.split("+")[0] in ("postgres", "postgresql"):
+        return f"postgresql+psycopg2://{rest}"
+    return url

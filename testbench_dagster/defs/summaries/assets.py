@@ -1,0 +1,97 @@
+"""Assets ``taxonomy_summaries`` (per supplier) and ``leaderboard`` (one for all)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from testbench_dagster.defs.metadata import interval_plot, markdown_table
+from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.leaderboard import Entry, refresh_leaderboard
+from testbench_dagster.taxonomies.refresh import refresh_summaries
+from testbench_dagster.workspace import Workspace
+
+GROUP = "summaries"
+_PLOTTED = 30  # suppliers on the plot: it lives in an event row
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=supplier_partitions,
+    backfill_policy=supplier_backfill_policy(),
+    deps=["supplier_scores"],
+    kinds={"python", "mongodb"},
+)
+def taxonomy_summaries(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
+    """Abilities of the suppliers: their windows rolled up into every configured taxonomy."""
+    documents = refresh_summaries(workspace, context.partition_keys)
+    rows = [
+        [
+            d["supplier"],
+            d["taxonomy"],
+            name,
+            node["score"],
+            node["ci_low"],
+            node["ci_high"],
+            f"{node['tasks_measured']} of {node['tasks_total']}",
+        ]
+        for d in documents
+        for name, node in d["nodes"].items()
+        if name == d["root"] or len(context.partition_keys) == 1
+    ]
+    headers = ["supplier", "taxonomy", "ability", "score", "low", "high", "tasks measured"]
+    return dg.MaterializeResult(
+        metadata={"summaries": len(documents), "abilities": markdown_table(headers, rows[:200])}
+    )
+
+
+@dg.asset(group_name=GROUP, deps=[taxonomy_summaries], kinds={"python", "mongodb"})
+def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    """All suppliers ranked by taxonomy, with intervals; overlapping intervals are ties."""
+    entries = refresh_leaderboard(workspace)
+    first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []
+    note = "**Simulation**: these suppliers are simulated." if any(e.simulation for e in entries) else ""
+    return dg.MaterializeResult(
+        metadata={
+            "ranking": markdown_table(HEADERS, leaderboard_rows(entries)),
+            "plot": interval_plot(
+                f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
+                [
+                    {"label": e.supplier, "score": e.score, "low": e.ci_low, "high": e.ci_high}
+                    for e in first
+                    if e.score is not None
+                ][:_PLOTTED],
+                note,
+            ),
+            "suppliers": len({e.supplier for e in entries}),
+            "dagster/row_count": len(entries),
+        }
+    )
+
+
+HEADERS = ["taxonomy", "rank", "supplier", "score", "low", "high", "tasks", "docs", "errors"]
+
+
+def leaderboard_rows(entries: Sequence[Entry]) -> list[list[object]]:
+    """Cells of the ranking table."""
+    return [
+        [
+            e.taxonomy,
+            None
+            if e.rank_low is None
+            else e.rank_low
+            if e.rank_low == e.rank_high
+            else f"{e.rank_low}–{e.rank_high}",
+            e.supplier,
+            e.score,
+            e.ci_low,
+            e.ci_high,
+            f"{e.tasks_measured} of {e.tasks_total}",
+            e.n,
+            e.errors,
+        ]
+        for e in entries
+    ]

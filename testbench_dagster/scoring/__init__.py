@@ -1,0 +1,1 @@
+"""Scoring: stored answers become score documents, score documents become windows."""

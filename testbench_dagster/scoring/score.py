@@ -1,0 +1,232 @@
+"""The scoring stage: every answered doc that has no score yet gets one document per filter.
+
+Answers are read from the stored evidence and parsed by the same function that classified them on arrival;
+docs come from the dataset store as registered. Both make a score reproducible from evidence alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from testbench_dagster.relays.answers import parse_answer
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.outcomes import last_attempts
+from testbench_dagster.relays.payload import Api
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.documents import Document, document_id
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.tasks.catalogue import task_data
+from testbench_dagster.tasks.records import Answered, DocScore, TaskData
+from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.tasks.worker import WorkerTimeout
+from testbench_dagster.workspace import Workspace
+
+SCORER = 1  # raise when our own scoring code changes what it computes
+BATCH = 1000  # docs per call to the worker
+_SECONDS_PER_CALL = 60.0
+_SECONDS_PER_DOC = 1.0
+
+
+@dataclass(frozen=True)
+class AnsweredDoc:
+    """A fully answered prompt of one supplier and round, by its attempts in (idx, repeat) order."""
+
+    supplier: str
+    prompt_id: str
+    round: int
+    attempts: tuple[Document, ...]
+
+    @property
+    def answer_id(self) -> str:
+        """Id of the answer: of its attempt, or derived from its several attempts."""
+        ids = [a["_id"] for a in self.attempts]
+        return ids[0] if len(ids) == 1 else document_id("answer", *ids)
+
+
+@dataclass
+class ScoreReport:
+    """How many answers were scored, how many the scorer could not digest, per task."""
+
+    scored: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_scored(self) -> int:
+        """Docs scored by this call."""
+        return sum(self.scored.values())
+
+    @property
+    def n_failed(self) -> int:
+        """Docs the scorer could not digest."""
+        return sum(self.failed.values())
+
+
+def scorer_version(registration: Registration) -> str:
+    """Name what computed a score: framework, its version, the task configuration, our own revision."""
+    return f"{registration.framework}-{registration.engine_version}/{registration.config_hash[:12]}/{SCORER}"
+
+
+def score_new(
+    workspace: Workspace, suppliers: Sequence[str], *, tasks: Sequence[str] | None = None
+) -> ScoreReport:
+    """Score what is answered and not scored yet; idempotent.
+
+    The docs of a task are scored together over all given suppliers, because some filters cost 150 ms per
+    call whatever its size.
+    """
+    report = ScoreReport()
+    for spec in workspace.chosen_specs(tasks):
+        registration = workspace.datasets.current(spec.name)
+        if registration is None:
+            continue
+        waiting = [doc for supplier in suppliers for doc in unscored(workspace, supplier, spec, registration)]
+        for start in range(0, len(waiting), BATCH):
+            batch = waiting[start : start + BATCH]
+            documents = score_batch(workspace, spec, registration, batch)
+            workspace.documents.put_new(SCORES, documents)
+            failed = len({d["answer_id"] for d in documents if d["error"] is not None})
+            report.scored[spec.name] = report.scored.get(spec.name, 0) + len(batch) - failed
+            if failed:
+                report.failed[spec.name] = report.failed.get(spec.name, 0) + failed
+    return report
+
+
+def unscored(
+    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration
+) -> Iterator[AnsweredDoc]:
+    """Yield the fully answered docs of a supplier and task that no score document covers."""
+    version = scorer_version(registration)
+    done = {
+        row["answer_id"]
+        for row in workspace.documents.find(
+            SCORES,
+            {
+                "supplier": supplier,
+                "task": spec.name,
+                "task_hash": registration.task_hash,
+                "scorer_version": version,
+            },
+            fields=["answer_id"],
+        )
+    }
+    for doc in answered_docs(workspace, supplier, spec, registration):
+        if doc.answer_id not in done:
+            yield doc
+
+
+def answered_docs(
+    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration
+) -> Iterator[AnsweredDoc]:
+    """Yield the docs all of whose calls are answered, attempts without their bodies."""
+    by_doc: dict[tuple[str, int], list[Document]] = {}
+    for (prompt_id, round_, _, _), attempt in last_attempts(
+        workspace.documents, supplier, spec.name, registration.task_hash
+    ).items():
+        by_doc.setdefault((prompt_id, round_), []).append(attempt)
+    calls = {
+        p["_id"]: p["calls"]
+        for p in workspace.documents.find(
+            PROMPTS,
+            {"task": spec.name, "task_hash": registration.task_hash},
+            fields=["_id", "calls"],
+        )
+    }
+    for (prompt_id, round_), attempts in by_doc.items():
+        if len(attempts) == calls.get(prompt_id) and all(Fault(a["fault"]).answered for a in attempts):
+            ordered = tuple(sorted(attempts, key=lambda a: (a["idx"], a["repeat"])))
+            yield AnsweredDoc(supplier, prompt_id, round_, ordered)
+
+
+def score_batch(
+    workspace: Workspace, spec: TaskSpec, registration: Registration, docs: Sequence[AnsweredDoc]
+) -> list[Document]:
+    """Score answered docs from their evidence and return the score documents, not yet stored."""
+    prompts = _by_id(workspace, PROMPTS, {d.prompt_id for d in docs})
+    evidence = _by_id(workspace, ATTEMPTS, {a["_id"] for d in docs for a in d.attempts})
+    answers = [_answered(d, prompts[d.prompt_id], evidence) for d in docs]
+    data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
+    scores = _score(workspace, spec, data, answers)
+    version, now = scorer_version(registration), datetime.now(UTC)
+    return [
+        document
+        for doc, score in zip(docs, scores, strict=True)
+        for document in _documents(doc, score, prompts[doc.prompt_id], evidence, registration, version, now)
+    ]
+
+
+def _by_id(workspace: Workspace, collection: Any, ids: Iterable[str]) -> dict[str, Document]:
+    return {d["_id"]: d for d in workspace.documents.find(collection, {"_id": {"in": sorted(ids)}})}
+
+
+def _answered(doc: AnsweredDoc, prompt: Document, evidence: Mapping[str, Document]) -> Answered:
+    requests = prompt["requests"]
+    responses: list[list[Any]] = [[] for _ in requests]
+    api: Api = prompt["api"]
+    for attempt in doc.attempts:
+        stored = evidence[attempt["_id"]]
+        request = requests[attempt["idx"]]
+        answer = parse_answer(request, api, stored["status"], bytes(stored["body"]))
+        if request["type"] == "generate_until":
+            responses[attempt["idx"]].append(answer.text or "")
+        else:
+            responses[attempt["idx"]].append((answer.logprob, answer.greedy))
+    return Answered(prompt["doc_id"], requests, responses)
+
+
+def _score(workspace: Workspace, spec: TaskSpec, data: TaskData, answers: list[Answered]) -> list[DocScore]:
+    """Score in the worker; halve the batch around an answer that keeps a filter busy for ever."""
+    limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(answers)
+    try:
+        scores: list[DocScore] = workspace.worker.call("score", spec, data, answers, timeout_s=limit)
+        return scores
+    except WorkerTimeout as error:
+        if len(answers) == 1:
+            return [DocScore(answers[0].doc_id, error=str(error))]
+    middle = len(answers) // 2
+    return _score(workspace, spec, data, answers[:middle]) + _score(workspace, spec, data, answers[middle:])
+
+
+def _documents(
+    doc: AnsweredDoc,
+    score: DocScore,
+    prompt: Document,
+    evidence: Mapping[str, Document],
+    registration: Registration,
+    version: str,
+    now: datetime,
+) -> Iterator[Document]:
+    last = max(doc.attempts, key=lambda a: a["finished_at"])
+    filters = score.metrics if score.error is None else {f: {} for f in registration.flags["filters"]}
+    for name, metrics in filters.items():
+        yield {
+            "_id": document_id("score", doc.answer_id, name, version),
+            "supplier": doc.supplier,
+            "service": evidence[last["_id"]]["service"],
+            "task": registration.task,
+            "task_hash": registration.task_hash,
+            "epoch": prompt["epoch"],
+            "round": doc.round,
+            "position": prompt["position"],
+            "doc_id": prompt["doc_id"],
+            "filter": name,
+            "answer_id": doc.answer_id,
+            "answered_at": last["finished_at"],
+            "scorer_version": version,
+            "metrics": metrics,
+            "error": score.error,
+            "prompt_id": doc.prompt_id,
+            "attempt_ids": [a["_id"] for a in doc.attempts],
+            "truncated": any(a["fault"] == Fault.TRUNCATED for a in doc.attempts),
+            "latency_ms": sum(a["latency_ms"] for a in doc.attempts),
+            "prompt_tokens": _total(doc.attempts, "prompt_tokens"),
+            "completion_tokens": _total(doc.attempts, "completion_tokens"),
+            "scored_at": now,
+        }
+
+
+def _total(attempts: Iterable[Document], name: str) -> int | None:
+    values = [a[name] for a in attempts if a[name] is not None]
+    return sum(values) if values else None

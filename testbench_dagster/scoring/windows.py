@@ -1,0 +1,266 @@
+"""Windows: what is known now about a supplier on a task, one row per metric and filter.
+
+A pure view of scores and attempts, computed on reading; nothing here is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from testbench_dagster.config import SupplierConfig
+from testbench_dagster.planning.due import Measured, target_docs
+from testbench_dagster.relays.faults import Fault, Owner
+from testbench_dagster.scoring.samples import Sample, window_samples
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.documents.collections import SUPPLIERS
+from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.tasks.unsupported import is_unsupported
+from testbench_dagster.workspace import Workspace
+
+OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of ``testbench scores``; the fields are documented in docs/reference.md.
+
+    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``n`` counts scored docs,
+    ``errors`` docs whose last attempt failed, by fault. Intervals are 95 % Wilson intervals and exist for
+    metrics whose per-doc values lie in [0, 1].
+    """
+
+    supplier: str
+    service: str
+    address: str
+    task: str
+    task_hash: str | None
+    group: str | None
+    framework: str
+    metric: str | None
+    filter: str | None
+    primary: bool
+    status: str
+    n: int
+    n_planned: int | None
+    coverage: float | None
+    score: float | None
+    ci_low: float | None
+    ci_high: float | None
+    score_errors_as_zero: float | None
+    bound_low: float | None
+    bound_high: float | None
+    errors: Mapping[str, int]
+    truncated: int
+    latency_ms: Mapping[str, float | None]
+    tokens: Mapping[str, int | None]
+    first_sample_at: datetime | None
+    last_sample_at: datetime | None
+    cut_at: datetime | None
+    epoch: int | None
+    round: int | None
+    higher_is_better: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; times as ISO 8601 in UTC."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in vars(self).items()
+        }
+
+
+def windows(
+    workspace: Workspace,
+    *,
+    suppliers: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    now: datetime | None = None,
+) -> list[Window]:
+    """Compute the windows of the configured suppliers (or the given keys) and tasks (or groups)."""
+    now = now or datetime.now(UTC)
+    wanted = [s for s in workspace.config.settings.suppliers if suppliers is None or s.key in suppliers]
+    echo = {d["_id"]: d["echo_logprobs"] for d in workspace.documents.find(SUPPLIERS)}
+    rows: list[Window] = []
+    for spec in workspace.chosen_specs(tasks):
+        registration = workspace.datasets.current(spec.name)
+        for supplier in wanted:
+            rows += supplier_windows(workspace, supplier, spec, registration, echo.get(supplier.key), now)
+    order = {supplier.key: i for i, supplier in enumerate(wanted)}
+    return sorted(rows, key=lambda row: order[row.supplier])
+
+
+def supplier_windows(
+    workspace: Workspace,
+    supplier: SupplierConfig,
+    spec: TaskSpec,
+    registration: Registration | None,
+    echo: bool | None,
+    now: datetime,
+) -> Iterator[Window]:
+    """Yield the windows of one supplier and task, the primary metric and filter first."""
+    if registration is None:
+        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
+        return
+    primary = primary_pair(spec, registration)
+    if is_unsupported(supplier.api, registration, echo):
+        for pair in _pairs(registration, [], primary):
+            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
+        return
+    samples = window_samples(workspace, supplier.key, spec, registration, now)
+    planned = _planned(spec, registration, samples, primary)
+    scored = [s for s in samples if s.scored]
+    for pair in _pairs(registration, scored, primary):
+        values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
+        status = OK if values else NO_DATA
+        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
+        yield _with_scores(workspace, row, spec, registration, [v for _, v in values])
+
+
+def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
+    """The configured (metric, filter), by default the task's first."""
+    return (
+        spec.metric or next(iter(registration.flags["metrics"])),
+        spec.filter or registration.flags["filters"][0],
+    )
+
+
+def value_of(sample: Sample, pair: tuple[str | None, str | None]) -> Any:
+    """A sample's raw value of a (metric, filter), None where the scorer gave none."""
+    metric, name = pair
+    return (sample.metrics or {}).get(str(name), {}).get(str(metric))
+
+
+def _pairs(
+    registration: Registration, scored: Sequence[Sample], primary: tuple[str, str]
+) -> list[tuple[str, str]]:
+    pairs = dict.fromkeys([primary])
+    for sample in scored:
+        for name, metrics in (sample.metrics or {}).items():
+            pairs.update(dict.fromkeys((metric, name) for metric in metrics))
+    if not scored:
+        for name in registration.flags["filters"]:
+            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags["metrics"]))
+    return list(pairs)
+
+
+def _planned(
+    spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
+) -> int:
+    values = [v for s in samples if s.scored and (v := value_of(s, primary)) is not None]
+    return target_docs(spec.samples, registration.n_docs, measured(values, registration, primary[0]))
+
+
+def measured(values: Sequence[Any], registration: Registration, metric: str) -> Measured:
+    """What the planner needs of the primary values: their number, and their mean if it is one of [0, 1]."""
+    return Measured(
+        len(values),
+        sum(values) / len(values) if values and is_proportion(values, registration, metric) else None,
+    )
+
+
+def is_mean(registration: Registration, metric: str) -> bool:
+    """Whether lm-eval aggregates a metric by its plain mean."""
+    known = registration.flags["metrics"].get(metric)
+    return known is None or known["aggregation"] == "mean"
+
+
+def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
+    """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
+    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)
+
+
+def _row(
+    supplier: SupplierConfig,
+    spec: TaskSpec,
+    registration: Registration | None,
+    pair: tuple[str | None, str | None],
+    primary: bool,
+    status: str,
+    samples: Sequence[Sample],
+    planned: int | None,
+) -> Window:
+    scored = [s for s in samples if s.scored]
+    counted = [s for s in samples if s.scored or s.fault.settled]
+    latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
+    metrics = registration.flags["metrics"] if registration else {}
+    newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
+    return Window(
+        supplier=supplier.key,
+        service=supplier.service,
+        address=supplier.address,
+        task=spec.name,
+        task_hash=registration.task_hash if registration else None,
+        group=spec.group,
+        framework=spec.framework,
+        metric=pair[0],
+        filter=pair[1],
+        primary=primary,
+        status=status,
+        n=0,
+        n_planned=planned,
+        coverage=None,
+        score=None,
+        ci_low=None,
+        ci_high=None,
+        score_errors_as_zero=None,
+        bound_low=None,
+        bound_high=None,
+        errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
+        truncated=sum(s.fault == "truncated" for s in scored),
+        latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
+        tokens={
+            "prompt": _sum(s.prompt_tokens for s in scored),
+            "completion": _sum(s.completion_tokens for s in scored),
+        },
+        first_sample_at=min((s.at for s in counted), default=None),
+        last_sample_at=max((s.at for s in counted), default=None),
+        cut_at=None,
+        epoch=newest.epoch if newest else None,
+        round=newest.round if newest else None,
+        higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
+    )
+
+
+def _with_scores(
+    workspace: Workspace, row: Window, spec: TaskSpec, registration: Registration, values: list[Any]
+) -> Window:
+    """Fill in the numbers that depend on the values of one metric and filter, in doc order."""
+    n, planned = len(values), max(row.n_planned or 0, len(values))
+    changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
+    if values:
+        assert row.metric is not None
+        if is_mean(registration, row.metric):
+            changes["score"] = float(sum(values) / n)
+        else:
+            changes["score"] = workspace.worker.call(
+                "aggregate", spec, registration.flags, row.metric, values
+            )
+    if values and is_proportion(values, registration, str(row.metric)):
+        total = float(sum(values))
+        changes["ci_low"], changes["ci_high"] = wilson(total, n)
+        blamed = sum(count for fault, count in row.errors.items() if _blames_supplier(fault))
+        changes["score_errors_as_zero"] = total / (n + blamed)
+        # worst and best case over everything planned: what was not scored was all wrong, or all right
+        everything = max(planned, n + blamed)
+        changes["bound_low"] = total / everything
+        changes["bound_high"] = (total + everything - n) / everything
+    return Window(**{**vars(row), **changes})
+
+
+def _blames_supplier(fault: str) -> bool:
+    return Fault(fault).owner is Owner.SUPPLIER
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float | None:
+    """Nearest-rank quantile of ascending values."""
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def _sum(values: Iterator[int | None]) -> int | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None

@@ -117,14 +117,16 @@ def _parse_200(request: Mapping[str, Any], api: Api, data: Any) -> Answer:
         raise _Invalid(f"finish_reason is {_kind(reason)}")
     if reason is not None:
         reason = escaped(reason, _MAX_FINISH_REASON_CHARS)
+    text: str | None = None
+    logprob: float | None = None
+    greedy: bool | None = None
+    problem: str | None = None
     if reason == "content_filter":
-        fault, text, logprob, greedy, problem = _REFUSED, None, None, None, "finish_reason content_filter"
+        fault, problem = Fault.SUPPLIER_REFUSED, "finish_reason content_filter"
     elif request["type"] == "loglikelihood":
         fault, logprob, greedy, problem = _loglikelihood(request, choice)
-        text = None
     else:
         fault, text, problem = _generation(choice, api, reason)
-        logprob = greedy = None
     usage = data.get("usage")
     if not isinstance(usage, dict):
         usage = {}
@@ -133,14 +135,11 @@ def _parse_200(request: Mapping[str, Any], api: Api, data: Any) -> Answer:
     return Answer(fault, text, logprob, greedy, reason, prompt_tokens, completion_tokens, problem)
 
 
-_REFUSED = Fault.SUPPLIER_REFUSED
-
-
 def _generation(choice: dict[str, Any], api: Api, reason: str | None) -> tuple[Fault, str | None, str | None]:
     """Return fault, text and error of a generate_until answer."""
     text, refusal = _text(choice, api)
     if refusal:
-        return _REFUSED, None, escaped(f"refusal: {refusal}")
+        return Fault.SUPPLIER_REFUSED, None, escaped(f"refusal: {refusal}")
     if not text:
         return Fault.EMPTY, None, "HTTP 200 without text"
     return (Fault.TRUNCATED if reason == "length" else Fault.OK), text, None

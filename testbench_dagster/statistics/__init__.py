@@ -1,0 +1,1 @@
+"""Statistics of scores. Pure functions of numbers: no storage, no Dagster."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -224,18 +224,6 @@ def check_purge(collection: Collection, where: Where) -> None:
     """Raise :class:`StoreError` when a purge names no condition."""
     if not where:
         raise StoreError(f"{collection.name}: purge needs a filter; it never empties a whole collection")
-
-
-def batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Cut an iterable into lists of at most ``size`` items."""
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _term(collection: Collection, name: str, op: str, operand: Any) -> Term:

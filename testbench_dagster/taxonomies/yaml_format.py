@@ -1,0 +1,77 @@
+"""Reads taxonomies written in YAML.
+
+::
+
+    name: demo
+    root: overall
+    nodes:
+      overall: {children: [reading]}
+      reading: {tasks: [some_task, another_task]}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses keys that stand twice; plain YAML loaders keep the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping as a dict; raises a YAML error with its place on a repeated key."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                mark = node.value[position][0].start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice; remove one", mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str) -> Taxonomy:
+    """The taxonomy in ``text``; raises TaxonomyError naming the key or node at fault, or the line."""
+    try:
+        document = yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise TaxonomyError(f"{line}{error.problem}") from error
+    except yaml.YAMLError as error:
+        raise TaxonomyError(f"not YAML: {error}") from error
+    document = _mapping(document, "the file", {"name", "root", "nodes"})
+    nodes: dict[str, tuple[str, ...]] = {}
+    edges: list[tuple[str, str]] = []
+    for node, body in _mapping(document.get("nodes"), "nodes").items():
+        place = f"nodes.{node}"
+        fields = _mapping(body, place, {"tasks", "children"})
+        nodes[node] = _names(fields.get("tasks"), f"{place}.tasks")
+        edges += [(node, child) for child in _names(fields.get("children"), f"{place}.children")]
+    name, root = (_name(document.get(key), key) for key in ("name", "root"))
+    return Taxonomy(name, nodes, tuple(edges), root)
+
+
+def _mapping(value: Any, place: str, known: set[str] | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise TaxonomyError(f"{place} must be a mapping with names as keys, not {value!r}")
+    for key in value:
+        if known is not None and key not in known:
+            raise TaxonomyError(f"{place} has the unknown key {key!r}; known are {', '.join(sorted(known))}")
+    return value
+
+
+def _name(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise TaxonomyError(f"{place} must be a name, not {value!r}")
+    return value
+
+
+def _names(value: Any, place: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TaxonomyError(f"{place} must be a list of names, not {value!r}")
+    return tuple(_name(item, place) for item in value)

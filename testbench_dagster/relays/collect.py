@@ -18,6 +18,7 @@ from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Endpoint, Relay
 from testbench_dagster.relays.outcomes import call_outcomes
+from testbench_dagster.relays.probe import ECHO_REQUEST, echo_verdict, probe_relay
 from testbench_dagster.relays.report import Progress, Report
 from testbench_dagster.relays.writer import AttemptWriter
 from testbench_dagster.scoring.measured import measured_now
@@ -207,28 +208,14 @@ def probe_echo_logprobs(workspace: Workspace, target: Endpoint) -> bool | None:
 
     None when the network, not the supplier, stood in the way: nothing is remembered then.
     """
-    relay = Relay(
-        supplier=target.supplier,
-        service=target.service,
-        task="capability probe",
-        task_hash="",
-        epoch=0,
-        round=0,
-        prompt_id="",
-        position=0,
-        doc_id=0,
-        idx=0,
-        repeat=0,
-        request={"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"},
-    )
     faults: list[Fault] = []
-    run_relays([(target, [relay])], lambda _relay, _number, attempt: faults.append(attempt.fault))
-    if not faults or not (faults[-1].settled or faults[-1] is Fault.CLIENT_REQUEST):
-        return None
-    if faults[-1] in (Fault.SUPPLIER_TIMEOUT, Fault.SUPPLIER_HTTP):
-        return None  # says nothing about the capability
-    supported = faults[-1].answered
-    remember_echo_logprobs(workspace, target.supplier, supported)
+    run_relays(
+        [(target, [probe_relay(target, ECHO_REQUEST)])],
+        lambda _relay, _number, attempt: faults.append(attempt.fault),
+    )
+    supported = echo_verdict(faults[-1]) if faults else None
+    if supported is not None:
+        remember_echo_logprobs(workspace, target.supplier, supported)
     return supported
 
 

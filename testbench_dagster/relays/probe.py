@@ -1,0 +1,99 @@
+"""Asking a supplier what it can do: a short generation, and echoed log-probabilities on completions."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from testbench_dagster.config import Config, SupplierConfig
+from testbench_dagster.errors import ConfigError
+from testbench_dagster.relays.direct import DirectTransport
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
+from testbench_dagster.suppliers import endpoint
+
+_QUESTION = "Reply with the single word OK."
+_GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
+ECHO_REQUEST = {"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"}
+
+_REMEDIES = {
+    Fault.TRANSPORT: "is it running, and is base_url right?",
+    Fault.CLIENT_REQUEST: "it refuses our request: check base_url, model, api and api_key_env",
+    Fault.RATE_LIMITED: "it limits the rate: lower max_in_flight or ask its operator",
+    Fault.SUPPLIER_TIMEOUT: "it does not answer in time: raise first_byte_s or total_s, or ask its operator",
+    Fault.EMPTY: "it answers without text: check model and api",
+}
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found; ``echo_logprobs`` is None where it was not asked or stayed unknown."""
+
+    supplier: str
+    ok: bool
+    detail: str
+    echo_logprobs: bool | None = None
+
+
+def probe_relay(target: Endpoint, request: dict[str, Any]) -> Relay:
+    """A relay outside any task; its attempt is not stored."""
+    return Relay(
+        supplier=target.supplier,
+        service=target.service,
+        task="capability probe",
+        task_hash="",
+        epoch=0,
+        round=0,
+        prompt_id="",
+        position=0,
+        doc_id=0,
+        idx=0,
+        repeat=0,
+        request=request,
+    )
+
+
+def echo_verdict(fault: Fault) -> bool | None:
+    """What the outcome of :data:`ECHO_REQUEST` says of the capability; None when it says nothing."""
+    if fault.answered:
+        return True
+    return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
+
+
+async def probe_suppliers(config: Config) -> list[ProbeResult]:
+    """Probe all configured suppliers at once, in configured order."""
+    transport = DirectTransport()
+    try:
+        return list(await asyncio.gather(*(_probe(config, s, transport) for s in config.settings.suppliers)))
+    finally:
+        await transport.close()
+
+
+async def _probe(config: Config, supplier: SupplierConfig, transport: Transport) -> ProbeResult:
+    try:
+        target = endpoint(config, supplier)
+    except ConfigError as error:
+        return ProbeResult(supplier.key, False, str(error))
+    prompt: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": _QUESTION}]}
+        if supplier.api == "chat"
+        else {"prompt": _QUESTION}
+    )
+    request = {"type": "generate_until", "idx": 0, **prompt, "generation": dict(_GENERATION)}
+    attempt = await transport.send(target, probe_relay(target, request))
+    if not attempt.fault.answered:
+        return ProbeResult(supplier.key, False, _failure(supplier, attempt))
+    detail = f"{supplier.api} at {supplier.base_url} answers in {attempt.latency_ms:.0f} ms"
+    if supplier.api != "completions":
+        return ProbeResult(supplier.key, True, detail)
+    echo = echo_verdict((await transport.send(target, probe_relay(target, ECHO_REQUEST))).fault)
+    known = {True: "echoes log-probabilities", False: "does not echo log-probabilities", None: "echo unknown"}
+    return ProbeResult(supplier.key, True, f"{detail}, {known[echo]}", echo)
+
+
+def _failure(supplier: SupplierConfig, attempt: Attempt) -> str:
+    status = f", HTTP {attempt.status}" if attempt.status else ""
+    reason = f" ({attempt.error})" if attempt.error else ""
+    remedy = _REMEDIES.get(attempt.fault, "ask its operator")
+    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"

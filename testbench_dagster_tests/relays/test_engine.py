@@ -1,0 +1,363 @@
+"""The engine's promises: over real HTTP where that matters, else over a transport that answers by plan."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbench_dagster.relays.engine import relay_all, run_relays
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.limits import GIVE_UP_AFTER
+from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
+from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
+from testbench_dagster_tests.relays.servers import FAST, Supplier, endpoint, relay
+
+
+class Scripted:
+    """A transport that answers by plan: ``faults[supplier]`` in turn, then ok; ``delay`` seconds each."""
+
+    def __init__(self, faults: dict[str, list[Fault]] | None = None, delay: dict[str, float] | None = None):
+        self.faults = {k: list(v) for k, v in (faults or {}).items()}
+        self.delay = delay or {}
+        self.sent: Counter[str] = Counter()
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        self.sent[endpoint.supplier] += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        started = datetime.now(UTC)
+        try:
+            await asyncio.sleep(self.delay.get(endpoint.supplier, 0))
+        finally:
+            self.in_flight -= 1
+        plan = self.faults.get(endpoint.supplier)
+        fault = plan.pop(0) if plan else Fault.OK
+        return Attempt(fault, started, datetime.now(UTC), 1.0, retry_after_s=0.01)
+
+    async def close(self) -> None:
+        pass
+
+
+def target(supplier: str = "a@test", **limits: Any) -> Endpoint:
+    return endpoint("http://127.0.0.1:9", replace(FAST, **limits), supplier)
+
+
+def some(count: int, supplier: str = "a@test") -> list[Relay]:
+    return [relay(n, supplier) for n in range(count)]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.attempts: list[tuple[Relay, int, Attempt]] = []
+
+    def __call__(self, relay: Relay, number: int, attempt: Attempt) -> None:
+        self.attempts.append((relay, number, attempt))
+
+    def numbers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for item, number, _ in self.attempts:
+            found.setdefault(item.prompt_id, []).append(number)
+        return found
+
+
+def test_everything_is_relayed_once_over_http(supplier: Supplier):
+    sink = Sink()
+    progress: list[Progress] = []
+    url = supplier.url("slowly")
+    work = [
+        (endpoint(url, replace(FAST, max_in_flight=8), name), some(40, name)) for name in ("a@test", "b@test")
+    ]
+    report = run_relays(work, sink, on_progress=progress.append)
+    assert report.total.sent == report.total.settled == report.total.faults[Fault.OK] == 80
+    assert {name: counts.settled for name, counts in report.suppliers.items()} == {"a@test": 40, "b@test": 40}
+    assert sorted(n for n in sink.numbers().values()) == [[1, 1]] * 40  # two suppliers, same prompt ids
+    assert 40 <= report.total.p50_ms <= report.total.p95_ms
+    assert report.relays_per_s == pytest.approx(80 / report.seconds)
+    assert 2 < supplier.most_in_flight <= 16
+    assert progress[-1].sent == 80 and progress[-1].in_flight == 0
+
+
+def test_nothing_to_do():
+    assert run_relays([], Sink(), transport=Scripted()).total.relays == 0
+    assert run_relays([(target(), [])], Sink(), transport=Scripted()).total.relays == 0
+
+
+def test_rate_limited_relays_return_with_their_numbers(supplier: Supplier):
+    sink = Sink()
+    relays = some(3)
+    relays[1].attempt = 4
+    report = run_relays([(endpoint(supplier.url("limited"), replace(FAST, retries=2)), relays)], sink)
+    assert sink.numbers() == {"p0": [1, 2, 3], "p1": [4, 5, 6], "p2": [1, 2, 3]}
+    assert report.total.faults == {Fault.RATE_LIMITED: 6, Fault.OK: 3}
+    first, second, _ = (a for r, _, a in sink.attempts if r.prompt_id == "p0")
+    assert (second.started_at - first.finished_at).total_seconds() >= 0.19  # the server's Retry-After
+
+
+def test_retries_end():
+    sink = Sink()
+    faults = {"a@test": [Fault.TRANSPORT] * 3}
+    report = run_relays([(target(retries=2), some(1))], sink, transport=Scripted(faults))
+    assert sink.numbers() == {"p0": [1, 2, 3]}
+    assert (report.total.settled, report.total.unsettled) == (0, 1)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if not fault.retried])
+def test_what_may_not_be_retried_is_not(fault: Fault):
+    sink = Sink()
+    report = run_relays([(target(retries=2), some(1))], sink, transport=Scripted({"a@test": [fault]}))
+    assert sink.numbers() == {"p0": [1]}
+    assert report.total.settled == (1 if fault.settled else 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.none() | st.integers(0, 30),
+    st.none() | st.integers(0, 15),
+    st.lists(st.sampled_from([Fault.OK, Fault.TRANSPORT, Fault.RATE_LIMITED, Fault.EMPTY]), max_size=3),
+    st.integers(1, 8),
+)
+def test_caps_are_hard_and_nothing_is_lost(
+    counts: list[int], most: int | None, allowed: int | None, faults: list[Fault], slots: int
+):
+    names = [f"{n}@{'even' if n % 2 == 0 else 'odd'}" for n in range(len(counts))]
+    transport = Scripted({names[0]: faults})
+    sink = Sink()
+    work = [
+        (target(name, retries=1, start_in_flight=4), iter(some(count, name)))
+        for name, count in zip(names, counts, strict=True)
+    ]
+    allowance = None if allowed is None else {"even": allowed}
+    report = run_relays(
+        work, sink, transport=transport, max_in_flight=slots, allowance=allowance, max_relays=most
+    )
+    sent = sum(transport.sent.values())
+    assert sent == report.total.sent == len(sink.attempts)
+    assert most is None or sent <= most
+    even = sum(count for name, count in transport.sent.items() if name.endswith("@even"))
+    assert allowed is None or even <= allowed
+    assert transport.most_in_flight <= slots
+    assert report.total.relays == sum(counts)
+    assert report.total.abandoned == 0
+    if most is None and allowed is None:
+        assert report.total.unsent == 0
+
+
+def test_caps_end_a_run_that_waits():
+    """Relays waiting for a long retry are not waited for when they could not be sent anyway."""
+    faults = {"a@test": [Fault.TRANSPORT] * 9}
+    started = time.monotonic()
+    report = run_relays([(target(retries=9), some(5))], Sink(), transport=Scripted(faults), max_relays=2)
+    assert time.monotonic() - started < 0.4
+    assert (report.total.sent, report.total.unsettled, report.total.unsent) == (2, 2, 3)
+
+
+class Watched:
+    """Counts how far ahead of the transport an iterable is consumed."""
+
+    def __init__(self, count: int, transport: Scripted) -> None:
+        self.count, self.transport, self.ahead = count, transport, 0
+
+    def __iter__(self) -> Iterator[Relay]:
+        for n in range(self.count):
+            self.ahead = max(self.ahead, n - self.transport.sent["a@test"])
+            yield relay(n)
+
+
+def test_iterables_are_consumed_as_slots_become_free():
+    transport = Scripted()
+    relays = Watched(5_000, transport)
+    report = run_relays(
+        [(target(start_in_flight=50), relays)], lambda *_: None, transport=transport, max_in_flight=50
+    )
+    assert report.total.settled == 5_000
+    assert relays.ahead <= 1
+
+
+def test_relays_waiting_for_retries_are_bounded():
+    """A supplier that refuses everything is not given ever more relays."""
+    transport = Scripted({"a@test": [Fault.TRANSPORT] * 10_000})
+    pulled = 0
+
+    def relays() -> Iterator[Relay]:
+        nonlocal pulled
+        for n in range(1_000):
+            pulled += 1
+            yield relay(n)
+
+    async def main() -> None:
+        run = relay_all([(target(retries=2, start_in_flight=8), relays())], transport, lambda *_: None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run, 0.4)
+
+    asyncio.run(main())
+    assert pulled <= 16
+
+
+def test_a_dead_supplier_is_given_up_and_starves_nobody(supplier: Supplier):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dead = endpoint(f"http://127.0.0.1:{port}/v1", FAST, "dead@test")
+    alive = endpoint(supplier.url("slowly"), FAST, "alive@test")
+    finished: dict[str, float] = {}
+
+    def sink(item: Relay, number: int, attempt: Attempt) -> None:
+        finished[item.supplier] = time.monotonic()
+
+    started = time.monotonic()
+    report = run_relays([(dead, some(500, "dead@test")), (alive, some(100, "alive@test"))], sink)
+    gone = report.suppliers["dead@test"]
+    assert report.suppliers["alive@test"].settled == 100
+    assert GIVE_UP_AFTER <= gone.sent <= GIVE_UP_AFTER + 2
+    assert gone.abandoned + gone.unsettled == 500
+    assert finished["alive@test"] - started < 5
+
+
+def test_slow_suppliers_leave_slots_to_others():
+    """They could fill every slot long before the quick one appears with its second relay."""
+    names = [f"slow{n}@test" for n in range(3)]
+    transport = Scripted(delay=dict.fromkeys(names, 1.0) | {"quick@test": 0.005})
+    work: list[tuple[Endpoint, Iterable[Relay]]] = [
+        (target(name, start_in_flight=64, max_in_flight=64), some(10, name)) for name in names
+    ]
+    work.append((target("quick@test"), some(200, "quick@test")))
+    done: dict[str, float] = {}
+    started = time.monotonic()
+
+    def sink(item: Relay, number: int, attempt: Attempt) -> None:
+        done[item.supplier] = time.monotonic() - started
+
+    run_relays(work, sink, transport=transport, max_in_flight=16)
+    assert done["quick@test"] < 1.5 < done["slow0@test"]
+
+
+def test_one_supplier_gets_all_slots_when_alone():
+    transport = Scripted(delay={"a@test": 0.01})
+    work = [(target(start_in_flight=64), some(300))]
+    run_relays(work, lambda *_: None, transport=transport, max_in_flight=20)
+    assert transport.most_in_flight == 20
+
+
+def test_an_error_of_the_sink_stops_the_run():
+    transport = Scripted(delay={"a@test": 0.01})
+
+    def sink(item: Relay, number: int, attempt: Attempt) -> None:
+        if item.position == 10:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_relays([(target(start_in_flight=4), some(10_000))], sink, transport=transport)
+    assert sum(transport.sent.values()) < 30
+    assert transport.in_flight == 0
+
+
+def test_errors_of_iterables_and_progress_stop_the_run():
+    def broken() -> Iterator[Relay]:
+        yield relay(0)
+        raise LookupError("prompt is gone")
+
+    with pytest.raises(LookupError, match="prompt is gone"):
+        run_relays([(target(), broken())], Sink(), transport=Scripted())
+
+    def progress(_: Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_relays([(target(), some(1))], Sink(), transport=Scripted(), on_progress=progress)
+
+
+def test_a_sink_may_make_the_engine_wait():
+    waiting = 0
+    most = 0
+
+    async def store() -> None:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0.02)
+        waiting -= 1
+
+    work = [(target(start_in_flight=64), some(60))]
+    report = run_relays(work, lambda *_: store(), transport=Scripted(), max_in_flight=10)
+    assert report.total.settled == 60
+    assert most == 10
+
+
+def test_a_bug_in_a_transport_costs_one_relay():
+    class Buggy(Scripted):
+        async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+            if relay.position == 1:
+                raise KeyError("oops")
+            return await super().send(endpoint, relay)
+
+    report = run_relays([(target(), some(3))], Sink(), transport=Buggy())
+    assert report.total.faults == {Fault.OK: 2, Fault.INTERNAL: 1}
+
+
+def test_cancellation_keeps_what_arrived(supplier: Supplier):
+    sink = Sink()
+
+    async def main() -> None:
+        transport = Scripted(delay={"a@test": 0.01})
+        task = asyncio.create_task(relay_all([(target(), some(10_000))], transport, sink))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert transport.in_flight == 0
+
+    asyncio.run(main())
+    assert 5 < len(sink.attempts) < 1_000
+
+
+def test_from_a_thread_and_inside_a_running_loop(supplier: Supplier):
+    reports: list[Report] = []
+
+    def run() -> None:
+        reports.append(run_relays([(endpoint(supplier.url("ok")), some(5))], Sink()))
+
+    async def inside() -> None:
+        run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    asyncio.run(inside())
+    assert [report.total.settled for report in reports] == [5, 5]
+
+
+def test_errors_cross_the_thread():
+    async def inside() -> None:
+        run_relays([(target(), some(1)), (target(retries=7), some(1))], Sink(), transport=Scripted())
+
+    with pytest.raises(ValueError, match="two different endpoints"):
+        asyncio.run(inside())
+
+
+def test_work_of_one_supplier_is_joined():
+    report = run_relays([(target(), some(3)), (target(), some(4))], Sink(), transport=Scripted())
+    assert report.suppliers["a@test"].settled == 7
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=200), st.floats(0.01, 1))
+def test_histogram_quantiles_are_within_1_percent(values: list[float], q: float):
+    histogram = LatencyHistogram()
+    for value in values:
+        histogram.add(value)
+    exact = sorted(values)[max(0, -int(-q * len(values) // 1) - 1)]
+    assert histogram.quantile(q) == pytest.approx(exact, rel=0.0101)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, Pace, backoff_s
+
+RNG = random.Random(1)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.lists(st.tuples(st.booleans(), st.floats(0, 0.6)), max_size=200),
+)
+def test_limit_stays_within_bounds(ceiling: int, start: int, events: list[tuple[bool, float]]):
+    limit = AdaptiveLimit(ceiling, start)
+    now, halved_at = 0.0, None
+    assert limit.value == min(start, ceiling)
+    for success, step in events:
+        now += step
+        before = limit.value
+        if success:
+            limit.succeeded()
+            assert before <= limit.value <= before + 1
+        else:
+            limit.congested(now)
+            if limit.value < before:
+                assert halved_at is None or now - halved_at >= 1.0
+                assert limit.value == before // 2
+                halved_at = now
+        assert 1 <= limit.value <= ceiling
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40))
+def test_one_more_per_limit_successes(ceiling: int):
+    limit = AdaptiveLimit(ceiling)
+    for value in range(2, ceiling):
+        for _ in range(value):
+            assert limit.value == value
+            limit.succeeded()
+    assert limit.value == ceiling
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000))
+def test_backoff_is_bounded_and_grows(failures: int):
+    ceiling = min(60.0, 0.5 * 2 ** min(failures - 1, 20))
+    assert ceiling / 2 <= backoff_s(failures, RNG) <= ceiling
+
+
+@settings(deadline=None)
+@given(st.floats(0, 60), st.floats(0, 1e6))
+def test_only_repeated_rate_limiting_pauses_the_supplier(wish: float, now: float):
+    pace = Pace()
+    wait = pace.rate_limited(now, wish, RNG)
+    assert wish <= wait <= wish * 1.1 + 0.01
+    assert pace.paused_until < now
+    pace.succeeded()
+    pace.rate_limited(now, wish, RNG)
+    assert pace.paused_until < now
+    assert pace.paused_until < pace.rate_limited(now, wish, RNG) + now == pace.paused_until
+
+
+def test_gives_up_after_losses_in_a_row():
+    pace = Pace()
+    for n in range(GIVE_UP_AFTER - 1):
+        assert not pace.contact(Fault.TRANSPORT, n, n + 0.5)
+    assert not pace.contact(Fault.SUPPLIER_HTTP, 99, 99.5)
+    results = [pace.contact(Fault.TRANSPORT, 100 + n, 100.5 + n) for n in range(GIVE_UP_AFTER)]
+    assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
+
+
+def test_losses_of_one_burst_count_once():
+    pace = Pace()
+    assert not any(pace.contact(Fault.RATE_LIMITED, 0.0, 1.0 + n / 100) for n in range(200))
+    assert pace.losses == 1

@@ -1,3 +1,20 @@
 """Measures language-model suppliers continuously: lm-eval scores with evidence, as Dagster assets."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["Testbench", "__version__"]
+
+if TYPE_CHECKING:
+    from testbench_dagster.api import Testbench
+
+
+def __getattr__(name: str) -> Any:
+    # on demand: child processes that need one submodule should not pay for the stores
+    if name == "Testbench":
+        from testbench_dagster.api import Testbench
+
+        return Testbench
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

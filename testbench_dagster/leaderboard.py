@@ -93,8 +93,8 @@ def _entry(workspace: Workspace, taxonomy: str, supplier: str, rows: Sequence[Wi
         score=node.get("score"),
         ci_low=node.get("ci_low"),
         ci_high=node.get("ci_high"),
-        tasks_measured=node.get("tasks_measured", 0),
-        tasks_total=node.get("tasks_total", len(own)),
+        tasks_measured=node.get("n_measured", 0),
+        tasks_total=node.get("n_tasks", len(own)),
         n=sum(row.n for row in scored),
         errors=sum(sum(row.errors.values()) for row in own),
         simulation=workspace.config.settings.simulation,
@@ -107,7 +107,7 @@ def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
 
     tasks = measured_tasks(rows)
     if not tasks:
-        return {"tasks_measured": 0, "tasks_total": len(rows)}
+        return {"n_measured": 0, "n_tasks": len(rows)}
     k = len(tasks)
     score = sum(t.score for t in tasks.values()) / k
     variance = sum(t.score * (1 - t.score) / t.n for t in tasks.values()) / k**2
@@ -118,8 +118,8 @@ def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
         # of one task its own Wilson interval is the better one
         "ci_low": single.ci_low if single else max(0.0, score - half),
         "ci_high": single.ci_high if single else min(1.0, score + half),
-        "tasks_measured": k,
-        "tasks_total": len(rows),
+        "n_measured": k,
+        "n_tasks": len(rows),
     }
 
 

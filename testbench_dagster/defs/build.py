@@ -9,7 +9,7 @@ import dagster as dg
 from testbench_dagster.config import load_config
 from testbench_dagster.defs import catalog, evaluation, network, summaries
 from testbench_dagster.defs.partitions import task_partitions
-from testbench_dagster.defs.resources import WorkspaceResource
+from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
     resource = (
         dg.ResourceDefinition.hardcoded_resource(workspace)
         if workspace is not None
-        else WorkspaceResource(config_path=str(opened.config.path))
+        else workspace_resource(opened.config.path)
     )
     return dg.Definitions(
         assets=collected("assets"),

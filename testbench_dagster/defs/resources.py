@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
 from testbench_dagster.workspace import Workspace
 
 
-class WorkspaceResource(dg.ConfigurableResourceFactory[Workspace]):
-    """Opens the installation once per run and closes it afterwards.
+def workspace_resource(config_path: Path) -> dg.ResourceDefinition:
+    """A resource that opens the installation once per run and closes it afterwards."""
 
-    ``config_path`` names the configuration; empty means ``TESTBENCH_CONFIG`` or the working directory.
-    """
-
-    config_path: str = ""
-
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Workspace]:
-        """Yield the installation for one run."""
-        with Workspace.open(self.config_path or None) as workspace:
+    def opened(_context: dg.InitResourceContext) -> Iterator[Workspace]:
+        with Workspace.open(config_path) as workspace:
             yield workspace
+
+    return dg.ResourceDefinition(
+        resource_fn=dg.resource(opened).resource_fn,
+        description=f"The installation configured by {config_path.name}: stores, tasks, lm-eval worker.",
+    )

@@ -61,7 +61,9 @@ def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
 
 def _document(supplier: str, taxonomy: Taxonomy, rows: Sequence[Window], now: datetime) -> Document:
     summary = summarize(taxonomy, measured_tasks(rows))
-    nodes: dict[str, Any] = {name: asdict(node) for name, node in summary.nodes.items()}
+    nodes: dict[str, Any] = {
+        name: asdict(node) | {"missing": list(node.missing)} for name, node in summary.nodes.items()
+    }
     root = nodes[taxonomy.root]
     return {
         "_id": document_id("taxonomy_summary", supplier, taxonomy.name),

@@ -1,7 +1,5 @@
 """Assets ``task_datasets`` and ``sampled_prompts``, one partition per task, one run for any range of them."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from testbench_dagster.defs.metadata import markdown_table

@@ -1,7 +1,5 @@
 """Checks of the catalog: datasets are there and as registered, prompts follow from their seed."""
 
-from __future__ import annotations
-
 import random
 
 import dagster as dg

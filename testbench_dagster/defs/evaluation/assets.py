@@ -1,7 +1,5 @@
 """Assets ``relay_responses`` and ``supplier_scores``: one run carries a range of suppliers in one process."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from testbench_dagster.defs.metadata import counts, window_table

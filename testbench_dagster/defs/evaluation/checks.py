@@ -4,8 +4,6 @@ Unpartitioned, one evaluation per run over the run's suppliers, offenders in the
 (`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

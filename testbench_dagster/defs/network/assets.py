@@ -1,7 +1,5 @@
 """Asset ``suppliers``: the roster, and one dynamic partition per supplier in it."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from testbench_dagster.defs.metadata import markdown_table

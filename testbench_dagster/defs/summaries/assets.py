@@ -1,7 +1,5 @@
 """Assets ``taxonomy_summaries`` (per supplier) and ``leaderboard`` (one for all)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import dagster as dg
@@ -36,7 +34,7 @@ def taxonomy_summaries(
             node["score"],
             node["ci_low"],
             node["ci_high"],
-            f"{node['tasks_measured']} of {node['tasks_total']}",
+            f"{node['n_measured']} of {node['n_tasks']}",
         ]
         for d in documents
         for name, node in d["nodes"].items()

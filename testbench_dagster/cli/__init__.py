@@ -1,0 +1,71 @@
+"""The ``testbench`` command. Results go to stdout, everything else to stderr; exit codes 0, 1, 2.
+
+0: done. 1: the command could not do its job. 2: wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from testbench_dagster import __version__
+from testbench_dagster.cli import evaluate, serve, show
+from testbench_dagster.errors import ConfigError, TestbenchError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="testbench")
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(dir_okay=False),
+    envvar="TESTBENCH_CONFIG",
+    help="Configuration file (default: ./testbench.yaml, else the bundled starter configuration).",
+)
+@click.pass_context
+def cli(context: click.Context, config: str | None) -> None:
+    """Measure language-model suppliers: sample, relay, score, rank, with evidence.
+
+    Start with `testbench demo`; it needs no configuration and no network.
+    """
+    context.obj = config
+
+
+for command in (
+    serve.demo,
+    serve.up,
+    evaluate.check,
+    evaluate.run,
+    show.scores,
+    show.taxonomies,
+    show.leaderboard,
+    show.export,
+    serve.localnet,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; errors of this package become one message and an exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except TestbenchError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader (head, less) has seen enough

@@ -1,0 +1,226 @@
+"""Commands that reach out: ``check`` and ``run``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from testbench_dagster.cli.output import note
+from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.workspace import Workspace
+
+
+@click.command()
+@click.option(
+    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
+)
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@click.option(
+    "--max-relays", type=click.IntRange(min=0), metavar="N", help="Send at most N relays, retries included."
+)
+@click.option("--retry-errors", is_flag=True, help="Ask docs again that failed by the supplier's fault.")
+@click.pass_obj
+def run(
+    config: str | None,
+    suppliers: tuple[str, ...],
+    tasks: tuple[str, ...],
+    max_relays: int | None,
+    retry_errors: bool,
+) -> None:
+    """Evaluate now: refresh the catalog where stale, relay what is due, score, summarize, rank.
+
+    The same Dagster assets as in the UI, recorded in the instance. Safe to interrupt and to start again: what
+    has a stored answer is not asked twice.
+    """
+    with Workspace.open(config) as workspace:
+        evaluate(workspace, suppliers, tasks, max_relays, retry_errors)
+        if not _anything_scored(workspace, suppliers, tasks):
+            raise TestbenchError("nothing was scored; `testbench check` says what stands in the way")
+
+
+def evaluate(
+    workspace: Workspace,
+    suppliers: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
+    max_relays: int | None = None,
+    retry_errors: bool = False,
+) -> None:
+    """Run the whole path in this process, telling the terminal what happens."""
+    settings = workspace.config.settings
+    if not settings.suppliers:
+        raise ConfigError(f"{workspace.config.path}: suppliers is empty; add at least one supplier")
+    keys = [s.key for s in settings.suppliers]
+    for key in suppliers:
+        if key not in keys:
+            raise ConfigError(f"supplier {key!r} is not configured; configured are: {', '.join(keys[:20])}")
+    specs = workspace.chosen_specs(tasks or None)
+    missing_files(workspace)
+
+    from testbench_dagster.defs.local_runs import LocalRuns, stale_tasks
+
+    with LocalRuns(workspace) as runs:
+        runs.refresh_suppliers()
+        stale = stale_tasks(workspace, specs)
+        if stale:
+            note(f"catalog: preparing {len(stale)} of {len(specs)} tasks")
+            runs.refresh_catalog(stale)
+        chosen = [k for k in keys if not suppliers or k in suppliers]
+        note(f"evaluation: {len(chosen)} suppliers, {len(specs)} tasks")
+        with _progress(workspace):
+            sent = runs.evaluate(
+                chosen, tasks=tasks or None, max_relays=max_relays, retry_errors=retry_errors
+            )
+        runs.refresh_summaries()
+        note(f"evaluation: {sent} relays sent")
+
+
+def missing_files(workspace: Workspace) -> None:
+    """Refuse to start when a data file is not there, before anything is written.
+
+    Raises:
+        ConfigError: names the task, the split and the file.
+    """
+    for spec in workspace.specs:
+        for split, path in (spec.data or {}).items():
+            if not Path(path).is_file():
+                raise ConfigError(
+                    f"{workspace.config.path}: task {spec.name!r}, data.{split}: no file {path}; "
+                    "correct the path (it is relative to the configuration file)"
+                )
+
+
+def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
+    from testbench_dagster.stores.documents.collections import SCORES
+
+    keys = list(suppliers) or [s.key for s in workspace.config.settings.suppliers]
+    names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
+    where = {"supplier": {"in": keys}, "task": {"in": names}}
+    return next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None
+
+
+@contextmanager
+def _progress(workspace: Workspace) -> Iterator[None]:
+    """Show a bar on stderr while relays run."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from testbench_dagster.relays.report import Progress as RelayProgress
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("relays"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("relays", total=None, rate="")
+
+        def planned(n: int) -> None:
+            bar.reset(task, total=n, rate="")
+
+        def progressed(progress: RelayProgress) -> None:
+            rate = progress.sent / progress.seconds if progress.seconds else 0.0
+            bar.update(task, completed=progress.settled, rate=f"{rate:.0f}/s, {progress.in_flight} in flight")
+
+        workspace.on_planned, workspace.on_progress = planned, progressed
+        try:
+            yield
+        finally:
+            workspace.on_planned = workspace.on_progress = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``testbench check``."""
+
+    ok: bool
+    what: str
+    detail: str
+
+
+@click.command()
+@click.option("--no-suppliers", is_flag=True, help="Do not send anything to the suppliers.")
+@click.pass_obj
+def check(config: str | None, no_suppliers: bool) -> None:
+    """Validate configuration, stores, tasks and suppliers, and say how to fix what is wrong."""
+    failed = 0
+    with Workspace.open(config) as workspace:
+        click.echo(f"ok    configuration: {workspace.config.path}, {len(workspace.specs)} tasks")
+        for finding in _findings(workspace, with_suppliers=not no_suppliers):
+            failed += not finding.ok
+            click.echo(f"{'ok   ' if finding.ok else 'FAIL '} {finding.what}: {finding.detail}")
+    if failed:
+        raise TestbenchError(f"{failed} problems found")
+
+
+def _findings(workspace: Workspace, with_suppliers: bool) -> Iterator[Finding]:
+    from testbench_dagster.stores.documents.collections import SUPPLIERS
+
+    config = workspace.config
+    for name, opener, kind in (
+        (
+            "document store",
+            lambda: workspace.documents.count(SUPPLIERS),
+            "MongoDB" if config.mongo_uri else "SQLite",
+        ),
+        (
+            "dataset store",
+            lambda: workspace.datasets.tasks(),
+            "PostgreSQL" if config.postgres_uri else "SQLite",
+        ),
+    ):
+        try:
+            opener()
+            yield Finding(True, name, kind if kind != "SQLite" else f"SQLite in {config.home}")
+        except TestbenchError as error:
+            yield Finding(False, name, str(error))
+    yield from _task_findings(workspace)
+    if config.settings.taxonomies:
+        yield from _taxonomy_findings(workspace)
+    if with_suppliers:
+        yield from _supplier_findings(workspace)
+
+
+def _task_findings(workspace: Workspace) -> Iterator[Finding]:
+    for spec in workspace.specs:
+        try:
+            registered = workspace.worker.call("register", spec)
+        except TestbenchError as error:
+            yield Finding(False, f"task {spec.name}", str(error))
+            continue
+        flags = registered.data.flags
+        docs, shots = len(registered.data.docs), flags["num_fewshot"]
+        yield Finding(True, f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
+
+
+def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.taxonomies.refresh import configured_taxonomies
+
+    try:
+        taxonomies = configured_taxonomies(workspace)
+    except TestbenchError as error:
+        yield Finding(False, "taxonomies", str(error))
+        return
+    known = {spec.name for spec in workspace.specs}
+    for taxonomy in taxonomies:
+        tasks = {task for node in taxonomy.nodes.values() for task in node}
+        covered = len(tasks & known)
+        yield Finding(
+            covered > 0, f"taxonomy {taxonomy.name}", f"{covered} of its {len(tasks)} tasks configured"
+        )
+
+
+def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.relays.probe import probe_suppliers
+
+    if not workspace.config.settings.suppliers:
+        yield Finding(False, "suppliers", "none configured; add one under suppliers:")
+    for result in asyncio.run(probe_suppliers(workspace.config)):
+        yield Finding(result.ok, f"supplier {result.supplier}", result.detail)

@@ -1,0 +1,161 @@
+"""Commands that keep something running: ``demo``, ``up``, ``localnet``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from testbench_dagster.cli.output import emit, note
+from testbench_dagster.config import Config, load_config
+from testbench_dagster.errors import TestbenchError
+from testbench_dagster.workspace import Workspace
+
+_LOCALNET_PORT = 8711  # the one the bundled configuration names
+
+
+@click.command()
+@click.option("--fresh", is_flag=True, help="Forget what earlier demos measured.")
+@click.option("--suppliers", "n_suppliers", type=click.IntRange(1, 500), default=6, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
+)
+@click.option("--no-ui", is_flag=True, help="Print the leaderboard and leave.")
+def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool) -> None:
+    """Run everything on simulated suppliers: no configuration, no network, no servers.
+
+    Starts the simulated network, materializes every asset on the embedded stores, prints the leaderboard and
+    serves the Dagster UI on it.
+    """
+    from testbench_dagster.cli.evaluate import evaluate
+    from testbench_dagster.localnet.demo import demo_settings
+    from testbench_dagster.localnet.run import LocalnetProcess
+
+    # the embedded stores, whatever is exported for a real installation
+    for name in ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME"):
+        os.environ.pop(name, None)
+    home = Path(os.environ.get("TESTBENCH_HOME") or Path.cwd() / ".testbench").absolute() / "demo"
+    os.environ["TESTBENCH_HOME"] = str(home)
+    if not no_ui:
+        _require_free(port)
+    if fresh and home.exists():
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    with LocalnetProcess(n_suppliers, 0, _LOCALNET_PORT if _is_free(_LOCALNET_PORT) else 0) as localnet:
+        path = home / "testbench.yaml"
+        path.write_text(yaml.safe_dump(demo_settings(localnet.roster()), sort_keys=False), encoding="utf-8")
+        note(f"simulated network: {n_suppliers} suppliers at {localnet.url}")
+        with Workspace.open(path) as workspace:
+            evaluate(workspace)
+            _print_leaderboard(workspace)
+        note(f"\nThese suppliers are simulated. Everything measured is in {home}; look closer with")
+        note(f"  testbench -c {path} scores      every window, with intervals and errors")
+        note(f"  testbench -c {path} taxonomies  abilities of each supplier")
+        if no_ui:
+            return
+        _serve_ui(load_config(path), port)
+
+
+def _print_leaderboard(workspace: Workspace) -> None:
+    from testbench_dagster.leaderboard import leaderboard
+
+    rows = [entry.to_json() for entry in leaderboard(workspace)]
+    columns = (
+        "rank_low",
+        "rank_high",
+        "supplier",
+        "score",
+        "ci_low",
+        "ci_high",
+        "tasks_measured",
+        "n",
+        "errors",
+    )
+    emit(rows, "table", columns, "Leaderboard (simulation)")
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
+)
+@click.pass_obj
+def up(config: str | None, port: int) -> None:
+    """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+    loaded = load_config(config)
+    _require_free(port)
+    _serve_ui(loaded, port)
+
+
+def _serve_ui(config: Config, port: int) -> None:
+    from testbench_dagster.defs.local_runs import prepare_home
+
+    environment = {**os.environ, **prepare_home(config)}
+    note(f"\nDagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = 0
+        try:
+            process.wait(timeout=30)  # it got the same Ctrl-C and stops its children
+        except subprocess.TimeoutExpired:
+            process.kill()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if code not in (0, -2, 130):
+        raise TestbenchError(f"the Dagster UI ended with exit code {code}; its messages are above")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _require_free(port: int) -> None:
+    if not _is_free(port):
+        raise TestbenchError(f"port {port} is in use; choose another with --port")
+
+
+@click.group()
+def localnet() -> None:
+    """The simulated network alone."""
+
+
+@localnet.command("up")
+@click.option("--suppliers", type=click.IntRange(1, 500), default=6, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=_LOCALNET_PORT, show_default=True, help="0 picks one."
+)
+@click.option(
+    "--fail-mode",
+    type=click.Choice(["500", "429", "timeout", "reset", "garbage", "empty", "error200"]),
+    default="500",
+)
+@click.option(
+    "--fail-rate", type=click.FloatRange(0, 1), help="Share of requests that fail, for every supplier."
+)
+@click.option("--latency-ms", type=click.FloatRange(min=0), help="Time to answer, for every supplier.")
+def localnet_up(**options: Any) -> None:
+    """Serve simulated suppliers on 127.0.0.1 until interrupted; /roster lists them."""
+    command = [sys.executable, "-m", "testbench_dagster.localnet"]
+    for name, value in options.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    os.execv(sys.executable, command)

@@ -1,0 +1,90 @@
+"""Commands that show what is known: ``scores``, ``taxonomies``, ``leaderboard``, ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from testbench_dagster.api import Testbench
+from testbench_dagster.cli.output import emit, format_option, note
+
+_SCORE_COLUMNS = (
+    "supplier",
+    "task",
+    "metric",
+    "filter",
+    "status",
+    "n",
+    "n_planned",
+    "score",
+    "ci_low",
+    "ci_high",
+    "errors",
+)
+
+
+@click.command()
+@click.option(
+    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
+)
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@format_option
+@click.pass_obj
+def scores(config: str | None, suppliers: tuple[str, ...], tasks: tuple[str, ...], format_: str) -> None:
+    """Show the current windows: one row per supplier, task, metric and filter."""
+    with Testbench.open(config) as testbench:
+        rows = testbench.scores(suppliers or None, tasks or None).rows
+    emit(rows, format_, _SCORE_COLUMNS, "Scores")
+
+
+@click.command()
+@click.option(
+    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
+)
+@format_option
+@click.pass_obj
+def taxonomies(config: str | None, suppliers: tuple[str, ...], format_: str) -> None:
+    """Show the abilities of the suppliers: taxonomy nodes with intervals and coverage."""
+    with Testbench.open(config) as testbench:
+        rows = testbench.taxonomies(suppliers or None).rows
+    columns = ("supplier", "taxonomy", "node", "score", "ci_low", "ci_high", "n_measured", "n_tasks")
+    emit(rows, format_, columns, "Abilities")
+
+
+@click.command()
+@click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
+@format_option
+@click.pass_obj
+def leaderboard(config: str | None, taxonomy: str | None, format_: str) -> None:
+    """Rank the suppliers; overlapping intervals are ties and share a range of ranks."""
+    with Testbench.open(config) as testbench:
+        table = testbench.leaderboard(taxonomy)
+    if any(row["simulation"] for row in table.rows):
+        note("These suppliers are simulated.")
+    columns = (
+        "taxonomy",
+        "rank_low",
+        "rank_high",
+        "supplier",
+        "score",
+        "ci_low",
+        "ci_high",
+        "tasks_measured",
+        "n",
+        "errors",
+    )
+    emit(table.rows, format_, columns, "Leaderboard")
+
+
+@click.command()
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
+)
+@click.pass_obj
+def export(config: str | None, out: Path) -> None:
+    """Write parquet files for analysts: prompts, attempts, scores, windows and the item matrix."""
+    with Testbench.open(config) as testbench:
+        written = testbench.export(out)
+    for path, rows in written.items():
+        click.echo(f"{path}  {rows} rows")

@@ -42,6 +42,13 @@ def tokenize(text: str) -> list[tuple[str, int]]:
     return [(found.group(), found.start()) for found in _TOKEN.finditer(text)]
 
 
+# a prompt goes to many suppliers and is as long as all its examples
+@lru_cache(maxsize=4096)
+def count_tokens(text: str) -> int:
+    """Number of tokens of ``text``."""
+    return len(_TOKEN.findall(text))
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
     """One token in its place: its log-probability, and the most likely token there with its own."""

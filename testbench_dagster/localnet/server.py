@@ -22,7 +22,7 @@ from aiohttp import web
 
 from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.chance import unit
-from testbench_dagster.localnet.logprobs import echo_logprobs, tokenize
+from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 
@@ -169,7 +169,7 @@ class Supplier:
         choices: list[dict[str, Any]] = []
         prompt_tokens = completion_tokens = 0
         for prompt in ask.prompts:
-            prompt_tokens += len(tokenize(prompt))
+            prompt_tokens += count_tokens(prompt)
             for sample in range(ask.samples):
                 choice, tokens = self._choice(
                     ask, api, backend, prompt, self._variant(ask, number, sample), mode

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.localnet.answers import chosen_answer, starter_questions
-from testbench_dagster.localnet.logprobs import echo_logprobs, loglikelihood, score_tokens, tokenize
+from testbench_dagster.localnet.logprobs import (
+    count_tokens,
+    echo_logprobs,
+    loglikelihood,
+    score_tokens,
+    tokenize,
+)
 from testbench_dagster.localnet.personas import Backend
 from testbench_dagster.tasks.starter import CHOICE_TASK
 from testbench_dagster.tasks.starter.loader import read_docs
@@ -35,6 +41,7 @@ def client_sum(body, context):
 def test_tokens_joined_are_the_text(text):
     tokens = tokenize(text)
     assert "".join(token for token, _ in tokens) == text
+    assert count_tokens(text) == len(tokens)
     assert all(text.startswith(token, offset) for token, offset in tokens)
     assert all("\n" not in token or token == "\n" for token, _ in tokens)
 

@@ -79,7 +79,15 @@ class TaskIndex:
             raise TaskError(f"unknown task {name!r}; {self._suggest(name)}")
         seen: set[str] = set()
         result = []
-        for leaf in self._expand(name):
+        try:
+            expanded = list(self._expand(name))
+        except KeyError as error:
+            raise TaskError(
+                f"group {name!r} names {error}, which is no task; {self._suggest(str(error.args[0]))}"
+            ) from None
+        except RecursionError:
+            raise TaskError(f"group {name!r} contains itself; correct its task: list") from None
+        for leaf in expanded:
             if leaf.entry is not None and leaf.entry.kind == "python":
                 raise TaskError(
                     f"task {leaf.name!r} is a Python task of lm-eval, which is not supported; "
@@ -93,7 +101,7 @@ class TaskIndex:
     def _complete(self, name: str) -> bool:
         try:
             return all(leaf.entry is not None for leaf in self._expand(name))
-        except KeyError:
+        except (KeyError, RecursionError):
             return False
 
     def _expand(self, name: str) -> Iterator[Leaf]:
@@ -162,7 +170,7 @@ def _cached(folder: Path, state: str) -> dict[str, Entry]:
     try:
         raw = json.loads(cache.read_text(encoding="utf-8"))
         return {name: Entry(name, **fields) for name, fields in raw.items()}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         pass  # absent, unreadable or of an older layout: build it anew
     entries = build_index(folder)
     try:
@@ -215,14 +223,14 @@ def build_index(folder: Path) -> dict[str, Entry]:
             kind,
             str(path),
             None if dataset_name is None else str(dataset_name),
-            _plain(members) if isinstance(members, list) else (),
+            (_plain(members) if isinstance(members, list) else None) or (),
         )
         if kind != "group":
             tag = raw.get("tag")
             for label in [tag] if isinstance(tag, str) else tag or ():
                 tags.setdefault(label, []).append(name)
     for label, members in tags.items():
-        entries.setdefault(label, Entry(label, "tag", members=tuple(members)))
+        entries.setdefault(label, Entry(label, "tag", members=members))
     return entries
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval.utils
+import yaml
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._factory import TaskFactory
@@ -24,7 +24,6 @@ from testbench_dagster.tasks.records import TaskData
 from testbench_dagster.tasks.resources import prepare_offline_resources
 from testbench_dagster.tasks.specs import TaskSpec
 
-LM_EVAL_VERSION = importlib.metadata.version("lm_eval")
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 
 # compiling a template costs 1 ms and lm-eval does it for every doc: keep compiled ones
@@ -41,6 +40,7 @@ class StoredTask(ConfigurableTask):
         self._data = data
         self._docs = _Docs(data.docs, data.flags["features"])
         super().__init__(config=config)
+        self._docs.probing = False
         # doc 0 of the whole split decided these at registration; a subset may probe another doc
         self.features = list(data.flags["features"])
         self.multiple_input = data.flags["multiple_input"]
@@ -137,13 +137,13 @@ class _Docs(Sequence[Any]):
 
     def __init__(self, docs: Mapping[int, str], features: Sequence[str]) -> None:
         self._docs = docs
-        self._probe = min(docs)
+        self.probing = True  # while lm-eval builds the task, it looks at doc 0
         self.features = dict.fromkeys(features)
 
     def __getitem__(self, doc_id: Any) -> Any:
         text = self._docs.get(doc_id)
-        if text is None and doc_id == 0:
-            text = self._docs[self._probe]  # lm-eval probes doc 0; its flags are restored afterwards
+        if text is None and doc_id == 0 and self.probing:
+            text = self._docs[min(self._docs)]  # any doc will do: the flags it decides are restored
         if text is None:
             raise IndexError(doc_id)
         return json.loads(text)
@@ -191,6 +191,11 @@ def _configs(root: str, include: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             f"task {root!r} needs the Python package {error.name or str(error)!r}; install it "
             "(see lm-eval's documentation of the task)"
         ) from None
+    except (AttributeError, KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise TaskError(
+            f"task {root!r}: lm-eval cannot build it from its YAML "
+            f"({type(error).__name__}: {str(error)[:300]})"
+        ) from None
     finally:
         _Recorder.configs = None
 
@@ -230,6 +235,11 @@ def finish(task: ConfigurableTask, shots: int) -> None:
     """Apply what simple_evaluate sets after building a task: shots and the few-shot seed."""
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def excludes_itself(task: ConfigurableTask) -> bool:
+    """Whether lm-eval keeps a doc out of its own few-shot examples; true also where neither split is set."""
+    return bool(task.fewshot_cfg.split == task.config.test_split)
 
 
 def stored_task(spec: TaskSpec, data: TaskData) -> ConfigurableTask:

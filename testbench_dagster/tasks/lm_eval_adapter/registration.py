@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import UndefinedError
 from lm_eval.api.metrics import mean
+from lm_eval.api.samplers import FirstNSampler
+from lm_eval.api.task import ConfigurableTask
 
 from testbench_dagster.errors import TaskError
 from testbench_dagster.stores.documents.ids import content_hash
 from testbench_dagster.tasks.lm_eval_adapter.building import (
-    LM_EVAL_VERSION,
     SourceTask,
     config_of,
     copy_config,
+    excludes_itself,
     finish,
     shots_of,
 )
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.records import Registered, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
 
@@ -50,10 +54,12 @@ def register(spec: TaskSpec) -> Registered:
     docs = [_doc_text(spec, i, doc) for i, doc in enumerate(task.task_docs)]
     sampler = getattr(task, "sampler", None)
     fewshot = [_doc_text(spec, i, doc) for i, doc in enumerate(sampler.df)] if shots and sampler else []
-    if shots and len(fewshot) < shots:
+    needed = _pool_needed(task, shots)
+    if len(fewshot) < needed:
         raise TaskError(
-            f"task {spec.name!r}: {shots} few-shot examples wanted, but its pool holds {len(fewshot)}; "
-            "lower num_fewshot or give a larger few-shot split"
+            f"task {spec.name!r}: {shots} few-shot examples wanted, but its pool holds {len(fewshot)}"
+            + (" and lm-eval draws one more, to leave out the doc itself" if needed > shots else "")
+            + "; lower num_fewshot or give a larger few-shot split"
         )
     doc_hashes = [content_hash(text) for text in docs]
     fewshot_hashes = [content_hash(text) for text in fewshot]
@@ -90,6 +96,15 @@ def register(spec: TaskSpec) -> Registered:
     )
 
 
+def _pool_needed(task: ConfigurableTask, shots: int) -> int:
+    """Size of the smallest pool that lm-eval can draw ``shots`` examples from."""
+    if not shots or not excludes_itself(task):
+        return shots
+    # the first n are taken after removing the doc itself, if it is there; drawing takes one more first
+    only_first = isinstance(getattr(task, "sampler", None), FirstNSampler)
+    return shots if only_first and task.fewshot_cfg.split is None else shots + 1
+
+
 def _check_choice(spec: TaskSpec, flags: Mapping[str, Any]) -> None:
     for kind, chosen, known in (
         ("metric", spec.metric, list(flags["metrics"])),
@@ -101,7 +116,8 @@ def _check_choice(spec: TaskSpec, flags: Mapping[str, Any]) -> None:
 
 def _build_failure(spec: TaskSpec, error: Exception) -> str:
     text = f"{type(error).__name__}: {str(error)[:300]}"
-    if isinstance(error, (KeyError, TypeError)) or "undefined" in text.lower():
+    # a KeyError with a cause is lm-eval's own, about an unknown sampler or the like
+    if isinstance(error, UndefinedError) or (isinstance(error, KeyError) and error.__cause__ is None):
         source = f"{', '.join(spec.data.values())}" if spec.data else "the dataset"
         return f"task {spec.name!r}: a row of {source} lacks a column the task needs ({text})"
     return f"task {spec.name!r} cannot be built: {text}"

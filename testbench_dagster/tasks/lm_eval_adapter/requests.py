@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
 
-from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
+from testbench_dagster.tasks.lm_eval_adapter.building import excludes_itself, stored_task
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
 from testbench_dagster.tasks.records import BuiltPrompt, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
@@ -74,9 +74,9 @@ def _stream_advance(task: ConfigurableTask, shots: int) -> Callable[[int], None]
     """Return what moves the few-shot random stream past one doc, as building its prompt would."""
     if not shots or isinstance(task.sampler, FirstNSampler):
         return lambda doc_id: None
-    excludes_itself = task.fewshot_cfg.split == task.config.test_split
+    itself = excludes_itself(task)
     return lambda doc_id: (
-        task.sampler.sample(n=shots, eval_doc=task.eval_docs[doc_id] if excludes_itself else None) and None
+        task.sampler.sample(n=shots, eval_doc=task.eval_docs[doc_id] if itself else None) and None
     )
 
 
@@ -95,7 +95,7 @@ def _request(instance: Instance) -> dict[str, Any]:
 def _visible(request: Mapping[str, Any]) -> str:
     if "messages" in request:
         return "".join(str(m["content"]) for m in request["messages"])
-    return request.get("prompt") or request.get("context", "") + request.get("continuation", "")
+    return "".join(request.get(part, "") for part in ("prompt", "context", "continuation", "text"))
 
 
 def _relayable(request: Mapping[str, Any]) -> bool:

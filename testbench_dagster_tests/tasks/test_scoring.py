@@ -1,0 +1,180 @@
+"""Scoring beyond parity: hostile answers, partial data, checkers that draw, values that JSON lacks."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import pytest
+
+from testbench_dagster.tasks.lm_eval_adapter import aggregate, build_prompts, register, score, seed_checkers
+from testbench_dagster.tasks.records import Answered, TaskData
+from testbench_dagster_tests.tasks.quiz import HELPER, YAML, quiz, spec_of
+
+CHECKER = (
+    HELPER
+    + """
+def check(doc, results):
+    if "boom" in results[0]:
+        raise ValueError("the checker cannot digest this")
+    return {"right": float(results[0] == doc["answer"])}
+"""
+)
+CHECKED = YAML.replace("metric: exact_match", "metric: right, aggregation: mean, higher_is_better: true") + (
+    "process_results: !function helper.check\n"
+)
+
+
+def answered(spec, data, texts):
+    prompts = build_prompts(spec, data, sorted(texts), "completions")
+    by_id = {p.doc_id: p for p in prompts}
+    return [Answered(i, by_id[i].requests, [[text]]) for i, text in texts.items()]
+
+
+@pytest.fixture
+def checked(tmp_path):
+    spec = quiz(tmp_path, CHECKED, CHECKER)
+    return spec, register(spec).data
+
+
+@pytest.mark.parametrize("hostile", [[3], [0], [7], [0, 1, 6], list(range(8))])
+def test_a_hostile_answer_sinks_nothing_but_itself(hostile, checked):
+    spec, data = checked
+    texts = {i: "boom" if i in hostile else str(i if i % 2 else -1) for i in (5, 2, 7, 0, 1, 6, 3, 4)}
+    scored = score(spec, data, answered(spec, data, texts))
+    assert [s.doc_id for s in scored] == list(texts)
+    for result in scored:
+        if result.doc_id in hostile:
+            assert result.error == "ValueError: the checker cannot digest this" and result.metrics == {}
+        else:
+            assert result.error is None
+            assert result.metrics == {"none": {"right": float(result.doc_id % 2)}}
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [[], [["1"], ["1"]], [[]]],
+    ids=["no response", "a response too many", "no repeat"],
+)
+def test_answers_of_a_wrong_shape_are_errors_of_their_own(responses, checked):
+    spec, data = checked
+    good, bad = answered(spec, data, {0: "0", 1: "1"})
+    scored = score(spec, data, [good, Answered(1, bad.requests, responses)])
+    assert scored[0].metrics == {"none": {"right": 1.0}} and scored[1].error
+
+
+def test_hostile_texts_are_scored_as_text(tmp_path):
+    spec = quiz(tmp_path)
+    data = register(spec).data
+    texts = {0: "\ud800 lone", 1: "\x00" * 5, 2: "{{ 7 * 7 }}", 3: "9" * 200_000, 4: "", 5: "5"}
+    scored = score(spec, data, answered(spec, data, texts))
+    assert {s.doc_id: s.metrics["none"]["exact_match"] for s in scored} == {
+        **dict.fromkeys(range(5), 0.0),
+        5: 1.0,
+    }
+
+
+def test_nothing_to_score(checked):
+    spec, data = checked
+    assert score(spec, data, []) == []
+
+
+def test_a_doc_that_is_not_there_is_never_another_one(checked):
+    # lm-eval looks at doc 0 while it builds a task; that must not become doc 0's score
+    spec, data = checked
+    answers = answered(spec, data, {0: "0", 4: "4"})
+    part = TaskData({4: data.docs[4]}, [], data.flags)
+    scored = score(spec, part, answers)
+    assert scored[0].error is not None and scored[0].metrics == {}
+    assert scored[1].metrics == {"none": {"right": 1.0}}
+
+
+def test_the_flags_of_the_whole_split_hold_for_a_part(tmp_path):
+    # doc 0 has several targets and decides how all are compared; doc 1 alone would decide otherwise
+    rows = [{"question": "q0", "answer": "['a', 'b']"}, {"question": "q1", "answer": "c"}]
+    spec = quiz(tmp_path, test=rows, num_fewshot=0)
+    data = register(spec).data
+    assert data.flags["multiple_target"] == 2
+    answers = answered(spec, data, {0: "b", 1: "c"})
+    whole = score(spec, data, answers)
+    part = score(spec, TaskData({1: data.docs[1]}, [], data.flags), answers[1:])
+    assert part == whole[1:] and part[0].metrics == {"none": {"exact_match": 1.0}}
+
+
+def test_each_doc_is_scored_from_a_fresh_copy(tmp_path):
+    helper = (
+        HELPER
+        + "def check(doc, results):\n"
+        + "    doc['seen'] = doc.get('seen', 0) + 1\n"
+        + "    return {'right': doc['seen']}\n"
+    )
+    filters = "filter_list:\n" + "".join(
+        f"  - {{name: {name}, filter: [{{function: take_first}}]}}\n" for name in ("one", "two")
+    )
+    spec = quiz(tmp_path, CHECKED + filters, helper)
+    data = register(spec).data
+    (result,) = score(spec, data, answered(spec, data, {2: "x"}))
+    assert result.metrics == {"one": {"right": 1}, "two": {"right": 1}}
+
+
+def test_a_checker_that_draws_gives_a_doc_one_verdict(tmp_path):
+    helper = HELPER + "import random\ndef check(doc, results):\n    return {'right': random.random()}\n"
+    spec = quiz(tmp_path, CHECKED, helper)
+    data = register(spec).data
+    answers = answered(spec, data, dict.fromkeys(range(8), "x"))
+    first = {s.doc_id: s.metrics["none"]["right"] for s in score(spec, data, answers)}
+    random.shuffle(answers)
+    second = {s.doc_id: s.metrics["none"]["right"] for s in score(spec, data, answers)}
+    alone = {a.doc_id: score(spec, data, [a])[0].metrics["none"]["right"] for a in answers}
+    assert first == second == alone and len(set(first.values())) == 8
+
+
+def test_seeding_covers_the_language_detector():
+    import langdetect
+    from langdetect.detector_factory import DetectorFactory
+
+    DetectorFactory.seed = None
+    seed_checkers(3)
+    assert DetectorFactory.seed == 0 and "langdetect.detector_factory" in sys.modules
+    ambiguous = "no se ne va do re mi"
+    assert len({langdetect.detect(ambiguous) for _ in range(20)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.1, 0.2, 0.3], sum([0.1, 0.2, 0.3]) / 3), ([1.0], 1.0), ([True, False], 0.5)],
+)
+def test_means_are_plain_sums_in_order(values, expected, tmp_path):
+    spec = quiz(tmp_path)
+    assert aggregate(spec, register(spec).data.flags, "exact_match", values) == expected
+
+
+def test_an_aggregate_that_is_no_number_is_none(tmp_path):
+    spec = quiz(tmp_path, YAML.replace("metric: exact_match", "metric: exact_match, aggregation: nanmean"))
+    flags = register(spec).data.flags
+    assert flags["metrics"]["exact_match"]["aggregation"] == "nanmean"
+    assert aggregate(spec, flags, "exact_match", [float("nan")] * 2) is None
+    assert aggregate(spec, flags, "exact_match", [float("nan"), 1.0]) == 1.0
+
+
+def test_prompts_need_ids_that_exist(checked):
+    spec, data = checked
+    with pytest.raises(IndexError):
+        build_prompts(spec, data, [8], "completions")
+    assert build_prompts(spec, data, [], "completions") == []
+    assert len(build_prompts(spec, data, [2, 2, 2], "chat")) == 1
+
+
+def test_what_http_cannot_ask_is_marked(tmp_path):
+    rolling = quiz(
+        tmp_path,
+        YAML.replace("generate_until", "loglikelihood_rolling").replace("[{metric: exact_match}]", "null"),
+    )
+    data = register(rolling).data
+    (prompt,) = build_prompts(rolling, data, [3], "completions")
+    assert not prompt.relayable and prompt.context_chars == len("3")
+    choice = spec_of("starter_choice")
+    (prompt,) = build_prompts(choice, register(choice).data, [0], "completions")
+    assert prompt.relayable and prompt.context_chars == max(
+        len(r["context"] + r["continuation"]) for r in prompt.requests
+    )

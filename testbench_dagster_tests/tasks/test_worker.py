@@ -1,0 +1,172 @@
+"""The child process that owns lm-eval: results, failures, timeouts, and its end."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from testbench_dagster.errors import TaskError
+from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register
+from testbench_dagster.tasks.records import Answered
+from testbench_dagster.tasks.worker import FrameworkWorker, WorkerTimeout
+from testbench_dagster_tests.tasks.quiz import HELPER, quiz, spec_of
+from testbench_dagster_tests.tasks.test_scoring import CHECKED
+
+SPEC = spec_of("starter_logic")
+STUBBORN = HELPER + (
+    "import os, re, sys, time\n"
+    "def check(doc, results):\n"
+    "    print('noise on stdout'); sys.stderr.write('noise on stderr' * 1000)\n"
+    "    if 'backtrack' in results[0]:\n"
+    "        re.match(r'(a+)+$', 'a' * 60 + 'b')\n"
+    "    if 'exit' in results[0]:\n"
+    "        sys.stderr.write('\\nthe last words'); sys.stderr.flush(); os._exit(7)\n"
+    "    return {'right': 1.0}\n"
+)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone_within(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    with FrameworkWorker() as shared:
+        yield shared
+
+
+@pytest.fixture
+def stubborn(tmp_path):
+    spec = quiz(tmp_path, CHECKED, STUBBORN)
+    data = register(spec).data
+    (prompt,) = build_prompts(spec, data, [0], "completions")
+
+    def answers(text: str):
+        return spec, data, [Answered(0, prompt.requests, [[text]])]
+
+    return answers
+
+
+def test_results_are_those_of_a_call_in_this_process(worker):
+    registered = worker.call("register", SPEC)
+    assert registered == register(SPEC)
+    prompts = worker.call("build_prompts", SPEC, registered.data, [4, 1], "chat")
+    assert prompts == build_prompts(SPEC, registered.data, [1, 4], "chat")
+
+
+def test_exceptions_come_back_as_task_errors_and_the_child_lives_on(worker):
+    worker.call("register", SPEC)
+    pid = worker._process.pid
+    with pytest.raises(TaskError, match="unknown task 'nope_nope'"):
+        worker.call("register", spec_of("nope_nope", root="nope_nope"))
+    with pytest.raises(TaskError, match=r"build_prompts failed: IndexError: 10000"):
+        worker.call("build_prompts", SPEC, register(SPEC).data, [10_000], "chat")
+    with pytest.raises(TaskError, match=r"register failed: TypeError"):
+        worker.call("register")
+    assert worker.call("register", SPEC).data.docs and worker._process.pid == pid
+
+
+def test_only_the_adapters_functions_can_be_called(worker):
+    with pytest.raises(ValueError, match="'eval' is none of register, build_prompts, score, aggregate"):
+        worker.call("eval", "1")
+
+
+def test_what_task_code_prints_does_not_reach_the_pipe(worker, stubborn):
+    (result,) = worker.call("score", *stubborn("fine"))
+    assert result.metrics == {"none": {"right": 1.0}}
+
+
+def test_a_hanging_check_is_killed_and_the_next_call_works(worker, stubborn):
+    worker.call("register", SPEC)
+    pid = worker._process.pid
+    started = time.monotonic()
+    with pytest.raises(WorkerTimeout, match="score took longer than 2 s and was stopped"):
+        worker.call("score", *stubborn("backtrack"), timeout_s=2)
+    assert time.monotonic() - started < 10
+    assert not alive(pid)
+    (result,) = worker.call("score", *stubborn("fine"))
+    assert result.metrics and worker._process.pid != pid
+
+
+def test_a_child_that_dies_is_one_error_with_its_last_words(worker, stubborn):
+    with pytest.raises(TaskError, match=r"ended \(exit code 7\) during score: the last words"):
+        worker.call("score", *stubborn("exit"))
+    assert worker.call("score", *stubborn("fine"))[0].error is None
+
+
+def test_a_child_killed_between_calls_is_replaced(worker):
+    worker.call("register", SPEC)
+    os.kill(worker._process.pid, signal.SIGKILL)
+    worker._process.wait()
+    assert worker.call("register", SPEC) == register(SPEC)
+
+
+def test_threads_share_one_child_without_mixing_answers(worker):
+    specs = [
+        spec_of(name) for name in ("starter_logic", "starter_units", "starter_strings", "starter_calendar")
+    ]
+    expected = {spec.name: register(spec).task_hash for spec in specs}
+    found: list[tuple[str, str]] = []
+
+    def ask(spec):
+        for _ in range(3):
+            found.append((spec.name, worker.call("register", spec).task_hash))
+
+    threads = [threading.Thread(target=ask, args=(spec,)) for spec in specs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 12 and set(found) == set(expected.items())
+
+
+def test_close_ends_the_child_and_may_be_repeated():
+    worker = FrameworkWorker()
+    worker.close()
+    worker.call("register", SPEC)
+    pid = worker._process.pid
+    worker.close()
+    assert not alive(pid)
+    worker.close()
+
+
+def test_the_parent_stays_light_and_its_death_ends_the_child():
+    code = inspect.cleandoc(f"""
+        import sys, time
+        from testbench_dagster.tasks.specs import TaskSpec, task_specs
+        from testbench_dagster.tasks.worker import FrameworkWorker
+        worker = FrameworkWorker()
+        registered = worker.call("register", {SPEC!r})
+        assert len(registered.data.docs) > 10
+        heavy = {{"lm_eval", "datasets", "pandas", "torch", "jinja2.sandbox"}} & set(sys.modules)
+        print(worker._process.pid, sorted(heavy), flush=True)
+        time.sleep(600)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        pid, _, heavy = parent.stdout.readline().partition(" ")
+        assert heavy.strip() == "[]"
+        assert alive(int(pid))
+    finally:
+        parent.kill()  # no chance to clean up
+        parent.wait()
+    assert gone_within(int(pid), 10)

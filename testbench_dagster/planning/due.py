@@ -144,7 +144,7 @@ def plan_task(
     open_prompts: list[DuePrompt] = []
     retries: list[DuePrompt] = []
     stale: list[PromptRef] = []
-    fresh = 0
+    scored = failed = 0  # fresh ones
     for prompt in prompts:
         calls = states.get(prompt.id, {})
         verdict = _verdict(prompt, calls)
@@ -152,18 +152,23 @@ def plan_task(
             open_prompts.append(DuePrompt(prompt, _calls(prompt, calls)))
         elif verdict == "error" and retry_errors:
             retries.append(DuePrompt(prompt, _calls(prompt, calls)))
-        elif max(c.finished_at for c in calls.values()) > now - max_age:
-            fresh += 1
-        else:
+        elif max(c.finished_at for c in calls.values()) <= now - max_age:
             stale.append(prompt)
+        elif verdict == "scored":
+            scored += 1
+        else:
+            failed += 1
 
-    due = [*retries, *open_prompts[: max(0, target - fresh - len(retries))]]
+    # a failed doc is made up for by the next of the sequence, but a supplier that only fails meets the top
+    top = len(prompts) if rule is None else min(rule.max, len(prompts))
+    missing = max(0, min(target - scored, top - scored - failed))
+    due = [*retries, *open_prompts[: max(0, missing - len(retries))]]
     if due:
-        return TaskPlan(current, due, f"{fresh} of {target} docs are fresh", target)
-    if fresh >= target:
-        return TaskPlan(current, [], f"all {target} wanted docs are fresh", target)
+        return TaskPlan(current, due, f"{scored} of {target} wanted docs are scored and fresh", target)
+    if missing == 0:
+        return TaskPlan(current, [], f"{scored} of {target} wanted docs are fresh, {failed} failed", target)
     if stale and not open_prompts:
-        again = [DuePrompt(p, _calls(p, {})) for p in prompts[: target - fresh]]
+        again = [DuePrompt(p, _calls(p, {})) for p in prompts[:missing]]
         return TaskPlan(
             current + 1, again, f"round {current} is used up and {len(stale)} docs are stale", target
         )

@@ -14,6 +14,8 @@ from testbench_dagster.cli.output import note
 from testbench_dagster.errors import ConfigError, TestbenchError
 from testbench_dagster.workspace import Workspace
 
+_MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
+
 
 @click.command()
 @click.option(
@@ -71,10 +73,17 @@ def evaluate(
             runs.refresh_catalog(stale)
         chosen = [k for k in keys if not suppliers or k in suppliers]
         note(f"evaluation: {len(chosen)} suppliers, {len(specs)} tasks")
+        sent = 0
         with _progress(workspace):
-            sent = runs.evaluate(
-                chosen, tasks=tasks or None, max_relays=max_relays, retry_errors=retry_errors
-            )
+            # a wanted interval width shows only after scoring what its number of docs still is
+            for number in range(_MAX_PASSES if any(s.samples and s.samples.half_width for s in specs) else 1):
+                left = None if max_relays is None else max_relays - sent
+                more = runs.evaluate(
+                    chosen, tasks=tasks or None, max_relays=left, retry_errors=retry_errors and number == 0
+                )
+                sent += more
+                if more == 0 or left == more:
+                    break
         runs.refresh_summaries()
         note(f"evaluation: {sent} relays sent")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -97,24 +99,44 @@ def _serve_ui(config: Config, port: int) -> None:
     from testbench_dagster.defs.local_runs import prepare_home
 
     environment = {**os.environ, **prepare_home(config)}
+    # Dagster's own advice to use its newer command would be the first thing a newcomer reads
+    environment.setdefault("PYTHONWARNINGS", "ignore")
     note(f"\nDagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
     command += ["-h", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, env=environment)
+    # a session of its own: whatever Dagster starts below it can be ended as one group
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, preexec_fn=_restore_interrupts
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    code = 0
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        code = 0
-        try:
-            process.wait(timeout=30)  # it got the same Ctrl-C and stops its children
-        except subprocess.TimeoutExpired:
-            process.kill()
+        note("stopping")
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if code not in (0, -2, 130):
+        _end_group(process)
+    if code:
         raise TestbenchError(f"the Dagster UI ended with exit code {code}; its messages are above")
+
+
+def _restore_interrupts() -> None:
+    # shells start background jobs with SIGINT ignored, which Dagster's children would inherit
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask Dagster to stop, and end what is left of its processes."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _is_free(port: int) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dagster import Field, StringSource
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -44,11 +43,6 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
             # the URL stays in the environment: instance data is shown in the UI and on command lines
             return DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
         base = config_value.get("base_dir") or default_base_dir()
-        if inst_data is not None:
-            # child processes get the resolved folder, whatever their working directory
-            inst_data = ConfigurableClassData(
-                inst_data.module_name, inst_data.class_name, yaml.safe_dump({"base_dir": str(base)})
-            )
         return DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data)
 
 

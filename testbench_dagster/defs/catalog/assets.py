@@ -18,7 +18,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version=f"lm-eval-{LM_EVAL_VERSION}",
-        kinds={"python", "huggingface", "postgres"},
+        kinds={"python", "huggingface"},
     )
     def task_datasets(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -53,7 +53,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[task_datasets],
-        kinds={"python", "mongodb"},
+        kinds={"python"},
     )
     def sampled_prompts(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]

@@ -30,7 +30,7 @@ class RelayConfig(dg.Config):
         dg.AssetDep("sampled_prompts", partition_mapping=dg.AllPartitionMapping()),
         dg.AssetDep("suppliers"),
     ],
-    kinds={"python", "mongodb"},
+    kinds={"python"},
 )
 def relay_responses(
     context: dg.AssetExecutionContext, config: RelayConfig, workspace: dg.ResourceParam[Workspace]
@@ -82,7 +82,7 @@ def relay_responses(
     partitions_def=supplier_partitions,
     backfill_policy=supplier_backfill_policy(),
     deps=[relay_responses],
-    kinds={"python", "mongodb"},
+    kinds={"python"},
 )
 def supplier_scores(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]

@@ -11,7 +11,7 @@ from testbench_dagster.workspace import Workspace
 GROUP = "network"
 
 
-@dg.asset(group_name=GROUP, kinds={"python", "mongodb"})
+@dg.asset(group_name=GROUP, kinds={"python"})
 def suppliers(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:

@@ -19,7 +19,7 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
     partitions_def=supplier_partitions,
     backfill_policy=supplier_backfill_policy(),
     deps=["supplier_scores"],
-    kinds={"python", "mongodb"},
+    kinds={"python"},
 )
 def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -46,7 +46,7 @@ def taxonomy_summaries(
     )
 
 
-@dg.asset(group_name=GROUP, deps=[taxonomy_summaries], kinds={"python", "mongodb"})
+@dg.asset(group_name=GROUP, deps=[taxonomy_summaries], kinds={"python"})
 def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     """All suppliers ranked by taxonomy, with intervals; overlapping intervals are ties."""
     entries = refresh_leaderboard(workspace)

@@ -26,10 +26,18 @@ from testbench_dagster.tasks.specs import TaskSpec
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 
+_compile = lm_eval.utils.env.from_string
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(source: str) -> Any:
+    template = _compile(source)
+    template.globals = dict(template.globals)  # jinja copies them at every rendering: slow from a ChainMap
+    return template
+
+
 # compiling a template costs 1 ms and lm-eval does it for every doc: keep compiled ones
-lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(  # type: ignore[method-assign]
-    lm_eval.utils.env.from_string
-)
+lm_eval.utils.env.from_string = _compiled  # type: ignore[method-assign]
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 

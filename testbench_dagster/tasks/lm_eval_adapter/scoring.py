@@ -6,6 +6,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -26,7 +27,7 @@ def score(spec: TaskSpec, data: TaskData, answers: Sequence[Answered]) -> list[D
     One batch should hold a task's docs together: some filters cost 150 ms per call whatever its size. An
     answer the scorer cannot digest yields an error of its own, never of its batch.
     """
-    task = stored_task(spec, data)
+    task = stored_task(spec, replace(data, fewshot=[]))  # examples only ever show in prompts
     return _score_batch(task, list(answers))
 
 

@@ -41,25 +41,25 @@ class _Strict(BaseModel):
 class RelaySettings(_Strict):
     """Bounds on relays; see :class:`testbench_dagster.relays.messages.Limits` for the units."""
 
-    connect_s: float = Field(_DEFAULTS.connect_s, gt=0, le=600)
-    first_byte_s: float = Field(_DEFAULTS.first_byte_s, gt=0, le=86_400)
-    idle_s: float = Field(_DEFAULTS.idle_s, gt=0, le=86_400)
-    total_s: float = Field(_DEFAULTS.total_s, gt=0, le=86_400)
-    retries: int = Field(_DEFAULTS.retries, ge=0, le=20)
-    max_response_mb: float = Field(_DEFAULTS.max_response_mb, gt=0, le=15)
-    max_in_flight: int = Field(_DEFAULTS.max_in_flight, ge=1, le=100_000)
+    connect_s: float = Field(default=_DEFAULTS.connect_s, gt=0, le=600)
+    first_byte_s: float = Field(default=_DEFAULTS.first_byte_s, gt=0, le=86_400)
+    idle_s: float = Field(default=_DEFAULTS.idle_s, gt=0, le=86_400)
+    total_s: float = Field(default=_DEFAULTS.total_s, gt=0, le=86_400)
+    retries: int = Field(default=_DEFAULTS.retries, ge=0, le=20)
+    max_response_mb: float = Field(default=_DEFAULTS.max_response_mb, gt=0, le=15)
+    max_in_flight: int = Field(default=_DEFAULTS.max_in_flight, ge=1, le=100_000)
 
 
 class RelayOverrides(_Strict):
     """The same bounds as :class:`RelaySettings` for one supplier; what is unset is inherited."""
 
-    connect_s: float | None = Field(None, gt=0, le=600)
-    first_byte_s: float | None = Field(None, gt=0, le=86_400)
-    idle_s: float | None = Field(None, gt=0, le=86_400)
-    total_s: float | None = Field(None, gt=0, le=86_400)
-    retries: int | None = Field(None, ge=0, le=20)
-    max_response_mb: float | None = Field(None, gt=0, le=15)
-    max_in_flight: int | None = Field(None, ge=1, le=100_000)
+    connect_s: float | None = Field(default=None, gt=0, le=600)
+    first_byte_s: float | None = Field(default=None, gt=0, le=86_400)
+    idle_s: float | None = Field(default=None, gt=0, le=86_400)
+    total_s: float | None = Field(default=None, gt=0, le=86_400)
+    retries: int | None = Field(default=None, ge=0, le=20)
+    max_response_mb: float | None = Field(default=None, gt=0, le=15)
+    max_in_flight: int | None = Field(default=None, ge=1, le=100_000)
 
 
 class SupplierConfig(RelayOverrides):
@@ -87,15 +87,19 @@ class SupplierConfig(RelayOverrides):
     @field_validator("base_url")
     @classmethod
     def _plain_http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is no http(s) URL; write it like http://host:port/v1")
-        if parts.username or parts.password:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a malformed host or port
+            usable = False
+        if "@" in (parts.netloc if usable else value):  # said first: the other messages quote the value
             raise ValueError(
                 "a URL may not hold credentials; name the variable holding the key in api_key_env"
             )
+        if not usable:
+            raise ValueError(f"{value!r} is no http(s) URL; write it like http://host:port/v1")
         if parts.query or parts.fragment:
-            raise ValueError(f"{value!r} may not have a query or fragment")
+            raise ValueError(f"{value!r} may not have a query or fragment; write it like http://host:port/v1")
         return value.rstrip("/")
 
     @property
@@ -104,7 +108,10 @@ class SupplierConfig(RelayOverrides):
         return f"{self.address}@{self.service}"
 
     def limits(self, defaults: RelaySettings) -> Limits:
-        """The relay bounds of this supplier: its own where set, the defaults elsewhere."""
+        """The relay bounds of this supplier: its own where set, the defaults elsewhere.
+
+        A bound may stand in the supplier's ``relays`` block or beside ``base_url``; the latter wins.
+        """
         limits = Limits(**defaults.model_dump())
         names = RelayOverrides.model_fields
         nested = self.relays.model_dump(exclude_none=True)
@@ -116,12 +123,12 @@ class SampleRule(_Strict):
     """How many docs of a task each supplier answers per window.
 
     At least ``min``; then until the 95 % interval of the primary score is at most ``2 * half_width`` wide,
-    but no more than ``max``. Without ``half_width`` always ``max``.
+    but no more than ``max``. With ``half_width: null`` always ``max``.
     """
 
-    min: int = Field(25, ge=1)
-    max: int = Field(100, ge=1)
-    half_width: float | None = Field(0.1, gt=0, lt=0.5)
+    min: int = Field(default=25, ge=1)
+    max: int = Field(default=100, ge=1)
+    half_width: float | None = Field(default=0.1, gt=0, lt=0.5)
 
     @model_validator(mode="after")
     def _ordered(self) -> SampleRule:
@@ -135,7 +142,7 @@ class TaskConfig(_Strict):
 
     name: Annotated[str, Field(min_length=1)]
     alias: str | None = None
-    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     metric: str | None = None
     filter: str | None = None
     data: dict[str, str | dict[str, str]] | None = None
@@ -145,23 +152,34 @@ class TaskConfig(_Strict):
 
     @field_validator("samples", mode="before")
     @classmethod
-    def _explain(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "all":
-            raise ValueError(f"{value!r} is neither 'all' nor a mapping such as {{min: 25, max: 100}}")
-        if isinstance(value, int) and not isinstance(value, bool):
+    def _sample_rule(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return {"min": value, "max": value, "half_width": None}
+        if value != "all" and not isinstance(value, (dict, SampleRule)):
+            raise ValueError(
+                f"{value!r} is neither 'all', nor a positive number of docs, "
+                "nor a mapping such as {min: 25, max: 100}"
+            )
         return value
 
-    @field_validator("data")
+    @field_validator("data", mode="before")
     @classmethod
-    def _split_where(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _files_by_split(cls, value: Any) -> Any:
         if value is None:
             return None
-        for split, path in value.items():
-            if isinstance(path, dict) and split != "where":
-                raise ValueError(f"{split!r} must be a path to a .jsonl, .jsonl.gz, .parquet or .csv file")
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is no mapping; write e.g. {{test: data/test.jsonl.gz}}")
         if not [split for split in value if split != "where"]:
             raise ValueError("names no split; write e.g. {test: data/test.jsonl.gz}")
+        for split, path in value.items():
+            if split == "where":
+                if not isinstance(path, dict) or not all(isinstance(v, str) for v in path.values()):
+                    raise ValueError(
+                        "where must map columns to texts, such as {subject: '{dataset_name}'}; "
+                        "write numbers in quotes"
+                    )
+            elif not isinstance(path, str) or not path:
+                raise ValueError(f"{split!r} must be a path to a .jsonl, .jsonl.gz, .parquet or .csv file")
         return value
 
     @property
@@ -181,15 +199,15 @@ class TaskConfig(_Strict):
 class SamplingSettings(_Strict):
     """Age of a sample (days) after which it no longer counts, window size (docs), seed of the epochs."""
 
-    max_age_days: float = Field(32, gt=0)
-    window: int = Field(100, ge=1)
+    max_age_days: float = Field(default=32, gt=0)
+    window: int = Field(default=100, ge=1)
     epoch_seed: int | None = None
 
 
 class BudgetSettings(_Strict):
     """Hard cap on relays per service and UTC day; None means no cap."""
 
-    relays_per_day: int | None = Field(None, ge=0)
+    relays_per_day: int | None = Field(default=None, ge=0)
 
 
 class Settings(_Strict):
@@ -291,7 +309,7 @@ def load_config(path: Path | str | None = None) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {source}: {error}") from None
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
@@ -302,6 +320,22 @@ def load_config(path: Path | str | None = None) -> Config:
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from None
     return Config(settings, source, _home(source))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML as usual, but a key given twice is an error: plain PyYAML silently keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build one mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"duplicate key {key.value!r}; remove or rename one", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _home(source: Path) -> Path:
@@ -323,7 +357,9 @@ def _expand(value: Any, source: Path, where: str) -> Any:
 
     def substitute(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)
-        found = os.environ.get(name, default)
+        found = os.environ.get(name)
+        if default is not None:
+            found = found or default  # as in a shell, also for a variable that is set but empty
         if found is None:
             raise ConfigError(
                 f"{source}: {where}: the environment variable {name} is not set; "
@@ -348,7 +384,9 @@ def _explain(error: ValidationError, source: Path) -> str:
 
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        parts = [p for p in problem["loc"] if p not in ("SampleRule", "literal['all']")]
+        if "literal['all']" in problem["loc"]:
+            continue  # the other half of a union: the rule's own problems follow
+        parts = [p for p in problem["loc"] if not str(p).endswith(("SampleRule", "SampleRule]"))]
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
         kind, value = problem["type"], problem.get("input")
         if kind == "extra_forbidden":
@@ -357,10 +395,11 @@ def _problems(error: ValidationError) -> Iterator[str]:
             hint = _HINTS.get(name) or "remove it or correct its spelling"
             yield f"{where}: unknown key {name!r}{f' in {block}' if block else ''}; {hint}"
         elif kind == "missing":
-            yield f"{where}: is required but missing"
+            yield f"{where}: is required but missing; add it"
         elif kind == "value_error":
             text = str(problem["ctx"]["error"])
             yield f"{where}: {text}" if where else text
         else:
             shown = "" if isinstance(value, (dict, list)) else f" (it is {value!r})"
-            yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
+            remedy = "; write it in quotes" if kind == "string_type" and shown and value is not None else ""
+            yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}{remedy}"

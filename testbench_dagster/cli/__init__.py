@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -49,9 +50,9 @@ for command in (
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        code = cli(standalone_mode=False)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at interpreter exit
+        sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         error.show()
         sys.exit(2)
@@ -68,4 +69,5 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)  # the reader (head, less) has seen enough

@@ -18,9 +18,8 @@ import yaml
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.errors import TestbenchError
+from testbench_dagster.localnet.demo import STARTER_PORT
 from testbench_dagster.workspace import Workspace
-
-_LOCALNET_PORT = 8711  # the one the bundled configuration names
 
 
 @click.command()
@@ -43,23 +42,25 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool) -> None:
     # the embedded stores, whatever is exported for a real installation
     for name in ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME"):
         os.environ.pop(name, None)
-    home = Path(os.environ.get("TESTBENCH_HOME") or Path.cwd() / ".testbench").absolute() / "demo"
-    os.environ["TESTBENCH_HOME"] = str(home)
+    exported = os.environ.pop("TESTBENCH_HOME", None)
+    folder = Path(exported or Path.cwd() / ".testbench").absolute() / "demo"
     if not no_ui:
         _require_free(port)
-    if fresh and home.exists():
-        shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
-    with LocalnetProcess(n_suppliers, 0, _LOCALNET_PORT if _is_free(_LOCALNET_PORT) else 0) as localnet:
-        path = home / "testbench.yaml"
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with LocalnetProcess(n_suppliers, 0, STARTER_PORT if _is_free(STARTER_PORT) else 0) as localnet:
+        path = folder / "testbench.yaml"
         path.write_text(yaml.safe_dump(demo_settings(localnet.roster()), sort_keys=False), encoding="utf-8")
         note(f"simulated network: {n_suppliers} suppliers at {localnet.url}")
         with Workspace.open(path) as workspace:
             evaluate(workspace)
             _print_leaderboard(workspace)
-        note(f"\nThese suppliers are simulated. Everything measured is in {home}; look closer with")
-        note(f"  testbench -c {path} scores      every window, with intervals and errors")
-        note(f"  testbench -c {path} taxonomies  abilities of each supplier")
+        note(f"\nThese suppliers are simulated. Everything measured is in {folder}; look closer with")
+        # the demo's stores lie beside its configuration, where an exported TESTBENCH_HOME would hide them
+        prefix = "env -u TESTBENCH_HOME " if exported else ""
+        note(f"  {prefix}testbench -c {path} scores      every window, with intervals and errors")
+        note(f"  {prefix}testbench -c {path} taxonomies  abilities of each supplier")
         if no_ui:
             return
         _serve_ui(load_config(path), port)
@@ -163,7 +164,7 @@ def localnet() -> None:
 @click.option("--suppliers", type=click.IntRange(1, 500), default=6, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=_LOCALNET_PORT, show_default=True, help="0 picks one."
+    "--port", type=click.IntRange(0, 65535), default=STARTER_PORT, show_default=True, help="0 picks one."
 )
 @click.option(
     "--fail-mode",

@@ -1,9 +1,16 @@
-"""The configuration of the demo, made from a running localnet's roster."""
+"""The configuration of the demo, made from a running localnet's roster, and the bundled one.
+
+``python -m testbench_dagster.localnet.demo > testbench_dagster/localnet/starter.yaml`` writes the latter
+anew; a test keeps both alike.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from testbench_dagster.localnet.personas import SERVICE, default_population
 
 STARTER_TASKS = (
     "starter_arithmetic",
@@ -16,6 +23,16 @@ STARTER_TASKS = (
     "starter_units",
 )
 
+#: Where the bundled configuration expects `testbench localnet up`.
+STARTER_PORT = 8711
+_STARTER_URL = f"${{TESTBENCH_LOCALNET_URL:-http://127.0.0.1:{STARTER_PORT}}}"
+
+_STARTER_HEADER = """\
+# Used where there is no testbench.yaml: six simulated suppliers, the starter tasks, no network.
+# `testbench localnet up` serves the suppliers; `testbench demo` does so by itself.
+# Made by `python -m testbench_dagster.localnet.demo`; a test compares it.
+"""
+
 
 def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of a ``testbench.yaml`` for the suppliers of a roster and the starter tasks."""
@@ -25,9 +42,35 @@ def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             {key: supplier[key] for key in ("address", "service", "base_url", "api", "model")}
             for supplier in roster
         ],
-        # the same number for everyone: a demo should show comparable windows after one run
-        "tasks": [{"name": name, "samples": {"min": 60, "max": 60}} for name in STARTER_TASKS],
+        "tasks": [
+            {"name": name, "samples": {"min": 40, "max": 80, "half_width": 0.1}} for name in STARTER_TASKS
+        ],
         "taxonomies": ["builtin:starter"],
         "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 10, "retries": 2},
         "sampling": {"max_age_days": 32, "window": 100},
     }
+
+
+def starter_settings() -> dict[str, Any]:
+    """The content of the bundled ``starter.yaml``: the default population at a localnet not yet running."""
+    return demo_settings(
+        {
+            "address": persona.address,
+            "service": SERVICE,
+            "base_url": f"{_STARTER_URL}/{persona.address}/v1",
+            "api": persona.api,
+            "model": persona.backend.model,
+        }
+        for persona in default_population(6, 0)
+    )
+
+
+def starter_text() -> str:
+    """The bundled ``starter.yaml`` as it is written."""
+    import yaml
+
+    return _STARTER_HEADER + yaml.safe_dump(starter_settings(), sort_keys=False, width=120)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(starter_text())

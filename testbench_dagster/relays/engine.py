@@ -12,6 +12,7 @@ is what makes the caps hard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -38,6 +39,7 @@ PROGRESS_INTERVAL_S = 0.25
 #: This share of the slots is open to every lane; the rest only to those below their fair share.
 _OPEN_SHARE = 0.75
 _COUNT_SLICE = 512
+_CANCEL_POLL_S = 0.1
 
 
 async def relay_all(
@@ -68,8 +70,9 @@ def run_relays(work: Work, sink: Sink, *, transport: Transport | None = None, **
 
     ``options`` are those of :func:`relay_all`. Without a ``transport`` a
     :class:`~testbench_dagster.relays.direct.DirectTransport` is opened and closed; one that is given stays
-    open. Works in any thread, also where a loop is already running (then in a fresh thread, blocking this
-    one).
+    open. Works in any thread. In the main thread, and where a loop is already running, the run (iterables,
+    sink and ``on_progress`` included) gets a fresh thread and this one waits: what a signal handler raises,
+    such as Dagster's interrupt, would be swallowed inside an event loop's callbacks.
     """
 
     async def main() -> Report:
@@ -80,12 +83,18 @@ def run_relays(work: Work, sink: Sink, *, transport: Transport | None = None, **
             if transport is None:
                 await used.close()
 
+    if threading.current_thread() is threading.main_thread() or _loop_is_running():
+        return _in_thread(main)
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(main())
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            return runner.run(main())
-    return _in_thread(main)
+        return False
+    return True
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -101,6 +110,8 @@ def _in_thread(main: Callable[[], Any]) -> Report:
     outcome: list[Report] = []
     failure: list[BaseException] = []
     started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    # waited for instead of the thread: an interrupted Thread.join() takes the thread for dead (Python 3.11)
+    finished = threading.Event()
 
     async def tracked() -> Report:
         task = asyncio.current_task()
@@ -114,16 +125,30 @@ def _in_thread(main: Callable[[], Any]) -> Report:
                 outcome.append(runner.run(tracked()))
         except BaseException as exc:  # carried over to the calling thread
             failure.append(exc)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=body, name="testbench-relays", daemon=True)
-    thread.start()
-    try:
-        thread.join()
-    except BaseException:
+    outer = asyncio.current_task() if _loop_is_running() else None  # of the loop that this call blocks
+    cancelled_before = outer.cancelling() if outer is not None else 0
+
+    def cancel() -> None:
         if started:
             loop, task = started[0]
-            loop.call_soon_threadsafe(task.cancel)
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # that loop has just closed: nothing left to cancel
+                loop.call_soon_threadsafe(task.cancel)
+
+    thread.start()
+    try:
+        while not finished.wait(_CANCEL_POLL_S):
+            # asyncio turns a first Ctrl-C into a cancellation, which a blocked loop would never deliver
+            if outer is not None and outer.cancelling() > cancelled_before:
+                cancel()
+    except BaseException:
+        while not started and not finished.wait(0.01):
+            pass  # interrupted before there was a task to cancel
+        cancel()
+        finished.wait()
         raise
     if failure:
         raise failure[0]

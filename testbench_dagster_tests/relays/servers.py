@@ -144,9 +144,9 @@ class Supplier:
         return web.Response(body=b"x" * 50_000_000)
 
     async def _on_bomb(self, request: web.Request) -> web.StreamResponse:
-        """300 MB of zeros in 300 KB of gzip."""
+        """50 MB of zeros in 50 KB of gzip."""
         packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-        parts = [packer.compress(bytes(1_000_000)) for _ in range(300)] + [packer.flush()]
+        parts = [packer.compress(bytes(1_000_000)) for _ in range(50)] + [packer.flush()]
         return web.Response(body=b"".join(parts), headers={"Content-Encoding": "gzip"})
 
     async def _on_gzip(self, request: web.Request) -> web.StreamResponse:

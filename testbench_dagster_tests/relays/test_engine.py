@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 import time
@@ -346,6 +348,42 @@ def test_errors_cross_the_thread():
 
     with pytest.raises(ValueError, match="two different endpoints"):
         asyncio.run(inside())
+
+
+@pytest.mark.parametrize("inside_loop", [False, True])
+def test_an_interrupt_ends_the_run(inside_loop: bool):
+    transport = Scripted(delay={"a@test": 0.01})
+
+    def run() -> None:
+        run_relays([(target(), (relay(n) for n in range(10**9)))], lambda *_: None, transport=transport)
+
+    async def inside() -> None:
+        run()
+
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(inside()) if inside_loop else run()
+    assert time.monotonic() - started < 3
+    assert transport.in_flight == 0
+
+
+class Interrupted(BaseException):
+    """What Dagster's signal handler raises is no KeyboardInterrupt either."""
+
+
+def test_what_a_signal_handler_raises_ends_the_run():
+    def handler(*_: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        relays = (relay(n) for n in range(10**9))
+        with pytest.raises(Interrupted):
+            run_relays([(target(), relays)], lambda *_: None, transport=Scripted())
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_work_of_one_supplier_is_joined():

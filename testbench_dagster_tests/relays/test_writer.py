@@ -119,8 +119,8 @@ def test_a_slow_store_holds_the_engine_back(supplier: Supplier, monkeypatch: pyt
 def test_a_slow_store_blocks_plain_threads(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writer_module, "MAX_QUEUED", 5)
     store = Slow()
-    threading.Timer(0.3, store.go.set).start()
     started = time.monotonic()
+    threading.Timer(0.3, store.go.set).start()
     with AttemptWriter(store, batch=5) as writer:  # type: ignore[arg-type]
         for n in range(20):
             assert writer.add(relay(n), 1, attempt()) is None

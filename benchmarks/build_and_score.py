@@ -5,10 +5,10 @@
 Each measurement runs in a process of its own, one after another, both sides over the same docs and answers.
 Stock is ``ConfigurableTask.build_all_requests`` and the scoring steps of ``evaluate`` (filters over all
 instances, then ``process_results`` per doc and filter) in a process that never imports our adapter and so has
-none of its template cache. Ours is a whole call of ``build_prompts`` and of ``score``, with decoding the stored
-docs and the few-shot pool. CPU time, fastest of the rounds: other load on the machine disturbs it least.
-Requests and scores of both sides are compared by hash; a difference ends the run with exit code 1. The target
-for building, 15 times stock, is set for gsm8k; scoring is to be no slower than stock anywhere.
+none of its template cache. Ours is a whole call of ``build_prompts`` and of ``score``, with decoding the
+stored docs and the few-shot pool. CPU time, fastest of the rounds: other load disturbs it least. Requests and
+scores of both sides are compared by hash; a difference ends the run with exit code 1. The target for
+building, 15 times stock, is set for gsm8k; scoring is to be no slower than stock anywhere.
 
 Data: ``../shared/data`` (or ``$TESTBENCH_SHARED/data``) when present, else the starter catalogue.
 """

@@ -58,7 +58,7 @@ def window_table(rows: Sequence[Window]) -> dg.MarkdownMetadataValue:
                 row.n if row.status != "unsupported" else "unsupported",
                 row.n_planned,
                 row.score,
-                None if row.ci_low is None else f"{row.ci_low:.3f} … {row.ci_high:.3f}",
+                interval_text(row.ci_low, row.ci_high),
                 ", ".join(f"{fault} {count}" for fault, count in row.errors.items()) or None,
                 row.latency_ms["p50"],
                 row.last_sample_at.strftime("%Y-%m-%d %H:%M") if row.last_sample_at else None,
@@ -67,6 +67,11 @@ def window_table(rows: Sequence[Window]) -> dg.MarkdownMetadataValue:
             if row.primary
         ],
     )
+
+
+def interval_text(low: float | None, high: float | None) -> str | None:
+    """``0.512–0.634``, or None where there is no interval."""
+    return None if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from testbench_dagster.defs.metadata import interval_plot, markdown_table
+from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.leaderboard import Entry, refresh_leaderboard
 from testbench_dagster.taxonomies.refresh import refresh_summaries
@@ -32,15 +32,14 @@ def taxonomy_summaries(
             d["taxonomy"],
             name,
             node["score"],
-            node["ci_low"],
-            node["ci_high"],
-            f"{node['n_measured']} of {node['n_tasks']}",
+            interval_text(node["ci_low"], node["ci_high"]),
+            f"{node['n_measured']}/{node['n_tasks']}",
         ]
         for d in documents
         for name, node in d["nodes"].items()
         if name == d["root"] or len(context.partition_keys) == 1
     ]
-    headers = ["supplier", "taxonomy", "ability", "score", "low", "high", "tasks measured"]
+    headers = ["supplier", "taxonomy", "ability", "score", "95 % interval", "tasks measured"]
     return dg.MaterializeResult(
         metadata={"summaries": len(documents), "abilities": markdown_table(headers, rows[:200])}
     )
@@ -70,24 +69,19 @@ def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     )
 
 
-HEADERS = ["taxonomy", "rank", "supplier", "score", "low", "high", "tasks", "docs", "errors"]
+HEADERS = ["taxonomy", "rank", "supplier", "score", "95 % interval", "tasks", "docs", "errors"]
 
 
 def leaderboard_rows(entries: Sequence[Entry]) -> list[list[object]]:
-    """Cells of the ranking table."""
+    """Cells of the ranking table; tied suppliers show the range of ranks they share."""
     return [
         [
             e.taxonomy,
-            None
-            if e.rank_low is None
-            else e.rank_low
-            if e.rank_low == e.rank_high
-            else f"{e.rank_low}–{e.rank_high}",
+            e.rank_low if e.rank_low == e.rank_high else f"{e.rank_low}–{e.rank_high}",
             e.supplier,
             e.score,
-            e.ci_low,
-            e.ci_high,
-            f"{e.tasks_measured} of {e.tasks_total}",
+            interval_text(e.ci_low, e.ci_high),
+            f"{e.tasks_measured}/{e.tasks_total}",
             e.n,
             e.errors,
         ]

@@ -6,13 +6,15 @@ Rules (design section 5):
   or failed by the supplier's fault; any other failure leaves it due.
 * A *prompt* is scored when all its calls are answered, an error when one failed by the supplier's fault, and
   due otherwise. An error is not asked again in the same round unless ``retry_errors``.
-* Prompts are asked in the order of the sequence. When all of the round are settled and some of them are
-  older than ``max_age``, the next round asks the sequence again from its start.
+* A settled prompt is *fresh* until ``max_age`` after its last call, in whatever round that was.
+* Prompts are asked in the order of the sequence. When none of the round is left and too few are fresh, the
+  next round asks those that are not.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +22,8 @@ from statistics import NormalDist
 
 from testbench_dagster.config import SampleRule
 from testbench_dagster.relays.faults import Fault
+
+SCORED, ERROR, DUE = "scored", "error", "due"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +84,38 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the current window says: scored docs and the mean of the primary metric (None: no 0-1 metric)."""
+    """What the current window says.
+
+    ``n`` scored docs with the ``mean`` of their primary metric (None where it is no mean of values in
+    [0, 1]), and ``failed`` docs that ended in the supplier's fault.
+    """
 
     n: int = 0
     mean: float | None = None
+    failed: int = 0
 
 
 def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> int:
     """How many docs the supplier should have settled: all, or as many as the rule's interval width needs.
 
-    The number for a width solves Wilson's half width for n at the measured mean, at 95 %; it is bounded by
-    ``min`` and ``max``.
+    The number for a width solves Wilson's half width for n at the measured mean, at 95 %. Failed docs say
+    nothing about the mean, so they come on top. The result is bounded by ``min`` and ``max``.
     """
     if rule is None:
         return available
     top = min(rule.max, available)
-    if rule.half_width is None or (measured.n >= rule.min and measured.mean is None):
+    low = min(rule.min, top)
+    if rule.half_width is None:
         return top
-    if measured.n < rule.min or measured.mean is None:
-        return min(rule.min, top)
+    if measured.n == 0 or measured.n + measured.failed < rule.min:
+        return low
+    mean, wanted = measured.mean, rule.half_width
+    if mean is None:
+        return top
     z = NormalDist().inv_cdf(0.975)
-    needed = measured.n
-    while needed < top and _wilson_half_width(measured.mean, needed, z) > rule.half_width:
-        needed += 1
-    return max(min(rule.min, top), needed) if needed <= top else top
+    sizes = range(measured.n, max(measured.n, top - measured.failed))  # beyond them the bound decides
+    needed = measured.n + bisect_left(sizes, True, key=lambda n: _wilson_half_width(mean, n, z) <= wanted)
+    return max(low, min(top, needed + measured.failed))
 
 
 def _wilson_half_width(mean: float, n: int, z: float) -> float:
@@ -131,55 +143,57 @@ def plan_task(
         max_age: after which a settled prompt no longer counts.
         retry_errors: ask prompts again that ended in the supplier's fault.
     """
+    by_id = {prompt.id: prompt for prompt in prompts}
     by_round: dict[int, dict[str, dict[tuple[int, int], CallOutcome]]] = {}
     for outcome in outcomes:
+        if outcome.prompt_id not in by_id:
+            continue  # of the other request form, or beyond a shortened sequence
         calls = by_round.setdefault(outcome.round, {}).setdefault(outcome.prompt_id, {})
         known = calls.get((outcome.idx, outcome.repeat))
         if known is None or known.attempt < outcome.attempt:
             calls[(outcome.idx, outcome.repeat)] = outcome
     current = max(by_round, default=1)
     states = by_round.get(current, {})
+    fresh_ids = {
+        id_
+        for asked in by_round.values()
+        for id_, calls in asked.items()
+        if _verdict(by_id[id_], calls) != DUE and max(c.finished_at for c in calls.values()) > now - max_age
+    }
     target = target_docs(rule, len(prompts), measured)
 
-    open_prompts: list[DuePrompt] = []
-    retries: list[DuePrompt] = []
+    wanted: list[DuePrompt] = []
     stale: list[PromptRef] = []
-    scored = failed = 0  # fresh ones
+    fresh = 0
     for prompt in prompts:
         calls = states.get(prompt.id, {})
         verdict = _verdict(prompt, calls)
-        if verdict == "due":
-            open_prompts.append(DuePrompt(prompt, _calls(prompt, calls)))
-        elif verdict == "error" and retry_errors:
-            retries.append(DuePrompt(prompt, _calls(prompt, calls)))
-        elif max(c.finished_at for c in calls.values()) <= now - max_age:
-            stale.append(prompt)
-        elif verdict == "scored":
-            scored += 1
+        if verdict == ERROR and retry_errors:
+            wanted.append(DuePrompt(prompt, _calls(prompt, calls)))
+        elif prompt.id in fresh_ids:
+            fresh += 1
+        elif verdict == DUE:
+            wanted.append(DuePrompt(prompt, _calls(prompt, calls)))
         else:
-            failed += 1
+            stale.append(prompt)
 
-    # a failed doc is made up for by the next of the sequence, but a supplier that only fails meets the top
-    top = len(prompts) if rule is None else min(rule.max, len(prompts))
-    missing = max(0, min(target - scored, top - scored - failed))
-    due = [*retries, *open_prompts[: max(0, missing - len(retries))]]
-    if due:
-        return TaskPlan(current, due, f"{scored} of {target} wanted docs are scored and fresh", target)
-    if missing == 0:
-        return TaskPlan(current, [], f"{scored} of {target} wanted docs are fresh, {failed} failed", target)
-    if stale and not open_prompts:
-        again = [DuePrompt(p, _calls(p, {})) for p in prompts[:missing]]
-        return TaskPlan(
-            current + 1, again, f"round {current} is used up and {len(stale)} docs are stale", target
-        )
-    return TaskPlan(current, [], "the sequence has no further prompts", target)
+    room = max(0, target - fresh)
+    if not prompts:
+        return TaskPlan(current, [], "the sequence has no prompts", 0)
+    if not room:
+        return TaskPlan(current, [], f"all {target} wanted docs are fresh", target)
+    if wanted:
+        return TaskPlan(current, wanted[:room], f"{fresh} of {target} docs are fresh", target)
+    again = [DuePrompt(prompt, _calls(prompt, {})) for prompt in stale[:room]]
+    reason = f"round {current} is used up and {len(stale)} docs are stale"
+    return TaskPlan(current + 1, again, reason, target)
 
 
 def _verdict(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> str:
     if any(c.fault.settled and not c.fault.answered for c in calls.values()):
-        return "error"
+        return ERROR
     answered = sum(c.fault.answered for c in calls.values())
-    return "scored" if answered == prompt.requests * prompt.repeats else "due"
+    return SCORED if answered == prompt.requests * prompt.repeats else DUE
 
 
 def _calls(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> tuple[DueCall, ...]:

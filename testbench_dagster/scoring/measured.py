@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from testbench_dagster.planning.due import Measured
 from testbench_dagster.scoring.samples import window_samples
-from testbench_dagster.scoring.windows import measured, primary_pair, value_of
+from testbench_dagster.scoring.windows import measured, primary_pair
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
@@ -14,7 +14,5 @@ from testbench_dagster.workspace import Workspace
 
 def measured_now(workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration) -> Measured:
     """Number of scored docs and mean of the primary metric in the current window."""
-    pair = primary_pair(spec, registration)
     samples = window_samples(workspace, supplier, spec, registration, datetime.now(UTC))
-    values = [v for s in samples if (v := value_of(s, pair)) is not None]
-    return measured(values, registration, pair[0])
+    return measured(samples, registration, primary_pair(spec, registration))

@@ -123,10 +123,10 @@ def supplier_windows(
 
 def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
     """The configured (metric, filter), by default the task's first."""
-    return (
-        spec.metric or next(iter(registration.flags["metrics"])),
-        spec.filter or registration.flags["filters"][0],
-    )
+    flags = registration.flags
+    # the store keeps JSON objects sorted by key: the task's own order stands beside
+    names = flags.get("metric_order") or list(flags["metrics"])
+    return spec.metric or names[0], spec.filter or flags["filters"][0]
 
 
 def value_of(sample: Sample, pair: tuple[str | None, str | None]) -> Any:
@@ -151,15 +151,18 @@ def _pairs(
 def _planned(
     spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
 ) -> int:
+    return target_docs(spec.samples, registration.n_docs, measured(samples, registration, primary))
+
+
+def measured(samples: Sequence[Sample], registration: Registration, primary: tuple[str, str]) -> Measured:
+    """What the planner needs of a window: scored docs, their mean if it is one of [0, 1], failed docs."""
     values = [v for s in samples if s.scored and (v := value_of(s, primary)) is not None]
-    return target_docs(spec.samples, registration.n_docs, measured(values, registration, primary[0]))
-
-
-def measured(values: Sequence[Any], registration: Registration, metric: str) -> Measured:
-    """What the planner needs of the primary values: their number, and their mean if it is one of [0, 1]."""
     return Measured(
-        len(values),
-        sum(values) / len(values) if values and is_proportion(values, registration, metric) else None,
+        n=len(values),
+        mean=sum(values) / len(values)
+        if values and is_proportion(values, registration, primary[0])
+        else None,
+        failed=sum(not s.scored and s.fault.settled for s in samples),
     )
 
 
@@ -235,11 +238,11 @@ def _with_scores(
     if values:
         assert row.metric is not None
         if is_mean(registration, row.metric):
-            changes["score"] = float(sum(values) / n)
+            score = float(sum(values) / n)
         else:
-            changes["score"] = workspace.worker.call(
-                "aggregate", spec, registration.flags, row.metric, values
-            )
+            score = workspace.worker.call("aggregate", spec, registration.flags, row.metric, values)
+        # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
+        changes["score"] = score if score is not None and math.isfinite(score) else None
     if values and is_proportion(values, registration, str(row.metric)):
         total = float(sum(values))
         changes["ci_low"], changes["ci_high"] = wilson(total, n)

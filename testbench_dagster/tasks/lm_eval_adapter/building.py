@@ -37,7 +37,7 @@ def _compiled(source: str) -> Any:
 
 
 # compiling a template costs 1 ms and lm-eval does it for every doc: keep compiled ones
-lm_eval.utils.env.from_string = _compiled  # type: ignore[method-assign]
+lm_eval.utils.env.from_string = _compiled
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 

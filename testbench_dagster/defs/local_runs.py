@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import yaml
@@ -135,7 +135,7 @@ class LocalRuns:
                 ops={"relay_responses": {"config": relay_config}},
             )
             for event in result.asset_materializations_for_node("relay_responses")[:1]:
-                sent += int(event.metadata["sent"].value or 0)
+                sent += cast(int, event.metadata["sent"].value)
         return sent
 
     def refresh_summaries(self) -> None:

@@ -137,7 +137,7 @@ def _write(stream: IO[bytes], value: Any) -> None:
 def _read(stream: IO[bytes], timeout_s: float | None = None) -> Any:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size, deadline))
-    return pickle.loads(_read_exactly(stream, length, deadline))  # noqa: S301 - our own child or parent
+    return pickle.loads(_read_exactly(stream, length, deadline))
 
 
 def _read_exactly(stream: IO[bytes], size: int, deadline: float | None) -> bytes:

@@ -64,7 +64,7 @@ def wait_for_the_instant(
 
 
 def assert_nothing_half_written(installation: Installation, docs: int) -> None:
-    """The stores hold whole things: a task with all its data or none, all prompts or none, scores in pairs."""
+    """The stores hold whole things: all data of a task or none, all prompts or none, scores in pairs."""
     if installation.home.exists() or installation.environment:
         with installation.datasets() as datasets:
             registration = datasets.current(gsm8k.TASK)

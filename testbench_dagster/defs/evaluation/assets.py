@@ -1,5 +1,7 @@
 """Assets ``relay_responses`` and ``supplier_scores``: one run carries a range of suppliers in one process."""
 
+from typing import Any
+
 import dagster as dg
 
 from testbench_dagster.defs.metadata import counts, window_table
@@ -89,7 +91,7 @@ def supplier_scores(
 ) -> dg.MaterializeResult:
     """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter."""
     report = score_new(workspace, context.partition_keys)
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "suppliers": len(context.partition_keys),
         "docs_scored": report.n_scored,
         "docs_not_scorable": report.n_failed,

@@ -11,8 +11,10 @@ multiprocessing, so that it works from any caller: scripts without a main guard,
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -25,11 +27,16 @@ from typing import IO, Any
 from testbench_dagster.errors import TaskError
 
 _LENGTH = struct.Struct(">Q")
+_PARENT_CHECK_S = 2.0  # of the child's CPU time
 _FUNCTIONS = ("register", "build_prompts", "score", "aggregate")
 
 
 class WorkerTimeout(TaskError):
     """A call took longer than allowed; the child was killed and the next call starts a new one."""
+
+
+class WorkerDied(TaskError):
+    """The child ended during a call, killed by what it was given or by the system."""
 
 
 class FrameworkWorker:
@@ -54,7 +61,8 @@ class FrameworkWorker:
 
         Raises:
             WorkerTimeout: no result within ``timeout_s`` seconds.
-            TaskError: whatever the function raised, or the child died.
+            WorkerDied: the child ended instead.
+            TaskError: whatever the function raised.
         """
         if function not in _FUNCTIONS:
             raise ValueError(f"{function!r} is none of {', '.join(_FUNCTIONS)}")
@@ -67,12 +75,12 @@ class FrameworkWorker:
             except TimeoutError:
                 self._kill()
                 raise WorkerTimeout(
-                    f"{function} took longer than {timeout_s:.0f} s and was stopped"
+                    f"{function} took longer than {timeout_s:g} s and was stopped"
                 ) from None
             except (EOFError, BrokenPipeError, OSError):
                 code, tail = process.wait(), self._stderr_tail()
                 self._kill()
-                raise TaskError(
+                raise WorkerDied(
                     f"the lm-eval process ended (exit code {code}) during {function}: {tail}"
                 ) from None
             except BaseException:
@@ -155,6 +163,22 @@ def _read_exactly(stream: IO[bytes], size: int, deadline: float | None) -> bytes
     return b"".join(parts)
 
 
+def _leave_with_parent() -> None:
+    """End this process soon after its parent ended, even while a regular expression keeps it busy.
+
+    An idle child notices the closed pipe. A busy one is interrupted by a timer of its own CPU time, which
+    regular expressions and Python loops let through (and which tasks do not use, as they may SIGALRM).
+    """
+    parent = os.getppid()
+
+    def check(_signum: int, _frame: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    signal.signal(signal.SIGVTALRM, check)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _PARENT_CHECK_S, _PARENT_CHECK_S)
+
+
 def _serve() -> None:
     """Answer calls until the parent closes the pipe."""
     answers = sys.stdout.buffer
@@ -165,6 +189,7 @@ def _serve() -> None:
     from testbench_dagster.tasks import lm_eval_adapter
 
     disable_progress_bar()
+    _leave_with_parent()
     while True:
         try:
             function, args = _read(sys.stdin.buffer)

@@ -19,3 +19,7 @@ class StoreError(TestbenchError):
 
 class TaskError(TestbenchError):
     """A task is unknown, its data cannot be loaded, or it cannot be built or scored."""
+
+
+class TaskInputError(TaskError):
+    """What `testbench.yaml` wants of a task cannot be had: a data file, split, column, metric or filter."""

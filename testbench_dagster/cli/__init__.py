@@ -12,7 +12,7 @@ import click
 
 from testbench_dagster import __version__
 from testbench_dagster.cli import evaluate, serve, show
-from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.errors import ConfigError, TaskInputError, TestbenchError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,7 +62,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except ConfigError as error:
+    except (ConfigError, TaskInputError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except TestbenchError as error:

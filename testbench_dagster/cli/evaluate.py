@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,10 @@ def run(
     with Workspace.open(config) as workspace:
         evaluate(workspace, suppliers, tasks, max_relays, retry_errors)
         if not _anything_scored(workspace, suppliers, tasks):
-            raise TestbenchError("nothing was scored; `testbench check` says what stands in the way")
+            raise TestbenchError(
+                f"nothing was scored{_what_failed(workspace, suppliers)}; "
+                "`testbench check` says what stands in the way"
+            )
 
 
 def evaluate(
@@ -62,6 +65,8 @@ def evaluate(
             raise ConfigError(f"supplier {key!r} is not configured; configured are: {', '.join(keys[:20])}")
     specs = workspace.chosen_specs(tasks or None)
     missing_files(workspace)
+    chosen = [k for k in keys if not suppliers or k in suppliers]
+    missing_keys(workspace, chosen)
 
     from testbench_dagster.defs.local_runs import LocalRuns, stale_tasks
 
@@ -71,7 +76,6 @@ def evaluate(
         if stale:
             note(f"catalog: preparing {len(stale)} of {len(specs)} tasks")
             runs.refresh_catalog(stale)
-        chosen = [k for k in keys if not suppliers or k in suppliers]
         note(f"evaluation: {len(chosen)} suppliers, {len(specs)} tasks")
         sent = 0
         with _progress(workspace):
@@ -81,9 +85,9 @@ def evaluate(
                 more = runs.evaluate(
                     chosen, tasks=tasks or None, max_relays=left, retry_errors=retry_errors and number == 0
                 )
-                sent += more
-                if more == 0 or left == more:
-                    break
+                sent += more.sent
+                if more.settled == 0 or left == more.sent:
+                    break  # also when nobody could be reached: another pass would only ask again
         runs.refresh_summaries()
         note(f"evaluation: {sent} relays sent")
 
@@ -103,6 +107,29 @@ def missing_files(workspace: Workspace) -> None:
                 )
 
 
+def missing_keys(workspace: Workspace, keys: Sequence[str]) -> None:
+    """Say which suppliers cannot be asked because their API key is not set; refuse to start when none can.
+
+    Raises:
+        ConfigError: names the supplier and the variable.
+    """
+    from testbench_dagster.suppliers import endpoint
+
+    problems = []
+    for key in keys:
+        supplier = workspace.config.supplier(key)
+        try:
+            if supplier is not None:
+                endpoint(workspace.config, supplier)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems and len(problems) == len(keys):
+        more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
+        raise ConfigError(f"{workspace.config.path}: {problems[0]}{more}")
+    for problem in problems:
+        note(f"warning: left out: {problem}")
+
+
 def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
     from testbench_dagster.stores.documents.collections import SCORES
 
@@ -110,6 +137,20 @@ def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tu
     names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
     where = {"supplier": {"in": keys}, "task": {"in": names}}
     return next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None
+
+
+def _what_failed(workspace: Workspace, suppliers: tuple[str, ...]) -> str:
+    """How the stored attempts of the suppliers ended, for an error message."""
+    from testbench_dagster.stores.documents import Group
+    from testbench_dagster.stores.documents.collections import ATTEMPTS
+
+    keys = list(suppliers) or [s.key for s in workspace.config.settings.suppliers]
+    rows = workspace.documents.group(
+        ATTEMPTS, Group(by=["supplier", "fault"]), {"supplier": {"in": keys}, "fault": {"ne": "ok"}}
+    )
+    rows.sort(key=lambda row: -row["count"])
+    shown = [f"{row['supplier']} {row['fault']} x {row['count']}" for row in rows[:5]]
+    return f" ({', '.join(shown)}{', ...' if len(rows) > 5 else ''})" if shown else ""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import dagster as dg
 import yaml
@@ -83,6 +83,13 @@ def prepare_home(config: Config) -> dict[str, str]:
     return environment
 
 
+class Relayed(NamedTuple):
+    """What an evaluation relayed: attempts sent, and calls answered or failed by the supplier's fault."""
+
+    sent: int
+    settled: int
+
+
 class LocalRuns:
     """Executes the jobs of an installation in this process, one after the other."""
 
@@ -116,10 +123,10 @@ class LocalRuns:
         max_relays: int | None = None,
         retry_errors: bool = False,
         on_range: Callable[[list[str]], None] | None = None,
-    ) -> int:
-        """Relay, score and summarize for the suppliers, in ranges; return the number of relays sent."""
+    ) -> Relayed:
+        """Relay, score and summarize for the suppliers, in ranges."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
-        sent = 0
+        sent = settled = 0
         for start, end in contiguous_ranges(order, suppliers, suppliers_per_run()):
             if on_range is not None:
                 on_range(order[order.index(start) : order.index(end) + 1])
@@ -136,7 +143,8 @@ class LocalRuns:
             )
             for event in result.asset_materializations_for_node("relay_responses")[:1]:
                 sent += cast(int, event.metadata["sent"].value)
-        return sent
+                settled += cast(int, event.metadata["settled"].value)
+        return Relayed(sent, settled)
 
     def refresh_summaries(self) -> None:
         """Materialize the leaderboard."""

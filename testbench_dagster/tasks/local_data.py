@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.errors import TaskInputError
 
 Row = dict[str, Any]
 
@@ -19,22 +19,24 @@ def read_rows(path: Path, where: Mapping[str, str] | None = None) -> list[Row]:
     """Read the rows of a file, keeping those whose columns equal the ``where`` values (compared as text).
 
     Raises:
-        TaskError: the file is missing, unreadable or of an unknown kind, a row is no object, a ``where``
+        TaskInputError: the file is missing, unreadable or of an unknown kind, a row is no object, a ``where``
             column is absent, or nothing is left.
     """
     try:
         state = path.stat()
     except FileNotFoundError:
-        raise TaskError(f"data file {path} does not exist; correct the path under data:") from None
+        raise TaskInputError(f"data file {path} does not exist; correct the path under data:") from None
     rows = list(_read(path, state.st_mtime_ns, state.st_size))
     for column, value in (where or {}).items():
         for number, row in enumerate(rows, 1):
             if column not in row:
-                raise TaskError(f"{path}: row {number} has no column {column!r}, which where: filters by")
+                raise TaskInputError(
+                    f"{path}: row {number} has no column {column!r}, which where: filters by"
+                )
         rows = [row for row in rows if str(row[column]) == value]
     if not rows:
         kept = "".join(f" with {column} = {value!r}" for column, value in (where or {}).items())
-        raise TaskError(f"{path} holds no rows{kept}")
+        raise TaskInputError(f"{path} holds no rows{kept}")
     return rows
 
 
@@ -53,11 +55,11 @@ def _read(path: Path, _mtime: int, _size: int) -> tuple[Row, ...]:
 
             frame = pd.read_csv(path)
             return tuple(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-    except TaskError:
+    except TaskInputError:
         raise
     except (OSError, ValueError, EOFError, zlib.error) as error:  # pyarrow and pandas errors are ValueErrors
-        raise TaskError(f"{path} cannot be read: {error}") from None
-    raise TaskError(f"{path}: unknown kind of file; use .jsonl, .jsonl.gz, .json, .parquet or .csv")
+        raise TaskInputError(f"{path} cannot be read: {error}") from None
+    raise TaskInputError(f"{path}: unknown kind of file; use .jsonl, .jsonl.gz, .json, .parquet or .csv")
 
 
 def _json_rows(path: Path, name: str) -> list[Row]:
@@ -74,8 +76,8 @@ def _json_rows(path: Path, name: str) -> list[Row]:
                     try:
                         numbered.append((number, json.loads(line)))
                     except ValueError as error:
-                        raise TaskError(f"{path}: line {number} is not valid JSON: {error}") from None
+                        raise TaskInputError(f"{path}: line {number} is not valid JSON: {error}") from None
     for number, row in numbered:
         if not isinstance(row, dict):
-            raise TaskError(f"{path}: row {number} is no object but {type(row).__name__}")
+            raise TaskInputError(f"{path}: row {number} is no object but {type(row).__name__}")
     return [row for _, row in numbered]

@@ -17,7 +17,7 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry as LmEntry
 from lm_eval.tasks._index import Kind as LmKind
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.errors import TaskError, TaskInputError
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.local_data import read_rows
 from testbench_dagster.tasks.records import TaskData
@@ -108,7 +108,7 @@ class _LocalSplits(dict[str, Any]):
         spec = self._spec
         path = (spec.data or {}).get(split)
         if path is None:
-            raise TaskError(
+            raise TaskInputError(
                 f"task {spec.name!r} needs its split {split!r}, which data: does not give "
                 f"(it gives {', '.join(spec.data or ())}); add {split}: <file>"
                 + (
@@ -122,7 +122,7 @@ class _LocalSplits(dict[str, Any]):
         try:
             self[split] = Dataset.from_list(rows)
         except Exception as error:  # pyarrow: values of one column have different types
-            raise TaskError(f"{path}: the rows do not form one table: {str(error)[:300]}") from None
+            raise TaskInputError(f"{path}: the rows do not form one table: {str(error)[:300]}") from None
         return self[split]
 
     def __contains__(self, split: object) -> bool:
@@ -134,7 +134,7 @@ def _check_columns(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     columns = set().union(*rows)
     for number, row in enumerate(rows, 1):
         if missing := columns.difference(row):
-            raise TaskError(
+            raise TaskInputError(
                 f"{path}: row {number} has no column {sorted(missing)[0]!r}, which other rows have; "
                 "add it, or write null where it is meant to be empty"
             )
@@ -215,12 +215,14 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
     config = copy_config(configs[spec.leaf])
     if config.get("unsafe_code"):
-        raise TaskError(
+        raise TaskInputError(
             f"task {spec.leaf!r} runs code that the model wrote; this version has no sandbox for it, "
             "remove the task from testbench.yaml"
         )
     if config.get("doc_to_image") or config.get("doc_to_audio"):
-        raise TaskError(f"task {spec.leaf!r} needs images or audio, which relays do not carry; remove it")
+        raise TaskInputError(
+            f"task {spec.leaf!r} needs images or audio, which relays do not carry; remove it"
+        )
     return config
 
 

@@ -18,7 +18,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.errors import TaskError, TaskInputError
 from testbench_dagster.stores.documents.ids import content_hash
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
@@ -49,14 +49,15 @@ def register(spec: TaskSpec) -> Registered:
     except TaskError:
         raise
     except Exception as error:
-        raise TaskError(_build_failure(spec, error)) from error
+        kind = TaskInputError if spec.data else TaskError  # the user's files, or the hub's
+        raise kind(_build_failure(spec, error)) from error
     finish(task, shots)
     docs = [_doc_text(spec, i, doc) for i, doc in enumerate(task.task_docs)]
     sampler = getattr(task, "sampler", None)
     fewshot = [_doc_text(spec, i, doc) for i, doc in enumerate(sampler.df)] if shots and sampler else []
     needed = _pool_needed(task, shots)
     if len(fewshot) < needed:
-        raise TaskError(
+        raise TaskInputError(
             f"task {spec.name!r}: {shots} few-shot examples wanted, but its pool holds {len(fewshot)}"
             + (" and lm-eval draws one more, to leave out the doc itself" if needed > shots else "")
             + "; lower num_fewshot or give a larger few-shot split"
@@ -111,7 +112,7 @@ def _check_choice(spec: TaskSpec, flags: Mapping[str, Any]) -> None:
         ("filter", spec.filter, flags["filters"]),
     ):
         if chosen is not None and chosen not in known:
-            raise TaskError(f"task {spec.name!r} has no {kind} {chosen!r}; it has {', '.join(known)}")
+            raise TaskInputError(f"task {spec.name!r} has no {kind} {chosen!r}; it has {', '.join(known)}")
 
 
 def _build_failure(spec: TaskSpec, error: Exception) -> str:

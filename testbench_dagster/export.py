@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from testbench_dagster.stores.documents import Collection, Document, DocumentStore
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 
-_BATCH = 5000  # rows per row group: bounds memory
+_BATCH = 1000  # rows per row group: bounds memory
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -97,10 +97,13 @@ def _write(path: Path, schema: pa.Schema, rows: Iterable[Document]) -> int:
     partial = path.with_suffix(".parquet.partial")
     count = 0
     source: Iterator[Document] = iter(rows)
-    with pq.ParquetWriter(partial, schema) as writer:
-        while batch := list(islice(source, _BATCH)):
-            columns = [[_cell(row.get(f.name), f.type) for row in batch] for f in schema]
-            writer.write_table(pa.table(columns, schema=schema) if batch else schema.empty_table())
-            count += len(batch)
-    partial.replace(path)
+    try:
+        with pq.ParquetWriter(partial, schema) as writer:
+            while batch := list(islice(source, _BATCH)):
+                columns = [[_cell(row.get(f.name), f.type) for row in batch] for f in schema]
+                writer.write_table(pa.table(columns, schema=schema))
+                count += len(batch)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return count

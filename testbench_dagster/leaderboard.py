@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from statistics import NormalDist
 from typing import Any
 
-from testbench_dagster.scoring.windows import OK, Window, windows
-from testbench_dagster.stores.documents import document_id
+from testbench_dagster.errors import ConfigError
+from testbench_dagster.scoring.windows import Window, windows
+from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
-from testbench_dagster.taxonomies.refresh import configured_taxonomies, measured_tasks
+from testbench_dagster.taxonomies.refresh import configured_taxonomies, docs_and_errors, measured_tasks
 from testbench_dagster.workspace import Workspace
 
 ALL_TASKS = "all tasks"
@@ -22,7 +25,7 @@ class Entry:
 
     ``rank_low`` is one plus the number of suppliers whose interval lies wholly above this one's,
     ``rank_high`` the number of suppliers less those whose interval lies wholly below: overlapping
-    intervals are ties. ``n`` counts the docs behind the score.
+    intervals are ties. ``n`` counts the docs behind the score, ``errors`` those the supplier failed.
     """
 
     taxonomy: str
@@ -46,15 +49,21 @@ class Entry:
 def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
     """Rank the configured suppliers per taxonomy, or over all tasks where none is configured.
 
-    Suppliers without a score stand last, unranked.
+    Reads the stored summaries; one older than ``sampling.max_age_days`` rests on nothing that still counts
+    and is left out. Suppliers without a score stand last, unranked.
+
+    Raises:
+        ConfigError: the named taxonomy is not configured.
     """
     names = [t.name for t in configured_taxonomies(workspace)]
-    rows = windows(workspace)
-    entries: list[Entry] = []
-    for name in [taxonomy] if taxonomy else names or [ALL_TASKS]:
-        made = [_entry(workspace, name, s.key, rows) for s in workspace.config.settings.suppliers]
-        entries += _ranked(made)
-    return entries
+    if taxonomy is not None:
+        if taxonomy not in names:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"taxonomy {taxonomy!r} is not configured; configured are: {known}")
+        names = [taxonomy]
+    if not names:
+        return _ranked(_over_all_tasks(workspace))
+    return [entry for name in names for entry in _ranked(_by_taxonomy(workspace, name))]
 
 
 def refresh_leaderboard(workspace: Workspace) -> list[Entry]:
@@ -77,16 +86,36 @@ def refresh_leaderboard(workspace: Workspace) -> list[Entry]:
     return entries
 
 
-def _entry(workspace: Workspace, taxonomy: str, supplier: str, rows: Sequence[Window]) -> Entry:
-    own = [row for row in rows if row.supplier == supplier and row.primary]
-    scored = [row for row in own if row.status == OK]
-    node: dict[str, Any]
-    if taxonomy == ALL_TASKS:
-        node = _mean_over_tasks(own)
-    else:
-        where = {"supplier": supplier, "taxonomy": taxonomy}
-        found = next(workspace.documents.find(TAXONOMY_SUMMARIES, where), None)
-        node = found["nodes"][found["root"]] if found else {}
+def _by_taxonomy(workspace: Workspace, taxonomy: str) -> list[Entry]:
+    settings = workspace.config.settings
+    oldest = datetime.now(UTC) - timedelta(days=settings.sampling.max_age_days)
+    where = {"taxonomy": taxonomy, "summarized_at": {"gt": oldest}}
+    found = {d["supplier"]: d for d in workspace.documents.find(TAXONOMY_SUMMARIES, where)}
+    entries = []
+    for supplier in settings.suppliers:
+        summary: Document = found.get(supplier.key, {})
+        node = summary["nodes"][summary["root"]] if summary else {}
+        counts = (summary.get("n", 0), summary.get("errors", 0))
+        entries.append(_entry(taxonomy, supplier.key, node, counts, settings.simulation))
+    return entries
+
+
+def _over_all_tasks(workspace: Workspace) -> list[Entry]:
+    settings = workspace.config.settings
+    rows: dict[str, list[Window]] = {s.key: [] for s in settings.suppliers}
+    for row in windows(workspace):
+        if row.primary:
+            rows[row.supplier].append(row)
+    return [
+        _entry(ALL_TASKS, key, _mean_over_tasks(own), docs_and_errors(own), settings.simulation)
+        for key, own in rows.items()
+    ]
+
+
+def _entry(
+    taxonomy: str, supplier: str, node: Mapping[str, Any], counts: tuple[int, int], simulation: bool
+) -> Entry:
+    n, errors = counts
     return Entry(
         taxonomy=taxonomy,
         supplier=supplier,
@@ -94,17 +123,15 @@ def _entry(workspace: Workspace, taxonomy: str, supplier: str, rows: Sequence[Wi
         ci_low=node.get("ci_low"),
         ci_high=node.get("ci_high"),
         tasks_measured=node.get("n_measured", 0),
-        tasks_total=node.get("n_tasks", len(own)),
-        n=sum(row.n for row in scored),
-        errors=sum(sum(row.errors.values()) for row in own),
-        simulation=workspace.config.settings.simulation,
+        tasks_total=node.get("n_tasks", 0),
+        n=n,
+        errors=errors,
+        simulation=simulation,
     )
 
 
 def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
     """Unweighted mean of the primary scores; its interval treats tasks as independent."""
-    from statistics import NormalDist
-
     tasks = measured_tasks(rows)
     if not tasks:
         return {"n_measured": 0, "n_tasks": len(rows)}
@@ -125,11 +152,15 @@ def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
 
 def _ranked(entries: Sequence[Entry]) -> list[Entry]:
     scored = sorted((e for e in entries if e.score is not None), key=lambda e: (-(e.score or 0), e.supplier))
-    ranked = []
-    for entry in scored:
-        above = sum(_low(other) > _high(entry) for other in scored)
-        below = sum(_high(other) < _low(entry) for other in scored)
-        ranked.append(Entry(**{**vars(entry), "rank_low": above + 1, "rank_high": len(scored) - below}))
+    lows, highs = sorted(map(_low, scored)), sorted(map(_high, scored))
+    ranked = [
+        replace(
+            entry,
+            rank_low=1 + len(lows) - bisect_right(lows, _high(entry)),
+            rank_high=len(scored) - bisect_left(highs, _low(entry)),
+        )
+        for entry in scored
+    ]
     return ranked + [e for e in entries if e.score is None]
 
 

@@ -77,12 +77,9 @@ def refresh_roster(workspace: Workspace) -> RosterReport:
 
 
 def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> None:
-    """Record what a capability probe found."""
-    document = workspace.documents.get(SUPPLIERS, key)
-    if document is not None:
-        workspace.documents.upsert(
-            SUPPLIERS, [{**document, "echo_logprobs": supported, "probed_at": datetime.now(UTC)}]
-        )
+    """Record what a capability probe found, leaving alone what others change meanwhile."""
+    changes = {"echo_logprobs": supported, "probed_at": datetime.now(UTC)}
+    workspace.documents.claim(SUPPLIERS, {"_id": key}, changes)
 
 
 def endpoint(config: Config, supplier: SupplierConfig) -> Endpoint:
@@ -98,6 +95,11 @@ def endpoint(config: Config, supplier: SupplierConfig) -> Endpoint:
             raise ConfigError(
                 f"supplier {supplier.key}: api_key_env names {supplier.api_key_env}, "
                 "which is not set; export it"
+            )
+        if not (key.isascii() and key.isprintable()):  # a header could not carry it
+            raise ConfigError(
+                f"supplier {supplier.key}: the key in {supplier.api_key_env} holds a line break or another "
+                "character no key has; export it again"
             )
         headers["Authorization"] = f"Bearer {key}"
     return Endpoint(

@@ -91,11 +91,17 @@ class Relayed(NamedTuple):
 
 
 class LocalRuns:
-    """Executes the jobs of an installation in this process, one after the other."""
+    """Executes the jobs of an installation in this process, one after the other.
+
+    Use as a context manager: Dagster is told where its home is by the process's environment, which is put
+    back at the end.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        os.environ.update(prepare_home(workspace.config))
+        environment = prepare_home(workspace.config)
+        self._before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
         self._instance = dg.DagsterInstance.get()
         self._definitions = build_definitions(workspace)
 
@@ -104,6 +110,11 @@ class LocalRuns:
 
     def __exit__(self, *exc: object) -> None:
         self._instance.dispose()
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     def refresh_suppliers(self) -> None:
         """Materialize the roster; adds the supplier partitions."""

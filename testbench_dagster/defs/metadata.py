@@ -14,7 +14,7 @@ import dagster as dg
 
 from testbench_dagster.scoring.windows import Window
 
-_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>"})
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 
 
 def escape(text: object) -> str:
@@ -96,9 +96,10 @@ def interval_plot(title: str, rows: Sequence[Mapping[str, Any]], note: str = "")
     for place, row in zip(places, ordered, strict=True):
         if row.get("low") is not None:
             axes.plot([row["low"], row["high"]], [place, place], color="#1f3b63", linewidth=2)
-    axes.set_yticks(list(places), [str(row["label"])[:48] for row in ordered], fontsize=8)
+    labels = [str(row["label"])[:48] for row in ordered]
+    axes.set_yticks(list(places), labels, fontsize=8, parse_math=False)  # a $ is no formula
     axes.set_xlim(0, max(1.0, *(row.get("high") or row["score"] for row in ordered)) if ordered else 1.0)
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     axes.set_xlabel("score with 95 % interval", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     image = io.BytesIO()

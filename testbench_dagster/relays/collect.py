@@ -16,7 +16,7 @@ from testbench_dagster.errors import ConfigError
 from testbench_dagster.planning.due import DuePrompt, Measured, PromptRef, TaskPlan, plan_task
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Endpoint, Relay
+from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.outcomes import call_outcomes
 from testbench_dagster.relays.probe import ECHO_REQUEST, echo_verdict, probe_relay
 from testbench_dagster.relays.report import Progress, Report
@@ -88,28 +88,38 @@ def collect(
         spec.name: r for spec in specs if (r := workspace.datasets.current(spec.name)) is not None
     }
     sequences = _Sequences(workspace)
-    lanes: list[tuple[Endpoint, list[PlannedTask]]] = []
+    reachable: list[tuple[SupplierConfig, Endpoint]] = []
     for key in suppliers:
         try:
             supplier = workspace.config.supplier(key)
             if supplier is None:
                 raise ConfigError(f"{key} is not in {workspace.config.path}; nothing is relayed to it")
-            target = endpoint(workspace.config, supplier)
+            reachable.append((supplier, endpoint(workspace.config, supplier)))
         except ConfigError as error:
             report.problems[key] = str(error)
-            continue
-        plans = []
+    allowance = _allowance(workspace, {target.service for _, target in reachable})
+    askable = [] if max_relays == 0 else reachable
+    echo = _echo_capabilities(
+        workspace,
+        [(s, t) for s, t in askable if allowance is None or allowance[t.service] > 0],
+        registrations.values(),
+    )
+    lanes: list[tuple[Endpoint, list[PlannedTask]]] = []
+    for supplier, target in reachable:
+        key, plans = supplier.key, []
         for spec in specs:
             registration = registrations.get(spec.name)
             if registration is None:
                 report.problems[key] = f"task {spec.name} has no dataset; materialize task_datasets"
                 continue
-            if not _supports(workspace, supplier, target, registration):
+            if is_unsupported(supplier.api, registration, echo.get(key)):
                 report.unsupported.setdefault(key, []).append(spec.name)
                 continue
             planned = _plan(workspace, supplier, spec, registration, sequences, retry_errors)
             if planned.plan.due:
                 plans.append(planned)
+            elif not planned.plan.target:
+                report.problems[key] = f"task {spec.name} has no prompts for it; materialize sampled_prompts"
         report.planned += plans
         if plans:
             lanes.append((target, plans))
@@ -121,7 +131,7 @@ def collect(
             [(target, _relays(target, plans, prompts)) for target, plans in lanes],
             writer.add,
             max_in_flight=workspace.config.settings.relays.max_in_flight,
-            allowance=_allowance(workspace, {target.service for target, _ in lanes}),
+            allowance=allowance,
             max_relays=max_relays,
             on_progress=on_progress,
         )
@@ -188,35 +198,45 @@ def _plan(
     return PlannedTask(supplier.key, spec, registration, epoch, plan)
 
 
-def _supports(
-    workspace: Workspace, supplier: SupplierConfig, target: Endpoint, registration: Registration
-) -> bool:
-    if registration.flags["output_type"] == "generate_until":
-        return True
-    if is_unsupported(supplier.api, registration, None):
-        return False
-    document = workspace.documents.get(SUPPLIERS, supplier.key) or {}
-    known = document.get("echo_logprobs")
-    probed_at = document.get("probed_at")
-    if known is None or (known is False and probed_at and datetime.now(UTC) - probed_at > _PROBE_AGAIN):
-        known = probe_echo_logprobs(workspace, target)
-    return known is not False
+def _echo_capabilities(
+    workspace: Workspace,
+    suppliers: Sequence[tuple[SupplierConfig, Endpoint]],
+    registrations: Iterable[Registration],
+) -> dict[str, bool | None]:
+    """Which suppliers echo log-probabilities, where a task needs it; asks those of whom it is not known."""
+    never_need_it = ("generate_until", "loglikelihood_rolling")
+    if all(r.flags["output_type"] in never_need_it for r in registrations):
+        return {}
+    targets = {s.key: target for s, target in suppliers if s.api == "completions"}
+    known: dict[str, bool | None] = dict.fromkeys(targets)
+    due = dict(targets)
+    for document in workspace.documents.find(SUPPLIERS, {"_id": {"in": sorted(targets)}}):
+        key, known[document["_id"]] = document["_id"], document["echo_logprobs"]
+        probed_at = document.get("probed_at")
+        if known[key] or (
+            known[key] is False and probed_at and datetime.now(UTC) - probed_at <= _PROBE_AGAIN
+        ):
+            del due[key]
+    return known | probe_echo_logprobs(workspace, list(due.values()))
 
 
-def probe_echo_logprobs(workspace: Workspace, target: Endpoint) -> bool | None:
-    """Ask a supplier for echoed log-probabilities once; remember and return whether it can.
+def probe_echo_logprobs(workspace: Workspace, targets: Sequence[Endpoint]) -> dict[str, bool]:
+    """Ask suppliers for echoed log-probabilities, all at once; remember and return which can.
 
-    None when the network, not the supplier, stood in the way: nothing is remembered then.
+    Those where the network, not the supplier, stood in the way are left out, and nothing is remembered.
     """
-    faults: list[Fault] = []
-    run_relays(
-        [(target, [probe_relay(target, ECHO_REQUEST)])],
-        lambda _relay, _number, attempt: faults.append(attempt.fault),
-    )
-    supported = echo_verdict(faults[-1]) if faults else None
-    if supported is not None:
-        remember_echo_logprobs(workspace, target.supplier, supported)
-    return supported
+    if not targets:
+        return {}
+    faults: dict[str, Fault] = {}
+
+    def note(relay: Relay, _number: int, attempt: Attempt) -> None:
+        faults[relay.supplier] = attempt.fault
+
+    run_relays([(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets], note)
+    found = {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
+    for key, supported in found.items():
+        remember_echo_logprobs(workspace, key, supported)
+    return found
 
 
 def _allowance(workspace: Workspace, services: Iterable[str]) -> dict[str, int] | None:

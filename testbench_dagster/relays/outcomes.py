@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from testbench_dagster.planning.due import CallOutcome
 from testbench_dagster.relays.faults import Fault
@@ -11,6 +12,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS
 
 _FIELDS = (
     "_id",
+    "service",
     "prompt_id",
     "doc_id",
     "position",
@@ -28,12 +30,22 @@ _FIELDS = (
 
 
 def last_attempts(
-    documents: DocumentStore, supplier: str, task: str, task_hash: str, epoch: int | None = None
+    documents: DocumentStore,
+    supplier: str,
+    task: str,
+    task_hash: str,
+    epoch: int | None = None,
+    since: datetime | None = None,
 ) -> dict[tuple[str, int, int, int], Document]:
-    """Last attempt per call, keyed (prompt id, round, idx, repeat); declared fields only."""
+    """Last attempt per call, keyed (prompt id, round, idx, repeat); declared fields only.
+
+    With ``since`` only calls whose last attempt finished after it.
+    """
     where: Document = {"supplier": supplier, "task": task, "task_hash": task_hash}
     if epoch is not None:
         where["epoch"] = epoch
+    if since is not None:
+        where["finished_at"] = {"gt": since}
     last: dict[tuple[str, int, int, int], Document] = {}
     for attempt in documents.find(ATTEMPTS, where, fields=_FIELDS):
         key = (attempt["prompt_id"], attempt["round"], attempt["idx"], attempt["repeat"])

@@ -36,6 +36,16 @@ class Sample:
         """Whether the sample carries metrics."""
         return self.metrics is not None
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is a sample of the window: scored, or failed by the supplier's fault."""
+        return self.scored or self.fault.settled
+
+    @property
+    def rank(self) -> tuple[bool, datetime, int, int]:
+        """Order in which outcomes of one doc replace each other."""
+        return (self.counts, self.at, self.epoch, self.round)
+
 
 def window_samples(
     workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration, now: datetime
@@ -44,7 +54,8 @@ def window_samples(
 
     The window holds the newest outcome per doc, no older than ``sampling.max_age_days``; of these the
     newest ``sampling.window`` that count (scored, or failed by the supplier), unless the task wants all
-    docs. Outcomes that are nobody's or another's fault are kept beside them, to be shown.
+    docs. An outcome that is not the supplier's fault never hides one that counts; of docs without any that
+    counts it is kept, to be shown.
     """
     sampling = workspace.config.settings.sampling
     oldest = now - timedelta(days=sampling.max_age_days)
@@ -54,14 +65,13 @@ def window_samples(
         *_failed(workspace, supplier, spec, registration, oldest),
     ):
         known = newest.get(sample.doc_id)
-        if known is None or (known.epoch, known.round, known.at) < (sample.epoch, sample.round, sample.at):
+        if known is None or known.rank < sample.rank:
             newest[sample.doc_id] = sample
-    samples = sorted(newest.values(), key=lambda s: s.at, reverse=True)
+    counted = sorted((s for s in newest.values() if s.counts), key=lambda s: (s.at, s.doc_id), reverse=True)
     if spec.samples is not None:
-        counted = [s for s in samples if s.scored or s.fault.settled]
-        shown = [s for s in samples if not (s.scored or s.fault.settled)]
-        samples = counted[: sampling.window] + shown
-    return sorted(samples, key=lambda s: s.doc_id)
+        counted = counted[: sampling.window]
+    shown = [s for s in newest.values() if not s.counts]
+    return sorted([*counted, *shown], key=lambda s: s.doc_id)
 
 
 def _scored(
@@ -102,10 +112,10 @@ def _failed(
     """Docs whose outcome in a round is a failure: one of their calls ended in a fault."""
     worst: dict[tuple[str, int], Document] = {}
     for (prompt_id, round_, _, _), attempt in last_attempts(
-        workspace.documents, supplier, spec.name, registration.task_hash
+        workspace.documents, supplier, spec.name, registration.task_hash, since=oldest
     ).items():
         fault = Fault(attempt["fault"])
-        if fault.answered or attempt["finished_at"] <= oldest:
+        if fault.answered:
             continue
         known = worst.get((prompt_id, round_))
         # of several failed calls the one that settles the doc stands for it

@@ -6,6 +6,7 @@ docs come from the dataset store as registered. Both make a score reproducible f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,18 +17,21 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
 from testbench_dagster.relays.payload import Api
 from testbench_dagster.stores.datasets import Registration
-from testbench_dagster.stores.documents import Document, document_id
+from testbench_dagster.stores.documents import Collection, Document, document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 from testbench_dagster.tasks.catalogue import task_data
 from testbench_dagster.tasks.records import Answered, DocScore, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.tasks.worker import WorkerTimeout
+from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.workspace import Workspace
 
 SCORER = 1  # raise when our own scoring code changes what it computes
-BATCH = 1000  # docs per call to the worker
-_SECONDS_PER_CALL = 60.0
-_SECONDS_PER_DOC = 1.0
+BATCH = 500  # docs per call to the worker
+_EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
+_SECONDS_PER_CALL = 30.0  # includes starting the worker on a busy machine
+_SECONDS_PER_DOC = 0.5
+_PARTS = 8  # into which a batch is cut when it cannot be scored in time
+_STRIKES = 3  # answers of one supplier and task that had to be stopped before the rest is put off
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,11 @@ class AnsweredDoc:
 
 @dataclass
 class ScoreReport:
-    """How many answers were scored, how many the scorer could not digest, per task."""
+    """How many answers were scored, how many the scorer could not digest or were put off, per task."""
 
     scored: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    put_off: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_scored(self) -> int:
@@ -62,6 +67,11 @@ class ScoreReport:
     def n_failed(self) -> int:
         """Docs the scorer could not digest."""
         return sum(self.failed.values())
+
+    @property
+    def n_put_off(self) -> int:
+        """Docs left to a later run, because others of their supplier kept the scorer busy for too long."""
+        return sum(self.put_off.values())
 
 
 def scorer_version(registration: Registration) -> str:
@@ -82,20 +92,39 @@ def score_new(
         registration = workspace.datasets.current(spec.name)
         if registration is None:
             continue
-        waiting = [doc for supplier in suppliers for doc in unscored(workspace, supplier, spec, registration)]
+        calls = prompt_calls(workspace, registration)
+        waiting = [
+            doc for supplier in suppliers for doc in unscored(workspace, supplier, spec, registration, calls)
+        ]
+        strikes: Counter[str] = Counter()
         for start in range(0, len(waiting), BATCH):
             batch = waiting[start : start + BATCH]
-            documents = score_batch(workspace, spec, registration, batch)
+            documents = score_batch(workspace, spec, registration, batch, strikes)
             workspace.documents.put_new(SCORES, documents)
-            failed = len({d["answer_id"] for d in documents if d["error"] is not None})
-            report.scored[spec.name] = report.scored.get(spec.name, 0) + len(batch) - failed
-            if failed:
-                report.failed[spec.name] = report.failed.get(spec.name, 0) + failed
+            covered = {d["answer_id"] for d in documents}
+            failed = {d["answer_id"] for d in documents if d["error"] is not None}
+            for counts, count in (
+                (report.scored, len(covered) - len(failed)),
+                (report.failed, len(failed)),
+                (report.put_off, len(batch) - len(covered)),
+            ):
+                if count:
+                    counts[spec.name] = counts.get(spec.name, 0) + count
     return report
 
 
+def prompt_calls(workspace: Workspace, registration: Registration) -> dict[str, int]:
+    """Number of calls each prompt of a task needs, by prompt id."""
+    where = {"task": registration.task, "task_hash": registration.task_hash}
+    return {p["_id"]: p["calls"] for p in workspace.documents.find(PROMPTS, where, fields=["_id", "calls"])}
+
+
 def unscored(
-    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration
+    workspace: Workspace,
+    supplier: str,
+    spec: TaskSpec,
+    registration: Registration,
+    calls: Mapping[str, int] | None = None,
 ) -> Iterator[AnsweredDoc]:
     """Yield the fully answered docs of a supplier and task that no score document covers."""
     version = scorer_version(registration)
@@ -112,28 +141,29 @@ def unscored(
             fields=["answer_id"],
         )
     }
-    for doc in answered_docs(workspace, supplier, spec, registration):
+    for doc in answered_docs(workspace, supplier, spec, registration, calls):
         if doc.answer_id not in done:
             yield doc
 
 
 def answered_docs(
-    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration
+    workspace: Workspace,
+    supplier: str,
+    spec: TaskSpec,
+    registration: Registration,
+    calls: Mapping[str, int] | None = None,
 ) -> Iterator[AnsweredDoc]:
-    """Yield the docs all of whose calls are answered, attempts without their bodies."""
+    """Yield the docs all of whose calls are answered, attempts without their bodies.
+
+    ``calls`` is what :func:`prompt_calls` gives, for callers that ask for many suppliers.
+    """
+    if calls is None:
+        calls = prompt_calls(workspace, registration)
     by_doc: dict[tuple[str, int], list[Document]] = {}
     for (prompt_id, round_, _, _), attempt in last_attempts(
         workspace.documents, supplier, spec.name, registration.task_hash
     ).items():
         by_doc.setdefault((prompt_id, round_), []).append(attempt)
-    calls = {
-        p["_id"]: p["calls"]
-        for p in workspace.documents.find(
-            PROMPTS,
-            {"task": spec.name, "task_hash": registration.task_hash},
-            fields=["_id", "calls"],
-        )
-    }
     for (prompt_id, round_), attempts in by_doc.items():
         if len(attempts) == calls.get(prompt_id) and all(Fault(a["fault"]).answered for a in attempts):
             ordered = tuple(sorted(attempts, key=lambda a: (a["idx"], a["repeat"])))
@@ -141,23 +171,41 @@ def answered_docs(
 
 
 def score_batch(
-    workspace: Workspace, spec: TaskSpec, registration: Registration, docs: Sequence[AnsweredDoc]
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    docs: Sequence[AnsweredDoc],
+    strikes: Counter[str] | None = None,
 ) -> list[Document]:
-    """Score answered docs from their evidence and return the score documents, not yet stored."""
-    prompts = _by_id(workspace, PROMPTS, {d.prompt_id for d in docs})
-    evidence = _by_id(workspace, ATTEMPTS, {a["_id"] for d in docs for a in d.attempts})
-    answers = [_answered(d, prompts[d.prompt_id], evidence) for d in docs]
+    """Score answered docs from their evidence and return the score documents, not yet stored.
+
+    ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
+    are left out.
+    """
+    prompts, answers = _answers(workspace, docs)
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
-    scores = _score(workspace, spec, data, answers)
+    items = [(i, doc.supplier, answer) for i, (doc, answer) in enumerate(zip(docs, answers, strict=True))]
+    scores = _score(workspace, spec, data, items, Counter() if strikes is None else strikes)
     version, now = scorer_version(registration), datetime.now(UTC)
     return [
         document
-        for doc, score in zip(docs, scores, strict=True)
-        for document in _documents(doc, score, prompts[doc.prompt_id], evidence, registration, version, now)
+        for i, score in sorted(scores.items())
+        for document in _documents(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
     ]
 
 
-def _by_id(workspace: Workspace, collection: Any, ids: Iterable[str]) -> dict[str, Document]:
+def _answers(workspace: Workspace, docs: Sequence[AnsweredDoc]) -> tuple[dict[str, Document], list[Answered]]:
+    """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
+    prompts = _by_id(workspace, PROMPTS, {d.prompt_id for d in docs})
+    answers = []
+    for start in range(0, len(docs), _EVIDENCE):
+        lot = docs[start : start + _EVIDENCE]
+        evidence = _by_id(workspace, ATTEMPTS, {a["_id"] for d in lot for a in d.attempts})
+        answers += [_answered(d, prompts[d.prompt_id], evidence) for d in lot]
+    return prompts, answers
+
+
+def _by_id(workspace: Workspace, collection: Collection, ids: Iterable[str]) -> dict[str, Document]:
     return {d["_id"]: d for d in workspace.documents.find(collection, {"_id": {"in": sorted(ids)}})}
 
 
@@ -176,24 +224,50 @@ def _answered(doc: AnsweredDoc, prompt: Document, evidence: Mapping[str, Documen
     return Answered(prompt["doc_id"], requests, responses)
 
 
-def _score(workspace: Workspace, spec: TaskSpec, data: TaskData, answers: list[Answered]) -> list[DocScore]:
-    """Score in the worker; halve the batch around an answer that keeps a filter busy for ever."""
-    limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(answers)
+def _score(
+    workspace: Workspace,
+    spec: TaskSpec,
+    data: TaskData,
+    items: Sequence[tuple[int, str, Answered]],
+    strikes: Counter[str],
+) -> dict[int, DocScore]:
+    """Score (number, supplier, answer) items in the worker and return the scores by number.
+
+    An answer may keep a filter busy for ever, or kill the worker. The batch is then cut, first by supplier,
+    until the answer stands alone and becomes an error of its own.
+    """
+    items = [item for item in items if strikes[item[1]] < _STRIKES]
+    if not items:
+        return {}
+    limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(items)
     try:
-        scores: list[DocScore] = workspace.worker.call("score", spec, data, answers, timeout_s=limit)
-        return scores
-    except WorkerTimeout as error:
-        if len(answers) == 1:
-            return [DocScore(answers[0].doc_id, error=str(error))]
-    middle = len(answers) // 2
-    return _score(workspace, spec, data, answers[:middle]) + _score(workspace, spec, data, answers[middle:])
+        scores: list[DocScore] = workspace.worker.call(
+            "score", spec, data, [answer for _, _, answer in items], timeout_s=limit
+        )
+        return {number: score for (number, _, _), score in zip(items, scores, strict=True)}
+    except (WorkerTimeout, WorkerDied) as error:
+        if len(items) == 1:
+            number, supplier, answer = items[0]
+            # without it the worker must be well, or the trouble is not the answer's and fails the stage
+            workspace.worker.call("score", spec, data, [], timeout_s=_SECONDS_PER_CALL)
+            strikes[supplier] += 1
+            return {number: DocScore(answer.doc_id, error=str(error))}
+    suppliers = dict.fromkeys(supplier for _, supplier, _ in items)
+    if len(suppliers) > 1:
+        parts = [[item for item in items if item[1] == supplier] for supplier in suppliers]
+    else:
+        size = -(-len(items) // _PARTS)
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+    found: dict[int, DocScore] = {}
+    for part in parts:
+        found |= _score(workspace, spec, data, part, strikes)
+    return found
 
 
 def _documents(
     doc: AnsweredDoc,
     score: DocScore,
     prompt: Document,
-    evidence: Mapping[str, Document],
     registration: Registration,
     version: str,
     now: datetime,
@@ -204,7 +278,7 @@ def _documents(
         yield {
             "_id": document_id("score", doc.answer_id, name, version),
             "supplier": doc.supplier,
-            "service": evidence[last["_id"]]["service"],
+            "service": last["service"],
             "task": registration.task,
             "task_hash": registration.task_hash,
             "epoch": prompt["epoch"],

@@ -246,7 +246,7 @@ def _with_scores(
     if values and is_proportion(values, registration, str(row.metric)):
         total = float(sum(values))
         changes["ci_low"], changes["ci_high"] = wilson(total, n)
-        blamed = sum(count for fault, count in row.errors.items() if _blames_supplier(fault))
+        blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
         changes["score_errors_as_zero"] = total / (n + blamed)
         # worst and best case over everything planned: what was not scored was all wrong, or all right
         everything = max(planned, n + blamed)
@@ -255,7 +255,8 @@ def _with_scores(
     return Window(**{**vars(row), **changes})
 
 
-def _blames_supplier(fault: str) -> bool:
+def blames_supplier(fault: str) -> bool:
+    """Whether a fault, by its stored name, counts against the supplier."""
     return Fault(fault).owner is Owner.SUPPLIER
 
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
         fingerprint=registered.fingerprint,
         eval_split=registered.eval_split,
         splits=dict(registered.splits),
-        flags={**data.flags, "source": source_state(spec)},
+        flags={
+            **data.flags,
+            "metric_order": list(data.flags["metrics"]),  # the store sorts the keys of JSON objects
+            "source": source_state(spec),
+        },
         n_docs=len(data.docs),
         n_fewshot=len(data.fewshot),
         registered_at=datetime.now(UTC),
@@ -84,32 +89,49 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
 
 
 def source_state(spec: TaskSpec) -> str:
-    """Changes whenever the configuration of a task or one of its data files does."""
-    files = []
-    for split, path in sorted((spec.data or {}).items()):
-        try:
-            stat = Path(path).stat()
-            files.append([split, path, stat.st_size, stat.st_mtime_ns])
-        except OSError:
-            files.append([split, path, None, None])
-    return content_hash(
-        [
-            LM_EVAL_VERSION,
-            spec.leaf,
-            spec.root,
-            spec.num_fewshot,
-            spec.metric,
-            spec.filter,
-            dict(spec.where),
-            files,
-        ]
-    )
+    """Changes whenever what a task is made from does: its configuration, data files or own YAML folders.
+
+    Data files go in by content, so that a new checkout of the same files changes nothing.
+    """
+    files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
+    folders = [_folder_state(folder) for folder in spec.include]
+    settings = [spec.leaf, spec.num_fewshot, dict(spec.where)]
+    return content_hash([LM_EVAL_VERSION, settings, files, folders])
+
+
+def _file_state(path: str) -> str | None:
+    try:
+        stat = Path(path).stat()
+        return _digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4096)  # the leaves of a group often share one file
+def _digest(path: str, _size: int, _mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_state(folder: str) -> list[list[str | None]]:
+    """State of the task definitions and the Python files they may name."""
+    root = Path(folder)
+    paths = sorted(p for p in root.glob("**/*") if p.suffix in (".yaml", ".py"))
+    return [[str(p.relative_to(root)), _file_state(str(p))] for p in paths]
 
 
 def dataset_is_stale(workspace: Workspace, spec: TaskSpec) -> bool:
-    """Whether a task was never registered, or its configuration or files changed since."""
+    """Whether a task was never registered, its configuration or files changed since, or it lacks a choice.
+
+    A configured metric or filter the task does not have counts as well: registering says what it has.
+    """
     current = workspace.datasets.current(spec.name)
-    return current is None or current.flags.get("source") != source_state(spec)
+    return (
+        current is None
+        or current.flags.get("source") != source_state(spec)
+        or (spec.metric is not None and spec.metric not in current.flags["metrics"])
+        or (spec.filter is not None and spec.filter not in current.flags["filters"])
+    )
 
 
 def current_registration(workspace: Workspace, spec: TaskSpec) -> Registration:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.errors import TestbenchError
-from testbench_dagster.scoring.windows import OK, Window, windows
+from testbench_dagster.scoring.windows import OK, Window, blames_supplier, windows
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies.load import load_taxonomy
@@ -59,8 +59,17 @@ def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
     }
 
 
+def docs_and_errors(rows: Sequence[Window]) -> tuple[int, int]:
+    """Docs behind the primary scores of some windows, and docs that ended in the supplier's fault."""
+    own = [row for row in rows if row.primary]
+    errors = sum(count for row in own for fault, count in row.errors.items() if blames_supplier(fault))
+    return sum(row.n for row in own if row.status == OK), errors
+
+
 def _document(supplier: str, taxonomy: Taxonomy, rows: Sequence[Window], now: datetime) -> Document:
     summary = summarize(taxonomy, measured_tasks(rows))
+    tasks = {task for node in taxonomy.nodes.values() for task in node}
+    n, errors = docs_and_errors([row for row in rows if row.task in tasks])
     nodes: dict[str, Any] = {
         name: asdict(node) | {"missing": list(node.missing)} for name, node in summary.nodes.items()
     }
@@ -72,5 +81,7 @@ def _document(supplier: str, taxonomy: Taxonomy, rows: Sequence[Window], now: da
         "summarized_at": now,
         "score": root["score"],
         "root": taxonomy.root,
+        "n": n,
+        "errors": errors,
         "nodes": nodes,
     }

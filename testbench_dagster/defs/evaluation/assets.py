@@ -95,6 +95,7 @@ def supplier_scores(
         "suppliers": len(context.partition_keys),
         "docs_scored": report.n_scored,
         "docs_not_scorable": report.n_failed,
+        "docs_put_off": report.n_put_off,
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     if len(context.partition_keys) == 1:

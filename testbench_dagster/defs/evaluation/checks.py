@@ -50,12 +50,13 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     def attempts_have_an_owner(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Every stored attempt carries a fault of the closed list and the owner that belongs to it."""
+        """Every attempt inside the window age carries a fault of the closed list and the owner it has."""
         owners = {fault.value: fault.owner.value for fault in Fault}
+        oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
         rows = workspace.documents.group(
             ATTEMPTS,
             Group(by=["supplier", "fault", "owner"]),
-            {"supplier": {"in": _suppliers(context)}},
+            {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
         )
         offenders = {
             f"{row['supplier']} {row['fault']}": row["count"]
@@ -113,7 +114,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
                 continue
             half = (row.ci_high - row.ci_low) / 2
-            if half > rule.half_width and row.n < rule.max and row.n < (row.n_planned or 0):
+            failed = sum(n for fault, n in row.errors.items() if fault in SUPPLIER_FAULTS)
+            if half > rule.half_width and row.n + failed < (row.n_planned or 0):
                 offenders[f"{row.supplier} {row.task}"] = round(half, 3)
         return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN)
 
@@ -134,13 +136,16 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             chosen = random.sample(docs, min(len(docs), _RESCORED_DOCS - checked))
             if not chosen:
                 continue
-            again = {d["_id"]: d for d in score_batch(workspace, spec, registration, chosen)}
-            version = scorer_version(registration)
             where = {
                 "answer_id": {"in": [d.answer_id for d in chosen]},
-                "scorer_version": version,
+                "scorer_version": scorer_version(registration),
             }
-            for stored in workspace.documents.find(SCORES, where):
+            # an answer that could not be scored is left alone: it may cost its time limit once more
+            scored = [d for d in workspace.documents.find(SCORES, where) if d["error"] is None]
+            ids = {d["answer_id"] for d in scored}
+            chosen = [d for d in chosen if d.answer_id in ids]
+            again = {d["_id"]: d for d in score_batch(workspace, spec, registration, chosen)}
+            for stored in scored:
                 checked += 1
                 new = again.get(stored["_id"])
                 if new is None or (new["metrics"], new["error"]) != (stored["metrics"], stored["error"]):

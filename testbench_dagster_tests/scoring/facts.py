@@ -1,0 +1,186 @@
+"""Installations on the embedded stores, filled with hand-made facts: no supplier, no lm-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from testbench_dagster.config import Config, load_config
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.messages import Attempt, Relay
+from testbench_dagster.relays.writer import attempt_document
+from testbench_dagster.scoring.score import scorer_version
+from testbench_dagster.stores.datasets import Registration, StoredDoc
+from testbench_dagster.stores.documents import content_hash, document_id
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, SUPPLIERS
+from testbench_dagster.workspace import Workspace
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ALPHA = "alpha@external"
+BETA = "beta@external"
+
+
+def days_ago(days: float) -> datetime:
+    return NOW - timedelta(days=days)
+
+
+def configuration(folder: Path, settings: Mapping[str, Any]) -> Config:
+    path = folder / "testbench.yaml"
+    suppliers = [
+        {"address": "alpha", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api": "chat"},
+        {"address": "beta", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api": "completions"},
+    ]
+    path.write_text(yaml.safe_dump({"suppliers": suppliers, **settings}, sort_keys=False), encoding="utf-8")
+    return load_config(path)
+
+
+class Facts:
+    """Writes registrations, scores and attempts the way the stages do."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    def registration(
+        self,
+        task: str,
+        n_docs: int = 200,
+        metrics: Mapping[str, str] | None = None,
+        filters: tuple[str, ...] = ("none",),
+        output_type: str = "generate_until",
+    ) -> Registration:
+        aggregations = metrics or {"exact_match": "mean"}
+        docs = [StoredDoc(i, f'{{"n": {i}}}', content_hash(f'{{"n": {i}}}')) for i in range(n_docs)]
+        registration = Registration(
+            task=task,
+            task_hash=content_hash([task, n_docs, list(aggregations), list(filters)])[:40],
+            framework="lm_eval",
+            lm_task=task,
+            engine_version="0.0",
+            config_hash="c" * 64,
+            fingerprint="f",
+            eval_split="test",
+            splits={"test": n_docs},
+            flags={
+                "output_type": output_type,
+                "repeats": 1,
+                "metrics": {
+                    name: {"aggregation": how, "higher_is_better": True} for name, how in aggregations.items()
+                },
+                "metric_order": list(aggregations),
+                "filters": list(filters),
+            },
+            n_docs=n_docs,
+            n_fewshot=0,
+            registered_at=NOW,
+        )
+        self.workspace.datasets.register(registration, docs, [])
+        stored = self.workspace.datasets.current(task)
+        assert stored is not None
+        return stored
+
+    def score(
+        self,
+        registration: Registration,
+        doc_id: int,
+        value: Any = 1.0,
+        at: datetime = NOW,
+        *,
+        supplier: str = ALPHA,
+        metrics: Mapping[str, Mapping[str, Any]] | None = None,
+        epoch: int = 1,
+        round_: int = 1,
+        error: str | None = None,
+        truncated: bool = False,
+        latency_ms: float = 10.0,
+        version: str | None = None,
+    ) -> None:
+        """One answered and scored doc; ``metrics`` by filter, by default exact_match of filter none."""
+        answer = document_id("answer", supplier, registration.task, doc_id, epoch, round_, at.isoformat())
+        by_filter = metrics or {"none": {"exact_match": value}}
+        if error is not None:
+            by_filter = {name: {} for name in registration.flags["filters"]}
+        documents = [
+            {
+                "_id": document_id("score", answer, name, version or ""),
+                "supplier": supplier,
+                "service": "external",
+                "task": registration.task,
+                "task_hash": registration.task_hash,
+                "epoch": epoch,
+                "round": round_,
+                "position": doc_id,
+                "doc_id": doc_id,
+                "filter": name,
+                "answer_id": answer,
+                "answered_at": at,
+                "scorer_version": version or scorer_version(registration),
+                "metrics": dict(values),
+                "error": error,
+                "prompt_id": f"{registration.task}-{doc_id}",
+                "attempt_ids": [answer],
+                "truncated": truncated,
+                "latency_ms": latency_ms,
+                "prompt_tokens": 100,
+                "completion_tokens": 5,
+                "scored_at": at,
+            }
+            for name, values in by_filter.items()
+        ]
+        assert self.workspace.documents.put_new(SCORES, documents) == len(documents)
+
+    def attempt(
+        self,
+        registration: Registration,
+        doc_id: int,
+        fault: Fault = Fault.OK,
+        at: datetime = NOW,
+        *,
+        supplier: str = ALPHA,
+        prompt_id: str | None = None,
+        epoch: int = 1,
+        round_: int = 1,
+        idx: int = 0,
+        repeat: int = 0,
+        number: int = 1,
+        text: str | None = None,
+    ) -> None:
+        """One attempt with a chat answer as its body, written as the relay stage writes it."""
+        reason = "length" if fault is Fault.TRUNCATED else "stop"
+        answer = {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
+        body = b"" if text is None else orjson.dumps(answer)
+        relay = Relay(
+            supplier=supplier,
+            service="external",
+            task=registration.task,
+            task_hash=registration.task_hash,
+            epoch=epoch,
+            round=round_,
+            prompt_id=prompt_id or f"{registration.task}-{doc_id}",
+            position=doc_id,
+            doc_id=doc_id,
+            idx=idx,
+            repeat=repeat,
+            request={},
+        )
+        attempt = Attempt(fault, at, at, 10.0, status=200, body=body, body_bytes=len(body))
+        assert self.workspace.documents.put_new(ATTEMPTS, [attempt_document(relay, number, attempt)]) == 1
+
+    def echo(self, supplier: str, supported: bool | None) -> None:
+        """What a capability probe found out about a supplier."""
+        address, service = supplier.split("@")
+        document = {
+            "_id": supplier,
+            "address": address,
+            "service": service,
+            "status": "active",
+            "joined_at": NOW,
+            "left_at": None,
+            "echo_logprobs": supported,
+            "history": [],
+        }
+        self.workspace.documents.upsert(SUPPLIERS, [document])

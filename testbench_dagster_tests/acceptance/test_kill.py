@@ -33,6 +33,12 @@ SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getran
 TEN = ["catalog"] * 3 + ["relaying"] * 5 + ["scoring"] * 2
 
 
+def rest_of(process: subprocess.Popen[str]) -> str:
+    """What an ended command had to say."""
+    assert process.stderr is not None
+    return f"exit code {process.returncode}, {process.stderr.read()[-2000:]}"
+
+
 def requests_so_far(servers: Sequence[Replay]) -> int:
     return sum(server.stats()["requests"] for server in servers)
 
@@ -53,7 +59,7 @@ def wait_for_the_instant(
         stats = [server.stats() for server in servers]
         if sum(s["requests"] for s in stats) >= share * total and (share < 1 or not stats[0]["in_flight"]):
             break
-        assert process.poll() is None, "the run ended before it was killed"
+        assert process.poll() is None, f"the run ended too early: {rest_of(process)}"
         assert time.monotonic() < deadline, f"only {sum(s['requests'] for s in stats)} requests of {total}"
         time.sleep(0.005)
     if phase == "relaying":

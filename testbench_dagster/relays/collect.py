@@ -14,7 +14,6 @@ from typing import Any
 from testbench_dagster.config import SupplierConfig
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.planning.due import DuePrompt, Measured, PromptRef, TaskPlan, plan_task
-from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.outcomes import call_outcomes
@@ -82,6 +81,8 @@ def collect(
         on_progress: called a few times a second while relaying.
         on_planned: called once with the number of due calls.
     """
+    from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
+
     report = CollectReport(None)
     specs = workspace.chosen_specs(tasks)
     registrations = {
@@ -227,6 +228,8 @@ def probe_echo_logprobs(workspace: Workspace, targets: Sequence[Endpoint]) -> di
     """
     if not targets:
         return {}
+    from testbench_dagster.relays.engine import run_relays
+
     faults: dict[str, Fault] = {}
 
     def note(relay: Relay, _number: int, attempt: Attempt) -> None:

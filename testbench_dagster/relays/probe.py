@@ -8,7 +8,6 @@ from typing import Any
 
 from testbench_dagster.config import Config, SupplierConfig
 from testbench_dagster.errors import ConfigError
-from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.suppliers import endpoint
@@ -63,6 +62,8 @@ def echo_verdict(fault: Fault) -> bool | None:
 
 async def probe_suppliers(config: Config) -> list[ProbeResult]:
     """Probe all configured suppliers at once, in configured order."""
+    from testbench_dagster.relays.direct import DirectTransport
+
     transport = DirectTransport()
     try:
         return list(await asyncio.gather(*(_probe(config, s, transport) for s in config.settings.suppliers)))

@@ -203,6 +203,7 @@ def test_unknown_names_on_the_command_line(base: Settings, installation: Install
     assert_nothing_was_stored(installation)
 
 
+@pytest.mark.slow
 def test_a_bad_file_leaves_what_was_measured_before(
     base: Settings, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:

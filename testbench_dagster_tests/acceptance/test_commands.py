@@ -87,6 +87,7 @@ def test_check_finds_the_wrong_model_url(installation: Installation, servers: li
     assert "client_request, HTTP 404" in failure and "check base_url" in failure
 
 
+@pytest.mark.slow
 def test_max_relays_is_exact_and_runs_add_up(installation: Installation, servers: list[Replay]) -> None:
     configure(installation, servers)
     for sent in (7, 14):
@@ -118,6 +119,7 @@ def test_one_supplier_of_two(installation: Installation, servers: list[Replay]) 
     assert [server.stats()["requests"] for server in servers] == [0, DOCS]
 
 
+@pytest.mark.slow
 def test_the_budget_is_a_hard_cap_per_service_and_day(
     installation: Installation, servers: list[Replay]
 ) -> None:

@@ -82,10 +82,8 @@ def assert_window(row: dict[str, Any], docs: int, last: dict[int, Document]) -> 
     assert row["bound_high"] == pytest.approx((correct + docs - n) / docs, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    "docs",
-    [40, pytest.param(300, marks=pytest.mark.slow), pytest.param(gsm8k.ALL, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("docs", [40, 300, gsm8k.ALL])
 def test_every_failure_is_recorded_and_costs_only_itself(
     docs: int, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:

@@ -25,7 +25,8 @@ def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
     """Abilities of the suppliers: their windows rolled up into every configured taxonomy."""
-    documents = refresh_summaries(workspace, context.partition_keys)
+    keys = context.partition_keys  # once: every access reads the whole partition list
+    documents = refresh_summaries(workspace, keys)
     rows = [
         [
             d["supplier"],
@@ -37,7 +38,7 @@ def taxonomy_summaries(
         ]
         for d in documents
         for name, node in d["nodes"].items()
-        if name == d["root"] or len(context.partition_keys) == 1
+        if name == d["root"] or len(keys) == 1
     ]
     headers = ["supplier", "taxonomy", "ability", "score", "95 % interval", "tasks measured"]
     return dg.MaterializeResult(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,28 @@ SYSTEM = "175b_verification"
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.fixture
-def base(installation: Installation, shared: Path) -> Settings:
-    """A good configuration over small copies of the files, to be spoiled by a test."""
-    assert shared.is_dir()
+def base(installation: Installation) -> Settings:
+    """A good configuration over small files, to be spoiled by a test."""
     settings = gsm8k.settings({"one": NOWHERE}, docs=20)
+    rows = [{"question": f"How much is {n} plus 7?", "answer": f"{n} + 7\n#### {n + 7}"} for n in range(60)]
     for split in ("train", "test"):
-        rows = shared_rows(f"gsm8k/{split}.jsonl.gz")[:60]
-        (installation.folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        write_rows(installation.folder / f"{split}.jsonl", rows)
         settings["tasks"][0]["data"][split] = f"{split}.jsonl"
     return settings
+
+
+@pytest.fixture
+def recorded(base: Settings, installation: Installation, shared: Path) -> Settings:
+    """The same over questions that recorded systems answered."""
+    assert shared.is_dir()
+    for split in ("train", "test"):
+        write_rows(installation.folder / f"{split}.jsonl", shared_rows(f"gsm8k/{split}.jsonl.gz")[:60])
+    return base
 
 
 def refused(installation: Installation, *command: str) -> str:
@@ -70,13 +82,12 @@ def set_missing_file(settings: Settings, folder: Path) -> None:
 def drop_a_column_of_one_row(settings: Settings, folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     del rows[41]["answer"]
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder / "test.jsonl", rows)
 
 
 def drop_a_column_of_every_row(settings: Settings, folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-    lines = [json.dumps({"answer": row["answer"]}) + "\n" for row in rows]
-    (folder / "test.jsonl").write_text("".join(lines))
+    write_rows(folder / "test.jsonl", ({"answer": row["answer"]} for row in rows))
 
 
 def spoil_a_line(settings: Settings, folder: Path) -> None:
@@ -205,14 +216,14 @@ def test_unknown_names_on_the_command_line(base: Settings, installation: Install
 
 @pytest.mark.slow
 def test_a_bad_file_leaves_what_was_measured_before(
-    base: Settings, installation: Installation, answers: Answers, tmp_path: Path
+    recorded: Settings, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:
     with Replay(answers.gsm8k(SYSTEM), tmp_path) as server:
-        base["suppliers"][0]["base_url"] = server.url
-        installation.configure(**base)
+        recorded["suppliers"][0]["base_url"] = server.url
+        installation.configure(**recorded)
         installation.run()
         before = installation.scores()
-        drop_a_column_of_one_row(base, installation.folder)
+        drop_a_column_of_one_row(recorded, installation.folder)
         refused(installation)
         assert installation.scores() == before
         assert server.stats()["requests"] == 20
@@ -253,12 +264,12 @@ def test_an_unreachable_supplier(base: Settings, installation: Installation) -> 
 
 
 def test_a_missing_key_concerns_its_supplier_only(
-    base: Settings, installation: Installation, answers: Answers, tmp_path: Path
+    recorded: Settings, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:
     with Replay(answers.gsm8k(SYSTEM), tmp_path) as server:
-        base["suppliers"] = gsm8k.settings({"locked": server.url, "open": server.url})["suppliers"]
-        base["suppliers"][0]["api_key_env"] = "TESTBENCH_NO_SUCH_KEY"
-        installation.configure(**base)
+        recorded["suppliers"] = gsm8k.settings({"locked": server.url, "open": server.url})["suppliers"]
+        recorded["suppliers"][0]["api_key_env"] = "TESTBENCH_NO_SUCH_KEY"
+        installation.configure(**recorded)
         done = installation.run()
         assert server.stats()["requests"] == 20
     assert "left out: supplier locked@external: api_key_env names TESTBENCH_NO_SUCH_KEY" in done.err
@@ -268,16 +279,16 @@ def test_a_missing_key_concerns_its_supplier_only(
 
 
 def test_hostile_answers_are_recorded_and_harm_nobody_else(
-    base: Settings, installation: Installation, answers: Answers, misbehaving: Supplier, tmp_path: Path
+    recorded: Settings, installation: Installation, answers: Answers, misbehaving: Supplier, tmp_path: Path
 ) -> None:
     """50 MB with and without announcement, 300 MB packed into 300 KB, 10,000-deep JSON, a redirect."""
     hostile = ("huge", "announced", "bomb", "deep", "redirect")
     with Replay(answers.gsm8k(SYSTEM), tmp_path) as server:
         urls = {name: misbehaving.url(name) for name in hostile} | {"good": server.url}
-        base["suppliers"] = gsm8k.settings(urls)["suppliers"]
-        base["tasks"][0]["samples"] = {"min": 6, "max": 6}
-        base["relays"] = {"total_s": 20, "max_response_mb": 1}
-        installation.configure(**base)
+        recorded["suppliers"] = gsm8k.settings(urls)["suppliers"]
+        recorded["tasks"][0]["samples"] = {"min": 6, "max": 6}
+        recorded["relays"] = {"total_s": 20, "max_response_mb": 1}
+        installation.configure(**recorded)
         installation.run()
     rows = installation.scores()
     truth = gsm8k.flags(SYSTEM)

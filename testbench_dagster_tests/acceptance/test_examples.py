@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.tasks.specs import task_specs
-from testbench_dagster_tests.acceptance.harness import EXAMPLES
+from testbench_dagster_tests.acceptance.harness import EXAMPLES, Installation
+from testbench_dagster_tests.tasks.layouts import shared_rows
 
 CONFIGS = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 #: File → leaf tasks, suppliers.
@@ -45,14 +47,24 @@ def test_an_example_loads_and_its_tasks_expand(
             assert Path(path).is_relative_to("/elsewhere/shared") or name.startswith("ifeval")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# ifeval's file is made by prepare_ifeval.py, see below
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("ifeval")])
 def test_local_files_of_an_example_exist(name: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name.startswith("ifeval"):
-        pytest.skip("its file is made by prepare_ifeval.py, see below")
     monkeypatch.setenv("TESTBENCH_SHARED", str(shared.parent))
     for spec in task_specs(load_config(EXAMPLES / name)):
         for path in (spec.data or {}).values():
             assert Path(path).is_file()
+
+
+@pytest.mark.slow
+def test_every_mmlu_subject_finds_its_rows_in_the_one_file(shared: Path, installation: Installation) -> None:
+    installation.configure_example("mmlu.yaml")
+    done = installation.command("check", "--no-suppliers")
+    assert done.code == 0, done
+    counts = Counter(row["subject"] for row in shared_rows("mmlu/test.jsonl.gz"))
+    assert len(counts) == 57 and sum(counts.values()) == 14_042
+    for subject, docs in counts.items():
+        assert f"task mmlu_{subject}: {docs} docs, 5-shot, multiple_choice" in done.out
 
 
 @pytest.mark.parametrize("name", CONFIGS)

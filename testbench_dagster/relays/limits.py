@@ -16,9 +16,7 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 60.0
 #: Faults that say the supplier cannot be reached, cannot keep up, does not want more just now, or refuses
 #: what we send (a wrong key or model would otherwise be told so for every single prompt).
-NO_CONTACT = frozenset(
-    {Fault.TRANSPORT, Fault.SUPPLIER_TIMEOUT, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST}
-)
+NO_CONTACT = frozenset({Fault.TRANSPORT, Fault.SUPPLIER_TIMEOUT, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST})
 #: After so many of them in a row the supplier is given up for the run.
 GIVE_UP_AFTER = 20
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.config import Config, SupplierConfig
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.suppliers import endpoint
+
+if TYPE_CHECKING:
+    import httpx
 
 _QUESTION = "Reply with the single word OK."
 _GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
@@ -62,16 +65,22 @@ def echo_verdict(fault: Fault) -> bool | None:
 
 async def probe_suppliers(config: Config) -> list[ProbeResult]:
     """Probe all configured suppliers at once, in configured order."""
+    import httpx
+
     from testbench_dagster.relays.direct import DirectTransport
 
     transport = DirectTransport()
     try:
-        return list(await asyncio.gather(*(_probe(config, s, transport) for s in config.settings.suppliers)))
+        async with httpx.AsyncClient() as client:
+            suppliers = config.settings.suppliers
+            return list(await asyncio.gather(*(_probe(config, s, transport, client) for s in suppliers)))
     finally:
         await transport.close()
 
 
-async def _probe(config: Config, supplier: SupplierConfig, transport: Transport) -> ProbeResult:
+async def _probe(
+    config: Config, supplier: SupplierConfig, transport: Transport, client: httpx.AsyncClient
+) -> ProbeResult:
     try:
         target = endpoint(config, supplier)
     except ConfigError as error:
@@ -83,14 +92,26 @@ async def _probe(config: Config, supplier: SupplierConfig, transport: Transport)
     )
     request = {"type": "generate_until", "idx": 0, **prompt, "generation": dict(_GENERATION)}
     attempt = await transport.send(target, probe_relay(target, request))
+    from testbench_dagster.relays.models import served_models  # with httpx: not in the code location
+
+    models = await served_models(client, target) if attempt.fault is not Fault.TRANSPORT else None
+    listed = _listed(supplier.model, models)
     if not attempt.fault.answered:
-        return ProbeResult(supplier.key, False, _failure(supplier, attempt))
-    detail = f"{supplier.api} at {supplier.base_url} answers in {attempt.latency_ms:.0f} ms"
+        return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
+    detail = f"{supplier.api} at {supplier.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
     if supplier.api != "completions":
         return ProbeResult(supplier.key, True, detail)
     echo = echo_verdict((await transport.send(target, probe_relay(target, ECHO_REQUEST))).fault)
     known = {True: "echoes log-probabilities", False: "does not echo log-probabilities", None: "echo unknown"}
     return ProbeResult(supplier.key, True, f"{detail}, {known[echo]}", echo)
+
+
+def _listed(wanted: str, models: list[str] | None) -> str:
+    """Say so when the supplier lists models, but not the one it is asked for."""
+    if not models or wanted in models:
+        return ""
+    more = f" and {len(models) - 5} more" if len(models) > 5 else ""
+    return f"; it lists {', '.join(models[:5])}{more}, not {wanted!r}"
 
 
 def _failure(supplier: SupplierConfig, attempt: Attempt) -> str:

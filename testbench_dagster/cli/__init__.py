@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -51,7 +50,6 @@ def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
         code = cli(standalone_mode=False)
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at interpreter exit
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         error.show()
@@ -68,6 +66,3 @@ def main() -> None:
     except TestbenchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)  # the reader (head, less) has seen enough

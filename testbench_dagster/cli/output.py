@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,7 +23,18 @@ def format_option(function: Any) -> Any:
 
 
 def emit(rows: Sequence[Mapping[str, Any]], format_: str, columns: Sequence[str], title: str) -> None:
-    """Print rows; a table shows only ``columns``, JSON and CSV everything."""
+    """Print rows; a table shows only ``columns``, JSON and CSV everything.
+
+    A reader that leaves early (head, less) has seen enough: that is no error.
+    """
+    try:
+        _print(rows, format_, columns, title)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+
+
+def _print(rows: Sequence[Mapping[str, Any]], format_: str, columns: Sequence[str], title: str) -> None:
     if format_ == "json":
         json.dump(list(rows), sys.stdout, indent=1, default=_json)
         sys.stdout.write("\n")

@@ -45,22 +45,7 @@ def test_sqlite_without_a_url(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with dg.DagsterInstance.get() as instance:
         used_and_reopened(instance)
         assert type(instance.event_log_storage).__name__ == "SqliteEventLogStorage"
-    assert (home / "storage" / "runs.db").is_file()
-
-
-def test_children_use_the_same_folder_whatever_theirs_is(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without DAGSTER_HOME the place follows from the working directory of the first process only."""
-    monkeypatch.delenv(POSTGRES_ENV, raising=False)
-    with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions("supplier", ["a@external"])
-        reference = instance.get_ref()
-    monkeypatch.delenv("DAGSTER_HOME")
-    monkeypatch.chdir(tmp_path)
-    with dg.DagsterInstance.from_ref(reference) as again:
-        assert again.get_dynamic_partitions("supplier") == ["a@external"]
-    assert not (tmp_path / ".testbench").exists()
+    assert (home / "storage" / "history" / "runs.db").is_file()
 
 
 def test_postgresql_with_a_url(
@@ -74,8 +59,8 @@ def test_postgresql_with_a_url(
     password = urlsplit(postgres_database_uri).password
     assert password
     assert password not in shown, "instance data is on command lines and in the UI"
-    assert "postgresql" not in shown
-    assert not (home / "storage" / "runs.db").exists()
+    assert "@127.0.0.1" not in shown
+    assert not (home / "storage" / "history" / "runs.db").exists()
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg"])

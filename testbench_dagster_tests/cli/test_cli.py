@@ -1,0 +1,199 @@
+"""The command line as its users meet it: help, exit codes, clean stdout, and the demo from end to end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMANDS = [
+    "demo",
+    "up",
+    "check",
+    "run",
+    "scores",
+    "taxonomies",
+    "leaderboard",
+    "export",
+    "localnet",
+    "localnet up",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def testbench(
+    folder: Path, cache: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, with nothing of the caller's installation."""
+    clean = {"PATH": os.environ["PATH"], "HOME": str(cache), "TESTBENCH_CACHE_DIR": str(cache)}
+    return subprocess.run(
+        [sys.executable, "-c", "from testbench_dagster.cli import main; main()", *arguments],
+        cwd=folder,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+testbench.__test__ = False  # type: ignore[attr-defined]  # pytest: the name only starts like a test
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(tmp_path: Path, cache: Path, command: str) -> None:
+    done = testbench(tmp_path, cache, *command.split(), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
+    assert len(done.stdout.splitlines()) > 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_all_commands(tmp_path: Path, cache: Path) -> None:
+    text = testbench(tmp_path, cache, "--help").stdout
+    assert set(re.findall(r"^  (\w+)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
+
+
+def test_version(tmp_path: Path, cache: Path) -> None:
+    from testbench_dagster import __version__
+
+    assert testbench(tmp_path, cache, "--version").stdout == f"testbench, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--nope"], 2, "No such option"),
+        (["nope"], 2, "No such command"),
+        (["scores", "--nope"], 2, "No such option"),
+        (["scores", "--format", "xml"], 2, "'xml' is not one of"),
+        (["run", "--max-relays", "-1"], 2, "-1 is not in the range"),
+        (["demo", "--suppliers", "0"], 2, "0 is not in the range"),
+        (["export"], 2, "Missing option '--out'"),
+        (["-c", "missing.yaml", "scores"], 2, "no configuration at"),
+        (["scores", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not configured"),
+        (["scores", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
+        (["leaderboard", "--taxonomy", "nope"], 2, "taxonomy 'nope' is not configured; configured are: "),
+        (["run", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not configured"),
+        (["run", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
+    ],
+)
+def test_exit_codes_and_messages(
+    tmp_path: Path, cache: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = testbench(tmp_path, cache, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_configuration_is_two(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "testbench.yaml").write_text("tasks: [{name: starter_logic, shots: 1}]", encoding="utf-8")
+    for command in (["check"], ["run"], ["scores"], ["up"], ["export", "--out", "x"]):
+        done = testbench(tmp_path, cache, *command)
+        assert done.returncode == 2, command
+        assert "tasks[0].shots: unknown key 'shots'" in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"testbench.yaml"}, "nothing half-written"
+
+
+def test_an_unreachable_network_is_one(tmp_path: Path, cache: Path) -> None:
+    done = testbench(tmp_path, cache, "check", TESTBENCH_LOCALNET_URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stdout.count("FAIL  supplier sim-") == 6
+    assert "is it running, and is base_url right?" in done.stdout
+    assert "6 problems found" in done.stderr
+
+
+def test_an_empty_installation_lists_what_is_unknown(tmp_path: Path, cache: Path) -> None:
+    done = testbench(tmp_path, cache, "scores", "--format", "json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert {row["status"] for row in rows} == {"no_data"}
+    assert len(rows) == 6 * 8
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> None:
+    command = f"{sys.executable} -c 'from testbench_dagster.cli import main; main()' scores --format json"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -c 1"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(cache), "TESTBENCH_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")
+
+
+# --------------------------------------------------------------------------------------------- demo
+
+
+def scores_of(folder: Path, cache: Path, **environment: str) -> list[dict[str, Any]]:
+    path = str(folder / ".testbench" / "demo" / "testbench.yaml")
+    done = testbench(folder, cache, "-c", path, "scores", "--format", "json", **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
+    first = testbench(tmp_path, cache, "demo", "--no-ui", "--suppliers", "4")
+    assert first.returncode == 0, first.stderr
+    assert "Leaderboard (simulation)" in first.stdout
+    assert set(re.findall(r"sim-\d+@simulation", first.stdout)) == {
+        f"sim-0{n}@simulation" for n in range(1, 5)
+    }
+    assert "suppliers are simulated" in first.stderr
+    sent = int(re.search(r"evaluation: (\d+) relays sent", first.stderr)[1])  # type: ignore[index]
+    assert sent > 4 * 7 * 40
+
+    rows = scores_of(tmp_path, cache)
+    by_status: dict[str, set[str]] = {}
+    for row in rows:
+        by_status.setdefault(row["status"], set()).add(row["task"])
+    assert by_status["unsupported"] == {"starter_choice"}
+    assert "no_data" not in by_status
+    assert all(
+        40 <= r["n"] + sum(r["errors"].values()) <= 80 for r in rows if r["primary"] and r["status"] == "ok"
+    )
+
+    path = str(tmp_path / ".testbench" / "demo" / "testbench.yaml")
+    table = testbench(tmp_path, cache, "-c", path, "scores", "--task", "starter_logic")
+    assert table.stdout.count("starter_logic") >= 4
+    text = testbench(tmp_path, cache, "-c", path, "leaderboard", "--format", "csv")
+    listed = list(csv.DictReader(io.StringIO(text.stdout)))
+    assert [row["supplier"] for row in listed] == sorted(
+        (row["supplier"] for row in listed),
+        key=lambda s: -float(next(r["score"] for r in listed if r["supplier"] == s)),
+    )
+    assert "simulated" in text.stderr
+    out = testbench(tmp_path, cache, "-c", path, "export", "--out", str(tmp_path / "out"))
+    assert out.returncode == 0, out.stderr
+    names = ("prompts", "attempts", "scores", "windows", "item_matrix")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
+
+    again = testbench(tmp_path, cache, "demo", "--no-ui", "--suppliers", "4")
+    assert again.returncode == 0, again.stderr
+    resent = int(re.search(r"evaluation: (\d+) relays sent", again.stderr)[1])  # type: ignore[index]
+    assert resent < sent / 4, "only what a wanted interval, or an unanswered call, still needs"
+    assert {r["supplier"] for r in scores_of(tmp_path, cache)} == {r["supplier"] for r in rows}
+
+    fresh = testbench(tmp_path, cache, "demo", "--no-ui", "--suppliers", "2", "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    assert len({r["supplier"] for r in scores_of(tmp_path, cache)}) == 2
+    first_at = min(r["first_sample_at"] for r in scores_of(tmp_path, cache) if r["first_sample_at"])
+    assert first_at > max(r["last_sample_at"] for r in rows if r["last_sample_at"])

@@ -160,7 +160,14 @@ LAYERS = (
     ("relays.faults", "relays.messages", "relays.payload", "relays.answers", "relays.report"),
     ("config", "localnet"),
     ("planning", "taxonomies.model", "taxonomies.load", "taxonomies.tax_format", "taxonomies.yaml_format"),
-    ("taxonomies.summary", "relays.limits", "relays.direct", "relays.engine", "relays.writer"),
+    (
+        "taxonomies.summary",
+        "relays.limits",
+        "relays.models",
+        "relays.direct",
+        "relays.engine",
+        "relays.writer",
+    ),
     (
         "tasks.index",
         "tasks.specs",

@@ -46,11 +46,15 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
     if n == 0:
         return math.nan, math.nan
     share = successes / n
+    return _lower_bound(share, n, z), 1.0 - _lower_bound((n - successes) / n, n, z)
+
+
+def _lower_bound(share: float, n: int, z: float) -> float:
+    """The smaller root of ``(1 + z²/n) p² - (2 share + z²/n) p + share² = 0``.
+
+    Taken from the larger one by the product of the roots: their difference would lose the digits of small
+    shares. The upper bound of a share is one minus the lower bound of its complement.
+    """
     correction = z * z / n
-    scale = 1.0 + correction
-    centre = (share + correction / 2.0) / scale
-    half_width = z * math.sqrt((share * (1.0 - share) + correction / 4.0) / n) / scale
-    # at 0 and n the bound is exactly 0 or 1, and rounding could miss it or leave the unit interval
-    low = 0.0 if successes == 0 else max(0.0, centre - half_width)
-    high = 1.0 if successes == n else min(1.0, centre + half_width)
-    return low, high
+    spread = z * math.sqrt((share * (1.0 - share) + correction / 4.0) / n)
+    return share * (share / (share + correction / 2.0 + spread))

@@ -74,9 +74,7 @@ class FrameworkWorker:
                 ok, value = _read(process.stdout, timeout_s)
             except TimeoutError:
                 self._kill()
-                raise WorkerTimeout(
-                    f"{function} took longer than {timeout_s:g} s and was stopped"
-                ) from None
+                raise WorkerTimeout(f"{function} took longer than {timeout_s:g} s and was stopped") from None
             except (EOFError, BrokenPipeError, OSError):
                 code, tail = process.wait(), self._stderr_tail()
                 self._kill()

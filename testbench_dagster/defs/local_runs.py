@@ -7,7 +7,7 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -133,14 +133,11 @@ class LocalRuns:
         tasks: Sequence[str] | None = None,
         max_relays: int | None = None,
         retry_errors: bool = False,
-        on_range: Callable[[list[str]], None] | None = None,
     ) -> Relayed:
         """Relay, score and summarize for the suppliers, in ranges."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
         sent = settled = 0
         for start, end in contiguous_ranges(order, suppliers, suppliers_per_run()):
-            if on_range is not None:
-                on_range(order[order.index(start) : order.index(end) + 1])
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
                 "tasks": list(tasks) if tasks else None,

@@ -94,7 +94,7 @@ def test_max_relays_is_exact_and_runs_add_up(installation: Installation, servers
         installation.run("--max-relays", "7")
         assert total_requests(servers) == sent
     counts = [server.stats()["requests"] for server in servers]
-    assert max(counts) - min(counts) <= 2, "a cap leaves no supplier without any"
+    assert min(counts) > 0, "a cap leaves no supplier without any"
     done = installation.run()
     assert total_requests(servers) == 2 * DOCS
     assert f"{2 * DOCS - 14} relays sent" in done.err

@@ -199,7 +199,14 @@ def assert_complete(installation: Installation, docs: int) -> None:
                 assert sum(stored.values()) == {"6b_verification": 515, "175b_verification": 742}[system]
 
 
-@pytest.mark.parametrize("phase", ["catalog", "relaying", "scored"])
+@pytest.mark.parametrize(
+    "phase",
+    [
+        pytest.param("catalog", marks=pytest.mark.slow),
+        "relaying",
+        pytest.param("scored", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_is_continued(
     phase: str, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:

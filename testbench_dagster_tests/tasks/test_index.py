@@ -314,3 +314,13 @@ def test_cached_load_is_fast_and_imports_no_lm_eval(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2  # 0.3 s CPU on an idle machine; parsing everything takes 6
+
+
+# --- packaged index --------------------------------------------------------------------------------------
+
+
+def test_the_packaged_index_is_what_the_installed_lm_eval_holds(tmp_path, cache, parses):
+    loaded = TaskIndex.load(wanted=["gsm8k"]).entries
+    assert lm_eval_tasks() not in parses, "the first load of an installation parses none of lm-eval's files"
+    built = build_index(lm_eval_tasks())
+    assert {name: entry for name, entry in loaded.items() if name in built} == built

@@ -16,6 +16,7 @@ import click
 import yaml
 
 from testbench_dagster.cli.output import emit, note
+from testbench_dagster.cli.show import RANKING_COLUMNS
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
@@ -70,18 +71,7 @@ def _print_leaderboard(workspace: Workspace) -> None:
     from testbench_dagster.leaderboard import leaderboard
 
     rows = [entry.to_json() for entry in leaderboard(workspace)]
-    columns = (
-        "rank_low",
-        "rank_high",
-        "supplier",
-        "score",
-        "ci_low",
-        "ci_high",
-        "tasks_measured",
-        "n",
-        "errors",
-    )
-    emit(rows, "table", columns, "Leaderboard (simulation)")
+    emit(rows, "table", RANKING_COLUMNS, "Leaderboard (simulation)")
 
 
 @click.command()

@@ -9,6 +9,18 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, note
 
+#: What a table shows of a leaderboard entry.
+RANKING_COLUMNS = (
+    "rank_low",
+    "rank_high",
+    "supplier",
+    "score",
+    "ci_low",
+    "ci_high",
+    "tasks_measured",
+    "n",
+    "errors",
+)
 _SCORE_COLUMNS = (
     "supplier",
     "task",
@@ -62,19 +74,7 @@ def leaderboard(config: str | None, taxonomy: str | None, format_: str) -> None:
         table = testbench.leaderboard(taxonomy)
     if any(row["simulation"] for row in table.rows):
         note("These suppliers are simulated.")
-    columns = (
-        "taxonomy",
-        "rank_low",
-        "rank_high",
-        "supplier",
-        "score",
-        "ci_low",
-        "ci_high",
-        "tasks_measured",
-        "n",
-        "errors",
-    )
-    emit(table.rows, format_, columns, "Leaderboard")
+    emit(table.rows, format_, ("taxonomy", *RANKING_COLUMNS), "Leaderboard")
 
 
 @click.command()

@@ -85,8 +85,7 @@ _OWNERS = {
 
 _RETRIED = frozenset({Fault.RATE_LIMITED, Fault.TRANSPORT, Fault.GATEWAY, Fault.ROLLOVER, Fault.NODE})
 
-#: Names of the settled outcomes, for queries on the stored ``fault`` field.
-ANSWERED = tuple(f.value for f in Fault if f.answered)
+#: Names of the faults that count against the supplier, for queries on the stored ``fault`` field.
 SUPPLIER_FAULTS = tuple(f.value for f in Fault if f.owner is Owner.SUPPLIER)
 
 #: Numeric codes of the proven system (pocket-ml-testbench), for people who know those.

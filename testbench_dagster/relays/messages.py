@@ -9,8 +9,6 @@ from typing import Any, Literal, Protocol
 
 from testbench_dagster.relays.faults import Fault
 
-RequestKind = Literal["generate_until", "loglikelihood"]
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -56,6 +56,7 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
             if any(order[row["position"]] != row["doc_id"] for row in rows):
                 offenders[spec.name] = "the order does not follow from the seed"
                 continue
+            data = task_data(workspace, registration)
             for api in sorted({row["api"] for row in rows}):
                 positions = sorted(row["position"] for row in rows if row["api"] == api)
                 chosen = random.sample(positions, min(_PROMPTS_CHECKED, len(positions)))
@@ -68,7 +69,7 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                 rebuilt = workspace.worker.call(
                     "build_prompts",
                     spec,
-                    task_data(workspace, registration),
+                    data,
                     [p["doc_id"] for p in stored],
                     api,
                 )

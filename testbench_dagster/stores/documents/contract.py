@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 from testbench_dagster.errors import StoreError
@@ -135,8 +134,3 @@ class DocumentStore(Protocol):
     def close(self) -> None:
         """Release connections; the store may not be used afterwards."""
         ...
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a value may stand in a declared field."""
-    return value is None or isinstance(value, (str, int, float, bool, datetime))

@@ -157,7 +157,14 @@ def test_only_the_worker_imports_the_adapter() -> None:
 LAYERS = (
     ("errors", "tasks.lm_eval_version", "tasks.starter"),
     ("stores", "statistics"),
-    ("relays.faults", "relays.messages", "relays.payload", "relays.answers", "relays.report"),
+    (
+        "relays.faults",
+        "relays.messages",
+        "relays.payload",
+        "relays.answers",
+        "relays.report",
+        "planning.rules",
+    ),
     ("config", "localnet", "tasks.resources"),
     ("planning", "taxonomies.model", "taxonomies.load", "taxonomies.tax_format", "taxonomies.yaml_format"),
     (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster import config as module
 from testbench_dagster.config import BUILTIN_CONFIG, Config, RelaySettings, Settings, load_config
+from testbench_dagster.config import settings as module
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, starter_text
 from testbench_dagster.localnet.personas import SERVICE, default_population

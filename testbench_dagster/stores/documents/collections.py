@@ -1,7 +1,8 @@
 """The collections the stages exchange, with the fields that queries may name.
 
-Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``.
-Views (rebuilt from facts): ``taxonomy_summaries``, ``leaderboards``. Roster: ``suppliers``.
+Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``supplier_snapshots``.
+Views (rebuilt from facts): ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
+Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SUPPLIERS = Collection(
         "status": str,
         "joined_at": datetime,
         "left_at": datetime,
+        "cut_at": datetime,
         "echo_logprobs": bool,
+        "source": str,
     },
     indexes=(("status",), ("service", "status")),
     unique=(("address", "service"),),
@@ -68,6 +71,8 @@ ATTEMPTS = Collection(
         "latency_ms": float,
         "prompt_tokens": int,
         "completion_tokens": int,
+        "height": int,
+        "lease": int,
     },
     indexes=(
         ("supplier", "task", "task_hash", "epoch", "round"),
@@ -104,4 +109,59 @@ TAXONOMY_SUMMARIES = Collection(
 
 LEADERBOARDS = Collection("leaderboards", fields={"taxonomy": str, "made_at": datetime})
 
-ALL = (SUPPLIERS, EPOCHS, PROMPTS, ATTEMPTS, SCORES, TAXONOMY_SUMMARIES, LEADERBOARDS)
+SUPPLIER_SNAPSHOTS = Collection(
+    "supplier_snapshots",
+    fields={"supplier": str, "day": str, "taken_at": datetime},
+    indexes=(("day",), ("supplier", "day")),
+)
+
+PLANS = Collection(
+    "plans",
+    fields={
+        "service": str,
+        "planned_at": datetime,
+        "due_at": datetime,
+        "due_height": int,
+        "due_calls": int,
+        "failures": int,
+        "fingerprint": str,
+    },
+    indexes=(("service", "due_calls"),),
+)
+"""One per supplier (its ``_id``): when its next evaluation should begin, and how much it would ask."""
+
+IDENTITY_GROUPS = Collection("identity_groups", fields={"group": str, "proxy": str}, indexes=(("proxy",),))
+"""One per supplier (its ``_id``) in a group of several: the group, and the proxy that stands for it."""
+
+HEIGHTS = Collection("heights", fields={"height": int, "at": datetime})
+"""One per service (its ``_id``): the newest block height a supplier source told."""
+
+HEARTBEATS = Collection("heartbeats", fields={"expires_at": datetime, "host": str})
+"""One per process that works on suppliers (its ``_id``): alive until ``expires_at``, renewed before."""
+
+LEASES = Collection("leases", fields={"holder": str, "token": int}, indexes=(("holder",),))
+"""One per supplier (its ``_id``): who may relay to it; the token grows with every new holder."""
+
+BUDGETS = Collection(
+    "budgets",
+    fields={"account": str, "period": datetime, "granted": int},
+    indexes=(("account", "period"), ("period",)),
+)
+"""One per account and period: relays granted to processes, before they are sent."""
+
+ALL = (
+    SUPPLIERS,
+    HEIGHTS,
+    EPOCHS,
+    PROMPTS,
+    ATTEMPTS,
+    SCORES,
+    TAXONOMY_SUMMARIES,
+    LEADERBOARDS,
+    SUPPLIER_SNAPSHOTS,
+    PLANS,
+    IDENTITY_GROUPS,
+    HEARTBEATS,
+    LEASES,
+    BUDGETS,
+)

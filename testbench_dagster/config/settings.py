@@ -1,35 +1,22 @@
-"""`testbench.yaml`: read, expand `${ENV}`, validate; every error names the key, the value and the remedy.
-
-Nothing here touches a store, a supplier or lm-eval, so that reading the configuration stays cheap enough for
-the Dagster code location.
-"""
+"""The blocks of `testbench.yaml` as typed, validated, immutable settings."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
 from testbench_dagster.relays.messages import Limits
 
-CONFIG_ENV = "TESTBENCH_CONFIG"
-HOME_ENV = "TESTBENCH_HOME"
-MONGO_ENV = "TESTBENCH_MONGO_URI"
-POSTGRES_ENV = "TESTBENCH_POSTGRES_URI"
-DEFAULT_CONFIG_NAME = "testbench.yaml"
-BUILTIN_CONFIG = Path(__file__).parent / "localnet" / "starter.yaml"
+CONFIG_SOURCE = "configuration"
+"""What the roster calls the source of the suppliers listed in testbench.yaml."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
 _DEFAULTS = Limits()
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class _Strict(BaseModel):
@@ -149,6 +136,7 @@ class TaskConfig(_Strict):
     where: dict[str, str] | None = None
     only: list[str] | None = None
     samples: Literal["all"] | SampleRule = SampleRule()
+    planning: PlanningRule = PlanningRule()
 
     @field_validator("samples", mode="before")
     @classmethod
@@ -205,9 +193,109 @@ class SamplingSettings(_Strict):
 
 
 class BudgetSettings(_Strict):
-    """Hard cap on relays per service and UTC day; None means no cap."""
+    """Hard caps on relays, retries and capability probes included; None means no cap.
+
+    ``relays_per_day``: per service and UTC day, ``services`` overrides it by service.
+    ``relays_per_supplier_hour``: politeness, per supplier and UTC hour.
+    """
 
     relays_per_day: int | None = Field(default=None, ge=0)
+    services: dict[str, Annotated[int, Field(ge=0)]] = {}
+    relays_per_supplier_hour: int | None = Field(default=None, ge=1)
+
+    def of_service(self, service: str) -> int | None:
+        """The daily cap of a service."""
+        return self.services.get(service, self.relays_per_day)
+
+
+class SupplierSource(_Strict):
+    """Where further suppliers come from: a JSON ``file``, or a ``url`` that returns such a roster.
+
+    What a source lists is not trusted: its endpoints may not lie in private networks unless
+    ``allow_private_networks``, and it cannot name keys. ``api_key_env`` gives all its suppliers one key,
+    ``token_env`` is what the roster's own server wants to see (a bearer token).
+    """
+
+    file: str | None = None
+    url: str | None = None
+    name: str | None = None
+    allow_private_networks: bool = False
+    api_key_env: str | None = None
+    token_env: str | None = None
+    timeout_s: float = Field(default=15, gt=0, le=40)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if "@" in parts.netloc:
+            raise ValueError("a URL may not hold credentials; name the variable holding a token in token_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is no http(s) URL; write it like https://host/roster.json")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> SupplierSource:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give either file (a JSON file) or url (an HTTP endpoint)")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What the roster calls the source."""
+        return self.name or self.file or str(self.url)
+
+
+class RosterSettings(_Strict):
+    """``grace_hours``: how long a supplier that left keeps its partition; its history stays for good."""
+
+    grace_hours: float = Field(default=72, ge=0)
+
+
+class SensorSettings(_Strict):
+    """A sensor: whether it runs, and the least number of seconds between its ticks."""
+
+    enabled: bool = True
+    every_s: int = Field(default=60, ge=1, le=86_400)
+
+
+class ScheduleSettings(_Strict):
+    """A schedule: whether it runs, and when (a cron expression, UTC)."""
+
+    enabled: bool = True
+    cron: str
+
+
+class AutomationSettings(_Strict):
+    """What happens by itself when the Dagster daemon runs; each part can be switched off and timed.
+
+    ``alert_webhook_env`` names the variable with the URL that failed runs are reported to.
+    """
+
+    new_suppliers: SensorSettings = SensorSettings()
+    stale_catalog: SensorSettings = SensorSettings()
+    stale_scores: SensorSettings = SensorSettings()
+    lost_runs: SensorSettings = SensorSettings(every_s=30)
+    summaries: ScheduleSettings = ScheduleSettings(cron="0 * * * *")
+    nightly_evaluation: ScheduleSettings = ScheduleSettings(cron="0 2 * * *")
+    hourly_summaries: ScheduleSettings = ScheduleSettings(cron="30 * * * *")
+    daily_snapshots: ScheduleSettings = ScheduleSettings(cron="10 0 * * *")
+    weekly_epochs: ScheduleSettings = ScheduleSettings(cron="0 3 * * 1")
+    retention: ScheduleSettings = ScheduleSettings(cron="30 4 * * *")
+    alert_webhook_env: str | None = None
+
+
+class RetentionSettings(_Strict):
+    """What ``apply_retention`` removes: evidence after ``evidence_days``, run logs after ``events_days``.
+
+    ``evidence_days`` None keeps prompts, attempts and scores for good. Materializations and check results
+    are never removed: they are the status of the partitions.
+    """
+
+    evidence_days: float | None = Field(default=None, gt=0)
+    events_days: float = Field(default=30, gt=0)
 
 
 class Settings(_Strict):
@@ -219,6 +307,11 @@ class Settings(_Strict):
     relays: RelaySettings = RelaySettings()
     sampling: SamplingSettings = SamplingSettings()
     budget: BudgetSettings = BudgetSettings()
+    planning: PlanningSettings = PlanningSettings()
+    supplier_sources: list[SupplierSource] = []
+    roster: RosterSettings = RosterSettings()
+    automation: AutomationSettings = AutomationSettings()
+    retention: RetentionSettings = RetentionSettings()
     services: dict[str, Any] = {}
     task_paths: list[str] = []
     simulation: bool = False
@@ -251,162 +344,19 @@ class Settings(_Strict):
                     f"tasks[{position}] {task.name!r}: samples.max {task.samples.max} exceeds "
                     f"sampling.window {self.sampling.window}; raise the window to at least {task.samples.max}"
                 )
+            rule = task.planning.over(self.planning)
+            problem = rule.problem()
+            if problem is None and rule.schedule and rule.schedule.needs_height and not self.supplier_sources:
+                problem = (
+                    f"schedule counts {rule.schedule.unit}s, but no supplier source tells a block height; "
+                    "count hours or minutes, or add a source whose roster has a height"
+                )
+            if problem:
+                raise ValueError(f"tasks[{position}] {task.name!r}: planning: {problem}")
+        labels = [source.label for source in self.supplier_sources]
+        for position, label in enumerate(labels):
+            if label in labels[:position] or label == CONFIG_SOURCE:
+                raise ValueError(
+                    f"supplier_sources[{position}]: {label!r} names another source already; give it a name"
+                )
         return self
-
-
-@dataclass(frozen=True)
-class Config:
-    """Validated settings with where they came from and where the installation keeps its data."""
-
-    settings: Settings
-    path: Path
-    home: Path
-
-    @property
-    def base(self) -> Path:
-        """Folder that relative paths of the configuration refer to."""
-        return self.path.parent
-
-    @property
-    def mongo_uri(self) -> str | None:
-        """URI of the document store, or None for the embedded one."""
-        return os.environ.get(MONGO_ENV) or None
-
-    @property
-    def postgres_uri(self) -> str | None:
-        """URI of the dataset store, or None for the embedded one."""
-        return os.environ.get(POSTGRES_ENV) or None
-
-    def supplier(self, key: str) -> SupplierConfig | None:
-        """The configured supplier with this partition key, or None."""
-        return next((s for s in self.settings.suppliers if s.key == key), None)
-
-
-def find_config() -> Path:
-    """Path of the configuration: ``TESTBENCH_CONFIG``, ``./testbench.yaml``, or the bundled starter one."""
-    named = os.environ.get(CONFIG_ENV)
-    if named:
-        return Path(named)
-    local = Path.cwd() / DEFAULT_CONFIG_NAME
-    return local if local.exists() else BUILTIN_CONFIG
-
-
-def load_config(path: Path | str | None = None) -> Config:
-    """Read and validate the configuration.
-
-    Raises:
-        ConfigError: the file is missing, is no YAML mapping, uses an unset variable, or a key is wrong.
-    """
-    source = Path(path) if path is not None else find_config()
-    source = source.expanduser().absolute()
-    try:
-        text = source.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no configuration at {source}; create it or point {CONFIG_ENV} to one "
-            "(testbench demo needs none)"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {source}: {error}") from None
-    try:
-        raw = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {_yaml_problem(error)}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{source} must be a mapping with the keys suppliers and tasks")
-    expanded = _expand(raw, source, "")
-    try:
-        settings = Settings.model_validate(expanded)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from None
-    return Config(settings, source, _home(source))
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML as usual, but a key given twice is an error: plain PyYAML silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build one mapping."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"duplicate key {key.value!r}; remove or rename one", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """Where and what, on one line."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
-
-
-def _home(source: Path) -> Path:
-    named = os.environ.get(HOME_ENV)
-    if named:
-        return Path(named).expanduser().absolute()
-    # the bundled configuration lies inside the installed package: its data belongs to the caller's folder
-    return (Path.cwd() if source == BUILTIN_CONFIG else source.parent) / ".testbench"
-
-
-def _expand(value: Any, source: Path, where: str) -> Any:
-    if isinstance(value, Mapping):
-        prefix = f"{where}." if where else ""
-        return {key: _expand(item, source, f"{prefix}{key}") for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, source, f"{where}[{i}]") for i, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def substitute(match: re.Match[str]) -> str:
-        name, default = match.group(1), match.group(2)
-        found = os.environ.get(name)
-        if default is not None:
-            found = found or default  # as in a shell, also for a variable that is set but empty
-        if found is None:
-            raise ConfigError(
-                f"{source}: {where}: the environment variable {name} is not set; "
-                f"export it or write ${{{name}:-default}}"
-            )
-        return found
-
-    return _VARIABLE.sub(substitute, value)
-
-
-_HINTS = {
-    "api_key": "keys are never written in the file: put the name of the variable holding it in api_key_env",
-    "fewshot": "did you mean num_fewshot?",
-    "url": "did you mean base_url?",
-    "timeout": "did you mean total_s, first_byte_s, idle_s or connect_s?",
-}
-
-
-def _explain(error: ValidationError, source: Path) -> str:
-    return "\n".join(f"{source}: {line}" for line in _problems(error))
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        if "literal['all']" in problem["loc"]:
-            continue  # the other half of a union: the rule's own problems follow
-        parts = [p for p in problem["loc"] if not str(p).endswith(("SampleRule", "SampleRule]"))]
-        where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-        kind, value = problem["type"], problem.get("input")
-        if kind == "extra_forbidden":
-            name = str(parts[-1])
-            block = where.rpartition(".")[0]
-            hint = _HINTS.get(name) or "remove it or correct its spelling"
-            yield f"{where}: unknown key {name!r}{f' in {block}' if block else ''}; {hint}"
-        elif kind == "missing":
-            yield f"{where}: is required but missing; add it"
-        elif kind == "value_error":
-            text = str(problem["ctx"]["error"])
-            yield f"{where}: {text}" if where else text
-        else:
-            shown = "" if isinstance(value, (dict, list)) else f" (it is {value!r})"
-            remedy = "; write it in quotes" if kind == "string_type" and shown and value is not None else ""
-            yield f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}{remedy}"

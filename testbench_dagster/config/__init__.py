@@ -1,0 +1,39 @@
+"""The configuration: what may be written (:mod:`.settings`) and how it is read (:mod:`.loading`)."""
+
+from testbench_dagster.config.loading import (
+    BUILTIN_CONFIG,
+    CONFIG_ENV,
+    HOME_ENV,
+    MONGO_ENV,
+    POSTGRES_ENV,
+    Config,
+    find_config,
+    load_config,
+)
+from testbench_dagster.config.settings import (
+    CONFIG_SOURCE,
+    RelaySettings,
+    SampleRule,
+    Settings,
+    SupplierConfig,
+    SupplierSource,
+    TaskConfig,
+)
+
+__all__ = [
+    "BUILTIN_CONFIG",
+    "CONFIG_ENV",
+    "CONFIG_SOURCE",
+    "HOME_ENV",
+    "MONGO_ENV",
+    "POSTGRES_ENV",
+    "Config",
+    "RelaySettings",
+    "SampleRule",
+    "Settings",
+    "SupplierConfig",
+    "SupplierSource",
+    "TaskConfig",
+    "find_config",
+    "load_config",
+]

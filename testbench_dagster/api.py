@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.leaderboard import leaderboard
+from testbench_dagster.network.roster import active_suppliers, known_suppliers
 from testbench_dagster.scoring.windows import windows
 from testbench_dagster.stores.documents.collections import ATTEMPTS, TAXONOMY_SUMMARIES
 from testbench_dagster.workspace import Workspace
@@ -66,18 +67,32 @@ class Testbench:
         self.close()
 
     def scores(self, suppliers: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Table:
-        """Return the windows: one row per supplier × task × metric × filter (see docs/reference.md)."""
+        """Return the windows: one row per supplier × task × metric × filter (see docs/reference.md).
+
+        By default of the active suppliers; of those that left only where named.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, or a task is not configured.
+        """
         self._check_suppliers(suppliers)
         return Table([row.to_json() for row in windows(self._workspace, suppliers=suppliers, tasks=tasks)])
 
     def taxonomies(self, suppliers: Sequence[str] | None = None) -> Table:
-        """Return the stored taxonomy summaries: one row per supplier × taxonomy × node."""
+        """Return the stored taxonomy summaries: one row per supplier × taxonomy × node.
+
+        By default of the active suppliers; of those that left only where named.
+
+        Raises:
+            ConfigError: a supplier is not on the roster.
+        """
         self._check_suppliers(suppliers)
+        active = active_suppliers(self._workspace) if suppliers is None else []
+        wanted = {*(suppliers or ()), *(s.key for s in active)}
         rows = []
         for document in self._workspace.documents.find(
             TAXONOMY_SUMMARIES, sort=[("taxonomy", 1), ("supplier", 1)]
         ):
-            if suppliers is None or document["supplier"] in suppliers:
+            if document["supplier"] in wanted:
                 for name, node in document["nodes"].items():
                     head = {
                         "supplier": document["supplier"],
@@ -123,13 +138,14 @@ class Testbench:
         from testbench_dagster.scoring.windows import primary_pair, value_of
 
         now = datetime.now(UTC)
+        suppliers = active_suppliers(self._workspace)
         for spec in self._workspace.specs:
             registration = self._workspace.datasets.current(spec.name)
             if registration is None:
                 continue
             pair = primary_pair(spec, registration)
-            for supplier in self._workspace.config.settings.suppliers:
-                for sample in window_samples(self._workspace, supplier.key, spec, registration, now):
+            for supplier in suppliers:
+                for sample in window_samples(self._workspace, supplier, spec, registration, now):
                     value = value_of(sample, pair)
                     yield {
                         "supplier": supplier.key,
@@ -145,7 +161,11 @@ class Testbench:
                     }
 
     def _check_suppliers(self, suppliers: Sequence[str] | None) -> None:
-        for key in suppliers or ():
-            if self._workspace.config.supplier(key) is None:
-                known = ", ".join(s.key for s in self._workspace.config.settings.suppliers[:20])
-                raise ConfigError(f"supplier {key!r} is not configured; configured are: {known or 'none'}")
+        if not suppliers:
+            return
+        known = [s.key for s in known_suppliers(self._workspace)]
+        for key in suppliers:
+            if key not in known:
+                raise ConfigError(
+                    f"supplier {key!r} is not on the roster; on it are: {', '.join(known[:20]) or 'none'}"
+                )

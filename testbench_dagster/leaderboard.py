@@ -10,6 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 from testbench_dagster.errors import ConfigError
+from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.scoring.windows import Window, windows
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
@@ -47,7 +48,7 @@ class Entry:
 
 
 def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
-    """Rank the configured suppliers per taxonomy, or over all tasks where none is configured.
+    """Rank the active suppliers per taxonomy, or over all tasks where none is configured.
 
     Reads the stored summaries; one older than ``sampling.max_age_days`` rests on nothing that still counts
     and is left out. Suppliers without a score stand last, unranked.
@@ -92,7 +93,7 @@ def _by_taxonomy(workspace: Workspace, taxonomy: str) -> list[Entry]:
     where = {"taxonomy": taxonomy, "summarized_at": {"gt": oldest}}
     found = {d["supplier"]: d for d in workspace.documents.find(TAXONOMY_SUMMARIES, where)}
     entries = []
-    for supplier in settings.suppliers:
+    for supplier in active_suppliers(workspace):
         summary: Document = found.get(supplier.key, {})
         node = summary["nodes"][summary["root"]] if summary else {}
         counts = (summary.get("n", 0), summary.get("errors", 0))
@@ -102,8 +103,8 @@ def _by_taxonomy(workspace: Workspace, taxonomy: str) -> list[Entry]:
 
 def _over_all_tasks(workspace: Workspace) -> list[Entry]:
     settings = workspace.config.settings
-    rows: dict[str, list[Window]] = {s.key: [] for s in settings.suppliers}
-    for row in windows(workspace):
+    rows: dict[str, list[Window]] = {s.key: [] for s in active_suppliers(workspace)}
+    for row in windows(workspace, suppliers=list(rows)):
         if row.primary:
             rows[row.supplier].append(row)
     return [

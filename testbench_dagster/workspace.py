@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from testbench_dagster.config import Config, load_config
+from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stores.datasets import DatasetStore, open_datasets
@@ -24,6 +25,8 @@ class Workspace:
         #: Who watches relays in this process (a terminal): told the number of due calls, then the progress.
         self.on_planned: Callable[[int], None] | None = None
         self.on_progress: Callable[[Progress], None] | None = None
+        #: What tells other processes that the run this workspace serves is alive; None outside of runs.
+        self.heart: Heart | None = None
 
     @classmethod
     def open(cls, path: Path | str | None = None) -> Workspace:

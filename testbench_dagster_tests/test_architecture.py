@@ -157,12 +157,14 @@ def test_only_the_worker_imports_the_adapter() -> None:
 LAYERS = (
     ("errors", "tasks.lm_eval_version", "tasks.starter"),
     ("stores", "statistics"),
+    ("coordination",),
     (
         "relays.faults",
         "relays.messages",
         "relays.payload",
         "relays.answers",
         "relays.report",
+        "relays.allowances",
         "planning.rules",
     ),
     ("config", "localnet", "tasks.resources"),
@@ -177,7 +179,9 @@ LAYERS = (
     ),
     (
         "tasks.index",
+        "tasks.sources",
         "tasks.specs",
+        "tasks.gates",
         "tasks.records",
         "tasks.worker",
         "tasks.lm_eval_adapter",

@@ -10,7 +10,7 @@ import sys
 import click
 
 from testbench_dagster import __version__
-from testbench_dagster.cli import evaluate, serve, show
+from testbench_dagster.cli import backfill, evaluate, frameworks, plan, serve, show
 from testbench_dagster.errors import ConfigError, TaskInputError, TestbenchError
 
 
@@ -37,11 +37,14 @@ for command in (
     serve.up,
     evaluate.check,
     evaluate.run,
+    plan.plan,
+    backfill.backfill,
     show.scores,
     show.taxonomies,
     show.leaderboard,
     show.export,
     serve.localnet,
+    frameworks.import_frameworks_command,
 ):
     cli.add_command(command)
 

@@ -12,6 +12,8 @@ import click
 
 from testbench_dagster.cli.output import note
 from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.network.endpoints import supplier_endpoint
+from testbench_dagster.network.roster import Supplier, active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.workspace import Workspace
 
 _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
@@ -26,6 +28,7 @@ _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run g
     "--max-relays", type=click.IntRange(min=0), metavar="N", help="Send at most N relays, retries included."
 )
 @click.option("--retry-errors", is_flag=True, help="Ask docs again that failed by the supplier's fault.")
+@click.option("--force", is_flag=True, help="Ask again what is fresh: relay everything in the windows anew.")
 @click.pass_obj
 def run(
     config: str | None,
@@ -33,6 +36,7 @@ def run(
     tasks: tuple[str, ...],
     max_relays: int | None,
     retry_errors: bool,
+    force: bool,
 ) -> None:
     """Evaluate now: refresh the catalog where stale, relay what is due, score, summarize, rank.
 
@@ -40,7 +44,7 @@ def run(
     has a stored answer is not asked twice.
     """
     with Workspace.open(config) as workspace:
-        evaluate(workspace, suppliers, tasks, max_relays, retry_errors)
+        evaluate(workspace, suppliers, tasks, max_relays, retry_errors, force)
         if not _anything_scored(workspace, suppliers, tasks):
             raise TestbenchError(
                 f"nothing was scored{_what_failed(workspace, suppliers)}; "
@@ -54,21 +58,20 @@ def evaluate(
     tasks: tuple[str, ...] = (),
     max_relays: int | None = None,
     retry_errors: bool = False,
+    force: bool = False,
 ) -> None:
     """Run the whole path in this process, telling the terminal what happens."""
-    settings = workspace.config.settings
-    if not settings.suppliers:
-        raise ConfigError(f"{workspace.config.path}: suppliers is empty; add at least one supplier")
-    keys = [s.key for s in settings.suppliers]
-    for key in suppliers:
-        if key not in keys:
-            raise ConfigError(f"supplier {key!r} is not configured; configured are: {', '.join(keys[:20])}")
     specs = workspace.chosen_specs(tasks or None)
     missing_files(workspace)
-    chosen = [k for k in keys if not suppliers or k in suppliers]
-    missing_keys(workspace, chosen)
+    if workspace.config.settings.supplier_sources:
+        for problem in refresh_roster(workspace).problems.values():
+            note(f"warning: {problem}")
+    roster = chosen_suppliers(workspace, suppliers)
+    missing_keys(workspace, roster)
+    chosen = [supplier.key for supplier in roster]
 
-    from testbench_dagster.defs.local_runs import LocalRuns, stale_tasks
+    from testbench_dagster.defs.local_runs import LocalRuns
+    from testbench_dagster.tasks.catalogue import stale_tasks
 
     with LocalRuns(workspace) as runs:
         runs.refresh_suppliers()
@@ -83,7 +86,11 @@ def evaluate(
             for number in range(_MAX_PASSES if any(s.samples and s.samples.half_width for s in specs) else 1):
                 left = None if max_relays is None else max_relays - sent
                 more = runs.evaluate(
-                    chosen, tasks=tasks or None, max_relays=left, retry_errors=retry_errors and number == 0
+                    chosen,
+                    tasks=tasks or None,
+                    max_relays=left,
+                    retry_errors=retry_errors and number == 0,
+                    force=force and number == 0,
                 )
                 sent += more.sent
                 if more.settled == 0 or left == more.sent:
@@ -107,23 +114,37 @@ def missing_files(workspace: Workspace) -> None:
                 )
 
 
-def missing_keys(workspace: Workspace, keys: Sequence[str]) -> None:
+def chosen_suppliers(workspace: Workspace, keys: Sequence[str]) -> list[Supplier]:
+    """The active suppliers with these keys, or all of them.
+
+    Raises:
+        ConfigError: a key is not that of an active supplier, or the configuration names none at all.
+        TestbenchError: the supplier sources list none that can be used.
+    """
+    active = active_suppliers(workspace)
+    if not active:
+        text = no_suppliers_text(workspace)
+        raise TestbenchError(text) if workspace.config.settings.supplier_sources else ConfigError(text)
+    known = [supplier.key for supplier in active]
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"supplier {key!r} is not active; active are: {', '.join(known[:20])}")
+    return [supplier for supplier in active if not keys or supplier.key in keys]
+
+
+def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
     """Say which suppliers cannot be asked because their API key is not set; refuse to start when none can.
 
     Raises:
         ConfigError: names the supplier and the variable.
     """
-    from testbench_dagster.suppliers import endpoint
-
     problems = []
-    for key in keys:
-        supplier = workspace.config.supplier(key)
+    for supplier in suppliers:
         try:
-            if supplier is not None:
-                endpoint(workspace.config, supplier)
+            supplier_endpoint(workspace.config, supplier)
         except ConfigError as error:
             problems.append(str(error))
-    if problems and len(problems) == len(keys):
+    if problems and len(problems) == len(suppliers):
         more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
         raise ConfigError(f"{workspace.config.path}: {problems[0]}{more}")
     for problem in problems:
@@ -133,7 +154,7 @@ def missing_keys(workspace: Workspace, keys: Sequence[str]) -> None:
 def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
     from testbench_dagster.stores.documents.collections import SCORES
 
-    keys = list(suppliers) or [s.key for s in workspace.config.settings.suppliers]
+    keys = list(suppliers) or [s.key for s in active_suppliers(workspace)]
     names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
     where = {"supplier": {"in": keys}, "task": {"in": names}}
     return next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None
@@ -144,7 +165,7 @@ def _what_failed(workspace: Workspace, suppliers: tuple[str, ...]) -> str:
     from testbench_dagster.stores.documents import Group
     from testbench_dagster.stores.documents.collections import ATTEMPTS
 
-    keys = list(suppliers) or [s.key for s in workspace.config.settings.suppliers]
+    keys = list(suppliers) or [s.key for s in active_suppliers(workspace)]
     rows = workspace.documents.group(
         ATTEMPTS, Group(by=["supplier", "fault"]), {"supplier": {"in": keys}, "fault": {"ne": "ok"}}
     )
@@ -270,7 +291,15 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
     from testbench_dagster.relays.probe import probe_suppliers
 
-    if not workspace.config.settings.suppliers:
-        yield Finding(False, "suppliers", "none configured; add one under suppliers:")
-    for result in asyncio.run(probe_suppliers(workspace.config)):
+    try:
+        report = refresh_roster(workspace)
+        suppliers = active_suppliers(workspace)
+    except TestbenchError as error:  # the store: said before
+        yield Finding(False, "suppliers", str(error))
+        return
+    for what, problem in report.problems.items():
+        yield Finding(False, f"roster {what}", problem)
+    if not suppliers:
+        yield Finding(False, "suppliers", no_suppliers_text(workspace))
+    for result in asyncio.run(probe_suppliers(workspace.config, suppliers)):
         yield Finding(result.ok, f"supplier {result.supplier}", result.detail)

@@ -165,6 +165,7 @@ def localnet() -> None:
     "--fail-rate", type=click.FloatRange(0, 1), help="Share of requests that fail, for every supplier."
 )
 @click.option("--latency-ms", type=click.FloatRange(min=0), help="Time to answer, for every supplier.")
+@click.option("--block-seconds", type=click.FloatRange(min=0.001), help="Tell a block height that grows.")
 def localnet_up(**options: Any) -> None:
     """Serve simulated suppliers on 127.0.0.1 until interrupted; /roster lists them."""
     command = [sys.executable, "-m", "testbench_dagster.localnet"]
@@ -172,3 +173,27 @@ def localnet_up(**options: Any) -> None:
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
     os.execv(sys.executable, command)
+
+
+@localnet.command("control")
+@click.argument("action", type=click.Choice(["join", "leave", "return", "swap", "fail", "height"]))
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--url", default=f"http://127.0.0.1:{STARTER_PORT}", show_default=True, help="The localnet.")
+def localnet_control(action: str, fields: tuple[str, ...], url: str) -> None:
+    """Change a running simulated network: who is there, what answers, what fails.
+
+    For example: `join address=new accuracy=0.9`, `leave address=new`,
+    `swap address=sim-01 accuracy=0.2 announce=true`, `fail address=sim-02 mode=500 rate=0.5`,
+    `height height=9`.
+    """
+    import json
+
+    from testbench_dagster.localnet.run import control
+
+    body = {}
+    for field in fields:
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise click.UsageError(f"{field!r} is no FIELD=VALUE")
+        body[name] = yaml.safe_load(value)
+    click.echo(json.dumps(control(url, action, body)))

@@ -271,13 +271,15 @@ class ScheduleSettings(_Strict):
 class AutomationSettings(_Strict):
     """What happens by itself when the Dagster daemon runs; each part can be switched off and timed.
 
-    ``alert_webhook_env`` names the variable with the URL that failed runs are reported to.
+    ``summaries`` is when the leaderboard is refreshed if something new arrived, ``summaries_sensor`` looks
+    whether that is so. ``alert_webhook_env`` names the variable with the URL that failed runs are told to.
     """
 
     new_suppliers: SensorSettings = SensorSettings()
     stale_catalog: SensorSettings = SensorSettings()
     stale_scores: SensorSettings = SensorSettings()
     lost_runs: SensorSettings = SensorSettings(every_s=30)
+    summaries_sensor: SensorSettings = SensorSettings()
     summaries: ScheduleSettings = ScheduleSettings(cron="0 * * * *")
     nightly_evaluation: ScheduleSettings = ScheduleSettings(cron="0 2 * * *")
     hourly_summaries: ScheduleSettings = ScheduleSettings(cron="30 * * * *")

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.config import load_config
-from testbench_dagster.defs import catalog, evaluation, network, summaries
+from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.workspace import Workspace
@@ -24,25 +24,24 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
         ConfigError: the configuration is wrong; nothing is loaded then.
     """
     opened = workspace or Workspace(load_config())
+    settings = opened.config.settings
     rooms = [
-        catalog.definitions(task_partitions(opened.specs)),
-        network.definitions(),
-        evaluation.definitions(),
-        summaries.definitions(),
+        catalog.definitions(settings, task_partitions(opened.specs)),
+        network.definitions(settings),
+        evaluation.definitions(settings),
+        summaries.definitions(settings),
+        operations.definitions(settings),
     ]
 
     def collected(kind: str) -> list[Any]:
         return [definition for room in rooms for definition in room.get(kind, ())]
 
-    resource = (
-        dg.ResourceDefinition.hardcoded_resource(workspace)
-        if workspace is not None
-        else workspace_resource(opened.config.path)
-    )
     return dg.Definitions(
         assets=collected("assets"),
         asset_checks=collected("asset_checks"),
         jobs=collected("jobs"),
-        resources={"workspace": resource},
+        sensors=collected("sensors"),
+        schedules=collected("schedules"),
+        resources={"workspace": workspace_resource(workspace or opened.config.path)},
         executor=dg.in_process_executor,
     )

@@ -7,7 +7,8 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,15 +17,8 @@ import yaml
 
 from testbench_dagster.config import Config
 from testbench_dagster.defs.build import build_definitions
-from testbench_dagster.defs.partitions import SUPPLIER, contiguous_ranges, range_tags, suppliers_per_run
+from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.errors import TestbenchError
-from testbench_dagster.stores.documents.collections import PROMPTS
-from testbench_dagster.tasks.catalogue import (
-    current_epoch,
-    dataset_is_stale,
-    needed_apis,
-    prompt_filter,
-)
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
@@ -40,19 +34,28 @@ INSTANCE_SETTINGS: dict[str, Any] = {
     "storage": {
         "custom": {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
     },
-    "concurrency": {"runs": {"max_concurrent_runs": 2}, "pools": {"granularity": "run"}},
+    "concurrency": {
+        "runs": {
+            "max_concurrent_runs": 4,
+            "tag_concurrency_limits": [{"key": "testbench/kind", "value": "evaluation", "limit": 2}],
+        },
+        "pools": {"granularity": "run"},
+    },
     "run_monitoring": {
         "enabled": True,
         "start_timeout_seconds": 180,
+        "cancel_timeout_seconds": 120,
         "max_runtime_seconds": 21600,
         "poll_interval_seconds": 30,
     },
     "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
-    "sensors": {"use_threads": True, "num_workers": 4},
+    "sensors": {"use_threads": True, "num_workers": 4, "num_submit_workers": 2},
+    "schedules": {"use_threads": True, "num_workers": 2, "num_submit_workers": 2},
     "backfills": {"use_threads": True, "num_workers": 2},
     "retention": {
         "schedule": {"purge_after_days": 90},
         "sensor": {"purge_after_days": {"skipped": 3, "failure": 30, "success": 30}},
+        "auto_materialize": {"purge_after_days": {"skipped": 3, "failure": 30, "success": 30}},
     },
     "telemetry": {"enabled": False},
     "nux": {"enabled": False},
@@ -90,31 +93,40 @@ class Relayed(NamedTuple):
     settled: int
 
 
-class LocalRuns:
-    """Executes the jobs of an installation in this process, one after the other.
+@contextmanager
+def opened_instance(config: Config) -> Iterator[dg.DagsterInstance]:
+    """The installation's Dagster instance, created where missing.
 
-    Use as a context manager: Dagster is told where its home is by the process's environment, which is put
-    back at the end.
+    Dagster is told where its home is by the process's environment, which is put back at the end.
     """
+    environment = prepare_home(config)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class LocalRuns:
+    """Executes the jobs of an installation in this process, one after the other; a context manager."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        environment = prepare_home(workspace.config)
-        self._before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
-        self._instance = dg.DagsterInstance.get()
+        self._resources = ExitStack()
+        self._instance = self._resources.enter_context(opened_instance(workspace.config))
         self._definitions = build_definitions(workspace)
 
     def __enter__(self) -> LocalRuns:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._instance.dispose()
-        for name, value in self._before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        self._resources.close()
 
     def refresh_suppliers(self) -> None:
         """Materialize the roster; adds the supplier partitions."""
@@ -123,7 +135,7 @@ class LocalRuns:
     def refresh_catalog(self, specs: Sequence[TaskSpec]) -> None:
         """Materialize datasets and prompts of the given tasks."""
         order = [spec.name for spec in self._workspace.specs]
-        for start, end in contiguous_ranges(order, [spec.name for spec in specs], len(order)):
+        for start, end in pack_ranges(order, [spec.name for spec in specs], len(order)):
             self._execute("refresh_catalog", tags=range_tags(start, end))
 
     def evaluate(
@@ -133,16 +145,18 @@ class LocalRuns:
         tasks: Sequence[str] | None = None,
         max_relays: int | None = None,
         retry_errors: bool = False,
+        force: bool = False,
     ) -> Relayed:
-        """Relay, score and summarize for the suppliers, in ranges."""
+        """Relay, score and summarize for the suppliers, in ranges; ``force`` asks again what is fresh."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
         sent = settled = 0
-        for start, end in contiguous_ranges(order, suppliers, suppliers_per_run()):
+        for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
                 "tasks": list(tasks) if tasks else None,
                 "max_relays": left,
                 "retry_errors": retry_errors,
+                "force": force,
             }
             result = self._execute(
                 "evaluate_suppliers",
@@ -177,22 +191,3 @@ class LocalRuns:
                     raise cause from None  # the user reads our message, not Dagster's stack
                 cause = cause.__cause__
             raise
-
-
-def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
-    """The tasks whose data changed or whose prompt sequence is not complete."""
-    return [spec for spec in specs if dataset_is_stale(workspace, spec) or _prompts_missing(workspace, spec)]
-
-
-def _prompts_missing(workspace: Workspace, spec: TaskSpec) -> bool:
-    registration = workspace.datasets.current(spec.name)
-    if registration is None:
-        return True
-    epoch = current_epoch(workspace, spec).epoch
-    length = registration.n_docs
-    if spec.samples is not None:
-        length = min(length, spec.samples.max)
-    return any(
-        workspace.documents.count(PROMPTS, prompt_filter(registration, epoch, api)) < length
-        for api in needed_apis(workspace, registration.flags["output_type"])
-    )

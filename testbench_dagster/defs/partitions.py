@@ -7,7 +7,7 @@ Supplier × task is rows in the document store: Dagster writes 1.66 KB per parti
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
@@ -17,6 +17,14 @@ from testbench_dagster.tasks.specs import TaskSpec
 SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 supplier_partitions = dg.DynamicPartitionsDefinition(name=SUPPLIER)
 
@@ -44,20 +52,47 @@ def range_tags(start: str, end: str) -> dict[str, str]:
     return {RANGE_START: start, RANGE_END: end}
 
 
-def contiguous_ranges(order: Sequence[str], wanted: Sequence[str], size: int) -> list[tuple[str, str]]:
-    """Cut the wanted keys into runs of neighbours in ``order``, each at most ``size`` long.
+def pack_ranges(
+    order: Sequence[str],
+    wanted: Collection[str],
+    max_size: int,
+    max_gap: int = 0,
+    barred: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Pack the wanted keys into contiguous ranges of ``order``, the fewest that the bounds allow greedily.
 
-    Returns (first, last) pairs that together cover exactly the wanted keys.
+    Dagster's runs carry contiguous ranges only, so a range may run over up to ``max_gap`` keys that are not
+    wanted between two that are (the run finds nothing to do for them), but never over one of ``barred``.
+    ``max_size`` bounds the length of a range, gaps included.
+
+    Returns (first, last) pairs, disjoint and ascending, that together cover all wanted keys.
     """
     position: Mapping[str, int] = {key: i for i, key in enumerate(order)}
-    places = sorted(position[key] for key in wanted)
+    fences = {position[key] for key in barred if key in position}
     ranges: list[tuple[int, int]] = []
-    for place in places:
-        if ranges and place == ranges[-1][1] + 1 and place - ranges[-1][0] < size:
-            ranges[-1] = (ranges[-1][0], place)
-        else:
-            ranges.append((place, place))
+    for place in sorted(position[key] for key in wanted):
+        if ranges:
+            first, last = ranges[-1]
+            gap = range(last + 1, place)
+            if len(gap) <= max_gap and place - first < max_size and fences.isdisjoint(gap):
+                ranges[-1] = (first, place)
+                continue
+        ranges.append((place, place))
     return [(order[first], order[last]) for first, last in ranges]
+
+
+def suppliers_in_flight(instance: dg.DagsterInstance, order: Sequence[str]) -> set[str]:
+    """The suppliers that a queued or running run is about, whatever its job."""
+    position = {key: i for i, key in enumerate(order)}
+    busy: set[str] = set()
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
+        single = run.tags.get("dagster/partition")
+        start, end = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
+        if single in position:
+            busy.add(str(single))
+        elif start in position and end in position:
+            busy.update(order[position[str(start)] : position[str(end)] + 1])
+    return busy
 
 
 def run_suppliers(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list[str]:

@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.workspace import Workspace
 
 
-def workspace_resource(config_path: Path) -> dg.ResourceDefinition:
-    """A resource that opens the installation once per run and closes it afterwards."""
+def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:
+    """A resource that gives each run the installation, with a heart for as long as the run lasts.
 
-    def opened(_context: dg.InitResourceContext) -> Iterator[Workspace]:
-        with Workspace.open(config_path) as workspace:
-            yield workspace
+    The heart tells other processes, and the sensor ``lost_runs``, that the run's process is alive. Sensors
+    and schedules get the installation without one.
+
+    Args:
+        installation: an opened one that all runs of this process share (commands, tests), or the path of a
+            configuration that each run opens for itself.
+    """
+
+    def opened(context: dg.InitResourceContext) -> Iterator[Workspace]:
+        with _opened(installation) as workspace:
+            run = context.dagster_run
+            if run is None:
+                yield workspace
+                return
+            with Heart(workspace.documents, run.run_id) as heart:
+                workspace.heart = heart
+                try:
+                    yield workspace
+                finally:
+                    workspace.heart = None
 
     return dg.ResourceDefinition(
         resource_fn=dg.resource(opened).resource_fn,
-        description=f"The installation configured by {config_path.name}: stores, tasks, lm-eval worker.",
+        description="The installation: configuration, stores, tasks, lm-eval worker.",
     )
+
+
+@contextmanager
+def _opened(installation: Workspace | Path) -> Iterator[Workspace]:
+    if isinstance(installation, Workspace):
+        yield installation
+        return
+    with Workspace.open(installation) as workspace:
+        yield workspace

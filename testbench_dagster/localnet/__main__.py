@@ -13,7 +13,7 @@ from pathlib import Path
 
 from testbench_dagster.localnet.answers import Answers, read_recorded
 from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
-from testbench_dagster.localnet.server import serve
+from testbench_dagster.localnet.server import Localnet, serve
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help='JSON lines {"match", "response"}, .gz too'
     )
+    parser.add_argument(
+        "--block-seconds",
+        type=float,
+        metavar="S",
+        help="the roster tells a block height that grows every S seconds",
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input is closed")
     return parser
 
@@ -54,7 +60,7 @@ def _override(persona: Persona, args: argparse.Namespace) -> Persona:
     return persona
 
 
-async def _run(personas: Sequence[Persona], answers: Answers, port: int, exit_with_stdin: bool) -> None:
+async def _run(net: Localnet, exit_with_stdin: bool) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
@@ -65,7 +71,7 @@ async def _run(personas: Sequence[Persona], answers: Answers, port: int, exit_wi
             loop.call_soon_threadsafe(stop.set)
 
         threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-    await serve(personas, answers, port, stop)
+    await serve(net, stop)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -84,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
         answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
+        net = Localnet(personas, answers, args.port, args.block_seconds)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(personas, answers, args.port, args.exit_with_stdin))
+            runner.run(_run(net, args.exit_with_stdin))
     except OSError as error:
         print(f"cannot listen on port {args.port}: {error}; choose another --port or 0", file=sys.stderr)
         return 1

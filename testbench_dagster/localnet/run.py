@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -9,9 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from testbench_dagster.errors import TestbenchError
 
@@ -25,12 +29,35 @@ class LocalnetError(TestbenchError):
     """The simulated network did not start or does not answer."""
 
 
+def control(url: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Change the simulated network at ``url``; actions and fields are those of :mod:`.control`.
+
+    Raises LocalnetError when it does not answer, or refuses, with what it says.
+    """
+    return _call(f"{url}/control/{action}", json.dumps(fields).encode())
+
+
+def _call(url: str, body: bytes | None = None) -> Any:
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        with _OPENER.open(urllib.request.Request(url, body, headers), timeout=10) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read(2000).decode(errors="replace")
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            said = json.loads(said)["error"]["message"]
+        raise LocalnetError(f"{url}: HTTP {error.code}: {said}") from None
+    except (OSError, ValueError) as error:
+        raise LocalnetError(f"the localnet does not answer at {url}: {error}") from error
+
+
 class LocalnetProcess:
     """``python -m testbench_dagster.localnet`` as a context manager.
 
     The child holds the read end of a pipe and stops when it closes, so it never outlives this process,
     however this process ends. ``latency_ms``, ``fail_mode`` and ``fail_rate`` override the personas';
-    ``answers`` is a file of recorded answers.
+    ``answers`` is a file of recorded answers; with ``block_seconds`` the roster tells a growing block height.
     """
 
     def __init__(
@@ -43,6 +70,7 @@ class LocalnetProcess:
         fail_rate: float | None = None,
         latency_ms: float | None = None,
         answers: Path | None = None,
+        block_seconds: float | None = None,
         start_timeout_s: float = 30.0,
     ) -> None:
         """Keeps the options; nothing runs before :meth:`start`."""
@@ -54,6 +82,7 @@ class LocalnetProcess:
             ("--fail-rate", fail_rate),
             ("--latency-ms", latency_ms),
             ("--answers", answers),
+            ("--block-seconds", block_seconds),
         ):
             if value is not None:
                 self._command += [option, str(value)]
@@ -126,15 +155,58 @@ class LocalnetProcess:
         return self._get("roster")["suppliers"]
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        """Counts per supplier address since the start."""
+        """Counts per supplier address since the start, those that left included."""
         return self._get("stats")["suppliers"]
 
+    def requests(self, address: str) -> list[dict[str, Any]]:
+        """What a supplier was asked, in order: ``at``, ``digest``, ``outcome``, ``backend``."""
+        return self._get(f"requests?address={quote(address)}")["requests"]
+
+    def join(
+        self,
+        address: str | None = None,
+        *,
+        backend: str | None = None,
+        api: str | None = None,
+        accuracy: float | None = None,
+        latency_ms: float | None = None,
+    ) -> dict[str, Any]:
+        """Add a supplier and return its line of the roster; a known ``backend`` makes it a twin."""
+        fields = {"backend": backend, "api": api, "accuracy": accuracy, "latency_ms": latency_ms}
+        return self._control("join", address=address, **fields)
+
+    def leave(self, address: str) -> None:
+        """Take a supplier off the roster; it answers HTTP 503 from now on."""
+        self._control("leave", address=address)
+
+    def return_(self, address: str) -> None:
+        """Bring a supplier back that left."""
+        self._control("return", address=address)
+
+    def swap(
+        self,
+        address: str,
+        *,
+        backend: str | None = None,
+        accuracy: float | None = None,
+        announce: bool = False,
+    ) -> dict[str, Any]:
+        """Let another model answer for a supplier, under its old name unless announced."""
+        return self._control("swap", address=address, backend=backend, accuracy=accuracy, announce=announce)
+
+    def fail(self, address: str, mode: str = "500", rate: float = 1.0) -> None:
+        """Let a share of a supplier's requests fail in this way, and in no other; rate 0 ends it."""
+        self._control("fail", address=address, mode=mode, rate=rate)
+
+    def set_height(self, height: int) -> None:
+        """Set the block height that the roster tells."""
+        self._control("height", height=height)
+
+    def _control(self, action: str, **fields: Any) -> dict[str, Any]:
+        return control(self.url, action, {n: value for n, value in fields.items() if value is not None})
+
     def _get(self, page: str) -> Any:
-        try:
-            with _OPENER.open(f"{self.url}/{page}", timeout=10) as response:
-                return json.load(response)
-        except OSError as error:
-            raise LocalnetError(f"the localnet does not answer at {self.url}/{page}: {error}") from error
+        return _call(f"{self.url}/{page}")
 
     def stop(self) -> None:
         """Ends the server; harmless when it is not running."""

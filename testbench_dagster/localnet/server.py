@@ -1,8 +1,8 @@
 """Serves the simulated suppliers over HTTP on loopback.
 
 ``/<address>/v1/chat/completions`` or ``/<address>/v1/completions`` (whichever the supplier's API is) and
-``/<address>/v1/models`` behave like an OpenAI-compatible server; ``/healthz``, ``/stats`` and ``/roster``
-describe the simulation itself.
+``/<address>/v1/models`` behave like an OpenAI-compatible server; ``/healthz``, ``/stats``, ``/roster`` and
+``/requests?address=`` describe the simulation itself, ``/control/<action>`` changes it (see :mod:`.control`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 import socket
 import struct
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.chance import unit
+from testbench_dagster.localnet.control import BlockClock, Control
 from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
@@ -33,6 +35,9 @@ HANG_S = 3600.0
 
 #: Seconds a ``429`` asks the client to wait.
 RETRY_AFTER_S = 1
+
+#: Requests remembered of each supplier, the newest.
+LOGGED = 100_000
 
 _ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
 
@@ -61,12 +66,40 @@ def cut(text: str, ask: Ask) -> tuple[str, str, int]:
     return text[: tokens[ask.max_tokens][1]], "length", ask.max_tokens
 
 
+def prompt_digest(prompts: Sequence[str]) -> bytes:
+    """What identifies the prompts of a request in logs: BLAKE2b, 16 bytes, of their UTF-8 joined by NUL."""
+    return blake2b("\0".join(prompts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class Request:
+    """One request a supplier got: when, what was asked (empty if unreadable), what became of it, by whom.
+
+    ``outcome`` is ``ok``, a failure mode, ``rejected``, ``cancelled``, ``left`` or ``in_flight``.
+    """
+
+    at: datetime
+    backend: str
+    digest: bytes = b""
+    outcome: str = "in_flight"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "at": self.at.isoformat(),
+            "digest": self.digest.hex(),
+            "outcome": self.outcome,
+            "backend": self.backend,
+        }
+
+
 @dataclass
 class Supplier:
     """One simulated supplier at work: its persona and what happened to it so far."""
 
     persona: Persona
     answers: Answers
+    present: bool = True
     started: float = field(default_factory=time.monotonic)
     requests: int = 0
     answered: int = 0
@@ -75,6 +108,8 @@ class Supplier:
     in_flight: int = 0
     in_flight_max: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    by_hour: Counter[str] = field(default_factory=Counter)
+    log: deque[Request] = field(default_factory=lambda: deque(maxlen=LOGGED), repr=False)
     _asked: Counter[bytes] = field(default_factory=Counter, repr=False)
 
     def backend(self) -> Backend:
@@ -82,8 +117,15 @@ class Supplier:
         return self.persona.serving(self.requests, time.monotonic() - self.started)
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the start: ``requests`` = answered + failed + rejected + cancelled + in flight."""
+        """Counts since the start: ``requests`` = answered + failed + rejected + cancelled + in flight.
+
+        Requests while the supplier was away failed by ``left``. ``by_day`` and ``by_hour`` are of UTC.
+        """
+        by_day: Counter[str] = Counter()
+        for hour, requests in self.by_hour.items():
+            by_day[hour[:10]] += requests
         return {
+            "present": self.present,
             "requests": self.requests,
             "answered": self.answered,
             "failed": dict(self.failed),
@@ -92,19 +134,34 @@ class Supplier:
             "in_flight": self.in_flight,
             "in_flight_max": self.in_flight_max,
             "backend": self.backend().name,
+            "by_day": dict(by_day),
+            "by_hour": dict(self.by_hour),
         }
+
+    def _count(self, backend: Backend) -> Request:
+        self.requests += 1
+        request = Request(datetime.now(UTC), backend.name)
+        self.by_hour[f"{request.at:%Y-%m-%dT%H}"] += 1
+        self.log.append(request)
+        return request
+
+    def turn_away(self) -> web.Response:
+        """Answer a request while the supplier is away."""
+        self._count(self.backend()).outcome = "left"
+        self.failed["left"] += 1
+        return _error(503, "this simulated supplier has left", "server_error")
 
     async def complete(self, request: web.BaseRequest, api: Api) -> web.StreamResponse:
         """Answers one completion request, or fails it the way the persona does, and counts it."""
         backend = self.backend()
         number = self.requests
-        self.requests += 1
+        logged = self._count(backend)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         mode: str | None = None
         try:
             ask = parse(await request.content.read(), api)
-            digest = blake2b("\0".join(ask.prompts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            digest = logged.digest = prompt_digest(ask.prompts)
             attempt = self._asked[digest]
             self._asked[digest] += 1
             mode = self._failure(digest, attempt)
@@ -115,8 +172,10 @@ class Supplier:
                 response = self._answer(ask, api, backend, number, mode)
         except BadRequestError as error:
             self.rejected += 1
+            logged.outcome = "rejected"
             return _error(400, str(error), "invalid_request_error")
         except asyncio.CancelledError:  # the client went away; on a timeout that is the failure meant
+            logged.outcome = mode or "cancelled"
             if mode:
                 self.failed[mode] += 1
             else:
@@ -124,6 +183,7 @@ class Supplier:
             raise
         finally:
             self.in_flight -= 1
+        logged.outcome = mode or "ok"
         if mode:
             self.failed[mode] += 1
         else:
@@ -224,13 +284,25 @@ class Supplier:
 class Localnet:
     """A population of suppliers behind one loopback port; an async context manager."""
 
-    def __init__(self, personas: Sequence[Persona], answers: Answers | None = None, port: int = 0) -> None:
-        """``port`` 0 takes a free one. Raises ValueError on two suppliers with one address."""
-        answers = answers or Answers()
-        self.suppliers = {persona.address: Supplier(persona, answers) for persona in personas}
+    def __init__(
+        self,
+        personas: Sequence[Persona],
+        answers: Answers | None = None,
+        port: int = 0,
+        block_s: float | None = None,
+    ) -> None:
+        """``port`` 0 takes a free one; a block comes every ``block_s`` seconds, if given.
+
+        Raises ValueError on two suppliers with one address and on times that do not run forward.
+        """
+        self._answers = answers or Answers()
+        self.suppliers: dict[str, Supplier] = {}
+        for persona in personas:
+            self.add(persona)
         if len(self.suppliers) != len(personas):
             raise ValueError("two simulated suppliers have the same address")
-        self._seed = answers.seed
+        self.clock = BlockClock(block_s)
+        self._control = Control(self)
         self._port = port
         self._runner: web.ServerRunner | None = None
         #: ``http://127.0.0.1:PORT`` once started.
@@ -251,26 +323,34 @@ class Localnet:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def add(self, persona: Persona) -> None:
+        """Add a supplier."""
+        self.suppliers[persona.address] = Supplier(persona, self._answers)
+
+    def describe(self, address: str) -> dict[str, Any]:
+        """A supplier as a client needs it."""
+        persona = self.suppliers[address].persona
+        return {
+            "address": address,
+            "service": SERVICE,
+            "api": persona.api,
+            "base_url": f"{self.url}/{address}/v1",
+            "model": persona.backend.model,
+            "simulation": True,
+        }
+
     def roster(self) -> dict[str, Any]:
-        """The suppliers as a client needs them, marked as a simulation."""
+        """The suppliers that are there, marked as a simulation, and the block height if there is one."""
+        height = self.clock.height
         return {
             "simulation": True,
-            "seed": self._seed,
-            "suppliers": [
-                {
-                    "address": address,
-                    "service": SERVICE,
-                    "api": supplier.persona.api,
-                    "base_url": f"{self.url}/{address}/v1",
-                    "model": supplier.persona.backend.model,
-                    "simulation": True,
-                }
-                for address, supplier in self.suppliers.items()
-            ],
+            "seed": self._answers.seed,
+            **({} if height is None else {"height": height}),
+            "suppliers": [self.describe(a) for a, supplier in self.suppliers.items() if supplier.present],
         }
 
     def stats(self) -> dict[str, Any]:
-        """Counts per supplier since the start."""
+        """Counts per supplier since the start, those that left included."""
         suppliers = {address: supplier.stats() for address, supplier in self.suppliers.items()}
         return {"simulation": True, "suppliers": suppliers}
 
@@ -279,6 +359,8 @@ class Localnet:
         supplier = self.suppliers.get(address)
         if supplier is not None:
             return await self._serve(supplier, request, rest)
+        if request.method == "POST" and address == "control":
+            return await self._command(request, rest)
         if request.method == "GET" and not rest:
             if address == "healthz":
                 return _json({"status": "ok", "simulation": True})
@@ -286,9 +368,29 @@ class Localnet:
                 return _json(self.stats())
             if address == "roster":
                 return _json(self.roster())
+            if address == "requests":
+                return self._requests(request.query.get("address", ""))
         return _error(404, f"nothing at {request.path}; see /roster", "invalid_request_error")
 
+    async def _command(self, request: web.BaseRequest, action: str) -> web.Response:
+        # a page in a browser could not send this type unasked
+        if request.content_type != "application/json":
+            return _error(400, "Content-Type must be application/json", "invalid_request_error")
+        try:
+            return _json(self._control.handle(action, await request.content.read()))
+        except BadRequestError as error:
+            return _error(400, str(error), "invalid_request_error")
+
+    def _requests(self, address: str) -> web.Response:
+        supplier = self.suppliers.get(address)
+        if supplier is None:
+            return _error(400, f"address {address!r} is nobody's; see /stats", "invalid_request_error")
+        log = [entry.to_json() for entry in supplier.log]
+        return _json({"address": address, "forgotten": supplier.requests - len(log), "requests": log})
+
     async def _serve(self, supplier: Supplier, request: web.BaseRequest, rest: str) -> web.StreamResponse:
+        if not supplier.present:
+            return supplier.turn_away()
         api = _ENDPOINTS.get(rest)
         if api is not None and request.method == "POST" and api == supplier.persona.api:
             return await supplier.complete(request, api)
@@ -303,8 +405,8 @@ class Localnet:
         return _error(404, f"{request.method} {request.path} is not served", "invalid_request_error")
 
 
-async def serve(personas: Sequence[Persona], answers: Answers, port: int, stop: asyncio.Event) -> None:
+async def serve(net: Localnet, stop: asyncio.Event) -> None:
     """Serves until ``stop`` is set; prints ``listening on URL`` as soon as requests are accepted."""
-    async with Localnet(personas, answers, port) as net:
+    async with net:
         print(f"listening on {net.url}", flush=True)
         await stop.wait()

@@ -9,13 +9,16 @@ Rules (design section 5):
 * A settled prompt is *fresh* until ``max_age`` after its last call, in whatever round that was.
 * Prompts are asked in the order of the sequence. When none of the round is left and too few are fresh, the
   next round asks those that are not.
+* A doc that an earlier epoch settled counts while it is fresh: a new sequence does not ask all anew.
+* What was answered before a change of the supplier's model (``cut_at``), or before a forced renewal began
+  (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in the next round.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import NormalDist
@@ -24,6 +27,7 @@ from testbench_dagster.config import SampleRule
 from testbench_dagster.relays.faults import Fault
 
 SCORED, ERROR, DUE = "scored", "error", "due"
+_Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,18 @@ class DuePrompt:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What to relay now, in order; ``reason`` says why nothing is due, or what the calls are for."""
+    """What to relay now, in order; ``reason`` says why nothing is due, or what the calls are for.
+
+    ``target`` docs are wanted and ``fresh`` are there, over all epochs. ``due_at`` is the present when docs
+    are due, else when too few will be fresh by ageing alone; None when nothing will ever be due.
+    """
 
     round: int
     due: list[DuePrompt] = field(default_factory=list)
     reason: str = ""
     target: int = 0
+    fresh: int = 0
+    due_at: datetime | None = None
 
     @property
     def n_calls(self) -> int:
@@ -87,12 +97,14 @@ class Measured:
     """What the current window says.
 
     ``n`` scored docs with the ``mean`` of their primary metric (None where it is no mean of values in
-    [0, 1]), and ``failed`` docs that ended in the supplier's fault.
+    [0, 1]), and ``failed`` docs that ended in the supplier's fault. ``values`` are the scores themselves in
+    the order they were answered, for sequential gates; empty where there is no such mean.
     """
 
     n: int = 0
     mean: float | None = None
     failed: int = 0
+    values: tuple[float, ...] = ()
 
 
 def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> int:
@@ -109,17 +121,30 @@ def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> 
         return top
     if measured.n == 0 or measured.n + measured.failed < rule.min:
         return low
-    mean, wanted = measured.mean, rule.half_width
+    mean, wanted, z = measured.mean, rule.half_width, _Z
     if mean is None:
         return top
-    z = NormalDist().inv_cdf(0.975)
     sizes = range(measured.n, max(measured.n, top - measured.failed))  # beyond them the bound decides
     needed = measured.n + bisect_left(sizes, True, key=lambda n: _wilson_half_width(mean, n, z) <= wanted)
     return max(low, min(top, needed + measured.failed))
 
 
+def predicted_half_width(measured: Measured, more: int) -> float | None:
+    """Half width of the 95 % Wilson interval if ``more`` docs were scored besides, at the present mean.
+
+    The mean is taken as 0.5, the widest, while it is unknown. None when there would be no doc at all.
+    """
+    n = measured.n + more
+    if n <= 0:
+        return None
+    return _wilson_half_width(0.5 if measured.mean is None else measured.mean, n, _Z)
+
+
 def _wilson_half_width(mean: float, n: int, z: float) -> float:
     return z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+
+
+_Asked = dict[int, dict[str, dict[tuple[int, int], CallOutcome]]]  # round → prompt id → call → outcome
 
 
 def plan_task(
@@ -130,63 +155,132 @@ def plan_task(
     measured: Measured,
     now: datetime,
     max_age: timedelta,
+    cut_at: datetime | None = None,
+    settled_elsewhere: Mapping[int, datetime] | None = None,
+    at_least: int = 0,
+    at_most: int | None = None,
+    undecided: bool = False,
+    force_since: datetime | None = None,
     retry_errors: bool = False,
 ) -> TaskPlan:
     """Decide which prompts a supplier is asked now.
 
     Args:
-        prompts: the sequence, ascending by position.
+        prompts: the sequence, ascending by position, each doc once.
         outcomes: last attempts of this supplier on these prompts, of every round.
         rule: how many docs; None for all.
         measured: the current window, for rules with a target width.
         now: the present, timezone-aware.
         max_age: after which a settled prompt no longer counts.
+        cut_at: when the supplier's model changed; what finished at or before it is void.
+        settled_elsewhere: doc id → when its newest settled outcome of earlier epochs finished.
+        at_least: docs to ask even if fewer are wanted: those the round has not asked yet, then, in the next
+            round, the others, longest settled first.
+        at_most: docs to ask at most.
+        undecided: a sequential gate waits for this task: as many docs as the rule allows are wanted.
+        force_since: ask again what finished before it: the docs of the sequence that count now, and at
+            least as many as the rule wants. A later call with the same instant continues.
         retry_errors: ask prompts again that ended in the supplier's fault.
     """
-    by_id = {prompt.id: prompt for prompt in prompts}
-    by_round: dict[int, dict[str, dict[tuple[int, int], CallOutcome]]] = {}
+    if not prompts:
+        return TaskPlan(1, [], "the sequence has no prompts")
+    asked = _by_round(prompts, outcomes)
+    current = max(asked, default=1)
+    states = asked.get(current, {})
+
+    def after_cut(at: datetime) -> bool:
+        return cut_at is None or at > cut_at
+
+    def valid(at: datetime) -> bool:
+        return after_cut(at) and (force_since is None or at >= force_since)
+
+    def fresh_docs(counts: Callable[[datetime], bool]) -> dict[int, datetime]:
+        settled = _settled(prompts, asked, settled_elsewhere or {}, counts)
+        return {doc: at for doc, at in settled.items() if at > now - max_age}
+
+    fresh = fresh_docs(valid)
+    target = target_docs(rule, len(prompts), measured)
+    if undecided and rule is not None:
+        target = min(rule.max, len(prompts))
+    renewed: set[int] = set()  # by force; they come first, so that the target stays what it is
+    if force_since is not None:
+        renewed = fresh_docs(after_cut).keys() & {prompt.doc_id for prompt in prompts}
+        target = max(target, len(renewed))
+
+    wanted: list[PromptRef] = []  # can be asked, or completed, in the current round
+    stale: list[PromptRef] = []  # only in the next
+    for prompt in prompts:
+        calls = states.get(prompt.id, {})
+        void = not all(valid(call.finished_at) for call in calls.values())
+        verdict = _verdict(prompt, calls)
+        if verdict == ERROR and retry_errors and not void:
+            fresh.pop(prompt.doc_id, None)
+            wanted.append(prompt)
+        elif prompt.doc_id not in fresh:
+            (stale if void or verdict != DUE else wanted).append(prompt)
+
+    room = max(0, target - len(fresh))
+    settled = [prompt for prompt in prompts if prompt.doc_id in fresh]
+    settled.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
+    untouched = [prompt for prompt in settled if prompt.id not in states]
+    roll = bool(room) and (not wanted or any(prompt.doc_id in renewed for prompt in stale))
+    if min(room, len(wanted)) < at_least:
+        roll = roll or len(wanted) + len(untouched) < min(at_least, len(prompts))
+
+    pool = [*wanted, *stale] if roll else wanted
+    pool = sorted(pool, key=lambda prompt: prompt.doc_id not in renewed)
+    chosen = pool[:room]
+    if len(chosen) < at_least:
+        chosen = [*pool, *(settled if roll else untouched)][:at_least]
+    chosen = chosen[:at_most]
+    due = [DuePrompt(prompt, _calls(prompt, {} if roll else states.get(prompt.id, {}))) for prompt in chosen]
+
+    if not room:
+        reason = f"all {target} wanted docs are fresh" + (f"; {len(due)} are renewed" if due else "")
+    elif force_since is not None:
+        reason = f"{len(fresh)} of {target} docs are renewed by force"
+    elif roll and not wanted:
+        reason = f"round {current} is used up and {len(stale)} docs are stale"
+    else:
+        reason = f"{len(fresh)} of {target} docs are fresh"
+    due_at = None
+    if due:
+        due_at = now
+    elif not room:
+        due_at = sorted(fresh.values())[len(fresh) - target] + max_age
+    return TaskPlan(current + 1 if roll and due else current, due, reason, target, len(fresh), due_at)
+
+
+def _by_round(prompts: Sequence[PromptRef], outcomes: Iterable[CallOutcome]) -> _Asked:
+    """The last attempt of each call."""
+    ids = {prompt.id for prompt in prompts}
+    asked: _Asked = {}
     for outcome in outcomes:
-        if outcome.prompt_id not in by_id:
+        if outcome.prompt_id not in ids:
             continue  # of the other request form, or beyond a shortened sequence
-        calls = by_round.setdefault(outcome.round, {}).setdefault(outcome.prompt_id, {})
+        calls = asked.setdefault(outcome.round, {}).setdefault(outcome.prompt_id, {})
         known = calls.get((outcome.idx, outcome.repeat))
         if known is None or known.attempt < outcome.attempt:
             calls[(outcome.idx, outcome.repeat)] = outcome
-    current = max(by_round, default=1)
-    states = by_round.get(current, {})
-    fresh_ids = {
-        id_
-        for asked in by_round.values()
-        for id_, calls in asked.items()
-        if _verdict(by_id[id_], calls) != DUE and max(c.finished_at for c in calls.values()) > now - max_age
-    }
-    target = target_docs(rule, len(prompts), measured)
+    return asked
 
-    wanted: list[DuePrompt] = []
-    stale: list[PromptRef] = []
-    fresh = 0
-    for prompt in prompts:
-        calls = states.get(prompt.id, {})
-        verdict = _verdict(prompt, calls)
-        if verdict == ERROR and retry_errors:
-            wanted.append(DuePrompt(prompt, _calls(prompt, calls)))
-        elif prompt.id in fresh_ids:
-            fresh += 1
-        elif verdict == DUE:
-            wanted.append(DuePrompt(prompt, _calls(prompt, calls)))
-        else:
-            stale.append(prompt)
 
-    room = max(0, target - fresh)
-    if not prompts:
-        return TaskPlan(current, [], "the sequence has no prompts", 0)
-    if not room:
-        return TaskPlan(current, [], f"all {target} wanted docs are fresh", target)
-    if wanted:
-        return TaskPlan(current, wanted[:room], f"{fresh} of {target} docs are fresh", target)
-    again = [DuePrompt(prompt, _calls(prompt, {})) for prompt in stale[:room]]
-    reason = f"round {current} is used up and {len(stale)} docs are stale"
-    return TaskPlan(current + 1, again, reason, target)
+def _settled(
+    prompts: Sequence[PromptRef],
+    asked: _Asked,
+    elsewhere: Mapping[int, datetime],
+    counts: Callable[[datetime], bool],
+) -> dict[int, datetime]:
+    """When each doc was last settled with all its calls in time, in whatever round or epoch."""
+    found = {doc_id: at for doc_id, at in elsewhere.items() if counts(at)}
+    by_id = {prompt.id: prompt for prompt in prompts}
+    for states in asked.values():
+        for prompt_id, calls in states.items():
+            prompt = by_id[prompt_id]
+            if _verdict(prompt, calls) != DUE and all(counts(call.finished_at) for call in calls.values()):
+                at = max(call.finished_at for call in calls.values())
+                found[prompt.doc_id] = max(at, found.get(prompt.doc_id, at))
+    return found
 
 
 def _verdict(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> str:

@@ -1,33 +1,38 @@
 """The relay stage: plan what is due per supplier and task, relay it, store every attempt.
 
 Idempotent: what has a stored, settled answer is not asked again, so a killed run is continued by starting it
-again. One bad supplier never fails the stage; its problem is reported.
+again. One bad supplier never fails the stage; its problem is reported. Each supplier is relayed to by one
+process at a time (a lease), within budgets that no crash and no second process can exceed (a ledger).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from testbench_dagster.config import SupplierConfig
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.planning.due import DuePrompt, Measured, PromptRef, TaskPlan, plan_task
+from testbench_dagster.coordination.budgets import BudgetLedger
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.leases import SupplierLeases
+from testbench_dagster.errors import ConfigError, StoreError
+from testbench_dagster.network.endpoints import supplier_endpoint
+from testbench_dagster.network.roster import Supplier, known_suppliers, remember_echo_logprobs
+from testbench_dagster.planning.due import DuePrompt, TaskPlan
+from testbench_dagster.planning.plans import Planner, attempts_since, note_progress
+from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.relays.allowances import LedgerAllowance
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
-from testbench_dagster.relays.outcomes import call_outcomes
 from testbench_dagster.relays.probe import ECHO_REQUEST, echo_verdict, probe_relay
-from testbench_dagster.relays.report import Progress, Report
-from testbench_dagster.relays.writer import AttemptWriter
-from testbench_dagster.scoring.measured import measured_now
+from testbench_dagster.relays.report import Counts, Progress, Report
+from testbench_dagster.relays.writer import AttemptWriter, Fence
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SUPPLIERS
-from testbench_dagster.suppliers import endpoint, remember_echo_logprobs
-from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter
+from testbench_dagster.stores.documents.collections import PROMPTS
 from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
@@ -47,12 +52,18 @@ class PlannedTask:
 
 @dataclass
 class CollectReport:
-    """Outcome of the stage: the engine's report, the plans, and problems by supplier key."""
+    """Outcome of the stage: the engine's report, the plans, and problems by supplier key.
+
+    ``refused`` are suppliers that another living process is relaying to, with who that is; ``departed`` are
+    those that left the roster.
+    """
 
     relays: Report | None
     planned: list[PlannedTask] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     unsupported: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    departed: list[str] = field(default_factory=list)
 
     @property
     def n_due(self) -> int:
@@ -67,161 +78,223 @@ def collect(
     tasks: Sequence[str] | None = None,
     max_relays: int | None = None,
     retry_errors: bool = False,
+    force_since: datetime | None = None,
+    lease_wait_s: float = 0.0,
     on_progress: Callable[[Progress], None] | None = None,
     on_planned: Callable[[int], None] | None = None,
 ) -> CollectReport:
     """Relay what is due for the given supplier keys and store the attempts.
 
     Args:
-        workspace: the installation.
-        suppliers: partition keys; one that is not configured (any more) is reported as a problem.
+        workspace: the installation; its heart, if it has one, is what the leases live by.
+        suppliers: partition keys; one that is not known or has left is reported as a problem.
         tasks: names of tasks or groups; None for all.
         max_relays: hard cap on attempts in this call, retries included.
         retry_errors: ask docs again that ended in the supplier's fault.
+        force_since: ask everything again that was not answered at or after this instant, fresh or not.
+        lease_wait_s: how long to wait for suppliers whose last process may have died on another machine.
         on_progress: called a few times a second while relaying.
         on_planned: called once with the number of due calls.
+
+    Raises:
+        StoreError: the store failed, or this process lost its heart (it was stopped or cut off for so long
+            that others may have taken over); what was answered until then is stored.
     """
-    from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
-
-    report = CollectReport(None)
-    specs = workspace.chosen_specs(tasks)
-    registrations = {
-        spec.name: r for spec in specs if (r := workspace.datasets.current(spec.name)) is not None
-    }
-    sequences = _Sequences(workspace)
-    reachable: list[tuple[SupplierConfig, Endpoint]] = []
-    for key in suppliers:
-        try:
-            supplier = workspace.config.supplier(key)
-            if supplier is None:
-                raise ConfigError(f"{key} is not in {workspace.config.path}; nothing is relayed to it")
-            reachable.append((supplier, endpoint(workspace.config, supplier)))
-        except ConfigError as error:
-            report.problems[key] = str(error)
-    allowance = _allowance(workspace, {target.service for _, target in reachable})
-    askable = [] if max_relays == 0 else reachable
-    echo = _echo_capabilities(
-        workspace,
-        [(s, t) for s, t in askable if allowance is None or allowance[t.service] > 0],
-        registrations.values(),
-    )
-    lanes: list[tuple[Endpoint, list[PlannedTask]]] = []
-    for supplier, target in reachable:
-        key, plans = supplier.key, []
-        for spec in specs:
-            registration = registrations.get(spec.name)
-            if registration is None:
-                report.problems[key] = f"task {spec.name} has no dataset; materialize task_datasets"
-                continue
-            if is_unsupported(supplier.api, registration, echo.get(key)):
-                report.unsupported.setdefault(key, []).append(spec.name)
-                continue
-            planned = _plan(workspace, supplier, spec, registration, sequences, retry_errors)
-            if planned.plan.due:
-                plans.append(planned)
-            elif not planned.plan.target:
-                report.problems[key] = f"task {spec.name} has no prompts for it; materialize sampled_prompts"
-        report.planned += plans
-        if plans:
-            lanes.append((target, plans))
-    if on_planned is not None:
-        on_planned(report.n_due)
-    prompts = _Prompts(workspace)
-    with AttemptWriter(workspace.documents) as writer:
-        report.relays = run_relays(
-            [(target, _relays(target, plans, prompts)) for target, plans in lanes],
-            writer.add,
-            max_in_flight=workspace.config.settings.relays.max_in_flight,
-            allowance=allowance,
-            max_relays=max_relays,
-            on_progress=on_progress,
-        )
-    return report
+    heart = workspace.heart
+    with (
+        nullcontext(heart)
+        if heart
+        else Heart(workspace.documents, f"process-{secrets.token_hex(8)}") as beating,
+        SupplierLeases(workspace.documents, beating) as leases,
+    ):
+        stage = _Stage(workspace, beating, leases, lease_wait_s)
+        return stage.run(suppliers, tasks, max_relays, retry_errors, force_since, on_progress, on_planned)
 
 
-# --------------------------------------------------------------------------------------------------- planning
+class _Stage:
+    """One call of :func:`collect`, with the heart and the leases it works under."""
 
-
-class _Sequences:
-    """The prompt sequences, read once for all suppliers of a run."""
-
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(
+        self, workspace: Workspace, heart: Heart, leases: SupplierLeases, lease_wait_s: float
+    ) -> None:
         self._workspace = workspace
-        self._known: dict[tuple[str, str], tuple[int, list[PromptRef]]] = {}
+        self._heart = heart
+        self._leases = leases
+        self._lease_wait_s = lease_wait_s
+        self._report = CollectReport(None)
+        self._unreachable: dict[str, str] = {}  # problems that asking again soon will not end
 
-    def get(self, spec: TaskSpec, registration: Registration, api: str) -> tuple[int, list[PromptRef]]:
-        """Epoch and prompts of a task for one request form."""
-        key = (spec.name, api)
-        if key not in self._known:
-            epoch = current_epoch(self._workspace, spec).epoch
-            repeats = int(registration.flags["repeats"])
-            rows = self._workspace.documents.find(
-                PROMPTS,
-                prompt_filter(registration, epoch, api),
-                sort=[("position", 1)],
-                fields=["_id", "position", "doc_id", "calls", "relayable"],
-            )
-            refs = [
-                PromptRef(r["_id"], r["position"], r["doc_id"], r["calls"] // repeats, repeats)
-                for r in rows
-                if r["relayable"]
+    def run(
+        self,
+        suppliers: Sequence[str],
+        tasks: Sequence[str] | None,
+        max_relays: int | None,
+        retry_errors: bool,
+        force_since: datetime | None,
+        on_progress: Callable[[Progress], None] | None,
+        on_planned: Callable[[int], None] | None,
+    ) -> CollectReport:
+        from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
+
+        workspace, report = self._workspace, self._report
+        reachable = self._reachable(suppliers)
+        acquired = self._leases.acquire([s.key for s, _ in reachable], wait_s=self._lease_wait_s)
+        report.refused = dict(acquired.refused)
+        reachable = [(s, target) for s, target in reachable if s.key in acquired.held]
+        allowance = self._allowance()
+        try:
+            planner = Planner(workspace, tasks=tasks)
+            if max_relays != 0:
+                reachable = self._with_capabilities(reachable, planner, allowance)
+            plans = self._plans(planner, [s for s, _ in reachable], retry_errors, force_since)
+            allowance.limit(planner.quotas(plans, [s for s, _ in reachable]))
+            lanes = [
+                (target, lots)
+                for supplier, target in reachable
+                if (lots := self._lots(planner, plans[supplier.key]))
             ]
-            length = len(refs) if spec.samples is None else spec.samples.max
-            self._known[key] = (epoch, refs[:length])
-        return self._known[key]
+            if on_planned is not None:
+                on_planned(report.n_due)
+            prompts = _Prompts(workspace)
+            fence = Fence(acquired.held, self._heart, self._leases.verify)
+            heights = {s.service: planner.height(s.service) for s, _ in reachable}
+            with AttemptWriter(workspace.documents, fence=fence, heights=heights) as writer:
+                report.relays = run_relays(
+                    [(target, _relays(target, lots, prompts)) for target, lots in lanes],
+                    writer.add,
+                    max_in_flight=workspace.config.settings.relays.max_in_flight,
+                    allowance=allowance,
+                    max_relays=max_relays,
+                    heart=self._heart,
+                    on_progress=on_progress,
+                )
+        finally:
+            allowance.close()
+        self._note_progress([s for s, _ in reachable])
+        if report.relays.lost:
+            raise StoreError(
+                "this process lost its heartbeat (it was stopped, or cut off from the store) and may no longer "
+                "relay; what was answered is stored, the rest stays due"
+            )
+        return report
+
+    def _reachable(self, keys: Sequence[str]) -> list[tuple[Supplier, Endpoint]]:
+        known = {s.key: s for s in known_suppliers(self._workspace)}
+        reachable = []
+        for key in dict.fromkeys(keys):
+            supplier = known.get(key)
+            if supplier is None:
+                self._report.problems[key] = "is not on the roster: materialize suppliers, or correct the key"
+            elif supplier.left_at is not None:
+                self._report.departed.append(key)
+            else:
+                try:
+                    reachable.append((supplier, supplier_endpoint(self._workspace.config, supplier)))
+                except ConfigError as error:
+                    self._report.problems[key] = self._unreachable[key] = str(error)
+        return reachable
+
+    def _allowance(self) -> LedgerAllowance:
+        budget = self._workspace.config.settings.budget
+
+        def opening(where: Mapping[str, Any], start: datetime) -> int:
+            return attempts_since(self._workspace, where, start)
+
+        return LedgerAllowance(
+            BudgetLedger(self._workspace.documents),
+            budget.of_service,
+            supplier_hour_cap=budget.relays_per_supplier_hour,
+            opening=opening,
+        )
+
+    def _with_capabilities(
+        self, reachable: Sequence[tuple[Supplier, Endpoint]], planner: Planner, allowance: LedgerAllowance
+    ) -> list[tuple[Supplier, Endpoint]]:
+        """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
+        never_need_it = ("generate_until", "loglikelihood_rolling")
+        needed = [planner.registrations[s.name] for s in planner.specs if s.name in planner.registrations]
+        if all(r.flags["output_type"] in never_need_it for r in needed):
+            return list(reachable)
+        due = [
+            target
+            for supplier, target in reachable
+            if supplier.api == "completions"
+            and not _echo_is_known(supplier)
+            and not allowance.refused(target)
+        ]
+        found = probe_echo_logprobs(self._workspace, due, allowance)
+        return [
+            (replace(supplier, echo_logprobs=found.get(supplier.key, supplier.echo_logprobs)), target)
+            for supplier, target in reachable
+        ]
+
+    def _plans(
+        self,
+        planner: Planner,
+        suppliers: Sequence[Supplier],
+        retry_errors: bool,
+        force_since: datetime | None,
+    ) -> dict[str, SupplierPlan]:
+        """Plans within the suppliers' shares of what is left of the services' budgets."""
+        options: dict[str, Any] = {"retry_errors": retry_errors, "force_since": force_since}
+        facts = {s.key: planner.facts(s) for s in suppliers}
+        plans = {s.key: planner.plan(s, facts=facts[s.key], **options) for s in suppliers}
+        quotas = planner.quotas(plans, suppliers)
+        for supplier in suppliers:
+            quota = quotas.get(supplier.key)
+            if quota is not None and quota < plans[supplier.key].n_calls:
+                plans[supplier.key] = planner.plan(
+                    supplier, facts=facts[supplier.key], max_calls=quota, **options
+                )
+        return plans
+
+    def _lots(self, planner: Planner, plan: SupplierPlan) -> list[PlannedTask]:
+        """What to relay to one supplier; notes what stands in the way of the rest."""
+        lots = []
+        for spec in planner.specs:
+            decision = plan.tasks[spec.name]
+            if decision.plan.due:
+                registration = planner.registrations[spec.name]
+                lots.append(
+                    PlannedTask(plan.supplier, spec, registration, planner.epoch(spec), decision.plan)
+                )
+            elif decision.state == "unsupported":
+                self._report.unsupported.setdefault(plan.supplier, []).append(spec.name)
+            elif decision.state == "no_prompts":
+                self._report.problems[plan.supplier] = f"task {spec.name}: {decision.reason}"
+        self._report.planned += lots
+        return lots
+
+    def _note_progress(self, suppliers: Sequence[Supplier]) -> None:
+        """Who answered, and who was due and settled nothing although something was sent."""
+        assert self._report.relays is not None
+        counts = self._report.relays.suppliers
+        reached = [s.key for s in suppliers if s.key in counts and counts[s.key].settled]
+        failed = {
+            s.key: _what_failed(counts[s.key])
+            for s in suppliers
+            if s.key in counts and counts[s.key].sent and not counts[s.key].settled
+        }
+        note_progress(self._workspace, reached, {**failed, **self._unreachable})
 
 
-def request_form(supplier: SupplierConfig, registration: Registration) -> str:
-    """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
-    return supplier.api if registration.flags["output_type"] == "generate_until" else "completions"
+def _what_failed(counts: Counts) -> str:
+    faults = ", ".join(f"{fault.value} x {n}" for fault, n in counts.faults.most_common(3))
+    return f"none of {counts.sent} relays was settled ({faults})"
 
 
-def _plan(
-    workspace: Workspace,
-    supplier: SupplierConfig,
-    spec: TaskSpec,
-    registration: Registration,
-    sequences: _Sequences,
-    retry_errors: bool,
-) -> PlannedTask:
-    epoch, refs = sequences.get(spec, registration, request_form(supplier, registration))
-    sampling = workspace.config.settings.sampling
-    needs_width = spec.samples is not None and spec.samples.half_width is not None
-    plan = plan_task(
-        refs,
-        call_outcomes(workspace.documents, supplier.key, spec.name, registration.task_hash, epoch),
-        rule=spec.samples,
-        measured=measured_now(workspace, supplier.key, spec, registration) if needs_width else Measured(),
-        now=datetime.now(UTC),
-        max_age=timedelta(days=sampling.max_age_days),
-        retry_errors=retry_errors,
+def _echo_is_known(supplier: Supplier) -> bool:
+    """Whether what a probe found still holds: a yes for good, a no for a day."""
+    if supplier.echo_logprobs is None:
+        return False
+    return supplier.echo_logprobs or (
+        supplier.probed_at is not None and datetime.now(UTC) - supplier.probed_at <= _PROBE_AGAIN
     )
-    return PlannedTask(supplier.key, spec, registration, epoch, plan)
 
 
-def _echo_capabilities(
-    workspace: Workspace,
-    suppliers: Sequence[tuple[SupplierConfig, Endpoint]],
-    registrations: Iterable[Registration],
-) -> dict[str, bool | None]:
-    """Which suppliers echo log-probabilities, where a task needs it; asks those of whom it is not known."""
-    never_need_it = ("generate_until", "loglikelihood_rolling")
-    if all(r.flags["output_type"] in never_need_it for r in registrations):
-        return {}
-    targets = {s.key: target for s, target in suppliers if s.api == "completions"}
-    known: dict[str, bool | None] = dict.fromkeys(targets)
-    due = dict(targets)
-    for document in workspace.documents.find(SUPPLIERS, {"_id": {"in": sorted(targets)}}):
-        key, known[document["_id"]] = document["_id"], document["echo_logprobs"]
-        probed_at = document.get("probed_at")
-        if known[key] or (
-            known[key] is False and probed_at and datetime.now(UTC) - probed_at <= _PROBE_AGAIN
-        ):
-            del due[key]
-    return known | probe_echo_logprobs(workspace, list(due.values()))
-
-
-def probe_echo_logprobs(workspace: Workspace, targets: Sequence[Endpoint]) -> dict[str, bool]:
+def probe_echo_logprobs(
+    workspace: Workspace, targets: Sequence[Endpoint], allowance: LedgerAllowance | None = None
+) -> dict[str, bool]:
     """Ask suppliers for echoed log-probabilities, all at once; remember and return which can.
 
     Those where the network, not the supplier, stood in the way are left out, and nothing is remembered.
@@ -235,25 +308,13 @@ def probe_echo_logprobs(workspace: Workspace, targets: Sequence[Endpoint]) -> di
     def note(relay: Relay, _number: int, attempt: Attempt) -> None:
         faults[relay.supplier] = attempt.fault
 
-    run_relays([(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets], note)
+    run_relays(
+        [(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets], note, allowance=allowance
+    )
     found = {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
     for key, supported in found.items():
         remember_echo_logprobs(workspace, key, supported)
     return found
-
-
-def _allowance(workspace: Workspace, services: Iterable[str]) -> dict[str, int] | None:
-    cap = workspace.config.settings.budget.relays_per_day
-    if cap is None:
-        return None
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return {
-        service: max(
-            0,
-            cap - workspace.documents.count(ATTEMPTS, {"service": service, "finished_at": {"gte": midnight}}),
-        )
-        for service in services
-    }
 
 
 # --------------------------------------------------------------------------------------------------- relaying

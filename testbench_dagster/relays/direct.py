@@ -1,7 +1,8 @@
 """Relays over plain HTTP(S) to the supplier's OpenAI-style base URL.
 
 Suppliers are hostile: no redirect is followed, no cookie kept, and size (before and after decompression),
-every phase's time and the header block are bounded.
+every phase's time and the header block are bounded. Endpoints that may not lie in private networks are
+connected to public addresses only: the addresses a name resolves to are judged, and those judged are used.
 
 aiohttp connects (DNS, TLS, pool) and parses; its ``ClientSession`` is left out, because what that does per
 request (URL and header handling, one task and several timers) costs three times as much as all the rest.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import time
 import zlib
 from collections.abc import Mapping
@@ -22,12 +24,14 @@ from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
 from testbench_dagster import __version__
+from testbench_dagster.network.addresses import REMEDY, AddressRefused, is_public, refusal
 from testbench_dagster.relays.answers import Answer, escaped, parse_answer
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay
@@ -59,7 +63,7 @@ class DirectTransport:
     """
 
     def __init__(self) -> None:
-        self._connector: aiohttp.TCPConnector | None = None
+        self._connectors: dict[bool, aiohttp.TCPConnector] = {}  # by whether private addresses are allowed
         self._targets: dict[tuple[int, str], _Target] = {}
         self._deadlines = _Deadlines()
         self._outbox = _Outbox()
@@ -74,7 +78,9 @@ class DirectTransport:
             exchange.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
             target = self._target(endpoint, path)
             secrets = target.secrets
-            await exchange.run(self._opened(), self._deadlines, self._outbox, target, body)
+            await exchange.run(
+                self._opened(endpoint.private_allowed), self._deadlines, self._outbox, target, body
+            )
             assert exchange.status is not None
             answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
         except Exception as exc:
@@ -83,16 +89,20 @@ class DirectTransport:
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""
-        connector, self._connector = self._connector, None
+        connectors, self._connectors = self._connectors, {}
         self._targets.clear()
-        if connector is not None:
+        for connector in connectors.values():
             await connector.close()
 
-    def _opened(self) -> aiohttp.TCPConnector:
-        if self._connector is None:
+    def _opened(self, private_allowed: bool) -> aiohttp.TCPConnector:
+        """The connector for endpoints of one kind: they share no connection and no name resolution."""
+        connector = self._connectors.get(private_allowed)
+        if connector is None:
+            resolver = None if private_allowed else _PublicResolver()
             # the engine bounds what is in flight, so the connector need not
-            self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_CACHE_S)
-        return self._connector
+            connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_CACHE_S, resolver=resolver)
+            self._connectors[private_allowed] = connector
+        return connector
 
     def _target(self, endpoint: Endpoint, path: str) -> _Target:
         """Return the prepared target (parsing its URL and headers costs more than sending a request)."""
@@ -103,6 +113,26 @@ class DirectTransport:
                 self._targets.clear()
             target = self._targets[key] = _Target.of(endpoint, path)
         return target
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names to public addresses only."""
+
+    def __init__(self) -> None:
+        self._resolver = aiohttp.ThreadedResolver()  # the system's, which holds nothing that needs closing
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Resolve a name; :class:`AddressRefused` when it has addresses, but none that is public."""
+        found = await self._resolver.resolve(host, port, family)
+        public = [address for address in found if is_public(address["host"])]
+        if found and not public:
+            raise AddressRefused(f"{host} leads to {found[0]['host']}, which is no public address; {REMEDY}")
+        return public
+
+    async def close(self) -> None:
+        """Nothing is to be released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +150,10 @@ class _Target:
         url = URL(endpoint.base_url.rstrip("/") + path)
         if url.scheme not in ("http", "https") or not url.host or url.user or url.password:
             raise RequestError("base_url must be http(s)://host/path without user name or password")
+        # the connector resolves names, and takes literal addresses as they are
+        reason = None if endpoint.private_allowed else refusal(url.host)
+        if reason is not None:
+            raise AddressRefused(reason)
         headers = CIMultiDict(Host=url.host_port_subcomponent or "", **_HEADERS)
         headers.update(endpoint.headers)
         lines = [f"{name}: {value}" for name, value in headers.items()]
@@ -402,6 +436,8 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 def _fault_of(exc: Exception, phase: str) -> Fault:
     """Who is to blame for an exchange that broke with ``exc`` in ``phase``."""
+    if isinstance(exc, AddressRefused):
+        return Fault.CLIENT_REQUEST  # we do not ask; asking again would not change that
     if isinstance(exc, (_TooLarge, _BadEncoding, HttpProcessingError)):
         return Fault.SUPPLIER_PROTOCOL
     if isinstance(exc, (aiohttp.ClientError, OSError)):  # TimeoutError is an OSError
@@ -420,5 +456,7 @@ def _describe(exc: Exception, phase: str) -> str:
         return f"deadline passed while {phase}"
     if isinstance(exc, HttpProcessingError):
         return escaped(f"invalid HTTP: {exc.message}")
+    if isinstance(exc, AddressRefused):
+        return escaped(f"not connected: {exc}")
     name, detail = type(exc).__name__.lstrip("_"), str(exc)
     return escaped(f"{name} while {phase}: {detail}" if detail else f"{name} while {phase}")

@@ -6,7 +6,7 @@ each; a lane leaves the queue when it may not send and comes back with the event
 holds its slot from the send until the sink took the attempt; waiting for a retry holds none.
 
 Everything here runs in one event loop and without awaiting between a check and what depends on it, which
-is what makes the caps hard.
+is what makes the caps hard. What an allowance has to ask a store for is asked in a thread meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Literal
 
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.relays.allowances import Allowance, FixedAllowance, Take
 from testbench_dagster.relays.answers import escaped
 from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.faults import Fault
@@ -40,6 +42,7 @@ PROGRESS_INTERVAL_S = 0.25
 _OPEN_SHARE = 0.75
 _COUNT_SLICE = 512
 _CANCEL_POLL_S = 0.1
+_HEART_POLL_S = 1.0
 
 
 async def relay_all(
@@ -48,21 +51,25 @@ async def relay_all(
     sink: Sink,
     *,
     max_in_flight: int = 256,
-    allowance: Mapping[str, int] | None = None,
+    allowance: Allowance | Mapping[str, int] | None = None,
     max_relays: int | None = None,
+    heart: Heart | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
 
     Relays whose fault is ``retried`` get up to ``limits.retries`` further attempts, numbered on from
-    ``relay.attempt``. ``allowance`` (attempts left per service; services it does not name are unlimited)
-    and ``max_relays`` (attempts in all) count every send. ``work`` is consumed as slots become free; what
-    is left of an iterable at the end is run through once more to be counted, unless it has a length.
+    ``relay.attempt``. ``allowance`` (or a mapping: attempts left per service; services it does not name are
+    unlimited) and ``max_relays`` (attempts in all) count every send. Nothing is sent while ``heart`` does
+    not beat: the run then sees what is in flight to its end and returns with ``lost`` set. ``work`` is
+    consumed as slots become free; what is left of an iterable at the end is run through once more to be
+    counted, unless it has a length.
 
-    An error of the sink, of an iterable or of ``on_progress`` stops the run and is raised; sends then in
-    flight are cancelled and leave no attempt. The same holds for cancellation.
+    An error of the sink, of an iterable, of the allowance or of ``on_progress`` stops the run and is raised;
+    sends then in flight are cancelled and leave no attempt. The same holds for cancellation.
     """
-    return await _Run(work, transport, sink, max_in_flight, allowance, max_relays, on_progress).execute()
+    run = _Run(work, transport, sink, max_in_flight, allowance, max_relays, heart, on_progress)
+    return await run.execute()
 
 
 def run_relays(work: Work, sink: Sink, *, transport: Transport | None = None, **options: Any) -> Report:
@@ -173,6 +180,7 @@ class _Lane:
         self.counts = Counts()
         self.in_flight = 0
         self.queued = False  # stands in the ready queue, or among the parked
+        self.asking = False  # waits to hear from the allowance
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.finished = False
@@ -197,7 +205,9 @@ class _Lane:
 
     def may_send(self, now: float) -> bool:
         """Whether the supplier's own state allows a send now."""
-        if self.stopped or self.in_flight >= self.limit.value or now < self.pace.paused_until:
+        if self.stopped or self.asking:
+            return False
+        if self.in_flight >= self.limit.value or now < self.pace.paused_until:
             return False
         if self.due:
             return True
@@ -234,8 +244,9 @@ class _Run:
         transport: Transport,
         sink: Sink,
         max_in_flight: int,
-        allowance: Mapping[str, int] | None,
+        allowance: Allowance | Mapping[str, int] | None,
         max_relays: int | None,
+        heart: Heart | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         if max_in_flight < 1:
@@ -243,8 +254,10 @@ class _Run:
         self._transport = transport
         self._sink = sink
         self._slots = max_in_flight
-        self._allowance = dict(allowance or {})
+        self._allowance = FixedAllowance(allowance) if isinstance(allowance, Mapping) else allowance
         self._relays_left = max_relays
+        self._heart = heart
+        self._lost = False
         self._on_progress = on_progress
         self._lanes = _lanes(work)
         self._active = len(self._lanes)
@@ -252,11 +265,13 @@ class _Run:
         self._parked: deque[_Lane] = deque()  # above their share while few slots are free
         self._sleepers: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._waiting = 0
         self._sent = 0
         self._settled = 0
         self._rng = random.Random()
+        self._heart_timer: asyncio.TimerHandle | None = None
         self._next_progress = 0.0
         self._started = 0.0
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -267,6 +282,7 @@ class _Run:
         self._next_progress = self._started + PROGRESS_INTERVAL_S
         for lane in list(self._lanes):
             self._enqueue(lane)
+        self._watch_heart()
         try:
             if self._active:
                 await self._done
@@ -286,9 +302,12 @@ class _Run:
         for lane in self._lanes:
             for _, timer in lane.waiting.values():
                 timer.cancel()
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._heart_timer is not None:
+            self._heart_timer.cancel()
+        tasks = self._workers | self._asking
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- scheduling -----------------------------------------------------------------------------------
 
@@ -321,8 +340,11 @@ class _Run:
                     continue
                 await self._relay(*taken)
         except Exception as exc:
-            if not self._done.done():
-                self._done.set_exception(exc)
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        if not self._done.done():
+            self._done.set_exception(exc)
 
     def _take(self) -> tuple[_Lane, _Job] | None:
         """Take the next job of the lane whose turn it is, or None when no lane may send."""
@@ -335,16 +357,18 @@ class _Run:
                 lane.queued = True
                 self._parked.append(lane)
                 continue
-            if self._cap_reached(lane.endpoint.service):
-                self._stop_lane(lane, "unsent")
+            if self._heart is not None and not self._heart.alive:
+                self._lose()
+                return None
+            if not self._may_spend(lane):
                 continue
             job = lane.next_job()
             if job is None:
+                self._unspend(lane)
                 self._finish_if_idle(lane)
                 continue
             if job.failures:
                 self._waiting -= 1
-            self._spend(lane.endpoint.service)
             lane.in_flight += 1
             self._in_flight += 1
             self._enqueue(lane)
@@ -376,28 +400,76 @@ class _Run:
 
     # -- caps -----------------------------------------------------------------------------------------
 
-    def _cap_reached(self, service: str) -> bool:
+    def _may_spend(self, lane: _Lane) -> bool:
+        """Count one send to a lane's supplier if the caps allow it, else see to what is to become of it."""
         if self._relays_left is not None and self._relays_left <= 0:
-            return True
-        return self._allowance.get(service, 1) <= 0
-
-    def _spend(self, service: str) -> None:
-        """Count one send; when that was the last one allowed, stop the lanes it concerns."""
-        ended = False
+            self._stop_lane(lane, "unsent")
+            return False
+        if self._allowance is not None:
+            answer = self._allowance.take(lane.endpoint)
+            if answer is Take.REFUSED:
+                self._stop_lane(lane, "unsent")
+                return False
+            if answer is not Take.GRANTED:
+                lane.asking = answer is Take.UNKNOWN
+                self._ask(lane)
+            if lane.asking:
+                return False
         if self._relays_left is not None:
             self._relays_left -= 1
-            ended = self._relays_left <= 0
-        if service in self._allowance:
-            self._allowance[service] -= 1
-            ended = ended or self._allowance[service] <= 0
-        if ended:
-            # those waiting for a retry or a pause would otherwise hold the run up for nothing
-            self._loop.call_soon(self._stop_capped)
+            if self._relays_left <= 0:
+                self._loop.call_soon(self._stop_capped)
+        return True
+
+    def _unspend(self, lane: _Lane) -> None:
+        """Take a send back that was counted and not made."""
+        if self._allowance is not None:
+            self._allowance.put_back(lane.endpoint)
+        if self._relays_left is not None:
+            self._relays_left += 1
+
+    def _ask(self, lane: _Lane) -> None:
+        """Have the allowance find out about a supplier in a thread."""
+        task = self._loop.create_task(self._refill(lane))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _refill(self, lane: _Lane) -> None:
+        assert self._allowance is not None
+        try:
+            await self._loop.run_in_executor(None, self._allowance.refill, lane.endpoint)
+        except Exception as exc:
+            self._fail(exc)
+            return
+        lane.asking = False
+        if self._allowance.refused(lane.endpoint):
+            self._stop_capped()
+        self._enqueue(lane)
 
     def _stop_capped(self) -> None:
+        """Stop the lanes that a cap keeps from sending.
+
+        Those waiting for a retry or a pause would otherwise hold the run up for nothing.
+        """
+        ended = self._relays_left is not None and self._relays_left <= 0
         for lane in self._lanes:
-            if self._cap_reached(lane.endpoint.service):
+            if ended or (self._allowance is not None and self._allowance.refused(lane.endpoint)):
                 self._stop_lane(lane, "unsent")
+
+    def _watch_heart(self) -> None:
+        """Notice the loss of the heart also while nothing is to be sent."""
+        if self._heart is None:
+            return
+        if not self._heart.alive:
+            self._lose()
+            return
+        self._heart_timer = self._loop.call_later(_HEART_POLL_S, self._watch_heart)
+
+    def _lose(self) -> None:
+        """Send nothing any more: another process may be relaying to the suppliers by now."""
+        self._lost = True
+        for lane in self._lanes:
+            self._stop_lane(lane, "unsent")
 
     def _stop_lane(self, lane: _Lane, reason: Literal["unsent", "abandoned"]) -> None:
         """Send nothing more to this supplier; its relays waiting for a retry stay unsettled."""
@@ -500,7 +572,7 @@ class _Run:
         for lane in self._lanes:
             total.add(lane.counts)
         suppliers = {lane.endpoint.supplier: lane.counts for lane in self._lanes}
-        return Report(time.monotonic() - self._started, total, suppliers)
+        return Report(time.monotonic() - self._started, total, suppliers, self._lost)
 
 
 def _lanes(work: Work) -> list[_Lane]:

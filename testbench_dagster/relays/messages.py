@@ -30,7 +30,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One supplier as a transport sees it. ``headers`` may hold a secret, so it stays out of the repr."""
+    """One supplier as a transport sees it. ``headers`` may hold a secret, so it stays out of the repr.
+
+    Unless ``private_allowed``, transports refuse to connect to addresses that are not public.
+    """
 
     supplier: str
     service: str
@@ -39,6 +42,7 @@ class Endpoint:
     model: str
     limits: Limits = Limits()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private_allowed: bool = True
 
 
 @dataclass(slots=True)

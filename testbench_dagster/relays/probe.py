@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from testbench_dagster.config import Config, SupplierConfig
+from testbench_dagster.config import Config
 from testbench_dagster.errors import ConfigError
+from testbench_dagster.network.endpoints import supplier_endpoint
+from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
-from testbench_dagster.suppliers import endpoint
 
 if TYPE_CHECKING:
     import httpx
 
+_AT_ONCE = 64
 _QUESTION = "Reply with the single word OK."
 _GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
 ECHO_REQUEST = {"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"}
@@ -63,8 +66,8 @@ def echo_verdict(fault: Fault) -> bool | None:
     return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
 
 
-async def probe_suppliers(config: Config) -> list[ProbeResult]:
-    """Probe all configured suppliers at once, in configured order."""
+async def probe_suppliers(config: Config, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
+    """Probe the suppliers, some dozens at a time; results in their order."""
     import httpx
 
     from testbench_dagster.relays.direct import DirectTransport
@@ -72,17 +75,22 @@ async def probe_suppliers(config: Config) -> list[ProbeResult]:
     transport = DirectTransport()
     try:
         async with httpx.AsyncClient() as client:
-            suppliers = config.settings.suppliers
-            return list(await asyncio.gather(*(_probe(config, s, transport, client) for s in suppliers)))
+            turns = asyncio.Semaphore(_AT_ONCE)
+
+            async def probe(supplier: Supplier) -> ProbeResult:
+                async with turns:
+                    return await _probe(config, supplier, transport, client)
+
+            return list(await asyncio.gather(*map(probe, suppliers)))
     finally:
         await transport.close()
 
 
 async def _probe(
-    config: Config, supplier: SupplierConfig, transport: Transport, client: httpx.AsyncClient
+    config: Config, supplier: Supplier, transport: Transport, client: httpx.AsyncClient
 ) -> ProbeResult:
     try:
-        target = endpoint(config, supplier)
+        target = supplier_endpoint(config, supplier)
     except ConfigError as error:
         return ProbeResult(supplier.key, False, str(error))
     prompt: dict[str, Any] = (
@@ -94,11 +102,13 @@ async def _probe(
     attempt = await transport.send(target, probe_relay(target, request))
     from testbench_dagster.relays.models import served_models  # with httpx: not in the code location
 
-    models = await served_models(client, target) if attempt.fault is not Fault.TRANSPORT else None
-    listed = _listed(supplier.model, models)
+    # httpx does not look at where a name leads, so it goes to trusted endpoints only
+    reached = target.private_allowed and attempt.fault is not Fault.TRANSPORT
+    models = await served_models(client, target) if reached else None
+    listed = _listed(target.model, models)
     if not attempt.fault.answered:
         return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
-    detail = f"{supplier.api} at {supplier.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
+    detail = f"{supplier.api} at {target.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
     if supplier.api != "completions":
         return ProbeResult(supplier.key, True, detail)
     echo = echo_verdict((await transport.send(target, probe_relay(target, ECHO_REQUEST))).fault)
@@ -114,8 +124,8 @@ def _listed(wanted: str, models: list[str] | None) -> str:
     return f"; it lists {', '.join(models[:5])}{more}, not {wanted!r}"
 
 
-def _failure(supplier: SupplierConfig, attempt: Attempt) -> str:
+def _failure(supplier: Supplier, attempt: Attempt) -> str:
     status = f", HTTP {attempt.status}" if attempt.status else ""
     reason = f" ({attempt.error})" if attempt.error else ""
     remedy = _REMEDIES.get(attempt.fault, "ask its operator")
-    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"
+    return f"{supplier.config.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"

@@ -86,11 +86,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Result of a run: totals, and the same per supplier key; ``seconds`` is wall time."""
+    """Result of a run: totals, and the same per supplier key; ``seconds`` is wall time.
+
+    ``lost``: the run ended early because this process lost its heart; what it did not send is ``unsent``.
+    """
 
     seconds: float
     total: Counts
     suppliers: dict[str, Counts]
+    lost: bool = False
 
     @property
     def relays_per_s(self) -> float:

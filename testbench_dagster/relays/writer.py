@@ -6,11 +6,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.errors import StoreError
+from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Relay
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster.stores.documents.contract import DocumentStore
@@ -28,12 +31,32 @@ def attempt_id(relay: Relay, number: int) -> str:
     )
 
 
-def attempt_document(relay: Relay, number: int, attempt: Attempt) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Fence:
+    """What tells whether this process still is the one that relays to its suppliers.
+
+    ``tokens`` are those of its leases, by supplier; ``verify`` asks the store and returns the suppliers,
+    of those given, whose lease is no longer held.
+    """
+
+    tokens: Mapping[str, int]
+    heart: Heart
+    verify: Callable[[Iterable[str]], set[str]]
+
+    def lost(self, suppliers: Iterable[str]) -> set[str]:
+        """Return which of these suppliers others may have taken over."""
+        return set() if self.heart.alive else self.verify(suppliers)
+
+
+def attempt_document(
+    relay: Relay, number: int, attempt: Attempt, *, lease: int | None = None, height: int | None = None
+) -> dict[str, Any]:
     """Return the ``attempts`` document of one attempt: declared fields, and the evidence for them.
 
     ``path`` is relative to the supplier's base URL, which is left out with the headers: they may hold
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
-    request as sent. Latencies in milliseconds.
+    request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
+    the newest block height known of the service.
     """
     evidence = dict(attempt.evidence)
     return {
@@ -66,7 +89,29 @@ def attempt_document(relay: Relay, number: int, attempt: Attempt) -> dict[str, A
         "body": attempt.body,
         "body_bytes": attempt.body_bytes,
         "body_truncated": attempt.body_truncated,
+        "height": height,
+        "lease": lease,
         "evidence": evidence,
+    }
+
+
+def disowned(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn an attempt's document into that of an attempt whose lease was lost before it could be stored.
+
+    It was sent, so it stays evidence, but the supplier's next holder may have asked the same. Hence an id of
+    its own, our fault, and the number 0: every attempt of the new holder comes after it, and one that asks
+    again goes on with 1. What it was otherwise is in its evidence.
+    """
+    fault = Fault.INTERNAL
+    original = {name: document[name] for name in ("_id", "attempt", "fault", "error")}
+    return {
+        **document,
+        "_id": document_id("disowned", document["_id"], document["lease"]),
+        "attempt": 0,
+        "fault": fault.value,
+        "owner": fault.owner.value,
+        "error": "lease lost: another process may have been relaying to the supplier when this was stored",
+        "evidence": {**document["evidence"], "disowned": original},
     }
 
 
@@ -77,10 +122,23 @@ class AttemptWriter:
     attempt is durable within a second unless the store is slower than that. An error of the store is raised
     by the next :meth:`add` and by :meth:`close`; what could not be written is lost, and will be relayed
     again by a later run.
+
+    With a ``fence``, attempts to suppliers that were lost to another process by the time they are written
+    are :func:`disowned`. ``heights`` are the block heights to note, by service.
     """
 
-    def __init__(self, store: DocumentStore, flush_s: float = 0.25, batch: int = 500) -> None:
+    def __init__(
+        self,
+        store: DocumentStore,
+        flush_s: float = 0.25,
+        batch: int = 500,
+        *,
+        fence: Fence | None = None,
+        heights: Mapping[str, int | None] | None = None,
+    ) -> None:
         self._store = store
+        self._fence = fence
+        self._heights = dict(heights or {})
         self._flush_s = flush_s
         self._batch = batch
         self._lock = threading.Lock()
@@ -159,13 +217,31 @@ class AttemptWriter:
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
-                self.written += self._store.put_new(ATTEMPTS, [attempt_document(*item) for item in batch])
+                self.written += self._store.put_new(ATTEMPTS, self._documents(batch))
         except BaseException as exc:  # handed to whoever adds or closes
             with self._lock:
                 self._error = exc
         finally:
             with self._lock:
                 self._release_waiters()
+
+    def _documents(self, batch: list[tuple[Relay, int, Attempt]]) -> list[dict[str, Any]]:
+        tokens = self._fence.tokens if self._fence is not None else {}
+        documents = [
+            attempt_document(
+                relay,
+                number,
+                attempt,
+                lease=tokens.get(relay.supplier),
+                height=self._heights.get(relay.service),
+            )
+            for relay, number, attempt in batch
+        ]
+        if self._fence is None:
+            return documents
+        # Last of all, so that next to nothing can happen between this and the write.
+        lost = self._fence.lost({document["supplier"] for document in documents})
+        return [disowned(d) if d["supplier"] in lost else d for d in documents] if lost else documents
 
     def _next_batch(self) -> list[tuple[Relay, int, Attempt]]:
         """Wait for the next batch to fall due; empty when closed and all is written."""

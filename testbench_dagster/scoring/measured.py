@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from testbench_dagster.network.roster import Supplier
 from testbench_dagster.planning.due import Measured
+from testbench_dagster.planning.gates import TaskState
 from testbench_dagster.scoring.samples import window_samples
-from testbench_dagster.scoring.windows import measured, primary_pair
+from testbench_dagster.scoring.windows import is_mean, measured, primary_pair, value_of
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
 
-def measured_now(workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration) -> Measured:
-    """Number of scored docs and mean of the primary metric in the current window."""
-    samples = window_samples(workspace, supplier, spec, registration, datetime.now(UTC))
-    return measured(samples, registration, primary_pair(spec, registration))
+@dataclass(frozen=True)
+class WindowState:
+    """The window as sampling rules (``measured``) and as gates (``state``) look at it."""
+
+    measured: Measured = field(default_factory=Measured)
+    state: TaskState = field(default_factory=TaskState)
+
+
+def window_state(
+    workspace: Workspace, supplier: Supplier, spec: TaskSpec, registration: Registration, now: datetime
+) -> WindowState:
+    """Read the current window: scored docs, mean and values of the primary metric, failed docs."""
+    samples = window_samples(workspace, supplier, spec, registration, now)
+    pair = primary_pair(spec, registration)
+    found = measured(samples, registration, pair)
+    answered = sorted((s for s in samples if s.scored), key=lambda s: (s.at, s.doc_id))
+    values = [v for s in answered if isinstance(v := value_of(s, pair), (int, float))]
+    in_unit = tuple(float(v) for v in values) if found.mean is not None else ()
+    state = TaskState(
+        present=any(s.counts for s in samples),
+        score=sum(values) / len(values) if values and is_mean(registration, pair[0]) else None,
+        values=in_unit,
+    )
+    return WindowState(replace(found, values=in_unit), state)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
 from testbench_dagster.scoring.score import scorer_version
@@ -48,28 +49,29 @@ class Sample:
 
 
 def window_samples(
-    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration, now: datetime
+    workspace: Workspace, supplier: Supplier, spec: TaskSpec, registration: Registration, now: datetime
 ) -> list[Sample]:
     """Return the samples inside the window, ascending by doc id (aggregation order matters: last bits).
 
-    The window holds the newest outcome per doc, no older than ``sampling.max_age_days``; of these the
-    newest ``sampling.window`` that count (scored, or failed by the supplier), unless the task wants all
-    docs. An outcome that is not the supplier's fault never hides one that counts; of docs without any that
-    counts it is kept, to be shown.
+    The window holds the newest outcome per doc, no older than the task's maximum age and later than the
+    last change of the supplier's model (``cut_at``); of these the newest ``sampling.window`` that count
+    (scored, or failed by the supplier), unless the task wants all docs. An outcome that is not the supplier's
+    fault never hides one that counts; of docs without any that counts it is kept, to be shown.
     """
-    sampling = workspace.config.settings.sampling
-    oldest = now - timedelta(days=sampling.max_age_days)
+    oldest = now - spec.max_age(workspace.config)
+    if supplier.cut_at is not None:
+        oldest = max(oldest, supplier.cut_at)
     newest: dict[int, Sample] = {}
     for sample in (
-        *_scored(workspace, supplier, spec, registration, oldest),
-        *_failed(workspace, supplier, spec, registration, oldest),
+        *_scored(workspace, supplier.key, spec, registration, oldest),
+        *_failed(workspace, supplier.key, spec, registration, oldest),
     ):
         known = newest.get(sample.doc_id)
         if known is None or known.rank < sample.rank:
             newest[sample.doc_id] = sample
     counted = sorted((s for s in newest.values() if s.counts), key=lambda s: (s.at, s.doc_id), reverse=True)
     if spec.samples is not None:
-        counted = counted[: sampling.window]
+        counted = counted[: workspace.config.settings.sampling.window]
     shown = [s for s in newest.values() if not s.counts]
     return sorted([*counted, *shown], key=lambda s: s.doc_id)
 

@@ -17,9 +17,9 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
 from testbench_dagster.relays.payload import Api
 from testbench_dagster.stores.datasets import Registration
-from testbench_dagster.stores.documents import Collection, Document, document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
-from testbench_dagster.tasks.catalogue import task_data
+from testbench_dagster.stores.documents import Collection, Document, Group, document_id
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.tasks.catalogue import definition_changed, task_data
 from testbench_dagster.tasks.records import Answered, DocScore, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
@@ -31,6 +31,7 @@ _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probabilit
 _SECONDS_PER_CALL = 30.0  # includes starting the worker on a busy machine
 _SECONDS_PER_DOC = 0.5
 _PARTS = 8  # into which a batch is cut when it cannot be scored in time
+_ANSWERED = [fault.value for fault in Fault if fault.answered]
 _STRIKES = 3  # answers of one supplier and task that had to be stopped before the rest is put off
 
 
@@ -70,7 +71,9 @@ class ScoreReport:
 
     @property
     def n_put_off(self) -> int:
-        """Docs left to a later run, because others of their supplier kept the scorer busy for too long."""
+        """Docs left to a later run: others of their supplier kept the scorer busy for too long, or the
+        task's definition was edited and is not registered yet.
+        """
         return sum(self.put_off.values())
 
 
@@ -80,26 +83,36 @@ def scorer_version(registration: Registration) -> str:
 
 
 def score_new(
-    workspace: Workspace, suppliers: Sequence[str], *, tasks: Sequence[str] | None = None
+    workspace: Workspace,
+    suppliers: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    now: datetime | None = None,
 ) -> ScoreReport:
-    """Score what is answered and not scored yet; idempotent.
+    """Score what is answered, can still count in a window and has no score of the current scorer; idempotent.
+
+    That covers answers of earlier epochs and rounds, and answers that an earlier scorer scored: when a task's
+    filters or metrics change, they are scored anew from the stored evidence.
 
     The docs of a task are scored together over all given suppliers, because some filters cost 150 ms per
     call whatever its size.
     """
     report = ScoreReport()
-    for spec in workspace.chosen_specs(tasks):
-        registration = workspace.datasets.current(spec.name)
-        if registration is None:
-            continue
+    now = now or datetime.now(UTC)
+    specs = {spec.name: spec for spec in workspace.chosen_specs(tasks)}
+    registrations = {r.task: r for r in workspace.datasets.tasks() if r.task in specs}
+    for name, since in _to_score(workspace, suppliers, specs, registrations, now).items():
+        spec, registration = specs[name], registrations[name]
         calls = prompt_calls(workspace, registration)
         waiting = [
-            doc for supplier in suppliers for doc in unscored(workspace, supplier, spec, registration, calls)
+            doc
+            for supplier, oldest in since.items()
+            for doc in unscored(workspace, supplier, spec, registration, calls, oldest)
         ]
         strikes: Counter[str] = Counter()
         for start in range(0, len(waiting), BATCH):
             batch = waiting[start : start + BATCH]
-            documents = score_batch(workspace, spec, registration, batch, strikes)
+            documents = _score_as_registered(workspace, spec, registration, batch, strikes)
             workspace.documents.put_new(SCORES, documents)
             covered = {d["answer_id"] for d in documents}
             failed = {d["answer_id"] for d in documents if d["error"] is not None}
@@ -111,6 +124,78 @@ def score_new(
                 if count:
                     counts[spec.name] = counts.get(spec.name, 0) + count
     return report
+
+
+def _score_as_registered(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    docs: Sequence[AnsweredDoc],
+    strikes: Counter[str],
+) -> list[Document]:
+    """Score a batch; give nothing when the worker would do it, or did, by an edited definition.
+
+    Such scores would claim to be the registered scorer's. The catalogue is refreshed first.
+    """
+    if definition_changed(spec, registration):
+        return []
+    documents = score_batch(workspace, spec, registration, docs, strikes)
+    return [] if definition_changed(spec, registration) else documents
+
+
+def _to_score(
+    workspace: Workspace,
+    suppliers: Sequence[str],
+    specs: Mapping[str, TaskSpec],
+    registrations: Mapping[str, Registration],
+    now: datetime,
+) -> dict[str, dict[str, datetime]]:
+    """By task the suppliers that may have something to score, with the instant after which answers count.
+
+    Answered calls and the calls behind the current scores are counted, in two queries per supplier (and per
+    distinct ``max_age_days``): where the numbers are equal every answer has its score.
+    """
+    rows = workspace.documents.find(SUPPLIERS, {"_id": {"in": sorted(suppliers)}}, fields=["_id", "cut_at"])
+    cuts = {row["_id"]: row["cut_at"] for row in rows}
+    by_age: dict[datetime, list[str]] = {}
+    for name in registrations:
+        by_age.setdefault(now - specs[name].max_age(workspace.config), []).append(name)
+    found: dict[str, dict[str, datetime]] = {name: {} for name in registrations}
+    for supplier in suppliers:
+        for oldest, names in by_age.items():
+            since = max(oldest, cuts.get(supplier) or oldest)
+            for name in _unequal(workspace, supplier, [registrations[n] for n in names], since):
+                found[name][supplier] = since
+    return {name: since for name, since in found.items() if since}
+
+
+def _unequal(
+    workspace: Workspace, supplier: str, registrations: Sequence[Registration], since: datetime
+) -> list[str]:
+    """Tasks whose answered calls after an instant are not as many as those behind the current scores."""
+    names = {"in": sorted(r.task for r in registrations)}
+    answers = workspace.documents.group(
+        ATTEMPTS,
+        Group(by=["task", "task_hash"]),
+        {"supplier": supplier, "task": names, "fault": {"in": _ANSWERED}, "finished_at": {"gt": since}},
+    )
+    answered = {(row["task"], row["task_hash"]): row["count"] for row in answers}
+    if not answered:
+        return []
+    # every answer has one document per filter
+    kinds = ["task", "task_hash", "scorer_version", "filter"]
+    scores = workspace.documents.group(
+        SCORES,
+        Group(by=kinds, sum=["calls"]),
+        {"supplier": supplier, "task": names, "answered_at": {"gt": since}},
+    )
+    scored = {tuple(row[kind] for kind in kinds): row["sum_calls"] for row in scores}
+    return [
+        r.task
+        for r in registrations
+        if (count := answered.get((r.task, r.task_hash)))
+        and count != scored.get((r.task, r.task_hash, scorer_version(r), r.flags["filters"][0]))
+    ]
 
 
 def prompt_calls(workspace: Workspace, registration: Registration) -> dict[str, int]:
@@ -125,23 +210,22 @@ def unscored(
     spec: TaskSpec,
     registration: Registration,
     calls: Mapping[str, int] | None = None,
+    since: datetime | None = None,
 ) -> Iterator[AnsweredDoc]:
-    """Yield the fully answered docs of a supplier and task that no score document covers."""
-    version = scorer_version(registration)
-    done = {
-        row["answer_id"]
-        for row in workspace.documents.find(
-            SCORES,
-            {
-                "supplier": supplier,
-                "task": spec.name,
-                "task_hash": registration.task_hash,
-                "scorer_version": version,
-            },
-            fields=["answer_id"],
-        )
+    """Yield the fully answered docs of a supplier and task that have no score of the current scorer.
+
+    For ``calls`` and ``since`` see :func:`answered_docs`.
+    """
+    where: Document = {
+        "supplier": supplier,
+        "task": spec.name,
+        "task_hash": registration.task_hash,
+        "scorer_version": scorer_version(registration),
     }
-    for doc in answered_docs(workspace, supplier, spec, registration, calls):
+    if since is not None:
+        where["answered_at"] = {"gt": since}
+    done = {row["answer_id"] for row in workspace.documents.find(SCORES, where, fields=["answer_id"])}
+    for doc in answered_docs(workspace, supplier, spec, registration, calls, since):
         if doc.answer_id not in done:
             yield doc
 
@@ -152,16 +236,18 @@ def answered_docs(
     spec: TaskSpec,
     registration: Registration,
     calls: Mapping[str, int] | None = None,
+    since: datetime | None = None,
 ) -> Iterator[AnsweredDoc]:
-    """Yield the docs all of whose calls are answered, attempts without their bodies.
+    """Yield the docs all of whose calls are answered, in any epoch and round, attempts without their bodies.
 
-    ``calls`` is what :func:`prompt_calls` gives, for callers that ask for many suppliers.
+    ``calls`` is what :func:`prompt_calls` gives, for callers that ask for many suppliers. With ``since`` only
+    docs all of whose calls finished after it.
     """
     if calls is None:
         calls = prompt_calls(workspace, registration)
     by_doc: dict[tuple[str, int], list[Document]] = {}
     for (prompt_id, round_, _, _), attempt in last_attempts(
-        workspace.documents, supplier, spec.name, registration.task_hash
+        workspace.documents, supplier, spec.name, registration.task_hash, since=since
     ).items():
         by_doc.setdefault((prompt_id, round_), []).append(attempt)
     for (prompt_id, round_), attempts in by_doc.items():
@@ -293,6 +379,7 @@ def _documents(
             "error": score.error,
             "prompt_id": doc.prompt_id,
             "attempt_ids": [a["_id"] for a in doc.attempts],
+            "calls": len(doc.attempts),
             "truncated": any(a["fault"] == Fault.TRUNCATED for a in doc.attempts),
             "latency_ms": sum(a["latency_ms"] for a in doc.attempts),
             "prompt_tokens": _total(doc.attempts, "prompt_tokens"),

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from testbench_dagster.config import SupplierConfig
+from testbench_dagster.network.roster import Supplier, active_suppliers, known_suppliers
 from testbench_dagster.planning.due import Measured, target_docs
 from testbench_dagster.relays.faults import Fault, Owner
 from testbench_dagster.scoring.samples import Sample, window_samples
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.datasets import Registration
-from testbench_dagster.stores.documents.collections import SUPPLIERS
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace
@@ -81,25 +80,30 @@ def windows(
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
 ) -> list[Window]:
-    """Compute the windows of the configured suppliers (or the given keys) and tasks (or groups)."""
+    """Compute the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
+
+    Of suppliers named by key those that left are shown too.
+    """
     now = now or datetime.now(UTC)
-    wanted = [s for s in workspace.config.settings.suppliers if suppliers is None or s.key in suppliers]
-    echo = {d["_id"]: d["echo_logprobs"] for d in workspace.documents.find(SUPPLIERS)}
+    if suppliers is None:
+        wanted = active_suppliers(workspace)
+    else:
+        keys = set(suppliers)
+        wanted = [s for s in known_suppliers(workspace) if s.key in keys]
     rows: list[Window] = []
     for spec in workspace.chosen_specs(tasks):
         registration = workspace.datasets.current(spec.name)
         for supplier in wanted:
-            rows += supplier_windows(workspace, supplier, spec, registration, echo.get(supplier.key), now)
+            rows += supplier_windows(workspace, supplier, spec, registration, now)
     order = {supplier.key: i for i, supplier in enumerate(wanted)}
     return sorted(rows, key=lambda row: order[row.supplier])
 
 
 def supplier_windows(
     workspace: Workspace,
-    supplier: SupplierConfig,
+    supplier: Supplier,
     spec: TaskSpec,
     registration: Registration | None,
-    echo: bool | None,
     now: datetime,
 ) -> Iterator[Window]:
     """Yield the windows of one supplier and task, the primary metric and filter first."""
@@ -107,11 +111,11 @@ def supplier_windows(
         yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
         return
     primary = primary_pair(spec, registration)
-    if is_unsupported(supplier.api, registration, echo):
+    if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
         for pair in _pairs(registration, [], primary):
             yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
         return
-    samples = window_samples(workspace, supplier.key, spec, registration, now)
+    samples = window_samples(workspace, supplier, spec, registration, now)
     planned = _planned(spec, registration, samples, primary)
     scored = [s for s in samples if s.scored]
     for pair in _pairs(registration, scored, primary):
@@ -178,7 +182,7 @@ def is_proportion(values: Sequence[Any], registration: Registration, metric: str
 
 
 def _row(
-    supplier: SupplierConfig,
+    supplier: Supplier,
     spec: TaskSpec,
     registration: Registration | None,
     pair: tuple[str | None, str | None],
@@ -222,7 +226,7 @@ def _row(
         },
         first_sample_at=min((s.at for s in counted), default=None),
         last_sample_at=max((s.at for s in counted), default=None),
-        cut_at=None,
+        cut_at=supplier.cut_at,
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
         higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),

@@ -34,7 +34,7 @@ _SCHEMA_LOCK = "testbench_dagster.datasets.schema"
 
 _metadata = sa.MetaData()
 _doc_columns = ("doc_id", "doc_hash", "body")
-# Facts: a registration and the docs under its hash never change; only `current_tasks` does.
+# The docs under a hash never change. A registration does when only the scoring of its task did.
 _registrations = sa.Table(
     "registrations",
     _metadata,
@@ -90,8 +90,9 @@ class StoredDoc:
 class Registration:
     """What a task was registered with.
 
-    ``task_hash`` identifies task configuration and data together; the docs are kept under it. ``lm_task`` is
-    the framework's own task name, ``engine_version`` the framework's version, ``fingerprint`` a hash over the
+    ``task_hash`` identifies what requests are made of, data included; the docs are kept under it.
+    ``config_hash`` identifies the whole configuration, that of scoring included. ``lm_task`` is the
+    framework's own task name, ``engine_version`` the framework's version, ``fingerprint`` a hash over the
     docs' hashes. ``splits`` maps a split to its rows, ``flags`` holds any JSON values. ``registered_at`` is
     aware, and kept to the millisecond.
     """
@@ -132,18 +133,19 @@ class DatasetStore:
     def register(
         self, registration: Registration, docs: Iterable[StoredDoc], fewshot: Iterable[StoredDoc]
     ) -> bool:
-        """Make this registration the task's current one, storing its docs unless they are; True if new.
+        """Make this registration the task's current one, storing its docs unless they are; True if changed.
 
-        All of it happens in one transaction. When the task's current hash is the same already, neither
-        iterable is read. Docs of earlier hashes stay. Raises :class:`StoreError` when the docs are not as
-        many as the registration says, share an id, or are not ASCII JSON text.
+        All of it happens in one transaction. A task's registration with the same hash is brought up to date
+        when anything but its time differs. Neither iterable is read when the docs are stored already. Docs of
+        earlier hashes stay. Raises :class:`StoreError` when the docs are not as many as the registration
+        says, share an id, or are not ASCII JSON text.
         """
         task, task_hash = registration.task, registration.task_hash
+        row = _registration_row(registration)
         with self._read() as connection:
-            if _current_hash(connection, task) == task_hash:
+            if _is_current(connection, row):
                 return False
             stored = _known(connection, task_hash)
-        row = _registration_row(registration)
         # The caller's iterables run before the lock is taken.
         doc_rows = [] if stored else _doc_rows(registration, docs, registration.n_docs, "docs")
         shot_rows = (
@@ -151,13 +153,13 @@ class DatasetStore:
         )
         # Two tasks may share a hash, and one task may be registered with two hashes at once.
         with self._write(f"hash:{task_hash}", f"task:{task}") as connection:
-            if _current_hash(connection, task) == task_hash:
+            if _is_current(connection, row):
                 return False  # another process was faster
             if not _known(connection, task_hash):
                 _insert(connection, _docs, doc_rows)
                 _insert(connection, _fewshot, [{**shot, "position": i} for i, shot in enumerate(shot_rows)])
             mine = (_registrations.c.task == task) & (_registrations.c.task_hash == task_hash)
-            if connection.execute(sa.select(_registrations.c.task).where(mine)).first() is None:
+            if connection.execute(sa.update(_registrations).where(mine).values(row)).rowcount == 0:
                 connection.execute(sa.insert(_registrations), row)
             moved = connection.execute(
                 sa.update(_current).where(_current.c.task == task).values(task_hash=task_hash)
@@ -355,8 +357,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _current_hash(connection: Connection, task: str) -> str | None:
-    return connection.execute(sa.select(_current.c.task_hash).where(_current.c.task == task)).scalar()
+def _is_current(connection: Connection, row: Mapping[str, Any]) -> bool:
+    """Whether the task's current registration is this one, but for its time."""
+    found = connection.execute(_joined_current().where(_current.c.task == row["task"])).mappings().first()
+    return found is not None and {**found, "registered_at": None} == {**row, "registered_at": None}
 
 
 def _known(connection: Connection, task_hash: str) -> bool:

@@ -7,16 +7,17 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from testbench_dagster.errors import TaskError
+from testbench_dagster.network.roster import active_apis
 from testbench_dagster.stores.datasets import Registration, StoredDoc
-from testbench_dagster.stores.documents import Document, content_hash, document_id
+from testbench_dagster.stores.documents import Document, Group, content_hash, document_id
 from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
+from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.records import BuiltPrompt, Registered, TaskData
+from testbench_dagster.tasks.sources import definition_state, source_state
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
@@ -25,28 +26,43 @@ _BUILD_CHUNK = 2000  # docs per call to the worker: bounds memory on large few-s
 
 @dataclass(frozen=True)
 class Epoch:
-    """One prompt sequence of a task: its number (from 1) and the seed that orders the docs."""
+    """One prompt sequence of a task: its number (from 1) and the seed that orders the docs.
+
+    ``roll_before`` is the instant that :func:`roll_epoch` was asked to pass when it started this epoch.
+    """
 
     task: str
     epoch: int
     seed: str
     started_at: datetime
+    roll_before: datetime | None = None
 
     @property
     def commitment(self) -> str:
         """SHA-256 of the seed: published at once, so that the order cannot be chosen afterwards."""
         return hashlib.sha256(self.seed.encode()).hexdigest()
 
+    def began_before(self, instant: datetime) -> bool:
+        """Whether the epoch is older than an instant; never than the one it was started for.
+
+        The clock of who names the instant may be ahead of the one that dated the epoch.
+        """
+        return max(self.started_at, self.roll_before or self.started_at) < instant
+
 
 @dataclass(frozen=True)
 class PromptReport:
-    """What :func:`refresh_prompts` did; ``built`` counts new prompt documents."""
+    """What :func:`refresh_prompts` did; ``built`` counts new prompt documents.
+
+    ``revealed`` is the epoch before, whose seed may now be published: its prompts are asked no more.
+    """
 
     epoch: Epoch
     positions: int
     built: int
     apis: tuple[str, ...]
     relayable: bool
+    revealed: Epoch | None = None
 
 
 # ------------------------------------------------------------------------------------------ datasets
@@ -55,9 +71,14 @@ class PromptReport:
 def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration, bool]:
     """Load a task's data and store it; return its registration and whether anything changed.
 
+    Where only the scoring changed (filters, metrics, the framework's version) the task keeps its hash, so its
+    prompts and stored answers stay; :func:`scoring.score.score_new` then scores these anew.
+
     Raises:
         TaskError: see :func:`lm_eval_adapter.register`; nothing is stored then.
     """
+    # read first: what changes while the task is being loaded must make it stale
+    source, definition = source_state(spec), definition_state(spec)
     registered: Registered = workspace.worker.call("register", spec)
     data = registered.data
     registration = Registration(
@@ -73,7 +94,8 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
         flags={
             **data.flags,
             "metric_order": list(data.flags["metrics"]),  # the store sorts the keys of JSON objects
-            "source": source_state(spec),
+            "source": source,
+            "definition": definition,
         },
         n_docs=len(data.docs),
         n_fewshot=len(data.fewshot),
@@ -88,50 +110,97 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     return workspace.datasets.current(spec.name) or registration, changed
 
 
-def source_state(spec: TaskSpec) -> str:
-    """Changes whenever what a task is made from does: its configuration, data files or own YAML folders.
-
-    Data files go in by content, so that a new checkout of the same files changes nothing.
-    """
-    files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
-    folders = [_folder_state(folder) for folder in spec.include]
-    settings = [spec.leaf, spec.num_fewshot, dict(spec.where)]
-    return content_hash([LM_EVAL_VERSION, settings, files, folders])
-
-
-def _file_state(path: str) -> str | None:
-    try:
-        stat = Path(path).stat()
-        return _digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=4096)  # the leaves of a group often share one file
-def _digest(path: str, _size: int, _mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _folder_state(folder: str) -> list[list[str | None]]:
-    """State of the task definitions and the Python files they may name."""
-    root = Path(folder)
-    paths = sorted(p for p in root.glob("**/*") if p.suffix in (".yaml", ".py"))
-    return [[str(p.relative_to(root)), _file_state(str(p))] for p in paths]
-
-
 def dataset_is_stale(workspace: Workspace, spec: TaskSpec) -> bool:
     """Whether a task was never registered, its configuration or files changed since, or it lacks a choice.
 
     A configured metric or filter the task does not have counts as well: registering says what it has.
     """
-    current = workspace.datasets.current(spec.name)
+    return _is_stale(spec, workspace.datasets.current(spec.name))
+
+
+def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
     return (
         current is None
         or current.flags.get("source") != source_state(spec)
         or (spec.metric is not None and spec.metric not in current.flags["metrics"])
         or (spec.filter is not None and spec.filter not in current.flags["filters"])
     )
+
+
+def definition_changed(spec: TaskSpec, registration: Registration) -> bool:
+    """Whether the worker would score by another definition of the task than the registered one."""
+    return registration.flags.get("definition") not in (None, definition_state(spec))
+
+
+def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """The tasks whose data or configuration changed, or whose prompt sequence lacks something.
+
+    A sequence is complete when it has all its positions in every request form the suppliers need. Reads a
+    handful of rows per task, in few queries.
+    """
+    current = {r.task: r for r in workspace.datasets.tasks()}
+    epochs = _current_epochs(workspace)
+    lengths = _sequence_lengths(workspace, current.values(), epochs)
+    forms: dict[str, tuple[str, ...]] = {}
+    stale = []
+    for spec in specs:
+        registration = current.get(spec.name)
+        if registration is None or _is_stale(spec, registration):
+            stale.append(spec)
+            continue
+        kind = registration.flags["output_type"]
+        if kind not in forms:
+            forms[kind] = needed_apis(workspace, kind)
+        known = lengths.get(spec.name, {})
+        if any(known.get(api, 0) < sequence_length(spec, registration) for api in forms[kind]):
+            stale.append(spec)
+    return stale
+
+
+def catalogue_fingerprint(workspace: Workspace) -> str:
+    """Changes whenever what the configured tasks ask, or how it is scored, does.
+
+    One hash over each task's hashes, current epoch and number of prompts per request form; three queries.
+    """
+    names = {spec.name for spec in workspace.specs}
+    current = [r for r in workspace.datasets.tasks() if r.task in names]
+    epochs = _current_epochs(workspace)
+    lengths = _sequence_lengths(workspace, current, epochs)
+    return content_hash(
+        [
+            [
+                r.task,
+                r.task_hash,
+                r.config_hash,
+                epochs.get(r.task),
+                sorted(lengths.get(r.task, {}).items()),
+            ]
+            for r in current
+        ]
+    )
+
+
+def _current_epochs(workspace: Workspace) -> dict[str, int]:
+    """Number of the newest epoch of every task that has one."""
+    rows = workspace.documents.group(EPOCHS, Group(by=["task"], max=["epoch"]))
+    return {row["task"]: row["max_epoch"] for row in rows}
+
+
+def _sequence_lengths(
+    workspace: Workspace, registrations: Iterable[Registration], epochs: dict[str, int]
+) -> dict[str, dict[str, int]]:
+    """Number of stored prompts of each task's current sequence, by request form."""
+    wanted = {r.task: r.task_hash for r in registrations if r.task in epochs}
+    where = {
+        "task": {"in": sorted(wanted)},
+        "task_hash": {"in": sorted(set(wanted.values()))},
+        "epoch": {"in": sorted({epochs[task] for task in wanted})},
+    }
+    found: dict[str, dict[str, int]] = {}
+    for row in workspace.documents.group(PROMPTS, Group(by=["task", "task_hash", "epoch", "api"]), where):
+        if (row["task_hash"], row["epoch"]) == (wanted.get(row["task"]), epochs[row["task"]]):
+            found.setdefault(row["task"], {})[row["api"]] = row["count"]
+    return found
 
 
 def current_registration(workspace: Workspace, spec: TaskSpec) -> Registration:
@@ -163,16 +232,44 @@ def task_data(
 
 def current_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch:
     """The newest epoch of a task; the first one is started when there is none."""
-    newest = list(workspace.documents.find(EPOCHS, {"task": spec.name}, sort=[("epoch", -1)], limit=1))
-    if not newest:
+    while (newest := _newest_epoch(workspace, spec)) is None:
         start_epoch(workspace, spec, 1)
-        newest = list(workspace.documents.find(EPOCHS, {"task": spec.name}, sort=[("epoch", -1)], limit=1))
-    found = newest[0]
-    return Epoch(found["task"], found["epoch"], found["seed"], found["started_at"])
+    return newest
 
 
-def start_epoch(workspace: Workspace, spec: TaskSpec, number: int) -> None:
-    """Store the seed of an epoch unless another process has already."""
+def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> Epoch:
+    """The current epoch of a task, after starting the next one if it began before an instant.
+
+    Repeated with the same instant it starts no further epoch; any number of callers agree on one.
+
+    Raises:
+        TaskError: the instant has no time zone.
+    """
+    if before.tzinfo is None:
+        raise TaskError(f"roll_before {before.isoformat()} has no time zone; add one, such as +00:00")
+    before = from_milliseconds(milliseconds(before))  # what the store keeps of it
+    while True:
+        newest = _newest_epoch(workspace, spec)
+        if newest is not None and not newest.began_before(before):
+            return newest
+        start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before)
+
+
+def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch | None:
+    for found in workspace.documents.find(EPOCHS, {"task": spec.name}, sort=[("epoch", -1)], limit=1):
+        return _epoch(found)
+    return None
+
+
+def _epoch(stored: Document) -> Epoch:
+    names = ("task", "epoch", "seed", "started_at")
+    return Epoch(*(stored[name] for name in names), roll_before=stored.get("roll_before"))
+
+
+def start_epoch(
+    workspace: Workspace, spec: TaskSpec, number: int, *, roll_before: datetime | None = None
+) -> None:
+    """Store the seed of an epoch with its hash, unless another process has already."""
     fixed = workspace.config.settings.sampling.epoch_seed
     seed = secrets.token_hex(16) if fixed is None else f"{fixed}:{spec.name}:{number}"
     document = {
@@ -182,6 +279,7 @@ def start_epoch(workspace: Workspace, spec: TaskSpec, number: int) -> None:
         "seed": seed,
         "seed_sha256": hashlib.sha256(seed.encode()).hexdigest(),
         "started_at": datetime.now(UTC),
+        "roll_before": roll_before,
     }
     workspace.documents.put_new(EPOCHS, [document])
 
@@ -195,21 +293,36 @@ def sequence(seed: str, n_docs: int) -> list[int]:
 
 
 def needed_apis(workspace: Workspace, output_type: str) -> tuple[str, ...]:
-    """The request forms (chat, completions) the configured suppliers need of a task."""
+    """The request forms (chat, completions) the active suppliers need of a task."""
     if output_type != "generate_until":
         return ("completions",)
-    return tuple(sorted({s.api for s in workspace.config.settings.suppliers})) or ("chat",)
+    return tuple(sorted(active_apis(workspace))) or ("chat",)
 
 
-def refresh_prompts(workspace: Workspace, spec: TaskSpec) -> PromptReport:
+def sequence_length(spec: TaskSpec, registration: Registration) -> int:
+    """Number of positions of a task's sequence: ``samples.max``, or all docs."""
+    return registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
+
+
+def refresh_prompts(
+    workspace: Workspace, spec: TaskSpec, roll_before: datetime | None = None
+) -> PromptReport:
     """Complete the current epoch's prompt sequence of a task: its first ``samples.max`` docs, or all.
 
-    Prompts already stored are kept as they are; only missing positions are built.
+    Where the current epoch began before ``roll_before`` (aware) the next one is started first, see
+    :func:`roll_epoch`: its seed is stored with its hash before any of its prompts exists. Prompts already
+    stored are kept as they are; only missing positions are built.
+
+    Raises:
+        TaskError: the task has no dataset, ``roll_before`` no time zone.
     """
     registration = current_registration(workspace, spec)
-    epoch = current_epoch(workspace, spec)
+    if roll_before is None:
+        epoch = current_epoch(workspace, spec)
+    else:
+        epoch = roll_epoch(workspace, spec, roll_before)
     order = sequence(epoch.seed, registration.n_docs)
-    length = len(order) if spec.samples is None else min(spec.samples.max, len(order))
+    length = sequence_length(spec, registration)
     apis = needed_apis(workspace, registration.flags["output_type"])
     data: TaskData | None = None
     built = 0
@@ -231,8 +344,16 @@ def refresh_prompts(workspace: Workspace, spec: TaskSpec) -> PromptReport:
             built += workspace.documents.put_new(
                 PROMPTS, _prompt_documents(registration, epoch, api, prompts, part, hashes)
             )
+    before = None
+    if epoch.epoch > 1:
+        before = workspace.documents.get(EPOCHS, document_id("epoch", spec.name, epoch.epoch - 1))
     return PromptReport(
-        epoch, length, built, apis, task_relayable(workspace, registration, epoch.epoch, apis)
+        epoch,
+        length,
+        built,
+        apis,
+        task_relayable(workspace, registration, epoch.epoch, apis),
+        revealed=_epoch(before) if before else None,
     )
 
 

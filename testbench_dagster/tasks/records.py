@@ -21,7 +21,12 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Registered:
-    """A task as registered: its data plus what identifies it."""
+    """A task as registered: its data plus what identifies it.
+
+    ``task_hash`` stands for what requests are made of: data, templates, few-shot examples, generation
+    settings. ``config_hash`` stands for the whole configuration with filters and metrics, and the framework's
+    version. Where only the latter changes, stored answers keep their worth and are scored anew.
+    """
 
     task_hash: str
     config_hash: str

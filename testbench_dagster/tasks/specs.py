@@ -6,12 +6,15 @@ Light: reads the cached index, imports no lm_eval.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from testbench_dagster.config import Config, SampleRule, TaskConfig
 from testbench_dagster.errors import ConfigError, TaskError
+from testbench_dagster.planning.rules import PlanningRule
+from testbench_dagster.tasks.gates import Placed, resolved_rules
 from testbench_dagster.tasks.index import Leaf, TaskIndex
 
 FRAMEWORK = "lm_eval"
@@ -37,23 +40,30 @@ class TaskSpec:
     where: Mapping[str, str]
     samples: SampleRule | None  # None: all docs
     include: tuple[str, ...] = ()
+    planning: PlanningRule = field(default_factory=PlanningRule)
 
     @property
     def framework(self) -> str:
         """The framework that builds and scores the task."""
         return FRAMEWORK
 
+    def max_age(self, config: Config) -> timedelta:
+        """Age after which a sample of the task no longer counts."""
+        return timedelta(days=self.planning.max_age_days or config.settings.sampling.max_age_days)
+
 
 def task_specs(config: Config) -> list[TaskSpec]:
     """Expand the configured tasks to leaf tasks, in configured order.
 
     Raises:
-        ConfigError: an unknown name, a leaf reached twice, or a path pattern that cannot be filled.
+        ConfigError: an unknown name, a leaf reached twice, a path pattern that cannot be filled, or a gate
+            that cannot be (see :mod:`testbench_dagster.tasks.gates`).
     """
     include = tuple(_absolute(config.base, folder) for folder in config.settings.task_paths)
     try:
         index = TaskIndex.load([Path(p) for p in include], [t.name for t in config.settings.tasks])
         specs: dict[str, TaskSpec] = {}
+        placed: list[Placed] = []
         for position, task in enumerate(config.settings.tasks):
             where = f"{config.path}: tasks[{position}]"
             leaves = _chosen(task, index.leaves(task.name), where)
@@ -65,9 +75,11 @@ def task_specs(config: Config) -> list[TaskSpec]:
                         f"{specs[spec.name].root!r}); remove one of them or give it an alias"
                     )
                 specs[spec.name] = spec
+                placed.append(Placed(spec.name, spec.group, where, task.planning))
     except TaskError as error:
         raise ConfigError(f"{config.path}: {error}") from None
-    return list(specs.values())
+    rules = resolved_rules(config, placed)
+    return [replace(spec, planning=rules[name]) for name, spec in specs.items()]
 
 
 def _chosen(task: TaskConfig, leaves: list[Leaf], where: str) -> list[Leaf]:

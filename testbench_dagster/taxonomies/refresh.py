@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.errors import TestbenchError
+from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.scoring.windows import OK, Window, blames_supplier, windows
-from testbench_dagster.stores.documents import Document, document_id
+from testbench_dagster.stores.documents import Document, Group, document_id
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies.load import load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy
@@ -50,6 +51,14 @@ def refresh_summaries(workspace: Workspace, suppliers: Sequence[str]) -> list[Do
     return documents
 
 
+def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:
+    """Suppliers on the roster with a summary last made before an instant."""
+    where = {"summarized_at": {"lt": before}}
+    rows = workspace.documents.group(TAXONOMY_SUMMARIES, Group(by=["supplier"]), where)
+    outdated = {row["supplier"] for row in rows}
+    return [s.key for s in active_suppliers(workspace) if s.key in outdated]
+
+
 def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
     """The primary scores that a taxonomy can be made of: 0-1 metrics with data."""
     return {
@@ -68,11 +77,11 @@ def docs_and_errors(rows: Sequence[Window]) -> tuple[int, int]:
 
 def _document(supplier: str, taxonomy: Taxonomy, rows: Sequence[Window], now: datetime) -> Document:
     summary = summarize(taxonomy, measured_tasks(rows))
-    tasks = {task for node in taxonomy.nodes.values() for task in node}
-    n, errors = docs_and_errors([row for row in rows if row.task in tasks])
-    nodes: dict[str, Any] = {
-        name: asdict(node) | {"missing": list(node.missing)} for name, node in summary.nodes.items()
-    }
+    nodes: dict[str, Any] = {}
+    for name, node in summary.nodes.items():
+        scope = {*node.weights, *node.missing}
+        n, errors = docs_and_errors([row for row in rows if row.task in scope])
+        nodes[name] = asdict(node) | {"missing": list(node.missing), "n": n, "errors": errors}
     root = nodes[taxonomy.root]
     return {
         "_id": document_id("taxonomy_summary", supplier, taxonomy.name),
@@ -81,7 +90,7 @@ def _document(supplier: str, taxonomy: Taxonomy, rows: Sequence[Window], now: da
         "summarized_at": now,
         "score": root["score"],
         "root": taxonomy.root,
-        "n": n,
-        "errors": errors,
+        "n": root["n"],
+        "errors": root["errors"],
         "nodes": nodes,
     }

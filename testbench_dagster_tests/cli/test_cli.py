@@ -84,10 +84,10 @@ def test_version(tmp_path: Path, cache: Path) -> None:
         (["demo", "--suppliers", "0"], 2, "0 is not in the range"),
         (["export"], 2, "Missing option '--out'"),
         (["-c", "missing.yaml", "scores"], 2, "no configuration at"),
-        (["scores", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not configured"),
+        (["scores", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not on the roster"),
         (["scores", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
         (["leaderboard", "--taxonomy", "nope"], 2, "taxonomy 'nope' is not configured; configured are: "),
-        (["run", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not configured"),
+        (["run", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not active"),
         (["run", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
     ],
 )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import testbench_dagster
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.partitions import contiguous_ranges, run_suppliers, suppliers_per_run
+from testbench_dagster.defs.partitions import pack_ranges, run_suppliers, suppliers_per_run
 from testbench_dagster.errors import ConfigError
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
@@ -184,7 +184,7 @@ def test_a_wrong_configuration_stops_the_code_location_with_our_message(tmp_path
 )
 def test_ranges_cover_exactly_the_wanted_keys(chosen: tuple[list[str], list[str]], size: int) -> None:
     order, wanted = chosen
-    ranges = contiguous_ranges(order, wanted, size)
+    ranges = pack_ranges(order, wanted, size)
     covered = []
     for first, last in ranges:
         start, end = order.index(first), order.index(last)
@@ -201,7 +201,7 @@ def test_ranges_cover_exactly_the_wanted_keys(chosen: tuple[list[str], list[str]
 
 def test_an_unknown_key_is_no_range() -> None:
     with pytest.raises(KeyError):
-        contiguous_ranges(["a", "b"], ["c"], 2)
+        pack_ranges(["a", "b"], ["c"], 2)
 
 
 def test_the_suppliers_of_a_run_follow_from_its_tags() -> None:

@@ -116,7 +116,7 @@ def test_answers_are_scored_by_every_filter_once(case: Case) -> None:
     case.answer(2, "aaa", Fault.TRUNCATED)
     case.answer(3, None, Fault.EMPTY)
     case.answer(4, None, Fault.TRANSPORT)
-    report = score_new(case.workspace, [ALPHA])
+    report = score_new(case.workspace, [ALPHA], now=NOW)
     assert (report.scored, report.failed, report.put_off) == ({"own_regex": 3}, {}, {})
     assert case.values("plain") == {0: 1.0, 1: 0.0, 2: 1.0}
     assert case.values("strict") == {0: 1.0, 1: 0.0, 2: 1.0}
@@ -127,34 +127,34 @@ def test_answers_are_scored_by_every_filter_once(case: Case) -> None:
         assert case.workspace.documents.get(ATTEMPTS, score["attempt_ids"][0]) is not None
         assert (score["service"], score["answered_at"]) == ("external", NOW)
 
-    again = score_new(case.workspace, [ALPHA])
+    again = score_new(case.workspace, [ALPHA], now=NOW)
     assert (again.scored, again.n_scored) == ({}, 0)
     assert case.scores() == first
 
 
 def test_only_what_is_new_is_scored(case: Case) -> None:
     case.answer(0, "a")
-    score_new(case.workspace, [ALPHA, SECOND])
+    score_new(case.workspace, [ALPHA, SECOND], now=NOW)
     case.answer(1, "aa")
     case.answer(0, "b", supplier=SECOND)
-    assert score_new(case.workspace, [ALPHA]).n_scored == 1
+    assert score_new(case.workspace, [ALPHA], now=NOW).n_scored == 1
     assert case.values(supplier=SECOND) == {}
-    assert score_new(case.workspace, [ALPHA, SECOND]).n_scored == 1
+    assert score_new(case.workspace, [ALPHA, SECOND], now=NOW).n_scored == 1
     assert (case.values(), case.values(supplier=SECOND)) == ({0: 1.0, 1: 1.0}, {0: 0.0})
 
 
 def test_a_retried_answer_is_scored_by_its_last_attempt(case: Case) -> None:
     case.answer(0, None, Fault.SUPPLIER_HTTP, number=1)
-    assert score_new(case.workspace, [ALPHA]).n_scored == 0
+    assert score_new(case.workspace, [ALPHA], now=NOW).n_scored == 0
     case.answer(0, "a", number=2)
-    assert score_new(case.workspace, [ALPHA]).n_scored == 1
+    assert score_new(case.workspace, [ALPHA], now=NOW).n_scored == 1
     assert case.values() == {0: 1.0}
 
 
 def test_rounds_are_scored_apart(case: Case) -> None:
     case.answer(0, "b", round_=1)
     case.answer(0, "a", round_=2)
-    assert score_new(case.workspace, [ALPHA]).n_scored == 2
+    assert score_new(case.workspace, [ALPHA], now=NOW).n_scored == 2
     rounds = {s["round"]: s["metrics"]["exact_match"] for s in case.scores() if s["filter"] == "plain"}
     assert rounds == {1: 0.0, 2: 1.0}
 
@@ -167,13 +167,13 @@ def test_a_doc_of_several_calls_is_scored_when_all_are_answered(workspace: Works
     case.answer(1, None, Fault.RATE_LIMITED, repeat=1)
     case.answer(2, "aaa", repeat=0)
     case.answer(2, "x", repeat=1)
-    assert score_new(workspace, [ALPHA]).scored == {"own_repeats": 1}
+    assert score_new(workspace, [ALPHA], now=NOW).scored == {"own_repeats": 1}
     assert [s["doc_id"] for s in case.scores()] == [2]
     assert len(case.scores()[0]["attempt_ids"]) == 2
     assert case.scores()[0]["latency_ms"] == 20.0
     case.answer(0, "a", repeat=1)
     case.answer(1, "aa", repeat=1, number=2)
-    assert score_new(workspace, [ALPHA]).scored == {"own_repeats": 2}
+    assert score_new(workspace, [ALPHA], now=NOW).scored == {"own_repeats": 2}
     assert case.values("none") == {0: 1.0, 1: 1.0, 2: 1.0}
 
 
@@ -201,7 +201,7 @@ def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limit
     for doc in (0, 1, 2, 4, 5):
         case.answer(doc, "a" * (doc + 1))
         case.answer(doc, "wrong", supplier=SECOND)
-    report = score_new(case.workspace, [ALPHA, SECOND])
+    report = score_new(case.workspace, [ALPHA, SECOND], now=NOW)
     assert (report.n_scored, report.failed, report.put_off) == (11, {"own_regex": 1}, {})
     assert case.values("strict") == dict.fromkeys((0, 1, 2, 4, 5, 11), 1.0)
     assert case.values("strict", SECOND) == dict.fromkeys((0, 1, 2, 4, 5), 0.0)
@@ -210,7 +210,7 @@ def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limit
     assert all("was stopped" in s["error"] and s["metrics"] == {} for s in stopped)
     rows = windows(case.workspace, suppliers=[ALPHA], tasks=["own_regex"], now=NOW)
     assert [(row.n, row.errors, row.score_errors_as_zero) for row in rows] == [(6, {"internal": 1}, 1.0)] * 2
-    assert score_new(case.workspace, [ALPHA, SECOND]).n_failed == 0, "it is not tried again"
+    assert score_new(case.workspace, [ALPHA, SECOND], now=NOW).n_failed == 0, "it is not tried again"
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_a_supplier_that_hangs_the_scorer_again_and_again_is_put_off(
     case = short_limits
     hanging(case, list(range(8)))
     case.answer(0, "a", supplier=SECOND)
-    report = score_new(case.workspace, [ALPHA, SECOND])
+    report = score_new(case.workspace, [ALPHA, SECOND], now=NOW)
     assert report.n_failed == 2
     assert report.n_put_off + report.n_scored == 8  # six hang as well; two more are fine
     assert case.values(supplier=SECOND) == {0: 1.0}, "the other supplier does not wait for it"
@@ -235,10 +235,10 @@ def test_trouble_that_is_not_the_answers_fails_the_stage(case: Case, monkeypatch
     case.workspace.worker.close()
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(TaskError, match="process ended"):
-        score_new(case.workspace, [ALPHA])
+        score_new(case.workspace, [ALPHA], now=NOW)
     assert case.scores() == []
     monkeypatch.delenv("PYTHONHOME")
-    assert score_new(case.workspace, [ALPHA]).n_scored == 1
+    assert score_new(case.workspace, [ALPHA], now=NOW).n_scored == 1
 
 
 def test_raw_answers_are_held_a_few_at_a_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,36 @@ def test_registering_again_reads_nothing(datasets):
     assert datasets.current("gsm8k") == first
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config_hash": "d" * 64},
+        {"engine_version": "0.5.0"},
+        {"flags": {"filters": ["strict"], "source": "other"}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_changed_under_the_same_hash_is_brought_up_to_date(datasets, changes):
+    first = registration("gsm8k", "h1", 3)
+    other = registration("alias", "h1", 3, registered_at=first.registered_at + timedelta(1))
+    datasets.register(first, dataset_docs(3), dataset_docs(2))
+    datasets.register(other, never(), never())
+    later = replace(first, registered_at=first.registered_at + timedelta(2), **changes)
+    assert datasets.register(later, never(), never()) is True
+    assert datasets.tasks() == [other, later], "the other task with this hash keeps its own"
+    assert datasets.register(later, never(), never()) is False
+    assert list(datasets.docs("h1")) == dataset_docs(3)
+
+
+def test_going_back_to_an_earlier_hash_takes_what_changed_along(datasets):
+    first, second = registration("gsm8k", "h1", 3), registration("gsm8k", "h2", 3)
+    datasets.register(first, dataset_docs(3), dataset_docs(2))
+    datasets.register(second, dataset_docs(3), dataset_docs(2))
+    again = replace(first, config_hash="d" * 64)
+    assert datasets.register(again, never(), never()) is True
+    assert datasets.current("gsm8k") == again
+
+
 def test_a_new_hash_moves_the_task_and_keeps_the_old_docs(datasets):
     first, second = registration("gsm8k", "h1", 3), registration("gsm8k", "h2", 5)
     datasets.register(first, dataset_docs(3), dataset_docs(2))

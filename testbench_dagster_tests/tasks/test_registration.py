@@ -90,19 +90,29 @@ def test_the_hash_is_that_of_the_content_not_of_the_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "config_changes", "data_changes"),
+    ("change", "config_changes", "data_changes", "task_changes"),
     [
-        ("doc", False, True),
-        ("order", False, True),
-        ("shot", False, True),
-        ("shots", True, False),
-        ("template", True, False),
-        ("metric option", True, False),
-        ("helper", True, False),
+        ("doc", False, True, True),
+        ("order", False, True, True),
+        ("shot", False, True, True),
+        ("shots", True, False, True),
+        ("template", True, False, True),
+        ("target", True, False, True),
+        ("generation", True, False, True),
+        ("repeats", True, False, True),
+        ("helper", True, False, True),
+        ("metric option", True, False, False),
+        ("metric", True, False, False),
+        ("filter", True, False, False),
+        ("own results", True, False, False),
+        ("decontamination", True, False, False),
     ],
 )
-def test_the_hash_changes_with(change, config_changes, data_changes, tmp_path):
+def test_the_hash_changes_with(change, config_changes, data_changes, task_changes, tmp_path):
+    """What requests are made of changes the task; how answers are scored only its configuration."""
     before = register(quiz(tmp_path))
+    scorer = "def results(doc, results):\n    return {'exact_match': 1.0}\n"
+    (tmp_path / "yaml/scorer.py").write_text(scorer, encoding="utf-8")
     altered = [{**ROWS[0], "answer": "zero"}, *ROWS[1:]]
     after = register(
         {
@@ -114,17 +124,54 @@ def test_the_hash_changes_with(change, config_changes, data_changes, tmp_path):
             "metric option": lambda: quiz(
                 tmp_path, YAML.replace("exact_match}", "exact_match, ignore_case: true}")
             ),
+            "target": lambda: quiz(tmp_path, YAML.replace("{{answer}}", "{{answer}}.")),
+            "generation": lambda: quiz(tmp_path, YAML + 'generation_kwargs: {until: ["."]}\n'),
+            "repeats": lambda: quiz(tmp_path, YAML + "repeats: 2\n"),
+            "metric": lambda: quiz(tmp_path, YAML.replace("exact_match}", "bleu}")),
+            "filter": lambda: quiz(
+                tmp_path, YAML + "filter_list: [{name: first, filter: [{function: take_first}]}]\n"
+            ),
+            "own results": lambda: quiz(tmp_path, YAML + "process_results: !function scorer.results\n"),
+            "decontamination": lambda: quiz(
+                tmp_path,
+                YAML + "should_decontaminate: true\ndoc_to_decontamination_query: question\n",
+            ),
             "helper": lambda: quiz(tmp_path, helper=HELPER + "\n# the same, but who knows\n"),
         }[change]()
     )
-    assert after.task_hash != before.task_hash
+    assert (after.task_hash != before.task_hash) is task_changes
     assert (after.config_hash != before.config_hash) is config_changes
     assert (after.fingerprint != before.fingerprint) is data_changes
+
+
+def test_a_metric_that_asks_each_choice_again_changes_the_requests(tmp_path):
+    choices = YAML.replace("generate_until", "multiple_choice").replace(
+        "process_docs:", "doc_to_choice: ['0', '1', '2', '3', '4', '5', '6', '7']\nprocess_docs:"
+    )
+    hashes, calls = {}, {}
+    for metric in ("acc", "acc_norm", "acc_mutual_info"):
+        spec = quiz(tmp_path, choices.replace("exact_match", metric))
+        found = register(spec)
+        hashes[metric] = found.task_hash
+        calls[metric] = len(build_prompts(spec, found.data, [0], "completions")[0].requests)
+    assert calls == {"acc": 8, "acc_norm": 8, "acc_mutual_info": 16}
+    assert hashes["acc"] == hashes["acc_norm"] != hashes["acc_mutual_info"]
+
+
+def test_an_edited_yaml_is_seen_by_a_process_that_lives_on(tmp_path):
+    spec = quiz(tmp_path)
+    first = register(spec)
+    path = tmp_path / "yaml/quiz.yaml"
+    path.write_text(YAML.replace("exact_match}", "exact_match, ignore_case: true}"), encoding="utf-8")
+    second = register(spec)
+    assert (second.task_hash, second.config_hash) != (first.task_hash, first.config_hash)
+    assert second.task_hash == first.task_hash
 
 
 def test_the_hash_is_the_same_in_every_process(tmp_path):
     spec = quiz(tmp_path)
     code = inspect.cleandoc(f"""
+        from testbench_dagster.planning.rules import PlanningRule
         from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.lm_eval_adapter import register
         print(register({spec!r}).task_hash)

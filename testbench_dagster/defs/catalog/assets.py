@@ -1,13 +1,25 @@
 """Assets ``task_datasets`` and ``sampled_prompts``, one partition per task, one run for any range of them."""
 
+from datetime import datetime
+
 import dagster as dg
 
+from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.workspace import Workspace
 
 GROUP = "catalog"
+
+
+class PromptsConfig(dg.Config):
+    """Run configuration of ``sampled_prompts``, optional.
+
+    ``roll_before``: an instant (ISO 8601 with offset); where the current epoch is older the next one begins.
+    """
+
+    roll_before: str | None = None
 
 
 def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -18,6 +30,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         code_version=f"lm-eval-{LM_EVAL_VERSION}",
+        freshness_policy=freshness.CATALOG,
         kinds={"python", "huggingface"},
     )
     def task_datasets(
@@ -53,15 +66,17 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[task_datasets],
+        freshness_policy=freshness.CATALOG,
         kinds={"python"},
     )
     def sampled_prompts(
-        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+        context: dg.AssetExecutionContext, config: PromptsConfig, workspace: dg.ResourceParam[Workspace]
     ) -> dg.MaterializeResult:
         """The ordered prompt sequence of each task's current epoch, the same for every supplier."""
+        roll_before = None if config.roll_before is None else datetime.fromisoformat(config.roll_before)
         rows, built = [], 0
         for name in context.partition_keys:
-            report = refresh_prompts(workspace, workspace.spec(name))
+            report = refresh_prompts(workspace, workspace.spec(name), roll_before=roll_before)
             built += report.built
             rows.append(
                 [
@@ -70,11 +85,21 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                     report.positions,
                     report.built,
                     ", ".join(report.apis),
-                    report.epoch.commitment[:16],
+                    report.epoch.commitment,
+                    report.revealed.seed if report.revealed else None,
                     "yes" if report.relayable else "no: needs the supplier's prefix token",
                 ]
             )
-        headers = ["task", "epoch", "positions", "built now", "forms", "seed SHA-256", "relayable"]
+        headers = [
+            "task",
+            "epoch",
+            "positions",
+            "built now",
+            "forms",
+            "seed SHA-256",
+            "seed before",
+            "relayable",
+        ]
         return dg.MaterializeResult(
             metadata={"sequences": markdown_table(headers, rows), "prompts_built": built}
         )

@@ -1,6 +1,7 @@
 """Evaluation: relays and scores, one partition per supplier, many suppliers per run.
 
-Belongs here: everything that turns prompts into windows. Does not: rankings across suppliers.
+Belongs here: everything that turns prompts into windows, and decides when. Does not: rankings across
+suppliers.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.evaluation.assets import relay_responses, supplier_scores
 from testbench_dagster.defs.evaluation.checks import evaluation_checks
+from testbench_dagster.defs.evaluation.schedules import nightly_evaluation_schedule
+from testbench_dagster.defs.evaluation.sensors import stale_scores_sensor
 
 evaluate_suppliers = dg.define_asset_job(
     "evaluate_suppliers",
@@ -20,11 +24,21 @@ evaluate_suppliers = dg.define_asset_job(
     description="Relay what is due to the run's suppliers, score the answers, refresh their summaries.",
 )
 
+rescore = dg.define_asset_job(
+    "rescore",
+    selection=dg.AssetSelection.assets("supplier_scores", "taxonomy_summaries"),
+    tags={"testbench/kind": "rescore"},
+    description="Score the stored answers of the run's suppliers anew where a task's filters or metrics "
+    "changed, and refresh their summaries. Relays nothing.",
+)
 
-def definitions() -> dict[str, Sequence[Any]]:
+
+def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
     """This room's definitions."""
     return {
         "assets": [relay_responses, supplier_scores],
         "asset_checks": evaluation_checks(),
-        "jobs": [evaluate_suppliers],
+        "jobs": [evaluate_suppliers, rescore],
+        "sensors": [stale_scores_sensor(settings)],
+        "schedules": [nightly_evaluation_schedule(settings.automation)],
     }

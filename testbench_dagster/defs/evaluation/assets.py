@@ -1,9 +1,11 @@
 """Assets ``relay_responses`` and ``supplier_scores``: one run carries a range of suppliers in one process."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.relays.collect import collect
@@ -13,15 +15,22 @@ from testbench_dagster.scoring.windows import windows
 from testbench_dagster.workspace import Workspace
 
 GROUP = "evaluation"
+FORCE_TAG = "testbench/force"
+"""Run or backfill tag: ask again what is fresh. The UI's backfill dialog takes tags, not configuration."""
 _LOG_EVERY_S = 10.0  # progress lines in the run's log; never one event per relay
+_LEASE_WAIT_S = 35.0  # a lease expires within 30 s of its holder's death
 
 
 class RelayConfig(dg.Config):
-    """Run configuration of ``relay_responses``: all optional."""
+    """Run configuration of ``relay_responses``: all optional.
+
+    ``force`` asks again what is fresh, as does the run tag ``testbench/force: true``.
+    """
 
     tasks: list[str] | None = None
     max_relays: int | None = None
     retry_errors: bool = False
+    force: bool = False
 
 
 @dg.asset(
@@ -32,6 +41,7 @@ class RelayConfig(dg.Config):
         dg.AssetDep("sampled_prompts", partition_mapping=dg.AllPartitionMapping()),
         dg.AssetDep("suppliers"),
     ],
+    freshness_policy=freshness.EVALUATION,
     kinds={"python"},
 )
 def relay_responses(
@@ -55,10 +65,12 @@ def relay_responses(
         tasks=config.tasks,
         max_relays=config.max_relays,
         retry_errors=config.retry_errors,
+        force_since=_force_since(context, config),
+        lease_wait_s=_LEASE_WAIT_S,
         on_progress=log,
         on_planned=workspace.on_planned,
     )
-    for key, problem in report.problems.items():
+    for key, problem in (*report.problems.items(), *report.refused.items()):
         context.log.warning(f"{key}: {problem}")
     assert report.relays is not None
     total = report.relays.total
@@ -76,8 +88,19 @@ def relay_responses(
             **{name: round(value, 1) for name, value in latencies.items() if value is not None},
             **({"problems": dict(list(report.problems.items())[:50])} if report.problems else {}),
             **({"unsupported": dict(list(report.unsupported.items())[:50])} if report.unsupported else {}),
+            **({"held_by_others": dict(list(report.refused.items())[:50])} if report.refused else {}),
+            **({"departed": report.departed[:50]} if report.departed else {}),
         }
     )
+
+
+def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> datetime | None:
+    """With force, the instant the run was first created: a retry goes on where its predecessor ended."""
+    if not config.force and context.run.tags.get(FORCE_TAG, "").lower() != "true":
+        return None
+    record = context.instance.get_run_record_by_id(context.run.get_root_run_id() or context.run.run_id)
+    created = record.create_timestamp if record is not None else datetime.now(UTC)
+    return created if created.tzinfo is not None else created.replace(tzinfo=UTC)
 
 
 @dg.asset(
@@ -85,6 +108,7 @@ def relay_responses(
     partitions_def=supplier_partitions,
     backfill_policy=supplier_backfill_policy(),
     deps=[relay_responses],
+    freshness_policy=freshness.EVALUATION,
     kinds={"python"},
 )
 def supplier_scores(

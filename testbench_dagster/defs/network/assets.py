@@ -1,39 +1,58 @@
 """Asset ``suppliers``: the roster, and one dynamic partition per supplier in it."""
 
+from typing import Any
+
 import dagster as dg
 
+from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
-from testbench_dagster.stores.documents.collections import SUPPLIERS
-from testbench_dagster.suppliers import refresh_roster
+from testbench_dagster.network.roster import RosterReport, known_suppliers, refresh_roster
 from testbench_dagster.workspace import Workspace
 
 GROUP = "network"
+_SHOWN = 500  # rows of a table: it lives in an event row
 
 
-@dg.asset(group_name=GROUP, kinds={"python"})
+@dg.asset(group_name=GROUP, freshness_policy=freshness.ROSTER, kinds={"python"})
 def suppliers(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
     """The roster of suppliers, with joins, leaves and changes recorded; adds their partitions."""
     report = refresh_roster(workspace)
+    for what, problem in report.problems.items():
+        context.log.warning(f"{what}: {problem}")
     # one bulk call: has_dynamic_partition costs 14-23 ms per key on PostgreSQL
     known = set(context.instance.get_dynamic_partitions(SUPPLIER))
     context.instance.add_dynamic_partitions(SUPPLIER, [key for key in report.active if key not in known])
-    documents = workspace.documents.find(SUPPLIERS, sort=[("service", 1), ("address", 1)])
-    table = markdown_table(
-        ["supplier", "status", "api", "model", "base URL", "joined"],
+    return dg.MaterializeResult(metadata=roster_metadata(workspace, report))
+
+
+def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any]:
+    """What a refresh of the roster found, for its materialization."""
+    rows = [
         [
-            [d["_id"], d["status"], d["api"], d["model"], d["base_url"], f"{d['joined_at']:%Y-%m-%d %H:%M}"]
-            for d in documents
-        ],
-    )
-    return dg.MaterializeResult(
-        metadata={
-            "roster": table,
-            "active": len(report.active),
-            "joined": len(report.joined),
-            "left": len(report.left),
-            "changed": len(report.changed),
-        }
-    )
+            s.key,
+            s.status,
+            s.source,
+            s.api,
+            s.config.model,
+            s.config.base_url,
+            None if s.joined_at is None else f"{s.joined_at:%Y-%m-%d %H:%M}",
+            None if s.cut_at is None else f"{s.cut_at:%Y-%m-%d %H:%M}",
+        ]
+        for s in known_suppliers(workspace)[:_SHOWN]
+    ]
+    headers = ["supplier", "status", "source", "api", "model", "base URL", "joined", "last change of model"]
+    problems = [[what, problem] for what, problem in report.problems.items()]
+    return {
+        "roster": markdown_table(headers, rows),
+        "active": len(report.active),
+        "joined": len(report.joined),
+        "left": len(report.left),
+        "changed": len(report.changed),
+        "returned": len(report.returned),
+        "problems": markdown_table(["source or supplier", "problem"], problems[:_SHOWN]),
+        "dagster/row_count": len(report.active),
+        **{f"height of {service}": height for service, height in report.heights.items()},
+    }

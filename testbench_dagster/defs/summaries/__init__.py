@@ -1,6 +1,6 @@
-"""Summaries: what it all means. Taxonomy summaries per supplier and the leaderboard over all of them.
+"""Summaries: what it all means. Taxonomy summaries per supplier, and what is said across suppliers.
 
-Belongs here: views over windows. Does not: anything that relays or scores.
+Belongs here: views over windows, and when they are refreshed. Does not: anything that relays or scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.defs.summaries.assets import leaderboard, taxonomy_summaries
+from testbench_dagster.config.settings import Settings
+from testbench_dagster.defs.automation import sensor_status
+from testbench_dagster.defs.summaries.assets import leaderboard_asset, supplier_snapshots, taxonomy_summaries
+from testbench_dagster.defs.summaries.checks import summary_checks
+from testbench_dagster.defs.summaries.schedules import daily_snapshots_schedule, hourly_summaries_schedule
 
 refresh_summaries = dg.define_asset_job(
     "refresh_summaries",
@@ -18,7 +22,38 @@ refresh_summaries = dg.define_asset_job(
     description="Rank all suppliers anew from their stored summaries.",
 )
 
+refresh_abilities = dg.define_asset_job(
+    "refresh_abilities",
+    selection=dg.AssetSelection.assets("taxonomy_summaries"),
+    tags={"testbench/kind": "summaries"},
+    description="Roll the current windows of the run's suppliers up anew, without relaying or scoring.",
+)
 
-def definitions() -> dict[str, Sequence[Any]]:
+take_snapshots = dg.define_asset_job(
+    "take_snapshots",
+    selection=dg.AssetSelection.assets("supplier_snapshots"),
+    description="Append the day's windows and summaries of all active suppliers to the history.",
+)
+
+
+def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
     """This room's definitions."""
-    return {"assets": [taxonomy_summaries, leaderboard], "jobs": [refresh_summaries]}
+    automation = settings.automation
+    return {
+        "assets": [taxonomy_summaries, leaderboard_asset(automation), supplier_snapshots],
+        "asset_checks": summary_checks(),
+        "jobs": [refresh_summaries, refresh_abilities, take_snapshots],
+        "sensors": [
+            dg.AutomationConditionSensorDefinition(
+                "summaries_automation",
+                target=dg.AssetSelection.assets("leaderboard"),
+                default_status=sensor_status(automation.summaries_sensor),
+                minimum_interval_seconds=automation.summaries_sensor.every_s,
+                description="Refreshes the unpartitioned summaries when something new arrived.",
+            )
+        ],
+        "schedules": [
+            hourly_summaries_schedule(automation),
+            daily_snapshots_schedule(automation),
+        ],
+    }

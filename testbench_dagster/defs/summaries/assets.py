@@ -1,12 +1,19 @@
-"""Assets ``taxonomy_summaries`` (per supplier) and ``leaderboard`` (one for all)."""
+"""Assets ``taxonomy_summaries`` (by supplier), ``leaderboard`` and ``supplier_snapshots`` (by day)."""
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
+from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.defs import freshness
+from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.errors import TestbenchError
 from testbench_dagster.leaderboard import Entry, refresh_leaderboard
+from testbench_dagster.network.roster import active_suppliers
+from testbench_dagster.planning.plans import refresh_plans
 from testbench_dagster.taxonomies.refresh import refresh_summaries
 from testbench_dagster.workspace import Workspace
 
@@ -19,14 +26,20 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
     partitions_def=supplier_partitions,
     backfill_policy=supplier_backfill_policy(),
     deps=["supplier_scores"],
+    freshness_policy=freshness.SUMMARIES,
     kinds={"python"},
 )
 def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
-    """Abilities of the suppliers: their windows rolled up into every configured taxonomy."""
-    keys = context.partition_keys  # once: every access reads the whole partition list
-    documents = refresh_summaries(workspace, keys)
+    """Abilities of the suppliers: their windows rolled up into every configured taxonomy.
+
+    The end of an evaluation: the suppliers' plans are made anew here, since gates look at abilities.
+    """
+    keys = set(context.partition_keys)  # once: every access reads the whole partition list
+    suppliers = [s for s in active_suppliers(workspace) if s.key in keys]
+    documents = refresh_summaries(workspace, [s.key for s in suppliers])
+    refresh_plans(workspace, suppliers)
     rows = [
         [
             d["supplier"],
@@ -46,9 +59,52 @@ def taxonomy_summaries(
     )
 
 
-@dg.asset(group_name=GROUP, deps=[taxonomy_summaries], kinds={"python"})
-def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    """All suppliers ranked by taxonomy, with intervals; overlapping intervals are ties."""
+def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
+    """The asset ``leaderboard``, refreshed by itself at the configured times if something new arrived."""
+    cron = checked_cron("summaries", automation.summaries)
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=[taxonomy_summaries],
+        # on_cron, not eager: eager waits for ever for a supplier that was never summarized
+        automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
+        freshness_policy=freshness.SUMMARIES,
+        kinds={"python"},
+    )
+    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+        """All suppliers ranked by taxonomy, with intervals; overlapping intervals are ties."""
+        return _ranking(workspace)
+
+    return leaderboard
+
+
+_days = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end_offset=1)
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=_days,
+    deps=[dg.AssetDep(taxonomy_summaries, partition_mapping=dg.AllPartitionMapping())],
+    freshness_policy=freshness.SNAPSHOTS,
+    kinds={"python"},
+)
+def supplier_snapshots(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
+    """Append-only history: every active supplier's windows and summaries of a day, never changed later."""
+    day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
+    if not today - timedelta(days=1) <= day <= today:
+        raise TestbenchError(
+            f"supplier_snapshots of {day}: a snapshot shows the present, so only today and yesterday can be "
+            "taken; windows of other days are not invented"
+        )
+    from testbench_dagster.snapshots import take_snapshots
+
+    taken = take_snapshots(workspace, day)
+    return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
+
+
+def _ranking(workspace: Workspace) -> dg.MaterializeResult:
     entries = refresh_leaderboard(workspace)
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []
     note = "**Simulation**: these suppliers are simulated." if any(e.simulation for e in entries) else ""

@@ -22,6 +22,7 @@ from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.local_data import read_rows
 from testbench_dagster.tasks.records import TaskData
 from testbench_dagster.tasks.resources import prepare_offline_resources
+from testbench_dagster.tasks.sources import folders_state
 from testbench_dagster.tasks.specs import TaskSpec
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
@@ -173,8 +174,11 @@ class _Recorder:
 
 
 @functools.lru_cache(maxsize=64)
-def _configs(root: str, include: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Leaf name → merged configuration, exactly as lm-eval's factory merges groups, tags and includes."""
+def _configs(root: str, include: tuple[str, ...], _state: str) -> dict[str, dict[str, Any]]:
+    """Leaf name → merged configuration, exactly as lm-eval's factory merges groups, tags and includes.
+
+    ``_state`` is that of the ``include`` folders: a process that lives on sees that a YAML was edited.
+    """
     index = TaskIndex.load([Path(p) for p in include], [root])
     kinds = {"task": LmKind.TASK, "python": LmKind.PY_TASK, "group": LmKind.GROUP, "tag": LmKind.TAG}
     registry = {
@@ -210,7 +214,7 @@ def _configs(root: str, include: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def config_of(spec: TaskSpec) -> dict[str, Any]:
     """Return the merged configuration of a leaf task, or say why it cannot be relayed."""
-    configs = _configs(spec.root, spec.include)
+    configs = _configs(spec.root, spec.include, folders_state(spec.include))
     if spec.leaf not in configs:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
     config = copy_config(configs[spec.leaf])

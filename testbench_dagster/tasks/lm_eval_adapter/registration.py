@@ -32,6 +32,25 @@ from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.records import Registered, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
 
+REQUESTS = 1  # raise when our code, or another lm-eval, builds other requests from the same configuration
+
+#: Fields of lm-eval's ``TaskConfig`` that requests do not depend on: what scores answers, and mere names.
+#: ``doc_to_target`` and ``output_type`` are not among them: few-shot examples show targets.
+_NOT_OF_REQUESTS = frozenset(
+    {
+        "filter_list",
+        "metric_list",
+        "process_results",
+        "should_decontaminate",
+        "doc_to_decontamination_query",
+        "unsafe_code",
+        "task_alias",
+        "tag",
+    }
+)
+#: Of a multiple choice task this metric makes lm-eval ask each choice a second time, without its context.
+_ASKS_MORE = "acc_mutual_info"
+
 
 def register(spec: TaskSpec) -> Registered:
     """Load a task's data, process it once and describe it.
@@ -65,7 +84,9 @@ def register(spec: TaskSpec) -> Registered:
     doc_hashes = [content_hash(text) for text in docs]
     fewshot_hashes = [content_hash(text) for text in fewshot]
     fingerprint = content_hash([doc_hashes, fewshot_hashes])
-    config_hash = content_hash([LM_EVAL_VERSION, shots, _plain(task.config)])
+    plain = _plain(task.config)
+    asked = {name: value for name, value in plain.items() if name not in _NOT_OF_REQUESTS}
+    asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in task._metric_fn_list
     flags = {
         "output_type": task.OUTPUT_TYPE,
         "features": list(task.features),
@@ -86,8 +107,8 @@ def register(spec: TaskSpec) -> Registered:
     _check_choice(spec, flags)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     return Registered(
-        task_hash=content_hash([config_hash, fingerprint])[:40],
-        config_hash=config_hash,
+        task_hash=content_hash([REQUESTS, shots, asked, asks_more, fingerprint])[:40],
+        config_hash=content_hash([LM_EVAL_VERSION, shots, plain]),
         fingerprint=fingerprint,
         eval_split=str(split),
         splits={name: len(rows) for name, rows in (task.dataset or {}).items()},

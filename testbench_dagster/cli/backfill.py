@@ -1,0 +1,49 @@
+"""Command ``backfill``: hand a set of suppliers to the daemon, to evaluate or only to score anew."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from testbench_dagster.cli.evaluate import chosen_suppliers
+from testbench_dagster.cli.output import note
+from testbench_dagster.errors import TestbenchError
+from testbench_dagster.workspace import Workspace
+
+
+@click.command()
+@click.option("--supplier", "suppliers", multiple=True, metavar="KEY", help="This supplier (repeatable).")
+@click.option("--all", "everyone", is_flag=True, help="All active suppliers.")
+@click.option("--force", is_flag=True, help="Ask again what is fresh: relay everything in the windows anew.")
+@click.option("--rescore", is_flag=True, help="Only score stored answers anew; relays nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit code 1 unless every partition succeeded.")
+@click.pass_obj
+def backfill(
+    config: str | None, suppliers: tuple[str, ...], everyone: bool, force: bool, rescore: bool, wait: bool
+) -> None:
+    """Start a Dagster backfill of supplier partitions; a running `testbench up` works it off.
+
+    It shows in the UI under Runs, Backfills. Without a daemon `testbench run --supplier KEY [--force]` does
+    the same in this terminal.
+    """
+    if bool(suppliers) == everyone:
+        raise click.UsageError("name suppliers with --supplier, or take --all")
+    if force and rescore:
+        raise click.UsageError("--force relays and --rescore does not; choose one")
+    with Workspace.open(config) as workspace:
+        keys = [s.key for s in chosen_suppliers(workspace, suppliers)]
+        from testbench_dagster.defs.backfills import BackfillRequests
+
+        with BackfillRequests(workspace) as requests:
+            id_ = requests.start(keys, rescore=rescore, force=force)
+            click.echo(id_)
+            note(f"backfill {id_} of {len(keys)} suppliers is requested")
+            if not requests.daemon_is_running():
+                note("no daemon is running: start `testbench up`, which will work it off")
+                if wait:
+                    raise TestbenchError(f"backfill {id_} waits for a daemon")
+            while wait and not (outcome := requests.outcome(id_)).ended:
+                time.sleep(1.0)
+            if wait and not outcome.succeeded:
+                raise TestbenchError(f"backfill {id_} ended as {outcome.status}: {outcome.detail}")

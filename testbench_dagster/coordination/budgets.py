@@ -1,0 +1,105 @@
+"""Budgets: caps on relays per account and period that no crash and no number of processes can exceed.
+
+What is granted to a process counts as spent. It is granted before it is used, by a compare-and-set on the
+account's document of the period, and what is not used is given back. A process that dies loses what it did
+not use; the cap holds all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from testbench_dagster.stores.documents import DocumentStore, document_id
+from testbench_dagster.stores.documents.collections import BUDGETS
+
+Unit = Literal["hour", "day"]
+
+
+def period_start(unit: Unit, now: datetime) -> datetime:
+    """Start of the UTC hour or day that an instant lies in.
+
+    Raises ValueError when ``now`` has no time zone.
+    """
+    if now.tzinfo is None:
+        raise ValueError(f"now must have a time zone, got {now!r}; use datetime.now(UTC)")
+    start = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return start if unit == "hour" else start.replace(hour=0)
+
+
+def next_period(unit: Unit, now: datetime) -> datetime:
+    """Start of the UTC hour or day after the one that an instant lies in."""
+    return period_start(unit, now) + (timedelta(hours=1) if unit == "hour" else timedelta(days=1))
+
+
+class BudgetLedger:
+    """What is granted per account and period; ``period`` is always the start of the period, in UTC.
+
+    Every operation may raise :class:`StoreError`. One that failed is not repeated: whether it took effect is
+    then unknown, and the cap is what must hold.
+    """
+
+    def __init__(self, documents: DocumentStore) -> None:
+        self._documents = documents
+
+    def spent(self, account: str, period: datetime) -> int | None:
+        """Relays granted so far; None when nobody has asked yet."""
+        document = self._documents.get(BUDGETS, _id(account, period))
+        return None if document is None else int(document["granted"])
+
+    def grant(
+        self,
+        account: str,
+        period: datetime,
+        cap: int,
+        wanted: int,
+        opening: Callable[[], int] = lambda: 0,
+    ) -> int:
+        """Grant ``wanted`` relays or what is left below ``cap``; return how many, perhaps 0.
+
+        ``opening`` is called for what was spent before, when the period's document does not exist yet. What
+        is granted by then stays granted, also when the cap was lowered below it.
+        """
+        _check("cap", cap)
+        _check("wanted", wanted)
+        id_ = _id(account, period)
+        while True:
+            document = self._documents.get(BUDGETS, id_)
+            if document is None:
+                document = {"_id": id_, "account": account, "period": period, "granted": opening()}
+                _check("opening", document["granted"])
+                self._documents.put_new(BUDGETS, [document])
+                continue
+            granted = document["granted"]
+            more = max(0, min(wanted, cap - granted))
+            if not more or self._documents.claim(
+                BUDGETS, {"_id": id_, "granted": granted}, {"granted": granted + more}
+            ):
+                return more
+
+    def give_back(self, account: str, period: datetime, n: int) -> None:
+        """Return ``n`` relays that were granted and not used."""
+        _check("n", n)
+        id_ = _id(account, period)
+        while n:
+            document = self._documents.get(BUDGETS, id_)
+            if document is None:
+                return  # an old period that was purged
+            granted = document["granted"]
+            left = max(0, granted - n)
+            if self._documents.claim(BUDGETS, {"_id": id_, "granted": granted}, {"granted": left}):
+                return
+
+
+def _id(account: str, period: datetime) -> str:
+    if not account:
+        raise ValueError("account may not be empty")
+    if period.tzinfo is None:
+        raise ValueError(f"period must have a time zone, got {period!r}; use period_start")
+    return document_id("budget", account, period.astimezone(UTC).isoformat())
+
+
+def _check(name: str, value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")

@@ -1,0 +1,201 @@
+"""Hearts: how a process that works on suppliers lets the others know that it is alive, and knows it itself.
+
+A heart renews a document with an expiry. Two clocks are at work. The process itself, and others on its
+machine, go by the machine's boot clock, which nobody can set. Other machines have only the written
+``expires_at``: they allow for clocks that differ by a tenth of the time to live (3 s by default), so machines
+that share a store must keep their clocks synchronised (NTP) to within that.
+
+Death is final. A heart is not renewed once its time is over, and whoever takes over from an expired one first
+buries it, that is deletes the document as it was read: a renewal then finds nothing to renew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from testbench_dagster.coordination.processes import (
+    boot_clock,
+    is_running,
+    machine,
+    process_started,
+    shares_boot_clock,
+)
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import Document, DocumentStore
+from testbench_dagster.stores.documents.collections import HEARTBEATS
+
+DEFAULT_TTL_S = 30.0
+_BEATS_PER_TTL = 3
+_MARGIN = 0.1  # of the time to live: how far the clocks of two machines may differ
+_NEVER = float("-inf")
+
+_log = logging.getLogger(__name__)
+
+
+class Heart:
+    """The heart of one holder of leases, beating in a thread while the context is open.
+
+    Args:
+        documents: the store that the processes share.
+        holder: a name that no other heart has or had, such as a run id.
+        ttl_s: seconds after which a heart that was not renewed is dead; renewed three times as often.
+
+    Entering raises :class:`StoreError` when the store fails or a living heart has this name already.
+    """
+
+    def __init__(self, documents: DocumentStore, holder: str, ttl_s: float = DEFAULT_TTL_S) -> None:
+        if not holder:
+            raise ValueError("holder may not be empty; give the run's or the process's own id")
+        if not ttl_s > 0:
+            raise ValueError(f"ttl_s must be above 0 seconds, not {ttl_s}")
+        self.holder = holder
+        self.ttl_s = ttl_s
+        self._documents = documents
+        self._deadline = _NEVER
+        self._entered = False
+        self._written: list[datetime] = []  # what expires_at may be by now: an acknowledgement can get lost
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"testbench-heart-{holder}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process may act on suppliers now: nobody can have taken them over yet.
+
+        Cheap and local. False for good once a renewal came too late: the process was stopped, the machine
+        slept, the store was out of reach.
+        """
+        return boot_clock() < self._deadline
+
+    @property
+    def lost(self) -> bool:
+        """Whether it stopped beating before its context ended."""
+        return self._entered and not self._ending.is_set() and not self.alive
+
+    def __enter__(self) -> Heart:
+        began = boot_clock()
+        document = self._document()
+        while not self._documents.put_new(HEARTBEATS, [document]):
+            other = self._documents.get(HEARTBEATS, self.holder)
+            if other is not None and not (is_gone(other) and bury(self._documents, other)):
+                raise StoreError(f"{self.holder} is at work already: {described(other)}; wait until it ends")
+            began = boot_clock()
+            document = self._document()
+        self._written = [document["expires_at"]]
+        self._deadline = began + self.ttl_s
+        self._entered = True
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._deadline = _NEVER
+        self._thread.join(self.ttl_s)  # it may hang in a store that does not answer
+        self._deadline = _NEVER
+        try:
+            self._documents.purge(HEARTBEATS, self._own())
+        except StoreError as error:
+            _log.warning("the heartbeat of %s is left to expire: %s", self.holder, error)
+
+    def _document(self) -> dict[str, Any]:
+        """The heartbeat as of now."""
+        deadline = boot_clock() + self.ttl_s if shares_boot_clock() else None
+        return {
+            "_id": self.holder,
+            "expires_at": _in(self.ttl_s),
+            "boot_deadline": deadline,
+            "ttl_s": self.ttl_s,
+            "host": machine(),
+            "pid": os.getpid(),
+            "started": process_started(os.getpid()),
+        }
+
+    def _own(self) -> dict[str, Any]:
+        """Matches the heartbeat as this heart last wrote it, and nothing else."""
+        return {"_id": self.holder, "expires_at": {"in": self._written}}
+
+    def _beat(self) -> None:
+        pause = self.ttl_s / _BEATS_PER_TTL
+        while not self._ending.wait(pause):
+            deadline = self._deadline
+            began = boot_clock()
+            if began >= deadline:
+                break
+            try:
+                renewed = self._renew()
+            except StoreError as error:
+                _log.warning("the heartbeat of %s could not be renewed yet: %s", self.holder, error)
+                pause = min(1.0, self.ttl_s / 10)
+                continue
+            # One that came through too late does not count: others may have seen the heart expired.
+            if not renewed or boot_clock() >= deadline or self._ending.is_set():
+                break
+            self._deadline = began + self.ttl_s
+            pause = self.ttl_s / _BEATS_PER_TTL
+        if not self._ending.is_set():
+            self._deadline = _NEVER
+            _log.error(
+                "%s lost its heart: it was stopped or cut off from the store for too long", self.holder
+            )
+
+    def _renew(self) -> bool:
+        document = self._document()
+        changes = {name: document[name] for name in ("expires_at", "boot_deadline")}
+        own = self._own()
+        self._written.append(document["expires_at"])
+        if self._documents.claim(HEARTBEATS, own, changes) is None:
+            return False
+        self._written = [document["expires_at"]]
+        return True
+
+
+def holder_is_gone(documents: DocumentStore, holder: str) -> bool:
+    """Whether a holder's heart has stopped for good: no heartbeat, an expired one, or its process is gone."""
+    beat = documents.get(HEARTBEATS, holder)
+    return beat is None or is_gone(beat)
+
+
+def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, Document]:
+    """Read the heartbeats of the holders that have one."""
+    return {beat["_id"]: beat for beat in documents.find(HEARTBEATS, {"_id": {"in": sorted(holders)}})}
+
+
+def is_gone(beat: Document) -> bool:
+    """Whether a heartbeat, as just read, is that of a dead heart."""
+    if beat["host"] != machine():
+        return bool(datetime.now(UTC) > beat["expires_at"] + timedelta(seconds=_MARGIN * beat["ttl_s"]))
+    if not is_running(beat["pid"], beat["started"]):
+        return True
+    if beat["boot_deadline"] is None:
+        return bool(datetime.now(UTC) > beat["expires_at"])
+    return bool(boot_clock() > beat["boot_deadline"])
+
+
+def silence_s(beat: Document) -> float:
+    """Seconds without a change after which a watched heartbeat is dead, whatever its machine's clock says."""
+    return float((1 + _MARGIN) * beat["ttl_s"])
+
+
+def bury(documents: DocumentStore, beat: Document) -> bool:
+    """Delete a dead heart's heartbeat; False when it changed since it was read, so was alive after all."""
+    if documents.purge(HEARTBEATS, {"_id": beat["_id"], "expires_at": beat["expires_at"]}):
+        return True
+    return documents.get(HEARTBEATS, beat["_id"]) is None
+
+
+def described(beat: Document) -> str:
+    """Who that is, for people."""
+    return f"process {beat['pid']} on {beat['host'].partition('/')[0]}"
+
+
+def _in(seconds: float) -> datetime:
+    """An instant from now, in the whole milliseconds that stores keep."""
+    moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

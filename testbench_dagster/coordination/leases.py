@@ -1,0 +1,198 @@
+"""Leases: one process at a time relays to a supplier.
+
+A lease is a document under the supplier's key that exists while somebody holds it. Taking one is an insert,
+which succeeds once; giving it back, or taking it from a dead holder, is a delete that names the holder. All
+three work on any number of suppliers in one call of the store. Never two living holders: a lease is only
+taken from a holder whose heart has stopped for good (see :mod:`.heartbeats`).
+
+Tokens come from one counter. No two holders of a supplier ever have the same, and they grow in the order in
+which they were drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+
+from testbench_dagster.coordination.heartbeats import (
+    Heart,
+    bury,
+    described,
+    heartbeats,
+    is_gone,
+    silence_s,
+)
+from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import Document, DocumentStore
+from testbench_dagster.stores.documents.collections import LEASES
+
+#: Id of the counter that tokens are drawn from; no supplier's key, for it holds no ``@``.
+COUNTER = "#token"
+_POLL_S = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """The suppliers now held, with their tokens; and those that others hold, with who and since when."""
+
+    held: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class SupplierLeases:
+    """The leases of one holder; at the end of the context all are given back.
+
+    ``heart`` is what the leases live by: it must be beating when they are taken, and while it does nobody
+    else can take them.
+    """
+
+    def __init__(self, documents: DocumentStore, heart: Heart) -> None:
+        self._documents = documents
+        self._heart = heart
+        self._held: dict[str, int] = {}
+        self._asked: set[str] = set()  # a failed call may have taken some that it could not report
+
+    def __enter__(self) -> SupplierLeases:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.release()
+        except StoreError as error:  # they end with the heart; what was done under them is done
+            _log.warning("leases of %s are left to its heart's end: %s", self._heart.holder, error)
+
+    def acquire(self, keys: Iterable[str], wait_s: float = 0.0) -> Acquired:
+        """Take the leases of suppliers that are free or whose holder is gone; keep those held already.
+
+        A living holder is not waited for. One that may be dead but is not expired yet (on another machine,
+        or suspended) is watched for at most ``wait_s`` seconds, until it expires or is seen alive.
+
+        Raises:
+            StoreError: the store failed, or this holder's own heart has stopped.
+        """
+        acquired = Acquired()
+        watch = _Watch(until=time.monotonic() + wait_s)
+        pending = list(dict.fromkeys(keys))
+        self._asked.update(pending)
+        while pending:
+            taken, others = self._take(pending)
+            acquired.held.update(taken)
+            free, unclear = self._look_at(others, watch, acquired.refused)
+            pending = free + unclear
+            if not free and unclear:
+                time.sleep(watch.pause_s())
+        # What was inserted after the heart stopped belongs to nobody.
+        self._check_heart()
+        self._held.update(acquired.held)
+        return acquired
+
+    def release(self, keys: Iterable[str] | None = None) -> None:
+        """Give back the leases of these suppliers, or all."""
+        given = self._asked.copy() if keys is None else self._asked.intersection(keys)
+        if given:
+            where = {"_id": {"in": sorted(given)}, "holder": self._heart.holder}
+            self._documents.purge(LEASES, where)
+        self._asked -= given
+        for key in given:
+            self._held.pop(key, None)
+
+    def verify(self, keys: Iterable[str]) -> set[str]:
+        """Read the leases of these suppliers and return the keys that are no longer held."""
+        asked = set(keys)
+        where = {"_id": {"in": sorted(asked)}, "holder": self._heart.holder}
+        found = {d["_id"]: d["token"] for d in self._documents.find(LEASES, where, fields=["_id", "token"])}
+        return {key for key in asked if key not in found or found[key] != self._held.get(key)}
+
+    def _check_heart(self) -> None:
+        if not self._heart.alive:
+            raise StoreError(
+                f"{self._heart.holder} has no beating heart and may not take suppliers: it was stopped or "
+                f"cut off from the store for too long; start it again"
+            )
+
+    def _take(self, keys: list[str]) -> tuple[dict[str, int], dict[str, Document]]:
+        """Insert leases where there are none; return the tokens of ours and the leases of others."""
+        self._check_heart()
+        token = self._draw_token()
+        lease = {"holder": self._heart.holder, "token": token, "since": datetime.now(UTC)}
+        if self._documents.put_new(LEASES, [{"_id": key, **lease} for key in keys]) == len(keys):
+            return dict.fromkeys(keys, token), {}
+        found = {d["_id"]: d for d in self._documents.find(LEASES, {"_id": {"in": keys}})}
+        ours = {key: d["token"] for key, d in found.items() if d["holder"] == self._heart.holder}
+        # one that vanished since was just given back: empty stands for a holder that is gone
+        return ours, {key: found.get(key, {}) for key in keys if key not in ours}
+
+    def _draw_token(self) -> int:
+        while True:
+            counter = self._documents.get(LEASES, COUNTER)
+            if counter is None:
+                self._documents.put_new(LEASES, [{"_id": COUNTER, "token": 0}])
+                continue
+            drawn: int = counter["token"] + 1
+            if self._documents.claim(LEASES, {"_id": COUNTER, "token": drawn - 1}, {"token": drawn}):
+                return drawn
+
+    def _look_at(
+        self, leases: dict[str, Document], watch: _Watch, refused: dict[str, str]
+    ) -> tuple[list[str], list[str]]:
+        """Free what dead holders hold; return the keys free now and those worth waiting for."""
+        held = {key: lease for key, lease in leases.items() if lease}
+        free = [key for key, lease in leases.items() if not lease]
+        holders = {lease["holder"] for lease in held.values()}
+        beats = heartbeats(self._documents, holders) if holders else {}
+        gone = {h for h in holders if h not in beats or self._is_dead(beats[h], watch)}
+        inherited = [key for key, lease in held.items() if lease["holder"] in gone]
+        if inherited:
+            where = {"_id": {"in": sorted(inherited)}, "holder": {"in": sorted(gone)}}
+            self._documents.purge(LEASES, where)
+        unclear = []
+        for key, lease in held.items():
+            if lease["holder"] in gone:
+                continue
+            beat = beats[lease["holder"]]
+            if watch.is_unclear(beat):
+                unclear.append(key)
+            else:
+                refused[key] = f"{described(beat)} has been relaying to it since {lease['since']:%F %T} UTC"
+        return free + inherited, unclear
+
+    def _is_dead(self, beat: Document, watch: _Watch) -> bool:
+        return (is_gone(beat) or watch.is_silent(beat)) and bury(self._documents, beat)
+
+
+class _Watch:
+    """What one call of ``acquire`` has seen of the hearts it waits for."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._seen: dict[str, tuple[datetime, float]] = {}  # the first expiry seen, and when
+        self._renewed: set[str] = set()
+
+    def is_silent(self, beat: Document) -> bool:
+        """Whether a heart was watched for longer than it can live without a renewal.
+
+        Unlike the written expiry this also tells the death of a machine whose clock was ahead of ours.
+        """
+        expiry, since = self._seen.setdefault(beat["_id"], (beat["expires_at"], boot_clock()))
+        if expiry != beat["expires_at"]:
+            self._renewed.add(beat["_id"])
+        return beat["_id"] not in self._renewed and boot_clock() - since > silence_s(beat)
+
+    def is_unclear(self, beat: Document) -> bool:
+        """Whether there is still time to find out if a heart beats."""
+        if beat["_id"] in self._renewed or time.monotonic() >= self._until:
+            return False
+        return beat["host"] != machine() or is_stopped(beat["pid"])
+
+    def pause_s(self) -> float:
+        """Seconds until the next look."""
+        return max(0.0, min(_POLL_S, self._until - time.monotonic()))

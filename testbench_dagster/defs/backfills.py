@@ -1,0 +1,100 @@
+"""Backfills requested from outside the UI: stored in the instance, worked off by its daemon.
+
+Internals of Dagster 1.13 are used (``PartitionBackfill``), as in :mod:`.storage`; a test runs one for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
+from dagster._core.utils import make_new_backfill_id
+from dagster._daemon.controller import get_daemon_statuses
+from dagster._time import get_current_timestamp
+
+from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.evaluation.assets import FORCE_TAG
+from testbench_dagster.defs.local_runs import opened_instance
+from testbench_dagster.defs.partitions import SUPPLIER
+from testbench_dagster.errors import TestbenchError
+from testbench_dagster.workspace import Workspace
+
+_EVALUATE = ("relay_responses", "supplier_scores", "taxonomy_summaries")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a backfill is: Dagster's status, and the error if there was one."""
+
+    status: str
+    ended: bool
+    succeeded: bool
+    detail: str
+
+
+class BackfillRequests:
+    """Requests backfills on an installation's Dagster instance; a context manager."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._opened = opened_instance(workspace.config)
+        self._instance = self._opened.__enter__()
+
+    def __enter__(self) -> BackfillRequests:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._opened.__exit__(None, None, None)
+
+    def start(self, keys: Sequence[str], *, rescore: bool = False, force: bool = False) -> str:
+        """Request one and return its id.
+
+        Raises:
+            TestbenchError: a supplier has no partition yet.
+        """
+        known = set(self._instance.get_dynamic_partitions(SUPPLIER))
+        missing = [key for key in keys if key not in known]
+        if missing:
+            raise TestbenchError(
+                f"{missing[0]} has no partition yet; materialize suppliers or wait for new_suppliers"
+            )
+        assets = _EVALUATE[1:] if rescore else _EVALUATE
+        graph = build_definitions(self._workspace).resolve_asset_graph()
+        backfill = PartitionBackfill.from_asset_partitions(
+            backfill_id=make_new_backfill_id(),
+            asset_graph=graph,
+            partition_names=list(keys),
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            backfill_timestamp=get_current_timestamp(),
+            tags={FORCE_TAG: "true"} if force else {},
+            dynamic_partitions_store=self._instance,
+            all_partitions=False,
+            title="rescore" if rescore else "evaluate, forced" if force else "evaluate",
+            description=None,
+            run_config=None,
+        )
+        self._instance.add_backfill(backfill)
+        return backfill.backfill_id
+
+    def outcome(self, id_: str) -> Outcome:
+        """How the backfill with this id stands."""
+        found = self._instance.get_backfill(id_)
+        if found is None:
+            raise TestbenchError(f"backfill {id_} is not known to this instance")
+        return Outcome(
+            status=found.status.value,
+            ended=found.status in BULK_ACTION_TERMINAL_STATUSES,
+            succeeded=found.status is BulkActionStatus.COMPLETED_SUCCESS,
+            detail=found.error.message if found.error else "see its runs in the UI",
+        )
+
+    def daemon_is_running(self) -> bool:
+        """Whether a daemon that works backfills off has lately been heard of."""
+        status = get_daemon_statuses(self._instance, ["BACKFILL"]).get("BACKFILL")
+        return bool(status and status.healthy)

@@ -1,0 +1,51 @@
+"""Sensor ``stale_catalog``: datasets and prompts follow configuration, data files and suppliers."""
+
+import dagster as dg
+
+from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.defs.automation import run_key, sensor_status, unfinished_runs
+from testbench_dagster.defs.partitions import pack_ranges, range_tags
+from testbench_dagster.tasks.catalogue import catalogue_fingerprint, stale_tasks
+from testbench_dagster.workspace import Workspace
+
+_RETRY_S = 300  # a catalogue that failed to load is tried again that often
+
+
+def stale_catalog_sensor(
+    automation: AutomationSettings,
+    partitions: dg.StaticPartitionsDefinition,
+) -> dg.SensorDefinition:
+    """The sensor over the task partitions of this code location."""
+    order = partitions.get_partition_keys()
+
+    @dg.sensor(
+        name="stale_catalog",
+        job_name="refresh_catalog",
+        minimum_interval_seconds=automation.stale_catalog.every_s,
+        default_status=sensor_status(automation.stale_catalog),
+        description="Refreshes the tasks whose configuration or data changed, or whose prompts are not "
+        "complete for every request form the suppliers need.",
+    )
+    def stale_catalog(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.SensorResult:
+        if unfinished_runs(context.instance, "refresh_catalog"):
+            return dg.SensorResult(skip_reason="a refresh of the catalogue is under way")
+        stale = [spec.name for spec in stale_tasks(workspace, workspace.specs)]
+        for name in stale:
+            if name not in order:
+                context.log.warning(f"task {name} is new: reload the code location to get its partition")
+        wanted = [name for name in stale if name in order]
+        if not wanted:
+            return dg.SensorResult(skip_reason=f"{len(order)} tasks are complete")
+        # one run over all of them: a task that is complete in between costs it nothing
+        ((first, last),) = pack_ranges(order, wanted, len(order), max_gap=len(order))
+        key = run_key("catalog", catalogue_fingerprint(workspace), *sorted(wanted), retry_s=_RETRY_S)
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key, tags=range_tags(first, last))])
+
+    return stale_catalog
+
+
+def catalog_is_ready(workspace: Workspace) -> bool:
+    """Whether there is anything to ask: at least one task has its dataset."""
+    return any(workspace.datasets.current(spec.name) is not None for spec in workspace.specs)

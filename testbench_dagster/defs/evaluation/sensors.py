@@ -1,0 +1,66 @@
+"""Sensor ``stale_scores``: asks the planner whose scores need samples, requests evaluations in batches."""
+
+import dagster as dg
+
+from testbench_dagster.config.settings import Settings
+from testbench_dagster.defs.automation import run_key, sensor_status
+from testbench_dagster.defs.catalog.sensors import catalog_is_ready
+from testbench_dagster.defs.partitions import (
+    SUPPLIER,
+    pack_ranges,
+    range_tags,
+    suppliers_in_flight,
+    suppliers_per_run,
+)
+from testbench_dagster.planning.plans import wanted_suppliers
+from testbench_dagster.workspace import Workspace
+
+#: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.
+RUNS_PER_TICK = 20
+#: Suppliers with nothing due that a range may run over: each costs a plan, a run of its own costs 5 s.
+MAX_GAP = 10
+
+
+def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor, looking at the kept plans as often as configured."""
+    automation = settings.automation
+
+    @dg.sensor(
+        name="stale_scores",
+        job_name="evaluate_suppliers",
+        minimum_interval_seconds=automation.stale_scores.every_s,
+        default_status=sensor_status(automation.stale_scores),
+        description="Requests evaluations of the suppliers whose samples grew old, whose plans changed or "
+        "who were never evaluated, in contiguous batches, within the relay budgets.",
+    )
+    def stale_scores(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.SensorResult:
+        if not catalog_is_ready(workspace):
+            return dg.SensorResult(skip_reason="no task has its dataset yet")
+        order = list(context.instance.get_dynamic_partitions(SUPPLIER))
+        known = set(order)
+        versions = {w.key: w.version for w in wanted_suppliers(workspace) if w.key in known}
+        busy = suppliers_in_flight(context.instance, order)
+        due = [key for key in versions if key not in busy]
+        if not due:
+            return dg.SensorResult(skip_reason=f"nothing is due; {len(busy)} suppliers are being evaluated")
+        ranges = pack_ranges(order, due, suppliers_per_run(), MAX_GAP, barred=busy)
+        place = {key: i for i, key in enumerate(order)}
+        requests = []
+        for first, last in ranges[:RUNS_PER_TICK]:
+            covered = order[place[first] : place[last] + 1]
+            key = run_key(
+                "stale",
+                first,
+                last,
+                *(f"{k} {versions[k]}" for k in covered if k in versions),
+                retry_s=settings.planning.retry_minutes * 60,
+            )
+            # scheduled work gives way to what people start by hand
+            requests.append(
+                dg.RunRequest(run_key=key, tags={**range_tags(first, last), "dagster/priority": "-1"})
+            )
+        return dg.SensorResult(run_requests=requests)
+
+    return stale_scores

@@ -1,0 +1,47 @@
+"""Job ``apply_retention`` and its schedule: the only thing that ever deletes, and never what still counts."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
+from testbench_dagster.workspace import Workspace
+
+
+@dg.op(name="apply_retention", description="Removes evidence and run logs older than `retention` allows.")
+def _apply(context: dg.OpExecutionContext, workspace: dg.ResourceParam[Workspace]) -> None:
+    from testbench_dagster.defs.event_log import prune_event_log
+    from testbench_dagster.retention import apply_retention as purge
+
+    now = datetime.now(UTC)
+    removed = purge(workspace, now)
+    oldest = now - timedelta(days=workspace.config.settings.retention.events_days)
+    removed["events"] = prune_event_log(context.instance, oldest)
+    context.log.info(", ".join(f"{name} {count}" for name, count in removed.items()))
+
+
+@dg.job(
+    name="apply_retention",
+    description="Remove old evidence, budgets and run logs; materializations and checks stay.",
+)
+def apply_retention() -> None:
+    """One op: purge the stores, prune the event log."""
+    _apply()
+
+
+def retention_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:
+    """The daily schedule of the job."""
+
+    @dg.schedule(
+        name="retention",
+        cron_schedule=checked_cron("retention", automation.retention),
+        job=apply_retention,
+        execution_timezone="UTC",
+        default_status=schedule_status(automation.retention),
+        description="Applies the retention settings once a day.",
+    )
+    def retention(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=run_key("retention", context.scheduled_execution_time.isoformat()))
+
+    return retention

@@ -1,0 +1,262 @@
+"""Changes a simulated network while it runs: who is there, what answers, what fails, how high the chain is.
+
+``POST /control/<action>`` with a JSON object; a wrong one gets HTTP 400 naming the field. The actions are the
+methods of :class:`Control`, each with the fields it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from testbench_dagster.localnet.personas import FAIL_MODES, Api, Backend, Persona, Swap
+from testbench_dagster.localnet.requests import BadRequestError
+
+if TYPE_CHECKING:
+    from testbench_dagster.localnet.server import Localnet, Supplier
+
+#: First parts of paths that describe the simulation, so no supplier may have them as its address.
+PAGES = ("control", "healthz", "requests", "roster", "stats")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MAX_HEIGHT = 2**63 - 1
+_MAX_LATENCY_MS = 600_000.0
+_MISSING = object()
+
+
+@dataclass
+class BlockClock:
+    """The height of a simulated chain: set by hand, or growing by one every ``block_s`` seconds.
+
+    None as long as nobody set it and no time runs.
+    """
+
+    block_s: float | None = None
+    _base: int | None = field(default=None, init=False)
+    _since: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        if self.block_s is not None:
+            if self.block_s <= 0:
+                raise ValueError(f"a block every {self.block_s} seconds; want more than 0")
+            self._base = 1
+
+    @property
+    def height(self) -> int | None:
+        """The height now."""
+        if self._base is None or self.block_s is None:
+            return self._base
+        return self._base + int((time.monotonic() - self._since) / self.block_s)
+
+    def set(self, height: int) -> None:
+        """Continue from this height."""
+        self._base, self._since = height, time.monotonic()
+
+
+class Control:
+    """The actions on one network."""
+
+    def __init__(self, net: Localnet) -> None:
+        self._net = net
+        personas = [supplier.persona for supplier in net.suppliers.values()]
+        self._backends = {p.backend.name: p.backend for p in personas}
+        self._backends |= {p.swap.backend.name: p.swap.backend for p in personas if p.swap}
+        self._actions: Mapping[str, Callable[[_Fields], dict[str, Any]]] = {
+            "join": self.join,
+            "leave": self.leave,
+            "return": self.return_,
+            "swap": self.swap,
+            "fail": self.fail,
+            "height": self.height,
+        }
+
+    def handle(self, action: str, raw: bytes) -> dict[str, Any]:
+        """Do what a request asks; the answer says what is so now.
+
+        Raises:
+            BadRequestError: the action, a field or a value is wrong.
+        """
+        method = self._actions.get(action)
+        if method is None:
+            raise BadRequestError(f"no action {action!r}; there are: {', '.join(self._actions)}")
+        try:
+            body = orjson.loads(raw or b"{}")
+        except orjson.JSONDecodeError as error:
+            raise BadRequestError(f"the body is not JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise BadRequestError("the body must be a JSON object")
+        return method(_Fields(body))
+
+    def join(self, fields: _Fields) -> dict[str, Any]:
+        """A new supplier: ``address``, ``backend``, ``accuracy``, ``latency_ms``, ``api``, all optional.
+
+        The name of a backend that is there makes a twin.
+        """
+        known = self._net.suppliers
+        address = fields.name("address", self._free_address())
+        if address in known:
+            remedy = "let it return" if not known[address].present else "choose another"
+            raise BadRequestError(f"address {address!r} is taken; {remedy}")
+        if address in PAGES:
+            raise BadRequestError(f"address {address!r} is a page of the simulation; choose another")
+        backend = self._backend(fields, f"model-of-{address}")
+        latency = fields.number("latency_ms", None, 0.0, _MAX_LATENCY_MS)
+        api = fields.one_of("api", ("chat", "completions"), "chat")
+        fields.done()
+        self._backends.setdefault(backend.name, backend)
+        if latency is not None:
+            backend = dataclasses.replace(backend, latency_ms=latency)
+        self._net.add(Persona(address, backend, cast(Api, api)))
+        return self._net.describe(address)
+
+    def leave(self, fields: _Fields) -> dict[str, Any]:
+        """``address`` is no longer on the roster and answers HTTP 503."""
+        return self._set_present(fields, False)
+
+    def return_(self, fields: _Fields) -> dict[str, Any]:
+        """``address`` is back."""
+        return self._set_present(fields, True)
+
+    def swap(self, fields: _Fields) -> dict[str, Any]:
+        """Another model answers for ``address``: ``backend``, ``accuracy`` or both.
+
+        With ``announce: true`` the model's name changes on the roster and in answers; otherwise it stays.
+        """
+        supplier = self._supplier(fields)
+        if not fields.has("backend") and not fields.has("accuracy"):
+            raise BadRequestError("backend or accuracy must be given: what shall answer from now on")
+        persona = supplier.persona
+        before = supplier.backend()
+        share = fields.number("accuracy", before.accuracy, 0.0, 1.0)
+        backend = self._backend(fields, f"{before.name}-at-{share:g}")
+        announce = fields.flag("announce", False)
+        fields.done()
+        self._backends.setdefault(backend.name, backend)
+        backend = dataclasses.replace(backend, latency_ms=before.latency_ms)
+        supplier.persona = (
+            dataclasses.replace(persona, backend=backend, swap=None)
+            if announce
+            else dataclasses.replace(persona, swap=Swap(backend, after_requests=0))
+        )
+        return self._net.describe(persona.address)
+
+    def fail(self, fields: _Fields) -> dict[str, Any]:
+        """A share ``rate`` of the requests to ``address`` fails by ``mode``, and by no other."""
+        supplier = self._supplier(fields)
+        mode = fields.one_of("mode", FAIL_MODES, "500")
+        rate = fields.number("rate", 1.0, 0.0, 1.0)
+        fields.done()
+        supplier.persona = dataclasses.replace(supplier.persona, failures={mode: rate} if rate else {})
+        return {**self._net.describe(supplier.persona.address), "failures": dict(supplier.persona.failures)}
+
+    def height(self, fields: _Fields) -> dict[str, Any]:
+        """The chain is at ``height`` now."""
+        height = fields.whole("height", 0, _MAX_HEIGHT)
+        fields.done()
+        self._net.clock.set(height)
+        return {"height": height}
+
+    def _set_present(self, fields: _Fields, present: bool) -> dict[str, Any]:
+        supplier = self._supplier(fields)
+        fields.done()
+        supplier.present = present
+        return self._net.describe(supplier.persona.address)
+
+    def _supplier(self, fields: _Fields) -> Supplier:
+        address = fields.name("address")
+        supplier = self._net.suppliers.get(address)
+        if supplier is None:
+            raise BadRequestError(f"address {address!r} is nobody's; /stats lists all that ever were here")
+        return supplier
+
+    def _backend(self, fields: _Fields, default: str) -> Backend:
+        name = fields.name("backend", default)
+        known = self._backends.get(name)
+        share = fields.number("accuracy", 0.6 if known is None else known.accuracy, 0.0, 1.0)
+        if known is None:
+            return Backend(name, share)
+        if share != known.accuracy:
+            raise BadRequestError(
+                f"accuracy {share:g} differs from that of backend {name!r}, {known.accuracy:g}; "
+                "leave it out, or choose another name for backend"
+            )
+        return known
+
+    def _free_address(self) -> str:
+        number = len(self._net.suppliers) + 1
+        while f"sim-{number:02d}" in self._net.suppliers:
+            number += 1
+        return f"sim-{number:02d}"
+
+
+class _Fields:
+    """Reads a control request field by field; :meth:`done` refuses what nobody asked for."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._body = body
+        self._seen: list[str] = []
+
+    def has(self, name: str) -> bool:
+        """Whether the field is given."""
+        return self._body.get(name) is not None
+
+    def name(self, name: str, default: Any = _MISSING) -> str:
+        """A short identifier."""
+        value = self._take(name, default)
+        if value is default:
+            return cast(str, default)
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise BadRequestError(f"{name} must be 1 to 64 letters, digits, '_' or '-'")
+        return value
+
+    def number(self, name: str, default: Any, low: float, high: float) -> Any:
+        """A number in a range, or the default as it is."""
+        if not self.has(name):
+            self._seen.append(name)
+            return default
+        value = self._take(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise BadRequestError(f"{name} must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        """A whole number in a range; it must be given."""
+        value = self._take(name, _MISSING)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadRequestError(f"{name} must be a whole number from {low} to {high}")
+        return value
+
+    def one_of(self, name: str, options: tuple[str, ...], default: str) -> str:
+        """One of some words."""
+        value = self._take(name, default)
+        if value not in options:
+            raise BadRequestError(f"{name} must be one of: {', '.join(options)}")
+        return cast(str, value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self._take(name, default)
+        if not isinstance(value, bool):
+            raise BadRequestError(f"{name} must be true or false")
+        return value
+
+    def done(self) -> None:
+        """Refuse fields that were not read."""
+        unknown = sorted(set(self._body) - set(self._seen))
+        if unknown:
+            taken = ", ".join(dict.fromkeys(self._seen))
+            raise BadRequestError(f"{unknown[0]} is no field of this action; it takes: {taken}")
+
+    def _take(self, name: str, default: Any) -> Any:
+        self._seen.append(name)
+        value = self._body.get(name)
+        if value is None:
+            if default is _MISSING:
+                raise BadRequestError(f"{name} must be given")
+            return default
+        return value

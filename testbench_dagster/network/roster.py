@@ -1,0 +1,433 @@
+"""The roster: which suppliers there are, since when, what changed, who is asked now.
+
+Its suppliers are those of ``testbench.yaml`` and those the supplier sources list. One that leaves keeps its
+document and its history; only its status changes. Every write is conditional on the version of the document
+it was made from, so any number of processes may refresh at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+
+from testbench_dagster.config import CONFIG_SOURCE, SupplierConfig, SupplierSource
+from testbench_dagster.errors import StoreError
+from testbench_dagster.network.sources import Entries, SourceError, parse_entries, read_sources, source_of
+from testbench_dagster.stores.documents import Document, DocumentStore, Group
+from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SUPPLIERS
+from testbench_dagster.workspace import Workspace
+
+ACTIVE, LEFT = "active", "left"
+#: Seconds all sources together may take.
+READ_WITHIN_S = 60.0
+#: Events kept of one supplier, the newest: a source that lets one come and go may not fill the document.
+HISTORY_EVENTS = 200
+
+_REACHED_BY = ("transport", "base_url", "api", "model")
+_TRACKED = (*_REACHED_BY, "source")
+_READ = (
+    "_id", "address", "service", "base_url", "api", "model", "source", "status", "joined_at", "left_at",
+    "cut_at", "echo_logprobs", "probed_at",
+)  # fmt: skip
+_WRITES_AT_ONCE = 8
+_ATTEMPTS = 20  # of writing one document that others change too
+#: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
+#: document that claims to be still newer was written by a machine whose clock is wrong.
+_OVERLAP = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Supplier:
+    """One supplier of the roster.
+
+    ``trusted``: its endpoint may lie in a private network, because the configuration says so. What was
+    answered at or before ``cut_at`` came from another model. ``left_at`` is None for who is asked.
+    ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did.
+    """
+
+    config: SupplierConfig
+    source: str = CONFIG_SOURCE
+    trusted: bool = True
+    status: str = ACTIVE
+    joined_at: datetime | None = None
+    left_at: datetime | None = None
+    cut_at: datetime | None = None
+    echo_logprobs: bool | None = None
+    probed_at: datetime | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Partition key: ``<address>@<service>``."""
+        return self.config.key
+
+    @property
+    def address(self) -> str:
+        """Who operates it."""
+        return self.config.address
+
+    @property
+    def service(self) -> str:
+        """What it serves."""
+        return self.config.service
+
+    @property
+    def api(self) -> Literal["chat", "completions"]:
+        """The request form it takes."""
+        return self.config.api
+
+    @property
+    def api_key_env(self) -> str | None:
+        """Name of the variable with its key, from the configuration; a source cannot name one."""
+        return self.config.api_key_env
+
+
+@dataclass(frozen=True)
+class RosterReport:
+    """What a refresh found: keys of the active suppliers, and of those something happened to.
+
+    ``joined`` are new, ``returned`` had left, ``changed`` have another endpoint, API, model or source.
+    ``problems`` tells what could not be used, by source or supplier key. ``heights`` are the newest known
+    block heights by service, as far as this refresh was told one.
+    """
+
+    active: list[str] = field(default_factory=list)
+    joined: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    returned: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    heights: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def anything_new(self) -> bool:
+        """Whether a supplier joined, left, changed or returned."""
+        return bool(self.joined or self.left or self.changed or self.returned)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def active_suppliers(workspace: Workspace) -> list[Supplier]:
+    """Who is asked now, in the order of :func:`known_suppliers`; one read of the store."""
+    return [supplier for supplier in known_suppliers(workspace) if supplier.left_at is None]
+
+
+def known_suppliers(workspace: Workspace) -> list[Supplier]:
+    """All suppliers of the roster, those that left included; one read of the store.
+
+    First the configured ones in configured order, whether the roster was refreshed since or not, then the
+    active ones of other sources, then those that left, by when they joined and by key. A supplier whose
+    source is no longer configured counts as having left.
+    """
+    settings = workspace.config.settings
+    sources = {source.label: source for source in settings.supplier_sources}
+    documents = {d["_id"]: d for d in workspace.documents.find(SUPPLIERS, fields=_READ)}
+    known = [_configured(config, documents.pop(config.key, None)) for config in settings.suppliers]
+    now = datetime.now(UTC)
+    others = [_listed(d, sources.get(d["source"]), now) for d in documents.values() if d["base_url"]]
+    return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
+
+
+def active_apis(workspace: Workspace) -> set[str]:
+    """The request forms of :func:`active_suppliers`, without reading them one by one."""
+    settings = workspace.config.settings
+    labels = {source.label for source in settings.supplier_sources}
+    rows = workspace.documents.group(SUPPLIERS, Group(by=["source", "api"]), {"status": ACTIVE})
+    return {s.api for s in settings.suppliers} | {r["api"] for r in rows if r["source"] in labels}
+
+
+def retirable(workspace: Workspace, now: datetime) -> list[str]:
+    """Keys of suppliers that left at least ``roster.grace_hours`` ago: their partitions may go."""
+    until = now - timedelta(hours=workspace.config.settings.roster.grace_hours)
+    where = {"status": LEFT, "left_at": {"lte": until}}
+    return [d["_id"] for d in workspace.documents.find(SUPPLIERS, where, sort=[("_id", 1)], fields=["_id"])]
+
+
+def no_suppliers_text(workspace: Workspace) -> str:
+    """What to tell where nobody can be asked, with the remedy."""
+    if workspace.config.settings.supplier_sources:
+        return (
+            f"{workspace.config.path}: no supplier is active; suppliers is empty and the supplier_sources "
+            "list none that can be used"
+        )
+    return (
+        f"{workspace.config.path}: suppliers is empty and there are no supplier_sources; add at least one "
+        "supplier, or a source that lists some"
+    )
+
+
+def _configured(config: SupplierConfig, document: Document | None) -> Supplier:
+    if document is None:
+        return Supplier(config)
+    return Supplier(
+        config,
+        joined_at=document["joined_at"],
+        cut_at=document["cut_at"],
+        echo_logprobs=document["echo_logprobs"],
+        probed_at=document["probed_at"],
+    )
+
+
+def _listed(document: Document, source: SupplierSource | None, now: datetime) -> Supplier:
+    # not validated again: it was when it was written, and five thousand are read at once
+    config = SupplierConfig.model_construct(
+        **{name: document[name] for name in ("address", "service", "base_url", "api", "model")},
+        api_key_env=source.api_key_env if source else None,
+    )
+    active = document["status"] == ACTIVE and source is not None
+    return Supplier(
+        config,
+        source=document["source"] or CONFIG_SOURCE,
+        trusted=source is not None and source.allow_private_networks,
+        status=ACTIVE if active else LEFT,
+        joined_at=document["joined_at"],
+        left_at=None if active else document["left_at"] or now,
+        cut_at=document["cut_at"],
+        echo_logprobs=document["echo_logprobs"],
+        probed_at=document["probed_at"],
+    )
+
+
+def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> None:
+    """Record what a capability probe found, leaving alone what others change meanwhile."""
+    changes = {"echo_logprobs": supported, "probed_at": datetime.now(UTC)}
+    workspace.documents.claim(SUPPLIERS, {"_id": key}, changes)
+
+
+# --------------------------------------------------------------------------------------------- refreshing
+
+
+def refresh_roster(
+    workspace: Workspace, now: datetime | None = None, deadline_s: float = READ_WITHIN_S
+) -> RosterReport:
+    """Bring the roster up to date with the configuration and the supplier sources.
+
+    Joins, leaves, returns and changes are recorded in each supplier's history with time, and with the block
+    height where its source told one. A changed model sets ``cut_at``. A source that cannot be read retires
+    nobody, and a supplier whose entry cannot be used stays as it was; both are problems of the report.
+
+    Args:
+        workspace: the installation.
+        now: the instant of the refresh, timezone-aware; the present by default.
+        deadline_s: seconds that reading all sources may take.
+
+    Raises:
+        StoreError: the document store failed.
+    """
+    now = now or datetime.now(UTC)
+    found = _read(workspace, deadline_s)
+    report = RosterReport(problems=found.problems)
+    for service, height in found.heights.items():
+        report.heights[service] = _raise_height(workspace.documents, service, height, now)
+    _Recorder(workspace.documents, found, report, now).record()
+    _plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
+    report.active.extend(supplier.key for supplier in active_suppliers(workspace))
+    return report
+
+
+@dataclass
+class _Found:
+    """What the configuration and the sources say, by supplier key and by source."""
+
+    suppliers: dict[str, tuple[SupplierConfig, str]] = field(default_factory=dict)  # key → entry, source
+    unread: set[str] = field(default_factory=set)  # sources that told nothing
+    broken: dict[str, set[str]] = field(default_factory=dict)  # source → keys of entries it garbled
+    entries: dict[str, Entries] = field(default_factory=dict)  # source → what it lists
+    problems: dict[str, str] = field(default_factory=dict)
+    heights: dict[str, int] = field(default_factory=dict)  # by service
+    told: dict[str, int] = field(default_factory=dict)  # height by source
+
+
+def _read(workspace: Workspace, deadline_s: float) -> _Found:
+    config = workspace.config
+    found = _Found(suppliers={s.key: (s, CONFIG_SOURCE) for s in config.settings.suppliers})
+    settings = {source.label: source for source in config.settings.supplier_sources}
+    listings = read_sources({n: source_of(s, config.base) for n, s in settings.items()}, deadline_s)
+    for label, listing in listings.items():
+        if isinstance(listing, SourceError):
+            found.unread.add(label)
+            found.problems[label] = f"{label}: {listing}; its suppliers stay as they were"
+            continue
+        entries = found.entries[label] = parse_entries(listing, settings[label])
+        found.problems.update(entries.problems)
+        found.broken[label] = entries.broken
+        for key, supplier in entries.suppliers.items():
+            first = found.suppliers.setdefault(key, (supplier, label))[1]
+            if first != label:
+                found.problems[key] = (
+                    f"{label}: supplier {key} is listed by {first} too, which counts; remove one"
+                )
+        if listing.height is not None:
+            found.told[label] = listing.height
+            for service in {supplier.service for supplier in entries.suppliers.values()}:
+                found.heights[service] = max(listing.height, found.heights.get(service, 0))
+    return found
+
+
+class _Recorder:
+    """Writes what was found into the roster's documents and notes in the report what it did."""
+
+    def __init__(self, documents: DocumentStore, found: _Found, report: RosterReport, now: datetime) -> None:
+        self._documents = documents
+        self._found = found
+        self._report = report
+        self._now = now
+        self._refresh = secrets.token_hex(4)  # stands in the events this refresh records
+
+    def record(self) -> None:
+        """Write until every document agrees with what was found, or others know better.
+
+        Raises:
+            StoreError: other processes changed the same documents again and again.
+        """
+        only: set[str] | None = None  # documents that another process was faster with
+        for _ in range(_ATTEMPTS):
+            where = None if only is None else {"_id": {"in": only}}
+            known = {d["_id"]: d for d in self._documents.find(SUPPLIERS, where)}
+            missed = self._insert(known, only) | self._update(known)
+            if not missed:
+                return
+            only = missed
+        raise StoreError(
+            f"the roster could not be refreshed: other processes kept changing {sorted(only or ())[0]!r}; "
+            "refresh again"
+        )
+
+    def _insert(self, known: Mapping[str, Document], only: set[str] | None) -> set[str]:
+        """Add who is new; return the keys that another process added first."""
+        new = [
+            self._document(key, supplier, source)
+            for key, (supplier, source) in self._found.suppliers.items()
+            if key not in known and (only is None or key in only)
+        ]
+        keys = {d["_id"] for d in new}
+        if self._documents.put_new(SUPPLIERS, new) == len(new):
+            self._report.joined.extend(d["_id"] for d in new)
+            return set()
+        stored = self._documents.find(SUPPLIERS, {"_id": {"in": keys}})
+        ours = {d["_id"] for d in stored if d["history"][0].get("refresh") == self._refresh}
+        self._report.joined.extend(d["_id"] for d in new if d["_id"] in ours)
+        return keys - ours
+
+    def _update(self, known: Mapping[str, Document]) -> set[str]:
+        """Change who is not as found; return the keys that another process changed first."""
+        updates = [
+            (key, before.get("version"), *update)
+            for key, before in known.items()
+            if (update := self._change(key, before)) is not None
+        ]
+
+        def write(update: tuple[str, int | None, str, Document]) -> bool:
+            key, version, _, changes = update
+            where = {"_id": key, "version": version}
+            changes = {**changes, "version": (version or 0) + 1}
+            return self._documents.claim(SUPPLIERS, where, changes) is not None
+
+        missed = set()
+        noted = {"left": self._report.left, "returned": self._report.returned}
+        # a replicated store takes milliseconds to confirm each, but many at once
+        with ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
+            for (key, _, event, _), written in zip(updates, pool.map(write, updates), strict=True):
+                if written:
+                    noted.get(event, self._report.changed).append(key)
+                else:
+                    missed.add(key)
+        return missed
+
+    def _document(self, key: str, supplier: SupplierConfig, source: str) -> Document:
+        facts = _facts(supplier, source)
+        return {
+            "_id": key,
+            "address": supplier.address,
+            "service": supplier.service,
+            "status": ACTIVE,
+            "joined_at": self._now,
+            "left_at": None,
+            "cut_at": None,
+            "echo_logprobs": None,
+            "probed_at": None,
+            "updated_at": self._now,
+            "version": 1,
+            "history": [self._event("joined", source, facts)],
+            **facts,
+        }
+
+    def _change(self, key: str, before: Document) -> tuple[str, Document] | None:
+        """What has to happen to a known supplier: the event and the changed fields, or None."""
+        source = before.get("source") or CONFIG_SOURCE
+        if self._now < before.get("updated_at", self._now) <= self._now + _OVERLAP:
+            return None  # another process read the sources later than this one
+        # who was listed by a source that fails now, or garbles the entry, does not become another's meanwhile
+        unclear = source in self._found.unread or key in self._found.broken.get(source, ())
+        entry = self._found.suppliers.get(key)
+        if unclear and (entry is None or entry[1] != CONFIG_SOURCE):
+            return None
+        if entry is None:
+            if before["status"] == LEFT:
+                return None
+            return "left", {
+                "status": LEFT,
+                "left_at": self._now,
+                **self._recorded(before, self._event("left", source, {})),
+            }
+        facts = _facts(*entry)
+        changed = [
+            name for name, value in facts.items() if value != (before.get(name) or _DEFAULTS.get(name))
+        ]
+        if before["status"] == ACTIVE and not changed:
+            return None
+        event = "returned" if before["status"] == LEFT else "changed"
+        changes: Document = {"status": ACTIVE, "left_at": None, **facts}
+        if any(name in _REACHED_BY for name in changed):
+            changes["echo_logprobs"] = changes["probed_at"] = None  # it must be probed anew
+        if "model" in changed and before.get("model") is not None:
+            changes["cut_at"] = self._now
+        told = self._event(event, entry[1], {**facts, "changed": changed})
+        return event, {**changes, **self._recorded(before, told)}
+
+    def _event(self, event: str, source: str, facts: Mapping[str, Any]) -> Document:
+        height = self._found.told.get(source)
+        at_height = {} if height is None else {"height": height}
+        return {"at": self._now, "event": event, "refresh": self._refresh, **at_height, **facts}
+
+    def _recorded(self, before: Document, event: Document) -> Document:
+        history = [*before.get("history", ()), event]
+        dropped = before.get("history_dropped", 0) + max(0, len(history) - HISTORY_EVENTS)
+        return {
+            "updated_at": self._now,
+            "history": history[-HISTORY_EVENTS:],
+            "history_dropped": dropped,
+        }
+
+
+#: What documents lack that earlier versions wrote.
+_DEFAULTS = {"source": CONFIG_SOURCE, "transport": "direct"}
+
+
+def _facts(supplier: SupplierConfig, source: str) -> Document:
+    return {**{name: getattr(supplier, name) for name in _REACHED_BY}, "source": source}
+
+
+def _raise_height(documents: DocumentStore, service: str, height: int, now: datetime) -> int:
+    """Note a block height that is higher than the known one; return the newest."""
+    changes = {"height": height, "at": now}
+    if documents.put_new(HEIGHTS, [{"_id": service, **changes}]):
+        return height
+    documents.claim(HEIGHTS, {"_id": service, "height": {"lt": height}}, changes)
+    stored = documents.get(HEIGHTS, service)
+    return stored["height"] if stored else height
+
+
+def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
+    """Have the kept plans of suppliers looked at now, not when they were due before."""
+    wanted = list(keys)
+    if not wanted:
+        return
+    kept = [d["_id"] for d in documents.find(PLANS, {"_id": {"in": wanted}}, fields=["_id"])]
+    for key in kept:
+        documents.claim(PLANS, {"_id": key}, {"due_at": now})

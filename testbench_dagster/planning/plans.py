@@ -1,0 +1,458 @@
+"""The planning stage: reads the facts, has :mod:`.supplier` decide, and keeps the plans that sensors look at.
+
+A kept plan is a view: when the supplier's next evaluation should begin and what it would ask. It is made at
+the end of every evaluation, so that a sensor need not read five thousand suppliers' attempts to see who is
+due; the evaluation itself always decides on the facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
+from testbench_dagster.network.roster import Supplier, active_suppliers
+from testbench_dagster.planning.due import PromptRef
+from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.rules import TaxonomyGate
+from testbench_dagster.planning.schedule import retry_delay
+from testbench_dagster.planning.shares import fair_shares
+from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
+from testbench_dagster.relays.allowances import service_account, supplier_account
+from testbench_dagster.relays.outcomes import History, history
+from testbench_dagster.scoring.measured import WindowState, window_state
+from testbench_dagster.scoring.score import prompt_calls
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    HEIGHTS,
+    IDENTITY_GROUPS,
+    PLANS,
+    PROMPTS,
+    TAXONOMY_SUMMARIES,
+)
+from testbench_dagster.tasks.catalogue import catalogue_fingerprint, current_epoch, prompt_filter
+from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.tasks.unsupported import is_unsupported
+from testbench_dagster.workspace import Workspace
+
+#: A proxy that failed this many evaluations in a row no longer stands for its group.
+PROXY_FAILURES = 3
+_NOTHING_KNOWN = WindowState()
+
+
+class Planner:
+    """Plans suppliers at one instant; what they share (sequences, epochs, heights) is read once.
+
+    Args:
+        workspace: the installation.
+        tasks: names of tasks or groups to plan; None for all.
+        now: the instant, timezone-aware; the present by default.
+        with_windows: read every window, also where no rule needs it (to show interval widths).
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        tasks: Sequence[str] | None = None,
+        now: datetime | None = None,
+        with_windows: bool = False,
+    ) -> None:
+        self._workspace = workspace
+        self._with_windows = with_windows
+        self.now = now or datetime.now(UTC)
+        self.specs = workspace.chosen_specs(tasks)
+        self._chosen = frozenset(spec.name for spec in self.specs)
+        self._gating = self._gating_tasks()
+        self._epochs: dict[str, int] = {}
+        self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
+        self._calls: dict[str, dict[str, int]] = {}
+
+    @cached_property
+    def registrations(self) -> dict[str, Registration]:
+        """Current registrations of the tasks that have one."""
+        known = ((s.name, self._workspace.datasets.current(s.name)) for s in self._workspace.specs)
+        return {name: registration for name, registration in known if registration is not None}
+
+    def epoch(self, spec: TaskSpec) -> int:
+        """Number of a task's current epoch."""
+        if spec.name not in self._epochs:
+            self._epochs[spec.name] = current_epoch(self._workspace, spec).epoch
+        return self._epochs[spec.name]
+
+    def height(self, service: str) -> int | None:
+        """Newest block height known of a service."""
+        return self._heights.get(service)
+
+    def facts(self, supplier: Supplier) -> SupplierFacts:
+        """Read everything a supplier's plan depends on."""
+        needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
+        return SupplierFacts(
+            supplier=supplier.key,
+            tasks={spec.name: self._task_facts(supplier, spec) for spec in needed},
+            abilities=self._abilities(supplier.key),
+            groups=self._groups,
+            cut_at=supplier.cut_at,
+            departed=supplier.left_at is not None,
+            proxy=self._proxies.get(supplier.key),
+            retry_at=self._retry_at(supplier.key),
+            summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
+        )
+
+    def plan(
+        self,
+        supplier: Supplier,
+        *,
+        facts: SupplierFacts | None = None,
+        max_calls: int | None = None,
+        retry_errors: bool = False,
+        force_since: datetime | None = None,
+    ) -> SupplierPlan:
+        """Plan one supplier; ``facts`` saves reading them again."""
+        return plan_supplier(
+            facts or self.facts(supplier),
+            self._workspace.config.settings.planning,
+            now=self.now,
+            height=self.height(supplier.service),
+            max_calls=max_calls,
+            retry_errors=retry_errors,
+            force_since=force_since,
+            only=self._chosen,
+        )
+
+    def quotas(self, plans: Mapping[str, SupplierPlan], suppliers: Sequence[Supplier]) -> dict[str, int]:
+        """Share what is left of the services' daily budgets: calls per supplier, for capped services only.
+
+        Every supplier of the service that is due takes part with what it would ask, not only the given ones,
+        so that no batch of suppliers eats the share of the next (max-min fair).
+        """
+        quotas: dict[str, int] = {}
+        for service in {s.service for s in suppliers}:
+            left = budget_left(self._workspace, service, self.now)
+            if left is None:
+                continue
+            own = {s.key: plans[s.key].n_calls for s in suppliers if s.service == service}
+            quotas |= {k: v for k, v in fair_shares(left, self._demands(service, own)).items() if k in own}
+        return quotas
+
+    # -- what suppliers share ---------------------------------------------------------------------------
+
+    def _gating_tasks(self) -> frozenset[str]:
+        """Tasks that a gate of a chosen task looks at."""
+        names = {
+            gate.task for s in self.specs for gate in s.planning.gates if not isinstance(gate, TaxonomyGate)
+        }
+        return frozenset(leaf for name in names for leaf in self._groups.get(name, ()))
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        groups: dict[str, list[str]] = {}
+        for spec in self._workspace.specs:
+            groups.setdefault(spec.name, []).append(spec.name)
+            if spec.group is not None:
+                groups.setdefault(spec.group, []).append(spec.name)
+        return {name: tuple(leaves) for name, leaves in groups.items()}
+
+    @cached_property
+    def _heights(self) -> dict[str, int]:
+        return {d["_id"]: d["height"] for d in self._workspace.documents.find(HEIGHTS)}
+
+    @cached_property
+    def _kept(self) -> dict[str, Document]:
+        fields = ["_id", "service", "failures", "planned_at", "due_at", "due_calls"]
+        return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
+
+    @cached_property
+    def _proxies(self) -> dict[str, str]:
+        """Who stands for whom; a proxy that left or does not answer stands for nobody."""
+        rows = list(self._workspace.documents.find(IDENTITY_GROUPS, fields=["_id", "proxy"]))
+        if not rows:
+            return {}
+        living = {
+            s.key
+            for s in active_suppliers(self._workspace)
+            if self._kept.get(s.key, {}).get("failures", 0) < PROXY_FAILURES
+        }
+        return {r["_id"]: r["proxy"] for r in rows if r["proxy"] != r["_id"] and r["proxy"] in living}
+
+    def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
+        """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``."""
+        never_planned = max(own.values(), default=0)  # a newcomer wants about what the others want
+        demands: dict[str, int] = {}
+        for supplier in active_suppliers(self._workspace):
+            if supplier.service != service:
+                continue
+            kept = self._kept.get(supplier.key)
+            if kept is None:
+                demands[supplier.key] = never_planned
+            elif kept["due_at"] is not None and kept["due_at"] <= self.now:
+                demands[supplier.key] = kept["due_calls"] or 0
+        return {**demands, **own}
+
+    # -- one supplier -----------------------------------------------------------------------------------
+
+    def _retry_at(self, key: str) -> datetime | None:
+        kept = self._kept.get(key)
+        if kept is None or not kept["failures"]:
+            return None
+        delay = retry_delay(kept["failures"], self._workspace.config.settings.planning)
+        return kept["planned_at"] + delay
+
+    def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:
+        wanted = {g.taxonomy for s in self.specs for g in s.planning.gates if isinstance(g, TaxonomyGate)}
+        if not wanted:
+            return {}
+        where = {"supplier": key, "taxonomy": {"in": sorted(wanted)}}
+        found: dict[tuple[str, str | None], Ability] = {}
+        for summary in self._workspace.documents.find(TAXONOMY_SUMMARIES, where):
+            for name, node in summary["nodes"].items():
+                answered, failed = node["n"], node["errors"]
+                ability = Ability(
+                    score=node["score"],
+                    success=answered / (answered + failed) if answered + failed else None,
+                    min_samples=node["min_n"] if node["n_measured"] == node["n_tasks"] else 0,
+                    summarized_at=summary["summarized_at"],
+                )
+                found[summary["taxonomy"], name] = ability
+                if name == summary["root"]:
+                    found[summary["taxonomy"], None] = ability
+        return found
+
+    def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:
+        registration = self.registrations.get(spec.name)
+        max_age = spec.max_age(self._workspace.config)
+        if registration is None:
+            return TaskFacts(spec.name, spec.planning, spec.samples, registered=False, max_age=max_age)
+        if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+            return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
+        past = self._history(supplier, spec, registration, max_age)
+        window = _NOTHING_KNOWN
+        needs_width = spec.samples is not None and spec.samples.half_width is not None
+        if needs_width or self._with_windows or spec.name in self._gating:
+            window = window_state(self._workspace, supplier, spec, registration, self.now)
+        return TaskFacts(
+            task=spec.name,
+            rule=spec.planning,
+            samples=spec.samples,
+            prompts=self._prompts(spec, registration, request_form(supplier, registration)),
+            outcomes=past.outcomes,
+            settled_elsewhere=past.settled_elsewhere,
+            measured=window.measured,
+            state=window.state,
+            last_at=past.last_at,
+            last_height=past.last_height,
+            max_age=max_age,
+        )
+
+    def _history(
+        self, supplier: Supplier, spec: TaskSpec, registration: Registration, max_age: timedelta
+    ) -> History:
+        if spec.name not in self._calls:
+            self._calls[spec.name] = prompt_calls(self._workspace, registration)
+        return history(
+            self._workspace.documents,
+            supplier.key,
+            spec.name,
+            registration.task_hash,
+            epoch=self.epoch(spec),
+            since=self.now - max_age,
+            calls=self._calls[spec.name],
+        )
+
+    def _prompts(self, spec: TaskSpec, registration: Registration, api: str) -> list[PromptRef]:
+        key = (spec.name, api)
+        if key not in self._sequences:
+            repeats = int(registration.flags["repeats"])
+            rows = self._workspace.documents.find(
+                PROMPTS,
+                prompt_filter(registration, self.epoch(spec), api),
+                sort=[("position", 1)],
+                fields=["_id", "position", "doc_id", "calls", "relayable"],
+            )
+            refs = [
+                PromptRef(r["_id"], r["position"], r["doc_id"], r["calls"] // repeats, repeats)
+                for r in rows
+                if r["relayable"]
+            ]
+            self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
+        return self._sequences[key]
+
+
+def request_form(supplier: Supplier, registration: Registration) -> str:
+    """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
+    return supplier.api if registration.flags["output_type"] == "generate_until" else "completions"
+
+
+# ------------------------------------------------------------------------------------------- kept plans
+
+
+def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None) -> None:
+    """Plan the suppliers as they stand after an evaluation, and keep the plans."""
+    planner = Planner(workspace, now=now)
+    fingerprint = settings_fingerprint(workspace)
+    documents = []
+    for supplier in suppliers:
+        plan = planner.plan(supplier)
+        kept = workspace.documents.get(PLANS, supplier.key) or {}
+        documents.append(
+            {
+                "_id": supplier.key,
+                "service": supplier.service,
+                "planned_at": planner.now,
+                "due_at": _when(workspace, supplier, plan, planner.now),
+                "due_height": plan.due_height,
+                "due_calls": plan.n_calls,
+                "failures": kept.get("failures", 0),
+                "problem": kept.get("problem"),
+                "fingerprint": supplier_fingerprint(fingerprint, supplier),
+                "tasks": {
+                    name: {
+                        "state": decision.state,
+                        "reason": decision.reason,
+                        "calls": decision.plan.n_calls,
+                        "due_at": decision.due_at,
+                    }
+                    for name, decision in plan.tasks.items()
+                },
+            }
+        )
+    workspace.documents.upsert(PLANS, documents)
+
+
+def note_progress(workspace: Workspace, reached: Iterable[str], failed: Mapping[str, str]) -> None:
+    """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
+
+    A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
+    ends that.
+    """
+    now = datetime.now(UTC)
+    updates = []
+    for key in (*reached, *failed):
+        kept = workspace.documents.get(PLANS, key)
+        if kept is None:
+            if key not in failed:
+                continue
+            # its plan follows at the end of the evaluation; should that not come, it is due again
+            service = key.rpartition("@")[2]
+            kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
+        failures = kept["failures"] + 1 if key in failed else 0
+        updates.append({**kept, "failures": failures, "problem": failed.get(key), "planned_at": now})
+    workspace.documents.upsert(PLANS, updates)
+
+
+def settings_fingerprint(workspace: Workspace) -> str:
+    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    settings = workspace.config.settings
+    rules = [
+        [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
+        for s in workspace.specs
+    ]
+    return content_hash(
+        [
+            rules,
+            settings.sampling.model_dump(),
+            settings.planning.model_dump(mode="json"),
+            settings.budget.model_dump(),
+            catalogue_fingerprint(workspace),
+        ]
+    )
+
+
+def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
+    """Changes whenever one supplier's plan has to be made anew."""
+    return content_hash(
+        [settings, supplier.config.base_url, supplier.api, supplier.config.model, str(supplier.cut_at)]
+    )
+
+
+def _when(workspace: Workspace, supplier: Supplier, plan: SupplierPlan, now: datetime) -> datetime | None:
+    """When the next evaluation makes sense: not before a spent budget is renewed."""
+    due_at = plan.due_at
+    if due_at is None:
+        return None
+    if budget_left(workspace, supplier.service, now) == 0:
+        due_at = max(due_at, next_period("day", now))
+    if politeness_left(workspace, supplier.key, now) == 0:
+        due_at = max(due_at, next_period("hour", now))
+    return due_at
+
+
+# --------------------------------------------------------------------------------------------- budgets
+
+
+def budget_left(workspace: Workspace, service: str, now: datetime) -> int | None:
+    """Relays left to a service this UTC day; None without a cap."""
+    cap = workspace.config.settings.budget.of_service(service)
+    if cap is None:
+        return None
+    account, start = service_account(service), period_start("day", now)
+    spent = BudgetLedger(workspace.documents).spent(account, start)
+    if spent is None:
+        spent = attempts_since(workspace, {"service": service}, start)
+    return max(0, cap - spent)
+
+
+def politeness_left(workspace: Workspace, key: str, now: datetime) -> int | None:
+    """Relays left to a supplier this UTC hour; None without a cap."""
+    cap = workspace.config.settings.budget.relays_per_supplier_hour
+    if cap is None:
+        return None
+    spent = BudgetLedger(workspace.documents).spent(supplier_account(key), period_start("hour", now))
+    return max(0, cap - (spent or 0))
+
+
+def attempts_since(workspace: Workspace, where: Mapping[str, Any], start: datetime) -> int:
+    """Stored attempts of a service or supplier since an instant: what a new budget period begins with."""
+    return workspace.documents.count(ATTEMPTS, {**where, "finished_at": {"gte": start}})
+
+
+# -------------------------------------------------------------------------------------- who is due now
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A supplier whose evaluation should begin; ``version`` changes when it has been planned anew."""
+
+    key: str
+    version: str
+
+
+def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Wanted]:
+    """The active suppliers whose kept plan is due, outdated or missing, in the order of the roster.
+
+    Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
+    second. Suppliers of a service whose budget of the day is spent are left out until the next day.
+    """
+    now = now or datetime.now(UTC)
+    fields = ["_id", "planned_at", "due_at", "due_height", "fingerprint", "failures"]
+    kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
+    heights = {d["_id"]: d["height"] for d in workspace.documents.find(HEIGHTS)}
+    fingerprint = settings_fingerprint(workspace)
+    broke: dict[str, bool] = {}
+    found = []
+    for supplier in active_suppliers(workspace):
+        plan = kept.get(supplier.key)
+        height = heights.get(supplier.service)
+        if not _is_due(plan, supplier_fingerprint(fingerprint, supplier), height, now):
+            continue
+        if supplier.service not in broke:
+            broke[supplier.service] = budget_left(workspace, supplier.service, now) == 0
+        if not broke[supplier.service]:
+            version = str(plan["planned_at"]) if plan else f"new {supplier.joined_at}"
+            found.append(Wanted(supplier.key, version))
+    return found
+
+
+def _is_due(plan: Document | None, fingerprint: str, height: int | None, now: datetime) -> bool:
+    if plan is None:
+        return True
+    if plan["fingerprint"] != fingerprint and not plan["failures"]:
+        return True
+    if plan["due_height"] is not None and height is not None and plan["due_height"] <= height:
+        return True
+    return plan["due_at"] is not None and plan["due_at"] <= now

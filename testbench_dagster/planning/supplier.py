@@ -1,0 +1,350 @@
+"""What one supplier is asked now, over all its tasks, and why the rest is not.
+
+The order of the rules is that of the proven system: a task must be askable at all, then its gates must be
+open, then its schedule allow a sample; then the docs decide (:mod:`testbench_dagster.planning.due`). A
+supplier that another one stands for, both running the same backend, is only audited.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from testbench_dagster.config import SampleRule
+from testbench_dagster.planning.due import CallOutcome, Measured, PromptRef, TaskPlan, plan_task
+from testbench_dagster.planning.gates import Ability, GateFacts, GateVerdict, TaskState, check_gates
+from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
+from testbench_dagster.planning.schedule import ScheduleVerdict, schedule_verdict
+
+State = Literal[
+    "due",
+    "fresh",
+    "scheduled",
+    "gated",
+    "unsupported",
+    "no_prompts",
+    "represented",
+    "departed",
+    "capped",
+]
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a supplier's task.
+
+    ``rule`` is the rule as it applies, ``samples`` how many docs (None: all). ``last_at`` and ``last_height``
+    are of the newest settled sample in any epoch. ``state`` is what gates of other tasks look at. The other
+    fields are those of :func:`testbench_dagster.planning.due.plan_task`.
+    """
+
+    task: str
+    rule: PlanningRule
+    samples: SampleRule | None
+    prompts: Sequence[PromptRef] = ()
+    outcomes: Sequence[CallOutcome] = ()
+    measured: Measured = field(default_factory=Measured)
+    settled_elsewhere: Mapping[int, datetime] = field(default_factory=dict)
+    supported: bool = True
+    registered: bool = True
+    last_at: datetime | None = None
+    last_height: int | None = None
+    max_age: timedelta = field(kw_only=True)
+    state: TaskState = field(default_factory=TaskState)
+
+    @property
+    def askable(self) -> bool:
+        """Whether the supplier can be asked the task, leaving aside when."""
+        return self.supported and self.registered and bool(self.prompts)
+
+
+@dataclass(frozen=True)
+class SupplierFacts:
+    """What is known of a supplier.
+
+    ``abilities`` and ``groups`` are as in :class:`testbench_dagster.planning.gates.GateFacts`. ``cut_at``:
+    when its model changed. ``proxy``: the living supplier that stands for it. ``retry_at``: when it is to be
+    tried again after it did not answer. ``summary_max_age``: age after which a taxonomy summary opens no
+    gate; None for the largest ``max_age`` of the tasks.
+    """
+
+    supplier: str
+    tasks: Mapping[str, TaskFacts]
+    abilities: Mapping[tuple[str, str | None], Ability] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cut_at: datetime | None = None
+    departed: bool = False
+    proxy: str | None = None
+    retry_at: datetime | None = None
+    summary_max_age: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done about a task and why; ``plan`` holds docs only where ``state`` is ``due``.
+
+    ``due_at`` is when the next plan will ask something, as far as that follows from the clock: now where docs
+    are due or were capped, None where something else has to happen first. ``due_height`` is the same for
+    schedules that count blocks.
+    """
+
+    task: str
+    state: State
+    reason: str
+    plan: TaskPlan
+    due_at: datetime | None = None
+    due_height: int | None = None
+
+
+@dataclass(frozen=True)
+class SupplierPlan:
+    """The decisions by task; ``n_calls`` relays are due, retries aside; ``due_at`` is the earliest of all."""
+
+    supplier: str
+    tasks: Mapping[str, Decision]
+    n_calls: int
+    due_at: datetime | None
+    due_height: int | None
+    reason: str
+
+
+def plan_supplier(
+    facts: SupplierFacts,
+    settings: PlanningSettings,
+    *,
+    now: datetime,
+    height: int | None = None,
+    max_calls: int | None = None,
+    retry_errors: bool = False,
+    force_since: datetime | None = None,
+    only: Collection[str] | None = None,
+) -> SupplierPlan:
+    """Decide what a supplier is asked now.
+
+    Args:
+        facts: what is known of it; tasks that gates look at must be there, also where ``only`` omits them.
+        settings: what holds for all tasks.
+        now: the present, timezone-aware.
+        height: the present block height of its service, if known.
+        max_calls: relays at most, shared fairly among the tasks; None for no limit.
+        retry_errors: ask docs again that ended in the supplier's fault.
+        force_since: ask again what was answered before it, fresh or resting; gates still hold.
+        only: names of the tasks to plan; None for all.
+    """
+    planner = _Planner(facts, settings, now, height, retry_errors, force_since)
+    chosen = [task for name, task in facts.tasks.items() if only is None or name in only]
+    decisions = {task.task: planner.decide(task) for task in chosen}
+    if max_calls is not None:
+        decisions = _capped(decisions, max_calls)
+    due_at = min((d.due_at for d in decisions.values() if d.due_at is not None), default=None)
+    if due_at is not None and facts.retry_at is not None:
+        due_at = max(due_at, facts.retry_at)
+    return SupplierPlan(
+        supplier=facts.supplier,
+        tasks=decisions,
+        n_calls=sum(d.plan.n_calls for d in decisions.values()),
+        due_at=due_at,
+        due_height=min((d.due_height for d in decisions.values() if d.due_height is not None), default=None),
+        reason=_summary(facts, decisions, now),
+    )
+
+
+class _Planner:
+    """The rules, applied to the tasks of one supplier at one instant."""
+
+    def __init__(
+        self,
+        facts: SupplierFacts,
+        settings: PlanningSettings,
+        now: datetime,
+        height: int | None,
+        retry_errors: bool,
+        force_since: datetime | None,
+    ) -> None:
+        self._facts = facts
+        self._settings = settings
+        self._now = now
+        self._height = height
+        self._retry_errors = retry_errors
+        self._force_since = force_since
+        oldest = max((task.max_age for task in facts.tasks.values()), default=timedelta(0))
+        gate_facts = GateFacts(
+            tasks={name: task.state for name, task in facts.tasks.items()},
+            abilities=facts.abilities,
+            now=now,
+            max_age=oldest if facts.summary_max_age is None else facts.summary_max_age,
+            groups=facts.groups,
+        )
+        self._gates: dict[str, GateVerdict] = {
+            name: check_gates(task.rule.gates, gate_facts)
+            for name, task in facts.tasks.items()
+            if task.askable
+        }
+        self._undecided = frozenset[str]().union(*(v.undecided_tasks for v in self._gates.values()))
+
+    def decide(self, task: TaskFacts) -> Decision:
+        """Find the first rule that keeps the task from being asked, else the docs that are due."""
+        if self._facts.departed:
+            return _held(task, "departed", "the supplier left")
+        if not task.supported:
+            return _held(task, "unsupported", "the supplier's API cannot answer this task")
+        if not task.registered:
+            return _held(task, "no_prompts", "the task is not registered yet; refresh the catalogue")
+        if not task.prompts:
+            return _held(task, "no_prompts", "the sequence has no prompts; refresh the catalogue")
+        return self._ordinary(task) if self._facts.proxy is None else self._audit(task)
+
+    def _ordinary(self, task: TaskFacts) -> Decision:
+        schedule = self._schedule(task)
+        minimum = task.rule.trigger_minimum
+        plan = self._plan(
+            task,
+            # what is forced may not set off the schedule's own renewal, or forcing would never be done
+            at_least=minimum if schedule.ready else 0,
+            at_most=task.rule.max_docs_per_run,
+            force_since=self._force_since,
+        )
+        gate = self._gates[task.task]
+        if not gate.open:
+            return _held(task, "gated", gate.reason, plan)
+        if schedule.ready or self._force_since is not None:
+            return _due_or_fresh(task, plan)
+        if minimum or plan.due:
+            return _held(task, "scheduled", schedule.reason, plan, schedule.due_at, schedule.due_height)
+        # nothing would be wanted if the rest were over now: the later of the two instants counts
+        due_at = _later(schedule.due_at, plan.due_at)
+        return _held(task, "scheduled", schedule.reason, plan, due_at)
+
+    def _audit(self, task: TaskFacts) -> Decision:
+        """Ask a member of an identity group a few docs now and then, whatever is fresh."""
+        docs = self._settings.audit_docs
+        if task.rule.max_docs_per_run is not None:
+            docs = min(docs, task.rule.max_docs_per_run)
+        plan = self._plan(task, at_least=docs, at_most=docs, force_since=None)
+        gate, schedule = self._gates[task.task], self._schedule(task)
+        stands = f"{self._facts.proxy} stands for it"
+        if not docs:
+            return _held(task, "represented", f"{stands}; audits are off (audit_docs: 0)", plan)
+        forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
+        audit_at = None
+        if task.last_at is not None and not forced:
+            audit_at = task.last_at + timedelta(hours=self._settings.audit_hours)
+        if audit_at is not None and audit_at > self._now:
+            reason = f"{stands}; next audit {audit_at:%Y-%m-%d %H:%M}"
+            due_at = _later(audit_at, schedule.due_at) if gate.open else None
+            return _held(task, "represented", reason, plan, due_at)
+        if not gate.open:
+            return _held(task, "gated", gate.reason, plan)
+        if not schedule.ready and not forced:
+            return _held(task, "scheduled", schedule.reason, plan, schedule.due_at, schedule.due_height)
+        return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
+
+    def _schedule(self, task: TaskFacts) -> ScheduleVerdict:
+        return schedule_verdict(
+            task.rule.schedule,
+            task.last_at,
+            task.last_height,
+            self._now,
+            self._height,
+            self._settings.blocks_per_session,
+        )
+
+    def _plan(
+        self, task: TaskFacts, *, at_least: int, at_most: int | None, force_since: datetime | None
+    ) -> TaskPlan:
+        return plan_task(
+            task.prompts,
+            task.outcomes,
+            rule=task.samples,
+            measured=task.measured,
+            now=self._now,
+            max_age=task.max_age,
+            cut_at=self._facts.cut_at,
+            settled_elsewhere=task.settled_elsewhere,
+            at_least=at_least,
+            at_most=at_most,
+            undecided=task.task in self._undecided,
+            force_since=force_since,
+            retry_errors=self._retry_errors,
+        )
+
+
+def _due_or_fresh(task: TaskFacts, plan: TaskPlan) -> Decision:
+    return Decision(task.task, "due" if plan.due else "fresh", plan.reason, plan, plan.due_at)
+
+
+def _held(
+    task: TaskFacts,
+    state: State,
+    reason: str,
+    plan: TaskPlan | None = None,
+    due_at: datetime | None = None,
+    due_height: int | None = None,
+) -> Decision:
+    """Nothing is asked; what the docs alone would want stays visible as target and fresh docs."""
+    empty = replace(plan or TaskPlan(1), due=[], reason=reason, due_at=due_at)
+    return Decision(task.task, state, reason, empty, due_at, due_height)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    known = [at for at in (one, other) if at is not None]
+    return max(known, default=None)
+
+
+def _capped(decisions: Mapping[str, Decision], max_calls: int) -> dict[str, Decision]:
+    """Keep what ``max_calls`` allows, whole docs only, taking from each task in turn.
+
+    Docs are taken by how many calls their task would have had with them, ties by task name, until one does
+    not fit. Where every doc is one call this is :func:`testbench_dagster.planning.shares.fair_shares`; unlike
+    shares rounded down to whole docs it does not leave out tasks of many calls for ever, and a larger
+    ``max_calls`` never takes a doc away.
+    """
+    queue: list[tuple[int, str, int]] = []
+    for name, decision in decisions.items():
+        calls = 0
+        for prompt in decision.plan.due:
+            calls += len(prompt.calls)
+            queue.append((calls, name, len(prompt.calls)))
+    kept: Counter[str] = Counter()
+    left = max_calls
+    for _, name, calls in sorted(queue):
+        if calls > left:
+            break
+        kept[name] += 1
+        left -= calls
+    return {name: _cut(decision, kept[name], max_calls) for name, decision in decisions.items()}
+
+
+def _cut(decision: Decision, docs: int, max_calls: int) -> Decision:
+    due = decision.plan.due
+    if docs == len(due):
+        return decision
+    if docs:
+        reason = f"{decision.reason}; {docs} of {len(due)} docs fit into {max_calls} calls"
+    else:
+        reason = f"its next doc needs {len(due[0].calls)} calls, more than its share of {max_calls}"
+    plan = replace(decision.plan, due=due[:docs], reason=reason)
+    return replace(decision, state="due" if docs else "capped", reason=reason, plan=plan)
+
+
+def _summary(facts: SupplierFacts, decisions: Mapping[str, Decision], now: datetime) -> str:
+    if facts.departed:
+        return "the supplier left"
+    states = Counter(decision.state for decision in decisions.values())
+    if states["due"]:
+        due = [d.plan for d in decisions.values() if d.state == "due"]
+        docs, calls = sum(len(plan.due) for plan in due), sum(plan.n_calls for plan in due)
+        text = f"{docs} docs of {len(due)} tasks are due, {calls} calls"
+    else:
+        text = "nothing is due"
+    others = ", ".join(f"{n} {state}" for state, n in sorted(states.items()) if state != "due")
+    if others:
+        text += f" ({others})"
+    if facts.proxy is not None:
+        text += f"; {facts.proxy} stands for it"
+    if facts.retry_at is not None and facts.retry_at > now:
+        text += f"; it did not answer lately, next try {facts.retry_at:%Y-%m-%d %H:%M}"
+    return text

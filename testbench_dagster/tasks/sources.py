@@ -1,0 +1,49 @@
+"""What a task is made from, as hashes: its YAML folders, settings and data files. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from testbench_dagster.stores.documents import content_hash
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
+from testbench_dagster.tasks.specs import TaskSpec
+
+
+def source_state(spec: TaskSpec) -> str:
+    """Changes whenever what a task is made from does: its definition, settings or data files.
+
+    Files go in by content, so that a new checkout of the same files changes nothing.
+    """
+    files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
+    return content_hash([definition_state(spec), spec.num_fewshot, dict(spec.where), files])
+
+
+def definition_state(spec: TaskSpec) -> str:
+    """Changes whenever the code that scores a task may: lm-eval's version or the task's own YAML folders."""
+    return content_hash([LM_EVAL_VERSION, spec.leaf, folders_state(spec.include)])
+
+
+def folders_state(folders: Sequence[str]) -> str:
+    """Changes with the task definitions in some folders and the Python files they may name."""
+    found = []
+    for folder in folders:
+        paths = sorted(p for p in Path(folder).glob("**/*") if p.suffix in (".yaml", ".py"))
+        found.append([[str(p.relative_to(folder)), _file_state(str(p))] for p in paths])
+    return content_hash(found)
+
+
+def _file_state(path: str) -> str | None:
+    try:
+        stat = Path(path).stat()
+        return _digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4096)  # the leaves of a group often share one file
+def _digest(path: str, _size: int, _mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

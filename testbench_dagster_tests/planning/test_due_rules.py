@@ -1,0 +1,350 @@
+"""What is due after a model change, in a new epoch, by force, at a fixed rate; and when the next doc is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from testbench_dagster.config import SampleRule
+from testbench_dagster.planning.due import (
+    CallOutcome,
+    DueCall,
+    Measured,
+    PromptRef,
+    TaskPlan,
+    plan_task,
+    predicted_half_width,
+    target_docs,
+)
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster_tests.planning.test_due import (
+    ALL_OF,
+    MAX_AGE,
+    NOW,
+    OLD,
+    YOUNG,
+    histories,
+    measurements,
+    outcome,
+    positions,
+    prompts,
+    rules,
+)
+
+HOUR = timedelta(hours=1)
+TEN = SampleRule(min=10, max=10, half_width=None)
+
+
+def answered(plan: TaskPlan, at: datetime = NOW) -> list[CallOutcome]:
+    """What is known once everything due was answered."""
+    return [
+        CallOutcome(due.prompt.id, call.idx, call.repeat, call.attempt, Fault.OK, at, plan.round)
+        for due in plan.due
+        for call in due.calls
+    ]
+
+
+def doc(position: int) -> int:
+    return prompts(position + 1)[position].doc_id
+
+
+# -------------------------------------------------------------------------------- a change of the model
+
+
+def test_nothing_from_before_a_change_counts() -> None:
+    history = [outcome(0, at=YOUNG), outcome(1, at=YOUNG + HOUR)]
+    plan = plan_task(prompts(2), history, **ALL_OF, cut_at=YOUNG)
+    assert (plan.round, positions(plan), plan.fresh) == (2, [0], 1)
+
+
+def test_after_a_change_docs_never_asked_in_the_round_come_first() -> None:
+    history = [outcome(i, at=YOUNG) for i in range(2)]
+    first = plan_task(prompts(4), history, **ALL_OF, cut_at=YOUNG)
+    assert (first.round, positions(first)) == (1, [2, 3])
+    second = plan_task(prompts(4), [*history, *answered(first)], **ALL_OF, cut_at=YOUNG)
+    assert (second.round, positions(second)) == (2, [0, 1])
+
+
+def test_a_doc_half_answered_before_a_change_is_asked_whole() -> None:
+    """Else it would mix the answers of two models."""
+    sequence = prompts(1, requests=2)
+    history = [outcome(0, idx=0, at=YOUNG)]
+    assert plan_task(sequence, history, **ALL_OF).due[0].calls == (DueCall(1, 0, 1),)
+    cut = plan_task(sequence, history, **ALL_OF, cut_at=YOUNG)
+    assert (cut.round, cut.due[0].calls) == (2, (DueCall(0, 0, 1), DueCall(1, 0, 1)))
+    mixed = [*history, outcome(0, idx=1, at=YOUNG + HOUR)]
+    assert plan_task(sequence, mixed, **ALL_OF, cut_at=YOUNG) == cut, "completed after it, it does not count"
+
+
+def test_an_error_from_before_a_change_is_not_completed_by_a_retry() -> None:
+    history = [outcome(0, Fault.EMPTY, at=YOUNG, attempt=2)]
+    plan = plan_task(prompts(1), history, **ALL_OF, cut_at=YOUNG, retry_errors=True)
+    assert (plan.round, plan.due[0].calls) == (2, (DueCall(0, 0, 1),))
+
+
+# ------------------------------------------------------------------------------------------- epoch rolls
+
+
+def test_a_new_epoch_asks_only_what_is_missing() -> None:
+    options = {**ALL_OF, "rule": TEN}
+    elsewhere = {1000 + i: YOUNG for i in range(7)}
+    plan = plan_task(prompts(10), [], **options, settled_elsewhere=elsewhere)
+    assert (plan.fresh, positions(plan)) == (7, [0, 1, 2])
+    assert plan_task(prompts(10), answered(plan), **options, settled_elsewhere=elsewhere).due == []
+
+
+def test_a_doc_of_both_epochs_counts_once_and_is_not_asked_while_fresh() -> None:
+    options = {**ALL_OF, "rule": SampleRule(min=2, max=2, half_width=None)}
+    elsewhere = {doc(0): YOUNG, doc(1): OLD, doc(2): YOUNG - HOUR}
+    plan = plan_task(prompts(4), [outcome(0)], **options, settled_elsewhere=elsewhere)
+    assert (plan.fresh, plan.due) == (2, [])
+    assert plan_task(prompts(4), [], **ALL_OF, settled_elsewhere={doc(1): YOUNG}).fresh == 1
+    unasked = plan_task(prompts(4), [], **ALL_OF, settled_elsewhere={doc(1): YOUNG, doc(3): OLD})
+    assert positions(unasked) == [0, 2, 3]
+
+
+def test_a_change_of_the_model_voids_earlier_epochs_too() -> None:
+    plan = plan_task(prompts(1), [], **ALL_OF, settled_elsewhere={doc(0): YOUNG}, cut_at=YOUNG)
+    assert (plan.fresh, positions(plan)) == (0, [0])
+
+
+# ------------------------------------------------------------------------------------- minimum and maximum
+
+
+def test_a_full_window_is_renewed_at_a_fixed_rate() -> None:
+    """Every trigger asks two docs, each doc once before any is asked again."""
+    options = {**ALL_OF, "at_least": 2}
+    history = [outcome(i, at=YOUNG + i * timedelta(minutes=1)) for i in range(5)]
+    asked: list[int] = []
+    for step in range(5):
+        plan = plan_task(prompts(5), history, **options)
+        assert (len(plan.due), plan.fresh) == (2, 5)
+        asked += positions(plan)
+        for place, answer in enumerate(answered(plan)):
+            history.append(replace(answer, finished_at=NOW + timedelta(seconds=10 * step + place)))
+    assert asked == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def test_a_minimum_first_takes_positions_never_asked() -> None:
+    options = {**ALL_OF, "rule": SampleRule(min=2, max=2, half_width=None), "at_least": 2}
+    plan = plan_task(prompts(5), [outcome(0), outcome(1)], **options)
+    assert (plan.round, positions(plan)) == (1, [2, 3])
+    assert plan.reason == "all 2 wanted docs are fresh; 2 are renewed"
+    more = plan_task(prompts(5), [outcome(0), outcome(2), outcome(3)], **options)
+    assert (more.round, positions(more)) == (1, [1, 4])
+
+
+def test_a_minimum_does_not_add_to_what_is_wanted_anyway() -> None:
+    assert positions(plan_task(prompts(5), [outcome(4)], **ALL_OF, at_least=3)) == [0, 1, 2, 3]
+
+
+def test_a_minimum_beyond_the_sequence_asks_the_sequence() -> None:
+    assert plan_task(prompts(3), [], **ALL_OF, at_least=9).round == 1
+    again = plan_task(prompts(3), [outcome(i) for i in range(3)], **ALL_OF, at_least=9)
+    assert (again.round, sorted(positions(again))) == (2, [0, 1, 2])
+
+
+def test_a_maximum_cuts_what_is_wanted() -> None:
+    plan = plan_task(prompts(9), [outcome(0)], **ALL_OF, at_most=3)
+    assert (positions(plan), plan.target, plan.fresh) == ([1, 2, 3], 9, 1)
+    assert plan_task(prompts(9), [], **ALL_OF, at_most=0).due == []
+
+
+def test_an_undecided_gate_wants_as_many_as_allowed() -> None:
+    options = {**ALL_OF, "rule": SampleRule(min=2, max=8, half_width=0.4), "measured": Measured(2, 1.0)}
+    history = [outcome(0), outcome(1)]
+    assert plan_task(prompts(20), history, **options).target == 2
+    assert plan_task(prompts(20), history, **options, undecided=True).target == 8
+    assert plan_task(prompts(5), history, **options, undecided=True).target == 5
+
+
+# ------------------------------------------------------------------------------------------------- force
+
+
+def test_force_asks_again_what_is_fresh_and_goes_on_where_it_was_stopped() -> None:
+    history = [outcome(i) for i in range(6)]
+    options = {**ALL_OF, "rule": SampleRule(min=3, max=9), "force_since": NOW}
+    first = plan_task(prompts(9), history, **options)
+    assert (first.round, positions(first), first.target) == (2, [0, 1, 2, 3, 4, 5], 6)
+    stopped = [*history, *answered(first)[:4]]
+    rest = plan_task(prompts(9), stopped, **options)
+    assert (rest.round, positions(rest), rest.fresh) == (2, [4, 5], 4)
+    done = plan_task(prompts(9), [*stopped, *answered(rest)], **options)
+    assert (done.due, done.fresh, done.target) == ([], 6, 6)
+    later = plan_task(prompts(9), [*stopped, *answered(rest)], **{**options, "force_since": NOW + HOUR})
+    assert (later.round, positions(later)) == (3, [0, 1, 2, 3, 4, 5]), "a new instant begins anew"
+
+
+def test_force_asks_at_least_what_the_rule_wants() -> None:
+    options = {**ALL_OF, "rule": TEN, "force_since": NOW}
+    plan = plan_task(prompts(20), [outcome(i) for i in range(5)], **options)
+    assert (plan.round, positions(plan)) == (2, list(range(10)))
+    assert plan_task(prompts(20), [outcome(0), *answered(plan)], **options).due == []
+
+
+def test_force_does_not_complete_a_doc_begun_before_it() -> None:
+    sequence = prompts(2, requests=2)
+    history = [outcome(0), outcome(0, idx=1), outcome(1)]
+    plan = plan_task(sequence, history, **ALL_OF, force_since=NOW)
+    assert (plan.round, plan.n_calls) == (2, 4)
+
+
+# ------------------------------------------------------------------------------------------------ due_at
+
+
+def test_the_next_doc_is_due_when_one_too_many_has_aged() -> None:
+    history = [outcome(i, at=YOUNG + i * HOUR) for i in range(4)]
+    assert plan_task(prompts(4), history, **ALL_OF).due_at == YOUNG + MAX_AGE
+    spare = {**ALL_OF, "rule": SampleRule(min=2, max=2, half_width=None)}
+    plan = plan_task(prompts(4), history, **spare)
+    assert (plan.fresh, plan.target, plan.due_at) == (4, 2, YOUNG + 2 * HOUR + MAX_AGE)
+    assert plan_task(prompts(4), [], **ALL_OF).due_at == NOW
+    assert plan_task([], [], **ALL_OF).due_at is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "more", "expected"),
+    [
+        (Measured(), 0, None),
+        (Measured(), 40, (0.5, 40)),
+        (Measured(10, 0.9), 15, (0.9, 25)),
+        (Measured(10, None), 0, (0.5, 10)),
+    ],
+)
+def test_the_predicted_half_width_is_wilsons(
+    measured: Measured, more: int, expected: tuple[float, int] | None
+) -> None:
+    found = predicted_half_width(measured, more)
+    if expected is None:
+        assert found is None
+    else:
+        low, high = wilson(expected[0] * expected[1], expected[1])
+        assert found == pytest.approx((high - low) / 2)
+
+
+# --------------------------------------------------------------------------------------------- properties
+
+instants = st.integers(0, 64).map(lambda days: NOW - timedelta(days=days))
+elsewheres = st.dictionaries(st.integers(0, 120), instants, max_size=8)
+
+
+@settings(max_examples=200)
+@given(
+    histories(),
+    rules(),
+    measurements,
+    elsewheres,
+    st.none() | instants,
+    st.none() | instants,
+    st.integers(0, 6),
+    st.none() | st.integers(1, 6),
+    st.booleans(),
+    st.booleans(),
+)
+def test_plans_keep_their_bounds_and_mix_no_two_models(
+    history: tuple[list[PromptRef], list[CallOutcome]],
+    rule: SampleRule | None,
+    measured: Measured,
+    elsewhere: dict[int, datetime],
+    cut_at: datetime | None,
+    force_since: datetime | None,
+    at_least: int,
+    at_most: int | None,
+    undecided: bool,
+    retry: bool,
+) -> None:
+    sequence, outcomes = history
+    plan = plan_task(
+        sequence,
+        outcomes,
+        rule=rule,
+        measured=measured,
+        now=NOW,
+        max_age=MAX_AGE,
+        cut_at=cut_at,
+        settled_elsewhere=elsewhere,
+        at_least=at_least,
+        at_most=at_most,
+        undecided=undecided,
+        force_since=force_since,
+        retry_errors=retry,
+    )
+    docs = len(plan.due)
+    room = max(0, plan.target - plan.fresh)
+    assert docs <= min(len(sequence), max(room, at_least), math.inf if at_most is None else at_most)
+    if at_most is None or at_most >= at_least:
+        assert docs >= min(at_least, len(sequence))
+    if rule is not None and force_since is None:
+        assert plan.target <= min(rule.max, len(sequence))
+        assert plan.fresh + docs <= max(rule.max, plan.fresh) + at_least
+    assert len({due.prompt.id for due in plan.due}) == docs
+    assert (plan.due_at == NOW) == bool(docs)
+    limits = [at for at in (cut_at and cut_at + timedelta(microseconds=1), force_since) if at]
+    for due in plan.due:
+        before = [o for o in outcomes if o.prompt_id == due.prompt.id and o.round == plan.round]
+        assert all(o.finished_at >= limit for o in before for limit in limits), "two models in one doc"
+        answers = {(o.idx, o.repeat) for o in before if o.fault.answered}
+        assert answers.isdisjoint({(call.idx, call.repeat) for call in due.calls})
+        assert len(answers) + len(due.calls) == due.prompt.requests * due.prompt.repeats
+
+
+@settings(max_examples=150)
+@given(
+    histories(),
+    rules(),
+    measurements,
+    elsewheres,
+    st.none() | instants,
+    st.none() | st.just(NOW) | instants,
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+def test_answering_all_that_is_due_comes_to_an_end(
+    history: tuple[list[PromptRef], list[CallOutcome]],
+    rule: SampleRule | None,
+    measured: Measured,
+    elsewhere: dict[int, datetime],
+    cut_at: datetime | None,
+    force_since: datetime | None,
+    at_most: int | None,
+    retry: bool,
+) -> None:
+    """And from then on nothing is due until due_at, which is when something really is."""
+    sequence, outcomes = history
+    assume(cut_at is None or cut_at < NOW)
+
+    def planned(at: datetime) -> TaskPlan:
+        return plan_task(
+            sequence,
+            outcomes,
+            rule=rule,
+            measured=measured,
+            now=at,
+            max_age=MAX_AGE,
+            cut_at=cut_at,
+            settled_elsewhere=elsewhere,
+            at_most=at_most,
+            force_since=force_since,
+            retry_errors=retry,
+        )
+
+    asked = 0
+    while (plan := planned(NOW)).due:
+        asked += len(plan.due)
+        assert asked <= 2 * len(sequence), "the same docs again and again"
+        outcomes = [*outcomes, *answered(plan)]
+    if not sequence:
+        assert plan.due_at is None
+        return
+    assert plan.fresh >= plan.target >= target_docs(rule, len(sequence), measured)
+    assert plan.due_at is not None
+    assert plan.due_at > NOW
+    assert planned(plan.due_at - timedelta(microseconds=1)).due == []
+    if force_since is None:  # by force the target follows what counts, and ages with it
+        assert planned(plan.due_at).due

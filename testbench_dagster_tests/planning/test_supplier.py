@@ -1,0 +1,483 @@
+"""A supplier's plan: an example of every state, then properties over arbitrary facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbench_dagster.config import SampleRule
+from testbench_dagster.planning.due import CallOutcome, Measured, PromptRef
+from testbench_dagster.planning.gates import Ability, TaskState
+from testbench_dagster.planning.rules import PlanningRule, PlanningSettings, TaskGate
+from testbench_dagster.planning.shares import fair_shares
+from testbench_dagster.planning.supplier import (
+    Decision,
+    SupplierFacts,
+    SupplierPlan,
+    TaskFacts,
+    plan_supplier,
+)
+from testbench_dagster.relays.faults import Fault
+
+NOW = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+MAX_AGE = 32 * DAY
+SETTINGS = PlanningSettings()
+GATE = {"gates": [{"task": "liveness", "is": "present"}]}
+
+
+def sequence(task: str, count: int, requests: int = 1) -> list[PromptRef]:
+    return [PromptRef(f"{task}-{i}", i, (i * 7) % 101, requests, 1) for i in range(count)]
+
+
+def task(
+    name: str,
+    docs: int = 4,
+    answered: int = 0,
+    at: datetime = NOW - DAY,
+    *,
+    requests: int = 1,
+    rule: Mapping[str, Any] | None = None,
+    samples: SampleRule | None = None,
+    **others: Any,
+) -> TaskFacts:
+    """A task of which the first ``answered`` docs were answered at ``at``."""
+    prompts = sequence(name, docs, requests)
+    outcomes = [
+        CallOutcome(prompt.id, idx, 0, 1, Fault.OK, at)
+        for prompt in prompts[:answered]
+        for idx in range(requests)
+    ]
+    return TaskFacts(
+        task=name,
+        rule=PlanningRule.model_validate(rule or {}),
+        samples=samples,
+        prompts=prompts,
+        outcomes=outcomes,
+        last_at=at if answered else None,
+        max_age=MAX_AGE,
+        **others,
+    )
+
+
+def supplier(*tasks: TaskFacts, **others: Any) -> SupplierFacts:
+    return SupplierFacts("s@external", {t.task: t for t in tasks}, **others)
+
+
+def plan(facts: SupplierFacts, **options: Any) -> SupplierPlan:
+    return plan_supplier(facts, **{"settings": SETTINGS, "now": NOW, **options})
+
+
+def only_decision(facts: SupplierFacts, **options: Any) -> Decision:
+    (decision,) = plan(facts, **options).tasks.values()
+    return decision
+
+
+def summary(decision: Decision) -> tuple[str, int, datetime | None]:
+    return decision.state, len(decision.plan.due), decision.due_at
+
+
+def answer(facts: SupplierFacts, made: SupplierPlan, at: datetime) -> SupplierFacts:
+    """The facts once everything due was answered."""
+    tasks = dict(facts.tasks)
+    for name, decision in made.tasks.items():
+        given = [
+            CallOutcome(due.prompt.id, call.idx, call.repeat, call.attempt, Fault.OK, at, decision.plan.round)
+            for due in decision.plan.due
+            for call in due.calls
+        ]
+        if given:
+            tasks[name] = replace(tasks[name], outcomes=[*tasks[name].outcomes, *given], last_at=at)
+    return replace(facts, tasks=tasks)
+
+
+# ------------------------------------------------------------------------------------------------ states
+
+
+def test_docs_are_due_until_they_are_fresh() -> None:
+    made = plan(supplier(task("a", answered=1), task("b", answered=4)))
+    assert summary(made.tasks["a"]) == ("due", 3, NOW)
+    assert summary(made.tasks["b"]) == ("fresh", 0, NOW - DAY + MAX_AGE)
+    assert (made.n_calls, made.due_at, made.due_height) == (3, NOW, None)
+    assert made.reason == "3 docs of 1 tasks are due, 3 calls (1 fresh)"
+    assert plan(supplier(task("b", answered=4))).reason == "nothing is due (1 fresh)"
+
+
+def test_docs_of_earlier_epochs_count_while_they_are_fresh() -> None:
+    earlier = {1001: NOW - DAY, 1002: NOW - 2 * DAY, 1003: NOW - MAX_AGE}
+    rule = SampleRule(min=3, max=3, half_width=None)
+    decision = only_decision(supplier(task("a", samples=rule, settled_elsewhere=earlier)))
+    assert (decision.plan.fresh, len(decision.plan.due)) == (2, 1)
+
+
+def test_a_supplier_that_left_is_asked_nothing() -> None:
+    made = plan(supplier(task("a"), departed=True), force_since=NOW)
+    assert summary(made.tasks["a"]) == ("departed", 0, None)
+    assert (made.n_calls, made.due_at, made.reason) == (0, None, "the supplier left")
+
+
+@pytest.mark.parametrize(
+    ("others", "state"),
+    [
+        ({"supported": False}, "unsupported"),
+        ({"registered": False}, "no_prompts"),
+        ({"docs": 0}, "no_prompts"),
+    ],
+)
+def test_what_cannot_be_asked_is_not_forced_either(others: dict[str, Any], state: str) -> None:
+    for options in ({}, {"force_since": NOW}):
+        decision = only_decision(supplier(task("a", **others)), **options)
+        assert summary(decision) == (state, 0, None)
+
+
+def test_a_closed_gate_holds_even_by_force() -> None:
+    facts = supplier(task("math", rule=GATE), task("liveness"))
+    for options in ({}, {"force_since": NOW}):
+        made = plan(facts, **options)
+        assert summary(made.tasks["math"]) == ("gated", 0, None)
+        assert made.tasks["math"].reason == "liveness has no sample yet"
+        assert made.tasks["liveness"].state == "due"
+    opened = supplier(task("math", rule=GATE), task("liveness", state=TaskState(present=True)))
+    assert plan(opened).tasks["math"].state == "due"
+
+
+def test_gates_see_tasks_that_are_not_planned() -> None:
+    facts = supplier(task("math", rule=GATE), task("liveness", state=TaskState(present=True)))
+    made = plan(facts, only=["math"])
+    assert list(made.tasks) == ["math"]
+    assert made.tasks["math"].state == "due"
+
+
+def test_a_summary_opens_no_gate_when_it_is_too_old() -> None:
+    gate = {"gates": [{"taxonomy": "live", "min_score": 0.8}]}
+    old = {("live", None): Ability(1.0, 1.0, 9, NOW - 2 * DAY)}
+    assert only_decision(supplier(task("a", rule=gate), abilities=old)).state == "due"
+    strict = supplier(task("a", rule=gate), abilities=old, summary_max_age=DAY)
+    assert only_decision(strict).state == "gated"
+
+
+def test_an_undecided_gate_makes_its_task_go_on_sampling() -> None:
+    rule = SampleRule(min=2, max=12, half_width=0.4)
+    gate = {"gates": [{"task": "liveness", "pass": 0.9, "fail": 0.7}]}
+
+    def made(values: tuple[float, ...], **math: Any) -> SupplierPlan:
+        state = TaskState(present=True, values=values)
+        measured = Measured(2, 1.0)
+        liveness = task("liveness", 20, 2, samples=rule, state=state, measured=measured)
+        return plan(supplier(task("math", rule=gate, **math), liveness))
+
+    undecided = made((1.0, 1.0))
+    assert (undecided.tasks["math"].state, len(undecided.tasks["liveness"].plan.due)) == ("gated", 10)
+    passed = made((1.0,) * 19)
+    assert (passed.tasks["math"].state, passed.tasks["liveness"].state) == ("due", "fresh")
+    failed = made((0.0,) * 5)
+    assert (failed.tasks["math"].state, failed.tasks["liveness"].state) == ("gated", "fresh")
+    assert made((1.0, 1.0), supported=False).tasks["liveness"].state == "fresh", "nobody waits for it"
+
+
+DAILY = {"schedule": {"every": 24, "unit": "hours"}}
+
+
+def test_a_task_rests_after_its_last_sample() -> None:
+    resting = supplier(task("a", answered=1, at=NOW - HOUR, rule=DAILY))
+    decision = only_decision(resting)
+    assert summary(decision) == ("scheduled", 0, NOW + 23 * HOUR)
+    assert (decision.plan.fresh, decision.plan.target) == (1, 4)
+    assert only_decision(resting, now=NOW + 23 * HOUR).state == "due"
+    assert only_decision(resting, force_since=NOW - 2 * HOUR).state == "due", "force overrides the schedule"
+    assert only_decision(supplier(task("a", rule=DAILY))).state == "due"
+
+
+def test_a_resting_task_with_fresh_docs_is_due_when_they_age() -> None:
+    decision = only_decision(supplier(task("a", answered=4, at=NOW - HOUR, rule=DAILY)))
+    assert summary(decision) == ("scheduled", 0, NOW - HOUR + MAX_AGE)
+
+
+def test_a_trigger_minimum_renews_at_the_rate_of_the_schedule() -> None:
+    rule = {**DAILY, "trigger_minimum": 2}
+    facts = supplier(task("a", 3, 3, NOW - DAY, rule=rule))
+    asked = []
+    at = NOW
+    for _ in range(3):
+        made = plan(facts, now=at)
+        asked.append(sorted(due.prompt.position for due in made.tasks["a"].plan.due))
+        facts = answer(facts, made, at)
+        resting = plan(facts, now=at)
+        assert summary(resting.tasks["a"]) == ("scheduled", 0, at + DAY)
+        assert resting.due_at is not None
+        at = resting.due_at
+    assert asked[0] == [0, 1]
+    assert 2 in asked[1]
+
+
+def test_schedules_in_blocks_are_due_by_height() -> None:
+    rule = {"schedule": {"every": 1, "unit": "session"}}
+    facts = supplier(task("a", answered=1, rule=rule, last_height=100))
+    made = plan(facts, height=105)
+    assert (made.tasks["a"].state, made.due_at, made.due_height) == ("scheduled", None, 110)
+    assert plan(facts).tasks["a"].reason.startswith("the block height is not known")
+    assert plan(facts, height=110).tasks["a"].state == "due"
+    fresh = plan(supplier(task("a", answered=4, rule=rule, last_height=100)), height=105)
+    assert (fresh.due_at, fresh.due_height) == (NOW - DAY + MAX_AGE, None), "nothing to ask at block 110"
+
+
+def test_docs_per_run_are_bounded() -> None:
+    decision = only_decision(supplier(task("a", 9, rule={"max_docs_per_run": 2})))
+    assert (len(decision.plan.due), decision.plan.target) == (2, 9)
+
+
+def test_force_asks_again_and_then_is_done() -> None:
+    facts = supplier(task("a", answered=4, at=NOW - HOUR, rule={**DAILY, "trigger_minimum": 2}))
+    forced = plan(facts, force_since=NOW)
+    assert summary(forced.tasks["a"])[:2] == ("due", 4)
+    assert plan(answer(facts, forced, NOW), force_since=NOW).tasks["a"].state == "fresh"
+
+
+# ------------------------------------------------------------------------------------- identity and retry
+
+
+def test_a_member_of_a_group_is_only_audited() -> None:
+    member = {"proxy": "p@external"}
+    resting = only_decision(supplier(task("a", 50, 10, NOW - HOUR), **member))
+    assert summary(resting) == ("represented", 0, NOW + 23 * HOUR)
+    assert resting.reason == "p@external stands for it; next audit 2026-03-02 11:00"
+    audited = only_decision(supplier(task("a", 50, 10, NOW - DAY), **member))
+    assert summary(audited) == ("due", 5, NOW)
+    assert [due.prompt.position for due in audited.plan.due] == [10, 11, 12, 13, 14]
+    fresh = only_decision(supplier(task("a", 8, 8, NOW - DAY), **member))
+    assert summary(fresh) == ("due", 5, NOW), "whatever is fresh"
+    assert summary(only_decision(supplier(task("a", 50), **member)))[:2] == ("due", 5)
+
+
+def test_audits_keep_the_other_rules() -> None:
+    member = {"proxy": "p@external"}
+    assert only_decision(supplier(task("a", rule=GATE), **member)).state == "gated"
+    weekly = {"schedule": {"every": 168, "unit": "hours"}}
+    assert only_decision(supplier(task("a", answered=2, rule=weekly), **member)).state == "scheduled"
+    just = only_decision(supplier(task("a", answered=2, at=NOW - HOUR, rule=weekly), **member))
+    assert summary(just) == ("represented", 0, NOW + 167 * HOUR)
+    two = only_decision(supplier(task("a", 9, rule={"max_docs_per_run": 2}), **member))
+    assert len(two.plan.due) == 2
+    off = only_decision(supplier(task("a"), **member), settings=PlanningSettings(audit_docs=0))
+    assert summary(off) == ("represented", 0, None)
+
+
+def test_force_audits_a_member_once() -> None:
+    facts = supplier(task("a", 50, 10, NOW - HOUR), proxy="p@external")
+    forced = plan(facts, force_since=NOW)
+    assert summary(forced.tasks["a"])[:2] == ("due", 5)
+    assert plan(answer(facts, forced, NOW), force_since=NOW).tasks["a"].state == "represented"
+
+
+def test_a_pending_retry_delays_the_next_plan_but_not_this_one() -> None:
+    made = plan(supplier(task("a"), retry_at=NOW + HOUR))
+    assert (made.n_calls, made.due_at) == (4, NOW + HOUR)
+    assert made.reason.endswith("it did not answer lately, next try 2026-03-01 13:00")
+    past = plan(supplier(task("a"), retry_at=NOW - HOUR))
+    assert (past.due_at, past.reason) == (NOW, "4 docs of 1 tasks are due, 4 calls")
+    assert plan(supplier(task("a", docs=0), retry_at=NOW + HOUR)).due_at is None
+
+
+def test_nothing_from_before_a_change_counts() -> None:
+    assert only_decision(supplier(task("a", answered=4), cut_at=NOW - DAY)).state == "due"
+
+
+# -------------------------------------------------------------------------------------------------- caps
+
+
+def test_a_cap_is_shared_among_the_tasks() -> None:
+    made = plan(supplier(task("a", 9), task("b", 2), task("c", 9)), max_calls=8)
+    assert {name: d.plan.n_calls for name, d in made.tasks.items()} == {"a": 3, "b": 2, "c": 3}
+    assert made.tasks["a"].reason == "0 of 9 docs are fresh; 3 of 9 docs fit into 8 calls"
+    assert made.tasks["b"].reason == "0 of 2 docs are fresh"
+
+
+def test_a_doc_that_does_not_fit_is_not_begun() -> None:
+    made = plan(supplier(task("a", requests=4), task("b", requests=4)), max_calls=7)
+    assert {name: summary(d) for name, d in made.tasks.items()} == {
+        "a": ("due", 1, NOW),
+        "b": ("capped", 0, NOW),
+    }
+    assert made.tasks["b"].reason == "its next doc needs 4 calls, more than its share of 7"
+    nothing = plan(supplier(task("a")), max_calls=0)
+    assert (nothing.n_calls, nothing.due_at, nothing.tasks["a"].state) == (0, NOW, "capped")
+
+
+# -------------------------------------------------------------------------------------------- properties
+
+
+@st.composite
+def rules(draw: st.DrawFn, gated: bool) -> PlanningRule:
+    hours = draw(st.none() | st.sampled_from([1, 24, 24 * 40]))
+    most = draw(st.none() | st.integers(1, 4))
+    least = draw(st.integers(0, min(3, most or 3))) if hours else 0
+    written: dict[str, Any] = {"max_docs_per_run": most, "trigger_minimum": least}
+    if hours:
+        written["schedule"] = {"every": hours, "unit": "hours"}
+    if gated:
+        written["gates"] = draw(
+            st.sampled_from(
+                [
+                    [],
+                    [{"task": "t0", "is": "present"}],
+                    [{"task": "t0", "pass": 0.9, "fail": 0.7}],
+                ]
+            )
+        )
+    rule = PlanningRule.model_validate(written)
+    assert rule.problem() is None
+    return rule
+
+
+@st.composite
+def suppliers(draw: st.DrawFn) -> SupplierFacts:
+    """Facts of a supplier with up to four tasks, the first of which others may wait for."""
+    tasks = {}
+    for place in range(draw(st.integers(1, 4))):
+        name = f"t{place}"
+        requests = draw(st.integers(1, 3))
+        prompts = sequence(name, draw(st.integers(0, 7)), requests)
+        outcomes = [
+            CallOutcome(
+                prompt.id,
+                idx,
+                0,
+                1,
+                draw(st.sampled_from([Fault.OK, Fault.OK, Fault.EMPTY, Fault.TRANSPORT])),
+                NOW - draw(st.integers(0, 60 * 24)) * HOUR,
+                round_,
+            )
+            for prompt in prompts
+            for round_ in range(1, draw(st.integers(0, 2)) + 1)
+            for idx in range(requests)
+            if draw(st.booleans())
+        ]
+        low = draw(st.integers(1, 5))
+        samples = draw(st.none() | st.builds(SampleRule, min=st.just(low), max=st.integers(low, 8)))
+        tasks[name] = TaskFacts(
+            task=name,
+            rule=draw(rules(gated=place > 0)),
+            samples=samples,
+            prompts=prompts if samples is None else prompts[: samples.max],
+            outcomes=outcomes,
+            measured=draw(st.builds(Measured, st.integers(0, 8), st.none() | st.floats(0, 1))),
+            settled_elsewhere=draw(
+                st.dictionaries(
+                    st.integers(0, 60), st.integers(0, 1440).map(lambda h: NOW - h * HOUR), max_size=4
+                )
+            ),
+            supported=draw(st.sampled_from([True, True, True, False])),
+            registered=draw(st.sampled_from([True, True, True, False])),
+            last_at=max((o.finished_at for o in outcomes if o.fault.settled), default=None),
+            max_age=draw(st.sampled_from([DAY, MAX_AGE])),
+            state=draw(
+                st.sampled_from(
+                    [TaskState(), TaskState(present=True, values=(1.0,) * 20), TaskState(values=(1.0, 0.0))]
+                )
+            ),
+        )
+    return SupplierFacts(
+        "s@external",
+        tasks,
+        cut_at=draw(st.none() | st.integers(0, 60).map(lambda days: NOW - days * DAY - HOUR)),
+        departed=draw(st.sampled_from([False, False, False, True])),
+        proxy=draw(st.none() | st.none() | st.just("p@external")),
+    )
+
+
+options = st.fixed_dictionaries(
+    {
+        "retry_errors": st.booleans(),
+        "force_since": st.none() | st.sampled_from([NOW, NOW - 10 * DAY]),
+    }
+)
+
+
+@settings(max_examples=150)
+@given(suppliers(), options, st.none() | st.integers(0, 30))
+def test_every_plan_keeps_the_rules(
+    facts: SupplierFacts, chosen: dict[str, Any], max_calls: int | None
+) -> None:
+    made = plan(facts, max_calls=max_calls, **chosen)
+    assert list(made.tasks) == list(facts.tasks)
+    assert made.n_calls == sum(d.plan.n_calls for d in made.tasks.values())
+    if max_calls is not None:
+        assert made.n_calls <= max_calls
+    for name, decision in made.tasks.items():
+        known, docs = facts.tasks[name], len(decision.plan.due)
+        rule = known.rule
+        assert bool(docs) == (decision.state == "due")
+        assert decision.reason
+        assert docs <= (rule.max_docs_per_run or len(known.prompts))
+        assert docs <= max(0, decision.plan.target - decision.plan.fresh) + max(
+            rule.trigger_minimum, SETTINGS.audit_docs if facts.proxy else 0
+        )
+        if known.samples is not None:
+            assert decision.plan.target <= known.samples.max
+        if not known.askable or facts.departed:
+            assert decision.state in ("unsupported", "no_prompts", "departed")
+        elif decision.state == "due" and rule.gates:
+            first = facts.tasks["t0"].state
+            assert first.present if isinstance(rule.gates[0], TaskGate) else len(first.values) == 20
+        if decision.state == "due" and rule.schedule and known.last_at and chosen["force_since"] is None:
+            assert NOW - known.last_at >= rule.schedule.every * HOUR
+            if max_calls is None and facts.proxy is None:
+                assert docs >= min(rule.trigger_minimum, len(known.prompts))
+        if facts.proxy and docs:
+            assert docs <= SETTINGS.audit_docs
+        if docs:
+            assert decision.due_at == NOW
+
+
+@settings(max_examples=60)
+@given(suppliers(), options)
+def test_more_calls_never_take_a_doc_away(facts: SupplierFacts, chosen: dict[str, Any]) -> None:
+    whole = plan(facts, **chosen)
+    before: dict[str, int] = dict.fromkeys(facts.tasks, 0)
+    for max_calls in range(whole.n_calls + 1):
+        made = plan(facts, max_calls=max_calls, **chosen)
+        docs = {name: len(decision.plan.due) for name, decision in made.tasks.items()}
+        assert all(docs[name] >= before[name] for name in docs)
+        for name, decision in made.tasks.items():
+            assert decision.plan.due == whole.tasks[name].plan.due[: docs[name]]
+        before = docs
+    assert plan(facts, max_calls=whole.n_calls, **chosen) == whole
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(0, 40))
+def test_docs_of_one_call_are_shared_max_min_fair(wanted: dict[str, int], max_calls: int) -> None:
+    made = plan(supplier(*(task(name, docs) for name, docs in wanted.items())), max_calls=max_calls)
+    assert {name: d.plan.n_calls for name, d in made.tasks.items()} == fair_shares(max_calls, wanted)
+
+
+@settings(max_examples=120)
+@given(suppliers(), options)
+def test_answering_all_leaves_nothing_due_until_due_at(facts: SupplierFacts, chosen: dict[str, Any]) -> None:
+    rounds = 0
+    while (made := plan(facts, **chosen)).n_calls:
+        facts = answer(facts, made, NOW)
+        rounds += 1
+        assert rounds <= 20, "the same docs again and again"
+    # later plans, made without force: what was forced counts for them like anything else
+    later = {"retry_errors": chosen["retry_errors"]}
+    facts_plan = plan(facts, **later)
+    if facts_plan.n_calls or facts_plan.due_at is None:
+        assert chosen["force_since"] is not None or facts_plan.due_at is None
+        return
+    assert facts_plan.due_at > NOW
+    assert plan(facts, now=facts_plan.due_at - timedelta(microseconds=1), **later).n_calls == 0
+    assert plan(facts, now=facts_plan.due_at, **later).n_calls > 0
+
+
+@settings(max_examples=40)
+@given(suppliers(), st.sets(st.sampled_from(["t0", "t1", "t2", "t3"])))
+def test_planning_some_tasks_decides_as_planning_all(facts: SupplierFacts, only: set[str]) -> None:
+    whole = plan(facts).tasks
+    assert plan(facts, only=only).tasks == {name: d for name, d in whole.items() if name in only}

@@ -38,9 +38,10 @@ class BlockClock:
 
     block_s: float | None = None
     _base: int | None = field(default=None, init=False)
-    _since: float = field(default_factory=time.monotonic, init=False)
+    _since: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        self._since = time.monotonic()
         if self.block_s is not None:
             if self.block_s <= 0:
                 raise ValueError(f"a block every {self.block_s} seconds; want more than 0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,13 +20,14 @@ from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_peri
 from testbench_dagster.errors import StoreError
 from testbench_dagster.relays.messages import Endpoint
 
-#: Most relays granted at once: what a process that dies can lose of a service's day, a supplier's hour.
+#: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
 MAX_SERVICE_CHUNK = 256
 MAX_SUPPLIER_CHUNK = 16
 #: A service's chunk is at most this part of what is left, so that several processes share the end fairly;
 #: and holds so many relays per supplier of the run. (A supplier's hour serves one process at a time.)
 _PARTS = 8
-_PER_SUPPLIER = 4
+_PER_SUPPLIER = 32
+_LOW = 4  # at this part of a chunk the next one is asked for
 
 _log = logging.getLogger(__name__)
 
@@ -109,8 +111,8 @@ class _Account:
     unit: Unit
     cap: int
     where: Mapping[str, Any]
-    start: datetime
-    ends: datetime
+    start: datetime = field(init=False)
+    ends: float = field(init=False)  # in seconds since 1970, as is every time here
     users: set[str] = field(default_factory=set)  # suppliers of this run
     left: int = 0
     taken_in: datetime | None = None  # the period that the last relay was taken from
@@ -118,6 +120,12 @@ class _Account:
     asked: bool = False  # a refill is under way
     exhausted: bool = False  # nothing is left in the ledger
     refilling: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, now: float) -> None:
+        """Go over to the period that an instant lies in."""
+        moment = datetime.fromtimestamp(now, UTC)
+        self.start = period_start(self.unit, moment)
+        self.ends = next_period(self.unit, moment).timestamp()
 
 
 class LedgerAllowance:
@@ -133,7 +141,7 @@ class LedgerAllowance:
         supplier_hour_cap: the hourly cap of every supplier, None for none.
         opening: what was spent in a period before the ledger knew of it, such as a count of stored attempts;
             nothing by default.
-        clock: tells the present, in UTC.
+        clock: tells the present, in seconds since 1970.
 
     Use it in as many runs as the caps are for, then :meth:`close` it.
     """
@@ -145,7 +153,7 @@ class LedgerAllowance:
         *,
         supplier_hour_cap: int | None = None,
         opening: Opening | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._service_cap = service_cap
@@ -255,9 +263,9 @@ class LedgerAllowance:
 
     def _open(self, name: str, unit: Unit, cap: int, where: Mapping[str, Any]) -> _Account:
         if name not in self._accounts:
-            now = self._clock()
-            start, ends = period_start(unit, now), next_period(unit, now)
-            self._accounts[name] = _Account(name, unit, cap, where, start, ends, exhausted=self._closed)
+            account = _Account(name, unit, cap, where, exhausted=self._closed)
+            account.begin(self._clock())
+            self._accounts[name] = account
         return self._accounts[name]
 
     def _refill(self, account: _Account) -> None:
@@ -267,18 +275,19 @@ class LedgerAllowance:
             over = now >= account.ends
             unused, ended = (account.left, account.start) if over else (0, account.start)
             if over:
-                account.start, account.ends = period_start(account.unit, now), next_period(account.unit, now)
+                account.begin(now)
                 account.left, account.exhausted = 0, self._closed
             elif account.left > account.low:
                 account.asked = False
                 return
             if account.exhausted:
                 return
-            start, users = account.start, sorted(account.users)
+            start, left, users = account.start, account.left, sorted(account.users)
             quotas = [self._quotas.get(key) for key in users]
         self._give_back(account, ended, unused)
-        spent = self._ledger.spent(account.name, start)
-        wanted = self._chunk(account, account.cap - (spent or 0), quotas)
+        spent = self._ledger.spent(account.name, start) or 0
+        chunk = self._chunk(account, account.cap - spent, quotas)
+        wanted = max(0, chunk - left)
         granted = self._ledger.grant(
             account.name, start, account.cap, wanted, lambda: self._opened_with(account, start)
         )
@@ -286,7 +295,7 @@ class LedgerAllowance:
             late = granted if self._closed else 0
             account.left += granted - late
             account.exhausted = self._closed or granted < wanted
-            account.low = 0 if account.exhausted else account.left // 2  # then only the last one matters
+            account.low = 0 if account.exhausted else chunk // _LOW  # then only the last one matters
             account.asked = False
         self._give_back(account, start, late)
 

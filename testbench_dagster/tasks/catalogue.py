@@ -262,8 +262,13 @@ def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch | None:
 
 
 def _epoch(stored: Document) -> Epoch:
-    names = ("task", "epoch", "seed", "started_at")
-    return Epoch(*(stored[name] for name in names), roll_before=stored.get("roll_before"))
+    return Epoch(
+        task=stored["task"],
+        epoch=stored["epoch"],
+        seed=stored["seed"],
+        started_at=stored["started_at"],
+        roll_before=stored.get("roll_before"),
+    )
 
 
 def start_epoch(

@@ -25,6 +25,7 @@ COMMANDS = [
     "export",
     "localnet",
     "localnet up",
+    "localnet control",
 ]
 
 

@@ -48,7 +48,17 @@ def test_public(address: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST", "localhost.", "a.localhost", "127.1", "0x7f000001", "0X7F.1", "2130706433", "0177.1"],
+    [
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "a.localhost",
+        "127.1",
+        "0x7f000001",
+        "0X7F.1",
+        "2130706433",
+        "0177.1",
+    ],
 )
 def test_other_words_for_this_machine(host: str) -> None:
     assert refusal(host) is not None
@@ -97,7 +107,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Have the machine's resolver give these addresses for rebind.example, and its own for other names."""
     real = socket.getaddrinfo
 
-    def resolve(host, port, *args, **options):  # noqa: ANN001, ANN202
+    def resolve(host, port, *args, **options):
         if host != "rebind.example":
             return real(host, port, *args, **options)
         families = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -110,7 +120,9 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "0x7f.1", "2130706433"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "0x7f.1", "2130706433"]
+)
 def test_literal_addresses_are_not_connected_to(supplier: Supplier, host: str) -> None:
     before = supplier.calls.total()
     (attempt,) = send(supplier.url("ok").replace("127.0.0.1", host))

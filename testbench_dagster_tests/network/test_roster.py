@@ -138,9 +138,7 @@ def test_a_probe_leaves_alone_what_others_wrote_meanwhile(open_workspace: Opener
 # ----------------------------------------------------------------------------------------------- sources
 
 
-def test_a_source_lists_who_is_asked_and_its_facts_are_kept(
-    open_workspace: Opener, tmp_path: Path
-) -> None:
+def test_a_source_lists_who_is_asked_and_its_facts_are_kept(open_workspace: Opener, tmp_path: Path) -> None:
     workspace = open_workspace(
         {"address": "own"}, sources=[{**FILE, "api_key_env": "THEIR_KEY"}], budget={"relays_per_day": 9}
     )
@@ -153,7 +151,12 @@ def test_a_source_lists_who_is_asked_and_its_facts_are_kept(
     assert report.heights == {"s": 71} and report.problems == {}
     own, y, _, x = active_suppliers(workspace)
     assert (own.trusted, y.trusted, y.source, y.api_key_env) == (True, False, "r.json", "THEIR_KEY")
-    assert (y.api, y.config.model, y.config.base_url, y.service) == ("completions", "m", f"{PUBLIC}/y/v1", "s")
+    assert (y.api, y.config.model, y.config.base_url, y.service) == (
+        "completions",
+        "m",
+        f"{PUBLIC}/y/v1",
+        "s",
+    )
     assert (y.joined_at, x.joined_at, y.left_at, y.cut_at) == (T0, at(1), None, None)
     assert active_apis(workspace) == {"chat", "completions"}
     assert [h.get("height") for h in documents(workspace)["x@s"]["history"]] == [71]
@@ -237,7 +240,9 @@ def test_moving_between_sources_is_neither_leaving_nor_joining(
     assert (supplier.source, supplier.trusted, supplier.cut_at) == ("other.json", True, None)
     assert events(workspace, "a@s") == ["joined", "changed"]
     # into the configuration
-    workspace = open_workspace({"address": "a", "service": "s", "base_url": f"{PUBLIC}/a/v1"}, sources=[other])
+    workspace = open_workspace(
+        {"address": "a", "service": "s", "base_url": f"{PUBLIC}/a/v1"}, sources=[other]
+    )
     write_roster(tmp_path / "other.json", [])
     assert happened(refresh_roster(workspace, at(2))) == {"changed": ["a@s"]}
     assert active_suppliers(workspace)[0].source == "configuration"

@@ -79,6 +79,15 @@ mutation Terminate($id: String!) {
   }
 }
 """
+_LOCATIONS = """
+{
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { loadStatus locationOrLoadError { __typename ... on PythonError { message } } }
+    }
+  }
+}
+"""
 _TICKS = """
 query Ticks($selector: InstigationSelector!) {
   instigationStateOrError(instigationSelector: $selector) {
@@ -235,11 +244,13 @@ class Platform:
         assert self.process is not None
         assert self.process.poll() is None, f"dagster dev ended: {self.log()}"
         try:
-            query = "{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }"
-            entries = self.graphql(query)["workspaceOrError"]["locationEntries"]
+            entries = self.graphql(_LOCATIONS)["workspaceOrError"]["locationEntries"]
         except (httpx.HTTPError, KeyError):
             return False
-        return bool(entries) and all(e["loadStatus"] == "LOADED" for e in entries)
+        loaded = [entry["locationOrLoadError"] for entry in entries if entry["loadStatus"] == "LOADED"]
+        for location in loaded:
+            assert location["__typename"] == "RepositoryLocation", location
+        return bool(loaded)
 
     def partitions(self, asset: str = "relay_responses") -> list[str]:
         """Keys of the asset's partitions, as the UI lists them."""

@@ -172,15 +172,27 @@ class Facts:
 
     def echo(self, supplier: str, supported: bool | None) -> None:
         """What a capability probe found out about a supplier."""
+        self.on_roster(supplier, echo_logprobs=supported)
+
+    def on_roster(self, supplier: str, **changes: Any) -> None:
+        """A document of the roster."""
         address, service = supplier.split("@")
         document = {
             "_id": supplier,
             "address": address,
             "service": service,
             "status": "active",
+            "source": "configuration",
             "joined_at": NOW,
             "left_at": None,
-            "echo_logprobs": supported,
+            "cut_at": None,
+            "echo_logprobs": None,
+            "transport": "direct",
+            "base_url": "http://127.0.0.1:9/v1",
+            "api": "chat",
+            "model": "m",
+            "version": 1,
             "history": [],
+            **changes,
         }
         self.workspace.documents.upsert(SUPPLIERS, [document])

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.api import Testbench
+from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.scoring.windows import Window, windows
 from testbench_dagster.statistics.intervals import wilson
@@ -360,3 +362,39 @@ def test_json_holds_the_fields_of_the_design(installation: Callable[..., Facts])
     assert set(wanted) <= set(given)
     assert given["last_sample_at"] == "2026-03-01T11:59:59.999000+00:00"
     assert json.loads(json.dumps(given)) == given
+
+
+def test_answers_of_another_model_do_not_count(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK, n_docs=50)
+    cut = days_ago(2)
+    facts.on_roster(ALPHA, cut_at=cut)
+    facts.score(task, 0, 0.0, days_ago(3))
+    facts.score(task, 1, 0.0, cut)
+    facts.score(task, 2, 1.0, cut + timedelta(milliseconds=1))
+    facts.attempt(task, 3, Fault.EMPTY, cut)
+    facts.attempt(task, 4, Fault.EMPTY, days_ago(1))
+    facts.score(task, 0, 0.0, days_ago(3), supplier=BETA)
+    row = primary(facts)
+    assert (row.n, row.score, row.errors, row.cut_at) == (1, 1.0, {"empty": 1}, cut)
+    assert row.first_sample_at is not None and row.first_sample_at > cut
+    assert row.to_json()["cut_at"] == cut.isoformat()
+    other = primary(facts, BETA)
+    assert (other.n, other.cut_at) == (1, None)
+
+
+def test_who_left_is_shown_where_named_and_not_otherwise(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK, n_docs=50)
+    gone = "gone@external"
+    facts.on_roster(gone, status="left", left_at=days_ago(1), source="roster.json")
+    facts.score(task, 0, 1.0, days_ago(3), supplier=gone)
+    everyone = {row.supplier for row in windows(facts.workspace, now=NOW)}
+    assert everyone == {ALPHA, BETA}
+    (row,) = rows_of(facts, gone)
+    assert (row.n, row.score, row.address, row.service) == (1, 1.0, "gone", "external")
+    with Testbench(facts.workspace) as testbench:
+        assert {row["supplier"] for row in testbench.scores([gone]).rows} == {gone}
+        assert {row["supplier"] for row in testbench.item_matrix().rows} == set()
+        with pytest.raises(ConfigError, match="'nobody@external' is not on the roster; on it are: alpha@ext"):
+            testbench.scores(["nobody@external"])

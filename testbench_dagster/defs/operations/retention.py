@@ -9,7 +9,7 @@ from testbench_dagster.defs.automation import checked_cron, run_key, schedule_st
 from testbench_dagster.workspace import Workspace
 
 
-@dg.op(name="apply_retention", description="Removes evidence and run logs older than `retention` allows.")
+@dg.op(name="purge_old", description="Removes evidence and run logs older than `retention` allows.")
 def _apply(context: dg.OpExecutionContext, workspace: dg.ResourceParam[Workspace]) -> None:
     from testbench_dagster.defs.event_log import prune_event_log
     from testbench_dagster.retention import apply_retention as purge

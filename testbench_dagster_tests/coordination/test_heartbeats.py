@@ -1,0 +1,166 @@
+"""Hearts in real processes, on SQLite and MongoDB."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from testbench_dagster.coordination.heartbeats import Heart, bury, heartbeats, holder_is_gone, is_gone
+from testbench_dagster.coordination.processes import machine
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.stores.documents.collections import HEARTBEATS
+from testbench_dagster_tests.coordination.workers import hold, lines, running, signalled, wait_for
+from testbench_dagster_tests.stores.workers import Target
+
+TTL_S = 0.9
+
+
+def beat(store: DocumentStore, holder: str = "me") -> dict:
+    found = store.get(HEARTBEATS, holder)
+    assert found is not None
+    return found
+
+
+def elsewhere(holder: str, left_s: float, ttl_s: float = 30.0) -> dict:
+    """The heartbeat of a process on another machine, with so much time left by our clock."""
+    return {
+        "_id": holder,
+        "expires_at": datetime.now(UTC) + timedelta(seconds=left_s),
+        "boot_deadline": 0.0,
+        "ttl_s": ttl_s,
+        "host": "elsewhere/boot/ns",
+        "pid": 1,
+        "started": 1,
+    }
+
+
+def test_a_heart_beats_while_its_context_is_open(store):
+    heart = Heart(store, "me", TTL_S)
+    assert not heart.alive and not heart.lost
+    with heart:
+        first = beat(store)["expires_at"]
+        for _ in range(15):
+            assert heart.alive and not heart.lost
+            assert not holder_is_gone(store, "me")
+            time.sleep(0.1)
+        assert beat(store)["expires_at"] > first + timedelta(seconds=0.5)
+    assert not heart.alive and not heart.lost
+    assert holder_is_gone(store, "me")
+    assert store.count(HEARTBEATS) == 0
+
+
+def test_one_name_has_one_living_heart(store):
+    with Heart(store, "me", TTL_S), pytest.raises(StoreError, match=r"me is at work already: process \d+ on"):
+        Heart(store, "me", TTL_S).__enter__()
+
+
+def test_a_dead_heart_makes_way_for_one_of_its_name(store):
+    store.put_new(HEARTBEATS, [elsewhere("me", left_s=-60)])
+    with Heart(store, "me", TTL_S) as heart:
+        assert heart.alive
+        assert beat(store)["host"] == machine()
+
+
+def test_a_buried_heart_never_beats_again(store):
+    with Heart(store, "me", TTL_S) as heart:
+        while not bury(store, beat(store)):
+            pass  # it was renewed in between
+        wait_for(lambda: not heart.alive, 2 * TTL_S)
+        assert heart.lost
+        time.sleep(TTL_S)
+        assert not heart.alive
+        assert store.count(HEARTBEATS) == 0
+    assert not heart.lost
+
+
+def test_only_what_was_read_is_buried(store):
+    with Heart(store, "me", TTL_S) as heart:
+        read = beat(store)
+        wait_for(lambda: beat(store)["expires_at"] != read["expires_at"])
+        assert not bury(store, read)
+        assert heart.alive and not holder_is_gone(store, "me")
+    assert bury(store, read)  # nothing is left to bury
+
+
+@pytest.mark.parametrize(("locked_s", "survives"), [(0.5 * TTL_S, True), (1.6 * TTL_S, False)])
+def test_a_store_out_of_reach_is_waited_for_until_the_time_is_over(tmp_path, locked_s, survives):
+    target = Target(str(tmp_path / "home"))
+    store = target.open()
+    with Heart(store, "me", TTL_S) as heart:
+        other = sqlite3.connect(tmp_path / "home" / "documents.sqlite3", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(locked_s)
+        assert heart.alive is survives
+        other.execute("ROLLBACK")
+        other.close()
+        time.sleep(TTL_S)  # the renewal that was waiting comes through
+        assert heart.alive is survives
+        assert heart.lost is not survives
+    store.close()
+
+
+def test_clean_up_does_not_touch_another_heart_of_the_name(store):
+    with Heart(store, "me", TTL_S) as heart:
+        while not bury(store, beat(store)):
+            pass
+        store.put_new(HEARTBEATS, [elsewhere("me", left_s=60)])
+        wait_for(lambda: heart.lost, 2 * TTL_S)
+    assert beat(store)["host"].startswith("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "gone"), [(20, False), (0.5, False), (-2, False), (-4, True), (-3600, True)]
+)
+def test_other_machines_are_given_a_tenth_of_the_time_for_their_clocks(store, left_s, gone):
+    store.put_new(HEARTBEATS, [elsewhere("they", left_s)])
+    assert holder_is_gone(store, "they") is gone
+
+
+def test_nobody_is_gone(store):
+    assert holder_is_gone(store, "nobody")
+    assert heartbeats(store, ["nobody", "nowhere"]) == {}
+
+
+def test_a_step_of_the_wall_clock_kills_nobody_on_this_machine(store):
+    with Heart(store, "me", TTL_S):
+        read = beat(store)
+        assert not is_gone({**read, "expires_at": read["expires_at"] - timedelta(hours=1)})
+
+
+def test_a_killed_process_is_gone_at_once(store, target: Target, tmp_path: Path):
+    log = tmp_path / "log"
+    with running(hold, target, "they", ["a@x"], 30.0, str(log)) as process:
+        wait_for(lambda: len(lines(log)) > 2)
+        assert not holder_is_gone(store, "they")
+        process.kill()
+        process.join(10)
+        assert beat(store, "they")["expires_at"] > datetime.now(UTC) + timedelta(seconds=10)
+        assert holder_is_gone(store, "they")
+
+
+def test_a_stopped_process_is_gone_when_its_time_is_over_and_knows_it(store, target: Target, tmp_path: Path):
+    log = tmp_path / "log"
+    with running(hold, target, "they", ["a@x"], TTL_S, str(log)) as process:
+        wait_for(lambda: len(lines(log)) > 2)
+        signalled(process, signal.SIGSTOP)
+        stopped = time.monotonic()
+        wait_for(lambda: holder_is_gone(store, "they"), 3 * TTL_S)
+        assert time.monotonic() - stopped > 0.5 * TTL_S
+        before = len(lines(log))
+        signalled(process, signal.SIGCONT)
+        wait_for(lambda: len(lines(log)) > before + 20)
+        after = [line.split()[1] for line in lines(log)[before + 1 : before + 20]]
+    # one line may have had its answer before the stop; then never again
+    assert set(after) == {"False"}
+
+
+@pytest.mark.parametrize(("arguments", "wrong"), [(("", 1.0), "holder"), (("me", 0.0), "ttl_s")])
+def test_bad_arguments_are_named(tmp_path, arguments, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        Heart(Target(str(tmp_path)).open(), *arguments)

@@ -19,6 +19,7 @@ from testbench_dagster_tests.coordination.workers import hold, lines, running, s
 from testbench_dagster_tests.stores.workers import Target
 
 TTL_S = 0.9
+SHORT_TTL_S = 0.6  # where a loaded machine that loses it does no harm
 
 
 def beat(store: DocumentStore, holder: str = "me") -> dict:
@@ -45,7 +46,7 @@ def test_a_heart_beats_while_its_context_is_open(store):
     assert not heart.alive and not heart.lost
     with heart:
         first = beat(store)["expires_at"]
-        for _ in range(15):
+        for _ in range(12):
             assert heart.alive and not heart.lost
             assert not holder_is_gone(store, "me")
             time.sleep(0.1)
@@ -67,15 +68,15 @@ def test_a_dead_heart_makes_way_for_one_of_its_name(store):
         assert beat(store)["host"] == machine()
 
 
-def test_a_buried_heart_never_beats_again(store):
-    with Heart(store, "me", TTL_S) as heart:
-        while not bury(store, beat(store)):
+def test_a_buried_heart_never_beats_again(local):
+    with Heart(local, "me", SHORT_TTL_S) as heart:
+        while not bury(local, beat(local)):
             pass  # it was renewed in between
-        wait_for(lambda: not heart.alive, 2 * TTL_S)
+        wait_for(lambda: not heart.alive, 2 * SHORT_TTL_S)
         assert heart.lost
-        time.sleep(TTL_S)
+        time.sleep(SHORT_TTL_S)
         assert not heart.alive
-        assert store.count(HEARTBEATS) == 0
+        assert local.count(HEARTBEATS) == 0
     assert not heart.lost
 
 
@@ -88,38 +89,38 @@ def test_only_what_was_read_is_buried(store):
     assert bury(store, read)  # nothing is left to bury
 
 
-@pytest.mark.parametrize(("locked_s", "survives"), [(0.5 * TTL_S, True), (1.6 * TTL_S, False)])
-def test_a_store_out_of_reach_is_waited_for_until_the_time_is_over(tmp_path, locked_s, survives):
-    target = Target(str(tmp_path / "home"))
-    store = target.open()
-    with Heart(store, "me", TTL_S) as heart:
+@pytest.mark.parametrize(("locked_s", "survives"), [(0.45, True), (1.02, False)])
+def test_a_store_out_of_reach_is_waited_for_until_the_time_is_over(local, tmp_path, locked_s, survives):
+    with Heart(local, "me", TTL_S) as heart:
         other = sqlite3.connect(tmp_path / "home" / "documents.sqlite3", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         time.sleep(locked_s)
         assert heart.alive is survives
         other.execute("ROLLBACK")
         other.close()
-        time.sleep(TTL_S)  # the renewal that was waiting comes through
-        assert heart.alive is survives
+        # Now the renewal of a third of the time ago comes through: after 1.02 s it is late, although what it
+        # promised, 0.3 s + 0.9 s, is not over.
+        time.sleep(0.1)
+        for _ in range(5):
+            time.sleep(0.05)
+            assert heart.alive is survives
         assert heart.lost is not survives
-    store.close()
 
 
-def test_clean_up_does_not_touch_another_heart_of_the_name(store):
-    with Heart(store, "me", TTL_S) as heart:
-        while not bury(store, beat(store)):
+def test_clean_up_does_not_touch_another_heart_of_the_name(local):
+    with Heart(local, "me", TTL_S) as heart:
+        while not bury(local, beat(local)):
             pass
-        store.put_new(HEARTBEATS, [elsewhere("me", left_s=60)])
+        local.put_new(HEARTBEATS, [elsewhere("me", left_s=60)])
         wait_for(lambda: heart.lost, 2 * TTL_S)
-    assert beat(store)["host"].startswith("elsewhere")
+    assert beat(local)["host"].startswith("elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("left_s", "gone"), [(20, False), (0.5, False), (-2, False), (-4, True), (-3600, True)]
-)
-def test_other_machines_are_given_a_tenth_of_the_time_for_their_clocks(store, left_s, gone):
-    store.put_new(HEARTBEATS, [elsewhere("they", left_s)])
-    assert holder_is_gone(store, "they") is gone
+def test_other_machines_are_given_a_tenth_of_the_time_for_their_clocks(store):
+    left_s = {"fresh": 20, "old": 0.5, "late": -2, "too-late": -4, "dead": -3600}
+    store.put_new(HEARTBEATS, [elsewhere(holder, left) for holder, left in left_s.items()])
+    assert {h for h in left_s if holder_is_gone(store, h)} == {"too-late", "dead"}
+    assert {h for h, b in heartbeats(store, left_s).items() if is_gone(b)} == {"too-late", "dead"}
 
 
 def test_nobody_is_gone(store):
@@ -127,30 +128,32 @@ def test_nobody_is_gone(store):
     assert heartbeats(store, ["nobody", "nowhere"]) == {}
 
 
-def test_a_step_of_the_wall_clock_kills_nobody_on_this_machine(store):
-    with Heart(store, "me", TTL_S):
-        read = beat(store)
+def test_a_step_of_the_wall_clock_kills_nobody_on_this_machine(local):
+    with Heart(local, "me", TTL_S):
+        read = beat(local)
         assert not is_gone({**read, "expires_at": read["expires_at"] - timedelta(hours=1)})
 
 
-def test_a_killed_process_is_gone_at_once(store, target: Target, tmp_path: Path):
+def test_a_killed_process_is_gone_at_once(local, local_target: Target, tmp_path: Path):
     log = tmp_path / "log"
-    with running(hold, target, "they", ["a@x"], 30.0, str(log)) as process:
+    with running(hold, local_target, "they", ["a@x"], 30.0, str(log)) as process:
         wait_for(lambda: len(lines(log)) > 2)
-        assert not holder_is_gone(store, "they")
+        assert not holder_is_gone(local, "they")
         process.kill()
         process.join(10)
-        assert beat(store, "they")["expires_at"] > datetime.now(UTC) + timedelta(seconds=10)
-        assert holder_is_gone(store, "they")
+        assert beat(local, "they")["expires_at"] > datetime.now(UTC) + timedelta(seconds=10)
+        assert holder_is_gone(local, "they")
 
 
-def test_a_stopped_process_is_gone_when_its_time_is_over_and_knows_it(store, target: Target, tmp_path: Path):
+def test_a_stopped_process_is_gone_when_its_time_is_over_and_knows_it(
+    local, local_target: Target, tmp_path: Path
+):
     log = tmp_path / "log"
-    with running(hold, target, "they", ["a@x"], TTL_S, str(log)) as process:
+    with running(hold, local_target, "they", ["a@x"], TTL_S, str(log)) as process:
         wait_for(lambda: len(lines(log)) > 2)
         signalled(process, signal.SIGSTOP)
         stopped = time.monotonic()
-        wait_for(lambda: holder_is_gone(store, "they"), 3 * TTL_S)
+        wait_for(lambda: holder_is_gone(local, "they"), 3 * TTL_S)
         assert time.monotonic() - stopped > 0.5 * TTL_S
         before = len(lines(log))
         signalled(process, signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -11,8 +10,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 import testbench_dagster
 from testbench_dagster.defs.build import build_definitions
@@ -30,18 +27,37 @@ ASSETS = {
     "supplier_scores": ("evaluation", "supplier"),
     "taxonomy_summaries": ("summaries", "supplier"),
     "leaderboard": ("summaries", None),
+    "supplier_snapshots": ("summaries", "day"),
 }
 CHECKS = {
     "task_datasets": {"datasets_intact"},
     "sampled_prompts": {"prompts_reproducible"},
     "relay_responses": {"attempts_have_an_owner", "supplier_fault_rate"},
     "supplier_scores": {"scores_fresh", "windows_tight", "scores_reproducible"},
+    "taxonomy_summaries": {"taxonomies_covered"},
 }
 JOBS = {
     "refresh_catalog": {"task_datasets", "sampled_prompts"},
     "refresh_suppliers": {"suppliers"},
     "evaluate_suppliers": {"relay_responses", "supplier_scores", "taxonomy_summaries"},
+    "rescore": {"supplier_scores", "taxonomy_summaries"},
+    "refresh_abilities": {"taxonomy_summaries"},
     "refresh_summaries": {"leaderboard"},
+    "take_snapshots": {"supplier_snapshots"},
+}
+SENSORS: dict[str, set[str]] = {
+    "new_suppliers": {"evaluate_suppliers"},
+    "stale_catalog": {"refresh_catalog"},
+    "stale_scores": {"evaluate_suppliers"},
+    "lost_runs": set(),
+    "run_failure": set(),
+}
+SCHEDULES = {
+    "nightly_evaluation": "evaluate_suppliers",
+    "hourly_summaries": "refresh_abilities",
+    "daily_snapshots": "take_snapshots",
+    "weekly_epochs": "refresh_catalog",
+    "retention": "apply_retention",
 }
 
 
@@ -69,6 +85,8 @@ def test_assets_have_the_groups_and_partitions_of_the_design(definitions: dg.Def
         elif isinstance(partitions, dg.StaticPartitionsDefinition):
             kind = "task"
             assert "starter_logic" in partitions.get_partition_keys()
+        elif isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+            kind = "day"
         found[key.to_user_string()] = (node.group_name, kind)
     assert found == ASSETS
 
@@ -96,6 +114,60 @@ def test_jobs_hold_their_assets(definitions: dg.Definitions) -> None:
         assert job.executor_def is dg.in_process_executor
 
 
+def test_everything_runs_by_itself_unless_switched_off(
+    definitions: dg.Definitions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = definitions.get_repository_def()
+    sensors = {s.name: s for s in repository.sensor_defs}
+    assert set(sensors) == {*SENSORS, "summaries_automation"}
+    for name, jobs in SENSORS.items():
+        assert {t.job_name for t in sensors[name].targets} == jobs, name
+    assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+    schedules = {s.name: s for s in repository.schedule_defs}
+    assert {name: s.job_name for name, s in schedules.items()} == SCHEDULES
+    assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
+
+    names = ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
+    automation: dict[str, object] = {name: {"enabled": False, "every_s": 17} for name in names}
+    automation |= {name: {"enabled": False, "cron": "7 7 * * *"} for name in SCHEDULES}
+    settings = {"tasks": [{"name": "starter_logic"}], "automation": automation}
+    (tmp_path / "testbench.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    repository = build_definitions().get_repository_def()
+    switched = [s for s in repository.sensor_defs if s.name != "run_failure"]
+    assert {s.default_status for s in switched} == {dg.DefaultSensorStatus.STOPPED}
+    assert {s.minimum_interval_seconds for s in switched} == {17}
+    for schedule in repository.schedule_defs:
+        assert (schedule.default_status, schedule.cron_schedule) == (
+            dg.DefaultScheduleStatus.STOPPED,
+            "7 7 * * *",
+        )
+
+
+def test_a_cron_expression_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"tasks": [{"name": "starter_logic"}], "automation": {"retention": {"cron": "every night"}}}
+    (tmp_path / "testbench.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"automation\.retention\.cron: 'every night' is no cron expression"):
+        build_definitions()
+
+
+def test_every_asset_shows_its_freshness(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    assert [name for name in ASSETS if graph.get(dg.AssetKey(name)).freshness_policy is None] == []
+
+
+def test_only_the_summary_over_all_suppliers_materializes_itself(definitions: dg.Definitions) -> None:
+    """``on_cron`` on a supplier asset would ask for every partition at every tick."""
+    graph = definitions.resolve_asset_graph()
+    automated = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).automation_condition is not None
+    }
+    assert automated == {"leaderboard"}
+
+
 def test_static_to_dynamic_edges_map_all_partitions(definitions: dg.Definitions) -> None:
     """The default, identity, loads and validates, and then breaks backfills."""
     graph = definitions.resolve_asset_graph()
@@ -111,7 +183,10 @@ def test_static_to_dynamic_edges_map_all_partitions(definitions: dg.Definitions)
                 assert isinstance(graph.get_partition_mapping(key, parent_key), dg.AllPartitionMapping)
             else:
                 assert parent.partitions_def == child.partitions_def
-    assert crossing == [("sampled_prompts", "relay_responses")]
+    assert sorted(crossing) == [
+        ("sampled_prompts", "relay_responses"),
+        ("taxonomy_summaries", "supplier_snapshots"),
+    ]
 
 
 def test_backfill_policies_are_the_same_along_a_chain(definitions: dg.Definitions) -> None:
@@ -172,31 +247,6 @@ def test_a_wrong_configuration_stops_the_code_location_with_our_message(tmp_path
 
 
 # --------------------------------------------------------------------------------- ranges of suppliers
-
-
-@given(
-    st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=40).flatmap(
-        lambda order: st.tuples(
-            st.just(order), st.lists(st.sampled_from(order), unique=True) if order else st.just([])
-        )
-    ),
-    st.integers(1, 12),
-)
-def test_ranges_cover_exactly_the_wanted_keys(chosen: tuple[list[str], list[str]], size: int) -> None:
-    order, wanted = chosen
-    ranges = pack_ranges(order, wanted, size)
-    covered = []
-    for first, last in ranges:
-        start, end = order.index(first), order.index(last)
-        assert 0 <= end - start < size
-        covered += order[start : end + 1]
-    assert sorted(covered) == sorted(wanted)
-    assert covered == sorted(covered, key=order.index), "in order, no overlap"
-    full = [r for r in ranges if order.index(r[1]) - order.index(r[0]) == size - 1]
-    gaps = sum(
-        order.index(later[0]) - order.index(earlier[1]) > 1 for earlier, later in itertools.pairwise(ranges)
-    )
-    assert len(ranges) <= gaps + 1 + len(full), "a range ends at a gap or when it is full"
 
 
 def test_an_unknown_key_is_no_range() -> None:

@@ -1,8 +1,9 @@
 """Pruning Dagster's event log on both of its storages: rows go, nothing derived from the log changes."""
 
-import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,34 +46,66 @@ def answers_are_fine() -> dg.AssetCheckResult:
 KEY = answers.key
 
 
+@contextmanager
+def opened(home: Path, url: str | None) -> Iterator[dg.DagsterInstance]:
+    """A new instance with our settings, on PostgreSQL when there is a URL."""
+    (home / "dagster.yaml").write_text(yaml.safe_dump(INSTANCE_SETTINGS), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        patch.delenv(POSTGRES_ENV, raising=False)
+        if url:
+            patch.setenv(POSTGRES_ENV, url)
+        instance = dg.DagsterInstance.get()
+    with instance:
+        yield instance
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def instance(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance with three good runs, a failed one, and one that is still going on."""
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(INSTANCE_SETTINGS), encoding="utf-8")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.delenv(POSTGRES_ENV, raising=False)
-    if request.param == "postgresql":
-        monkeypatch.setenv(POSTGRES_ENV, request.getfixturevalue("postgres_database_uri"))
-    with dg.DagsterInstance.get() as opened:
+    url = request.getfixturevalue("postgres_database_uri") if request.param == "postgresql" else None
+    with opened(tmp_path, url) as made:
         for partition in ("a", "b", "c", "a"):
-            dg.materialize(
-                [answers, answers_are_fine],
-                instance=opened,
-                partition_key=partition,
-                raise_on_error=False,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
-        going_on = create_run_for_test(opened, job_name="other", status=dg.DagsterRunStatus.STARTED)
-        opened.report_engine_event("still working", going_on)
-        yield opened
+            materialize(made, partition)
+        going_on = create_run_for_test(made, job_name="other", status=dg.DagsterRunStatus.STARTED)
+        made.report_engine_event("still working", going_on)
+        yield made
+
+
+def materialize(instance: dg.DagsterInstance, partition: str) -> bool:
+    return dg.materialize(
+        [answers, answers_are_fine],
+        instance=instance,
+        partition_key=partition,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    ).success
+
+
+@dataclass
+class Files:
+    """An instance on SQLite with one failed run that logged a lot, and where that lies."""
+
+    instance: dg.DagsterInstance
+    run_id: str
+    path: Path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Files]:
+    with opened(tmp_path, None) as made:
+        run = create_run_for_test(made, status=dg.DagsterRunStatus.FAILURE)
+        for number in range(30):
+            made.report_engine_event(f"{number} " + "x" * 8000, run)
+        storage = made.event_log_storage
+        assert isinstance(storage, SqliteEventLogStorage)
+        yield Files(made, run.run_id, Path(storage.path_for_shard(run.run_id)))
 
 
 def derived(instance: dg.DagsterInstance) -> dict[str, Any]:
     """What Dagster makes of its event log, computed anew."""
     storage = instance.event_log_storage
-    instance.wipe_asset_cached_status(KEY)
+    instance.wipe_asset_cached_status([KEY])
     statuses = get_and_update_asset_status_cache_value(instance, KEY, parts)
     assert statuses is not None
     check = answers_are_fine.check_key
@@ -115,7 +148,11 @@ def later() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=2)
 
 
-def test_what_is_derived_from_the_log_stays(instance: dg.DagsterInstance) -> None:
+def test_what_is_derived_from_the_log_stays(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "_RUNS", 2)
+    monkeypatch.setattr(event_log, "_ROWS", 7)
     before, stored = derived(instance), rows(instance)
     assert before["materialized"] == ["a", "b"]
     assert len(before["materializations"]) == 3 and len(before["observations"]) == 3
@@ -123,125 +160,79 @@ def test_what_is_derived_from_the_log_stays(instance: dg.DagsterInstance) -> Non
     failed = before["statuses"].deserialize_failed_partition_subsets(parts)
     assert list(failed.get_partition_keys()) == ["c"]
 
+    assert prune_event_log(instance, datetime.now(UTC) - timedelta(days=1)) == 0
+    assert rows(instance) == stored, "young runs keep their logs"
     deleted = prune_event_log(instance, later())
 
     assert derived(instance) == before
     left = rows(instance)
     assert deleted == sum(stored.values()) - sum(left.values())
     (going_on,) = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    assert left.pop(going_on) == stored.pop(going_on) > 0
+    assert left.pop(going_on) == stored.pop(going_on) > 0, "a run that goes on keeps its log"
     assert all(stored[run_id] - left[run_id] > 20 for run_id in stored)
-    kinds = {
-        e.dagster_event_type.value if e.dagster_event else None
-        for run_id in stored
-        for e in instance.all_logs(run_id)
-    }
-    assert kinds <= event_log.KEPT
+    assert kinds_in_tables(instance, stored) <= event_log.KEPT
     assert prune_event_log(instance, later()) == 0
 
-
-def test_young_runs_keep_their_logs(instance: dg.DagsterInstance) -> None:
-    stored = rows(instance)
-    assert prune_event_log(instance, datetime.now(UTC) - timedelta(days=1)) == 0
-    assert rows(instance) == stored
-
-
-def test_an_instance_goes_on_after_pruning(instance: dg.DagsterInstance) -> None:
-    prune_event_log(instance, later())
-    assert dg.materialize([answers, answers_are_fine], instance=instance, partition_key="d").success
+    assert materialize(instance, "d"), "the instance goes on"
     assert sorted(instance.get_materialized_partitions(KEY)) == ["a", "b", "d"]
-    newest = instance.get_run_ids(limit=1)[0]
+    (newest,) = instance.get_run_ids(limit=1)
     assert rows(instance)[newest] > 20
     assert prune_event_log(instance, later()) > 20
 
 
-def test_many_runs_and_rows_take_several_steps(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = sum(rows(instance).values())
-    monkeypatch.setattr(event_log, "_RUNS", 2)
-    monkeypatch.setattr(event_log, "_ROWS", 7)
-    deleted = prune_event_log(instance, later())
-    assert deleted == stored - sum(rows(instance).values()) > 80
-
-
-def test_nothing_else_lies_in_the_tables(instance: dg.DagsterInstance) -> None:
-    """The rows are gone from where they lie, not only from what the instance shows."""
-    prune_event_log(instance, later())
+def kinds_in_tables(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str | None]:
+    """Types of the rows of some runs, wherever they lie."""
     storage = instance.event_log_storage
-    kind = SqlEventLogStorageTable.c.dagster_event_type
-    (going_on,) = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    query = sa.select(kind).where(SqlEventLogStorageTable.c.run_id != going_on)
     assert isinstance(storage, SqlEventLogStorage)
+    table = SqlEventLogStorageTable
+    query = sa.select(table.c.dagster_event_type).where(table.c.run_id.in_(list(run_ids)))
     with storage.index_connection() as connection:
         kinds = set(connection.execute(query).scalars())
-    assert kinds and kinds <= event_log.KEPT
     if isinstance(storage, SqliteEventLogStorage):
-        for run_id in set(instance.get_run_ids()) - {going_on}:
+        for run_id in run_ids:
             with storage.run_connection(run_id) as connection:
-                assert set(connection.execute(query).scalars()) <= event_log.KEPT
+                kinds |= set(connection.execute(query).scalars())
+    return kinds
 
 
-@pytest.mark.parametrize("instance", ["sqlite"], indirect=True)
-def test_a_file_that_is_being_written_waits(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_being_written_waits(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_log, "_BUSY_S", 0.05)
-    storage = instance.event_log_storage
-    assert isinstance(storage, SqliteEventLogStorage)
-    run_id = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))[0]
-    writer = sqlite3.connect(storage.path_for_shard(run_id), isolation_level=None)
-    writer.execute("BEGIN IMMEDIATE")
-    stored = rows(instance)
-    prune_event_log(instance, later())
-    assert rows(instance)[run_id] == stored[run_id]
-    writer.execute("ROLLBACK")
-    writer.close()
-    prune_event_log(instance, later())
-    assert rows(instance)[run_id] < stored[run_id]
+    with closing(sqlite3.connect(files.path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert prune_event_log(files.instance, later()) == 0
+        writer.execute("ROLLBACK")
+    assert prune_event_log(files.instance, later()) == 30
 
 
-@pytest.mark.parametrize("instance", ["sqlite"], indirect=True)
-def test_files_of_runs_that_are_gone_are_not_made(instance: dg.DagsterInstance) -> None:
-    storage = instance.event_log_storage
-    assert isinstance(storage, SqliteEventLogStorage)
-    run_id = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))[0]
-    path = Path(storage.path_for_shard(run_id))
-    path.unlink()
-    prune_event_log(instance, later())
-    assert not path.exists()
+def test_pruned_files_shrink_and_are_not_looked_into_again(files: Files) -> None:
+    size = files.path.stat().st_size
+    assert prune_event_log(files.instance, later()) == 30
+    assert files.path.stat().st_size < size / 2
+    read = files.path.stat().st_mtime_ns
+    assert prune_event_log(files.instance, later()) == 0
+    assert files.path.stat().st_mtime_ns == read
 
 
-@pytest.mark.parametrize("instance", ["sqlite"], indirect=True)
-def test_pruned_files_shrink(instance: dg.DagsterInstance) -> None:
-    storage = instance.event_log_storage
-    assert isinstance(storage, SqliteEventLogStorage)
-    run_id = instance.get_run_ids(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))[0]
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    for number in range(100):
-        instance.report_engine_event(f"{number} " + "x" * 2000, run, cls=logging.Logger)
-    path = Path(storage.path_for_shard(run_id))
-    with sqlite3.connect(path) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    file.close()
-    size = path.stat().st_size
-    prune_event_log(instance, later())
-    assert path.stat().st_size < size / 2
+def test_files_of_runs_that_are_gone_are_not_made(files: Files) -> None:
+    files.path.unlink()
+    assert prune_event_log(files.instance, later()) == 0
+    assert not files.path.exists()
 
 
-def test_an_instant_without_a_zone_is_refused() -> None:
-    with dg.DagsterInstance.ephemeral() as ephemeral, pytest.raises(ValueError, match="no time zone"):
-        prune_event_log(ephemeral, datetime(2026, 1, 1))
+def test_a_file_that_is_no_event_log_is_named(files: Files) -> None:
+    with closing(sqlite3.connect(files.path)) as file:
+        file.execute("DROP TABLE event_logs")
+    with pytest.raises(TestbenchError, match=f"{files.run_id}.db: .* no such table"):
+        prune_event_log(files.instance, later())
 
 
-def test_another_kind_of_event_log_is_refused(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Other:
-        """Not an SQL storage."""
+def test_an_instant_without_a_zone_is_refused(files: Files) -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        prune_event_log(files.instance, datetime(2026, 1, 1))
 
-    monkeypatch.setattr(instance, "_event_storage", Other())
-    with pytest.raises(TestbenchError, match="is a Other, which cannot be pruned"):
-        prune_event_log(instance, later())
+
+def test_another_kind_of_event_log_is_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.instance, "_event_storage", object())
+    with pytest.raises(TestbenchError, match="is a object, which cannot be pruned"):
+        prune_event_log(files.instance, later())
     monkeypatch.undo()

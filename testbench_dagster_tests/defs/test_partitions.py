@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import dagster as dg
 import pytest
 from hypothesis import given
@@ -45,7 +47,7 @@ def test_ranges_cover_the_wanted_within_the_bounds(
     assert len(covered) == len(set(covered))
     assert wanted <= set(covered)
     assert not barred & set(covered)
-    for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, last), (first, _) in itertools.pairwise(ranges):
         between = order[order.index(last) + 1 : order.index(first)]
         start = next(f for f, la in ranges if la == last)
         fits = order.index(first) - order.index(start) < size
@@ -65,7 +67,7 @@ def test_suppliers_in_flight_are_those_of_unfinished_runs() -> None:
         instance.add_dynamic_partitions("supplier", KEYS[:10])
         order = list(instance.get_dynamic_partitions("supplier"))
         for status, tags in (
-            (dg.DagsterRunStatus.QUEUED, range_tags("s001", "s003")),
+            (dg.DagsterRunStatus.STARTING, range_tags("s001", "s003")),
             (dg.DagsterRunStatus.STARTED, {"dagster/partition": "s005"}),
             (dg.DagsterRunStatus.SUCCESS, range_tags("s006", "s009")),
             (dg.DagsterRunStatus.FAILURE, {"dagster/partition": "s000"}),

@@ -151,7 +151,8 @@ def test_close_ends_the_child_and_may_be_repeated():
 def test_the_parent_stays_light_and_its_death_ends_the_child():
     code = inspect.cleandoc(f"""
         import sys, time
-        from testbench_dagster.tasks.specs import TaskSpec, task_specs
+        from testbench_dagster.planning.rules import PlanningRule
+        from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.worker import FrameworkWorker
         worker = FrameworkWorker()
         registered = worker.call("register", {SPEC!r})

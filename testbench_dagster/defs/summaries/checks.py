@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.defs.partitions import run_suppliers
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster.workspace import Workspace
 
 _OFFENDERS_SHOWN = 50
@@ -18,14 +18,22 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
     def taxonomies_covered(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Every ability of the run's suppliers has at least one measured task behind it."""
+        """Every ability that a supplier's configured tasks could measure has a measured task behind it."""
         offenders: dict[str, Any] = {}
         lowest: float | None = None
-        where = {"supplier": {"in": run_suppliers(context.instance, context.run.tags)}}
-        for summary in workspace.documents.find(TAXONOMY_SUMMARIES, where):
+        keys = run_suppliers(context.instance, context.run.tags)
+        askable = {
+            plan["_id"]: {name for name, task in plan["tasks"].items() if task["state"] != "unsupported"}
+            for plan in workspace.documents.find(PLANS, {"_id": {"in": keys}})
+        }
+        for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": keys}}):
             root = summary["nodes"][summary["root"]]
             lowest = root["coverage"] if lowest is None else min(lowest, root["coverage"])
-            bare = [name for name, node in summary["nodes"].items() if not node["n_measured"]]
+            bare = [
+                name
+                for name, node in summary["nodes"].items()
+                if not node["n_measured"] and askable.get(summary["supplier"], set()) & set(node["missing"])
+            ]
             if bare:
                 offenders[f"{summary['supplier']} {summary['taxonomy']}"] = ", ".join(bare)
         return dg.AssetCheckResult(

@@ -42,10 +42,13 @@ def opened(folder: Path, evidence_days: float | None, **more: Any) -> Iterator[W
         yield workspace
 
 
-@pytest.fixture(autouse=True)
-def _embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["sqlite", "mongodb"])
+def _stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test on both document stores."""
     for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
         monkeypatch.delenv(name, raising=False)
+    if request.param == "mongodb":
+        monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
 
 
 def prompt(workspace: Workspace, registration: Registration, epoch: int, doc_id: int = 0) -> str:

@@ -148,7 +148,9 @@ def test_a_cron_expression_that_is_none_is_told(tmp_path: Path, monkeypatch: pyt
     settings = {"tasks": [{"name": "starter_logic"}], "automation": {"retention": {"cron": "every night"}}}
     (tmp_path / "testbench.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"automation\.retention\.cron: 'every night' is no cron expression"):
+    with pytest.raises(
+        ConfigError, match=r"automation\.retention\.cron: 'every night' is no cron expression"
+    ):
         build_definitions()
 
 

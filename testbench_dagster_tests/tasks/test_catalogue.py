@@ -179,7 +179,17 @@ def _roll(path: str, instant: datetime, start: Any, results: Any) -> None:
         results.put((found.epoch, found.seed))
 
 
-def test_processes_that_roll_at_once_agree_on_one_epoch(workspace: Workspace, spec: TaskSpec) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "mongodb"])
+def test_processes_that_roll_at_once_agree_on_one_epoch(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store == "mongodb":
+        monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
+    with Workspace(settings(tmp_path)) as workspace:
+        _race(workspace, workspace.spec("one"))
+
+
+def _race(workspace: Workspace, spec: TaskSpec) -> None:
     current_epoch(workspace, spec)
     instant = now() + timedelta(seconds=1)
     context = multiprocessing.get_context("spawn")

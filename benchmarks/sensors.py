@@ -1,0 +1,165 @@
+"""What a tick of each sensor costs at 5,000 suppliers and 100 tasks (target: under 10 s).
+
+    python benchmarks/sensors.py [--suppliers 5000] [--tasks 100]
+
+The installation is real: a roster file, 100 registered tasks with their prompts, a kept plan over all tasks
+per supplier, and as many partitions in a Dagster instance. Set TESTBENCH_MONGO_URI, TESTBENCH_POSTGRES_URI
+and DAGSTER_POSTGRES_URL (empty databases) to measure servers instead of the embedded stores.
+
+The peer, measured in the same run, is the least any sensor over supplier partitions does: read the partition
+keys from the instance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from testbench_dagster.config import load_config
+from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.local_runs import opened_instance
+from testbench_dagster.network.roster import active_suppliers, refresh_roster
+from testbench_dagster.planning.plans import settings_fingerprint, supplier_fingerprint
+from testbench_dagster.stores.datasets import StoredDoc
+from testbench_dagster.stores.documents.collections import PLANS, PROMPTS
+from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter, refresh_dataset
+from testbench_dagster.workspace import Workspace
+
+TARGET_S = 10.0
+DOCS = 100
+
+
+def timed(action: Callable[[], object], repeats: int = 3) -> tuple[float, object]:
+    """Median wall seconds, and what the last call returned."""
+    seconds, result = [], None
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = action()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def prepare(folder: Path, suppliers: int, tasks: int) -> Path:
+    """Write the configuration and the roster."""
+    roster = [
+        {"address": f"supplier{i:05}", "service": f"service-{i % 5}", "model": f"model-{i % 40}",
+         "api": "chat" if i % 3 else "completions", "base_url": f"https://host{i}.example.com/v1"}
+        for i in range(suppliers)
+    ]  # fmt: skip
+    (folder / "roster.json").write_text(json.dumps({"suppliers": roster, "height": 1}), encoding="utf-8")
+    settings = {
+        "supplier_sources": [{"file": "roster.json"}],
+        "tasks": [{"name": "starter_logic", "alias": f"task{i:03}"} for i in range(tasks)],
+        "budget": {"relays_per_day": 1_000_000, "relays_per_supplier_hour": 1000},
+    }
+    path = folder / "testbench.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def fill(workspace: Workspace) -> None:
+    """Register every task with its prompts and keep a plan per supplier."""
+    first = workspace.specs[0]
+    registered, _ = refresh_dataset(workspace, first)
+    docs = list(workspace.datasets.docs(registered.task_hash))
+    shots = workspace.datasets.fewshot(registered.task_hash)
+    for spec in workspace.specs:
+        registration = replace(registered, task=spec.name)
+        workspace.datasets.register(
+            registration, iter(docs), (StoredDoc(d.doc_id, d.body, d.doc_hash) for d in shots)
+        )
+        epoch = current_epoch(workspace, spec).epoch
+        for api in ("chat", "completions"):
+            workspace.documents.put_new(
+                PROMPTS,
+                [
+                    {"_id": f"{spec.name}-{api}-{i}", **prompt_filter(registration, epoch, api),
+                     "position": i, "doc_id": i, "doc_hash": "", "calls": 1, "relayable": True,
+                     "requests": []}
+                    for i in range(DOCS)
+                ],
+            )  # fmt: skip
+    refresh_roster(workspace)
+    now = datetime.now(UTC)
+    fingerprint = settings_fingerprint(workspace)
+    decisions = {
+        s.name: {"state": "fresh", "reason": "all 100 wanted docs are fresh", "calls": 0, "due_at": now}
+        for s in workspace.specs
+    }
+    workspace.documents.upsert(
+        PLANS,
+        [
+            {"_id": s.key, "service": s.service, "planned_at": now, "due_at": now + timedelta(days=9),
+             "due_height": None, "due_calls": 0, "failures": 0, "problem": None,
+             "fingerprint": supplier_fingerprint(fingerprint, s), "tasks": decisions}
+            for s in active_suppliers(workspace)
+        ],
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suppliers", type=int, default=5000)
+    parser.add_argument("--tasks", type=int, default=100)
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = prepare(folder, args.suppliers, args.tasks)
+        os.environ["TESTBENCH_CONFIG"] = str(path)
+        with Workspace(load_config(path)) as workspace:
+            fill(workspace)
+            keys = [s.key for s in active_suppliers(workspace)]
+        instance = stack.enter_context(opened_instance(load_config(path)))
+        instance.add_dynamic_partitions("supplier", keys)
+        repository = build_definitions().get_repository_def()
+
+        def tick(name: str) -> dg.SensorResult:
+            """One tick as the code server runs it: the installation is opened anew."""
+            with Workspace.open(path) as workspace:
+                context = dg.build_sensor_context(
+                    instance=instance, repository_def=repository, resources={"workspace": workspace}
+                )
+                result = repository.get_sensor_def(name)(context)
+            assert isinstance(result, dg.SensorResult)
+            return result
+
+        peer, _ = timed(lambda: instance.get_dynamic_partitions("supplier"))
+        print(f"{args.suppliers} suppliers x {args.tasks} tasks; reading the partition keys: {peer:.3f} s\n")
+        print(f"{'tick':<38}  {'s':>7}  {'x peer':>7}  {'requests':>8}  target {TARGET_S:.0f} s")
+
+        def show(label: str, name: str) -> None:
+            seconds, result = timed(lambda: tick(name))
+            assert isinstance(result, dg.SensorResult)
+            print(
+                f"{label:<38}  {seconds:>7.2f}  {seconds / peer:>7.0f}  {len(result.run_requests or ()):>8}"
+            )
+
+        for name in ("new_suppliers", "stale_catalog", "lost_runs"):
+            show(f"{name}, nothing new", name)
+        show("stale_scores, nothing due", "stale_scores")
+        past = datetime.now(UTC) - timedelta(hours=1)
+        with Workspace(load_config(path)) as workspace:
+            for key in keys[:: max(1, len(keys) // 250)]:
+                workspace.documents.claim(PLANS, {"_id": key}, {"due_at": past})
+        show("stale_scores, 250 scattered due", "stale_scores")
+        with Workspace(load_config(path)) as workspace:
+            workspace.documents.purge(PLANS, {"_id": {"in": keys}})
+        show("stale_scores, everybody due", "stale_scores")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""Sensors and schedules one tick at a time: what they ask for, that they ask once, within their bounds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.events import DagsterEvent, DagsterEventType
+
+from testbench_dagster.config import load_config
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.operations import lost_runs
+from testbench_dagster.defs.operations.alerts import alert_of, post
+from testbench_dagster.defs.partitions import RANGE_END, RANGE_START, range_tags
+from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
+from testbench_dagster.workspace import Workspace
+from testbench_dagster_tests.defs.conftest import Materialized
+
+START, END = RANGE_START, RANGE_END
+
+
+@dataclass
+class Room:
+    """An opened installation with its definitions and an instance of its own."""
+
+    workspace: Workspace
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+
+    def tick(self, name: str, cursor: str | None = None) -> dg.SensorResult:
+        """Evaluate a sensor once and apply what it asks of the partitions, as the daemon does."""
+        repository = self.definitions.get_repository_def()
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            repository_def=repository,
+            cursor=cursor,
+            resources={"workspace": self.workspace},
+        )
+        result = repository.get_sensor_def(name)(context)
+        assert isinstance(result, dg.SensorResult)
+        for request in result.dynamic_partitions_requests or ():
+            if isinstance(request, dg.AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions("supplier", list(request.partition_keys))
+            else:
+                for key in request.partition_keys:
+                    self.instance.delete_dynamic_partition("supplier", key)
+        return result
+
+    def schedule(self, name: str, at: datetime) -> list[dg.RunRequest]:
+        """Evaluate a schedule for an instant."""
+        repository = self.definitions.get_repository_def()
+        context = dg.build_schedule_context(
+            instance=self.instance,
+            repository_def=repository,
+            scheduled_execution_time=at,
+            resources={"workspace": self.workspace},
+        )
+        data = repository.get_schedule_def(name).evaluate_tick(context)
+        return list(data.run_requests or ())
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    """Suppliers from a file that nobody relays to, one task, nothing materialized."""
+    roster(tmp_path, 3)
+    settings = {
+        "supplier_sources": [{"file": "roster.json", "allow_private_networks": True}],
+        "tasks": [{"name": "starter_logic", "samples": 5}],
+        "roster": {"grace_hours": 0},
+    }
+    path = tmp_path / "testbench.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Workspace(load_config(path)) as workspace, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield Room(workspace, instance, build_definitions(workspace))
+
+
+@pytest.fixture
+def evaluated(materialized: Materialized, tmp_path: Path) -> Iterator[Room]:
+    """Four suppliers with everything materialized; the instance is another one, with their partitions."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        keys = [s.key for s in materialized.workspace.config.settings.suppliers]
+        instance.add_dynamic_partitions("supplier", keys)
+        kept = list(materialized.workspace.documents.find(PLANS))
+        yield Room(materialized.workspace, instance, build_definitions(materialized.workspace))
+        materialized.workspace.documents.upsert(PLANS, kept)
+
+
+def roster(folder: Path, n: int) -> None:
+    suppliers = [
+        {"address": f"s{i:04}", "base_url": f"http://127.0.0.1:9/{i}/v1", "model": "m"} for i in range(n)
+    ]
+    (folder / "roster.json").write_text(json.dumps({"suppliers": suppliers}), encoding="utf-8")
+
+
+def ranges(result: dg.SensorResult) -> list[tuple[str, str]]:
+    return [(r.tags[START], r.tags[END]) for r in result.run_requests or ()]
+
+
+# ------------------------------------------------------------------------------------------ new_suppliers
+
+
+def test_new_suppliers_get_partitions_and_nothing_is_said_twice(room: Room) -> None:
+    first = room.tick("new_suppliers")
+    assert list(room.instance.get_dynamic_partitions("supplier")) == [f"s{i:04}@external" for i in range(3)]
+    (event,) = first.asset_events
+    assert isinstance(event, dg.AssetMaterialization)
+    assert (event.asset_key, event.metadata["joined"].value) == (dg.AssetKey("suppliers"), 3)
+    assert first.run_requests == [], "there is nothing to ask yet: the catalogue comes first"
+    second = room.tick("new_suppliers", first.cursor)
+    assert second.skip_reason is not None
+    assert "3 suppliers, nothing new" in str(second.skip_reason.skip_message)
+    assert not second.asset_events
+
+
+def test_at_most_250_partitions_are_added_per_tick(room: Room, tmp_path: Path) -> None:
+    roster(tmp_path, 600)
+    cursor = None
+    seen = []
+    for _ in range(4):
+        result = room.tick("new_suppliers", cursor)
+        cursor = result.cursor
+        seen.append(len(room.instance.get_dynamic_partitions("supplier")))
+    assert seen == [250, 500, 600, 600]
+
+
+def test_who_left_loses_the_partition_once_nothing_is_in_flight(room: Room, tmp_path: Path) -> None:
+    room.tick("new_suppliers")
+    job = room.definitions.resolve_job_def("evaluate_suppliers")
+    run = room.instance.create_run_for_job(
+        job, status=dg.DagsterRunStatus.STARTED, tags=range_tags("s0000@external", "s0001@external")
+    )
+    roster(tmp_path, 2)
+    room.tick("new_suppliers")
+    assert "s0002@external" in room.instance.get_dynamic_partitions("supplier"), "a range may still end there"
+    room.instance.report_run_canceled(run)
+    room.tick("new_suppliers")
+    assert list(room.instance.get_dynamic_partitions("supplier")) == ["s0000@external", "s0001@external"]
+    roster(tmp_path, 3)
+    room.tick("new_suppliers")
+    assert "s0002@external" in room.instance.get_dynamic_partitions("supplier"), "it returned"
+
+
+def test_a_broken_source_costs_nobody_the_partition(room: Room, tmp_path: Path) -> None:
+    cursor = room.tick("new_suppliers").cursor
+    (tmp_path / "roster.json").write_text("{", encoding="utf-8")
+    result = room.tick("new_suppliers", cursor)
+    assert result.skip_reason is not None
+    assert len(room.instance.get_dynamic_partitions("supplier")) == 3
+
+
+# ------------------------------------------------------------------------------ stale_catalog, stale_scores
+
+
+def test_a_catalogue_that_is_not_there_is_asked_for_once(room: Room) -> None:
+    first, second = room.tick("stale_catalog"), room.tick("stale_catalog")
+    assert ranges(first) == [("starter_logic", "starter_logic")]
+    assert first.run_requests[0].run_key == second.run_requests[0].run_key
+    job = room.definitions.resolve_job_def("refresh_catalog")
+    room.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert room.tick("stale_catalog").skip_reason is not None, "while one is under way none is asked for"
+
+
+def test_a_complete_catalogue_is_left_alone(evaluated: Room) -> None:
+    assert evaluated.tick("stale_catalog").skip_reason is not None
+
+
+def test_nothing_is_due_after_an_evaluation(evaluated: Room) -> None:
+    result = evaluated.tick("stale_scores")
+    assert result.skip_reason is not None, result
+
+
+def make_due(room: Room, *keys: str) -> None:
+    for key in keys:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        assert room.workspace.documents.claim(PLANS, {"_id": key}, {"due_at": past}) is not None
+
+
+def test_due_suppliers_are_asked_for_in_one_range_with_an_idempotent_key(evaluated: Room) -> None:
+    make_due(evaluated, "sim-01@simulation", "sim-03@simulation")
+    first, second = evaluated.tick("stale_scores"), evaluated.tick("stale_scores")
+    assert ranges(first) == [("sim-01@simulation", "sim-03@simulation")], "the fresh one between is no cut"
+    assert [r.run_key for r in first.run_requests] == [r.run_key for r in second.run_requests]
+    assert first.run_requests[0].tags["dagster/priority"] == "-1"
+    # planned anew, and due again: that is another request
+    evaluated.workspace.documents.claim(
+        PLANS, {"_id": "sim-01@simulation"}, {"planned_at": datetime.now(UTC) + timedelta(seconds=5)}
+    )
+    assert evaluated.tick("stale_scores").run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_a_supplier_in_flight_is_not_asked_for_and_no_range_runs_over_it(evaluated: Room) -> None:
+    make_due(evaluated, "sim-01@simulation", "sim-02@simulation", "sim-03@simulation")
+    job = evaluated.definitions.resolve_job_def("evaluate_suppliers")
+    evaluated.instance.create_run_for_job(
+        job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": "sim-02@simulation"}
+    )
+    asked = ranges(evaluated.tick("stale_scores"))
+    assert asked == [("sim-01@simulation",) * 2, ("sim-03@simulation",) * 2]
+
+
+def test_a_missing_plan_is_due(evaluated: Room) -> None:
+    evaluated.workspace.documents.purge(PLANS, {"_id": "sim-04@simulation"})
+    assert ranges(evaluated.tick("stale_scores")) == [("sim-04@simulation",) * 2]
+
+
+def test_what_is_asked_for_can_be_run(evaluated: Room) -> None:
+    """The request's own tags, fed into a real run: nothing is due in truth, so nothing is sent."""
+    make_due(evaluated, "sim-01@simulation", "sim-02@simulation")
+    (request,) = evaluated.tick("stale_scores").run_requests
+    job = evaluated.definitions.resolve_job_def("evaluate_suppliers")
+    result = job.execute_in_process(instance=evaluated.instance, tags=request.tags)
+    assert result.success
+    (relays, *_) = result.asset_materializations_for_node("relay_responses")
+    assert (relays.metadata["suppliers"].value, relays.metadata["sent"].value) == (2, 0)
+    assert evaluated.tick("stale_scores").skip_reason is not None, "it was planned anew"
+
+
+# ------------------------------------------------------------------------------------------------ lost_runs
+
+
+def started(room: Room) -> dg.DagsterRun:
+    run = room.instance.create_run_for_job(room.definitions.resolve_job_def("evaluate_suppliers"))
+    event = DagsterEvent(DagsterEventType.PIPELINE_START.value, run.job_name)
+    room.instance.report_dagster_event(event, run.run_id)
+    return run
+
+
+def test_a_run_without_a_heartbeat_is_failed_at_the_second_look(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_runs, "_GRACE_S", 0.0)
+    lost, living = started(room), started(room)
+    with Heart(room.workspace.documents, living.run_id):
+        first = room.tick("lost_runs")
+        assert status(room, lost) is dg.DagsterRunStatus.STARTED, (
+            "one that is just ending has no heart either"
+        )
+        room.tick("lost_runs", first.cursor)
+        assert status(room, lost) is dg.DagsterRunStatus.FAILURE
+        assert status(room, living) is dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_that_has_just_started_is_left_alone(room: Room) -> None:
+    run = started(room)
+    room.tick("lost_runs", room.tick("lost_runs").cursor)
+    assert status(room, run) is dg.DagsterRunStatus.STARTED
+
+
+def status(room: Room, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = room.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+NIGHT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+
+
+def test_the_night_evaluates_everyone_in_batches(evaluated: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTBENCH_SUPPLIERS_PER_RUN", "3")
+    requests = evaluated.schedule("nightly_evaluation", NIGHT)
+    assert [(r.tags[START], r.tags[END]) for r in requests] == [
+        ("sim-01@simulation", "sim-03@simulation"),
+        ("sim-04@simulation", "sim-04@simulation"),
+    ]
+    again = evaluated.schedule("nightly_evaluation", NIGHT)
+    other = evaluated.schedule("nightly_evaluation", NIGHT + timedelta(days=1))
+    assert [r.run_key for r in again] == [r.run_key for r in requests]
+    assert not {r.run_key for r in other} & {r.run_key for r in requests}
+
+
+def test_summaries_that_grew_a_day_old_are_refreshed(evaluated: Room) -> None:
+    assert evaluated.schedule("hourly_summaries", datetime.now(UTC)) == []
+    (request,) = evaluated.schedule("hourly_summaries", datetime.now(UTC) + timedelta(hours=25))
+    assert (request.tags[START], request.tags[END]) == ("sim-01@simulation", "sim-04@simulation")
+    before = {d["_id"]: d for d in evaluated.workspace.documents.find(TAXONOMY_SUMMARIES)}
+    job = evaluated.definitions.resolve_job_def("refresh_abilities")
+    assert job.execute_in_process(instance=evaluated.instance, tags=request.tags).success
+    after = {d["_id"]: d for d in evaluated.workspace.documents.find(TAXONOMY_SUMMARIES)}
+    assert all(after[i]["summarized_at"] > before[i]["summarized_at"] for i in before)
+
+
+def test_a_day_is_snapshotted_after_its_end(evaluated: Room) -> None:
+    (request,) = evaluated.schedule("daily_snapshots", datetime.now(UTC))
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+    assert request.partition_key == yesterday
+    job = evaluated.definitions.resolve_job_def("take_snapshots")
+    result = job.execute_in_process(instance=evaluated.instance, partition_key=yesterday)
+    (event,) = result.asset_materializations_for_node("supplier_snapshots")
+    assert event.metadata["suppliers"].value == 4
+    with pytest.raises(Exception, match="only today and yesterday can be taken"):
+        job.execute_in_process(instance=evaluated.instance, partition_key="2026-01-05")
+
+
+def test_epochs_roll_once_a_week_whatever_is_repeated(room: Room) -> None:
+    tick = datetime.now(UTC)
+    job = room.definitions.resolve_job_def("refresh_catalog")
+    (request,) = room.schedule("weekly_epochs", tick - timedelta(days=7))
+    first = run_epochs(room, job, request)
+    assert first == (1, None), "the first epoch begins with the first refresh"
+    (request,) = room.schedule("weekly_epochs", datetime.now(UTC))
+    second = run_epochs(room, job, request)
+    assert second[0] == 2
+    assert second[1] is not None, "the seed of the epoch before is revealed"
+    assert run_epochs(room, job, request)[0] == 2
+
+
+def run_epochs(room: Room, job: Any, request: dg.RunRequest) -> tuple[int, str | None]:
+    result = job.execute_in_process(instance=room.instance, tags=request.tags, run_config=request.run_config)
+    (event,) = result.asset_materializations_for_node("sampled_prompts")
+    row = [cell.strip() for cell in event.metadata["sequences"].value.splitlines()[2].split("|")]
+    assert len(row[6]) == 64, "the whole commitment"
+    return int(row[2]), None if row[7] == "–" else row[7]
+
+
+# -------------------------------------------------------------------------------------------------- alerts
+
+
+class Webhook(BaseHTTPRequestHandler):
+    """Takes alerts; answers with what the server was told to."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.taken.append(json.loads(body))  # type: ignore[attr-defined]
+        self.send_response(self.server.answer)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Webhook)
+    server.taken, server.answer = [], 204  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_failed_run_is_told_to_the_webhook(webhook: HTTPServer) -> None:
+    run = dg.DagsterRun(job_name="evaluate_suppliers", tags=range_tags("a@x", "b@x"))
+    alert = alert_of(run, "it\nbroke " + "x" * 2000)
+    url = f"http://127.0.0.1:{webhook.server_address[1]}/secret-path"
+    assert post(url, alert) is None
+    (taken,) = webhook.taken  # type: ignore[attr-defined]
+    assert (taken["job"], taken["run_id"], taken["partitions"]) == (
+        "evaluate_suppliers",
+        run.run_id,
+        "a@x...b@x",
+    )
+    assert taken["message"].startswith("it broke x")
+    assert len(taken["message"]) == 1000
+    webhook.answer = 500  # type: ignore[attr-defined]
+    assert post(url, alert) == "HTTP 500"
+    problem = post("http://127.0.0.1:9/secret-path", alert)
+    assert problem is not None
+    assert "secret-path" not in problem
+    assert post("no url at all", alert) is not None

@@ -173,8 +173,8 @@ class _Stage:
         self._note_progress([s for s, _ in reachable])
         if report.relays.lost:
             raise StoreError(
-                "this process lost its heartbeat (it was stopped, or cut off from the store) and may no longer "
-                "relay; what was answered is stored, the rest stays due"
+                "this process lost its heartbeat (it was stopped, or cut off from the store) and may not "
+                "relay any more; what was answered is stored, the rest stays due"
             )
         return report
 

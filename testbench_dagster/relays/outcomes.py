@@ -63,7 +63,7 @@ class History:
     """What the planner needs of a supplier's attempts at a task.
 
     ``outcomes`` are those of the current epoch; ``settled_elsewhere`` gives, per doc that earlier epochs
-    settled, when that was. ``last_at`` and ``last_height`` are of the newest settled call, in any epoch.
+    settled, when that was. ``last_at`` and ``last_height`` are the newest of settled calls, in any epoch.
     """
 
     outcomes: list[CallOutcome] = field(default_factory=list)
@@ -72,11 +72,13 @@ class History:
     last_height: int | None = None
 
     def saw(self, attempt: Document) -> None:
-        """Take note of when the supplier was last heard of."""
-        if Fault(attempt["fault"]).settled and (
-            self.last_at is None or attempt["finished_at"] > self.last_at
-        ):
-            self.last_at, self.last_height = attempt["finished_at"], attempt["height"]
+        """Take note of when the supplier was last heard of, by the clock and by the chain."""
+        if not Fault(attempt["fault"]).settled:
+            return
+        at, height = attempt["finished_at"], attempt["height"]
+        self.last_at = at if self.last_at is None else max(at, self.last_at)
+        if height is not None:
+            self.last_height = height if self.last_height is None else max(height, self.last_height)
 
 
 def history(

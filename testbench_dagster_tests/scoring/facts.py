@@ -148,6 +148,7 @@ class Facts:
         repeat: int = 0,
         number: int = 1,
         text: str | None = None,
+        height: int | None = None,
     ) -> None:
         """One attempt with a chat answer as its body, written as the relay stage writes it."""
         reason = "length" if fault is Fault.TRUNCATED else "stop"
@@ -168,7 +169,8 @@ class Facts:
             request={},
         )
         attempt = Attempt(fault, at, at, 10.0, status=200, body=body, body_bytes=len(body))
-        assert self.workspace.documents.put_new(ATTEMPTS, [attempt_document(relay, number, attempt)]) == 1
+        document = attempt_document(relay, number, attempt, height=height)
+        assert self.workspace.documents.put_new(ATTEMPTS, [document]) == 1
 
     def echo(self, supplier: str, supported: bool | None) -> None:
         """What a capability probe found out about a supplier."""

@@ -208,8 +208,10 @@ def test_a_configuration_that_is_not_there(installation: Installation) -> None:
 def test_unknown_names_on_the_command_line(base: Settings, installation: Installation) -> None:
     installation.configure(**base)
     assert "configured are: gsm8k" in refused(installation, "run", "--task", "arc")
-    assert "configured are: one@external" in refused(installation, "run", "--supplier", "two@external")
-    assert "configured are: one@external" in refused(installation, "scores", "--supplier", "two@external")
+    for command in ("run", "plan", "scores"):
+        told = refused(installation, command, "--supplier", "two@external")
+        assert "supplier 'two@external'" in told
+        assert "are: one@external" in told
     assert "configured are: gsm8k" in refused(installation, "scores", "--task", "arc")
     assert_nothing_was_stored(installation)
 

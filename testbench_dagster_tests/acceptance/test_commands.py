@@ -152,7 +152,8 @@ def test_samples_stop_at_the_wanted_width(installation: Installation, servers: l
 def test_what_is_printed_exported_and_opened_is_the_same(
     installation: Installation, servers: list[Replay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(installation, servers)
+    # 30 docs on which the better system is the better one, whatever the draw
+    configure(installation, servers, sampling={"window": 100, "epoch_seed": 1})
     installation.run()
     rows = installation.scores()
     assert len(rows) == len(SYSTEMS) * len(gsm8k.FILTERS)

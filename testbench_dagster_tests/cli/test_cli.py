@@ -19,6 +19,8 @@ COMMANDS = [
     "up",
     "check",
     "run",
+    "plan",
+    "backfill",
     "scores",
     "taxonomies",
     "leaderboard",
@@ -26,6 +28,7 @@ COMMANDS = [
     "localnet",
     "localnet up",
     "localnet control",
+    "import-frameworks",
 ]
 
 
@@ -65,7 +68,7 @@ def test_every_command_explains_itself(tmp_path: Path, cache: Path, command: str
 
 def test_help_lists_all_commands(tmp_path: Path, cache: Path) -> None:
     text = testbench(tmp_path, cache, "--help").stdout
-    assert set(re.findall(r"^  (\w+)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
+    assert set(re.findall(r"^  (\w[\w-]*)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
 
 
 def test_version(tmp_path: Path, cache: Path) -> None:

@@ -10,6 +10,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
+from testbench_dagster.retention import check_retention
 from testbench_dagster.workspace import Workspace
 
 
@@ -24,6 +25,7 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
         ConfigError: the configuration is wrong; nothing is loaded then.
     """
     opened = workspace or Workspace(load_config())
+    check_retention(opened)
     settings = opened.config.settings
     rooms = [
         catalog.definitions(settings, task_partitions(opened.specs)),

@@ -188,11 +188,8 @@ class LedgerAllowance:
             answer = Take.GRANTED
             for account in accounts:
                 account.left -= 1
-                if (
-                    not account.left
-                    if account.exhausted
-                    else account.left <= account.low and not account.asked
-                ):
+                account.taken_in = account.start
+                if account.left <= account.low and not account.asked:
                     account.asked = True
                     answer = Take.LOW
             if quota is not None:

@@ -281,7 +281,10 @@ def test_every_cap_is_hard_and_what_is_spent_is_what_was_sent(
 def test_a_supplier_at_its_cap_stops_alone(ledger):
     allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=30)
     allowance.limit({"b@test": 10})
-    work = [(target(f"{n}@test"), some(count, f"{n}@test")) for n, count in zip("abc", (100, 100, 20))]
+    work = [
+        (target(f"{n}@test"), some(count, f"{n}@test"))
+        for n, count in zip("abc", (100, 100, 20), strict=True)
+    ]
     report = run_relays(work, Sink(), transport=Scripted(), allowance=allowance)
     sent = {key: (counts.sent, counts.unsent) for key, counts in report.suppliers.items()}
     assert sent == {"a@test": (30, 70), "b@test": (10, 90), "c@test": (20, 0)}

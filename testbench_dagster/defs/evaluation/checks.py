@@ -17,6 +17,7 @@ from testbench_dagster.scoring.score import answered_docs, score_batch, scorer_v
 from testbench_dagster.scoring.windows import Window, windows
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.stores.documents.contract import Group
+from testbench_dagster.tasks.catalogue import definition_changed
 from testbench_dagster.workspace import Workspace
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
@@ -132,6 +133,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             registration = workspace.datasets.current(spec.name)
             if registration is None or checked >= _RESCORED_DOCS:
                 continue
+            if definition_changed(spec, registration):
+                continue  # edited and not yet materialized: the worker would score by other rules
             docs = list(answered_docs(workspace, key, spec, registration))
             chosen = random.sample(docs, min(len(docs), _RESCORED_DOCS - checked))
             if not chosen:

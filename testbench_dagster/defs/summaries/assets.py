@@ -14,6 +14,7 @@ from testbench_dagster.errors import TestbenchError
 from testbench_dagster.leaderboard import Entry, refresh_leaderboard
 from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.planning.plans import refresh_plans
+from testbench_dagster.snapshots import take_snapshots
 from testbench_dagster.taxonomies.refresh import refresh_summaries
 from testbench_dagster.workspace import Workspace
 
@@ -98,8 +99,6 @@ def supplier_snapshots(
             f"supplier_snapshots of {day}: a snapshot shows the present, so only today and yesterday can be "
             "taken; windows of other days are not invented"
         )
-    from testbench_dagster.snapshots import take_snapshots
-
     taken = take_snapshots(workspace, day)
     return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
 

@@ -278,6 +278,7 @@ class LedgerAllowance:
                 account.asked = False
                 return
             if account.exhausted:
+                account.asked = False
                 return
             start, left, users = account.start, account.left, sorted(account.users)
             quotas = [self._quotas.get(key) for key in users]

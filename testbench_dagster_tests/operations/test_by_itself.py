@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +155,15 @@ def test_nobody_was_asked_more_than_is_polite_and_every_run_went_well(running: P
         ticks = running.ticks(sensor)
         assert len(ticks) > 10, sensor
         assert {t["status"] for t in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}, (sensor, ticks[:3])
+
+
+@pytest.mark.parametrize("process", ["dagster._daemon", "api grpc"])
+def test_neither_daemon_nor_code_server_loads_lm_eval(running: Platform, process: str) -> None:
+    """lm_eval imports datasets, and that pyarrow's libraries: they would be mapped."""
+    pids = running.pids(process)
+    assert pids
+    for pid in pids:
+        mapped = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        assert "python" in mapped
+        assert "pyarrow" not in mapped
+        assert "pandas" not in mapped

@@ -6,23 +6,29 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.relays.engine import relay_all, run_relays
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.limits import GIVE_UP_AFTER
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
+from testbench_dagster.stores.documents.collections import HEARTBEATS
+from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.servers import FAST, Supplier, endpoint, relay
 
 
@@ -389,6 +395,117 @@ def test_what_a_signal_handler_raises_ends_the_run():
 def test_work_of_one_supplier_is_joined():
     report = run_relays([(target(), some(3)), (target(), some(4))], Sink(), transport=Scripted())
     assert report.suppliers["a@test"].settled == 7
+
+
+class Mortal:
+    """A transport that buries its own process's heart at the ``at``-th send."""
+
+    def __init__(self, documents: SqliteDocuments, at: int) -> None:
+        self.documents, self.at = documents, at
+        self.sent_when_lost = 0
+        self.inner = Scripted(delay={"a@test": 0.02, "b@test": 0.02})
+        self.heart: Heart
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        if self.heart.lost:
+            self.sent_when_lost += 1
+        if sum(self.inner.sent.values()) == self.at:
+            self.documents.purge(HEARTBEATS, {"_id": self.heart.holder})
+        return await self.inner.send(endpoint, relay)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Iterator[SqliteDocuments]:
+    made = SqliteDocuments(tmp_path / "documents.sqlite")
+    yield made
+    made.close()
+
+
+def test_a_beating_heart_changes_nothing(documents: SqliteDocuments):
+    with Heart(documents, "me") as heart:
+        report = run_relays([(target(), some(50))], Sink(), transport=Scripted(), heart=heart)
+    assert report.total.settled == 50 and not report.lost
+
+
+def test_a_lost_heart_ends_the_sending_and_nothing_else(documents: SqliteDocuments):
+    transport, sink = Mortal(documents, at=20), Sink()
+    names = ["a@test", "b@test"]
+    with Heart(documents, "me", ttl_s=0.6) as transport.heart:
+        work = [(target(name), iter(some(10_000, name))) for name in names]
+        report = run_relays(work, sink, transport=transport, heart=transport.heart)
+        assert transport.heart.lost
+    assert report.lost
+    assert transport.sent_when_lost == transport.inner.in_flight == 0
+    total = report.total
+    assert 20 < total.sent == total.settled == len(sink.attempts) == sum(transport.inner.sent.values())
+    assert total.settled + total.unsent == total.relays == 20_000
+
+
+def test_without_a_heartbeat_nothing_is_sent(documents: SqliteDocuments):
+    transport = Scripted()
+    report = run_relays([(target(), some(5))], Sink(), transport=transport, heart=Heart(documents, "me"))
+    assert report.lost and report.total.unsent == 5
+    assert not transport.sent
+
+
+def test_a_run_that_waits_notices_the_loss_of_its_heart(documents: SqliteDocuments):
+    """Nothing is due for a minute: the loss shows all the same."""
+
+    class Later(Scripted):
+        async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+            attempt = await super().send(endpoint, relay)
+            documents.purge(HEARTBEATS, {"_id": "me"})
+            return replace(attempt, retry_after_s=60.0)
+
+    started = time.monotonic()
+    transport = Later({"a@test": [Fault.RATE_LIMITED] * 9})
+    with Heart(documents, "me", ttl_s=0.6) as heart:
+        report = run_relays([(target(retries=3), some(1))], Sink(), transport=transport, heart=heart)
+    assert time.monotonic() - started < 5
+    assert report.lost and (report.total.sent, report.total.unsettled) == (1, 1)
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.relays.engine import run_relays
+from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster_tests.relays.servers import endpoint, relay
+
+with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=0.8) as heart:
+    relays = (relay(n) for n in range(10**6))
+    report = run_relays([(endpoint(sys.argv[2]), relays)], lambda *_: None, heart=heart)
+print(report.lost)
+"""
+
+
+def test_a_process_that_was_stopped_sends_nothing_more(supplier: Supplier, tmp_path: Path):
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(tmp_path / "documents.sqlite"), supplier.url("slowly")],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while supplier.calls["slowly"] < 30 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)
+        sent = supplier.calls["slowly"]
+        assert sent >= 30
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=20)[0] == "True\n"
+    finally:
+        process.kill()
+        process.wait()
+    assert supplier.calls["slowly"] <= sent + 1  # one may have been past the check already
 
 
 @settings(deadline=None)

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.errors import StoreError
 from testbench_dagster.relays import writer as writer_module
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt
-from testbench_dagster.relays.writer import AttemptWriter, attempt_document, attempt_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.relays.outcomes import last_attempts
+from testbench_dagster.relays.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
+from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS
 from testbench_dagster.stores.documents.contract import Collection, Document
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.servers import Supplier, chat_body, endpoint, relay
@@ -71,6 +74,9 @@ class Failing:
     """A store whose disk is full."""
 
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
+        raise OSError("no space left")
+
+    def find(self, *_: Any, **__: Any) -> Any:
         raise OSError("no space left")
 
 
@@ -133,6 +139,88 @@ def test_closed_writers_take_nothing(store: SqliteDocuments):
     writer.close()
     with pytest.raises(StoreError, match="closed"):
         writer.add(relay(), 1, attempt())
+
+
+def test_attempts_carry_their_lease_and_height(store: SqliteDocuments):
+    with Heart(store, "me") as heart, SupplierLeases(store, heart) as leases:
+        held = leases.acquire(["a@test"]).held
+
+        def verify(_: Iterable[str]) -> set[str]:
+            raise AssertionError("a living heart need not ask the store")
+
+        fence = Fence(held, heart, verify)
+        with AttemptWriter(store, fence=fence, heights={"test": 77, "other": 1}) as writer:
+            writer.add(relay(1), 1, attempt())
+            writer.add(relay(1, "b@free"), 1, attempt())
+    documents = {d["supplier"]: d for d in store.find(ATTEMPTS)}
+    assert (documents["a@test"]["lease"], documents["a@test"]["height"]) == (held["a@test"], 77)
+    assert (documents["b@free"]["lease"], documents["b@free"]["height"]) == (None, None)
+    assert documents["a@test"]["_id"] == attempt_id(relay(1), 1)
+
+
+def test_attempts_of_a_lost_lease_are_evidence_that_counts_for_nothing(store: SqliteDocuments):
+    """The process was stopped with answers in hand; another took over one of its two suppliers meanwhile."""
+    suppliers = ["a@test", "b@test"]
+    refused = Attempt(Fault.SUPPLIER_HTTP, *[datetime.now(UTC)] * 2, 9.0, status=500, body=b"no", error="500")
+    with Heart(store, "old", ttl_s=0.4) as old, SupplierLeases(store, old) as leases:
+        held = leases.acquire(suppliers).held
+        while not old.lost:
+            store.purge(HEARTBEATS, {"_id": "old"})
+            time.sleep(0.01)
+        with Heart(store, "new") as new, SupplierLeases(store, new) as theirs:
+            taken = theirs.acquire(["a@test"]).held
+            with AttemptWriter(store, fence=Fence(held, old, leases.verify)) as writer:
+                for name in suppliers:
+                    writer.add(relay(1, name), 1, attempt(b"stale"))
+                    writer.add(relay(2, name), 3, refused)
+            between = last_attempts(store, "a@test", "t", "h")
+            with AttemptWriter(store, fence=Fence(taken, new, theirs.verify)) as writer:
+                writer.add(relay(1, "a@test"), 1, attempt(b"new"))
+                writer.add(relay(2, "a@test"), 1, attempt(b"new"))
+
+    # nobody else relays to b: what it answered stands
+    kept = {d["attempt"]: d for d in store.find(ATTEMPTS, {"supplier": "b@test"})}
+    assert {n: (d["fault"], d["lease"]) for n, d in kept.items()} == {
+        1: ("ok", held["b@test"]),
+        3: ("supplier_http", held["b@test"]),
+    }
+    # of a, the old answers count for nothing: before the new ones, and beside them
+    assert {(a["fault"], a["attempt"]) for a in between.values()} == {("internal", 0)}
+    latest = last_attempts(store, "a@test", "t", "h")
+    assert {key[0]: (a["fault"], a["attempt"]) for key, a in latest.items()} == {
+        "p1": ("ok", 1),
+        "p2": ("ok", 1),
+    }
+    assert bytes(store.get(ATTEMPTS, attempt_id(relay(1, "a@test"), 1))["body"]) == b"new"
+    # and are kept
+    stale = [d for d in store.find(ATTEMPTS, {"supplier": "a@test", "fault": "internal"})]
+    assert {(bytes(d["body"]), d["status"], d["owner"], d["lease"]) for d in stale} == {
+        (b"stale", None, "internal", held["a@test"]),
+        (b"no", 500, "internal", held["a@test"]),
+    }
+    assert all(d["error"].startswith("lease lost") for d in stale)
+    assert sorted(
+        (d["evidence"]["disowned"]["fault"], d["evidence"]["disowned"]["attempt"]) for d in stale
+    ) == [("ok", 1), ("supplier_http", 3)]
+    assert store.count(ATTEMPTS) == 6
+
+
+def test_disowned_attempts_have_ids_of_their_lease():
+    document = attempt_document(relay(7), 3, attempt(), lease=5)
+    other = attempt_document(relay(7), 3, attempt(), lease=6)
+    ids = {document["_id"], disowned(document)["_id"], disowned(other)["_id"]}
+    assert len(ids) == 3 and disowned(document) == disowned(document)
+    assert document["fault"] == "ok" and "disowned" not in document["evidence"]  # a copy was changed
+
+
+def test_a_store_that_cannot_verify_ends_the_writing(store: SqliteDocuments):
+    heart = Heart(store, "never-began")
+    leases = SupplierLeases(Failing(), heart)  # type: ignore[arg-type]
+    writer = AttemptWriter(store, 0.01, fence=Fence({"a@test": 1}, heart, leases.verify))
+    writer.add(relay(), 1, attempt())
+    with pytest.raises(StoreError, match="no space left"):
+        writer.close()
+    assert store.count(ATTEMPTS) == 0
 
 
 KILLED = """

@@ -83,7 +83,7 @@ class Failing:
 def test_store_errors_surface_in_add_and_close():
     writer = AttemptWriter(Failing(), flush_s=0.01)  # type: ignore[arg-type]
     writer.add(relay(), 1, attempt())
-    time.sleep(0.2)
+    writer._thread.join(10)
     with pytest.raises(StoreError, match="no space left"):
         writer.add(relay(), 2, attempt())
     with pytest.raises(StoreError, match="no space left"):
@@ -193,7 +193,7 @@ def test_attempts_of_a_lost_lease_are_evidence_that_counts_for_nothing(store: Sq
     }
     assert bytes(store.get(ATTEMPTS, attempt_id(relay(1, "a@test"), 1))["body"]) == b"new"
     # and are kept
-    stale = [d for d in store.find(ATTEMPTS, {"supplier": "a@test", "fault": "internal"})]
+    stale = list(store.find(ATTEMPTS, {"supplier": "a@test", "fault": "internal"}))
     assert {(bytes(d["body"]), d["status"], d["owner"], d["lease"]) for d in stale} == {
         (b"stale", None, "internal", held["a@test"]),
         (b"no", 500, "internal", held["a@test"]),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -15,30 +16,31 @@ from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
 
 PUNKT_CARRIER = "llama-index-core==0.14.25"
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def _server_or_skip(server: contextlib.AbstractContextManager[str]) -> Iterator[str]:
-    """Yield the server's URI; without a server skip, or fail where ``TESTBENCH_REQUIRE_SERVERS=1``."""
+def server_or_skip(server: contextlib.AbstractContextManager[T]) -> Iterator[T]:
+    """Yield what the server yields; without one skip, or fail where ``TESTBENCH_REQUIRE_SERVERS=1``."""
     with contextlib.ExitStack() as stack:
         try:
-            uri = stack.enter_context(server)
+            found = stack.enter_context(server)
         except servers.ServerMissing as missing:
             if os.environ.get("TESTBENCH_REQUIRE_SERVERS") == "1":
                 pytest.fail(str(missing))
             pytest.skip(str(missing))
-        yield uri
+        yield found
 
 
 @pytest.fixture(scope="session")
 def mongo_uri() -> Iterator[str]:
-    with _server_or_skip(servers.mongo_server()) as uri:
+    with server_or_skip(servers.mongo_server()) as uri:
         yield uri
 
 
 @pytest.fixture(scope="session")
 def postgres_uri() -> Iterator[str]:
-    with _server_or_skip(servers.postgres_server()) as uri:
+    with server_or_skip(servers.postgres_server()) as uri:
         yield uri
 
 

@@ -577,3 +577,14 @@ def test_unknown_keys_are_refused_in_every_block() -> None:
     ]  # type: ignore[arg-type]
     assert len(blocks) >= 8
     assert all(block.model_config["extra"] == "forbid" for block in blocks)
+
+
+def test_automation_keeps_what_a_block_leaves_out(tmp_path: Path) -> None:
+    changed = {"nightly_evaluation": {"enabled": False}, "lost_runs": {"enabled": False}}
+    automation = loaded(tmp_path, {**MINIMAL, "automation": changed}).settings.automation
+    defaults = Settings.model_validate(MINIMAL).automation
+    assert automation.nightly_evaluation.cron == defaults.nightly_evaluation.cron
+    assert automation.lost_runs.every_s == defaults.lost_runs.every_s == 30
+    assert not automation.nightly_evaluation.enabled and not automation.lost_runs.enabled
+    with pytest.raises(ConfigError, match=r"automation\.retention\.crom: unknown key 'crom'"):
+        loaded(tmp_path, {**MINIMAL, "automation": {"retention": {"crom": "0 0 * * *"}}})

@@ -22,10 +22,11 @@ from testbench_dagster.workspace import Workspace
 def backfill(
     config: str | None, suppliers: tuple[str, ...], everyone: bool, force: bool, rescore: bool, wait: bool
 ) -> None:
-    """Start a Dagster backfill of supplier partitions; a running `testbench up` works it off.
+    """Have the daemon evaluate suppliers, as a Dagster backfill; prints the backfill's id.
 
-    It shows in the UI under Runs, Backfills. Without a daemon `testbench run --supplier KEY [--force]` does
-    the same in this terminal.
+    It shows in the UI under Runs, Backfills, and starts as soon as a daemon runs (`testbench up`). To do it
+    in this terminal instead use `testbench run --supplier KEY [--force]`, or `testbench run --max-relays 0`
+    for what --rescore does.
     """
     if bool(suppliers) == everyone:
         raise click.UsageError("name suppliers with --supplier, or take --all")

@@ -25,7 +25,14 @@ from testbench_dagster.workspace import Workspace
 
 @click.command()
 @click.option("--fresh", is_flag=True, help="Forget what earlier demos measured.")
-@click.option("--suppliers", "n_suppliers", type=click.IntRange(1, 500), default=6, show_default=True)
+@click.option(
+    "--suppliers",
+    "n_suppliers",
+    type=click.IntRange(1, 500),
+    default=6,
+    show_default=True,
+    help="How many simulated suppliers.",
+)
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
 )
@@ -151,7 +158,9 @@ def localnet() -> None:
 
 
 @localnet.command("up")
-@click.option("--suppliers", type=click.IntRange(1, 500), default=6, show_default=True)
+@click.option(
+    "--suppliers", type=click.IntRange(1, 500), default=6, show_default=True, help="How many suppliers."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=STARTER_PORT, show_default=True, help="0 picks one."
@@ -160,12 +169,18 @@ def localnet() -> None:
     "--fail-mode",
     type=click.Choice(["500", "429", "timeout", "reset", "garbage", "empty", "error200"]),
     default="500",
+    show_default=True,
+    help="How the requests of --fail-rate fail.",
 )
 @click.option(
     "--fail-rate", type=click.FloatRange(0, 1), help="Share of requests that fail, for every supplier."
 )
 @click.option("--latency-ms", type=click.FloatRange(min=0), help="Time to answer, for every supplier.")
-@click.option("--block-seconds", type=click.FloatRange(min=0.001), help="Tell a block height that grows.")
+@click.option(
+    "--block-seconds",
+    type=click.FloatRange(min=0.001),
+    help="The roster tells a block height that grows by one every so many seconds.",
+)
 def localnet_up(**options: Any) -> None:
     """Serve simulated suppliers on 127.0.0.1 until interrupted; /roster lists them."""
     command = [sys.executable, "-m", "testbench_dagster.localnet"]
@@ -178,7 +193,13 @@ def localnet_up(**options: Any) -> None:
 @localnet.command("control")
 @click.argument("action", type=click.Choice(["join", "leave", "return", "swap", "fail", "height"]))
 @click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
-@click.option("--url", default=f"http://127.0.0.1:{STARTER_PORT}", show_default=True, help="The localnet.")
+@click.option(
+    "--url",
+    default=f"http://127.0.0.1:{STARTER_PORT}",
+    show_default=True,
+    envvar="TESTBENCH_LOCALNET_URL",
+    help="Where the simulated network listens.",
+)
 def localnet_control(action: str, fields: tuple[str, ...], url: str) -> None:
     """Change a running simulated network: who is there, what answers, what fails.
 

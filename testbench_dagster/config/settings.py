@@ -271,6 +271,7 @@ class ScheduleSettings(_Strict):
 class AutomationSettings(_Strict):
     """What happens by itself when the Dagster daemon runs; each part can be switched off and timed.
 
+    What a part's block leaves out is as by default: ``{enabled: false}`` needs no time.
     ``summaries`` is when the leaderboard is refreshed if something new arrived, ``summaries_sensor`` looks
     whether that is so. ``alert_webhook_env`` names the variable with the URL that failed runs are told to.
     """
@@ -287,6 +288,18 @@ class AutomationSettings(_Strict):
     weekly_epochs: ScheduleSettings = ScheduleSettings(cron="0 3 * * 1")
     retention: ScheduleSettings = ScheduleSettings(cron="30 4 * * *")
     alert_webhook_env: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        merged = dict(value)
+        for name, given in value.items():
+            field = cls.model_fields.get(name)
+            if field is not None and isinstance(field.default, BaseModel) and isinstance(given, dict):
+                merged[name] = {**field.default.model_dump(), **given}
+        return merged
 
 
 class RetentionSettings(_Strict):

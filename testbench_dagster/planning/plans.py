@@ -26,7 +26,7 @@ from testbench_dagster.relays.outcomes import History, history
 from testbench_dagster.scoring.measured import WindowState, window_state
 from testbench_dagster.scoring.score import prompt_calls
 from testbench_dagster.stores.datasets import Registration
-from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.stores.documents import Document, Group, content_hash
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     HEIGHTS,
@@ -129,7 +129,8 @@ class Planner:
         """Share what is left of the services' daily budgets: calls per supplier, for capped services only.
 
         Every supplier of the service that is due takes part with what it would ask, not only the given ones,
-        so that no batch of suppliers eats the share of the next (max-min fair).
+        so that no batch of suppliers eats the share of the next. What each was asked today already counts
+        (max-min fair over the day): one pass over the batches spends the budget, in whatever order.
         """
         quotas: dict[str, int] = {}
         for service in {s.service for s in suppliers}:
@@ -137,7 +138,8 @@ class Planner:
             if left is None:
                 continue
             own = {s.key: plans[s.key].n_calls for s in suppliers if s.service == service}
-            quotas |= {k: v for k, v in fair_shares(left, self._demands(service, own)).items() if k in own}
+            shares = fair_shares(left, self._demands(service, own), self._asked_today(service))
+            quotas |= {key: share for key, share in shares.items() if key in own}
         return quotas
 
     # -- what suppliers share ---------------------------------------------------------------------------
@@ -193,6 +195,12 @@ class Planner:
             elif kept["due_at"] is not None and kept["due_at"] <= self.now:
                 demands[supplier.key] = kept["due_calls"] or 0
         return {**demands, **own}
+
+    def _asked_today(self, service: str) -> dict[str, int]:
+        """Stored attempts of a service's UTC day by supplier; as many rows as its budget allows at most."""
+        where = {"service": service, "finished_at": {"gte": period_start("day", self.now)}}
+        rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
+        return {row["supplier"]: row["count"] for row in rows}
 
     # -- one supplier -----------------------------------------------------------------------------------
 
@@ -295,16 +303,19 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
     """Plan the suppliers as they stand after an evaluation, and keep the plans."""
     planner = Planner(workspace, now=now)
     fingerprint = settings_fingerprint(workspace)
+    planned = list(suppliers)
+    plans = {supplier.key: planner.plan(supplier) for supplier in planned}
+    quotas = planner.quotas(plans, planned)
     documents = []
-    for supplier in suppliers:
-        plan = planner.plan(supplier)
+    for supplier in planned:
+        plan = plans[supplier.key]
         kept = workspace.documents.get(PLANS, supplier.key) or {}
         documents.append(
             {
                 "_id": supplier.key,
                 "service": supplier.service,
                 "planned_at": planner.now,
-                "due_at": _when(workspace, supplier, plan, planner.now),
+                "due_at": _when(workspace, supplier, plan, planner.now, quotas.get(supplier.key)),
                 "due_height": plan.due_height,
                 "due_calls": plan.n_calls,
                 "failures": kept.get("failures", 0),
@@ -370,11 +381,18 @@ def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
     )
 
 
-def _when(workspace: Workspace, supplier: Supplier, plan: SupplierPlan, now: datetime) -> datetime | None:
-    """When the next evaluation makes sense: not before a spent budget is renewed."""
+def _when(
+    workspace: Workspace, supplier: Supplier, plan: SupplierPlan, now: datetime, quota: int | None
+) -> datetime | None:
+    """When the next evaluation makes sense: not before a spent budget is renewed.
+
+    A supplier that had its share of a budget while others still have to get theirs looks again a while later.
+    """
     due_at = plan.due_at
     if due_at is None:
         return None
+    if plan.n_calls and quota == 0:
+        due_at = max(due_at, now + retry_delay(1, workspace.config.settings.planning))
     if budget_left(workspace, supplier.service, now) == 0:
         due_at = max(due_at, next_period("day", now))
     if politeness_left(workspace, supplier.key, now) == 0:

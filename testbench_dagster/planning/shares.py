@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_NOTHING: Mapping[str, int] = {}
 
-def fair_shares(total: int, demands: Mapping[str, int]) -> dict[str, int]:
-    """Share ``total`` among ``demands``: max-min fair, in whole numbers.
 
-    Nobody gets more than demanded. Whoever gets less gets as much as anybody, or, where it does not divide,
-    one less: the remainder goes to the first of those by key. All of ``total`` is given away unless all
-    demands are met. Raises ValueError when a number is negative.
+def fair_shares(total: int, demands: Mapping[str, int], had: Mapping[str, int] = _NOTHING) -> dict[str, int]:
+    """Share ``total`` among ``demands``: max-min fair, in whole numbers, what each has had before included.
+
+    Nobody gets more than demanded. Together with what it ``had`` (0 where it is not named), whoever gets less
+    than demanded ends as high as anybody who gets something, or, where it does not divide, one lower: the
+    remainder goes to the first of those by key. Who had more than that already gets nothing. All of ``total``
+    is given away unless all demands are met. Raises ValueError when a number is negative.
     """
-    if total < 0 or any(demand < 0 for demand in demands.values()):
-        raise ValueError(f"want no negative numbers, got {total} to share among {dict(demands)}")
-    left, waiting = total, len(demands)
-    level, remainder = max(demands.values(), default=0), 0
-    for demand in sorted(demands.values()):  # fill up the small ones first
-        if demand * waiting > left:
-            level, remainder = divmod(left, waiting)
-            break
-        left -= demand
-        waiting -= 1
-    shares = {}
-    for key in sorted(demands):
-        share = min(demands[key], level)
-        if remainder and demands[key] > level:
-            share += 1
-            remainder -= 1
-        shares[key] = share
-    return {key: shares[key] for key in demands}
+    if total < 0 or any(number < 0 for number in (*demands.values(), *had.values())):
+        raise ValueError(f"want no negative numbers, got {total} to share among {dict(demands)} with {had}")
+
+    def raised_to(level: int) -> dict[str, int]:
+        return {key: min(demand, max(0, level - had.get(key, 0))) for key, demand in demands.items()}
+
+    # the highest level to which all can be raised
+    low, high = 0, max((demand + had.get(key, 0) for key, demand in demands.items()), default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(raised_to(middle).values()) <= total:
+            low = middle
+        else:
+            high = middle - 1
+    shares = raised_to(low)
+    remainder = total - sum(shares.values())
+    above = raised_to(low + 1)
+    for key in sorted(key for key in demands if above[key] > shares[key])[:remainder]:
+        shares[key] += 1
+    return shares

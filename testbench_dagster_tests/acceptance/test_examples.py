@@ -26,6 +26,7 @@ EXPECTED = {
     "mmlu-pro-replay.yaml": (14, 3),
     "mmlu.yaml": (57, 1),
     "openai-compatible.yaml": (3, 2),
+    "operations.yaml": (4, 1),
 }
 
 

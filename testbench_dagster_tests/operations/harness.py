@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ import yaml
 
 import testbench_dagster
 from testbench_dagster.config import load_config
+from testbench_dagster.coordination.heartbeats import is_gone
+from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.defs.local_runs import prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS, SCORES
+from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.servers import free_port
 
@@ -33,6 +35,8 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 INTERVAL_S = 5
 """Between the ticks of every sensor in these tests."""
 STARTS_WITHIN_S = 120.0
+ENDS_WITHIN_S = 20.0
+"""How long `dagster dev` takes to notice that one of its services died, and to end itself."""
 DAY = 86_400.0
 _SENSORS = ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
 
@@ -40,7 +44,7 @@ _RUNS = """
 query Runs($filter: RunsFilter, $limit: Int) {
   runsOrError(filter: $filter, limit: $limit) {
     __typename
-    ... on Runs { results { runId status jobName startTime endTime tags { key value } } }
+    ... on Runs { results { runId status jobName creationTime startTime endTime tags { key value } } }
     ... on PythonError { message }
   }
 }
@@ -118,6 +122,8 @@ class Platform:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    run_monitoring: dict[str, int] = field(default_factory=dict)
+    """Settings of Dagster's run monitoring that differ from `dagster.yaml`, such as shorter times."""
 
     # -- configuration ----------------------------------------------------------------------------------
 
@@ -168,6 +174,11 @@ class Platform:
         with self.variables():
             config = load_config(self.config_path)
             environment = {**os.environ, **prepare_home(config), "PYTHONWARNINGS": "ignore"}
+        if self.run_monitoring:
+            instance = Path(environment["DAGSTER_HOME"]) / "dagster.yaml"
+            settings = yaml.safe_load(instance.read_text(encoding="utf-8"))
+            settings["run_monitoring"] |= self.run_monitoring
+            instance.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
         command += ["-h", "127.0.0.1", "-p", str(self.port)]
         log = (self.folder / "dagster.log").open("ab")
@@ -206,6 +217,25 @@ class Platform:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process = None
+
+    def kill(self, pids: Iterable[int]) -> float:
+        """SIGKILL to some processes at once; return when that was, in seconds since 1970."""
+        at = time.time()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return at
+
+    def start_again(self) -> None:
+        """What a service manager does: start `dagster dev` anew once it ended.
+
+        It ends by itself when its daemon or webserver dies, and starts a dead code server itself.
+        """
+        assert self.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(ENDS_WITHIN_S)
+        assert self.process.poll() is not None, f"dagster dev goes on without a service: {self.log()}"
+        self.start()
 
     def pids(self, word: str) -> list[int]:
         """Processes of this platform whose command line contains a word, children of killed ones included."""
@@ -318,6 +348,16 @@ class Platform:
         with self.documents() as documents:
             return list(documents.find(SCORES, where, fields=["_id", *SCORES.fields]))
 
+    def workers(self) -> dict[str, int]:
+        """The living processes of runs: run id → process id."""
+        with self.documents() as documents:
+            return {b["_id"]: b["pid"] for b in documents.find(HEARTBEATS) if not is_gone(b)}
+
+    def leases(self) -> dict[str, str]:
+        """Who relays to whom: supplier → run id."""
+        with self.documents() as documents:
+            return {d["_id"]: d["holder"] for d in documents.find(LEASES) if d["_id"] != COUNTER}
+
     def plans(self) -> dict[str, Document]:
         """The kept plans by supplier."""
         with self.documents() as documents:
@@ -326,11 +366,17 @@ class Platform:
 
 @contextlib.contextmanager
 def platform(
-    folder: Path, suppliers: int, environment: dict[str, str] | None = None, **changes: Any
+    folder: Path,
+    suppliers: int,
+    environment: dict[str, str] | None = None,
+    *,
+    latency_ms: float = 5,
+    run_monitoring: dict[str, int] | None = None,
+    **changes: Any,
 ) -> Iterator[Platform]:
     """A configured platform, not yet started; ended with everything it left behind."""
-    with LocalnetProcess(suppliers=suppliers, latency_ms=5, fail_rate=0.0) as localnet:
-        made = Platform(folder, localnet, environment or {})
+    with LocalnetProcess(suppliers=suppliers, latency_ms=latency_ms, fail_rate=0.0) as localnet:
+        made = Platform(folder, localnet, environment or {}, run_monitoring=run_monitoring or {})
         made.configure(**changes)
         try:
             yield made

@@ -378,6 +378,36 @@ def test_shares_take_everyone_who_is_due_into_account(stage: Any) -> None:
     assert made.workspace.config.settings.budget.of_service("other") == 7
 
 
+def test_what_was_asked_today_counts_towards_the_share(stage: Any) -> None:
+    made = stage({"budget": {"relays_per_day": 12}})
+    registration = made.registrations[GATED]
+    for doc in range(4):
+        made.facts.attempt(registration, doc, Fault.OK, NOW, prompt_id=f"{GATED}-1-chat-{doc}")
+    ledger = BudgetLedger(made.workspace.documents)
+    ledger.grant(service_account("external"), period_start("day", NOW), 12, 4)
+    suppliers = active_suppliers(made.workspace)
+    planner = Planner(made.workspace, now=NOW)
+    plans = {s.key: planner.plan(s) for s in suppliers}
+    # eight are left of twelve: six for each over the day
+    assert planner.quotas(plans, suppliers) == {ALPHA: 2, BETA: 6}
+    # yesterday's do not count
+    later = Planner(made.workspace, now=NOW + timedelta(days=1))
+    assert later.quotas(plans, suppliers) == {ALPHA: 6, BETA: 6}
+
+
+def test_who_had_its_share_lets_the_others_get_theirs_first(stage: Any) -> None:
+    made = stage({"budget": {"relays_per_day": 8}})
+    registration = made.registrations[GATED]
+    for doc in range(4):
+        made.facts.attempt(registration, doc, Fault.OK, NOW, prompt_id=f"{GATED}-1-chat-{doc}")
+    ledger = BudgetLedger(made.workspace.documents)
+    ledger.grant(service_account("external"), period_start("day", NOW), 8, 4)
+    refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
+    plans = {p["_id"]: p["due_at"] for p in made.workspace.documents.find(PLANS)}
+    wait = timedelta(minutes=made.workspace.config.settings.planning.retry_minutes)
+    assert plans == {ALPHA: NOW + wait, BETA: NOW}
+
+
 def test_without_a_cap_there_are_no_quotas(stage: Any) -> None:
     made = stage()
     planner = Planner(made.workspace, now=NOW)

@@ -6,8 +6,11 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START
+from testbench_dagster.errors import TestbenchError
 
 _TIMEOUT_S = 10.0
+_FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
+"""What Dagster says of a run whose process died; why is told by the engine event before it."""
 _MESSAGE_CHARS = 1_000
 
 
@@ -20,7 +23,7 @@ def run_failure_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         description="Logs failed runs and posts them to the webhook of automation.alert_webhook_env.",
     )
     def run_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-        alert = alert_of(context.dagster_run, context.failure_event.message or "")
+        alert = alert_of(context.dagster_run, what_happened(context))
         context.log.error(alert["text"])
         name = automation.alert_webhook_env
         if name is None:
@@ -32,6 +35,34 @@ def run_failure_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         return dg.SkipReason(f"the alert webhook of {name} failed: {problem}") if problem else None
 
     return run_failure
+
+
+def what_happened(context: dg.RunFailureSensorContext) -> str:
+    """Why a run failed: what Dagster says, and what it leaves out, the steps' errors or the process's end.
+
+    Errors of ours are told in full, since they never hold a key; of any other only the name.
+    """
+    said = context.failure_event.message or ""
+    if said == _FROM_OUTSIDE:
+        kind = dg.DagsterEventType.ENGINE_EVENT
+        records = context.instance.get_records_for_run(context.dagster_run.run_id, of_type=kind).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        return next((event.message for event in reversed(events) if event and event.message), said)
+    ours = {kind.__name__ for kind in _subclasses(TestbenchError)}
+    for event in context.get_step_failure_events():
+        chain = [event.step_failure_data.error]
+        while chain[-1] is not None:
+            chain.append(chain[-1].cause)
+        errors = [error for error in chain if error is not None]
+        told = next((error.message for error in errors if error.cls_name in ours), None)
+        if told is None:  # the first is Dagster's own, around the one that the step raised
+            told = next((str(error.cls_name) for error in errors[1:] or errors), "no error")
+        said += f" {event.step_key}: {told}"
+    return said
+
+
+def _subclasses(kind: type[Exception]) -> set[type[Exception]]:
+    return {kind}.union(*(_subclasses(below) for below in kind.__subclasses__()))
 
 
 def alert_of(run: dg.DagsterRun, message: str) -> dict[str, str]:

@@ -1,0 +1,294 @@
+"""The documents say what is so: commands work, snippets are valid, every key and option is explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from testbench_dagster.cli import cli
+from testbench_dagster.config import load_config
+from testbench_dagster.config.settings import ScheduleSettings, SensorSettings, Settings
+from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.network.sources import parse_listing
+from testbench_dagster.stores.documents.collections import ALL
+from testbench_dagster.tasks.specs import task_specs
+from testbench_dagster.workspace import Workspace
+from testbench_dagster_tests.acceptance.harness import _FOREIGN, EXAMPLES, console_script
+from testbench_dagster_tests.servers import free_port
+
+ROOT = EXAMPLES.parent
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+BLOCK_S = 300.0
+READY_S = 90.0
+#: ``bash`` blocks are run; one marked ``background`` goes on while the following ones run.
+_BLOCK = re.compile(r"^```(\w+)( background)?\n(.*?)^```$", re.M | re.S)
+
+
+class Block(NamedTuple):
+    language: str
+    background: bool
+    text: str
+
+
+BLOCKS = [Block(m[1], bool(m[2]), m[3]) for m in _BLOCK.finditer(OPERATIONS)]
+YAML = [block.text for block in BLOCKS if block.language == "yaml"]
+
+
+# ------------------------------------------------------------------------------------------- operations.md
+
+
+@contextmanager
+def started(script: str, folder: Path, environment: dict[str, str], port: int) -> Iterator[None]:
+    """Run a script in a session of its own until the end of the context, from when its port answers."""
+    log = folder.parent / f"background-{port}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["bash", "-ec", script],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + READY_S
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, f"{script} does not listen: {log.read_text(errors='replace')[-3000:]}"
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=25)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    (folder / "examples").mkdir()
+    example = (EXAMPLES / "operations.yaml").read_text(encoding="utf-8")
+    assert "every_s: 60}" in example
+    quicker = example.replace("every_s: 60}", "every_s: 5}")  # than the documented minute
+    (folder / "examples" / "operations.yaml").write_text(quicker, encoding="utf-8")
+    localnet, web = free_port(), free_port()
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    binaries = f"{console_script().parent}{os.pathsep}{Path(sys.executable).parent}"
+    environment |= {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "TESTBENCH_LOCALNET_URL": f"http://127.0.0.1:{localnet}",
+    }
+    # other ports than the documented ones, which may be in use on this machine
+    ports = {"testbench localnet up": localnet, "testbench up": web}
+    ran = 0
+    with ExitStack() as stack:
+        for block in BLOCKS:
+            if block.language != "bash":
+                continue
+            ran += 1
+            if block.background:
+                command, port = next((c, p) for c, p in ports.items() if block.text.startswith(c))
+                script = block.text.replace(command, f"exec {command} --port {port}", 1)
+                stack.enter_context(started(script, folder, environment, port))
+                continue
+            done = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", block.text],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=BLOCK_S,
+                check=False,
+            )
+            said = f"{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            assert done.returncode == 0, said
+            assert "Traceback" not in done.stderr, said
+            if block.text.startswith("testbench localnet control"):
+                _until_the_roster_follows(folder, environment)
+    assert ran == sum(block.language == "bash" for block in BLOCKS) > 10
+
+
+def _until_the_roster_follows(folder: Path, environment: dict[str, str]) -> None:
+    """What the text promises: the sensor notices who joined and who left."""
+    deadline = time.monotonic() + 90
+    command = [str(console_script()), "plan", "--format", "json"]
+    while True:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+        suppliers = {row["supplier"] for row in json.loads(done.stdout)}
+        if "new-01@simulation" in suppliers and "sim-05@simulation" not in suppliers:
+            return
+        assert time.monotonic() < deadline, suppliers
+        time.sleep(2)
+
+
+@pytest.mark.parametrize("snippet", YAML, ids=[str(text.split(":")[0]) for text in YAML])
+def test_a_yaml_snippet_is_valid(snippet: str, tmp_path: Path) -> None:
+    path = tmp_path / "testbench.yaml"
+    tasks = {"tasks": [{"name": "starter_logic"}]}
+    path.write_text(yaml.safe_dump({**tasks, **yaml.safe_load(snippet)}), encoding="utf-8")
+    config = load_config(path)
+    assert len(task_specs(config)) == len(config.settings.tasks)  # names and gates are resolved
+
+
+def test_the_documented_roster_is_read_as_one() -> None:
+    (text,) = [block.text for block in BLOCKS if block.language == "json"]
+    listing = parse_listing(text.encode())
+    assert len(listing.entries) == 1
+    assert listing.height == 123
+
+
+def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
+    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
+        definitions = build_definitions(workspace)
+    named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
+    checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
+    assert len(named) == 11 and len(checks) == 8
+    assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
+
+
+def test_the_operations_example_has_every_automation_and_every_budget() -> None:
+    raw = yaml.safe_load((EXAMPLES / "operations.yaml").read_text(encoding="utf-8"))
+    for block in ("automation", "budget"):
+        written = set(raw[block]) | {"alert_webhook_env"}
+        assert written >= set(Settings.model_fields[block].annotation.model_fields)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/reference.md", "docs/design.md"])
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for link in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
+        target, anchor = (path.parent / link[0]).resolve() if link[0] else path, link[1]
+        if link[0].startswith("http"):
+            continue
+        assert target.exists(), f"{name}: {link[0]}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{name}: {link[0]}#{anchor}"
+
+
+# -------------------------------------------------------------------------------------------- reference.md
+
+
+def first_cells(heading: str) -> list[str]:
+    """First cells of the tables under a heading."""
+    section = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", REFERENCE, re.M | re.S)
+    assert section, f"reference.md has no section {heading!r}"
+    cells = re.findall(r"^\| (.*?) (?<!\\)\| ", section[1], re.M)
+    return [cell for cell in cells if cell.startswith("`")]
+
+
+def documented_keys(heading: str) -> set[str]:
+    """Keys of a table; in a row ``.x`` stands beside the key before it."""
+    found: set[str] = set()
+    for cell in first_cells(heading):
+        before = ""
+        for name in re.findall(r"`([^`]+)`", cell):
+            before = f"{before.rpartition('.')[0]}{name}" if name.startswith(".") else name
+            found.add(before)
+    return found
+
+
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_of(argument)]
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key that may be written, as reference.md writes it."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        inner = models_of(field.annotation)
+        if "list[" in str(field.annotation) and not key.startswith("tasks[]"):
+            key += "[]"
+        if key == "planning.gates" or not inner:
+            yield key
+        elif inner[0] in (SensorSettings, ScheduleSettings):
+            yield key
+            kind = "sensor" if inner[0] is SensorSettings else "schedule"
+            yield from (f"automation.<{kind}>.{part}" for part in inner[0].model_fields)
+        elif set(inner[0].model_fields) <= set(model.model_fields) or key == "tasks[].planning":
+            yield key  # the same keys in a block of their own: explained where they are first
+        else:
+            if key == "tasks[].samples":
+                yield key  # which may be a number too
+            yield from keys_of(inner[0], f"{key}.")
+
+
+def test_reference_explains_every_key_and_no_other() -> None:
+    keys = set(keys_of(Settings))
+    assert {"tasks[].samples.half_width", "planning.schedule.unit", "automation.retention"} <= keys
+    assert documented_keys("Configuration: `testbench.yaml`") == keys
+
+
+def test_reference_explains_every_key_of_gates_and_no_other() -> None:
+    models = models_of(Settings.model_fields["planning"].annotation)[0].model_fields["gates"].annotation
+    keys = {f"gates[].{f.alias or n}" for m in models_of(models) for n, f in m.model_fields.items()}
+    assert len(keys) == 12
+    assert documented_keys("Gates") == keys
+
+
+def commands(group: click.Group, prefix: str = "testbench") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def test_reference_shows_every_command_with_exactly_its_options() -> None:
+    rows = {re.split(r" [-\[(A-Z]|`", cell[1:], maxsplit=1)[0]: cell for cell in first_cells("Commands")}
+    assert set(rows) == {name for name, _ in commands(cli)}
+    for name, command in commands(cli):
+        options = {max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)}
+        assert set(re.findall(r"--[a-z-]+", rows[name])) == options, name
+    assert all(f"`{max(p.opts, key=len)}`" in REFERENCE for p in cli.params)
+
+
+def test_every_option_explains_itself() -> None:
+    for name, command in commands(cli):
+        assert command.help, name
+        silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+        assert not silent, f"{name}: {silent}"
+
+
+def test_reference_lists_the_fields_of_a_plan(tmp_path: Path) -> None:
+    from testbench_dagster.cli.plan import planned_rows
+
+    shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
+    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
+        rows, _ = planned_rows(workspace, (), (), None)
+    assert documented_keys("Fields of `testbench plan --format json`") == set(rows[0])
+
+
+def test_reference_lists_every_collection() -> None:
+    assert documented_keys("Collections of the document store") == {collection.name for collection in ALL}

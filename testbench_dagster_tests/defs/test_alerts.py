@@ -64,8 +64,10 @@ def test_a_run_whose_process_died_is_told_with_the_reason() -> None:
     """Reported as Dagster's code server does, whose failure event names none."""
     with dg.DagsterInstance.ephemeral() as instance:
         run = instance.create_run_for_job(ours)
+        instance.report_engine_event("Launched.", run)
         instance.report_engine_event("Run execution process unexpectedly exited with exit code -9.", run)
         event = instance.report_run_failed(run)
+        instance.report_engine_event("Retrying the run", run)
         context = dg.build_run_status_sensor_context("run_failure", event, instance, run)
         said = what_happened(context.for_run_failure())
     assert said == "Run execution process unexpectedly exited with exit code -9."

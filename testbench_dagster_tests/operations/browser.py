@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,9 +102,14 @@ class Browser:
         """The elements that can be seen now; none is an answer too."""
         return [found for found in self.driver.find_elements(By.XPATH, xpath) if found.is_displayed()]
 
-    def see(self, xpath: str, within_s: float = WITHIN_S) -> WebElement:
-        """The first such element, as soon as it can be seen."""
-        return self.until(xpath, lambda: self.all(xpath), within_s)[0]
+    def get(self, xpath: str, what: Callable[[WebElement], T], *, hidden: bool = False) -> T:
+        """Something of the first such element, once there is one; ``hidden`` ones count only if asked for."""
+
+        def look() -> list[T]:
+            found = self.driver.find_elements(By.XPATH, xpath) if hidden else self.all(xpath)
+            return [what(element) for element in found[:1]]
+
+        return self.until(xpath, look)[0]
 
     def read(self, *words: str, within_s: float = WITHIN_S) -> str:
         """The page's text, as soon as it holds all the words."""
@@ -117,11 +121,6 @@ class Browser:
         found = self.until(f"the words {words}", look, within_s)
         assert found is not None
         return found
-
-    def checked(self, xpath: str) -> bool:
-        """Whether a box is ticked; the UI draws its boxes itself and hides the real ones."""
-        look = partial(self.driver.find_elements, By.XPATH, xpath)
-        return self.until(xpath, look)[0].is_selected()
 
     # -- acting -----------------------------------------------------------------------------------------
 
@@ -138,13 +137,13 @@ class Browser:
 
         self.until(f"a click on {xpath}", look, within_s)
 
-    def keys(self, *keys: str) -> None:
-        """Press keys where the focus is."""
-        ActionChains(self.driver).send_keys(*keys).perform()
+    def write(self, xpath: str, text: str) -> None:
+        """Type into a field."""
+        self.get(xpath, lambda field: field.send_keys(text))
 
     def escape(self) -> None:
         """Close the menu on top."""
-        self.keys(Keys.ESCAPE)
+        ActionChains(self.driver).send_keys(Keys.ESCAPE).perform()
 
     # -- pictures ---------------------------------------------------------------------------------------
 

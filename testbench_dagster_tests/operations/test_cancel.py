@@ -210,7 +210,7 @@ def test_a_killed_run_is_repeated_once_and_told_of(running: Running) -> None:
         (alert,) = running.hook.about(run_id)
         assert alert["job"] == "evaluate_suppliers"
         assert alert["partitions"] == "sim-01@simulation...sim-04@simulation"
-        assert f"{run_id} unexpectedly exited with exit code -9" in alert["message"], alert
+        assert f"{run_id} was terminated by signal 9" in alert["message"], alert
 
 
 def test_a_mistake_of_ours_is_told_of_and_not_repeated(running: Running) -> None:

@@ -16,7 +16,7 @@ from testbench_dagster.workspace import Workspace
 
 GROUP = "evaluation"
 FORCE_TAG = "testbench/force"
-"""Run or backfill tag: ask again what is fresh. The UI's backfill dialog takes tags, not configuration."""
+"""Run or backfill tag: ask again what is fresh. The dialogs of the UI take it without any YAML."""
 _LOG_EVERY_S = 10.0  # progress lines in the run's log; never one event per relay
 _LEASE_WAIT_S = 35.0  # a lease expires within 30 s of its holder's death
 

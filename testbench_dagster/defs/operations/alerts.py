@@ -44,10 +44,14 @@ def what_happened(context: dg.RunFailureSensorContext) -> str:
     """
     said = context.failure_event.message or ""
     if said == _FROM_OUTSIDE:
-        kind = dg.DagsterEventType.ENGINE_EVENT
-        records = context.instance.get_records_for_run(context.dagster_run.run_id, of_type=kind).records
-        events = [record.event_log_entry.dagster_event for record in records]
-        return next((event.message for event in reversed(events) if event and event.message), said)
+        failure = dg.DagsterEventType.RUN_FAILURE
+        kinds = {dg.DagsterEventType.ENGINE_EVENT, failure}
+        for record in context.instance.get_records_for_run(context.dagster_run.run_id, of_type=kinds).records:
+            event = record.event_log_entry.dagster_event
+            if event is None or event.event_type is failure:
+                break  # what follows is about the retry
+            said = event.message or said
+        return said
     ours = {kind.__name__ for kind in _subclasses(TestbenchError)}
     for event in context.get_step_failure_events():
         chain = [event.step_failure_data.error]

@@ -79,7 +79,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
     return leaderboard
 
 
-_days = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end_offset=1)
+_days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", end_offset=1)
 
 
 @dg.asset(

@@ -26,6 +26,7 @@ from testbench_dagster.coordination.heartbeats import is_gone
 from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.defs.local_runs import prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
+from testbench_dagster.planning.plans import wanted_suppliers
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
 from testbench_dagster.workspace import Workspace
@@ -38,6 +39,8 @@ STARTS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 20.0
 """How long `dagster dev` takes to notice that one of its services died, and to end itself."""
 DAY = 86_400.0
+UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+"""Statuses of runs."""
 _SENSORS = ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
 
 _RUNS = """
@@ -296,6 +299,12 @@ class Platform:
         found = self.graphql(_RUNS, filter={"statuses": list(statuses)} if statuses else {}, limit=limit)
         results = found["runsOrError"]["results"]
         return [{**run, "tags": {t["key"]: t["value"] for t in run["tags"]}} for run in results]
+
+    def at_rest(self) -> bool:
+        """Whether nothing is due and no run is queued or at work."""
+        with self.workspace() as workspace:
+            due = wanted_suppliers(workspace)
+        return not due and not self.runs(*UNFINISHED)
 
     def backfill(self, keys: list[str], tags: dict[str, str] | None = None) -> str:
         """Launch a backfill of the evaluation of some suppliers, as the UI's dialog does."""

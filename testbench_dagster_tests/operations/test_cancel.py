@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from testbench_dagster.tasks.starter.loader import read_docs
 from testbench_dagster_tests.operations.evidence import (
     assert_one_at_a_time,
     assert_scored_once,
+    docs_scored,
     lost_requests,
 )
 from testbench_dagster_tests.operations.harness import INTERVAL_S, Platform, platform, wait_until
@@ -130,8 +132,8 @@ class Running:
         return str(wait_until("relays", look, RELAYING_WITHIN_S, every_s=0.05))
 
     def complete(self, docs: int) -> bool:
-        scored = {(s["supplier"], s["task"], s["doc_id"]) for s in self.platform.scores()}
-        return len(scored) == SUPPLIERS_N * 2 * docs
+        scored = docs_scored(self.platform)
+        return len(scored) == SUPPLIERS_N and set(scored.values()) == {2 * docs}
 
     def run(self, run_id: str) -> dict[str, Any]:
         return next(run for run in self.platform.runs() if run["runId"] == run_id)
@@ -206,7 +208,7 @@ def test_a_killed_run_is_repeated_once_and_told_of(running: Running) -> None:
     assert_scored_once(made)
     assert_one_at_a_time(made)
     for run_id in (killed, again):
-        wait_until("an alert", lambda run_id=run_id: running.hook.about(run_id), ALERTED_WITHIN_S)
+        wait_until("an alert", partial(running.hook.about, run_id), ALERTED_WITHIN_S)
         (alert,) = running.hook.about(run_id)
         assert alert["job"] == "evaluate_suppliers"
         assert alert["partitions"] == "sim-01@simulation...sim-04@simulation"

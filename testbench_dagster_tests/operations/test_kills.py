@@ -14,21 +14,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbench_dagster.planning.plans import wanted_suppliers
+from testbench_dagster.scoring.windows import windows
 from testbench_dagster_tests.operations.evidence import (
     DURABLE_S,
     assert_one_at_a_time,
     assert_scored_once,
+    docs_scored,
     lost_requests,
-    renewed_since,
 )
-from testbench_dagster_tests.operations.harness import DAY, INTERVAL_S, Platform, platform, wait_until
+from testbench_dagster_tests.operations.harness import (
+    DAY,
+    INTERVAL_S,
+    UNFINISHED,
+    Platform,
+    platform,
+    wait_until,
+)
 from testbench_dagster_tests.operations.servers import both_stores
 
 pytestmark = pytest.mark.slow
 
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
-SUPPLIERS_N, PER_RUN, DOCS = 12, 4, 15
+SUPPLIERS_N, PER_RUN, DOCS, MORE_DOCS = 12, 4, 15, 25
 TASKS = ("starter_logic", "starter_units", "starter_reading")
 IN_FLIGHT = 4
 """Of one run, and so of one supplier."""
@@ -42,7 +49,6 @@ LAG_S = 1.0
 """What a busy machine adds to the times above and below."""
 RELAYING_WITHIN_S = 120.0
 ENDED_WITHIN_S = 240.0
-UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 PROCESSES = {
     "daemon": ("-m dagster._daemon",),
     "webserver": ("-m dagster_webserver",),
@@ -61,15 +67,15 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             {**environment, "TESTBENCH_SUPPLIERS_PER_RUN": str(PER_RUN)},
             latency_ms=LATENCY_S * 1000,
             run_monitoring={"start_timeout_seconds": START_TIMEOUT_S, "poll_interval_seconds": POLL_S},
-            **settings(MAX_AGE_S),
+            **settings(DOCS, MAX_AGE_S),
         ) as made,
     ):
         made.start()
         yield made
 
 
-def settings(max_age_s: float) -> dict[str, object]:
-    samples = {"min": DOCS, "max": DOCS, "half_width": None}
+def settings(docs: int, max_age_s: float) -> dict[str, object]:
+    samples = {"min": docs, "max": docs, "half_width": None}
     return {
         "tasks": [{"name": name, "samples": samples} for name in TASKS],
         "sampling": {"max_age_days": max_age_s / DAY, "window": 100},
@@ -110,6 +116,8 @@ def strike(made: Platform, victim: str, draw: random.Random) -> tuple[float, flo
         assert pids, victim
         at = made.kill(pids)
     if victim == "everything":
+        # from now on samples live long, so that the work comes to an end; of more docs, so that there is some
+        made.configure(**settings(MORE_DOCS, DAY))
         made.start()
     elif victim in ("daemon", "webserver"):
         made.start_again()
@@ -148,31 +156,22 @@ def test_nothing_is_lost_and_nothing_counted_twice(running: Platform) -> None:
         ENDED_WITHIN_S,
     )
     print(f"all runs before it had ended {time.time() - power_cut:.1f} s after the power cut")
-    expected = {f"{s['address']}@{s['service']}": len(TASKS) * DOCS for s in running.localnet.roster()}
-    wait_until(
-        "complete windows of new answers",
-        lambda: renewed_since(running, power_cut) == expected,
-        ENDED_WITHIN_S,
-        every_s=1,
-    )
-    print(f"everything was asked again and scored {time.time() - power_cut:.1f} s after the power cut")
+    expected = {f"{s['address']}@{s['service']}": len(TASKS) * MORE_DOCS for s in running.localnet.roster()}
+    assert len(expected) == SUPPLIERS_N
+    wait_until("complete windows", lambda: docs_scored(running) == expected, ENDED_WITHIN_S, every_s=1)
+    print(f"all windows were complete {time.time() - power_cut:.1f} s after the power cut")
 
-    # samples live long from now on: there is nothing left to do
-    running.configure(**settings(DAY))
-    changed = time.time()
-
-    def quiet() -> bool:
-        with running.workspace() as workspace:
-            due = wanted_suppliers(workspace)
-        return not due and not running.runs(*UNFINISHED)
-
-    wait_until("rest", quiet, ENDED_WITHIN_S, every_s=1)
-    print(f"at rest {time.time() - changed:.1f} s later")
+    wait_until("rest", running.at_rest, ENDED_WITHIN_S, every_s=1)
+    print(f"at rest {time.time() - power_cut:.1f} s after the power cut")
+    with running.workspace() as workspace:
+        rows = [row for row in windows(workspace) if row.primary]
+    assert {row.n for row in rows} == {MORE_DOCS}
+    assert len(rows) == SUPPLIERS_N * len(TASKS)
     assert running.leases() == {}
     assert running.workers() == {}
     assert in_flight(running) == []
     time.sleep(2 * INTERVAL_S)
-    assert quiet(), "work began again although nothing is due"
+    assert running.at_rest(), "work began again although nothing is due"
 
     lost = lost_requests(running)
     deadly = [at for victim, at in kills if victim in ("worker", "everything")]

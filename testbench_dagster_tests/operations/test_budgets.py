@@ -34,8 +34,8 @@ CHUNK = DAY_CAP // 8  # what a process holds of the day's budget at most: an eig
 SPREAD = -(-CHUNK // SUPPLIERS_N) + 1
 IN_FLIGHT = 2  # of a run, so that relaying takes its time
 LATENCY_MS = 120
-TAKES = timedelta(minutes=4)  # the whole test; no hour may end meanwhile
-SPENT_WITHIN_S, RAISED_WITHIN_S = 180.0, 120.0
+TAKES = timedelta(minutes=6)  # the whole test on a busy machine; no hour may end meanwhile
+SPENT_WITHIN_S, RAISED_WITHIN_S = 300.0, 240.0
 
 
 def budgeted(day_cap: int, hour_cap: int) -> dict[str, object]:
@@ -124,7 +124,7 @@ def test_no_cap_is_ever_exceeded_and_shares_are_fair(running: Platform) -> None:
     watch = Watch(running)
     with watch.looking():
         # two runs at a time; the process of one is killed in the middle, then everything
-        wait_until("relays of two runs", lambda: len(set(running.leases().values())) == 2, 90, every_s=0.05)
+        wait_until("relays of two runs", lambda: len(set(running.leases().values())) == 2, 240, every_s=0.2)
         wait_until("a few answers", lambda: watch.received().total() > DAY_CAP // 10, 30, every_s=0.02)
         run, pid = next((r, p) for r, p in running.workers().items() if r in running.leases().values())
         running.kill([pid])

@@ -47,7 +47,7 @@ START_TIMEOUT_S, POLL_S = 30, 5
 long, for such a run has no heartbeat yet that could be missed."""
 LAG_S = 1.0
 """What a busy machine adds to the times above and below."""
-RELAYING_WITHIN_S = 120.0
+RELAYING_WITHIN_S = 180.0
 ENDED_WITHIN_S = 240.0
 PROCESSES = {
     "daemon": ("-m dagster._daemon",),

@@ -30,7 +30,7 @@ TASKS = [f"starter_{name}" for name in ("arithmetic", "calendar", "logic", "read
 DOCS = 40
 """Of each task for each supplier."""
 EVALUATED_WITHIN_S = 240.0
-FRESHNESS_WITHIN_S = 90.0
+FRESHNESS_WITHIN_S = 180.0
 """The daemon evaluates freshness policies every 30 s."""
 DIALOG = "//*[@role='dialog']"
 RECT = attrgetter("rect")

@@ -182,7 +182,7 @@ def test_nothing_is_lost_and_nothing_counted_twice(running: Platform) -> None:
         )
     cancelled = [request for request in lost if request.outcome == "cancelled"]
     assert len(cancelled) <= 3 * IN_FLIGHT, "one run was killed alone, at most two at the power cut"
-    print(f"lost: {len(cancelled)} in flight, {len(lost) - len(cancelled)} answered just before")
+    print(f"lost: {len(lost)} requests; the suppliers saw {len(cancelled)} of them cut off")
     stats = running.localnet.stats()
     assert len(running.attempts()) == sum(s["requests"] for s in stats.values()) - len(lost)
     assert_scored_once(running)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,6 @@ from testbench_dagster.cli.evaluate import chosen_suppliers
 from testbench_dagster.cli.output import emit, format_option, note
 from testbench_dagster.planning.due import predicted_half_width
 from testbench_dagster.planning.plans import Planner, budget_left
-from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import Decision, SupplierFacts, SupplierPlan
 from testbench_dagster.workspace import Workspace
 
@@ -77,18 +76,10 @@ def planned_rows(
     """
     chosen = chosen_suppliers(workspace, suppliers)
     planner = Planner(workspace, tasks=tasks or None, with_windows=True)
-    facts = {s.key: planner.facts(s) for s in chosen}
-    plans = {s.key: planner.plan(s, facts=facts[s.key]) for s in chosen}
-    if budget is not None:
-        quotas: Mapping[str, int] = fair_shares(budget, {key: p.n_calls for key, p in plans.items()})
-    else:
-        quotas = planner.quotas(plans, chosen)
-    for supplier in chosen:
-        quota = quotas.get(supplier.key)
-        if quota is not None and quota < plans[supplier.key].n_calls:
-            plans[supplier.key] = planner.plan(supplier, facts=facts[supplier.key], max_calls=quota)
+    shared = planner.shared_plans(chosen, budget=budget)
+    plans = shared.plans
     rows = [
-        _row(plans[s.key], facts[s.key], plans[s.key].tasks[spec.name])
+        _row(plans[s.key], shared.facts[s.key], plans[s.key].tasks[spec.name])
         for s in chosen
         for spec in planner.specs
     ]

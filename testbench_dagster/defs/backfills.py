@@ -19,13 +19,12 @@ from dagster._daemon.controller import get_daemon_statuses
 from dagster._time import get_current_timestamp
 
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.errors import TestbenchError
 from testbench_dagster.workspace import Workspace
-
-_EVALUATE = ("relay_responses", "supplier_scores", "taxonomy_summaries")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class BackfillRequests:
             raise TestbenchError(
                 f"{missing[0]} has no partition yet; materialize suppliers or wait for new_suppliers"
             )
-        assets = _EVALUATE[1:] if rescore else _EVALUATE
+        assets = RESCORING if rescore else EVALUATION
         graph = build_definitions(self._workspace).resolve_asset_graph()
         backfill = PartitionBackfill.from_asset_partitions(
             backfill_id=make_new_backfill_id(),

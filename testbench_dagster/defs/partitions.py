@@ -18,6 +18,11 @@ SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
+#: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.
+RUNS_PER_TICK = 20
+#: Suppliers with nothing due that a range may run over: each costs a plan, a run of its own costs 5 s.
+MAX_GAP = 10
+
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

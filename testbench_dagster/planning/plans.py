@@ -7,7 +7,7 @@ due; the evaluation itself always decides on the facts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -36,6 +36,7 @@ from testbench_dagster.stores.documents.collections import (
     TAXONOMY_SUMMARIES,
 )
 from testbench_dagster.tasks.catalogue import catalogue_fingerprint, current_epoch, prompt_filter
+from testbench_dagster.tasks.gates import task_groups
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace
@@ -43,6 +44,15 @@ from testbench_dagster.workspace import Workspace
 #: A proxy that failed this many evaluations in a row no longer stands for its group.
 PROXY_FAILURES = 3
 _NOTHING_KNOWN = WindowState()
+
+
+@dataclass(frozen=True)
+class SharedPlans:
+    """Plans within fair shares, by supplier key, with what they rest on; ``quotas`` are in calls."""
+
+    facts: Mapping[str, SupplierFacts]
+    plans: Mapping[str, SupplierPlan]
+    quotas: Mapping[str, int]
 
 
 class Planner:
@@ -125,6 +135,26 @@ class Planner:
             only=self._chosen,
         )
 
+    def shared_plans(
+        self, suppliers: Sequence[Supplier], *, budget: int | None = None, **options: Any
+    ) -> SharedPlans:
+        """Plan suppliers within their fair shares of a budget, by default of what the services' days leave.
+
+        ``options`` are those of :meth:`plan`.
+        """
+        facts = {s.key: self.facts(s) for s in suppliers}
+        plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
+        if budget is None:
+            quotas = self.quotas(plans, suppliers)
+        else:
+            quotas = fair_shares(budget, {key: plan.n_calls for key, plan in plans.items()})
+        for supplier in suppliers:
+            key = supplier.key
+            quota = quotas.get(key)
+            if quota is not None and quota < plans[key].n_calls:
+                plans[key] = self.plan(supplier, facts=facts[key], max_calls=quota, **options)
+        return SharedPlans(facts, plans, quotas)
+
     def quotas(self, plans: Mapping[str, SupplierPlan], suppliers: Sequence[Supplier]) -> dict[str, int]:
         """Share what is left of the services' daily budgets: calls per supplier, for capped services only.
 
@@ -153,12 +183,7 @@ class Planner:
 
     @cached_property
     def _groups(self) -> dict[str, tuple[str, ...]]:
-        groups: dict[str, list[str]] = {}
-        for spec in self._workspace.specs:
-            groups.setdefault(spec.name, []).append(spec.name)
-            if spec.group is not None:
-                groups.setdefault(spec.group, []).append(spec.name)
-        return {name: tuple(leaves) for name, leaves in groups.items()}
+        return task_groups(self._workspace.specs)
 
     @cached_property
     def _heights(self) -> dict[str, int]:
@@ -306,16 +331,22 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
     planned = list(suppliers)
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
+    spent = {s for s in {p.service for p in planned} if budget_left(workspace, s, planner.now) == 0}
+    before = _kept_plans(workspace, plans)
     documents = []
     for supplier in planned:
         plan = plans[supplier.key]
-        kept = workspace.documents.get(PLANS, supplier.key) or {}
+        kept = before.get(supplier.key, {})
+        due_at = plan.due_at
+        if due_at is not None:
+            waits = _waits(workspace, supplier, plan, planner.now, quotas.get(supplier.key), spent)
+            due_at = max([due_at, *waits])
         documents.append(
             {
                 "_id": supplier.key,
                 "service": supplier.service,
                 "planned_at": planner.now,
-                "due_at": _when(workspace, supplier, plan, planner.now, quotas.get(supplier.key)),
+                "due_at": due_at,
                 "due_height": plan.due_height,
                 "due_calls": plan.n_calls,
                 "failures": kept.get("failures", 0),
@@ -342,9 +373,11 @@ def note_progress(workspace: Workspace, reached: Iterable[str], failed: Mapping[
     ends that.
     """
     now = datetime.now(UTC)
+    keys = [*reached, *failed]
+    before = _kept_plans(workspace, keys)
     updates = []
-    for key in (*reached, *failed):
-        kept = workspace.documents.get(PLANS, key)
+    for key in keys:
+        kept = before.get(key)
         if kept is None:
             if key not in failed:
                 continue
@@ -354,6 +387,10 @@ def note_progress(workspace: Workspace, reached: Iterable[str], failed: Mapping[
         failures = kept["failures"] + 1 if key in failed else 0
         updates.append({**kept, "failures": failures, "problem": failed.get(key), "planned_at": now})
     workspace.documents.upsert(PLANS, updates)
+
+
+def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document]:
+    return {plan["_id"]: plan for plan in workspace.documents.find(PLANS, {"_id": {"in": list(keys)}})}
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
@@ -381,23 +418,25 @@ def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
     )
 
 
-def _when(
-    workspace: Workspace, supplier: Supplier, plan: SupplierPlan, now: datetime, quota: int | None
-) -> datetime | None:
-    """When the next evaluation makes sense: not before a spent budget is renewed.
+def _waits(
+    workspace: Workspace,
+    supplier: Supplier,
+    plan: SupplierPlan,
+    now: datetime,
+    quota: int | None,
+    spent: Collection[str],
+) -> Iterator[datetime]:
+    """Instants before which an evaluation makes no sense: not before a spent budget is renewed.
 
     A supplier that had its share of a budget while others still have to get theirs looks again a while later.
+    ``spent`` are the services whose budget of the day is used up.
     """
-    due_at = plan.due_at
-    if due_at is None:
-        return None
     if plan.n_calls and quota == 0:
-        due_at = max(due_at, now + retry_delay(1, workspace.config.settings.planning))
-    if budget_left(workspace, supplier.service, now) == 0:
-        due_at = max(due_at, next_period("day", now))
+        yield now + retry_delay(1, workspace.config.settings.planning)
+    if supplier.service in spent:
+        yield next_period("day", now)
     if politeness_left(workspace, supplier.key, now) == 0:
-        due_at = max(due_at, next_period("hour", now))
-    return due_at
+        yield next_period("hour", now)
 
 
 # --------------------------------------------------------------------------------------------- budgets

@@ -146,12 +146,14 @@ class _Stage:
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
                 reachable = self._with_capabilities(reachable, planner, allowance)
-            plans = self._plans(planner, [s for s, _ in reachable], retry_errors, force_since)
-            allowance.limit(planner.quotas(plans, [s for s, _ in reachable]))
+            shared = planner.shared_plans(
+                [s for s, _ in reachable], retry_errors=retry_errors, force_since=force_since
+            )
+            allowance.limit(shared.quotas)
             lanes = [
                 (target, lots)
                 for supplier, target in reachable
-                if (lots := self._lots(planner, plans[supplier.key]))
+                if (lots := self._lots(planner, shared.plans[supplier.key]))
             ]
             if on_planned is not None:
                 on_planned(report.n_due)
@@ -227,26 +229,6 @@ class _Stage:
             (replace(supplier, echo_logprobs=found.get(supplier.key, supplier.echo_logprobs)), target)
             for supplier, target in reachable
         ]
-
-    def _plans(
-        self,
-        planner: Planner,
-        suppliers: Sequence[Supplier],
-        retry_errors: bool,
-        force_since: datetime | None,
-    ) -> dict[str, SupplierPlan]:
-        """Plans within the suppliers' shares of what is left of the services' budgets."""
-        options: dict[str, Any] = {"retry_errors": retry_errors, "force_since": force_since}
-        facts = {s.key: planner.facts(s) for s in suppliers}
-        plans = {s.key: planner.plan(s, facts=facts[s.key], **options) for s in suppliers}
-        quotas = planner.quotas(plans, suppliers)
-        for supplier in suppliers:
-            quota = quotas.get(supplier.key)
-            if quota is not None and quota < plans[supplier.key].n_calls:
-                plans[supplier.key] = planner.plan(
-                    supplier, facts=facts[supplier.key], max_calls=quota, **options
-                )
-        return plans
 
     def _lots(self, planner: Planner, plan: SupplierPlan) -> list[PlannedTask]:
         """What to relay to one supplier; notes what stands in the way of the rest."""

@@ -7,8 +7,9 @@ liveness.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from testbench_dagster.config import Config
 from testbench_dagster.errors import ConfigError
@@ -57,7 +58,16 @@ def resolved_rules(config: Config, tasks: Sequence[Placed]) -> dict[str, Plannin
     return rules
 
 
-def task_groups(tasks: Sequence[Placed]) -> dict[str, tuple[str, ...]]:
+class Member(Protocol):
+    """A leaf task that may have come with a group: what is placed here, or a finished specification."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def group(self) -> str | None: ...  # noqa: D102
+
+
+def task_groups(tasks: Iterable[Member]) -> dict[str, tuple[str, ...]]:
     """Leaf tasks by the name a gate may give them: their own, and that of their group."""
     members: dict[str, list[str]] = {}
     for task in tasks:

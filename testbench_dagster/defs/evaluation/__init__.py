@@ -17,16 +17,21 @@ from testbench_dagster.defs.evaluation.checks import evaluation_checks
 from testbench_dagster.defs.evaluation.schedules import nightly_evaluation_schedule
 from testbench_dagster.defs.evaluation.sensors import stale_scores_sensor
 
+EVALUATION = ("relay_responses", "supplier_scores", "taxonomy_summaries")
+"""The assets of a supplier, in their order."""
+RESCORING = EVALUATION[1:]
+"""Those that relay nothing."""
+
 evaluate_suppliers = dg.define_asset_job(
     "evaluate_suppliers",
-    selection=dg.AssetSelection.assets("relay_responses", "supplier_scores", "taxonomy_summaries"),
+    selection=dg.AssetSelection.assets(*EVALUATION),
     tags={"testbench/kind": "evaluation"},
     description="Relay what is due to the run's suppliers, score the answers, refresh their summaries.",
 )
 
 rescore = dg.define_asset_job(
     "rescore",
-    selection=dg.AssetSelection.assets("supplier_scores", "taxonomy_summaries"),
+    selection=dg.AssetSelection.assets(*RESCORING),
     tags={"testbench/kind": "rescore"},
     description="Score the stored answers of the run's suppliers anew where a task's filters or metrics "
     "changed, and refresh their summaries. Relays nothing.",

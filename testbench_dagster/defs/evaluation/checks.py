@@ -5,12 +5,12 @@ Unpartitioned, one evaluation per run over the run's suppliers, offenders in the
 """
 
 import random
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.relays.faults import SUPPLIER_FAULTS, Fault, Owner
 from testbench_dagster.scoring.score import answered_docs, score_batch, scorer_version
@@ -22,18 +22,6 @@ from testbench_dagster.workspace import Workspace
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
 _RESCORED_DOCS = 20  # per run
-_OFFENDERS_SHOWN = 50
-
-
-def _result(
-    passed: bool, offenders: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
-) -> dg.AssetCheckResult:
-    shown = dict(list(offenders.items())[:_OFFENDERS_SHOWN])
-    return dg.AssetCheckResult(
-        passed=passed,
-        severity=severity,
-        metadata={"offenders": shown, "n_offenders": len(offenders), **extra},
-    )
 
 
 def _suppliers(context: dg.AssetCheckExecutionContext) -> list[str]:
@@ -64,7 +52,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             for row in rows
             if owners.get(row["fault"]) != row["owner"]
         }
-        return _result(not offenders, offenders, dg.AssetCheckSeverity.ERROR)
+        return offenders_result(offenders, dg.AssetCheckSeverity.ERROR)
 
     @dg.asset_check(asset="relay_responses")
     def supplier_fault_rate(
@@ -90,7 +78,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             for key, count in blamed.items()
             if count / totals[key] > FAULT_RATE_LIMIT
         }
-        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
+        return offenders_result(offenders, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_fresh(
@@ -102,7 +90,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             for row in _primary(context, workspace)
             if row.status == "no_data"
         }
-        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN)
+        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def windows_tight(
@@ -118,7 +106,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             failed = sum(n for fault, n in row.errors.items() if fault in SUPPLIER_FAULTS)
             if half > rule.half_width and row.n + failed < (row.n_planned or 0):
                 offenders[f"{row.supplier} {row.task}"] = round(half, 3)
-        return _result(not offenders, offenders, dg.AssetCheckSeverity.WARN)
+        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_reproducible(
@@ -153,7 +141,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 new = again.get(stored["_id"])
                 if new is None or (new["metrics"], new["error"]) != (stored["metrics"], stored["error"]):
                     offenders[stored["_id"]] = f"{key} {spec.name} doc {stored['doc_id']}"
-        return _result(not offenders, offenders, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
+        return offenders_result(offenders, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
 
     return [
         attempts_have_an_owner,

@@ -9,9 +9,7 @@ from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.workspace import Workspace
 
 
-def nightly_evaluation_schedule(
-    automation: AutomationSettings,
-) -> dg.ScheduleDefinition:
+def nightly_evaluation_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:
     """The schedule: one run request per batch of active suppliers."""
 
     @dg.schedule(

@@ -6,6 +6,8 @@ from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.automation import run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
 from testbench_dagster.defs.partitions import (
+    MAX_GAP,
+    RUNS_PER_TICK,
     SUPPLIER,
     pack_ranges,
     range_tags,
@@ -14,11 +16,6 @@ from testbench_dagster.defs.partitions import (
 )
 from testbench_dagster.planning.plans import wanted_suppliers
 from testbench_dagster.workspace import Workspace
-
-#: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.
-RUNS_PER_TICK = 20
-#: Suppliers with nothing due that a range may run over: each costs a plan, a run of its own costs 5 s.
-MAX_GAP = 10
 
 
 def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:

@@ -26,9 +26,7 @@ _REPORT_EVERY = timedelta(hours=1)  # the roster is materialized at least that o
 _READ_WITHIN_S = 40.0  # a tick has 60 s
 
 
-def new_suppliers_sensor(
-    automation: AutomationSettings,
-) -> dg.SensorDefinition:
+def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
     """The sensor, polling the supplier sources as often as configured."""
 
     @dg.sensor(

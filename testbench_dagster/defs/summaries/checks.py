@@ -4,11 +4,10 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster.workspace import Workspace
-
-_OFFENDERS_SHOWN = 50
 
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:
@@ -36,14 +35,7 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
             ]
             if bare:
                 offenders[f"{summary['supplier']} {summary['taxonomy']}"] = ", ".join(bare)
-        return dg.AssetCheckResult(
-            passed=not offenders,
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={
-                "offenders": dict(list(offenders.items())[:_OFFENDERS_SHOWN]),
-                "n_offenders": len(offenders),
-                **({} if lowest is None else {"lowest_coverage": lowest}),
-            },
-        )
+        extra = {} if lowest is None else {"lowest_coverage": lowest}
+        return offenders_result(offenders, dg.AssetCheckSeverity.WARN, **extra)
 
     return [taxonomies_covered]

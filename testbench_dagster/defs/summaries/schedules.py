@@ -6,8 +6,9 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
-from testbench_dagster.defs.evaluation.sensors import MAX_GAP, RUNS_PER_TICK
 from testbench_dagster.defs.partitions import (
+    MAX_GAP,
+    RUNS_PER_TICK,
     SUPPLIER,
     pack_ranges,
     range_tags,
@@ -18,9 +19,7 @@ from testbench_dagster.taxonomies.refresh import outdated_summaries
 from testbench_dagster.workspace import Workspace
 
 
-def hourly_summaries_schedule(
-    automation: AutomationSettings,
-) -> dg.ScheduleDefinition:
+def hourly_summaries_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:
     """The schedule that lets samples which grew too old leave the summaries.
 
     Every evaluation refreshes its suppliers' summaries. Where none is due, samples age all the same: whoever
@@ -55,9 +54,7 @@ def hourly_summaries_schedule(
     return hourly_summaries
 
 
-def daily_snapshots_schedule(
-    automation: AutomationSettings,
-) -> dg.ScheduleDefinition:
+def daily_snapshots_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:
     """The schedule that closes each day's history shortly after its end."""
 
     @dg.schedule(

@@ -1,0 +1,22 @@
+"""What the rooms' checks share: a verdict with its offenders in the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+_OFFENDERS_SHOWN = 50  # they live in an event row
+
+
+def offenders_result(
+    offenders: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
+) -> dg.AssetCheckResult:
+    """Passed where there are no offenders; the first of them, and ``extra``, are shown."""
+    shown = dict(list(offenders.items())[:_OFFENDERS_SHOWN])
+    return dg.AssetCheckResult(
+        passed=not offenders,
+        severity=severity,
+        metadata={"offenders": shown, "n_offenders": len(offenders), **extra},
+    )

@@ -280,6 +280,7 @@ class AutomationSettings(_Strict):
     stale_catalog: SensorSettings = SensorSettings()
     stale_scores: SensorSettings = SensorSettings()
     lost_runs: SensorSettings = SensorSettings(every_s=30)
+    change_alerts: SensorSettings = SensorSettings()
     summaries_sensor: SensorSettings = SensorSettings()
     summaries: ScheduleSettings = ScheduleSettings(cron="0 * * * *")
     nightly_evaluation: ScheduleSettings = ScheduleSettings(cron="0 2 * * *")
@@ -300,6 +301,23 @@ class AutomationSettings(_Strict):
             if field is not None and isinstance(field.default, BaseModel) and isinstance(given, dict):
                 merged[name] = {**field.default.model_dump(), **given}
         return merged
+
+
+class IdentityConfig(_Strict):
+    """What is asked to tell which suppliers answer alike, and what follows from a change.
+
+    ``probes`` prompts of at most ``probe_tokens`` tokens are drawn per epoch of the task ``identity``
+    (framework ``signatures``); each is asked again after ``probe_days``. ``rotate_days`` is the mean time for
+    which one member stands for its group. ``cut_on`` names the evidence of a changed model that cuts windows:
+    ``repeats`` (other answers to the same prompts), ``group`` (a member leaves its group's answers),
+    ``scores``; what is left out is only reported.
+    """
+
+    probes: int = Field(default=24, ge=8, le=500)
+    probe_tokens: int = Field(default=16, ge=8, le=256)
+    probe_days: float = Field(default=4, gt=0)
+    rotate_days: float = Field(default=7, gt=0)
+    cut_on: list[Literal["repeats", "group", "scores"]] = ["repeats", "group", "scores"]
 
 
 class RetentionSettings(_Strict):
@@ -325,6 +343,7 @@ class Settings(_Strict):
     planning: PlanningSettings = PlanningSettings()
     supplier_sources: list[SupplierSource] = []
     roster: RosterSettings = RosterSettings()
+    identity: IdentityConfig = IdentityConfig()
     automation: AutomationSettings = AutomationSettings()
     retention: RetentionSettings = RetentionSettings()
     services: dict[str, Any] = {}

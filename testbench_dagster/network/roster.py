@@ -199,6 +199,32 @@ def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> N
     workspace.documents.claim(SUPPLIERS, {"_id": key}, changes)
 
 
+def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bool:
+    """Note that a supplier's model changed: only what it answers after ``at`` counts from now on.
+
+    An instant before the known cut changes nothing. Its kept plan is looked at now.
+
+    Returns:
+        Whether the cut was moved.
+
+    Raises:
+        StoreError: other processes kept changing the supplier's document.
+    """
+    documents = workspace.documents
+    for _ in range(_ATTEMPTS):
+        before = documents.get(SUPPLIERS, key)
+        if before is None or (before["cut_at"] is not None and before["cut_at"] >= at):
+            return False
+        noted_at = datetime.now(UTC)
+        event = {"at": noted_at, "event": "cut", "cut_at": at, "reason": reason}
+        version = (before.get("version") or 0) + 1
+        changes = {"cut_at": at, "version": version, **_recorded(before, event)}
+        if documents.claim(SUPPLIERS, {"_id": key, "version": before.get("version")}, changes) is not None:
+            _plan_at_once(documents, [key], noted_at)
+            return True
+    raise StoreError(f"the cut of {key!r} could not be noted: other processes kept changing it; run again")
+
+
 # --------------------------------------------------------------------------------------------- refreshing
 
 
@@ -373,7 +399,8 @@ class _Recorder:
             return "left", {
                 "status": LEFT,
                 "left_at": self._now,
-                **self._recorded(before, self._event("left", source, {})),
+                "updated_at": self._now,
+                **_recorded(before, self._event("left", source, {})),
             }
         facts = _facts(*entry)
         changed = [
@@ -388,21 +415,19 @@ class _Recorder:
         if "model" in changed and before.get("model") is not None:
             changes["cut_at"] = self._now
         told = self._event(event, entry[1], {**facts, "changed": changed})
-        return event, {**changes, **self._recorded(before, told)}
+        return event, {**changes, "updated_at": self._now, **_recorded(before, told)}
 
     def _event(self, event: str, source: str, facts: Mapping[str, Any]) -> Document:
         height = self._found.told.get(source)
         at_height = {} if height is None else {"height": height}
         return {"at": self._now, "event": event, "refresh": self._refresh, **at_height, **facts}
 
-    def _recorded(self, before: Document, event: Document) -> Document:
-        history = [*before.get("history", ()), event]
-        dropped = before.get("history_dropped", 0) + max(0, len(history) - HISTORY_EVENTS)
-        return {
-            "updated_at": self._now,
-            "history": history[-HISTORY_EVENTS:],
-            "history_dropped": dropped,
-        }
+
+def _recorded(before: Document, event: Document) -> Document:
+    """The history of a supplier with one more event."""
+    history = [*before.get("history", ()), event]
+    dropped = before.get("history_dropped", 0) + max(0, len(history) - HISTORY_EVENTS)
+    return {"history": history[-HISTORY_EVENTS:], "history_dropped": dropped}
 
 
 #: What documents lack that earlier versions wrote.

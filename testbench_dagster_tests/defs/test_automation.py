@@ -17,12 +17,14 @@ import yaml
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 from testbench_dagster.config import load_config
+from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.operations import lost_runs
 from testbench_dagster.defs.operations.alerts import alert_of, post
+from testbench_dagster.defs.operations.change_alerts import change_alerts_sensor
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START, range_tags
-from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents.collections import CHANGES, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.defs.conftest import Materialized
 
@@ -370,3 +372,66 @@ def test_a_failed_run_is_told_to_the_webhook(webhook: HTTPServer) -> None:
     assert problem is not None
     assert "secret-path" not in problem
     assert post("no url at all", alert) is not None
+
+
+def change(key: str, detected_at: datetime, cut: bool = True) -> dict[str, Any]:
+    return {
+        "_id": f"change-{key}",
+        "supplier": f"{key}@x",
+        "service": "x",
+        "kind": "repeats",
+        "task": None,
+        "at": datetime(2026, 5, 1, 12, 30, tzinfo=UTC),
+        "detected_at": detected_at,
+        "cut": cut,
+        "reason": "11 of 12 answers differ from those before",
+    }
+
+
+def test_a_detected_change_is_told_once_and_again_only_where_the_webhook_failed(
+    room: Room, webhook: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHANGE_HOOK", f"http://127.0.0.1:{webhook.server_address[1]}/secret-path")
+    sensor = change_alerts_sensor(AutomationSettings(alert_webhook_env="CHANGE_HOOK"))
+    documents = room.workspace.documents
+    cursor: str | None = None
+
+    def tick() -> str:
+        nonlocal cursor
+        context = dg.build_sensor_context(
+            instance=room.instance, cursor=cursor, resources={"workspace": room.workspace}
+        )
+        told = sensor(context)
+        cursor = context.cursor
+        return told.skip_message
+
+    assert tick() == "no new changes"
+    now = datetime.now(UTC)
+    documents.put_new(CHANGES, [change("a", now), change("b", now, cut=False)])
+    assert tick() == "2 changes told"
+    assert tick() == "no new changes"
+    taken = webhook.taken  # type: ignore[attr-defined]
+    assert sorted(t["supplier"] for t in taken) == ["a@x", "b@x"]
+    text = {t["supplier"]: t["text"] for t in taken}
+    assert text["a@x"].startswith(
+        "testbench: a@x answers differently since 2026-05-01 12:30 UTC (repeats): 11"
+    )
+    assert text["a@x"].endswith("its window was cut there")
+    assert text["b@x"].endswith("reported only")
+
+    webhook.answer = 500  # type: ignore[attr-defined]
+    # recorded by a process whose clock is a little behind
+    documents.put_new(CHANGES, [change("c", now - timedelta(minutes=2))])
+    assert "HTTP 500" in tick()
+    assert "secret-path" not in tick()
+    webhook.answer = 204  # type: ignore[attr-defined]
+    assert tick() == "1 changes told"
+    assert tick() == "no new changes"
+
+
+def test_without_a_webhook_nobody_is_told(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHANGE_HOOK", raising=False)
+    context = dg.build_sensor_context(instance=room.instance, resources={"workspace": room.workspace})
+    assert "names no variable" in change_alerts_sensor(AutomationSettings())(context).skip_message
+    named = change_alerts_sensor(AutomationSettings(alert_webhook_env="CHANGE_HOOK"))
+    assert "CHANGE_HOOK, which is not set" in named(context).skip_message

@@ -19,6 +19,7 @@ from testbench_dagster.network.roster import (
     RosterReport,
     active_apis,
     active_suppliers,
+    cut_windows,
     known_suppliers,
     refresh_roster,
     remember_echo_logprobs,
@@ -469,3 +470,37 @@ def test_five_thousand_suppliers_are_cheap(open_workspace: Opener, tmp_path: Pat
         spent.append(time.process_time() - started)
         assert (len(report.joined), len(report.active)) == (expected, 5000)
     assert max(spent) < 3, spent  # on a machine that is busy; 0.6 s on an idle one
+
+
+# ------------------------------------------------------------------------------------------ detected changes
+
+
+def test_a_detected_change_cuts_once_and_only_forward(open_workspace: Opener) -> None:
+    workspace = open_workspace({"address": "a"}, {"address": "b"})
+    refresh_roster(workspace)
+    later, far = at(10), datetime.now(UTC) + timedelta(days=9)
+    workspace.documents.upsert(
+        PLANS, [{"_id": "a@external", "service": "external", "due_at": far, "failures": 0}]
+    )
+    assert cut_windows(workspace, "a@external", at(5), "other answers")
+    assert not cut_windows(workspace, "a@external", at(5), "again")
+    assert not cut_windows(workspace, "a@external", at(4), "earlier")
+    assert cut_windows(workspace, "a@external", later, "and again")
+    assert not cut_windows(workspace, "nobody@external", later, "unknown")
+    assert {s.key: s.cut_at for s in known_suppliers(workspace)} == {"a@external": later, "b@external": None}
+    assert events(workspace, "a@external") == ["joined", "cut", "cut"]
+    history = documents(workspace)["a@external"]["history"]
+    assert (history[1]["cut_at"], history[1]["reason"]) == (at(5), "other answers")
+    (plan,) = workspace.documents.find(PLANS)
+    assert plan["due_at"] < far, "its plan is looked at now"
+
+
+def test_a_refresh_keeps_a_detected_cut(open_workspace: Opener) -> None:
+    workspace = open_workspace({"address": "a"})
+    refresh_roster(workspace)
+    cut_windows(workspace, "a@external", at(5), "other answers")
+    assert happened(
+        refresh_roster(open_workspace({"address": "a", "base_url": "http://127.0.0.1:8/v1"}))
+    ) == {"changed": ["a@external"]}
+    (supplier,) = known_suppliers(workspace)
+    assert supplier.cut_at == at(5)

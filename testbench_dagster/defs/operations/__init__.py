@@ -10,6 +10,7 @@ from typing import Any
 
 from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.operations.alerts import run_failure_sensor
+from testbench_dagster.defs.operations.change_alerts import change_alerts_sensor
 from testbench_dagster.defs.operations.lost_runs import lost_runs_sensor
 from testbench_dagster.defs.operations.retention import apply_retention, retention_schedule
 
@@ -18,6 +19,10 @@ def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
     """This room's definitions."""
     return {
         "jobs": [apply_retention],
-        "sensors": [lost_runs_sensor(settings.automation), run_failure_sensor(settings.automation)],
+        "sensors": [
+            lost_runs_sensor(settings.automation),
+            run_failure_sensor(settings.automation),
+            change_alerts_sensor(settings.automation),
+        ],
         "schedules": [retention_schedule(settings.automation)],
     }

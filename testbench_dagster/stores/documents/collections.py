@@ -1,6 +1,7 @@
 """The collections the stages exchange, with the fields that queries may name.
 
-Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``supplier_snapshots``.
+Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``changes``,
+``supplier_snapshots``.
 Views (rebuilt from facts): ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
 Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
@@ -139,6 +140,21 @@ PLANS = Collection(
 IDENTITY_GROUPS = Collection("identity_groups", fields={"group": str, "proxy": str}, indexes=(("proxy",),))
 """One per supplier (its ``_id``) in a group of several: the group, and the proxy that stands for it."""
 
+CHANGES = Collection(
+    "changes",
+    fields={
+        "supplier": str,
+        "service": str,
+        "kind": str,
+        "task": str,
+        "at": datetime,
+        "detected_at": datetime,
+        "cut": bool,
+    },
+    indexes=(("supplier", "at"), ("detected_at",)),
+)
+"""Facts: one per detected change of what a supplier answers, dated by its answers, with the evidence."""
+
 HEIGHTS = Collection("heights", fields={"height": int, "at": datetime})
 """One per service (its ``_id``): the newest block height a supplier source told."""
 
@@ -167,6 +183,7 @@ ALL = (
     SUPPLIER_SNAPSHOTS,
     PLANS,
     IDENTITY_GROUPS,
+    CHANGES,
     HEARTBEATS,
     LEASES,
     BUDGETS,

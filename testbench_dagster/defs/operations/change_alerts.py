@@ -1,0 +1,98 @@
+"""Sensor ``change_alerts``: detected changes of suppliers' models are told to the alert webhook, each once.
+
+A change is told when it was recorded, whichever run found it; its date is that of the answers. Delivery is at
+least once: the cursor moves only after the webhook took the message.
+"""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.defs.automation import sensor_status
+from testbench_dagster.defs.operations.alerts import post
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import CHANGES
+from testbench_dagster.workspace import Workspace
+
+#: How far back each tick looks for changes that another process recorded with an earlier time of its clock.
+_OVERLAP = timedelta(minutes=10)
+_PER_TICK = 50
+
+
+def change_alerts_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
+    """The hook on recorded changes; the webhook's URL is a secret and only read from the environment."""
+
+    @dg.sensor(
+        name="change_alerts",
+        minimum_interval_seconds=automation.change_alerts.every_s,
+        default_status=sensor_status(automation.change_alerts),
+        description="Posts every detected change of a supplier's model to the webhook of "
+        "automation.alert_webhook_env.",
+    )
+    def change_alerts(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.SkipReason:
+        name = automation.alert_webhook_env
+        if name is None:
+            return dg.SkipReason("automation.alert_webhook_env names no variable: nobody is told")
+        url = os.environ.get(name)
+        if not url:
+            return dg.SkipReason(f"automation.alert_webhook_env names {name}, which is not set; export it")
+        since, told = _read_cursor(context.cursor)
+        where = {"detected_at": {"gte": since - _OVERLAP}}
+        fresh = [
+            change
+            for change in workspace.documents.find(CHANGES, where, sort=[("detected_at", 1)])
+            if change["_id"] not in told
+        ]
+        problem = None
+        sent = 0
+        for change in fresh[:_PER_TICK]:
+            problem = post(url, change_alert(change))
+            if problem:
+                break
+            sent += 1
+            told[change["_id"]] = change["detected_at"]
+            since = max(since, change["detected_at"])
+        kept = {key: at.isoformat() for key, at in told.items() if at >= since - _OVERLAP}
+        context.update_cursor(json.dumps({"since": since.isoformat(), "told": kept}))
+        if problem:
+            return dg.SkipReason(
+                f"the alert webhook of {name} failed: {problem}; told again at the next tick"
+            )
+        return dg.SkipReason(f"{sent} changes told" if sent else "no new changes")
+
+    return change_alerts
+
+
+def change_alert(change: Document) -> dict[str, Any]:
+    """What is told of a change; ``text`` alone is what chat services show."""
+    followed = "its window was cut there" if change["cut"] else "reported only"
+    kind = ", ".join(filter(None, (change["kind"], change["task"])))
+    text = (
+        f"testbench: {change['supplier']} answers differently since {change['at']:%Y-%m-%d %H:%M} UTC "
+        f"({kind}): {change['reason']}; {followed}"
+    )
+    return {
+        "text": text,
+        "change": change["_id"],
+        "supplier": change["supplier"],
+        "kind": change["kind"],
+        "at": change["at"].isoformat(),
+        "detected_at": change["detected_at"].isoformat(),
+        "reason": change["reason"],
+        "cut": change["cut"],
+    }
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime, dict[str, datetime]]:
+    """Where the last tick ended: the newest change told, and those told of late; at first, now."""
+    if cursor is None:
+        return datetime.now(UTC), {}
+    kept = json.loads(cursor)
+    told = {key: datetime.fromisoformat(at) for key, at in kept["told"].items()}
+    return datetime.fromisoformat(kept["since"]), told

@@ -174,6 +174,7 @@ LAYERS = (
         "taxonomies.summary",
         "relays.limits",
         "relays.models",
+        "relays.openings",
         "relays.direct",
         "relays.engine",
         "relays.writer",

@@ -15,6 +15,7 @@ from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.errors import StoreError
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Relay
+from testbench_dagster.relays.openings import is_deterministic, opening_of
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster.stores.documents.contract import DocumentStore
 from testbench_dagster.stores.documents.ids import document_id
@@ -56,9 +57,13 @@ def attempt_document(
     ``path`` is relative to the supplier's base URL, which is left out with the headers: they may hold
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
     request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
-    the newest block height known of the service.
+    the newest block height known of the service. ``opening`` is how an answer at temperature 0 begins, null
+    for whatever is no such answer.
     """
     evidence = dict(attempt.evidence)
+    opening = None
+    if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
+        opening = opening_of(attempt.text)
     return {
         "_id": attempt_id(relay, number),
         "supplier": relay.supplier,
@@ -83,6 +88,7 @@ def attempt_document(
         "finish_reason": attempt.finish_reason,
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
+        "opening": opening,
         "error": attempt.error,
         "path": evidence.pop("path", None),
         "payload_sha256": evidence.pop("payload_sha256", None),
@@ -110,6 +116,7 @@ def disowned(document: Mapping[str, Any]) -> dict[str, Any]:
         "attempt": 0,
         "fault": fault.value,
         "owner": fault.owner.value,
+        "opening": None,
         "error": "lease lost: another process may have been relaying to the supplier when this was stored",
         "evidence": {**document["evidence"], "disowned": original},
     }

@@ -77,6 +77,7 @@ ATTEMPTS = Collection(
         "latency_ms": float,
         "prompt_tokens": int,
         "completion_tokens": int,
+        "opening": str,
         "height": int,
         "lease": int,
     },

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Testbench", "__version__"]
+__all__ = ["Testbench", "__version__", "rescore"]
 
 if TYPE_CHECKING:
     from testbench_dagster.api import Testbench
+    from testbench_dagster.evidence.rescore import rescore
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from testbench_dagster.api import Testbench
 
         return Testbench
+    if name == "rescore":
+        from testbench_dagster.evidence.rescore import rescore
+
+        return rescore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,20 +7,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from testbench_dagster.comparison import compare
 from testbench_dagster.errors import ConfigError
+from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.leaderboard import leaderboard
+from testbench_dagster.leaderboard.items import items
 from testbench_dagster.network.roster import active_suppliers, known_suppliers
 from testbench_dagster.scoring.windows import windows
 from testbench_dagster.stores.documents.collections import ATTEMPTS, TAXONOMY_SUMMARIES
+from testbench_dagster.taxonomies.refresh import configured_taxonomies
 from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from testbench_dagster.identity.stage import IdentityReport
+
+    from testbench_dagster.evidence.export import Exported
 
 
 @dataclass(frozen=True)
@@ -77,20 +85,27 @@ class Testbench:
         self._check_suppliers(suppliers)
         return Table([row.to_json() for row in windows(self._workspace, suppliers=suppliers, tasks=tasks)])
 
-    def taxonomies(self, suppliers: Sequence[str] | None = None) -> Table:
+    def taxonomies(self, suppliers: Sequence[str] | None = None, taxonomy: str | None = None) -> Table:
         """Return the stored taxonomy summaries: one row per supplier × taxonomy × node.
 
         By default of the active suppliers; of those that left only where named.
 
         Raises:
-            ConfigError: a supplier is not on the roster.
+            ConfigError: a supplier is not on the roster, or the taxonomy is not configured.
         """
         self._check_suppliers(suppliers)
+        if taxonomy is not None:
+            names = [t.name for t in configured_taxonomies(self._workspace)]
+            if taxonomy not in names:
+                known = ", ".join(names) or "none"
+                raise ConfigError(f"taxonomy {taxonomy!r} is not configured; configured are: {known}")
         active = active_suppliers(self._workspace) if suppliers is None else []
         wanted = {*(suppliers or ()), *(s.key for s in active)}
         rows = []
         for document in self._workspace.documents.find(
-            TAXONOMY_SUMMARIES, sort=[("taxonomy", 1), ("supplier", 1)]
+            TAXONOMY_SUMMARIES,
+            {} if taxonomy is None else {"taxonomy": taxonomy},
+            sort=[("taxonomy", 1), ("supplier", 1)],
         ):
             if document["supplier"] in wanted:
                 for name, node in document["nodes"].items():
@@ -108,6 +123,55 @@ class Testbench:
         """Return the ranking by each configured taxonomy, or by the named one."""
         return Table([entry.to_json() for entry in leaderboard(self._workspace, taxonomy)])
 
+    def compare(
+        self, a: str, b: str, tasks: Sequence[str] | None = None, margin: float | None = None
+    ) -> Table:
+        """Return the paired differences of two suppliers, A less B: a row per task and one over all tasks.
+
+        Raises:
+            ConfigError: a supplier is not on the roster or given twice, a task is not configured, or the
+                margin does not lie between 0 and 1.
+        """
+        return Table([row.to_json() for row in compare(self._workspace, a, b, tasks=tasks, margin=margin)])
+
+    def identity(self, suppliers: Sequence[str] | None = None) -> Table:
+        """Return who answers like whom as last compared: one row per supplier (see docs/reference.md).
+
+        By default of the active suppliers.
+
+        Raises:
+            ConfigError: a supplier is not on the roster.
+        """
+        self._check_suppliers(suppliers)
+        wanted = suppliers or [s.key for s in active_suppliers(self._workspace)]
+        return Table(identity_rows(self._workspace, wanted))
+
+    def identity_pairs(self, suppliers: Sequence[str] | None = None) -> Table:
+        """Compare the stored answers of suppliers pair by pair now, those that agree most first.
+
+        By default all active ones; suppliers of different services are not compared.
+
+        Raises:
+            ConfigError: a supplier is not on the roster.
+        """
+        self._check_suppliers(suppliers)
+        return Table(pair_rows(self._workspace, suppliers))
+
+    def changes(self, suppliers: Sequence[str] | None = None) -> Table:
+        """Return the detected changes of suppliers, newest first.
+
+        Raises:
+            ConfigError: a supplier is not on the roster.
+        """
+        self._check_suppliers(suppliers)
+        return Table(change_rows(self._workspace, suppliers))
+
+    def refresh_identity(self) -> IdentityReport:
+        """Compare all active suppliers by their stored answers; store groups, proxies and changes."""
+        from testbench_dagster.identity.stage import refresh_identity
+
+        return refresh_identity(self._workspace)
+
     def attempts(self, supplier: str | None = None, task: str | None = None) -> Table:
         """Return the declared fields of the stored attempts (bodies stay in the store)."""
         where = {k: v for k, v in (("supplier", supplier), ("task", task)) if v is not None}
@@ -115,50 +179,43 @@ class Testbench:
         return Table(list(self._workspace.documents.find(ATTEMPTS, where, fields=fields)))
 
     def item_matrix(self) -> Table:
-        """Return one row per supplier × doc of the current windows, with the primary value."""
-        return Table(list(self._items()))
+        """Return one row per supplier × doc of the current windows, with the primary value.
+
+        See :mod:`testbench_dagster.leaderboard.items` for the wide form.
+        """
+        return Table(list(items(self._workspace)))
 
     def export(self, out: Path) -> dict[Path, int]:
-        """Write ``prompts``, ``attempts``, ``scores``, ``windows`` and ``item_matrix`` as parquet.
+        """Write everything as parquet, one file each; return the rows per file.
 
-        Returns the rows per file. Each file appears whole or not at all.
+        ``prompts``, ``attempts``, ``scores``, ``windows``, ``item_matrix`` and ``leaderboard``. Each file
+        appears whole or not at all.
         """
-        from testbench_dagster.export import export_parquet
+        from testbench_dagster.export import export_parquet, write_item_matrix, write_ranking
 
-        return export_parquet(
-            self._workspace.documents,
-            out,
-            {"windows": self.scores().rows, "item_matrix": self.item_matrix().rows},
+        written = export_parquet(self._workspace.documents, out, {"windows": self.scores().rows})
+        written[out / "item_matrix.parquet"] = write_item_matrix(self._workspace, out / "item_matrix.parquet")
+        written[out / "leaderboard.parquet"] = write_ranking(
+            out / "leaderboard.parquet", leaderboard(self._workspace)
         )
+        return written
 
-    def _items(self) -> Iterator[dict[str, Any]]:
-        from datetime import UTC, datetime
+    def evidence(
+        self,
+        supplier: str,
+        out: Path,
+        *,
+        tasks: Sequence[str] | None = None,
+        docs: Sequence[int] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Exported:
+        """Write an evidence bundle of a supplier; see :func:`testbench_dagster.evidence.export.write_bundle`.
 
-        from testbench_dagster.scoring.samples import window_samples
-        from testbench_dagster.scoring.windows import primary_pair, value_of
+        It is checked by :func:`testbench_dagster.rescore`, on any machine.
+        """
+        from testbench_dagster.evidence.export import write_bundle
 
-        now = datetime.now(UTC)
-        suppliers = active_suppliers(self._workspace)
-        for spec in self._workspace.specs:
-            registration = self._workspace.datasets.current(spec.name)
-            if registration is None:
-                continue
-            pair = primary_pair(spec, registration)
-            for supplier in suppliers:
-                for sample in window_samples(self._workspace, supplier, spec, registration, now):
-                    value = value_of(sample, pair)
-                    yield {
-                        "supplier": supplier.key,
-                        "task": spec.name,
-                        "doc_id": sample.doc_id,
-                        "metric": pair[0],
-                        "filter": pair[1],
-                        "value": float(value) if isinstance(value, (int, float)) else None,
-                        "outcome": sample.fault.value,
-                        "epoch": sample.epoch,
-                        "round": sample.round,
-                        "at": sample.at,
-                    }
+        return write_bundle(self._workspace, supplier, out, tasks=tasks, docs=docs, on_progress=on_progress)
 
     def _check_suppliers(self, suppliers: Sequence[str] | None) -> None:
         if not suppliers:

@@ -13,6 +13,7 @@ from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stores.datasets import DatasetStore, open_datasets
 from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.tasks.frameworks import Framework, framework_of
 from testbench_dagster.tasks.specs import TaskSpec, task_specs
 from testbench_dagster.tasks.worker import FrameworkWorker
 
@@ -52,6 +53,10 @@ class Workspace:
     def worker(self) -> FrameworkWorker:
         """The process that owns lm_eval; it starts with its first call."""
         return FrameworkWorker()
+
+    def framework(self, spec: TaskSpec) -> Framework:
+        """What registers, asks and scores a task."""
+        return framework_of(spec.framework, self.worker)
 
     def spec(self, name: str) -> TaskSpec:
         """The task with this partition key.

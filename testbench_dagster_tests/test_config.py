@@ -564,7 +564,7 @@ def test_the_bundled_configuration_loads(tmp_path: Path, monkeypatch: pytest.Mon
         f"http://127.0.0.1:{STARTER_PORT}/sim-01/v1"
     ]
     assert config.settings.simulation
-    assert len(task_specs(config)) == 8
+    assert len(task_specs(config)) == 9
     monkeypatch.setenv("TESTBENCH_LOCALNET_URL", "http://10.1.2.3:80")
     assert load_config().settings.suppliers[5].base_url == "http://10.1.2.3:80/sim-06/v1"
 

@@ -40,7 +40,14 @@ def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest
     out = tmp_path / "out"
     written = Testbench(facts.workspace).export(out)
     counts = {path.stem: rows for path, rows in written.items()}
-    assert counts == {"prompts": 0, "attempts": 7, "scores": 6, "windows": 2, "item_matrix": 7}
+    assert counts == {
+        "prompts": 0,
+        "attempts": 7,
+        "scores": 6,
+        "windows": 2,
+        "item_matrix": 7,
+        "leaderboard": 2,
+    }
     assert {p.name for p in out.iterdir()} == {f"{name}.parquet" for name in counts}
 
     for collection in (PROMPTS, ATTEMPTS, SCORES):

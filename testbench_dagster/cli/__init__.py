@@ -10,7 +10,19 @@ import sys
 import click
 
 from testbench_dagster import __version__
-from testbench_dagster.cli import backfill, evaluate, frameworks, plan, serve, show
+from testbench_dagster.cli import (
+    backfill,
+    compare,
+    evaluate,
+    evidence,
+    frameworks,
+    identity,
+    leaderboard,
+    plan,
+    serve,
+    show,
+    taxonomies,
+)
 from testbench_dagster.errors import ConfigError, TaskInputError, TestbenchError
 
 
@@ -40,9 +52,14 @@ for command in (
     plan.plan,
     backfill.backfill,
     show.scores,
-    show.taxonomies,
-    show.leaderboard,
+    taxonomies.taxonomies,
+    compare.compare,
+    identity.identity,
+    leaderboard.leaderboard,
+    leaderboard.feed,
     show.export,
+    evidence.evidence,
+    evidence.rescore,
     serve.localnet,
     frameworks.import_frameworks_command,
 ):

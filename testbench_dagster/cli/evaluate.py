@@ -262,7 +262,7 @@ def _findings(workspace: Workspace, with_suppliers: bool) -> Iterator[Finding]:
 def _task_findings(workspace: Workspace) -> Iterator[Finding]:
     for spec in workspace.specs:
         try:
-            registered = workspace.worker.call("register", spec)
+            registered = workspace.framework(spec).register(spec)
         except TestbenchError as error:
             yield Finding(False, f"task {spec.name}", str(error))
             continue
@@ -272,6 +272,7 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.taxonomies.model import is_placeholder
     from testbench_dagster.taxonomies.refresh import configured_taxonomies
 
     try:
@@ -281,7 +282,7 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
         return
     known = {spec.name for spec in workspace.specs}
     for taxonomy in taxonomies:
-        tasks = {task for node in taxonomy.nodes.values() for task in node}
+        tasks = {task for task in taxonomy.leaves() if not is_placeholder(task)}
         covered = len(tasks & known)
         yield Finding(
             covered > 0, f"taxonomy {taxonomy.name}", f"{covered} of its {len(tasks)} tasks configured"

@@ -89,7 +89,8 @@ def planned_rows(
 
 
 def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[str, Any]:
-    measured = facts.tasks[decision.task].measured
+    task = facts.tasks[decision.task]
+    measured, has_score = task.measured, not task.personal  # a signature is no score: it has no interval
     docs = len(decision.plan.due)
     return {
         "supplier": plan.supplier,
@@ -100,8 +101,8 @@ def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[s
         "fresh": decision.plan.fresh,
         "target": decision.plan.target,
         "round": decision.plan.round,
-        "half_width": predicted_half_width(measured, 0) if measured.n else None,
-        "buys": predicted_half_width(measured, docs) if docs else None,
+        "half_width": predicted_half_width(measured, 0) if measured.n and has_score else None,
+        "buys": predicted_half_width(measured, docs) if docs and has_score else None,
         "due_at": decision.due_at and decision.due_at.replace(microsecond=0),
         "due_height": decision.due_height,
         "reason": decision.reason,

@@ -15,8 +15,8 @@ from typing import Any
 import click
 import yaml
 
+from testbench_dagster.cli.leaderboard import RANKING_COLUMNS
 from testbench_dagster.cli.output import emit, note
-from testbench_dagster.cli.show import RANKING_COLUMNS
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT

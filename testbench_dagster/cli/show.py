@@ -1,4 +1,4 @@
-"""Commands that show what is known: ``scores``, ``taxonomies``, ``leaderboard``, ``export``."""
+"""Commands that show what is known: ``scores``, ``export``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,8 @@ from pathlib import Path
 import click
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.cli.output import emit, format_option
 
-#: What a table shows of a leaderboard entry.
-RANKING_COLUMNS = (
-    "rank_low",
-    "rank_high",
-    "supplier",
-    "score",
-    "ci_low",
-    "ci_high",
-    "tasks_measured",
-    "n",
-    "errors",
-)
 _SCORE_COLUMNS = (
     "supplier",
     "task",
@@ -52,38 +40,11 @@ def scores(config: str | None, suppliers: tuple[str, ...], tasks: tuple[str, ...
 
 @click.command()
 @click.option(
-    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
-)
-@format_option
-@click.pass_obj
-def taxonomies(config: str | None, suppliers: tuple[str, ...], format_: str) -> None:
-    """Show the abilities of the suppliers: taxonomy nodes with intervals and coverage."""
-    with Testbench.open(config) as testbench:
-        rows = testbench.taxonomies(suppliers or None).rows
-    columns = ("supplier", "taxonomy", "node", "score", "ci_low", "ci_high", "n_measured", "n_tasks")
-    emit(rows, format_, columns, "Abilities")
-
-
-@click.command()
-@click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
-@format_option
-@click.pass_obj
-def leaderboard(config: str | None, taxonomy: str | None, format_: str) -> None:
-    """Rank the suppliers; overlapping intervals are ties and share a range of ranks."""
-    with Testbench.open(config) as testbench:
-        table = testbench.leaderboard(taxonomy)
-    if any(row["simulation"] for row in table.rows):
-        note("These suppliers are simulated.")
-    emit(table.rows, format_, ("taxonomy", *RANKING_COLUMNS), "Leaderboard")
-
-
-@click.command()
-@click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
 )
 @click.pass_obj
 def export(config: str | None, out: Path) -> None:
-    """Write parquet files for analysts: prompts, attempts, scores, windows and the item matrix."""
+    """Write parquet files for analysts: prompts, attempts, scores, windows, item matrix, leaderboard."""
     with Testbench.open(config) as testbench:
         written = testbench.export(out)
     for path, rows in written.items():

@@ -15,6 +15,9 @@ from testbench_dagster.relays.messages import Limits
 CONFIG_SOURCE = "configuration"
 """What the roster calls the source of the suppliers listed in testbench.yaml."""
 
+SIGNATURES = ("tokenizer", "config", "identity")
+"""The tasks of the framework ``signatures``."""
+
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
 _DEFAULTS = Limits()
 
@@ -125,18 +128,36 @@ class SampleRule(_Strict):
 
 
 class TaskConfig(_Strict):
-    """One lm-eval task, or a group or tag that expands to its leaf tasks."""
+    """One lm-eval task, a group or tag that expands to its leaf tasks, or a signature (by ``framework``)."""
 
     name: Annotated[str, Field(min_length=1)]
+    framework: Literal["lm_eval", "signatures"] = "lm_eval"
     alias: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     metric: str | None = None
     filter: str | None = None
+    cluster: Annotated[str, Field(min_length=1)] | None = None
     data: dict[str, str | dict[str, str]] | None = None
     where: dict[str, str] | None = None
     only: list[str] | None = None
     samples: Literal["all"] | SampleRule = SampleRule()
     planning: PlanningRule = PlanningRule()
+
+    @model_validator(mode="after")
+    def _of_its_framework(self) -> TaskConfig:
+        if self.framework == "lm_eval":
+            return self
+        if self.name not in SIGNATURES:
+            raise ValueError(
+                f"{self.name!r} is no signature; name one of {', '.join(SIGNATURES)}, "
+                "or leave framework out for a task of lm-eval"
+            )
+        meant = {"name", "framework", "alias", "planning"}
+        for key in type(self).model_fields:
+            if key in self.model_fields_set and key not in meant:
+                why = "identity.probes says how many" if key == "samples" else "it is for tasks of lm-eval"
+                raise ValueError(f"{key} means nothing to the signature {self.name!r} ({why}); remove it")
+        return self
 
     @field_validator("samples", mode="before")
     @classmethod
@@ -309,15 +330,25 @@ class IdentityConfig(_Strict):
     ``probes`` prompts of at most ``probe_tokens`` tokens are drawn per epoch of the task ``identity``
     (framework ``signatures``); each is asked again after ``probe_days``. ``rotate_days`` is the mean time for
     which one member stands for its group. ``cut_on`` names the evidence of a changed model that cuts windows:
-    ``repeats`` (other answers to the same prompts), ``group`` (a member leaves its group's answers),
-    ``scores``; what is left out is only reported.
+    ``repeat`` (other answers to the same prompts), ``group`` (a member leaves its group's answers),
+    ``score``; what is left out is only reported.
     """
 
-    probes: int = Field(default=24, ge=8, le=500)
+    probes: int = Field(default=60, ge=8, le=500)
     probe_tokens: int = Field(default=16, ge=8, le=256)
-    probe_days: float = Field(default=4, gt=0)
+    probe_days: float = Field(default=10, gt=0)
     rotate_days: float = Field(default=7, gt=0)
-    cut_on: list[Literal["repeats", "group", "scores"]] = ["repeats", "group", "scores"]
+    cut_on: list[Literal["repeat", "group", "score"]] = ["repeat", "group", "score"]
+
+
+class SummarySettings(_Strict):
+    """How windows are rolled up into abilities.
+
+    ``partial_pooling``: tasks with fewer than 20 docs are drawn towards what the other suppliers reach; the
+    result stands beside the raw scores, which stay as they are.
+    """
+
+    partial_pooling: bool = False
 
 
 class RetentionSettings(_Strict):
@@ -337,6 +368,7 @@ class Settings(_Strict):
     suppliers: list[SupplierConfig] = []
     tasks: list[TaskConfig]
     taxonomies: list[str] = []
+    summaries: SummarySettings = SummarySettings()
     relays: RelaySettings = RelaySettings()
     sampling: SamplingSettings = SamplingSettings()
     budget: BudgetSettings = BudgetSettings()
@@ -373,10 +405,11 @@ class Settings(_Strict):
         if not self.tasks:
             raise ValueError("tasks: the list is empty; name at least one lm-eval task")
         for position, task in enumerate(self.tasks):
-            if task.samples != "all" and self.sampling.window < task.samples.max:
+            samples = None if task.framework == "signatures" or task.samples == "all" else task.samples
+            if samples is not None and self.sampling.window < samples.max:
                 raise ValueError(
-                    f"tasks[{position}] {task.name!r}: samples.max {task.samples.max} exceeds "
-                    f"sampling.window {self.sampling.window}; raise the window to at least {task.samples.max}"
+                    f"tasks[{position}] {task.name!r}: samples.max {samples.max} exceeds "
+                    f"sampling.window {self.sampling.window}; raise the window to at least {samples.max}"
                 )
             rule = task.planning.over(self.planning)
             problem = rule.problem()

@@ -104,5 +104,10 @@ def interval_plot(title: str, rows: Sequence[Mapping[str, Any]], note: str = "")
     axes.spines[["top", "right"]].set_visible(False)
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    encoded = base64.b64encode(image.getvalue()).decode()
+    return picture(title, image.getvalue(), note)
+
+
+def picture(title: str, png: bytes, note: str = "") -> dg.MarkdownMetadataValue:
+    """A PNG inside markdown. It lives in a row of the event log: keep it below some 100 KB."""
+    encoded = base64.b64encode(png).decode()
     return dg.MetadataValue.md(f"![{escape(title)}](data:image/png;base64,{encoded})\n\n{note}")

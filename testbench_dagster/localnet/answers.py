@@ -34,6 +34,8 @@ _PHRASES: dict[Style, tuple[str, ...]] = {
     ),
 }
 
+_DEVIATION_TRIES = 16
+
 # Words of the reply to an unknown prompt: no digits, verdicts or names a task could take for an answer.
 _FILLER = (
     "simulated", "reply", "without", "recorded", "content", "about", "this", "prompt", "made", "from",
@@ -187,6 +189,16 @@ class Answers:
             return answer
         phrase = pick(_PHRASES[backend.style], self.seed, backend.name, "phrase", known.doc_id, variant)
         return phrase.format(answer)
+
+    def deviation(self, backend: Backend, prompt: str, source: str) -> str:
+        """What ``backend`` says when it does not repeat itself: as a sample would be, but another text.
+
+        ``source`` tells deviations apart. Where it has only one thing to say, such as a recorded answer, it
+        says that.
+        """
+        usual = self.reply(backend, prompt)
+        tries = (self.reply(backend, prompt, f"{source}/{number}") for number in range(_DEVIATION_TRIES))
+        return next((text for text in tries if text != usual), usual)
 
     def _filler(self, backend: Backend, prompt: str, variant: str) -> str:
         key = (self.seed, backend.name, "filler", prompt, variant)

@@ -67,6 +67,7 @@ class Control:
         personas = [supplier.persona for supplier in net.suppliers.values()]
         self._backends = {p.backend.name: p.backend for p in personas}
         self._backends |= {p.swap.backend.name: p.swap.backend for p in personas if p.swap}
+        self._backends |= {p.route.backend.name: p.route.backend for p in personas if p.route}
         self._actions: Mapping[str, Callable[[_Fields], dict[str, Any]]] = {
             "join": self.join,
             "leave": self.leave,

@@ -35,7 +35,7 @@ _STARTER_HEADER = """\
 
 
 def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of a ``testbench.yaml`` for the suppliers of a roster and the starter tasks."""
+    """The content of a ``testbench.yaml`` for the suppliers of a roster, the starter tasks and identity."""
     return {
         "simulation": True,
         "suppliers": [
@@ -43,7 +43,8 @@ def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for supplier in roster
         ],
         "tasks": [
-            {"name": name, "samples": {"min": 40, "max": 80, "half_width": 0.1}} for name in STARTER_TASKS
+            *({"name": name, "samples": {"min": 40, "max": 80, "half_width": 0.1}} for name in STARTER_TASKS),
+            {"name": "identity", "framework": "signatures"},
         ],
         "taxonomies": ["builtin:starter"],
         "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 10, "retries": 2},

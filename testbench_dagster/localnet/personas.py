@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from testbench_dagster.localnet.chance import pick, unit
 
@@ -16,6 +16,9 @@ STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
 
 #: Ways in which a request can fail; `server.py` says what each looks like on the wire.
 FAIL_MODES = ("500", "429", "timeout", "reset", "garbage", "empty", "error200")
+
+#: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
+PAGES = ("tokenizer", "config")
 
 #: Service name of every simulated supplier, so that the word stands in each partition key.
 SERVICE = "simulation"
@@ -49,6 +52,25 @@ class Backend:
         """Share of right answers on ``task``."""
         return self.by_task.get(task, self.accuracy)
 
+    def page(self, name: str) -> dict[str, Any]:
+        """The page a supplier serves about this model: made up, and the same for one model everywhere."""
+        size = 64 * (4 + int(unit(self.name, "size") * 60))
+        if name == "config":
+            return {
+                "_name_or_path": f"/models/{self.model}",
+                "architectures": ["SimulatedForCausalLM"],
+                "hidden_size": size,
+                "model_type": "simulated",
+                "num_hidden_layers": 8 + int(unit(self.name, "layers") * 40),
+                "simulation": True,
+                "vocab_size": 1000 + int(unit(self.name, "vocabulary") * 9000),
+            }
+        words = sorted({f"{unit(self.name, 'word', i):.6f}"[2:] for i in range(200)})
+        return {
+            "tokenizer": {"model": {"type": "simulated", "vocab": {w: i for i, w in enumerate(words)}}},
+            "tokenizer_config": {"model_max_length": 1e30, "tokenizer_class": "SimulatedTokenizer"},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Swap:
@@ -70,11 +92,25 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """A router's second model: ``backend`` answers the ``share`` of the requests, drawn one by one."""
+
+    backend: Backend
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"route to {self.backend.name}: {self.share} is no share from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Persona:
     """A supplier: an address that serves a backend through one API, with its own delays and failures.
 
     ``failures`` gives the share of requests failing per mode of :data:`FAIL_MODES`; together at most 1.
-    ``latency_ms`` and a uniform 0..``jitter_ms`` come on top of the backend's latency.
+    ``latency_ms`` and a uniform 0..``jitter_ms`` come on top of the backend's latency. ``noise`` is the
+    chance that an answer at temperature 0 differs from the model's usual one, as on real hardware. ``route``
+    makes it a router. ``pages`` are those of :data:`PAGES` it serves, of ``backend`` whatever answers.
     """
 
     address: str
@@ -84,8 +120,17 @@ class Persona:
     jitter_ms: float = 0.0
     failures: Mapping[str, float] = field(default_factory=dict)
     swap: Swap | None = None
+    noise: float = 0.0
+    route: Route | None = None
+    pages: tuple[str, ...] = PAGES
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.noise <= 1.0:
+            raise ValueError(f"{self.address}: noise {self.noise} is no share from 0 to 1")
+        if unknown_pages := sorted(set(self.pages) - set(PAGES)):
+            raise ValueError(
+                f"{self.address}: unknown page {unknown_pages[0]!r}; choose from {', '.join(PAGES)}"
+            )
         unknown = sorted(set(self.failures) - set(FAIL_MODES))
         if unknown:
             raise ValueError(
@@ -94,9 +139,17 @@ class Persona:
         if min(self.failures.values(), default=0.0) < 0 or sum(self.failures.values()) > 1.0 + 1e-9:
             raise ValueError(f"{self.address}: failure rates are negative or exceed 1: {dict(self.failures)}")
 
-    def serving(self, requests: int, elapsed_s: float) -> Backend:
+    def serving(self, requests: int, elapsed_s: float, seed: int = 0) -> Backend:
         """The backend that answers after ``requests`` earlier requests and ``elapsed_s`` seconds."""
-        return self.swap.backend if self.swap and self.swap.is_due(requests, elapsed_s) else self.backend
+        if self.swap and self.swap.is_due(requests, elapsed_s):
+            return self.swap.backend
+        if self.route and unit(seed, self.address, "route", requests) < self.route.share:
+            return self.route.backend
+        return self.backend
+
+    def deviates(self, seed: int, number: int) -> bool:
+        """Whether the answer to request ``number`` (from 0) is not the usual one."""
+        return unit(seed, self.address, "noise", number) < self.noise
 
 
 _NUMBERS = ("starter_arithmetic", "starter_calendar", "starter_units")
@@ -134,7 +187,12 @@ def _cast(seed: int) -> list[Persona]:
         Persona("", middle, "completions", jitter_ms=10),
         Persona("", strong, "chat", latency_ms=15, jitter_ms=20),  # twin of the first
         Persona(
-            "", weak, "chat", jitter_ms=5, failures={"500": 0.05, "429": 0.03, "empty": 0.02, "reset": 0.02}
+            "",
+            weak,
+            "chat",
+            jitter_ms=5,
+            failures={"500": 0.05, "429": 0.03, "empty": 0.02, "reset": 0.02},
+            pages=("config",),
         ),
         Persona("", numbers, "completions", jitter_ms=10),
         Persona("", words, "chat", latency_ms=150, jitter_ms=100),  # the slow one
@@ -171,6 +229,6 @@ def default_population(n: int = 6, seed: int = 0) -> list[Persona]:
         people.append(_extra(number, seed, people))
     width = max(2, len(str(n)))
     return [
-        Persona(f"sim-{number:0{width}d}", p.backend, p.api, p.latency_ms, p.jitter_ms, p.failures, p.swap)
-        for number, p in zip(itertools.count(1), people, strict=False)
+        replace(person, address=f"sim-{number:0{width}d}")
+        for number, person in zip(itertools.count(1), people, strict=False)
     ]

@@ -1,7 +1,8 @@
 """Serves the simulated suppliers over HTTP on loopback.
 
 ``/<address>/v1/chat/completions`` or ``/<address>/v1/completions`` (whichever the supplier's API is) and
-``/<address>/v1/models`` behave like an OpenAI-compatible server; ``/healthz``, ``/stats``, ``/roster`` and
+``/<address>/v1/models`` behave like an OpenAI-compatible server, ``/<address>/pokt/tokenizer`` and
+``/<address>/pokt/config`` like a Pocket sidecar; ``/healthz``, ``/stats``, ``/roster`` and
 ``/requests?address=`` describe the simulation itself, ``/control/<action>`` changes it (see :mod:`.control`).
 """
 
@@ -114,7 +115,7 @@ class Supplier:
 
     def backend(self) -> Backend:
         """The model that would answer the next request."""
-        return self.persona.serving(self.requests, time.monotonic() - self.started)
+        return self.persona.serving(self.requests, time.monotonic() - self.started, self.answers.seed)
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start: ``requests`` = answered + failed + rejected + cancelled + in flight.
@@ -231,9 +232,7 @@ class Supplier:
         for prompt in ask.prompts:
             prompt_tokens += count_tokens(prompt)
             for sample in range(ask.samples):
-                choice, tokens = self._choice(
-                    ask, api, backend, prompt, self._variant(ask, number, sample), mode
-                )
+                choice, tokens = self._choice(ask, api, backend, prompt, number, sample, mode)
                 choices.append({"index": len(choices), **choice})
                 completion_tokens += tokens
         chat = api == "chat"
@@ -262,8 +261,14 @@ class Supplier:
         source = f"{self.persona.address}/{number}" if ask.seed is None else f"seed {ask.seed}"
         return f"{source}/{sample}"
 
+    def _text(self, ask: Ask, backend: Backend, prompt: str, number: int, sample: int) -> str:
+        """The whole text of one sample, before it is cut."""
+        if ask.temperature == 0 and self.persona.deviates(self.answers.seed, number):
+            return self.answers.deviation(backend, prompt, f"noise {self.persona.address}/{number}")
+        return self.answers.reply(backend, prompt, self._variant(ask, number, sample))
+
     def _choice(
-        self, ask: Ask, api: Api, backend: Backend, prompt: str, variant: str, mode: str | None
+        self, ask: Ask, api: Api, backend: Backend, prompt: str, number: int, sample: int, mode: str | None
     ) -> tuple[dict[str, Any], int]:
         """One choice without its index, and the number of tokens generated for it."""
         if mode == "empty":
@@ -273,7 +278,7 @@ class Supplier:
             echoed = echo_logprobs(self.answers.seed, backend, prompt, ask.logprobs, limit)
             return {**echoed, "finish_reason": "length"}, limit
         else:
-            text, reason, tokens = cut(self.answers.reply(backend, prompt, variant), ask)
+            text, reason, tokens = cut(self._text(ask, backend, prompt, number, sample), ask)
         if api == "chat":
             message = {"role": "assistant", "content": text}
             return {"message": message, "logprobs": None, "finish_reason": reason}, tokens
@@ -402,6 +407,9 @@ class Localnet:
                 "owned_by": SERVICE,
             }
             return _json({"object": "list", "data": [model]})
+        folder, _, page = rest.partition("/")
+        if folder == "pokt" and page in supplier.persona.pages and request.method == "GET":
+            return _json(supplier.persona.backend.page(page))
         return _error(404, f"{request.method} {request.path} is not served", "invalid_request_error")
 
 

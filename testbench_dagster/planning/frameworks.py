@@ -23,6 +23,10 @@ from pydantic import ValidationError
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
 
+#: The framework of this name there is the one of that name here, its tasks included.
+SIGNATURES = "signatures"
+_SIGNATURE_TASKS = ("tokenizer", "config", "identity")
+
 ANY = "any"
 NONE = "none"
 
@@ -81,6 +85,7 @@ class _Importer:
         self._frameworks = frameworks
         self._name = name
         self._notes: dict[str, None] = {}  # each once, in order
+        self._signature_gates: set[str] = set()
         self._fields = {field: self._values(field) for field in GRAMMARS}
         for key in frameworks[name]:
             if key not in GRAMMARS:
@@ -117,12 +122,15 @@ class _Importer:
                 "there, and the age of its summary count here"
             )
         for task in sorted({gate["task"] for gate in gates if "task" in gate}):
-            self._note(f"gates look at the task {task}: it must be configured under tasks")
+            signs = f" with framework: {SIGNATURES}" if task in self._signature_gates else ""
+            self._note(f"gates look at the task {task}: it must be configured under tasks{signs}")
         if named:
             self._note("the tasks listed hold planning only: merge it into their entries under tasks")
         document: dict[str, Any] = {"planning": planning}
         if kept := {task: rule for task, rule in rules.items() if rule}:
-            document["tasks"] = [{"name": task, "planning": rule} for task, rule in kept.items()]
+            document["tasks"] = [
+                {"name": task, **self._framework_of(task), "planning": rule} for task, rule in kept.items()
+            ]
         head = f"# Planning rules of the framework {self._name!r} of pocket-ml-testbench.\n"
         body = yaml.safe_dump(
             document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
@@ -222,16 +230,22 @@ class _Importer:
         where = f"{self._name}.task_dependency.{task}: {text!r}"
         if condition not in ("present", "ok", "equal"):
             self._refuse("task_dependency", task, text)
-        if (framework, other) == ("signatures", "identity") and (
+        if (framework, other) == (SIGNATURES, "identity") and (
             condition != "equal" or value == "UNIQUE_OR_PROXY"
         ):
             self._note(f"{where} is dropped: identity groups and their proxies see to it here")
             return None
-        if framework != self._name:
+        if framework == SIGNATURES:
+            self._signature_gates.add(other)
+        elif framework != self._name:
             self._note(f"{where}: the framework {framework} is dropped, a task has one name here")
         if condition != "equal":
             return {"task": other, "is": condition}
         if self._is_signature(framework, other):
+            self._note(
+                f"{where}: hashes are made in another way here (no transformers); put in what "
+                "the collection signatures says"
+            )
             return {"task": other, "is": "equal", "value": value}
         try:
             number = float(value)
@@ -245,8 +259,12 @@ class _Importer:
     def _is_signature(self, framework: str, task: str) -> bool:
         rules = self._frameworks.get(framework)
         types = rules.get("task_types", {}) if isinstance(rules, Mapping) else {}
-        default = "signature" if framework == "signatures" else "numerical"
+        default = "signature" if framework == SIGNATURES else "numerical"
         return isinstance(types, Mapping) and types.get(task, types.get(ANY, default)) == "signature"
+
+    def _framework_of(self, task: str) -> dict[str, str]:
+        """What a task's entry says of its framework: nothing where it is lm-eval's."""
+        return {"framework": SIGNATURES} if self._name == SIGNATURES and task in _SIGNATURE_TASKS else {}
 
     def _tasks_of_type(self, kind: str) -> list[str]:
         return [task for task, texts in self._fields["task_types"].items() if texts == [kind]]

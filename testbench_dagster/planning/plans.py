@@ -15,13 +15,14 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
 from testbench_dagster.network.roster import Supplier, active_suppliers
-from testbench_dagster.planning.due import PromptRef
+from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.rules import TaxonomyGate
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
 from testbench_dagster.relays.allowances import service_account, supplier_account
+from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import History, history
 from testbench_dagster.scoring.measured import WindowState, window_state
 from testbench_dagster.scoring.score import prompt_calls
@@ -37,12 +38,15 @@ from testbench_dagster.stores.documents.collections import (
 )
 from testbench_dagster.tasks.catalogue import catalogue_fingerprint, current_epoch, prompt_filter
 from testbench_dagster.tasks.gates import task_groups
+from testbench_dagster.tasks.records import ANY_API
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace
 
 #: A proxy that failed this many evaluations in a row no longer stands for its group.
 PROXY_FAILURES = 3
+#: How long a page that a supplier does not serve is not asked for again.
+_ABSENT = timedelta(days=1)
 _NOTHING_KNOWN = WindowState()
 
 
@@ -196,16 +200,21 @@ class Planner:
 
     @cached_property
     def _proxies(self) -> dict[str, str]:
-        """Who stands for whom; a proxy that left or does not answer stands for nobody."""
-        rows = list(self._workspace.documents.find(IDENTITY_GROUPS, fields=["_id", "proxy"]))
+        """Who stands for whom; a proxy that left or does not answer stands for nobody.
+
+        Nor does one, and for nobody, whose model changed since the groups were made.
+        """
+        fields = ["_id", "proxy", "cut_at"]
+        rows = {d["_id"]: d for d in self._workspace.documents.find(IDENTITY_GROUPS, fields=fields)}
         if not rows:
             return {}
-        living = {
+        unchanged = {
             s.key
             for s in active_suppliers(self._workspace)
-            if self._kept.get(s.key, {}).get("failures", 0) < PROXY_FAILURES
+            if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
         }
-        return {r["_id"]: r["proxy"] for r in rows if r["proxy"] != r["_id"] and r["proxy"] in living}
+        living = {k for k in unchanged if self._kept.get(k, {}).get("failures", 0) < PROXY_FAILURES}
+        return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
         """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``."""
@@ -268,18 +277,23 @@ class Planner:
         needs_width = spec.samples is not None and spec.samples.half_width is not None
         if needs_width or self._with_windows or spec.name in self._gating:
             window = window_state(self._workspace, supplier, spec, registration, self.now)
+        # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
+        elsewhere = {} if registration.flags.get("questions_of_epoch") else past.settled_elsewhere
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
             samples=spec.samples,
             prompts=self._prompts(spec, registration, request_form(supplier, registration)),
             outcomes=past.outcomes,
-            settled_elsewhere=past.settled_elsewhere,
+            settled_elsewhere=elsewhere,
             measured=window.measured,
             state=window.state,
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
+            absent_until=_absent_until(past.outcomes) if registration.flags["output_type"] == "get" else None,
+            # whoever wants every doc of a task wants this supplier's own answers
+            personal=spec.signs or spec.samples is None,
         )
 
     def _history(
@@ -316,9 +330,17 @@ class Planner:
         return self._sequences[key]
 
 
+def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
+    """When a page is asked for again whose newest answer was that the supplier does not serve it to us."""
+    newest = max(outcomes, key=lambda outcome: outcome.finished_at, default=None)
+    if newest is None or newest.fault is not Fault.CLIENT_REQUEST:
+        return None
+    return newest.finished_at + _ABSENT
+
+
 def request_form(supplier: Supplier, registration: Registration) -> str:
     """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
-    return supplier.api if registration.flags["output_type"] == "generate_until" else "completions"
+    return supplier.api if registration.flags["output_type"] in ANY_API else "completions"
 
 
 # ------------------------------------------------------------------------------------------- kept plans

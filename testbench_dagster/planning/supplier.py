@@ -37,8 +37,10 @@ class TaskFacts:
     """What is known of a supplier's task.
 
     ``rule`` is the rule as it applies, ``samples`` how many docs (None: all). ``last_at`` and ``last_height``
-    are of the newest settled sample in any epoch. ``state`` is what gates of other tasks look at. The other
-    fields are those of :func:`testbench_dagster.planning.due.plan_task`.
+    are of the newest settled sample in any epoch. ``state`` is what gates of other tasks look at. Before
+    ``absent_until`` the supplier is not asked, for it said that it does not serve the task. ``personal``:
+    the supplier's own answers are wanted, so nobody can stand for it. The other fields are those of
+    :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str
@@ -54,6 +56,8 @@ class TaskFacts:
     last_height: int | None = None
     max_age: timedelta = field(kw_only=True)
     state: TaskState = field(default_factory=TaskState)
+    absent_until: datetime | None = None
+    personal: bool = False
 
     @property
     def askable(self) -> bool:
@@ -195,7 +199,10 @@ class _Planner:
             return _held(task, "no_prompts", "the task is not registered yet; refresh the catalogue")
         if not task.prompts:
             return _held(task, "no_prompts", "the sequence has no prompts; refresh the catalogue")
-        return self._ordinary(task) if self._facts.proxy is None else self._audit(task)
+        if task.absent_until is not None and task.absent_until > self._now and self._force_since is None:
+            reason = f"the supplier does not serve it; asked again {task.absent_until:%Y-%m-%d %H:%M}"
+            return _held(task, "unsupported", reason, due_at=task.absent_until)
+        return self._ordinary(task) if self._facts.proxy is None or task.personal else self._audit(task)
 
     def _ordinary(self, task: TaskFacts) -> Decision:
         schedule = self._schedule(task)

@@ -34,8 +34,9 @@ _MAX_COUNT = 2**31 - 1
 class Answer:
     """Outcome of parsing one response.
 
-    ``text`` belongs to generate_until; ``logprob`` (sum over the continuation, natural logarithm) and
-    ``greedy`` to loglikelihood. ``error`` is set for every fault but ok and truncated.
+    ``text`` belongs to generate_until, and to get, where it is the page's JSON, compact and with sorted keys.
+    ``logprob`` (sum over the continuation, natural logarithm) and ``greedy`` belong to loglikelihood.
+    ``error`` is set for every fault but ok and truncated.
     """
 
     fault: Fault
@@ -57,14 +58,15 @@ def parse_answer(request: Mapping[str, Any], api: Api, status: int, body: bytes)
 
     ``body`` is the decoded (not compressed) body. Never raises for anything in ``status`` or ``body``.
     """
+    page = request["type"] == "get"
     if status != 200:
-        return _by_status(status, body)
+        return _by_status(status, body, absent=page and status == 501)
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as exc:  # invalid UTF-8 and nesting beyond 1,024 levels included
         return _protocol(f"invalid JSON: {escaped(str(exc))}")
     try:
-        return _parse_200(request, api, data)
+        return _page(data) if page else _parse_200(request, api, data)
     except _Invalid as exc:
         return _protocol(str(exc))
 
@@ -85,8 +87,11 @@ def context_length(context: str) -> int:
     return len(context.rstrip())
 
 
-def _by_status(status: int, body: bytes) -> Answer:
-    if status == 451:
+def _by_status(status: int, body: bytes, *, absent: bool = False) -> Answer:
+    """Classify by status alone; ``absent``: that the server does not implement it is no fault of its own."""
+    if absent:
+        fault = Fault.CLIENT_REQUEST
+    elif status == 451:
         fault = Fault.SUPPLIER_REFUSED
     elif status == 429:
         fault = Fault.RATE_LIMITED
@@ -103,6 +108,18 @@ def _by_status(status: int, body: bytes) -> Answer:
 
 def _protocol(error: str) -> Answer:
     return Answer(Fault.SUPPLIER_PROTOCOL, error=escaped(error))
+
+
+def _page(data: Any) -> Answer:
+    """Return a page's JSON object as text in the one form that equal objects share."""
+    if not isinstance(data, dict):
+        raise _Invalid(f"the page is {_kind(data)}, not an object")
+    if data.get("error") is not None:
+        raise _Invalid(f"HTTP 200 with an error: {_message(data['error'])}")
+    try:
+        return Answer(Fault.OK, orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode())
+    except orjson.JSONEncodeError:  # it writes no more than 254 levels
+        raise _Invalid("the page's JSON is nested too deeply") from None
 
 
 def _parse_200(request: Mapping[str, Any], api: Api, data: Any) -> Answer:

@@ -32,6 +32,7 @@ from testbench_dagster.relays.writer import AttemptWriter, Fence
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.tasks.records import ANY_API
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
@@ -213,7 +214,7 @@ class _Stage:
         self, reachable: Sequence[tuple[Supplier, Endpoint]], planner: Planner, allowance: LedgerAllowance
     ) -> list[tuple[Supplier, Endpoint]]:
         """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
-        never_need_it = ("generate_until", "loglikelihood_rolling")
+        never_need_it = ANY_API | {"loglikelihood_rolling"}
         needed = [planner.registrations[s.name] for s in planner.specs if s.name in planner.registrations]
         if all(r.flags["output_type"] in never_need_it for r in needed):
             return list(reachable)
@@ -252,12 +253,25 @@ class _Stage:
         assert self._report.relays is not None
         counts = self._report.relays.suppliers
         reached = [s.key for s in suppliers if s.key in counts and counts[s.key].settled]
+        of_pages = self._asked_for_pages_only()
         failed = {
             s.key: _what_failed(counts[s.key])
             for s in suppliers
-            if s.key in counts and counts[s.key].sent and not counts[s.key].settled
+            if s.key in counts
+            and counts[s.key].sent
+            and not counts[s.key].settled
+            # that it serves no such page says nothing about how it is
+            and not (s.key in of_pages and counts[s.key].faults.keys() == {Fault.CLIENT_REQUEST})
         }
         note_progress(self._workspace, reached, {**failed, **self._unreachable})
+
+    def _asked_for_pages_only(self) -> set[str]:
+        """Suppliers none of whose due tasks asks for text."""
+        by_supplier: dict[str, set[str]] = {}
+        for lot in self._report.planned:
+            kinds = by_supplier.setdefault(lot.supplier, set())
+            kinds.add(lot.registration.flags["output_type"])
+        return {supplier for supplier, kinds in by_supplier.items() if kinds == {"get"}}
 
 
 def _what_failed(counts: Counts) -> str:

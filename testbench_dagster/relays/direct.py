@@ -35,10 +35,12 @@ from testbench_dagster.network.addresses import REMEDY, AddressRefused, is_publi
 from testbench_dagster.relays.answers import Answer, escaped, parse_answer
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay
-from testbench_dagster.relays.payload import RequestError, build_payload
+from testbench_dagster.relays.payload import RequestError, build_payload, page_path, service_root
 
 #: What is kept of an answer beyond the size limit, in bytes.
 TRUNCATED_EVIDENCE_BYTES = 64 * 1024
+#: Least size limit of a page, in MiB: tokenizers are larger than any answer, documents end at 16 MB.
+MAX_PAGE_MB = 15.0
 #: Longest wait a server's Retry-After may ask for, in seconds.
 MAX_RETRY_AFTER_S = 60.0
 _DNS_CACHE_S = 300
@@ -64,19 +66,23 @@ class DirectTransport:
 
     def __init__(self) -> None:
         self._connectors: dict[bool, aiohttp.TCPConnector] = {}  # by whether private addresses are allowed
-        self._targets: dict[tuple[int, str], _Target] = {}
+        self._targets: dict[tuple[int, str, str], _Target] = {}
         self._deadlines = _Deadlines()
         self._outbox = _Outbox()
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        exchange = _Exchange(endpoint.limits)
+        page = relay.request.get("type") == "get"
+        exchange = _Exchange(endpoint.limits, least_mb=MAX_PAGE_MB if page else 0.0)
         secrets: tuple[bytes, ...] = ()
         try:
-            path, payload = build_payload(relay.request, endpoint.api, endpoint.model)
-            body = orjson.dumps(payload)
+            if page:
+                path, body = page_path(relay.request), b""
+            else:
+                path, payload = build_payload(relay.request, endpoint.api, endpoint.model)
+                body = orjson.dumps(payload)
             exchange.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
-            target = self._target(endpoint, path)
+            target = self._target(endpoint, path, "GET" if page else "POST")
             secrets = target.secrets
             await exchange.run(
                 self._opened(endpoint.private_allowed), self._deadlines, self._outbox, target, body
@@ -84,7 +90,10 @@ class DirectTransport:
             assert exchange.status is not None
             answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
         except Exception as exc:
-            answer = Answer(_fault_of(exc, exchange.phase), error=_describe(exc, exchange.phase))
+            fault = _fault_of(exc, exchange.phase)
+            if page and isinstance(exc, _TooLarge):
+                fault = Fault.CLIENT_REQUEST  # a page may honestly be larger than what we keep
+            answer = Answer(fault, error=_describe(exc, exchange.phase))
         return exchange.attempt(answer, secrets)
 
     async def close(self) -> None:
@@ -104,14 +113,14 @@ class DirectTransport:
             self._connectors[private_allowed] = connector
         return connector
 
-    def _target(self, endpoint: Endpoint, path: str) -> _Target:
+    def _target(self, endpoint: Endpoint, path: str, method: str) -> _Target:
         """Return the prepared target (parsing its URL and headers costs more than sending a request)."""
-        key = (id(endpoint), path)
+        key = (id(endpoint), path, method)
         target = self._targets.get(key)
         if target is None:
             if len(self._targets) >= 20_000:  # a caller that makes a new Endpoint for every send
                 self._targets.clear()
-            target = self._targets[key] = _Target.of(endpoint, path)
+            target = self._targets[key] = _Target.of(endpoint, path, method)
         return target
 
 
@@ -137,17 +146,19 @@ class _PublicResolver(AbstractResolver):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What stays the same for all relays to one endpoint and path."""
+    """What stays the same for all relays of one method to one endpoint and path."""
 
     endpoint: Endpoint  # held so that no other endpoint gets its id
     connect: aiohttp.ClientRequest  # tells the connector where to; never sent itself
     timeout: aiohttp.ClientTimeout
-    head: bytes  # the request up to the value of Content-Length
+    head: bytes  # the request up to the value of Content-Length, or all of it where it has no body
     secrets: tuple[bytes, ...]
+    has_body: bool
 
     @classmethod
-    def of(cls, endpoint: Endpoint, path: str) -> _Target:
-        url = URL(endpoint.base_url.rstrip("/") + path)
+    def of(cls, endpoint: Endpoint, path: str, method: str) -> _Target:
+        page = method == "GET"
+        url = URL((service_root(endpoint.base_url) if page else endpoint.base_url.rstrip("/")) + path)
         if url.scheme not in ("http", "https") or not url.host or url.user or url.password:
             raise RequestError("base_url must be http(s)://host/path without user name or password")
         # the connector resolves names, and takes literal addresses as they are
@@ -156,19 +167,30 @@ class _Target:
             raise AddressRefused(reason)
         headers = CIMultiDict(Host=url.host_port_subcomponent or "", **_HEADERS)
         headers.update(endpoint.headers)
+        if page:
+            headers.popall("Content-Type")
         lines = [f"{name}: {value}" for name, value in headers.items()]
         if any(forbidden in line for line in lines for forbidden in "\r\n\0"):
             raise RequestError("a configured header holds a line break")
-        head = "\r\n".join([f"POST {url.raw_path_qs} HTTP/1.1", *lines, "Content-Length: "])
+        lines = [
+            f"{method} {url.raw_path_qs} HTTP/1.1",
+            *lines,
+            *(["", ""] if page else ["Content-Length: "]),
+        ]
         # "Bearer <key>" is searched for as the bare key, which is what a server would quote
         words = {word for value in endpoint.headers.values() for word in value.split()}
         return cls(
             endpoint,
-            aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop()),
+            aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop()),
             aiohttp.ClientTimeout(connect=endpoint.limits.connect_s),
-            head.encode(),
+            "\r\n".join(lines).encode(),
             tuple(word.encode() for word in words if len(word) >= _MIN_SECRET_CHARS),
+            has_body=not page,
         )
+
+    def message(self, body: bytes) -> bytes:
+        """The request as it is sent."""
+        return b"%b%d\r\n\r\n%b" % (self.head, len(body), body) if self.has_body else self.head
 
 
 class _Deadlines:
@@ -236,6 +258,7 @@ class _Exchange:
     __slots__ = (
         "_content",
         "_first_byte",
+        "_least_mb",
         "_limits",
         "_protocol",
         "_started",
@@ -250,8 +273,9 @@ class _Exchange:
         "too_large",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, least_mb: float = 0.0) -> None:
         self._limits = limits
+        self._least_mb = least_mb
         self._started_at = datetime.now(UTC)
         self._started = time.perf_counter()
         self._first_byte: float | None = None
@@ -285,7 +309,7 @@ class _Exchange:
             self._extend(self._limits.first_byte_s)
             deadlines.add(self)
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            outbox.write(protocol.transport, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
+            outbox.write(protocol.transport, target.message(body))
             while True:
                 message, content = await protocol.read()
                 # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
@@ -318,7 +342,7 @@ class _Exchange:
 
     async def _read(self, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
         """Collect the decoded body up to the size limit."""
-        cap = int(self._limits.max_response_mb * 1024 * 1024)
+        cap = int(max(self._limits.max_response_mb, self._least_mb) * 1024 * 1024)
         length = headers.get("Content-Length")
         if length is not None and length.isdecimal() and int(length[:20]) > cap:
             # announced as too large: no need to take more than what is kept
@@ -350,13 +374,15 @@ class _Exchange:
     def attempt(self, answer: Answer, secrets: tuple[bytes, ...]) -> Attempt:
         """Assemble the record; a key that the server quoted back is blotted out of it."""
         finished = time.perf_counter()
-        body, error = self.body, answer.error
+        body = self.body
+        quoted = {"error": answer.error, "text": answer.text, "finish_reason": answer.finish_reason}
         for secret in secrets:
             if secret in body:
                 body = body.replace(secret, _REDACTED)
                 self.evidence["redacted"] = True
-            if error is not None:
-                error = error.replace(secret.decode(), _REDACTED.decode())
+            for name, said in quoted.items():
+                if said is not None:
+                    quoted[name] = said.replace(secret.decode(), _REDACTED.decode())
         return Attempt(
             fault=answer.fault,
             started_at=self._started_at,
@@ -367,11 +393,11 @@ class _Exchange:
             body=body,
             body_bytes=self.body_bytes,
             body_truncated=self.too_large,
-            error=error,
-            text=answer.text,
+            error=quoted["error"],
+            text=quoted["text"],
             logprob=answer.logprob,
             greedy=answer.greedy,
-            finish_reason=answer.finish_reason,
+            finish_reason=quoted["finish_reason"],
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             retry_after_s=self.retry_after_s,

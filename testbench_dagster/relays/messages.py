@@ -50,9 +50,9 @@ class Relay:
     """One call to make: request ``idx`` of a prompt, its ``repeat``-th sample, in a round.
 
     ``request`` is the transport-independent request stored with the prompt:
-    ``{"type": "generate_until", "idx", "messages" | "prompt", "generation"}`` or
-    ``{"type": "loglikelihood", "idx", "context", "continuation"}``. ``attempt`` counts from 1 and says how
-    many were already recorded, plus one.
+    ``{"type": "generate_until", "idx", "messages" | "prompt", "generation"}``,
+    ``{"type": "loglikelihood", "idx", "context", "continuation"}`` or ``{"type": "get", "idx", "path"}``.
+    ``attempt`` counts from 1 and says how many were already recorded, plus one.
     """
 
     supplier: str
@@ -77,8 +77,8 @@ class Attempt:
     ``body`` is the raw answer as received, cut at ``max_response_mb`` (then ``body_truncated``). ``text``
     and ``logprob``/``greedy`` are what parsing found in it. Latencies in milliseconds from the moment the
     request was handed to the transport. ``retry_after_s`` is the server's wish, already bounded. Transports
-    put at least ``path`` (relative to the base URL) and ``payload_sha256`` (of the request body as sent, in
-    hexadecimal) into ``evidence``.
+    put at least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
+    the request body as sent, in hexadecimal) into ``evidence``.
     """
 
     fault: Fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -49,8 +49,13 @@ def last_attempts(
         where["epoch"] = epoch
     if since is not None:
         where["finished_at"] = {"gt": since}
+    return last_by_call(documents.find(ATTEMPTS, where, fields=_FIELDS))
+
+
+def last_by_call(attempts: Iterable[Document]) -> dict[tuple[str, int, int, int], Document]:
+    """Of the attempts of one supplier and task the last per call, keyed (prompt id, round, idx, repeat)."""
     last: dict[tuple[str, int, int, int], Document] = {}
-    for attempt in documents.find(ATTEMPTS, where, fields=_FIELDS):
+    for attempt in attempts:
         key = (attempt["prompt_id"], attempt["round"], attempt["idx"], attempt["repeat"])
         known = last.get(key)
         if known is None or known["attempt"] < attempt["attempt"]:

@@ -1,11 +1,13 @@
-"""The HTTP body of a relay: what lm-eval 0.4.13's own API clients would send for the same request.
+"""The HTTP request of a relay: for text, what lm-eval 0.4.13's own API clients would send.
 
 Parity is the point: a supplier must not be able to tell our questions from lm-eval's, and scores of both
-must be comparable. The tests compare every payload with lm-eval's; this module never imports it.
+must be comparable. The tests compare every payload with lm-eval's; this module never imports it. Pages that
+suppliers serve about themselves are asked for by plain GET.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ SEED = 1234
 DEFAULT_MAX_TOKENS = 256
 #: OpenAI's chat API takes no more stop sequences than this.
 MAX_CHAT_STOPS = 4
+_VERSION = re.compile(r"/v\d+$")
 
 
 class RequestError(TestbenchError, ValueError):
@@ -40,7 +43,29 @@ def build_payload(request: Mapping[str, Any], api: Api, model: str) -> tuple[str
         if api == "chat":
             raise RequestError("loglikelihood requests need `api: completions`; chat answers carry no prompt")
         return COMPLETIONS_PATH, _loglikelihood(request, model)
-    raise RequestError(f"request type {kind!r} is unknown; use 'generate_until' or 'loglikelihood'")
+    raise RequestError(
+        f"request type {kind!r} has no JSON body; use 'generate_until' or 'loglikelihood' ('get' has none)"
+    )
+
+
+def page_path(request: Mapping[str, Any]) -> str:
+    """Return the path of a ``get`` request, relative to :func:`service_root`.
+
+    Raises :class:`RequestError` unless it is a plain absolute path.
+    """
+    path = _field(request, "path")
+    if not isinstance(path, str) or not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+", path) or ".." in path:
+        raise RequestError(f"path {path!r} is no plain absolute path such as /pokt/config")
+    return path
+
+
+def service_root(base_url: str) -> str:
+    """Where a supplier's pages beside its OpenAI API begin: its base URL without the version at its end.
+
+    ``https://host/v1`` gives ``https://host``, ``https://host/some/where/v1`` gives
+    ``https://host/some/where``, and a base URL without a version is its own root.
+    """
+    return _VERSION.sub("", base_url.rstrip("/"))
 
 
 def _chat(request: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def window_state(
     state = TaskState(
         present=any(s.counts for s in samples),
         score=sum(values) / len(values) if values and is_mean(registration, pair[0]) else None,
+        signature=next((v for s in reversed(answered) if isinstance(v := value_of(s, pair), str)), None),
         values=in_unit,
     )
     return WindowState(replace(found, values=in_unit), state)

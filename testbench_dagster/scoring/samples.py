@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.outcomes import last_attempts
+from testbench_dagster.relays.outcomes import last_by_call
 from testbench_dagster.scoring.score import scorer_version
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import SCORES
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
+
+_TASKS = 50  # whose facts of one supplier are read together, and in memory at once
+_ATTEMPT = ("prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt", "fault", "finished_at")
+Task = tuple[TaskSpec, Registration]
 
 
 @dataclass(frozen=True)
@@ -58,42 +62,91 @@ def window_samples(
     (scored, or failed by the supplier), unless the task wants all docs. An outcome that is not the supplier's
     fault never hides one that counts; of docs without any that counts it is kept, to be shown.
     """
+    [(_, samples)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
+    return samples
+
+
+def samples_by_task(
+    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
+) -> Iterator[tuple[str, list[Sample]]]:
+    """Yield each task's name and :func:`window_samples`: two queries for up to 50 tasks."""
+    for start in range(0, len(tasks), _TASKS):
+        lot = tasks[start : start + _TASKS]
+        since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in lot}
+        scored = _read_scored(workspace, supplier.key, lot, since)
+        attempts = _read_attempts(workspace, supplier.key, lot, since)
+        for spec, _ in lot:
+            yield spec.name, _window(workspace, spec, [*scored[spec.name], *_failed(attempts[spec.name])])
+
+
+def scored_by_task(
+    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
+) -> dict[str, list[Sample]]:
+    """By task what a supplier's answers scored, young enough and after its last change, in any number.
+
+    Every scored answer is there: several of a doc, and more than a window holds.
+    """
+    since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in tasks}
+    found = _read_scored(workspace, supplier.key, tasks, since)
+    return {task: [s for s in samples if s.scored] for task, samples in found.items()}
+
+
+def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
+    """The instant after which an answer must have finished to count."""
     oldest = now - spec.max_age(workspace.config)
-    if supplier.cut_at is not None:
-        oldest = max(oldest, supplier.cut_at)
+    return oldest if supplier.cut_at is None else max(oldest, supplier.cut_at)
+
+
+def _window(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
     newest: dict[int, Sample] = {}
-    for sample in (
-        *_scored(workspace, supplier.key, spec, registration, oldest),
-        *_failed(workspace, supplier.key, spec, registration, oldest),
-    ):
+    for sample in samples:
         known = newest.get(sample.doc_id)
         if known is None or known.rank < sample.rank:
             newest[sample.doc_id] = sample
-    counted = sorted((s for s in newest.values() if s.counts), key=lambda s: (s.at, s.doc_id), reverse=True)
-    if spec.samples is not None:
-        counted = counted[: workspace.config.settings.sampling.window]
+    counted = newest_docs(workspace, spec, [s for s in newest.values() if s.counts])
     shown = [s for s in newest.values() if not s.counts]
     return sorted([*counted, *shown], key=lambda s: s.doc_id)
 
 
-def _scored(
-    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration, oldest: datetime
-) -> Iterable[Sample]:
-    by_answer: dict[str, Sample] = {}
-    where: Document = {
+def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
+    """Of samples of different docs the newest ``sampling.window``, all if the task wants all its docs."""
+    ordered = sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)
+    return ordered if spec.samples is None else ordered[: workspace.config.settings.sampling.window]
+
+
+def _of_tasks(supplier: str, tasks: Sequence[Task]) -> Document:
+    return {
         "supplier": supplier,
-        "task": spec.name,
-        "task_hash": registration.task_hash,
-        "scorer_version": scorer_version(registration),
-        "answered_at": {"gt": oldest},
+        "task": {"in": [spec.name for spec, _ in tasks]},
+        "task_hash": {"in": sorted({registration.task_hash for _, registration in tasks})},
     }
+
+
+def _read_scored(
+    workspace: Workspace, supplier: str, tasks: Sequence[Task], since: Mapping[str, datetime]
+) -> dict[str, list[Sample]]:
+    """By task the answers that the current scorer looked at, in one query."""
+    wanted = {
+        spec.name: (registration.task_hash, scorer_version(registration)) for spec, registration in tasks
+    }
+    where: Document = {
+        **_of_tasks(supplier, tasks),
+        "scorer_version": {"in": sorted({version for _, version in wanted.values()})},
+        "answered_at": {"gt": min(since.values())},
+    }
+    found: dict[str, dict[str, Sample]] = {name: {} for name in wanted}
     for score in workspace.documents.find(SCORES, where):
-        known = by_answer.get(score["answer_id"])
+        task = score["task"]
+        if (score["task_hash"], score["scorer_version"]) != wanted[task] or score["answered_at"] <= since[
+            task
+        ]:
+            continue
+        known = found[task].get(score["answer_id"])
         if known is not None and known.metrics is not None:
             known.metrics[score["filter"]] = score["metrics"]
             continue
         failed = score["error"] is not None
-        by_answer[score["answer_id"]] = Sample(
+        found[task][score["answer_id"]] = Sample(
             doc_id=score["doc_id"],
             at=score["answered_at"],
             epoch=score["epoch"],
@@ -105,17 +158,28 @@ def _scored(
             prompt_tokens=score["prompt_tokens"],
             completion_tokens=score["completion_tokens"],
         )
-    return by_answer.values()
+    return {task: list(samples.values()) for task, samples in found.items()}
 
 
-def _failed(
-    workspace: Workspace, supplier: str, spec: TaskSpec, registration: Registration, oldest: datetime
-) -> Iterable[Sample]:
+def _read_attempts(
+    workspace: Workspace, supplier: str, tasks: Sequence[Task], since: Mapping[str, datetime]
+) -> dict[str, list[Document]]:
+    """By task the attempts that finished in time, in one query, without their bodies."""
+    hashes = {spec.name: registration.task_hash for spec, registration in tasks}
+    where: Document = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}}
+    fields = [*_ATTEMPT, "task", "task_hash"]
+    found: dict[str, list[Document]] = {name: [] for name in hashes}
+    for attempt in workspace.documents.find(ATTEMPTS, where, fields=fields):
+        task = attempt["task"]
+        if attempt["task_hash"] == hashes[task] and attempt["finished_at"] > since[task]:
+            found[task].append(attempt)
+    return found
+
+
+def _failed(attempts: Iterable[Document]) -> Iterator[Sample]:
     """Docs whose outcome in a round is a failure: one of their calls ended in a fault."""
     worst: dict[tuple[str, int], Document] = {}
-    for (prompt_id, round_, _, _), attempt in last_attempts(
-        workspace.documents, supplier, spec.name, registration.task_hash, since=oldest
-    ).items():
+    for (prompt_id, round_, _, _), attempt in last_by_call(attempts).items():
         fault = Fault(attempt["fault"])
         if fault.answered:
             continue

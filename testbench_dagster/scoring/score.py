@@ -16,17 +16,19 @@ from testbench_dagster.relays.answers import parse_answer
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
 from testbench_dagster.relays.payload import Api
+from testbench_dagster.scoring.signatures import remember_signatures
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Collection, Document, Group, document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
 from testbench_dagster.tasks.catalogue import definition_changed, task_data
-from testbench_dagster.tasks.records import Answered, DocScore, TaskData
+from testbench_dagster.tasks.records import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.workspace import Workspace
 
-SCORER = 1  # raise when our own scoring code changes what it computes
-BATCH = 500  # docs per call to the worker
+SCORER = 2  # raise when our own scoring code changes what it computes
+BATCH = 500  # docs per call to the framework
+PAGES = 8  # the same of pages, which may have megabytes each
 _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
 _SECONDS_PER_CALL = 30.0  # includes starting the worker on a busy machine
 _SECONDS_PER_DOC = 0.5
@@ -110,9 +112,12 @@ def score_new(
             for doc in unscored(workspace, supplier, spec, registration, calls, oldest)
         ]
         strikes: Counter[str] = Counter()
-        for start in range(0, len(waiting), BATCH):
-            batch = waiting[start : start + BATCH]
+        size = PAGES if registration.flags["output_type"] == "get" else BATCH
+        for start in range(0, len(waiting), size):
+            batch = waiting[start : start + size]
             documents = _score_as_registered(workspace, spec, registration, batch, strikes)
+            if spec.signs:
+                remember_signatures(workspace, spec, documents)
             workspace.documents.put_new(SCORES, documents)
             covered = {d["answer_id"] for d in documents}
             failed = {d["answer_id"] for d in documents if d["error"] is not None}
@@ -303,7 +308,7 @@ def _answered(doc: AnsweredDoc, prompt: Document, evidence: Mapping[str, Documen
         stored = evidence[attempt["_id"]]
         request = requests[attempt["idx"]]
         answer = parse_answer(request, api, stored["status"], bytes(stored["body"]))
-        if request["type"] == "generate_until":
+        if request["type"] in ANY_API:
             responses[attempt["idx"]].append(answer.text or "")
         else:
             responses[attempt["idx"]].append((answer.logprob, answer.greedy))
@@ -325,17 +330,16 @@ def _score(
     items = [item for item in items if strikes[item[1]] < _STRIKES]
     if not items:
         return {}
+    framework = workspace.framework(spec)
     limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(items)
     try:
-        scores: list[DocScore] = workspace.worker.call(
-            "score", spec, data, [answer for _, _, answer in items], timeout_s=limit
-        )
+        scores = framework.score(spec, data, [answer for _, _, answer in items], timeout_s=limit)
         return {number: score for (number, _, _), score in zip(items, scores, strict=True)}
     except (WorkerTimeout, WorkerDied) as error:
         if len(items) == 1:
             number, supplier, answer = items[0]
             # without it the worker must be well, or the trouble is not the answer's and fails the stage
-            workspace.worker.call("score", spec, data, [], timeout_s=_SECONDS_PER_CALL)
+            framework.score(spec, data, [], timeout_s=_SECONDS_PER_CALL)
             strikes[supplier] += 1
             return {number: DocScore(answer.doc_id, error=str(error))}
     suppliers = dict.fromkeys(supplier for _, supplier, _ in items)

@@ -8,15 +8,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.network.roster import Supplier, active_suppliers, known_suppliers
 from testbench_dagster.planning.due import Measured, target_docs
 from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.scoring.samples import Sample, window_samples
-from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.scoring.clusters import Clusters
+from testbench_dagster.scoring.pooled import GroupPools
+from testbench_dagster.scoring.samples import Sample, samples_by_task
+from testbench_dagster.statistics.intervals import (
+    clustered_standard_error,
+    effective_n,
+    standard_error,
+    wilson,
+)
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.unsupported import is_unsupported
@@ -31,7 +38,9 @@ class Window:
 
     Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``n`` counts scored docs,
     ``errors`` docs whose last attempt failed, by fault. Intervals are 95 % Wilson intervals and exist for
-    metrics whose per-doc values lie in [0, 1].
+    metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are conservative. ``se`` is the
+    standard error of a score that is a mean, in its unit. Both are wider where docs share a cluster.
+    ``pooled`` holds the numbers of the supplier's identity group, None for a supplier that stands alone.
     """
 
     supplier: str
@@ -64,6 +73,8 @@ class Window:
     epoch: int | None
     round: int | None
     higher_is_better: bool
+    se: float | None = None
+    pooled: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
@@ -90,39 +101,82 @@ def windows(
     else:
         keys = set(suppliers)
         wanted = [s for s in known_suppliers(workspace) if s.key in keys]
+    current = {r.task: r for r in workspace.datasets.tasks()}
+    chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
+    clusters = Clusters(workspace)
+    pools = GroupPools(workspace, [s.key for s in wanted], [(s, r) for s, r in chosen if r], now)
     rows: list[Window] = []
-    for spec in workspace.chosen_specs(tasks):
-        registration = workspace.datasets.current(spec.name)
-        for supplier in wanted:
-            rows += supplier_windows(workspace, supplier, spec, registration, now)
-    order = {supplier.key: i for i, supplier in enumerate(wanted)}
-    return sorted(rows, key=lambda row: order[row.supplier])
+    for supplier in wanted:
+        asked = [(s, r) for s, r in chosen if r and not _is_unsupported(supplier, r)]
+        samples = dict(samples_by_task(workspace, supplier, asked, now))
+        for spec, registration in chosen:
+            for row in _task_windows(
+                workspace, supplier, spec, registration, samples.get(spec.name, []), clusters
+            ):
+                pooled = _pooled(workspace, row, spec, registration, pools, clusters)
+                rows.append(row if pooled is None else replace(row, pooled=pooled))
+    return rows
 
 
-def supplier_windows(
+def _is_unsupported(supplier: Supplier, registration: Registration) -> bool:
+    return is_unsupported(supplier.api, registration, supplier.echo_logprobs)
+
+
+def _pooled(
+    workspace: Workspace,
+    row: Window,
+    spec: TaskSpec,
+    registration: Registration | None,
+    pools: GroupPools,
+    clusters: Clusters,
+) -> dict[str, Any] | None:
+    group = pools.group_of(row.supplier)
+    if group is None or registration is None:
+        return None
+    pair = (str(row.metric), str(row.filter))
+    key = (group.id, spec.name, pair)
+    if key not in pools.numbers:
+        valued = [(s.doc_id, v) for s in pools.samples(group, spec) if (v := value_of(s, pair)) is not None]
+        pools.numbers[key] = {
+            "group": group.id,
+            "members": list(group.members),
+            "n": len(valued),
+            **_score_numbers(workspace, spec, registration, pair[0], valued, clusters),
+        }
+    return pools.numbers[key]
+
+
+def _task_windows(
     workspace: Workspace,
     supplier: Supplier,
     spec: TaskSpec,
     registration: Registration | None,
-    now: datetime,
+    samples: Sequence[Sample],
+    clusters: Clusters,
 ) -> Iterator[Window]:
     """Yield the windows of one supplier and task, the primary metric and filter first."""
     if registration is None:
         yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
         return
     primary = primary_pair(spec, registration)
-    if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+    if _is_unsupported(supplier, registration):
         for pair in _pairs(registration, [], primary):
             yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
         return
-    samples = window_samples(workspace, supplier, spec, registration, now)
     planned = _planned(spec, registration, samples, primary)
     scored = [s for s in samples if s.scored]
     for pair in _pairs(registration, scored, primary):
         values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
-        status = OK if values else NO_DATA
+        status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
         row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
-        yield _with_scores(workspace, row, spec, registration, [v for _, v in values])
+        valued = [(s.doc_id, v) for s, v in values]
+        yield _with_scores(workspace, row, spec, registration, valued, clusters)
+
+
+def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
+    """Whether the supplier says that it does not serve the page the task asks for."""
+    asks_page = registration.flags["output_type"] == "get"
+    return asks_page and any(s.fault is Fault.CLIENT_REQUEST for s in samples)
 
 
 def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
@@ -234,22 +288,19 @@ def _row(
 
 
 def _with_scores(
-    workspace: Workspace, row: Window, spec: TaskSpec, registration: Registration, values: list[Any]
+    workspace: Workspace,
+    row: Window,
+    spec: TaskSpec,
+    registration: Registration,
+    valued: Sequence[tuple[int, Any]],
+    clusters: Clusters,
 ) -> Window:
-    """Fill in the numbers that depend on the values of one metric and filter, in doc order."""
-    n, planned = len(values), max(row.n_planned or 0, len(values))
+    """Fill in the numbers that depend on the (doc id, value) of one metric and filter, in doc order."""
+    n, planned = len(valued), max(row.n_planned or 0, len(valued))
     changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
-    if values:
-        assert row.metric is not None
-        if is_mean(registration, row.metric):
-            score = float(sum(values) / n)
-        else:
-            score = workspace.worker.call("aggregate", spec, registration.flags, row.metric, values)
-        # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
-        changes["score"] = score if score is not None and math.isfinite(score) else None
-    if values and is_proportion(values, registration, str(row.metric)):
-        total = float(sum(values))
-        changes["ci_low"], changes["ci_high"] = wilson(total, n)
+    changes.update(_score_numbers(workspace, spec, registration, str(row.metric), valued, clusters))
+    if changes["ci_low"] is not None:
+        total = float(sum(value for _, value in valued))
         blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
         changes["score_errors_as_zero"] = total / (n + blamed)
         # worst and best case over everything planned: what was not scored was all wrong, or all right
@@ -257,6 +308,45 @@ def _with_scores(
         changes["bound_low"] = total / everything
         changes["bound_high"] = (total + everything - n) / everything
     return Window(**{**vars(row), **changes})
+
+
+def _score_numbers(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    metric: str,
+    valued: Sequence[tuple[int, Any]],
+    clusters: Clusters,
+) -> dict[str, float | None]:
+    """Score, interval and standard error of the (doc id, value) of one metric, in doc order."""
+    numbers: dict[str, float | None] = dict.fromkeys(("score", "ci_low", "ci_high", "se"))
+    if not valued:
+        return numbers
+    values, n = [value for _, value in valued], len(valued)
+    mean = is_mean(registration, metric)
+    if mean:
+        score: float | None = float(sum(values) / n)
+    else:
+        score = workspace.framework(spec).aggregate(spec, registration.flags, metric, values)
+    # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
+    if score is None or not math.isfinite(score):
+        return numbers
+    numbers["score"] = score
+    if not mean:
+        return numbers
+    proportion = is_proportion(values, registration, metric)
+    if spec.cluster is None:
+        numbers["se"] = standard_error(values)
+        if proportion:
+            numbers["ci_low"], numbers["ci_high"] = wilson(float(sum(values)), n)
+        return numbers
+    shared = clusters.of(spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued])
+    # few clusters may by chance vary less than independent docs: never narrower than those
+    numbers["se"] = max(standard_error(values), clustered_standard_error(values, shared))
+    if proportion:
+        alike = effective_n(values, shared)
+        numbers["ci_low"], numbers["ci_high"] = wilson(min(score, 1.0) * alike, alike)
+    return numbers
 
 
 def blames_supplier(fault: str) -> bool:

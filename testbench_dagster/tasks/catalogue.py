@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.errors import TaskError
@@ -15,12 +15,14 @@ from testbench_dagster.stores.datasets import Registration, StoredDoc
 from testbench_dagster.stores.documents import Document, Group, content_hash, document_id
 from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
-from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
-from testbench_dagster.tasks.records import BuiltPrompt, Registered, TaskData
+from testbench_dagster.tasks.frameworks import VERSIONS
+from testbench_dagster.tasks.records import ANY_API, BuiltPrompt, TaskData
 from testbench_dagster.tasks.sources import definition_state, source_state
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
+#: Least time for which identity probes stay the same, whatever is rolled.
+PROBE_EPOCH = timedelta(days=27)
 _BUILD_CHUNK = 2000  # docs per call to the worker: bounds memory on large few-shot tasks
 
 
@@ -75,18 +77,18 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     prompts and stored answers stay; :func:`scoring.score.score_new` then scores these anew.
 
     Raises:
-        TaskError: see :func:`lm_eval_adapter.register`; nothing is stored then.
+        TaskError: what is wrong with the task or its data; nothing is stored then.
     """
     # read first: what changes while the task is being loaded must make it stale
     source, definition = source_state(spec), definition_state(spec)
-    registered: Registered = workspace.worker.call("register", spec)
+    registered = workspace.framework(spec).register(spec)
     data = registered.data
     registration = Registration(
         task=spec.name,
         task_hash=registered.task_hash,
         framework=spec.framework,
         lm_task=spec.leaf,
-        engine_version=LM_EVAL_VERSION,
+        engine_version=VERSIONS[spec.framework],
         config_hash=registered.config_hash,
         fingerprint=registered.fingerprint,
         eval_split=registered.eval_split,
@@ -240,7 +242,8 @@ def current_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch:
 def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> Epoch:
     """The current epoch of a task, after starting the next one if it began before an instant.
 
-    Repeated with the same instant it starts no further epoch; any number of callers agree on one.
+    Repeated with the same instant it starts no further epoch; any number of callers agree on one. Identity
+    probes stay for :data:`PROBE_EPOCH`: what they are for is to be asked again.
 
     Raises:
         TaskError: the instant has no time zone.
@@ -248,9 +251,10 @@ def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> Epoch:
     if before.tzinfo is None:
         raise TaskError(f"roll_before {before.isoformat()} has no time zone; add one, such as +00:00")
     before = from_milliseconds(milliseconds(before))  # what the store keeps of it
+    began_before = before if spec.probes is None else before - PROBE_EPOCH
     while True:
         newest = _newest_epoch(workspace, spec)
-        if newest is not None and not newest.began_before(before):
+        if newest is not None and not newest.began_before(began_before):
             return newest
         start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before)
 
@@ -299,7 +303,7 @@ def sequence(seed: str, n_docs: int) -> list[int]:
 
 def needed_apis(workspace: Workspace, output_type: str) -> tuple[str, ...]:
     """The request forms (chat, completions) the active suppliers need of a task."""
-    if output_type != "generate_until":
+    if output_type not in ANY_API:
         return ("completions",)
     return tuple(sorted(active_apis(workspace))) or ("chat",)
 
@@ -342,7 +346,7 @@ def refresh_prompts(
         for start in range(0, len(missing), _BUILD_CHUNK):
             data = data or task_data(workspace, registration)
             part = {order[position]: position for position in missing[start : start + _BUILD_CHUNK]}
-            prompts = workspace.worker.call("build_prompts", spec, data, sorted(part), api)
+            prompts = workspace.framework(spec).build_prompts(spec, data, sorted(part), api, epoch.seed)
             hashes = {
                 d.doc_id: d.doc_hash for d in workspace.datasets.docs(registration.task_hash, sorted(part))
             }

@@ -13,18 +13,22 @@ from typing import Protocol
 
 from testbench_dagster.config import Config
 from testbench_dagster.errors import ConfigError
-from testbench_dagster.planning.rules import Gate, PlanningRule, TaskGate, TaxonomyGate
+from testbench_dagster.planning.rules import Gate, PlanningRule, SequentialGate, TaskGate, TaxonomyGate
 from testbench_dagster.taxonomies.load import load_taxonomy
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A leaf task, the group it came with, where it is configured, and the rule it was configured with."""
+    """A leaf task, the group it came with, where it is configured, and the rule it was configured with.
+
+    ``signs``: it is a signature, whose answers give a text and no score.
+    """
 
     name: str
     group: str | None
     where: str
     rule: PlanningRule
+    signs: bool = False
 
 
 def resolved_rules(config: Config, tasks: Sequence[Placed]) -> dict[str, PlanningRule]:
@@ -32,11 +36,11 @@ def resolved_rules(config: Config, tasks: Sequence[Placed]) -> dict[str, Plannin
 
     Raises:
         ConfigError: a gate names a task, group, taxonomy or node that is not configured, compares a task's
-            score with a text, or waits for itself.
+            score with a text or a signature with a number, tests a signature, or waits for itself.
     """
     defaults = config.settings.planning
     members = task_groups(tasks)
-    scopes = _Scopes(config, members)
+    scopes = _Scopes(config, members, frozenset(task.name for task in tasks if task.signs))
     common: list[tuple[Gate, frozenset[str]]] = [
         (gate, scopes.of(gate, f"{config.path}: planning.gates[{i}]"))
         for i, gate in enumerate(defaults.gates)
@@ -80,9 +84,12 @@ def task_groups(tasks: Iterable[Member]) -> dict[str, tuple[str, ...]]:
 class _Scopes:
     """Which configured tasks a gate looks at."""
 
-    def __init__(self, config: Config, members: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, config: Config, members: Mapping[str, Sequence[str]], signatures: frozenset[str]
+    ) -> None:
         self._config = config
         self._members = members
+        self._signatures = signatures
         self._taxonomies: dict[str, dict[str, frozenset[str]]] | None = None
 
     def of(self, gate: Gate, where: str) -> frozenset[str]:
@@ -94,7 +101,18 @@ class _Scopes:
             raise ConfigError(
                 f"{where}.task: {gate.task!r} is no configured task or group; there are: {known}"
             )
-        if isinstance(gate, TaskGate) and isinstance(gate.value, str):
+        if gate.task in self._signatures:
+            if isinstance(gate, SequentialGate):
+                raise ConfigError(
+                    f"{where}: the signature {gate.task!r} has no score to test; "
+                    "use is: present, ok or equal instead of pass and fail"
+                )
+            if isinstance(gate.value, float):
+                raise ConfigError(
+                    f"{where}.value: {gate.value:g} is a number, but {gate.task!r} is a signature; "
+                    "write its text, in quotes"
+                )
+        elif isinstance(gate, TaskGate) and isinstance(gate.value, str):
             raise ConfigError(
                 f"{where}.value: {gate.value!r} is a text, but {gate.task!r} is scored by a number; "
                 "write one, such as 1.0"

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Output types that every supplier can be asked, each in the form of its own API.
+ANY_API = frozenset({"generate_until", "get"})
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -53,7 +56,8 @@ class BuiltPrompt:
 class Answered:
     """The answers to one doc: its requests and, per request, one response per repeat.
 
-    A response is the text of a generation or the ``(logprob, greedy)`` pair of a loglikelihood request.
+    A response is the text of a generation or page, or the ``(logprob, greedy)`` pair of a loglikelihood
+    request.
     """
 
     doc_id: int

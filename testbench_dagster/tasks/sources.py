@@ -9,6 +9,7 @@ from pathlib import Path
 
 from testbench_dagster.stores.documents import content_hash
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
+from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
 from testbench_dagster.tasks.specs import TaskSpec
 
 
@@ -17,12 +18,16 @@ def source_state(spec: TaskSpec) -> str:
 
     Files go in by content, so that a new checkout of the same files changes nothing.
     """
+    if spec.signs:
+        return content_hash([definition_state(spec), spec.probes, spec.probe_tokens])
     files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
     return content_hash([definition_state(spec), spec.num_fewshot, dict(spec.where), files])
 
 
 def definition_state(spec: TaskSpec) -> str:
-    """Changes whenever the code that scores a task may: lm-eval's version or the task's own YAML folders."""
+    """Changes whenever the code that scores a task may: the framework's version, the task's YAML folders."""
+    if spec.signs:
+        return content_hash([spec.framework, SIGNATURES_VERSION, spec.leaf])
     return content_hash([LM_EVAL_VERSION, spec.leaf, folders_state(spec.include)])
 
 

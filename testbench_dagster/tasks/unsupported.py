@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.tasks.records import ANY_API
 
 
 def is_unsupported(api: str, registration: Registration, echo_logprobs: bool | None) -> bool:
@@ -12,6 +13,6 @@ def is_unsupported(api: str, registration: Registration, echo_logprobs: bool | N
     probe found); rolling loglikelihood would need the supplier's own prefix token as well.
     """
     output_type = registration.flags["output_type"]
-    if output_type == "generate_until":
+    if output_type in ANY_API:
         return False
     return output_type == "loglikelihood_rolling" or api == "chat" or echo_logprobs is False

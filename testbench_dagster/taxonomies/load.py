@@ -24,7 +24,7 @@ def load_taxonomy(spec: str, base: Path) -> Taxonomy:
     """
     path = _path(spec, base)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TaxonomyError(
             f"{path}: the taxonomy cannot be read ({error}); correct the path {spec!r}"

@@ -1,43 +1,73 @@
 """Scores of abilities from scores of tasks.
 
-A node's score is a fixed linear combination of task means, so its standard error follows from theirs. Tasks
-are treated as independent: covariance between different tasks (common questions, common outages) is not yet
-taken into account, so intervals over positively related tasks are too narrow. A task that reaches a node by
-several branches is one term with its weights added up, so it is not mistaken for independent evidence.
+Every node is a fixed linear combination of task means, so with A the matrix of weights (nodes by tasks), m
+the tasks' means and SE their standard errors, the nodes' scores are ``A m`` and their covariance is
+``A diag(SE^2) A'``. Tasks ask different questions, so given the supplier their means are independent; nodes
+that share tasks are not, and the covariance says how much. A task that reaches a node by several branches is
+one term with its weights added up, so it is not mistaken for independent evidence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from testbench_dagster.statistics.intervals import two_sided_z
-from testbench_dagster.taxonomies.model import Taxonomy
+from testbench_dagster.statistics.combinations import (
+    combined_docs,
+    combined_error,
+    docs_behind,
+    mover,
+    smoothed,
+    wilson_of_mean,
+)
+from testbench_dagster.statistics.intervals import two_sided_z, wilson
+from testbench_dagster.taxonomies.model import Taxonomy, is_placeholder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OK, NO_DATA, UNDEFINED = "ok", "no_data", "undefined"
+"""A node's status: it has a score; nothing in it is measured; it has only placeholders for tasks."""
+
+_AT_ONCE = 250  # suppliers: bounds the memory of suppliers x nodes x tasks
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """Mean of a task over ``n`` scored docs (at least 1), with the variance of one doc's score.
+    """Mean of a task over ``n`` scored docs (at least 1), its standard error and 95 % interval.
 
-    ``variance`` None stands for ``score * (1 - score)``: exact for right-or-wrong scores, an upper bound for
-    other scores from 0 to 1, and refused for scores outside (ValueError).
+    What is not given follows from the score as a share of ``n``: ``sqrt(score * (1 - score) / n)`` (exact for
+    right-or-wrong scores, an upper bound for others from 0 to 1) and Wilson's interval. Of a score outside
+    0..1 the error must be given (else ValueError); its interval is then normal.
     """
 
     score: float
     n: int
-    variance: float | None = None
+    se: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ValueError(f"a measured task has n >= 1, got {self.n}; leave unmeasured tasks out")
         if not math.isfinite(self.score):
             raise ValueError(f"a score must be finite, got {self.score}; leave unmeasured tasks out")
-        if self.variance is None:
+        if self.se is None:
             if not self.in_unit:
-                raise ValueError(f"the score {self.score} is not a share; give its variance")
-        elif not (math.isfinite(self.variance) and self.variance >= 0.0):
-            raise ValueError(f"a variance must be finite and not negative, got {self.variance}")
+                raise ValueError(f"the score {self.score} is not a share; give its standard error")
+        elif not (math.isfinite(self.se) and self.se >= 0.0):
+            raise ValueError(f"a standard error must be finite and not negative, got {self.se}")
+        if (self.ci_low is None) != (self.ci_high is None):
+            raise ValueError("give both ends of the interval or none")
+        if (
+            self.ci_low is not None
+            and self.ci_high is not None
+            and not self.ci_low <= self.score <= self.ci_high
+        ):
+            ends = f"[{self.ci_low}, {self.ci_high}]"
+            raise ValueError(f"the score {self.score} must lie in its interval {ends}")
 
     @property
     def in_unit(self) -> bool:
@@ -45,10 +75,28 @@ class TaskScore:
         return 0.0 <= self.score <= 1.0
 
     @property
-    def mean_variance(self) -> float:
-        """Variance of the mean: that of one doc's score divided by ``n``."""
-        one = self.score * (1.0 - self.score) if self.variance is None else self.variance
-        return one / self.n
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return math.sqrt(self.score * (1.0 - self.score) / self.n) if self.se is None else self.se
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        if self.ci_low is not None and self.ci_high is not None:
+            return self.ci_low, self.ci_high
+        if self.in_unit:
+            low, high = wilson(self.score * self.n, self.n)
+            return min(low, self.score), max(high, self.score)
+        half = two_sided_z(0.95) * self.error
+        return self.score - half, self.score + half
+
+    @property
+    def docs(self) -> float:
+        """Docs the interval stands for: ``n``, or as many as a Wilson interval of its width needs."""
+        if self.ci_low is None or self.ci_high is None:
+            return float(self.n)
+        low, high = max(0.0, self.ci_low), min(1.0, self.ci_high)
+        return docs_behind(self.score, low, high) if high - low < 1.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +105,12 @@ class NodeSummary:
 
     ``weights`` are those of the measured tasks in the score and add up to 1. ``n_tasks`` counts the tasks the
     node could rest on, ``n_measured`` those with data, ``coverage`` is their ratio, ``missing`` names the
-    others. ``min_n`` is the smallest number of docs behind a task that counts.
+    others. ``weight_coverage`` is the share of the node's weight that was measured: 1 less what the missing
+    tasks would weigh if all were there. ``min_n`` is the smallest number of docs behind a task that counts.
     """
 
     node: str
+    status: str
     score: float | None
     se: float | None
     ci_low: float | None
@@ -69,72 +119,241 @@ class NodeSummary:
     n_tasks: int
     n_measured: int
     coverage: float
+    weight_coverage: float
     min_n: int | None
     missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All nodes of a taxonomy, parents before children."""
+    """All nodes of a taxonomy, parents before children, and the tasks with data they are made of."""
 
     taxonomy: str
     root: str
     nodes: Mapping[str, NodeSummary]
+    tasks: Mapping[str, TaskScore]
 
     @property
     def overall(self) -> NodeSummary:
         """The root's summary."""
         return self.nodes[self.root]
 
+    def covariance(self) -> list[list[float | None]]:
+        """Covariance of the nodes' scores in the order of ``nodes``; None where one has no score."""
+        errors = {task: score.error for task, score in self.tasks.items()}
+        return covariance([(n.weights if n.status == OK else None) for n in self.nodes.values()], errors)
 
-def summarize(taxonomy: Taxonomy, measured: Mapping[str, TaskScore], confidence: float = 0.95) -> Summary:
+    def difference(self, node: str, other: str) -> tuple[float, float, float, float] | None:
+        """How much better ``node`` is than ``other``: value, standard error, ends of the 95 % interval.
+
+        Tasks that both rest on cancel as far as they weigh the same. None where one has no score.
+        """
+        one, two = self.nodes[node], self.nodes[other]
+        if one.score is None or two.score is None:
+            return None
+        names = list(dict.fromkeys((*one.weights, *two.weights)))
+        weights = [one.weights.get(name, 0.0) - two.weights.get(name, 0.0) for name in names]
+        used = [self.tasks[name] for name in names]
+        low, high = _difference_bounds(weights, used)
+        return one.score - two.score, combined_error(weights, [t.error for t in used]), low, high
+
+
+def covariance(
+    weights: Sequence[Mapping[str, float] | None], errors: Mapping[str, float]
+) -> list[list[float | None]]:
+    """``A diag(SE^2) A'`` of nodes given by the weights of their tasks (None: no score), SE by task."""
+    return [
+        [
+            None
+            if one is None or two is None
+            else math.fsum(w * two[task] * errors[task] ** 2 for task, w in one.items() if task in two)
+            for two in weights
+        ]
+        for one in weights
+    ]
+
+
+def summarize(taxonomy: Taxonomy, measured: Mapping[str, TaskScore]) -> Summary:
     """Scores of every node of ``taxonomy`` from the ``measured`` tasks; other tasks in it are ignored.
 
-    A node's score is the unweighted mean over its own measured tasks; that of a node without tasks of its
-    own is the unweighted mean over its children that have a score. What was not measured is left out and
-    named, never taken for zero. The interval is normal, ``score +- z * se`` (so it has no width where every
-    doc scored the same: look at ``min_n``), and cut to 0..1 where all scores in it are shares.
+    A node's score is the weighted mean over its parts that have a score (:meth:`Taxonomy.parts`): its own
+    tasks, or its children where it has none of its own; a group of tasks is the mean over its measured tasks.
+    What was not measured is left out and named, never taken for zero. Intervals are those of
+    :mod:`testbench_dagster.statistics.combinations`: a node that rests on one task has the task's own.
     """
-    z = two_sided_z(confidence)
+    return next(iter(summarize_many(taxonomy, [measured])))
+
+
+def summarize_many(taxonomy: Taxonomy, measured: Sequence[Mapping[str, TaskScore]]) -> Iterator[Summary]:
+    """:func:`summarize` for many suppliers, in order; weights are found once per pattern of tasks."""
+    import numpy as np
+
+    tasks = taxonomy.leaves()
+    place = {task: i for i, task in enumerate(tasks)}
     order = taxonomy.top_down()
-    scopes: dict[str, tuple[str, ...]] = {}
-    weights: dict[str, dict[str, float]] = {}
-    for node in reversed(order):  # children first
-        own = taxonomy.nodes[node]
-        children = taxonomy.children(node)
-        if own:
-            scopes[node] = own
-            parts = [{task: 1.0} for task in own if task in measured]
-        else:
-            scopes[node] = tuple(dict.fromkeys(task for child in children for task in scopes[child]))
-            parts = [weights[child] for child in children if weights[child]]
-        weights[node] = _mean(parts)
-    nodes = {node: _summary(node, scopes[node], weights[node], measured, z) for node in order}
-    return Summary(taxonomy.name, taxonomy.root, nodes)
+    plan = _Plan(taxonomy, order, place)
+    (full,) = plan.weights(np.ones((1, len(tasks)), dtype=bool))
+    for start in range(0, len(measured), _AT_ONCE):
+        batch = [
+            {task: scores[task] for task in tasks if task in scores and not is_placeholder(task)}
+            for scores in measured[start : start + _AT_ONCE]
+        ]
+        present = np.zeros((len(batch), len(tasks)), dtype=bool)
+        numbers = np.zeros((4, len(batch), len(tasks)))  # score, moved off the ends, variance there, error
+        counts = np.zeros((len(batch), len(tasks)), dtype=np.int64)
+        for row, scores in enumerate(batch):
+            for task, one in scores.items():
+                column = place[task]
+                present[row, column] = True
+                near = smoothed(one.score, one.docs) if one.in_unit else (0.5, 1.0)
+                numbers[:, row, column] = one.score, *near, one.error
+                counts[row, column] = one.n
+        patterns, of_row = np.unique(present, axis=0, return_inverse=True)
+        weights = plan.weights(patterns)
+        fixed = [plan.fixed(pattern, weights[i], full) for i, pattern in enumerate(patterns)]
+        of_row = of_row.reshape(-1)
+        chosen = weights[of_row]  # suppliers x nodes x tasks
+        counted = chosen > 0
+        means = np.einsum("snt,kst->snk", chosen, numbers[:2])
+        # rounding of the weights may carry a mean past what it is made of
+        lowest = np.where(counted, numbers[0][:, None, :], np.inf).min(axis=2)
+        highest = np.where(counted, numbers[0][:, None, :], -np.inf).max(axis=2)
+        means[..., 0] = np.minimum(highest, np.maximum(lowest, means[..., 0]))
+        variances = np.einsum("snt,kst->snk", chosen**2, np.stack([numbers[2], numbers[3] ** 2]))
+        least = np.where(counted, counts[:, None, :], np.iinfo(np.int64).max).min(axis=2)
+        shares = (lowest >= 0.0) & (highest <= 1.0)
+        columns = [array.tolist() for array in (means, variances, least, shares)]
+        for row, scores in enumerate(batch):
+            pattern, *found = (fixed[of_row[row]], *(column[row] for column in columns))
+            nodes = {
+                node: _node(node, pattern[i], found[0][i], found[1][i], found[2][i], found[3][i], scores)
+                for i, node in enumerate(order)
+            }
+            yield Summary(taxonomy.name, taxonomy.root, nodes, scores)
 
 
-def _mean(parts: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of linear combinations, each given by its weights."""
-    total: dict[str, float] = {}
-    for part in parts:
-        for task, weight in part.items():
-            total[task] = total.get(task, 0.0) + weight / len(parts)
-    return total
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """What of a node follows from the pattern of measured tasks alone."""
+
+    status: str
+    weights: Mapping[str, float]
+    n_tasks: int
+    n_measured: int
+    weight_coverage: float
+    missing: tuple[str, ...]
 
 
-def _summary(
-    node: str, scope: tuple[str, ...], weights: dict[str, float], measured: Mapping[str, TaskScore], z: float
+class _Plan:
+    """A taxonomy made ready for arithmetic over many patterns of measured tasks."""
+
+    def __init__(self, taxonomy: Taxonomy, order: Sequence[str], place: Mapping[str, int]) -> None:
+        self._order = order
+        self._tasks = tuple(place)
+        rank = {node: i for i, node in enumerate(order)}
+        self._parts = [
+            [
+                (part.weight, [place[leaf] for leaf in part.leaves], -1)
+                if part.leaves is not None
+                else (part.weight, [], rank[part.name])
+                for part in taxonomy.parts(node)
+            ]
+            for node in order
+        ]
+
+    def weights(self, patterns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Per pattern, node and task the weight; they add up to 1 over the tasks of a node with data."""
+        import numpy as np
+
+        n, tasks = patterns.shape
+        weights = np.zeros((n, len(self._order), tasks))
+        known = np.zeros((n, len(self._order)), dtype=bool)
+        for node in reversed(range(len(self._order))):  # children first
+            total = np.zeros(n)
+            for weight, leaves, child in self._parts[node]:
+                if leaves:
+                    there = patterns[:, leaves]
+                    share = there.sum(axis=1)
+                    has = share > 0
+                    weights[:, node, leaves] += weight * there / np.maximum(share, 1)[:, None]
+                else:
+                    has = known[:, child]
+                    weights[:, node] += weight * weights[:, child]
+                total += weight * has
+            known[:, node] = total > 0
+            weights[:, node] /= np.where(total > 0, total, 1.0)[:, None]
+        return weights
+
+    def fixed(
+        self, pattern: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], full: np.ndarray[Any, Any]
+    ) -> list[_Fixed]:
+        """Names and counts of every node under a pattern; ``full``: weights with everything measured."""
+        rows = []
+        there, own, whole = pattern.tolist(), weights.tolist(), full.tolist()
+        for node in range(len(self._order)):
+            scope = [i for i, weight in enumerate(whole[node]) if weight]
+            have = [i for i in scope if there[i]]
+            missing = tuple(self._tasks[i] for i in scope if not there[i])
+            if have:
+                status = OK
+            else:
+                status = UNDEFINED if all(map(is_placeholder, missing)) else NO_DATA
+            rows.append(
+                _Fixed(
+                    status=status,
+                    weights={self._tasks[i]: own[node][i] for i in have},
+                    n_tasks=len(scope),
+                    n_measured=len(have),
+                    weight_coverage=math.fsum(whole[node][i] for i in have) if missing else 1.0,
+                    missing=missing,
+                )
+            )
+        return rows
+
+
+def _node(
+    node: str,
+    fixed: _Fixed,
+    means: Sequence[float],
+    variances: Sequence[float],
+    min_n: int,
+    shares: bool,
+    scores: Mapping[str, TaskScore],
 ) -> NodeSummary:
-    missing = tuple(task for task in scope if task not in measured)
-    counts = (len(scope), len(scope) - len(missing), (len(scope) - len(missing)) / len(scope))
-    if not weights:
-        return NodeSummary(node, None, None, None, None, {}, *counts, None, missing)
-    used = {task: measured[task] for task in weights}
-    score = math.fsum(weight * used[task].score for task, weight in weights.items())
-    se = math.sqrt(math.fsum(weight**2 * used[task].mean_variance for task, weight in weights.items()))
-    low, high = score - z * se, score + z * se
-    if all(task.in_unit for task in used.values()):
-        # the score too: rounding of the weights may carry a mean of ones past 1
-        low, score, high = (min(1.0, max(0.0, value)) for value in (low, score, high))
-    min_n = min(task.n for task in used.values())
-    return NodeSummary(node, score, se, low, high, weights, *counts, min_n, missing)
+    covered = fixed.n_measured / fixed.n_tasks
+    counts = (fixed.n_tasks, fixed.n_measured, covered, fixed.weight_coverage)
+    if fixed.status != OK:
+        return NodeSummary(node, fixed.status, None, None, None, None, {}, *counts, None, fixed.missing)
+    score, se = means[0], math.sqrt(variances[1])
+    if fixed.n_measured == 1:
+        only = scores[next(iter(fixed.weights))]
+        score, se, (low, high) = only.score, only.error, only.interval  # to the last digit
+    elif shares:
+        docs = combined_docs(means[1], variances[0])
+        low, high = wilson(score * docs, docs)
+        low, high = min(low, score), max(high, score)
+    else:
+        used = [scores[task] for task in fixed.weights]
+        ends = zip(*(one.interval for one in used), strict=True)
+        low, high = mover(list(fixed.weights.values()), [one.score for one in used], *ends)
+    return NodeSummary(node, fixed.status, score, se, low, high, fixed.weights, *counts, min_n, fixed.missing)
+
+
+def _difference_bounds(weights: Sequence[float], scores: Sequence[TaskScore]) -> tuple[float, float]:
+    """Of a combination with both signs: bounds of what counts for it and of what counts against, by MOVER."""
+    if not all(score.in_unit for score in scores):
+        ends = zip(*(score.interval for score in scores), strict=True)
+        return mover(weights, [score.score for score in scores], *ends)
+    factors, means, lows, highs = [], [], [], []
+    for sign in (1.0, -1.0):
+        side = [(sign * w, s) for w, s in zip(weights, scores, strict=True) if sign * w > 0]
+        total = math.fsum(w for w, _ in side)
+        if total > 0:
+            shares = [w / total for w, _ in side]
+            mean = math.fsum(w * s.score for w, (_, s) in zip(shares, side, strict=True))
+            low, high = wilson_of_mean(shares, [s.score for _, s in side], [s.docs for _, s in side])
+            factors.append(sign * total)
+            means.append(mean)
+            lows.append(min(low, mean))
+            highs.append(max(high, mean))
+    return mover(factors, means, lows, highs) if factors else (0.0, 0.0)

@@ -11,22 +11,25 @@
 
 An edge leads from an ability to one it builds on; ``root_c`` is the root. ``digraph`` may stand before a
 block's name. The taxonomy's name is the block's, whatever the file is called. As in the program the format
-comes from, repeated lines count once and ``:`` in a node's name is read as ``---``. That program drops an
-edge with a comment behind it and reads one behind a ``//`` that begins its line; as nobody means either,
-such lines are refused here.
+comes from, repeated lines count once, ``:`` in a node's name is read as ``---``, every node but the root
+wants a label, a label such as ``undefined_task1`` says that no task measures the node yet, and a node the
+root does not reach is scored for itself. Where that program does what nobody means, the line is refused: it
+drops an edge with a comment behind it, reads one behind a ``//`` that begins its line, and ignores labels of
+the root.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError
+from testbench_dagster.taxonomies.model import PLACEHOLDER, Taxonomy, TaxonomyError
 
 ROOT = "root_c"
 
 _LABELING = "_labeling"
-_HEADER = re.compile(r"(?:digraph\s+)?([^\s{}\"]+)\s*\{")
+_HEADER = re.compile(r"(?:digraph\s+)?(\"?)([^\s{};\"]+)\1\s*\{")
 _NAME = re.compile(r"[^\s{};\"]+")
 
 
@@ -49,7 +52,7 @@ class _Block:
 
 def parse(text: str) -> Taxonomy:
     """The taxonomy in ``text``; raises :class:`LineError`."""
-    blocks = _blocks(text)
+    blocks = _blocks(text.removeprefix("\ufeff"))
     if len(blocks) != 2:
         line = blocks[2].line if len(blocks) > 2 else max(1, len(text.splitlines()))
         raise LineError(
@@ -78,16 +81,70 @@ def parse(text: str) -> Taxonomy:
             raise LineError(
                 line, f"task {task!r} contains ':', which the format rewrites; use the YAML format for it"
             )
+        if node == ROOT:
+            raise LineError(
+                line,
+                f"a label of {ROOT!r} means nothing: the root is the mean of its children; "
+                "put the task on a node below it",
+            )
         nodes[node].append(task)
         lines[node, task] = line
     if ROOT not in nodes:
         raise LineError(
             hierarchy.line, f"no edge starts at the root {ROOT!r}; add {ROOT} -> ... for the top abilities"
         )
+    for node, tasks in nodes.items():
+        if node != ROOT and not tasks:
+            raise LineError(
+                lines[node],
+                f"node {node!r} has no label; label it with a task, or with {PLACEHOLDER}1 "
+                "if none measures it yet",
+            )
+    detached = _unreached(nodes, edges)
     try:
-        return Taxonomy(hierarchy.name, {n: tuple(tasks) for n, tasks in nodes.items()}, tuple(edges), ROOT)
+        return Taxonomy(
+            hierarchy.name, {n: tuple(t) for n, t in nodes.items()}, tuple(edges), ROOT, detached=detached
+        )
     except TaxonomyError as error:
         raise LineError(lines.get(error.subject, hierarchy.line), str(error)) from error
+
+
+def write(taxonomy: Taxonomy) -> str:
+    """The text that :func:`parse` reads as ``taxonomy``, edges and labels in its order.
+
+    Raises TaxonomyError for what the format cannot say: another root than ``root_c``, tasks of the root, a
+    node without tasks, weights, and names with white space or any of ``{};":``, ``//`` or ``->``.
+    """
+    if taxonomy.root != ROOT:
+        raise TaxonomyError(f"the root must be called {ROOT!r} in a .tax file, not {taxonomy.root!r}")
+    if taxonomy.nodes[ROOT]:
+        raise TaxonomyError("a .tax file cannot give the root tasks; put them on a node below it", ROOT)
+    if taxonomy.weights:
+        raise TaxonomyError("a .tax file cannot hold weights; use YAML")
+    for node, tasks in taxonomy.nodes.items():
+        if not tasks and node != ROOT:
+            raise TaxonomyError(f"a .tax file wants tasks on every node, {node!r} has none; use YAML", node)
+        for name in (taxonomy.name, node, *tasks):
+            if not _NAME.fullmatch(name) or any(mark in name for mark in (":", "//", "->")):
+                raise TaxonomyError(f"the name {name!r} cannot stand in a .tax file; use YAML", node)
+    hierarchy = [f"    {parent} -> {child};" for parent, child in taxonomy.edges]
+    labels = [f"    {node} -> {task};" for node, tasks in taxonomy.nodes.items() for task in tasks]
+    blocks = ((taxonomy.name, hierarchy), (taxonomy.name + _LABELING, labels))
+    return "\n".join("\n".join([f"{name} {{", *lines, "}", ""]) for name, lines in blocks)
+
+
+def _unreached(nodes: Mapping[str, Sequence[str]], edges: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Nodes no path leads to from the root."""
+    below: dict[str, list[str]] = {}
+    for parent, child in edges:
+        below.setdefault(parent, []).append(child)
+    reached, todo = {ROOT}, [ROOT]
+    while todo:
+        for child in below.get(todo.pop(), ()):
+            if child not in reached:
+                reached.add(child)
+                todo.append(child)
+    return tuple(node for node in nodes if node not in reached)
 
 
 def _node(name: str) -> str:
@@ -105,7 +162,7 @@ def _blocks(text: str) -> list[_Block]:
             header = _HEADER.fullmatch(line)
             if header is None:
                 raise LineError(number, f"expected 'name {{' to open a block, found {line!r}")
-            open_block = _Block(header.group(1), number)
+            open_block = _Block(header.group(2), number)
             blocks.append(open_block)
         elif line == "}":
             open_block = None

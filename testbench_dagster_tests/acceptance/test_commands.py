@@ -176,6 +176,7 @@ def test_what_is_printed_exported_and_opened_is_the_same(
         "scores": 2 * DOCS * len(gsm8k.FILTERS),
         "windows": len(rows),
         "item_matrix": 2 * DOCS,
+        "leaderboard": len(SYSTEMS),
     }
     assert list(frames["windows"]["score"]) == [row["score"] for row in rows]
     matrix = frames["item_matrix"].pivot(index="doc_id", columns="supplier", values="value")

@@ -182,7 +182,9 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         assert written >= set(Settings.model_fields[block].annotation.model_fields)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/reference.md", "docs/design.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/operations.md", "docs/reference.md", "docs/design.md", "docs/gateways.md"]
+)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for link in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):

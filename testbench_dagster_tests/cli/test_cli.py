@@ -23,8 +23,12 @@ COMMANDS = [
     "backfill",
     "scores",
     "taxonomies",
+    "compare",
     "leaderboard",
+    "feed",
     "export",
+    "evidence",
+    "rescore",
     "localnet",
     "localnet up",
     "localnet control",
@@ -90,6 +94,8 @@ def test_version(tmp_path: Path, cache: Path) -> None:
         (["-c", "missing.yaml", "scores"], 2, "no configuration at"),
         (["scores", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not on the roster"),
         (["scores", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
+        (["compare", "sim-01@simulation"], 2, "Missing argument 'B'"),
+        (["compare", "a@b", "c@d"], 2, "supplier 'a@b' is not on the roster"),
         (["leaderboard", "--taxonomy", "nope"], 2, "taxonomy 'nope' is not configured; configured are: "),
         (["run", "--supplier", "nobody@nowhere"], 2, "supplier 'nobody@nowhere' is not active"),
         (["run", "--task", "starter_logik"], 2, "task 'starter_logik' is not configured"),
@@ -185,6 +191,14 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         key=lambda s: -float(next(r["score"] for r in listed if r["supplier"] == s)),
     )
     assert "simulated" in text.stderr
+    best, worst = listed[0]["supplier"], listed[-1]["supplier"]
+    done = testbench(tmp_path, cache, "-c", path, "compare", best, worst, "--format", "json")
+    *by_task, overall = json.loads(done.stdout)
+    differences = [row["difference"] for row in by_task if row["verdict"] != "no data"]
+    assert len(differences) == 7  # starter_choice is unsupported, a signature is no score
+    assert overall["verdict"] == "A better" and overall["ci_low"] > 0
+    assert overall["difference"] == pytest.approx(sum(differences) / 7)
+
     out = testbench(tmp_path, cache, "-c", path, "export", "--out", str(tmp_path / "out"))
     assert out.returncode == 0, out.stderr
     names = ("prompts", "attempts", "scores", "windows", "item_matrix")

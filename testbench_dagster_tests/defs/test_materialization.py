@@ -117,6 +117,9 @@ def test_metadata_tables_and_plot(materialized: Materialized) -> None:
     assert "data:image/png;base64,iVBOR" in board["plot"]
     assert "**Simulation**" in board["plot"]
     assert len(board["plot"]) < 70_000
+    published = {p.name for p in (materialized.workspace.config.home / "published").iterdir()}
+    assert published == {"leaderboard.html", "feed.json", "feed.prom", "item_matrix.parquet"}
+    assert all(name.replace("_", "\\_") in board["published"] for name in published)
     abilities = metadata(materialized, "taxonomy_summaries")
     assert all(s in abilities["abilities"] for s in SUPPLIERS)
 

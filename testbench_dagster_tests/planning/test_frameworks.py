@@ -247,3 +247,20 @@ def test_every_task_gets_the_rule_it_had(
         elif rule.trigger_minimum == 0 and int(minimum.get("any", "0")) == 0:
             assert rule.schedule is None
         assert rule.problem() is None
+
+
+def test_signatures_keep_their_framework_and_their_gates() -> None:
+    document = yaml.safe_load(import_frameworks(SHIPPED, "signatures").text)
+    assert {t["name"]: t["framework"] for t in document["tasks"]} == dict.fromkeys(
+        ("config", "identity", "tokenizer"), "signatures"
+    )
+    planning, _, notes = imported(
+        {"lmeh": framework(task_dependency={"any": ["signatures:tokenizer:equal:ab12", "lmeh:arc:ok:ok"]})}
+    )
+    assert planning.gates[0] == TaskGate.model_validate({"task": "tokenizer", "is": "equal", "value": "ab12"})
+    assert any("hashes are made in another way here" in note for note in notes)
+    assert any(
+        note.endswith("task tokenizer: it must be configured under tasks with framework: signatures")
+        for note in notes
+    )
+    assert any(note.endswith("task arc: it must be configured under tasks") for note in notes)

@@ -269,6 +269,25 @@ def test_audits_keep_the_other_rules() -> None:
     assert summary(off) == ("represented", 0, None)
 
 
+def test_nobody_stands_for_what_a_supplier_says_of_itself() -> None:
+    facts = supplier(task("a", 8, 3, NOW - HOUR, personal=True), proxy="p@external")
+    decision = only_decision(facts)
+    assert summary(decision) == ("due", 5, NOW) and not decision.reason.startswith("audit")
+    assert (
+        only_decision(supplier(task("a", 8, 8, NOW - HOUR, personal=True), proxy="p@external")).state
+        == "fresh"
+    )
+
+
+def test_what_a_supplier_does_not_serve_rests() -> None:
+    absent = supplier(task("a", absent_until=NOW + HOUR))
+    decision = only_decision(absent)
+    assert summary(decision) == ("unsupported", 0, NOW + HOUR)
+    assert decision.reason == "the supplier does not serve it; asked again 2026-03-01 13:00"
+    assert only_decision(absent, now=NOW + HOUR).state == "due"
+    assert only_decision(absent, force_since=NOW).state == "due", "who forces asks again"
+
+
 def test_force_audits_a_member_once() -> None:
     facts = supplier(task("a", 50, 10, NOW - HOUR), proxy="p@external")
     forced = plan(facts, force_since=NOW)

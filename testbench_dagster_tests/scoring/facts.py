@@ -52,6 +52,7 @@ class Facts:
         metrics: Mapping[str, str] | None = None,
         filters: tuple[str, ...] = ("none",),
         output_type: str = "generate_until",
+        higher_is_better: bool = True,
     ) -> Registration:
         aggregations = metrics or {"exact_match": "mean"}
         docs = [StoredDoc(i, f'{{"n": {i}}}', content_hash(f'{{"n": {i}}}')) for i in range(n_docs)]
@@ -69,7 +70,8 @@ class Facts:
                 "output_type": output_type,
                 "repeats": 1,
                 "metrics": {
-                    name: {"aggregation": how, "higher_is_better": True} for name, how in aggregations.items()
+                    name: {"aggregation": how, "higher_is_better": higher_is_better}
+                    for name, how in aggregations.items()
                 },
                 "metric_order": list(aggregations),
                 "filters": list(filters),

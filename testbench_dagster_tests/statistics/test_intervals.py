@@ -1,15 +1,30 @@
-"""Wilson's interval against the equation that defines it, and its general properties."""
+"""Wilson's interval against the equation that defines it, statsmodels and real answers; standard errors."""
 
+import gzip
+import json
 import math
 from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binom, norm
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.proportion import proportion_confint
 
-from testbench_dagster.statistics.intervals import normal_quantile, two_sided_z, wilson
+from testbench_dagster.statistics import betting
+from testbench_dagster.statistics.intervals import (
+    clustered_standard_error,
+    design_effect,
+    effective_n,
+    normal_quantile,
+    standard_error,
+    two_sided_z,
+    wilson,
+)
 
 confidences = st.sampled_from((0.5, 0.8, 0.9, 0.95, 0.99, 0.999))
 
@@ -105,3 +120,152 @@ def test_quantile_agrees_with_scipy(probability):
 def test_quantile_refuses_the_ends(probability):
     with pytest.raises(ValueError, match="between 0 and 1"):
         normal_quantile(probability)
+
+
+@given(st.integers(1, 5000), st.data(), confidences)
+def test_equals_statsmodels(n, data, confidence):
+    successes = data.draw(st.integers(0, n))
+    peer = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    assert wilson(successes, n, confidence) == pytest.approx(peer, abs=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- coverage
+
+
+@pytest.mark.parametrize("n", [*range(10, 41), 50, 75, 100, 200, 400, 1000])
+def test_covers_95_percent_on_average_over_shares(n):
+    """Exactly: the probability of the counts whose interval holds p, averaged over p in [0.05, 0.95]."""
+    bounds = np.array([wilson(k, n) for k in range(n + 1)])
+    shares = np.linspace(0.05, 0.95, 2001)[:, None]
+    inside = (bounds[:, 0] <= shares) & (shares <= bounds[:, 1])
+    covered = (binom.pmf(np.arange(n + 1), n, shares) * inside).sum(axis=1)
+    assert 0.93 <= covered.mean() <= 0.97
+    assert covered.min() >= 0.83  # a single share may fare worse: the known dip of Wilson's interval
+
+
+MODELS = ("Mistral-7B-v0.1", "Meta-Llama-3_1-8B-Instruct", "jamba-1.5-large")
+
+
+def lines(path: Path):
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.fixture(scope="module")
+def mmlu_pro(shared):
+    """Verdicts of three models on 12,032 questions: the authors' extraction against the key."""
+    answers = {row["question_id"]: row["answer"] for row in lines(shared / "mmlu_pro/questions.jsonl.gz")}
+    found = {}
+    for model in MODELS:
+        outputs = lines(shared / f"mmlu_pro/outputs_{model}.jsonl.gz")
+        assert len(outputs) == len(answers) == 12_032
+        found[model] = np.array([row["pred"] == answers[row["question_id"]] for row in outputs], dtype=float)
+    return found
+
+
+@pytest.fixture(scope="module")
+def instructions(shared):
+    """Shares of the instructions of a prompt that Mistral followed: between 0 and 1, most at the ends."""
+    path = shared / "ifeval/responses_mistralai__Mistral-7B-Instruct-v0.3.jsonl.gz"
+    return np.array([sum(row["strict"]) / len(row["strict"]) for row in lines(path)])
+
+
+def drawn(values: np.ndarray, n: int, draws: int) -> np.ndarray:
+    chance = np.random.default_rng(20260301)
+    return np.stack([values[chance.permutation(len(values))[:n]] for _ in range(draws)])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_covers_the_score_of_real_answers(mmlu_pro, model):
+    """75 of 12,032 documents, 2,000 times."""
+    values = mmlu_pro[model]
+    bounds = np.array([wilson(k, 75) for k in range(76)])
+    x = drawn(values, 75, 2000)
+    low, high = bounds[x.sum(axis=1).astype(int)].T
+    assert 0.93 <= ((low <= values.mean()) & (values.mean() <= high)).mean() <= 0.97
+    low, high = betting.fixed_bounds(x, 0.05)
+    least = 0.95 - 3 * math.sqrt(0.05 * 0.95 / 2000)
+    assert ((low <= values.mean()) & (values.mean() <= high)).mean() >= least
+
+
+def test_betting_covers_the_mean_of_real_shares(instructions):
+    assert ((instructions > 0) & (instructions < 1)).any(), "not all right or wrong"
+    low, high = betting.fixed_bounds(drawn(instructions, 75, 2000), 0.05)
+    covered = ((low <= instructions.mean()) & (instructions.mean() <= high)).mean()
+    assert covered >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+# ------------------------------------------------------------------------------------------- standard errors
+
+values_in_clusters = st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 6)), min_size=1, max_size=40)
+
+
+@given(values_in_clusters)
+def test_standard_errors_are_their_formulas(pairs):
+    values, clusters = np.array([v for v, _ in pairs]), np.array([c for _, c in pairs])
+    assert standard_error(values.tolist()) == pytest.approx(values.std() / math.sqrt(len(values)), abs=1e-9)
+    sums = [(values - values.mean())[clusters == c].sum() for c in set(clusters.tolist())]
+    expected = math.sqrt(np.square(sums).sum()) / len(values)
+    assert clustered_standard_error(values.tolist(), clusters.tolist()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_clusters_of_one_change_nothing_and_copies_of_docs_tell_nothing_new():
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
+    assert clustered_standard_error(values, range(7)) == pytest.approx(standard_error(values))
+    assert design_effect(values, range(7)) == pytest.approx(1.0)
+    copies, clusters = values * 4, [*range(7)] * 4
+    assert clustered_standard_error(copies, clusters) == pytest.approx(standard_error(values))
+    assert effective_n(copies, clusters) == pytest.approx(7)
+    assert wilson(5 / 7 * effective_n(copies, clusters), effective_n(copies, clusters)) == pytest.approx(
+        wilson(5, 7)
+    )
+
+
+def test_clusters_equal_statsmodels():
+    chance = np.random.default_rng(1)
+    clusters = chance.integers(0, 12, 90)
+    values = (chance.random(90) < 0.3 + 0.05 * clusters).astype(float)
+    options = {"groups": clusters, "use_correction": False}
+    fitted = OLS(values, np.ones(90)).fit(cov_type="cluster", cov_kwds=options)
+    assert clustered_standard_error(values.tolist(), clusters.tolist()) == pytest.approx(
+        fitted.bse[0], rel=1e-9
+    )
+
+
+def test_equal_values_are_taken_for_dependent():
+    assert design_effect([1.0] * 6, ["a", "a", "a", "b", "b", "b"]) == 3
+    assert effective_n([1.0] * 6, ["a", "a", "a", "b", "b", "b"]) == 2
+
+
+@given(values_in_clusters)
+def test_clusters_never_make_more_of_the_docs(pairs):
+    values, clusters = [v for v, _ in pairs], [c for _, c in pairs]
+    assert design_effect(values, clusters) >= 1
+    assert 0 < effective_n(values, clusters) <= len(values)
+
+
+def test_widening_for_clusters_restores_coverage():
+    """20 passages with 5 questions each, answered together: the plain interval misses far too often."""
+    chance = np.random.default_rng(2)
+    held = {"plain": 0, "clustered": 0}
+    clusters = [i // 5 for i in range(100)]
+    for _ in range(600):
+        values = np.repeat(chance.random(20) < 0.6, 5).astype(float).tolist()
+        n = effective_n(values, clusters)
+        mean = sum(values) / 100
+        for name, (low, high) in {
+            "plain": wilson(sum(values), 100),
+            "clustered": wilson(mean * n, n),
+        }.items():
+            held[name] += low <= 0.6 <= high
+    assert held["plain"] / 600 < 0.75
+    assert held["clustered"] / 600 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 600)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "message"),
+    [([], [], "at least one value"), ([1.0], [], "one cluster per value, got 0 for 1")],
+)
+def test_standard_errors_of_nothing_are_refused(values, clusters, message):
+    with pytest.raises(ValueError, match=message):
+        clustered_standard_error(values, clusters)

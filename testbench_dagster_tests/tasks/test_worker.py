@@ -85,7 +85,7 @@ def test_exceptions_come_back_as_task_errors_and_the_child_lives_on(worker):
 
 
 def test_only_the_adapters_functions_can_be_called(worker):
-    with pytest.raises(ValueError, match="'eval' is none of register, build_prompts, score, aggregate"):
+    with pytest.raises(ValueError, match="'eval' is none of register, identify, build_prompts, "):
         worker.call("eval", "1")
 
 

@@ -66,12 +66,8 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                         {**prompt_filter(registration, epoch.epoch, api), "position": {"in": chosen}},
                     )
                 )
-                rebuilt = workspace.worker.call(
-                    "build_prompts",
-                    spec,
-                    data,
-                    [p["doc_id"] for p in stored],
-                    api,
+                rebuilt = workspace.framework(spec).build_prompts(
+                    spec, data, [p["doc_id"] for p in stored], api, epoch.seed
                 )
                 again = {p.doc_id: p.requests for p in rebuilt}
                 checked += len(stored)

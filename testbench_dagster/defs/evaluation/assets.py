@@ -8,6 +8,7 @@ import dagster as dg
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.identity.stage import detect_changes
 from testbench_dagster.relays.collect import collect
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.score import score_new
@@ -114,14 +115,22 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
 def supplier_scores(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
-    """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter."""
+    """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter.
+
+    A supplier that answers the same prompts otherwise than before, or whose scores moved, is cut there: what
+    it answered before counts no more.
+    """
     keys = context.partition_keys  # once: every access reads the whole partition list
     report = score_new(workspace, keys)
+    changes = detect_changes(workspace, keys, tasks=report.scored)
+    for change in changes:
+        context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,
         "docs_not_scorable": report.n_failed,
         "docs_put_off": report.n_put_off,
+        "changes": len(changes),
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     if len(keys) == 1:

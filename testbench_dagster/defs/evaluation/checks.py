@@ -15,7 +15,7 @@ from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.relays.faults import SUPPLIER_FAULTS, Fault, Owner
 from testbench_dagster.scoring.score import answered_docs, score_batch, scorer_version
 from testbench_dagster.scoring.windows import Window, windows
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, SCORES
 from testbench_dagster.stores.documents.contract import Group
 from testbench_dagster.tasks.catalogue import definition_changed
 from testbench_dagster.workspace import Workspace
@@ -109,6 +109,21 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
+    def models_unchanged(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """No change of what the run's suppliers answer was detected within the last day."""
+        where = {
+            "supplier": {"in": _suppliers(context)},
+            "detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)},
+        }
+        offenders = {
+            f"{change['supplier']} {change['at']:%Y-%m-%d %H:%M}": change["reason"]
+            for change in workspace.documents.find(CHANGES, where, sort=[("at", 1)])
+        }
+        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(asset="supplier_scores")
     def scores_reproducible(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
@@ -148,5 +163,6 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         supplier_fault_rate,
         scores_fresh,
         windows_tight,
+        models_unchanged,
         scores_reproducible,
     ]

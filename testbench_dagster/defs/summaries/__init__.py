@@ -14,12 +14,13 @@ from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.defs.summaries.assets import leaderboard_asset, supplier_snapshots, taxonomy_summaries
 from testbench_dagster.defs.summaries.checks import summary_checks
+from testbench_dagster.defs.summaries.identity import identity_consistent, identity_groups_asset
 from testbench_dagster.defs.summaries.schedules import daily_snapshots_schedule, hourly_summaries_schedule
 
 refresh_summaries = dg.define_asset_job(
     "refresh_summaries",
-    selection=dg.AssetSelection.assets("leaderboard"),
-    description="Rank all suppliers anew from their stored summaries.",
+    selection=dg.AssetSelection.assets("identity_groups", "leaderboard"),
+    description="Compare all suppliers' stored answers and rank them anew from their stored summaries.",
 )
 
 refresh_abilities = dg.define_asset_job(
@@ -40,13 +41,18 @@ def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
     """This room's definitions."""
     automation = settings.automation
     return {
-        "assets": [taxonomy_summaries, leaderboard_asset(automation), supplier_snapshots],
-        "asset_checks": summary_checks(),
+        "assets": [
+            taxonomy_summaries,
+            identity_groups_asset(automation),
+            leaderboard_asset(automation),
+            supplier_snapshots,
+        ],
+        "asset_checks": [*summary_checks(), identity_consistent],
         "jobs": [refresh_summaries, refresh_abilities, take_snapshots],
         "sensors": [
             dg.AutomationConditionSensorDefinition(
                 "summaries_automation",
-                target=dg.AssetSelection.assets("leaderboard"),
+                target=dg.AssetSelection.assets("identity_groups", "leaderboard"),
                 default_status=sensor_status(automation.summaries_sensor),
                 minimum_interval_seconds=automation.summaries_sensor.every_s,
                 description="Refreshes the unpartitioned summaries when something new arrived.",

@@ -10,8 +10,10 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
 from testbench_dagster.errors import TestbenchError
-from testbench_dagster.leaderboard import Entry, refresh_leaderboard
+from testbench_dagster.leaderboard import Entry
+from testbench_dagster.leaderboard.publish import Published, publish
 from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.planning.plans import refresh_plans
 from testbench_dagster.snapshots import take_snapshots
@@ -56,7 +58,11 @@ def taxonomy_summaries(
     ]
     headers = ["supplier", "taxonomy", "ability", "score", "95 % interval", "tasks measured"]
     return dg.MaterializeResult(
-        metadata={"summaries": len(documents), "abilities": markdown_table(headers, rows[:200])}
+        metadata={
+            "summaries": len(documents),
+            "abilities": markdown_table(headers, rows[:200]),
+            **(supplier_plots(workspace, documents) if len(keys) == 1 else {}),
+        }
     )
 
 
@@ -66,14 +72,14 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name=GROUP,
-        deps=[taxonomy_summaries],
+        deps=[taxonomy_summaries, "identity_groups"],
         # on_cron, not eager: eager waits for ever for a supplier that was never summarized
         automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
     )
     def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-        """All suppliers ranked by taxonomy, with intervals; overlapping intervals are ties."""
+        """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds."""
         return _ranking(workspace)
 
     return leaderboard
@@ -104,9 +110,10 @@ def supplier_snapshots(
 
 
 def _ranking(workspace: Workspace) -> dg.MaterializeResult:
-    entries = refresh_leaderboard(workspace)
+    published = publish(workspace)
+    entries = published.board.entries
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []
-    note = "**Simulation**: these suppliers are simulated." if any(e.simulation for e in entries) else ""
+    note = SIMULATION if any(e.simulation for e in entries) else ""
     return dg.MaterializeResult(
         metadata={
             "ranking": markdown_table(HEADERS, leaderboard_rows(entries)),
@@ -119,10 +126,19 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult:
                 ][:_PLOTTED],
                 note,
             ),
+            "published": _published_table(published),
+            **ability_heatmaps(workspace, [e.supplier for e in entries]),
             "suppliers": len({e.supplier for e in entries}),
             "dagster/row_count": len(entries),
         }
     )
+
+
+def _published_table(published: Published) -> dg.MarkdownMetadataValue:
+    """The files written, and why one was not."""
+    rows: list[list[object]] = [[str(path), f"{size:,} bytes"] for path, size in published.files.items()]
+    rows += [[name, f"not written: {why}"] for name, why in published.left_out.items()]
+    return markdown_table(["file", "size"], rows)
 
 
 HEADERS = ["taxonomy", "rank", "supplier", "score", "95 % interval", "tasks", "docs", "errors"]

@@ -1,7 +1,7 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``changes``,
-``supplier_snapshots``.
+``signatures``, ``supplier_snapshots``.
 Views (rebuilt from facts): ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
 Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
@@ -138,8 +138,17 @@ PLANS = Collection(
 )
 """One per supplier (its ``_id``): when its next evaluation should begin, and how much it would ask."""
 
-IDENTITY_GROUPS = Collection("identity_groups", fields={"group": str, "proxy": str}, indexes=(("proxy",),))
-"""One per supplier (its ``_id``) in a group of several: the group, and the proxy that stands for it."""
+IDENTITY_GROUPS = Collection(
+    "identity_groups",
+    fields={"service": str, "group": str, "proxy": str, "cut_at": datetime},
+    indexes=(("proxy",), ("service",)),
+)
+"""One per compared supplier (its ``_id``): its group, alone or with others, and the proxy that stands for it."""
+
+SIGNATURES = Collection(
+    "signatures", fields={"task": str, "first_seen_at": datetime, "supplier": str}, indexes=(("task",),)
+)
+"""Facts: one per distinct signature of a task (``task:signature``), what it stands for and who showed it."""
 
 CHANGES = Collection(
     "changes",
@@ -184,6 +193,7 @@ ALL = (
     SUPPLIER_SNAPSHOTS,
     PLANS,
     IDENTITY_GROUPS,
+    SIGNATURES,
     CHANGES,
     HEARTBEATS,
     LEASES,

@@ -1,4 +1,4 @@
-"""lm-eval behind four functions: register, build prompts, score, aggregate.
+"""lm-eval behind five functions: register, identify, build prompts, score, aggregate.
 
 The only package that imports lm_eval, pinned to 0.4.13 because it uses private parts: ``tasks._factory``,
 ``tasks._index``, ``Task._instances`` and the Jinja environment in ``utils``. Requests and scores are those of
@@ -13,8 +13,8 @@ Facts the code relies on (`reference/lm_eval.md` sections 1, 2, 6):
 * compiling templates dominates request building, so compiled ones are kept.
 """
 
-from testbench_dagster.tasks.lm_eval_adapter.registration import register
+from testbench_dagster.tasks.lm_eval_adapter.registration import identify, register
 from testbench_dagster.tasks.lm_eval_adapter.requests import build_prompts
 from testbench_dagster.tasks.lm_eval_adapter.scoring import aggregate, score, seed_checkers
 
-__all__ = ["aggregate", "build_prompts", "register", "score", "seed_checkers"]
+__all__ = ["aggregate", "build_prompts", "identify", "register", "score", "seed_checkers"]

@@ -27,6 +27,7 @@ from testbench_dagster.tasks.lm_eval_adapter.building import (
     excludes_itself,
     finish,
     shots_of,
+    stored_task,
 )
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.records import Registered, TaskData
@@ -84,9 +85,7 @@ def register(spec: TaskSpec) -> Registered:
     doc_hashes = [content_hash(text) for text in docs]
     fewshot_hashes = [content_hash(text) for text in fewshot]
     fingerprint = content_hash([doc_hashes, fewshot_hashes])
-    plain = _plain(task.config)
-    asked = {name: value for name, value in plain.items() if name not in _NOT_OF_REQUESTS}
-    asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in task._metric_fn_list
+    task_hash, config_hash = _hashes(task, shots, fingerprint)
     flags = {
         "output_type": task.OUTPUT_TYPE,
         "features": list(task.features),
@@ -107,8 +106,8 @@ def register(spec: TaskSpec) -> Registered:
     _check_choice(spec, flags)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     return Registered(
-        task_hash=content_hash([REQUESTS, shots, asked, asks_more, fingerprint])[:40],
-        config_hash=content_hash([LM_EVAL_VERSION, shots, plain]),
+        task_hash=task_hash,
+        config_hash=config_hash,
         fingerprint=fingerprint,
         eval_split=str(split),
         splits={name: len(rows) for name, rows in (task.dataset or {}).items()},
@@ -116,6 +115,27 @@ def register(spec: TaskSpec) -> Registered:
         fewshot_hashes=fewshot_hashes,
         data=TaskData(dict(enumerate(docs)), fewshot, flags),
     )
+
+
+def identify(spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str]:
+    """Task hash and configuration hash that :func:`register` would give for data with this fingerprint.
+
+    Any doc in ``data`` and its flags are enough: the definition is what is looked at.
+
+    Raises:
+        TaskError: the task is unknown here, or cannot be built.
+    """
+    task = stored_task(spec, data)
+    return _hashes(task, task.config.num_fewshot, fingerprint)
+
+
+def _hashes(task: ConfigurableTask, shots: int, fingerprint: str) -> tuple[str, str]:
+    """What requests are made of, and the whole configuration with its scoring code."""
+    plain = _plain(task.config)
+    asked = {name: value for name, value in plain.items() if name not in _NOT_OF_REQUESTS}
+    asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in task._metric_fn_list
+    task_hash = content_hash([REQUESTS, shots, asked, asks_more, fingerprint])[:40]
+    return task_hash, content_hash([LM_EVAL_VERSION, shots, plain])
 
 
 def _pool_needed(task: ConfigurableTask, shots: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, get_aggregation, get_metric_aggregation
@@ -60,6 +61,7 @@ def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator
             instances.append(instance)
         grouped.append(sorted(instances, key=lambda i: i.idx))
     task._instances = [instance for instances in grouped for instance in instances]
+    seed_checkers(0)
     task.apply_filters()
     for answer, instances in zip(answers, grouped, strict=True):
         result = DocScore(answer.doc_id)
@@ -75,6 +77,7 @@ def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator
 def seed_checkers(doc_id: int) -> None:
     """Make a checker that draws (ifeval's letters, its language detector) give one doc one verdict."""
     random.seed(doc_id)
+    np.random.seed(doc_id % 2**32)
     detector = sys.modules.get("langdetect.detector_factory")
     if detector is not None:
         detector.DetectorFactory.seed = 0

@@ -7,14 +7,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.errors import ConfigError
-from testbench_dagster.leaderboard import ALL_TASKS, Entry, _ranked, leaderboard, refresh_leaderboard
+from testbench_dagster.leaderboard import ALL_TASKS, Entry, leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.leaderboard.ranking import ranked
 from testbench_dagster.relays.faults import Fault
+from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.intervals import wilson
-from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents.collections import (
+    IDENTITY_GROUPS,
+    LEADERBOARDS,
+    TAXONOMY_SUMMARIES,
+)
 from testbench_dagster.taxonomies.refresh import refresh_summaries
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
@@ -29,8 +35,8 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
     tasks = [{"name": n, "samples": "all"} for n in ("starter_logic", "starter_units")]
-    settings = {"tasks": tasks, "taxonomies": request.param, "simulation": True}
-    with Workspace(configuration(tmp_path, settings)) as workspace:
+    configured = {"tasks": tasks, "taxonomies": request.param, "simulation": True}
+    with Workspace(configuration(tmp_path, configured)) as workspace:
         yield Facts(workspace)
 
 
@@ -57,6 +63,9 @@ def test_ranks_come_from_the_stored_summaries(facts: Facts) -> None:
     assert (second.supplier, second.rank_low, second.rank_high) == (ALPHA, 2, 2)
     assert (first.n, first.errors) == (40, 1), "the network's fault is not the supplier's"
     assert (second.n, second.errors, second.tasks_measured) == (20, 0, 1)
+    (summary,) = facts.workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": ALPHA})
+    root = summary["nodes"][summary["root"]]
+    assert second.coverage == root["weight_coverage"] != root["coverage"]
     assert first.simulation
     assert leaderboard(facts.workspace, first.taxonomy) == [first, second]
 
@@ -85,6 +94,7 @@ def test_without_taxonomies_the_mean_over_all_tasks_ranks(facts: Facts) -> None:
     assert (first.supplier, first.score, first.tasks_measured, first.tasks_total) == (ALPHA, 0.75, 2, 2)
     assert (second.supplier, second.score, second.tasks_measured) == (BETA, 0.6, 1)
     assert (second.ci_low, second.ci_high) == wilson(12, 20), "of one task its own interval"
+    assert (first.ci_low, first.ci_high) == wilson_of_mean([0.5, 0.5], [0.5, 1.0], [20, 20])
     assert (first.rank_low, first.rank_high, second.rank_low, second.rank_high) == (1, 2, 1, 2)
 
 
@@ -104,22 +114,74 @@ def entry(number: int, score: float | None, half: float | None) -> Entry:
     return Entry("t", f"s{number}", score, low, high, 1, 1, 10, 0)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.none() | st.floats(0, 1), st.none() | st.floats(0, 0.5)), max_size=12))
-def test_ranks_are_those_of_their_definition(values: list[tuple[float | None, float | None]]) -> None:
+def test_ranks_are_those_of_the_scored(values: list[tuple[float | None, float | None]]) -> None:
     entries = [entry(i, *v) for i, v in enumerate(values)]
-    ranked = _ranked(entries)
-    assert sorted(e.supplier for e in ranked) == sorted(e.supplier for e in entries)
-    scored = [e for e in ranked if e.score is not None]
-    assert ranked[: len(scored)] == scored, "the unscored stand last"
-
-    def ends(e: Entry) -> tuple[float, float]:
-        assert e.score is not None
-        return (e.score if e.ci_low is None else e.ci_low, e.score if e.ci_high is None else e.ci_high)
-
-    for one in scored:
-        assert one.rank_low == 1 + sum(ends(other)[0] > ends(one)[1] for other in scored)
-        assert one.rank_high == len(scored) - sum(ends(other)[1] < ends(one)[0] for other in scored)
-        assert one.rank_low <= one.rank_high
-    assert all(e.rank_low is None for e in ranked[len(scored) :])
+    done = ranked(entries)
+    assert sorted(e.supplier for e in done) == sorted(e.supplier for e in entries)
+    scored = [e for e in done if e.score is not None]
+    assert done[: len(scored)] == scored, "the unscored stand last"
+    for place, one in enumerate(scored, start=1):
+        assert one.rank_low is not None and one.rank_high is not None
+        assert 1 <= one.rank_low <= place <= one.rank_high <= len(scored), (
+            "its row's place is one it may have"
+        )
+        assert one.p_best is not None and 0 <= one.p_best <= 1
+    assert all((e.rank_low, e.p_best) == (None, None) for e in done[len(scored) :])
     scores = [e.score for e in scored]
     assert scores == sorted(scores, key=lambda s: -(s or 0))
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_members_of_a_group_share_score_and_ranks(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10, (BETA, "starter_logic"): 18})
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    group = {"group": "g7", "proxy": BETA, "members": [ALPHA, BETA]}
+    apart = {e.supplier: e for e in leaderboard(facts.workspace)}
+    facts.workspace.documents.upsert(IDENTITY_GROUPS, [{"_id": key, **group} for key in (ALPHA, BETA)])
+    first, second = leaderboard(facts.workspace)
+    assert {first.supplier, second.supplier} == {ALPHA, BETA}
+    assert (
+        (first.score, first.ci_low)
+        == (second.score, second.ci_low)
+        == (apart[BETA].score, apart[BETA].ci_low)
+    )
+    assert (first.rank_low, first.rank_high, first.p_best) == (1, 2, 1.0)
+    assert (second.rank_low, second.rank_high, second.p_best) == (1, 2, 1.0)
+    assert {(e.group, e.proxy) for e in (first, second)} == {("g7", BETA)}
+    # a group whose other members are gone is none
+    alone = {"_id": ALPHA, "group": "g8", "proxy": "gone@external", "members": [ALPHA, "gone@external"]}
+    facts.workspace.documents.upsert(IDENTITY_GROUPS, [alone, {"_id": BETA, **group, "members": [BETA]}])
+    assert {e.group for e in leaderboard(facts.workspace)} == {None}
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_an_entry_tells_age_latency_errors_and_availability(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    logic = facts.registration("starter_logic", n_docs=40)
+    for doc, fault in ((30, Fault.EMPTY), (31, Fault.TRANSPORT), (32, Fault.TRANSPORT), (33, Fault.GATEWAY)):
+        facts.attempt(logic, doc, fault, NOW, supplier=ALPHA)
+    units = facts.registration("starter_units", n_docs=40)
+    for doc in range(4):
+        facts.score(units, doc, 1.0, NOW - timedelta(hours=1), supplier=ALPHA, latency_ms=50.0)
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    board = make_board(facts.workspace)
+    one, other = board.entries
+    assert one.latency_ms == {"p50": 30.0, "p95": 30.0}, "median over tasks of 10 and 50"
+    assert one.last_sample_at is not None and abs(one.last_sample_at - NOW) < timedelta(seconds=1)
+    assert (one.n, one.errors, one.error_rate) == (24, 1, 1 / 25)
+    assert one.availability == 24 / 27, "of the network's faults only those on the way to the supplier"
+    assert (other.latency_ms, other.last_sample_at) == ({"p50": None, "p95": None}, None)
+    assert (other.error_rate, other.availability, other.p_best, other.rank_low) == (None, None, None, None)
+    assert one.to_json()["last_sample_at"] == one.last_sample_at.isoformat()
+    assert [row.task for row in board.windows[ALPHA]] == ["starter_logic", "starter_units"]
+    assert board.roots == {one.taxonomy: next(iter(board.nodes[ALPHA, one.taxonomy]))}
+
+
+def test_the_reference_lists_the_fields_of_an_entry() -> None:
+    from testbench_dagster_tests.acceptance.test_docs import documented_keys
+
+    assert documented_keys("Fields of `testbench leaderboard --format json`") == set(
+        entry(0, 0.5, 0.1).to_json()
+    )

@@ -1,0 +1,107 @@
+"""How long does it take to compare all suppliers of a service with each other?
+
+    python benchmarks/identity.py [--suppliers 1000 5000] [--backends 150] [--prompts 300]
+
+Suppliers answer at temperature 0 for so many backends, twins alike on .95 of prompts, unrelated ones on .106.
+Timed, each part on its own: reading answers into the matrix, groups of all suppliers from nothing, and the
+replay of all answers for changes. Target: 1,000 suppliers x 300 prompts in under 60 s. The peer is the
+straightforward comparison of sets pair by pair, as the original does it, on a part of the pairs and scaled up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import combinations, islice
+
+from testbench_dagster.identity import Answer, Evidence, Grouping, find_changes, find_groups
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TARGET = 60.0
+PEER_PAIRS = 2_000
+
+
+def answers(suppliers: int, backends: int, prompts: int, seed: int = 7) -> Iterator[Answer]:
+    """Answers of suppliers to common prompts, a tenth of the prompts asked twice."""
+    rng = random.Random(seed)
+    habits = [f"{rng.random():.18f}" + " habit" for _ in range(prompts)]
+    said = [
+        [habits[t] if rng.random() < 0.106**0.5 else f"{rng.random():.18f} said" for t in range(prompts)]
+        for _ in range(backends)
+    ]
+    for s in range(suppliers):
+        usual = said[s % backends]
+        for t in range(prompts):
+            for again in range(2 if t % 10 == 0 else 1):
+                opening = usual[t] if rng.random() < 0.95**0.5 else f"{rng.random():.18f} slip"
+                at = START + timedelta(minutes=5 * t + 1, days=again, seconds=s % 240)
+                yield Answer(f"s{s:05d}", f"p{t:04d}", f"task{t % 4}", at, again, opening)
+
+
+def peer(given: list[Answer], suppliers: int) -> float:
+    """Seconds that a loop over all pairs of suppliers takes, measured on some of them."""
+    openings: dict[str, dict[str, str]] = {}
+    for answer in given:
+        openings.setdefault(answer.supplier, {})[answer.prompt] = answer.opening[:20]
+    pairs = list(islice(combinations(openings.values(), 2), PEER_PAIRS))
+    start = time.perf_counter()
+    for a, b in pairs:
+        common = a.keys() & b.keys()
+        sum(a[t] == b[t] for t in common)
+    return (time.perf_counter() - start) / len(pairs) * suppliers * (suppliers - 1) / 2
+
+
+def check(grouping: Grouping, backends: int) -> tuple[int, int]:
+    """Pairs merged wrongly, and twins merged, by the made-up truth."""
+    wrong = right = 0
+    for group in grouping.groups:
+        kinds = [int(m[1:]) % backends for m in group.members]
+        same = sum(n * (n - 1) // 2 for n in (kinds.count(k) for k in set(kinds)))
+        right += same
+        wrong += len(kinds) * (len(kinds) - 1) // 2 - same
+    return wrong, right
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--suppliers", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--backends", type=int, default=150)
+    parser.add_argument("--prompts", type=int, default=300)
+    chosen = parser.parse_args()
+    print("| suppliers | answers | matrix s | groups s | changes s | pairwise loop s (scaled) | peak MB |")
+    print("|---|---|---|---|---|---|---|")
+    lines = []
+    for suppliers in chosen.suppliers:
+        given = list(answers(suppliers, chosen.backends, chosen.prompts))
+        start = time.perf_counter()
+        evidence = Evidence.of(given)
+        read = time.perf_counter()
+        grouping = find_groups(evidence, now=START)
+        grouped = time.perf_counter()
+        members = [g.members for g in grouping.groups if len(g.members) > 1]
+        changes = find_changes(given, groups=members)
+        done = time.perf_counter()
+        slow = peer(given, suppliers)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"| {suppliers:,} | {len(given):,} | {read - start:.1f} | {grouped - read:.1f} | "
+            f"{done - grouped:.1f} | {slow:.1f} | {peak:,.0f} |"
+        )
+        wrong, right = check(grouping, chosen.backends)
+        sizes = [suppliers // chosen.backends + (k < suppliers % chosen.backends) for k in range(chosen.backends)]
+        twins = sum(n * (n - 1) // 2 for n in sizes)
+        total = grouped - start
+        verdict = f", target {TARGET:.0f} s {'met' if total < TARGET else 'MISSED'}" if suppliers == 1000 else ""
+        lines.append(
+            f"{suppliers:,}: {len(grouping.groups)} groups, {wrong} pairs merged wrongly, {right:,} of "
+            f"{twins:,} twin pairs merged, {len(changes)} changes, matrix and groups {total:.1f} s{verdict}"
+        )
+    print("\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Commands that publish: ``leaderboard`` (table, JSON, CSV, HTML page) and ``feed`` (for gateways)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.errors import TestbenchError
+from testbench_dagster.leaderboard import leaderboard as ranking
+from testbench_dagster.leaderboard import make_board
+from testbench_dagster.workspace import Workspace
+
+#: What a table shows of a leaderboard entry.
+RANKING_COLUMNS = (
+    "rank_low",
+    "rank_high",
+    "supplier",
+    "score",
+    "ci_low",
+    "ci_high",
+    "tasks_measured",
+    "n",
+    "errors",
+)
+
+
+@click.command()
+@click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the self-contained HTML page to this file instead of printing.",
+)
+@format_option
+@click.pass_obj
+def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, format_: str) -> None:
+    """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
+    with Workspace.open(config) as workspace:
+        if page is not None:
+            from testbench_dagster.leaderboard.page import render_page
+
+            _write(page, render_page(make_board(workspace, taxonomy)))
+            return
+        rows = [entry.to_json() for entry in ranking(workspace, taxonomy)]
+    if any(row["simulation"] for row in rows):
+        note("These suppliers are simulated.")
+    emit(rows, format_, ("taxonomy", *RANKING_COLUMNS), "Leaderboard")
+
+
+@click.command()
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["json", "prometheus"]),
+    default="json",
+    show_default=True,
+    help="Form of the feed.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file, which appears whole, instead of printing.",
+)
+@click.option("--serve", is_flag=True, help="Serve both forms and the page over HTTP until interrupted.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; anybody there may read."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=9469, show_default=True, help="Port; 0: a free one."
+)
+@click.option(
+    "--cache",
+    "cache_s",
+    type=click.FloatRange(0, 86400),
+    default=60,
+    show_default=True,
+    help="Seconds a leaderboard is served before it is made anew.",
+)
+@click.pass_obj
+def feed(
+    config: str | None, format_: str, out: Path | None, serve: bool, host: str, port: int, cache_s: float
+) -> None:
+    """Quality of the suppliers for gateways: scores, lower bounds, ages, groups, availability, latency."""
+    if serve and out is not None:
+        raise click.UsageError("--serve and --out exclude each other")
+    from testbench_dagster.leaderboard.feeds import render_json, render_prometheus
+
+    with Workspace.open(config) as workspace:
+        if serve:
+            _serve(workspace, host, port, cache_s)
+            return
+        render = render_json if format_ == "json" else render_prometheus
+        text = render(make_board(workspace))
+    if out is not None:
+        _write(out, text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _write(path: Path, text: str) -> None:
+    from testbench_dagster.leaderboard.publish import write_whole
+
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise TestbenchError(f"cannot write {path}: {error.strerror or error}") from None
+    note(f"written: {path}  ({len(text.encode('utf-8', 'replace')):,} bytes)")
+
+
+def _serve(workspace: Workspace, host: str, port: int, cache_s: float) -> None:
+    from testbench_dagster.leaderboard.serve import Feed, FeedServer
+
+    served = Feed(lambda: make_board(workspace), cache_s)
+    try:
+        server = FeedServer(host, port, served)
+    except OSError as error:
+        raise TestbenchError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose others with --host and --port"
+        ) from None
+    shown = f"[{host}]" if ":" in host else host
+    note(
+        f"serving http://{shown}:{server.server_address[1]}/metrics, /feed.json, /leaderboard.html, /healthz"
+    )
+    try:
+        with server:
+            server.serve_forever()
+    except KeyboardInterrupt:
+        note("interrupted")
+    finally:
+        served.close()

@@ -1,0 +1,95 @@
+"""Asset ``identity_groups``: which suppliers answer alike, who stands for whom; and its check."""
+
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.defs import freshness
+from testbench_dagster.defs.automation import checked_cron
+from testbench_dagster.defs.checks import offenders_result
+from testbench_dagster.defs.metadata import markdown_table, picture
+from testbench_dagster.defs.summaries.plots import SIMULATION
+from testbench_dagster.identity.stage import IdentityReport, refresh_identity
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
+from testbench_dagster.workspace import Workspace
+
+_SHOWN = 200  # rows of a table: it lives in an event row
+_PLOTTED = 36  # suppliers on the agreement matrix
+
+
+def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
+    """The asset ``identity_groups``, refreshed by itself at the times of the summaries."""
+    cron = checked_cron("summaries", automation.summaries)
+
+    @dg.asset(
+        group_name="summaries",
+        deps=["relay_responses"],
+        automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
+        freshness_policy=freshness.SUMMARIES,
+        kinds={"python"},
+    )
+    def identity_groups(
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.MaterializeResult:
+        """Suppliers that answer alike, from their answers to common prompts, and the proxy of each group.
+
+        Says who answers like whom, never what runs behind an endpoint. Members are asked audits only, their
+        group's scores are pooled. A member that leaves its group's answers is cut at that answer.
+        """
+        report = refresh_identity(workspace)
+        for change in report.changes:
+            context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+        return dg.MaterializeResult(metadata=_metadata(workspace, report))
+
+    return identity_groups
+
+
+def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
+    groups = report.groups
+    proxies = {d["group"]: d["proxy"] for d in report.documents}
+    table = markdown_table(
+        ["group", "stands for it", "members"],
+        [
+            [group, proxies[group], ", ".join(members)]
+            for group, members in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHOWN]
+        ],
+    )
+    metadata: dict[str, Any] = {
+        "suppliers": report.n_suppliers,
+        "answers_compared": report.n_answers,
+        "groups": len(groups),
+        "members": sum(len(members) for members in groups.values()),
+        "answer_alike": table,
+        "changes": len(report.changes),
+        "dagster/row_count": report.n_suppliers,
+    }
+    if report.suspects:
+        rows = sorted(report.suspects.items())[:_SHOWN]
+        metadata["suspects"] = markdown_table(["supplier", "why"], [list(row) for row in rows])
+    image = agreement_picture(workspace, report)
+    return metadata if image is None else {**metadata, "agreement": image}
+
+
+def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.MarkdownMetadataValue | None:
+    """How often suppliers agree, pair by pair, ordered by group; None where nothing can be compared."""
+    from testbench_dagster.identity.plots import agreement_matrix
+
+    ordered = sorted(
+        (d for d in report.documents if d["n_prompts"]),
+        key=lambda d: (d["service"], -len(d["members"]), d["group"], d["_id"]),
+    )[:_PLOTTED]
+    if len(ordered) < 2:
+        return None
+    note = SIMULATION if workspace.config.settings.simulation else ""
+    title = "Share of common prompts answered alike"
+    return picture(title, agreement_matrix(ordered, report.groupings, title), note)
+
+
+@dg.asset_check(asset="identity_groups")
+def identity_consistent(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+    """No supplier answers like two groups that differ: none is suspected of routing to several backends."""
+    offenders = {
+        d["_id"]: d["suspect"] for d in workspace.documents.find(IDENTITY_GROUPS) if d["suspect"] is not None
+    }
+    return offenders_result(offenders, dg.AssetCheckSeverity.WARN)

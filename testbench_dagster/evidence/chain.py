@@ -1,0 +1,273 @@
+"""The chain of hashes and ids that ties a bundle together, checked record by record.
+
+Doc text → doc hash → fingerprint of the dataset → task hash → prompt id → attempt id → answer id → score id;
+the request as sent → its hash; the raw answer → what it was classified as. A record that was changed, dropped
+or made up breaks a link and is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
+from testbench_dagster.evidence.report import Finding
+from testbench_dagster.relays.answers import parse_answer
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.openings import is_deterministic, opening_of
+from testbench_dagster.relays.payload import RequestError, build_payload
+from testbench_dagster.stores.documents import Document, content_hash, document_id
+from testbench_dagster.tasks.catalogue import sequence
+from testbench_dagster.tasks.specs import LM_EVAL
+
+#: Faults that status and body alone decide; of the others a transport was the witness.
+_BY_ANSWER = frozenset(
+    {
+        Fault.OK,
+        Fault.TRUNCATED,
+        Fault.EMPTY,
+        Fault.SUPPLIER_HTTP,
+        Fault.SUPPLIER_REFUSED,
+        Fault.RATE_LIMITED,
+        Fault.CLIENT_REQUEST,
+    }
+)
+
+Add = Callable[[Finding], None]
+
+
+class Chain:
+    """Checks the records of a bundle; hand it docs, prompts, attempts and scores in this order."""
+
+    def __init__(self, supplier: SupplierFacts, tasks: Mapping[str, TaskFacts], add: Add) -> None:
+        self._supplier = supplier
+        self._tasks = tasks
+        self._add = add
+        self._orders: dict[tuple[str, int], list[int] | None] = {}
+        self._seen = {name: (Counter[int](), Counter[int]()) for name in tasks}
+        self._numbers: dict[tuple[str, int, str, int, int, int], set[int]] = {}
+        self.unproven_requests = 0
+        self.witnessed = 0
+
+    # --------------------------------------------------------------------------------------- docs, prompts
+
+    def dataset(self, task: TaskFacts) -> None:
+        """The list of doc hashes belongs to the registered dataset."""
+        name, registration = task.spec.name, task.registration
+        if len(task.doc_hashes) != registration.n_docs:
+            self._say("doc", "number of docs", name, None, registration.n_docs, len(task.doc_hashes))
+        if registration.framework == LM_EVAL:
+            found = content_hash([task.doc_hashes, task.fewshot_hashes])
+            if found != registration.fingerprint:
+                self._say("doc", "fingerprint of the dataset", name, None, registration.fingerprint, found)
+
+    def doc(self, task: TaskFacts, doc_id: int, body: str) -> None:
+        """A doc, its target in it, is the registered one."""
+        found = content_hash(body)
+        listed = task.doc_hashes[doc_id] if 0 <= doc_id < len(task.doc_hashes) else None
+        if found != listed:
+            self._say("doc", "hash of question and target", task.spec.name, doc_id, listed, found)
+
+    def prompt(self, prompt: Document) -> None:
+        """A prompt's id follows from its requests, its doc is the registered one, its place from the seed."""
+        task = self._task(prompt)
+        name, doc_id = prompt["task"], prompt["doc_id"]
+        if task is None:
+            self._say("prompt", "its task or task hash is not that of this bundle", name, doc_id)
+            return
+        identity = [
+            prompt[n] for n in ("task", "task_hash", "epoch", "api", "position", "doc_id", "requests")
+        ]
+        self._equal("prompt", "id", name, doc_id, prompt["_id"], document_id("prompt", *identity))
+        listed = task.doc_hashes[doc_id] if 0 <= doc_id < len(task.doc_hashes) else None
+        self._equal("prompt", "hash of its doc", name, doc_id, prompt["doc_hash"], listed)
+        calls = len(prompt["requests"]) * prompt["repeats"]
+        self._equal("prompt", "number of calls", name, doc_id, prompt["calls"], calls)
+        order = self._order(task, prompt["epoch"])
+        if order is not None:
+            found = order.index(doc_id) if doc_id in order else None
+            self._equal("prompt", "position by the epoch's seed", name, doc_id, prompt["position"], found)
+
+    def _order(self, task: TaskFacts, epoch: int) -> list[int] | None:
+        """The order of an epoch whose seed is known, and is the one committed to."""
+        key = (task.spec.name, epoch)
+        if key not in self._orders:
+            committed, seed = task.seeds.get(epoch, ("", None))
+            self._orders[key] = None
+            if seed is not None:
+                found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
+                self._equal("prompt", f"hash of the seed of epoch {epoch}", key[0], None, committed, found)
+                self._orders[key] = sequence(seed, len(task.doc_hashes))
+        return self._orders[key]
+
+    # ------------------------------------------------------------------------------------------- attempts
+
+    def attempt(self, attempt: Document, body_sha256: Any, prompt: Document | None) -> None:
+        """An attempt belongs to a prompt of the bundle and is what its request and its raw answer make it."""
+        name, doc_id = attempt["task"], attempt["doc_id"]
+        if self._task(attempt) is None or attempt["supplier"] != self._supplier.key:
+            self._say("attempt", "it is of another supplier, task or task hash", name, doc_id)
+            return
+        self._seen[name][0][doc_id] += 1
+        number, body = attempt["attempt"], bytes(attempt["body"])
+        what = f"attempt {number}"
+        self._equal(
+            "attempt",
+            f"hash of the raw answer of {what}",
+            name,
+            doc_id,
+            body_sha256,
+            hashlib.sha256(body).hexdigest(),
+        )
+        parts = [attempt[n] for n in ("supplier", "prompt_id", "round", "idx", "repeat")]
+        found = document_id("attempt", *parts, number)
+        if number == 0:  # stored under a lost lease, see relays.writer.disowned
+            original = attempt["evidence"].get("disowned")
+            first = original.get("attempt") if isinstance(original, Mapping) else None
+            found = document_id("disowned", document_id("attempt", *parts, first), attempt["lease"])
+        else:
+            call = (name, doc_id, *parts[1:])
+            self._numbers.setdefault(call, set()).add(number)
+        self._equal("attempt", f"id of {what}", name, doc_id, attempt["_id"], found)
+        try:
+            fault = Fault(attempt["fault"])
+        except ValueError:
+            self._say("attempt", f"fault of {what} is unknown", name, doc_id, attempt["fault"])
+            return
+        self._equal("attempt", f"owner of {what}", name, doc_id, attempt["owner"], fault.owner.value)
+        if prompt is None:
+            self._say("attempt", f"{what} has no prompt", name, doc_id, attempt["prompt_id"])
+            return
+        for field in ("task", "task_hash", "epoch", "position", "doc_id"):
+            self._equal("attempt", f"{field} of {what}", name, doc_id, attempt[field], prompt[field])
+        if not 0 <= attempt["idx"] < len(prompt["requests"]):
+            self._say(
+                "attempt", f"{what} names request {attempt['idx']}, which its prompt lacks", name, doc_id
+            )
+            return
+        request = prompt["requests"][attempt["idx"]]
+        self._request(attempt, request, prompt["api"], what)
+        self._answer(attempt, request, prompt["api"], fault, body, what)
+
+    def _request(self, attempt: Document, request: Mapping[str, Any], api: Any, what: str) -> None:
+        """The request as sent is the stored one, under one of the supplier's model names."""
+        stored = attempt.get("payload_sha256")
+        if stored is None:
+            self.unproven_requests += 1
+            return
+        bodies: list[bytes] = []
+        try:
+            if request.get("type") == "get":
+                bodies = [b""]
+            else:
+                bodies = [orjson.dumps(build_payload(request, api, m)[1]) for m in self._supplier.models]
+        except (RequestError, TypeError, AttributeError, orjson.JSONEncodeError):
+            pass
+        found = [hashlib.sha256(body).hexdigest() for body in bodies]
+        if stored not in found:
+            known = found[0] if found else None
+            self._say(
+                "attempt",
+                f"hash of the request as sent of {what}, under every known model name",
+                attempt["task"],
+                attempt["doc_id"],
+                stored,
+                known,
+            )
+
+    def _answer(
+        self, attempt: Document, request: Mapping[str, Any], api: Any, fault: Fault, body: bytes, what: str
+    ) -> None:
+        """The raw answer is classified, counted and abbreviated as stored."""
+        name, doc_id, status = attempt["task"], attempt["doc_id"], attempt["status"]
+        if fault not in _BY_ANSWER or status is None or attempt.get("body_truncated"):
+            self.witnessed += 1
+            answered = status is not None and parse_answer(request, api, status, body).fault.answered
+            if answered and "disowned" not in attempt["evidence"]:
+                self._say(
+                    "answer", f"{what} has a complete answer all the same", name, doc_id, fault.value, "ok"
+                )
+            return
+        answer = parse_answer(request, api, status, body)
+        opening = None
+        if answer.text is not None and fault.answered and is_deterministic(request):
+            opening = opening_of(answer.text)
+        found: dict[str, Any] = {
+            "fault": answer.fault.value,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "error": answer.error,
+            "opening": opening,
+        }
+        if attempt["evidence"].get("redacted"):  # a key the supplier quoted was blotted out of its answer
+            found = {"fault": found["fault"]}
+        else:
+            found["body_bytes"] = len(body)
+        for field, value in found.items():
+            self._equal("answer", f"{field} of {what}", name, doc_id, attempt.get(field), value)
+
+    # --------------------------------------------------------------------------------------------- scores
+
+    def score(self, score: Document, present: Callable[[Iterable[str]], set[str]]) -> None:
+        """A score belongs to answers of the bundle; ``present`` tells which attempt ids it holds."""
+        name, doc_id = score["task"], score["doc_id"]
+        task = self._task(score)
+        if task is None or score["supplier"] != self._supplier.key:
+            self._say("score", "it is of another supplier, task or task hash", name, doc_id)
+            return
+        self._seen[name][1][doc_id] += 1
+        self._equal("score", "scorer version", name, doc_id, score["scorer_version"], task.scorer_version)
+        ids = [str(id_) for id_ in score["attempt_ids"]]
+        answer = ids[0] if len(ids) == 1 else document_id("answer", *ids)
+        self._equal("score", "id of its answer", name, doc_id, score["answer_id"], answer)
+        found = document_id("score", score["answer_id"], score["filter"], score["scorer_version"])
+        self._equal("score", "id", name, doc_id, score["_id"], found)
+        for id_ in sorted(set(ids) - present(ids)):
+            self._say("attempt", "an answer that was scored is missing", name, doc_id, id_)
+
+    def finish(self) -> None:
+        """What should be there and is not: by the numbers of attempts, and by the counts per doc."""
+        for name, task in self._tasks.items():
+            for place, kind in enumerate(("attempts", "scores")):
+                seen = self._seen[name][place]
+                for doc_id in sorted({*task.counts, *seen}):
+                    wanted = task.counts.get(doc_id, {}).get(kind, 0)
+                    self._equal(kind[:-1], f"number of {kind}", name, doc_id, wanted, seen[doc_id])
+        for (name, doc_id, *_), numbers in self._numbers.items():
+            for number in sorted(set(range(1, max(numbers))) - numbers if max(numbers) < 10_000 else ()):
+                self._say("attempt", f"attempt {number} is missing, later ones are there", name, doc_id)
+
+    # ------------------------------------------------------------------------------------------------ help
+
+    def _task(self, document: Document) -> TaskFacts | None:
+        task = self._tasks.get(document["task"])
+        return None if task is None or task.registration.task_hash != document["task_hash"] else task
+
+    def _equal(self, kind: str, what: str, task: str, doc_id: int | None, stored: Any, found: Any) -> None:
+        if type(stored) is not type(found) or stored != found:
+            self._say(kind, what, task, doc_id, stored, found)
+
+    def _say(
+        self,
+        kind: str,
+        what: str,
+        task: str,
+        doc_id: int | None,
+        stored: Any = None,
+        found: Any = None,
+    ) -> None:
+        self._add(
+            Finding(
+                kind,
+                what,
+                task,
+                doc_id,
+                None if stored is None else str(stored)[:400],
+                None if found is None else str(found)[:400],
+            )
+        )

@@ -1,0 +1,211 @@
+"""What a bundle says of its supplier and tasks, read with suspicion into the types of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from testbench_dagster.config import SampleRule
+from testbench_dagster.evidence import layout
+from testbench_dagster.evidence.archive import BundleReader
+from testbench_dagster.evidence.layout import BundleError
+from testbench_dagster.evidence.records import moment
+from testbench_dagster.planning.rules import PlanningRule
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.tasks.specs import TaskSpec
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class SupplierFacts(_Said):
+    """The supplier as the roster had it; ``models`` are all names it was asked under."""
+
+    key: str
+    address: str
+    service: str
+    api: Literal["chat", "completions"]
+    models: list[str] = Field(max_length=1000)
+    status: str
+    echo_logprobs: bool | None
+    cut_at: str | None
+
+
+class FileFacts(_Said):
+    """A file as the manifest has it."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(_Said):
+    """The manifest's fields that a check uses."""
+
+    product: str
+    made_at: str
+    simulation: bool
+    supplier: SupplierFacts
+    tasks: list[str]
+    docs: list[int] | None
+    counts: dict[str, int]
+    versions: dict[str, str]
+    window_docs: int = Field(ge=1)
+    windows: list[dict[str, Any]]
+    files: dict[str, FileFacts]
+
+
+class _Spec(_Said):
+    leaf: str
+    root: str
+    group: str | None
+    framework: str
+    num_fewshot: int | None
+    metric: str | None
+    filter: str | None
+    samples: dict[str, Any] | None
+    probes: int | None
+    probe_tokens: int | None
+
+
+class _Registration(_Said):
+    task: str
+    task_hash: str
+    framework: str
+    lm_task: str
+    engine_version: str
+    config_hash: str
+    fingerprint: str
+    eval_split: str
+    splits: dict[str, int]
+    flags: dict[str, Any]
+    n_docs: int = Field(ge=0)
+    n_fewshot: int = Field(ge=0)
+    registered_at: str
+
+
+class _Epoch(_Said):
+    epoch: int
+    seed_sha256: str
+    seed: str | None
+
+
+class _Task(_Said):
+    task: str
+    spec: _Spec
+    max_age_days: float = Field(gt=0, le=1_000_000)
+    registration: _Registration
+    scorer_version: str
+    doc_hashes: list[str]
+    fewshot_hashes: list[str]
+    docs: dict[str, dict[str, int]]
+    definitions: list[str]
+    definitions_problem: str | None
+    epochs: list[_Epoch]
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task as registered when the bundle was made.
+
+    ``counts`` are the attempts and scores of each doc, ``definitions`` the files of its own definition,
+    ``seeds`` the hash and, once it was published, the seed of each epoch asked.
+    """
+
+    spec: TaskSpec
+    registration: Registration
+    scorer_version: str
+    doc_hashes: list[str]
+    fewshot_hashes: list[str]
+    counts: Mapping[int, Mapping[str, int]]
+    definitions: list[str]
+    definitions_problem: str | None
+    seeds: Mapping[int, tuple[str, str | None]]
+
+
+def read_manifest(bundle: BundleReader) -> Manifest:
+    """The manifest.
+
+    Raises:
+        BundleError: it is none, was written by a newer version, or a field is wrong.
+    """
+    raw = bundle.json(layout.MANIFEST)
+    if raw.get("kind") != layout.KIND:
+        raise BundleError(f"{bundle.path} is no evidence bundle")
+    version = raw.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{bundle.path}: {layout.MANIFEST} has no format version")
+    if version > layout.FORMAT:
+        raise BundleError(
+            f"{bundle.path} has format {version}, this version of testbench_dagster reads up to "
+            f"{layout.FORMAT}; upgrade it (the bundle was written by {str(raw.get('product'))[:40]!r})"
+        )
+    manifest = _validated(Manifest, raw, f"{bundle.path}: {layout.MANIFEST}")
+    listed, held = set(manifest.files), set(bundle.members) - {layout.MANIFEST}
+    for name in sorted(listed - held):
+        raise BundleError(f"{bundle.path}: {name[:100]} is missing, which its manifest lists")
+    for name in sorted(held - listed):
+        raise BundleError(f"{bundle.path} holds {name[:100]}, which its manifest does not list")
+    return manifest
+
+
+def read_task(bundle: BundleReader, name: str) -> TaskFacts:
+    """A task's registration and settings.
+
+    Raises:
+        BundleError: a field is wrong.
+    """
+    file = layout.task_file(name)
+    where = f"{bundle.path}: {file}"
+    task = _validated(_Task, bundle.json(file), where)
+    if task.task != name or task.registration.task != name:
+        raise BundleError(f"{where} is about another task")
+    try:
+        samples = None if task.spec.samples is None else SampleRule.model_validate(task.spec.samples)
+        counts = {int(doc): counts for doc, counts in task.docs.items()}
+    except ValueError as error:
+        raise BundleError(f"{where}: {str(error)[:300]}") from None
+    spec = TaskSpec(
+        name=name,
+        leaf=task.spec.leaf,
+        root=task.spec.root,
+        group=task.spec.group,
+        num_fewshot=task.spec.num_fewshot,
+        metric=task.spec.metric,
+        filter=task.spec.filter,
+        data=None,
+        where={},
+        samples=samples,
+        planning=PlanningRule(max_age_days=task.max_age_days),
+        framework=task.spec.framework,
+        probes=task.spec.probes,
+        probe_tokens=task.spec.probe_tokens,
+    )
+    said = task.registration.model_dump()
+    registered_at: datetime = moment(said.pop("registered_at"), f"{where}.registered_at")
+    return TaskFacts(
+        spec=spec,
+        registration=Registration(**said, registered_at=registered_at),
+        scorer_version=task.scorer_version,
+        doc_hashes=task.doc_hashes,
+        fewshot_hashes=task.fewshot_hashes,
+        counts=counts,
+        definitions=task.definitions,
+        definitions_problem=task.definitions_problem,
+        seeds={e.epoch: (e.seed_sha256, e.seed) for e in task.epochs},
+    )
+
+
+def _validated(model: type[Model], raw: Any, where: str) -> Model:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part)[:60] for part in first["loc"])
+        raise BundleError(f"{where}: {name}: {first['msg'][:200]}") from None

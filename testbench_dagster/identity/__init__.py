@@ -1,0 +1,35 @@
+"""Identity: which suppliers answer alike, who of them can stand for the others, and who changed.
+
+Relative and from answers only: suppliers of a group answer like each other. What runs behind them nobody can
+see, and nothing here says so. Evidence are the answers that suppliers give to common prompts at temperature
+0; no reference model is needed. Pure functions, numpy and scipy imported on use.
+"""
+
+from testbench_dagster.identity.changes import Change, ScorePoint, find_changes, score_changes
+from testbench_dagster.identity.evidence import Evidence
+from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
+from testbench_dagster.identity.kernel import Answer
+from testbench_dagster.identity.mixtures import Suspect
+from testbench_dagster.identity.pairs import PairFinding
+from testbench_dagster.identity.proxies import Election, elect
+from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+
+__all__ = [
+    "Answer",
+    "Assignment",
+    "Change",
+    "Election",
+    "Evidence",
+    "Group",
+    "Grouping",
+    "IdentityError",
+    "IdentitySettings",
+    "PairFinding",
+    "Profile",
+    "ScorePoint",
+    "Suspect",
+    "elect",
+    "find_changes",
+    "find_groups",
+    "score_changes",
+]

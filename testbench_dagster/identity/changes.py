@@ -1,0 +1,343 @@
+"""Has a supplier's model changed? Its answers against its own earlier ones, its group's, and its scores.
+
+Three streams of evidence, each with a Shiryaev-Roberts e-detector (``statistics.change``) whose baseline is
+learnt from the stream itself, so that an endpoint that was always noisy raises no alarm by being so:
+
+* repeat: an answer against the opening the supplier gave most often to the same prompt before;
+* group: a member's answer against the majority of the other members' answers to the same prompt, those near
+  in time. One disagreement has two sides, so whoever deviates from most is found first and its answers after
+  its change are taken out before the others are judged; in a pair that nothing else tells apart both are
+  reported, as uncertain;
+* score: a supplier's scores of a task, in either direction.
+
+All is replayed from the answers of an era, in the order they came; dates are those of answers, never of the
+processing. The first change of an era is reported: whoever acts on it cuts the era there.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from testbench_dagster.identity.kernel import Answer, kernel, moment
+from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+from testbench_dagster.statistics.change import DropDetector, ScoreDetector
+
+#: Two members whose evidence differs by less (nats) are both sides of the same disagreements.
+_TIE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A detected change of a supplier's model.
+
+    It lies after ``before_at``, the last answer of the stream that looked as before, and not after ``at``,
+    the first that did not (maximum likelihood); the answer that raised the alarm came at ``detected_at``. Cut
+    the supplier's era just before ``at``. ``log_e`` (nats) is the detector's level then, alarms being at
+    ln ``arl``. ``observations`` had been made, ``since_change`` of them after the change, with a mean of
+    ``rate_after``; ``null_rate`` is the lowest mean (for "up" the highest) the era before allowed for.
+    ``stream`` is "openings" or the task. Not ``certain``: one of two members changed, and this may be either.
+    """
+
+    supplier: str
+    kind: Literal["repeat", "group", "score"]
+    at: datetime
+    before_at: datetime | None
+    detected_at: datetime
+    log_e: float
+    arl: float
+    stream: str
+    observations: int
+    since_change: int
+    null_rate: float
+    rate_after: float
+    direction: Literal["down", "up"]
+    certain: bool
+    wording: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePoint:
+    """A score from 0 to 1 of one answer to a task's doc; ``at`` is when the answer came."""
+
+    supplier: str
+    task: str
+    at: datetime
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An observation of a stream: its value, when its answer came, and when it could be known."""
+
+    at: datetime
+    known_at: datetime
+    value: float
+
+
+def find_changes(
+    answers: Iterable[Answer],
+    settings: IdentitySettings | None = None,
+    *,
+    cut_at: Mapping[str, datetime] | None = None,
+    groups: Iterable[Collection[str]] = (),
+) -> list[Change]:
+    """The first change of each supplier since its cut, in its repeats and within its group of ``groups``.
+
+    Sorted by date of detection, then supplier. Raises IdentityError for times without a zone, or a supplier in
+    two groups.
+    """
+    settings = settings or IdentitySettings()
+    eras = _eras(answers, settings, cut_at or {})
+    found: dict[str, Change] = {}
+    for supplier in sorted(eras):
+        run = _replay(supplier, "repeat", _repeats(eras[supplier], settings), settings)
+        if run.change:
+            found[supplier] = run.change
+    seen: set[str] = set()
+    for group in groups:
+        members = sorted(set(group))
+        if twice := seen.intersection(members):
+            raise IdentityError(f"supplier {min(twice)!r} is in two groups; name each in one")
+        seen.update(members)
+        for change in _group_changes([m for m in members if m in eras], eras, found, settings):
+            known = found.get(change.supplier)
+            # a repeat settles what a pair leaves open, even when it comes later
+            if known is None or (change.certain and change.detected_at < known.detected_at):
+                found[change.supplier] = change
+    return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
+
+
+def score_changes(
+    points: Iterable[ScorePoint],
+    settings: IdentitySettings | None = None,
+    *,
+    cut_at: Mapping[str, datetime] | None = None,
+) -> list[Change]:
+    """The first change of each supplier's scores of each task since its cut, sorted by date of detection.
+
+    Raises IdentityError for times without a zone or scores that are not between 0 and 1.
+    """
+    settings = settings or IdentitySettings()
+    cuts = {s: moment(f"cut_at of {s}", c) for s, c in (cut_at or {}).items()}
+    streams: dict[tuple[str, str], list[ScorePoint]] = defaultdict(list)
+    for point in points:
+        at = moment(f"at of a score of {point.supplier}", point.at)
+        if not 0 <= point.score <= 1:
+            raise IdentityError(
+                f"score of {point.supplier} on {point.task} must lie between 0 and 1, got {point.score}"
+            )
+        if point.supplier not in cuts or at > cuts[point.supplier]:
+            streams[point.supplier, point.task].append(point)
+    changes = []
+    for (supplier, task), stream in sorted(streams.items()):
+        stream.sort(key=lambda p: p.at)
+        change = _score_change(supplier, task, stream, settings)
+        if change:
+            changes.append(change)
+    return sorted(changes, key=lambda c: (c.detected_at, c.supplier, c.stream))
+
+
+def _eras(
+    answers: Iterable[Answer], settings: IdentitySettings, cut_at: Mapping[str, datetime]
+) -> dict[str, list[tuple[Answer, str]]]:
+    """Informative answers since the cut with what is compared of them, by supplier, in order of time."""
+    cuts = {s: moment(f"cut_at of {s}", c) for s, c in cut_at.items()}
+    eras: dict[str, list[tuple[Answer, str]]] = defaultdict(list)
+    for answer in answers:
+        at = moment(f"at of an answer by {answer.supplier}", answer.at)
+        text = kernel(answer.opening, settings.prefix_chars)
+        if text is not None and (answer.supplier not in cuts or at > cuts[answer.supplier]):
+            eras[answer.supplier].append((answer, text))
+    for era in eras.values():
+        era.sort(key=lambda entry: (entry[0].at, entry[0].prompt, entry[0].round))
+    return eras
+
+
+def _repeats(era: Sequence[tuple[Answer, str]], settings: IdentitySettings) -> list[_Seen]:
+    """Answers to prompts that were answered before, in another round: like the most frequent, or not."""
+    before: dict[str, Counter[str]] = defaultdict(Counter)
+    rounds: dict[str, set[int]] = defaultdict(set)
+    stream = []
+    for answer, text in era:
+        earlier = before[answer.prompt]
+        if earlier and answer.round not in rounds[answer.prompt]:
+            usual = earlier.most_common(1)[0][0]  # the earliest among equals: a change does not outvote it
+            stream.append(_Seen(answer.at, answer.at, float(text == usual)))
+        earlier[text] += 1
+        rounds[answer.prompt].add(answer.round)
+    return stream
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A replayed stream: the first alarm, if any, and how much speaks for a change at the end (nats)."""
+
+    change: Change | None
+    height: float
+
+
+def _replay(
+    supplier: str, kind: Literal["repeat", "group"], stream: Sequence[_Seen], settings: IdentitySettings
+) -> _Run:
+    detector = DropDetector(
+        arl=settings.arl, baseline_alpha=settings.baseline_alpha, ceiling=settings.split_agreement
+    )
+    change = None
+    for number, seen in enumerate(stream):
+        alarm = detector.step(seen.value)
+        if alarm and change is None:
+            first = min(detector.start, number)
+            after = stream[first : number + 1]
+            rate = math.fsum(s.value for s in after) / len(after)
+            what = "its own earlier answers" if kind == "repeat" else "the rest of its group"
+            change = Change(
+                supplier=supplier,
+                kind=kind,
+                at=stream[first].at,
+                before_at=stream[first - 1].at if first else None,
+                detected_at=max(s.known_at for s in after),
+                log_e=detector.log_e,
+                arl=settings.arl,
+                stream="openings",
+                observations=number + 1,
+                since_change=len(after),
+                null_rate=detector.baseline,
+                rate_after=rate,
+                direction="down",
+                certain=True,
+                wording=f"since {stream[first].at:%Y-%m-%d %H:%M} it answers like {what} on {rate:.0%} of "
+                f"{len(after)} prompts, before on at least {detector.baseline:.0%}",
+            )
+    return _Run(change, detector.height)
+
+
+def _group_changes(
+    members: Sequence[str],
+    eras: Mapping[str, Sequence[tuple[Answer, str]]],
+    found: Mapping[str, Change],
+    settings: IdentitySettings,
+) -> list[Change]:
+    """Changes within one group, the member with the most evidence first and its later answers taken out.
+
+    Whose repeats already showed a change is taken out from there on before anybody is judged.
+    """
+    until: dict[str, datetime] = {m: found[m].at for m in members if m in found}
+    changes: list[Change] = []
+    while True:
+        runs = {
+            member: _replay(member, "group", stream, settings)
+            for member, stream in _deviations(members, eras, until, settings).items()
+        }
+        alarmed = [m for m in members if runs[m].change and m not in {c.supplier for c in changes}]
+        if not alarmed:
+            return changes
+        strongest = max(runs[m].height for m in alarmed)
+        top = [m for m in alarmed if runs[m].height >= strongest - _TIE]
+        # a tie is both sides of the same disagreements only if taking one out leaves the other without
+        first = top[0]
+        change = runs[first].change
+        assert change is not None
+        without = {**until, first: min(change.at, until.get(first, change.at))}
+        left = _deviations(members, eras, without, settings)
+        for other in top[1:]:
+            theirs = runs[other].change
+            if theirs is not None and not _replay(other, "group", left[other], settings).change:
+                changes.append(_uncertain(theirs, first))
+                change = _uncertain(change, other) if change.certain else change
+                without[other] = theirs.at
+        changes.append(change)
+        until = without
+
+
+def _uncertain(change: Change, other: str) -> Change:
+    return replace(
+        change, certain=False, wording=f"{change.wording}; it may as well be {other} that changed"
+    )
+
+
+def _deviations(
+    members: Sequence[str],
+    eras: Mapping[str, Sequence[tuple[Answer, str]]],
+    until: Mapping[str, datetime],
+    settings: IdentitySettings,
+) -> dict[str, list[_Seen]]:
+    """Per member its answers against the majority of the others' nearest ones, all before ``until``."""
+    near = timedelta(days=settings.near_days)
+    by_prompt: dict[str, dict[str, list[tuple[datetime, str]]]] = defaultdict(lambda: defaultdict(list))
+    for member in members:
+        end = until.get(member)
+        for answer, text in eras[member]:
+            if end is None or answer.at < end:
+                by_prompt[answer.prompt][member].append((answer.at, text))
+    streams: dict[str, list[_Seen]] = {member: [] for member in members}
+    for theirs in by_prompt.values():
+        if len(theirs) < 2:
+            continue
+        for member, own in theirs.items():
+            for at, text in own:
+                votes = [
+                    nearest
+                    for other, entries in theirs.items()
+                    if other != member and (nearest := _nearest(entries, at, near)) is not None
+                ]
+                if not votes:
+                    continue
+                usual, count = Counter(opened for _, opened in votes).most_common(1)[0]
+                if 2 * count <= len(votes):
+                    continue
+                known = max(at, max(t for t, opened in votes if opened == usual))
+                streams[member].append(_Seen(at, known, float(text == usual)))
+    for stream in streams.values():
+        stream.sort(key=lambda seen: (seen.at, seen.known_at, seen.value))
+    return streams
+
+
+def _nearest(
+    entries: Sequence[tuple[datetime, str]], at: datetime, near: timedelta
+) -> tuple[datetime, str] | None:
+    """The entry nearest in time, the earlier of equals; None beyond ``near``. Entries are in order of time."""
+    times = [t for t, _ in entries]
+    around = entries[max(bisect_left(times, at) - 1, 0) : bisect_right(times, at) + 1]
+    best = min(around, key=lambda entry: abs(entry[0] - at))
+    return best if abs(best[0] - at) <= near else None
+
+
+def _score_change(
+    supplier: str, task: str, stream: Sequence[ScorePoint], settings: IdentitySettings
+) -> Change | None:
+    detector = ScoreDetector(settings.arl, settings.baseline_alpha)
+    for number, point in enumerate(stream):
+        direction = detector.step(point.score)
+        if direction is None:
+            continue
+        part = detector.down if direction == "down" else detector.up
+        first = min(part.start, number)
+        after = stream[first : number + 1]
+        rate = math.fsum(p.score for p in after) / len(after)
+        limit = part.baseline if direction == "down" else 1 - part.baseline
+        bound = f"at least {limit:.2f}" if direction == "down" else f"at most {limit:.2f}"
+        return Change(
+            supplier=supplier,
+            kind="score",
+            at=after[0].at,
+            before_at=stream[first - 1].at if first else None,
+            detected_at=point.at,
+            log_e=part.log_e,
+            arl=settings.arl,
+            stream=task,
+            observations=number + 1,
+            since_change=len(after),
+            null_rate=limit,
+            rate_after=rate,
+            direction="down" if direction == "down" else "up",
+            certain=True,
+            wording=f"since {after[0].at:%Y-%m-%d %H:%M} its mean score on {task} is {rate:.2f} over "
+            f"{len(after)} docs, before {bound}",
+        )
+    return None

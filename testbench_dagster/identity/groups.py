@@ -1,0 +1,537 @@
+"""Who answers like whom: groups of suppliers by complete linkage of evidence.
+
+Two clusters join when the evidence between their pooled majorities reaches the family-wise threshold and
+nothing speaks against any pair across them: no noisy member, no split, no pair that leans to two models. A
+chain A ~ B ~ C with A and C apart therefore never becomes one group. The strongest pairs join first; equal
+ones in the order of their names, so that equal evidence gives equal groups.
+
+A group of the last time stays together, without proving itself anew, as long as nothing speaks against a
+pair in it: an e-value that once reached its threshold has rejected the null. Members whose model changed
+since (``cut_at``) start alone.
+
+What is claimed is that suppliers answer alike at temperature 0, on prompts all were sent; never what a
+supplier runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from testbench_dagster.identity import pairs
+from testbench_dagster.identity.evidence import NONE, Evidence
+from testbench_dagster.identity.kernel import moment
+from testbench_dagster.identity.mixtures import Suspect, find_suspects
+from testbench_dagster.identity.pairs import PairFinding, SelfAgreement
+from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.statistics.multiplicity import e_bh_threshold, family_wise_threshold
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Lean (nats) from which suppliers count as one when collisions among distinct groups are counted: 100 to 1.
+_ONE = 4.6
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What is remembered of a supplier's last grouping: its group and proxy, and since when it is a member."""
+
+    supplier: str
+    group: str
+    proxy: str
+    since: datetime
+    rotates_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Suppliers that answer alike, or one that stands alone. ``since``: when each member joined."""
+
+    id: str
+    members: tuple[str, ...]
+    since: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a supplier stands to itself and to the others.
+
+    ``answers``: informative prompts; ``repeats``: comparisons with its own earlier answers, of which
+    ``self_agreement`` agreed (None without any), in ``self_low`` to ``self_high`` with 95 %. ``nearest``: the
+    other group whose majority it agrees with most, on ``nearest_common`` prompts, with a 95 % interval.
+    """
+
+    supplier: str
+    group: str
+    role_hint: Literal["member", "alone", "noisy", "suspect"]
+    answers: int
+    self_agreement: float | None
+    self_low: float
+    self_high: float
+    repeats: int
+    nearest: str | None
+    nearest_agreement: float | None
+    nearest_low: float | None
+    nearest_high: float | None
+    nearest_common: int
+    reason: str
+
+
+class Grouping:
+    """The outcome of :func:`find_groups`; :meth:`pair` explains any two suppliers."""
+
+    def __init__(
+        self,
+        groups: tuple[Group, ...],
+        profiles: Mapping[str, Profile],
+        suspects: tuple[Suspect, ...],
+        contested: tuple[tuple[str, str], ...],
+        tables: _Tables,
+    ) -> None:
+        self.groups = groups
+        self.profiles = profiles
+        self.suspects = suspects
+        #: Pairs whose own evidence would merge them but that are in different groups: a third kept them apart.
+        self.contested = contested
+        self.tested_pairs = tables.tested
+        self._tables = tables
+        self._group_of = {member: group for group in groups for member in group.members}
+
+    def group_of(self, supplier: str) -> Group:
+        """The group of a supplier of the evidence. Raises IdentityError for another."""
+        self._tables.number(supplier)
+        return self._group_of[supplier]
+
+    def pair(self, i: str, j: str) -> PairFinding:
+        """What common prompts say of two suppliers. Raises IdentityError for one without evidence."""
+        together = self.group_of(i) is self.group_of(j)
+        return self._tables.finding(self._tables.number(i), self._tables.number(j), together)
+
+
+def find_groups(
+    evidence: Evidence,
+    settings: IdentitySettings | None = None,
+    previous: Iterable[Assignment] = (),
+    *,
+    now: datetime,
+) -> Grouping:
+    """Groups of all suppliers of the evidence, each in exactly one.
+
+    ``previous`` is the last outcome: groups keep their names while a majority of their members stays. Settings
+    are those the evidence was made with. Raises IdentityError for other settings or times without a zone.
+    """
+    if settings is not None and settings != evidence.settings:
+        raise IdentityError("settings differ from those of the evidence; make the evidence with them")
+    moment("now", now)
+    before = _valid(evidence, previous)
+    tables = _Tables(evidence, [members for _, members in sorted(_by_group(before).items())])
+    clusters = _Linkage(tables).clusters()
+    groups = _named(evidence, clusters, before, now)
+
+    import numpy as np
+
+    labels = np.empty(len(evidence.suppliers), dtype=np.int64)
+    for number, group in enumerate(groups):
+        for member in group.members:
+            labels[evidence.index[member]] = number
+    majority = pairs.majorities(evidence.cells, labels, len(groups))
+    suspects = find_suspects(evidence, majority, labels, tuple(g.id for g in groups))
+    profiles = _profiles(tables, groups, labels, majority, {s.supplier for s in suspects})
+    contested = tuple(
+        (evidence.suppliers[i], evidence.suppliers[j])
+        for i, j, e in zip(tables.first, tables.second, tables.merge, strict=True)
+        if e >= tables.threshold and labels[i] != labels[j]
+    )
+    return Grouping(groups, profiles, suspects, contested, tables)
+
+
+def _valid(evidence: Evidence, previous: Iterable[Assignment]) -> dict[str, Assignment]:
+    """The last assignments of suppliers that are still here with the model they had."""
+    valid = {}
+    for assignment in previous:
+        since = moment(f"since of {assignment.supplier}", assignment.since)
+        cut = evidence.cut_at.get(assignment.supplier)
+        if assignment.supplier in evidence.index and not (cut is not None and cut > since):
+            valid[assignment.supplier] = assignment
+    return valid
+
+
+def _by_group(assignments: Mapping[str, Assignment]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = defaultdict(list)
+    for assignment in assignments.values():
+        members[assignment.group].append(assignment.supplier)
+    return members
+
+
+class _Tables:
+    """Counts of all pairs, and e-values of those that could be one model."""
+
+    def __init__(self, evidence: Evidence, before: list[list[str]]) -> None:
+        import numpy as np
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        self.evidence = evidence
+        self.settings = settings = evidence.settings
+        self.before = [sorted(evidence.index[name] for name in members) for members in before]
+        self.selves = SelfAgreement.of(evidence)
+        self.common, self.agree = pairs.agreements(evidence.local, evidence.local)
+        self.tested = int(np.count_nonzero(np.triu(self.common, 1)))
+        self.threshold = family_wise_threshold(self.tested, settings.merge_alpha)
+
+        self.first, self.second = self._candidates()
+        strong = self.lean(self.first, self.second) >= _ONE
+        size = len(evidence.suppliers)
+        links = (np.ones(strong.sum(), dtype=bool), (self.first[strong], self.second[strong]))
+        distinct, self.component = connected_components(
+            coo_array(links, shape=(size, size)), directed=False
+        )
+        self.collisions = pairs.Collisions(
+            pairs.majorities(evidence.cells, self.component, distinct), settings
+        )
+        self.merge = np.empty(len(self.first))
+        for start in range(0, len(self.first), 8192):
+            block = slice(start, start + 8192)
+            self.merge[block] = self._merge(self.first[block], self.second[block])
+
+        # splits among pairs that might be, or were, one: there a false split would tear a group apart
+        together = [(i, j) for members in self.before for i in members for j in members if i < j]
+        contested = np.zeros((size, size), dtype=bool)
+        contested[self.first, self.second] = True
+        for i, j in together:
+            contested[i, j] = True
+        i, j = np.nonzero(contested)
+        e = self._split(i, j)
+        self.split = np.zeros((size, size), dtype=bool)
+        gone = e >= e_bh_threshold(e, settings.split_alpha)
+        self.split[i[gone], j[gone]] = self.split[j[gone], i[gone]] = True
+        self._contested = contested
+        self._all_splits: float | None = None
+
+    def number(self, supplier: str) -> int:
+        """Row of a supplier. Raises IdentityError for one that the evidence does not know."""
+        try:
+            return self.evidence.index[supplier]
+        except KeyError:
+            raise IdentityError(
+                f"supplier {supplier!r} is not in the evidence; give it answers or name it in suppliers"
+            ) from None
+
+    def lean(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Lean of pairs, see :func:`pairs.lean`."""
+        return pairs.lean(self.common[i, j], self.agree[i, j], self.settings)
+
+    def against(self, i: np.ndarray, j: np.ndarray) -> bool:
+        """Whether something speaks against any pair of rows ``i`` x ``j``."""
+        import numpy as np
+
+        if self.selves.noisy[i].any() or self.selves.noisy[j].any():
+            return True
+        cross = np.ix_(i, j)
+        if self.split[cross].any():
+            return True
+        return bool(self.opposed(self.common[cross], self.agree[cross]).any())
+
+    def opposed(self, common: np.ndarray, agree: np.ndarray) -> np.ndarray:
+        """Where enough common prompts lean to two models."""
+        leaning = pairs.lean(common, agree, self.settings)
+        apart: np.ndarray = (common >= self.settings.least_common) & (leaning < -self.settings.lean_slack)
+        return apart
+
+    def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs that lean to one model."""
+        import numpy as np
+
+        found = []
+        for start in range(0, len(self.common), 256):
+            block = slice(start, start + 256)
+            common = self.common[block]
+            near = (pairs.lean(common, self.agree[block], self.settings) > 0) & (
+                common >= self.settings.least_common
+            )
+            i, j = np.nonzero(near)
+            upper = i + start < j
+            found.append((i[upper] + start, j[upper]))
+        if not found:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+    def _merge(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        cells, component = self.evidence.cells, self.component
+        return pairs.log_merge(
+            cells[i],
+            cells[j],
+            np.maximum(self.evidence.common[i], self.evidence.common[j]),
+            lambda p, t, opened: self.collisions.shares(opened, t, component[i[p]], component[j[p]]),
+            self.settings,
+        )
+
+    def _split(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        tested = self.selves.tested
+        rate = np.minimum(np.sqrt(tested[i] * tested[j]), self.settings.split_agreement)
+        return pairs.log_split(self.common[i, j], self.agree[i, j], rate, self.settings)
+
+    @property
+    def _split_threshold(self) -> float:
+        """What tells apart pairs that nobody would merge, at the false discovery rate among all pairs."""
+        if self._all_splits is None:
+            import numpy as np
+
+            parts = []
+            for i in range(len(self.common)):
+                j = i + 1 + np.flatnonzero(self.common[i, i + 1 :])
+                parts.append(self._split(np.full(len(j), i), j).astype(np.float32))
+            self._all_splits = e_bh_threshold(np.concatenate(parts), self.settings.split_alpha)
+        return self._all_splits
+
+    def finding(self, i: int, j: int, together: bool) -> PairFinding:
+        import numpy as np
+
+        evidence, settings, selves = self.evidence, self.settings, self.selves
+        common, agree = int(self.common[i, j]), int(self.agree[i, j])
+        one, two = np.array([i]), np.array([j])
+        merge, split = float(self._merge(one, two)[0]), float(self._split(one, two)[0])
+        low_row, high_row = min(i, j), max(i, j)
+        apart = bool(
+            self.split[i, j]
+            if self._contested[low_row, high_row]
+            else i != j and common > 0 and split >= self._split_threshold
+        )
+        rate = agree / common if common else None
+        low, high = wilson(agree, common) if common else (0.0, 1.0)
+        distances: tuple[float | None, float | None, float | None] = (None, None, None)
+        if common:
+            assumed = settings.split_agreement
+            rates = tuple(float(r) if r == r else assumed for r in (selves.rate[i], selves.rate[j]))
+            distances = pairs.distance(
+                agree,
+                common,
+                (rates[0], rates[1]),
+                (float(min(selves.low[i], rates[0])), float(min(selves.low[j], rates[1]))),
+                (float(max(selves.high[i], rates[0])), float(max(selves.high[j], rates[1]))),
+            )
+        relation: pairs.Relation = "too little evidence"
+        if together or (not apart and merge >= self.threshold):
+            relation = "same stack"
+        elif apart and rate is not None and common >= settings.least_common:
+            relation = "same lineage" if rate >= settings.lineage_agreement else "different"
+        return PairFinding(
+            a=evidence.suppliers[i],
+            b=evidence.suppliers[j],
+            common=common,
+            agree=agree,
+            agreement=rate,
+            low=low,
+            high=high,
+            distance=distances[0],
+            distance_low=distances[1],
+            distance_high=distances[2],
+            log_merge=merge,
+            log_split=split,
+            split=apart,
+            relation=relation,
+            mean_lcp=pairs.mean_common_prefix(evidence, i, j),
+        )
+
+
+class _Linkage:
+    """Agglomeration: clusters by number, their members and pooled openings."""
+
+    def __init__(self, tables: _Tables) -> None:
+        import numpy as np
+
+        self.tables = tables
+        size = len(tables.evidence.suppliers)
+        self.of = list(range(size))
+        self.members: dict[int, np.ndarray] = {i: np.array([i]) for i in range(size)}
+        self._pooled: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
+        self._refused: set[tuple[int, int, int, int]] = set()
+        for group in tables.before:
+            self._keep(group)
+
+    def clusters(self) -> list[list[int]]:
+        """Join what may be joined; members in ascending order, clusters by their first."""
+        tables = self.tables
+        queue = [
+            (-e, int(i), int(j))
+            for e, i, j in zip(tables.merge.tolist(), tables.first, tables.second, strict=True)
+            if e > 0
+        ]
+        heapq.heapify(queue)
+        ordered = [heapq.heappop(queue)[1:] for _ in range(len(queue))]
+        joined = True
+        while joined:
+            # evidence of grown clusters may reach what their parts did not
+            joined = False
+            for i, j in ordered:
+                a, b = self.of[i], self.of[j]
+                if a != b and self._may_join(a, b):
+                    self._join(a, b)
+                    joined = True
+        return sorted(sorted(members.tolist()) for members in self.members.values())
+
+    def _keep(self, group: list[int]) -> None:
+        """Start with a group of the last time, less the members that something speaks against."""
+        import numpy as np
+
+        tables, rows = self.tables, np.array(group)
+        rows = rows[~tables.selves.noisy[rows]]
+        while len(rows) > 1:
+            cross = np.ix_(rows, rows)
+            apart = tables.split[cross] | tables.opposed(tables.common[cross], tables.agree[cross])
+            np.fill_diagonal(apart, False)
+            against = apart.sum(axis=1)
+            if not against.any():
+                break
+            # the one at odds with most; among equals the one that leans least to the rest, then the last
+            leaning = tables.lean(rows[:, None], rows[None, :]).sum(axis=1)
+            worst = max(range(len(rows)), key=lambda k: (against[k], -leaning[k], k))
+            rows = np.delete(rows, worst)
+        for row in rows[1:]:
+            self._join(int(rows[0]), int(row))
+
+    def _join(self, a: int, b: int) -> None:
+        import numpy as np
+
+        into, gone = min(a, b), max(a, b)
+        moved = self.members.pop(gone)
+        for row in moved.tolist():
+            self.of[row] = into
+        self.members[into] = np.concatenate([self.members[into], moved])
+        self._pooled.pop(gone, None)
+        self._pooled.pop(into, None)
+
+    def _may_join(self, a: int, b: int) -> bool:
+        ours, theirs = self.members[a], self.members[b]
+        attempt = (a, len(ours), b, len(theirs)) if a < b else (b, len(theirs), a, len(ours))
+        if attempt in self._refused:
+            return False
+        may = not self.tables.against(ours, theirs) and self._evidence(a, b) >= self.tables.threshold
+        if not may:
+            self._refused.add(attempt)
+        return may
+
+    def _evidence(self, a: int, b: int) -> float:
+        """Merge e-value (nats) between the majorities of two clusters."""
+        import numpy as np
+
+        (ours, our_habits, one), (theirs, their_habits, two) = self._majority(a), self._majority(b)
+        tables = self.tables
+
+        def shares(p: np.ndarray, t: np.ndarray, opened: np.ndarray) -> np.ndarray:
+            return tables.collisions.shares(opened, t, np.full(len(t), one), np.full(len(t), two))
+
+        habits = np.maximum(our_habits, their_habits)[None, :]
+        return float(pairs.log_merge(ours[None, :], theirs[None, :], habits, shares, tables.settings)[0])
+
+    def _majority(self, cluster: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """A cluster's openings, how common each is among its members' own, and its component."""
+        import numpy as np
+
+        if cluster not in self._pooled:
+            evidence, rows = self.tables.evidence, self.members[cluster]
+            cells = evidence.cells[rows]
+            profile = pairs.majorities(cells, np.zeros(len(rows), dtype=np.int64), 1)[0]
+            habits = np.where(cells == profile, evidence.common[rows], 0.0).max(axis=0)
+            component = Counter(self.tables.component[rows].tolist()).most_common(1)[0][0]
+            self._pooled[cluster] = (profile, habits, component)
+        return self._pooled[cluster]
+
+
+def _named(
+    evidence: Evidence, clusters: list[list[int]], before: Mapping[str, Assignment], now: datetime
+) -> tuple[Group, ...]:
+    """Clusters with names: that of the last group a majority of whose members is here, or a new one."""
+    sizes = Counter(assignment.group for assignment in before.values())
+    members = [tuple(evidence.suppliers[i] for i in cluster) for cluster in clusters]
+    names: list[str | None] = []
+    for names_here in members:
+        here = Counter(before[m].group for m in names_here if m in before)
+        stays = sorted(((n, g) for g, n in here.items() if 2 * n > sizes[g]), key=lambda x: (-x[0], x[1]))
+        names.append(stays[0][1] if stays else None)
+    used = {name for name in names if name} | set(sizes)
+    groups = []
+    for names_here, name in zip(members, names, strict=True):
+        attempt = 0
+        while name is None:
+            text = "\n".join((*names_here, str(attempt)))
+            fresh = "g-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+            attempt += 1
+            if fresh not in used:
+                name = fresh
+                used.add(fresh)
+        since = {m: before[m].since if m in before and before[m].group == name else now for m in names_here}
+        groups.append(Group(name, names_here, since))
+    return tuple(sorted(groups, key=lambda g: g.id))
+
+
+def _profiles(
+    tables: _Tables,
+    groups: tuple[Group, ...],
+    labels: np.ndarray,
+    majority: np.ndarray,
+    suspects: set[str],
+) -> dict[str, Profile]:
+    import numpy as np
+
+    evidence, selves = tables.evidence, tables.selves
+    common, agree = pairs.agreements(evidence.cells, majority)
+    own = np.arange(len(labels)), labels
+    least = evidence.settings.least_common
+    answered = (evidence.cells != NONE).sum(axis=1)
+    # nearest by the lower bound's cheap cousin: one agreement in two more prompts is added to each
+    score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
+    score[own] = -1.0
+    profiles = {}
+    for i, name in enumerate(evidence.suppliers):
+        group = groups[labels[i]]
+        nearest = int(score[i].argmax()) if score.shape[1] else 0
+        known = bool(score.shape[1]) and score[i, nearest] >= 0
+        n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
+        low, high = wilson(k, n) if n else (None, None)
+        others = len(group.members) - 1
+        hint: Literal["member", "alone", "noisy", "suspect"] = "alone"
+        if name in suspects:
+            hint, reason = "suspect", "its answers are those of two groups"
+        elif selves.noisy[i]:
+            hint = "noisy"
+            reason = (
+                f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again: too"
+                " noisy to say whom it answers like"
+            )
+        elif others:
+            hint = "member"
+            n_own = int(common[i, labels[i]])
+            reason = f"answers like {others} other{'s' * (others > 1)} on {n_own} common prompts"
+        elif not answered[i]:
+            reason = "no informative answers yet"
+        else:
+            reason = f"answers like nobody else on {int(answered[i])} prompts"
+        profiles[name] = Profile(
+            supplier=name,
+            group=group.id,
+            role_hint=hint,
+            answers=int(answered[i]),
+            self_agreement=float(selves.rate[i]) if evidence.repeats[i] else None,
+            self_low=float(selves.low[i]),
+            self_high=float(selves.high[i]),
+            repeats=int(evidence.repeats[i]),
+            nearest=groups[nearest].id if known else None,
+            nearest_agreement=k / n if n else None,
+            nearest_low=low,
+            nearest_high=high,
+            nearest_common=n,
+            reason=reason,
+        )
+    return profiles

@@ -1,0 +1,130 @@
+"""Suppliers whose answers are those of two groups: routers and mixtures, or a change not yet noticed.
+
+On prompts where the majorities of two groups differ, a third model says something else most of the time. A
+supplier that nearly always gives the answer of one or the other, each in a sizeable share, probably sends its
+traffic to both. That it is explained that well is tested like a merge (an e-value against ``null_floor``,
+corrected for all suppliers and pairs of groups); that it is nearly always by a lower bound; that both take
+part by lower bounds corrected likewise. Such suppliers are reported, and never grouped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from testbench_dagster.identity.evidence import NONE, Evidence
+from testbench_dagster.statistics.evalues import log_e_at_most
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.statistics.multiplicity import family_wise_threshold
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Groups, by answers in common with a supplier, whose pairs are looked at.
+_NEAREST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A supplier that answers like two groups in turn.
+
+    On ``prompts`` where these differ, ``shares`` of its answers are those of the first and second group, in
+    all ``explained``; the ``low`` are lower bounds. ``kind`` is "change" where the answers of one group come
+    first and those of the other after: probably a change of its model that was not detected yet.
+    """
+
+    supplier: str
+    groups: tuple[str, str]
+    shares: tuple[float, float]
+    shares_low: tuple[float, float]
+    explained: float
+    explained_low: float
+    prompts: int
+    kind: Literal["mixture", "change"]
+    wording: str
+
+
+def find_suspects(
+    evidence: Evidence, majority: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+) -> tuple[Suspect, ...]:
+    """Suspects among the suppliers that stand alone, by name.
+
+    ``majority[g]`` holds the openings of group g, ``labels[s]`` the group of supplier s.
+    """
+    import numpy as np
+
+    settings = evidence.settings
+    groups = len(names)
+    alone = np.flatnonzero(np.bincount(labels, minlength=groups)[labels] == 1)
+    tests = max(len(alone) * (groups - 1) * (groups - 2) // 2, 1)
+    threshold = family_wise_threshold(tests, settings.mixture_alpha)
+    corrected = 1 - 2 * settings.mixture_alpha / (2 * tests)  # one-sided, two shares each
+    found = []
+    for s in alone:
+        row = evidence.cells[s]
+        asked = np.flatnonzero(row != NONE)
+        if len(asked) < settings.least_common:
+            continue
+        others = majority[:, asked]
+        hits = others == row[asked]
+        hits[labels[s]] = False
+        counts = hits.sum(axis=1)
+        order = np.lexsort((np.arange(groups), -counts))[:_NEAREST]
+        near = [int(g) for g in order if counts[g] >= settings.mixture_share * len(asked) / 2]
+        best: tuple[float, Suspect] | None = None
+        for place, a in enumerate(near):
+            for b in near[place + 1 :]:
+                differ = (others[a] != NONE) & (others[b] != NONE) & (others[a] != others[b])
+                n, ka, kb = int(differ.sum()), int(hits[a][differ].sum()), int(hits[b][differ].sum())
+                if n < settings.least_common or ka + kb < settings.mixture_explained * n:
+                    continue
+                e = float(log_e_at_most(ka + kb, n - ka - kb, settings.null_floor, settings.merge_shares))
+                explained_low = wilson(ka + kb, n, 0.9)[0]
+                lows = wilson(ka, n, corrected)[0], wilson(kb, n, corrected)[0]
+                if (
+                    e < threshold
+                    or explained_low < settings.mixture_explained
+                    or min(lows) < settings.mixture_share
+                ):
+                    continue
+                times = evidence.at[s, asked]
+                ordered = _one_sided(hits[a][differ], hits[b][differ], times[differ])
+                kind: Literal["mixture", "change"] = (
+                    "change" if ordered >= settings.mixture_ordered else "mixture"
+                )
+                suspect = Suspect(
+                    supplier=evidence.suppliers[s],
+                    groups=(names[a], names[b]),
+                    shares=(ka / n, kb / n),
+                    shares_low=lows,
+                    explained=(ka + kb) / n,
+                    explained_low=explained_low,
+                    prompts=n,
+                    kind=kind,
+                    wording=_wording(names[a], names[b], ka / n, kb / n, n, kind),
+                )
+                if best is None or e > best[0]:
+                    best = (e, suspect)
+        if best:
+            found.append(best[1])
+    return tuple(found)
+
+
+def _one_sided(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> float:
+    """Share of answers explained by "all of one group before a date, all of the other after", at best."""
+    import numpy as np
+
+    order = np.argsort(times, kind="stable")
+    a, b = first[order].astype(int), second[order].astype(int)
+    total = int((a | b).sum())
+    before_a, before_b = np.append(0, a.cumsum()), np.append(0, b.cumsum())
+    a_then_b = before_a + (b.sum() - before_b)
+    b_then_a = before_b + (a.sum() - before_a)
+    return float(max(a_then_b.max(), b_then_a.max()) / max(total, 1))
+
+
+def _wording(a: str, b: str, share_a: float, share_b: float, n: int, kind: str) -> str:
+    text = f"answers like group {a} on {share_a:.0%} and like group {b} on {share_b:.0%} of {n} prompts"
+    if kind == "change":
+        return f"{text}, one after the other: its model may have changed"
+    return f"{text}, in no order of time: it may be a router or mixture"

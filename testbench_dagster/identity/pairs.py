@@ -1,0 +1,248 @@
+"""Evidence between two suppliers, or two groups: counts for all pairs, the merge and the split e-value.
+
+What an agreement is worth depends on the opening. Its null rate is
+
+    q0 = floor + (1 - floor) b,
+
+b being the largest of: the share of other, distinct groups that opened the same way on this prompt (with
+caution for how few there are), and how common such openings are among either supplier's own answers to the
+prompt's family. Read: two distinct models agree by the habits all models share at rate b, and where not, by
+kinship at up to ``floor``. Boilerplate (b = 1) weighs nothing; a disagreement weighs the same everywhere.
+The null that the merge e-value tests is thus, per prompt, sum over openings of P(both open so) / q0 <= 1,
+which holds for any pair that agrees at a rate of at most ``floor``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from testbench_dagster.identity.evidence import NONE, Evidence
+from testbench_dagster.identity.settings import IdentitySettings
+from testbench_dagster.statistics.evalues import gain_of_agreement, log_e_at_least, log_mean_exp
+from testbench_dagster.statistics.intervals import wilson
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Relation = Literal["same stack", "same lineage", "different", "too little evidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class PairFinding:
+    """What common prompts say of two suppliers. ``low`` to ``high`` is a 95 % Wilson interval of ``agreement``.
+
+    ``distance`` is half the sum of both self-agreements less the agreement: 0 for two that answer like one.
+    ``log_merge`` and ``log_split`` are e-values in nats, ``split`` whether the latter counts against grouping
+    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of the openings, characters.
+    """
+
+    a: str
+    b: str
+    common: int
+    agree: int
+    agreement: float | None
+    low: float
+    high: float
+    distance: float | None
+    distance_low: float | None
+    distance_high: float | None
+    log_merge: float
+    log_split: float
+    split: bool
+    relation: Relation
+    mean_lcp: float | None
+
+
+def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Common prompts and agreements of all pairs of rows of two matrices of openings (-1: none).
+
+    Two arrays (rows x columns), of 16 bits: up to 65,535 prompts.
+    """
+    import numpy as np
+
+    common = np.empty((len(rows), len(columns)), dtype=np.uint16)
+    agree = np.empty_like(common)
+    present = (columns != NONE).astype(np.float32)
+    ours = np.where(rows == NONE, NONE - 1, rows)  # so that two that lack an answer do not look alike
+    for start in range(0, len(rows), 256):
+        block = (rows[start : start + 256] != NONE).astype(np.float32)
+        common[start : start + 256] = block @ present.T
+    for number, row in enumerate(ours):
+        agree[number] = np.count_nonzero(columns == row, axis=1)
+    return common, agree
+
+
+def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
+    """The opening that more than half of each group's answers to a prompt share; -1 where none does.
+
+    ``labels[s]`` is the group of row s, from 0.
+    """
+    import numpy as np
+
+    prompts = cells.shape[1]
+    profile: np.ndarray = np.full((groups, prompts), NONE, dtype=cells.dtype)
+    s, t = np.nonzero(cells != NONE)
+    if not len(s):
+        return profile
+    place = labels[s].astype(np.int64) * prompts + t
+    width = int(cells.max()) + 1
+    votes, count = np.unique(place * width + cells[s, t], return_counts=True)
+    voters = np.bincount(place, minlength=groups * prompts)
+    at, cell = votes // width, votes % width
+    won = 2 * count > voters[at]
+    profile.reshape(-1)[at[won]] = cell[won]
+    return profile
+
+
+class Collisions:
+    """How many distinct groups open a prompt in the same way."""
+
+    def __init__(self, profiles: np.ndarray, settings: IdentitySettings) -> None:
+        import numpy as np
+
+        self._profiles = profiles
+        self._settings = settings
+        present = profiles[profiles != NONE]
+        self._with = np.bincount(present, minlength=1)
+        self._answered = (profiles != NONE).sum(axis=0)
+
+    def shares(self, cells: np.ndarray, t: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Share of other groups than ``first`` and ``second`` that gave openings ``cells`` to prompts ``t``."""
+        import numpy as np
+
+        same = np.zeros(len(cells))
+        known = cells < len(self._with)
+        same[known] = self._with[cells[known]]
+        answered = self._answered[t].astype(float)
+        theirs = self._profiles[first, t]
+        same -= theirs == cells
+        answered -= theirs != NONE
+        theirs = self._profiles[second, t]
+        other = first != second
+        same -= (theirs == cells) & other
+        answered -= (theirs != NONE) & other
+        settings = self._settings
+        share: np.ndarray = (same + settings.prior_groups * settings.prior_collision) / (
+            answered + settings.prior_groups
+        )
+        return share
+
+
+def log_merge(
+    left: np.ndarray,
+    right: np.ndarray,
+    commonness: np.ndarray,
+    shares: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    settings: IdentitySettings,
+) -> np.ndarray:
+    """Merge e-values (nats) of pairs of rows of openings, ``left[p]`` with ``right[p]``.
+
+    ``commonness`` is the larger of both rows' own; ``shares(p, t, cells)`` gives other groups' collisions.
+    """
+    import numpy as np
+
+    both = (left != NONE) & (right != NONE)
+    alike = both & (left == right)
+    p, t = np.nonzero(alike)
+    habit = np.maximum(commonness[p, t], shares(p, t, left[p, t]))
+    null = settings.null_floor + (1 - settings.null_floor) * np.minimum(habit, 1.0)
+    disagreements = both.sum(axis=1) - alike.sum(axis=1)
+    return log_mean_exp(
+        [
+            np.bincount(p, weights=gain_of_agreement(null, k), minlength=len(left))
+            + disagreements * np.log1p(-k)
+            for k in settings.merge_shares
+        ]
+    )
+
+
+def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> np.ndarray:
+    """Nats by which a pair's plain counts lean to one model (positive) or two (negative)."""
+    import numpy as np
+
+    q, q0 = settings.lean_agreement, settings.null_floor
+    agreed = agree.astype(np.float32)
+    leaning: np.ndarray = agreed * np.log(q / q0) + (common - agreed) * np.log((1 - q) / (1 - q0))
+    return leaning
+
+
+def log_split(common: np.ndarray, agree: np.ndarray, rate: np.ndarray, settings: IdentitySettings) -> np.ndarray:
+    """Split e-values (nats): against agreeing at ``rate`` or more."""
+    agreed = agree.astype(float)
+    return log_e_at_least(agreed, common - agreed, rate, settings.split_ratios)
+
+
+@dataclass(frozen=True, eq=False)
+class SelfAgreement:
+    """How reliably suppliers repeat themselves at temperature 0; arrays by supplier.
+
+    ``low`` and ``high``: 95 % interval of a Beta posterior whose prior is worth ``self_prior`` repeats at
+    ``split_agreement``; ``tested``: its ``self_quantile``, what a split is tested against; ``noisy``: the
+    repeats alone put the rate below ``noisy_below`` (Clopper-Pearson, 97.5 %).
+    """
+
+    rate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    tested: np.ndarray
+    noisy: np.ndarray
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> SelfAgreement:
+        """Of the repeats in the evidence; ``rate`` is nan where there are none."""
+        import numpy as np
+        from scipy.special import betaincinv
+
+        settings = evidence.settings
+        n, k = evidence.repeats.astype(float), evidence.repeated.astype(float)
+        a = settings.self_prior * settings.split_agreement + k
+        b = settings.self_prior * (1 - settings.split_agreement) + n - k
+        with np.errstate(invalid="ignore"):
+            rate = np.where(n > 0, k / np.maximum(n, 1), np.nan)
+        upper = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1e-9), 0.975), 1.0)
+        return cls(
+            rate=rate,
+            low=betaincinv(a, b, 0.025),
+            high=betaincinv(a, b, 0.975),
+            tested=betaincinv(a, b, settings.self_quantile),
+            noisy=upper < settings.noisy_below,
+        )
+
+
+def mean_common_prefix(evidence: Evidence, i: int, j: int) -> float | None:
+    """Mean length of the common prefix of two suppliers' openings on common prompts, characters."""
+    import numpy as np
+
+    from testbench_dagster.identity.kernel import common_prefix
+
+    both = np.flatnonzero((evidence.opening[i] != NONE) & (evidence.opening[j] != NONE))
+    if not len(both):
+        return None
+    lengths = [
+        common_prefix(evidence.texts[evidence.opening[i, t]], evidence.texts[evidence.opening[j, t]])
+        for t in both
+    ]
+    return sum(lengths) / len(lengths)
+
+
+def distance(
+    agree: int, common: int, rates: tuple[float, float], lows: tuple[float, float], highs: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Identity distance and its 95 % interval, 0 to 1.
+
+    Half the sum of the self-agreements less the agreement: half the squared maximum mean discrepancy of the
+    equality kernel (Gao, Liang and Guestrin, arXiv 2410.20247). Interval: MOVER, the method of variance
+    estimates recovery (Zou and Donner, Statistics in Medicine 27 (2008)), from the three intervals.
+    """
+    low, high = wilson(agree, common)
+    rate = agree / common
+    value = (rates[0] + rates[1]) / 2 - rate
+    down = sum(((r - lo) / 2) ** 2 for r, lo in zip(rates, lows, strict=True)) + (high - rate) ** 2
+    up = sum(((hi - r) / 2) ** 2 for r, hi in zip(rates, highs, strict=True)) + (rate - low) ** 2
+    return (
+        min(max(value, 0.0), 1.0),
+        min(max(value - down**0.5, 0.0), 1.0),
+        min(max(value + up**0.5, 0.0), 1.0),
+    )

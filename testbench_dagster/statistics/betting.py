@@ -1,0 +1,194 @@
+"""Bets against values of the mean of scores from 0 to 1: what betting intervals and sequences are made of.
+
+Source: I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", Journal of
+the Royal Statistical Society B 86 (2024), 1-27. Against a mean of m are bet
+
+    K+ = product of 1 + l (x - m), l at most 1 / m    and    K- = the same of 1 - x against 1 - m.
+
+Where each bet l depends on earlier scores only, both are martingales of mean 1 if the mean is m. By Ville's
+inequality K+ or K- then ever reaches 2 / alpha with a probability of at most alpha: a mean is refuted by it.
+K+ falls in m factor by factor and K- rises, so what is not refuted is an interval, its ends found by
+bisection.
+
+* For one number of scores, fixed beforehand: the predictable plug-in bets of their section 4.4 (hedged
+  capital), of the spread of the earlier scores and at most ``MOST_AT_STAKE`` / m.
+* For all times: the capital is spread over constant bets, shares of 1 / m (their "diversified Kelly"
+  betting), and the mean of the parts is the capital. It grows nearly as fast as the best of them and never
+  has to shrink its bets as time goes on: measured on differences of right and wrong answers, intervals are
+  1.4 to 1.6 times as wide as z standard errors at 50 to 1,300 docs, those of shrinking plug-in bets 1.5 to
+  1.9 times.
+
+Scores drawn without replacement from a bank of N have a conditional mean that moves: (N m - sum so far) over
+the number left takes the place of m (I. Waudby-Smith and A. Ramdas, "Confidence sequences for sampling
+without replacement", NeurIPS 2020; section 5 of the paper above).
+
+Arrays are numpy arrays whose last axis is time; leading axes are separate samples. numpy is imported on use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Largest share of the capital that one score may cost a plug-in bet.
+MOST_AT_STAKE = 0.5
+#: Constant bets, as shares of the largest possible one; the small ones are for very many scores.
+SHARES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_BISECTIONS = 40  # to 2^-40
+_AT_ONCE = 64  # means a capital is computed against
+
+
+def checked_scores(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The scores as an array of floats. Raises ValueError for one that is not between 0 and 1, or nan."""
+    import numpy as np
+
+    scores: np.ndarray = np.asarray(values, dtype=float)
+    wrong = scores[~((scores >= 0) & (scores <= 1))]
+    if wrong.size:
+        raise ValueError(f"a score must lie between 0 and 1, got {wrong[0]}")
+    return scores
+
+
+def checked_alpha(alpha: float) -> float:
+    """The error probability. Raises ValueError unless it lies between 0 and 1."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, such as 0.05; got {alpha}")
+    return alpha
+
+
+def refuting(alpha: float) -> float:
+    """The logarithm of the capital that refutes a mean from one side, half of ``alpha`` being its share."""
+    return math.log(2 / alpha)
+
+
+# ------------------------------------------------------------------------------------ one number of scores
+
+
+def fixed_bounds(scores: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what is not refuted by the scores, one pair per sample."""
+    import numpy as np
+
+    if not scores.shape[-1]:
+        return np.zeros(scores.shape[:-1]), np.ones(scores.shape[:-1])
+    bets = _plug_in_bets(scores, alpha)
+
+    def lower(x: np.ndarray) -> np.ndarray:
+        def capital(mean: np.ndarray) -> np.ndarray:
+            return _plug_in_capital(x, bets, mean[..., None])
+
+        return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
+
+    return lower(scores), 1 - lower(1 - scores)
+
+
+def _plug_in_bets(scores: np.ndarray, alpha: float) -> np.ndarray:
+    """The bet on each score, from the spread of those before it; mirrored scores get the same."""
+    import numpy as np
+
+    n = scores.shape[-1]
+    t = np.arange(1, n + 1)
+    means = (0.5 + np.cumsum(scores, axis=-1)) / (t + 1)
+    spreads = (0.25 + np.cumsum((scores - means) ** 2, axis=-1)) / (t + 1)
+    before = np.concatenate([np.full((*scores.shape[:-1], 1), 0.25), spreads[..., :-1]], axis=-1)
+    return np.sqrt(2 * refuting(alpha) / (before * n))
+
+
+def _plug_in_capital(scores: np.ndarray, bets: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Logarithm of K+ after each score."""
+    import numpy as np
+
+    limit = np.divide(MOST_AT_STAKE, mean, out=np.full(mean.shape, np.inf), where=mean > 0)
+    return np.cumsum(np.log1p(np.minimum(bets, limit) * (scores - mean)), axis=-1)
+
+
+# ------------------------------------------------------------------------------------------- for all times
+
+
+def anytime_bounds(
+    scores: np.ndarray, alpha: float, bank: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what was never refuted, from the first score to the last; one pair per sample."""
+    import numpy as np
+
+    def lower(x: np.ndarray) -> np.ndarray:
+        def capital(mean: np.ndarray) -> np.ndarray:
+            return spread_capital(x, mean[..., None], bank)
+
+        found = _smallest_not_refuted(capital, scores.shape[:-1], alpha)
+        # of a bank, what was seen is certain
+        return found if bank is None else np.maximum(found, x.sum(axis=-1) / bank)
+
+    return lower(scores), 1 - lower(1 - scores)
+
+
+def round_bounds(
+    scores: np.ndarray, stakes: np.ndarray, ends: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what was never refuted after a whole round; one pair per sample.
+
+    Each score bets its ``stakes``, a part of 0 to 1, of the share; ``ends`` are the positions at which the
+    capital counts. See :mod:`~testbench_dagster.statistics.strata`.
+    """
+
+    def lower(x: np.ndarray) -> np.ndarray:
+        def capital(mean: np.ndarray) -> np.ndarray:
+            found: np.ndarray = spread_capital(x, mean[..., None], stakes=stakes)[..., ends]
+            return found
+
+        return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
+
+    return lower(scores), 1 - lower(1 - scores)
+
+
+def running_lower(scores: np.ndarray, alpha: float, steps: int, bank: int | None = None) -> np.ndarray:
+    """The lower end after each score of one sample, rounded outwards to a multiple of 1 / ``steps``."""
+    import numpy as np
+
+    refuted = np.zeros(scores.shape[-1], dtype=int)  # how many multiples; those refuted are the lowest ones
+    for start in range(0, steps, _AT_ONCE):
+        means = np.arange(start, min(start + _AT_ONCE, steps))[:, None] / steps
+        capital = spread_capital(np.broadcast_to(scores, (len(means), len(scores))), means, bank)
+        news = np.maximum.accumulate(capital, axis=-1) >= refuting(alpha)
+        refuted += news.sum(axis=0)
+        if not news.any(axis=-1).all():
+            break  # what lies above the lowest mean that stands was never refuted either
+    lower = np.maximum(refuted - 1, 0) / steps
+    return lower if bank is None else np.maximum(lower, np.cumsum(scores) / bank)
+
+
+def spread_capital(
+    scores: np.ndarray, mean: np.ndarray, bank: int | None = None, stakes: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Logarithm of K+ against ``mean`` after each score, the capital spread over ``SHARES``.
+
+    ``stakes`` are the parts of a share that the scores bet. A mean that a ``bank`` of so many docs cannot have after what was seen is refuted by an infinite capital.
+    """
+    import numpy as np
+
+    if bank is not None:
+        seen = np.cumsum(scores, axis=-1) - scores
+        mean = (bank * mean - seen) / (bank - np.arange(scores.shape[-1]))
+    gone = np.logical_or.accumulate(np.broadcast_to(mean < -1e-9, scores.shape), axis=-1)
+    # a mean of 0 is refuted by any score above it
+    ratio = np.divide(scores, mean, out=np.where(scores > 0, np.inf, 1.0), where=mean > 1e-12)
+    parts = [np.cumsum(np.log1p(share * stakes * (ratio - 1)), axis=-1) for share in SHARES]
+    capital = np.logaddexp.reduce(parts, axis=0) - math.log(len(SHARES))
+    return np.where(gone, np.inf, capital)
+
+
+def _smallest_not_refuted(
+    capital: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], alpha: float
+) -> np.ndarray:
+    """The largest mean found refuted at any time, 0 where none is: a bound to within 2^-40, outwards."""
+    import numpy as np
+
+    low, high = np.zeros(shape), np.ones(shape)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        out = capital(middle).max(axis=-1, initial=-np.inf) >= refuting(alpha)
+        low, high = np.where(out, middle, low), np.where(out, high, middle)
+    return low

@@ -1,0 +1,158 @@
+"""Has the mean of a stream fallen? Shiryaev-Roberts e-detectors against a baseline learnt from the stream.
+
+Source: J. Shin, A. Ramdas and A. Rinaldo, "E-detectors: a nonparametric framework for sequential change
+detection", New England Journal of Statistics in Data Science 2 (2024), 229-260 (arXiv 2203.03532). With L a
+factor whose mean given the past is at most 1 before the change,
+
+    R = (R + 1) L,    alarm when R reaches A
+
+has a mean time to a false alarm of at least A observations, whatever the stream. Averages of such R over
+alternatives are one as well, which spares guessing how deep the fall is.
+
+The factor for a mean of at least q against r q is r^x ((1 - r q) / (1 - q))^(1 - x), x from 0 to 1: for 0 and
+1 the likelihood ratio, for values between at most its interpolation, exp being convex.
+
+q is not known; it is the largest lower bound so far of a confidence sequence of the stream itself (Robbins'
+mixture with a Beta weight, the same convexity making it hold for values between 0 and 1), at error
+``baseline_alpha``. A stream that was always noisy has a low q and raises no alarm by being as it is; a fall
+after the bound was learnt cannot lower it. The promise is then: but for a probability of ``baseline_alpha``,
+a mean of at least A observations between false alarms.
+
+The change is dated by maximum likelihood: the last time the sum of log factors that never falls below 0
+(Page's CUSUM) rose from 0, under the alternative where it stands highest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+#: Alternatives to the baseline mean, as parts of it: from a full swap (typical distinct models agree on .1
+#: of prompts) to a fraction of the traffic. Measured in tests/statistics/test_change.py.
+RATIOS = (0.1, 0.4, 0.7, 0.88)
+
+
+@dataclass(slots=True)
+class DropDetector:
+    """Watches a stream of values from 0 to 1 for a fall of its mean.
+
+    ``arl``: mean number of observations between false alarms. ``ceiling``: largest baseline ever assumed.
+    ``weight``: (a, b) of the Beta weight of the baseline's confidence sequence; any is valid, one near the
+    expected mean learns faster.
+    """
+
+    arl: float = 1e5
+    baseline_alpha: float = 0.01
+    ceiling: float = 0.95
+    weight: tuple[float, float] = (9.5, 0.5)
+    ratios: tuple[float, ...] = RATIOS
+    n: int = 0
+    total: float = 0.0
+    baseline: float = 0.0
+    _sums: list[float] = field(default_factory=list)
+    _heights: list[float] = field(default_factory=list)
+    _starts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.arl > 1:
+            raise ValueError(f"arl must be more than 1 observation, got {self.arl}")
+        if not 0 < self.baseline_alpha < 1:
+            raise ValueError(f"baseline_alpha must lie between 0 and 1, got {self.baseline_alpha}")
+        if not 0 < self.ceiling < 1:
+            raise ValueError(f"ceiling must lie between 0 and 1, got {self.ceiling}")
+        if not self.ratios or not all(0 < r < 1 for r in self.ratios):
+            raise ValueError(f"ratios must lie between 0 and 1, got {self.ratios}")
+        self._sums = [0.0] * len(self.ratios)
+        self._heights = [0.0] * len(self.ratios)
+        self._starts = [0] * len(self.ratios)
+
+    def step(self, value: float) -> bool:
+        """Take the next value; True while the evidence for a fall stands at the alarm level.
+
+        Raises ValueError for a value that is not between 0 and 1.
+        """
+        if not 0 <= value <= 1:
+            raise ValueError(f"a value of the stream must lie between 0 and 1, got {value}")
+        # the bound is needed, and at its highest, just before a value below 1; it is of earlier values only
+        if value < 1 and self.n:
+            self._learn()
+        q = self.baseline
+        for i, r in enumerate(self.ratios):
+            gain = value * math.log(r) + (1 - value) * (math.log1p(-r * q) - math.log1p(-q))
+            # beyond e^690 a float overflows; such a sum has long been an alarm
+            self._sums[i] = math.exp(min(math.log1p(self._sums[i]) + gain, 690.0))
+            if self._heights[i] <= 0:
+                self._starts[i] = self.n
+            self._heights[i] = max(0.0, self._heights[i] + gain)
+        self.n += 1
+        self.total += value
+        return self.log_e >= math.log(self.arl)
+
+    @property
+    def log_e(self) -> float:
+        """The detector's level, nats: logarithm of the average R."""
+        mean = sum(self._sums) / len(self._sums)
+        return math.log(mean) if mean > 0 else -math.inf
+
+    @property
+    def height(self) -> float:
+        """Log likelihood ratio (nats) of the best dated fall against none; 0 when nothing speaks for one."""
+        return max(self._heights)
+
+    @property
+    def start(self) -> int:
+        """Index of the first observation after the estimated change; ``n`` when nothing speaks for one."""
+        best = max(range(len(self._heights)), key=self._heights.__getitem__)
+        return self._starts[best] if self._heights[best] > 0 else self.n
+
+    def _learn(self) -> None:
+        """Raise the baseline to the lower bound of the confidence sequence now, if that is higher."""
+        mean = self.total / self.n
+        if mean <= self.baseline or self.baseline >= self.ceiling:
+            return
+        a, b = self.weight
+        k, rest = self.total, self.n - self.total
+        refuted = _log_beta(a + k, b + rest) - _log_beta(a, b) + math.log(self.baseline_alpha)
+
+        def likelihood(p: float) -> float:
+            tail = rest * math.log1p(-p) if rest > 0 else 0.0
+            return (k * math.log(p) if k > 0 else 0.0) + tail
+
+        if self.baseline > 0 and likelihood(self.baseline) > refuted:
+            return
+        low, high = self.baseline, min(mean, 1.0)
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            if likelihood(middle) <= refuted:
+                low = middle
+            else:
+                high = middle
+        self.baseline = min(low, self.ceiling)
+
+
+class ScoreDetector:
+    """Watches scores from 0 to 1 for a change of their mean in either direction.
+
+    Two :class:`DropDetector`, of the scores and of 1 minus them, each with twice the mean time between false
+    alarms and half the error of the baseline.
+    """
+
+    def __init__(self, arl: float = 1e5, baseline_alpha: float = 0.01) -> None:
+        settings = {"arl": 2 * arl, "baseline_alpha": baseline_alpha / 2, "ceiling": 0.98}
+        self.down = DropDetector(**settings, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
+        self.up = DropDetector(**settings, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
+
+    def step(self, score: float) -> str | None:
+        """Take the next score; "down" or "up" while an alarm stands. Raises ValueError as the parts do."""
+        down, up = self.down.step(score), self.up.step(1 - score)
+        if down and up:
+            return "down" if self.down.log_e >= self.up.log_e else "up"
+        return "down" if down else "up" if up else None
+
+
+#: Alternatives for scores, where falls are shallower than those of a swapped model's openings.
+SCORE_RATIOS = (0.2, 0.5, 0.7, 0.85, 0.93)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

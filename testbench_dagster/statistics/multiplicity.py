@@ -1,0 +1,61 @@
+"""Many tests at once: which e-values may be believed.
+
+Sources: R. Wang and A. Ramdas, "False discovery rate control with e-values", Journal of the Royal Statistical
+Society B 84 (2022), 822-852 (e-BH); Bonferroni's inequality for the family-wise threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def e_bh(log_e: Any, alpha: float) -> np.ndarray:
+    """Which of m hypotheses are rejected at a false discovery rate of ``alpha``, whatever their dependence.
+
+    Sorted from the largest, the first k are rejected for the largest k with e_k >= m / (k alpha). Takes
+    natural logarithms of e-values of any shape and gives booleans of that shape. Raises ValueError unless
+    0 < alpha < 1 and no value is nan.
+    """
+    import numpy as np
+
+    # equal e-values stand or fall together: with one of them among the first k, k was not the largest
+    rejected: np.ndarray = np.asarray(log_e, dtype=float) >= e_bh_threshold(log_e, alpha)
+    return rejected
+
+
+def e_bh_threshold(log_e: Any, alpha: float) -> float:
+    """Smallest log e-value that :func:`e_bh` rejects; infinity where it rejects none. Raises as there."""
+    import numpy as np
+
+    _check_alpha(alpha)
+    logs = np.asarray(log_e)
+    if np.isnan(logs).any():
+        raise ValueError("log_e must hold numbers, got nan")
+    m = logs.size
+    if not m:
+        return math.inf
+    ordered = np.sort(logs, axis=None)[::-1]
+    enough = ordered >= math.log(m / alpha) - np.log(np.arange(1, m + 1))
+    rejected = np.flatnonzero(enough)
+    return float(ordered[rejected[-1]]) if rejected.size else math.inf
+
+
+def family_wise_threshold(tests: int, alpha: float) -> float:
+    """Log e-value (nats) that one of ``tests`` null hypotheses ever reaches with probability ``alpha``.
+
+    ln(tests / alpha): Ville's inequality for each and Bonferroni's for all. Raises ValueError unless
+    0 < alpha < 1 and tests >= 0; no test counts as one.
+    """
+    _check_alpha(alpha)
+    if tests < 0:
+        raise ValueError(f"tests must be 0 or more, got {tests}")
+    return math.log(max(tests, 1) / alpha)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, such as 0.05; got {alpha}")

@@ -1,0 +1,114 @@
+"""Registers, asks and signs the signature tasks; in this process, for it imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from testbench_dagster.relays.openings import opening_of
+from testbench_dagster.stores.documents.ids import content_hash
+from testbench_dagster.tasks.records import Answered, BuiltPrompt, DocScore, Registered, TaskData
+from testbench_dagster.tasks.signatures.pages import page_signature
+from testbench_dagster.tasks.signatures.probes import draw_probes
+from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
+from testbench_dagster.tasks.specs import TaskSpec
+
+METRIC, FILTER = "signature", "none"
+#: Paths of the pages, relative to where a supplier's API begins (its base URL without ``/v1``).
+PAGES = {"tokenizer": "/pokt/tokenizer", "config": "/pokt/config"}
+
+
+class Signatures:
+    """The framework (a :class:`~testbench_dagster.tasks.frameworks.Framework`)."""
+
+    def register(self, spec: TaskSpec) -> Registered:
+        """Describe a signature: its docs are the page, or the numbers of the probes of an epoch."""
+        docs = self._docs(spec)
+        hashes = [content_hash(doc) for doc in docs]
+        fingerprint = content_hash([hashes, []])
+        # the questions themselves come from the epoch's seed, which therefore is no part of the hash
+        asked = [SIGNATURES_VERSION, spec.leaf, spec.probe_tokens, fingerprint]
+        flags = {
+            "output_type": "get" if spec.leaf in PAGES else "generate_until",
+            "features": [],
+            "multiple_input": False,
+            "multiple_target": False,
+            "repeats": 1,
+            "num_fewshot": 0,
+            "version": SIGNATURES_VERSION,
+            "metrics": {METRIC: {"aggregation": "none", "higher_is_better": True}},
+            "filters": [FILTER],
+            "questions_of_epoch": spec.leaf not in PAGES,
+        }
+        return Registered(
+            task_hash=content_hash(["signatures", *asked])[:40],
+            config_hash=content_hash(["signatures", *asked, flags]),
+            fingerprint=fingerprint,
+            eval_split="test",
+            splits={"test": len(docs)},
+            doc_hashes=hashes,
+            fewshot_hashes=[],
+            data=TaskData(dict(enumerate(docs)), [], flags),
+        )
+
+    def build_prompts(
+        self, spec: TaskSpec, data: TaskData, doc_ids: Sequence[int], api: str, seed: str
+    ) -> list[BuiltPrompt]:
+        """Build the requests of some docs; probes are drawn by ``seed``."""
+        if spec.leaf in PAGES:
+            request = {"type": "get", "idx": 0, "path": PAGES[spec.leaf]}
+            return [BuiltPrompt(doc_id, [dict(request)], None, 0, True) for doc_id in doc_ids]
+        assert spec.probes is not None
+        questions = draw_probes(seed, spec.probes)
+        return [self._probe(spec, doc_id, questions[doc_id], api) for doc_id in doc_ids]
+
+    def score(
+        self, spec: TaskSpec, data: TaskData, answers: Sequence[Answered], *, timeout_s: float | None = None
+    ) -> list[DocScore]:
+        """Sign answered docs, in the order given; quick, so ``timeout_s`` is not needed."""
+        return [self._sign(spec, answer) for answer in answers]
+
+    def aggregate(
+        self, spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]
+    ) -> float | None:
+        """None: signatures are compared, not averaged."""
+        return None
+
+    def signed(self, spec: TaskSpec, text: str) -> tuple[str, str]:
+        """Return the signature of an answer and what it is the SHA-256 of.
+
+        Raises:
+            ValueError: a page that is no JSON object.
+        """
+        if spec.leaf in PAGES:
+            return page_signature(text)
+        opening = opening_of(text)
+        return hashlib.sha256(opening.encode("utf-8", "surrogatepass")).hexdigest(), opening
+
+    def _sign(self, spec: TaskSpec, answer: Answered) -> DocScore:
+        try:
+            signature, _ = self.signed(spec, answer.responses[0][0])
+        except ValueError as error:
+            return DocScore(answer.doc_id, error=str(error)[:300])
+        return DocScore(answer.doc_id, {FILTER: {METRIC: signature}})
+
+    @staticmethod
+    def _docs(spec: TaskSpec) -> list[str]:
+        if spec.leaf in PAGES:
+            return [json.dumps({"path": PAGES[spec.leaf]})]
+        assert spec.probes is not None
+        return [json.dumps({"probe": number}) for number in range(spec.probes)]
+
+    @staticmethod
+    def _probe(spec: TaskSpec, doc_id: int, question: str, api: str) -> BuiltPrompt:
+        if api == "chat":
+            asked: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
+            chars = len(question)
+        else:
+            prompt = f"Question: {question}\nAnswer:"
+            asked, chars = {"prompt": prompt}, len(prompt)
+        generation: dict[str, Any] = {"until": [], "max_gen_toks": spec.probe_tokens, "temperature": 0}
+        request = {"type": "generate_until", "idx": 0, **asked, "generation": generation}
+        return BuiltPrompt(doc_id, [request], None, chars, True)

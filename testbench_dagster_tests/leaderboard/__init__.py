@@ -1,0 +1,1 @@
+"""Tests of testbench_dagster.leaderboard."""

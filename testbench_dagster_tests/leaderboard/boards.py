@@ -1,0 +1,117 @@
+"""Boards of made-up suppliers: hostile names, and as large as a whole network."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from testbench_dagster.config.settings import SupplierConfig
+from testbench_dagster.leaderboard.ranking import Board, Entry, ranked
+from testbench_dagster.network.roster import Supplier
+from testbench_dagster.scoring.windows import Window
+
+MADE_AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
+HOSTILE = (
+    "<script>document.title='taken'</script>",
+    '"><img src=x onerror="document.title=\'taken\'">',
+    "' onmouseover='document.title=1",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gnp.exe",
+    'a\\b\nc"d\tx\u2028\x00\ud800',
+    "</style></details></table><h1>mine</h1>",
+    "&lt;b&gt;&amp;",
+)
+ABILITIES = ("reasoning", "mathematics", "knowledge", "following")
+
+
+def board(
+    names: Sequence[str],
+    tasks: Sequence[str],
+    taxonomies: Sequence[str],
+    *,
+    simulation: bool = True,
+    seed: int = 0,
+) -> Board:
+    """A board of these suppliers; the last one was never measured."""
+    chance = random.Random(seed)
+    suppliers = [_supplier(name) for name in names]
+    keys = [s.key for s in suppliers]
+    nodes: dict[tuple[str, str], Any] = {}
+    rankings = {}
+    for taxonomy in taxonomies:
+        entries = []
+        for key in keys:
+            unknown = key == keys[-1]
+            summary = {
+                node: _node(None if unknown else chance.random() ** 0.5, tasks)
+                for node in (taxonomy, *ABILITIES)
+            }
+            nodes[key, taxonomy] = summary
+            root = summary[taxonomy]
+            entries.append(
+                Entry(
+                    taxonomy=taxonomy,
+                    supplier=key,
+                    score=root["score"],
+                    ci_low=root["ci_low"],
+                    ci_high=root["ci_high"],
+                    tasks_measured=0 if unknown else len(tasks),
+                    tasks_total=len(tasks),
+                    n=0 if unknown else 75 * len(tasks),
+                    errors=0,
+                    simulation=simulation,
+                    error_rate=None if unknown else chance.random() / 10,
+                    availability=None if unknown else 1 - chance.random() / 10,
+                    latency_ms={"p50": None, "p95": None} if unknown else {"p50": 812.5, "p95": 4096.0},
+                    last_sample_at=None if unknown else MADE_AT - timedelta(hours=chance.randrange(1, 200)),
+                )
+            )
+        rankings[taxonomy] = ranked(entries)
+    rows = {key: [_window(key, task, chance, key == keys[-1]) for task in tasks] for key in keys}
+    return Board(MADE_AT, simulation, suppliers, rankings, nodes, {t: t for t in taxonomies}, rows)
+
+
+def _supplier(name: str) -> Supplier:
+    """Also with a name that the configuration refuses: what shows names does not rely on it."""
+    config = SupplierConfig(address="x", base_url="http://127.0.0.1:9/v1", model="m")
+    return Supplier(config.model_copy(update={"address": name}))
+
+
+def _node(score: float | None, tasks: Sequence[str]) -> dict[str, Any]:
+    if score is None:
+        numbers: dict[str, Any] = {"score": None, "ci_low": None, "ci_high": None, "n": 0}
+        numbers |= {"coverage": 0.0, "weight_coverage": 0.0}
+        return {**numbers, "weights": {}, "missing": list(tasks)}
+    low, high = max(0.0, score - 0.06), min(1.0, score + 0.05)
+    weights = {task: 1 / len(tasks) for task in tasks}
+    numbers = {"score": score, "ci_low": low, "ci_high": high, "n": 75}
+    return {**numbers, "coverage": 1.0, "weight_coverage": 0.75, "weights": weights}
+
+
+def _window(supplier: str, task: str, chance: random.Random, unknown: bool) -> Window:
+    score = None if unknown else chance.random()
+    values: dict[str, Any] = {
+        "supplier": supplier,
+        "service": "external",
+        "address": supplier,
+        "task": task,
+        "framework": "lm_eval",
+        "metric": "exact_match",
+        "filter": "none",
+        "primary": True,
+        "status": "no_data" if unknown else "ok",
+        "n": 0 if unknown else 75,
+        "n_planned": 75,
+        "score": score,
+        "ci_low": None if score is None else max(0.0, score - 0.1),
+        "ci_high": None if score is None else min(1.0, score + 0.1),
+        "errors": {} if unknown else {"empty": 1, "transport": 2},
+        "truncated": 0,
+        "latency_ms": {"p50": None, "p95": None} if unknown else {"p50": 812.5, "p95": 4096.0},
+        "tokens": {},
+        "last_sample_at": None if unknown else MADE_AT - timedelta(hours=3),
+        "higher_is_better": True,
+    }
+    return Window(**{**{f.name: None for f in fields(Window)}, **values})

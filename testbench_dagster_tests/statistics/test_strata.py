@@ -1,0 +1,132 @@
+"""Bounds of the mean over tasks: valid whenever one looks, and narrow where tasks have many docs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from testbench_dagster.statistics.betting import refuting, round_bounds, spread_capital
+from testbench_dagster.statistics.paired import docs_to_decide, docs_to_decide_overall
+from testbench_dagster.statistics.sequences import mean_bounds
+from testbench_dagster.statistics.strata import Rounds, rounds_of
+
+
+def test_rounds_take_docs_at_the_rates_and_end_with_the_first_task_that_has_too_few() -> None:
+    first, second, third = [0.1] * 3, [0.2] * 5, [0.3] * 9
+    rounds = rounds_of([first, second, third], [10, 15, 20])
+    assert rounds.ends == (3, 8, 12)
+    assert rounds.scores[:9] == (0.1, 0.2, 0.3, 0.3, 0.1, 0.2, 0.2, 0.3, 0.3)
+    assert rounds.stakes[:9] == (1, 1, 0.5, 0.5, 1, 0.5, 0.5, 0.5, 0.5)
+    assert (len(rounds.scores), len(rounds.stakes)) == (13, 13)
+    shorter = rounds_of([first[:2], second, third], [10, 15, 20])
+    assert shorter.scores == rounds.scores[:9], "further docs come behind"
+    assert rounds_of([first, []], [1, 1]) == rounds_of([], []) == Rounds((), (), ())
+    assert Rounds((), (), ()).bounds() == (0, 1)
+
+
+def test_one_task_has_the_bounds_of_its_mean() -> None:
+    scores = np.random.default_rng(3).random(120).tolist()
+    assert rounds_of([scores], [7]).bounds(0.1) == mean_bounds(scores, 0.1)
+    assert docs_to_decide_overall(rounds_of([scores], [7]), 0.1) == docs_to_decide(scores, 0.1)
+
+
+@pytest.mark.parametrize("rates", [[1.0], [1.0, 0.0], [1.0, -2.0], [1.0, math.nan], [1.0, math.inf]])
+def test_wrong_rates_are_refused(rates: list[float]) -> None:
+    with pytest.raises(ValueError, match="want a rate above 0 of each of 2 tasks"):
+        rounds_of([[0.5], [0.5]], rates)
+
+
+def test_wrong_scores_and_margins_are_refused() -> None:
+    with pytest.raises(ValueError, match="a score must lie between 0 and 1, got 2"):
+        rounds_of([[2.0], [0.5]], [1, 1]).bounds()
+    with pytest.raises(ValueError, match="margin must lie between 0 and 1"):
+        docs_to_decide_overall(rounds_of([[0.5], [0.5]], [1, 1]), margin=2.0)
+
+
+#: Mean score and number of docs of the tasks.
+CASES = {
+    "as many of each": ((0.35, 40), (0.5, 40), (0.65, 40)),
+    "far apart": ((0.98, 60), (0.02, 60)),
+    "many more of one": ((0.7, 20), (0.4, 400)),
+    "rates that fit no round": ((0.45, 20), (0.6, 35), (0.5, 90)),
+}
+ALPHA = 0.1
+
+
+def simulated(case: str, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Many samples of 0 and 1 dealt into rounds: the scores, stakes and ends of rounds, and the true mean."""
+    chance = np.random.default_rng(11)
+    columns = np.hstack([chance.random((samples, n)) < mean for mean, n in CASES[case]]).astype(float)
+    docs = [n for _, n in CASES[case]]
+    # the layout does not depend on scores: it is made once, of the numbers of columns
+    starts = np.cumsum([0, *docs])
+    layout = rounds_of([list(range(a, b)) for a, b in zip(starts, starts[1:], strict=False)], docs)
+    truth = sum(mean for mean, _ in CASES[case]) / len(docs)
+    return columns[:, layout.scores], np.asarray(layout.stakes), np.asarray(layout.ends), truth
+
+
+def missed(scores: np.ndarray, truth: float, stakes: np.ndarray, looks: np.ndarray) -> float:
+    """Share of samples in which one of the bounds excluded the truth at one of the looks."""
+    out = np.zeros(len(scores), dtype=bool)
+    for side, mean in ((scores, truth), (1 - scores, 1 - truth)):
+        capital = spread_capital(side, np.asarray(mean), stakes=stakes)
+        out |= capital[:, looks].max(axis=-1) >= refuting(ALPHA)
+    return float(out.mean())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_looking_after_every_round_misses_the_truth_no_more_often_than_alpha(case: str) -> None:
+    scores, stakes, ends, truth = simulated(case, 3000)
+    assert missed(scores, truth, stakes, ends) <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 3000)
+
+
+def test_without_rounds_the_same_bets_miss_it() -> None:
+    scores, stakes, ends, truth = simulated("far apart", 300)
+    one_after_the_other = np.hstack([scores[:, 0::2], scores[:, 1::2]])
+    looks = np.arange(scores.shape[1])
+    assert missed(one_after_the_other, truth, stakes, looks) > 0.9
+
+
+def test_bounds_are_where_the_capital_refutes() -> None:
+    scores, stakes, ends, _ = simulated("many more of one", 5)
+    low, high = round_bounds(scores, stakes, ends, ALPHA)
+    for row, a, b in zip(scores, low, high, strict=True):
+        for side, bound in ((row, a), (1 - row, 1 - b)):
+            capital = [
+                spread_capital(side, np.asarray(mean), stakes=stakes)[ends].max()
+                for mean in (bound - 1e-9, bound + 1e-9)
+            ]
+            assert capital[0] >= refuting(ALPHA) > capital[1]
+
+
+@pytest.mark.parametrize(
+    ("docs", "narrower"), [((75, 75, 150, 300), 0.75), ((60, 600), 0.8), ((75,) * 20, 0.5)]
+)
+def test_intervals_are_narrower_than_by_means_of_one_doc_per_task(
+    docs: tuple[int, ...], narrower: float
+) -> None:
+    chance = np.random.default_rng(5)
+    tasks = [chance.choice([0.0, 0.5, 1.0], size=n, p=[0.1, 0.75, 0.15]).tolist() for n in docs]
+    low, high = rounds_of(tasks, docs).bounds()
+    old = mean_bounds([math.fsum(values) / len(docs) for values in zip(*tasks, strict=False)])
+    assert low < 0.525 < high
+    assert high - low < narrower * (old[1] - old[0])
+    ideal = math.sqrt(sum(np.var(task) / len(task) for task in tasks)) / len(docs)
+    assert high - low < 2 * 1.8 * 1.96 * ideal, "within 1.8 times the interval of one look"
+
+
+def test_further_docs_until_a_verdict_are_about_as_many_as_it_then_takes() -> None:
+    chance = np.random.default_rng(8)
+    tasks = [chance.choice([0.0, 0.5, 1.0], size=n, p=[0.1, 0.72, 0.18]).tolist() for n in (4000, 8000)]
+    begun = rounds_of([tasks[0][:100], tasks[1][:200]], [1, 2])
+    further = docs_to_decide_overall(begun)
+    assert further is not None and further > 0 and begun.bounds()[0] < 0.5
+    needed = next(
+        3 * n
+        for n in range(100, 4000, 10)
+        if rounds_of([tasks[0][:n], tasks[1][: 2 * n]], [1, 2]).bounds()[0] > 0.5
+    )
+    assert (needed - 300) / 3 < further < (needed - 300) * 3
+    assert docs_to_decide_overall(rounds_of([task[:3999] for task in tasks], [1, 1])) == 0

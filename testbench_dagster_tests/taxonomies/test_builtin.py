@@ -1,0 +1,67 @@
+"""The taxonomies that come with the package: their tasks exist, chat suppliers can answer the chat ones."""
+
+from pathlib import Path
+
+import pytest
+
+from testbench_dagster.config import load_config
+from testbench_dagster.tasks.index import TaskIndex, _Loader
+from testbench_dagster.tasks.specs import task_specs
+from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
+from testbench_dagster.taxonomies.refresh import configured_taxonomies
+from testbench_dagster.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "taxonomies"
+OWN = [name for name in builtin_names() if name != "starter"]
+
+
+@pytest.fixture(scope="module")
+def index() -> TaskIndex:
+    return TaskIndex.load()
+
+
+def builtin(name):
+    return load_taxonomy(f"builtin:{name}", Path("/nowhere"))
+
+
+def test_there_are_three_of_our_own():
+    assert {"general", "reasoning_math", "chat_only"} <= set(OWN)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_task_is_one_of_lm_evals_or_a_group_and_none_counts_twice(index, name):
+    taxonomy = builtin(name)
+    groups = {task: tuple(leaf.name for leaf in index.leaves(task)) for task in taxonomy.tasks()}
+    expanded = taxonomy.with_groups(groups)  # raises where a task would count twice
+    assert len(expanded.leaves()) >= len(taxonomy.tasks()) >= 20
+
+
+@pytest.mark.parametrize("name", ["chat_only", "reasoning_math"])
+def test_all_answers_are_free_text(index, name):
+    load = _Loader()
+    kinds = {
+        leaf.name: load(Path(leaf.entry.path))["output_type"]
+        for task in builtin(name).tasks()
+        for leaf in index.leaves(task)
+    }
+    assert set(kinds.values()) == {"generate_until"}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_has_a_page_that_names_its_nodes_and_tasks(name):
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    taxonomy = builtin(name)
+    assert [node for node in taxonomy.nodes if node not in page] == []
+    assert [task for task in taxonomy.tasks() if task.removeprefix("bbh_cot_fewshot_") not in page] == []
+    assert f"({name}.md)" in (DOCS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_configures_every_task_of_its_taxonomy(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESTBENCH_HOME", str(tmp_path))
+    config = load_config(ROOT / "examples" / "taxonomy-chat-only.yaml")
+    assert task_specs(config)
+    with Workspace(config) as workspace:
+        (taxonomy,) = configured_taxonomies(workspace)
+        assert taxonomy.name == "chat_only"
+        assert set(taxonomy.leaves()) <= {spec.name for spec in workspace.specs}

@@ -5,7 +5,7 @@
 Suppliers answer at temperature 0 for so many backends, twins alike on .95 of prompts, unrelated ones on .106.
 Timed, each part on its own: reading answers into the matrix, groups of all suppliers from nothing, and the
 replay of all answers for changes. Target: 1,000 suppliers x 300 prompts in under 60 s. The peer is the
-straightforward comparison of sets pair by pair, as the original does it, on a part of the pairs and scaled up.
+straightforward comparison pair by pair, as the original does it, on a part of the pairs and scaled up.
 """
 
 from __future__ import annotations
@@ -92,10 +92,14 @@ def main() -> None:
             f"{done - grouped:.1f} | {slow:.1f} | {peak:,.0f} |"
         )
         wrong, right = check(grouping, chosen.backends)
-        sizes = [suppliers // chosen.backends + (k < suppliers % chosen.backends) for k in range(chosen.backends)]
+        sizes = [
+            suppliers // chosen.backends + (k < suppliers % chosen.backends) for k in range(chosen.backends)
+        ]
         twins = sum(n * (n - 1) // 2 for n in sizes)
         total = grouped - start
-        verdict = f", target {TARGET:.0f} s {'met' if total < TARGET else 'MISSED'}" if suppliers == 1000 else ""
+        verdict = (
+            f", target {TARGET:.0f} s {'met' if total < TARGET else 'MISSED'}" if suppliers == 1000 else ""
+        )
         lines.append(
             f"{suppliers:,}: {len(grouping.groups)} groups, {wrong} pairs merged wrongly, {right:,} of "
             f"{twins:,} twin pairs merged, {len(changes)} changes, matrix and groups {total:.1f} s{verdict}"

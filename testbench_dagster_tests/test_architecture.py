@@ -157,6 +157,16 @@ def test_only_the_worker_imports_the_adapter() -> None:
 LAYERS = (
     ("errors", "tasks.lm_eval_version", "tasks.starter"),
     ("stores", "statistics"),
+    (
+        "identity.settings",
+        "identity.kernel",
+        "identity.evidence",
+        "identity.pairs",
+        "identity.mixtures",
+        "identity.groups",
+        "identity.proxies",
+        "identity.changes",
+    ),
     ("coordination",),
     (
         "relays.faults",

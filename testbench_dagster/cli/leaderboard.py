@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +28,11 @@ RANKING_COLUMNS = (
 )
 
 
+def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What a table shows of a leaderboard's rows: the identity groups too, where there are any."""
+    return (*RANKING_COLUMNS, "group") if any(row["group"] for row in rows) else RANKING_COLUMNS
+
+
 @click.command()
 @click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
 @click.option(
@@ -47,7 +54,7 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
         rows = [entry.to_json() for entry in ranking(workspace, taxonomy)]
     if any(row["simulation"] for row in rows):
         note("These suppliers are simulated.")
-    emit(rows, format_, ("taxonomy", *RANKING_COLUMNS), "Leaderboard")
+    emit(rows, format_, ("taxonomy", *ranking_columns(rows)), "Leaderboard")
 
 
 @click.command()

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import yaml
 
-from testbench_dagster.cli.leaderboard import RANKING_COLUMNS
+from testbench_dagster.cli.leaderboard import ranking_columns
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.errors import TestbenchError
@@ -68,6 +68,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool) -> None:
         # the demo's stores lie beside its configuration, where an exported TESTBENCH_HOME would hide them
         prefix = "env -u TESTBENCH_HOME " if exported else ""
         note(f"  {prefix}testbench -c {path} scores      every window, with intervals and errors")
+        note(f"  {prefix}testbench -c {path} identity    who answers like whom")
         note(f"  {prefix}testbench -c {path} taxonomies  abilities of each supplier")
         if no_ui:
             return
@@ -78,7 +79,7 @@ def _print_leaderboard(workspace: Workspace) -> None:
     from testbench_dagster.leaderboard import leaderboard
 
     rows = [entry.to_json() for entry in leaderboard(workspace)]
-    emit(rows, "table", RANKING_COLUMNS, "Leaderboard (simulation)")
+    emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
 
 
 @click.command()

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, format_option
+from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.tasks.specs import SIGNATURES
 
 _SCORE_COLUMNS = (
     "supplier",
@@ -35,6 +36,9 @@ def scores(config: str | None, suppliers: tuple[str, ...], tasks: tuple[str, ...
     """Show the current windows: one row per supplier, task, metric and filter."""
     with Testbench.open(config) as testbench:
         rows = testbench.scores(suppliers or None, tasks or None).rows
+    texts = dict.fromkeys(row["task"] for row in rows if row["framework"] == SIGNATURES)
+    if texts and format_ == "table":
+        note(f"Signatures are texts to compare and have no score: {', '.join(texts)}.")
     emit(rows, format_, _SCORE_COLUMNS, "Scores")
 
 

@@ -10,6 +10,9 @@ learnt from the stream itself, so that an endpoint that was always noisy raises 
   reported, as uncertain;
 * score: a supplier's scores of a task, in either direction.
 
+An answer too short to be told from others' (see ``kernel``) counts as one kind: two of them say nothing, one
+where there used to be text is a difference, as of a model that stopped explaining itself.
+
 All is replayed from the answers of an era, in the order they came; dates are those of answers, never of the
 processing. The first change of an era is reported: whoever acts on it cuts the era there.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -28,6 +31,8 @@ from testbench_dagster.identity.kernel import Answer, kernel, moment
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.statistics.change import DropDetector, ScoreDetector
 
+#: What is compared of an answer too short to be told from others.
+_SHORT = ""
 #: Two members whose evidence differs by less (nats) are both sides of the same disagreements.
 _TIE = 0.7
 
@@ -89,8 +94,8 @@ def find_changes(
 ) -> list[Change]:
     """The first change of each supplier since its cut, in its repeats and within its group of ``groups``.
 
-    Sorted by date of detection, then supplier. Raises IdentityError for times without a zone, or a supplier in
-    two groups.
+    Sorted by date of detection, then supplier. Raises IdentityError for times without a zone, or a supplier
+    in two groups.
     """
     settings = settings or IdentitySettings()
     eras = _eras(answers, settings, cut_at or {})
@@ -146,13 +151,13 @@ def score_changes(
 def _eras(
     answers: Iterable[Answer], settings: IdentitySettings, cut_at: Mapping[str, datetime]
 ) -> dict[str, list[tuple[Answer, str]]]:
-    """Informative answers since the cut with what is compared of them, by supplier, in order of time."""
+    """Answers since the cut with what is compared of them, by supplier, in order of time."""
     cuts = {s: moment(f"cut_at of {s}", c) for s, c in cut_at.items()}
     eras: dict[str, list[tuple[Answer, str]]] = defaultdict(list)
     for answer in answers:
         at = moment(f"at of an answer by {answer.supplier}", answer.at)
-        text = kernel(answer.opening, settings.prefix_chars)
-        if text is not None and (answer.supplier not in cuts or at > cuts[answer.supplier]):
+        if answer.supplier not in cuts or at > cuts[answer.supplier]:
+            text = kernel(answer.opening, settings.prefix_chars) or _SHORT
             eras[answer.supplier].append((answer, text))
     for era in eras.values():
         era.sort(key=lambda entry: (entry[0].at, entry[0].prompt, entry[0].round))
@@ -168,7 +173,8 @@ def _repeats(era: Sequence[tuple[Answer, str]], settings: IdentitySettings) -> l
         earlier = before[answer.prompt]
         if earlier and answer.round not in rounds[answer.prompt]:
             usual = earlier.most_common(1)[0][0]  # the earliest among equals: a change does not outvote it
-            stream.append(_Seen(answer.at, answer.at, float(text == usual)))
+            if text != _SHORT or usual != _SHORT:
+                stream.append(_Seen(answer.at, answer.at, float(text == usual)))
         earlier[text] += 1
         rounds[answer.prompt].add(answer.round)
     return stream
@@ -256,9 +262,7 @@ def _group_changes(
 
 
 def _uncertain(change: Change, other: str) -> Change:
-    return replace(
-        change, certain=False, wording=f"{change.wording}; it may as well be {other} that changed"
-    )
+    return replace(change, certain=False, wording=f"{change.wording}; it may as well be {other} that changed")
 
 
 def _deviations(
@@ -279,29 +283,47 @@ def _deviations(
     for theirs in by_prompt.values():
         if len(theirs) < 2:
             continue
-        for member, own in theirs.items():
-            for at, text in own:
-                votes = [
-                    nearest
-                    for other, entries in theirs.items()
-                    if other != member and (nearest := _nearest(entries, at, near)) is not None
-                ]
-                if not votes:
-                    continue
-                usual, count = Counter(opened for _, opened in votes).most_common(1)[0]
-                if 2 * count <= len(votes):
-                    continue
-                known = max(at, max(t for t, opened in votes if opened == usual))
+        for member, at, usual, text, known in _against_others(theirs, near):
+            if text != _SHORT or usual != _SHORT:
                 streams[member].append(_Seen(at, known, float(text == usual)))
     for stream in streams.values():
         stream.sort(key=lambda seen: (seen.at, seen.known_at, seen.value))
     return streams
 
 
+def _against_others(
+    theirs: Mapping[str, Sequence[tuple[datetime, str]]], near: timedelta
+) -> Iterator[tuple[str, datetime, str, str, datetime]]:
+    """Each answer to one prompt with what most others said: member, time, usual, own, when all was known."""
+    entries = [(member, at, text) for member, own in theirs.items() for at, text in own]
+    times = [at for _, at, _ in entries]
+    if len(entries) == len(theirs) and max(times) - min(times) <= near:
+        # one answer each, all near: counted once for all, less one's own
+        counts = Counter(text for _, _, text in entries)
+        latest: dict[str, datetime] = {}
+        for _, at, text in entries:
+            latest[text] = max(at, latest.get(text, at))
+        top = counts.most_common(2)  # who has the majority of the others is one of these
+        for member, at, text in entries:
+            for usual, count in top:
+                if 2 * (count - (usual == text)) > len(entries) - 1:
+                    yield member, at, usual, text, max(at, latest[usual])
+        return
+    for member, at, text in entries:
+        votes = [
+            nearest
+            for other, given in theirs.items()
+            if other != member and (nearest := _nearest(given, at, near)) is not None
+        ]
+        usual, count = Counter(opened for _, opened in votes).most_common(1)[0] if votes else (_SHORT, 0)
+        if 2 * count > len(votes):
+            yield member, at, usual, text, max(at, *(t for t, opened in votes if opened == usual))
+
+
 def _nearest(
     entries: Sequence[tuple[datetime, str]], at: datetime, near: timedelta
 ) -> tuple[datetime, str] | None:
-    """The entry nearest in time, the earlier of equals; None beyond ``near``. Entries are in order of time."""
+    """The entry nearest in time, the earlier of equals; None beyond ``near``. Entries are sorted by time."""
     times = [t for t, _ in entries]
     around = entries[max(bisect_left(times, at) - 1, 0) : bisect_right(times, at) + 1]
     best = min(around, key=lambda entry: abs(entry[0] - at))

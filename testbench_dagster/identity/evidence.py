@@ -1,8 +1,8 @@
-"""Answers as a matrix: suppliers x common prompts, how each began, and how often suppliers repeat themselves."""
+"""Answers as a matrix: suppliers x common prompts, how each began, how often suppliers repeat themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -70,24 +70,25 @@ class Evidence:
         rows: list[tuple[int, int, float, int, int]] = []
         family_of: list[int] = []
         for answer in answers:
-            at = moment(f"at of an answer by {answer.supplier}", answer.at)
+            came = moment(f"at of an answer by {answer.supplier}", answer.at)
             supplier = names.setdefault(answer.supplier, len(names))
             cut = cuts.get(answer.supplier)
-            if (cut is not None and at <= cut) or len(answer.opening) < settings.prefix_chars:
+            if (cut is not None and came <= cut) or len(answer.opening) < settings.prefix_chars:
                 continue
             prompt = prompts.setdefault(answer.prompt, len(prompts))
             if prompt == len(family_of):
                 family_of.append(families.setdefault(answer.family, len(families)))
-            opening = openings.setdefault(answer.opening, len(openings))
-            rows.append((supplier, prompt, at.timestamp(), answer.round, opening))
+            number = openings.setdefault(answer.opening, len(openings))
+            rows.append((supplier, prompt, came.timestamp(), answer.round, number))
 
-        ordered, wanted = sorted(names), sorted(prompts)
+        # all numbers below follow names and texts in their order, so that equal answers give equal evidence
+        ordered, wanted, texts = sorted(names), sorted(prompts), tuple(sorted(openings))
         table = np.array(rows, dtype=float).reshape(-1, 5)
         s = _ranks(names, ordered)[table[:, 0].astype(int)]
         t = _ranks(prompts, wanted)[table[:, 1].astype(int)]
         family = np.zeros(len(wanted), dtype=int)
         family[_ranks(prompts, wanted)] = family_of
-        texts = tuple(openings)
+        table[:, 4] = _ranks(openings, texts)[table[:, 4].astype(int)]
         key_of = _numbered([kernel(text, settings.prefix_chars) or "" for text in texts])
         template_of = _numbered([text[: settings.template_chars] for text in texts])
 
@@ -133,7 +134,7 @@ class Evidence:
         )
 
 
-def _ranks(numbers: Mapping[str, int], ordered: list[str]) -> np.ndarray:
+def _ranks(numbers: Mapping[str, int], ordered: Sequence[str]) -> np.ndarray:
     """Place in ``ordered`` of what was numbered in order of appearance."""
     import numpy as np
 

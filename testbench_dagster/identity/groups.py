@@ -41,7 +41,7 @@ _ONE = 4.6
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What is remembered of a supplier's last grouping: its group and proxy, and since when it is a member."""
+    """What is remembered of a supplier's last grouping: its group and proxy, and when it became a member."""
 
     supplier: str
     group: str
@@ -98,7 +98,7 @@ class Grouping:
         self.groups = groups
         self.profiles = profiles
         self.suspects = suspects
-        #: Pairs whose own evidence would merge them but that are in different groups: a third kept them apart.
+        #: Pairs whose own evidence would merge them, in different groups: a third kept them apart.
         self.contested = contested
         self.tested_pairs = tables.tested
         self._tables = tables
@@ -124,8 +124,9 @@ def find_groups(
 ) -> Grouping:
     """Groups of all suppliers of the evidence, each in exactly one.
 
-    ``previous`` is the last outcome: groups keep their names while a majority of their members stays. Settings
-    are those the evidence was made with. Raises IdentityError for other settings or times without a zone.
+    ``previous`` is the last outcome: groups keep their names while a majority of their members stays.
+    Settings are those the evidence was made with. Raises IdentityError for other settings or times without a
+    zone.
     """
     if settings is not None and settings != evidence.settings:
         raise IdentityError("settings differ from those of the evidence; make the evidence with them")
@@ -190,9 +191,7 @@ class _Tables:
         strong = self.lean(self.first, self.second) >= _ONE
         size = len(evidence.suppliers)
         links = (np.ones(strong.sum(), dtype=bool), (self.first[strong], self.second[strong]))
-        distinct, self.component = connected_components(
-            coo_array(links, shape=(size, size)), directed=False
-        )
+        distinct, self.component = connected_components(coo_array(links, shape=(size, size)), directed=False)
         self.collisions = pairs.Collisions(
             pairs.majorities(evidence.cells, self.component, distinct), settings
         )
@@ -207,11 +206,11 @@ class _Tables:
         contested[self.first, self.second] = True
         for i, j in together:
             contested[i, j] = True
-        i, j = np.nonzero(contested)
-        e = self._split(i, j)
+        rows, columns = np.nonzero(contested)
+        e = self._split(rows, columns)
         self.split = np.zeros((size, size), dtype=bool)
         gone = e >= e_bh_threshold(e, settings.split_alpha)
-        self.split[i[gone], j[gone]] = self.split[j[gone], i[gone]] = True
+        self.split[rows[gone], columns[gone]] = self.split[columns[gone], rows[gone]] = True
         self._contested = contested
         self._all_splits: float | None = None
 
@@ -507,8 +506,8 @@ def _profiles(
         elif selves.noisy[i]:
             hint = "noisy"
             reason = (
-                f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again: too"
-                " noisy to say whom it answers like"
+                f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again:"
+                " too noisy to say whom it answers like"
             )
         elif others:
             hint = "member"

@@ -7,7 +7,6 @@ answers of multiple choice), neither for nor against.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,4 +44,4 @@ def kernel(opening: str, chars: int) -> str | None:
 
 def common_prefix(a: str, b: str) -> int:
     """Number of leading characters two openings share."""
-    return len(os.path.commonprefix((a, b)))
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

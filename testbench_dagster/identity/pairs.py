@@ -31,11 +31,13 @@ Relation = Literal["same stack", "same lineage", "different", "too little eviden
 
 @dataclass(frozen=True, slots=True)
 class PairFinding:
-    """What common prompts say of two suppliers. ``low`` to ``high`` is a 95 % Wilson interval of ``agreement``.
+    """What common prompts say of two suppliers.
+
+    ``low`` to ``high`` is a 95 % Wilson interval of ``agreement``.
 
     ``distance`` is half the sum of both self-agreements less the agreement: 0 for two that answer like one.
     ``log_merge`` and ``log_split`` are e-values in nats, ``split`` whether the latter counts against grouping
-    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of the openings, characters.
+    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of openings, characters.
     """
 
     a: str
@@ -109,7 +111,7 @@ class Collisions:
         self._answered = (profiles != NONE).sum(axis=0)
 
     def shares(self, cells: np.ndarray, t: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Share of other groups than ``first`` and ``second`` that gave openings ``cells`` to prompts ``t``."""
+        """Share of groups other than ``first`` and ``second`` that opened prompts ``t`` with ``cells``."""
         import numpy as np
 
         same = np.zeros(len(cells))
@@ -168,7 +170,9 @@ def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> n
     return leaning
 
 
-def log_split(common: np.ndarray, agree: np.ndarray, rate: np.ndarray, settings: IdentitySettings) -> np.ndarray:
+def log_split(
+    common: np.ndarray, agree: np.ndarray, rate: np.ndarray, settings: IdentitySettings
+) -> np.ndarray:
     """Split e-values (nats): against agreeing at ``rate`` or more."""
     agreed = agree.astype(float)
     return log_e_at_least(agreed, common - agreed, rate, settings.split_ratios)

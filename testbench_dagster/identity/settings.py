@@ -1,8 +1,8 @@
 """The constants of identity, each with its unit and where it comes from.
 
-"Measured" refers to runs over 227 models x 795 common prompts of AlpacaEval (pairs of distinct models agree on
-the first 20 characters of .106 of prompts at the median, .44 at the 99.9th percentile, .85 at most) and to
-``benchmarks/identity.py``.
+"Measured" refers to 227 models x 795 common prompts of AlpacaEval: pairs of distinct models agree on the first
+20 characters of .106 of prompts at the median, .44 at the 99.9th percentile, .85 at most (derivatives of each
+other).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class IdentityError(TestbenchError):
 
 @dataclass(frozen=True, slots=True)
 class IdentitySettings:
-    """How answers are compared and how much evidence a claim takes. Raises IdentityError when out of range."""
+    """How answers are compared and how much evidence a claim takes. IdentityError when out of range."""
 
     #: Characters of an answer that are compared, white space collapsed. About 5 to 8 tokens. Measured: longer
     #: prefixes split twins that differ by one unlucky token, shorter ones agree by chance.

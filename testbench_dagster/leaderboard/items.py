@@ -34,13 +34,13 @@ def items(workspace: Workspace, now: datetime | None = None) -> Iterator[dict[st
     """Yield the rows task by task and supplier by supplier; holds one window at a time.
 
     ``value`` is the primary metric's, None for docs that were not scored and for values that are no number;
-    ``outcome`` names the fault, ``ok`` or ``truncated``.
+    ``outcome`` names the fault, ``ok`` or ``truncated``. Signatures have no values and are left out.
     """
     now = now or datetime.now(UTC)
     suppliers = active_suppliers(workspace)
     for spec in workspace.specs:
         registration = workspace.datasets.current(spec.name)
-        if registration is None:
+        if registration is None or spec.signs:
             continue
         metric, filter_ = pair = primary_pair(spec, registration)
         for supplier in suppliers:

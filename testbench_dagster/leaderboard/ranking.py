@@ -16,6 +16,7 @@ from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, LEADERBOARDS, TAXONOMY_SUMMARIES
+from testbench_dagster.tasks.specs import SIGNATURES
 from testbench_dagster.taxonomies.refresh import configured_taxonomies, docs_and_errors, measured_tasks
 from testbench_dagster.workspace import Workspace
 
@@ -71,7 +72,7 @@ class Board:
 
     ``rankings``: entries by taxonomy, best first. ``nodes``: by supplier and taxonomy the abilities, parents
     before children, as the summaries store them. ``roots``: by taxonomy the root's name. ``windows``: by
-    supplier its primary windows.
+    supplier its primary windows, without signatures.
     """
 
     made_at: datetime
@@ -239,9 +240,10 @@ def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, 
 def _primary_windows(
     workspace: Workspace, suppliers: Iterable[str], now: datetime
 ) -> dict[str, list[Window]]:
+    """By supplier the windows that have a score; a signature is a text and ranks nobody."""
     rows: dict[str, list[Window]] = {key: [] for key in suppliers}
     for row in windows(workspace, now=now):
-        if row.primary and row.supplier in rows:
+        if row.primary and row.framework != SIGNATURES and row.supplier in rows:
             rows[row.supplier].append(row)
     return rows
 

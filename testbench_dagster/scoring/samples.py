@@ -62,21 +62,33 @@ def window_samples(
     (scored, or failed by the supplier), unless the task wants all docs. An outcome that is not the supplier's
     fault never hides one that counts; of docs without any that counts it is kept, to be shown.
     """
-    [(_, samples)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
-    return samples
+    [(_, found)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
+    return found.samples
+
+
+@dataclass(frozen=True)
+class WindowSamples:
+    """What :func:`window_samples` returns, and what ends it.
+
+    While no new fact is written the samples stay the same until ``oldest`` is older than the task's maximum
+    age, for good if it is None.
+    """
+
+    samples: list[Sample]
+    oldest: datetime | None
 
 
 def samples_by_task(
     workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
-) -> Iterator[tuple[str, list[Sample]]]:
-    """Yield each task's name and :func:`window_samples`: two queries for up to 50 tasks."""
+) -> Iterator[tuple[str, WindowSamples]]:
+    """Yield each task's name and the samples in its window: two queries for up to 50 tasks."""
     for start in range(0, len(tasks), _TASKS):
         lot = tasks[start : start + _TASKS]
         since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in lot}
         scored = _read_scored(workspace, supplier.key, lot, since)
         attempts = _read_attempts(workspace, supplier.key, lot, since)
         for spec, _ in lot:
-            yield spec.name, _window(workspace, spec, [*scored[spec.name], *_failed(attempts[spec.name])])
+            yield spec.name, _window(workspace, spec, scored[spec.name], attempts[spec.name])
 
 
 def scored_by_task(
@@ -97,15 +109,38 @@ def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: 
     return oldest if supplier.cut_at is None else max(oldest, supplier.cut_at)
 
 
-def _window(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
+def _window(
+    workspace: Workspace, spec: TaskSpec, scored: Sequence[Sample], attempts: Sequence[Document]
+) -> WindowSamples:
+    failed, ends = _failed(attempts)
     newest: dict[int, Sample] = {}
-    for sample in samples:
+    for sample in (*scored, *failed):
         known = newest.get(sample.doc_id)
         if known is None or known.rank < sample.rank:
             newest[sample.doc_id] = sample
-    counted = newest_docs(workspace, spec, [s for s in newest.values() if s.counts])
+    counting = [s for s in newest.values() if s.counts]
+    counted = newest_docs(workspace, spec, counting)
     shown = [s for s in newest.values() if not s.counts]
-    return sorted([*counted, *shown], key=lambda s: s.doc_id)
+    ends += [s.at for s in (*counted, *shown)]
+    if len(counted) < len(counting):
+        ends += _hidden(counting, {s.doc_id for s in counted}, scored, attempts)
+    return WindowSamples(
+        sorted([*counted, *shown], key=lambda s: s.doc_id),
+        min(ends, default=None),
+    )
+
+
+def _hidden(
+    counting: Iterable[Sample], inside: set[int], scored: Iterable[Sample], attempts: Iterable[Document]
+) -> list[datetime]:
+    """When docs too old for a full window may show up again: something younger of them is hidden so far."""
+    youngest: dict[int, datetime] = {}
+    for doc_id, at in (
+        *((s.doc_id, s.at) for s in scored),
+        *((a["doc_id"], a["finished_at"]) for a in attempts),
+    ):
+        youngest[doc_id] = max(at, youngest.get(doc_id, at))
+    return [s.at for s in counting if s.doc_id not in inside and s.at < youngest[s.doc_id]]
 
 
 def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
@@ -176,18 +211,31 @@ def _read_attempts(
     return found
 
 
-def _failed(attempts: Iterable[Document]) -> Iterator[Sample]:
-    """Docs whose outcome in a round is a failure: one of their calls ended in a fault."""
+def _failed(attempts: Sequence[Document]) -> tuple[list[Sample], list[datetime]]:
+    """Docs whose outcome in a round is a failure: one of their calls ended in a fault.
+
+    Returned as well: instants whose ageing may put another failure in the place of one of these.
+    """
     worst: dict[tuple[str, int], Document] = {}
-    for (prompt_id, round_, _, _), attempt in last_by_call(attempts).items():
+    ends = []
+    last = last_by_call(attempts)
+    for (prompt_id, round_, _, _), attempt in last.items():
         fault = Fault(attempt["fault"])
         if fault.answered:
             continue
         known = worst.get((prompt_id, round_))
+        if known is not None:
+            ends += [known["finished_at"], attempt["finished_at"]]
         # of several failed calls the one that settles the doc stands for it
         if known is None or (fault.settled and not Fault(known["fault"]).settled):
             worst[(prompt_id, round_)] = attempt
-    for (_, round_), attempt in worst.items():
-        yield Sample(
-            attempt["doc_id"], attempt["finished_at"], attempt["epoch"], round_, Fault(attempt["fault"])
-        )
+    # the last by number is the last by time as well, but for machines whose clocks differ
+    for attempt in attempts:
+        of_call = last[attempt["prompt_id"], attempt["round"], attempt["idx"], attempt["repeat"]]
+        if of_call["finished_at"] < attempt["finished_at"]:
+            ends.append(of_call["finished_at"])
+    samples = [
+        Sample(attempt["doc_id"], attempt["finished_at"], attempt["epoch"], round_, Fault(attempt["fault"]))
+        for (_, round_), attempt in worst.items()
+    ]
+    return samples, ends

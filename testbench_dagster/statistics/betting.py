@@ -165,7 +165,8 @@ def spread_capital(
 ) -> np.ndarray:
     """Logarithm of K+ against ``mean`` after each score, the capital spread over ``SHARES``.
 
-    ``stakes`` are the parts of a share that the scores bet. A mean that a ``bank`` of so many docs cannot have after what was seen is refuted by an infinite capital.
+    ``stakes`` are the parts of a share that the scores bet. A mean that a ``bank`` of so many docs cannot
+    have after what was seen is refuted by an infinite capital.
     """
     import numpy as np
 

@@ -28,7 +28,7 @@ import math
 from dataclasses import dataclass, field
 
 #: Alternatives to the baseline mean, as parts of it: from a full swap (typical distinct models agree on .1
-#: of prompts) to a fraction of the traffic. Measured in tests/statistics/test_change.py.
+#: of prompts) to a fraction of the traffic. Delays: tests/statistics/test_change.py.
 RATIOS = (0.1, 0.4, 0.7, 0.88)
 
 
@@ -138,9 +138,10 @@ class ScoreDetector:
     """
 
     def __init__(self, arl: float = 1e5, baseline_alpha: float = 0.01) -> None:
-        settings = {"arl": 2 * arl, "baseline_alpha": baseline_alpha / 2, "ceiling": 0.98}
-        self.down = DropDetector(**settings, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
-        self.up = DropDetector(**settings, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
+        self.down, self.up = (
+            DropDetector(2 * arl, baseline_alpha / 2, ceiling=0.98, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
+            for _ in range(2)
+        )
 
     def step(self, score: float) -> str | None:
         """Take the next score; "down" or "up" while an alarm stands. Raises ValueError as the parts do."""

@@ -113,7 +113,7 @@ def docs_to_decide(halves: Sequence[float], alpha: float = 0.05, margin: float |
 
 
 def docs_to_decide_overall(rounds: Rounds, alpha: float = 0.05, margin: float | None = None) -> int | None:
-    """The same for the mean over tasks, of ``rounds`` of :func:`half_differences`: docs of all tasks together.
+    """The same for the mean over tasks, of rounds of :func:`half_differences`: docs of all tasks together.
 
     Raises ValueError as :func:`docs_to_decide`.
     """

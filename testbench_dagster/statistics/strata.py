@@ -1,18 +1,19 @@
-"""The mean over several tasks of their mean scores, with bounds valid at all times and unequal numbers of docs.
+"""The mean over tasks of their mean scores: bounds valid at all times, whatever the tasks' numbers of docs.
 
 Bets are placed in *rounds*. A round takes b docs of a task, as many as the task's rate asks for and at least
 one; each of them bets 1 / b of the share that the capital risks (see
 :mod:`~testbench_dagster.statistics.betting`). The capital counts after whole rounds only, where it is valid:
 with K tasks of means m_k, B docs in the round and share s, its factor against the overall mean m has the mean
 
-    product over tasks of (1 + s (m_k / m - 1) / b_k)^b_k  <=  (1 + s / B sum over tasks of (m_k / m - 1))^B = 1
+    product over tasks of (1 + s (m_k / m - 1) / b_k)^b_k <= (1 + s / B sum over tasks of (m_k / m - 1))^B = 1
 
 by the inequality of arithmetic and geometric means, and because m is the mean of the m_k. So the capital is a
-supermartingale over rounds, whatever the tasks' own means, and Ville's inequality holds. The numbers of docs in
-a round must not depend on their scores: they are given by rates fixed beforehand, and further docs only add
-rounds. Betting each doc, not the mean of a round, lets the capital risk more where the tasks agree: measured on
-differences of right and wrong answers, intervals are 1.5 to 1.7 times as wide as z standard errors with 2 to 50
-tasks of 20 to 1,300 docs; those of bets on means of one doc per task are up to three times as wide as these.
+supermartingale over rounds, whatever the tasks' own means, and Ville's inequality holds. How many docs a
+round takes must not depend on their scores: rates fixed beforehand say so, and further docs only add rounds.
+
+Betting each doc, not the mean of one doc per task, lets the capital risk more where tasks agree: measured on
+differences of right and wrong answers, intervals are 1.5 to 1.7 times as wide as z standard errors with 2 to
+50 tasks of 20 to 1,300 docs; those of bets on means are up to three times as wide as these.
 """
 
 from __future__ import annotations

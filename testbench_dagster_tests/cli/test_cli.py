@@ -24,6 +24,7 @@ COMMANDS = [
     "scores",
     "taxonomies",
     "compare",
+    "identity",
     "leaderboard",
     "feed",
     "export",
@@ -132,7 +133,7 @@ def test_an_empty_installation_lists_what_is_unknown(tmp_path: Path, cache: Path
     rows = json.loads(done.stdout)
     assert done.returncode == 0
     assert {row["status"] for row in rows} == {"no_data"}
-    assert len(rows) == 6 * 8
+    assert len(rows) == 6 * 9
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> None:
@@ -177,13 +178,18 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         by_status.setdefault(row["status"], set()).add(row["task"])
     assert by_status["unsupported"] == {"starter_choice"}
     assert "no_data" not in by_status
-    assert all(
-        40 <= r["n"] + sum(r["errors"].values()) <= 80 for r in rows if r["primary"] and r["status"] == "ok"
-    )
+    measured = [row for row in rows if row["primary"] and row["status"] == "ok"]
+    docs = {"lm_eval": (40, 80), "signatures": (60, 60)}  # by framework: least and most that are asked
+    assert {row["framework"] for row in measured} == set(docs)
+    for row in measured:
+        least, most = docs[row["framework"]]
+        assert least <= row["n"] + sum(row["errors"].values()) <= most, row
+        assert (row["score"] is None) == (row["framework"] == "signatures"), row
 
     path = str(tmp_path / ".testbench" / "demo" / "testbench.yaml")
     table = testbench(tmp_path, cache, "-c", path, "scores", "--task", "starter_logic")
-    assert table.stdout.count("starter_logic") >= 4
+    assert table.stdout.count("starter_logic") >= 4 and table.stderr == ""
+    assert "have no score: identity" in testbench(tmp_path, cache, "-c", path, "scores").stderr
     text = testbench(tmp_path, cache, "-c", path, "leaderboard", "--format", "csv")
     listed = list(csv.DictReader(io.StringIO(text.stdout)))
     assert [row["supplier"] for row in listed] == sorted(
@@ -201,7 +207,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
 
     out = testbench(tmp_path, cache, "-c", path, "export", "--out", str(tmp_path / "out"))
     assert out.returncode == 0, out.stderr
-    names = ("prompts", "attempts", "scores", "windows", "item_matrix")
+    names = ("prompts", "attempts", "scores", "windows", "item_matrix", "leaderboard")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
 
     again = testbench(tmp_path, cache, "demo", "--no-ui", "--suppliers", "4")

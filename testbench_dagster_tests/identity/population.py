@@ -1,4 +1,4 @@
-"""Suppliers made up for identity: backends that answer at temperature 0 with a little noise, mixtures, swaps."""
+"""Suppliers made up for identity: backends that answer at temperature 0 with some noise, and mixtures."""
 
 from __future__ import annotations
 
@@ -67,6 +67,4 @@ def ask(
     family: str = "task",
 ) -> list[Answer]:
     """Answers of one supplier to prompts by number, each at its time."""
-    return [
-        Answer(supplier, f"p{t:05d}", family, at(t), round, world.answer(weights, t)) for t in prompts
-    ]
+    return [Answer(supplier, f"p{t:05d}", family, at(t), round, world.answer(weights, t)) for t in prompts]

@@ -24,6 +24,8 @@ from testbench_dagster.identity import (
 )
 from testbench_dagster_tests.identity.population import START, World, ask
 
+pytestmark = pytest.mark.slow  # 15 s: forty days of sixty suppliers
+
 SETTINGS = IdentitySettings()
 SUPPLIERS, BACKENDS = 60, 8
 COLD = 160  # common prompts everybody is asked before anybody stands for others
@@ -104,8 +106,8 @@ class Population:
                 for doc in self.rng.sample(list(docs), audits):
                     sent += self.send(self.rng.choice(others), range(doc, doc + 1), begin)
                 self.outcome.audits[group] += audits
+                self.outcome.group_relays[group] += sent
             self.outcome.relays += sent
-            self.outcome.group_relays[group] += sent
         self.detect(begin + timedelta(hours=20))
         self.group(begin + timedelta(hours=21))
 
@@ -179,7 +181,8 @@ def test_no_two_distinct_models_are_merged(outcome: Outcome) -> None:
 
 def test_twins_are_merged_within_160_common_prompts(outcome: Outcome) -> None:
     found = outcome.twins & set(outcome.merged_at)
-    print(f"{len(found)} of {len(outcome.twins)} twin pairs, median {statistics.median(outcome.merged_at.values())}")
+    median = statistics.median(outcome.merged_at.values())
+    print(f"{len(found)} of {len(outcome.twins)} twin pairs, median of {median} prompts")
     assert len(found) >= 0.95 * len(outcome.twins)
 
 
@@ -198,7 +201,9 @@ def test_swaps_are_found_within_12_probes_and_dated(outcome: Outcome) -> None:
 def test_swapped_suppliers_join_the_group_they_now_answer_like(outcome: Outcome) -> None:
     assert outcome.last is not None
     for name, (_, backend) in SWAPS.items():
-        twin = next(n for i, n in enumerate(f"s{i:02d}" for i in range(58)) if i % 8 == backend and n not in SWAPS)
+        twin = next(
+            n for i, n in enumerate(f"s{i:02d}" for i in range(58)) if i % 8 == backend and n not in SWAPS
+        )
         assert outcome.last.group_of(name) is outcome.last.group_of(twin)
         assert outcome.last.pair(name, twin).relation == "same stack"
 
@@ -217,9 +222,9 @@ def test_relays_are_saved_five_times_with_audits_kept(outcome: Outcome) -> None:
     everybody = SUPPLIERS * DOCS * DAYS
     print(f"{everybody} relays for everybody, {outcome.relays} sent: {everybody / outcome.relays:.2f}x")
     assert everybody >= 5 * outcome.relays
+    assert len(outcome.audits) == BACKENDS
     for group, audits in outcome.audits.items():
-        days_alone = 0  # a group's relays while it had one member only are no group's relays
-        assert audits >= SETTINGS.audit_share * (outcome.group_relays[group] - days_alone) * 0.99, group
+        assert audits >= SETTINGS.audit_share * outcome.group_relays[group], group
 
 
 def test_lineage_is_told_from_one_stack(outcome: Outcome) -> None:

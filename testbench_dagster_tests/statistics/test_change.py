@@ -69,7 +69,7 @@ def test_noisy_streams_teach_a_low_baseline() -> None:
 
 
 def test_the_baseline_holds_at_all_times_together() -> None:
-    """It is a lower bound of the true mean in all but a share baseline_alpha of runs, values in between too."""
+    """It is a lower bound of the true mean in all but a share baseline_alpha of runs."""
     rng, above, runs = random.Random(3), 0, 300
     for number in range(runs):
         detector = DropDetector(arl=1e300, baseline_alpha=0.1, ceiling=0.999)

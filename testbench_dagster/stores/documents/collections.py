@@ -2,7 +2,7 @@
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``changes``,
 ``signatures``, ``supplier_snapshots``.
-Views (rebuilt from facts): ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
+Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
 Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
 
@@ -108,6 +108,9 @@ SCORES = Collection(
     indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",)),
 )
 
+WINDOWS = Collection("windows", fields={"token": str, "kept_at": datetime})
+"""One per supplier (its ``_id``): the kept rows of its tasks, and who writes facts of which tasks now."""
+
 TAXONOMY_SUMMARIES = Collection(
     "taxonomy_summaries",
     fields={"supplier": str, "taxonomy": str, "summarized_at": datetime, "score": float},
@@ -188,6 +191,7 @@ ALL = (
     PROMPTS,
     ATTEMPTS,
     SCORES,
+    WINDOWS,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
     SUPPLIER_SNAPSHOTS,

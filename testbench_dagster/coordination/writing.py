@@ -1,0 +1,169 @@
+"""Who writes attempts and scores: what is kept of the windows of these suppliers and tasks is void meanwhile.
+
+One document of ``windows`` per supplier (its ``_id``) holds the kept rows of its tasks and who writes facts of
+which of them now. It is only ever changed as a whole, by its token (compare and set), under these rules:
+
+1. Before it writes the first fact, a writer enters itself with its tasks and takes their kept rows out, in
+   one change. When it has written the last, it takes itself out.
+2. Rows of a task are kept only by a change of the very document that was read before the facts were, and
+   only where no writer was entered for the task.
+
+So no fact of a task was written between the reading of the facts and the keeping, and none can be later while
+the rows are there. A writer that dies stays entered: the next that keeps rows finds its heart gone (see
+:mod:`.heartbeats`) and takes it out. Readers need none of this: a row that is there is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from testbench_dagster.coordination.heartbeats import Heart, heartbeats, is_gone
+from testbench_dagster.errors import StoreError
+from testbench_dagster.stores.documents import Document, DocumentStore
+from testbench_dagster.stores.documents.collections import WINDOWS
+
+_AT_ONCE = 200  # suppliers whose documents are in memory together
+_ATTEMPTS = 100  # of changing one document that others change too
+
+_log = logging.getLogger(__name__)
+
+
+class FactWriter:
+    """One process's writing of attempts or scores; made by :func:`writing_facts`."""
+
+    def __init__(self, documents: DocumentStore, heart: Heart) -> None:
+        self._documents = documents
+        self._heart = heart
+        self._name = f"{heart.holder}/{secrets.token_hex(6)}"
+        self._entered: dict[str, list[str]] = {}
+
+    def enter(self, tasks: Mapping[str, Iterable[str]]) -> None:
+        """Say that facts of these tasks are about to be written, by supplier key; call it before the first.
+
+        Raises:
+            StoreError: the store failed; nothing may be written then.
+        """
+        wanted = {key: sorted({*names, *self._entered.get(key, ())}) for key, names in tasks.items()}
+        # remembered first: a change may come through although its acknowledgement does not
+        self._entered.update(wanted)
+        _change(self._documents, wanted, lambda key, document: self._with(document, wanted[key]))
+
+    def check(self, suppliers: Iterable[str] | None = None) -> None:
+        """Call it right before writing: whoever has lost its heart may have been taken out, and enters again.
+
+        Cheap while the heart beats. ``suppliers`` are those written of now, all that were entered for None.
+        """
+        if not self._heart.alive:
+            keys = self._entered.keys() if suppliers is None else self._entered.keys() & set(suppliers)
+            self.enter({key: self._entered[key] for key in keys})
+
+    def leave(self) -> None:
+        """Say that all was written."""
+        entered, self._entered = self._entered, {}
+        _change(self._documents, entered, lambda key, document: self._without(document, entered[key]))
+
+    def _with(self, document: Document, tasks: Sequence[str]) -> dict[str, Any]:
+        own = {"writer": self._name, "holder": self._heart.holder, "tasks": list(tasks)}
+        return {"writers": [*self._others(document), own], "rows": _rows_without(document, tasks)}
+
+    def _without(self, document: Document, tasks: Sequence[str]) -> dict[str, Any]:
+        others = self._others(document)
+        if len(others) < len(document["writers"]):
+            return {"writers": others}
+        # taken for dead and taken out: what was kept since may lack what was written since
+        return {"rows": _rows_without(document, tasks)}
+
+    def _others(self, document: Document) -> list[Document]:
+        return [writer for writer in document["writers"] if writer["writer"] != self._name]
+
+
+@contextlib.contextmanager
+def writing_facts(documents: DocumentStore, heart: Heart | None) -> Iterator[FactWriter]:
+    """Open a :class:`FactWriter` that lives by ``heart``, or by one of its own; leave at the end.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    with nullcontext(heart) if heart else Heart(documents, f"process-{secrets.token_hex(8)}") as beating:
+        writer = FactWriter(documents, beating)
+        try:
+            yield writer
+        finally:
+            try:
+                writer.leave()
+            except StoreError as error:  # as after a kill: it is taken out once its heart is gone
+                _log.warning("kept windows stay void until the heart of %s ends: %s", beating.holder, error)
+
+
+def void_document(key: str) -> Document:
+    """The document of a supplier of which nothing is kept."""
+    return {"_id": key, "token": new_token(), "kept_at": None, "subject": None, "writers": [], "rows": []}
+
+
+def new_token() -> str:
+    """A token that no document had before."""
+    return secrets.token_hex(8)
+
+
+def living_writers(
+    documents: DocumentStore, found: Iterable[Document], own: Heart | None = None
+) -> dict[str, list[Document]]:
+    """By supplier the entered writers whose heart has not stopped for good."""
+    entered = {document["_id"]: document["writers"] for document in found}
+    holders = {writer["holder"] for writers in entered.values() for writer in writers}
+    if own is not None and own.alive:
+        holders.discard(own.holder)
+    beats = heartbeats(documents, holders) if holders else {}
+    gone = {holder for holder in holders if holder not in beats or is_gone(beats[holder])}
+    return {key: [w for w in writers if w["holder"] not in gone] for key, writers in entered.items()}
+
+
+def _rows_without(document: Document, tasks: Sequence[str]) -> list[Document]:
+    return [row for row in document["rows"] if row["task"] not in tasks]
+
+
+def _change(
+    documents: DocumentStore,
+    keys: Iterable[str],
+    change: Callable[[str, Document], Mapping[str, Any]],
+) -> None:
+    """Change the documents of suppliers, each from what it is to what ``change`` makes of it."""
+    pending = list(dict.fromkeys(keys))
+    for start in range(0, len(pending), _AT_ONCE):
+        lot = pending[start : start + _AT_ONCE]
+        for attempt in range(_ATTEMPTS):
+            lot = _tried(documents, lot, change)
+            if not lot:
+                break
+            time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))
+        else:
+            raise StoreError(f"windows of {lot[0]}: changed by others {_ATTEMPTS} times in a row; try again")
+
+
+def _tried(
+    documents: DocumentStore, keys: Sequence[str], change: Callable[[str, Document], Mapping[str, Any]]
+) -> list[str]:
+    """Change those documents that nobody else changes at the same time; return the keys of the others."""
+    found = {d["_id"]: d for d in documents.find(WINDOWS, {"_id": {"in": list(keys)}})}
+    made = []
+    for key in keys:
+        if key not in found:
+            void = void_document(key)
+            made.append({**void, **change(key, void)})
+    left: list[str] = []
+    if made and documents.put_new(WINDOWS, made) < len(made):
+        # who was faster, or whether it was us, is seen at the next look: changing twice does no harm
+        left += [document["_id"] for document in made]
+    for key, document in found.items():
+        where = {"_id": key, "token": document["token"]}
+        changes = {**change(key, document), "token": new_token()}
+        if documents.claim(WINDOWS, where, changes) is None:
+            left.append(key)
+    return left

@@ -1,0 +1,317 @@
+"""The rows of ``testbench scores``: what the samples of a supplier and task say, one per metric and filter.
+
+Pure of where the samples come from and of when they are looked at; see :mod:`.windows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from testbench_dagster.network.roster import Supplier
+from testbench_dagster.planning.due import Measured, target_docs
+from testbench_dagster.relays.faults import Fault, Owner
+from testbench_dagster.scoring.clusters import Clusters
+from testbench_dagster.scoring.samples import Sample
+from testbench_dagster.statistics.intervals import (
+    clustered_standard_error,
+    effective_n,
+    standard_error,
+    wilson,
+)
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.tasks.unsupported import is_unsupported
+from testbench_dagster.workspace import Workspace
+
+OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of ``testbench scores``; the fields are documented in docs/reference.md.
+
+    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``n`` counts scored docs,
+    ``errors`` docs whose last attempt failed, by fault. Intervals are 95 % Wilson intervals and exist for
+    metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are conservative. ``se`` is the
+    standard error of a score that is a mean, in its unit. Both are wider where docs share a cluster.
+    ``pooled`` holds the numbers of the supplier's identity group, None for a supplier that stands alone.
+    """
+
+    supplier: str
+    service: str
+    address: str
+    task: str
+    task_hash: str | None
+    group: str | None
+    framework: str
+    metric: str | None
+    filter: str | None
+    primary: bool
+    status: str
+    n: int
+    n_planned: int | None
+    coverage: float | None
+    score: float | None
+    ci_low: float | None
+    ci_high: float | None
+    score_errors_as_zero: float | None
+    bound_low: float | None
+    bound_high: float | None
+    errors: Mapping[str, int]
+    truncated: int
+    latency_ms: Mapping[str, float | None]
+    tokens: Mapping[str, int | None]
+    first_sample_at: datetime | None
+    last_sample_at: datetime | None
+    cut_at: datetime | None
+    epoch: int | None
+    round: int | None
+    higher_is_better: bool
+    se: float | None = None
+    pooled: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; times as ISO 8601 in UTC."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in vars(self).items()
+        }
+
+
+def task_windows(
+    workspace: Workspace,
+    supplier: Supplier,
+    spec: TaskSpec,
+    registration: Registration | None,
+    samples: Sequence[Sample],
+    clusters: Clusters,
+) -> Iterator[Window]:
+    """Yield the windows of one supplier and task, the primary metric and filter first."""
+    if registration is None:
+        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
+        return
+    primary = primary_pair(spec, registration)
+    if cannot_be_asked(supplier, registration):
+        for pair in _pairs(registration, [], primary):
+            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
+        return
+    planned = _planned(spec, registration, samples, primary)
+    scored = [s for s in samples if s.scored]
+    for pair in _pairs(registration, scored, primary):
+        values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
+        status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
+        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
+        valued = [(s.doc_id, v) for s, v in values]
+        yield _with_scores(workspace, row, spec, registration, valued, clusters)
+
+
+def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
+    """Whether a supplier takes no requests of the task's kind."""
+    return is_unsupported(supplier.api, registration, supplier.echo_logprobs)
+
+
+def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
+    """Whether the supplier says that it does not serve the page the task asks for."""
+    asks_page = registration.flags["output_type"] == "get"
+    return asks_page and any(s.fault is Fault.CLIENT_REQUEST for s in samples)
+
+
+def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
+    """The configured (metric, filter), by default the task's first."""
+    flags = registration.flags
+    # the store keeps JSON objects sorted by key: the task's own order stands beside
+    names = flags.get("metric_order") or list(flags["metrics"])
+    return spec.metric or names[0], spec.filter or flags["filters"][0]
+
+
+def value_of(sample: Sample, pair: tuple[str | None, str | None]) -> Any:
+    """A sample's raw value of a (metric, filter), None where the scorer gave none."""
+    metric, name = pair
+    return (sample.metrics or {}).get(str(name), {}).get(str(metric))
+
+
+def _pairs(
+    registration: Registration, scored: Sequence[Sample], primary: tuple[str, str]
+) -> list[tuple[str, str]]:
+    pairs = dict.fromkeys([primary])
+    for sample in scored:
+        for name, metrics in (sample.metrics or {}).items():
+            pairs.update(dict.fromkeys((metric, name) for metric in metrics))
+    if not scored:
+        for name in registration.flags["filters"]:
+            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags["metrics"]))
+    return list(pairs)
+
+
+def _planned(
+    spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
+) -> int:
+    return target_docs(spec.samples, registration.n_docs, measured(samples, registration, primary))
+
+
+def measured(samples: Sequence[Sample], registration: Registration, primary: tuple[str, str]) -> Measured:
+    """What the planner needs of a window: scored docs, their mean if it is one of [0, 1], failed docs."""
+    values = [v for s in samples if s.scored and (v := value_of(s, primary)) is not None]
+    return Measured(
+        n=len(values),
+        mean=sum(values) / len(values)
+        if values and is_proportion(values, registration, primary[0])
+        else None,
+        failed=sum(not s.scored and s.fault.settled for s in samples),
+    )
+
+
+def is_mean(registration: Registration, metric: str) -> bool:
+    """Whether lm-eval aggregates a metric by its plain mean."""
+    known = registration.flags["metrics"].get(metric)
+    return known is None or known["aggregation"] == "mean"
+
+
+def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
+    """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
+    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)
+
+
+def _row(
+    supplier: Supplier,
+    spec: TaskSpec,
+    registration: Registration | None,
+    pair: tuple[str | None, str | None],
+    primary: bool,
+    status: str,
+    samples: Sequence[Sample],
+    planned: int | None,
+) -> Window:
+    scored = [s for s in samples if s.scored]
+    counted = [s for s in samples if s.scored or s.fault.settled]
+    latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
+    metrics = registration.flags["metrics"] if registration else {}
+    newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
+    return Window(
+        supplier=supplier.key,
+        service=supplier.service,
+        address=supplier.address,
+        task=spec.name,
+        task_hash=registration.task_hash if registration else None,
+        group=spec.group,
+        framework=spec.framework,
+        metric=pair[0],
+        filter=pair[1],
+        primary=primary,
+        status=status,
+        n=0,
+        n_planned=planned,
+        coverage=None,
+        score=None,
+        ci_low=None,
+        ci_high=None,
+        score_errors_as_zero=None,
+        bound_low=None,
+        bound_high=None,
+        errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
+        truncated=sum(s.fault == "truncated" for s in scored),
+        latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
+        tokens={
+            "prompt": _sum(s.prompt_tokens for s in scored),
+            "completion": _sum(s.completion_tokens for s in scored),
+        },
+        first_sample_at=min((s.at for s in counted), default=None),
+        last_sample_at=max((s.at for s in counted), default=None),
+        cut_at=supplier.cut_at,
+        epoch=newest.epoch if newest else None,
+        round=newest.round if newest else None,
+        higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
+    )
+
+
+def _with_scores(
+    workspace: Workspace,
+    row: Window,
+    spec: TaskSpec,
+    registration: Registration,
+    valued: Sequence[tuple[int, Any]],
+    clusters: Clusters,
+) -> Window:
+    """Fill in the numbers that depend on the (doc id, value) of one metric and filter, in doc order."""
+    n, planned = len(valued), max(row.n_planned or 0, len(valued))
+    changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
+    changes.update(score_numbers(workspace, spec, registration, str(row.metric), valued, clusters))
+    if changes["ci_low"] is not None:
+        total = float(sum(value for _, value in valued))
+        blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
+        changes["score_errors_as_zero"] = total / (n + blamed)
+        # worst and best case over everything planned: what was not scored was all wrong, or all right
+        everything = max(planned, n + blamed)
+        changes["bound_low"] = total / everything
+        changes["bound_high"] = (total + everything - n) / everything
+    return Window(**{**vars(row), **changes})
+
+
+def score_numbers(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    metric: str,
+    valued: Sequence[tuple[int, Any]],
+    clusters: Clusters,
+) -> dict[str, float | None]:
+    """Score, interval and standard error of the (doc id, value) of one metric, in doc order."""
+    numbers: dict[str, float | None] = dict.fromkeys(("score", "ci_low", "ci_high", "se"))
+    if not valued:
+        return numbers
+    values, n = [value for _, value in valued], len(valued)
+    mean = is_mean(registration, metric)
+    if mean:
+        score: float | None = float(sum(values) / n)
+    else:
+        score = workspace.framework(spec).aggregate(spec, registration.flags, metric, values)
+    # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
+    if score is None or not math.isfinite(score):
+        return numbers
+    numbers["score"] = score
+    if not mean:
+        return numbers
+    proportion = is_proportion(values, registration, metric)
+    if spec.cluster is None:
+        numbers["se"] = _error(values)
+        if proportion:
+            numbers["ci_low"], numbers["ci_high"] = wilson(float(sum(values)), n)
+        return numbers
+    shared = clusters.of(spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued])
+    numbers["se"] = _error(values, shared)
+    if proportion:
+        alike = effective_n(values, shared)
+        numbers["ci_low"], numbers["ci_high"] = wilson(min(score, 1.0) * alike, alike)
+    return numbers
+
+
+def _error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float | None:
+    """Standard error of the mean, None where squares of the values are beyond the largest float."""
+    try:
+        error = standard_error(values)
+        if clusters is not None:
+            # few clusters may by chance vary less than independent docs: never narrower than those
+            error = max(error, clustered_standard_error(values, clusters))
+    except OverflowError:
+        return None
+    return error if math.isfinite(error) else None
+
+
+def blames_supplier(fault: str) -> bool:
+    """Whether a fault, by its stored name, counts against the supplier."""
+    return Fault(fault).owner is Owner.SUPPLIER
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float | None:
+    """Nearest-rank quantile of ascending values."""
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def _sum(values: Iterator[int | None]) -> int | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.scoring.windows import Window, windows
+from testbench_dagster.scoring.windows import Window, primary_windows
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, TAXONOMY_SUMMARIES
 from testbench_dagster.workspace import Workspace
@@ -47,9 +47,8 @@ def take_snapshots(workspace: Workspace, day: date, suppliers: Sequence[str] | N
 def _snapshots(workspace: Workspace, day: date, keys: Sequence[str]) -> Iterator[Document]:
     now = datetime.now(UTC)
     rows: dict[str, list[Document]] = {key: [] for key in keys}
-    for row in windows(workspace, suppliers=keys, now=now):
-        if row.primary:
-            rows[row.supplier].append(_window(row))
+    for key, own in primary_windows(workspace, keys, now):
+        rows[key] = [_window(row) for row in own]
     summaries: dict[str, list[Document]] = {key: [] for key in keys}
     for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": list(keys)}}):
         of = summaries[summary["supplier"]]

@@ -1,7 +1,7 @@
-"""Who writes attempts and scores: what is kept of the windows of these suppliers and tasks is void meanwhile.
+"""Who writes attempts and scores: what is kept of the windows of these is void meanwhile.
 
-One document of ``windows`` per supplier (its ``_id``) holds the kept rows of its tasks and who writes facts of
-which of them now. It is only ever changed as a whole, by its token (compare and set), under these rules:
+One document of ``windows`` per supplier (its ``_id``) holds the kept rows of its tasks and who writes facts
+of which of them now. It is only ever changed as a whole, by its token (compare and set), under these rules:
 
 1. Before it writes the first fact, a writer enters itself with its tasks and takes their kept rows out, in
    one change. When it has written the last, it takes itself out.
@@ -112,14 +112,10 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def living_writers(
-    documents: DocumentStore, found: Iterable[Document], own: Heart | None = None
-) -> dict[str, list[Document]]:
+def living_writers(documents: DocumentStore, found: Iterable[Document]) -> dict[str, list[Document]]:
     """By supplier the entered writers whose heart has not stopped for good."""
     entered = {document["_id"]: document["writers"] for document in found}
     holders = {writer["holder"] for writers in entered.values() for writer in writers}
-    if own is not None and own.alive:
-        holders.discard(own.holder)
     beats = heartbeats(documents, holders) if holders else {}
     gone = {holder for holder in holders if holder not in beats or is_gone(beats[holder])}
     return {key: [w for w in writers if w["holder"] not in gone] for key, writers in entered.items()}

@@ -183,7 +183,9 @@ def _consistent(
 def _published(
     workspace: Workspace, supplier: str, tasks: Sequence[str] | None, now: datetime
 ) -> list[dict[str, Any]]:
-    return [row.to_json() for row in windows(workspace, suppliers=[supplier], tasks=tasks, now=now)]
+    # not what is kept: a bundle shows what follows from the facts in it
+    rows = windows(workspace, suppliers=[supplier], tasks=tasks, now=now, from_facts=True)
+    return [row.to_json() for row in rows]
 
 
 def _own(rows: list[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ process at a time (a lease), within budgets that no crash and no second process 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from typing import Any
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import SupplierLeases
+from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.errors import ConfigError, StoreError
 from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.roster import Supplier, known_suppliers, remember_echo_logprobs
@@ -159,9 +160,15 @@ class _Stage:
             if on_planned is not None:
                 on_planned(report.n_due)
             prompts = _Prompts(workspace)
-            fence = Fence(acquired.held, self._heart, self._leases.verify)
             heights = {s.service: planner.height(s.service) for s, _ in reachable}
-            with AttemptWriter(workspace.documents, fence=fence, heights=heights) as writer:
+            with (
+                writing_facts(workspace.documents, self._heart) as facts,
+                AttemptWriter(
+                    workspace.documents, fence=self._fence(acquired.held, facts), heights=heights
+                ) as writer,
+            ):
+                if max_relays != 0:
+                    facts.enter({target.supplier: [lot.spec.name for lot in lots] for target, lots in lanes})
                 report.relays = run_relays(
                     [(target, _relays(target, lots, prompts)) for target, lots in lanes],
                     writer.add,
@@ -196,6 +203,15 @@ class _Stage:
                 except ConfigError as error:
                     self._report.problems[key] = self._unreachable[key] = str(error)
         return reachable
+
+    def _fence(self, tokens: Mapping[str, int], facts: FactWriter) -> Fence:
+        def verify(keys: Iterable[str]) -> set[str]:
+            """Called right before a write, once the heart has stopped."""
+            asked = set(keys)
+            facts.check(asked)
+            return self._leases.verify(asked)
+
+        return Fence(tokens, self._heart, verify)
 
     def _allowance(self) -> LedgerAllowance:
         budget = self._workspace.config.settings.budget

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.relays.answers import parse_answer
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
@@ -103,32 +104,57 @@ def score_new(
     now = now or datetime.now(UTC)
     specs = {spec.name: spec for spec in workspace.chosen_specs(tasks)}
     registrations = {r.task: r for r in workspace.datasets.tasks() if r.task in specs}
-    for name, since in _to_score(workspace, suppliers, specs, registrations, now).items():
-        spec, registration = specs[name], registrations[name]
-        calls = prompt_calls(workspace, registration)
-        waiting = [
-            doc
-            for supplier, oldest in since.items()
-            for doc in unscored(workspace, supplier, spec, registration, calls, oldest)
-        ]
-        strikes: Counter[str] = Counter()
-        size = PAGES if registration.flags["output_type"] == "get" else BATCH
-        for start in range(0, len(waiting), size):
-            batch = waiting[start : start + size]
-            documents = _score_as_registered(workspace, spec, registration, batch, strikes)
-            if spec.signs:
-                remember_signatures(workspace, spec, documents)
-            workspace.documents.put_new(SCORES, documents)
-            covered = {d["answer_id"] for d in documents}
-            failed = {d["answer_id"] for d in documents if d["error"] is not None}
-            for counts, count in (
-                (report.scored, len(covered) - len(failed)),
-                (report.failed, len(failed)),
-                (report.put_off, len(batch) - len(covered)),
-            ):
-                if count:
-                    counts[spec.name] = counts.get(spec.name, 0) + count
+    to_score = _to_score(workspace, suppliers, specs, registrations, now)
+    if not to_score:
+        return report
+    with writing_facts(workspace.documents, workspace.heart) as writer:
+        writer.enter(_by_supplier(to_score))
+        for name, since in to_score.items():
+            _score_task(workspace, specs[name], registrations[name], since, writer, report)
     return report
+
+
+def _by_supplier(tasks: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for task, suppliers in tasks.items():
+        for supplier in suppliers:
+            found.setdefault(supplier, []).append(task)
+    return found
+
+
+def _score_task(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    since: Mapping[str, datetime],
+    writer: FactWriter,
+    report: ScoreReport,
+) -> None:
+    """Score and store what the given suppliers answered after their instants, and count it."""
+    calls = prompt_calls(workspace, registration)
+    waiting = [
+        doc
+        for supplier, oldest in since.items()
+        for doc in unscored(workspace, supplier, spec, registration, calls, oldest)
+    ]
+    strikes: Counter[str] = Counter()
+    size = PAGES if registration.flags["output_type"] == "get" else BATCH
+    for start in range(0, len(waiting), size):
+        batch = waiting[start : start + size]
+        documents = _score_as_registered(workspace, spec, registration, batch, strikes)
+        if spec.signs:
+            remember_signatures(workspace, spec, documents)
+        writer.check({doc.supplier for doc in batch})
+        workspace.documents.put_new(SCORES, documents)
+        covered = {d["answer_id"] for d in documents}
+        failed = {d["answer_id"] for d in documents if d["error"] is not None}
+        for counts, count in (
+            (report.scored, len(covered) - len(failed)),
+            (report.failed, len(failed)),
+            (report.put_off, len(batch) - len(covered)),
+        ):
+            if count:
+                counts[spec.name] = counts.get(spec.name, 0) + count
 
 
 def _score_as_registered(

@@ -1,87 +1,63 @@
 """Windows: what is known now about a supplier on a task, one row per metric and filter.
 
-A pure view of scores and attempts, computed on reading; nothing here is stored.
+A pure view of scores and attempts. The stage that scores keeps it (:func:`keep_windows`); readers take what
+is kept where that still holds, compute the rest from the facts, and write nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.coordination.writing import living_writers, new_token, void_document
 from testbench_dagster.network.roster import Supplier, active_suppliers, known_suppliers
-from testbench_dagster.planning.due import Measured, target_docs
-from testbench_dagster.relays.faults import Fault, Owner
 from testbench_dagster.scoring.clusters import Clusters
+from testbench_dagster.scoring.kept import Computed, Kept, entry, fingerprints, microseconds, subject
 from testbench_dagster.scoring.pooled import GroupPools
-from testbench_dagster.scoring.samples import Sample, samples_by_task
-from testbench_dagster.statistics.intervals import (
-    clustered_standard_error,
-    effective_n,
-    standard_error,
-    wilson,
+from testbench_dagster.scoring.rows import (
+    NO_DATA,
+    OK,
+    UNSUPPORTED,
+    Window,
+    blames_supplier,
+    cannot_be_asked,
+    is_mean,
+    is_proportion,
+    measured,
+    page_is_absent,
+    primary_pair,
+    score_numbers,
+    task_windows,
+    value_of,
 )
+from testbench_dagster.scoring.samples import Task, samples_by_task
 from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import WINDOWS
 from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace
 
-OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
+__all__ = [
+    "NO_DATA",
+    "OK",
+    "UNSUPPORTED",
+    "Window",
+    "blames_supplier",
+    "is_mean",
+    "is_proportion",
+    "keep_windows",
+    "measured",
+    "page_is_absent",
+    "primary_pair",
+    "primary_windows",
+    "value_of",
+    "windows",
+]
 
-
-@dataclass(frozen=True)
-class Window:
-    """One row of ``testbench scores``; the fields are documented in docs/reference.md.
-
-    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``n`` counts scored docs,
-    ``errors`` docs whose last attempt failed, by fault. Intervals are 95 % Wilson intervals and exist for
-    metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are conservative. ``se`` is the
-    standard error of a score that is a mean, in its unit. Both are wider where docs share a cluster.
-    ``pooled`` holds the numbers of the supplier's identity group, None for a supplier that stands alone.
-    """
-
-    supplier: str
-    service: str
-    address: str
-    task: str
-    task_hash: str | None
-    group: str | None
-    framework: str
-    metric: str | None
-    filter: str | None
-    primary: bool
-    status: str
-    n: int
-    n_planned: int | None
-    coverage: float | None
-    score: float | None
-    ci_low: float | None
-    ci_high: float | None
-    score_errors_as_zero: float | None
-    bound_low: float | None
-    bound_high: float | None
-    errors: Mapping[str, int]
-    truncated: int
-    latency_ms: Mapping[str, float | None]
-    tokens: Mapping[str, int | None]
-    first_sample_at: datetime | None
-    last_sample_at: datetime | None
-    cut_at: datetime | None
-    epoch: int | None
-    round: int | None
-    higher_is_better: bool
-    se: float | None = None
-    pooled: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; times as ISO 8601 in UTC."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in vars(self).items()
-        }
+_SUPPLIERS = 100  # whose kept rows are in memory at once
+_TRIES = 5  # of keeping rows of a supplier that others change too; then they are left to the next
 
 
 def windows(
@@ -90,275 +66,199 @@ def windows(
     suppliers: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
+    from_facts: bool = False,
 ) -> list[Window]:
-    """Compute the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
+    """Return the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
 
-    Of suppliers named by key those that left are shown too.
+    Of suppliers named by key those that left are shown too. With ``from_facts`` nothing that was kept is
+    looked at.
     """
-    now = now or datetime.now(UTC)
-    if suppliers is None:
-        wanted = active_suppliers(workspace)
-    else:
-        keys = set(suppliers)
-        wanted = [s for s in known_suppliers(workspace) if s.key in keys]
-    current = {r.task: r for r in workspace.datasets.tasks()}
-    chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
-    clusters = Clusters(workspace)
-    pools = GroupPools(workspace, [s.key for s in wanted], [(s, r) for s, r in chosen if r], now)
-    rows: list[Window] = []
-    for supplier in wanted:
-        asked = [(s, r) for s, r in chosen if r and not _is_unsupported(supplier, r)]
-        samples = dict(samples_by_task(workspace, supplier, asked, now))
-        for spec, registration in chosen:
-            for row in _task_windows(
-                workspace, supplier, spec, registration, samples.get(spec.name, []), clusters
-            ):
-                pooled = _pooled(workspace, row, spec, registration, pools, clusters)
-                rows.append(row if pooled is None else replace(row, pooled=pooled))
-    return rows
+    reader = _Reader(workspace, tasks, now)
+    found = reader.read(_wanted(workspace, suppliers), primary_only=False, from_facts=from_facts)
+    return [row for _, rows in found for row in rows]
 
 
-def _is_unsupported(supplier: Supplier, registration: Registration) -> bool:
-    return is_unsupported(supplier.api, registration, supplier.echo_logprobs)
+def primary_windows(
+    workspace: Workspace, suppliers: Sequence[str] | None = None, now: datetime | None = None
+) -> Iterator[tuple[str, list[Window]]]:
+    """Yield supplier by supplier the primary rows of :func:`windows` for all tasks, few at a time."""
+    reader = _Reader(workspace, None, now)
+    yield from reader.read(_wanted(workspace, suppliers), primary_only=True, from_facts=False)
 
 
-def _pooled(
+def keep_windows(
     workspace: Workspace,
-    row: Window,
-    spec: TaskSpec,
-    registration: Registration | None,
-    pools: GroupPools,
-    clusters: Clusters,
-) -> dict[str, Any] | None:
-    group = pools.group_of(row.supplier)
-    if group is None or registration is None:
-        return None
-    pair = (str(row.metric), str(row.filter))
-    key = (group.id, spec.name, pair)
-    if key not in pools.numbers:
-        valued = [(s.doc_id, v) for s in pools.samples(group, spec) if (v := value_of(s, pair)) is not None]
-        pools.numbers[key] = {
-            "group": group.id,
-            "members": list(group.members),
-            "n": len(valued),
-            **_score_numbers(workspace, spec, registration, pair[0], valued, clusters),
-        }
-    return pools.numbers[key]
-
-
-def _task_windows(
-    workspace: Workspace,
-    supplier: Supplier,
-    spec: TaskSpec,
-    registration: Registration | None,
-    samples: Sequence[Sample],
-    clusters: Clusters,
-) -> Iterator[Window]:
-    """Yield the windows of one supplier and task, the primary metric and filter first."""
-    if registration is None:
-        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
-        return
-    primary = primary_pair(spec, registration)
-    if _is_unsupported(supplier, registration):
-        for pair in _pairs(registration, [], primary):
-            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
-        return
-    planned = _planned(spec, registration, samples, primary)
-    scored = [s for s in samples if s.scored]
-    for pair in _pairs(registration, scored, primary):
-        values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
-        status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
-        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
-        valued = [(s.doc_id, v) for s, v in values]
-        yield _with_scores(workspace, row, spec, registration, valued, clusters)
-
-
-def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
-    """Whether the supplier says that it does not serve the page the task asks for."""
-    asks_page = registration.flags["output_type"] == "get"
-    return asks_page and any(s.fault is Fault.CLIENT_REQUEST for s in samples)
-
-
-def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
-    """The configured (metric, filter), by default the task's first."""
-    flags = registration.flags
-    # the store keeps JSON objects sorted by key: the task's own order stands beside
-    names = flags.get("metric_order") or list(flags["metrics"])
-    return spec.metric or names[0], spec.filter or flags["filters"][0]
-
-
-def value_of(sample: Sample, pair: tuple[str | None, str | None]) -> Any:
-    """A sample's raw value of a (metric, filter), None where the scorer gave none."""
-    metric, name = pair
-    return (sample.metrics or {}).get(str(name), {}).get(str(metric))
-
-
-def _pairs(
-    registration: Registration, scored: Sequence[Sample], primary: tuple[str, str]
-) -> list[tuple[str, str]]:
-    pairs = dict.fromkeys([primary])
-    for sample in scored:
-        for name, metrics in (sample.metrics or {}).items():
-            pairs.update(dict.fromkeys((metric, name) for metric in metrics))
-    if not scored:
-        for name in registration.flags["filters"]:
-            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags["metrics"]))
-    return list(pairs)
-
-
-def _planned(
-    spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
+    suppliers: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    now: datetime | None = None,
 ) -> int:
-    return target_docs(spec.samples, registration.n_docs, measured(samples, registration, primary))
+    """Compute and keep what is not kept of the suppliers' windows; return how many tasks' rows were written.
+
+    Tasks of which a living process writes facts now are left to it. Call it after scoring.
+    """
+    return _Reader(workspace, tasks, now).keep(_wanted(workspace, suppliers))
 
 
-def measured(samples: Sequence[Sample], registration: Registration, primary: tuple[str, str]) -> Measured:
-    """What the planner needs of a window: scored docs, their mean if it is one of [0, 1], failed docs."""
-    values = [v for s in samples if s.scored and (v := value_of(s, primary)) is not None]
-    return Measured(
-        n=len(values),
-        mean=sum(values) / len(values)
-        if values and is_proportion(values, registration, primary[0])
-        else None,
-        failed=sum(not s.scored and s.fault.settled for s in samples),
-    )
+def _wanted(workspace: Workspace, suppliers: Sequence[str] | None) -> list[Supplier]:
+    if suppliers is None:
+        return active_suppliers(workspace)
+    keys = set(suppliers)
+    return [s for s in known_suppliers(workspace) if s.key in keys]
 
 
-def is_mean(registration: Registration, metric: str) -> bool:
-    """Whether lm-eval aggregates a metric by its plain mean."""
-    known = registration.flags["metrics"].get(metric)
-    return known is None or known["aggregation"] == "mean"
+class _Reader:
+    """Reads and keeps windows of any number of suppliers as of one instant."""
 
+    def __init__(self, workspace: Workspace, tasks: Sequence[str] | None, now: datetime | None) -> None:
+        self._workspace = workspace
+        self._now = now or datetime.now(UTC)
+        current = {r.task: r for r in workspace.datasets.tasks()}
+        self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
+        self._registered = [(s, r) for s, r in self._chosen if r is not None]
+        self._fingerprints = fingerprints(workspace, self._registered)
+        self._clusters = Clusters(workspace)
 
-def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
-    """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
-    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)
+    # -- reading ------------------------------------------------------------------------------------------
 
+    def read(
+        self, suppliers: Sequence[Supplier], *, primary_only: bool, from_facts: bool
+    ) -> Iterator[tuple[str, list[Window]]]:
+        """Yield each supplier's key and rows, in order."""
+        pools = GroupPools(self._workspace, [s.key for s in suppliers], self._registered, self._now)
+        for start in range(0, len(suppliers), _SUPPLIERS):
+            lot = suppliers[start : start + _SUPPLIERS]
+            documents = {} if from_facts else self._documents(lot)
+            for supplier in lot:
+                kept = Kept(documents.get(supplier.key), supplier, self._now)
+                yield supplier.key, list(self._rows(supplier, kept, pools, primary_only))
 
-def _row(
-    supplier: Supplier,
-    spec: TaskSpec,
-    registration: Registration | None,
-    pair: tuple[str | None, str | None],
-    primary: bool,
-    status: str,
-    samples: Sequence[Sample],
-    planned: int | None,
-) -> Window:
-    scored = [s for s in samples if s.scored]
-    counted = [s for s in samples if s.scored or s.fault.settled]
-    latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
-    metrics = registration.flags["metrics"] if registration else {}
-    newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
-    return Window(
-        supplier=supplier.key,
-        service=supplier.service,
-        address=supplier.address,
-        task=spec.name,
-        task_hash=registration.task_hash if registration else None,
-        group=spec.group,
-        framework=spec.framework,
-        metric=pair[0],
-        filter=pair[1],
-        primary=primary,
-        status=status,
-        n=0,
-        n_planned=planned,
-        coverage=None,
-        score=None,
-        ci_low=None,
-        ci_high=None,
-        score_errors_as_zero=None,
-        bound_low=None,
-        bound_high=None,
-        errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
-        truncated=sum(s.fault == "truncated" for s in scored),
-        latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
-        tokens={
-            "prompt": _sum(s.prompt_tokens for s in scored),
-            "completion": _sum(s.completion_tokens for s in scored),
-        },
-        first_sample_at=min((s.at for s in counted), default=None),
-        last_sample_at=max((s.at for s in counted), default=None),
-        cut_at=supplier.cut_at,
-        epoch=newest.epoch if newest else None,
-        round=newest.round if newest else None,
-        higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
-    )
+    def _rows(
+        self, supplier: Supplier, kept: Kept, pools: GroupPools, primary_only: bool
+    ) -> Iterator[Window]:
+        missing = self._missing(supplier, kept)
+        computed = self._compute(supplier, missing) if missing else {}
+        for spec, registration in self._chosen:
+            if spec.name in computed:
+                rows = list(computed[spec.name].rows)
+            elif registration is None or cannot_be_asked(supplier, registration):
+                rows = list(task_windows(self._workspace, supplier, spec, registration, [], self._clusters))
+            else:
+                rows = kept.rows(spec, registration, primary_only=primary_only)
+            for row in rows[:1] if primary_only else rows:
+                pooled = self._pooled(row, spec, registration, pools)
+                yield row if pooled is None else replace(row, pooled=pooled)
 
+    def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+        where = {"_id": {"in": [s.key for s in suppliers]}}
+        return {d["_id"]: d for d in self._workspace.documents.find(WINDOWS, where)}
 
-def _with_scores(
-    workspace: Workspace,
-    row: Window,
-    spec: TaskSpec,
-    registration: Registration,
-    valued: Sequence[tuple[int, Any]],
-    clusters: Clusters,
-) -> Window:
-    """Fill in the numbers that depend on the (doc id, value) of one metric and filter, in doc order."""
-    n, planned = len(valued), max(row.n_planned or 0, len(valued))
-    changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
-    changes.update(_score_numbers(workspace, spec, registration, str(row.metric), valued, clusters))
-    if changes["ci_low"] is not None:
-        total = float(sum(value for _, value in valued))
-        blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
-        changes["score_errors_as_zero"] = total / (n + blamed)
-        # worst and best case over everything planned: what was not scored was all wrong, or all right
-        everything = max(planned, n + blamed)
-        changes["bound_low"] = total / everything
-        changes["bound_high"] = (total + everything - n) / everything
-    return Window(**{**vars(row), **changes})
+    def _missing(self, supplier: Supplier, kept: Kept) -> list[Task]:
+        """The tasks whose rows have to be computed from facts."""
+        return [
+            (spec, registration)
+            for spec, registration in self._registered
+            if not kept.holds(spec.name, self._fingerprints[spec.name])
+            and not cannot_be_asked(supplier, registration)
+        ]
 
+    def _compute(self, supplier: Supplier, tasks: Sequence[Task]) -> dict[str, Computed]:
+        registrations = {spec.name: (spec, registration) for spec, registration in tasks}
+        found = {}
+        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
+            spec, registration = registrations[name]
+            rows = task_windows(self._workspace, supplier, spec, registration, read.samples, self._clusters)
+            found[name] = Computed(list(rows), read.oldest)
+        return found
 
-def _score_numbers(
-    workspace: Workspace,
-    spec: TaskSpec,
-    registration: Registration,
-    metric: str,
-    valued: Sequence[tuple[int, Any]],
-    clusters: Clusters,
-) -> dict[str, float | None]:
-    """Score, interval and standard error of the (doc id, value) of one metric, in doc order."""
-    numbers: dict[str, float | None] = dict.fromkeys(("score", "ci_low", "ci_high", "se"))
-    if not valued:
-        return numbers
-    values, n = [value for _, value in valued], len(valued)
-    mean = is_mean(registration, metric)
-    if mean:
-        score: float | None = float(sum(values) / n)
-    else:
-        score = workspace.framework(spec).aggregate(spec, registration.flags, metric, values)
-    # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
-    if score is None or not math.isfinite(score):
-        return numbers
-    numbers["score"] = score
-    if not mean:
-        return numbers
-    proportion = is_proportion(values, registration, metric)
-    if spec.cluster is None:
-        numbers["se"] = standard_error(values)
-        if proportion:
-            numbers["ci_low"], numbers["ci_high"] = wilson(float(sum(values)), n)
-        return numbers
-    shared = clusters.of(spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued])
-    # few clusters may by chance vary less than independent docs: never narrower than those
-    numbers["se"] = max(standard_error(values), clustered_standard_error(values, shared))
-    if proportion:
-        alike = effective_n(values, shared)
-        numbers["ci_low"], numbers["ci_high"] = wilson(min(score, 1.0) * alike, alike)
-    return numbers
+    def _pooled(
+        self, row: Window, spec: TaskSpec, registration: Registration | None, pools: GroupPools
+    ) -> dict[str, Any] | None:
+        group = pools.group_of(row.supplier)
+        if group is None or registration is None:
+            return None
+        pair = (str(row.metric), str(row.filter))
+        key = (group.id, spec.name, pair)
+        if key not in pools.numbers:
+            samples = pools.samples(group, spec)
+            valued = [(s.doc_id, v) for s in samples if (v := value_of(s, pair)) is not None]
+            pools.numbers[key] = {
+                "group": group.id,
+                "members": list(group.members),
+                "n": len(valued),
+                **score_numbers(self._workspace, spec, registration, pair[0], valued, self._clusters),
+            }
+        return pools.numbers[key]
 
+    # -- keeping ------------------------------------------------------------------------------------------
 
-def blames_supplier(fault: str) -> bool:
-    """Whether a fault, by its stored name, counts against the supplier."""
-    return Fault(fault).owner is Owner.SUPPLIER
+    def keep(self, suppliers: Sequence[Supplier]) -> int:
+        """Keep the rows of suppliers; see :func:`keep_windows`."""
+        written = 0
+        for start in range(0, len(suppliers), _SUPPLIERS):
+            pending = list(suppliers[start : start + _SUPPLIERS])
+            for _ in range(_TRIES):
+                documents = self._documents_to_change(pending)
+                writers = living_writers(self._workspace.documents, documents.values())
+                left = []
+                for supplier in pending:
+                    document = documents[supplier.key]
+                    kept = self._keep(supplier, document, writers[supplier.key])
+                    if kept is None:
+                        left.append(supplier)
+                    else:
+                        written += kept
+                pending = left
+                if not pending:
+                    break
+        return written
 
+    def _documents_to_change(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+        found = self._documents(suppliers)
+        absent = [void_document(s.key) for s in suppliers if s.key not in found]
+        if absent:
+            # one that another process inserts meanwhile is that process's: what counts is read again
+            self._workspace.documents.put_new(WINDOWS, absent)
+            found = self._documents(suppliers)
+        return found
 
-def _quantile(ordered: Sequence[float], q: float) -> float | None:
-    """Nearest-rank quantile of ascending values."""
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+    def _keep(self, supplier: Supplier, document: Document, writers: Sequence[Document]) -> int | None:
+        """Keep what is missing of one supplier, read after its document; None where that changed since."""
+        busy = {task for writer in writers for task in writer["tasks"]}
+        missing = [
+            (spec, registration)
+            for spec, registration in self._missing(supplier, Kept(document, supplier, self._now))
+            if spec.name not in busy
+        ]
+        if not missing and len(writers) == len(document["writers"]):
+            return 0
+        computed = self._compute(supplier, missing)
+        changes = {
+            "token": new_token(),
+            "kept_at": datetime.now(UTC),
+            "subject": subject(supplier),
+            "writers": list(writers),
+            "rows": [
+                *self._still_good(supplier, document, set(computed)),
+                *(self._entry(spec, computed[spec.name]) for spec, _ in missing),
+            ],
+        }
+        where = {"_id": supplier.key, "token": document["token"]}
+        changed = self._workspace.documents.claim(WINDOWS, where, changes)
+        return None if changed is None else len(computed)
 
+    def _entry(self, spec: TaskSpec, computed: Computed) -> Document:
+        max_age = spec.max_age(self._workspace.config)
+        return entry(spec, self._fingerprints[spec.name], computed, self._now, max_age)
 
-def _sum(values: Iterator[int | None]) -> int | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
+    def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
+        """Of what is kept the rows that are not replaced, those of tasks that nobody may ask for left out."""
+        if document["subject"] != subject(supplier):
+            return []
+        configured = {spec.name for spec in self._workspace.specs}
+        now = microseconds(self._now)
+        return [
+            row
+            for row in document["rows"]
+            if row["task"] not in replaced and (row["task"] in configured or (row["until"] or 0) > now)
+        ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from testbench_dagster.errors import TaskError, TestbenchError
 from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.scoring.windows import OK, Window, blames_supplier, windows
+from testbench_dagster.scoring.windows import OK, Window, blames_supplier, primary_windows
 from testbench_dagster.stores.documents import Document, Group, document_id
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies.load import load_taxonomy
@@ -77,8 +77,7 @@ def refresh_summaries(workspace: Workspace, suppliers: Sequence[str]) -> list[Do
         return []
     now = datetime.now(UTC)
     by_supplier: dict[str, list[Window]] = {key: [] for key in suppliers}
-    for row in windows(workspace, suppliers=suppliers, now=now):
-        by_supplier[row.supplier].append(row)
+    by_supplier.update(primary_windows(workspace, suppliers, now))
     documents = summary_documents(workspace, taxonomies, by_supplier, now)
     workspace.documents.upsert(TAXONOMY_SUMMARIES, documents)
     return documents

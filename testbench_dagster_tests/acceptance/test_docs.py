@@ -190,6 +190,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/reference.md",
         "docs/design.md",
         "docs/gateways.md",
+        "docs/identity.md",
         "docs/disputes.md",
         "docs/taxonomies/README.md",
     ],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.leaderboard import ALL_TASKS, Entry, leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.leaderboard.items import items
 from testbench_dagster.leaderboard.ranking import ranked
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.statistics.combinations import wilson_of_mean
@@ -30,11 +31,12 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture
 def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Facts]:
-    """Two tasks and two suppliers; parametrized with the taxonomies."""
+    """Two tasks, a signature and two suppliers; parametrized with the taxonomies."""
     for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
     tasks = [{"name": n, "samples": "all"} for n in ("starter_logic", "starter_units")]
+    tasks.append({"name": "config", "framework": "signatures"})
     configured = {"tasks": tasks, "taxonomies": request.param, "simulation": True}
     with Workspace(configuration(tmp_path, configured)) as workspace:
         yield Facts(workspace)
@@ -96,6 +98,20 @@ def test_without_taxonomies_the_mean_over_all_tasks_ranks(facts: Facts) -> None:
     assert (second.ci_low, second.ci_high) == wilson(12, 20), "of one task its own interval"
     assert (first.ci_low, first.ci_high) == wilson_of_mean([0.5, 0.5], [0.5, 1.0], [20, 20])
     assert (first.rank_low, first.rank_high, second.rank_low, second.rank_high) == (1, 2, 1, 2)
+
+
+@pytest.mark.parametrize("facts", [[]], indirect=True)
+def test_signatures_take_no_part(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    alone = leaderboard(facts.workspace)
+    signature = facts.registration("config", n_docs=1, metrics={"signature": "none"})
+    later = NOW + timedelta(seconds=5)
+    facts.score(signature, 0, at=later, metrics={"none": {"signature": "ab" * 32}}, latency_ms=9000.0)
+    facts.attempt(signature, 0, Fault.EMPTY, later, supplier=BETA)
+    assert leaderboard(facts.workspace) == alone
+    board = make_board(facts.workspace)
+    assert {row.task for rows in board.windows.values() for row in rows} == {"starter_logic", "starter_units"}
+    assert {row["task"] for row in items(facts.workspace)} == {"starter_logic"}
 
 
 @pytest.mark.parametrize("facts", [[]], indirect=True)

@@ -12,7 +12,7 @@ from testbench_dagster.identity.stage import detect_changes
 from testbench_dagster.relays.collect import collect
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.score import score_new
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.scoring.windows import keep_windows, windows
 from testbench_dagster.workspace import Workspace
 
 GROUP = "evaluation"
@@ -125,6 +125,7 @@ def supplier_scores(
     changes = detect_changes(workspace, keys, tasks=report.scored)
     for change in changes:
         context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+    keep_windows(workspace, keys)
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,

@@ -1,0 +1,165 @@
+"""Kept windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
+
+A pure cache of what :mod:`.rows` makes of the facts. A kept task is used while three things are so: nobody
+took it out, as whoever writes facts of it does before (see :mod:`testbench_dagster.coordination.writing`);
+supplier, task, registration and settings are those it was made with; and no sample has grown too old since.
+Anything else is computed from the facts, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from testbench_dagster.network.roster import Supplier
+from testbench_dagster.scoring.rows import Window
+from testbench_dagster.scoring.score import scorer_version
+from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.workspace import Workspace
+
+REVISION = 1  # raise when our own code makes other rows of the same facts
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TIMES = ("first_sample_at", "last_sample_at")
+#: Said by the supplier, the task and the registration, which a kept row is bound to; or by others' answers.
+_IMPLIED = frozenset(
+    {
+        "supplier",
+        "service",
+        "address",
+        "task",
+        "task_hash",
+        "group",
+        "framework",
+        "primary",
+        "cut_at",
+        "pooled",
+    }
+)
+_STORED = tuple(f.name for f in fields(Window) if f.name not in _IMPLIED)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The rows of a supplier and task, the primary first, and the oldest sample that they rest on."""
+
+    rows: Sequence[Window]
+    oldest: datetime | None
+
+
+class Kept:
+    """What is kept of one supplier, as read from the store at once."""
+
+    def __init__(self, document: Document | None, supplier: Supplier, now: datetime) -> None:
+        self._supplier = supplier
+        self._now = microseconds(now)
+        same = document is not None and document["subject"] == subject(supplier)
+        self._entries: dict[str, Document] = (
+            {entry["task"]: entry for entry in document["rows"]} if same and document else {}
+        )
+
+    def holds(self, task: str, fingerprint: str) -> bool:
+        """Whether what is kept of a task is right at the instant asked for."""
+        entry = self._entries.get(task)
+        return (
+            entry is not None
+            and entry["fingerprint"] == fingerprint
+            and entry["since"] <= self._now
+            and (entry["until"] is None or self._now < entry["until"])
+        )
+
+    def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
+        """The rows of a task that :meth:`holds`, the primary first."""
+        entry, supplier = self._entries[spec.name], self._supplier
+        implied = {
+            "supplier": supplier.key,
+            "service": supplier.service,
+            "address": supplier.address,
+            "task": spec.name,
+            "task_hash": registration.task_hash,
+            "group": spec.group,
+            "framework": spec.framework,
+            "cut_at": supplier.cut_at,
+        }
+        found = [_window(orjson.loads(entry["primary"]), implied, primary=True)]
+        if not primary_only:
+            found += [_window(row, implied, primary=False) for row in orjson.loads(entry["others"])]
+        return found
+
+
+def entry(
+    spec: TaskSpec, fingerprint: str, computed: Computed, now: datetime, max_age: timedelta
+) -> dict[str, Any]:
+    """What to keep of a task's rows as computed at an instant: the store's form of them."""
+    primary, *others = computed.rows
+    oldest = computed.oldest
+    return {
+        "task": spec.name,
+        "fingerprint": fingerprint,
+        "since": microseconds(now),  # looking from earlier, older samples count
+        "until": None if oldest is None else microseconds(oldest + max_age),
+        "primary": _json(_values(primary)),
+        "others": _json([_values(row) for row in others]),
+    }
+
+
+def subject(supplier: Supplier) -> str:
+    """Changes with whatever of a supplier its rows depend on."""
+    cut = None if supplier.cut_at is None else microseconds(supplier.cut_at)
+    return content_hash([supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut])[:24]
+
+
+def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]]) -> Mapping[str, str]:
+    """By task what changes with whatever of task, registration and settings its rows depend on."""
+    return {spec.name: _fingerprint(workspace, spec, registration) for spec, registration in tasks}
+
+
+def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
+    rule = spec.samples
+    parts = [
+        REVISION,
+        _STORED,
+        [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
+        None if rule is None else rule.model_dump(mode="json"),
+        spec.max_age(workspace.config) // _MICROSECOND,
+        workspace.config.settings.sampling.window,
+        [registration.task_hash, scorer_version(registration), registration.config_hash],
+        [registration.n_docs, registration.flags],
+    ]
+    return content_hash(parts)[:24]
+
+
+def microseconds(moment: datetime) -> int:
+    """Whole microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _values(row: Window) -> list[Any]:
+    return [getattr(row, name) for name in _STORED]
+
+
+def _json(value: Any) -> bytes:
+    """JSON in which every number comes back as it was; times as microseconds."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return microseconds(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return float(value)  # numpy's
+
+
+def _window(values: Sequence[Any], implied: Mapping[str, Any], *, primary: bool) -> Window:
+    row = dict(zip(_STORED, values, strict=True))
+    for name in _TIMES:
+        if row[name] is not None:
+            row[name] = _EPOCH + timedelta(microseconds=row[name])
+    return Window(**implied, **row, primary=primary)

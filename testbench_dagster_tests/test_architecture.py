@@ -219,6 +219,7 @@ LAYERS = (
         "relays.probe",
     ),
     ("planning.plans", "taxonomies.refresh", "taxonomies.pooling"),
+    ("identity.reading", "identity.stage", "identity.views", "identity.plots"),
     ("relays.collect",),
     ("leaderboard", "comparison", "export", "snapshots", "retention", "evidence"),
     ("defs", "api"),

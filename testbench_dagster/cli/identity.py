@@ -16,9 +16,8 @@ _GROUP_COLUMNS = (
     "n_prompts",
     "self_agreement",
     "agreement",
-    "nearest",
+    "nearest_proxy",
     "nearest_agreement",
-    "relation",
     "suspect",
 )
 _PAIR_COLUMNS = ("a", "b", "n_common", "agreement", "ci_low", "ci_high", "distance", "relation", "same_group")
@@ -49,11 +48,14 @@ def identity(
             report = testbench.refresh_identity()
             note(f"{report.n_answers} answers of {report.n_suppliers} suppliers compared")
         if changes:
-            emit(testbench.changes(chosen).rows, format_, _CHANGE_COLUMNS, "Detected changes")
+            rows = testbench.changes(chosen).rows
+            if not rows:
+                note("no changes detected")
+            emit(rows, format_, _CHANGE_COLUMNS, "Detected changes")
         elif pairs:
             emit(testbench.identity_pairs(chosen).rows, format_, _PAIR_COLUMNS, "Pairs")
         else:
             rows = testbench.identity(chosen).rows
             if not rows:
                 note("nothing compared yet: run `testbench run`, or `testbench identity --refresh`")
-            emit(rows, format_, _GROUP_COLUMNS, "Answers like")
+            emit(rows, format_, _GROUP_COLUMNS, "Who answers like whom")

@@ -178,7 +178,9 @@ def _group(
     cuts = _cuts(suppliers)
     # a cut may lie before the grouping it undoes: what counts is whether it was known then
     previous = {
-        d["_id"]: _assignment(d) for d in _stored(workspace, suppliers) if d.get("cut_at") == cuts.get(d["_id"])
+        d["_id"]: _assignment(d)
+        for d in _stored(workspace, suppliers)
+        if d.get("cut_at") == cuts.get(d["_id"])
     }
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
     grouping = find_groups(evidence, settings, previous.values(), now=now)

@@ -20,18 +20,22 @@ def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[s
 
     Sorted by service, then the largest groups first.
     """
-    documents = workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}})
+    documents = list(workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}))
+    proxies = {
+        d["group"]: d["proxy"] for d in workspace.documents.find(IDENTITY_GROUPS, fields=["group", "proxy"])
+    }
     ordered = sorted(documents, key=lambda d: (d["service"], -len(d["members"]), d["group"], d["_id"]))
-    return [_row(document) for document in ordered]
+    return [_row(document, proxies.get(document["nearest"])) for document in ordered]
 
 
-def _row(document: Document) -> dict[str, Any]:
+def _row(document: Document, nearest_proxy: str | None) -> dict[str, Any]:
     rest = {name: _plain(value) for name, value in document.items() if name not in ("_id", "members")}
     return {
         "supplier": document["_id"],
         **rest,
         "members": document["members"],
         "n_members": len(document["members"]),
+        "nearest_proxy": nearest_proxy,
     }
 
 

@@ -26,6 +26,7 @@ ASSETS = {
     "relay_responses": ("evaluation", "supplier"),
     "supplier_scores": ("evaluation", "supplier"),
     "taxonomy_summaries": ("summaries", "supplier"),
+    "identity_groups": ("summaries", None),
     "leaderboard": ("summaries", None),
     "supplier_snapshots": ("summaries", "day"),
 }
@@ -33,8 +34,9 @@ CHECKS = {
     "task_datasets": {"datasets_intact"},
     "sampled_prompts": {"prompts_reproducible"},
     "relay_responses": {"attempts_have_an_owner", "supplier_fault_rate"},
-    "supplier_scores": {"scores_fresh", "windows_tight", "scores_reproducible"},
+    "supplier_scores": {"scores_fresh", "windows_tight", "models_unchanged", "scores_reproducible"},
     "taxonomy_summaries": {"taxonomies_covered"},
+    "identity_groups": {"identity_consistent"},
 }
 JOBS = {
     "refresh_catalog": {"task_datasets", "sampled_prompts"},
@@ -42,7 +44,7 @@ JOBS = {
     "evaluate_suppliers": {"relay_responses", "supplier_scores", "taxonomy_summaries"},
     "rescore": {"supplier_scores", "taxonomy_summaries"},
     "refresh_abilities": {"taxonomy_summaries"},
-    "refresh_summaries": {"leaderboard"},
+    "refresh_summaries": {"identity_groups", "leaderboard"},
     "take_snapshots": {"supplier_snapshots"},
 }
 SENSORS: dict[str, set[str]] = {
@@ -51,6 +53,7 @@ SENSORS: dict[str, set[str]] = {
     "stale_scores": {"evaluate_suppliers"},
     "lost_runs": set(),
     "run_failure": set(),
+    "change_alerts": set(),
 }
 SCHEDULES = {
     "nightly_evaluation": "evaluate_suppliers",
@@ -127,7 +130,14 @@ def test_everything_runs_by_itself_unless_switched_off(
     assert {name: s.job_name for name, s in schedules.items()} == SCHEDULES
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
 
-    names = ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
+    names = (
+        "new_suppliers",
+        "stale_catalog",
+        "stale_scores",
+        "lost_runs",
+        "change_alerts",
+        "summaries_sensor",
+    )
     automation: dict[str, object] = {name: {"enabled": False, "every_s": 17} for name in names}
     automation |= {name: {"enabled": False, "cron": "7 7 * * *"} for name in SCHEDULES}
     settings = {"tasks": [{"name": "starter_logic"}], "automation": automation}
@@ -159,7 +169,7 @@ def test_every_asset_shows_its_freshness(definitions: dg.Definitions) -> None:
     assert [name for name in ASSETS if graph.get(dg.AssetKey(name)).freshness_policy is None] == []
 
 
-def test_only_the_summary_over_all_suppliers_materializes_itself(definitions: dg.Definitions) -> None:
+def test_only_summaries_over_all_suppliers_materialize_themselves(definitions: dg.Definitions) -> None:
     """``on_cron`` on a supplier asset would ask for every partition at every tick."""
     graph = definitions.resolve_asset_graph()
     automated = {
@@ -167,7 +177,7 @@ def test_only_the_summary_over_all_suppliers_materializes_itself(definitions: dg
         for key in graph.get_all_asset_keys()
         if graph.get(key).automation_condition is not None
     }
-    assert automated == {"leaderboard"}
+    assert automated == {"identity_groups", "leaderboard"}
 
 
 def test_static_to_dynamic_edges_map_all_partitions(definitions: dg.Definitions) -> None:

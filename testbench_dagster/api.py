@@ -26,9 +26,8 @@ from testbench_dagster.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from testbench_dagster.identity.stage import IdentityReport
-
     from testbench_dagster.evidence.export import Exported
+    from testbench_dagster.identity.stage import IdentityReport
 
 
 @dataclass(frozen=True)

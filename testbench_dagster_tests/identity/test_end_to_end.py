@@ -1,4 +1,4 @@
-"""Real relays to the simulated network, real Dagster runs: twins are grouped, a silent swap cuts and ungroups."""
+"""Real relays to the simulated network, real Dagster runs: twins are grouped, a silent swap ends that."""
 
 from __future__ import annotations
 

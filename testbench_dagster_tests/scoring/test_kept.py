@@ -178,6 +178,20 @@ def test_a_hidden_doc_that_comes_back_ends_the_rows(installation: Callable[..., 
     assert row.errors == {"transport": 1}
 
 
+def test_a_failure_behind_another_ends_the_rows(installation: Callable[..., Facts]) -> None:
+    """Of two failed calls the older stands for the doc, and loses to a score, until it is too old."""
+    facts = installation()
+    task = facts.registration(TASK)
+    facts.attempt(task, 0, Fault.EMPTY, days_ago(30), idx=0)
+    facts.attempt(task, 0, Fault.SUPPLIER_HTTP, days_ago(1), idx=1)
+    facts.score(task, 0, at=days_ago(10), round_=2)
+    keep(facts)
+    later = NOW + timedelta(days=3)
+    for moment in (NOW, later):
+        assert windows(facts.workspace, now=moment) == from_facts(facts, moment)
+    assert from_facts(facts, later) != from_facts(facts)
+
+
 def test_rows_hold_for_the_supplier_as_it_was(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK)

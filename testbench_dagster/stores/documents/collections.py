@@ -2,7 +2,8 @@
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``changes``,
 ``signatures``, ``supplier_snapshots``.
-Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``, ``identity_groups``.
+Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
+``identity_groups``.
 Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
 
@@ -146,7 +147,7 @@ IDENTITY_GROUPS = Collection(
     fields={"service": str, "group": str, "proxy": str, "cut_at": datetime},
     indexes=(("proxy",), ("service",)),
 )
-"""One per compared supplier (its ``_id``): its group, alone or with others, and the proxy that stands for it."""
+"""One per compared supplier (its ``_id``): its group, alone or with others, and who stands for it."""
 
 SIGNATURES = Collection(
     "signatures", fields={"task": str, "first_seen_at": datetime, "supplier": str}, indexes=(("task",),)

@@ -4,8 +4,10 @@
 
 Suppliers answer at temperature 0 for so many backends, twins alike on .95 of prompts, unrelated ones on .106.
 Timed, each part on its own: reading answers into the matrix, groups of all suppliers from nothing, and the
-replay of all answers for changes. Target: 1,000 suppliers x 300 prompts in under 60 s. The peer is the
-straightforward comparison pair by pair, as the original does it, on a part of the pairs and scaled up.
+replay of all answers for changes; then the whole stage over 1,000 suppliers' attempts in the embedded store,
+twice: the second time groups are known and watched. Target: 1,000 suppliers x 300 prompts in under 60 s. The
+peer is the straightforward comparison pair by pair, as the original does it, on some pairs and scaled
+up.
 """
 
 from __future__ import annotations
@@ -13,12 +15,22 @@ from __future__ import annotations
 import argparse
 import random
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, islice
+from pathlib import Path
 
+import yaml
+
+from testbench_dagster.config import load_config
 from testbench_dagster.identity import Answer, Evidence, Grouping, find_changes, find_groups
+from testbench_dagster.identity.stage import refresh_identity
+from testbench_dagster.network.roster import refresh_roster
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.workspace import Workspace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = 60.0
@@ -66,6 +78,49 @@ def check(grouping: Grouping, backends: int) -> tuple[int, int]:
     return wrong, right
 
 
+def stage(given: list[Answer], folder: Path) -> list[float]:
+    """Seconds of two refreshes of an installation whose store holds these answers."""
+    names = sorted({answer.supplier for answer in given})
+    suppliers = [{"address": n, "base_url": "http://127.0.0.1:9/v1", "model": "m"} for n in names]
+    tasks = [{"name": "identity", "framework": "signatures"}]
+    path = folder / "testbench.yaml"
+    path.write_text(yaml.safe_dump({"suppliers": suppliers, "tasks": tasks}), encoding="utf-8")
+    newest = max(answer.at for answer in given)
+    seconds = []
+    with Workspace(load_config(path)) as workspace:
+        refresh_roster(workspace)
+        for start in range(0, len(given), 5_000):
+            lot = given[start : start + 5_000]
+            workspace.documents.put_new(ATTEMPTS, [_attempt(a, start + i) for i, a in enumerate(lot)])
+        for _ in range(2):
+            start_at = time.perf_counter()
+            refresh_identity(workspace, now=newest + timedelta(minutes=1))
+            seconds.append(time.perf_counter() - start_at)
+    return seconds
+
+
+def _attempt(answer: Answer, number: int) -> Document:
+    return dict.fromkeys(ATTEMPTS.fields) | {
+        "_id": f"a{number:07}",
+        "supplier": f"{answer.supplier}@external",
+        "service": "external",
+        "task": "identity",
+        "task_hash": "h",
+        "epoch": 1,
+        "round": answer.round + 1,
+        "prompt_id": answer.prompt,
+        "position": int(answer.prompt[1:]),
+        "doc_id": int(answer.prompt[1:]),
+        "idx": 0,
+        "repeat": 0,
+        "attempt": 1,
+        "fault": "ok",
+        "owner": "none",
+        "finished_at": answer.at,
+        "opening": answer.opening,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--suppliers", type=int, nargs="+", default=[1000, 5000])
@@ -104,6 +159,12 @@ def main() -> None:
             f"{suppliers:,}: {len(grouping.groups)} groups, {wrong} pairs merged wrongly, {right:,} of "
             f"{twins:,} twin pairs merged, {len(changes)} changes, matrix and groups {total:.1f} s{verdict}"
         )
+    given = list(answers(min([1000, *chosen.suppliers]), chosen.backends, chosen.prompts))
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = stage(given, Path(folder))
+    lines.append(
+        f"stage over the embedded store, {len(given):,} attempts: {first:.1f} s, then {second:.1f} s"
+    )
     print("\n" + "\n".join(lines))
 
 

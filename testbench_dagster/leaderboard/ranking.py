@@ -11,7 +11,7 @@ from typing import Any
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.roster import Supplier, active_suppliers
 from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.scoring.windows import OK, Window, windows
+from testbench_dagster.scoring.windows import OK, Window, primary_windows
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
 from testbench_dagster.stores.documents import Document, document_id
@@ -242,9 +242,9 @@ def _primary_windows(
 ) -> dict[str, list[Window]]:
     """By supplier the windows that have a score; a signature is a text and ranks nobody."""
     rows: dict[str, list[Window]] = {key: [] for key in suppliers}
-    for row in windows(workspace, now=now):
-        if row.primary and row.framework != SIGNATURES and row.supplier in rows:
-            rows[row.supplier].append(row)
+    for key, own in primary_windows(workspace, now=now):
+        if key in rows:
+            rows[key] = [row for row in own if row.framework != SIGNATURES]
     return rows
 
 

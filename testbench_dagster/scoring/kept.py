@@ -8,6 +8,7 @@ Anything else is computed from the facts, with the same result.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,9 @@ from typing import Any
 import orjson
 
 from testbench_dagster.network.roster import Supplier
+from testbench_dagster.relays.faults import Fault
 from testbench_dagster.scoring.rows import Window
+from testbench_dagster.scoring.samples import Sample, counts_after, newest_scored
 from testbench_dagster.scoring.score import scorer_version
 from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document, content_hash
@@ -47,10 +50,14 @@ _STORED = tuple(f.name for f in fields(Window) if f.name not in _IMPLIED)
 
 @dataclass(frozen=True)
 class Computed:
-    """The rows of a supplier and task, the primary first, and the oldest sample that they rest on."""
+    """The rows of a supplier and task, the primary first, and the oldest sample that they rest on.
+
+    ``scored`` are the supplier's scored answers, for the windows of its identity group.
+    """
 
     rows: Sequence[Window]
     oldest: datetime | None
+    scored: Sequence[Sample]
 
 
 class Kept:
@@ -58,7 +65,7 @@ class Kept:
 
     def __init__(self, document: Document | None, supplier: Supplier, now: datetime) -> None:
         self._supplier = supplier
-        self._now = microseconds(now)
+        self._moment, self._now = now, microseconds(now)
         same = document is not None and document["subject"] == subject(supplier)
         self._entries: dict[str, Document] = (
             {entry["task"]: entry for entry in document["rows"]} if same and document else {}
@@ -73,6 +80,23 @@ class Kept:
             and entry["since"] <= self._now
             and (entry["until"] is None or self._now < entry["until"])
         )
+
+    def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> list[Sample] | None:
+        """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not kept.
+
+        Those too old by now are left out: what is younger than them is there, so they may age.
+        """
+        entry = self._entries.get(spec.name)
+        if entry is None or not entry["scored"] or entry["fingerprint"] != fingerprint:
+            return None
+        if entry["since"] > self._now:
+            return None
+        since = microseconds(counts_after(workspace, self._supplier, spec, self._moment))
+        return _unpacked(entry["scored"], since)
+
+    def lacks_scored(self, task: str) -> bool:
+        """Whether the rows of a task were kept when nobody needed its scored answers."""
+        return task in self._entries and self._entries[task]["scored"] is None
 
     def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
         """The rows of a task that :meth:`holds`, the primary first."""
@@ -94,11 +118,20 @@ class Kept:
 
 
 def entry(
-    spec: TaskSpec, fingerprint: str, computed: Computed, now: datetime, max_age: timedelta
+    workspace: Workspace,
+    spec: TaskSpec,
+    fingerprint: str,
+    computed: Computed,
+    now: datetime,
+    *,
+    grouped: bool,
 ) -> dict[str, Any]:
-    """What to keep of a task's rows as computed at an instant: the store's form of them."""
+    """What to keep of a task's rows as computed at an instant: the store's form of them.
+
+    Of a supplier in an identity group (``grouped``) its scored answers are kept as well.
+    """
     primary, *others = computed.rows
-    oldest = computed.oldest
+    oldest, max_age = computed.oldest, spec.max_age(workspace.config)
     return {
         "task": spec.name,
         "fingerprint": fingerprint,
@@ -106,6 +139,7 @@ def entry(
         "until": None if oldest is None else microseconds(oldest + max_age),
         "primary": _json(_values(primary)),
         "others": _json([_values(row) for row in others]),
+        "scored": _packed(newest_scored(workspace, spec, computed.scored)) if grouped else None,
     }
 
 
@@ -138,6 +172,37 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
 def microseconds(moment: datetime) -> int:
     """Whole microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def _packed(samples: Sequence[Sample]) -> bytes:
+    """Scored answers as compressed JSON; nothing where JSON cannot hold their values (NaN)."""
+    pairs = list(
+        dict.fromkeys((f, metric) for s in samples for f, own in (s.metrics or {}).items() for metric in own)
+    )
+    rows = [
+        [s.doc_id, microseconds(s.at), s.epoch, s.round]
+        + [(s.metrics or {}).get(f, {}).get(metric) for f, metric in pairs]
+        for s in samples
+    ]
+    content = [[list(pair) for pair in pairs], rows]
+    try:
+        packed = orjson.dumps(content)
+    except TypeError:
+        return b""
+    return zlib.compress(packed, 1) if orjson.loads(packed) == content else b""
+
+
+def _unpacked(packed: bytes, since: int) -> list[Sample]:
+    pairs, rows = orjson.loads(zlib.decompress(packed))
+    found = []
+    for doc_id, at, epoch, round_, *values in rows:
+        if at > since:
+            metrics: dict[str, dict[str, Any]] = {}
+            for (name, metric), value in zip(pairs, values, strict=True):
+                metrics.setdefault(name, {})[metric] = value
+            moment = _EPOCH + timedelta(microseconds=at)
+            found.append(Sample(doc_id, moment, epoch, round_, Fault.OK, metrics))
+    return found
 
 
 def _values(row: Window) -> list[Any]:

@@ -68,7 +68,7 @@ def window_samples(
 
 @dataclass(frozen=True)
 class WindowSamples:
-    """What :func:`window_samples` returns, and what ends it.
+    """What :func:`window_samples` returns, and what ends it; and all that the supplier's answers scored.
 
     While no new fact is written the samples stay the same until ``oldest`` is older than the task's maximum
     age, for good if it is None.
@@ -76,6 +76,7 @@ class WindowSamples:
 
     samples: list[Sample]
     oldest: datetime | None
+    scored: list[Sample]
 
 
 def samples_by_task(
@@ -127,6 +128,7 @@ def _window(
     return WindowSamples(
         sorted([*counted, *shown], key=lambda s: s.doc_id),
         min(ends, default=None),
+        [s for s in scored if s.scored],
     )
 
 
@@ -147,6 +149,19 @@ def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample])
     """Of samples of different docs the newest ``sampling.window``, all if the task wants all its docs."""
     ordered = sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)
     return ordered if spec.samples is None else ordered[: workspace.config.settings.sampling.window]
+
+
+def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
+    """Of scored answers the newest of each doc, and of these as many as a window holds; the newest first.
+
+    Whatever a window over several suppliers takes from this one is among them.
+    """
+    newest: dict[int, Sample] = {}
+    for sample in samples:
+        known = newest.get(sample.doc_id)
+        if known is None or known.rank < sample.rank:
+            newest[sample.doc_id] = sample
+    return newest_docs(workspace, spec, newest.values())
 
 
 def _of_tasks(supplier: str, tasks: Sequence[Task]) -> Document:

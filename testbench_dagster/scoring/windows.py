@@ -15,7 +15,7 @@ from testbench_dagster.coordination.writing import living_writers, new_token, vo
 from testbench_dagster.network.roster import Supplier, active_suppliers, known_suppliers
 from testbench_dagster.scoring.clusters import Clusters
 from testbench_dagster.scoring.kept import Computed, Kept, entry, fingerprints, microseconds, subject
-from testbench_dagster.scoring.pooled import GroupPools
+from testbench_dagster.scoring.pooled import GroupPools, identity_groups
 from testbench_dagster.scoring.rows import (
     NO_DATA,
     OK,
@@ -125,7 +125,8 @@ class _Reader:
         self, suppliers: Sequence[Supplier], *, primary_only: bool, from_facts: bool
     ) -> Iterator[tuple[str, list[Window]]]:
         """Yield each supplier's key and rows, in order."""
-        pools = GroupPools(self._workspace, [s.key for s in suppliers], self._registered, self._now)
+        keys = [s.key for s in suppliers]
+        pools = GroupPools(self._workspace, keys, self._registered, self._now, from_facts=from_facts)
         for start in range(0, len(suppliers), _SUPPLIERS):
             lot = suppliers[start : start + _SUPPLIERS]
             documents = {} if from_facts else self._documents(lot)
@@ -153,12 +154,15 @@ class _Reader:
         where = {"_id": {"in": [s.key for s in suppliers]}}
         return {d["_id"]: d for d in self._workspace.documents.find(WINDOWS, where)}
 
-    def _missing(self, supplier: Supplier, kept: Kept) -> list[Task]:
+    def _missing(self, supplier: Supplier, kept: Kept, *, with_scored: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
         return [
             (spec, registration)
             for spec, registration in self._registered
-            if not kept.holds(spec.name, self._fingerprints[spec.name])
+            if not (
+                kept.holds(spec.name, self._fingerprints[spec.name])
+                and not (with_scored and kept.lacks_scored(spec.name))
+            )
             and not cannot_be_asked(supplier, registration)
         ]
 
@@ -168,7 +172,7 @@ class _Reader:
         for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
             spec, registration = registrations[name]
             rows = task_windows(self._workspace, supplier, spec, registration, read.samples, self._clusters)
-            found[name] = Computed(list(rows), read.oldest)
+            found[name] = Computed(list(rows), read.oldest, read.scored)
         return found
 
     def _pooled(
@@ -195,6 +199,7 @@ class _Reader:
     def keep(self, suppliers: Sequence[Supplier]) -> int:
         """Keep the rows of suppliers; see :func:`keep_windows`."""
         written = 0
+        grouped = identity_groups(self._workspace, [s.key for s in suppliers]).keys()
         for start in range(0, len(suppliers), _SUPPLIERS):
             pending = list(suppliers[start : start + _SUPPLIERS])
             for _ in range(_TRIES):
@@ -203,7 +208,9 @@ class _Reader:
                 left = []
                 for supplier in pending:
                     document = documents[supplier.key]
-                    kept = self._keep(supplier, document, writers[supplier.key])
+                    kept = self._keep(
+                        supplier, document, writers[supplier.key], grouped=supplier.key in grouped
+                    )
                     if kept is None:
                         left.append(supplier)
                     else:
@@ -222,12 +229,15 @@ class _Reader:
             found = self._documents(suppliers)
         return found
 
-    def _keep(self, supplier: Supplier, document: Document, writers: Sequence[Document]) -> int | None:
+    def _keep(
+        self, supplier: Supplier, document: Document, writers: Sequence[Document], *, grouped: bool
+    ) -> int | None:
         """Keep what is missing of one supplier, read after its document; None where that changed since."""
         busy = {task for writer in writers for task in writer["tasks"]}
+        kept = Kept(document, supplier, self._now)
         missing = [
             (spec, registration)
-            for spec, registration in self._missing(supplier, Kept(document, supplier, self._now))
+            for spec, registration in self._missing(supplier, kept, with_scored=grouped)
             if spec.name not in busy
         ]
         if not missing and len(writers) == len(document["writers"]):
@@ -240,16 +250,16 @@ class _Reader:
             "writers": list(writers),
             "rows": [
                 *self._still_good(supplier, document, set(computed)),
-                *(self._entry(spec, computed[spec.name]) for spec, _ in missing),
+                *(self._entry(spec, computed[spec.name], grouped) for spec, _ in missing),
             ],
         }
         where = {"_id": supplier.key, "token": document["token"]}
         changed = self._workspace.documents.claim(WINDOWS, where, changes)
         return None if changed is None else len(computed)
 
-    def _entry(self, spec: TaskSpec, computed: Computed) -> Document:
-        max_age = spec.max_age(self._workspace.config)
-        return entry(spec, self._fingerprints[spec.name], computed, self._now, max_age)
+    def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> Document:
+        fingerprint = self._fingerprints[spec.name]
+        return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
 
     def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
         """Of what is kept the rows that are not replaced, those of tasks that nobody may ask for left out."""

@@ -52,6 +52,19 @@ def group(facts: Facts, *members: str) -> None:
     )
 
 
+@pytest.mark.parametrize("cluster", [None, "n"])
+def test_scores_too_large_to_square_have_no_standard_error(
+    installation: Callable[..., Facts], cluster: str | None
+) -> None:
+    facts = installation(cluster=cluster) if cluster else installation()
+    task = facts.registration(TASK)
+    for doc in range(4):
+        facts.score(task, doc, 1e200 * doc)
+    row = row_of(facts)
+    assert row.score == pytest.approx(1.5e200)
+    assert (row.se, row.ci_low) == (None, None)
+
+
 def test_standard_error_of_a_mean(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK)

@@ -135,7 +135,7 @@ def test_probes_are_asked_again_after_their_days_and_members_too(workspace: Work
         IDENTITY_GROUPS, [{"_id": suppliers["twin"].key, "group": "g", "proxy": suppliers["one"].key}]
     )
     try:
-        for days, due in ((3, 0), (5, PROBES)):
+        for days, due in ((9, 0), (11, PROBES)):
             plan = Planner(workspace, now=datetime.now(UTC) + timedelta(days=days)).plan(suppliers["twin"])
             assert plan.tasks["identity"].plan.n_calls == due
         assert plan.tasks["identity"].plan.round == 2

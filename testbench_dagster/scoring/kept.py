@@ -60,6 +60,23 @@ class Computed:
     scored: Sequence[Sample]
 
 
+class Answers:
+    """Kept scored answers of one supplier and task, by their place in ``rows``; few ever become samples."""
+
+    def __init__(self, packed: bytes, since: int) -> None:
+        self._pairs, rows = orjson.loads(zlib.decompress(packed))
+        #: Doc id, microseconds since 1970, epoch and round of each, then its values.
+        self.rows: list[list[Any]] = [row for row in rows if row[1] > since]
+
+    def sample(self, row: Sequence[Any]) -> Sample:
+        """The sample that one of the rows stands for, as far as scores go."""
+        doc_id, at, epoch, round_, *values = row
+        metrics: dict[str, dict[str, Any]] = {}
+        for (name, metric), value in zip(self._pairs, values, strict=True):
+            metrics.setdefault(name, {})[metric] = value
+        return Sample(doc_id, _EPOCH + timedelta(microseconds=at), epoch, round_, Fault.OK, metrics)
+
+
 class Kept:
     """What is kept of one supplier, as read from the store at once."""
 
@@ -81,7 +98,7 @@ class Kept:
             and (entry["until"] is None or self._now < entry["until"])
         )
 
-    def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> list[Sample] | None:
+    def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> Answers | None:
         """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not kept.
 
         Those too old by now are left out: what is younger than them is there, so they may age.
@@ -92,7 +109,7 @@ class Kept:
         if entry["since"] > self._now:
             return None
         since = microseconds(counts_after(workspace, self._supplier, spec, self._moment))
-        return _unpacked(entry["scored"], since)
+        return Answers(entry["scored"], since)
 
     def lacks_scored(self, task: str) -> bool:
         """Whether the rows of a task were kept when nobody needed its scored answers."""
@@ -190,19 +207,6 @@ def _packed(samples: Sequence[Sample]) -> bytes:
     except TypeError:
         return b""
     return zlib.compress(packed, 1) if orjson.loads(packed) == content else b""
-
-
-def _unpacked(packed: bytes, since: int) -> list[Sample]:
-    pairs, rows = orjson.loads(zlib.decompress(packed))
-    found = []
-    for doc_id, at, epoch, round_, *values in rows:
-        if at > since:
-            metrics: dict[str, dict[str, Any]] = {}
-            for (name, metric), value in zip(pairs, values, strict=True):
-                metrics.setdefault(name, {})[metric] = value
-            moment = _EPOCH + timedelta(microseconds=at)
-            found.append(Sample(doc_id, moment, epoch, round_, Fault.OK, metrics))
-    return found
 
 
 def _values(row: Window) -> list[Any]:

@@ -5,17 +5,19 @@ Only scores pool. Faults, latencies and coverage stay each supplier's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from testbench_dagster.network.roster import Supplier, known_suppliers
-from testbench_dagster.scoring.kept import Kept, fingerprints
+from testbench_dagster.scoring.kept import Answers, Kept, fingerprints, microseconds
 from testbench_dagster.scoring.samples import Sample, Task, newest_docs, scored_by_task
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, WINDOWS
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
+
+_Rank = tuple[int, int, int]  # when it was answered, epoch, round
 
 
 @dataclass(frozen=True)
@@ -65,32 +67,52 @@ class GroupPools:
         return self._last[1].get(spec.name, [])
 
     def _read(self, group: PooledGroup) -> dict[str, list[Sample]]:
-        newest: dict[str, dict[int, Sample]] = {spec.name: {} for spec, _ in self._tasks}
-        for member in (self._members[key] for key in group.members if key in self._members):
-            for task, samples in self._scored(member).items():
-                for sample in samples:
-                    known = newest[task].get(sample.doc_id)
-                    if known is None or known.rank < sample.rank:
-                        newest[task][sample.doc_id] = sample
-        return {
-            spec.name: sorted(
-                newest_docs(self._workspace, spec, newest[spec.name].values()), key=lambda s: s.doc_id
-            )
-            for spec, _ in self._tasks
+        newest: dict[str, dict[int, tuple[_Rank, Sample | tuple[Answers, list[Any]]]]] = {
+            spec.name: {} for spec, _ in self._tasks
         }
+        for member in (self._members[key] for key in group.members if key in self._members):
+            for task, answers in self._scored(member).items():
+                of_task = newest[task]
+                for doc_id, rank, answer in _ranked(answers):
+                    known = of_task.get(doc_id)
+                    if known is None or known[0] < rank:
+                        of_task[doc_id] = (rank, answer)
+        found = {}
+        for spec, _ in self._tasks:
+            samples = [
+                answer if isinstance(answer, Sample) else answer[0].sample(answer[1])
+                for _, answer in newest[spec.name].values()
+            ]
+            found[spec.name] = sorted(newest_docs(self._workspace, spec, samples), key=lambda s: s.doc_id)
+        return found
 
-    def _scored(self, member: Supplier) -> dict[str, list[Sample]]:
+    def _scored(self, member: Supplier) -> dict[str, Answers | list[Sample]]:
         """By task what a member's answers scored: as kept where that holds, else from the facts."""
         document = None if self._from_facts else self._workspace.documents.get(WINDOWS, member.key)
         kept = Kept(document, member, self._now)
-        found, rest = {}, []
+        found: dict[str, Answers | list[Sample]] = {}
+        rest = []
         for spec, registration in self._tasks:
             samples = kept.scored(self._workspace, spec, self._fingerprints[spec.name])
             if samples is None:
                 rest.append((spec, registration))
             else:
                 found[spec.name] = samples
-        return found | (scored_by_task(self._workspace, member, rest, self._now) if rest else {})
+        if rest:
+            found.update(scored_by_task(self._workspace, member, rest, self._now))
+        return found
+
+
+def _ranked(
+    answers: Answers | list[Sample],
+) -> Iterator[tuple[int, _Rank, Sample | tuple[Answers, list[Any]]]]:
+    """Doc id and rank of answers, with what makes a sample of them."""
+    if isinstance(answers, Answers):
+        for row in answers.rows:
+            yield row[0], (row[1], row[2], row[3]), (answers, row)
+    else:
+        for sample in answers:
+            yield sample.doc_id, (microseconds(sample.at), sample.epoch, sample.round), sample
 
 
 def identity_groups(workspace: Workspace, suppliers: Sequence[str]) -> dict[str, PooledGroup]:

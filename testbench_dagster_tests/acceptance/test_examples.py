@@ -27,6 +27,7 @@ EXPECTED = {
     "mmlu.yaml": (57, 1),
     "openai-compatible.yaml": (3, 2),
     "operations.yaml": (4, 1),
+    "taxonomy-chat-only.yaml": (53, 1),
 }
 
 

@@ -220,8 +220,11 @@ def test_the_backfill_asks_these_two_suppliers_anew(
 def test_checks_tab_shows_what_passed(browser: Browser) -> None:
     browser.open("/assets/supplier_scores?view=checks")
     page = browser.read(
-        "Checks (3)",
-        *(f"{name}\nSucceeded" for name in ("scores_fresh", "scores_reproducible", "windows_tight")),
+        "Checks (4)",
+        *(
+            f"{name}\nSucceeded"
+            for name in ("models_unchanged", "scores_fresh", "scores_reproducible", "windows_tight")
+        ),
     )
     assert "Failed" not in page
     browser.click("//*[text()='scores_reproducible']")

@@ -169,7 +169,8 @@ class LocalRuns:
         return Relayed(sent, settled)
 
     def refresh_summaries(self) -> None:
-        """Materialize the leaderboard."""
+        """Materialize the identity groups and, with them, the leaderboard."""
+        self._execute("refresh_identity")
         self._execute("refresh_summaries")
 
     def _execute(

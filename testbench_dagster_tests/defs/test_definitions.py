@@ -44,7 +44,8 @@ JOBS = {
     "evaluate_suppliers": {"relay_responses", "supplier_scores", "taxonomy_summaries"},
     "rescore": {"supplier_scores", "taxonomy_summaries"},
     "refresh_abilities": {"taxonomy_summaries"},
-    "refresh_summaries": {"identity_groups", "leaderboard"},
+    "refresh_summaries": {"leaderboard"},
+    "refresh_identity": {"identity_groups"},
     "take_snapshots": {"supplier_snapshots"},
 }
 SENSORS: dict[str, set[str]] = {

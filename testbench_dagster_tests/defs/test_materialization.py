@@ -47,7 +47,9 @@ def test_every_asset_and_partition_is_materialized(materialized: Materialized) -
             assert materialized.instance.get_materialized_partitions(key) == expected[partitions], asset
     assert {run.status for run in materialized.instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
     names = [run.job_name for run in materialized.instance.get_runs()][::-1]
-    assert names == ["refresh_suppliers", "refresh_catalog", "evaluate_suppliers", "refresh_summaries"]
+    assert names == [
+        "refresh_suppliers", "refresh_catalog", "evaluate_suppliers", "refresh_identity", "refresh_summaries"
+    ]  # fmt: skip
 
 
 def test_every_check_was_evaluated_and_passed(materialized: Materialized) -> None:

@@ -187,14 +187,17 @@ def test_automation_page_shows_everything_switched_on(running: Platform, browser
     states |= {s["name"]: s["scheduleState"]["status"] for s in repository["schedules"]}
     assert {"new_suppliers", "stale_scores", "nightly_evaluation", "daily_snapshots"} <= set(states)
     assert set(states.values()) == {"RUNNING"}
-    with browser.sized(1500, 1040):  # all rows: the page renders only those in sight
+    with browser.sized(1500, 1140):  # all rows: the page renders only those in sight
         browser.open("/automation")
         for name in states:
             # the first box of a row selects it, the second is its switch
             row = f"//a[contains(@href, '/{name}')]/ancestor::*[.//input[@type='checkbox']][1]"
             switch = f"({row}//input[@type='checkbox'])[2]"
             # the UI draws its switches itself and hides the real ones
-            assert browser.get(switch, WebElement.is_selected, hidden=True), name
+            browser.until(
+                f"the switch of {name} to be on",
+                lambda at=switch: browser.get(at, WebElement.is_selected, hidden=True),
+            )
         browser.picture("automation")
 
 

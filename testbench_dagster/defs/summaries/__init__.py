@@ -19,8 +19,14 @@ from testbench_dagster.defs.summaries.schedules import daily_snapshots_schedule,
 
 refresh_summaries = dg.define_asset_job(
     "refresh_summaries",
-    selection=dg.AssetSelection.assets("identity_groups", "leaderboard"),
-    description="Compare all suppliers' stored answers and rank them anew from their stored summaries.",
+    selection=dg.AssetSelection.assets("leaderboard"),
+    description="Rank all suppliers anew from their stored summaries.",
+)
+
+refresh_identity = dg.define_asset_job(
+    "refresh_identity",
+    selection=dg.AssetSelection.assets("identity_groups"),
+    description="Compare all suppliers by their stored answers: groups, proxies, changes. Relays nothing.",
 )
 
 refresh_abilities = dg.define_asset_job(
@@ -48,7 +54,7 @@ def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
             supplier_snapshots,
         ],
         "asset_checks": [*summary_checks(), identity_consistent],
-        "jobs": [refresh_summaries, refresh_abilities, take_snapshots],
+        "jobs": [refresh_summaries, refresh_identity, refresh_abilities, take_snapshots],
         "sensors": [
             dg.AutomationConditionSensorDefinition(
                 "summaries_automation",

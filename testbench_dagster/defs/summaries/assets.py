@@ -72,7 +72,8 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name=GROUP,
-        deps=[taxonomy_summaries, "identity_groups"],
+        # groups are shown as last stored: waiting for them would keep the ranking back where nobody relays
+        deps=[taxonomy_summaries],
         # on_cron, not eager: eager waits for ever for a supplier that was never summarized
         automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
         freshness_policy=freshness.SUMMARIES,

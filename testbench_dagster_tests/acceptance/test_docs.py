@@ -23,8 +23,11 @@ from pydantic import BaseModel
 
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
-from testbench_dagster.config.settings import ScheduleSettings, SensorSettings, Settings
+from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.identity.stage import refresh_identity
+from testbench_dagster.identity.views import identity_rows
+from testbench_dagster.network.roster import active_suppliers
 from testbench_dagster.network.sources import parse_listing
 from testbench_dagster.stores.documents.collections import ALL
 from testbench_dagster.tasks.specs import task_specs
@@ -156,6 +159,25 @@ def test_a_yaml_snippet_is_valid(snippet: str, tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**tasks, **yaml.safe_load(snippet)}), encoding="utf-8")
     config = load_config(path)
     assert len(task_specs(config)) == len(config.settings.tasks)  # names and gates are resolved
+
+
+def test_the_configuration_of_identity_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
+    identity = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
+    (text,) = [m[3] for m in _BLOCK.finditer(identity) if m[1] == "yaml"]
+    path = tmp_path / "testbench.yaml"
+    path.write_text(text, encoding="utf-8")
+    config = load_config(path)
+    assert config.settings.identity == IdentityConfig()
+    assert [s.framework for s in task_specs(config)][-1] == "signatures"
+
+
+def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
+    """Those of a supplier's row; the rows of pairs and changes are told in the text below the table."""
+    shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
+    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
+        refresh_identity(workspace)
+        rows = identity_rows(workspace, [s.key for s in active_suppliers(workspace)])
+    assert documented_keys("Fields of `testbench identity --format json`") == set(rows[0])
 
 
 def test_the_documented_roster_is_read_as_one() -> None:

@@ -265,6 +265,7 @@ def test_an_unreachable_supplier(base: Settings, installation: Installation) -> 
     assert set(row["errors"]) == {"transport"}
 
 
+@pytest.mark.slow
 def test_a_missing_key_concerns_its_supplier_only(
     recorded: Settings, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:

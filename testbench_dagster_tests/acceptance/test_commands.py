@@ -104,6 +104,7 @@ def test_max_relays_is_exact_and_runs_add_up(installation: Installation, servers
     assert [server.stats()["duplicates"] for server in servers] == [0, 0]
 
 
+@pytest.mark.slow
 def test_max_relays_counts_retries(installation: Installation, answers: Answers, tmp_path: Path) -> None:
     with Replay(answers.gsm8k(SYSTEMS[1]), tmp_path, "--fail-mode", "reset", "--fail-rate", "0.5") as server:
         installation.configure(**gsm8k.settings({"resets": server.url}, DOCS))
@@ -136,6 +137,7 @@ def test_the_budget_is_a_hard_cap_per_service_and_day(
     assert total_requests(servers) == 24 + 8, "both suppliers now share what is left of one service's budget"
 
 
+@pytest.mark.slow
 def test_samples_stop_at_the_wanted_width(installation: Installation, servers: list[Replay]) -> None:
     settings = configure(installation, servers)
     settings["tasks"][0]["samples"] = {"min": 20, "max": 200, "half_width": 0.12}
@@ -149,6 +151,7 @@ def test_samples_stop_at_the_wanted_width(installation: Installation, servers: l
         assert (row["ci_high"] - row["ci_low"]) / 2 <= 0.12
 
 
+@pytest.mark.slow
 def test_what_is_printed_exported_and_opened_is_the_same(
     installation: Installation, servers: list[Replay], monkeypatch: pytest.MonkeyPatch
 ) -> None:

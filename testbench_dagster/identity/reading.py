@@ -71,7 +71,9 @@ def read_scores(
 ) -> Iterator[ScorePoint]:
     """Yield the primary scores of a task from 0 to 1 inside the window age, after the suppliers' cuts.
 
-    Nothing where the metric is no mean; values outside 0 to 1 are left out.
+    Dated by when the doc was asked: hard docs take longer, so of many asked at once the wrong answers come
+    last, which would look like a change. Nothing where the metric is no mean; values outside 0 to 1 are left
+    out.
     """
     metric, name = primary_pair(spec, registration)
     if spec.signs or not is_mean(registration, metric):
@@ -86,7 +88,8 @@ def read_scores(
         "scorer_version": scorer_version(registration),
     }
     for score in workspace.documents.find(SCORES, where):
-        cut_at, at = cuts[score["supplier"]], score["answered_at"]
+        cut_at = cuts[score["supplier"]]
+        at = score["answered_at"] - timedelta(milliseconds=score["latency_ms"] or 0)
         value = score["metrics"].get(metric)
         if (cut_at is None or at > cut_at) and isinstance(value, (int, float)) and 0 <= value <= 1:
             yield ScorePoint(score["supplier"], spec.name, at, float(value))

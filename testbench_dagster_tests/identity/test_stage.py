@@ -272,6 +272,22 @@ def test_scores_that_moved_are_found_per_task(open_workspace: Opener) -> None:
     assert change["direction"] == "down"
 
 
+def test_hard_docs_of_one_burst_that_come_last_are_no_change(open_workspace: Opener) -> None:
+    """Two hundred docs asked within a second: a third is hard, takes half a minute and is mostly wrong."""
+    workspace = open_workspace()
+    facts = Facts(workspace)
+    registration = facts.registration(TASK, n_docs=400)
+    draw = random.Random(3)
+    asked = NOW - 2 * HOUR
+    for doc in range(200):
+        hard = draw.random() < 1 / 3
+        took = 30_000.0 + doc if hard else 500.0
+        at = asked + timedelta(milliseconds=5 * doc + took)
+        value = float(draw.random() < (0.1 if hard else 1.0))
+        facts.score(registration, doc, value, at, supplier=key("b1"), latency_ms=took)
+    assert detect_changes(workspace, [key("b1")], tasks=[TASK], now=NOW) == []
+
+
 def test_what_the_configuration_does_not_cut_on_is_reported_only(open_workspace: Opener) -> None:
     workspace = open_workspace(identity={"cut_on": ["score"]})
     everybody(workspace)

@@ -226,7 +226,13 @@ class _Planner:
         return _held(task, "scheduled", schedule.reason, plan, due_at)
 
     def _audit(self, task: TaskFacts) -> Decision:
-        """Ask a member of an identity group a few docs now and then, whatever is fresh."""
+        """Ask a member of an identity group a few docs now and then, whatever is fresh.
+
+        Docs that were begun are finished all the same: what failed by the network's fault or ours stays due.
+        """
+        begun = self._begun(task)
+        if begun.due and self._gates[task.task].open:
+            return _due_or_fresh(task, begun)
         docs = self._settings.audit_docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
@@ -248,6 +254,18 @@ class _Planner:
         if not schedule.ready and not forced:
             return _held(task, "scheduled", schedule.reason, plan, schedule.due_at, schedule.due_height)
         return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
+
+    def _begun(self, task: TaskFacts) -> TaskPlan:
+        """Plan of the docs that were asked in this round, in vain or in part."""
+        plan = self._plan(task, at_least=0, at_most=task.rule.max_docs_per_run, force_since=None)
+        due = [
+            doc
+            for doc in plan.due
+            if any(call.attempt > 1 for call in doc.calls)
+            or len(doc.calls) < doc.prompt.requests * doc.prompt.repeats
+        ]
+        reason = f"{len(due)} docs that were begun are finished; {self._facts.proxy} stands for the rest"
+        return replace(plan, due=due, reason=reason)
 
     def _schedule(self, task: TaskFacts) -> ScheduleVerdict:
         return schedule_verdict(

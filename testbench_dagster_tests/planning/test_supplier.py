@@ -256,6 +256,28 @@ def test_a_member_of_a_group_is_only_audited() -> None:
     assert summary(only_decision(supplier(task("a", 50), **member)))[:2] == ("due", 5)
 
 
+def test_docs_that_a_member_began_are_finished() -> None:
+    """What the network failed, or was answered in part, is no audit and no renewal: it stays due."""
+    begun = task("a", 50, 10, NOW - HOUR)
+    failed = [
+        CallOutcome(begun.prompts[position].id, 0, 0, 3, Fault.RATE_LIMITED, NOW - HOUR)
+        for position in (20, 30)
+    ]
+    blamed = CallOutcome(begun.prompts[40].id, 0, 0, 1, Fault.SUPPLIER_HTTP, NOW - HOUR)
+    facts = supplier(replace(begun, outcomes=[*begun.outcomes, *failed, blamed]), proxy="p@external")
+    decision = only_decision(facts)
+    assert summary(decision) == ("due", 2, NOW)
+    assert [due.prompt.position for due in decision.plan.due] == [20, 30]
+    assert decision.reason == "2 docs that were begun are finished; p@external stands for the rest"
+    assert only_decision(answer(facts, plan(facts), NOW)).state == "represented"
+
+    parts = task("b", 6, 0, requests=2)
+    half = CallOutcome(parts.prompts[1].id, 0, 0, 1, Fault.OK, NOW - HOUR)
+    partly = supplier(replace(parts, outcomes=[half], last_at=NOW - HOUR), proxy="p@external")
+    (due,) = only_decision(partly).plan.due
+    assert (due.prompt.position, [call.idx for call in due.calls]) == (1, [1])
+
+
 def test_audits_keep_the_other_rules() -> None:
     member = {"proxy": "p@external"}
     assert only_decision(supplier(task("a", rule=GATE), **member)).state == "gated"

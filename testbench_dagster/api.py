@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.comparison import compare
 from testbench_dagster.errors import ConfigError
+from testbench_dagster.identity.stage import IdentityReport, refresh_identity
 from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.leaderboard import leaderboard
 from testbench_dagster.leaderboard.items import items
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from testbench_dagster.evidence.export import Exported
-    from testbench_dagster.identity.stage import IdentityReport
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,6 @@ class Testbench:
 
     def refresh_identity(self) -> IdentityReport:
         """Compare all active suppliers by their stored answers; store groups, proxies and changes."""
-        from testbench_dagster.identity.stage import refresh_identity
-
         return refresh_identity(self._workspace)
 
     def attempts(self, supplier: str | None = None, task: str | None = None) -> Table:

@@ -6,12 +6,15 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+import yaml
 
+from testbench_dagster.config import load_config
+from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
 
@@ -97,3 +100,32 @@ def punkt() -> None:
     os.environ["NLTK_DATA"] = str(nltk_data)
     if not found():
         pytest.skip(f"{PUNKT_CARRIER} no longer carries punkt_tab")
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+def open_installation(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Workspace]]:
+    """One installation on SQLite and on MongoDB, opened again and again with another configuration."""
+    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
+        monkeypatch.delenv(name, raising=False)
+    if request.param == "mongo":
+        monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
+    opened: list[Workspace] = []
+
+    def build(*suppliers: dict[str, Any], sources: Sequence[dict[str, Any]] = (), **blocks: Any) -> Workspace:
+        base = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+        path = tmp_path / "testbench.yaml"
+        settings = {
+            "tasks": [{"name": "starter_logic"}],
+            "suppliers": [base | s for s in suppliers],
+            "supplier_sources": list(sources),
+            **blocks,
+        }
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        opened.append(Workspace(load_config(path)))
+        return opened[-1]
+
+    yield build
+    for workspace in opened:
+        workspace.close()

@@ -17,7 +17,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
-_FIELDS = ("supplier", "task", "prompt_id", "idx", "repeat", "round", "finished_at", "opening")
+_FIELDS = ("supplier", "task", "prompt_id", "idx", "position", "round", "finished_at", "opening")
 #: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
 PROMPTS = 240
 #: How far back availability looks.
@@ -42,8 +42,7 @@ def read_answers(
     }
     if len(suppliers) <= 250:
         where["supplier"] = {"in": sorted(cuts)}
-    fields = [*_FIELDS, "position"]
-    for row in workspace.documents.find(ATTEMPTS, where, fields=fields):
+    for row in workspace.documents.find(ATTEMPTS, where, fields=_FIELDS):
         supplier, at = row["supplier"], row["finished_at"]
         if supplier not in cuts or (row["position"] >= per_task and row["task"] not in signing):
             continue

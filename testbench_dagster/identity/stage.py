@@ -83,13 +83,13 @@ def refresh_identity(
         answers = list(read_answers(workspace, service, suppliers, now))
         groups = [d["members"] for d in _stored(workspace, suppliers) if len(d["members"]) > 1]
         found = find_changes(
-            answers, identity_settings(workspace), cut_at=_cuts(suppliers), groups=_distinct(groups)
+            answers, identity_settings(workspace), cut_at=cuts_of(suppliers), groups=_distinct(groups)
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
         if any(change["cut"] for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
-            cuts = _cuts(suppliers)
+            cuts = cuts_of(suppliers)
             answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
         report.n_answers += len(answers)
         _group(workspace, service, suppliers, answers, now, report)
@@ -120,12 +120,12 @@ def detect_changes(
         chosen = [s for s in suppliers if s.key in wanted]
         if not chosen:
             continue
-        found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=_cuts(chosen))
+        found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
         for name in sorted(set(tasks)):
             spec, registration = workspace.spec(name), workspace.datasets.current(name)
             if registration is not None:
                 points = read_scores(workspace, chosen, spec, registration, now)
-                found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=_cuts(chosen))
+                found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
         new = record_changes(workspace, found, now)
         if any(change["cut"] for change in new):
             refresh_identity(workspace, services=[service], now=now)
@@ -175,7 +175,7 @@ def _group(
     report: IdentityReport,
 ) -> None:
     settings = identity_settings(workspace)
-    cuts = _cuts(suppliers)
+    cuts = cuts_of(suppliers)
     # a cut may lie before the grouping it undoes: what counts is whether it was known then
     previous = {
         d["_id"]: _assignment(d)
@@ -286,7 +286,8 @@ def _by_service(workspace: Workspace) -> dict[str, list[Supplier]]:
     return found
 
 
-def _cuts(suppliers: Iterable[Supplier]) -> dict[str, datetime]:
+def cuts_of(suppliers: Iterable[Supplier]) -> dict[str, datetime]:
+    """When the models of suppliers last changed, of those that did."""
     return {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
 
 

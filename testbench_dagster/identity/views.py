@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
+from testbench_dagster.identity import Evidence, find_groups
+from testbench_dagster.identity.reading import read_answers
+from testbench_dagster.identity.stage import cuts_of, identity_settings
 from testbench_dagster.network.roster import active_suppliers, known_suppliers
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
@@ -44,12 +47,6 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
 
     At most five thousand pairs.
     """
-    # numpy behind it: only when asked for
-    from testbench_dagster.identity import find_groups
-    from testbench_dagster.identity.evidence import Evidence
-    from testbench_dagster.identity.reading import read_answers
-    from testbench_dagster.identity.stage import identity_settings
-
     now = datetime.now(UTC)
     pool = active_suppliers(workspace) if suppliers is None else known_suppliers(workspace)
     wanted = [s for s in pool if suppliers is None or s.key in suppliers]
@@ -57,8 +54,8 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
     rows: list[dict[str, Any]] = []
     for service in dict.fromkeys(s.service for s in wanted):
         chosen = [s for s in wanted if s.service == service]
-        cuts = {s.key: s.cut_at for s in chosen if s.cut_at is not None}
-        evidence = Evidence.of(read_answers(workspace, service, chosen, now), settings, cut_at=cuts)
+        answers = read_answers(workspace, service, chosen, now)
+        evidence = Evidence.of(answers, settings, cut_at=cuts_of(chosen))
         grouping = find_groups(evidence, settings, now=now)
         groups = {
             d["_id"]: d["group"] for d in workspace.documents.find(IDENTITY_GROUPS, {"service": service})

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from testbench_dagster.config import load_config
 from testbench_dagster.identity.stage import detect_changes, refresh_identity
 from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.network.roster import active_suppliers, cut_windows, refresh_roster
@@ -25,38 +22,23 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
 TASK = "starter_reading"
 NAMES = ("a1", "a2", "a3", "b1", "c1")
+TASKS = [
+    {"name": TASK, "samples": {"min": 5, "max": 50, "half_width": None}},
+    {"name": "identity", "framework": "signatures"},
+]
 Opener = Callable[..., Workspace]
 
 
-@pytest.fixture(params=["sqlite", "mongo"])
-def open_workspace(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Opener]:
-    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
-        monkeypatch.delenv(name, raising=False)
-    if request.param == "mongo":
-        monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
-    opened: list[Workspace] = []
+@pytest.fixture
+def open_workspace(open_installation: Callable[..., Workspace]) -> Opener:
+    """Opens the installation with suppliers of these names, the roster refreshed."""
 
     def build(names: Sequence[str] = NAMES, **blocks: Any) -> Workspace:
-        suppliers = [{"address": n, "base_url": "http://127.0.0.1:9/v1", "model": "m"} for n in names]
-        settings = {
-            "suppliers": suppliers,
-            "tasks": [
-                {"name": TASK, "samples": {"min": 5, "max": 50, "half_width": None}},
-                {"name": "identity", "framework": "signatures"},
-            ],
-            **blocks,
-        }
-        path = tmp_path / "testbench.yaml"
-        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        opened.append(Workspace(load_config(path)))
-        refresh_roster(opened[-1])
-        return opened[-1]
+        workspace = open_installation(*({"address": name} for name in names), tasks=TASKS, **blocks)
+        refresh_roster(workspace)
+        return workspace
 
-    yield build
-    for workspace in opened:
-        workspace.close()
+    return build
 
 
 def key(name: str) -> str:

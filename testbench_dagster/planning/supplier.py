@@ -230,14 +230,16 @@ class _Planner:
 
         Docs that were begun are finished all the same: what failed by the network's fault or ours stays due.
         """
+        gate, schedule = self._gates[task.task], self._schedule(task)
         begun = self._begun(task)
-        if begun.due and self._gates[task.task].open:
+        if begun.due and gate.open:
+            if not schedule.ready and self._force_since is None:
+                return _held(task, "scheduled", schedule.reason, begun, schedule.due_at, schedule.due_height)
             return _due_or_fresh(task, begun)
         docs = self._settings.audit_docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
         plan = self._plan(task, at_least=docs, at_most=docs, force_since=None)
-        gate, schedule = self._gates[task.task], self._schedule(task)
         stands = f"{self._facts.proxy} stands for it"
         if not docs:
             return _held(task, "represented", f"{stands}; audits are off (audit_docs: 0)", plan)

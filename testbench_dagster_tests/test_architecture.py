@@ -186,6 +186,7 @@ LAYERS = (
         "relays.limits",
         "relays.models",
         "relays.openings",
+        "relays.http",
         "relays.direct",
         "relays.engine",
         "relays.writer",

@@ -15,7 +15,8 @@ class Limits:
     """Bounds on one relay and on how many run at once (the ``relays:`` block of testbench.yaml).
 
     Times in seconds, sizes in MiB. ``retries`` counts further attempts after the first. The number in
-    flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``.
+    flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``; suppliers that share a
+    host have at most ``max_per_host`` in flight together.
     """
 
     connect_s: float = 5.0
@@ -26,13 +27,18 @@ class Limits:
     max_response_mb: float = 8.0
     max_in_flight: int = 256
     start_in_flight: int = 2
+    max_per_host: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One supplier as a transport sees it. ``headers`` may hold a secret, so it stays out of the repr.
 
-    Unless ``private_allowed``, transports refuse to connect to addresses that are not public.
+    Unless ``private_allowed``, transports refuse to connect to addresses that are not public. ``transport``
+    says which one reaches it. Of suppliers on a Pocket network, ``address`` is the operator's, ``rpc_type``
+    the type its endpoint was staked with, ``prefix`` what stands between ``base_url`` (the staked URL, or the
+    gateway's) and the path of the API, and ``stream`` whether answers are asked for as event streams.
+    Suppliers with the same ``host`` (None: one of its own) share a limit.
     """
 
     supplier: str
@@ -43,6 +49,23 @@ class Endpoint:
     limits: Limits = Limits()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private_allowed: bool = True
+    transport: Literal["direct", "shannon", "path"] = "direct"
+    address: str = ""
+    rpc_type: int | None = None
+    prefix: str = ""
+    host: str | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """The session a relay was sent in: whose it is (``app``), which heights it spans, the height then."""
+
+    app: str
+    session_id: str
+    start_height: int
+    end_height: int
+    height: int | None
 
 
 @dataclass(slots=True)
@@ -76,8 +99,9 @@ class Attempt:
 
     ``body`` is the raw answer as received, cut at ``max_response_mb`` (then ``body_truncated``). ``text``
     and ``logprob``/``greedy`` are what parsing found in it. Latencies in milliseconds from the moment the
-    request was handed to the transport. ``retry_after_s`` is the server's wish, already bounded. Transports
-    put at least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
+    request was handed to the transport; ``first_token_ms`` is known of streamed answers. ``session`` is that
+    of a relay on a Pocket network. ``retry_after_s`` is the server's wish, already bounded. Transports put at
+    least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
     the request body as sent, in hexadecimal) into ``evidence``.
     """
 
@@ -86,6 +110,7 @@ class Attempt:
     finished_at: datetime
     latency_ms: float
     first_byte_ms: float | None = None
+    first_token_ms: float | None = None
     status: int | None = None
     body: bytes = b""
     body_bytes: int = 0
@@ -98,6 +123,7 @@ class Attempt:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     retry_after_s: float | None = None
+    session: SessionRef | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.network.addresses import is_public, refusal
-from testbench_dagster.relays.direct import DirectTransport, _PublicResolver
+from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.http import PublicResolver
 from testbench_dagster.relays.messages import Attempt
 from testbench_dagster_tests.relays.servers import Supplier, endpoint, relay
 
@@ -149,7 +150,7 @@ def test_of_mixed_addresses_only_public_ones_are_used(monkeypatch: pytest.Monkey
     resolving(monkeypatch, "127.0.0.1", "8.8.8.8", "::1", "2606:4700:4700::1111")
 
     async def main() -> list[str]:
-        return [found["host"] for found in await _PublicResolver().resolve("rebind.example", 80)]
+        return [found["host"] for found in await PublicResolver().resolve("rebind.example", 80)]
 
     assert asyncio.run(main()) == ["8.8.8.8", "2606:4700:4700::1111"]
 

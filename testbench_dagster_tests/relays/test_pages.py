@@ -21,6 +21,7 @@ from testbench_dagster.relays import direct
 from testbench_dagster.relays.answers import parse_answer
 from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.http import TRUNCATED_EVIDENCE_BYTES
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.payload import RequestError, build_payload, page_path, service_root
 from testbench_dagster_tests.relays.servers import FAST, endpoint, relay
@@ -155,7 +156,7 @@ def test_pages_have_their_own_bound_and_the_blame_is_ours(
     monkeypatch.setattr(direct, "MAX_PAGE_MB", 2.0)
     (attempt,) = send((target, page_relay()))
     assert attempt.fault is Fault.CLIENT_REQUEST and attempt.body_truncated
-    assert len(attempt.body) == direct.TRUNCATED_EVIDENCE_BYTES
+    assert len(attempt.body) == TRUNCATED_EVIDENCE_BYTES
 
 
 def test_deadlines_hold(pages: Pages) -> None:

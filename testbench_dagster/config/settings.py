@@ -38,6 +38,7 @@ class RelaySettings(_Strict):
     retries: int = Field(default=_DEFAULTS.retries, ge=0, le=20)
     max_response_mb: float = Field(default=_DEFAULTS.max_response_mb, gt=0, le=15)
     max_in_flight: int = Field(default=_DEFAULTS.max_in_flight, ge=1, le=100_000)
+    max_per_host: int = Field(default=_DEFAULTS.max_per_host, ge=1, le=100_000)
 
 
 class RelayOverrides(_Strict):
@@ -50,6 +51,7 @@ class RelayOverrides(_Strict):
     retries: int | None = Field(default=None, ge=0, le=20)
     max_response_mb: float | None = Field(default=None, gt=0, le=15)
     max_in_flight: int | None = Field(default=None, ge=1, le=100_000)
+    max_per_host: int | None = Field(default=None, ge=1, le=100_000)
 
 
 class SupplierConfig(RelayOverrides):

@@ -1,9 +1,10 @@
 """Relays many prompts to many suppliers at once, within hard caps, fairly, in memory that does not grow.
 
 One scheduler, up to ``max_in_flight`` workers. Each supplier has a *lane*: its iterator of relays, its
-adaptive limit and its retries. Lanes that may send stand in a ready queue and are served in turn, one relay
-each; a lane leaves the queue when it may not send and comes back with the event that changes that. A worker
-holds its slot from the send until the sink took the attempt; waiting for a retry holds none.
+adaptive limit and its retries; suppliers behind one host share a limit besides. Lanes that may send stand in
+a ready queue and are served in turn, one relay each; a lane leaves the queue when it may not send and comes
+back with the event that changes that. A worker holds its slot from the send until the sink took the attempt;
+waiting for a retry holds none.
 
 Everything here runs in one event loop and without awaiting between a check and what depends on it, which
 is what makes the caps hard. What an allowance has to ask a store for is asked in a thread meanwhile.
@@ -170,16 +171,41 @@ class _Job:
     failures: int = 0
 
 
+class _Host:
+    """What suppliers behind one host share: a limit on what they have in flight together.
+
+    It gives way to what the host itself says (refused connections, 429), not to one slow supplier on it.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self.limit = AdaptiveLimit(ceiling, ceiling)
+        self.in_flight = 0
+        self.parked: deque[_Lane] = deque()
+
+    @property
+    def room(self) -> int:
+        """How many more may be in flight."""
+        return self.limit.value - self.in_flight
+
+    def heard(self, fault: Fault, now: float) -> None:
+        """Learn from an attempt of any of its suppliers."""
+        if fault.answered:
+            self.limit.succeeded()
+        elif fault in (Fault.TRANSPORT, Fault.RATE_LIMITED):
+            self.limit.congested(now)
+
+
 class _Lane:
     """One supplier in a run."""
 
-    def __init__(self, endpoint: Endpoint, relays: list[Iterable[Relay]]) -> None:
+    def __init__(self, endpoint: Endpoint, relays: list[Iterable[Relay]], host: _Host | None = None) -> None:
         self.endpoint = endpoint
+        self.host = host
         self.limit = AdaptiveLimit(endpoint.limits.max_in_flight, endpoint.limits.start_in_flight)
         self.pace = Pace()
         self.counts = Counts()
         self.in_flight = 0
-        self.queued = False  # stands in the ready queue, or among the parked
+        self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
         self.asking = False  # waits to hear from the allowance
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
@@ -357,20 +383,28 @@ class _Run:
                 lane.queued = True
                 self._parked.append(lane)
                 continue
+            if lane.host is not None and lane.host.room <= 0:
+                lane.queued = True
+                lane.host.parked.append(lane)
+                continue
             if self._heart is not None and not self._heart.alive:
                 self._lose()
                 return None
             if not self._may_spend(lane):
+                self._unpark(lane.host)
                 continue
             job = lane.next_job()
             if job is None:
                 self._unspend(lane)
                 self._finish_if_idle(lane)
+                self._unpark(lane.host)
                 continue
             if job.failures:
                 self._waiting -= 1
             lane.in_flight += 1
             self._in_flight += 1
+            if lane.host is not None:
+                lane.host.in_flight += 1
             self._enqueue(lane)
             return lane, job
         return None
@@ -389,6 +423,9 @@ class _Run:
         """Give a slot back and requeue whoever that may help."""
         lane.in_flight -= 1
         self._in_flight -= 1
+        if lane.host is not None:
+            lane.host.in_flight -= 1
+            self._unpark(lane.host)
         self._enqueue(lane)
         # one freed slot helps one parked lane; with nothing in flight no other event would come
         for _ in range(1 if self._in_flight else len(self._parked)):
@@ -397,6 +434,15 @@ class _Run:
                 parked.queued = False
                 self._enqueue(parked)
         self._finish_if_idle(lane)
+
+    def _unpark(self, host: _Host | None) -> None:
+        """Requeue as many of a host's parked lanes as it has room for."""
+        room = 0 if host is None else host.room
+        while host is not None and room > 0 and host.parked:
+            lane = host.parked.popleft()
+            lane.queued = False
+            self._enqueue(lane)
+            room -= lane.queued
 
     # -- caps -----------------------------------------------------------------------------------------
 
@@ -526,6 +572,8 @@ class _Run:
             lane.pace.succeeded()
         elif is_congestion(attempt):
             lane.limit.congested(now)
+        if lane.host is not None:
+            lane.host.heard(fault, now)
         if fault is Fault.RATE_LIMITED:
             wait = lane.pace.rate_limited(now, attempt.retry_after_s, self._rng)
             self._resume(lane)
@@ -583,4 +631,11 @@ def _lanes(work: Work) -> list[_Lane]:
         if known != endpoint:
             raise ValueError(f"supplier {endpoint.supplier!r} appears with two different endpoints")
         parts.append(relays)
-    return [_Lane(endpoint, parts) for endpoint, parts in sources.values()]
+    hosts: dict[str, _Host] = {}
+    lanes = []
+    for endpoint, parts in sources.values():
+        host = None
+        if endpoint.host is not None:
+            host = hosts.setdefault(endpoint.host, _Host(endpoint.limits.max_per_host))
+        lanes.append(_Lane(endpoint, parts, host))
+    return lanes

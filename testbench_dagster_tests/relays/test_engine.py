@@ -135,7 +135,7 @@ def test_what_may_not_be_retried_is_not(fault: Fault):
     st.lists(st.integers(0, 12), min_size=1, max_size=4),
     st.none() | st.integers(0, 30),
     st.none() | st.integers(0, 15),
-    st.lists(st.sampled_from([Fault.OK, Fault.TRANSPORT, Fault.RATE_LIMITED, Fault.EMPTY]), max_size=3),
+    st.lists(st.sampled_from([Fault.OK, Fault.RATE_LIMITED, Fault.EMPTY]), max_size=3),
     st.integers(1, 8),
 )
 def test_caps_are_hard_and_nothing_is_lost(
@@ -427,6 +427,52 @@ def documents(tmp_path: Path) -> Iterator[SqliteDocuments]:
     made = SqliteDocuments(tmp_path / "documents.sqlite")
     yield made
     made.close()
+
+
+class Counting(Scripted):
+    """Notes the most that suppliers of one host had in flight together."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.by_host: Counter[str | None] = Counter()
+        self.most: Counter[str | None] = Counter()
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        self.by_host[endpoint.host] += 1
+        self.most[endpoint.host] = max(self.most[endpoint.host], self.by_host[endpoint.host])
+        try:
+            return await super().send(endpoint, relay)
+        finally:
+            self.by_host[endpoint.host] -= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["one:1", "two:2", None]), min_size=1, max_size=6),
+    st.integers(1, 5),
+    st.integers(0, 12),
+    st.lists(st.sampled_from([Fault.OK, Fault.RATE_LIMITED, Fault.EMPTY]), max_size=6),
+    st.integers(1, 40),
+)
+def test_suppliers_of_one_host_share_its_limit(
+    hosts: list[str | None], ceiling: int, docs: int, faults: list[Fault], slots: int
+) -> None:
+    """Whoever is exhausted, rate-limited or capped meanwhile: the limit holds, and nobody is left waiting."""
+    names = [f"s{n}@test" for n in range(len(hosts))]
+    transport = Counting(delay=dict.fromkeys(names, 0.001), faults={names[0]: faults})
+    work = [
+        (
+            replace(target(name, max_per_host=ceiling, start_in_flight=4, retries=9), host=host),
+            some(docs * (1 + n % 3), name),
+        )
+        for n, (name, host) in enumerate(zip(names, hosts, strict=True))
+    ]
+    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, allowance={"test": 60})
+    assert all(transport.most[host] <= ceiling for host in set(hosts) - {None})
+    expected = sum(docs * (1 + n % 3) for n in range(len(hosts)))
+    assert report.total.relays == expected
+    if report.total.sent < 60:
+        assert report.total.unsent == report.total.unsettled == 0
 
 
 def test_a_beating_heart_changes_nothing(documents: SqliteDocuments):

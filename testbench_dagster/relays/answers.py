@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.relays.event_streams import StreamError, assemble, is_event_stream
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.payload import Api
 
@@ -56,15 +57,21 @@ class _Invalid(Exception):
 def parse_answer(request: Mapping[str, Any], api: Api, status: int, body: bytes) -> Answer:
     """Classify one complete HTTP response to ``request`` and extract what it answers.
 
-    ``body`` is the decoded (not compressed) body. Never raises for anything in ``status`` or ``body``.
+    ``body`` is the decoded (not compressed) body: JSON, or an event stream of it. Never raises for anything
+    in ``status`` or ``body``.
     """
     page = request["type"] == "get"
     if status != 200:
         return _by_status(status, body, absent=page and status == 501)
     try:
-        data = orjson.loads(body)
+        if not page and is_event_stream(body):
+            data: Any = assemble(body, api)
+        else:
+            data = orjson.loads(body)
     except orjson.JSONDecodeError as exc:  # invalid UTF-8 and nesting beyond 1,024 levels included
         return _protocol(f"invalid JSON: {escaped(str(exc))}")
+    except StreamError as exc:
+        return _protocol(str(exc))
     try:
         return _page(data) if page else _parse_200(request, api, data)
     except _Invalid as exc:

@@ -8,7 +8,7 @@ process at a time (a lease), within budgets that no crash and no second process 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,12 @@ from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.errors import ConfigError, StoreError
 from testbench_dagster.network.endpoints import supplier_endpoint
+from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import Supplier, known_suppliers, remember_echo_logprobs
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
 from testbench_dagster.planning.plans import Planner, attempts_since, note_progress
 from testbench_dagster.planning.supplier import SupplierPlan
-from testbench_dagster.relays.allowances import LedgerAllowance
+from testbench_dagster.relays.allowances import Allowance, LedgerAllowance
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.probe import ECHO_REQUEST, echo_verdict, probe_relay
@@ -143,11 +144,14 @@ class _Stage:
         acquired = self._leases.acquire([s.key for s, _ in reachable], wait_s=self._lease_wait_s)
         report.refused = dict(acquired.refused)
         reachable = [(s, target) for s, target in reachable if s.key in acquired.held]
+        reach = Reach.of(workspace, [target for _, target in reachable])
+        reachable = self._within_reach(reachable, reach)
         allowance = self._allowance()
         try:
+            bounded = reach.within(allowance)
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
-                reachable = self._with_capabilities(reachable, planner, allowance)
+                reachable = self._with_capabilities(reachable, planner, reach, bounded)
             shared = planner.shared_plans(
                 [s for s, _ in reachable], retry_errors=retry_errors, force_since=force_since
             )
@@ -172,15 +176,16 @@ class _Stage:
                 report.relays = run_relays(
                     [(target, _relays(target, lots, prompts)) for target, lots in lanes],
                     writer.add,
+                    open_transport=reach.open,
                     max_in_flight=workspace.config.settings.relays.max_in_flight,
-                    allowance=allowance,
+                    allowance=bounded,
                     max_relays=max_relays,
                     heart=self._heart,
                     on_progress=on_progress,
                 )
         finally:
             allowance.close()
-        self._note_progress([s for s, _ in reachable])
+        self._note_progress([s for s, _ in reachable], reach.spent(target for _, target in reachable))
         if report.relays.lost:
             raise StoreError(
                 "this process lost its heartbeat (it was stopped, or cut off from the store) and may not "
@@ -203,6 +208,21 @@ class _Stage:
                 except ConfigError as error:
                     self._report.problems[key] = self._unreachable[key] = str(error)
         return reachable
+
+    def _within_reach(
+        self, reachable: Sequence[tuple[Supplier, Endpoint]], reach: Reach
+    ) -> list[tuple[Supplier, Endpoint]]:
+        """Leave out those whose service cannot be relayed to; say so where no node could be asked."""
+        left = []
+        for supplier, target in reachable:
+            problem = reach.problems.get(supplier.service) if target.transport == "shannon" else None
+            if problem is None:
+                left.append((supplier, target))
+            else:
+                self._report.problems[supplier.key] = self._unreachable[supplier.key] = problem
+        for service, problem in reach.unread.items():
+            self._report.problems[f"service:{service}"] = f"its sessions could not be read: {problem}"
+        return left
 
     def _fence(self, tokens: Mapping[str, int], facts: FactWriter) -> Fence:
         def verify(keys: Iterable[str]) -> set[str]:
@@ -227,7 +247,11 @@ class _Stage:
         )
 
     def _with_capabilities(
-        self, reachable: Sequence[tuple[Supplier, Endpoint]], planner: Planner, allowance: LedgerAllowance
+        self,
+        reachable: Sequence[tuple[Supplier, Endpoint]],
+        planner: Planner,
+        reach: Reach,
+        allowance: Allowance,
     ) -> list[tuple[Supplier, Endpoint]]:
         """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
         never_need_it = ANY_API | {"loglikelihood_rolling"}
@@ -241,7 +265,7 @@ class _Stage:
             and not _echo_is_known(supplier)
             and not allowance.refused(target)
         ]
-        found = probe_echo_logprobs(self._workspace, due, allowance)
+        found = probe_echo_logprobs(self._workspace, due, reach, allowance)
         return [
             (replace(supplier, echo_logprobs=found.get(supplier.key, supplier.echo_logprobs)), target)
             for supplier, target in reachable
@@ -264,8 +288,8 @@ class _Stage:
         self._report.planned += lots
         return lots
 
-    def _note_progress(self, suppliers: Sequence[Supplier]) -> None:
-        """Who answered, and who was due and settled nothing although something was sent."""
+    def _note_progress(self, suppliers: Sequence[Supplier], spent: Mapping[str, int]) -> None:
+        """Who answered, who was due and settled nothing although it was asked, whose session is spent."""
         assert self._report.relays is not None
         counts = self._report.relays.suppliers
         reached = [s.key for s in suppliers if s.key in counts and counts[s.key].settled]
@@ -279,7 +303,7 @@ class _Stage:
             # that it serves no such page says nothing about how it is
             and not (s.key in of_pages and counts[s.key].faults.keys() == {Fault.CLIENT_REQUEST})
         }
-        note_progress(self._workspace, reached, {**failed, **self._unreachable})
+        note_progress(self._workspace, reached, {**failed, **self._unreachable}, spent)
 
     def _asked_for_pages_only(self) -> set[str]:
         """Suppliers none of whose due tasks asks for text."""
@@ -305,24 +329,33 @@ def _echo_is_known(supplier: Supplier) -> bool:
 
 
 def probe_echo_logprobs(
-    workspace: Workspace, targets: Sequence[Endpoint], allowance: LedgerAllowance | None = None
+    workspace: Workspace,
+    targets: Sequence[Endpoint],
+    reach: Reach,
+    allowance: Allowance | None = None,
 ) -> dict[str, bool]:
     """Ask suppliers for echoed log-probabilities, all at once; remember and return which can.
 
-    Those where the network, not the supplier, stood in the way are left out, and nothing is remembered.
+    Those where the network, not the supplier, stood in the way are left out, and nothing is remembered. The
+    attempts are kept like all others, under a task of their own.
     """
     if not targets:
         return {}
     from testbench_dagster.relays.engine import run_relays
 
     faults: dict[str, Fault] = {}
+    with AttemptWriter(workspace.documents) as writer:
 
-    def note(relay: Relay, _number: int, attempt: Attempt) -> None:
-        faults[relay.supplier] = attempt.fault
+        def note(relay: Relay, number: int, attempt: Attempt) -> Awaitable[None] | None:
+            faults[relay.supplier] = attempt.fault
+            return writer.add(relay, number, attempt)
 
-    run_relays(
-        [(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets], note, allowance=allowance
-    )
+        run_relays(
+            [(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets],
+            note,
+            open_transport=reach.open,
+            allowance=allowance,
+        )
     found = {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
     for key, supported in found.items():
         remember_echo_logprobs(workspace, key, supported)

@@ -73,18 +73,25 @@ async def relay_all(
     return await run.execute()
 
 
-def run_relays(work: Work, sink: Sink, *, transport: Transport | None = None, **options: Any) -> Report:
+def run_relays(
+    work: Work,
+    sink: Sink,
+    *,
+    transport: Transport | None = None,
+    open_transport: Callable[[], Transport] = DirectTransport,
+    **options: Any,
+) -> Report:
     """Run :func:`relay_all` from synchronous code in an event loop of its own, and return its report.
 
-    ``options`` are those of :func:`relay_all`. Without a ``transport`` a
-    :class:`~testbench_dagster.relays.direct.DirectTransport` is opened and closed; one that is given stays
-    open. Works in any thread. In the main thread, and where a loop is already running, the run (iterables,
-    sink and ``on_progress`` included) gets a fresh thread and this one waits: what a signal handler raises,
-    such as Dagster's interrupt, would be swallowed inside an event loop's callbacks.
+    ``options`` are those of :func:`relay_all`. ``open_transport`` makes the transport in that loop, and it is
+    closed at the end; a ``transport`` that is given instead stays open. Works in any thread. In the main
+    thread, and where a loop is already running, the run (iterables, sink and ``on_progress`` included) gets a
+    fresh thread and this one waits: what a signal handler raises, such as Dagster's interrupt, would be
+    swallowed inside an event loop's callbacks.
     """
 
     async def main() -> Report:
-        used = transport if transport is not None else DirectTransport()
+        used = transport if transport is not None else open_transport()
         try:
             return await relay_all(work, used, sink, **options)
         finally:

@@ -48,6 +48,11 @@ def build_payload(request: Mapping[str, Any], api: Api, model: str) -> tuple[str
     )
 
 
+def as_stream(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of :func:`build_payload` asking for the same answer as an event stream, with usage."""
+    return {**payload, "stream": True, "stream_options": {"include_usage": True}}
+
+
 def page_path(request: Mapping[str, Any]) -> str:
     """Return the path of a ``get`` request, relative to :func:`service_root`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.config import Config
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.endpoints import supplier_endpoint
+from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
+from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
     import httpx
@@ -41,16 +44,20 @@ class ProbeResult:
     echo_logprobs: bool | None = None
 
 
+#: Task name of the attempts at finding out what suppliers can do.
+PROBE_TASK = "capability probe"
+
+
 def probe_relay(target: Endpoint, request: dict[str, Any]) -> Relay:
-    """A relay outside any task; its attempt is not stored."""
+    """A relay outside any task, unlike any other."""
     return Relay(
         supplier=target.supplier,
         service=target.service,
-        task="capability probe",
+        task=PROBE_TASK,
         task_hash="",
         epoch=0,
         round=0,
-        prompt_id="",
+        prompt_id=f"probe-{secrets.token_hex(12)}",
         position=0,
         doc_id=0,
         idx=0,
@@ -66,18 +73,22 @@ def echo_verdict(fault: Fault) -> bool | None:
     return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
 
 
-async def probe_suppliers(config: Config, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
-    """Probe the suppliers, some dozens at a time; results in their order."""
+async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
+    """Probe the suppliers, some dozens at a time; results in their order. Attempts are not stored."""
     import httpx
 
-    from testbench_dagster.relays.direct import DirectTransport
-
-    transport = DirectTransport()
+    config = workspace.config
+    native = {s.service for s in suppliers if s.transport == "shannon"}
+    reach = await asyncio.to_thread(Reach, workspace, sorted(native))
+    transport = reach.open()
     try:
         async with httpx.AsyncClient() as client:
             turns = asyncio.Semaphore(_AT_ONCE)
 
             async def probe(supplier: Supplier) -> ProbeResult:
+                problem = reach.problems.get(supplier.service) if supplier.transport == "shannon" else None
+                if problem is not None:
+                    return ProbeResult(supplier.key, False, problem)
                 async with turns:
                     return await _probe(config, supplier, transport, client)
 
@@ -102,10 +113,13 @@ async def _probe(
     attempt = await transport.send(target, probe_relay(target, request))
     from testbench_dagster.relays.models import served_models  # with httpx: not in the code location
 
-    # httpx does not look at where a name leads, so it goes to trusted endpoints only
-    reached = target.private_allowed and attempt.fault is not Fault.TRANSPORT
+    # httpx does not look at where a name leads, so it goes to trusted endpoints only; miners list nothing
+    trusted = target.transport == "direct" and target.private_allowed
+    reached = trusted and attempt.fault is not Fault.TRANSPORT
     models = await served_models(client, target) if reached else None
     listed = _listed(target.model, models)
+    if attempt.fault in (Fault.ROLLOVER, Fault.BUDGET):  # nothing is wrong with it, and nothing known
+        return ProbeResult(supplier.key, True, f"not asked: {attempt.error}")
     if not attempt.fault.answered:
         return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
     detail = f"{supplier.api} at {target.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"

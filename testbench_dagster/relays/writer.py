@@ -57,10 +57,12 @@ def attempt_document(
     ``path`` is relative to the supplier's base URL, which is left out with the headers: they may hold
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
     request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
-    the newest block height known of the service. ``opening`` is how an answer at temperature 0 begins, null
-    for whatever is no such answer.
+    the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
+    charged to and the ``session``. ``opening`` is how an answer at temperature 0 begins, null for whatever is
+    no such answer.
     """
     evidence = dict(attempt.evidence)
+    session = attempt.session
     opening = None
     if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
         opening = opening_of(attempt.text)
@@ -85,6 +87,7 @@ def attempt_document(
         "finished_at": attempt.finished_at,
         "latency_ms": attempt.latency_ms,
         "first_byte_ms": attempt.first_byte_ms,
+        "first_token_ms": attempt.first_token_ms,
         "finish_reason": attempt.finish_reason,
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
@@ -95,7 +98,11 @@ def attempt_document(
         "body": attempt.body,
         "body_bytes": attempt.body_bytes,
         "body_truncated": attempt.body_truncated,
-        "height": height,
+        "app": session.app if session else None,
+        "session": session.session_id if session else None,
+        "session_start": session.start_height if session else None,
+        "session_end": session.end_height if session else None,
+        "height": session.height if session and session.height is not None else height,
         "lease": lease,
         "evidence": evidence,
     }

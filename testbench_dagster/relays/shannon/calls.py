@@ -1,0 +1,115 @@
+"""One relay to a supplier, built and signed, and what is noted while its answer arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from testbench_dagster.relays.event_streams import EventStream, StreamError
+from testbench_dagster.relays.http import Exchange
+from testbench_dagster.relays.messages import Endpoint, Relay
+from testbench_dagster.relays.payload import as_stream, build_payload, page_path, service_root
+from testbench_dagster.relays.shannon.errors import CodecError
+from testbench_dagster.relays.shannon.messages import (
+    HttpRequest,
+    HttpResponse,
+    RelayRequest,
+    RelayResponse,
+    SessionHeader,
+)
+from testbench_dagster.relays.shannon.rings import RingSigner
+from testbench_dagster.relays.shannon.streams import PartSplitter
+
+#: Relays look like any Go gateway's: suppliers should not tell apart who evaluates them.
+USER_AGENT = "Go-http-client/1.1"
+_MAX_HEARD = 256  # parts without text; then when it began is not known
+_HEADERS = {
+    "Content-Type": ["application/json"],
+    "Accept": ["application/json"],
+    "Accept-Encoding": ["identity"],  # otherwise miners pass on what we accept from them
+    "User-Agent": [USER_AGENT],
+}
+_STREAM_HEADERS = {**_HEADERS, "Accept": ["text/event-stream"]}
+_PAGE_HEADERS = {name: values for name, values in _HEADERS.items() if name != "Content-Type"}
+
+
+@dataclass(slots=True)
+class Call:
+    """A relay ready to be posted.
+
+    ``message`` is what is posted, ``question`` the hash of what the backend is asked, ``began`` a reading of
+    the monotonic clock.
+    """
+
+    endpoint: Endpoint
+    request: Mapping[str, Any]
+    header: SessionHeader
+    message: bytes
+    question: bytes
+    evidence: dict[str, Any]
+    page: bool
+    streamed: bool
+    began: float = field(default_factory=time.monotonic)
+    first_token_ms: float | None = None
+    _splitter: PartSplitter | None = None
+    _stream: EventStream | None = None
+    _heard: int = 0
+
+    @classmethod
+    def of(
+        cls, endpoint: Endpoint, relay: Relay, header: SessionHeader, signer: RingSigner, *, stream: bool
+    ) -> Call:
+        """Build and sign it; ``stream`` asks for an event stream where the request is for text.
+
+        Raises:
+            RequestError: the request does not fit the endpoint's API.
+        """
+        request = relay.request
+        kind = request.get("type")
+        page, streamed = kind == "get", stream and kind == "generate_until"
+        base = endpoint.base_url + endpoint.prefix
+        if page:
+            path, body = page_path(request), b""
+            inner = HttpRequest("GET", service_root(base) + path, _PAGE_HEADERS)
+        else:
+            api_path, payload = build_payload(request, endpoint.api, endpoint.model)
+            path = endpoint.prefix + api_path
+            body = orjson.dumps(as_stream(payload) if streamed else payload)
+            inner = HttpRequest("POST", base + api_path, _STREAM_HEADERS if streamed else _HEADERS, body)
+        unsigned = RelayRequest(header, endpoint.address, inner.encode())
+        digest = unsigned.signable_hash()
+        message = replace(unsigned, signature=signer.sign(digest)).encode()
+        asked = hashlib.sha256(body)
+        evidence = {
+            "path": path,
+            "payload_sha256": asked.hexdigest(),
+            "request_hash": digest.hex(),
+            "request_sha256": hashlib.sha256(message).hexdigest(),
+        }
+        call = cls(endpoint, request, header, message, asked.digest(), evidence, page, streamed)
+        if streamed:
+            call._splitter, call._stream = PartSplitter(), EventStream(endpoint.api)
+        return call
+
+    def listen(self, exchange: Exchange, chunk: bytes) -> None:
+        """Note when the first text arrives; what is wrong with a part is said when all are there."""
+        if self._splitter is None or self._stream is None:
+            return
+        try:
+            parts = self._splitter.feed(chunk)
+            self._heard += len(parts)
+            for part in parts:
+                response = RelayResponse.decode(part)
+                self._stream.feed(HttpResponse.decode(response.payload).body)
+        except (CodecError, StreamError):
+            self._splitter = None
+            return
+        if self._stream.text_begun:
+            self.first_token_ms = exchange.elapsed_ms
+        if self._stream.text_begun or self._heard > _MAX_HEARD:
+            self._splitter = None

@@ -37,30 +37,43 @@ from testbench_dagster.workspace import Workspace
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
 )
 @click.option("--no-ui", is_flag=True, help="Print the leaderboard and leave.")
-def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool) -> None:
+@click.option("--pocket", is_flag=True, help="Over signed relays on a simulated Pocket network.")
+def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) -> None:
     """Run everything on simulated suppliers: no configuration, no network, no servers.
 
     Starts the simulated network, materializes every asset on the embedded stores, prints the leaderboard and
     serves the Dagster UI on it.
     """
     from testbench_dagster.cli.evaluate import evaluate
-    from testbench_dagster.localnet.demo import demo_settings
+    from testbench_dagster.localnet.demo import demo_settings, pocket_settings
+    from testbench_dagster.localnet.pocket.run import PocketProcess
+    from testbench_dagster.localnet.pocket.settings import environment
     from testbench_dagster.localnet.run import LocalnetProcess
 
     # the embedded stores, whatever is exported for a real installation
     for name in ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME"):
         os.environ.pop(name, None)
     exported = os.environ.pop("TESTBENCH_HOME", None)
-    folder = Path(exported or Path.cwd() / ".testbench").absolute() / "demo"
+    folder = Path(exported or Path.cwd() / ".testbench").absolute() / ("demo-pocket" if pocket else "demo")
     if not no_ui:
         _require_free(port)
     if fresh and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with LocalnetProcess(n_suppliers, 0, STARTER_PORT if _is_free(STARTER_PORT) else 0) as localnet:
+    net_port = STARTER_PORT if _is_free(STARTER_PORT) else 0
+    network: LocalnetProcess = (PocketProcess if pocket else LocalnetProcess)(n_suppliers, 0, net_port)
+    with network as localnet:
+        if isinstance(localnet, PocketProcess):
+            description = localnet.describe()
+            settings = pocket_settings(description)
+            # never in the file; the UI's processes inherit them
+            os.environ |= environment(description)
+        else:
+            settings = demo_settings(localnet.roster())
         path = folder / "testbench.yaml"
-        path.write_text(yaml.safe_dump(demo_settings(localnet.roster()), sort_keys=False), encoding="utf-8")
-        note(f"simulated network: {n_suppliers} suppliers at {localnet.url}")
+        path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        kind = "simulated Pocket network" if pocket else "simulated network"
+        note(f"{kind}: {n_suppliers} suppliers at {localnet.url}")
         with Workspace.open(path) as workspace:
             evaluate(workspace)
             _print_leaderboard(workspace)
@@ -180,11 +193,34 @@ def localnet() -> None:
 @click.option(
     "--block-seconds",
     type=click.FloatRange(min=0.001),
-    help="The roster tells a block height that grows by one every so many seconds.",
+    help="The roster tells a block height that grows by one every so many seconds; with --pocket, time of a "
+    "block (2).",
 )
-def localnet_up(**options: Any) -> None:
-    """Serve simulated suppliers on 127.0.0.1 until interrupted; /roster lists them."""
+@click.option(
+    "--pocket",
+    is_flag=True,
+    help="As a Pocket network: chain node, relay miners, gateway; see docs/pocket.md.",
+)
+@click.option(
+    "--blocks-per-session", type=click.IntRange(2, 10_000), help="Blocks of a session, with --pocket (10)."
+)
+@click.option(
+    "--suppliers-per-session",
+    type=click.IntRange(1, 500),
+    help="Suppliers of a session at most, with --pocket (50).",
+)
+@click.option("--hosts", type=click.IntRange(1, 50), help="Relay miners, with --pocket (2).")
+def localnet_up(pocket: bool, **options: Any) -> None:
+    """Serve simulated suppliers on 127.0.0.1 until interrupted; /roster lists them.
+
+    With --pocket they are relayed to on a simulated chain; what it prints says how to evaluate it.
+    """
     command = [sys.executable, "-m", "testbench_dagster.localnet"]
+    if pocket:
+        command.append("--pocket")
+    for name in () if pocket else ("blocks_per_session", "suppliers_per_session", "hosts"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --pocket")
     for name, value in options.items():
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
@@ -192,7 +228,7 @@ def localnet_up(**options: Any) -> None:
 
 
 @localnet.command("control")
-@click.argument("action", type=click.Choice(["join", "leave", "return", "swap", "fail", "height"]))
+@click.argument("action")
 @click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
 @click.option(
     "--url",
@@ -201,16 +237,19 @@ def localnet_up(**options: Any) -> None:
     envvar="TESTBENCH_LOCALNET_URL",
     help="Where the simulated network listens.",
 )
-def localnet_control(action: str, fields: tuple[str, ...], url: str) -> None:
+@click.option("--pocket", is_flag=True, help="It is a simulated Pocket network.")
+def localnet_control(action: str, fields: tuple[str, ...], url: str, pocket: bool) -> None:
     """Change a running simulated network: who is there, what answers, what fails.
 
     For example: `join address=new accuracy=0.9`, `leave address=new`,
     `swap address=sim-01 accuracy=0.2 announce=true`, `fail address=sim-02 mode=500 rate=0.5`,
-    `height height=9`.
+    `height height=9`. With --pocket: `roll`, `advance blocks=3`, `leave supplier=sim-01`,
+    `fault supplier=sim-02 kind=bad_signature rate=0.5`, `clear supplier=sim-02`, `budget supplier=sim-03
+    relays=10`, `delegate app=app-simulation gateway=mine` and others.
     """
     import json
 
-    from testbench_dagster.localnet.run import control
+    from testbench_dagster.localnet.run import control, post
 
     body = {}
     for field in fields:
@@ -218,4 +257,4 @@ def localnet_control(action: str, fields: tuple[str, ...], url: str) -> None:
         if not equals:
             raise click.UsageError(f"{field!r} is no FIELD=VALUE")
         body[name] = yaml.safe_load(value)
-    click.echo(json.dumps(control(url, action, body)))
+    click.echo(json.dumps(post(f"{url}/_sim/{action}", body) if pocket else control(url, action, body)))

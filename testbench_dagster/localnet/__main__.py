@@ -10,10 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbench_dagster.localnet.answers import Answers, read_recorded
 from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
+from testbench_dagster.localnet.pocket.run import BLOCK_S
 from testbench_dagster.localnet.server import Localnet, serve
+
+if TYPE_CHECKING:
+    from testbench_dagster.localnet.pocket.network import PocketNet
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,8 +49,21 @@ def _parser() -> argparse.ArgumentParser:
         "--block-seconds",
         type=float,
         metavar="S",
-        help="the roster tells a block height that grows every S seconds",
+        help="the roster tells a block height that grows every S seconds; with --pocket a block every S "
+        "seconds, 0: only when told at /_sim/advance (default 2)",
     )
+    parser.add_argument(
+        "--pocket", action="store_true", help="a simulated Pocket network: chain node, relay miners, gateway"
+    )
+    for option, default, meaning in (
+        ("--blocks-per-session", 10, "blocks of a session"),
+        ("--suppliers-per-session", 50, "suppliers of a session at most"),
+        ("--hosts", 2, "relay miners, of both flavours in turn"),
+        ("--nodes", 1, "nodes of the chain, the first at --port"),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, metavar="N", help=f"with --pocket: {meaning} ({default})"
+        )
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input is closed")
     return parser
 
@@ -60,7 +78,27 @@ def _override(persona: Persona, args: argparse.Namespace) -> Persona:
     return persona
 
 
-async def _run(net: Localnet, exit_with_stdin: bool) -> None:
+def _network(args: argparse.Namespace) -> Localnet | PocketNet:
+    """What the command line asks for. Raises ValueError and OSError for what cannot be."""
+    personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
+    answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
+    if not args.pocket:
+        return Localnet(personas, answers, args.port, args.block_seconds)
+    from testbench_dagster.localnet.pocket.network import PocketNet
+
+    return PocketNet(
+        personas,
+        answers,
+        hosts=args.hosts,
+        port=args.port,
+        nodes=args.nodes,
+        block_s=BLOCK_S if args.block_seconds is None else args.block_seconds or None,
+        blocks_per_session=args.blocks_per_session,
+        suppliers_per_session=args.suppliers_per_session,
+    )
+
+
+async def _run(net: Localnet | PocketNet, exit_with_stdin: bool) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
@@ -88,9 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
-        answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
-        net = Localnet(personas, answers, args.port, args.block_seconds)
+        net = _network(args)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     try:

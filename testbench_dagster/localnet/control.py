@@ -68,7 +68,7 @@ class Control:
         self._backends = {p.backend.name: p.backend for p in personas}
         self._backends |= {p.swap.backend.name: p.swap.backend for p in personas if p.swap}
         self._backends |= {p.route.backend.name: p.route.backend for p in personas if p.route}
-        self._actions: Mapping[str, Callable[[_Fields], dict[str, Any]]] = {
+        self._actions: Mapping[str, Callable[[Fields], dict[str, Any]]] = {
             "join": self.join,
             "leave": self.leave,
             "return": self.return_,
@@ -92,9 +92,9 @@ class Control:
             raise BadRequestError(f"the body is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise BadRequestError("the body must be a JSON object")
-        return method(_Fields(body))
+        return method(Fields(body))
 
-    def join(self, fields: _Fields) -> dict[str, Any]:
+    def join(self, fields: Fields) -> dict[str, Any]:
         """A new supplier: ``address``, ``backend``, ``accuracy``, ``latency_ms``, ``api``, all optional.
 
         The name of a backend that is there makes a twin.
@@ -116,15 +116,15 @@ class Control:
         self._net.add(Persona(address, backend, cast(Api, api)))
         return self._net.describe(address)
 
-    def leave(self, fields: _Fields) -> dict[str, Any]:
+    def leave(self, fields: Fields) -> dict[str, Any]:
         """``address`` is no longer on the roster and answers HTTP 503."""
         return self._set_present(fields, False)
 
-    def return_(self, fields: _Fields) -> dict[str, Any]:
+    def return_(self, fields: Fields) -> dict[str, Any]:
         """``address`` is back."""
         return self._set_present(fields, True)
 
-    def swap(self, fields: _Fields) -> dict[str, Any]:
+    def swap(self, fields: Fields) -> dict[str, Any]:
         """Another model answers for ``address``: ``backend``, ``accuracy`` or both.
 
         With ``announce: true`` the model's name changes on the roster and in answers; otherwise it stays.
@@ -147,7 +147,7 @@ class Control:
         )
         return self._net.describe(persona.address)
 
-    def fail(self, fields: _Fields) -> dict[str, Any]:
+    def fail(self, fields: Fields) -> dict[str, Any]:
         """A share ``rate`` of the requests to ``address`` fails by ``mode``, and by no other."""
         supplier = self._supplier(fields)
         mode = fields.one_of("mode", FAIL_MODES, "500")
@@ -156,27 +156,27 @@ class Control:
         supplier.persona = dataclasses.replace(supplier.persona, failures={mode: rate} if rate else {})
         return {**self._net.describe(supplier.persona.address), "failures": dict(supplier.persona.failures)}
 
-    def height(self, fields: _Fields) -> dict[str, Any]:
+    def height(self, fields: Fields) -> dict[str, Any]:
         """The chain is at ``height`` now."""
         height = fields.whole("height", 0, _MAX_HEIGHT)
         fields.done()
         self._net.clock.set(height)
         return {"height": height}
 
-    def _set_present(self, fields: _Fields, present: bool) -> dict[str, Any]:
+    def _set_present(self, fields: Fields, present: bool) -> dict[str, Any]:
         supplier = self._supplier(fields)
         fields.done()
         supplier.present = present
         return self._net.describe(supplier.persona.address)
 
-    def _supplier(self, fields: _Fields) -> Supplier:
+    def _supplier(self, fields: Fields) -> Supplier:
         address = fields.name("address")
         supplier = self._net.suppliers.get(address)
         if supplier is None:
             raise BadRequestError(f"address {address!r} is nobody's; /stats lists all that ever were here")
         return supplier
 
-    def _backend(self, fields: _Fields, default: str) -> Backend:
+    def _backend(self, fields: Fields, default: str) -> Backend:
         name = fields.name("backend", default)
         known = self._backends.get(name)
         share = fields.number("accuracy", 0.6 if known is None else known.accuracy, 0.0, 1.0)
@@ -196,7 +196,7 @@ class Control:
         return f"sim-{number:02d}"
 
 
-class _Fields:
+class Fields:
     """Reads a control request field by field; :meth:`done` refuses what nobody asked for."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
@@ -246,6 +246,24 @@ class _Fields:
         if not isinstance(value, bool):
             raise BadRequestError(f"{name} must be true or false")
         return value
+
+    def text(self, name: str) -> str:
+        """Some text; it must be given."""
+        value = self._take(name, _MISSING)
+        if not isinstance(value, str) or not 0 < len(value) <= 1000:
+            raise BadRequestError(f"{name} must be a text of 1 to 1000 characters")
+        return value
+
+    def words(self, name: str, options: tuple[str, ...]) -> list[str]:
+        """A list of some words; it must be given."""
+        value = self._take(name, _MISSING)
+        if not isinstance(value, list) or not all(each in options for each in value):
+            raise BadRequestError(f"{name} must be a list of: {', '.join(options)}")
+        return value
+
+    def take(self, name: str) -> Any:
+        """Whatever is given, None where nothing is: for who checks it elsewhere."""
+        return self._take(name, None)
 
     def done(self) -> None:
         """Refuse fields that were not read."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from testbench_dagster.localnet.personas import SERVICE, default_population
+from testbench_dagster.localnet.pocket.settings import services_block
 
 STARTER_TASKS = (
     "starter_arithmetic",
@@ -36,12 +37,20 @@ _STARTER_HEADER = """\
 
 def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of a ``testbench.yaml`` for the suppliers of a roster, the starter tasks and identity."""
+    suppliers = [
+        {key: supplier[key] for key in ("address", "service", "base_url", "api", "model")}
+        for supplier in roster
+    ]
+    return {"simulation": True, "suppliers": suppliers, **_measured()}
+
+
+def pocket_settings(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a simulated Pocket network, as it describes itself."""
+    return {"simulation": True, "services": services_block(description), **_measured()}
+
+
+def _measured() -> dict[str, Any]:
     return {
-        "simulation": True,
-        "suppliers": [
-            {key: supplier[key] for key in ("address", "service", "base_url", "api", "model")}
-            for supplier in roster
-        ],
         "tasks": [
             *({"name": name, "samples": {"min": 40, "max": 80, "half_width": 0.1}} for name in STARTER_TASKS),
             {"name": "identity", "framework": "signatures"},

@@ -33,6 +33,8 @@ class Ask:
     samples: int = 1
     echo: bool = False
     logprobs: int | None = None
+    stream: bool = False
+    stream_usage: bool = False
 
 
 def _text(content: Any) -> str:
@@ -78,6 +80,13 @@ def _whole(body: dict[str, Any], key: str, low: int, high: int) -> int | None:
     return value
 
 
+def _flag(body: dict[str, Any], key: str) -> bool:
+    value = body.get(key)
+    if not isinstance(value, bool | None):
+        raise BadRequestError(f"{key} must be true or false")
+    return bool(value)
+
+
 def parse(raw: bytes, api: Api) -> Ask:
     """The request in ``raw`` for the endpoint of ``api``; raises :class:`BadRequestError`."""
     try:
@@ -86,8 +95,12 @@ def parse(raw: bytes, api: Api) -> Ask:
         raise BadRequestError(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise BadRequestError("the body must be a JSON object")
-    if body.get("stream"):
-        raise BadRequestError("streaming is not simulated; send stream: false")
+    stream = _flag(body, "stream")
+    options = body.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise BadRequestError("stream_options must be an object")
+    if options and not stream:
+        raise BadRequestError("stream_options are for stream: true only")
     temperature = body.get("temperature") or 0
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
         raise BadRequestError("temperature must be a number from 0 to 2")
@@ -104,9 +117,13 @@ def parse(raw: bytes, api: Api) -> Ask:
         samples=_whole(body, "n", 1, 128) or 1,
         echo=bool(body.get("echo")) and api == "completions",
         logprobs=_whole(body, "logprobs", 0, MAX_TOP) if api == "completions" else None,
+        stream=stream,
+        stream_usage=_flag(options or {}, "include_usage"),
     )
     if api == "chat" and (body.get("logprobs") or body.get("top_logprobs")):
         raise BadRequestError("log-probabilities are simulated for completions with echo only")
     if ask.logprobs is not None and not (ask.echo and ask.max_tokens in (0, 1)):
         raise BadRequestError("log-probabilities are simulated with echo: true and max_tokens 0 or 1 only")
+    if ask.logprobs is not None and stream:
+        raise BadRequestError("log-probabilities are not simulated in streams; send stream: false")
     return ask

@@ -34,10 +34,20 @@ def control(url: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises LocalnetError when it does not answer, or refuses, with what it says.
     """
-    return _call(f"{url}/control/{action}", json.dumps(fields).encode())
+    return post(f"{url}/control/{action}", fields)
 
 
-def _call(url: str, body: bytes | None = None) -> Any:
+def post(url: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Post a JSON object and return the one that is answered. Raises LocalnetError as :func:`control`."""
+    answer: dict[str, Any] = call(url, json.dumps(fields).encode())
+    return answer
+
+
+def call(url: str, body: bytes | None = None) -> Any:
+    """Get a page, or post a body, and return the JSON that is answered.
+
+    Raises LocalnetError when nothing answers, or it is refused, with what is said.
+    """
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
         with _OPENER.open(urllib.request.Request(url, body, headers), timeout=10) as response:
@@ -206,7 +216,7 @@ class LocalnetProcess:
         return control(self.url, action, {n: value for n, value in fields.items() if value is not None})
 
     def _get(self, page: str) -> Any:
-        return _call(f"{self.url}/{page}")
+        return call(f"{self.url}/{page}")
 
     def stop(self) -> None:
         """Ends the server; harmless when it is not running."""

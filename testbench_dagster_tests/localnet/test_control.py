@@ -15,7 +15,8 @@ from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.control import BlockClock
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.run import LocalnetError, LocalnetProcess, control
-from testbench_dagster.localnet.server import Localnet, prompt_digest
+from testbench_dagster.localnet.server import Localnet
+from testbench_dagster.localnet.supplier import prompt_digest
 from testbench_dagster.tasks.starter.loader import read_docs
 
 GOOD = Backend("good", 1.0, latency_ms=0)

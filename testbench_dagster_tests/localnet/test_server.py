@@ -11,7 +11,8 @@ from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.logprobs import echo_logprobs
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona, Swap, default_population
 from testbench_dagster.localnet.requests import BadRequestError, parse
-from testbench_dagster.localnet.server import Localnet, cut
+from testbench_dagster.localnet.server import Localnet
+from testbench_dagster.localnet.supplier import cut
 from testbench_dagster.tasks.starter.loader import read_docs
 
 FAST = Backend("fast", 1.0, latency_ms=0)
@@ -184,7 +185,7 @@ def test_pages_and_unserved_paths():
                 assert (await get(path))[0] == 404
             assert (await post("b", CHAT))[0] == 404
             assert (await post("a", {"prompt": "x"}, "completions"))[0] == 404
-            assert (await post("a", {**CHAT, "stream": True}))[0] == 400
+            assert (await post("a", {**CHAT, "stream": "yes"}))[0] == 400
             stats = (await get("/stats"))[1]["suppliers"]["a"]
             assert (stats["requests"], stats["rejected"], stats["answered"]) == (1, 1, 0)
 
@@ -219,7 +220,10 @@ def ask(api="chat", **body):
         ("chat", {"messages": []}, "at least one message"),
         ("chat", {"messages": [{"content": [{"type": "image_url"}]}]}, "text parts"),
         ("chat", {"messages": ["x"]}, "messages"),
-        ("chat", {"stream": True}, "streaming"),
+        ("chat", {"stream": 1}, "stream must be"),
+        ("chat", {"stream_options": {"include_usage": True}}, "stream: true only"),
+        ("chat", {"stream": True, "stream_options": []}, "stream_options must be"),
+        ("completions", {"stream": True, "logprobs": 1, "echo": True, "max_tokens": 1}, "in streams"),
         ("chat", {"logprobs": True}, "completions with echo"),
         ("chat", {"temperature": "hot"}, "temperature"),
         ("chat", {"stop": [1]}, "stop"),

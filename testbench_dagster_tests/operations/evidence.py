@@ -10,7 +10,7 @@ from itertools import pairwise
 import orjson
 
 from testbench_dagster.localnet.requests import parse
-from testbench_dagster.localnet.server import prompt_digest
+from testbench_dagster.localnet.supplier import prompt_digest
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.payload import build_payload
 from testbench_dagster.stores.documents import Document, Group

@@ -1,0 +1,87 @@
+"""Runs the simulated Pocket network as a subprocess: what the demo, the CLI and end-to-end tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from testbench_dagster.localnet.run import LocalnetProcess, call, post
+
+#: Seconds a block takes when nobody says.
+BLOCK_S = 2.0
+BLOCKS_PER_SESSION = 10
+
+
+class PocketProcess(LocalnetProcess):
+    """``python -m testbench_dagster.localnet --pocket`` as a context manager; never outlives this process.
+
+    ``url`` is the first node's. What it inherits for plain localnet reads (:meth:`roster`, :meth:`stats`) is
+    of the same personas over plain HTTP; it is changed by :meth:`sim` only.
+    """
+
+    def __init__(
+        self,
+        suppliers: int = 6,
+        seed: int = 0,
+        port: int = 0,
+        *,
+        block_s: float | None = BLOCK_S,
+        blocks_per_session: int = BLOCKS_PER_SESSION,
+        suppliers_per_session: int = 50,
+        hosts: int = 2,
+        nodes: int = 1,
+        fail_mode: str = "500",
+        fail_rate: float | None = None,
+        latency_ms: float | None = None,
+        answers: Path | None = None,
+        start_timeout_s: float = 30.0,
+    ) -> None:
+        """Keeps the options; nothing runs before :meth:`start`. ``block_s`` None: blocks by control only."""
+        super().__init__(
+            suppliers,
+            seed,
+            port,
+            fail_mode=fail_mode,
+            fail_rate=fail_rate,
+            latency_ms=latency_ms,
+            answers=answers,
+            block_seconds=block_s or 0.0,
+            start_timeout_s=start_timeout_s,
+        )
+        self._command += [
+            "--pocket", "--blocks-per-session", str(blocks_per_session), "--hosts", str(hosts),
+            "--nodes", str(nodes), "--suppliers-per-session", str(suppliers_per_session),
+        ]  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """Nodes, applications with their simulated keys, hosts, suppliers, session: ``/_sim/describe``."""
+        answer: dict[str, Any] = call(f"{self.url}/_sim/describe")
+        return answer
+
+    def ledger(self, since: int = 0) -> list[dict[str, Any]]:
+        """Relays that miners accepted, after that number."""
+        relays: list[dict[str, Any]] = call(f"{self.url}/_sim/ledger?since={since}")["relays"]
+        return relays
+
+    def refusals(self, since: int = 0) -> list[dict[str, Any]]:
+        """Relays that miners did not accept, after that number."""
+        relays: list[dict[str, Any]] = call(f"{self.url}/_sim/refusals?since={since}")["relays"]
+        return relays
+
+    def sim(self, action: str, **fields: Any) -> dict[str, Any]:
+        """Change the network; actions and fields are those of :mod:`.control`.
+
+        Raises LocalnetError when it refuses, with what it says.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        return post(f"{self.url}/_sim/{action}", given)
+
+
+def start_pocket(suppliers: int = 6, seed: int = 0, port: int = 0, **options: Any) -> PocketProcess:
+    """Start a simulated Pocket network and return it once it listens; end it by ``stop()``.
+
+    ``options`` are those of :class:`PocketProcess`. Raises LocalnetError when it does not start.
+    """
+    net = PocketProcess(suppliers, seed, port, **options)
+    net.start()
+    return net

@@ -1,0 +1,336 @@
+"""One simulated supplier: answers requests given as plain bytes, whatever carries them.
+
+``v1/chat/completions`` or ``v1/completions`` (whichever the supplier's API is), ``v1/models`` and the pages
+``pokt/tokenizer`` and ``pokt/config``. The HTTP face (:mod:`.server`) and the relay miners of the simulated
+Pocket network (:mod:`.pocket`) both answer through it, so both give the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from testbench_dagster.localnet.answers import Answers
+from testbench_dagster.localnet.chance import unit
+from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
+from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
+from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
+from testbench_dagster.localnet.streams import Spoken, events
+
+#: Seconds a request that fails by ``timeout`` is held when the client never gives up.
+HANG_S = 3600.0
+
+#: Seconds a ``429`` asks the client to wait.
+RETRY_AFTER_S = 1
+
+#: Requests remembered of each supplier, the newest.
+LOGGED = 100_000
+
+#: Share of the time to answer that passes before a stream's first event.
+FIRST_EVENT_SHARE = 0.3
+
+_ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
+
+# shorter waits between events are saved up: timers are no finer
+_SLEEP_S = 0.002
+
+
+class BrokenConnection(Exception):
+    """The supplier resets the connection instead of answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a supplier answers. With ``events`` it is a stream of them, ``gap_s`` seconds apart."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    events: tuple[bytes, ...] = ()
+    gap_s: float = 0.0
+
+    async def paced(self) -> AsyncIterator[bytes]:
+        """The events of a stream, when they are due."""
+        waited = 0.0
+        for each in self.events:
+            yield each
+            waited += self.gap_s
+            if waited >= _SLEEP_S:
+                await asyncio.sleep(waited)
+                waited = 0.0
+
+
+def json_reply(payload: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """An answer of JSON."""
+    return Reply(status, orjson.dumps(payload), headers or {})
+
+
+def error_reply(status: int, message: str, kind: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """An error in OpenAI's shape."""
+    return json_reply({"error": {"message": message, "type": kind, "code": status}}, status, headers)
+
+
+def cut(text: str, ask: Ask) -> tuple[str, str, int]:
+    """``text`` ended by the request's stop strings and token limit: text, finish reason, tokens in it."""
+    ends = [at for stop in ask.stop if (at := text.find(stop)) >= 0]
+    if ends:
+        text = text[: min(ends)]
+    tokens = tokenize(text)
+    if ask.max_tokens is None or len(tokens) <= ask.max_tokens:
+        return text, "stop", len(tokens)
+    return text[: tokens[ask.max_tokens][1]], "length", ask.max_tokens
+
+
+def prompt_digest(prompts: Sequence[str]) -> bytes:
+    """What identifies the prompts of a request in logs: BLAKE2b, 16 bytes, of their UTF-8 joined by NUL."""
+    return blake2b("\0".join(prompts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class Request:
+    """One request a supplier got: when, what was asked (empty if unreadable), what became of it, by whom.
+
+    ``outcome`` is ``ok``, a failure mode, ``rejected``, ``cancelled``, ``left`` or ``in_flight``.
+    """
+
+    at: datetime
+    backend: str
+    digest: bytes = b""
+    outcome: str = "in_flight"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "at": self.at.isoformat(),
+            "digest": self.digest.hex(),
+            "outcome": self.outcome,
+            "backend": self.backend,
+        }
+
+
+@dataclass
+class Supplier:
+    """One simulated supplier at work: its persona and what happened to it so far."""
+
+    persona: Persona
+    answers: Answers
+    present: bool = True
+    started: float = field(default_factory=time.monotonic)
+    requests: int = 0
+    answered: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    in_flight: int = 0
+    in_flight_max: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    by_hour: Counter[str] = field(default_factory=Counter)
+    log: deque[Request] = field(default_factory=lambda: deque(maxlen=LOGGED), repr=False)
+    _asked: Counter[bytes] = field(default_factory=Counter, repr=False)
+
+    def backend(self) -> Backend:
+        """The model that would answer the next request."""
+        return self.persona.serving(self.requests, time.monotonic() - self.started, self.answers.seed)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts since the start: ``requests`` = answered + failed + rejected + cancelled + in flight.
+
+        Requests while the supplier was away failed by ``left``. ``by_day`` and ``by_hour`` are of UTC.
+        """
+        by_day: Counter[str] = Counter()
+        for hour, requests in self.by_hour.items():
+            by_day[hour[:10]] += requests
+        return {
+            "present": self.present,
+            "requests": self.requests,
+            "answered": self.answered,
+            "failed": dict(self.failed),
+            "rejected": self.rejected,
+            "cancelled": self.cancelled,
+            "in_flight": self.in_flight,
+            "in_flight_max": self.in_flight_max,
+            "backend": self.backend().name,
+            "by_day": dict(by_day),
+            "by_hour": dict(self.by_hour),
+        }
+
+    def _count(self, backend: Backend) -> Request:
+        self.requests += 1
+        request = Request(datetime.now(UTC), backend.name)
+        self.by_hour[f"{request.at:%Y-%m-%dT%H}"] += 1
+        self.log.append(request)
+        return request
+
+    async def respond(self, method: str, path: str, body: bytes) -> Reply:
+        """Answer a request for ``path``, such as ``v1/models``, and count it if it is for a completion.
+
+        Raises:
+            BrokenConnection: the persona resets this connection.
+        """
+        if not self.present:
+            self._count(self.backend()).outcome = "left"
+            self.failed["left"] += 1
+            return error_reply(503, "this simulated supplier has left", "server_error")
+        api = _ENDPOINTS.get(path)
+        if api is not None and method == "POST" and api == self.persona.api:
+            return await self._complete(body, api)
+        if path == "v1/models" and method == "GET":
+            model = {"id": self.persona.backend.model, "object": "model", "created": 0, "owned_by": SERVICE}
+            return json_reply({"object": "list", "data": [model]})
+        folder, _, page = path.partition("/")
+        if folder == "pokt" and page in self.persona.pages and method == "GET":
+            return json_reply(self.persona.backend.page(page))
+        return error_reply(404, f"{method} /{path} is not served", "invalid_request_error")
+
+    async def _complete(self, raw: bytes, api: Api) -> Reply:
+        """Answers one completion request, or fails it the way the persona does, and counts it."""
+        backend = self.backend()
+        number = self.requests
+        logged = self._count(backend)
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        mode: str | None = None
+        try:
+            ask = parse(raw, api)
+            digest = logged.digest = prompt_digest(ask.prompts)
+            attempt = self._asked[digest]
+            self._asked[digest] += 1
+            mode = self._failure(digest, attempt)
+            latency_s = self._latency_s(backend, digest, attempt)
+            await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
+            if mode in ("500", "429", "timeout", "reset", "error200"):
+                response = await self._fail(mode)
+            else:
+                response = self._answer(ask, api, backend, number, mode, latency_s)
+        except BadRequestError as error:
+            self.rejected += 1
+            logged.outcome = "rejected"
+            return error_reply(400, str(error), "invalid_request_error")
+        except BrokenConnection:
+            logged.outcome = "reset"
+            self.failed["reset"] += 1
+            raise
+        except asyncio.CancelledError:  # the client went away; on a timeout that is the failure meant
+            logged.outcome = mode or "cancelled"
+            if mode:
+                self.failed[mode] += 1
+            else:
+                self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
+        logged.outcome = mode or "ok"
+        if mode:
+            self.failed[mode] += 1
+        else:
+            self.answered += 1
+        return response
+
+    def _failure(self, digest: bytes, attempt: int) -> str | None:
+        """Mode in which this attempt at this prompt fails; a further attempt draws anew."""
+        if not self.persona.failures:
+            return None
+        draw = unit(self.answers.seed, self.persona.address, "failure", digest.hex(), attempt)
+        for mode in FAIL_MODES:
+            draw -= self.persona.failures.get(mode, 0.0)
+            if draw < 0:
+                return mode
+        return None
+
+    def _latency_s(self, backend: Backend, digest: bytes, attempt: int) -> float:
+        persona = self.persona
+        delay = backend.latency_ms + persona.latency_ms
+        if persona.jitter_ms:
+            share = unit(self.answers.seed, persona.address, "jitter", digest.hex(), attempt)
+            delay += persona.jitter_ms * share
+        return delay / 1000
+
+    async def _fail(self, mode: str) -> Reply:
+        if mode == "429":
+            wait = {"Retry-After": str(RETRY_AFTER_S)}
+            return error_reply(429, "simulated rate limit", "rate_limit_error", wait)
+        if mode == "error200":
+            return json_reply(
+                {"error": {"message": "simulated upstream failure", "type": "server_error", "code": 500}}
+            )
+        if mode == "timeout":
+            await asyncio.sleep(HANG_S)
+        if mode == "reset":
+            raise BrokenConnection
+        return error_reply(500, "simulated internal error", "server_error")
+
+    def _answer(
+        self, ask: Ask, api: Api, backend: Backend, number: int, mode: str | None, latency_s: float
+    ) -> Reply:
+        choices: list[dict[str, Any]] = []
+        prompt_tokens = completion_tokens = 0
+        for prompt in ask.prompts:
+            prompt_tokens += count_tokens(prompt)
+            for sample in range(ask.samples):
+                choice, tokens = self._choice(ask, api, backend, prompt, number, sample, mode)
+                choices.append({"index": len(choices), **choice})
+                completion_tokens += tokens
+        head = {
+            "id": f"{'chatcmpl' if api == 'chat' else 'cmpl'}-{self.persona.address}-{number}",
+            "created": int(time.time()),
+            "model": self.persona.backend.model,  # a swap is silent: the name stays
+        }
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
+        if ask.stream:
+            spoken = [
+                Spoken(c["message"]["content"] if api == "chat" else c["text"], c["finish_reason"])
+                for c in choices
+            ]
+            parts = tuple(events(api, head, spoken, usage if ask.stream_usage else None))
+            if mode == "garbage":
+                parts = (*parts[: len(parts) // 2], b"data: \xff\xfe<html>")
+            gap_s = latency_s * (1 - FIRST_EVENT_SHARE) / len(parts)
+            return Reply(200, b"", content_type="text/event-stream", events=parts, gap_s=gap_s)
+        kind = "chat.completion" if api == "chat" else "text_completion"
+        body = orjson.dumps({"id": head["id"], "object": kind, **head, "choices": choices, "usage": usage})
+        if mode == "garbage":  # breaks off in the middle, with bytes that are not UTF-8
+            body = body[: len(body) // 2] + b"\xff\xfe<html>"
+        return Reply(200, body)
+
+    def _variant(self, ask: Ask, number: int, sample: int) -> str:
+        """What tells this sample from others: nothing at temperature 0, the seed or its own number above."""
+        if ask.temperature == 0:
+            return ""
+        source = f"{self.persona.address}/{number}" if ask.seed is None else f"seed {ask.seed}"
+        return f"{source}/{sample}"
+
+    def _text(self, ask: Ask, backend: Backend, prompt: str, number: int, sample: int) -> str:
+        """The whole text of one sample, before it is cut."""
+        if ask.temperature == 0 and self.persona.deviates(self.answers.seed, number):
+            return self.answers.deviation(backend, prompt, f"noise {self.persona.address}/{number}")
+        return self.answers.reply(backend, prompt, self._variant(ask, number, sample))
+
+    def _choice(
+        self, ask: Ask, api: Api, backend: Backend, prompt: str, number: int, sample: int, mode: str | None
+    ) -> tuple[dict[str, Any], int]:
+        """One choice without its index, and the number of tokens generated for it."""
+        if mode == "empty":
+            text, reason, tokens = "", "stop", 0
+        elif ask.logprobs is not None:
+            limit = ask.max_tokens or 0
+            echoed = echo_logprobs(self.answers.seed, backend, prompt, ask.logprobs, limit)
+            return {**echoed, "finish_reason": "length"}, limit
+        else:
+            text, reason, tokens = cut(self._text(ask, backend, prompt, number, sample), ask)
+        if api == "chat":
+            message = {"role": "assistant", "content": text}
+            return {"message": message, "logprobs": None, "finish_reason": reason}, tokens
+        shown = prompt + text if ask.echo else text
+        return {"text": shown, "logprobs": None, "finish_reason": reason}, tokens

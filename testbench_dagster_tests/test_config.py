@@ -116,6 +116,7 @@ simulation: true
         "retries": 1,
         "max_response_mb": 4,
         "max_in_flight": 128,
+        "max_per_host": 64,
     }
     assert settings.sampling.model_dump() == {"max_age_days": 30, "window": 120, "epoch_seed": 1234}
     assert settings.budget.relays_per_day == 100000
@@ -140,6 +141,7 @@ def test_defaults(tmp_path: Path) -> None:
         "retries": 2,
         "max_response_mb": 8,
         "max_in_flight": 256,
+        "max_per_host": 64,
     }
     assert settings.sampling.model_dump() == {"max_age_days": 32, "window": 100, "epoch_seed": None}
     assert settings.budget.relays_per_day is None
@@ -291,7 +293,7 @@ BAD = [
     ("sampling.window", "wide", ["sampling.window", "'wide'", "valid integer"]),
     ("sampling.seed", 1, ["sampling.seed", "unknown key 'seed' in sampling"]),
     ("budget.relays_per_day", -5, ["budget.relays_per_day", "(it is -5)"]),
-    ("services", {"pocket": {}}, ["services", "pocket", "leave services out"]),
+    ("services.text.transport", "shannon", ["services.text.model", "required but missing", "add it"]),
     ("simulation", "perhaps", ["simulation", "'perhaps'", "valid boolean"]),
 ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from testbench_dagster.cli.output import note
+from testbench_dagster.config import SERVICE_SOURCE, Config
 from testbench_dagster.errors import ConfigError, TestbenchError
 from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.roster import Supplier, active_suppliers, no_suppliers_text, refresh_roster
@@ -63,8 +64,9 @@ def evaluate(
     """Run the whole path in this process, telling the terminal what happens."""
     specs = workspace.chosen_specs(tasks or None)
     missing_files(workspace)
-    if workspace.config.settings.supplier_sources:
-        for problem in refresh_roster(workspace).problems.values():
+    if workspace.config.settings.discovers:
+        report = refresh_roster(workspace)
+        for problem in [*report.problems.values(), *report.warnings.values()]:
             note(f"warning: {problem}")
     roster = chosen_suppliers(workspace, suppliers)
     missing_keys(workspace, roster)
@@ -124,7 +126,7 @@ def chosen_suppliers(workspace: Workspace, keys: Sequence[str]) -> list[Supplier
     active = active_suppliers(workspace)
     if not active:
         text = no_suppliers_text(workspace)
-        raise TestbenchError(text) if workspace.config.settings.supplier_sources else ConfigError(text)
+        raise TestbenchError(text) if workspace.config.settings.discovers else ConfigError(text)
     known = [supplier.key for supplier in active]
     for key in keys:
         if key not in known:
@@ -133,22 +135,40 @@ def chosen_suppliers(workspace: Workspace, keys: Sequence[str]) -> list[Supplier
 
 
 def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
-    """Say which suppliers cannot be asked because their API key is not set; refuse to start when none can.
+    """Say which suppliers cannot be asked because a key is not set; refuse to start when none can.
 
     Raises:
-        ConfigError: names the supplier and the variable.
+        ConfigError: names the supplier or service, and the variable or file.
     """
+    of_services = _service_key_problems(workspace.config, suppliers)
     problems = []
     for supplier in suppliers:
         try:
             supplier_endpoint(workspace.config, supplier)
         except ConfigError as error:
             problems.append(str(error))
+        else:
+            if supplier.transport == "shannon" and supplier.service in of_services:
+                problems.append(of_services[supplier.service])
     if problems and len(problems) == len(suppliers):
         more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
-        raise ConfigError(f"{workspace.config.path}: {problems[0]}{more}")
-    for problem in problems:
+        first = problems[0].removeprefix(f"{workspace.config.path}: ")
+        raise ConfigError(f"{workspace.config.path}: {first}{more}")
+    for problem in dict.fromkeys(problems):
         note(f"warning: left out: {problem}")
+
+
+def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[str, str]:
+    """Why the relays of a service cannot be signed, by service."""
+    from testbench_dagster.network.pocket import service_keys
+
+    problems = {}
+    for service in {supplier.service for supplier in suppliers if supplier.transport == "shannon"}:
+        try:
+            service_keys(config, service)
+        except ConfigError as error:
+            problems[service] = str(error)
+    return problems
 
 
 def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
@@ -209,11 +229,17 @@ def _progress(workspace: Workspace) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of ``testbench check``."""
+    """One line of ``testbench check``; a ``warning`` is no problem that keeps it from working."""
 
     ok: bool
     what: str
     detail: str
+    warning: bool = False
+
+    @property
+    def mark(self) -> str:
+        """How the line begins."""
+        return "ok   " if self.ok else "warn " if self.warning else "FAIL "
 
 
 @click.command()
@@ -225,8 +251,8 @@ def check(config: str | None, no_suppliers: bool) -> None:
     with Workspace.open(config) as workspace:
         click.echo(f"ok    configuration: {workspace.config.path}, {len(workspace.specs)} tasks")
         for finding in _findings(workspace, with_suppliers=not no_suppliers):
-            failed += not finding.ok
-            click.echo(f"{'ok   ' if finding.ok else 'FAIL '} {finding.what}: {finding.detail}")
+            failed += not finding.ok and not finding.warning
+            click.echo(f"{finding.mark} {finding.what}: {finding.detail}")
     if failed:
         raise TestbenchError(f"{failed} problems found")
 
@@ -255,6 +281,8 @@ def _findings(workspace: Workspace, with_suppliers: bool) -> Iterator[Finding]:
     yield from _task_findings(workspace)
     if config.settings.taxonomies:
         yield from _taxonomy_findings(workspace)
+    for name in config.settings.services:
+        yield from _service_findings(config, name)
     if with_suppliers:
         yield from _supplier_findings(workspace)
 
@@ -289,6 +317,13 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
         )
 
 
+def _service_findings(config: Config, name: str) -> Iterator[Finding]:
+    from testbench_dagster.network.service_checks import check_service
+
+    for found in check_service(config, name):
+        yield Finding(found.ok, found.what, found.detail, found.warning)
+
+
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
     from testbench_dagster.relays.probe import probe_suppliers
 
@@ -299,8 +334,17 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
         yield Finding(False, "suppliers", str(error))
         return
     for what, problem in report.problems.items():
-        yield Finding(False, f"roster {what}", problem)
+        if not _told_with_its_service(what):
+            yield Finding(False, f"roster {what}", problem)
+    for what, warning in report.warnings.items():
+        if not _told_with_its_service(what):
+            yield Finding(False, f"roster {what}", warning, warning=True)
     if not suppliers:
         yield Finding(False, "suppliers", no_suppliers_text(workspace))
-    for result in asyncio.run(probe_suppliers(workspace.config, suppliers)):
+    for result in asyncio.run(probe_suppliers(workspace, suppliers)):
         yield Finding(result.ok, f"supplier {result.supplier}", result.detail)
+
+
+def _told_with_its_service(what: str) -> bool:
+    """Whether a problem of the roster is of a service as a whole, or of one of its applications."""
+    return what.startswith(SERVICE_SOURCE) and (": app " in what or ": " not in what)

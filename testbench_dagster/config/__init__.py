@@ -1,5 +1,6 @@
 """The configuration: what may be written (:mod:`.settings`) and how it is read (:mod:`.loading`)."""
 
+from testbench_dagster.config.fields import RelayOverrides, RelaySettings
 from testbench_dagster.config.loading import (
     BUILTIN_CONFIG,
     CONFIG_ENV,
@@ -10,9 +11,15 @@ from testbench_dagster.config.loading import (
     find_config,
     load_config,
 )
+from testbench_dagster.config.services import (
+    SERVICE_SOURCE,
+    AppConfig,
+    GatewayConfig,
+    NodeSettings,
+    ServiceConfig,
+)
 from testbench_dagster.config.settings import (
     CONFIG_SOURCE,
-    RelaySettings,
     SampleRule,
     Settings,
     SupplierConfig,
@@ -27,9 +34,15 @@ __all__ = [
     "HOME_ENV",
     "MONGO_ENV",
     "POSTGRES_ENV",
+    "SERVICE_SOURCE",
+    "AppConfig",
     "Config",
+    "GatewayConfig",
+    "NodeSettings",
+    "RelayOverrides",
     "RelaySettings",
     "SampleRule",
+    "ServiceConfig",
     "Settings",
     "SupplierConfig",
     "SupplierSource",

@@ -152,7 +152,12 @@ def _expand(value: Any, source: Path, where: str) -> Any:
     return _VARIABLE.sub(substitute, value)
 
 
+_KEYS_ELSEWHERE = (
+    "keys are never written in the file: name the variable or the file holding it in key_env or key_file"
+)
 _HINTS = {
+    "key": _KEYS_ELSEWHERE,
+    "private_key": _KEYS_ELSEWHERE,
     "api_key": "keys are never written in the file: put the name of the variable holding it in api_key_env",
     "fewshot": "did you mean num_fewshot?",
     "url": "did you mean base_url?",

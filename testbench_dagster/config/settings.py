@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from testbench_dagster.config.fields import RelayOverrides, RelaySettings, http_url
+from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
 from testbench_dagster.relays.messages import Limits
 
@@ -19,39 +20,12 @@ SIGNATURES = ("tokenizer", "config", "identity")
 """The tasks of the framework ``signatures``."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
-_DEFAULTS = Limits()
 
 
 class _Strict(BaseModel):
     """Base of every block: unknown keys are refused, values are never changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RelaySettings(_Strict):
-    """Bounds on relays; see :class:`testbench_dagster.relays.messages.Limits` for the units."""
-
-    connect_s: float = Field(default=_DEFAULTS.connect_s, gt=0, le=600)
-    first_byte_s: float = Field(default=_DEFAULTS.first_byte_s, gt=0, le=86_400)
-    idle_s: float = Field(default=_DEFAULTS.idle_s, gt=0, le=86_400)
-    total_s: float = Field(default=_DEFAULTS.total_s, gt=0, le=86_400)
-    retries: int = Field(default=_DEFAULTS.retries, ge=0, le=20)
-    max_response_mb: float = Field(default=_DEFAULTS.max_response_mb, gt=0, le=15)
-    max_in_flight: int = Field(default=_DEFAULTS.max_in_flight, ge=1, le=100_000)
-    max_per_host: int = Field(default=_DEFAULTS.max_per_host, ge=1, le=100_000)
-
-
-class RelayOverrides(_Strict):
-    """The same bounds as :class:`RelaySettings` for one supplier; what is unset is inherited."""
-
-    connect_s: float | None = Field(default=None, gt=0, le=600)
-    first_byte_s: float | None = Field(default=None, gt=0, le=86_400)
-    idle_s: float | None = Field(default=None, gt=0, le=86_400)
-    total_s: float | None = Field(default=None, gt=0, le=86_400)
-    retries: int | None = Field(default=None, ge=0, le=20)
-    max_response_mb: float | None = Field(default=None, gt=0, le=15)
-    max_in_flight: int | None = Field(default=None, ge=1, le=100_000)
-    max_per_host: int | None = Field(default=None, ge=1, le=100_000)
 
 
 class SupplierConfig(RelayOverrides):
@@ -79,20 +53,11 @@ class SupplierConfig(RelayOverrides):
     @field_validator("base_url")
     @classmethod
     def _plain_http_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a malformed host or port
-            usable = False
-        if "@" in (parts.netloc if usable else value):  # said first: the other messages quote the value
-            raise ValueError(
-                "a URL may not hold credentials; name the variable holding the key in api_key_env"
-            )
-        if not usable:
-            raise ValueError(f"{value!r} is no http(s) URL; write it like http://host:port/v1")
-        if parts.query or parts.fragment:
-            raise ValueError(f"{value!r} may not have a query or fragment; write it like http://host:port/v1")
-        return value.rstrip("/")
+        return http_url(
+            value,
+            example="http://host:port/v1",
+            credentials="name the variable holding the key in api_key_env",
+        )
 
     @property
     def key(self) -> str:
@@ -104,11 +69,8 @@ class SupplierConfig(RelayOverrides):
 
         A bound may stand in the supplier's ``relays`` block or beside ``base_url``; the latter wins.
         """
-        limits = Limits(**defaults.model_dump())
-        names = RelayOverrides.model_fields
-        nested = self.relays.model_dump(exclude_none=True)
-        own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        return replace(limits, **{**nested, **own})
+        inherited = self.relays.over(Limits(**defaults.model_dump()))
+        return self.over(inherited)
 
 
 class SampleRule(_Strict):
@@ -380,19 +342,9 @@ class Settings(_Strict):
     identity: IdentityConfig = IdentityConfig()
     automation: AutomationSettings = AutomationSettings()
     retention: RetentionSettings = RetentionSettings()
-    services: dict[str, Any] = {}
+    services: dict[str, ServiceConfig] = {}
     task_paths: list[str] = []
     simulation: bool = False
-
-    @field_validator("services")
-    @classmethod
-    def _no_networks_yet(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            raise ValueError(
-                f"{', '.join(value)}: Pocket networks are not supported by this version; "
-                "leave services out and list the suppliers under suppliers"
-            )
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -415,17 +367,35 @@ class Settings(_Strict):
                 )
             rule = task.planning.over(self.planning)
             problem = rule.problem()
-            if problem is None and rule.schedule and rule.schedule.needs_height and not self.supplier_sources:
+            if problem is None and rule.schedule and rule.schedule.needs_height and not self._tells_height:
                 problem = (
-                    f"schedule counts {rule.schedule.unit}s, but no supplier source tells a block height; "
-                    "count hours or minutes, or add a source whose roster has a height"
+                    f"schedule counts {rule.schedule.unit}s, but nothing tells a block height; count hours "
+                    "or minutes, or add a service with nodes or a source whose roster has a height"
                 )
             if problem:
                 raise ValueError(f"tasks[{position}] {task.name!r}: planning: {problem}")
         labels = [source.label for source in self.supplier_sources]
         for position, label in enumerate(labels):
-            if label in labels[:position] or label == CONFIG_SOURCE:
+            if label in labels[:position] or label == CONFIG_SOURCE or label.startswith(SERVICE_SOURCE):
                 raise ValueError(
                     f"supplier_sources[{position}]: {label!r} names another source already; give it a name"
                 )
+        problem = service_problem(self.services)
+        if problem:
+            raise ValueError(problem)
         return self
+
+    @property
+    def discovers(self) -> bool:
+        """Whether suppliers come from elsewhere than ``suppliers``."""
+        return bool(self.supplier_sources or self.services)
+
+    @property
+    def _tells_height(self) -> bool:
+        return bool(self.supplier_sources) or any(s.nodes is not None for s in self.services.values())
+
+    def service_of(self, source: str) -> ServiceConfig | None:
+        """The service behind the name of a source in the roster, or None."""
+        if not source.startswith(SERVICE_SOURCE):
+            return None
+        return self.services.get(source.removeprefix(SERVICE_SOURCE))

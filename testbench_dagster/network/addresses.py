@@ -11,6 +11,7 @@ import ipaddress
 import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from urllib.parse import urlsplit
 
 from testbench_dagster.errors import TestbenchError
 
@@ -20,6 +21,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 #: and IETF protocol assignments (RFC 6890).
 _NOT_FOR_HOSTS = (ipaddress.IPv4Network("100.64.0.0/10"), ipaddress.IPv4Network("192.0.0.0/24"))
 _NUMERIC = re.compile(r"[0-9A-Fa-fXx.]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 REMEDY = "use a public address, or set allow_private_networks on the source if it is trusted"
 
 
@@ -35,6 +37,13 @@ def is_public(address: str) -> bool:
     """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return _public_v4(parsed) if isinstance(parsed, IPv4Address) else _public_v6(parsed)
+
+
+def host_of(url: str) -> str:
+    """``name:port`` of an http(s) URL, in lower case: what suppliers of one machine have in common."""
+    parts = urlsplit(url)
+    name = (parts.hostname or "").rstrip(".")
+    return f"{f'[{name}]' if ':' in name else name}:{parts.port or _DEFAULT_PORTS[parts.scheme]}"
 
 
 def refusal(host: str) -> str | None:

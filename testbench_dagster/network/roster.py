@@ -1,6 +1,7 @@
 """The roster: which suppliers there are, since when, what changed, who is asked now.
 
-Its suppliers are those of ``testbench.yaml`` and those the supplier sources list. One that leaves keeps its
+Its suppliers are those of ``testbench.yaml``, those the supplier sources list, and those of the services of
+Pocket Network. One that leaves keeps its
 document and its history; only its status changes. Every write is conditional on the version of the document
 it was made from, so any number of processes may refresh at once.
 """
@@ -8,18 +9,30 @@ it was made from, so any number of processes may refresh at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from testbench_dagster.config import CONFIG_SOURCE, SupplierConfig, SupplierSource
+from testbench_dagster.config import CONFIG_SOURCE, SERVICE_SOURCE, RelayOverrides, Settings, SupplierConfig
 from testbench_dagster.errors import StoreError
-from testbench_dagster.network.sources import Entries, SourceError, parse_entries, read_sources, source_of
+from testbench_dagster.network.heights import note_height
+from testbench_dagster.network.pocket import note_sessions
+from testbench_dagster.network.sources import (
+    Entry,
+    Listing,
+    ServiceListing,
+    Source,
+    SourceError,
+    TransportName,
+    parse_entries,
+    read_sources,
+    source_of,
+)
 from testbench_dagster.stores.documents import Document, DocumentStore, Group
-from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SUPPLIERS
+from testbench_dagster.stores.documents.collections import PLANS, SUPPLIERS
 from testbench_dagster.workspace import Workspace
 
 ACTIVE, LEFT = "active", "left"
@@ -28,13 +41,15 @@ READ_WITHIN_S = 60.0
 #: Events kept of one supplier, the newest: a source that lets one come and go may not fill the document.
 HISTORY_EVENTS = 200
 
-_REACHED_BY = ("transport", "base_url", "api", "model")
-_TRACKED = (*_REACHED_BY, "source")
+_REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
+#: Changes without being an event: it moves with every block, and how a supplier answers does not with it.
+_QUIET = ("stake_upokt", "host", "public_key")
 _READ = (
-    "_id", "address", "service", "base_url", "api", "model", "source", "status", "joined_at", "left_at",
-    "cut_at", "echo_logprobs", "probed_at",
+    "_id", "address", "service", "base_url", "api", "model", "transport", "rpc_type", "stake_upokt", "host",
+    "source", "status", "joined_at", "left_at", "cut_at", "echo_logprobs", "probed_at",
 )  # fmt: skip
 _WRITES_AT_ONCE = 8
+_INHERITED = RelayOverrides()
 _ATTEMPTS = 20  # of writing one document that others change too
 #: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
 #: document that claims to be still newer was written by a machine whose clock is wrong.
@@ -47,7 +62,9 @@ class Supplier:
 
     ``trusted``: its endpoint may lie in a private network, because the configuration says so. What was
     answered at or before ``cut_at`` came from another model. ``left_at`` is None for who is asked.
-    ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did.
+    ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did. Of suppliers on
+    a Pocket network, ``transport`` is not ``direct``, ``rpc_type`` is what their endpoint was staked with,
+    ``stake_upokt`` their stake in uPOKT, and ``host`` the machine (``name:port``) they were staked with.
     """
 
     config: SupplierConfig
@@ -59,6 +76,10 @@ class Supplier:
     cut_at: datetime | None = None
     echo_logprobs: bool | None = None
     probed_at: datetime | None = None
+    transport: TransportName = "direct"
+    rpc_type: int | None = None
+    stake_upokt: int | None = None
+    host: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -91,8 +112,9 @@ class RosterReport:
     """What a refresh found: keys of the active suppliers, and of those something happened to.
 
     ``joined`` are new, ``returned`` had left, ``changed`` have another endpoint, API, model or source.
-    ``problems`` tells what could not be used, by source or supplier key. ``heights`` are the newest known
-    block heights by service, as far as this refresh was told one.
+    ``problems`` tells what could not be used, by source, application or supplier key, ``warnings`` what works
+    but should not stay so. ``heights`` are the newest known block heights by service, as far as this refresh
+    was told one.
     """
 
     active: list[str] = field(default_factory=list)
@@ -101,6 +123,7 @@ class RosterReport:
     changed: list[str] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -125,18 +148,18 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     source is no longer configured counts as having left.
     """
     settings = workspace.config.settings
-    sources = {source.label: source for source in settings.supplier_sources}
+    origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
     documents = {d["_id"]: d for d in workspace.documents.find(SUPPLIERS, fields=_READ)}
     known = [_configured(config, documents.pop(config.key, None)) for config in settings.suppliers]
     now = datetime.now(UTC)
-    others = [_listed(d, sources.get(d["source"]), now) for d in documents.values() if d["base_url"]]
+    others = [_listed(d, origins.get(d["source"]), now) for d in documents.values() if d["base_url"]]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
 
 def active_apis(workspace: Workspace) -> set[str]:
     """The request forms of :func:`active_suppliers`, without reading them one by one."""
     settings = workspace.config.settings
-    labels = {source.label for source in settings.supplier_sources}
+    labels = set(source_labels(settings))
     rows = workspace.documents.group(SUPPLIERS, Group(by=["source", "api"]), {"status": ACTIVE})
     return {s.api for s in settings.suppliers} | {r["api"] for r in rows if r["source"] in labels}
 
@@ -150,15 +173,40 @@ def retirable(workspace: Workspace, now: datetime) -> list[str]:
 
 def no_suppliers_text(workspace: Workspace) -> str:
     """What to tell where nobody can be asked, with the remedy."""
-    if workspace.config.settings.supplier_sources:
+    settings = workspace.config.settings
+    named = [name for name in ("supplier_sources", "services") if getattr(settings, name)]
+    if named:
         return (
-            f"{workspace.config.path}: no supplier is active; suppliers is empty and the supplier_sources "
-            "list none that can be used"
+            f"{workspace.config.path}: no supplier is active; suppliers is empty and the "
+            f"{' and '.join(named)} list none that can be used"
         )
     return (
         f"{workspace.config.path}: suppliers is empty and there are no supplier_sources; add at least one "
-        "supplier, or a source that lists some"
+        "supplier, or a source or service that lists some"
     )
+
+
+def source_labels(settings: Settings) -> list[str]:
+    """What the roster calls the configured sources, the first of which counts for a supplier of several."""
+    listed = [source.label for source in settings.supplier_sources]
+    return [*listed, *(f"{SERVICE_SOURCE}{name}" for name in settings.services)]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What the configuration of now says of all suppliers of a source."""
+
+    trusted: bool
+    api_key_env: str | None = None
+    relays: RelayOverrides = _INHERITED
+
+    @classmethod
+    def of(cls, settings: Settings, label: str) -> _Origin:
+        service = settings.service_of(label)
+        if service is not None:
+            return cls(service.allow_private_networks, relays=service.relays)
+        source = next(source for source in settings.supplier_sources if source.label == label)
+        return cls(source.allow_private_networks, source.api_key_env)
 
 
 def _configured(config: SupplierConfig, document: Document | None) -> Supplier:
@@ -173,23 +221,28 @@ def _configured(config: SupplierConfig, document: Document | None) -> Supplier:
     )
 
 
-def _listed(document: Document, source: SupplierSource | None, now: datetime) -> Supplier:
+def _listed(document: Document, origin: _Origin | None, now: datetime) -> Supplier:
     # not validated again: it was when it was written, and five thousand are read at once
     config = SupplierConfig.model_construct(
         **{name: document[name] for name in ("address", "service", "base_url", "api", "model")},
-        api_key_env=source.api_key_env if source else None,
+        api_key_env=origin.api_key_env if origin else None,
+        relays=origin.relays if origin else _INHERITED,
     )
-    active = document["status"] == ACTIVE and source is not None
+    active = document["status"] == ACTIVE and origin is not None
     return Supplier(
         config,
         source=document["source"] or CONFIG_SOURCE,
-        trusted=source is not None and source.allow_private_networks,
+        trusted=origin is not None and origin.trusted,
         status=ACTIVE if active else LEFT,
         joined_at=document["joined_at"],
         left_at=None if active else document["left_at"] or now,
         cut_at=document["cut_at"],
         echo_logprobs=document["echo_logprobs"],
         probed_at=document["probed_at"],
+        transport=document["transport"] or "direct",
+        rpc_type=document["rpc_type"],
+        stake_upokt=document["stake_upokt"],
+        host=document["host"],
     )
 
 
@@ -247,9 +300,13 @@ def refresh_roster(
     """
     now = now or datetime.now(UTC)
     found = _read(workspace, deadline_s)
-    report = RosterReport(problems=found.problems)
+    report = RosterReport(problems=found.problems, warnings=found.warnings)
+    for service, listing in found.listings.items():
+        if listing.height is not None:
+            sessions, blocks = listing.sessions, listing.blocks_per_session
+            note_sessions(workspace, service, sessions, listing.height, blocks, now)
     for service, height in found.heights.items():
-        report.heights[service] = _raise_height(workspace.documents, service, height, now)
+        report.heights[service] = note_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
     _plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
     report.active.extend(supplier.key for supplier in active_suppliers(workspace))
@@ -260,39 +317,73 @@ def refresh_roster(
 class _Found:
     """What the configuration and the sources say, by supplier key and by source."""
 
-    suppliers: dict[str, tuple[SupplierConfig, str]] = field(default_factory=dict)  # key → entry, source
+    suppliers: dict[str, tuple[Entry, str]] = field(default_factory=dict)  # key → entry, its source
     unread: set[str] = field(default_factory=set)  # sources that told nothing
-    broken: dict[str, set[str]] = field(default_factory=dict)  # source → keys of entries it garbled
-    entries: dict[str, Entries] = field(default_factory=dict)  # source → what it lists
+    broken: dict[str, Collection[str]] = field(default_factory=dict)  # source → keys of entries it garbled
+    listings: dict[str, ServiceListing] = field(default_factory=dict)  # service → what the chain tells
     problems: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)  # by service
     told: dict[str, int] = field(default_factory=dict)  # height by source
+
+    def take(
+        self,
+        label: str,
+        entries: Iterable[Entry],
+        broken: Collection[str],
+        problems: Mapping[str, str],
+        heights: Mapping[str, int],
+    ) -> None:
+        """Take what a source lists, where no earlier one lists the same."""
+        self.problems.update(problems)
+        self.broken[label] = broken
+        for entry in entries:
+            key = entry.config.key
+            first = self.suppliers.setdefault(key, (entry, label))[1]
+            if first != label:
+                self.problems[key] = (
+                    f"{label}: supplier {key} is listed by {first} too, which counts; remove one"
+                )
+        for service, height in heights.items():
+            self.heights[service] = max(height, self.heights.get(service, 0))
 
 
 def _read(workspace: Workspace, deadline_s: float) -> _Found:
     config = workspace.config
-    found = _Found(suppliers={s.key: (s, CONFIG_SOURCE) for s in config.settings.suppliers})
+    found = _Found(suppliers={s.key: (Entry(s), CONFIG_SOURCE) for s in config.settings.suppliers})
     settings = {source.label: source for source in config.settings.supplier_sources}
-    listings = read_sources({n: source_of(s, config.base) for n, s in settings.items()}, deadline_s)
-    for label, listing in listings.items():
+    sources: dict[str, Source] = {label: source_of(s, config.base) for label, s in settings.items()}
+    for name in config.settings.services:
+        from testbench_dagster.network.chain_source import service_source  # only where there are services
+
+        sources[f"{SERVICE_SOURCE}{name}"] = service_source(config, name, _known(workspace, name))
+    for label, listing in read_sources(sources, deadline_s).items():
         if isinstance(listing, SourceError):
             found.unread.add(label)
             found.problems[label] = f"{label}: {listing}; its suppliers stay as they were"
-            continue
-        entries = found.entries[label] = parse_entries(listing, settings[label])
-        found.problems.update(entries.problems)
-        found.broken[label] = entries.broken
-        for key, supplier in entries.suppliers.items():
-            first = found.suppliers.setdefault(key, (supplier, label))[1]
-            if first != label:
-                found.problems[key] = (
-                    f"{label}: supplier {key} is listed by {first} too, which counts; remove one"
-                )
-        if listing.height is not None:
+        elif isinstance(listing, ServiceListing):
+            name = label.removeprefix(SERVICE_SOURCE)
+            found.listings[name] = listing
+            found.warnings.update(listing.warnings)
+            heights = {} if listing.height is None else {name: listing.height}
+            found.take(label, listing.entries, listing.broken, listing.problems, heights)
+        else:
+            entries = parse_entries(listing, settings[label])
+            services = {supplier.service for supplier in entries.suppliers.values()}
+            heights = {} if listing.height is None else dict.fromkeys(services, listing.height)
+            found.take(
+                label, map(Entry, entries.suppliers.values()), entries.broken, entries.problems, heights
+            )
+        if isinstance(listing, Listing) and listing.height is not None:
             found.told[label] = listing.height
-            for service in {supplier.service for supplier in entries.suppliers.values()}:
-                found.heights[service] = max(listing.height, found.heights.get(service, 0))
     return found
+
+
+def _known(workspace: Workspace, service: str) -> dict[str, str | None]:
+    """Operators of a service whom the roster has as active, with their public keys as far as known."""
+    where = {"source": f"{SERVICE_SOURCE}{service}", "status": ACTIVE}
+    rows = workspace.documents.find(SUPPLIERS, where, fields=["address", "public_key"])
+    return {row["address"]: row["public_key"] for row in rows}
 
 
 class _Recorder:
@@ -327,8 +418,8 @@ class _Recorder:
     def _insert(self, known: Mapping[str, Document], only: set[str] | None) -> set[str]:
         """Add who is new; return the keys that another process added first."""
         new = [
-            self._document(key, supplier, source)
-            for key, (supplier, source) in self._found.suppliers.items()
+            self._document(key, entry, source)
+            for key, (entry, source) in self._found.suppliers.items()
             if key not in known and (only is None or key in only)
         ]
         keys = {d["_id"] for d in new}
@@ -355,18 +446,23 @@ class _Recorder:
             return self._documents.claim(SUPPLIERS, where, changes) is not None
 
         missed = set()
-        noted = {"left": self._report.left, "returned": self._report.returned}
+        told = {
+            "left": self._report.left,
+            "returned": self._report.returned,
+            "changed": self._report.changed,
+            "noted": [],  # no event of the supplier's
+        }
         # a replicated store takes milliseconds to confirm each, but many at once
         with ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
             for (key, _, event, _), written in zip(updates, pool.map(write, updates), strict=True):
                 if written:
-                    noted.get(event, self._report.changed).append(key)
+                    told[event].append(key)
                 else:
                     missed.add(key)
         return missed
 
-    def _document(self, key: str, supplier: SupplierConfig, source: str) -> Document:
-        facts = _facts(supplier, source)
+    def _document(self, key: str, entry: Entry, source: str) -> Document:
+        supplier, facts = entry.config, _facts(entry, source)
         return {
             "_id": key,
             "address": supplier.address,
@@ -381,6 +477,7 @@ class _Recorder:
             "version": 1,
             "history": [self._event("joined", source, facts)],
             **facts,
+            **_quiet(entry),
         }
 
     def _change(self, key: str, before: Document) -> tuple[str, Document] | None:
@@ -402,14 +499,16 @@ class _Recorder:
                 "updated_at": self._now,
                 **_recorded(before, self._event("left", source, {})),
             }
-        facts = _facts(*entry)
+        facts, quiet = _facts(*entry), _quiet(entry[0])
         changed = [
             name for name, value in facts.items() if value != (before.get(name) or _DEFAULTS.get(name))
         ]
         if before["status"] == ACTIVE and not changed:
-            return None
+            if all(before.get(name) == value for name, value in quiet.items()):
+                return None
+            return "noted", {**quiet, "updated_at": self._now}
         event = "returned" if before["status"] == LEFT else "changed"
-        changes: Document = {"status": ACTIVE, "left_at": None, **facts}
+        changes: Document = {"status": ACTIVE, "left_at": None, **facts, **quiet}
         if any(name in _REACHED_BY for name in changed):
             changes["echo_logprobs"] = changes["probed_at"] = None  # it must be probed anew
         if "model" in changed and before.get("model") is not None:
@@ -434,18 +533,22 @@ def _recorded(before: Document, event: Document) -> Document:
 _DEFAULTS = {"source": CONFIG_SOURCE, "transport": "direct"}
 
 
-def _facts(supplier: SupplierConfig, source: str) -> Document:
-    return {**{name: getattr(supplier, name) for name in _REACHED_BY}, "source": source}
+def _facts(entry: Entry, source: str) -> Document:
+    supplier = entry.config
+    return {
+        "transport": entry.transport,
+        "base_url": supplier.base_url,
+        "rpc_type": entry.rpc_type,
+        "api": supplier.api,
+        "model": supplier.model,
+        "source": source,
+    }
 
 
-def _raise_height(documents: DocumentStore, service: str, height: int, now: datetime) -> int:
-    """Note a block height that is higher than the known one; return the newest."""
-    changes = {"height": height, "at": now}
-    if documents.put_new(HEIGHTS, [{"_id": service, **changes}]):
-        return height
-    documents.claim(HEIGHTS, {"_id": service, "height": {"lt": height}}, changes)
-    stored = documents.get(HEIGHTS, service)
-    return stored["height"] if stored else height
+def _quiet(entry: Entry) -> Document:
+    """What changes without being an event; what nothing tells leaves alone what is known."""
+    told = {name: getattr(entry, name) for name in _QUIET}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:

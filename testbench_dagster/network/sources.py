@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -26,10 +26,15 @@ from testbench_dagster.errors import TestbenchError
 from testbench_dagster.network.addresses import refusal
 from testbench_dagster.relays.answers import escaped
 
+if TYPE_CHECKING:
+    from testbench_dagster.network.chain.types import Session
+
 #: Largest roster that is read, in bytes.
 MAX_BYTES = 32 * 1024 * 1024
 #: Longest base URL and model name taken from a source, in characters.
 MAX_URL_CHARS, MAX_MODEL_CHARS = 2048, 256
+#: How a supplier is reached: over plain HTTP, by signed relays, or through a PATH gateway.
+TransportName = Literal["direct", "shannon", "path"]
 _MAX_HEIGHT = 2**63 - 1
 _MAX_PROBLEMS = 100  # told of one source; a listing may have thousands
 _SHOWN_CHARS = 80
@@ -93,58 +98,73 @@ class HttpSource:
     def read(self, deadline: float) -> Listing:
         """Fetch the roster, following no redirects; see :class:`Source`."""
         seconds = min(self.timeout_s, deadline - time.monotonic())
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **self._token()}
+        headers = bearer(self.token_env)
         try:
-            return parse_listing(asyncio.run(self._fetch(headers, seconds)))
+            return parse_listing(asyncio.run(fetch(self.url, headers, seconds))[1])
         except TimeoutError:
             raise SourceError(
                 f"no complete answer within {max(seconds, 0):.1f} s; raise timeout_s, or ask its operator"
             ) from None
 
-    def _token(self) -> dict[str, str]:
-        if self.token_env is None:
-            return {}
-        token = os.environ.get(self.token_env)
-        if not token or not (token.isascii() and token.isprintable()):
-            raise SourceError(f"token_env names {self.token_env}, which holds no usable token; export it")
-        return {"Authorization": f"Bearer {token}"}
 
-    async def _fetch(self, headers: Mapping[str, str], seconds: float) -> bytes:
-        import httpx  # 60 ms, and a code location that only defines assets need not pay them
+def bearer(token_env: str | None) -> dict[str, str]:
+    """The header with the token that the variable holds; empty without a variable.
 
-        # a proxy configured for the outside world must not see requests to this machine
-        ours = refusal(urlsplit(self.url).hostname or "") is not None
-        body = bytearray()
-        try:
-            # of the whole exchange: httpx's own timeouts start anew with every byte
-            async with (
-                asyncio.timeout(seconds),
-                httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,
-                client.stream("GET", self.url, headers=headers) as response,
-            ):
-                if response.status_code != httpx.codes.OK:
-                    where = (
-                        "; redirects are not followed, write the final address"
-                        if response.is_redirect
-                        else ""
-                    )
-                    raise SourceError(
-                        f"answers HTTP {response.status_code}{where or '; check url and token_env'}"
-                    )
-                encoding = response.headers.get("Content-Encoding", "identity")
-                if encoding != "identity":
-                    raise SourceError(
-                        f"answers compressed ({escaped(encoding, 40)}), which was not asked for; "
-                        "have it answer plainly"
-                    )
-                async for part in response.aiter_raw():
-                    body += part
-                    if len(body) > MAX_BYTES:
-                        break
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = escaped(str(error)) or type(error).__name__
-            raise SourceError(f"is not reachable: {reason}; start it, or correct url") from None
-        return bytes(body)
+    Raises:
+        SourceError: the variable holds nothing a header can carry.
+    """
+    if token_env is None:
+        return {}
+    token = os.environ.get(token_env)
+    if not token or not (token.isascii() and token.isprintable()):
+        raise SourceError(f"token_env names {token_env}, which holds no usable token; export it")
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def fetch(
+    url: str, headers: Mapping[str, str], seconds: float, *, statuses: Sequence[int] = (200,)
+) -> tuple[int, bytes]:
+    """Get a JSON document: status, and at most one byte more than :data:`MAX_BYTES` of it.
+
+    Redirects are not followed, and compression is refused.
+
+    Raises:
+        TimeoutError: the whole exchange took longer than ``seconds``.
+        SourceError: it is not reachable, or answers with a status other than ``statuses``.
+    """
+    import httpx  # 60 ms, and a code location that only defines assets need not pay them
+
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+    # a proxy configured for the outside world must not see requests to this machine
+    ours = refusal(urlsplit(url).hostname or "") is not None
+    body = bytearray()
+    try:
+        # of the whole exchange: httpx's own timeouts start anew with every byte
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
+            status = response.status_code
+            if status not in statuses:
+                where = (
+                    "; redirects are not followed, write the final address" if response.is_redirect else ""
+                )
+                raise SourceError(f"answers HTTP {status}{where or '; check url and token_env'}")
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if encoding != "identity":
+                raise SourceError(
+                    f"answers compressed ({escaped(encoding, 40)}), which was not asked for; "
+                    "have it answer plainly"
+                )
+            async for part in response.aiter_raw():
+                body += part
+                if len(body) > MAX_BYTES:
+                    break
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = escaped(str(error)) or type(error).__name__
+        raise SourceError(f"is not reachable: {reason}; start it, or correct url") from None
+    return status, bytes(body)
 
 
 def source_of(settings: SupplierSource, base: Path) -> Source:
@@ -198,6 +218,38 @@ def read_sources(sources: Mapping[str, Source], deadline_s: float) -> dict[str, 
         )  # a file system or resolver may hang longer than we wait
     late = SourceError(f"was not read within {deadline_s:g} s; lower timeout_s of the other sources")
     return {label: task.result() if task in done else late for label, task in reading.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A usable entry of any source: the supplier, and what a Pocket network tells of it.
+
+    ``rpc_type`` is the type its endpoint was staked with, ``stake_upokt`` its stake in uPOKT, ``host``
+    (``name:port``) the machine it shares with every other supplier of the same host, ``public_key`` its
+    operator's (33 bytes in hexadecimal). None where nothing tells.
+    """
+
+    config: SupplierConfig
+    transport: TransportName = "direct"
+    rpc_type: int | None = None
+    stake_upokt: int | None = None
+    host: str | None = None
+    public_key: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceListing(Listing):
+    """What a service's source found; ``entries`` are usable :class:`Entry` objects.
+
+    ``broken`` are keys of suppliers that staked but cannot be used: they stay as they were. ``warnings`` say
+    what works but should not stay so. ``sessions`` are the current ones of the applications.
+    """
+
+    broken: frozenset[str] = frozenset()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    sessions: tuple[Session, ...] = ()
+    blocks_per_session: int | None = None
 
 
 @dataclass

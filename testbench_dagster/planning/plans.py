@@ -19,6 +19,7 @@ from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.rules import TaxonomyGate
 from testbench_dagster.planning.schedule import retry_delay
+from testbench_dagster.planning.sessions import Sessions, spent_until
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
 from testbench_dagster.relays.allowances import service_account, supplier_account
@@ -30,7 +31,6 @@ from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document, Group, content_hash
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
-    HEIGHTS,
     IDENTITY_GROUPS,
     PLANS,
     PROMPTS,
@@ -101,7 +101,7 @@ class Planner:
 
     def height(self, service: str) -> int | None:
         """Newest block height known of a service."""
-        return self._heights.get(service)
+        return self._sessions.height(service)
 
     def facts(self, supplier: Supplier) -> SupplierFacts:
         """Read everything a supplier's plan depends on."""
@@ -116,6 +116,8 @@ class Planner:
             proxy=self._proxies.get(supplier.key),
             retry_at=self._retry_at(supplier.key),
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
+            waiting=self._sessions.waiting(supplier, spent_until(self._kept.get(supplier.key))),
+            blocks_per_session=self._sessions.blocks_per_session(supplier.service),
         )
 
     def plan(
@@ -190,12 +192,12 @@ class Planner:
         return task_groups(self._workspace.specs)
 
     @cached_property
-    def _heights(self) -> dict[str, int]:
-        return {d["_id"]: d["height"] for d in self._workspace.documents.find(HEIGHTS)}
+    def _sessions(self) -> Sessions:
+        return Sessions.read(self._workspace.documents)
 
     @cached_property
     def _kept(self) -> dict[str, Document]:
-        fields = ["_id", "service", "failures", "planned_at", "due_at", "due_calls"]
+        fields = ["_id", "service", "failures", "planned_at", "due_at", "due_calls", "session_spent_until"]
         return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
 
     @cached_property
@@ -373,6 +375,7 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
                 "due_calls": plan.n_calls,
                 "failures": kept.get("failures", 0),
                 "problem": kept.get("problem"),
+                "session_spent_until": kept.get("session_spent_until"),
                 "fingerprint": supplier_fingerprint(fingerprint, supplier),
                 "tasks": {
                     name: {
@@ -388,26 +391,33 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
     workspace.documents.upsert(PLANS, documents)
 
 
-def note_progress(workspace: Workspace, reached: Iterable[str], failed: Mapping[str, str]) -> None:
+def note_progress(
+    workspace: Workspace,
+    reached: Iterable[str],
+    failed: Mapping[str, str],
+    spent: Mapping[str, int] | None = None,
+) -> None:
     """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
 
     A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
-    ends that.
+    ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
     """
     now = datetime.now(UTC)
-    keys = [*reached, *failed]
+    settled, spent = set(reached), spent or {}
+    keys = list(dict.fromkeys([*settled, *failed, *spent]))
     before = _kept_plans(workspace, keys)
     updates = []
     for key in keys:
         kept = before.get(key)
         if kept is None:
-            if key not in failed:
+            if key not in failed and key not in spent:
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
             kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
-        failures = kept["failures"] + 1 if key in failed else 0
-        updates.append({**kept, "failures": failures, "problem": failed.get(key), "planned_at": now})
+        failures = kept["failures"] + 1 if key in failed else 0 if key in settled else kept["failures"]
+        update = {**kept, "failures": failures, "problem": failed.get(key), "planned_at": now}
+        updates.append({**update, "session_spent_until": spent.get(key, kept.get("session_spent_until"))})
     workspace.documents.upsert(PLANS, updates)
 
 
@@ -505,19 +515,24 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
     """The active suppliers whose kept plan is due, outdated or missing, in the order of the roster.
 
     Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
-    second. Suppliers of a service whose budget of the day is spent are left out until the next day.
+    second. Suppliers of a service whose budget of the day is spent are left out until the next day, those
+    that no session lets be reached until one does.
     """
     now = now or datetime.now(UTC)
-    fields = ["_id", "planned_at", "due_at", "due_height", "fingerprint", "failures"]
+    fields = [
+        "_id", "planned_at", "due_at", "due_height", "fingerprint", "failures", "session_spent_until",
+    ]  # fmt: skip
     kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
-    heights = {d["_id"]: d["height"] for d in workspace.documents.find(HEIGHTS)}
+    sessions = Sessions.read(workspace.documents)
     fingerprint = settings_fingerprint(workspace)
     broke: dict[str, bool] = {}
     found = []
     for supplier in active_suppliers(workspace):
         plan = kept.get(supplier.key)
-        height = heights.get(supplier.service)
+        height = sessions.height(supplier.service)
         if not _is_due(plan, supplier_fingerprint(fingerprint, supplier), height, now):
+            continue
+        if sessions.waiting(supplier, spent_until(plan)) is not None:
             continue
         if supplier.service not in broke:
             broke[supplier.service] = budget_left(workspace, supplier.service, now) == 0

@@ -29,6 +29,7 @@ State = Literal[
     "represented",
     "departed",
     "capped",
+    "waiting",
 ]
 
 
@@ -72,7 +73,8 @@ class SupplierFacts:
     ``abilities`` and ``groups`` are as in :class:`testbench_dagster.planning.gates.GateFacts`. ``cut_at``:
     when its model changed. ``proxy``: the living supplier that stands for it. ``retry_at``: when it is to be
     tried again after it did not answer. ``summary_max_age``: age after which a taxonomy summary opens no
-    gate; None for the largest ``max_age`` of the tasks.
+    gate; None for the largest ``max_age`` of the tasks. ``waiting``: why no session lets it be reached now.
+    ``blocks_per_session``: those of its network; None for what the settings say.
     """
 
     supplier: str
@@ -84,6 +86,8 @@ class SupplierFacts:
     proxy: str | None = None
     retry_at: datetime | None = None
     summary_max_age: timedelta | None = None
+    waiting: str | None = None
+    blocks_per_session: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Decision:
     """What is done about a task and why; ``plan`` holds docs only where ``state`` is ``due``.
 
     ``due_at`` is when the next plan will ask something, as far as that follows from the clock: now where docs
-    are due or were capped, None where something else has to happen first. ``due_height`` is the same for
-    schedules that count blocks.
+    are due, were capped or wait for a session, None where something else has to happen first. ``due_height``
+    is the same for schedules that count blocks.
     """
 
     task: str
@@ -141,6 +145,8 @@ def plan_supplier(
     planner = _Planner(facts, settings, now, height, retry_errors, force_since)
     chosen = [task for name, task in facts.tasks.items() if only is None or name in only]
     decisions = {task.task: planner.decide(task) for task in chosen}
+    if facts.waiting is not None:
+        decisions = {name: _waiting(task, facts.waiting, now) for name, task in decisions.items()}
     if max_calls is not None:
         decisions = _capped(decisions, max_calls)
     due_at = min((d.due_at for d in decisions.values() if d.due_at is not None), default=None)
@@ -276,7 +282,7 @@ class _Planner:
             task.last_height,
             self._now,
             self._height,
-            self._settings.blocks_per_session,
+            self._facts.blocks_per_session or self._settings.blocks_per_session,
         )
 
     def _plan(
@@ -314,6 +320,14 @@ def _held(
     """Nothing is asked; what the docs alone would want stays visible as target and fresh docs."""
     empty = replace(plan or TaskPlan(1), due=[], reason=reason, due_at=due_at)
     return Decision(task.task, state, reason, empty, due_at, due_height)
+
+
+def _waiting(decision: Decision, reason: str, now: datetime) -> Decision:
+    """What is due waits until a session lets the supplier be reached; the rest stays as it is."""
+    if decision.state != "due":
+        return decision
+    plan = replace(decision.plan, due=[], reason=reason)
+    return replace(decision, state="waiting", reason=reason, plan=plan, due_at=now)
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -264,6 +264,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         inner = models_of(field.annotation)
+        if str(field.annotation).startswith("dict[") and inner:
+            key += f".<{name.removesuffix('s')}>"
         if "list[" in str(field.annotation) and not key.startswith("tasks[]"):
             key += "[]"
         if key == "planning.gates" or not inner:

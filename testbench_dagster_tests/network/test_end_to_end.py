@@ -97,7 +97,7 @@ def test_an_untrusted_roster_cannot_send_us_into_private_networks(
     with Workspace.open(configuration(tmp_path, net.url, trusted=False)) as workspace:
         known = active_suppliers(workspace)
         assert known and not any(s.trusted for s in known)
-        results = asyncio.run(probe_suppliers(workspace.config, known))
+        results = asyncio.run(probe_suppliers(workspace, known))
     assert not any(result.ok for result in results)
     assert all("not connected: 127.0.0.1 is a private" in result.detail for result in results)
     assert {address: s["requests"] for address, s in net.stats().items()} == asked

@@ -4,7 +4,7 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epo
 ``signatures``, ``supplier_snapshots``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``.
-Roster: ``suppliers``, ``heights``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
+Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ SUPPLIERS = Collection(
         "base_url": str,
         "api": str,
         "model": str,
+        "transport": str,
+        "rpc_type": int,
+        "stake_upokt": int,
+        "host": str,
+        "public_key": str,
         "version": int,
     },
     indexes=(("status",), ("service", "status")),
@@ -79,6 +84,8 @@ ATTEMPTS = Collection(
         "prompt_tokens": int,
         "completion_tokens": int,
         "opening": str,
+        "app": str,
+        "session": str,
         "height": int,
         "lease": int,
     },
@@ -136,6 +143,7 @@ PLANS = Collection(
         "due_height": int,
         "due_calls": int,
         "failures": int,
+        "session_spent_until": int,
         "fingerprint": str,
     },
     indexes=(("service", "due_calls"),),
@@ -169,8 +177,25 @@ CHANGES = Collection(
 )
 """Facts: one per detected change of what a supplier answers, dated by its answers, with the evidence."""
 
-HEIGHTS = Collection("heights", fields={"height": int, "at": datetime})
-"""One per service (its ``_id``): the newest block height a supplier source told."""
+HEIGHTS = Collection("heights", fields={"height": int, "at": datetime, "blocks_per_session": int})
+"""One per service (its ``_id``): the newest block height the chain or a supplier source told, and how many
+blocks a session has, where the chain told that."""
+
+SESSIONS = Collection(
+    "sessions",
+    fields={
+        "service": str,
+        "app": str,
+        "session_id": str,
+        "start_height": int,
+        "end_height": int,
+        "height": int,
+        "at": datetime,
+    },
+    indexes=(("service",),),
+)
+"""One per service and application (``service/app``): its newest known session on Pocket Network, with the
+operators of the ``suppliers`` in it, as of block ``height``."""
 
 HEARTBEATS = Collection("heartbeats", fields={"expires_at": datetime, "host": str})
 """One per process that works on suppliers (its ``_id``): alive until ``expires_at``, renewed before."""
@@ -188,6 +213,7 @@ BUDGETS = Collection(
 ALL = (
     SUPPLIERS,
     HEIGHTS,
+    SESSIONS,
     EPOCHS,
     PROMPTS,
     ATTEMPTS,

@@ -1,0 +1,268 @@
+"""The block ``services`` of `testbench.yaml`: services of Pocket Network whose suppliers are evaluated.
+
+Keys are never part of it: ``key_env`` names the variable, ``key_file`` the file that holds one. Limits of
+services and addresses are those of the protocol (poktroll ``x/service``; bech32 with the prefix ``pokt``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from testbench_dagster.config.fields import RelayOverrides, Strict, http_url
+from testbench_dagster.relays.shannon.bech32 import is_address
+
+SERVICE_SOURCE = "service:"
+"""What the roster's names of these sources begin with."""
+
+RpcName = Literal["rest", "json_rpc", "comet_bft"]
+Discovery = Literal["sessions", "staked", "ready"]
+
+_RPC_TYPES: tuple[RpcName, ...] = ("rest", "json_rpc")
+_SERVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,42}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{64}\s*")
+_NO_KEY = "is a key itself, which is never written in the file: name the variable or the file that holds it"
+
+
+def _address(value: str) -> str:
+    if not is_address(value) or value != value.lower():
+        raise ValueError(
+            f"{value[:80]!r} is no address of Pocket Network (pokt1 and 38 characters, the last six a "
+            "checksum); copy it again"
+        )
+    return value
+
+
+def _variable(value: str) -> str:
+    if _KEY_MATERIAL.fullmatch(value):
+        raise ValueError(_NO_KEY)
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError(
+            "is no name of an environment variable; use letters, digits and '_', such as POCKET_APP_KEY"
+        )
+    return value
+
+
+def _key_file(value: str) -> str:
+    if _KEY_MATERIAL.fullmatch(value):
+        raise ValueError(_NO_KEY)
+    if not value.strip():
+        raise ValueError("is empty; name the file that holds the key")
+    return value
+
+
+def _node_url(value: str) -> str:
+    return http_url(
+        value, example="https://host:port", credentials="name a node that wants none, or a proxy of your own"
+    )
+
+
+def _gateway_url(value: str) -> str:
+    return http_url(
+        value, example="https://host/v1", credentials="name the variable holding a token in token_env"
+    )
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Variable = Annotated[str, AfterValidator(_variable)]
+
+
+class NodeSettings(Strict):
+    """The nodes the chain is read from, in the order in which they are tried.
+
+    ``rest``: REST (gRPC gateway, port 1317), ``rpc``: CometBFT RPC (port 26657); one kind is enough.
+    ``timeout_s``: seconds one query may take. ``poll_s``: seconds between two looks at the height.
+    """
+
+    rest: list[Annotated[str, AfterValidator(_node_url)]] = Field(default_factory=list)
+    rpc: list[Annotated[str, AfterValidator(_node_url)]] = Field(default_factory=list)
+    timeout_s: float = Field(default=10, gt=0, le=60)
+    poll_s: float = Field(default=10, gt=0, le=600)
+
+    @model_validator(mode="after")
+    def _any(self) -> NodeSettings:
+        if not self.rest and not self.rpc:
+            raise ValueError("names no node; give rest or rpc, such as {rest: ['https://host:1317']}")
+        for name, urls in (("rest", self.rest), ("rpc", self.rpc)):
+            for position, url in enumerate(urls):
+                if url in urls[:position]:
+                    raise ValueError(f"{name}[{position}]: {url!r} stands there twice; remove one")
+        return self
+
+
+class AppConfig(Strict):
+    """An application staked for the service, and where the key that signs for it is.
+
+    The key is the application's own, or with ``gateway`` that of the gateway the application delegates to.
+    """
+
+    address: Address
+    gateway: Address | None = None
+    key_env: Variable | None = None
+    key_file: Annotated[str, AfterValidator(_key_file)] | None = None
+
+    @model_validator(mode="after")
+    def _of_another(self) -> AppConfig:
+        if self.gateway == self.address:
+            raise ValueError("gateway is the application itself; leave gateway out to sign with its own key")
+        return self
+
+    @property
+    def signer(self) -> str:
+        """Address whose key signs."""
+        return self.gateway or self.address
+
+
+class GatewayConfig(Strict):
+    """A PATH gateway: ``url`` with its ``/v1``, and what it wants to be told.
+
+    ``token_env`` names the variable with its bearer token, ``app_address`` the application it is to use
+    (gateways in delegated mode need it), ``rpc_type`` the endpoints it is to choose from.
+    """
+
+    url: Annotated[str, AfterValidator(_gateway_url)]
+    token_env: Variable | None = None
+    app_address: Address | None = None
+    rpc_type: Literal["rest", "json_rpc"] | None = None
+
+
+class ServiceConfig(Strict):
+    """One service of Pocket Network: how its suppliers are found, reached and paid for.
+
+    ``transport``: ``shannon`` signs relays itself with the keys of ``apps``, ``path`` sends through a
+    gateway. ``discover``: from the sessions of the apps, from all that staked, or from what a gateway calls
+    ready. ``ring``: whom a signature could be of, ``full`` (the application and its gateways) or ``self``.
+    ``prefix``: what stands between a staked URL and ``/chat/completions``. ``rpc_types``: which of several
+    endpoints is taken, before any other http(s) one. ``max_relays_per_session``: per supplier, on top of what
+    the application's stake allows.
+    """
+
+    transport: Literal["shannon", "path"]
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    api: Literal["chat", "completions"] = "chat"
+    nodes: NodeSettings | None = None
+    apps: list[AppConfig] = Field(default_factory=list)
+    ring: Literal["full", "self"] = "full"
+    discover: Discovery | None = None
+    gateway: GatewayConfig | None = None
+    only: list[Address] | None = None
+    prefix: str = "/v1"
+    rpc_types: list[RpcName] = Field(default_factory=lambda: list(_RPC_TYPES))
+    stream: bool = False
+    allow_private_networks: bool = False
+    max_relays_per_session: int | None = Field(default=None, ge=1)
+    relays: RelayOverrides = RelayOverrides()
+
+    @field_validator("prefix")
+    @classmethod
+    def _path_prefix(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError(f"{value[:80]!r} is no path; write it like /v1, or '' for none")
+        if "/.." in value or "/./" in f"{value}/":
+            raise ValueError(f"{value[:80]!r} leads elsewhere; write it without '.' and '..'")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServiceConfig:
+        for problem in (
+            self._of_shannon() if self.transport == "shannon" else self._of_path(),
+            self._of_discovery(),
+            self._of_lists(),
+        ):
+            if problem:
+                raise ValueError(problem)
+        return self
+
+    def _of_shannon(self) -> str | None:
+        if self.nodes is None:
+            return "transport shannon needs nodes; add nodes: {rest: ['https://host:1317']}"
+        if not self.apps:
+            return "transport shannon needs apps; add apps: [{address: pokt1…, key_env: POCKET_APP_KEY}]"
+        if self.gateway is not None:
+            return (
+                "gateway is for transport path; remove it, or for an app that delegates write "
+                "gateway: pokt1… in its entry of apps"
+            )
+        for position, app in enumerate(self.apps):
+            given = [name for name in ("key_env", "key_file") if getattr(app, name) is not None]
+            if len(given) != 1:
+                return (
+                    f"apps[{position}]: {'both key_env and key_file' if given else 'no key'} of "
+                    f"{app.signer}; give either key_env or key_file"
+                )
+        return None
+
+    def _of_path(self) -> str | None:
+        if self.gateway is None:
+            return "transport path needs gateway; add gateway: {url: 'https://host/v1'}"
+        for name, why in (("ring", "the gateway signs"), ("stream", "gateways buffer answers")):
+            if name in self.model_fields_set and getattr(self, name) not in ("full", False):
+                return f"{name} means nothing to transport path ({why}); remove it"
+        for position, app in enumerate(self.apps):
+            if app.key_env or app.key_file or app.gateway:
+                return f"apps[{position}]: transport path needs no key: the gateway signs; leave only address"
+        if self.apps and self.nodes is None:
+            return "apps are read from the chain; add nodes, or remove apps"
+        return None
+
+    def _of_discovery(self) -> str | None:
+        if self.discover == "ready" and self.transport != "path":
+            return (
+                "discover: ready asks a gateway, which transport shannon has none of; use sessions or staked"
+            )
+        if self.discover in ("sessions", "staked") and self.nodes is None:
+            return f"discover: {self.discover} reads the chain; add nodes, or use discover: ready"
+        if self.discover == "sessions" and not self.session_apps:
+            return "discover: sessions needs apps whose sessions are read; add apps, or use discover: staked"
+        return None
+
+    def _of_lists(self) -> str | None:
+        for name in ("only", "rpc_types"):
+            if getattr(self, name) == []:
+                return f"{name} is empty; name at least one, or remove it"
+            values: list[str] = getattr(self, name) or []
+            for position, value in enumerate(values):
+                if value in values[:position]:
+                    return f"{name}[{position}]: {value!r} stands there twice; remove one"
+        return None
+
+    @property
+    def discovery(self) -> Discovery:
+        """Where suppliers come from: ``discover``, or by default the best source that is configured."""
+        if self.discover is not None:
+            return self.discover
+        if self.nodes is None:
+            return "ready"
+        return "sessions" if self.session_apps else "staked"
+
+    @property
+    def session_apps(self) -> tuple[str, ...]:
+        """Addresses of the applications whose sessions matter, in configured order."""
+        if self.apps:
+            return tuple(app.address for app in self.apps)
+        named = self.gateway.app_address if self.gateway else None
+        return (named,) if named else ()
+
+
+def service_problem(services: dict[str, ServiceConfig]) -> str | None:
+    """What is wrong with the services taken together, with the key it is about and the remedy, or None."""
+    owner: dict[str, str] = {}
+    for name, service in services.items():
+        if not _SERVICE_ID.fullmatch(name):
+            return (
+                f"services: {name[:80]!r} is no id of a service; use 1 to 42 letters, digits, '_' or '-', "
+                "as it stands on the chain"
+            )
+        for position, app in enumerate(service.session_apps):
+            where = f"services.{name}.apps[{position}]" if service.apps else f"services.{name}.gateway"
+            if app in owner:
+                return (
+                    f"{where}: {app} is named by {owner[app]} already; an application stakes for one "
+                    "service, so name another"
+                )
+            owner[app] = where
+    return None

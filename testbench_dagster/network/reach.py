@@ -1,0 +1,131 @@
+"""What a run needs to reach its suppliers: transports, keys, and the sessions native relays are bound to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from testbench_dagster.errors import ConfigError
+from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_config, service_keys
+from testbench_dagster.relays.allowances import Allowance
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.messages import Endpoint, Transport
+from testbench_dagster.stores.documents import Group
+from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.workspace import Workspace
+
+if TYPE_CHECKING:
+    from testbench_dagster.relays.shannon.messages import SessionHeader
+    from testbench_dagster.relays.shannon.transport import ShannonService
+
+#: No session is longer, by far: attempts before are not looked at.
+_LONGEST_SESSION = timedelta(days=2)
+#: Attempts that no miner can have charged for.
+_FREE = {Fault.ROLLOVER, Fault.NODE, Fault.INTERNAL, Fault.BUDGET, Fault.CLIENT_REQUEST}
+_CHARGED = [fault.value for fault in Fault if fault not in _FREE]
+
+
+class Reach:
+    """The ways to the suppliers of one run.
+
+    ``problems`` tells, by service, why none of its suppliers can be reached (a key is missing or wrong);
+    ``unread`` why the sessions of a service are no newer than the store knows (no node answers).
+    """
+
+    def __init__(self, workspace: Workspace, services: Iterable[str] = ()) -> None:
+        """Prepare native relays of some services; asks the chain for their sessions and notes them."""
+        self._workspace = workspace
+        self._services: dict[str, ShannonService] = {}
+        self._counts: dict[str, Mapping[str, int]] = {}  # relays by supplier, by session
+        self._counting = threading.Lock()
+        self.problems: dict[str, str] = {}
+        self.unread: dict[str, str] = {}
+        for service in dict.fromkeys(services):
+            self._prepare(service)
+
+    @classmethod
+    def of(cls, workspace: Workspace, endpoints: Iterable[Endpoint]) -> Reach:
+        """The ways to some endpoints."""
+        return cls(workspace, sorted({e.service for e in endpoints if e.transport == "shannon"}))
+
+    def _prepare(self, service: str) -> None:
+        # with coincurve, httpx and aiohttp, which only those pay for who relay
+        from testbench_dagster.network.chain.errors import ChainError
+        from testbench_dagster.relays.shannon.sessions import SessionBook
+        from testbench_dagster.relays.shannon.transport import ShannonService
+
+        config = self._workspace.config
+        try:
+            settings = service_config(config, service)
+            keys = service_keys(config, service)
+            client = chain_client(config, service)
+        except ConfigError as error:
+            self.problems[service] = str(error)
+            return
+        assert settings.nodes is not None  # which transport shannon has, says the configuration
+        book = SessionBook(
+            client,
+            service,
+            settings.session_apps,
+            poll_s=settings.nodes.poll_s,
+            max_relays=settings.max_relays_per_session,
+        )
+        self._services[service] = ShannonService(
+            service, client, book, keys, ring=settings.ring, stream=settings.stream
+        )
+        try:
+            refresh_sessions(self._workspace, service)
+            book.refresh()
+        except ChainError as error:
+            self.unread[service] = str(error)
+
+    def open(self) -> Transport:
+        """Make the transport of a run, in its event loop; whoever called closes it."""
+        from testbench_dagster.relays.transports import Transports
+
+        if not self._services:
+            return Transports()
+        from testbench_dagster.relays.shannon.transport import ShannonTransport
+
+        return Transports(ShannonTransport(self._services))
+
+    def within(self, allowance: Allowance) -> Allowance:
+        """Bound an allowance by what the sessions allow, relays of earlier runs in them counted."""
+        if not self._services:
+            return allowance
+        from testbench_dagster.relays.shannon.allowance import SessionAllowance
+
+        books = {name: service.book for name, service in self._services.items()}
+        return SessionAllowance(allowance, books, counted=self._counted)
+
+    def spent(self, endpoints: Iterable[Endpoint]) -> dict[str, int]:
+        """The suppliers whose relays of their current sessions are used up, with the last height of these."""
+        found = {}
+        for endpoint in endpoints:
+            service = self._services.get(endpoint.service)
+            if service is None or endpoint.transport != "shannon":
+                continue
+            sessions = service.book.usable(endpoint.address)
+            if sessions and service.book.left(endpoint.address) == 0:
+                found[endpoint.supplier] = max(session.header.end_height for session in sessions)
+        return found
+
+    def _counted(self, endpoint: Endpoint, session: SessionHeader) -> int:
+        """Relays of a session that are stored, read once for all its suppliers.
+
+        Each supplier is relayed to by one process at a time, and is counted before this one sends it anything
+        in that session.
+        """
+        with self._counting:
+            if session.session_id not in self._counts:
+                where = {
+                    "service": endpoint.service,
+                    "finished_at": {"gte": datetime.now(UTC) - _LONGEST_SESSION},
+                    "session": session.session_id,
+                    "fault": {"in": _CHARGED},
+                }
+                rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
+                self._counts[session.session_id] = {row["supplier"]: row["count"] for row in rows}
+            return self._counts[session.session_id].get(endpoint.supplier, 0)

@@ -1,0 +1,156 @@
+"""Suppliers that no session lets be reached wait: nothing is asked or lost, and sensors leave them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from testbench_dagster.config import SupplierConfig
+from testbench_dagster.network.roster import Supplier, active_suppliers
+from testbench_dagster.planning.plans import Planner, note_progress, refresh_plans, wanted_suppliers
+from testbench_dagster.planning.sessions import Sessions
+from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
+from testbench_dagster_tests.planning.test_plans import GATED, GATING, Stage, stage  # noqa: F401 - a fixture
+
+SERVICE = "text-generation"
+APP = "pokt1mrqt5f7qh8uxs27cjm9t7v9e74a9vvdnq5jva4"
+ADDRESS = "operator"
+KEY = f"{ADDRESS}@{SERVICE}"
+NOW = datetime.now(UTC)
+
+
+def supplier(**changes: Any) -> Supplier:
+    config = SupplierConfig(address=ADDRESS, service=SERVICE, base_url="http://127.0.0.1:9", model="m")
+    return Supplier(config, **{"transport": "shannon", **changes})
+
+
+def session(start: int, end: int, suppliers: list[str], app: str = APP) -> dict[str, Any]:
+    return {
+        "_id": f"{SERVICE}/{app}",
+        "service": SERVICE,
+        "app": app,
+        "session_id": f"session {start}",
+        "start_height": start,
+        "end_height": end,
+        "suppliers": suppliers,
+        "height": start,
+        "at": NOW,
+    }
+
+
+def chain(height: int, blocks: int = 10) -> dict[str, Any]:
+    return {"_id": SERVICE, "height": height, "at": NOW, "blocks_per_session": blocks}
+
+
+def waiting(height: int, *rows: dict[str, Any], spent_until: int | None = None) -> str | None:
+    sessions = Sessions({SERVICE: tuple(rows)}, {SERVICE: chain(height)})
+    return sessions.waiting(supplier(), spent_until)
+
+
+@pytest.mark.parametrize(
+    ("height", "operators", "spent_until", "expected"),
+    [
+        (101, [ADDRESS], None, None),
+        (110, [ADDRESS], None, None),
+        (111, [ADDRESS], None, "no current session of the service's applications is known"),
+        (105, ["other"], None, "in no session of our applications; the next begins at block 111"),
+        (105, [ADDRESS], 110, "its relays of this session are used up; the next begins at block 111"),
+        (105, [ADDRESS], 104, None),
+    ],
+)
+def test_who_waits_and_why(
+    height: int, operators: list[str], spent_until: int | None, expected: str | None
+) -> None:
+    found = waiting(height, session(101, 110, operators), spent_until=spent_until)
+    assert found is None if expected is None else (found or "").startswith(expected)
+
+
+def test_one_session_of_several_applications_is_enough() -> None:
+    rows = [session(101, 110, ["other"]), session(101, 110, [ADDRESS], app="another")]
+    assert waiting(105, *rows) is None
+    assert "in no session" in (waiting(105, rows[0]) or "")
+
+
+def test_only_native_relays_need_a_session() -> None:
+    nothing = Sessions({}, {})
+    assert nothing.waiting(supplier(transport="direct")) is None
+    assert nothing.waiting(supplier(transport="path")) is None
+    assert nothing.waiting(supplier()) is not None
+
+
+@pytest.fixture
+def made(stage: Any, monkeypatch: pytest.MonkeyPatch) -> Stage:  # noqa: F811
+    """An installation with one supplier on a chain at height 105, in the session of blocks 101 to 110."""
+    service = {
+        "transport": "shannon",
+        "model": "m",
+        "nodes": {"rest": ["http://127.0.0.1:9"]},
+        "apps": [{"address": APP, "key_env": "NO_KEY_IS_READ"}],
+    }
+    found: Stage = stage({"suppliers": [], "services": {SERVICE: service}})
+    found.facts.on_roster(
+        KEY, source=f"service:{SERVICE}", transport="shannon", rpc_type=4, stake_upokt=1, host="h"
+    )
+    found.workspace.documents.upsert(HEIGHTS, [chain(105)])
+    found.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS])])
+    return found
+
+
+def states(stage: Stage) -> dict[str, tuple[str, int]]:  # noqa: F811
+    (found,) = active_suppliers(stage.workspace)
+    plan = Planner(stage.workspace).plan(found)
+    return {name: (d.state, len(d.plan.due)) for name, d in plan.tasks.items()}
+
+
+def test_what_is_due_waits_for_a_session_and_is_due_in_it(made: Stage) -> None:
+    documents = made.workspace.documents
+    assert {state for state, _ in states(made).values()} == {"due"}
+    documents.upsert(SESSIONS, [session(101, 110, ["other"])])
+    assert states(made) == {GATED: ("waiting", 0), GATING: ("waiting", 0)}
+    (found,) = active_suppliers(made.workspace)
+    plan = Planner(made.workspace).plan(found)
+    assert plan.n_calls == 0 and plan.reason == "nothing is due (2 waiting)"
+    assert plan.tasks[GATED].reason == "in no session of our applications; the next begins at block 111"
+    refresh_plans(made.workspace, [found])
+    assert wanted_suppliers(made.workspace) == [], "sensors leave it alone"
+    documents.upsert(HEIGHTS, [chain(111)])
+    assert wanted_suppliers(made.workspace) == [], "the next session is not known yet"
+    documents.upsert(SESSIONS, [session(111, 120, [ADDRESS])])
+    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+    assert {state for state, _ in states(made).values()} == {"due"}
+
+
+def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
+    (found,) = active_suppliers(made.workspace)
+    refresh_plans(made.workspace, [found])
+    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+    note_progress(made.workspace, [KEY], {}, spent={KEY: 110})
+    assert wanted_suppliers(made.workspace) == []
+    assert {state for state, _ in states(made).values()} == {"waiting"}
+    refresh_plans(made.workspace, [found])
+    kept = made.workspace.documents.get(PLANS, KEY)
+    assert kept is not None
+    assert (kept["session_spent_until"], kept["tasks"][GATED]["state"]) == (110, "waiting")
+    made.workspace.documents.upsert(HEIGHTS, [chain(111)])
+    made.workspace.documents.upsert(SESSIONS, [session(111, 120, [ADDRESS])])
+    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+
+
+def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
+    note_progress(made.workspace, [], {KEY: "did not answer"})
+    note_progress(made.workspace, [], {}, spent={KEY: 110})
+    kept = made.workspace.documents.get(PLANS, KEY)
+    assert kept is not None
+    assert (kept["failures"], kept["session_spent_until"]) == (1, 110)
+
+
+def test_sessions_are_as_long_as_the_chain_says(made: Stage) -> None:
+    """`schedule: {every: 1, unit: session}` counts the chain's blocks, not those of `planning`."""
+    (found,) = active_suppliers(made.workspace)
+    assert Planner(made.workspace).facts(found).blocks_per_session == 10
+    made.workspace.documents.upsert(HEIGHTS, [chain(105, blocks=60)])
+    facts = Planner(made.workspace).facts(replace(found, joined_at=NOW - timedelta(days=1)))
+    assert facts.blocks_per_session == 60

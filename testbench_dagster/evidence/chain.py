@@ -1,8 +1,9 @@
 """The chain of hashes and ids that ties a bundle together, checked record by record.
 
 Doc text → doc hash → fingerprint of the dataset → task hash → prompt id → attempt id → answer id → score id;
-the request as sent → its hash; the raw answer → what it was classified as. A record that was changed, dropped
-or made up breaks a link and is named.
+the request as sent → its hash; the raw answer → what it was classified as; of a relay on a Pocket network the
+raw answer → the supplier's signature, by the key its address was made from. A record that was changed,
+dropped or made up breaks a link and is named.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from testbench_dagster.evidence.report import Finding
 from testbench_dagster.relays.answers import parse_answer
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.openings import is_deterministic, opening_of
-from testbench_dagster.relays.payload import RequestError, build_payload
+from testbench_dagster.relays.payload import RequestError, as_stream, build_payload
 from testbench_dagster.stores.documents import Document, content_hash, document_id
 from testbench_dagster.tasks.catalogue import sequence
 from testbench_dagster.tasks.specs import LM_EVAL
@@ -52,6 +53,7 @@ class Chain:
         self._numbers: dict[tuple[str, int, str, int, int, int], set[int]] = {}
         self.unproven_requests = 0
         self.witnessed = 0
+        self.signed = 0
 
     # --------------------------------------------------------------------------------------- docs, prompts
 
@@ -152,6 +154,7 @@ class Chain:
         request = prompt["requests"][attempt["idx"]]
         self._request(attempt, request, prompt["api"], what)
         self._answer(attempt, request, prompt["api"], fault, body, what)
+        self._signature(attempt, fault, body, what)
 
     def _request(self, attempt: Document, request: Mapping[str, Any], api: Any, what: str) -> None:
         """The request as sent is the stored one, under one of the supplier's model names."""
@@ -164,7 +167,8 @@ class Chain:
             if request.get("type") == "get":
                 bodies = [b""]
             else:
-                bodies = [orjson.dumps(build_payload(request, api, m)[1]) for m in self._supplier.models]
+                payloads = [build_payload(request, api, m)[1] for m in self._supplier.models]
+                bodies = [orjson.dumps(form) for p in payloads for form in (p, as_stream(p))]
         except (RequestError, TypeError, AttributeError, orjson.JSONEncodeError):
             pass
         found = [hashlib.sha256(body).hexdigest() for body in bodies]
@@ -210,6 +214,33 @@ class Chain:
             found["body_bytes"] = len(body)
         for field, value in found.items():
             self._equal("answer", f"{field} of {what}", name, doc_id, attempt.get(field), value)
+
+    def _signature(self, attempt: Document, fault: Fault, body: bytes, what: str) -> None:
+        """What came over a Pocket network is signed by the supplier: nobody else can have made it up."""
+        evidence, name, doc_id = attempt["evidence"], attempt["task"], attempt["doc_id"]
+        if "envelope" not in evidence:
+            if attempt.get("session") is not None and "gateway" not in evidence and fault.answered:
+                self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
+            return
+        from testbench_dagster.relays.shannon.errors import (
+            ShannonError,  # with coincurve: for those who need it
+        )
+        from testbench_dagster.relays.shannon.evidence import verify_evidence
+        from testbench_dagster.relays.shannon.keys import address_of
+        from testbench_dagster.relays.shannon.messages import SessionHeader
+
+        try:
+            verify_evidence(body, evidence)
+            header = SessionHeader.decode(bytes(evidence["session_header"]))
+            signer = address_of(bytes.fromhex(evidence["public_key"]))
+        except (ShannonError, LookupError, TypeError, ValueError) as error:
+            self._say("answer", f"signature of {what} does not hold", name, doc_id, None, str(error))
+            return
+        self.signed += 1
+        self._equal("answer", f"signer of {what}", name, doc_id, self._supplier.address, signer)
+        said = [attempt.get(n) for n in ("app", "session", "session_start", "session_end")]
+        found = [header.application, header.session_id, header.start_height, header.end_height]
+        self._equal("answer", f"session of {what}", name, doc_id, said, found)
 
     # --------------------------------------------------------------------------------------------- scores
 

@@ -215,6 +215,10 @@ class _Check:
         chain.finish()
         if chain.unproven_requests:
             self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
+        if chain.signed:
+            self._report.notes.append(
+                f"{chain.signed} answers carry the supplier's own signature, made with the key of its address"
+            )
         if chain.witnessed:
             self._report.notes.append(
                 f"{chain.witnessed} failed attempts (timeouts, broken connections) rest on the word of who "

@@ -43,10 +43,11 @@ class Sessions:
         """Why a supplier cannot be sent relays now, None if it can.
 
         Args:
-            supplier: the supplier; only native relays need a session.
+            supplier: the supplier. Native relays need a session; a gateway has applications of its own, and
+                what is known of these is all there is to go by.
             spent_until: last height of the session in which its relays are used up.
         """
-        if supplier.transport != "shannon":
+        if supplier.transport == "direct":
             return None
         height = self.height(supplier.service)
         current = [
@@ -54,6 +55,8 @@ class Sessions:
             for session in self.by_service.get(supplier.service, ())
             if height is None or session["end_height"] >= height
         ]
+        if not current and supplier.transport == "path":
+            return None
         if not current:
             return "no current session of the service's applications is known; is a node reachable?"
         until = min(session["end_height"] for session in current)

@@ -74,11 +74,20 @@ def test_one_session_of_several_applications_is_enough() -> None:
     assert "in no session" in (waiting(105, rows[0]) or "")
 
 
-def test_only_native_relays_need_a_session() -> None:
+def test_only_relays_on_the_network_need_a_session() -> None:
     nothing = Sessions({}, {})
     assert nothing.waiting(supplier(transport="direct")) is None
-    assert nothing.waiting(supplier(transport="path")) is None
     assert nothing.waiting(supplier()) is not None
+    known = Sessions({SERVICE: (session(101, 110, ["other"]),)}, {SERVICE: chain(105)})
+    assert known.waiting(supplier(transport="direct")) is None
+
+
+def test_a_gateway_is_asked_unless_its_applications_are_known() -> None:
+    through = supplier(transport="path")
+    assert Sessions({}, {}).waiting(through) is None
+    rows = (session(101, 110, ["other"]),)
+    assert "in no session" in (Sessions({SERVICE: rows}, {SERVICE: chain(105)}).waiting(through) or "")
+    assert Sessions({SERVICE: rows}, {SERVICE: chain(115)}).waiting(through) is None, "that was long ago"
 
 
 @pytest.fixture

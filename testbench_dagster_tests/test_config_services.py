@@ -186,6 +186,10 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (SHANNON, app(key_file="f"), ["services.text:", "apps[0]", "both key_env and key_file"]),
     (SHANNON, app(key_env=KEY), ["services.text.apps[0].key_env", "is a key itself", "name the variable"]),
     (SHANNON, app(key_env=f"0x{KEY}"), ["services.text.apps[0].key_env", "is a key itself"]),
+    (SHANNON, app(key_env=int(KEY, 16)), ["services.text.apps[0].key_env", "is a number", "in quotes"]),
+    (SHANNON, app(key_file=int(KEY, 16)), ["services.text.apps[0].key_file", "is a number", "in quotes"]),
+    (SHANNON, app(address=int(KEY, 16)), ["services.text.apps[0].address", "is a number", "in quotes"]),
+    (SHANNON, app(address=KEY), ["services.text.apps[0].address", "is a private key", "never written"]),
     (SHANNON, app(key_env="my key"), ["services.text.apps[0].key_env", "no name of an environment variable"]),
     (SHANNON, app(key_env=None, key_file=KEY), ["services.text.apps[0].key_file", "is a key itself"]),
     (SHANNON, app(key_env=None, key_file=" "), ["services.text.apps[0].key_file", "empty", "name the file"]),
@@ -249,7 +253,7 @@ def test_a_message_names_file_key_value_and_remedy(
     for part in [str(tmp_path / "testbench.yaml"), *named]:
         assert part in text
     assert len(text.splitlines()) == 1, "one mistake, one message"
-    for noise in (KEY, "hush", "literal[", "pydantic"):
+    for noise in (KEY, str(int(KEY, 16)), "hush", "literal[", "pydantic"):
         assert noise not in text
 
 

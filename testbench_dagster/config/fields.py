@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -70,5 +71,6 @@ def http_url(value: str, *, example: str, credentials: str) -> str:
     if not usable:
         raise ValueError(f"{value!r} is no http(s) URL; write it like {example}")
     if parts.query or parts.fragment:
-        raise ValueError(f"{value!r} may not have a query or fragment; write it like {example}")
+        plain = re.split("[?#]", value)[0]  # what follows may be a key
+        raise ValueError(f"{plain!r} may not have a query or fragment after it; write it like {example}")
     return value.rstrip("/")

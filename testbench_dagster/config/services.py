@@ -7,9 +7,9 @@ services and addresses are those of the protocol (poktroll ``x/service``; bech32
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from testbench_dagster.config.fields import RelayOverrides, Strict, http_url
 from testbench_dagster.relays.shannon.bech32 import is_address
@@ -27,7 +27,19 @@ _KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{64}\s*")
 _NO_KEY = "is a key itself, which is never written in the file: name the variable or the file that holds it"
 
 
+def _text(value: Any) -> Any:
+    """Refuse numbers without showing them: YAML takes a key such as 0x2d00… for one."""
+    if isinstance(value, (int, float)):
+        raise ValueError("is a number, not a text; write it in quotes")
+    return value
+
+
 def _address(value: str) -> str:
+    if _KEY_MATERIAL.fullmatch(value):
+        raise ValueError(
+            "is a private key, not an address; keys are never written in the file: name the variable or the "
+            "file that holds it"
+        )
     if not is_address(value) or value != value.lower():
         raise ValueError(
             f"{value[:80]!r} is no address of Pocket Network (pokt1 and 38 characters, the last six a "
@@ -66,8 +78,9 @@ def _gateway_url(value: str) -> str:
     )
 
 
-Address = Annotated[str, AfterValidator(_address)]
-Variable = Annotated[str, AfterValidator(_variable)]
+Address = Annotated[str, BeforeValidator(_text), AfterValidator(_address)]
+Variable = Annotated[str, BeforeValidator(_text), AfterValidator(_variable)]
+KeyFile = Annotated[str, BeforeValidator(_text), AfterValidator(_key_file)]
 
 
 class NodeSettings(Strict):
@@ -89,7 +102,7 @@ class NodeSettings(Strict):
         for name, urls in (("rest", self.rest), ("rpc", self.rpc)):
             for position, url in enumerate(urls):
                 if url in urls[:position]:
-                    raise ValueError(f"{name}[{position}]: {url!r} stands there twice; remove one")
+                    raise ValueError(f"{name}[{position}] stands there twice; remove one")
         return self
 
 
@@ -102,7 +115,7 @@ class AppConfig(Strict):
     address: Address
     gateway: Address | None = None
     key_env: Variable | None = None
-    key_file: Annotated[str, AfterValidator(_key_file)] | None = None
+    key_file: KeyFile | None = None
 
     @model_validator(mode="after")
     def _of_another(self) -> AppConfig:

@@ -23,6 +23,7 @@ from testbench_dagster.network.staked import UnusableEndpoint, usable_endpoint
 
 _MAX_PROBLEMS = 100  # told of suppliers one by one; a service may have thousands
 _KEYS_AT_ONCE = 8
+_MOST_UPOKT = 2**63 - 1  # that a store keeps; far above what there will ever be
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class _Reading:
             config,
             transport=service.transport,
             rpc_type=endpoint.rpc_type,
-            stake_upokt=supplier.stake_upokt,
+            stake_upokt=min(supplier.stake_upokt, _MOST_UPOKT),
             host=host_of(endpoint.url),
             public_key=public_key,
         )

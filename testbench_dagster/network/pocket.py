@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,16 @@ from testbench_dagster.config import AppConfig, Config, ServiceConfig
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.heights import note_height
 from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import SESSIONS
+from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
 from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
     from testbench_dagster.network.chain.client import ChainClient
     from testbench_dagster.network.chain.types import Session
     from testbench_dagster.relays.shannon.keys import PrivateKey
+
+#: Blocks, and time, by which readings of one chain by several nodes and processes may differ at most.
+_LAG_BLOCKS, _LAG = 20, timedelta(minutes=2)
 
 _clients: dict[tuple[Any, ...], ChainClient] = {}
 _clients_lock = threading.Lock()
@@ -157,6 +160,7 @@ def note_sessions(
     """
     now = now or datetime.now(UTC)
     documents = workspace.documents
+    _forget_another_chain(documents, service, height, now)
     for session in sessions:
         _note_session(documents, service, session, height, now)
     apps = service_config(workspace.config, service).session_apps
@@ -164,6 +168,19 @@ def note_sessions(
         if row["app"] not in apps:
             documents.purge(SESSIONS, {"_id": row["_id"]})
     return note_height(documents, service, height, now, blocks_per_session)
+
+
+def _forget_another_chain(documents: DocumentStore, service: str, height: int, now: datetime) -> None:
+    """Forget height and sessions of a service if they were another chain's: a test network began anew.
+
+    Heights of one chain never go down, however the readings of several nodes and processes mix: what is well
+    below one that was known for a while is no reading of the same chain.
+    """
+    known = documents.get(HEIGHTS, service)
+    if known is None or known["height"] - height <= _LAG_BLOCKS or now - known["at"] <= _LAG:
+        return
+    if documents.claim(HEIGHTS, {"_id": service, "height": known["height"]}, {"height": height, "at": now}):
+        documents.purge(SESSIONS, {"service": service})
 
 
 def _note_session(

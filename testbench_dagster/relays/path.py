@@ -70,7 +70,18 @@ _HEADERS = {
 _BODY_HEADERS = {**_HEADERS, "Content-Type": "application/json"}
 _REDACTED = "[redacted]"
 _MAX_TOLD_CHARS = 200
+_MAX_LIST_CHARS = 4096
 _MAX_TRIED = 16  # PATH lists up to 10
+_TOLD = frozenset(
+    (
+        "x-supplier-address",
+        "x-suppliers-tried",
+        "x-retry-count",
+        "x-hedge-result",
+        "x-session-id",
+        "x-app-address",
+    )
+)
 #: What X-Hedge-Result says where no second request was made; the first two words say that hedging is on.
 _NOT_HEDGED = ("primary_only", "no_hedge", "none", "")
 _JUDGED_BYTES = 4096
@@ -129,15 +140,20 @@ class Told:
     def of(cls, headers: Mapping[str, str], secrets: tuple[bytes, ...] = ()) -> Told:
         """Read the headers, bounded and without secrets that the gateway quotes."""
 
-        def value(name: str) -> str:
+        found: dict[str, list[str]] = {}
+        for header, said in headers.items():
+            name = header.lower()
+            if name in _TOLD and said and said not in found.get(name, ()):
+                found.setdefault(name, []).append(said)
+
+        def value(name: str, limit: int = _MAX_TOLD_CHARS) -> str:
             # a header may come twice: the second value must not go unseen
-            values = [v.strip() for n, v in headers.items() if n.lower() == name]
-            text = ",".join(dict.fromkeys(v for v in values if v))
+            text = ",".join(found.get(name, ())).strip()
             for secret in secrets:
                 text = text.replace(secret.decode(), _REDACTED)
-            return escaped(text, _MAX_TOLD_CHARS * (_MAX_TRIED if name.endswith("tried") else 1))
+            return escaped(text, limit)
 
-        tried = dict.fromkeys(part.strip() for part in value("x-suppliers-tried").split(","))
+        tried = dict.fromkeys(part.strip() for part in value("x-suppliers-tried", _MAX_LIST_CHARS).split(","))
         retries = value("x-retry-count")
         return cls(
             supplier=value("x-supplier-address"),

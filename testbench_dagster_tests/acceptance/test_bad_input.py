@@ -166,6 +166,7 @@ BAD: list[tuple[Callable[[Settings, Path], None], list[str]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "parts"), BAD, ids=[spoil.__name__ for spoil, _ in BAD])
 def test_bad_input_is_refused_in_one_line(
     spoil: Callable[[Settings, Path], None], parts: list[str], base: Settings, installation: Installation
@@ -246,6 +247,7 @@ def attempts_of(installation: Installation, address: str) -> list[dict[str, Any]
         return list(documents.find(ATTEMPTS, {"supplier": f"{address}@external"}, sort=[("attempt", 1)]))
 
 
+@pytest.mark.slow
 def test_an_unreachable_supplier(base: Settings, installation: Installation) -> None:
     base["suppliers"][0]["base_url"] = f"http://127.0.0.1:{free_port()}/v1"
     base["relays"] = {"connect_s": 2, "total_s": 2, "retries": 2}
@@ -281,6 +283,7 @@ def test_a_missing_key_concerns_its_supplier_only(
     assert gsm8k.primary(rows, "locked")["status"] == "no_data"
 
 
+@pytest.mark.slow
 def test_hostile_answers_are_recorded_and_harm_nobody_else(
     recorded: Settings, installation: Installation, answers: Answers, misbehaving: Supplier, tmp_path: Path
 ) -> None:

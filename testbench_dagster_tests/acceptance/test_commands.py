@@ -39,6 +39,7 @@ def total_requests(servers: list[Replay]) -> int:
     return sum(server.stats()["requests"] for server in servers)
 
 
+@pytest.mark.slow
 def test_check_of_a_good_configuration(installation: Installation, servers: list[Replay]) -> None:
     configure(installation, servers)
     done = installation.command("check")
@@ -114,6 +115,7 @@ def test_max_relays_counts_retries(installation: Installation, answers: Answers,
         assert documents.count(ATTEMPTS) == 11
 
 
+@pytest.mark.slow
 def test_one_supplier_of_two(installation: Installation, servers: list[Replay]) -> None:
     configure(installation, servers)
     installation.run("--supplier", "175b_verification@external")

@@ -199,12 +199,13 @@ def assert_complete(installation: Installation, docs: int) -> None:
                 assert sum(stored.values()) == {"6b_verification": 515, "175b_verification": 742}[system]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "phase",
     [
-        pytest.param("catalog", marks=pytest.mark.slow),
+        "catalog",
         "relaying",
-        pytest.param("scored", marks=pytest.mark.slow),
+        "scored",
     ],
 )
 def test_a_killed_run_is_continued(

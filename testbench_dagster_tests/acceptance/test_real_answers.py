@@ -126,6 +126,7 @@ def assert_verdicts_equal_the_flags(installation: Installation) -> None:
             assert verdicts == flags
 
 
+@pytest.mark.slow
 def test_gsm8k_of_four_recorded_systems(installation: Installation, answers: Answers, tmp_path: Path) -> None:
     with replays([answers.gsm8k(s) for s in GSM8K], tmp_path, "--latency-ms", "2") as servers:
         installation.configure_example("gsm8k-replay.yaml", **gsm8k_urls(servers))

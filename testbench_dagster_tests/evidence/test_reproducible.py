@@ -66,6 +66,7 @@ def answers_to(
     return [Answered(p.doc_id, p.requests, [[texts[p.doc_id]]]) for p in prompts]
 
 
+@pytest.mark.slow
 def test_what_draws_or_walks_a_set_gives_the_same_floats_everywhere(
     tmp_path: Path, worker: FrameworkWorker
 ) -> None:

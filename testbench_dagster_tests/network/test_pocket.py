@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from testbench_dagster.cli import cli
+from testbench_dagster.cli.evaluate import missing_keys
+from testbench_dagster.config import SupplierConfig
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.chain import ChainError
 from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_keys
 from testbench_dagster.network.roster import (
     RosterReport,
+    Supplier,
     active_apis,
     active_suppliers,
     known_suppliers,
@@ -147,7 +152,7 @@ def test_who_is_in_no_session_now_has_not_left_until_it_unstakes(
             left.append(happened(net, refresh_roster(workspace, at(minute))))
         assert [event for event in left if event] == [{"left": "c"}]
         net.post("return", supplier="c")
-        events = {}
+        events: dict[str, str] = {}
         for minute in range(50, 80):
             net.post("roll")
             events |= happened(net, refresh_roster(workspace, at(minute)))
@@ -190,7 +195,8 @@ def test_a_node_that_cannot_be_read_retires_nobody(
 ) -> None:
     workspace = open_service(network)
     refresh_roster(workspace, T0)
-    for minute, fault in enumerate([{"status": 503}, {"down": True}, {"truncate": True}, {"garbage": True}]):
+    faults: list[dict[str, Any]] = [{"status": 503}, {"down": True}, {"truncate": True}, {"garbage": True}]
+    for minute, fault in enumerate(faults):
         network.post("roll")
         network.post("node", **fault)
         report = refresh_roster(workspace, at(minute + 1))
@@ -446,6 +452,23 @@ def test_a_low_stake_is_told(
 
 
 @on_sqlite
+def test_a_network_that_began_anew_is_no_older_reading(
+    network: Network, open_service: Callable[..., Workspace]
+) -> None:
+    workspace = open_service(network)
+    refresh_roster(workspace, T0)
+    (session,) = workspace.documents.find(SESSIONS)
+    later = {**session, "session_id": "before", "start_height": 5001, "end_height": 5010}
+    for height, minutes, started_anew in ((1021, 9, False), (5003, 1, False), (5003, 9, True)):
+        workspace.documents.upsert(SESSIONS, [later])
+        workspace.documents.upsert(HEIGHTS, [{"_id": SERVICE, "height": height, "at": at(-minutes)}])
+        report = refresh_roster(workspace, T0)
+        assert report.heights == {SERVICE: 1001 if started_anew else height}
+        (row,) = workspace.documents.find(SESSIONS)
+        assert row["start_height"] == (1001 if started_anew else 5001)
+
+
+@on_sqlite
 def test_sessions_are_read_again_only_when_they_ended_or_so_wanted(
     network: Network, open_service: Callable[..., Workspace]
 ) -> None:
@@ -558,6 +581,28 @@ def test_a_key_that_cannot_be_used_is_told_without_showing_it(
     file.write_text(secret, encoding="utf-8")
     file.chmod(0o640)
     assert "chmod 600" in problem(key_file="key")
+
+
+@on_sqlite
+def test_a_run_does_not_begin_without_a_key(
+    network: Network,
+    open_service: Callable[..., Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workspace = open_service(network)
+    refresh_roster(workspace)
+    suppliers = active_suppliers(workspace)
+    missing_keys(workspace, suppliers)
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("TB_APP_KEY")
+    with pytest.raises(ConfigError, match=r"TB_APP_KEY is not set.*and 3 more suppliers likewise"):
+        missing_keys(workspace, suppliers)
+    missing_keys(
+        workspace, [*suppliers, Supplier(SupplierConfig(address="x", base_url="http://x", model="m"))]
+    )
+    told = capsys.readouterr().err
+    assert told.count("left out") == told.count("TB_APP_KEY") == 1, "once for all of the service"
 
 
 # ------------------------------------------------------------------------------------------- endpoints
@@ -697,3 +742,28 @@ def test_check_tells_problems_of_applications_keys_and_gateways(
     dead = {**path, "gateway": {"url": "http://127.0.0.1:9/v1"}}
     (unreachable,) = found(open_service(network, **dead))
     assert not unreachable.ok and "is not reachable" in unreachable.detail
+
+
+@on_sqlite
+def test_the_command_check_prints_all_of_it(
+    network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(workspace: Workspace) -> tuple[int, str]:
+        arguments = ["-c", str(workspace.config.path), "check", "--no-suppliers"]
+        done = CliRunner().invoke(cli, arguments)
+        assert os.environ["TB_APP_KEY"] not in done.output
+        return done.exit_code, done.output
+
+    code, output = check(open_service(network))
+    assert code == 0, output
+    assert f"ok    service {SERVICE}, node {network.url}: answers (REST), at block 1001\n" in output
+    assert f"ok    service {SERVICE}, key of {network.app}: key_env TB_APP_KEY holds it" in output
+    network.post("undelegate", app=APP)
+    network.post("roll")
+    code, output = check(open_service(network))
+    assert code == 0, "a warning is no failure"
+    assert f"warn  service {SERVICE}, app {network.app}: delegates to no gateway" in output
+    monkeypatch.setenv("TB_APP_KEY", network.key_of("gateway"))
+    code, output = check(open_service(network))
+    assert code == 1
+    assert f"FAIL  service {SERVICE}, key of {network.app}:" in output

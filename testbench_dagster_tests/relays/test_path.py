@@ -248,6 +248,11 @@ def test_who_answered_instead_is_on_record() -> None:
     assert chat_body() == attempt.body  # the answer is kept, though it counts for nobody
 
 
+def test_a_gateway_that_tried_others_asked_twice() -> None:
+    attempt, _ = send(Says(headers={**NAMED, "X-Suppliers-Tried": f"{MINE},{OTHER}"}))
+    assert attempt.fault is Fault.GATEWAY and attempt.evidence["hedged"] is True
+
+
 def test_a_second_supplier_in_a_header_of_its_own_is_seen() -> None:
     async def twice(request: web.BaseRequest) -> web.StreamResponse:
         response = await Says()(request)

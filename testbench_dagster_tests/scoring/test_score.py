@@ -195,6 +195,7 @@ def short_limits(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limits: Case) -> None:
     case = short_limits
     hanging(case, [3])

@@ -319,6 +319,7 @@ def test_cached_load_is_fast_and_imports_no_lm_eval(tmp_path):
 # --- packaged index --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packaged_index_is_what_the_installed_lm_eval_holds(tmp_path, cache, parses):
     loaded = TaskIndex.load(wanted=["gsm8k"]).entries
     assert lm_eval_tasks() not in parses, "the first load of an installation parses none of lm-eval's files"

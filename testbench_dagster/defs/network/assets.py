@@ -20,8 +20,8 @@ def suppliers(
 ) -> dg.MaterializeResult:
     """The roster of suppliers, with joins, leaves and changes recorded; adds their partitions."""
     report = refresh_roster(workspace)
-    for what, problem in report.problems.items():
-        context.log.warning(f"{what}: {problem}")
+    for what, told in [*report.problems.items(), *report.warnings.items()]:
+        context.log.warning(f"{what}: {told}")
     # one bulk call: has_dynamic_partition costs 14-23 ms per key on PostgreSQL
     known = set(context.instance.get_dynamic_partitions(SUPPLIER))
     context.instance.add_dynamic_partitions(SUPPLIER, [key for key in report.active if key not in known])
@@ -35,16 +35,22 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
             s.key,
             s.status,
             s.source,
+            s.transport,
             s.api,
             s.config.model,
             s.config.base_url,
+            None if s.stake_upokt is None else s.stake_upokt // 1_000_000,
             None if s.joined_at is None else f"{s.joined_at:%Y-%m-%d %H:%M}",
             None if s.cut_at is None else f"{s.cut_at:%Y-%m-%d %H:%M}",
         ]
         for s in known_suppliers(workspace)[:_SHOWN]
     ]
-    headers = ["supplier", "status", "source", "api", "model", "base URL", "joined", "last change of model"]
+    headers = [
+        "supplier", "status", "source", "transport", "api", "model", "base URL", "stake (POKT)", "joined",
+        "last change of model",
+    ]  # fmt: skip
     problems = [[what, problem] for what, problem in report.problems.items()]
+    warnings = [[what, warning] for what, warning in report.warnings.items()]
     return {
         "roster": markdown_table(headers, rows),
         "active": len(report.active),
@@ -53,6 +59,7 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
         "changed": len(report.changed),
         "returned": len(report.returned),
         "problems": markdown_table(["source or supplier", "problem"], problems[:_SHOWN]),
+        "warnings": markdown_table(["application or supplier", "warning"], warnings[:_SHOWN]),
         "dagster/row_count": len(report.active),
         **{f"height of {service}": height for service, height in report.heights.items()},
     }

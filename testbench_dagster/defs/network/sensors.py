@@ -42,8 +42,8 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         now = datetime.now(UTC)
         report = refresh_roster(workspace, deadline_s=_READ_WITHIN_S)
-        for what, problem in report.problems.items():
-            context.log.warning(f"{what}: {problem}")
+        for what, told in [*report.problems.items(), *report.warnings.items()]:
+            context.log.warning(f"{what}: {told}")
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known, active = set(order), set(report.active)
         added = [key for key in report.active if key not in known][:NEW_KEYS_PER_TICK]

@@ -101,10 +101,11 @@ class Faults:
     _fired: dict[int, int] = field(default_factory=dict, repr=False)
 
     def set(self, rules: Sequence[FaultRule]) -> None:
-        """These rules and no others, counted anew."""
+        """These rules and no others; counted anew, unless they only go on from those there were."""
+        if list(rules[: len(self.rules)]) != self.rules:
+            self._seen.clear()
+            self._fired.clear()
         self.rules = list(rules)
-        self._seen.clear()
-        self._fired.clear()
 
     def pick(self, relay: str, attempt: int, height: int) -> FaultRule | None:
         """The fault of the ``attempt``-th sending (from 0) of a relay, given by its hash; None for none."""

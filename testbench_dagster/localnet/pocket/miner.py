@@ -280,7 +280,7 @@ class RelayMiner:
         self._rpc_type(request, served)
         self._timely(relay.header, entry.height)
         if self.validation == "eager":
-            self._valid(relay, served, entry.height)
+            self._valid(relay, served, entry)
         account = self._spend(relay, served, entry)
         entry.accepted = True
         entry.cost = float(self._cost(relay, entry.height))
@@ -294,7 +294,7 @@ class RelayMiner:
                 self._spent[account] -= 1
         if self.validation == "optimistic":
             try:
-                self._valid(relay, served, entry.height)
+                self._valid(relay, served, entry)
             except ProblemError as error:
                 if paid:
                     self._spent[account] -= 1
@@ -326,10 +326,10 @@ class RelayMiner:
         if height > end + grace:
             raise ProblemError(EXPIRED.saying(f"session expired, expecting: {end}, got: {height}"))
 
-    def _valid(self, relay: RelayRequest, served: Served, height: int) -> None:
+    def _valid(self, relay: RelayRequest, served: Served, entry: Relay) -> None:
         """Ring, signature, session header, membership, in the miners' order."""
         header = relay.header
-        at = min(height, header.end_height)
+        at = min(entry.height, header.end_height)
         try:
             app = self.chain.app(header.application, at)
         except QueryError as error:
@@ -342,7 +342,7 @@ class RelayMiner:
         if not members <= allowed:
             text = "ring signature in the relay request does not match the expected one for the app"
             raise ProblemError(BAD_SIGNATURE.saying(f"{text} {header.application}"))
-        if not verify_ring(relay.signable_hash(), relay.signature):
+        if not verify_ring(bytes.fromhex(entry.request_hash), relay.signature):
             raise ProblemError(BAD_SIGNATURE.saying("relay request signature is invalid"))
         session = self._session(header, at)
         if session.header != header:

@@ -29,7 +29,7 @@ from testbench_dagster.localnet.pocket.chain import (
 )
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.control import PocketControl
-from testbench_dagster.localnet.pocket.faults import FaultRule, Faults
+from testbench_dagster.localnet.pocket.faults import CHAIN, FaultRule, Faults
 from testbench_dagster.localnet.pocket.gateway import GatewayFace
 from testbench_dagster.localnet.pocket.ledger import Ledger
 from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Served, Validation
@@ -301,20 +301,21 @@ class PocketNet:
         found = self.find(who)
         if found is None:
             raise KeyError(who)
-        miner, served = found
+        _, served = found
+        before = {kind for kind in CHAIN if served.faults.has(kind)}
         served.faults.set(rules)
-        self.chain.set_public_key(
-            served.operator, None if served.faults.has("null_pubkey") else served.key.public_key
-        )
-        # a URL that changes at once: the fault is there when it is switched on
-        now = self.chain.supplier(served.operator, self.chain.height)
-        url = miner.url.replace("http://", "https://") if served.faults.has("tls") else miner.url
-        offers = {
-            offer.service: tuple(replace(endpoint, url=url) for endpoint in offer.endpoints)
-            for offer in now.offers
-        }
-        if any(offers[offer.service] != offer.endpoints for offer in now.offers):
-            stake = now.stake
+        changed = before ^ {kind for kind in CHAIN if served.faults.has(kind)}
+        if "null_pubkey" in changed:
+            key = None if served.faults.has("null_pubkey") else served.key.public_key
+            self.chain.set_public_key(served.operator, key)
+        stake = self.chain.stake(served.operator, self.chain.height)
+        if "tls" in changed and stake is not None:
+            old, new = ("http:", "https:") if served.faults.has("tls") else ("https:", "http:")
+            offers = {
+                offer.service: tuple(replace(e, url=e.url.replace(old, new, 1)) for e in offer.endpoints)
+                for offer in self.chain.supplier(served.operator, self.chain.height).offers
+            }
+            # at once, unlike on the chain: the fault is there when it is switched on
             self.chain.stake_supplier(stake.operator, stake.owner, stake.amount, offers, at_once=True)
 
     def describe(self) -> dict[str, Any]:

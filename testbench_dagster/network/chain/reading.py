@@ -33,7 +33,7 @@ MAX_SESSION_BLOCKS = 604_800
 _SESSION_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _URL = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _NEXT_KEY_BYTES = 1024
-_CARD_BYTES = 256 * 1024  # the chain allows 100 KiB
+_CARD_BYTES = 256 * 1024  # poktroll MaxServiceMetadataSizeBytes
 _KEY_TYPE = "/cosmos.crypto.secp256k1.PubKey"
 _PUBLIC_KEY_BYTES = 33
 

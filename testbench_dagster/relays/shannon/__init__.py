@@ -1,6 +1,7 @@
-"""What a relay on Pocket's Shannon network is made of: keys, ring signatures, wire messages, answers' proofs.
+"""Relays on Pocket's Shannon network.
 
-Pure modules without I/O (key files aside): ``protobuf`` and ``messages`` (the wire), ``bech32`` and ``keys``
-(addresses, private keys), ``secp256k1`` and ``rings`` (signing requests), ``responses`` (verifying what
-suppliers signed), ``streams`` (several signed answers in one body).
+At the bottom pure modules without I/O (key files aside): ``protobuf`` and ``messages`` (the wire), ``bech32``
+and ``keys`` (addresses, private keys), ``secp256k1`` and ``rings`` (signing requests), ``responses``
+(verifying what suppliers signed), ``streams`` (several signed answers in one body). They import nothing of
+this project but errors. The transport and what it needs of sessions stand on them.
 """

@@ -308,7 +308,8 @@ class SessionBook:
             if self._tried_at is None or self._doubted or self.stale():
                 return True
             age = self._clock() - self._tried_at
-            return age >= (self._min_refresh_s if fresh else self.poll_s)
+            eager = fresh or self._failure is not None
+            return age >= (self._min_refresh_s if eager else self.poll_s)
 
     def _ask(self) -> None:
         height = self._client.height(fresh=True)

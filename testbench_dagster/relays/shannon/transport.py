@@ -23,7 +23,7 @@ from testbench_dagster.relays.http import Exchange, HttpClient, Target, TooLarge
 from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay, SessionRef
 from testbench_dagster.relays.payload import RequestError
 from testbench_dagster.relays.shannon import faults
-from testbench_dagster.relays.shannon.calls import USER_AGENT, Call
+from testbench_dagster.relays.shannon.calls import USER_AGENT, Call, header_bytes
 from testbench_dagster.relays.shannon.errors import ResponseError
 from testbench_dagster.relays.shannon.evidence import envelope_of
 from testbench_dagster.relays.shannon.messages import HttpResponse, RelayResponse, SessionHeader
@@ -233,7 +233,7 @@ class ShannonTransport:
             verdict = faults.of_response_error(exc)
             return _Outcome(Answer(verdict.fault, error=verdict.error))
         exchange.evidence["public_key"] = key.hex()
-        exchange.evidence["session_header"] = call.header.encode()
+        exchange.evidence["session_header"] = header_bytes(call.header)
         answer = parse_answer(call.request, call.endpoint.api, answers[0].status, body)
         return _Outcome(answer, parts, answers, body)
 

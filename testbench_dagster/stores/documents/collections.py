@@ -4,7 +4,8 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epo
 ``signatures``, ``supplier_snapshots``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``.
-Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``, ``budgets``.
+Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
+``budgets``.
 """
 
 from __future__ import annotations

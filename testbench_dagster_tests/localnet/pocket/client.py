@@ -82,7 +82,7 @@ class Client:
         async with self.http.post(self.net.url, json=call) as response:
             answer = await response.json()
             assert answer["id"] == 7
-            return answer.get("result") or answer["error"]
+            return answer["result"] if "result" in answer else answer["error"]
 
     async def sim(self, action: str, **fields: Any) -> Any:
         """A control command that works."""

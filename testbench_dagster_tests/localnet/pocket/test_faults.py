@@ -347,6 +347,9 @@ def test_schedules():
     fired = [faults.pick(f"r{n}", 0, height) is not None for n, height in enumerate((4, 5, 5, 5, 5, 7))]
     assert fired == [False, False, True, True, False, False]
     assert faults.describe() == [{"kind": "empty", "rate": 1.0, "fired": 2}]
+    faults.set([*faults.rules, FaultRule("html", from_height=9)])  # one more: the counts go on
+    assert faults.pick("r", 0, 5) is None
+    assert faults.pick("r", 0, 9).kind == "html"
     faults.set([FaultRule("unsigned", rate=0.0), FaultRule("empty"), FaultRule("html")])
     assert faults.pick("r", 0, 1).kind == "empty"
 

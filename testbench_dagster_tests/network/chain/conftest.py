@@ -158,7 +158,8 @@ def account_pb(account: dict[str, Any]) -> bytes:
     kind = account["@type"]
     if "base_vesting_account" in account:
         inner = account["base_vesting_account"]["base_account"]
-        data = message((1, message((1, base(inner)), (2, coin_pb({"denom": "upokt", "amount": "5"})))), (2, 9))
+        vesting = message((1, base(inner)), (2, coin_pb({"denom": "upokt", "amount": "5"})))
+        data = message((1, vesting), (2, 9))
     elif "base_account" in account:
         data = message((1, base(account["base_account"])), (2, "transfer"))
     else:
@@ -315,7 +316,7 @@ def account(name: str, shape: str = "base", *, has_key: bool = True, key_of: str
             "permissions": [],
         }
     if shape == "multisig":
-        base["pub_key"] = {"@type": "/cosmos.crypto.multisig.LegacyAminoPubKey", "threshold": 2}
+        base["pub_key"] = {"@type": "/cosmos.crypto.multisig.LegacyAminoPubKey", "threshold": "2"}
         return {"@type": "/cosmos.auth.v1beta1.BaseAccount", **base}
     if shape == "base vesting":
         return {"@type": "/cosmos.vesting.v1beta1.BaseVestingAccount", "base_account": base, "end_time": "9"}
@@ -333,6 +334,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers by the node it belongs to."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
@@ -467,8 +469,8 @@ class Node:
         match parts[-3:]:
             case ["poktroll", "shared", "params"]:
                 return {"params": chain.shared}
-            case ["shared", "params", height]:
-                return {"params": {**chain.shared, "grace_period_end_offset_blocks": height}}
+            case ["shared", "params", past]:
+                return {"params": {**chain.shared, "grace_period_end_offset_blocks": past}}
             case ["poktroll", "session", "params"]:
                 return {"params": {"num_suppliers_per_session": chain.suppliers_per_session}}
             case [_, "session", "get_session"]:
@@ -505,7 +507,8 @@ class Node:
 
     def abci(self, path: str, data: bytes) -> bytes:
         asked = fields(data)
-        chain, text = self.chain, {n: v.decode("utf-8", "replace") for n, v in asked.items() if isinstance(v, bytes)}
+        chain = self.chain
+        text = {n: v.decode("utf-8", "replace") for n, v in asked.items() if isinstance(v, bytes)}
         match path:
             case "/pocket.shared.Query/Params":
                 pairs = [(n, int(chain.shared[name])) for name, n in SHARED_NUMBERS.items()]
@@ -674,6 +677,14 @@ def short_body(handler: Handler) -> bool:
 def hang(handler: Handler) -> bool:
     time.sleep(1.2)
     return hang_up(handler)
+
+
+def slow_by(seconds: float) -> Fault:
+    def fault(handler: Handler) -> bool:
+        time.sleep(seconds)
+        return False
+
+    return fault
 
 
 def drip_headers(handler: Handler) -> bool:

@@ -16,8 +16,8 @@ from testbench_dagster.network.chain import (
     NotFound,
     SessionUnavailable,
     SupplierEndpoint,
-    client as client_module,
 )
+from testbench_dagster.network.chain import client as client_module
 from testbench_dagster_tests.network.chain.conftest import (
     APP,
     GATEWAY,
@@ -254,9 +254,7 @@ def test_a_key_is_found_in_accounts_of_all_shapes(
 
 
 @FACES
-def test_accounts_without_a_usable_key(
-    make_client: MakeClient, node: Node, chain: Chain, face: str
-) -> None:
+def test_accounts_without_a_usable_key(make_client: MakeClient, node: Node, chain: Chain, face: str) -> None:
     client = client_of(make_client, node, face)
     chain.accounts[address("s1")] = account("s1", "multisig")
     assert client.public_key(address("s1")) is None
@@ -272,7 +270,7 @@ def test_a_node_cannot_pass_off_a_wrong_key(
     with pytest.raises(BadAnswer, match=f"is not the public key of {address('s1')}"):
         client.public_key(address("s1"))
     chain.accounts[address("s1")] = account("s2")
-    with pytest.raises(BadAnswer, match="is not the pokt1[a-z0-9]+ that was asked for"):
+    with pytest.raises(BadAnswer, match=r"is not the pokt1[a-z0-9]+ that was asked for"):
         client.public_key(address("s1"))
 
 
@@ -282,13 +280,13 @@ def test_bytes_that_are_no_key_are_refused(make_client: MakeClient, node: Node, 
     client = make_client(node)
     for value in ("", "AAAA", base64.b64encode(b"\x02" + b"\xff" * 32).decode(), "!!", 7):
         broken["pub_key"]["key"] = value
-        with pytest.raises(BadAnswer, match="pub_key.key"):
+        with pytest.raises(BadAnswer, match=r"pub_key\.key"):
             client.public_key(address("s1"))
 
 
 def test_an_account_of_unknown_kind_is_told(make_client: MakeClient, node: Node, chain: Chain) -> None:
     chain.accounts[address("s1")] = {**account("s1"), "@type": "/future.Account"}
-    with pytest.raises(BadAnswer, match="'/future.Account', which is no known kind"):
+    with pytest.raises(BadAnswer, match=r"'/future\.Account', which is no known kind"):
         make_client(rpc=(node,)).public_key(address("s1"))
     assert make_client(node).public_key(address("s1")) == key("s1").public_key  # JSON tells its fields' names
 
@@ -296,13 +294,26 @@ def test_an_account_of_unknown_kind_is_told(make_client: MakeClient, node: Node,
 # ------------------------------------------------------------------------------------------- refusals
 
 REFUSALS = [
-    (f'could not find app with address "{APP}" at height 9: application for session not found not found ', "app_not_found"),
-    (f'application "{APP}" not staked for service ID "llm": application in session not staked for requested service', "app_not_staked"),
-    ("could not find suppliers for service llm at height 9: no suppliers not found for session", "no_suppliers"),
+    (
+        f'could not find app with address "{APP}" at height 9: application for session not found not found ',
+        "app_not_found",
+    ),
+    (
+        f'application "{APP}" not staked for service ID "llm": application in session not staked for '
+        "requested service",
+        "app_not_staked",
+    ),
+    (
+        "could not find suppliers for service llm at height 9: no suppliers not found for session",
+        "no_suppliers",
+    ),
     (f'application "{APP}" is not active for session abc: application is not active', "app_inactive"),
-    ("block height 9 is ahead of the last committed block height 8: error during session hydration", "height_ahead"),
+    (
+        "block height 9 is ahead of the last committed block height 8: error during session hydration",
+        "height_ahead",
+    ),
     ("invalid service ID: error during session hydration", "other"),
-]  # fmt: skip
+]
 
 
 @FACES
@@ -377,6 +388,14 @@ def test_headers_that_make_no_sense_are_refused(
         make_client(node).session(APP, SERVICE)
 
 
+def test_a_supplier_is_in_a_session_once(make_client: MakeClient, node: Node, chain: Chain) -> None:
+    right = chain.session(APP, SERVICE, 0, 103)
+    right["suppliers"] = [*right["suppliers"], *right["suppliers"]]
+    chain.session = lambda *asked: right  # type: ignore[method-assign]
+    members = make_client(node).session(APP, SERVICE).suppliers
+    assert [s.operator for s in members] == [address("s1"), address("s2")]
+
+
 @pytest.mark.parametrize("field", ["header", "application"])
 def test_sessions_without_their_parts_are_refused(
     make_client: MakeClient, node: Node, chain: Chain, field: str
@@ -399,7 +418,7 @@ def test_a_session_of_other_heights_than_asked_is_refused(
 
 def test_a_coin_of_another_kind_is_refused(make_client: MakeClient, node: Node, chain: Chain) -> None:
     chain.app["stake"] = {"denom": "mact", "amount": "5"}
-    with pytest.raises(BadAnswer, match="answer.application.stake.denom 'mact' is not upokt"):
+    with pytest.raises(BadAnswer, match=r"answer\.application\.stake\.denom 'mact' is not upokt"):
         make_client(node).application(APP)
 
 
@@ -407,9 +426,7 @@ def test_a_coin_of_another_kind_is_refused(make_client: MakeClient, node: Node, 
 
 
 @pytest.mark.parametrize("value", ["", "pokt1", APP[:-1] + "x", APP.upper(), "cosmos1abc", "a/../b", None, 7])
-def test_no_address_is_asked_for_that_cannot_be_one(
-    make_client: MakeClient, node: Node, value: Any
-) -> None:
+def test_no_address_is_asked_for_that_cannot_be_one(make_client: MakeClient, node: Node, value: Any) -> None:
     client = make_client(node)
     for ask in (client.application, client.public_key):
         with pytest.raises(ChainError, match="is no Pocket address; give one that starts with pokt1"):
@@ -422,9 +439,7 @@ def test_no_address_is_asked_for_that_cannot_be_one(
 
 
 @pytest.mark.parametrize("value", ["", "a b", "x" * 43, "a/b", "ä", None])
-def test_no_service_is_asked_for_that_cannot_be_one(
-    make_client: MakeClient, node: Node, value: Any
-) -> None:
+def test_no_service_is_asked_for_that_cannot_be_one(make_client: MakeClient, node: Node, value: Any) -> None:
     client = make_client(node)
     for ask in (client.suppliers, client.service):
         with pytest.raises(ChainError, match="is no service id; give 1 to 42"):
@@ -444,10 +459,19 @@ def test_no_height_is_asked_for_that_is_not_there_yet(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "node.example:1317", "ftp://node.example", "http://", "http://a b/", "http://n:99999", "http://n/#x"]
+    "url",
+    [
+        "",
+        "node.example:1317",
+        "ftp://node.example",
+        "http://",
+        "http://a b/",
+        "http://n:99999",
+        "http://n/#x",
+    ],
 )
 def test_urls_that_cannot_be_asked_are_refused_at_once(url: str) -> None:
-    with pytest.raises(ConfigError, match="nodes.rpc"):
+    with pytest.raises(ConfigError, match=r"nodes\.rpc"):
         ChainClient(rpc=[url])
 
 

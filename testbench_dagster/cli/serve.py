@@ -46,7 +46,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
     """
     from testbench_dagster.cli.evaluate import evaluate
     from testbench_dagster.localnet.demo import demo_settings, pocket_settings
-    from testbench_dagster.localnet.pocket.run import PocketProcess
+    from testbench_dagster.localnet.pocket.run import PocketProcess, height_by_calendar
     from testbench_dagster.localnet.pocket.settings import environment
     from testbench_dagster.localnet.run import LocalnetProcess
 
@@ -61,7 +61,11 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     net_port = STARTER_PORT if _is_free(STARTER_PORT) else 0
-    network: LocalnetProcess = (PocketProcess if pocket else LocalnetProcess)(n_suppliers, 0, net_port)
+    network = (
+        PocketProcess(n_suppliers, 0, net_port, first_height=height_by_calendar())
+        if pocket
+        else LocalnetProcess(n_suppliers, 0, net_port)
+    )
     with network as localnet:
         if isinstance(localnet, PocketProcess):
             description = localnet.describe()
@@ -215,9 +219,14 @@ def localnet_up(pocket: bool, **options: Any) -> None:
 
     With --pocket they are relayed to on a simulated chain; what it prints says how to evaluate it.
     """
+    from testbench_dagster.localnet.pocket.run import BLOCK_S, BLOCKS_PER_SESSION, height_by_calendar
+
     command = [sys.executable, "-m", "testbench_dagster.localnet"]
     if pocket:
-        command.append("--pocket")
+        first = height_by_calendar(
+            options["block_seconds"] or BLOCK_S, options["blocks_per_session"] or BLOCKS_PER_SESSION
+        )
+        command += ["--pocket", "--first-height", str(first)]
     for name in () if pocket else ("blocks_per_session", "suppliers_per_session", "hosts"):
         if options[name] is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} needs --pocket")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from testbench_dagster.localnet.answers import Answers, read_recorded
 from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
-from testbench_dagster.localnet.pocket.run import BLOCK_S
+from testbench_dagster.localnet.pocket.run import BLOCK_S, FIRST_HEIGHT
 from testbench_dagster.localnet.server import Localnet, serve
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--suppliers-per-session", 50, "suppliers of a session at most"),
         ("--hosts", 2, "relay miners, of both flavours in turn"),
         ("--nodes", 1, "nodes of the chain, the first at --port"),
+        ("--first-height", FIRST_HEIGHT, "height at which the chain begins"),
     ):
         parser.add_argument(
             option, type=int, default=default, metavar="N", help=f"with --pocket: {meaning} ({default})"
@@ -95,6 +96,7 @@ def _network(args: argparse.Namespace) -> Localnet | PocketNet:
         block_s=BLOCK_S if args.block_seconds is None else args.block_seconds or None,
         blocks_per_session=args.blocks_per_session,
         suppliers_per_session=args.suppliers_per_session,
+        first_height=args.first_height,
     )
 
 

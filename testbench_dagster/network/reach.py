@@ -11,12 +11,13 @@ from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_config, service_keys
 from testbench_dagster.relays.allowances import Allowance
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Endpoint, Transport
+from testbench_dagster.relays.messages import Endpoint, SessionRef, Transport
 from testbench_dagster.stores.documents import Group
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SESSIONS
 from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
+    from testbench_dagster.relays.path import SessionLookup
     from testbench_dagster.relays.shannon.messages import SessionHeader
     from testbench_dagster.relays.shannon.transport import ShannonService
 
@@ -86,10 +87,23 @@ class Reach:
         from testbench_dagster.relays.transports import Transports
 
         if not self._services:
-            return Transports()
+            return Transports(sessions=self._noted_sessions())
         from testbench_dagster.relays.shannon.transport import ShannonTransport
 
-        return Transports(ShannonTransport(self._services))
+        return Transports(ShannonTransport(self._services), self._noted_sessions())
+
+    def _noted_sessions(self) -> SessionLookup | None:
+        """Finds sessions that the store knows, for relays through gateways; None where there are none."""
+        services = self._workspace.config.settings.services
+        if not any(service.transport == "path" and service.nodes for service in services.values()):
+            return None
+        known = {
+            (row["service"], row["session_id"]): SessionRef(
+                row["app"], row["session_id"], row["start_height"], row["end_height"], row["height"]
+            )
+            for row in self._workspace.documents.find(SESSIONS)
+        }
+        return lambda service, session_id: known.get((service, session_id))
 
     def within(self, allowance: Allowance) -> Allowance:
         """Bound an allowance by what the sessions allow, relays of earlier runs in them counted."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
-from testbench_dagster.relays.path import PathTransport
+from testbench_dagster.relays.path import PathTransport, SessionLookup
 
 
 class Transports:
     """All transports of a run as one (a :class:`~testbench_dagster.relays.messages.Transport`).
 
-    ``shannon`` is needed where an endpoint asks for it. Closing closes them all.
+    ``shannon`` is needed where an endpoint asks for it; ``sessions`` finds those that gateways name. Closing
+    closes them all.
     """
 
-    def __init__(self, shannon: Transport | None = None) -> None:
-        self._by_name: dict[str, Transport] = {"direct": DirectTransport(), "path": PathTransport()}
+    def __init__(self, shannon: Transport | None = None, sessions: SessionLookup | None = None) -> None:
+        self._by_name: dict[str, Transport] = {"direct": DirectTransport(), "path": PathTransport(sessions)}
         if shannon is not None:
             self._by_name["shannon"] = shannon
 

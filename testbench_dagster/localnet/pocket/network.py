@@ -35,6 +35,7 @@ from testbench_dagster.localnet.pocket.ledger import Ledger
 from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Served, Validation
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.localnet.pocket.node import NETWORK, Node
+from testbench_dagster.localnet.pocket.run import FIRST_HEIGHT
 from testbench_dagster.localnet.pocket.settings import how_to_use
 from testbench_dagster.localnet.server import HOST, Localnet
 from testbench_dagster.localnet.supplier import BrokenConnection, Reply
@@ -48,9 +49,6 @@ MODEL = "simulated"
 
 #: The simulation's only gateway at the start; applications delegate to it.
 GATEWAY = "gateway"
-
-#: Height at which the simulation begins: the first of a session.
-FIRST_HEIGHT = 1001
 
 _APP_STAKE = 100_000 * UPOKT
 _STAKES = (60_000, 40_000)  # at least, and up to that much more, in POKT
@@ -86,15 +84,17 @@ class PocketNet:
         validation: Validation = "eager",
         app_stake: int = _APP_STAKE,
         delegated: bool = True,
+        first_height: int = FIRST_HEIGHT,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``port`` is the first node's, 0 takes a free one; miners take free ones.
 
         Host number i is of flavour i of ``flavours``, over and over, and suppliers are dealt out to hosts
-        in turn. ``block_s`` None: blocks come by control only. ``grace`` None is half a session.
-        ``page_cap`` is how much a node gives per page at most; ``delegated``: applications delegate to the
-        gateway, without which anyone may sign for them (the placeholder key). The seed is that of
-        ``answers``. Raises ValueError for numbers that are none of a network.
+        in turn. The chain begins with a session at ``first_height``. ``block_s`` None: blocks come by
+        control only. ``grace`` None is half a session. ``page_cap`` is how much a node gives per page at
+        most; ``delegated``: applications delegate to the gateway, without which anyone may sign for them
+        (the placeholder key). The seed is that of ``answers``. Raises ValueError for numbers that are none
+        of a network.
         """
         if hosts < 1 or nodes < 1 or page_cap < 1 or not flavours:
             raise ValueError("want at least one host, node, flavour, and entry per page")
@@ -108,9 +108,9 @@ class PocketNet:
             claim_window_close_offset_blocks=blocks_per_session,
             proof_window_close_offset_blocks=blocks_per_session,
             num_suppliers_per_session=suppliers_per_session,
-            anchor_height=FIRST_HEIGHT,
+            anchor_height=first_height,
         )
-        self.chain = Chain(self.seed, params, BlockClock(FIRST_HEIGHT, block_s, now))
+        self.chain = Chain(self.seed, params, BlockClock(first_height, block_s, now))
         self.ledger = Ledger()
         self.nodes = [Node(self.chain, page_cap) for _ in range(nodes)]
         self.node_urls: list[str] = []

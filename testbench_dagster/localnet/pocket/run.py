@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,20 @@ from testbench_dagster.localnet.run import LocalnetProcess, call, post
 #: Seconds a block takes when nobody says.
 BLOCK_S = 2.0
 BLOCKS_PER_SESSION = 10
+
+#: Height at which a simulation begins when nobody says: the first of a session.
+FIRST_HEIGHT = 1001
+
+_BIRTH = 1_767_225_600.0  # 2026-01-01, when the simulated chain is said to have begun
+
+
+def height_by_calendar(block_s: float = BLOCK_S, blocks_per_session: int = BLOCKS_PER_SESSION) -> int:
+    """The height a chain that began with 2026 would have now, at the next start of a session.
+
+    A network started again so never comes back to heights and sessions it had before.
+    """
+    sessions = int(max(time.time() - _BIRTH, 0.0) / (block_s * blocks_per_session)) + 1
+    return FIRST_HEIGHT + sessions * blocks_per_session
 
 
 class PocketProcess(LocalnetProcess):
@@ -30,6 +45,7 @@ class PocketProcess(LocalnetProcess):
         suppliers_per_session: int = 50,
         hosts: int = 2,
         nodes: int = 1,
+        first_height: int = FIRST_HEIGHT,
         fail_mode: str = "500",
         fail_rate: float | None = None,
         latency_ms: float | None = None,
@@ -51,6 +67,7 @@ class PocketProcess(LocalnetProcess):
         self._command += [
             "--pocket", "--blocks-per-session", str(blocks_per_session), "--hosts", str(hosts),
             "--nodes", str(nodes), "--suppliers-per-session", str(suppliers_per_session),
+            "--first-height", str(first_height),
         ]  # fmt: skip
 
     def describe(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Chain:
     def __init__(self) -> None:
         self.now = 1000.0
         self.at = 1
-        self.members = dict(MEMBERS)
+        self.members: dict[str, tuple[str, ...]] = dict(MEMBERS)
         self.stakes = {"app-1": 5_000_000, "app-2": 10_000_000}
         self.asked: list[str] = []
         self.down: str | None = None  # the first call that fails

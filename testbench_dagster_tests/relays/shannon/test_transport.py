@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,8 +33,8 @@ from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, relay_to, 
 SLOW = Persona("sim-01", Backend("granite", latency_ms=600.0))
 
 
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(body(), 60))  # type: ignore[arg-type]
+def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 @pytest.mark.parametrize("flavour", ["classic", "ha"])
@@ -130,7 +130,7 @@ def test_every_fault_has_its_owner(flavour: str, stream: bool, expected: dict[st
             found, counted = {}, {}
             for number, kind in enumerate(expected):
                 s.clear()
-                s.fault(kind, **({"seconds": 0.1} if kind.startswith("slow") else {}))
+                s.fault(kind, seconds=0.1)
                 before = s.book.left(s.served().operator)
                 attempt = await s.ask(number, stream=stream, limits=limits)
                 counted[kind] = before - s.book.left(s.served().operator)
@@ -271,7 +271,7 @@ def test_a_session_that_ended_is_followed_by_the_next(flavour: str):
             first = await s.ask(1)
             s.net.chain.clock.reach(1012)  # its grace; nobody has told us
             late = await s.ask(2)
-            assert late.fault is Fault.OK and late.session == replace(first.session, height=1001)
+            assert late.fault is Fault.OK and late.session == first.session
             s.net.chain.clock.reach(1013)
             over = await s.ask(3)
             assert over.fault is Fault.ROLLOVER and over.fault.retried and over.error
@@ -322,7 +322,7 @@ def test_sessions_roll_over_while_relays_run():
             attempts: list[Attempt] = []
             endpoints = [s.endpoint(name) for name in names]
             loop = asyncio.get_running_loop()
-            until, number = loop.time() + 3.0, 0
+            until, number = loop.time() + 2.5, 0
 
             async def relay() -> None:
                 nonlocal number

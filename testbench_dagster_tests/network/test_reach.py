@@ -1,0 +1,256 @@
+"""Runs over a simulated Pocket network: who is reached in which session, and how much is sent in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbench_dagster.config import load_config
+from testbench_dagster.network.reach import Reach
+from testbench_dagster.network.roster import active_suppliers, refresh_roster
+from testbench_dagster.planning.plans import Planner, refresh_plans, wanted_suppliers
+from testbench_dagster.relays.collect import CollectReport, collect
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
+from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.tasks.worker import FrameworkWorker
+from testbench_dagster.workspace import Workspace
+from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
+
+TASK, DOCS = "starter_units", 12
+NAMES = ("a", "b", "c")
+
+
+class Stage:
+    """An installation over a network of three suppliers, with twelve prompts for each."""
+
+    def __init__(
+        self,
+        folder: Path,
+        net: Network,
+        worker: FrameworkWorker,
+        planning: dict[str, Any] | None = None,
+        **service: Any,
+    ) -> None:
+        self.net, self.worker = net, worker
+        path = folder / "testbench.yaml"
+        settings = {
+            "simulation": True,
+            "services": {SERVICE: net.service(**service)},
+            "tasks": [{"name": TASK, "samples": DOCS, "planning": planning or {}}],
+            "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 5, "retries": 1},
+        }
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.workspace = Workspace(load_config(path))
+        self.workspace.__dict__["worker"] = worker
+        for spec in self.workspace.specs:
+            refresh_dataset(self.workspace, spec)
+            refresh_prompts(self.workspace, spec)
+        self.keys = {name: f"{net.operator(name)}@{SERVICE}" for name in NAMES}
+
+    def close(self) -> None:
+        """Close the stores; the worker is shared."""
+        self.workspace.documents.close()
+        self.workspace.datasets.close()
+
+    def collect(self) -> CollectReport:
+        """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
+        refresh_roster(self.workspace)
+        report = collect(self.workspace, list(self.keys.values()))
+        planner = Planner(self.workspace)
+        suppliers = [s for s in active_suppliers(self.workspace) if s.key in self.keys.values()]
+        refresh_plans(self.workspace, suppliers, planner.now)
+        return report
+
+    def attempts(self) -> list[Document]:
+        return list(self.workspace.documents.find(ATTEMPTS))
+
+    def answered(self) -> dict[str, int]:
+        """Docs answered, by the suppliers' names."""
+        names = {key: name for name, key in self.keys.items()}
+        return dict(Counter(names[a["supplier"]] for a in self.attempts() if a["fault"] == "ok"))
+
+    def wanted(self) -> set[str]:
+        names = {key: name for name, key in self.keys.items()}
+        return {names[w.key] for w in wanted_suppliers(self.workspace)}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[FrameworkWorker]:
+    with FrameworkWorker() as started:
+        yield started
+
+
+@pytest.fixture
+def begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FrameworkWorker
+) -> Iterator[Callable[..., Stage]]:
+    with ExitStack() as stack:
+
+        def build(service: dict[str, Any] | None = None, **options: Any) -> Stage:
+            net = stack.enter_context(pocket_network(people(*NAMES), **options))
+            monkeypatch.setenv("TB_APP_KEY", net.key_of(APP))
+            stage = Stage(tmp_path, net, worker, **(service or {}))
+            stack.callback(stage.close)
+            return stage
+
+        yield build
+
+
+def test_everyone_in_the_session_is_asked_everything(begin: Callable[..., Stage]) -> None:
+    stage = begin()
+    report = stage.collect()
+    assert report.problems == {}
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+    session = stage.net.describe()["session"]
+    for attempt in stage.attempts():
+        assert (attempt["app"], attempt["session_start"], attempt["session_end"]) == (
+            stage.net.app,
+            session["start"],
+            session["end"],
+        )
+        assert session["start"] <= attempt["height"] <= session["end"]
+        assert len(attempt["session"]) == 64
+
+
+def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None:
+    """One of three is in each session: it alone is asked, the others are left alone until theirs comes."""
+    stage = begin({"discover": "staked"}, suppliers_per_session=1)
+    rounds = 0
+    while set(stage.answered()) != set(NAMES):
+        before = stage.answered()
+        stage.collect()
+        now = stage.answered()
+        new = [name for name in NAMES if now.get(name) != before.get(name)]
+        assert len(new) <= 1, "of one session"
+        assert all(count == DOCS for count in now.values())
+        plans = {p["_id"]: p["tasks"][TASK] for p in stage.workspace.documents.find(PLANS)}
+        for name in set(NAMES) - set(now):
+            plan = plans[stage.keys[name]]
+            assert plan["state"] == "waiting", plan
+            assert plan["reason"].startswith("in no session of our applications; the next begins at block")
+        assert stage.wanted() == set()
+        stage.net.post("roll")
+        refresh_roster(stage.workspace)
+        assert stage.wanted() <= set(NAMES) - set(now)
+        rounds += 1
+        assert rounds < 60, "the chain lets each have its turn"
+
+
+def test_what_a_supplier_grants_per_session_ends_its_session_not_its_docs(
+    begin: Callable[..., Stage],
+) -> None:
+    """The miner's own word (rate limited) counts: nothing more is sent in this session, all of it is due."""
+    stage = begin()
+    stage.net.post("budget", supplier="a", relays=5)
+    stage.collect()
+    assert stage.answered() == {"a": 5, "b": DOCS, "c": DOCS}
+    refused = [a for a in stage.attempts() if a["fault"] != "ok"]
+    assert {(a["supplier"], a["fault"], a["owner"]) for a in refused} == {
+        (stage.keys["a"], "budget", "budget")
+    }
+    assert stage.wanted() == set()
+    sent = len(stage.attempts())
+    stage.collect()
+    assert len(stage.attempts()) == sent, "the plan knows that the session is used up"
+    plan = stage.workspace.documents.get(PLANS, stage.keys["a"])
+    assert plan is not None
+    assert plan["tasks"][TASK]["reason"].startswith("its relays of this session are used up")
+    stage.net.post("roll")
+    refresh_roster(stage.workspace)
+    assert stage.wanted() == {"a"}
+    stage.collect()
+    assert stage.answered()["a"] == 10
+
+
+def test_a_cap_per_session_holds_over_runs(begin: Callable[..., Stage]) -> None:
+    stage = begin({"max_relays_per_session": 7})
+    for _ in range(2):  # the second one knows of the first one's relays from the store
+        stage.collect()
+        stage.workspace.documents.purge(PLANS, {"service": SERVICE})
+        assert stage.answered() == dict.fromkeys(NAMES, 7)
+    stage.net.post("roll")
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+    by_session = Counter((a["supplier"], a["session"]) for a in stage.attempts())
+    assert max(by_session.values()) == 7
+
+
+def test_schedules_count_the_blocks_of_the_chain(begin: Callable[..., Stage]) -> None:
+    """`every: 1, unit: session` asks two docs anew one session's blocks after the last sample, not before."""
+    rule = {"schedule": {"every": 1, "unit": "session"}, "trigger_minimum": 2}
+    stage = begin({"planning": rule})
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+    first = max(a["height"] for a in stage.attempts())
+    plan = stage.workspace.documents.get(PLANS, stage.keys["a"])
+    assert plan is not None
+    assert (plan["tasks"][TASK]["state"], plan["due_height"]) == ("scheduled", first + 10)
+    stage.net.post("advance", blocks=9)
+    stage.collect()
+    assert stage.wanted() == set() and stage.answered() == dict.fromkeys(NAMES, DOCS)
+    stage.net.post("advance", blocks=1)
+    refresh_roster(stage.workspace)
+    assert stage.wanted() == set(NAMES)
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS + 2)
+    assert min(a["height"] for a in stage.attempts()[-6:]) >= first + 10
+
+
+def test_without_a_key_the_service_is_named_once_and_nothing_is_sent(
+    begin: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = begin()
+    refresh_roster(stage.workspace)
+    monkeypatch.delenv("TB_APP_KEY")
+    report = collect(stage.workspace, list(stage.keys.values()))
+    assert report.problems.keys() == set(stage.keys.values())
+    assert all("TB_APP_KEY" in problem for problem in report.problems.values())
+    assert stage.attempts() == []
+
+
+def test_while_no_node_answers_nothing_is_asked_and_everything_stays_due(
+    begin: Callable[..., Stage],
+) -> None:
+    stage = begin()
+    refresh_roster(stage.workspace)
+    stage.net.post("roll")  # what the store knows is over
+    stage.net.post("node", node=0, status=503)
+    report = collect(stage.workspace, list(stage.keys.values()))
+    assert f"service:{SERVICE}" in report.problems
+    assert all(a["owner"] == "node" for a in stage.attempts())
+    stage.net.post("node", node=0)
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+
+
+def test_through_a_gateway_attempts_carry_their_session_where_the_chain_is_known(
+    begin: Callable[..., Stage],
+) -> None:
+    stage = begin()
+    gateway = {"url": stage.net.gateway_url, "app_address": stage.net.app}
+    through = Stage(
+        stage.workspace.config.path.parent,
+        stage.net,
+        stage.worker,
+        transport="path",
+        apps=None,
+        gateway=gateway,
+    )
+    through.collect()
+    assert through.answered() == dict.fromkeys(NAMES, DOCS)
+    session = stage.net.describe()["session"]
+    assert {(a["app"], a["session_start"]) for a in through.attempts()} == {(stage.net.app, session["start"])}
+    through.close()
+
+
+def test_a_reach_of_nothing_opens_nothing(begin: Callable[..., Stage]) -> None:
+    stage = begin()
+    reach = Reach(stage.workspace)
+    assert (reach.problems, reach.unread, reach.spent([])) == ({}, {}, {})

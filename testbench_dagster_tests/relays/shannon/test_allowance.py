@@ -1,0 +1,221 @@
+"""Relays are allowed within sessions: by themselves, and as the engine keeps to them over a network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from testbench_dagster.localnet.pocket.node import NodeFaults
+from testbench_dagster.relays.allowances import FixedAllowance, Take
+from testbench_dagster.relays.engine import relay_all
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
+from testbench_dagster.relays.shannon.allowance import SessionAllowance
+from testbench_dagster.relays.shannon.messages import SessionHeader
+from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, Setting, relay_to, setting
+from testbench_dagster_tests.relays.shannon.test_sessions import BLOCK, LENGTH, Chain, a_book
+
+DIRECT = Endpoint("a@other", "other", "http://127.0.0.1:1", "chat", "m")
+
+
+def target(operator: str) -> Endpoint:
+    return Endpoint(
+        f"{operator}@svc", "svc", "http://miner", "chat", "m", transport="shannon", address=operator
+    )
+
+
+@pytest.fixture
+def chain() -> Chain:
+    return Chain()
+
+
+def test_unknown_then_granted_then_refused(chain: Chain):
+    book = a_book(chain, max_relays=2)
+    allowance = SessionAllowance(None, {"svc": book})
+    one = target("s1")
+    assert allowance.take(one) is Take.UNKNOWN and not allowance.refused(one)
+    allowance.refill(one)
+    assert [allowance.take(one) for _ in range(3)] == [Take.GRANTED, Take.LOW, Take.REFUSED]
+    assert allowance.refused(one) and not allowance.refused(target("s2"))
+    allowance.put_back(one)
+    assert not allowance.refused(one) and allowance.take(one) is Take.LOW
+    assert allowance.take(target("s9")) is Take.REFUSED and allowance.refused(target("s9"))
+    assert allowance.take(DIRECT) is Take.GRANTED and not allowance.refused(DIRECT)
+
+
+def test_both_allowances_are_spent_or_neither(chain: Chain):
+    book = a_book(chain, max_relays=5)
+    book.refresh()
+    inner = FixedAllowance({"svc": 2})
+    allowance = SessionAllowance(inner, {"svc": book})
+    one = target("s1")
+    assert allowance.take(one) is Take.GRANTED
+    assert allowance.take(one) is Take.LOW  # the inner one's last
+    assert allowance.take(one) is Take.REFUSED and book.left("s1") == 3
+    assert allowance.refused(one)
+    allowance.put_back(one)
+    assert book.left("s1") == 4 and not inner.refused(one)
+
+
+def test_what_the_store_counts_is_part_of_it(chain: Chain):
+    asked: list[tuple[str, str]] = []
+
+    def counted(endpoint: Endpoint, header: SessionHeader) -> int:
+        asked.append((endpoint.address, header.session_id))
+        return 3
+
+    book = a_book(chain, max_relays=5)
+    allowance = SessionAllowance(None, {"svc": book}, counted=counted)
+    two = target("s2")
+    book.refresh()
+    assert allowance.take(two) is Take.UNKNOWN
+    allowance.refill(two)
+    allowance.refill(two)
+    assert sorted(asked) == [("s2", "app-1@1"), ("s2", "app-2@1")]
+    assert book.left("s2") == 4
+    chain.pass_blocks(LENGTH)
+    assert allowance.take(two) is Take.UNKNOWN
+    allowance.refill(two)
+    assert len(asked) == 4 and book.left("s2") == 4
+
+
+def test_a_session_that_ends_has_the_chain_asked(chain: Chain):
+    book = a_book(chain, max_relays=1)
+    allowance = SessionAllowance(None, {"svc": book})
+    one = target("s1")
+    allowance.refill(one)
+    assert allowance.take(one) is Take.LOW and allowance.take(one) is Take.REFUSED
+    chain.pass_blocks(LENGTH)
+    assert allowance.take(one) is Take.UNKNOWN
+    allowance.refill(one)
+    assert allowance.take(one) is Take.LOW
+
+
+def test_without_nodes_what_is_known_is_allowed_and_nothing_raised(chain: Chain):
+    book = a_book(chain)
+    allowance = SessionAllowance(None, {"svc": book})
+    one = target("s1")
+    chain.down = "all"
+    allowance.refill(one)
+    assert allowance.take(one) is Take.REFUSED and allowance.refused(one)
+    chain.down = None
+    chain.now += BLOCK
+    assert allowance.take(one) is Take.UNKNOWN
+    allowance.refill(one)
+    chain.down = "all"
+    chain.now += BLOCK
+    allowance.refill(one)
+    assert allowance.take(one) is Take.GRANTED
+
+
+# ------------------------------------------------------------------------------------- in the engine
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.attempts: list[tuple[Relay, Attempt]] = []
+
+    def __call__(self, relay: Relay, number: int, attempt: Attempt) -> None:
+        self.attempts.append((relay, attempt))
+
+    def faults(self) -> Counter[Fault]:
+        return Counter(attempt.fault for _, attempt in self.attempts)
+
+
+def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 60))
+
+
+async def relay_through(
+    s: Setting, counts: dict[str, int], *, counted: Any = None, retries: int = 2, first: int = 0
+) -> tuple[Sink, Any]:
+    """Relay so many questions to each supplier within what sessions allow."""
+    sink = Sink()
+    limits = replace(FAST, retries=retries)
+    work = []
+    for name, count in counts.items():
+        endpoint = s.endpoint(name, limits=limits)
+        work.append((endpoint, [relay_to(endpoint, first + number) for number in range(count)]))
+    allowance = SessionAllowance(None, {SERVICE: s.book}, counted=counted)
+    report = await relay_all(work, s.transport, sink, allowance=allowance)
+    return sink, report
+
+
+def test_the_engine_stops_where_the_session_does():
+    async def body() -> None:
+        async with setting("ha", 2, max_relays=5, poll_s=30.0) as s:
+            sink, report = await relay_through(s, {"sim-01": 20, "sim-02": 3})
+            assert sink.faults() == {Fault.OK: 8}
+            assert report.suppliers[s.endpoint("sim-01").supplier].unsent == 15
+            assert len(s.net.ledger.relays) == 8  # nothing was posted that would be refused
+            again, _ = await relay_through(s, {"sim-01": 20})
+            assert not again.attempts
+            s.book._min_refresh_s = 0.0
+            await asyncio.to_thread(s.net.chain.clock.reach, 1011)
+            await asyncio.to_thread(s.book.refresh, fresh=True)
+            later, _ = await relay_through(s, {"sim-01": 20}, first=100)
+            assert later.faults() == {Fault.OK: 5}
+
+    run(body)
+
+
+def test_the_miners_word_stops_the_engine_too():
+    async def body() -> None:
+        async with setting("classic") as s:
+            s.served().budget = 4
+            sink, report = await relay_through(s, {"sim-01": 30})
+            faults = sink.faults()
+            assert faults[Fault.OK] == 4 and set(faults) == {Fault.OK, Fault.BUDGET}
+            assert faults[Fault.BUDGET] <= 4  # what was in flight when the miner said so
+            assert report.total.unsent >= 20
+
+    run(body)
+
+
+def test_suppliers_in_no_session_are_left_alone():
+    async def body() -> None:
+        async with setting("classic", 2) as s:
+            gone = s.endpoint("sim-01")
+            s.net.chain.unstake_supplier(gone.address, at_once=True)
+            s.net.chain.clock.reach(1011)
+            sink, report = await relay_through(s, {"sim-01": 5, "sim-02": 5})
+            assert sink.faults() == {Fault.OK: 5}
+            assert report.suppliers[gone.supplier].unsent == 5
+            assert {entry["supplier"] for entry in s.accepted()} == {s.served("sim-02").operator}
+
+    run(body)
+
+
+def test_a_rollover_is_retried_in_the_fresh_session():
+    async def body() -> None:
+        async with setting("ha", grace=0, poll_s=30.0) as s:
+            s.book._min_refresh_s = 0.0
+            first, _ = await relay_through(s, {"sim-01": 1})
+            assert first.faults() == {Fault.OK: 1}
+            s.net.chain.clock.reach(1011)  # nobody told us
+            sink, report = await relay_through(s, {"sim-01": 6}, first=10)
+            assert report.total.settled == 6
+            assert sink.faults()[Fault.OK] == 6 and sink.faults()[Fault.ROLLOVER] >= 1
+            sessions = {a.session.start_height for _, a in sink.attempts if a.session and a.fault is Fault.OK}
+            assert sessions == {1011}
+            assert len(s.accepted()) == 7
+
+    run(body)
+
+
+def test_the_engine_ends_soon_when_no_node_answers():
+    async def body() -> None:
+        async with setting("ha") as s:
+            s.net.nodes[0].faults = NodeFaults(down=True)
+            began = time.monotonic()
+            sink, report = await relay_through(s, {"sim-01": 1000})
+            assert not sink.attempts and report.total.unsent == 1000
+            assert time.monotonic() - began < 5
+
+    run(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -77,10 +78,36 @@ class Reach:
             service, client, book, keys, ring=settings.ring, stream=settings.stream
         )
         try:
-            refresh_sessions(self._workspace, service)
+            sessions = refresh_sessions(self._workspace, service)
             book.refresh()
         except ChainError as error:
             self.unread[service] = str(error)
+        else:
+            self._remember(service, [session.header.session_id for session in sessions])
+
+    def _remember(self, service: str, sessions: list[str]) -> None:
+        """Have the answers of earlier runs in current sessions recognised when they are sent again.
+
+        What is signed once in a session stays valid in it. Of sessions that begin later nobody has answers.
+        """
+        from testbench_dagster.relays.shannon.errors import ShannonError
+        from testbench_dagster.relays.shannon.evidence import parts_of
+        from testbench_dagster.relays.shannon.responses import read_response
+
+        replays, now = self._services[service].replays, datetime.now(UTC)
+        where = {
+            "service": service,
+            "finished_at": {"gte": now - _LONGEST_SESSION},
+            "session": {"in": sessions},
+            "fault": {"in": _CHARGED},
+        }
+        for attempt in self._workspace.documents.find(ATTEMPTS, where):
+            try:
+                signature = read_response(parts_of(attempt["body"], attempt["evidence"])[0]).signature
+            except ShannonError:  # no signed answer
+                continue
+            age_s = (now - attempt["finished_at"]).total_seconds()
+            replays.remember(signature, bytes.fromhex(attempt["payload_sha256"]), time.monotonic() - age_s)
 
     def open(self) -> Transport:
         """Make the transport of a run, in its event loop; whoever called closes it."""
@@ -119,11 +146,9 @@ class Reach:
         found = {}
         for endpoint in endpoints:
             service = self._services.get(endpoint.service)
-            if service is None or endpoint.transport != "shannon":
-                continue
-            sessions = service.book.usable(endpoint.address)
-            if sessions and service.book.left(endpoint.address) == 0:
-                found[endpoint.supplier] = max(session.header.end_height for session in sessions)
+            until = None if service is None else service.book.used_up(endpoint.address)
+            if until is not None:
+                found[endpoint.supplier] = until
         return found
 
     def _counted(self, endpoint: Endpoint, session: SessionHeader) -> int:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -115,13 +115,18 @@ def started(script: str, folder: Path, environment: Mapping[str, str], port: int
 
 
 def run_blocks(
-    text: str, folder: Path, environment: Mapping[str, str], background: Mapping[str, tuple[str, int]]
-) -> Iterator[Done]:
-    """Run the ``bash`` blocks of a document in their order; each that was run to its end is given.
+    text: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    background: Mapping[str, tuple[str, int]],
+    after: Callable[[Done], None] = lambda done: None,
+) -> list[Done]:
+    """Run all ``bash`` blocks of a document in their order; ``after`` each that ends it is called.
 
     ``background`` has, by how a block that goes on begins, what is run in place of that beginning and the
     port it then listens on: other ones than the documented, which may be in use on this machine.
     """
+    ran = []
     with ExitStack() as stack:
         for block in blocks_of(text):
             if block.language != "bash":
@@ -147,4 +152,6 @@ def run_blocks(
             said = f"{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
             assert done.returncode == 0, said
             assert "Traceback" not in done.stderr, said
-            yield Done(block.text, done.stdout, done.stderr)
+            ran.append(Done(block.text, done.stdout, done.stderr))
+            after(ran[-1])
+    return ran

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import click
 import pytest
@@ -32,62 +27,25 @@ from testbench_dagster.network.sources import parse_listing
 from testbench_dagster.stores.documents.collections import ALL
 from testbench_dagster.tasks.specs import task_specs
 from testbench_dagster.workspace import Workspace
-from testbench_dagster_tests.acceptance.harness import _FOREIGN, EXAMPLES, console_script
+from testbench_dagster_tests.acceptance.documents import (
+    Done,
+    blocks_of,
+    broken_links,
+    document,
+    run_blocks,
+    shell_environment,
+    yaml_of,
+)
+from testbench_dagster_tests.acceptance.harness import EXAMPLES, console_script
 from testbench_dagster_tests.servers import free_port
 
-ROOT = EXAMPLES.parent
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-BLOCK_S = 300.0
-READY_S = 90.0
-#: ``bash`` blocks are run; one marked ``background`` goes on while the following ones run.
-_BLOCK = re.compile(r"^```(\w+)( background)?\n(.*?)^```$", re.M | re.S)
-
-
-class Block(NamedTuple):
-    language: str
-    background: bool
-    text: str
-
-
-BLOCKS = [Block(m[1], bool(m[2]), m[3]) for m in _BLOCK.finditer(OPERATIONS)]
-YAML = [block.text for block in BLOCKS if block.language == "yaml"]
+OPERATIONS = document("docs/operations.md")
+REFERENCE = document("docs/reference.md")
+BLOCKS = blocks_of(OPERATIONS)
+YAML = yaml_of(OPERATIONS)
 
 
 # ------------------------------------------------------------------------------------------- operations.md
-
-
-@contextmanager
-def started(script: str, folder: Path, environment: dict[str, str], port: int) -> Iterator[None]:
-    """Run a script in a session of its own until the end of the context, from when its port answers."""
-    log = folder.parent / f"background-{port}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            ["bash", "-ec", script],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + READY_S
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            alive = process.poll() is None and time.monotonic() < deadline
-            assert alive, f"{script} does not listen: {log.read_text(errors='replace')[-3000:]}"
-            time.sleep(0.2)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=25)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.mark.slow
@@ -100,43 +58,18 @@ def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     quicker = example.replace("every_s: 60}", "every_s: 10}")  # than the documented minute
     (folder / "examples" / "operations.yaml").write_text(quicker, encoding="utf-8")
     localnet, web = free_port(), free_port()
-    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    binaries = f"{console_script().parent}{os.pathsep}{Path(sys.executable).parent}"
-    environment |= {
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "TESTBENCH_LOCALNET_URL": f"http://127.0.0.1:{localnet}",
+    environment = shell_environment(TESTBENCH_LOCALNET_URL=f"http://127.0.0.1:{localnet}")
+    background = {
+        command: (f"{command} --port {port}", port)
+        for command, port in {"testbench localnet up": localnet, "testbench up": web}.items()
     }
-    # other ports than the documented ones, which may be in use on this machine
-    ports = {"testbench localnet up": localnet, "testbench up": web}
-    ran = 0
-    with ExitStack() as stack:
-        for block in BLOCKS:
-            if block.language != "bash":
-                continue
-            ran += 1
-            if block.background:
-                command, port = next((c, p) for c, p in ports.items() if block.text.startswith(c))
-                script = block.text.replace(command, f"exec {command} --port {port}", 1)
-                stack.enter_context(started(script, folder, environment, port))
-                continue
-            began = time.monotonic()
-            done = subprocess.run(
-                ["bash", "-e", "-o", "pipefail", "-c", block.text],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=BLOCK_S,
-                check=False,
-            )
-            print(f"{time.monotonic() - began:6.1f} s  {block.text.splitlines()[0]}")
-            said = f"{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-            assert done.returncode == 0, said
-            assert "Traceback" not in done.stderr, said
-            if block.text.startswith("testbench localnet control"):
-                _until_the_roster_follows(folder, environment)
-    assert ran == sum(block.language == "bash" for block in BLOCKS) > 10
+
+    def follow(done: Done) -> None:
+        if done.text.startswith("testbench localnet control"):
+            _until_the_roster_follows(folder, environment)
+
+    ran = run_blocks(OPERATIONS, folder, environment, background, follow)
+    assert len(ran) + len(background) == sum(block.language == "bash" for block in BLOCKS) > 10
 
 
 def _until_the_roster_follows(folder: Path, environment: dict[str, str]) -> None:
@@ -162,8 +95,7 @@ def test_a_yaml_snippet_is_valid(snippet: str, tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_identity_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
-    identity = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
-    (text,) = [m[3] for m in _BLOCK.finditer(identity) if m[1] == "yaml"]
+    (text,) = yaml_of(document("docs/identity.md"))
     path = tmp_path / "testbench.yaml"
     path.write_text(text, encoding="utf-8")
     config = load_config(path)
@@ -214,20 +146,12 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/gateways.md",
         "docs/identity.md",
         "docs/disputes.md",
+        "docs/pocket.md",
         "docs/taxonomies/README.md",
     ],
 )
 def test_links_between_documents_lead_somewhere(name: str) -> None:
-    path = ROOT / name
-    for link in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
-        target, anchor = (path.parent / link[0]).resolve() if link[0] else path, link[1]
-        if link[0].startswith("http"):
-            continue
-        assert target.exists(), f"{name}: {link[0]}"
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
-            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in slugs, f"{name}: {link[0]}#{anchor}"
+    assert not broken_links(name)
 
 
 # -------------------------------------------------------------------------------------------- reference.md

@@ -16,6 +16,7 @@ from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import active_suppliers, refresh_roster
 from testbench_dagster.planning.plans import Planner, refresh_plans, wanted_suppliers
 from testbench_dagster.relays.collect import CollectReport, collect
+from testbench_dagster.relays.shannon import replays
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
@@ -201,6 +202,31 @@ def test_schedules_count_the_blocks_of_the_chain(begin: Callable[..., Stage]) ->
     stage.collect()
     assert stage.answered() == dict.fromkeys(NAMES, DOCS + 2)
     assert min(a["height"] for a in stage.attempts()[-6:]) >= first + 10
+
+
+def test_answers_of_an_earlier_run_are_recognised_when_they_come_again(
+    begin: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed in the session they were signed for, when the process that saw them first is gone."""
+    monkeypatch.setattr(replays, "DATED_S", 0.0)  # nothing is waited for here
+    stage = begin({"max_relays_per_session": 7})
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, 7)
+    stage.net.post("fault", supplier="a", kind="replay")
+    raised = yaml.safe_load(stage.workspace.config.path.read_text(encoding="utf-8"))
+    raised["services"][SERVICE]["max_relays_per_session"] = 100
+    stage.workspace.config.path.write_text(yaml.safe_dump(raised), encoding="utf-8")
+    stage.workspace.documents.purge(PLANS, {"service": SERVICE})
+    again = Stage.__new__(Stage)
+    again.net, again.worker, again.keys = stage.net, stage.worker, stage.keys
+    again.workspace = Workspace(load_config(stage.workspace.config.path))
+    again.workspace.__dict__["worker"] = stage.worker
+    again.collect()
+    assert again.answered() == {"a": 7, "b": DOCS, "c": DOCS}
+    caught = [a for a in again.attempts() if a["fault"] != "ok"]
+    assert {(a["supplier"], a["fault"]) for a in caught} == {(stage.keys["a"], "supplier_signature")}
+    assert all("replayed" in a["error"] for a in caught) and len(caught) == DOCS - 7
+    again.close()
 
 
 def test_without_a_key_the_service_is_named_once_and_nothing_is_sent(

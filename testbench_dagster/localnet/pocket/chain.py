@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Generic, Literal, TypeVar
@@ -323,31 +323,30 @@ class Chain:
         """
         now = self.height if now is None else now
         if height > now:
-            raise _session_error(
-                1101,
-                "error during session hydration",
-                f"requested block height {height} is ahead of current block height {now}",
-            )
-        app = self._at(self._apps, app_address, height)
-        if app is None:
-            text = f"could not find app with address {app_address!r} at height {height}"
-            raise _session_error(1102, "application for session not found not found ", text)
-        if app.service != service:
-            text = f"application {app_address!r} not staked for service ID {service!r}"
-            raise _session_error(1103, "application in session not staked for requested service", text)
-        if 0 < app.unstake_session_end_height < height:
-            text = f"application {app_address!r} is not active at height {height}"
-            raise _session_error(1109, "application is not active", text)
+            text = f"block height {height} is ahead of the last committed block height {now}"
+            raise QueryError(13, f"{text}: error during session hydration")
         known = self._sessions.get((app_address, service, height))
         if known is not None:
             return known
         start, end, number = self.session_at(height)
-        text_ = b".".join(
+        app = self._at(self._apps, app_address, height)
+        if app is None:
+            text = f'could not find app with address "{app_address}" at height {start}'
+            raise QueryError(13, f"{text}: application for session not found not found ")
+        preimage = b".".join(
             (self.block_hash(start), service.encode(), app_address.encode(), start.to_bytes(8, "little"))
         )
 
+        session_id = hashlib.sha3_256(preimage).hexdigest()
+        if 0 < app.unstake_session_end_height < end:
+            text = f'application "{app_address}" is not active for session {session_id}'
+            raise QueryError(13, f"{text}: application is not active")
+        if app.service != service:
+            text = f'application "{app_address}" not staked for service ID "{service}"'
+            raise QueryError(13, f"{text}: application in session not staked for requested service")
+
         def rank(operator: str) -> tuple[int, str]:
-            weight = hashlib.sha3_256(text_ + b"." + operator.encode()).digest()[:8]
+            weight = hashlib.sha3_256(preimage + b"." + operator.encode()).digest()[:8]
             return int.from_bytes(weight, "big", signed=True), operator
 
         candidates = {o.operator for o in self._offers if o.service == service and o.active(start)}
@@ -360,9 +359,8 @@ class Chain:
             if offer is not None and stake is not None:
                 suppliers.append(StakedSupplier(stake, (offer,)))
         if not suppliers:
-            text = f"could not find suppliers for service {service} at height {height}"
-            raise _session_error(1104, "no suppliers not found for session", text)
-        session_id = hashlib.sha3_256(text_).hexdigest()
+            text = f"could not find suppliers for service {service} at height {start}"
+            raise QueryError(13, f"{text}: no suppliers not found for session")
         header = SessionHeader(app_address, service, session_id, start, end)
         blocks = self.params(height).num_blocks_per_session
         session = Session(header, number, blocks, app, tuple(suppliers))
@@ -511,12 +509,3 @@ class Chain:
             entries[key].set(height, value)
         else:
             entries[key] = History(height, value)
-
-    def operators(self) -> Iterator[str]:
-        """All suppliers that ever were staked."""
-        yield from self._stakes
-
-
-def _session_error(code: int, registered: str, text: str) -> QueryError:
-    """As errors of cosmos-sdk reach clients of get_session: the text first, the registered one last."""
-    return QueryError(13, f"{text}: {registered} [codespace session, code {code}]")

@@ -254,9 +254,8 @@ class RelayMiner:
 
     def _enter(self, relay: RelayRequest, posted: bytes) -> Relay:
         header = relay.header
-        served = self.suppliers.get(relay.supplier)
         return self.ledger.open(
-            supplier=relay.supplier if served is None else served.operator,
+            supplier=relay.supplier,
             app=header.application,
             service=header.service,
             session_id=header.session_id,
@@ -274,6 +273,8 @@ class RelayMiner:
         attempt = served.sent[entry.request_hash]
         served.sent[entry.request_hash] += 1
         fault = served.faults.pick(entry.request_hash, attempt, entry.height)
+        if fault is not None and fault.kind == "replay" and not served.kept:
+            fault = None  # nothing was answered yet
         if fault is not None and fault.kind in REFUSALS:
             entry.outcome = fault.kind
             return self._refuse(request, fault, relay)
@@ -537,8 +538,9 @@ class RelayMiner:
         pieces = 10
         size = -(-len(answer) // pieces)
         for start in range(0, len(answer), size):
+            if start:
+                await asyncio.sleep(seconds / (pieces - 1))
             await response.write(answer[start : start + size])
-            await asyncio.sleep(seconds / pieces)
         await response.write_eof()
         return response
 

@@ -26,7 +26,6 @@ from testbench_dagster.relays.shannon.protobuf import Field, Schema, decode_mess
 _MAX_FIELDS = 2_000_000  # a page of 1000 suppliers has some 50,000
 #: Cosmos SDK ``types/errors``, codespace "sdk" → gRPC: what queries' errors become (``gRPCErrorToSDKError``).
 _SDK_CODES = {22: NOT_FOUND, 18: INVALID_ARGUMENT}
-_NO_SUCH_QUERY = "unknown query path"
 
 _COIN = Schema("Coin", Field(1, "denom", "string"), Field(2, "amount", "string"))
 _PAGE_REQUEST = Schema("PageRequest", Field(1, "key", "bytes"), Field(3, "limit", "uint64"))
@@ -200,8 +199,6 @@ class AbciFace:
         code = response.whole("code", 0, 2**32 - 1)
         if code:
             log = response.text("log", limit=MAX_BYTES)
-            if _NO_SUCH_QUERY in log:
-                raise NodeFault(f"does not know {query.method}; it is of another chain or version")
             sdk = response.text("codespace") == "sdk"
             raise refused(query, _SDK_CODES.get(code, INTERNAL) if sdk else INTERNAL, log)
         height = response.whole("height") or None

@@ -31,6 +31,11 @@ class Replays:
         self._max_seen = max_seen
         self._seen: dict[bytes, tuple[bytes, float]] = {}
 
+    def remember(self, signature: bytes, question: bytes, came: float) -> None:
+        """Remember an answer of an earlier run: to which question, and when it came (monotonic clock)."""
+        if len(self._seen) < self._max_seen:
+            self._seen.setdefault(signature, (question, came))
+
     def caught(
         self, signature: bytes, question: bytes, began: float, answer: HttpResponse, body: bytes, api: Api
     ) -> bool:

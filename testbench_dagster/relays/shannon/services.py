@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -16,6 +16,7 @@ from testbench_dagster.relays.answers import escaped
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.shannon.errors import RingError, ShannonError
 from testbench_dagster.relays.shannon.keys import PrivateKey
+from testbench_dagster.relays.shannon.replays import Replays
 from testbench_dagster.relays.shannon.rings import RingSigner
 from testbench_dagster.relays.shannon.sessions import Chain, SessionBook
 
@@ -33,7 +34,7 @@ class ShannonService:
     ``keys`` has per application (its address) the key and, if the key is a gateway's that the application
     delegates to, the gateway's address. ``ring``: ``full`` signs for all that may sign for the application,
     ``self`` for the application alone (and the gateway whose key it is). ``stream`` asks for event streams
-    even where the endpoint does not say so.
+    even where the endpoint does not say so. ``replays`` remembers what was answered.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ShannonService:
     keys: Mapping[str, tuple[PrivateKey, str | None]]
     ring: Literal["full", "self"] = "full"
     stream: bool = False
+    replays: Replays = field(default_factory=Replays)
 
 
 def ring_signer(service: ShannonService, session: Session) -> RingSigner:
@@ -90,6 +92,7 @@ class ServiceDesk:
     def __init__(self, service: ShannonService) -> None:
         self.book = service.book
         self.stream = service.stream
+        self.replays = service.replays
         self._service = service
         self._signers: dict[tuple[str, int], RingSigner] = {}
         self._keys: dict[str, bytes] = {}

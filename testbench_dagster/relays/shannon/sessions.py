@@ -6,8 +6,8 @@ block heights, times seconds of the clock it is given.
 
 A session is used from its first height to its last. Relay miners would take its relays for
 ``grace_period_end_offset_blocks`` longer, and one block less for pay: that time belongs to relays in flight.
-Only while no node answers are sessions held on to in it, for as long as they cannot be over by the pace of
-blocks seen so far.
+Only while no node answers, or the height they tell stands still, are sessions held on to in it, for as long
+as they cannot be over by the pace of blocks seen so far.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from testbench_dagster.network.chain.types import (
 BLOCK_S = 30.0
 #: Refreshes that follow each other within this time are one, in seconds.
 MIN_REFRESH_S = 1.0
+#: A height that does not change for so many seconds, and for so many blocks, is that of a node that hangs.
+HANGS_S, HANGS_BLOCKS = 300.0, 4
 #: Without a refresh for so many polls nothing is known any more.
 _STALE_POLLS = 3.0
 _SHORTEST_POLL_S = 0.1
@@ -144,8 +146,12 @@ class SessionBook:
 
     @property
     def failure(self) -> str | None:
-        """Why the chain did not answer the last refresh, None if it did."""
-        return self._failure
+        """Why it is unknown how far the chain is: no node answers, or their height stands still."""
+        with self._lock:
+            if self._failure is None and self._hangs():
+                stood = self._clock() - self._height_at
+                return f"the nodes' height has been {self._height} for {stood:.0f} s: they hang"
+            return self._failure
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -180,6 +186,14 @@ class SessionBook:
                 return 0
             return sum(self._purse(held, operator).left for held in self._usable_for(operator))
 
+    def used_up(self, operator: str) -> int | None:
+        """Last height of the supplier's sessions of now if all they grant is used, else None."""
+        with self._lock:
+            held = self._usable_for(operator)
+            if not held or any(self._purse(each, operator).left for each in held):
+                return None
+            return max(each.end for each in held)
+
     def stale(self) -> bool:
         """Whether a refresh is needed before anything can be said."""
         with self._lock:
@@ -195,7 +209,7 @@ class SessionBook:
     def poll_in(self) -> float:
         """Seconds until the next refresh is due: when a block ends the sessions, but within ``poll_s``."""
         with self._lock:
-            if self._height is None or self._failure is not None:
+            if self._height is None or self._failure is not None or self._hangs():
                 return self.poll_s
             left = [held.end + 1 - self._height for held in self._held.values()]
             soonest = min((blocks for blocks in left if blocks > 0), default=1)
@@ -399,9 +413,9 @@ class SessionBook:
     def _usable(self, held: _Held) -> bool:
         if self._height is None or held.id in self._doubted:
             return False
-        if self._failure is None:
+        if self._failure is None and not self._hangs():
             return self._height <= held.end
-        # no node answers: the last that miners take and are paid for, by the pace of blocks
+        # the height is unknown: the last that miners take and are paid for, by the pace of blocks
         passed = int((self._clock() - self._height_at) / self._block_s())
         return self._height + passed <= max(held.end, held.end + self._grace - 1)
 
@@ -413,6 +427,12 @@ class SessionBook:
             return True
         del self._barred[operator]
         return False
+
+    def _hangs(self) -> bool:
+        if self._height is None:
+            return False
+        stood = self._clock() - self._height_at
+        return stood > HANGS_S and stood > HANGS_BLOCKS * self._block_s()
 
     def _block_s(self) -> float:
         if len(self._heights) < 2:

@@ -10,6 +10,7 @@ Towards miners and backends relays look like any Go gateway's: who evaluates sho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -27,7 +28,6 @@ from testbench_dagster.relays.shannon.calls import USER_AGENT, Call, header_byte
 from testbench_dagster.relays.shannon.errors import ResponseError
 from testbench_dagster.relays.shannon.evidence import envelope_of
 from testbench_dagster.relays.shannon.messages import HttpResponse, RelayResponse, SessionHeader
-from testbench_dagster.relays.shannon.replays import Replays
 from testbench_dagster.relays.shannon.responses import read_response, verify_response
 from testbench_dagster.relays.shannon.services import ServiceDesk, ShannonService, Unready
 from testbench_dagster.relays.shannon.streams import SEPARATOR, PartSplitter
@@ -64,7 +64,6 @@ class ShannonTransport:
         self._targets: dict[tuple[int, bool, bool], tuple[Endpoint, Target]] = {}
         self._untyped: set[str] = set()  # URLs that want no RPC type
         self._typed: dict[str, float] = {}  # URLs that are not tried without it, and until when
-        self._replays = Replays()
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
@@ -225,7 +224,7 @@ class ShannonTransport:
                 key = other
                 answers = await _verified(responses, call.header, key)
             body = _body(answers)
-            if not call.page and self._replays.caught(
+            if not call.page and service.replays.caught(
                 responses[0].signature, call.question, call.began, answers[0], body, call.endpoint.api
             ):
                 raise ResponseError("signature", "replayed: it was the answer to another question before")
@@ -244,11 +243,10 @@ class ShannonTransport:
         fault, error, header = verdict.fault, verdict.error, call.header
         if verdict.session:
             service.book.doubt(header.session_id)
-            try:
+            with contextlib.suppress(ChainError):
                 await service.refreshed()
-                fault = faults.session_fault(header, ref.height, service.book.height())
-            except ChainError:
-                fault = Fault.ROLLOVER  # nobody can tell
+            known = service.book.failure is None  # otherwise nobody can tell
+            fault = faults.session_fault(header, ref.height, service.book.height() if known else None)
         elif fault is Fault.BUDGET:
             service.book.exhaust(header.session_id, call.endpoint.address)
         return _Outcome(Answer(fault, error=error), served=fault is Fault.SUPPLIER_TIMEOUT)

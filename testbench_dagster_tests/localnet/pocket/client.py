@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from testbench_dagster.localnet.answers import Answers
-from testbench_dagster.localnet.personas import Backend, Persona
+from testbench_dagster.localnet.personas import Api, Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.relays.shannon.messages import (
@@ -31,7 +31,7 @@ APP = "app-simulation"
 TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
-def people(count: int = 2, api: str = "chat") -> list[Persona]:
+def people(count: int = 2, api: Api = "chat") -> list[Persona]:
     """Suppliers, always right and at once: the odd ones on the classic host, the even on the HA one."""
     return [Persona(f"s{number}", GOOD, api) for number in range(1, count + 1)]
 

@@ -180,13 +180,23 @@ def test_errors_on_both_faces():
                 (f"{POCKET}/service/service/none", 404, 5, "service not found"),
                 (f"{POCKET}/gateway/gateway/none", 404, 5, "gateway not found"),
                 (session, 400, 3, "application_address"),
-                (f"{session}?application_address=pokt1x&service_id=simulation", 500, 13, "code 1102"),
-                (f"{session}?application_address={app}&service_id=other", 500, 13, "code 1103"),
+                (
+                    f"{session}?application_address=pokt1x&service_id=simulation",
+                    500,
+                    13,
+                    "could not find app with address",
+                ),
+                (
+                    f"{session}?application_address={app}&service_id=other",
+                    500,
+                    13,
+                    "not staked for service ID",
+                ),
                 (
                     f"{session}?application_address={app}&service_id=simulation&block_height=1002",
                     500,
                     13,
-                    "1101",
+                    "ahead of the last",
                 ),
                 (
                     f"{session}?application_address={app}&service_id=simulation&block_height=x",
@@ -212,7 +222,7 @@ def test_errors_on_both_faces():
                 service_id="simulation",
             )
             assert code == 6
-            assert "code 1102" in log
+            assert "could not find app with address" in log
             unknown = await client.rpc("abci_query", path="/no.Such/Query", data="")
             assert (unknown["response"]["code"], unknown["response"]["value"]) == (6, None)
             assert (await client.rpc("abci_query", path="/pocket.shared.Query/Params", data="zz"))[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -42,11 +42,14 @@ def net() -> Iterator[PocketNet]:
     loop.close()
 
 
+def client_of(face: str, urls: Sequence[str]) -> ChainClient:
+    return ChainClient(rest=urls, timeout_s=5.0) if face == "rest" else ChainClient(rpc=urls, timeout_s=5.0)
+
+
 @pytest.mark.parametrize("face", ["rest", "rpc"])
 def test_what_is_staked_arrives(net: PocketNet, face: str) -> None:
     chain, paid = net.chain, net.apps[APP]
-    urls = {face: [net.url]}
-    with ChainClient(**urls, timeout_s=5.0) as client:
+    with client_of(face, [net.url]) as client:
         assert client.height() == chain.height
         params = chain.params(chain.height)
         shared = client.shared_params()
@@ -80,8 +83,7 @@ def test_what_is_staked_arrives(net: PocketNet, face: str) -> None:
 @pytest.mark.parametrize("face", ["rest", "rpc"])
 def test_its_refusals_are_understood(net: PocketNet, face: str) -> None:
     paid, stranger = net.apps[APP], address("stranger")
-    urls = {face: [net.url]}
-    with ChainClient(**urls, timeout_s=5.0) as client:
+    with client_of(face, [net.url]) as client:
         for app, service, reason in (
             (stranger, paid.service, "app_not_found"),
             (paid.address, "another", "app_not_staked"),
@@ -101,7 +103,6 @@ def test_its_refusals_are_understood(net: PocketNet, face: str) -> None:
 @pytest.mark.parametrize("face", ["rest", "rpc"])
 def test_faults_of_a_node_leave_the_other(net: PocketNet, face: str) -> None:
     paid, node = net.apps[APP], net.nodes[0]
-    urls = {face: net.node_urls}
     for fault in (
         NodeFaults(status=503),
         NodeFaults(lag_blocks=500),
@@ -111,7 +112,7 @@ def test_faults_of_a_node_leave_the_other(net: PocketNet, face: str) -> None:
         NodeFaults(down=True),
     ):
         net.chain.clock.advance(1000 if net.chain.height < 2000 else 1)
-        with ChainClient(**urls, timeout_s=5.0) as client:
+        with client_of(face, net.node_urls) as client:
             node.faults = fault
             session = client.session(paid.address, paid.service)
             assert session.header.end_height >= net.chain.height == client.height()

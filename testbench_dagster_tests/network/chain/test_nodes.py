@@ -114,6 +114,9 @@ def test_a_slow_node_is_waited_for_when_the_fast_one_is_of_no_use(
     useless = make_node(catching_up=True)
     slow = make_node(fault=slow_by(0.2))
     assert make_client(useless, slow).height() == 103
+    asked = slow.count("latest")
+    assert make_client(make_node(fault=http_status(500)), slow).height() == 103
+    assert slow.count("latest") == asked + 1, "a failure is no answer that others are late for"
 
 
 def test_answers_have_a_largest_size(

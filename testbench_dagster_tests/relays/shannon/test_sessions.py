@@ -332,6 +332,31 @@ def test_with_nodes_the_grace_is_left_to_what_is_in_flight(chain: Chain):
     assert book.failure is None and not book.in_session("s1")
 
 
+def test_a_height_that_stands_still_is_not_believed(chain: Chain):
+    """One node that hangs would have relays sent in a session long over, and their suppliers blamed."""
+    book = a_book(chain, ("app-1",))
+    book.refresh()
+    chain.pass_blocks(15)
+    book.refresh()
+    for _ in range(6):
+        chain.now += BLOCK  # the chain goes on, its node does not
+        book.refresh(fresh=True)
+        assert book.failure is None and ids(book, "s1") == ["app-1@1"]
+    for _ in range(7):
+        chain.now += BLOCK
+        book.refresh(fresh=True)
+        # by the pace of blocks the session may still be served: until height 29
+        assert book.failure is not None and "has been 16 for" in book.failure
+        assert book.in_session("s1")
+    chain.now += BLOCK
+    book.refresh(fresh=True)
+    assert not book.in_session("s1") and book.poll_in() == book.poll_s
+    chain.at += 14
+    chain.now += MIN_REFRESH_S
+    book.refresh(fresh=True)
+    assert book.failure is None and ids(book, "s1") == ["app-1@21"]
+
+
 def test_a_failure_for_one_application_is_no_reason_to_lose_the_others(chain: Chain):
     book = a_book(chain)
     chain.down = "session"

@@ -9,7 +9,7 @@ import orjson
 from testbench_dagster import __version__
 from testbench_dagster.relays.answers import Answer, parse_answer
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import Exchange, HttpClient, Target, TooLarge, describe, fault_of
+from testbench_dagster.relays.http import Exchange, HttpClient, Target, Targets, TooLarge, describe, fault_of
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.payload import build_payload, page_path, service_root
 
@@ -31,7 +31,7 @@ class DirectTransport:
 
     def __init__(self) -> None:
         self._http = HttpClient()
-        self._targets: dict[tuple[int, str, str], tuple[Endpoint, Target]] = {}
+        self._targets = Targets()
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
@@ -63,21 +63,16 @@ class DirectTransport:
         await self._http.close()
 
     def _target(self, endpoint: Endpoint, path: str, method: str) -> Target:
-        """Return the prepared target (parsing its URL and headers costs more than sending a request)."""
-        key = (id(endpoint), path, method)
-        known = self._targets.get(key)
-        if known is not None:
-            return known[1]
         page = method == "GET"
-        target = Target.of(
-            (service_root(endpoint.base_url) if page else endpoint.base_url.rstrip("/")) + path,
-            method,
-            _HEADERS if page else _BODY_HEADERS,
-            secret_headers=endpoint.headers,
-            connect_s=endpoint.limits.connect_s,
-            private_allowed=endpoint.private_allowed,
-        )
-        if len(self._targets) >= 20_000:  # a caller that makes a new Endpoint for every send
-            self._targets.clear()
-        self._targets[key] = (endpoint, target)  # the endpoint is held so that no other gets its id
-        return target
+
+        def make() -> Target:
+            return Target.of(
+                (service_root(endpoint.base_url) if page else endpoint.base_url.rstrip("/")) + path,
+                method,
+                _HEADERS if page else _BODY_HEADERS,
+                secret_headers=endpoint.headers,
+                connect_s=endpoint.limits.connect_s,
+                private_allowed=endpoint.private_allowed,
+            )
+
+        return self._targets.get(endpoint, path, method, make=make)

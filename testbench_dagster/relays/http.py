@@ -31,7 +31,7 @@ from yarl import URL
 from testbench_dagster.network.addresses import REMEDY, AddressRefused, is_public, refusal
 from testbench_dagster.relays.answers import Answer, escaped
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt, Limits, SessionRef
+from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, SessionRef
 from testbench_dagster.relays.payload import RequestError
 
 #: What is kept of an answer beyond the size limit, in bytes.
@@ -39,6 +39,7 @@ TRUNCATED_EVIDENCE_BYTES = 64 * 1024
 #: Longest wait a server's Retry-After may ask for, in seconds.
 MAX_RETRY_AFTER_S = 60.0
 _DNS_CACHE_S = 300
+_MAX_TARGETS = 20_000
 #: How often deadlines are looked at, in seconds: they are kept to within this.
 _TICK_S = 0.05
 #: Header values shorter than this are not looked for in answers (a secret is longer, a flag is not).
@@ -160,6 +161,32 @@ class Target:
     def message(self, body: bytes) -> bytes:
         """The request as it is sent."""
         return b"%b%d\r\n\r\n%b" % (self.head, len(body), body) if self.has_body else self.head
+
+
+class Targets:
+    """Prepared targets by endpoint and what else tells them apart.
+
+    Parsing a URL and its headers costs more than sending a request.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Endpoint, Target]] = {}
+
+    def get(self, endpoint: Endpoint, *rest: Any, make: Callable[[], Target]) -> Target:
+        """Return the target of an endpoint, made at the first time; raises what ``make`` raises."""
+        key = (id(endpoint), *rest)
+        known = self._known.get(key)
+        if known is not None:
+            return known[1]
+        target = make()
+        if len(self._known) >= _MAX_TARGETS:  # a caller that makes a new Endpoint for every send
+            self._known.clear()
+        self._known[key] = (endpoint, target)  # the endpoint is held so that no other gets its id
+        return target
+
+    def clear(self) -> None:
+        """Forget them: connections of another event loop need others."""
+        self._known.clear()
 
 
 class _Deadlines:

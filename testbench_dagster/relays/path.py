@@ -49,7 +49,7 @@ from testbench_dagster import __version__
 from testbench_dagster.relays.answers import Answer, escaped, parse_answer
 from testbench_dagster.relays.direct import MAX_PAGE_MB
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import Exchange, HttpClient, Target, TooLarge, describe, fault_of
+from testbench_dagster.relays.http import Exchange, HttpClient, Target, Targets, TooLarge, describe, fault_of
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, SessionRef
 from testbench_dagster.relays.payload import RequestError, build_payload, page_path, service_root
 
@@ -196,7 +196,7 @@ class PathTransport:
     def __init__(self, sessions: SessionLookup | None = None) -> None:
         self._http = HttpClient()
         self._sessions = sessions
-        self._targets: dict[tuple[int, str, str], tuple[Endpoint, Target]] = {}
+        self._targets = Targets()
         self._warned: set[tuple[str, str]] = set()
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
@@ -262,24 +262,18 @@ class PathTransport:
         return session if session is not None and session.app == told.app else None
 
     def _target(self, endpoint: Endpoint, path: str, method: str) -> Target:
-        """Return the prepared target (parsing its URL and headers costs more than sending a request)."""
-        key = (id(endpoint), path, method)
-        known = self._targets.get(key)
-        if known is not None:
-            return known[1]
-        secret = {name: v for name, v in endpoint.headers.items() if name.lower() != APP_HEADER.lower()}
-        target = Target.of(
-            endpoint.base_url.rstrip("/") + path,
-            method,
-            {**(_HEADERS if method == "GET" else _BODY_HEADERS), **gateway_headers(endpoint)},
-            secret_headers=secret,
-            connect_s=endpoint.limits.connect_s,
-            private_allowed=endpoint.private_allowed,
-        )
-        if len(self._targets) >= 20_000:  # a caller that makes a new Endpoint for every send
-            self._targets.clear()
-        self._targets[key] = (endpoint, target)  # the endpoint is held so that no other gets its id
-        return target
+        def make() -> Target:
+            secret = {name: v for name, v in endpoint.headers.items() if name.lower() != APP_HEADER.lower()}
+            return Target.of(
+                endpoint.base_url.rstrip("/") + path,
+                method,
+                {**(_HEADERS if method == "GET" else _BODY_HEADERS), **gateway_headers(endpoint)},
+                secret_headers=secret,
+                connect_s=endpoint.limits.connect_s,
+                private_allowed=endpoint.private_allowed,
+            )
+
+        return self._targets.get(endpoint, path, method, make=make)
 
 
 def judge(told: Told, endpoint: Endpoint, request: Mapping[str, Any], status: int, body: bytes) -> Answer:

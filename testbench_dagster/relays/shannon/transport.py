@@ -20,7 +20,7 @@ from functools import partial
 from testbench_dagster.network.chain.errors import ChainError
 from testbench_dagster.relays.answers import Answer, parse_answer
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import Exchange, HttpClient, Target, TooLarge, describe, fault_of
+from testbench_dagster.relays.http import Exchange, HttpClient, Target, Targets, TooLarge, describe, fault_of
 from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay, SessionRef
 from testbench_dagster.relays.payload import RequestError
 from testbench_dagster.relays.shannon import faults
@@ -61,7 +61,7 @@ class ShannonTransport:
     def __init__(self, services: Mapping[str, ShannonService]) -> None:
         self._http = HttpClient()
         self._services = {name: ServiceDesk(service) for name, service in services.items()}
-        self._targets: dict[tuple[int, bool, bool], tuple[Endpoint, Target]] = {}
+        self._targets = Targets()
         self._untyped: set[str] = set()  # URLs that want no RPC type
         self._typed: dict[str, float] = {}  # URLs that are not tried without it, and until when
 
@@ -170,32 +170,28 @@ class ShannonTransport:
 
     def _target(self, endpoint: Endpoint, *, typed: bool, streamed: bool) -> Target:
         """Return the prepared target; raises :class:`RequestError` or ``AddressRefused``."""
-        key = (id(endpoint), typed, streamed)
-        known = self._targets.get(key)
-        if known is not None:
-            return known[1]
-        headers = {
-            "User-Agent": USER_AGENT,
-            "Content-Type": "application/json",
-            # compressed in pieces, a stream could not be read as it comes
-            "Accept-Encoding": "identity" if streamed else "gzip",
-        }
-        if typed:
-            headers["Rpc-Type"] = str(endpoint.rpc_type)
-        try:
-            target = Target.of(
-                endpoint.base_url,
-                "POST",
-                headers,
-                connect_s=endpoint.limits.connect_s,
-                private_allowed=endpoint.private_allowed,
-            )
-        except ValueError as exc:  # RequestError is one, too
-            raise RequestError(f"the staked URL is none to post to: {exc}") from None
-        if len(self._targets) >= _MAX_KNOWN:  # a caller that makes a new Endpoint for every send
-            self._targets.clear()
-        self._targets[key] = (endpoint, target)  # the endpoint is held so that no other gets its id
-        return target
+
+        def make() -> Target:
+            headers = {
+                "User-Agent": USER_AGENT,
+                "Content-Type": "application/json",
+                # compressed in pieces, a stream could not be read as it comes
+                "Accept-Encoding": "identity" if streamed else "gzip",
+            }
+            if typed:
+                headers["Rpc-Type"] = str(endpoint.rpc_type)
+            try:
+                return Target.of(
+                    endpoint.base_url,
+                    "POST",
+                    headers,
+                    connect_s=endpoint.limits.connect_s,
+                    private_allowed=endpoint.private_allowed,
+                )
+            except ValueError as exc:  # RequestError is one, too
+                raise RequestError(f"the staked URL is none to post to: {exc}") from None
+
+        return self._targets.get(endpoint, typed, streamed, make=make)
 
     # -- judging ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
+from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import active_suppliers, refresh_roster
 from testbench_dagster.planning.plans import Planner, refresh_plans, wanted_suppliers
@@ -88,10 +89,19 @@ def worker() -> Iterator[FrameworkWorker]:
         yield started
 
 
+#: Tests of what the store remembers from run to run.
+on_both_stores = pytest.mark.parametrize("begin", ["sqlite", "mongo"], indirect=True)
+
+
 @pytest.fixture
 def begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FrameworkWorker
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FrameworkWorker
 ) -> Iterator[Callable[..., Stage]]:
+    """Stages on SQLite, or on the store the test is parametrized with."""
+    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
+        monkeypatch.delenv(name, raising=False)
+    if getattr(request, "param", "sqlite") == "mongo":
+        monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
     with ExitStack() as stack:
 
         def build(service: dict[str, Any] | None = None, **options: Any) -> Stage:
@@ -120,6 +130,17 @@ def test_everyone_in_the_session_is_asked_everything(begin: Callable[..., Stage]
         assert len(attempt["session"]) == 64
 
 
+@on_both_stores
+def test_the_roster_shows_sessions_stakes_and_what_is_amiss(begin: Callable[..., Stage]) -> None:
+    stage = begin(delegated=False)
+    shown = roster_metadata(stage.workspace, refresh_roster(stage.workspace))
+    session = stage.net.describe()["session"]
+    assert f"| {SERVICE} | {stage.net.app} |" in shown["sessions"].md_str
+    assert f"| {session['start']} | {session['end']} | 3 |" in shown["sessions"].md_str
+    assert "| shannon | chat | simulated |" in shown["roster"].md_str
+    assert stage.net.app in shown["warnings"].md_str, "anyone can sign for an application without delegation"
+
+
 def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None:
     """One of three is in each session: it alone is asked, the others are left alone until theirs comes."""
     stage = begin({"discover": "staked"}, suppliers_per_session=1)
@@ -144,6 +165,7 @@ def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None
         assert rounds < 60, "the chain lets each have its turn"
 
 
+@on_both_stores
 def test_what_a_supplier_grants_per_session_ends_its_session_not_its_docs(
     begin: Callable[..., Stage],
 ) -> None:
@@ -170,6 +192,7 @@ def test_what_a_supplier_grants_per_session_ends_its_session_not_its_docs(
     assert stage.answered()["a"] == 10
 
 
+@on_both_stores
 def test_a_cap_per_session_holds_over_runs(begin: Callable[..., Stage]) -> None:
     stage = begin({"max_relays_per_session": 7})
     for _ in range(2):  # the second one knows of the first one's relays from the store
@@ -204,6 +227,7 @@ def test_schedules_count_the_blocks_of_the_chain(begin: Callable[..., Stage]) ->
     assert min(a["height"] for a in stage.attempts()[-6:]) >= first + 10
 
 
+@on_both_stores
 def test_answers_of_an_earlier_run_are_recognised_when_they_come_again(
     begin: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

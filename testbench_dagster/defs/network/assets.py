@@ -8,6 +8,7 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.network.roster import RosterReport, known_suppliers, refresh_roster
+from testbench_dagster.stores.documents.collections import SESSIONS
 from testbench_dagster.workspace import Workspace
 
 GROUP = "network"
@@ -61,5 +62,18 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
         "problems": markdown_table(["source or supplier", "problem"], problems[:_SHOWN]),
         "warnings": markdown_table(["application or supplier", "warning"], warnings[:_SHOWN]),
         "dagster/row_count": len(report.active),
+        **_sessions(workspace),
         **{f"height of {service}": height for service, height in report.heights.items()},
     }
+
+
+def _sessions(workspace: Workspace) -> dict[str, Any]:
+    """The newest known session of each application on Pocket Network, where there are any."""
+    rows = [
+        [d["service"], d["app"], d["session_id"], d["start_height"], d["end_height"], len(d["suppliers"])]
+        for d in workspace.documents.find(SESSIONS, sort=[("_id", 1)])
+    ]
+    if not rows:
+        return {}
+    headers = ["service", "application", "session", "first block", "last block", "suppliers"]
+    return {"sessions": markdown_table(headers, rows[:_SHOWN])}

@@ -41,7 +41,7 @@ _PARTS_AT_ONCE = 64
 MAX_PAGE_MB = 15.0
 #: After an answer 503 with and without the RPC type, it is not tried without again for so long, in seconds.
 RPC_TYPE_AGAIN_S = 60.0
-_MAX_KNOWN = 20_000  # targets, and URLs that something is known of
+_MAX_KNOWN = 20_000  # URLs that something is known of
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
 #: Faults that follow from an HTTP status.
 _BY_STATUS = (Fault.SUPPLIER_HTTP, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST)

@@ -27,6 +27,7 @@ EXPECTED = {
     "mmlu.yaml": (57, 1),
     "openai-compatible.yaml": (3, 2),
     "operations.yaml": (4, 1),
+    "pocket.yaml": (2, 0),
     "taxonomy-chat-only.yaml": (53, 1),
 }
 
@@ -74,7 +75,11 @@ def test_an_example_holds_no_fixed_path_and_no_key(name: str) -> None:
     text = (EXAMPLES / name).read_text(encoding="utf-8")
     assert "../shared" not in text
     assert "api_key:" not in text
-    for supplier in yaml.safe_load(text)["suppliers"]:
+    written = yaml.safe_load(text)
+    for service in written.get("services", {}).values():
+        assert all(url.startswith("${") for url in service["nodes"]["rest"])
+        assert all(app["address"].startswith("${") for app in service["apps"])
+    for supplier in written.get("suppliers", []):
         assert supplier["base_url"].startswith("${"), "the URL of a supplier is a variable"
 
 

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 from testbench_dagster.errors import TestbenchError
@@ -113,7 +113,7 @@ class LocalnetProcess:
         """Process id of the running server."""
         return self._process.pid if self._process else None
 
-    def start(self) -> LocalnetProcess:
+    def start(self) -> Self:
         """Starts the server and waits until it accepts requests.
 
         Raises LocalnetError, with what the server said, when it ends early or is not ready in time.
@@ -234,7 +234,7 @@ class LocalnetProcess:
             self._errors.close()
             self._errors = None
 
-    def __enter__(self) -> LocalnetProcess:
+    def __enter__(self) -> Self:
         """Starts it."""
         return self.start()
 

@@ -116,7 +116,7 @@ def test_a_circle_over_several_tasks_is_told_whole(tmp_path: Path) -> None:
     [
         ({"trigger_minimum": 2}, "without a schedule"),
         ({"trigger_minimum": 3, "max_docs_per_run": 2, "schedule": {"every": 1, "unit": "hours"}}, "exceeds"),
-        ({"schedule": {"every": 1, "unit": "session"}}, "no supplier source tells a block height"),
+        ({"schedule": {"every": 1, "unit": "session"}}, "nothing tells a block height"),
         ({"schedule": {"every": 1.5, "unit": "block"}}, "sessions and blocks are whole"),
         ({"schedule": {"every": 0, "unit": "hours"}}, "every"),
     ],

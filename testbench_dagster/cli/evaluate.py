@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,21 @@ def evaluate(
                     break  # also when nobody could be reached: another pass would only ask again
         runs.refresh_summaries()
         note(f"evaluation: {sent} relays sent")
+        waiting = who_waits(workspace, suppliers)
+        if waiting:
+            note(f"evaluation: {waiting}")
+
+
+def who_waits(workspace: Workspace, keys: Sequence[str] = ()) -> str:
+    """Tell how many of the suppliers, by default all, cannot be asked now for want of a session, and why."""
+    from testbench_dagster.planning.plans import waiting_suppliers
+
+    active = [s for s in active_suppliers(workspace) if not keys or s.key in keys]
+    waiting = waiting_suppliers(workspace, active)
+    if not waiting:
+        return ""
+    reasons = Counter(waiting.values()).most_common(1)
+    return f"{len(waiting)} of {len(active)} suppliers wait: {reasons[0][0]}"
 
 
 def missing_files(workspace: Workspace) -> None:
@@ -191,7 +207,10 @@ def _what_failed(workspace: Workspace, suppliers: tuple[str, ...]) -> str:
     )
     rows.sort(key=lambda row: -row["count"])
     shown = [f"{row['supplier']} {row['fault']} x {row['count']}" for row in rows[:5]]
-    return f" ({', '.join(shown)}{', ...' if len(rows) > 5 else ''})" if shown else ""
+    if not shown:
+        waiting = who_waits(workspace, suppliers)
+        return f" ({waiting})" if waiting else ""
+    return f" ({', '.join(shown)}{', ...' if len(rows) > 5 else ''})"
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from testbench_dagster.relays.messages import Limits
 
+HEX_KEY = re.compile(r"[0-9A-Fa-f]{48,}")
+"""What may be a private key, whole or nearly so, within any text."""
+
 _DEFAULTS = Limits()
 
 

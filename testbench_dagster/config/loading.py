@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from testbench_dagster.config.fields import HEX_KEY
 from testbench_dagster.config.settings import Settings, SupplierConfig
 from testbench_dagster.errors import ConfigError
 
@@ -86,7 +87,7 @@ def load_config(path: Path | str | None = None) -> Config:
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {_yaml_problem(error)}") from None
+        raise ConfigError(f"{source} is not valid YAML: {_without_keys(_yaml_problem(error))}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{source} must be a mapping with the keys suppliers and tasks")
     expanded = _expand(raw, source, "")
@@ -166,7 +167,12 @@ _HINTS = {
 
 
 def _explain(error: ValidationError, source: Path) -> str:
-    return "\n".join(f"{source}: {line}" for line in _problems(error))
+    return "\n".join(f"{source}: {_without_keys(line)}" for line in _problems(error))
+
+
+def _without_keys(text: str) -> str:
+    """Hide what may be a private key that was written in the wrong place: messages end up in logs."""
+    return HEX_KEY.sub("(hidden: looks like a key)", text)
 
 
 def _as_written(location: tuple[int | str, ...]) -> Iterator[int | str]:

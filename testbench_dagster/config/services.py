@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from testbench_dagster.config.fields import RelayOverrides, Strict, http_url
+from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, Strict, http_url
 from testbench_dagster.relays.shannon.bech32 import is_address
 
 SERVICE_SOURCE = "service:"
@@ -23,7 +23,8 @@ Discovery = Literal["sessions", "staked", "ready"]
 _RPC_TYPES: tuple[RpcName, ...] = ("rest", "json_rpc")
 _SERVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,42}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{64}\s*")
+#: Also a key that lost some digits when it was copied, or came twice: too much of it to be shown.
+_KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{32,}\s*")
 _NO_KEY = "is a key itself, which is never written in the file: name the variable or the file that holds it"
 
 
@@ -49,7 +50,7 @@ def _address(value: str) -> str:
 
 
 def _variable(value: str) -> str:
-    if _KEY_MATERIAL.fullmatch(value):
+    if _KEY_MATERIAL.fullmatch(value) or HEX_KEY.search(value):
         raise ValueError(_NO_KEY)
     if not _VARIABLE.fullmatch(value):
         raise ValueError(

@@ -183,6 +183,8 @@ class LocalRuns:
             return self._definitions.resolve_job_def(job).execute_in_process(
                 instance=self._instance, tags=tags, run_config=config
             )
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None  # what Ctrl-C is everywhere else, without Dagster's stack
         except TestbenchError:
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from testbench_dagster.config import ServiceConfig
 from testbench_dagster.network.chain.client import ChainClient
-from testbench_dagster.network.chain.errors import NotFound, SessionUnavailable
+from testbench_dagster.network.chain.errors import ChainError, NotFound, SessionUnavailable
 from testbench_dagster.network.chain.types import Application, Session, session_budget_relays
 from testbench_dagster.relays.answers import escaped
 
@@ -40,20 +40,29 @@ def app_states(
     Raises:
         ChainError: no node could be read.
     """
-    return [_app_state(client, name, service, address, fresh) for address in service.session_apps]
+    states = [AppState(address) for address in service.session_apps]
+    for state in states:
+        try:
+            _look_at_app(client, name, service, state, fresh)
+        except ChainError as error:
+            client.height(fresh=True)  # raises where it is not the application but the nodes
+            state.problems.append(f"cannot be read: {error}")
+    return states
 
 
-def _app_state(client: ChainClient, name: str, service: ServiceConfig, address: str, fresh: bool) -> AppState:
-    state = AppState(address)
+def _look_at_app(
+    client: ChainClient, name: str, service: ServiceConfig, state: AppState, fresh: bool
+) -> None:
+    address = state.address
     try:
         app = state.application = client.application(address, fresh=fresh)
     except NotFound:
         state.problems.append(f"is not staked; stake it for {name}, or correct the address")
-        return state
+        return
     if name not in app.services:
         staked = ", ".join(app.services) or "nothing"
         state.problems.append(f"is staked for {staked}, not for {name}; name an application of this service")
-        return state
+        return
     if app.unstake_session_end_height:
         state.warnings.append(
             f"unstakes at block {app.unstake_session_end_height}, after which it can send no relay; "
@@ -63,11 +72,10 @@ def _app_state(client: ChainClient, name: str, service: ServiceConfig, address: 
         state.session = client.session(address, name, fresh=fresh)
     except SessionUnavailable as error:
         state.problems.append(_no_session(error, name))
-        return state
+        return
     if service.transport == "shannon":
         _look_at_ring(client, service, state, app, state.session.header.end_height)
     _look_at_budget(client, name, state, app)
-    return state
 
 
 def _no_session(error: SessionUnavailable, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, SupplierConfig
@@ -23,6 +24,7 @@ from testbench_dagster.network.staked import UnusableEndpoint, usable_endpoint
 
 _MAX_PROBLEMS = 100  # told of suppliers one by one; a service may have thousands
 _KEYS_AT_ONCE = 8
+_SPARE_S = 3.0  # of the time for reading, left for what comes after the list of all who staked
 _MOST_UPOKT = 2**63 - 1  # that a store keeps; far above what there will ever be
 
 
@@ -31,7 +33,8 @@ class ChainSource:
     """The suppliers of a service as the chain has them.
 
     With ``discover: sessions`` those of the current sessions, and of those known before who still is staked:
-    who is in no session now waits, but has not left. With ``staked`` all that staked. ``known`` are the
+    who is in no session now waits, but has not left. With ``staked`` all that staked. Where that list cannot
+    be read in time, those in sessions still can be asked, and the rest stay as they were. ``known`` are the
     operators the roster has as active, with their public keys as far as it knows them.
     """
 
@@ -125,9 +128,9 @@ class _Reading:
 
     def _entries(self, sessions: Sequence[Session], height: int) -> tuple[list[Entry], set[str]]:
         in_session = {s.operator: s for session in sessions for s in session.suppliers}
-        chosen = self._chosen(in_session, height)
+        chosen, unclear = self._chosen(in_session, height)
         public_keys = self._public_keys([o for o in chosen if o in in_session])
-        entries, broken = [], set()
+        entries, broken = [], {f"{operator}@{self._name}" for operator in unclear}
         for operator, supplier in chosen.items():
             key = f"{operator}@{self._name}"
             try:
@@ -137,32 +140,50 @@ class _Reading:
                 self._tell(self._problems, key, str(error))
         return entries, broken
 
-    def _chosen(self, in_session: Mapping[str, ChainSupplier], height: int) -> dict[str, ChainSupplier]:
-        """Who belongs to the roster, by operator."""
-        only = self._service.only
-        chosen = dict(in_session) if self._service.discovery == "sessions" else {}
+    def _chosen(
+        self, in_session: Mapping[str, ChainSupplier], height: int
+    ) -> tuple[dict[str, ChainSupplier], set[str]]:
+        """Who belongs to the roster, by operator; and of whom it is not known."""
+        only, everyone = self._service.only, self._service.discovery == "staked"
+        chosen = {} if everyone else dict(in_session)
         absent = [
             operator for operator in {**self._known, **dict.fromkeys(only or ())} if operator not in chosen
         ]
-        if absent or self._service.discovery == "staked":
-            staked = {
-                supplier.operator: supplier
-                for supplier in self._client.suppliers(self._name)
-                if not 0 < supplier.unstake_session_end_height < height
-            }
-            wanted = (
-                staked if self._service.discovery == "staked" else [o for o in absent if o in self._known]
-            )
-            chosen |= {operator: staked[operator] for operator in wanted if operator in staked}
+        unclear: set[str] = set()
+        if absent or everyone:
+            staked = self._staked(height)
+            if staked is None:
+                chosen = dict(in_session)
+                unclear = {operator for operator in self._known if operator not in chosen}
+            else:
+                wanted = staked if everyone else [o for o in absent if o in self._known]
+                chosen |= {operator: staked[operator] for operator in wanted if operator in staked}
             for operator in only or ():
-                if operator not in staked and operator not in chosen:
+                if staked is not None and operator not in staked and operator not in chosen:
                     self._warnings[f"{operator}@{self._name}"] = (
                         f"{self._label}: only names {operator}, which is not staked for the service; "
                         "correct it, or wait until it is"
                     )
-        if only is None:
-            return chosen
-        return {operator: supplier for operator, supplier in chosen.items() if operator in only}
+        if only is not None:
+            chosen = {operator: supplier for operator, supplier in chosen.items() if operator in only}
+            unclear &= set(only)
+        return chosen, unclear
+
+    def _staked(self, height: int) -> dict[str, ChainSupplier] | None:
+        """Everyone who staked for the service, by operator; None if that cannot be read in time."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="staked-suppliers")
+        try:
+            listing = pool.submit(self._client.suppliers, self._name)
+            found = listing.result(max(0.0, self._deadline - _SPARE_S - time.monotonic()))
+        except (ChainError, NotInTime) as error:
+            why = str(error) or "it takes too long"
+            self._problems[f"{self._label}: staked suppliers"] = (
+                f"{self._label}: who staked cannot be listed: {why}; those in no session stay as they were"
+            )
+            return None
+        finally:
+            pool.shutdown(wait=False)
+        return {s.operator: s for s in found if not 0 < s.unstake_session_end_height < height}
 
     def _entry(self, supplier: ChainSupplier, public_key: str | None) -> Entry:
         service = self._service

@@ -116,7 +116,8 @@ def app_key(config: Config, service: str, app: AppConfig) -> PrivateKey:
 def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False) -> list[Session]:
     """Read the current sessions of a service's applications and note them, and the height, in the store.
 
-    An application without a session (not staked, no suppliers) is left out; ``testbench check`` says why.
+    An application without a session (not staked, no suppliers) is left out; ``testbench check`` says why. So
+    is one whose session cannot be read, as long as another's can.
 
     Args:
         workspace: the installation.
@@ -127,16 +128,21 @@ def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False)
         ConfigError: the service is not configured, or without nodes.
         ChainError: no node could be read.
     """
-    from testbench_dagster.network.chain.errors import SessionUnavailable  # a code location asks no chain
+    # a code location asks no chain
+    from testbench_dagster.network.chain.errors import ChainError, NotFound, SessionUnavailable
 
     client = chain_client(workspace.config, service)
     client.height(fresh=fresh)
-    sessions = []
+    sessions, failed = [], None
     for app in service_config(workspace.config, service).session_apps:
         try:
             sessions.append(client.session(app, service, fresh=fresh))
-        except SessionUnavailable:
+        except (SessionUnavailable, NotFound):
             continue
+        except ChainError as error:
+            failed = error
+    if failed is not None and not sessions:
+        raise failed
     note_sessions(
         workspace, service, sessions, client.height(), client.shared_params().num_blocks_per_session
     )

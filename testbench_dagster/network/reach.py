@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.errors import ConfigError
@@ -13,7 +14,6 @@ from testbench_dagster.network.pocket import chain_client, refresh_sessions, ser
 from testbench_dagster.relays.allowances import Allowance
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Endpoint, SessionRef, Transport
-from testbench_dagster.stores.documents import Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SESSIONS
 from testbench_dagster.workspace import Workspace
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from testbench_dagster.relays.shannon.messages import SessionHeader
     from testbench_dagster.relays.shannon.transport import ShannonService
 
-#: No session is longer, by far: attempts before are not looked at.
-_LONGEST_SESSION = timedelta(days=2)
-#: Attempts that no miner can have charged for.
-_FREE = {Fault.ROLLOVER, Fault.NODE, Fault.INTERNAL, Fault.BUDGET, Fault.CLIENT_REQUEST}
+#: Attempts that no miner can have charged for. It does for a request that its backend refused, and for what
+#: was stored as ours only because the lease was lost.
+_FREE = {Fault.ROLLOVER, Fault.NODE, Fault.BUDGET}
 _CHARGED = [fault.value for fault in Fault if fault not in _FREE]
 
 
@@ -36,9 +35,15 @@ class Reach:
     ``unread`` why the sessions of a service are no newer than the store knows (no node answers).
     """
 
-    def __init__(self, workspace: Workspace, services: Iterable[str] = ()) -> None:
-        """Prepare native relays of some services; asks the chain for their sessions and notes them."""
+    def __init__(
+        self, workspace: Workspace, services: Iterable[str] = (), suppliers: Collection[str] = ()
+    ) -> None:
+        """Prepare native relays of some services; asks the chain for their sessions and notes them.
+
+        ``suppliers`` are the keys of those whose earlier relays in the sessions count.
+        """
         self._workspace = workspace
+        self._suppliers = frozenset(suppliers)
         self._services: dict[str, ShannonService] = {}
         self._counts: dict[str, Mapping[str, int]] = {}  # relays by supplier, by session
         self._counting = threading.Lock()
@@ -50,7 +55,8 @@ class Reach:
     @classmethod
     def of(cls, workspace: Workspace, endpoints: Iterable[Endpoint]) -> Reach:
         """The ways to some endpoints."""
-        return cls(workspace, sorted({e.service for e in endpoints if e.transport == "shannon"}))
+        native = [e for e in endpoints if e.transport == "shannon"]
+        return cls(workspace, sorted({e.service for e in native}), {e.supplier for e in native})
 
     def _prepare(self, service: str) -> None:
         # with coincurve, httpx and aiohttp, which only those pay for who relay
@@ -78,36 +84,10 @@ class Reach:
             service, client, book, keys, ring=settings.ring, stream=settings.stream
         )
         try:
-            sessions = refresh_sessions(self._workspace, service)
+            refresh_sessions(self._workspace, service)
             book.refresh()
         except ChainError as error:
             self.unread[service] = str(error)
-        else:
-            self._remember(service, [session.header.session_id for session in sessions])
-
-    def _remember(self, service: str, sessions: list[str]) -> None:
-        """Have the answers of earlier runs in current sessions recognised when they are sent again.
-
-        What is signed once in a session stays valid in it. Of sessions that begin later nobody has answers.
-        """
-        from testbench_dagster.relays.shannon.errors import ShannonError
-        from testbench_dagster.relays.shannon.evidence import parts_of
-        from testbench_dagster.relays.shannon.responses import read_response
-
-        replays, now = self._services[service].replays, datetime.now(UTC)
-        where = {
-            "service": service,
-            "finished_at": {"gte": now - _LONGEST_SESSION},
-            "session": {"in": sessions},
-            "fault": {"in": _CHARGED},
-        }
-        for attempt in self._workspace.documents.find(ATTEMPTS, where):
-            try:
-                signature = read_response(parts_of(attempt["body"], attempt["evidence"])[0]).signature
-            except ShannonError:  # no signed answer
-                continue
-            age_s = (now - attempt["finished_at"]).total_seconds()
-            replays.remember(signature, bytes.fromhex(attempt["payload_sha256"]), time.monotonic() - age_s)
 
     def open(self) -> Transport:
         """Make the transport of a run, in its event loop; whoever called closes it."""
@@ -159,12 +139,30 @@ class Reach:
         """
         with self._counting:
             if session.session_id not in self._counts:
-                where = {
-                    "service": endpoint.service,
-                    "finished_at": {"gte": datetime.now(UTC) - _LONGEST_SESSION},
-                    "session": session.session_id,
-                    "fault": {"in": _CHARGED},
-                }
-                rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
-                self._counts[session.session_id] = {row["supplier"]: row["count"] for row in rows}
+                self._counts[session.session_id] = self._look_back(endpoint.service, session.session_id)
             return self._counts[session.session_id].get(endpoint.supplier, 0)
+
+    def _look_back(self, service: str, session: str) -> Mapping[str, int]:
+        """Count the relays of earlier runs in a session, by supplier.
+
+        Their answers are recognised from now on when they are sent again: what is signed once in a session
+        stays valid in it.
+        """
+        from testbench_dagster.relays.shannon.errors import ShannonError
+        from testbench_dagster.relays.shannon.evidence import parts_of
+        from testbench_dagster.relays.shannon.responses import read_response
+
+        replays, now = self._services[service].replays, datetime.now(UTC)
+        found: Counter[str] = Counter()
+        where = {"session": session, "fault": {"in": _CHARGED}}
+        for attempt in self._workspace.documents.find(ATTEMPTS, where):
+            if attempt["supplier"] not in self._suppliers:
+                continue
+            found[attempt["supplier"]] += 1
+            try:
+                signature = read_response(parts_of(attempt["body"], attempt["evidence"])[0]).signature
+            except ShannonError:  # no signed answer
+                continue
+            age_s = (now - attempt["finished_at"]).total_seconds()
+            replays.remember(signature, bytes.fromhex(attempt["payload_sha256"]), time.monotonic() - age_s)
+        return found

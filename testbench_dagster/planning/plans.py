@@ -19,7 +19,7 @@ from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.rules import TaxonomyGate
 from testbench_dagster.planning.schedule import retry_delay
-from testbench_dagster.planning.sessions import Sessions, spent_until
+from testbench_dagster.planning.sessions import Sessions, heard_since, spent_until
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
 from testbench_dagster.relays.allowances import service_account, supplier_account
@@ -193,11 +193,15 @@ class Planner:
 
     @cached_property
     def _sessions(self) -> Sessions:
-        return Sessions.read(self._workspace.documents)
+        since = heard_since(self._workspace.config.settings, self.now)
+        return Sessions.read(self._workspace.documents, since)
 
     @cached_property
     def _kept(self) -> dict[str, Document]:
-        fields = ["_id", "service", "failures", "planned_at", "due_at", "due_calls", "session_spent_until"]
+        fields = [
+            "_id", "service", "failures", "planned_at", "due_at", "due_calls", "put_off_until",
+            "session_spent_until",
+        ]  # fmt: skip
         return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
 
     @cached_property
@@ -219,13 +223,18 @@ class Planner:
         return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
-        """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``."""
+        """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``.
+
+        Those that no session lets be reached now take part once one does.
+        """
         never_planned = max(own.values(), default=0)  # a newcomer wants about what the others want
         demands: dict[str, int] = {}
         for supplier in active_suppliers(self._workspace):
             if supplier.service != service:
                 continue
             kept = self._kept.get(supplier.key)
+            if self._sessions.waiting(supplier, spent_until(kept)) is not None:
+                continue
             if kept is None:
                 demands[supplier.key] = never_planned
             elif kept["due_at"] is not None and kept["due_at"] <= self.now:
@@ -242,10 +251,14 @@ class Planner:
 
     def _retry_at(self, key: str) -> datetime | None:
         kept = self._kept.get(key)
-        if kept is None or not kept["failures"]:
+        if kept is None:
             return None
+        put_off: datetime | None = kept.get("put_off_until")
+        if not kept["failures"]:
+            return put_off
         delay = retry_delay(kept["failures"], self._workspace.config.settings.planning)
-        return kept["planned_at"] + delay
+        retry_at: datetime = kept["planned_at"] + delay
+        return retry_at if put_off is None else max(retry_at, put_off)
 
     def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:
         wanted = {g.taxonomy for s in self.specs for g in s.planning.gates if isinstance(g, TaxonomyGate)}
@@ -375,6 +388,7 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
                 "due_calls": plan.n_calls,
                 "failures": kept.get("failures", 0),
                 "problem": kept.get("problem"),
+                "put_off_until": kept.get("put_off_until"),
                 "session_spent_until": kept.get("session_spent_until"),
                 "fingerprint": supplier_fingerprint(fingerprint, supplier),
                 "tasks": {
@@ -396,27 +410,31 @@ def note_progress(
     reached: Iterable[str],
     failed: Mapping[str, str],
     spent: Mapping[str, int] | None = None,
+    put_off: Collection[str] = (),
 ) -> None:
     """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
 
     A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
     ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
+    ``put_off`` are those that something else stood in the way of: they are looked at again a while later.
     """
     now = datetime.now(UTC)
     settled, spent = set(reached), spent or {}
-    keys = list(dict.fromkeys([*settled, *failed, *spent]))
+    until = now + retry_delay(1, workspace.config.settings.planning)
+    keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
     before = _kept_plans(workspace, keys)
     updates = []
     for key in keys:
         kept = before.get(key)
         if kept is None:
-            if key not in failed and key not in spent:
+            if key in settled and key not in spent:
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
             kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
         failures = kept["failures"] + 1 if key in failed else 0 if key in settled else kept["failures"]
         update = {**kept, "failures": failures, "problem": failed.get(key), "planned_at": now}
+        update["put_off_until"] = until if key in put_off else None
         updates.append({**update, "session_spent_until": spent.get(key, kept.get("session_spent_until"))})
     workspace.documents.upsert(PLANS, updates)
 
@@ -523,7 +541,7 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
         "_id", "planned_at", "due_at", "due_height", "fingerprint", "failures", "session_spent_until",
     ]  # fmt: skip
     kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
-    sessions = Sessions.read(workspace.documents)
+    sessions = Sessions.read(workspace.documents, heard_since(workspace.config.settings, now))
     fingerprint = settings_fingerprint(workspace)
     broke: dict[str, bool] = {}
     found = []
@@ -540,6 +558,18 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
             version = str(plan["planned_at"]) if plan else f"new {supplier.joined_at}"
             found.append(Wanted(supplier.key, version))
     return found
+
+
+def waiting_suppliers(
+    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
+) -> dict[str, str]:
+    """Why suppliers cannot be asked now for want of a session, by key; the others are left out."""
+    now = now or datetime.now(UTC)
+    sessions = Sessions.read(workspace.documents, heard_since(workspace.config.settings, now))
+    plans = workspace.documents.find(PLANS, fields=["_id", "session_spent_until"])
+    spent = {plan["_id"]: spent_until(plan) for plan in plans}
+    told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in suppliers}
+    return {key: reason for key, reason in told.items() if reason is not None}
 
 
 def _is_due(plan: Document | None, fingerprint: str, height: int | None, now: datetime) -> bool:

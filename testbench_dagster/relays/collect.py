@@ -8,7 +8,7 @@ process at a time (a lease), within budgets that no crash and no second process 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,9 @@ from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
+#: That sessions stood in the way says nothing about a supplier that is sent signed relays. Of one behind a
+#: gateway it may mean that the gateway never has it in a session: that one is asked ever more rarely.
+_OF_SESSIONS = {Fault.BUDGET, Fault.ROLLOVER}
 _PROBE_AGAIN = timedelta(days=1)  # after a supplier was found unable to echo log-probabilities
 
 
@@ -185,7 +188,11 @@ class _Stage:
                 )
         finally:
             allowance.close()
-        self._note_progress([s for s, _ in reachable], reach.spent(target for _, target in reachable))
+        spent = reach.spent(target for _, target in reachable)
+        blameless = self._not_asked(target.supplier for target, _ in lanes if target.transport == "shannon")
+        # a cap of this call is no reason to wait with the next one
+        put_off = blameless - spent.keys() if max_relays is None else set()
+        self._note_progress([s for s, _ in reachable if s.key not in blameless], spent, put_off)
         if report.relays.lost:
             raise StoreError(
                 "this process lost its heartbeat (it was stopped, or cut off from the store) and may not "
@@ -288,8 +295,16 @@ class _Stage:
         self._report.planned += lots
         return lots
 
-    def _note_progress(self, suppliers: Sequence[Supplier], spent: Mapping[str, int]) -> None:
-        """Who answered, who was due and settled nothing although it was asked, whose session is spent."""
+    def _not_asked(self, due: Iterable[str]) -> set[str]:
+        """Of suppliers that were due, those that no session allowed a relay to: no node answers, say."""
+        assert self._report.relays is not None
+        counts = self._report.relays.suppliers
+        return {key for key in due if not counts[key].settled and counts[key].faults.keys() <= _OF_SESSIONS}
+
+    def _note_progress(
+        self, suppliers: Sequence[Supplier], spent: Mapping[str, int], put_off: Collection[str]
+    ) -> None:
+        """Who answered, who was due and settled nothing although it was asked, who could not be asked."""
         assert self._report.relays is not None
         counts = self._report.relays.suppliers
         reached = [s.key for s in suppliers if s.key in counts and counts[s.key].settled]
@@ -303,7 +318,7 @@ class _Stage:
             # that it serves no such page says nothing about how it is
             and not (s.key in of_pages and counts[s.key].faults.keys() == {Fault.CLIENT_REQUEST})
         }
-        note_progress(self._workspace, reached, {**failed, **self._unreachable}, spent)
+        note_progress(self._workspace, reached, {**failed, **self._unreachable}, spent, put_off)
 
     def _asked_for_pages_only(self) -> set[str]:
         """Suppliers none of whose due tasks asks for text."""

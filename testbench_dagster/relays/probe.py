@@ -31,6 +31,8 @@ _REMEDIES = {
     Fault.RATE_LIMITED: "it limits the rate: lower max_in_flight or ask its operator",
     Fault.SUPPLIER_TIMEOUT: "it does not answer in time: raise first_byte_s or total_s, or ask its operator",
     Fault.EMPTY: "it answers without text: check model and api",
+    Fault.INTERNAL: "that is on our side, not its operator's",
+    Fault.NODE: "nothing was sent to it",
 }
 
 

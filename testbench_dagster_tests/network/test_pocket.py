@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from testbench_dagster.cli.evaluate import missing_keys
 from testbench_dagster.config import SupplierConfig
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.network.chain import ChainError
+from testbench_dagster.network.chain.client import ChainClient
+from testbench_dagster.network.chain.errors import BadAnswer
 from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_keys
 from testbench_dagster.network.roster import (
@@ -767,3 +770,78 @@ def test_the_command_check_prints_all_of_it(
     code, output = check(open_service(network))
     assert code == 1
     assert f"FAIL  service {SERVICE}, key of {network.app}:" in output
+
+
+# ------------------------------------------------------------------------- what fails alone, fails alone
+
+
+def refuses(client: ChainClient, monkeypatch: pytest.MonkeyPatch, name: str, wait_s: float = 0.0) -> None:
+    """Have a call of a client fail, or first take its time."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        time.sleep(wait_s)
+        raise BadAnswer(f"{name} is broken")
+
+    monkeypatch.setattr(client, name, call)
+
+
+@on_sqlite
+@pytest.mark.parametrize("discover", ["sessions", "staked"])
+@pytest.mark.parametrize("wait_s", [0.0, 2.0])
+def test_without_the_list_of_who_staked_sessions_go_on(
+    open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, discover: str, wait_s: float
+) -> None:
+    """Public nodes may not list thousands in time. Who is in a session is known all the same."""
+    with pocket_network(people(*"abcde"), suppliers_per_session=2) as net:
+        monkeypatch.setenv("TB_APP_KEY", net.key_of(APP))
+        workspace = open_service(net, discover=discover)
+        refresh_roster(workspace)
+        before = {s.address for s in active_suppliers(workspace)}
+        refuses(chain_client(workspace.config, SERVICE), monkeypatch, "suppliers", wait_s)
+        for _ in range(40):
+            net.post("roll")
+            report = refresh_roster(workspace, deadline_s=3.5)
+            (session,) = workspace.documents.find(SESSIONS)
+            if discover == "staked" or not before.issuperset(session["suppliers"]):
+                break
+        else:
+            pytest.fail("nobody new came into a session")
+        assert session["start_height"] == net.describe()["session"]["start"]
+        assert report.left == []
+        assert {s.address for s in active_suppliers(workspace)} == before | set(session["suppliers"])
+        assert list(report.problems) == [f"{SOURCE}: staked suppliers"]
+        assert "those in no session stay as they were" in report.problems[f"{SOURCE}: staked suppliers"]
+
+
+@on_sqlite
+def test_an_application_that_cannot_be_read_leaves_the_others_alone(
+    network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = network.post("app", name="second")
+    network.post("roll")
+    apps = [
+        {"address": second["address"], "key_env": "TB_APP_KEY"},
+        {"address": network.app, "key_env": "TB_APP_KEY"},
+    ]
+    workspace = open_service(network, apps=apps)
+    client = chain_client(workspace.config, SERVICE)
+    session, application = client.session, client.application
+
+    def fails(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(address: str, *arguments: Any, **options: Any) -> Any:
+            if address == second["address"]:
+                raise BadAnswer("its answer is broken")
+            return call(address, *arguments, **options)
+
+        return wrapped
+
+    monkeypatch.setattr(client, "session", fails(session))
+    report = refresh_roster(workspace)
+    assert len(report.active) == 4
+    told = report.problems[f"{SOURCE}: app {second['address']}"]
+    assert told.endswith("cannot be read: its answer is broken")
+    monkeypatch.setattr(client, "application", fails(application))
+    network.post("roll")
+    assert [s.header.application for s in refresh_sessions(workspace, SERVICE)] == [network.app]
+    (noted,) = workspace.documents.find(SESSIONS)
+    assert (noted["app"], noted["start_height"]) == (network.app, network.describe()["session"]["start"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.network.reach import Reach
@@ -18,6 +20,7 @@ from testbench_dagster.network.roster import active_suppliers, refresh_roster
 from testbench_dagster.planning.plans import Planner, refresh_plans, wanted_suppliers
 from testbench_dagster.relays.collect import CollectReport, collect
 from testbench_dagster.relays.shannon import replays
+from testbench_dagster.relays.writer import disowned
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
@@ -60,6 +63,16 @@ class Stage:
         """Close the stores; the worker is shared."""
         self.workspace.documents.close()
         self.workspace.datasets.close()
+
+    def reconfigure(self, **service: Any) -> None:
+        """Another process, with another block of the service."""
+        path = self.workspace.config.path
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings["services"][SERVICE].update(service)
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.close()
+        self.workspace = Workspace(load_config(path))
+        self.workspace.__dict__["worker"] = self.worker
 
     def collect(self) -> CollectReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
@@ -130,7 +143,6 @@ def test_everyone_in_the_session_is_asked_everything(begin: Callable[..., Stage]
         assert len(attempt["session"]) == 64
 
 
-@on_both_stores
 def test_the_roster_shows_sessions_stakes_and_what_is_amiss(begin: Callable[..., Stage]) -> None:
     stage = begin(delegated=False)
     shown = roster_metadata(stage.workspace, refresh_roster(stage.workspace))
@@ -141,6 +153,7 @@ def test_the_roster_shows_sessions_stakes_and_what_is_amiss(begin: Callable[...,
     assert stage.net.app in shown["warnings"].md_str, "anyone can sign for an application without delegation"
 
 
+@on_both_stores
 def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None:
     """One of three is in each session: it alone is asked, the others are left alone until theirs comes."""
     stage = begin({"discover": "staked"}, suppliers_per_session=1)
@@ -237,20 +250,75 @@ def test_answers_of_an_earlier_run_are_recognised_when_they_come_again(
     stage.collect()
     assert stage.answered() == dict.fromkeys(NAMES, 7)
     stage.net.post("fault", supplier="a", kind="replay")
-    raised = yaml.safe_load(stage.workspace.config.path.read_text(encoding="utf-8"))
-    raised["services"][SERVICE]["max_relays_per_session"] = 100
-    stage.workspace.config.path.write_text(yaml.safe_dump(raised), encoding="utf-8")
     stage.workspace.documents.purge(PLANS, {"service": SERVICE})
-    again = Stage.__new__(Stage)
-    again.net, again.worker, again.keys = stage.net, stage.worker, stage.keys
-    again.workspace = Workspace(load_config(stage.workspace.config.path))
-    again.workspace.__dict__["worker"] = stage.worker
-    again.collect()
-    assert again.answered() == {"a": 7, "b": DOCS, "c": DOCS}
-    caught = [a for a in again.attempts() if a["fault"] != "ok"]
+    stage.reconfigure(max_relays_per_session=100)
+    stage.collect()
+    assert stage.answered() == {"a": 7, "b": DOCS, "c": DOCS}
+    caught = [a for a in stage.attempts() if a["fault"] != "ok"]
     assert {(a["supplier"], a["fault"]) for a in caught} == {(stage.keys["a"], "supplier_signature")}
     assert all("replayed" in a["error"] for a in caught) and len(caught) == DOCS - 7
-    again.close()
+
+
+@on_both_stores
+def test_what_a_backend_refused_is_part_of_what_a_session_grants(begin: Callable[..., Stage]) -> None:
+    """The miner signed it and charges for it, whoever's fault it was: also runs later."""
+    stage = begin({"max_relays_per_session": 7})
+    stage.net.post("fault", supplier="a", kind="backend_4xx")
+    for _ in range(2):
+        stage.collect()
+        stage.workspace.documents.purge(PLANS, {"service": SERVICE})
+    faults = Counter(a["fault"] for a in stage.attempts() if a["supplier"] == stage.keys["a"])
+    assert faults == {"client_request": 7}
+
+
+def test_a_budget_that_others_used_up_is_no_failure(begin: Callable[..., Stage]) -> None:
+    """Nothing is wrong with a supplier that refuses us for that: it is not asked more rarely from then on."""
+    stage = begin()
+    stage.net.post("budget", supplier="a", relays=0)
+    stage.collect()
+    plan = stage.workspace.documents.get(PLANS, stage.keys["a"])
+    assert plan is not None
+    assert (plan["failures"], plan["problem"], plan["put_off_until"]) == (0, None, None)
+    assert stage.wanted() == set()
+    stage.net.post("budget", supplier="a")
+    stage.net.post("roll")
+    refresh_roster(stage.workspace)
+    assert stage.wanted() == {"a"}, "at once, in its next session"
+
+
+def test_an_application_that_cannot_sign_leaves_the_relays_to_the_others(
+    begin: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = begin()
+    second = stage.net.post("app", name="second")
+    monkeypatch.setenv("TB_GATEWAY_KEY", stage.net.key_of("gateway"))
+    by_gateway = {"address": second["address"], "gateway": stage.net.gateway, "key_env": "TB_GATEWAY_KEY"}
+    own = {"address": stage.net.app, "key_env": "TB_APP_KEY"}
+    stage.reconfigure(apps=[by_gateway, own])
+    stage.net.post("undelegate", app="second")
+    stage.net.post("roll")
+    stage.net.post("roll", offset=1)
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+    assert {(a["fault"], a["app"]) for a in stage.attempts()} == {("ok", stage.net.app)}
+
+
+def test_where_nobody_can_sign_a_run_ends_soon_and_the_next_is_not_at_once(
+    begin: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one attempt per doc, again and again: our delegation is missing, and that does not change."""
+    stage = begin()
+    monkeypatch.setenv("TB_GATEWAY_KEY", stage.net.key_of("gateway"))
+    by_gateway = {"address": stage.net.app, "gateway": stage.net.gateway, "key_env": "TB_GATEWAY_KEY"}
+    stage.reconfigure(apps=[by_gateway])
+    stage.net.post("undelegate", app=APP)
+    stage.net.post("roll")
+    stage.net.post("roll", offset=1)
+    stage.collect()
+    told = stage.attempts()
+    assert {a["fault"] for a in told} == {"internal"} and len(told) < DOCS
+    assert all("does not delegate to gateway" in a["error"] for a in told)
+    assert stage.wanted() == set()
 
 
 def test_without_a_key_the_service_is_named_once_and_nothing_is_sent(
@@ -280,6 +348,26 @@ def test_while_no_node_answers_nothing_is_asked_and_everything_stays_due(
     assert stage.answered() == dict.fromkeys(NAMES, DOCS)
 
 
+@on_both_stores
+def test_runs_that_could_ask_nobody_do_not_follow_each_other(begin: Callable[..., Stage]) -> None:
+    """The store says that everyone is in a session, no node says so: nothing is sent, nothing requested."""
+    stage = begin()
+    refresh_roster(stage.workspace)
+    assert stage.wanted() == set(NAMES)
+    stage.net.post("node", node=0, status=503)
+    stage.collect()
+    assert stage.attempts() == []
+    assert stage.wanted() == set()
+    plans = list(stage.workspace.documents.find(PLANS))
+    assert [plan["failures"] for plan in plans] == [0, 0, 0], "nothing is wrong with the suppliers"
+    later = datetime.now(UTC) + timedelta(minutes=6)
+    assert len(wanted_suppliers(stage.workspace, later)) == 3, "planning.retry_minutes later"
+    assert wanted_suppliers(stage.workspace, later + timedelta(minutes=5)) == [], "no block came: it waits"
+    stage.net.post("node", node=0)
+    stage.collect()
+    assert stage.answered() == dict.fromkeys(NAMES, DOCS)
+
+
 def test_through_a_gateway_attempts_carry_their_session_where_the_chain_is_known(
     begin: Callable[..., Stage],
 ) -> None:
@@ -298,6 +386,53 @@ def test_through_a_gateway_attempts_carry_their_session_where_the_chain_is_known
     session = stage.net.describe()["session"]
     assert {(a["app"], a["session_start"]) for a in through.attempts()} == {(stage.net.app, session["start"])}
     through.close()
+
+
+def test_whom_a_gateway_has_in_no_session_is_asked_ever_more_rarely(begin: Callable[..., Stage]) -> None:
+    """Which sessions it has is not known here; its word is that it has none with the supplier."""
+    stage = begin(suppliers_per_session=1)
+    folder, gateway = stage.workspace.config.path.parent, {"url": stage.net.gateway_url}
+    blind: dict[str, Any] = {"transport": "path", "apps": None, "discover": "staked", "gateway": gateway}
+    through = Stage(folder, stage.net, stage.worker, **blind)
+    through.collect()
+    (reached,) = through.answered()
+    rest = set(NAMES) - {reached}
+    for failures in (1, 2):
+        plans = [through.workspace.documents.get(PLANS, through.keys[name]) for name in rest]
+        assert all(plan is not None and plan["failures"] == failures for plan in plans)
+        assert through.wanted() == set()
+        through.collect()
+    assert {a["fault"] for a in through.attempts() if a["supplier"] != through.keys[reached]} == {"rollover"}
+    through.close()
+
+
+@on_both_stores
+def test_what_was_stored_under_a_lost_lease_is_part_of_what_a_session_grants(
+    begin: Callable[..., Stage],
+) -> None:
+    """Ours by name, and sent all the same."""
+    stage = begin({"max_relays_per_session": 7})
+    stage.collect()
+    documents, told = stage.workspace.documents, stage.attempts()
+    documents.purge(ATTEMPTS, {"service": SERVICE})
+    documents.put_new(ATTEMPTS, [disowned(attempt) for attempt in told])
+    documents.purge(PLANS, {"service": SERVICE})
+    stage.collect()
+    assert len(stage.attempts()) == len(told) == 7 * len(NAMES)
+
+
+def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:
+    stage = begin({"discover": "staked"}, suppliers_per_session=1)
+    stage.collect()
+    (asked,) = stage.answered()
+    why = "in no session of our applications; the next begins at block 1011"
+    assert who_waits(stage.workspace) == f"2 of 3 suppliers wait: {why}"
+    assert who_waits(stage.workspace, [stage.keys[asked]]) == ""
+    stage.net.post("budget", supplier=asked, relays=0)
+    stage.workspace.documents.purge(ATTEMPTS, {"service": SERVICE})
+    stage.collect()
+    spent = "its relays of this session are used up; the next begins at block 1011"
+    assert who_waits(stage.workspace, [stage.keys[asked]]) == f"1 of 1 suppliers wait: {spent}"
 
 
 def test_a_reach_of_nothing_opens_nothing(begin: Callable[..., Stage]) -> None:

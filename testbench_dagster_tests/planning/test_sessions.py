@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.config import SupplierConfig
+from testbench_dagster.config import Settings, SupplierConfig
 from testbench_dagster.network.roster import Supplier, active_suppliers
 from testbench_dagster.planning.plans import Planner, note_progress, refresh_plans, wanted_suppliers
-from testbench_dagster.planning.sessions import Sessions
+from testbench_dagster.planning.sessions import Sessions, heard_since
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
 from testbench_dagster_tests.planning.test_plans import GATED, GATING, Stage, stage  # noqa: F401 - a fixture
 
@@ -59,6 +59,8 @@ def waiting(height: int, *rows: dict[str, Any], spent_until: int | None = None) 
         (105, ["other"], None, "in no session of our applications; the next begins at block 111"),
         (105, [ADDRESS], 110, "its relays of this session are used up; the next begins at block 111"),
         (105, [ADDRESS], 104, None),
+        # of a test network that began anew at a lower height
+        (105, [ADDRESS], 9110, None),
     ],
 )
 def test_who_waits_and_why(
@@ -90,8 +92,30 @@ def test_a_gateway_is_asked_unless_its_applications_are_known() -> None:
     assert Sessions({SERVICE: rows}, {SERVICE: chain(115)}).waiting(through) is None, "that was long ago"
 
 
+@pytest.mark.parametrize(
+    ("every_s", "enabled", "minutes", "waits"),
+    [(60, True, 9, False), (60, True, 11, True), (600, True, 29, False), (600, True, 31, True),
+     (60, False, 600, False)],
+)  # fmt: skip
+def test_a_chain_that_stands_still_is_waited_for(
+    every_s: int, enabled: bool, minutes: int, waits: bool
+) -> None:
+    """No node answers, or the chain is halted: relays would go nowhere. Unless nobody looks, by choice."""
+    sensor = {"every_s": every_s, "enabled": enabled}
+    settings = Settings.model_validate(
+        {"tasks": [{"name": GATED}], "suppliers": [], "automation": {"new_suppliers": sensor}}
+    )
+    since = heard_since(settings, NOW + timedelta(minutes=minutes))
+    rows = (session(101, 110, [ADDRESS]),)
+    known = Sessions({SERVICE: rows}, {SERVICE: chain(105)}, since)
+    told = known.waiting(supplier())
+    assert (told is not None) is waits
+    assert told is None or told.startswith(f"the chain told of no block since {NOW:%Y-%m-%d %H:%M}")
+    assert known.waiting(supplier(transport="path")) is None, "its gateway may know better"
+
+
 @pytest.fixture
-def made(stage: Any, monkeypatch: pytest.MonkeyPatch) -> Stage:  # noqa: F811
+def made(request: pytest.FixtureRequest, stage: Any) -> Stage:  # noqa: F811
     """An installation with one supplier on a chain at height 105, in the session of blocks 101 to 110."""
     service = {
         "transport": "shannon",
@@ -99,7 +123,7 @@ def made(stage: Any, monkeypatch: pytest.MonkeyPatch) -> Stage:  # noqa: F811
         "nodes": {"rest": ["http://127.0.0.1:9"]},
         "apps": [{"address": APP, "key_env": "NO_KEY_IS_READ"}],
     }
-    found: Stage = stage({"suppliers": [], "services": {SERVICE: service}})
+    found: Stage = stage({"suppliers": [], "services": {SERVICE: service}, **getattr(request, "param", {})})
     found.facts.on_roster(
         KEY, source=f"service:{SERVICE}", transport="shannon", rpc_type=4, stake_upokt=1, host="h"
     )
@@ -154,6 +178,37 @@ def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
     kept = made.workspace.documents.get(PLANS, KEY)
     assert kept is not None
     assert (kept["failures"], kept["session_spent_until"]) == (1, 110)
+
+
+def test_who_could_not_be_asked_is_looked_at_again_a_while_later(made: Stage) -> None:
+    (found,) = active_suppliers(made.workspace)
+    note_progress(made.workspace, [], {}, put_off={KEY})
+    refresh_plans(made.workspace, [found])
+    now = datetime.now(UTC)
+    assert wanted_suppliers(made.workspace, now + timedelta(minutes=4)) == []
+    assert [w.key for w in wanted_suppliers(made.workspace, now + timedelta(minutes=5))] == [KEY]
+    plan = Planner(made.workspace).plan(found)
+    assert plan.n_calls and plan.due_at is not None and plan.due_at > now
+    note_progress(made.workspace, [KEY], {})
+    refresh_plans(made.workspace, [found])
+    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY], "it was asked: that is over"
+
+
+@pytest.mark.parametrize("made", [{"budget": {"relays_per_day": 8}}], indirect=True)
+def test_who_waits_takes_no_part_in_the_days_budget(made: Stage) -> None:
+    """It is due and cannot be asked: what it would ask is left to those that can."""
+    for name in ("absent", "new"):
+        made.facts.on_roster(
+            f"{name}@{SERVICE}", source=f"service:{SERVICE}", transport="shannon", rpc_type=4, stake_upokt=1
+        )
+    suppliers = {s.address: s for s in active_suppliers(made.workspace)}
+    made.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS, "absent"])])
+    refresh_plans(made.workspace, [suppliers["absent"]])
+    kept = made.workspace.documents.get(PLANS, f"absent@{SERVICE}")
+    assert kept is not None and kept["due_calls"] > 8
+    assert Planner(made.workspace).shared_plans([suppliers[ADDRESS]]).quotas == {KEY: 4}
+    made.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS])])
+    assert Planner(made.workspace).shared_plans([suppliers[ADDRESS]]).quotas == {KEY: 8}
 
 
 def test_sessions_are_as_long_as_the_chain_says(made: Stage) -> None:

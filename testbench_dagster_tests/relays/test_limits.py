@@ -67,6 +67,13 @@ def test_only_repeated_rate_limiting_pauses_the_supplier(wish: float, now: float
     assert pace.paused_until < pace.rate_limited(now, wish, RNG) + now == pace.paused_until
 
 
+def test_gives_up_where_no_session_has_the_supplier():
+    """A gateway that never has it in a session would otherwise be told of every single prompt."""
+    pace = Pace()
+    results = [pace.contact(Fault.ROLLOVER, n, n + 0.5) for n in range(GIVE_UP_AFTER)]
+    assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
+
+
 def test_gives_up_after_losses_in_a_row():
     pace = Pace()
     for n in range(GIVE_UP_AFTER - 1):

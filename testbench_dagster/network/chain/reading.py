@@ -197,12 +197,19 @@ def _application(record: Record, address: str) -> Application:
     return Application(
         address=address,
         stake_upokt=record.upokt("stake") or 0,
-        services=tuple(config.text("service_id") for config in record.records("service_configs")),
+        services=tuple(map(_service_id, record.records("service_configs"))),
         gateways=record.addresses("delegatee_gateway_addresses"),
         pending_undelegations=pending,
         unstake_session_end_height=record.whole("unstake_session_end_height"),
         spend_limit_upokt=record.upokt("per_session_spend_limit") or None,  # zero lifts it
     )
+
+
+def _service_id(config: Record) -> str:
+    name = config.text("service_id")
+    if not SERVICE_ID.fullmatch(name):
+        raise config.bad("service_id", "is no service id")
+    return name
 
 
 def _url(endpoint: Record) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from testbench_dagster.network.chain.errors import ChainError
@@ -29,6 +30,7 @@ class SessionAllowance:
         inner: what else has to allow a relay; None for nothing.
         books: sessions by service; those the transport uses, so that both count in one place.
         counted: relays of a session that were sent before, asked once per supplier and session.
+        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class SessionAllowance:
         books: Mapping[str, SessionBook],
         *,
         counted: Counted | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._inner: Allowance = FixedAllowance({}) if inner is None else inner
         self._books = dict(books)
         self._counted = counted
+        self._sleep = sleep
         self._counting = threading.Lock()
 
     def take(self, endpoint: Endpoint) -> Take:
@@ -52,7 +56,7 @@ class SessionAllowance:
         if book.stale() or (self._counted is not None and book.unnoted(operator)):
             return Take.UNKNOWN
         if not book.reserve(operator):
-            return Take.REFUSED
+            return Take.UNKNOWN if book.awaits(operator) else Take.REFUSED
         answer = self._inner.take(endpoint)
         if answer not in (Take.GRANTED, Take.LOW):
             book.release(operator)
@@ -71,7 +75,7 @@ class SessionAllowance:
         """Whether it is known that the sessions of now allow the supplier nothing more."""
         book = self._book(endpoint)
         if book is not None and not book.stale() and book.left(endpoint.address) == 0:
-            return True
+            return not book.awaits(endpoint.address) or self._inner.refused(endpoint)
         return self._inner.refused(endpoint)
 
     def refill(self, endpoint: Endpoint) -> None:
@@ -83,6 +87,9 @@ class SessionAllowance:
         if book is not None:
             try:
                 book.refresh()
+                while book.awaits(endpoint.address):
+                    self._sleep(book.pause())
+                    book.refresh()
             except ChainError as error:
                 _log.warning("sessions of %s are unknown: %s", endpoint.service, error)
             if self._counted is not None:

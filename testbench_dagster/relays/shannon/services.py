@@ -22,6 +22,8 @@ from testbench_dagster.relays.shannon.sessions import Chain, SessionBook
 
 #: A public key that the chain lacks, or that did not fit an answer, is asked for again after so long.
 KEY_AGAIN_S = 30.0
+#: An application that no relay can be signed for is left alone for so long: others may do.
+SIGNER_AGAIN_S = 30.0
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -120,7 +122,7 @@ class ServiceDesk:
 
         Raises :class:`Unready`; the relay then counts nowhere.
         """
-        for _ in range(2):
+        for _ in range(1 + len(self.book.apps)):
             session = self.book.take(operator)
             if session is None:
                 session = await self._awaited(operator)
@@ -131,12 +133,14 @@ class ServiceDesk:
                 return session, signer, key
             done = False
             try:
-                signer, key = signer or await self._signer(session), key or await self._key(operator)
+                signer = signer or await self._signer(session)
+                key = key or await self._key(operator)
                 done = self.book.is_current(header.session_id)
             except ChainError as exc:
                 raise Unready(Fault.NODE, escaped(str(exc))) from None
-            except ShannonError as exc:
-                raise Unready(Fault.INTERNAL, escaped(str(exc))) from None
+            except ShannonError as exc:  # another application may do
+                self.book.shun(header.session_id, SIGNER_AGAIN_S, escaped(str(exc)))
+                continue
             finally:
                 if not done:
                     self.book.give_back(header.session_id, operator)
@@ -157,6 +161,9 @@ class ServiceDesk:
         failure = self.book.failure
         if failure is not None:
             raise Unready(Fault.NODE, escaped(failure))
+        shunned = self.book.shunned(operator)
+        if shunned is not None:
+            raise Unready(Fault.INTERNAL, shunned)
         if self.book.in_session(operator):
             raise Unready(Fault.BUDGET, "no relay is left for the supplier in this session")
         problems = "; ".join(self.book.problems.values())

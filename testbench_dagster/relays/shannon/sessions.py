@@ -34,6 +34,9 @@ BLOCK_S = 30.0
 MIN_REFRESH_S = 1.0
 #: A height that does not change for so many seconds, and for so many blocks, is that of a node that hangs.
 HANGS_S, HANGS_BLOCKS = 300.0, 4
+#: A node may tell a height and only a while later the session that begins with it (several nodes behind one
+#: URL, say): so long that is awaited, in seconds, before suppliers count as being in no session.
+AWAITED_S = 10.0
 #: Without a refresh for so many polls nothing is known any more.
 _STALE_POLLS = 3.0
 _SHORTEST_POLL_S = 0.1
@@ -131,6 +134,7 @@ class SessionBook:
         self._problems: dict[str, str] = {}
         self._doubted: set[str] = set()
         self._barred: dict[str, float] = {}  # operators that get nothing for now, and until when
+        self._shunned: dict[str, tuple[float, str]] = {}  # session ids: until when, and why
         self._heights: deque[tuple[float, int]] = deque(maxlen=_HEIGHTS)  # when each was first seen
         self._height: int | None = None
         self._height_at = 0.0
@@ -159,6 +163,12 @@ class SessionBook:
         with self._lock:
             return dict(self._problems)
 
+    def shunned(self, operator: str) -> str | None:
+        """Why a session that contains a supplier is not used for now; None if there is no such session."""
+        with self._lock:
+            found = [self._is_shunned(h) for h in self._by_operator.get(operator, ()) if self._usable(h)]
+            return next((why for why in found if why is not None), None)
+
     def sessions(self) -> list[Session]:
         """The applications' sessions that may be used now."""
         with self._lock:
@@ -173,6 +183,19 @@ class SessionBook:
         """Whether a supplier is in a session that may be used now."""
         with self._lock:
             return any(self._usable(held) for held in self._by_operator.get(operator, ()))
+
+    def pause(self) -> float:
+        """Seconds after which a refresh asks the chain again."""
+        return max(self._min_refresh_s, _SHORTEST_POLL_S)
+
+    def awaits(self, operator: str) -> bool:
+        """Whether a supplier is in no session because one has just ended whose successor is not known yet."""
+        with self._lock:
+            if self._height is None or self._failure is not None or self.in_session(operator):
+                return False
+            if self._clock() - self._height_at > AWAITED_S:
+                return False
+            return any(held.end + 1 == self._height for held in self._held.values())
 
     def is_current(self, session_id: str) -> bool:
         """Whether a session may still be used."""
@@ -246,7 +269,8 @@ class SessionBook:
             while reserved:
                 session_id = reserved.popleft()
                 for held in self._by_operator.get(operator, ()):
-                    if held.id == session_id and self._usable(held):
+                    usable = self._usable(held) and self._is_shunned(held) is None
+                    if held.id == session_id and usable:
                         return held.session
                 self._unspend(session_id, operator)
             found = self._spend(operator)
@@ -268,6 +292,11 @@ class SessionBook:
         """Reserve nothing for a supplier for some time: what is sent to it could not be verified."""
         with self._lock:
             self._barred[operator] = self._clock() + seconds
+
+    def shun(self, session_id: str, seconds: float, why: str) -> None:
+        """Send nothing in a session for some time, to whomever: no relay for it can be signed."""
+        with self._lock:
+            self._shunned[session_id] = self._clock() + seconds, why
 
     def unnoted(self, operator: str) -> list[Session]:
         """Sessions of now for which :meth:`note` was not called for a supplier."""
@@ -428,6 +457,13 @@ class SessionBook:
         del self._barred[operator]
         return False
 
+    def _is_shunned(self, held: _Held) -> str | None:
+        until, why = self._shunned.get(held.id, (0.0, ""))
+        if not why or self._clock() < until:
+            return why or None
+        del self._shunned[held.id]
+        return None
+
     def _hangs(self) -> bool:
         if self._height is None:
             return False
@@ -441,7 +477,9 @@ class SessionBook:
         return max((until - since) / (high - low), 1e-3)
 
     def _usable_for(self, operator: str) -> list[_Held]:
-        held = [h for h in self._by_operator.get(operator, ()) if self._usable(h)]
+        held = [
+            h for h in self._by_operator.get(operator, ()) if self._usable(h) and self._is_shunned(h) is None
+        ]
         if len(held) > 1:
             held.sort(key=lambda h: self._purse(h, operator).left, reverse=True)
         return held

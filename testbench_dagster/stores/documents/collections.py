@@ -94,6 +94,7 @@ ATTEMPTS = Collection(
         ("supplier", "task", "task_hash", "epoch", "round"),
         ("service", "finished_at"),
         ("prompt_id",),
+        ("session",),
     ),
 )
 
@@ -144,6 +145,7 @@ PLANS = Collection(
         "due_height": int,
         "due_calls": int,
         "failures": int,
+        "put_off_until": datetime,
         "session_spent_until": int,
         "fingerprint": str,
     },

@@ -18,6 +18,7 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.shannon.allowance import SessionAllowance
 from testbench_dagster.relays.shannon.messages import SessionHeader
+from testbench_dagster.relays.shannon.sessions import AWAITED_S, MIN_REFRESH_S
 from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, Setting, relay_to, setting
 from testbench_dagster_tests.relays.shannon.test_sessions import BLOCK, LENGTH, Chain, a_book
 
@@ -95,6 +96,35 @@ def test_a_session_that_ends_has_the_chain_asked(chain: Chain):
     assert allowance.take(one) is Take.UNKNOWN
     allowance.refill(one)
     assert allowance.take(one) is Take.LOW
+
+
+@pytest.mark.parametrize("refreshes", [3, 1000])
+def test_the_session_that_follows_is_awaited_for_a_while(chain: Chain, refreshes: int):
+    """A node tells the height before the session: nobody is sent home for that, nor kept for ever."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        chain.now += seconds
+        if len(slept) == refreshes:
+            chain.lagging = set()
+
+    book = a_book(chain)
+    allowance = SessionAllowance(None, {"svc": book}, sleep=sleep)
+    one = target("s1")
+    allowance.refill(one)
+    assert allowance.take(one) is Take.GRANTED
+    chain.lagging = {"app-1"}
+    chain.pass_blocks(LENGTH)
+    book.refresh()
+    assert allowance.take(one) is Take.UNKNOWN and not allowance.refused(one)
+    assert allowance.take(target("s3")) is Take.GRANTED, "the other application's session is known"
+    allowance.refill(one)
+    if refreshes == 3:
+        assert len(slept) == 3 and allowance.take(one) is Take.GRANTED
+    else:
+        assert sum(slept) <= AWAITED_S + MIN_REFRESH_S
+        assert allowance.take(one) is Take.REFUSED and allowance.refused(one)
 
 
 def test_without_nodes_what_is_known_is_allowed_and_nothing_raised(chain: Chain):

@@ -243,6 +243,22 @@ def test_barred_suppliers_get_nothing_for_a_while(chain: Chain):
     assert book.left("s1") == 11
 
 
+def test_a_session_nothing_can_be_signed_for_is_left_to_the_others(chain: Chain):
+    book = a_book(chain)
+    book.refresh()
+    first, second = ids(book, "s2")
+    book.reserve("s2")
+    book.shun(first, 30, "no delegation")
+    assert ids(book, "s2") == [second] and book.shunned("s2") == "no delegation"
+    taken = book.take("s2")
+    assert taken is not None and taken.header.session_id == second, "what was reserved is not lost"
+    alone = next(name for name in ("s1", "s3") if not ids(book, name))
+    assert book.left(alone) == 0 and not book.reserve(alone) and book.used_up(alone) is None
+    chain.now += 30
+    assert book.shunned("s2") is None and set(ids(book, "s2")) == {first, second}
+    assert book.reserve(alone)
+
+
 def test_applications_without_session_are_named_and_looked_at_again(chain: Chain):
     chain.members.pop("app-2")
     book = a_book(chain)

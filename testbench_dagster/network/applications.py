@@ -108,9 +108,9 @@ def _look_at_ring(
     if service.ring == "full":
         for member in ring:
             if client.public_key(member) is None:
-                state.problems.append(
-                    f"delegates to {member}, which has no public key on the chain, so no ring can be made; "
-                    "use ring: self, or have the gateway sign a transaction once"
+                state.warnings.append(
+                    f"delegates to {member}, which has no public key on the chain and is left out of its "
+                    "ring; miners accept that, and it ends once the gateway has signed a transaction"
                 )
 
 

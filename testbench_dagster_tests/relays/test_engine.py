@@ -484,9 +484,9 @@ def test_a_beating_heart_changes_nothing(documents: SqliteDocuments):
 def test_a_lost_heart_ends_the_sending_and_nothing_else(documents: SqliteDocuments):
     transport, sink = Mortal(documents, at=20), Sink()
     names = ["a@test", "b@test"]
-    # three seconds outlast a pause of a busy machine; four in flight cannot be done before the heart notices
-    with Heart(documents, "me", ttl_s=3.0) as transport.heart:
-        work = [(target(name, max_in_flight=4), iter(some(10_000, name))) for name in names]
+    # four in flight cannot be done before the heart notices; six seconds outlast a pause of a busy machine
+    work = [(target(name, max_in_flight=4), iter(some(10_000, name))) for name in names]
+    with Heart(documents, "me", ttl_s=6.0) as transport.heart:
         report = run_relays(work, sink, transport=transport, heart=transport.heart)
         assert transport.heart.lost
     assert report.lost

@@ -35,7 +35,11 @@ def how_to_use(description: Mapping[str, Any]) -> str:
     import yaml
 
     exports = "".join(f"export {name}={key}\n" for name, key in environment(description).items())
-    settings = {"simulation": True, "services": services_block(description)}
+    settings = {
+        "simulation": True,
+        "services": services_block(description),
+        "tasks": [{"name": "starter_units", "samples": 20}],
+    }
     url = description["nodes"][0]["rest"]
     return (
         "\nA simulated Pocket network: its keys are made up and worth nothing. Its applications' keys:\n\n"

@@ -80,6 +80,11 @@ def ring_signer(service: ShannonService, session: Session) -> RingSigner:
     return RingSigner(key, ring)
 
 
+def _written(key: PrivateKey) -> tuple[bytes, bytes]:
+    digits = key.secret().hex().encode()
+    return digits, digits.upper()
+
+
 class Unready(Exception):
     """No relay can be sent now."""
 
@@ -95,6 +100,9 @@ class ServiceDesk:
         self.book = service.book
         self.stream = service.stream
         self.replays = service.replays
+        forms = {form for key, _ in service.keys.values() for form in _written(key)}
+        #: What the keys look like in text: no answer is kept with one of them in it.
+        self.secrets = tuple(sorted(forms))
         self._service = service
         self._signers: dict[tuple[str, int], RingSigner] = {}
         self._keys: dict[str, bytes] = {}

@@ -111,10 +111,12 @@ class ShannonTransport:
             exchange, problem = await self._exchange(call)
             sent = exchange.phase in ("waiting", "reading")
             if problem is not None:
-                return _attempt(call, exchange, problem, ref)
+                return _attempt(call, exchange, problem, ref, service.secrets)
             outcome = await self._judged(service, call, exchange, key, ref)
             sent = outcome.served
             if outcome.answers:
+                if any(secret in outcome.body for secret in service.secrets):
+                    return self._leaked(service, call, exchange, outcome, ref)
                 exchange.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
                 return exchange.attempt(
                     outcome.answer,
@@ -123,10 +125,29 @@ class ShannonTransport:
                     first_token_ms=call.first_token_ms,
                     session=ref,
                 )
-            return _attempt(call, exchange, outcome.answer, ref)
+            return _attempt(call, exchange, outcome.answer, ref, service.secrets)
         finally:
             if not sent:
                 book.give_back(header.session_id, operator)
+
+    def _leaked(
+        self, service: ServiceDesk, call: Call, exchange: Exchange, outcome: _Outcome, ref: SessionRef
+    ) -> Attempt:
+        """Keep an answer that holds our key without it, and hence without its signature; raise the alarm."""
+        _log.error(
+            "%s knows the key that signs for %s and sent it back: whoever has it spends the application's "
+            "stake; undelegate or unstake, and use another key",
+            call.endpoint.supplier,
+            ref.app,
+        )
+        return exchange.attempt(
+            outcome.answer,
+            service.secrets,
+            status=next((answer.status for answer in outcome.answers), None),
+            body=outcome.body,
+            first_token_ms=call.first_token_ms,
+            session=ref,
+        )
 
     async def _exchange(self, call: Call) -> tuple[Exchange, Answer | None]:
         """Post the relay, again without its RPC type if the miner has no backend for that."""
@@ -300,7 +321,9 @@ def _body(answers: list[HttpResponse]) -> bytes:
     return answers[0].body if len(answers) == 1 else b"".join(answer.body for answer in answers)
 
 
-def _attempt(call: Call, exchange: Exchange, answer: Answer, ref: SessionRef) -> Attempt:
+def _attempt(
+    call: Call, exchange: Exchange, answer: Answer, ref: SessionRef, secrets: tuple[bytes, ...]
+) -> Attempt:
     """The record of a relay without a verified answer: the body is what came from the miner.
 
     Its status is kept only where judging that body by it comes to the same fault, as is done again whenever
@@ -312,7 +335,7 @@ def _attempt(call: Call, exchange: Exchange, answer: Answer, ref: SessionRef) ->
         exchange.status = None
         if status != 200 and (answer.fault not in _BY_STATUS or _same(call, status, exchange.body, answer)):
             exchange.status = status
-    return exchange.attempt(answer, session=ref)
+    return exchange.attempt(answer, secrets, session=ref)
 
 
 def _same(call: Call, status: int, body: bytes, answer: Answer) -> bool:

@@ -18,6 +18,7 @@ from aiohttp import web
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.localnet.pocket.node import NodeFaults
+from testbench_dagster.localnet.supplier import Reply, json_reply
 from testbench_dagster.relays.faults import Fault, Owner
 from testbench_dagster.relays.messages import Attempt
 from testbench_dagster.relays.shannon import services, transport
@@ -836,5 +837,33 @@ def test_a_mistake_of_ours_costs_one_relay(monkeypatch: pytest.MonkeyPatch):
                 attempt = await s.ask()
             assert (attempt.fault, attempt.error) == (Fault.INTERNAL, "RuntimeError in the transport")
             assert (await s.ask(1)).fault is Fault.OK
+
+    run(body)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_key_that_comes_back_is_blotted_out_and_told(signed: bool, caplog: pytest.LogCaptureFixture):
+    """Whoever knows our key may say it: no answer is kept with it, and the log says that it is lost."""
+
+    async def body() -> None:
+        async with setting("ha" if signed else "classic") as s:
+            secret = private_key_hex(s.net.seed, f"app-{SERVICE}")
+            said = {"choices": [{"message": {"content": f"I know {secret}"}, "finish_reason": "stop"}]}
+
+            async def respond(method: str, path: str, body: bytes) -> Reply:
+                return json_reply(said if signed else {"error": {"message": f"no, {secret.upper()}"}})
+
+            s.served().backend.respond = respond  # type: ignore[method-assign]
+            if not signed:
+                s.fault("unsigned")
+            attempt = await s.ask()
+            kept = repr(attempt).encode() + attempt.body
+            assert secret.encode() not in kept and secret.upper().encode() not in kept
+            assert attempt.evidence["redacted"] is True and "envelope" not in attempt.evidence
+            if signed:
+                assert (attempt.fault, attempt.text) == (Fault.OK, "I know [redacted]")
+                assert "use another key" in caplog.text and secret not in caplog.text
+            else:
+                assert attempt.fault is Fault.SUPPLIER_SIGNATURE
 
     run(body)

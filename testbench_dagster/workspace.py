@@ -52,7 +52,7 @@ class Workspace:
     @cached_property
     def worker(self) -> FrameworkWorker:
         """The process that owns lm_eval; it starts with its first call."""
-        return FrameworkWorker()
+        return FrameworkWorker(self.config.settings.secret_variables)
 
     def framework(self, spec: TaskSpec) -> Framework:
         """What registers, asks and scores a task."""

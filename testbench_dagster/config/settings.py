@@ -16,6 +16,9 @@ from testbench_dagster.relays.messages import Limits
 CONFIG_SOURCE = "configuration"
 """What the roster calls the source of the suppliers listed in testbench.yaml."""
 
+_STORES_ENV = ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL")
+"""Variables with addresses of servers, which may hold passwords."""
+
 SIGNATURES = ("tokenizer", "config", "identity")
 """The tasks of the framework ``signatures``."""
 
@@ -389,6 +392,19 @@ class Settings(_Strict):
     def discovers(self) -> bool:
         """Whether suppliers come from elsewhere than ``suppliers``."""
         return bool(self.supplier_sources or self.services)
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the environment variables that hold keys, tokens and other secrets."""
+        services = self.services.values()
+        named = [
+            *(supplier.api_key_env for supplier in self.suppliers),
+            *(name for source in self.supplier_sources for name in (source.api_key_env, source.token_env)),
+            *(app.key_env for service in services for app in service.apps),
+            *(service.gateway.token_env for service in services if service.gateway),
+            self.automation.alert_webhook_env,
+        ]
+        return frozenset(_STORES_ENV) | {name for name in named if name}
 
     @property
     def _tells_height(self) -> bool:

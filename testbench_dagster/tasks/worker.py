@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import IO, Any
 
 from testbench_dagster.errors import TaskError
@@ -42,10 +42,12 @@ class WorkerDied(TaskError):
 class FrameworkWorker:
     """Calls the functions of the lm-eval adapter in the child process; one call at a time.
 
-    Use as a context manager or call :meth:`close`; the child also ends when its parent does.
+    Use as a context manager or call :meth:`close`; the child also ends when its parent does. Tasks bring code
+    of their own, so the child does not get the environment variables in ``secrets``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        self._secrets = frozenset(secrets)
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -110,7 +112,7 @@ class FrameworkWorker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             # a checker that walks a set gives the same sums everywhere; hostile keys meet time limits anyway
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env={**{n: v for n, v in os.environ.items() if n not in self._secrets}, "PYTHONHASHSEED": "0"},
         )
         return self._process
 

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from testbench_dagster.errors import TaskError
 from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register
 from testbench_dagster.tasks.records import Answered
 from testbench_dagster.tasks.worker import FrameworkWorker, WorkerTimeout
+from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.tasks.quiz import HELPER, quiz, spec_of
 from testbench_dagster_tests.tasks.test_scoring import CHECKED
 
@@ -171,3 +174,45 @@ def test_the_parent_stays_light_and_its_death_ends_the_child():
         parent.kill()  # no chance to clean up
         parent.wait()
     assert gone_within(int(pid), 10)
+
+
+def test_the_child_gets_no_secret_the_configuration_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks bring code of their own: keys are none of its business."""
+    path = tmp_path / "testbench.yaml"
+    app = "pokt1mrqt5f7qh8uxs27cjm9t7v9e74a9vvdnq5jva4"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "suppliers": [
+                    {
+                        "address": "a",
+                        "base_url": "http://127.0.0.1:9/v1",
+                        "model": "m",
+                        "api_key_env": "KEY_OF_A",
+                    }
+                ],
+                "services": {
+                    "s": {
+                        "transport": "shannon",
+                        "model": "m",
+                        "nodes": {"rest": ["http://127.0.0.1:9"]},
+                        "apps": [{"address": app, "key_env": "KEY_OF_APP"}],
+                    }
+                },
+                "tasks": [{"name": "starter_units"}],
+            }
+        ),
+        encoding="utf-8",
+    )
+    secret = ("KEY_OF_A", "KEY_OF_APP", "TESTBENCH_POSTGRES_URI")
+    for name in (*secret, "OF_NO_INTEREST"):
+        monkeypatch.setenv(name, "postgresql://user:password@host/base")
+    with Workspace.open(path) as workspace:
+        pid = workspace.worker._started().pid
+        until, given = time.monotonic() + 10, [b""]
+        while given == [b""] and time.monotonic() < until:  # before it is loaded it has none to show
+            given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    names = {entry.partition(b"=")[0].decode() for entry in given}
+    assert "OF_NO_INTEREST" in names and not names & set(secret)

@@ -37,12 +37,18 @@ def session(start: int, end: int, suppliers: list[str], app: str = APP) -> dict[
         "end_height": end,
         "suppliers": suppliers,
         "height": start,
-        "at": NOW,
+        "at": datetime.now(UTC),
     }
 
 
-def chain(height: int, blocks: int = 10) -> dict[str, Any]:
-    return {"_id": SERVICE, "height": height, "at": NOW, "blocks_per_session": blocks}
+def chain(height: int, blocks: int = 10, at: datetime | None = None) -> dict[str, Any]:
+    """A chain that told of its newest block at an instant, just now by default."""
+    return {
+        "_id": SERVICE,
+        "height": height,
+        "at": at or datetime.now(UTC),
+        "blocks_per_session": blocks,
+    }
 
 
 def waiting(height: int, *rows: dict[str, Any], spent_until: int | None = None) -> str | None:
@@ -107,7 +113,7 @@ def test_a_chain_that_stands_still_is_waited_for(
     )
     since = heard_since(settings, NOW + timedelta(minutes=minutes))
     rows = (session(101, 110, [ADDRESS]),)
-    known = Sessions({SERVICE: rows}, {SERVICE: chain(105)}, since)
+    known = Sessions({SERVICE: rows}, {SERVICE: chain(105, at=NOW)}, since)
     told = known.waiting(supplier())
     assert (told is not None) is waits
     assert told is None or told.startswith(f"the chain told of no block since {NOW:%Y-%m-%d %H:%M}")

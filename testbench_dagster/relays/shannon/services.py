@@ -100,15 +100,17 @@ class ServiceDesk:
         self.book = service.book
         self.stream = service.stream
         self.replays = service.replays
-        forms = {form for key, _ in service.keys.values() for form in _written(key)}
-        #: What the keys look like in text: no answer is kept with one of them in it.
-        self.secrets = tuple(sorted(forms))
         self._service = service
         self._signers: dict[tuple[str, int], RingSigner] = {}
         self._keys: dict[str, bytes] = {}
         self._keys_again: dict[str, float] = {}  # by operator: when to ask again
         self._flights: dict[object, asyncio.Task[Any]] = {}
         self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """What the keys look like in text: no answer is kept with one of them in it. Never kept itself."""
+        return tuple(form for key, _ in self._service.keys.values() for form in _written(key))
 
     def watch(self) -> None:
         """See that the sessions are kept current."""

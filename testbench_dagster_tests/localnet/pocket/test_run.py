@@ -71,8 +71,10 @@ def test_up_prints_what_to_configure(tmp_path):
         )
         block = said.split("For testbench.yaml:\n")[1].split("\nAll about it")[0]
         path = tmp_path / "testbench.yaml"
-        path.write_text(f"{block}\ntasks: [{{name: starter_logic}}]\ntaxonomies: ['builtin:starter']\n")
-        services = load_config(str(path)).settings.services
+        path.write_text(block)
+        settings = load_config(str(path)).settings
+        services = settings.services
+        assert settings.tasks, "what is printed can be used as it is"
         assert services["simulation"].transport == "shannon"
         assert services["simulation"].nodes.rest == [url]
         assert {app.key_env for service in services.values() for app in service.apps} == set(exports)

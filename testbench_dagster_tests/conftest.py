@@ -12,11 +12,16 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from testbench_dagster.config import load_config
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
+
+# A busy machine makes no property false: neither a pause nor slow drawing fails a test.
+settings.register_profile("testbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("testbench")
 
 PUNKT_CARRIER = "llama-index-core==0.14.25"
 T = TypeVar("T")

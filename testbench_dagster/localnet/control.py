@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
@@ -27,6 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_HEIGHT = 2**63 - 1
 _MAX_LATENCY_MS = 600_000.0
 _MISSING = object()
+_Action = TypeVar("_Action")
 
 
 @dataclass
@@ -59,6 +60,24 @@ class BlockClock:
         self._base, self._since = height, time.monotonic()
 
 
+def chosen(actions: Mapping[str, _Action], action: str, raw: bytes) -> tuple[_Action, Fields]:
+    """Return the action a request asks for, and the fields of its JSON body.
+
+    Raises:
+        BadRequestError: there is no such action, or the body is no JSON object.
+    """
+    method = actions.get(action)
+    if method is None:
+        raise BadRequestError(f"no action {action!r}; there are: {', '.join(actions)}")
+    try:
+        body = orjson.loads(raw or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequestError("the body must be a JSON object")
+    return method, Fields(body)
+
+
 class Control:
     """The actions on one network."""
 
@@ -83,16 +102,8 @@ class Control:
         Raises:
             BadRequestError: the action, a field or a value is wrong.
         """
-        method = self._actions.get(action)
-        if method is None:
-            raise BadRequestError(f"no action {action!r}; there are: {', '.join(self._actions)}")
-        try:
-            body = orjson.loads(raw or b"{}")
-        except orjson.JSONDecodeError as error:
-            raise BadRequestError(f"the body is not JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise BadRequestError("the body must be a JSON object")
-        return method(Fields(body))
+        method, fields = chosen(self._actions, action, raw)
+        return method(fields)
 
     def join(self, fields: Fields) -> dict[str, Any]:
         """A new supplier: ``address``, ``backend``, ``accuracy``, ``latency_ms``, ``api``, all optional.

@@ -19,7 +19,7 @@ from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.rules import TaxonomyGate
 from testbench_dagster.planning.schedule import retry_delay
-from testbench_dagster.planning.sessions import Sessions, heard_since, spent_until
+from testbench_dagster.planning.sessions import Sessions, spent_until
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
 from testbench_dagster.relays.allowances import service_account, supplier_account
@@ -193,8 +193,7 @@ class Planner:
 
     @cached_property
     def _sessions(self) -> Sessions:
-        since = heard_since(self._workspace.config.settings, self.now)
-        return Sessions.read(self._workspace.documents, since)
+        return Sessions.read(self._workspace, self.now)
 
     @cached_property
     def _kept(self) -> dict[str, Document]:
@@ -541,7 +540,7 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
         "_id", "planned_at", "due_at", "due_height", "fingerprint", "failures", "session_spent_until",
     ]  # fmt: skip
     kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
-    sessions = Sessions.read(workspace.documents, heard_since(workspace.config.settings, now))
+    sessions = Sessions.read(workspace, now)
     fingerprint = settings_fingerprint(workspace)
     broke: dict[str, bool] = {}
     found = []
@@ -565,7 +564,7 @@ def waiting_suppliers(
 ) -> dict[str, str]:
     """Why suppliers cannot be asked now for want of a session, by key; the others are left out."""
     now = now or datetime.now(UTC)
-    sessions = Sessions.read(workspace.documents, heard_since(workspace.config.settings, now))
+    sessions = Sessions.read(workspace, now)
     plans = workspace.documents.find(PLANS, fields=["_id", "session_spent_until"])
     spent = {plan["_id"]: spent_until(plan) for plan in plans}
     told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in suppliers}

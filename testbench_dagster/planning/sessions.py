@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 
 from testbench_dagster.config import Settings
 from testbench_dagster.network.roster import Supplier
-from testbench_dagster.stores.documents import Document, DocumentStore
+from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
+from testbench_dagster.workspace import Workspace
 
 #: A height that does not grow for so long, and for so many polls of the nodes, is not believed any more.
 SILENCE, SILENT_POLLS = timedelta(minutes=10), 3
@@ -42,15 +43,16 @@ class Sessions:
     heard_since: datetime | None = None
 
     @classmethod
-    def read(cls, documents: DocumentStore, heard_since: datetime | None = None) -> Sessions:
-        """Read them: a row per application and one per service."""
+    def read(cls, workspace: Workspace, now: datetime) -> Sessions:
+        """Read them as of an instant: a row per application and one per service."""
+        documents = workspace.documents
         by_service: dict[str, list[Document]] = {}
         for row in documents.find(SESSIONS):
             by_service.setdefault(row["service"], []).append(row)
         return cls(
             {service: tuple(rows) for service, rows in by_service.items()},
             {row["_id"]: row for row in documents.find(HEIGHTS)},
-            heard_since,
+            heard_since(workspace.config.settings, now),
         )
 
     def height(self, service: str) -> int | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 from aiohttp import web
 
-from testbench_dagster.localnet.control import Control, Fields
+from testbench_dagster.localnet.control import Control, Fields, chosen
 from testbench_dagster.localnet.pocket.chain import UPOKT, Endpoint, QueryError, Shape, StakedSupplier
 from testbench_dagster.localnet.pocket.faults import FaultRule
 from testbench_dagster.localnet.pocket.gateway import GatewayFaults
@@ -101,16 +101,8 @@ class PocketControl:
             BadRequestError: the action, a field or a value is wrong.
             QueryError: the chain refuses.
         """
-        method = self._actions.get(action)
-        if method is None:
-            raise BadRequestError(f"no action {action!r}; there are: {', '.join(self._actions)}")
-        try:
-            body = orjson.loads(raw or b"{}")
-        except orjson.JSONDecodeError as error:
-            raise BadRequestError(f"the body is not JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise BadRequestError("the body must be a JSON object")
-        answer = method(Fields(body))
+        method, fields = chosen(self._actions, action, raw)
+        answer = method(fields)
         return answer if isinstance(answer, dict) else await answer
 
     def _read(self, name: str, query: Mapping[str, str]) -> Any:

@@ -106,48 +106,36 @@ class ShannonTransport:
         ref = SessionRef(
             header.application, header.session_id, header.start_height, header.end_height, book.height()
         )
-        sent = True
+        sent, secrets = True, service.secrets
         try:
             exchange, problem = await self._exchange(call)
             sent = exchange.phase in ("waiting", "reading")
             if problem is not None:
-                return _attempt(call, exchange, problem, ref, service.secrets)
+                return _attempt(call, exchange, problem, ref, secrets)
             outcome = await self._judged(service, call, exchange, key, ref)
             sent = outcome.served
             if outcome.answers:
-                if any(secret in outcome.body for secret in service.secrets):
-                    return self._leaked(service, call, exchange, outcome, ref)
-                exchange.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
+                if any(secret in outcome.body for secret in secrets):  # kept without it: nothing proves that
+                    _log.error(
+                        "%s knows the key that signs for %s and sent it back: whoever has it spends the "
+                        "application's stake; undelegate or unstake, and use another key",
+                        call.endpoint.supplier,
+                        ref.app,
+                    )
+                else:
+                    exchange.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
                 return exchange.attempt(
                     outcome.answer,
+                    secrets,
                     status=outcome.answers[0].status,
                     body=outcome.body,
                     first_token_ms=call.first_token_ms,
                     session=ref,
                 )
-            return _attempt(call, exchange, outcome.answer, ref, service.secrets)
+            return _attempt(call, exchange, outcome.answer, ref, secrets)
         finally:
             if not sent:
                 book.give_back(header.session_id, operator)
-
-    def _leaked(
-        self, service: ServiceDesk, call: Call, exchange: Exchange, outcome: _Outcome, ref: SessionRef
-    ) -> Attempt:
-        """Keep an answer that holds our key without it, and hence without its signature; raise the alarm."""
-        _log.error(
-            "%s knows the key that signs for %s and sent it back: whoever has it spends the application's "
-            "stake; undelegate or unstake, and use another key",
-            call.endpoint.supplier,
-            ref.app,
-        )
-        return exchange.attempt(
-            outcome.answer,
-            service.secrets,
-            status=next((answer.status for answer in outcome.answers), None),
-            body=outcome.body,
-            first_token_ms=call.first_token_ms,
-            session=ref,
-        )
 
     async def _exchange(self, call: Call) -> tuple[Exchange, Answer | None]:
         """Post the relay, again without its RPC type if the miner has no backend for that."""

@@ -277,14 +277,14 @@ def test_a_roster_that_drips_ends_at_its_time_limit(url: str) -> None:
     started = time.monotonic()
     with pytest.raises(SourceError, match=r"no complete answer within 0\.3 s; raise timeout_s"):
         read(f"{url}/drip", timeout_s=0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
 
 
 def test_sources_are_read_at_once_and_one_that_fails_stands_alone(url: str) -> None:
-    slow = {f"slow {n}": HttpSource(f"{url}/drip", timeout_s=0.5) for n in range(6)}
+    slow = {f"slow {n}": HttpSource(f"{url}/drip", timeout_s=2) for n in range(6)}
     started = time.monotonic()
-    found = read_sources({**slow, "good": HttpSource(f"{url}/ok", timeout_s=5)}, deadline_s=3)
-    assert time.monotonic() - started < 2
+    found = read_sources({**slow, "good": HttpSource(f"{url}/ok", timeout_s=20)}, deadline_s=60)
+    assert time.monotonic() - started < 9  # one after the other: 12 s
     assert list(found) == [*slow, "good"]
     assert found["good"] == Listing([entry("a")], 5)
     assert all(isinstance(found[label], SourceError) for label in slow)
@@ -292,12 +292,15 @@ def test_sources_are_read_at_once_and_one_that_fails_stands_alone(url: str) -> N
 
 
 def test_the_deadline_binds_also_sources_that_ignore_it() -> None:
+    over = threading.Event()
+
     class Stuck:
         def read(self, deadline: float) -> Listing:
-            time.sleep(1.5)
+            over.wait(60)
             return Listing([])
 
     started = time.monotonic()
     found = read_sources({"stuck": Stuck()}, deadline_s=0.2)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
+    over.set()
     assert "was not read within 0.2 s" in str(found["stuck"])

@@ -128,7 +128,7 @@ def test_deadlines_after_connecting(supplier: Supplier, behaviour: str, limits: 
     started = time.monotonic()
     attempt = send(endpoint(supplier.raw_url(behaviour), replace(FAST, **limits)))
     assert attempt.fault is Fault.SUPPLIER_TIMEOUT, attempt
-    assert 0.3 < time.monotonic() - started < 3
+    assert 0.3 < time.monotonic() - started < 8  # without that deadline 10 s, and for "drip" for ever
     if behaviour == "idle":
         assert attempt.body == b'{"choices": ['
 

@@ -65,7 +65,7 @@ class Pages:
         if behaviour.isdecimal():
             return int(behaviour), b"no such page"
         if behaviour == "slow":
-            time.sleep(1.0)
+            time.sleep(4.0)
         bodies = {
             "text": b"<html>welcome</html>",
             "list": b"[1]",
@@ -160,9 +160,9 @@ def test_pages_have_their_own_bound_and_the_blame_is_ours(
 
 
 def test_deadlines_hold(pages: Pages) -> None:
-    limits = replace(FAST, first_byte_s=0.2)
+    limits = replace(FAST, first_byte_s=0.5)
     (attempt,) = send((endpoint(f"{pages.url}/slow/v1", limits), page_relay()))
-    assert attempt.fault is Fault.SUPPLIER_TIMEOUT and attempt.latency_ms < 900
+    assert attempt.fault is Fault.SUPPLIER_TIMEOUT and attempt.latency_ms < 3500
 
 
 @pytest.mark.parametrize("path", ["pokt", "/", "/a b", "/a/../b", "//host/x", "/x?y=1", "/x\r\nHost: y", 7])

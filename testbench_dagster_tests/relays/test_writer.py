@@ -162,7 +162,7 @@ def test_attempts_of_a_lost_lease_are_evidence_that_counts_for_nothing(store: Sq
     """The process was stopped with answers in hand; another took over one of its two suppliers meanwhile."""
     suppliers = ["a@test", "b@test"]
     refused = Attempt(Fault.SUPPLIER_HTTP, *[datetime.now(UTC)] * 2, 9.0, status=500, body=b"no", error="500")
-    with Heart(store, "old", ttl_s=0.4) as old, SupplierLeases(store, old) as leases:
+    with Heart(store, "old", ttl_s=1.5) as old, SupplierLeases(store, old) as leases:
         held = leases.acquire(suppliers).held
         while not old.lost:
             store.purge(HEARTBEATS, {"_id": "old"})

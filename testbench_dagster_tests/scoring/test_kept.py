@@ -361,7 +361,7 @@ def test_one_taken_for_dead_does_no_harm(installation: Callable[..., Facts]) -> 
     """Its heart was buried while it slept; it wakes, and writes what it still had."""
     facts = installation()
     task = facts.registration(TASK)
-    with Heart(facts.workspace.documents, "sleeper", ttl_s=0.3) as heart:
+    with Heart(facts.workspace.documents, "sleeper", ttl_s=1.5) as heart:
         writer = FactWriter(facts.workspace.documents, heart)
         writer.enter({ALPHA: [TASK]})
         facts.workspace.documents.purge(HEARTBEATS, {"_id": "sleeper"})

@@ -412,12 +412,14 @@ class Node:
         self.authorization: set[str | None] = set()
         self.targets: list[str] = []
         self._lock = threading.Lock()
+        self.stopped = threading.Event()
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.node = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -675,7 +677,8 @@ def short_body(handler: Handler) -> bool:
 
 
 def hang(handler: Handler) -> bool:
-    time.sleep(1.2)
+    """Say nothing while the node runs."""
+    handler.server.node.stopped.wait(60)
     return hang_up(handler)
 
 
@@ -688,21 +691,23 @@ def slow_by(seconds: float) -> Fault:
 
 
 def drip_headers(handler: Handler) -> bool:
-    _drip(handler, b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 1000)
+    _drip(handler, b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x")
     return True
 
 
 def drip_body(handler: Handler) -> bool:
-    _drip(handler, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + b" " * 1000, fast=43)
+    _drip(handler, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" ")
     return True
 
 
-def _drip(handler: Handler, data: bytes, fast: int = 20) -> None:
-    handler.wfile.write(data[:fast])
-    for byte in data[fast : fast + 30]:
-        handler.wfile.write(bytes([byte]))
+def _drip(handler: Handler, head: bytes, drop: bytes) -> None:
+    """Never silent for long and never done, while the node runs."""
+    handler.wfile.write(head)
+    for _ in range(1500):
+        handler.wfile.write(drop)
         handler.wfile.flush()
-        time.sleep(0.04)
+        if handler.server.node.stopped.wait(0.04):
+            break
     hang_up(handler)
 
 

@@ -83,13 +83,13 @@ def test_an_exchange_has_a_bound_from_first_to_last_byte(
     make_client: MakeClient, make_node: MakeNode, fault: Fault
 ) -> None:
     bad, good = make_node(), make_node()
-    client = make_client(bad, good, timeout_s=0.3)
+    client = make_client(bad, good, timeout_s=1.0)
     client.shared_params()
     bad.fault = fault
     started = time.monotonic()
     assert client.suppliers_per_session() == 50
-    assert 0.25 < time.monotonic() - started < 1.0
-    assert "no complete answer within 0.3 s" in (client.nodes()[0].problem or "")
+    assert 0.9 < time.monotonic() - started < 20
+    assert "no complete answer within 1 s" in (client.nodes()[0].problem or "")
 
 
 def test_a_slow_node_does_not_hold_up_the_others(
@@ -97,10 +97,10 @@ def test_a_slow_node_does_not_hold_up_the_others(
 ) -> None:
     monkeypatch.setattr(transfer, "STRAGGLER_S", 0.1)
     slow, good = make_node(fault=hang), make_node()
-    client = make_client(slow, good)
+    client = make_client(slow, good, timeout_s=60)
     started = time.monotonic()
     assert client.height() == 103
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 20
     assert client.suppliers_per_session() == 50 and good.count("session/params") == 1
 
     only_slow = make_client(make_node(fault=slow_by(0.3)))
@@ -386,7 +386,7 @@ def test_a_closed_client_says_so(make_client: MakeClient, make_node: MakeNode, w
         while not node.asked:
             time.sleep(0.005)
         client.close()
-        thread.join(2)
+        thread.join(20)
     (error,) = errors
     assert type(error) is ChainError and "closed" in str(error)
     client.close()

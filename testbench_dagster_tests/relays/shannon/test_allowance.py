@@ -246,6 +246,6 @@ def test_the_engine_ends_soon_when_no_node_answers():
             began = time.monotonic()
             sink, report = await relay_through(s, {"sim-01": 1000})
             assert not sink.attempts and report.total.unsent == 1000
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
 
     run(body)

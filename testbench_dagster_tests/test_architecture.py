@@ -201,6 +201,8 @@ LAYERS = (
         "relays.shannon.transport",
         "relays.shannon.evidence",
         "relays.shannon.allowance",
+        "relays.loops",
+        "relays.lanes",
         "relays.engine",
         "relays.writer",
     ),

@@ -13,15 +13,11 @@ is what makes the caps hard. What an allowance has to ask a store for is asked i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heart
@@ -29,20 +25,19 @@ from testbench_dagster.relays.allowances import Allowance, FixedAllowance, Take
 from testbench_dagster.relays.answers import escaped
 from testbench_dagster.relays.direct import DirectTransport
 from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.limits import AdaptiveLimit, Pace, backoff_s, is_congestion
+from testbench_dagster.relays.lanes import Host, Job, Lane, Work, lanes_of
+from testbench_dagster.relays.limits import backoff_s, is_congestion
+from testbench_dagster.relays.loops import run_to_end
 from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.relays.report import Counts, Progress, Report
 
 #: Takes one finished attempt: ``sink(relay, attempt_number, attempt)``. An awaitable it returns is awaited
 #: before the slot is free again (back-pressure); an error it raises stops the run.
 Sink = Callable[[Relay, int, Attempt], Awaitable[None] | None]
-Work = Sequence[tuple[Endpoint, Iterable[Relay]]]
 
 PROGRESS_INTERVAL_S = 0.25
 #: This share of the slots is open to every lane; the rest only to those below their fair share.
 _OPEN_SHARE = 0.75
-_COUNT_SLICE = 512
-_CANCEL_POLL_S = 0.1
 _HEART_POLL_S = 1.0
 
 
@@ -84,10 +79,8 @@ def run_relays(
     """Run :func:`relay_all` from synchronous code in an event loop of its own, and return its report.
 
     ``options`` are those of :func:`relay_all`. ``open_transport`` makes the transport in that loop, and it is
-    closed at the end; a ``transport`` that is given instead stays open. Works in any thread. In the main
-    thread, and where a loop is already running, the run (iterables, sink and ``on_progress`` included) gets a
-    fresh thread and this one waits: what a signal handler raises, such as Dagster's interrupt, would be
-    swallowed inside an event loop's callbacks.
+    closed at the end; a ``transport`` that is given instead stays open. Works in any thread; iterables, sink
+    and ``on_progress`` may run in another one (:func:`~testbench_dagster.relays.loops.run_to_end`).
     """
 
     async def main() -> Report:
@@ -98,174 +91,7 @@ def run_relays(
             if transport is None:
                 await used.close()
 
-    if threading.current_thread() is threading.main_thread() or _loop_is_running():
-        return _in_thread(main)
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(main())
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # not made for this platform
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def _in_thread(main: Callable[[], Any]) -> Report:
-    """Run the coroutine function in a thread with its own loop; an interrupt here cancels it there."""
-    outcome: list[Report] = []
-    failure: list[BaseException] = []
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-    # waited for instead of the thread: an interrupted Thread.join() takes the thread for dead (Python 3.11)
-    finished = threading.Event()
-
-    async def tracked() -> Report:
-        task = asyncio.current_task()
-        assert task is not None
-        started.append((asyncio.get_running_loop(), task))
-        return await main()
-
-    def body() -> None:
-        try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
-                outcome.append(runner.run(tracked()))
-        except BaseException as exc:  # carried over to the calling thread
-            failure.append(exc)
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=body, name="testbench-relays", daemon=True)
-    outer = asyncio.current_task() if _loop_is_running() else None  # of the loop that this call blocks
-    cancelled_before = outer.cancelling() if outer is not None else 0
-
-    def cancel() -> None:
-        if started:
-            loop, task = started[0]
-            with contextlib.suppress(RuntimeError):  # that loop has just closed: nothing left to cancel
-                loop.call_soon_threadsafe(task.cancel)
-
-    thread.start()
-    try:
-        while not finished.wait(_CANCEL_POLL_S):
-            # asyncio turns a first Ctrl-C into a cancellation, which a blocked loop would never deliver
-            if outer is not None and outer.cancelling() > cancelled_before:
-                cancel()
-    except BaseException:
-        while not started and not finished.wait(0.01):
-            pass  # interrupted before there was a task to cancel
-        cancel()
-        finished.wait()
-        raise
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-@dataclass(slots=True)
-class _Job:
-    """A relay on its way: ``failures`` attempts of this run are behind it."""
-
-    relay: Relay
-    failures: int = 0
-
-
-class _Host:
-    """What suppliers behind one host share: a limit on what they have in flight together.
-
-    It gives way to what the host itself says (refused connections, 429), not to one slow supplier on it.
-    """
-
-    def __init__(self, ceiling: int) -> None:
-        self.limit = AdaptiveLimit(ceiling, ceiling)
-        self.in_flight = 0
-        self.parked: deque[_Lane] = deque()
-
-    @property
-    def room(self) -> int:
-        """How many more may be in flight."""
-        return self.limit.value - self.in_flight
-
-    def heard(self, fault: Fault, now: float) -> None:
-        """Learn from an attempt of any of its suppliers."""
-        if fault.answered:
-            self.limit.succeeded()
-        elif fault in (Fault.TRANSPORT, Fault.RATE_LIMITED):
-            self.limit.congested(now)
-
-
-class _Lane:
-    """One supplier in a run."""
-
-    def __init__(self, endpoint: Endpoint, relays: list[Iterable[Relay]], host: _Host | None = None) -> None:
-        self.endpoint = endpoint
-        self.host = host
-        self.limit = AdaptiveLimit(endpoint.limits.max_in_flight, endpoint.limits.start_in_flight)
-        self.pace = Pace()
-        self.counts = Counts()
-        self.in_flight = 0
-        self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
-        self.asking = False  # waits to hear from the allowance
-        self.exhausted = False
-        self.stopped: Literal["unsent", "abandoned"] | None = None
-        self.finished = False
-        self.due: deque[_Job] = deque()  # retries whose wait is over
-        self.waiting: dict[int, tuple[_Job, asyncio.TimerHandle]] = {}
-        self._sources = relays
-        self._relays: Iterator[Relay] = chain.from_iterable(relays)
-        self._pulled = 0
-
-    def next_job(self) -> _Job | None:
-        """Return a due retry or else the next relay; None when the iterator is at its end."""
-        if self.due:
-            return self.due.popleft()
-        if self.exhausted:
-            return None
-        relay = next(self._relays, None)
-        if relay is None:
-            self.exhausted = True
-            return None
-        self._pulled += 1
-        return _Job(relay)
-
-    def may_send(self, now: float) -> bool:
-        """Whether the supplier's own state allows a send now."""
-        if self.stopped or self.asking:
-            return False
-        if self.in_flight >= self.limit.value or now < self.pace.paused_until:
-            return False
-        if self.due:
-            return True
-        # no new relay while as many wait for a retry as may be in flight: bounds memory, spares the supplier
-        return not self.exhausted and len(self.waiting) < max(2, self.limit.value)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is left to do for this lane."""
-        if self.in_flight:
-            return False
-        return self.stopped is not None or (self.exhausted and not self.due and not self.waiting)
-
-    async def count_rest(self) -> int:
-        """Count the relays never pulled, letting the loop breathe."""
-        if self.exhausted:
-            return 0
-        if all(isinstance(source, Sized) for source in self._sources):
-            return sum(len(source) for source in self._sources if isinstance(source, Sized)) - self._pulled
-        rest = 0
-        for _ in self._relays:
-            rest += 1
-            if rest % _COUNT_SLICE == 0:
-                await asyncio.sleep(0)
-        return rest
+    return run_to_end(main)
 
 
 class _Run:
@@ -292,10 +118,10 @@ class _Run:
         self._heart = heart
         self._lost = False
         self._on_progress = on_progress
-        self._lanes = _lanes(work)
+        self._lanes = lanes_of(work)
         self._active = len(self._lanes)
-        self._ready: deque[_Lane] = deque()
-        self._parked: deque[_Lane] = deque()  # above their share while few slots are free
+        self._ready: deque[Lane] = deque()
+        self._parked: deque[Lane] = deque()  # above their share while few slots are free
         self._sleepers: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Task[None]] = set()
@@ -344,7 +170,7 @@ class _Run:
 
     # -- scheduling -----------------------------------------------------------------------------------
 
-    def _enqueue(self, lane: _Lane) -> None:
+    def _enqueue(self, lane: Lane) -> None:
         """Put a lane that may send into the ready queue and see that somebody serves it."""
         if lane.queued or lane.finished or not lane.may_send(time.monotonic()):
             return
@@ -379,7 +205,7 @@ class _Run:
         if not self._done.done():
             self._done.set_exception(exc)
 
-    def _take(self) -> tuple[_Lane, _Job] | None:
+    def _take(self) -> tuple[Lane, Job] | None:
         """Take the next job of the lane whose turn it is, or None when no lane may send."""
         while self._ready:
             lane = self._ready.popleft()
@@ -416,7 +242,7 @@ class _Run:
             return lane, job
         return None
 
-    def _above_share(self, lane: _Lane) -> bool:
+    def _above_share(self, lane: Lane) -> bool:
         """Whether a lane must leave the remaining slots to others.
 
         The last quarter of the slots is for lanes below their fair share, so slow suppliers that filled
@@ -426,7 +252,7 @@ class _Run:
             return False
         return lane.in_flight >= max(1, self._slots // self._active)
 
-    def _release(self, lane: _Lane) -> None:
+    def _release(self, lane: Lane) -> None:
         """Give a slot back and requeue whoever that may help."""
         lane.in_flight -= 1
         self._in_flight -= 1
@@ -442,7 +268,7 @@ class _Run:
                 self._enqueue(parked)
         self._finish_if_idle(lane)
 
-    def _unpark(self, host: _Host | None) -> None:
+    def _unpark(self, host: Host | None) -> None:
         """Requeue as many of a host's parked lanes as it has room for."""
         room = 0 if host is None else host.room
         while host is not None and room > 0 and host.parked:
@@ -453,7 +279,7 @@ class _Run:
 
     # -- caps -----------------------------------------------------------------------------------------
 
-    def _may_spend(self, lane: _Lane) -> bool:
+    def _may_spend(self, lane: Lane) -> bool:
         """Count one send to a lane's supplier if the caps allow it, else see to what is to become of it."""
         if self._relays_left is not None and self._relays_left <= 0:
             self._stop_lane(lane, "unsent")
@@ -474,20 +300,20 @@ class _Run:
                 self._loop.call_soon(self._stop_capped)
         return True
 
-    def _unspend(self, lane: _Lane) -> None:
+    def _unspend(self, lane: Lane) -> None:
         """Take a send back that was counted and not made."""
         if self._allowance is not None:
             self._allowance.put_back(lane.endpoint)
         if self._relays_left is not None:
             self._relays_left += 1
 
-    def _ask(self, lane: _Lane) -> None:
+    def _ask(self, lane: Lane) -> None:
         """Have the allowance find out about a supplier in a thread."""
         task = self._loop.create_task(self._refill(lane))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _refill(self, lane: _Lane) -> None:
+    async def _refill(self, lane: Lane) -> None:
         assert self._allowance is not None
         try:
             await self._loop.run_in_executor(None, self._allowance.refill, lane.endpoint)
@@ -524,7 +350,7 @@ class _Run:
         for lane in self._lanes:
             self._stop_lane(lane, "unsent")
 
-    def _stop_lane(self, lane: _Lane, reason: Literal["unsent", "abandoned"]) -> None:
+    def _stop_lane(self, lane: Lane, reason: Literal["unsent", "abandoned"]) -> None:
         """Send nothing more to this supplier; its relays waiting for a retry stay unsettled."""
         if lane.stopped is None and not lane.finished:
             lane.stopped = reason
@@ -536,7 +362,7 @@ class _Run:
             lane.due.clear()
         self._finish_if_idle(lane)
 
-    def _finish_if_idle(self, lane: _Lane) -> None:
+    def _finish_if_idle(self, lane: Lane) -> None:
         if not lane.finished and lane.idle:
             lane.finished = True
             self._active -= 1
@@ -545,7 +371,7 @@ class _Run:
 
     # -- one relay ------------------------------------------------------------------------------------
 
-    async def _relay(self, lane: _Lane, job: _Job) -> None:
+    async def _relay(self, lane: Lane, job: Job) -> None:
         began = time.monotonic()
         attempt = await self._send(lane.endpoint, job.relay)
         outcome = self._sink(job.relay, job.relay.attempt + job.failures, attempt)
@@ -564,7 +390,7 @@ class _Run:
             latency_ms = (time.perf_counter() - clock) * 1000
             return Attempt(Fault.INTERNAL, started, datetime.now(UTC), latency_ms, error=error)
 
-    def _account(self, lane: _Lane, job: _Job, attempt: Attempt, began: float) -> None:
+    def _account(self, lane: Lane, job: Job, attempt: Attempt, began: float) -> None:
         """Count an attempt, learn from it, and decide whether its relay is done."""
         now = time.monotonic()
         fault = attempt.fault
@@ -596,7 +422,7 @@ class _Run:
             counts.unsettled += 1
         self._progress(now)
 
-    def _resume(self, lane: _Lane) -> None:
+    def _resume(self, lane: Lane) -> None:
         """Requeue a lane when its pause is over (timers may be a little early, hence the second look)."""
         pause = lane.pace.paused_until - time.monotonic()
         if pause > 0:
@@ -604,11 +430,11 @@ class _Run:
         else:
             self._enqueue(lane)
 
-    def _retry_later(self, lane: _Lane, job: _Job, wait: float) -> None:
+    def _retry_later(self, lane: Lane, job: Job, wait: float) -> None:
         self._waiting += 1
         lane.waiting[id(job)] = (job, self._loop.call_later(wait, self._retry_due, lane, job))
 
-    def _retry_due(self, lane: _Lane, job: _Job) -> None:
+    def _retry_due(self, lane: Lane, job: Job) -> None:
         del lane.waiting[id(job)]
         lane.due.append(job)
         self._enqueue(lane)
@@ -628,21 +454,3 @@ class _Run:
             total.add(lane.counts)
         suppliers = {lane.endpoint.supplier: lane.counts for lane in self._lanes}
         return Report(time.monotonic() - self._started, total, suppliers, self._lost)
-
-
-def _lanes(work: Work) -> list[_Lane]:
-    """Make one lane per supplier; several entries of one supplier follow each other in it."""
-    sources: dict[str, tuple[Endpoint, list[Iterable[Relay]]]] = {}
-    for endpoint, relays in work:
-        known, parts = sources.setdefault(endpoint.supplier, (endpoint, []))
-        if known != endpoint:
-            raise ValueError(f"supplier {endpoint.supplier!r} appears with two different endpoints")
-        parts.append(relays)
-    hosts: dict[str, _Host] = {}
-    lanes = []
-    for endpoint, parts in sources.values():
-        host = None
-        if endpoint.host is not None:
-            host = hosts.setdefault(endpoint.host, _Host(endpoint.limits.max_per_host))
-        lanes.append(_Lane(endpoint, parts, host))
-    return lanes

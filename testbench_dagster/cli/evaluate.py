@@ -107,7 +107,7 @@ def evaluate(
 
 def who_waits(workspace: Workspace, keys: Sequence[str] = ()) -> str:
     """Tell how many of the suppliers, by default all, cannot be asked now for want of a session, and why."""
-    from testbench_dagster.planning.plans import waiting_suppliers
+    from testbench_dagster.planning.wanted import waiting_suppliers
 
     active = [s for s in active_suppliers(workspace) if not keys or s.key in keys]
     waiting = waiting_suppliers(workspace, active)

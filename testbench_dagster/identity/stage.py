@@ -28,7 +28,7 @@ from testbench_dagster.identity import (
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.identity.reading import read_answers, read_availability, read_scores
 from testbench_dagster.network.roster import Supplier, active_suppliers, cut_windows
-from testbench_dagster.planning.plans import PROXY_FAILURES
+from testbench_dagster.planning.planner import PROXY_FAILURES
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
 from testbench_dagster.workspace import Workspace

@@ -23,7 +23,9 @@ from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import Supplier, known_suppliers, remember_echo_logprobs
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
-from testbench_dagster.planning.plans import Planner, attempts_since, note_progress
+from testbench_dagster.planning.kept import note_progress
+from testbench_dagster.planning.planner import Planner
+from testbench_dagster.planning.remaining import attempts_since
 from testbench_dagster.planning.supplier import SupplierPlan
 from testbench_dagster.relays.allowances import Allowance, LedgerAllowance
 from testbench_dagster.relays.faults import Fault

@@ -14,7 +14,7 @@ from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.localnet.demo import demo_settings
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.network.roster import known_suppliers
-from testbench_dagster.planning.plans import Planner
+from testbench_dagster.planning.planner import Planner
 from testbench_dagster.scoring.windows import windows
 from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
 from testbench_dagster.tasks.catalogue import stale_tasks

@@ -12,7 +12,7 @@ import pytest
 from testbench_dagster.identity.stage import detect_changes, refresh_identity
 from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.network.roster import active_suppliers, cut_windows, refresh_roster
-from testbench_dagster.planning.plans import Planner
+from testbench_dagster.planning.planner import Planner
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
 from testbench_dagster.workspace import Workspace

@@ -17,7 +17,9 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.network.reach import Reach
 from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.plans import Planner, refresh_plans, wanted_suppliers
+from testbench_dagster.planning.kept import refresh_plans
+from testbench_dagster.planning.planner import Planner
+from testbench_dagster.planning.wanted import wanted_suppliers
 from testbench_dagster.relays.collect import CollectReport, collect
 from testbench_dagster.relays.shannon import replays
 from testbench_dagster.relays.writer import disowned

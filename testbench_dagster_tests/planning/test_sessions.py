@@ -10,10 +10,12 @@ import pytest
 
 from testbench_dagster.config import Settings, SupplierConfig
 from testbench_dagster.network.roster import Supplier, active_suppliers
-from testbench_dagster.planning.plans import Planner, note_progress, refresh_plans, wanted_suppliers
+from testbench_dagster.planning.kept import note_progress, refresh_plans
+from testbench_dagster.planning.planner import Planner
 from testbench_dagster.planning.sessions import Sessions, heard_since
+from testbench_dagster.planning.wanted import wanted_suppliers
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
-from testbench_dagster_tests.planning.test_plans import GATED, GATING, Stage, stage  # noqa: F401 - a fixture
+from testbench_dagster_tests.planning.stage import GATED, GATING, Stage
 
 SERVICE = "text-generation"
 APP = "pokt1mrqt5f7qh8uxs27cjm9t7v9e74a9vvdnq5jva4"
@@ -121,7 +123,7 @@ def test_a_chain_that_stands_still_is_waited_for(
 
 
 @pytest.fixture
-def made(request: pytest.FixtureRequest, stage: Any) -> Stage:  # noqa: F811
+def made(request: pytest.FixtureRequest, stage: Any) -> Stage:
     """An installation with one supplier on a chain at height 105, in the session of blocks 101 to 110."""
     service = {
         "transport": "shannon",
@@ -138,7 +140,7 @@ def made(request: pytest.FixtureRequest, stage: Any) -> Stage:  # noqa: F811
     return found
 
 
-def states(stage: Stage) -> dict[str, tuple[str, int]]:  # noqa: F811
+def states(stage: Stage) -> dict[str, tuple[str, int]]:
     (found,) = active_suppliers(stage.workspace)
     plan = Planner(stage.workspace).plan(found)
     return {name: (d.state, len(d.plan.due)) for name, d in plan.tasks.items()}

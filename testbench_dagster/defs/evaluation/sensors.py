@@ -14,7 +14,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.planning.plans import wanted_suppliers
+from testbench_dagster.planning.wanted import wanted_suppliers
 from testbench_dagster.workspace import Workspace
 
 

@@ -15,7 +15,7 @@ from testbench_dagster.errors import TestbenchError
 from testbench_dagster.leaderboard import Entry
 from testbench_dagster.leaderboard.publish import Published, publish
 from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.plans import refresh_plans
+from testbench_dagster.planning.kept import refresh_plans
 from testbench_dagster.snapshots import take_snapshots
 from testbench_dagster.taxonomies.refresh import refresh_summaries
 from testbench_dagster.workspace import Workspace

@@ -17,7 +17,7 @@ from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.personas import Persona
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.plans import refresh_plans
+from testbench_dagster.planning.kept import refresh_plans
 from testbench_dagster.relays.collect import CollectReport, collect
 from testbench_dagster.scoring.score import score_new
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts, stale_tasks

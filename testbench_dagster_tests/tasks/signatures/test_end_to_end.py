@@ -14,7 +14,8 @@ import pytest
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.plans import Planner, wanted_suppliers
+from testbench_dagster.planning.planner import Planner
+from testbench_dagster.planning.wanted import wanted_suppliers
 from testbench_dagster.scoring.score import answered_docs, score_batch
 from testbench_dagster.scoring.windows import Window, windows
 from testbench_dagster.stores.documents.collections import (

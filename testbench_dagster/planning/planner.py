@@ -1,34 +1,32 @@
-"""The planning stage: reads the facts, has :mod:`.supplier` decide, and keeps the plans that sensors look at.
+"""The planner: reads the facts about suppliers, and has :mod:`.supplier` decide on each.
 
-A kept plan is a view: when the supplier's next evaluation should begin and what it would ask. It is made at
-the end of every evaluation, so that a sensor need not read five thousand suppliers' attempts to see who is
-due; the evaluation itself always decides on the facts.
+An evaluation decides on the facts, always; what is kept of a decision (:mod:`.kept`) is only a view of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
+from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.network.roster import Supplier, active_suppliers
 from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.remaining import budget_left
 from testbench_dagster.planning.rules import TaxonomyGate
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.sessions import Sessions, spent_until
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
-from testbench_dagster.relays.allowances import service_account, supplier_account
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import History, history
 from testbench_dagster.scoring.measured import WindowState, window_state
 from testbench_dagster.scoring.score import prompt_calls
 from testbench_dagster.stores.datasets import Registration
-from testbench_dagster.stores.documents import Document, Group, content_hash
+from testbench_dagster.stores.documents import Document, Group
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     IDENTITY_GROUPS,
@@ -36,7 +34,7 @@ from testbench_dagster.stores.documents.collections import (
     PROMPTS,
     TAXONOMY_SUMMARIES,
 )
-from testbench_dagster.tasks.catalogue import catalogue_fingerprint, current_epoch, prompt_filter
+from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter
 from testbench_dagster.tasks.gates import task_groups
 from testbench_dagster.tasks.records import ANY_API
 from testbench_dagster.tasks.specs import TaskSpec
@@ -355,227 +353,3 @@ def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
 def request_form(supplier: Supplier, registration: Registration) -> str:
     """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
     return supplier.api if registration.flags["output_type"] in ANY_API else "completions"
-
-
-# ------------------------------------------------------------------------------------------- kept plans
-
-
-def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None) -> None:
-    """Plan the suppliers as they stand after an evaluation, and keep the plans."""
-    planner = Planner(workspace, now=now)
-    fingerprint = settings_fingerprint(workspace)
-    planned = list(suppliers)
-    plans = {supplier.key: planner.plan(supplier) for supplier in planned}
-    quotas = planner.quotas(plans, planned)
-    spent = {s for s in {p.service for p in planned} if budget_left(workspace, s, planner.now) == 0}
-    before = _kept_plans(workspace, plans)
-    documents = []
-    for supplier in planned:
-        plan = plans[supplier.key]
-        kept = before.get(supplier.key, {})
-        due_at = plan.due_at
-        if due_at is not None:
-            waits = _waits(workspace, supplier, plan, planner.now, quotas.get(supplier.key), spent)
-            due_at = max([due_at, *waits])
-        documents.append(
-            {
-                "_id": supplier.key,
-                "service": supplier.service,
-                "planned_at": planner.now,
-                "due_at": due_at,
-                "due_height": plan.due_height,
-                "due_calls": plan.n_calls,
-                "failures": kept.get("failures", 0),
-                "problem": kept.get("problem"),
-                "put_off_until": kept.get("put_off_until"),
-                "session_spent_until": kept.get("session_spent_until"),
-                "fingerprint": supplier_fingerprint(fingerprint, supplier),
-                "tasks": {
-                    name: {
-                        "state": decision.state,
-                        "reason": decision.reason,
-                        "calls": decision.plan.n_calls,
-                        "due_at": decision.due_at,
-                    }
-                    for name, decision in plan.tasks.items()
-                },
-            }
-        )
-    workspace.documents.upsert(PLANS, documents)
-
-
-def note_progress(
-    workspace: Workspace,
-    reached: Iterable[str],
-    failed: Mapping[str, str],
-    spent: Mapping[str, int] | None = None,
-    put_off: Collection[str] = (),
-) -> None:
-    """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
-
-    A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
-    ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
-    ``put_off`` are those that something else stood in the way of: they are looked at again a while later.
-    """
-    now = datetime.now(UTC)
-    settled, spent = set(reached), spent or {}
-    until = now + retry_delay(1, workspace.config.settings.planning)
-    keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
-    before = _kept_plans(workspace, keys)
-    updates = []
-    for key in keys:
-        kept = before.get(key)
-        if kept is None:
-            if key in settled and key not in spent:
-                continue
-            # its plan follows at the end of the evaluation; should that not come, it is due again
-            service = key.rpartition("@")[2]
-            kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
-        failures = kept["failures"] + 1 if key in failed else 0 if key in settled else kept["failures"]
-        update = {**kept, "failures": failures, "problem": failed.get(key), "planned_at": now}
-        update["put_off_until"] = until if key in put_off else None
-        updates.append({**update, "session_spent_until": spent.get(key, kept.get("session_spent_until"))})
-    workspace.documents.upsert(PLANS, updates)
-
-
-def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document]:
-    return {plan["_id"]: plan for plan in workspace.documents.find(PLANS, {"_id": {"in": list(keys)}})}
-
-
-def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
-    settings = workspace.config.settings
-    rules = [
-        [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
-        for s in workspace.specs
-    ]
-    return content_hash(
-        [
-            rules,
-            settings.sampling.model_dump(),
-            settings.planning.model_dump(mode="json"),
-            settings.budget.model_dump(),
-            catalogue_fingerprint(workspace),
-        ]
-    )
-
-
-def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
-    """Changes whenever one supplier's plan has to be made anew."""
-    return content_hash(
-        [settings, supplier.config.base_url, supplier.api, supplier.config.model, str(supplier.cut_at)]
-    )
-
-
-def _waits(
-    workspace: Workspace,
-    supplier: Supplier,
-    plan: SupplierPlan,
-    now: datetime,
-    quota: int | None,
-    spent: Collection[str],
-) -> Iterator[datetime]:
-    """Instants before which an evaluation makes no sense: not before a spent budget is renewed.
-
-    A supplier that had its share of a budget while others still have to get theirs looks again a while later.
-    ``spent`` are the services whose budget of the day is used up.
-    """
-    if plan.n_calls and quota == 0:
-        yield now + retry_delay(1, workspace.config.settings.planning)
-    if supplier.service in spent:
-        yield next_period("day", now)
-    if politeness_left(workspace, supplier.key, now) == 0:
-        yield next_period("hour", now)
-
-
-# --------------------------------------------------------------------------------------------- budgets
-
-
-def budget_left(workspace: Workspace, service: str, now: datetime) -> int | None:
-    """Relays left to a service this UTC day; None without a cap."""
-    cap = workspace.config.settings.budget.of_service(service)
-    if cap is None:
-        return None
-    account, start = service_account(service), period_start("day", now)
-    spent = BudgetLedger(workspace.documents).spent(account, start)
-    if spent is None:
-        spent = attempts_since(workspace, {"service": service}, start)
-    return max(0, cap - spent)
-
-
-def politeness_left(workspace: Workspace, key: str, now: datetime) -> int | None:
-    """Relays left to a supplier this UTC hour; None without a cap."""
-    cap = workspace.config.settings.budget.relays_per_supplier_hour
-    if cap is None:
-        return None
-    spent = BudgetLedger(workspace.documents).spent(supplier_account(key), period_start("hour", now))
-    return max(0, cap - (spent or 0))
-
-
-def attempts_since(workspace: Workspace, where: Mapping[str, Any], start: datetime) -> int:
-    """Stored attempts of a service or supplier since an instant: what a new budget period begins with."""
-    return workspace.documents.count(ATTEMPTS, {**where, "finished_at": {"gte": start}})
-
-
-# -------------------------------------------------------------------------------------- who is due now
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A supplier whose evaluation should begin; ``version`` changes when it has been planned anew."""
-
-    key: str
-    version: str
-
-
-def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Wanted]:
-    """The active suppliers whose kept plan is due, outdated or missing, in the order of the roster.
-
-    Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
-    second. Suppliers of a service whose budget of the day is spent are left out until the next day, those
-    that no session lets be reached until one does.
-    """
-    now = now or datetime.now(UTC)
-    fields = [
-        "_id", "planned_at", "due_at", "due_height", "fingerprint", "failures", "session_spent_until",
-    ]  # fmt: skip
-    kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
-    sessions = Sessions.read(workspace, now)
-    fingerprint = settings_fingerprint(workspace)
-    broke: dict[str, bool] = {}
-    found = []
-    for supplier in active_suppliers(workspace):
-        plan = kept.get(supplier.key)
-        height = sessions.height(supplier.service)
-        if not _is_due(plan, supplier_fingerprint(fingerprint, supplier), height, now):
-            continue
-        if sessions.waiting(supplier, spent_until(plan)) is not None:
-            continue
-        if supplier.service not in broke:
-            broke[supplier.service] = budget_left(workspace, supplier.service, now) == 0
-        if not broke[supplier.service]:
-            version = str(plan["planned_at"]) if plan else f"new {supplier.joined_at}"
-            found.append(Wanted(supplier.key, version))
-    return found
-
-
-def waiting_suppliers(
-    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
-) -> dict[str, str]:
-    """Why suppliers cannot be asked now for want of a session, by key; the others are left out."""
-    now = now or datetime.now(UTC)
-    sessions = Sessions.read(workspace, now)
-    plans = workspace.documents.find(PLANS, fields=["_id", "session_spent_until"])
-    spent = {plan["_id"]: spent_until(plan) for plan in plans}
-    told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in suppliers}
-    return {key: reason for key, reason in told.items() if reason is not None}
-
-
-def _is_due(plan: Document | None, fingerprint: str, height: int | None, now: datetime) -> bool:
-    if plan is None:
-        return True
-    if plan["fingerprint"] != fingerprint and not plan["failures"]:
-        return True
-    if plan["due_height"] is not None and height is not None and plan["due_height"] <= height:
-        return True
-    return plan["due_at"] is not None and plan["due_at"] <= now

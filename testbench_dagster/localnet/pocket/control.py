@@ -26,7 +26,8 @@ from testbench_dagster.localnet.requests import BadRequestError
 from testbench_dagster.relays.shannon.messages import RpcType
 
 if TYPE_CHECKING:
-    from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Served, Validation
+    from testbench_dagster.localnet.pocket.envelopes import Served
+    from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Validation
     from testbench_dagster.localnet.pocket.network import PocketNet
 
 Answer = dict[str, Any]

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,24 +22,41 @@ import orjson
 from aiohttp import web
 
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError, Session
-from testbench_dagster.localnet.pocket.faults import REFUSALS, FaultRule, Faults
+from testbench_dagster.localnet.pocket.envelopes import Served, batches, seal
+from testbench_dagster.localnet.pocket.faults import REFUSALS, FaultRule
 from testbench_dagster.localnet.pocket.ledger import IN_FLIGHT, Ledger, Relay
-from testbench_dagster.localnet.pocket.names import private_key
+from testbench_dagster.localnet.pocket.problems import (
+    BAD_RING,
+    BAD_SIGNATURE,
+    CLAIMED,
+    EXPIRED,
+    IMPLAUSIBLE,
+    INTERNAL,
+    NO_APP,
+    NO_BACKEND,
+    NOT_IN_SESSION,
+    NOT_REACHABLE,
+    OTHER_SESSION,
+    RATE_LIMITED,
+    TIMEOUT,
+    TOO_LARGE,
+    UNKNOWN_SERVICE,
+    UNMARSHAL,
+    Problem,
+    ProblemError,
+)
 from testbench_dagster.localnet.server import HOST, reset
-from testbench_dagster.localnet.supplier import BrokenConnection, Reply, Supplier
-from testbench_dagster.relays.shannon import secp256k1
+from testbench_dagster.localnet.supplier import BrokenConnection, Reply
 from testbench_dagster.relays.shannon.errors import CodecError, RingError
-from testbench_dagster.relays.shannon.keys import PLACEHOLDER_PUBLIC_KEY, PrivateKey
+from testbench_dagster.relays.shannon.keys import PLACEHOLDER_PUBLIC_KEY
 from testbench_dagster.relays.shannon.messages import (
     HttpRequest,
     HttpResponse,
     MinerError,
     RelayRequest,
     RelayResponse,
-    RpcType,
     SessionHeader,
 )
-from testbench_dagster.relays.shannon.responses import sign_response
 from testbench_dagster.relays.shannon.rings import ring_members, verify_ring
 from testbench_dagster.relays.shannon.streams import SEPARATOR
 
@@ -50,97 +66,10 @@ Validation = Literal["eager", "optimistic"]
 #: Longest request body, bytes.
 MAX_BODY = 20_000_000
 
-# a part of a stream: whatever is reached first
-_BATCH_S = 0.1
-_BATCH_BYTES = 100_000
-_BATCH_LINES = 100
-
 # sessions further from now than this are refused as nonsense
 _PLAUSIBLE_BLOCKS = 100_000
 
 _HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a relay is not served: classic's registered error, and ha's HTTP status."""
-
-    outcome: str
-    codespace: str
-    code: int
-    description: str
-    status: int
-    message: str = ""
-
-    def saying(self, message: str) -> Problem:
-        """The same with particulars."""
-        return replace(self, message=message)
-
-
-_SESSION = "invalid session in relayer request"
-UNMARSHAL = Problem("unmarshal", "relayer_proxy", 14, "failed to unmarshal relay request", 400)
-TOO_LARGE = Problem("too_large", "relayer_proxy", 13, "request limit exceeded", 413)
-UNKNOWN_SERVICE = Problem("unknown_service", "relayer_proxy", 3, "service not handled by relayer proxy", 404)
-NOT_REACHABLE = Problem("not_reachable", "relayer_proxy", 9, "supplier(s) not reachable", 503)
-NO_BACKEND = Problem("no_backend", "relayer_proxy", 4, "no backend for the RPC type", 503)
-IMPLAUSIBLE = Problem("implausible", "relay_authenticator", 1, _SESSION, 400)
-EXPIRED = Problem("expired", "relay_authenticator", 1, _SESSION, 403)
-NO_APP = Problem("no_app", "undefined", 1, "internal", 403)
-BAD_RING = Problem("ring_malformed", "rings", 2, "invalid relay request", 403)
-BAD_SIGNATURE = Problem("ring_signature", "rings", 3, "invalid relay request signature", 403)
-OTHER_SESSION = Problem("session_mismatch", "relay_authenticator", 1, _SESSION, 403)
-NOT_IN_SESSION = Problem(
-    "not_in_session", "relay_authenticator", 2, "supplier does not belong to session", 403
-)
-RATE_LIMITED = Problem("rate_limited", "relayer_proxy", 7, "offchain rate limit hit by relayer proxy", 429)
-INTERNAL = Problem("internal", "relayer_proxy", 5, "internal error", 502)
-TIMEOUT = Problem("timeout", "relayer_proxy", 10, "relay request to the backend timed out", 504)
-
-_CLAIMED = {
-    "rate_limited": RATE_LIMITED.saying("session relay limit reached"),
-    "expired": EXPIRED.saying("session expired (simulated claim)"),
-    "not_in_session": NOT_IN_SESSION.saying("simulated claim"),
-    "not_reachable": NOT_REACHABLE.saying("simulated"),
-    "timeout": TIMEOUT.saying("simulated"),
-    "internal": INTERNAL.saying("simulated"),
-}
-
-
-class ProblemError(Exception):
-    """A relay is not served."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.outcome)
-        self.problem = problem
-
-
-@dataclass
-class Served:
-    """A supplier behind a miner: its key, what answers for it, and what is wrong with it.
-
-    ``rpc_types`` are those its operator configured a backend for, which may differ from those staked;
-    ``budget`` is its own limit of relays per session, None for what the application's stake allows.
-    """
-
-    name: str
-    key: PrivateKey
-    service: str
-    backend: Supplier
-    faults: Faults
-    rpc_types: tuple[RpcType, ...] = (RpcType.REST,)
-    budget: int | None = None
-    sent: Counter[str] = field(default_factory=Counter, repr=False)
-    kept: dict[str, bytes] = field(default_factory=dict, repr=False)
-
-    @property
-    def operator(self) -> str:
-        """Its address."""
-        return self.key.address
-
-    def earlier(self, session_id: str) -> bytes | None:
-        """An answer given before, of another session if there is one."""
-        others = [answer for session, answer in self.kept.items() if session != session_id]
-        return others[0] if others else self.kept.get(session_id)
 
 
 class RelayMiner:
@@ -401,7 +330,7 @@ class RelayMiner:
             if kind == "slow_headers":
                 await asyncio.sleep(fault.seconds)
             if kind in ("timeout", "internal"):
-                raise ProblemError(_CLAIMED[kind])
+                raise ProblemError(CLAIMED[kind])
         reply = await self._backend(relay, served, entry, fault)
         # before anything is sent, so that whoever has the answer finds it written down
         failed = reply.status >= 500
@@ -418,7 +347,7 @@ class RelayMiner:
             return self._finish(web.Response(body=b"", content_type="application/octet-stream"))
         headers = {"Content-Type": [reply.content_type], **{n: [v] for n, v in reply.headers.items()}}
         http = HttpResponse(reply.status, headers, reply.body)
-        answer = self._seal(relay, served, http, kind)
+        answer = seal(self.chain, relay, served, http, kind)
         if kind == "truncated":
             answer = answer[: len(answer) // 2]
         headers_out = {}
@@ -461,37 +390,6 @@ class RelayMiner:
             return replace(reply, body=reply.body + padding)
         return reply
 
-    def _seal(self, relay: RelayRequest, served: Served, http: HttpResponse, kind: str) -> bytes:
-        """The signed envelope around a response, or what the fault makes of it."""
-        if kind == "replay" and (kept := served.earlier(relay.header.session_id)) is not None:
-            return kept
-        header = relay.header
-        if kind == "wrong_header":
-            header = replace(header, session_id=hashlib.sha256(header.session_id.encode()).hexdigest())
-        if kind == "foreign_session":
-            other = private_key(self.chain.seed, "another application").address
-            header = replace(header, application=other)
-        payload = http.encode()
-        hashed = b"" if kind == "no_payload_hash" else hashlib.sha256(payload).digest()
-        plain = RelayResponse(header, b"", payload, None, hashed)
-        key = private_key(self.chain.seed, "an impostor") if kind == "wrong_signer" else served.key
-        signed = sign_response(key, plain)
-        signature = signed.signature
-        if kind == "unsigned":
-            signed = plain
-        elif kind == "bad_signature":
-            signed = replace(signed, signature=bytes([signature[0] ^ 1]) + signature[1:])
-        elif kind == "high_s":
-            high = secp256k1.N - int.from_bytes(signature[32:], "big")
-            signed = replace(signed, signature=signature[:32] + high.to_bytes(32, "big"))
-        elif kind == "swapped_payload":
-            forged = replace(http, body=http.body.replace(b'"content":"', b'"content":"forged ') + b" ")
-            signed = replace(signed, payload=forged.encode())
-        answer = signed.encode()
-        if not kind:
-            served.kept.setdefault(relay.header.session_id, answer)
-        return answer
-
     async def _stream(
         self,
         request: web.BaseRequest,
@@ -509,10 +407,10 @@ class RelayMiner:
         if kind == "empty":
             await response.write_eof()
             return response
-        parts = [part async for part in _batches(reply)] if kind in _WHOLE_FIRST else None
+        parts = [part async for part in batches(reply)] if kind in _WHOLE_FIRST else None
         sent = 0
-        async for body in _replayed(parts) if parts is not None else _batches(reply):
-            answer = self._seal(relay, served, HttpResponse(reply.status, {}, body), kind)
+        async for body in _replayed(parts) if parts is not None else batches(reply):
+            answer = seal(self.chain, relay, served, HttpResponse(reply.status, {}, body), kind)
             sent += 1
             last = parts is not None and sent == len(parts)
             if kind == "truncated" and last:
@@ -556,7 +454,7 @@ class RelayMiner:
         if fault.kind in ("html", "html200"):
             status = 502 if fault.kind == "html" else 200
             return self._finish(web.Response(body=_HTML, status=status, content_type="text/html"))
-        return self._say(_CLAIMED[fault.kind], relay.header)
+        return self._say(CLAIMED[fault.kind], relay.header)
 
     def _say(self, problem: Problem, header: SessionHeader | None) -> web.Response:
         """An error in the flavour's shape."""
@@ -584,18 +482,3 @@ _WHOLE_FIRST = ("truncated", "stream_cut", "unterminated", "slow_body")
 async def _replayed(parts: list[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
-
-
-async def _batches(reply: Reply) -> AsyncIterator[bytes]:
-    """The events of a stream, gathered for some time, bytes or lines, as pocket-relay-miner does."""
-    batch = bytearray()
-    lines, since = 0, time.monotonic()
-    async for event in reply.paced():
-        batch += event
-        lines += event.count(b"\n")
-        if time.monotonic() - since >= _BATCH_S or len(batch) >= _BATCH_BYTES or lines >= _BATCH_LINES:
-            yield bytes(batch)
-            batch.clear()
-            lines, since = 0, time.monotonic()
-    if batch:
-        yield bytes(batch)

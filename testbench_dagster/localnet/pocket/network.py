@@ -29,10 +29,11 @@ from testbench_dagster.localnet.pocket.chain import (
 )
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.control import PocketControl
+from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import CHAIN, FaultRule, Faults
 from testbench_dagster.localnet.pocket.gateway import GatewayFace
 from testbench_dagster.localnet.pocket.ledger import Ledger
-from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Served, Validation
+from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Validation
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.localnet.pocket.node import NETWORK, Node
 from testbench_dagster.localnet.pocket.run import FIRST_HEIGHT

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from testbench_dagster.localnet.personas import Backend, Persona
+from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import FaultRule
-from testbench_dagster.localnet.pocket.miner import Served
 from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.pocket.network import SERVICES, PocketNet
 from testbench_dagster.network.chain.client import ChainClient

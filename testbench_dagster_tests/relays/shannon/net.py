@@ -92,9 +92,12 @@ class Setting:
         return await self.transport.send(endpoint, relay_to(endpoint, number))
 
     async def reach(self, height: int) -> None:
-        """The chain goes to a height, and the book learns of it."""
+        """The chain goes to a height, and the book learns of it, where the nodes tell it."""
         self.net.chain.clock.reach(height)
-        await self.learn()
+        for _ in range(20):  # what the watcher was asking just before may be all that the first time brings
+            await self.learn()
+            if (self.book.height() or 0) >= height:
+                break
 
     async def learn(self) -> None:
         """The book asks the chain, as the watcher does."""

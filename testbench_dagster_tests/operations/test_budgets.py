@@ -47,7 +47,8 @@ def budgeted(day_cap: int, hour_cap: int) -> dict[str, object]:
     }
 
 
-@pytest.fixture(params=["embedded", "servers"])
+# over servers the same budgets are fought for in coordination/test_budgets.py
+@pytest.fixture(params=["embedded"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp(request.param)
     with (

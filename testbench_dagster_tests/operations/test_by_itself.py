@@ -29,7 +29,8 @@ PARTITION_WITHIN_S = INTERVAL_S + 40
 EVALUATED_WITHIN_S = 240.0
 
 
-@pytest.fixture(scope="module", params=["embedded", "servers"])
+# embedded stores serve the other long tests of this folder
+@pytest.fixture(scope="module", params=["servers"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp(request.param)
     with (

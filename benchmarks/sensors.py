@@ -32,8 +32,8 @@ from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.network.roster import active_suppliers, refresh_roster
 from testbench_dagster.planning.kept import settings_fingerprint, supplier_fingerprint
-from testbench_dagster.stores.datasets import StoredDoc
 from testbench_dagster.stores.documents.collections import PLANS, PROMPTS
+from testbench_dagster.stores.registrations import StoredDoc
 from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter, refresh_dataset
 from testbench_dagster.workspace import Workspace
 

@@ -35,9 +35,9 @@ from testbench_dagster.scoring.rows import Window, task_windows
 from testbench_dagster.scoring.samples import window_samples
 from testbench_dagster.scoring.score import scorer_version
 from testbench_dagster.scoring.windows import keep_windows, primary_windows, windows
-from testbench_dagster.stores.datasets import Registration, StoredDoc
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, TAXONOMY_SUMMARIES, WINDOWS
+from testbench_dagster.stores.registrations import Registration, StoredDoc
 from testbench_dagster.tasks.catalogue import refresh_dataset
 from testbench_dagster.taxonomies.refresh import configured_taxonomies, summary_documents
 from testbench_dagster.workspace import Workspace

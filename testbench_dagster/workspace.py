@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.report import Progress
-from testbench_dagster.stores.datasets import DatasetStore, open_datasets
 from testbench_dagster.stores.documents import DocumentStore, open_documents
 from testbench_dagster.tasks.frameworks import Framework, framework_of
 from testbench_dagster.tasks.specs import TaskSpec, task_specs
 from testbench_dagster.tasks.worker import FrameworkWorker
+
+if TYPE_CHECKING:
+    from testbench_dagster.stores.datasets import DatasetStore
 
 
 class Workspace:
@@ -47,6 +50,10 @@ class Workspace:
     @cached_property
     def datasets(self) -> DatasetStore:
         """The dataset store."""
+        from testbench_dagster.stores.datasets import (
+            open_datasets,  # sqlalchemy: 0.25 s not every command pays
+        )
+
         return open_datasets(self._home(), self.config.postgres_uri)
 
     @cached_property

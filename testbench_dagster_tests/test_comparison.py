@@ -19,7 +19,7 @@ from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.statistics.paired import docs_to_decide, half_differences, mcnemar, paired_difference
 from testbench_dagster.statistics.strata import rounds_of
-from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 from testbench_dagster_tests.test_architecture import imports, modules

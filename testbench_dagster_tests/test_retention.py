@@ -18,7 +18,6 @@ from testbench_dagster.errors import ConfigError
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.retention import apply_retention, check_retention
 from testbench_dagster.scoring.windows import windows
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     BUDGETS,
@@ -28,6 +27,7 @@ from testbench_dagster.stores.documents.collections import (
     PROMPTS,
     SCORES,
 )
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 

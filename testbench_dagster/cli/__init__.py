@@ -6,27 +6,54 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 
 import click
 
 from testbench_dagster import __version__
-from testbench_dagster.cli import (
-    backfill,
-    compare,
-    evaluate,
-    evidence,
-    frameworks,
-    identity,
-    leaderboard,
-    plan,
-    serve,
-    show,
-    taxonomies,
-)
 from testbench_dagster.errors import ConfigError, TaskInputError, TestbenchError
 
+#: Each command, in the order of the help, with the module of this package and the name it has there.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("serve", "demo"),
+    "up": ("serve", "up"),
+    "check": ("evaluate", "check"),
+    "run": ("evaluate", "run"),
+    "plan": ("plan", "plan"),
+    "backfill": ("backfill", "backfill"),
+    "scores": ("show", "scores"),
+    "taxonomies": ("taxonomies", "taxonomies"),
+    "compare": ("compare", "compare"),
+    "identity": ("identity", "identity"),
+    "leaderboard": ("leaderboard", "leaderboard"),
+    "feed": ("leaderboard", "feed"),
+    "export": ("show", "export"),
+    "evidence": ("evidence", "evidence"),
+    "rescore": ("evidence", "rescore"),
+    "localnet": ("serve", "localnet"),
+    "import-frameworks": ("frameworks", "import_frameworks_command"),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: one that only reads a file need not wait for all the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command = getattr(import_module(f"{__name__}.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="testbench")
 @click.option(
     "--config",
@@ -42,28 +69,6 @@ def cli(context: click.Context, config: str | None) -> None:
     Start with `testbench demo`; it needs no configuration and no network.
     """
     context.obj = config
-
-
-for command in (
-    serve.demo,
-    serve.up,
-    evaluate.check,
-    evaluate.run,
-    plan.plan,
-    backfill.backfill,
-    show.scores,
-    taxonomies.taxonomies,
-    compare.compare,
-    identity.identity,
-    leaderboard.leaderboard,
-    leaderboard.feed,
-    show.export,
-    evidence.evidence,
-    evidence.rescore,
-    serve.localnet,
-    frameworks.import_frameworks_command,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

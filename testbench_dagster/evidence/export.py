@@ -21,9 +21,9 @@ from testbench_dagster.evidence.records import iso, plain, record_of
 from testbench_dagster.network.roster import Supplier, known_suppliers
 from testbench_dagster.scoring.score import scorer_version
 from testbench_dagster.scoring.windows import windows
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Collection, Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 

@@ -15,7 +15,7 @@ from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import moment
 from testbench_dagster.planning.rules import PlanningRule
-from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -37,9 +37,10 @@ from testbench_dagster.scoring.score import (
     scorer_version,
 )
 from testbench_dagster.scoring.windows import windows
-from testbench_dagster.stores.datasets import DatasetStore, Registration, StoredDoc
+from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import Document, DocumentStore, canonical_json, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.registrations import Registration, StoredDoc
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.records import TaskData

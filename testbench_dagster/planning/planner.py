@@ -25,7 +25,6 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import History, history
 from testbench_dagster.scoring.measured import WindowState, window_state
 from testbench_dagster.scoring.score import prompt_calls
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document, Group
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
@@ -34,6 +33,7 @@ from testbench_dagster.stores.documents.collections import (
     PROMPTS,
     TAXONOMY_SUMMARIES,
 )
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter
 from testbench_dagster.tasks.gates import task_groups
 from testbench_dagster.tasks.records import ANY_API

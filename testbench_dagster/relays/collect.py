@@ -33,9 +33,9 @@ from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.probe import ECHO_REQUEST, echo_verdict, probe_relay
 from testbench_dagster.relays.report import Counts, Progress, Report
 from testbench_dagster.relays.writer import AttemptWriter, Fence
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.records import ANY_API
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace

@@ -21,8 +21,8 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.scoring.rows import Window
 from testbench_dagster.scoring.samples import Sample, counts_after, newest_scored
 from testbench_dagster.scoring.score import scorer_version
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 

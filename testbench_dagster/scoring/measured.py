@@ -10,7 +10,7 @@ from testbench_dagster.planning.due import Measured
 from testbench_dagster.planning.gates import TaskState
 from testbench_dagster.scoring.samples import window_samples
 from testbench_dagster.scoring.windows import is_mean, measured, primary_pair, value_of
-from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 

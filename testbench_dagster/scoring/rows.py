@@ -23,7 +23,7 @@ from testbench_dagster.statistics.intervals import (
     standard_error,
     wilson,
 )
-from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.unsupported import is_unsupported
 from testbench_dagster.workspace import Workspace

@@ -11,9 +11,9 @@ from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_by_call
 from testbench_dagster.scoring.score import scorer_version
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 

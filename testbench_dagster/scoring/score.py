@@ -18,9 +18,9 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.outcomes import last_attempts
 from testbench_dagster.relays.payload import Api
 from testbench_dagster.scoring.signatures import remember_signatures
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Collection, Document, Group, document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.catalogue import definition_changed, task_data
 from testbench_dagster.tasks.records import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.tasks.specs import TaskSpec

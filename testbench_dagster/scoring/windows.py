@@ -33,9 +33,9 @@ from testbench_dagster.scoring.rows import (
     value_of,
 )
 from testbench_dagster.scoring.samples import Task, samples_by_task
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import WINDOWS
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 

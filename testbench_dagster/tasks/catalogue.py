@@ -11,10 +11,10 @@ from typing import Any
 
 from testbench_dagster.errors import TaskError
 from testbench_dagster.network.roster import active_apis
-from testbench_dagster.stores.datasets import Registration, StoredDoc
 from testbench_dagster.stores.documents import Document, Group, content_hash, document_id
 from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
+from testbench_dagster.stores.registrations import Registration, StoredDoc
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.records import ANY_API, BuiltPrompt, TaskData
 from testbench_dagster.tasks.sources import definition_state, source_state

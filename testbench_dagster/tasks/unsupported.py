@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbench_dagster.stores.datasets import Registration
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.records import ANY_API
 
 

@@ -220,7 +220,10 @@ def test_reference_explains_every_key_of_gates_and_no_other() -> None:
 
 
 def commands(group: click.Group, prefix: str = "testbench") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix} {name}")
         else:

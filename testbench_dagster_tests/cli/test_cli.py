@@ -76,6 +76,19 @@ def test_help_lists_all_commands(tmp_path: Path, cache: Path) -> None:
     assert set(re.findall(r"^  (\w[\w-]*)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
 
 
+def test_a_command_is_imported_when_it_is_asked_for() -> None:
+    program = """
+import sys
+from testbench_dagster.cli import cli
+heavy = {"pydantic", "sqlalchemy", "testbench_dagster.workspace"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+names = cli.list_commands(None)
+assert [cli.get_command(None, name).name for name in names] == names
+assert cli.get_command(None, "runs") is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 def test_version(tmp_path: Path, cache: Path) -> None:
     from testbench_dagster import __version__
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from testbench_dagster.network.roster import Supplier, active_suppliers
 from testbench_dagster.planning.planner import Planner
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import (
     EPOCHS,
     PROMPTS,
 )
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 

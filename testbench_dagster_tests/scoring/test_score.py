@@ -16,8 +16,8 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.scoring import score as module
 from testbench_dagster.scoring.score import AnsweredDoc, answered_docs, score_batch, score_new, unscored
 from testbench_dagster.scoring.windows import windows
-from testbench_dagster.stores.datasets import Registration
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace

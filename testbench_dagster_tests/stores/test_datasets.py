@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.errors import StoreError
-from testbench_dagster.stores.datasets import DatasetStore, StoredDoc, open_datasets
+from testbench_dagster.stores.datasets import DatasetStore, open_datasets
+from testbench_dagster.stores.registrations import StoredDoc
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.stores.workers import (
     dataset_docs,

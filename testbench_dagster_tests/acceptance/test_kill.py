@@ -29,8 +29,8 @@ from testbench_dagster_tests.acceptance.harness import (
 SYSTEMS = ("6b_verification", "175b_verification")
 DURABLE_S = 1.0  # an answer is in the store within this time of its arrival
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
-#: Phases of the ten kills.
-TEN = ["catalog"] * 3 + ["relaying"] * 4 + ["scoring"] + ["scored"] * 2
+#: Phases of the kills at random instants; each run draws others, `TESTBENCH_TEST_SEED` the same.
+PHASES = ["catalog", "relaying", "relaying", "scoring", "scored"]
 
 
 def rest_of(process: subprocess.Popen[str]) -> str:
@@ -215,12 +215,12 @@ def test_a_killed_run_is_continued(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(TEN)))
-def test_ten_kills_at_random_instants(
+@pytest.mark.parametrize("number", range(len(PHASES)))
+def test_kills_at_random_instants(
     number: int, installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:
     draw = random.Random(f"{SEED}:{number}")
-    kill_and_resume(installation, answers, tmp_path, TEN[number], gsm8k.ALL, draw)
+    kill_and_resume(installation, answers, tmp_path, PHASES[number], gsm8k.ALL, draw)
 
 
 @pytest.mark.slow

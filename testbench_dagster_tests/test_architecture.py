@@ -74,6 +74,7 @@ def own(names: Iterator[str]) -> set[str]:
 # --------------------------------------------------------------------------------------------- cost
 
 
+@pytest.mark.slow
 def test_the_code_location_stays_light(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At most one second of CPU above Dagster itself; the figure is printed by ``pytest -s``."""
     script = (

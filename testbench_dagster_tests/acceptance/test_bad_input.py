@@ -206,6 +206,7 @@ def test_a_configuration_that_is_not_there(installation: Installation) -> None:
     assert "no configuration at" in refused(installation, "-c", "nowhere.yaml", "run")
 
 
+@pytest.mark.slow
 def test_unknown_names_on_the_command_line(base: Settings, installation: Installation) -> None:
     installation.configure(**base)
     assert "configured are: gsm8k" in refused(installation, "run", "--task", "arc")

@@ -56,6 +56,7 @@ def test_check_of_a_good_configuration(installation: Installation, servers: list
     assert total_requests(servers) == 2
 
 
+@pytest.mark.slow
 def test_check_says_everything_that_is_wrong_and_what_to_do(
     installation: Installation, servers: list[Replay]
 ) -> None:
@@ -78,6 +79,7 @@ def test_check_says_everything_that_is_wrong_and_what_to_do(
     assert "4 problems found" in done.err
 
 
+@pytest.mark.slow
 def test_check_finds_the_wrong_model_url(installation: Installation, servers: list[Replay]) -> None:
     settings = configure(installation, servers)
     settings["suppliers"][0]["base_url"] = servers[0].url.removesuffix("/v1")

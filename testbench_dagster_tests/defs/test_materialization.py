@@ -177,6 +177,7 @@ def mixed(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
         yield workspace
 
 
+@pytest.mark.slow
 def test_bad_suppliers_do_not_fail_the_run(mixed: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 

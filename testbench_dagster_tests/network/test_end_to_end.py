@@ -50,6 +50,7 @@ def sim(address: str) -> str:
     return f"{address}@simulation"
 
 
+@pytest.mark.slow
 def test_evaluations_follow_the_roster(
     tmp_path: Path, net: LocalnetProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:

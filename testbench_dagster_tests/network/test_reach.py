@@ -390,6 +390,7 @@ def test_through_a_gateway_attempts_carry_their_session_where_the_chain_is_known
     through.close()
 
 
+@pytest.mark.slow
 def test_whom_a_gateway_has_in_no_session_is_asked_ever_more_rarely(begin: Callable[..., Stage]) -> None:
     """Which sessions it has is not known here; its word is that it has none with the supplier."""
     stage = begin(suppliers_per_session=1)

@@ -529,6 +529,7 @@ _WORKER = """
 """
 
 
+@pytest.mark.slow
 def test_readers_see_the_facts_after_real_kills(installation: Callable[..., Facts], tmp_path: Path) -> None:
     """Two processes write and keep the same tasks and are killed at any moment, three times over."""
     facts = installation()

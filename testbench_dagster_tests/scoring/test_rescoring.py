@@ -354,6 +354,7 @@ def supplier_url() -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_an_edited_filter_is_applied_without_a_relay(tmp_path: Path, supplier_url: str) -> None:
     """The real jobs in the Dagster instance, twice; the edit lies between."""
     from testbench_dagster.defs.local_runs import LocalRuns

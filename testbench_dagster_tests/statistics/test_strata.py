@@ -123,6 +123,7 @@ def test_intervals_are_narrower_than_by_means_of_one_doc_per_task(
     assert sum(widths) < 1.8 * sum(of_one_look)
 
 
+@pytest.mark.slow
 def test_further_docs_until_a_verdict_are_about_as_many_as_it_then_takes() -> None:
     chance = np.random.default_rng(8)
     ratios = []

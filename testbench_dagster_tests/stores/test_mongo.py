@@ -114,6 +114,7 @@ def test_an_index_that_differs_from_the_declaration(mongo_database_uri, tmp_path
         open_documents(tmp_path, mongo_database_uri).count(JOBS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mongo_uri")  # skips where no server can be had
 def test_killed_server_loses_no_acknowledged_write(tmp_path):
     """kill -9 of mongod in mid-write; restarted on the same folder, it has all it acknowledged."""

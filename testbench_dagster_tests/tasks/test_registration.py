@@ -168,6 +168,7 @@ def test_an_edited_yaml_is_seen_by_a_process_that_lives_on(tmp_path):
     assert second.task_hash == first.task_hash
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_every_process(tmp_path):
     spec = quiz(tmp_path)
     code = inspect.cleandoc(f"""

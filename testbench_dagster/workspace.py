@@ -50,9 +50,8 @@ class Workspace:
     @cached_property
     def datasets(self) -> DatasetStore:
         """The dataset store."""
-        from testbench_dagster.stores.datasets import (
-            open_datasets,  # sqlalchemy: 0.25 s not every command pays
-        )
+        # with sqlalchemy: a quarter of a second that not every command has to pay
+        from testbench_dagster.stores.datasets import open_datasets
 
         return open_datasets(self._home(), self.config.postgres_uri)
 

@@ -16,9 +16,7 @@ from testbench_dagster.planning.remaining import budget_left, politeness_left
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
 from testbench_dagster.stores.documents import Document, content_hash
-from testbench_dagster.stores.documents.collections import (
-    PLANS,
-)
+from testbench_dagster.stores.documents.collections import PLANS
 from testbench_dagster.tasks.catalogue import catalogue_fingerprint
 from testbench_dagster.workspace import Workspace
 

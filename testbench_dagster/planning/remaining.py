@@ -8,9 +8,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
 from testbench_dagster.relays.allowances import service_account, supplier_account
-from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
-)
+from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster.workspace import Workspace
 
 

@@ -11,9 +11,7 @@ from testbench_dagster.planning.kept import settings_fingerprint, supplier_finge
 from testbench_dagster.planning.remaining import budget_left
 from testbench_dagster.planning.sessions import Sessions, spent_until
 from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import (
-    PLANS,
-)
+from testbench_dagster.stores.documents.collections import PLANS
 from testbench_dagster.workspace import Workspace
 
 

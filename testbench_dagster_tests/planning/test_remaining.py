@@ -16,7 +16,7 @@ from testbench_dagster.relays.faults import Fault
 from testbench_dagster.stores.documents.collections import (
     PLANS,
 )
-from testbench_dagster_tests.planning.stage import DOCS, GATED, NOW
+from testbench_dagster_tests.planning.stage import DOCS, GATED, NOW, Stage
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA
 
 
@@ -68,13 +68,18 @@ def test_shares_take_everyone_who_is_due_into_account(stage: Any) -> None:
     assert made.workspace.config.settings.budget.of_service("other") == 7
 
 
+def asked_four(made: Stage, cap: int) -> None:
+    """The first supplier was asked four docs of a day's budget."""
+    for doc in range(4):
+        prompt = f"{GATED}-1-chat-{doc}"
+        made.facts.attempt(made.registrations[GATED], doc, Fault.OK, NOW, prompt_id=prompt)
+    ledger = BudgetLedger(made.workspace.documents)
+    ledger.grant(service_account("external"), period_start("day", NOW), cap, 4)
+
+
 def test_what_was_asked_today_counts_towards_the_share(stage: Any) -> None:
     made = stage({"budget": {"relays_per_day": 12}})
-    registration = made.registrations[GATED]
-    for doc in range(4):
-        made.facts.attempt(registration, doc, Fault.OK, NOW, prompt_id=f"{GATED}-1-chat-{doc}")
-    ledger = BudgetLedger(made.workspace.documents)
-    ledger.grant(service_account("external"), period_start("day", NOW), 12, 4)
+    asked_four(made, 12)
     suppliers = active_suppliers(made.workspace)
     planner = Planner(made.workspace, now=NOW)
     plans = {s.key: planner.plan(s) for s in suppliers}
@@ -87,11 +92,7 @@ def test_what_was_asked_today_counts_towards_the_share(stage: Any) -> None:
 
 def test_who_had_its_share_lets_the_others_get_theirs_first(stage: Any) -> None:
     made = stage({"budget": {"relays_per_day": 8}})
-    registration = made.registrations[GATED]
-    for doc in range(4):
-        made.facts.attempt(registration, doc, Fault.OK, NOW, prompt_id=f"{GATED}-1-chat-{doc}")
-    ledger = BudgetLedger(made.workspace.documents)
-    ledger.grant(service_account("external"), period_start("day", NOW), 8, 4)
+    asked_four(made, 8)
     refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
     plans = {p["_id"]: p["due_at"] for p in made.workspace.documents.find(PLANS)}
     wait = timedelta(minutes=made.workspace.config.settings.planning.retry_minutes)

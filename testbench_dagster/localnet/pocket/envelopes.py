@@ -14,12 +14,7 @@ from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.supplier import Reply, Supplier
 from testbench_dagster.relays.shannon import secp256k1
 from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import (
-    HttpResponse,
-    RelayRequest,
-    RelayResponse,
-    RpcType,
-)
+from testbench_dagster.relays.shannon.messages import HttpResponse, RelayRequest, RelayResponse, RpcType
 from testbench_dagster.relays.shannon.responses import sign_response
 
 # a part of a stream: whatever is reached first

@@ -89,7 +89,7 @@ def messages(number: int) -> list[dict[str, str]]:
 
 
 def relays(supplier: str, count: int) -> Iterator[Any]:
-    from testbench_dagster.relays.messages import Relay
+    from testbench_dagster.core.relay import Relay
 
     generation = {"until": ["Question:", "</s>"], "do_sample": False, "temperature": 0.0}
     for n in range(count):
@@ -98,7 +98,7 @@ def relays(supplier: str, count: int) -> Iterator[Any]:
 
 
 def endpoint(supplier: str, port: int, in_flight: int) -> Any:
-    from testbench_dagster.relays.messages import Endpoint, Limits
+    from testbench_dagster.core.relay import Endpoint, Limits
 
     # the adaptive limit starts at its ceiling: the number in flight is what is measured, not its growth
     limits = Limits(max_in_flight=in_flight, start_in_flight=in_flight)
@@ -123,7 +123,7 @@ def ours(port: int, requests: int, in_flight: int = 256) -> dict[str, Any]:
 
 def stored(port: int, requests: int, in_flight: int = 2_000) -> dict[str, Any]:
     from testbench_dagster.relays.engine import run_relays
-    from testbench_dagster.relays.writer import AttemptWriter
+    from testbench_dagster.stages.relay.writer import AttemptWriter
     from testbench_dagster.stores.documents.collections import ATTEMPTS
     from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 

@@ -28,19 +28,19 @@ from typing import Any
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.scoring.clusters import Clusters
-from testbench_dagster.scoring.kept import subject
+from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.scoring.rows import Window, task_windows
-from testbench_dagster.scoring.samples import window_samples
-from testbench_dagster.scoring.score import scorer_version
-from testbench_dagster.scoring.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.sample.catalogue import refresh_dataset
+from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.score.window_cache import subject
+from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_documents
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, TAXONOMY_SUMMARIES, WINDOWS
-from testbench_dagster.stores.registrations import Registration, StoredDoc
-from testbench_dagster.tasks.catalogue import refresh_dataset
-from testbench_dagster.taxonomies.refresh import configured_taxonomies, summary_documents
-from testbench_dagster.workspace import Workspace
 
 TARGET_S = 60.0
 TAXONOMIES = 3

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbench_dagster.comparison import compare
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.identity.stage import IdentityReport, refresh_identity
-from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
-from testbench_dagster.leaderboard import leaderboard
-from testbench_dagster.leaderboard.items import items
-from testbench_dagster.network.roster import active_suppliers, known_suppliers
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.stages.compare import compare
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
+from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
+from testbench_dagster.stages.rank import leaderboard
+from testbench_dagster.stages.rank.items import items
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, TAXONOMY_SUMMARIES
-from testbench_dagster.taxonomies.refresh import configured_taxonomies
-from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +178,7 @@ class Testbench:
     def item_matrix(self) -> Table:
         """Return one row per supplier × doc of the current windows, with the primary value.
 
-        See :mod:`testbench_dagster.leaderboard.items` for the wide form.
+        See :mod:`testbench_dagster.stages.rank.items` for the wide form.
         """
         return Table(list(items(self._workspace)))
 
@@ -188,7 +188,7 @@ class Testbench:
         ``prompts``, ``attempts``, ``scores``, ``windows``, ``item_matrix`` and ``leaderboard``. Each file
         appears whole or not at all.
         """
-        from testbench_dagster.export import export_parquet, write_item_matrix, write_ranking
+        from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
 
         written = export_parquet(self._workspace.documents, out, {"windows": self.scores().rows})
         written[out / "item_matrix.parquet"] = write_item_matrix(self._workspace, out / "item_matrix.parquet")

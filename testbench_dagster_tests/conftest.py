@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from testbench_dagster.config import load_config
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
 

@@ -108,7 +108,7 @@ def test_the_code_location_stays_light(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "module", ["testbench_dagster", "testbench_dagster.localnet", "testbench_dagster.errors"]
+    "module", ["testbench_dagster", "testbench_dagster.localnet", "testbench_dagster.core.errors"]
 )
 def test_child_processes_pay_for_nothing_they_do_not_need(module: str) -> None:
     script = f"import sys, {module}; print(sorted(m for m in sys.modules if '.' not in m))"
@@ -282,7 +282,7 @@ def test_stores_know_nothing_above_them() -> None:
     for module, path in modules().items():
         if module.startswith("testbench_dagster.stores"):
             above = {i for i in own(imports(path)) if not i.startswith("testbench_dagster.stores")}
-            assert above <= {"testbench_dagster.errors"}, module
+            assert above <= {"testbench_dagster.core.errors"}, module
 
 
 def test_modules_import_each_other_without_cycles() -> None:

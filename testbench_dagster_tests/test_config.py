@@ -11,10 +11,10 @@ import yaml
 
 from testbench_dagster.config import BUILTIN_CONFIG, Config, RelaySettings, Settings, load_config
 from testbench_dagster.config import settings as module
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import Limits
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, starter_text
 from testbench_dagster.localnet.personas import SERVICE, default_population
-from testbench_dagster.relays.messages import Limits
 from testbench_dagster.tasks.specs import TaskSpec, task_specs
 
 SUPPLIER = {"address": "alpha", "base_url": "http://127.0.0.1:9001/v1", "model": "m"}

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from testbench_dagster.config import Config, ServiceConfig, load_config
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.relays.messages import Limits
-from testbench_dagster.relays.shannon.bech32 import encode
+from testbench_dagster.core.bech32 import encode
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import Limits
 
 APP, OTHER, GATEWAY, SUPPLIER = (encode("pokt", bytes([n]) * 20) for n in (1, 2, 3, 4))
 KEY = "2d00ef07" * 8

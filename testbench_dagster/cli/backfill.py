@@ -8,8 +8,8 @@ import click
 
 from testbench_dagster.cli.evaluate import chosen_suppliers
 from testbench_dagster.cli.output import note
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.stages.workspace import Workspace
 
 
 @click.command()

@@ -13,10 +13,15 @@ import click
 
 from testbench_dagster.cli.output import note
 from testbench_dagster.config import SERVICE_SOURCE, Config
-from testbench_dagster.errors import ConfigError, TestbenchError
-from testbench_dagster.network.endpoints import supplier_endpoint
-from testbench_dagster.network.roster import Supplier, active_suppliers, no_suppliers_text, refresh_roster
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.stages.discover.roster import (
+    Supplier,
+    active_suppliers,
+    no_suppliers_text,
+    refresh_roster,
+)
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.transports.endpoints import supplier_endpoint
 
 _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
 
@@ -74,7 +79,7 @@ def evaluate(
     chosen = [supplier.key for supplier in roster]
 
     from testbench_dagster.defs.local_runs import LocalRuns
-    from testbench_dagster.tasks.catalogue import stale_tasks
+    from testbench_dagster.stages.sample.catalogue import stale_tasks
 
     with LocalRuns(workspace) as runs:
         runs.refresh_suppliers()
@@ -107,7 +112,7 @@ def evaluate(
 
 def who_waits(workspace: Workspace, keys: Sequence[str] = ()) -> str:
     """Tell how many of the suppliers, by default all, cannot be asked now for want of a session, and why."""
-    from testbench_dagster.planning.wanted import waiting_suppliers
+    from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 
     active = [s for s in active_suppliers(workspace) if not keys or s.key in keys]
     waiting = waiting_suppliers(workspace, active)
@@ -176,7 +181,7 @@ def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
 
 def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[str, str]:
     """Why the relays of a service cannot be signed, by service."""
-    from testbench_dagster.network.pocket import service_keys
+    from testbench_dagster.stages.discover.sessions import service_keys
 
     problems = {}
     for service in {supplier.service for supplier in suppliers if supplier.transport == "shannon"}:
@@ -319,8 +324,8 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
     from testbench_dagster.taxonomies.model import is_placeholder
-    from testbench_dagster.taxonomies.refresh import configured_taxonomies
 
     try:
         taxonomies = configured_taxonomies(workspace)
@@ -337,14 +342,14 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _service_findings(config: Config, name: str) -> Iterator[Finding]:
-    from testbench_dagster.network.service_checks import check_service
+    from testbench_dagster.transports.pocket.checks import check_service
 
     for found in check_service(config, name):
         yield Finding(found.ok, found.what, found.detail, found.warning)
 
 
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
-    from testbench_dagster.relays.probe import probe_suppliers
+    from testbench_dagster.stages.relay.probe import probe_suppliers
 
     try:
         report = refresh_roster(workspace)

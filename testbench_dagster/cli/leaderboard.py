@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from testbench_dagster.cli.output import emit, format_option, note
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.leaderboard import leaderboard as ranking
-from testbench_dagster.leaderboard import make_board
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.stages.rank import leaderboard as ranking
+from testbench_dagster.stages.rank import make_board
+from testbench_dagster.stages.workspace import Workspace
 
 #: What a table shows of a leaderboard entry.
 RANKING_COLUMNS = (
@@ -47,7 +47,7 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
     with Workspace.open(config) as workspace:
         if page is not None:
-            from testbench_dagster.leaderboard.page import render_page
+            from testbench_dagster.ranking.page import render_page
 
             _write(page, render_page(make_board(workspace, taxonomy)))
             return
@@ -93,7 +93,7 @@ def feed(
     """Quality of the suppliers for gateways: scores, lower bounds, ages, groups, availability, latency."""
     if serve and out is not None:
         raise click.UsageError("--serve and --out exclude each other")
-    from testbench_dagster.leaderboard.feeds import render_json, render_prometheus
+    from testbench_dagster.ranking.feeds import render_json, render_prometheus
 
     with Workspace.open(config) as workspace:
         if serve:
@@ -108,7 +108,7 @@ def feed(
 
 
 def _write(path: Path, text: str) -> None:
-    from testbench_dagster.leaderboard.publish import write_whole
+    from testbench_dagster.stages.publish.publish import write_whole
 
     try:
         write_whole(path, text)
@@ -118,7 +118,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _serve(workspace: Workspace, host: str, port: int, cache_s: float) -> None:
-    from testbench_dagster.leaderboard.serve import Feed, FeedServer
+    from testbench_dagster.board.serve import Feed, FeedServer
 
     served = Feed(lambda: make_board(workspace), cache_s)
     try:

@@ -18,9 +18,9 @@ import yaml
 from testbench_dagster.cli.leaderboard import ranking_columns
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 
 @click.command()
@@ -93,7 +93,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
 
 
 def _print_leaderboard(workspace: Workspace) -> None:
-    from testbench_dagster.leaderboard import leaderboard
+    from testbench_dagster.stages.rank import leaderboard
 
     rows = [entry.to_json() for entry in leaderboard(workspace)]
     emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from testbench_dagster.relays.messages import Limits
+from testbench_dagster.core.relay import Limits
 
 HEX_KEY = re.compile(r"[0-9A-Fa-f]{48,}")
 """What may be a private key, whole or nearly so, within any text."""
@@ -23,7 +23,7 @@ class Strict(BaseModel):
 
 
 class RelaySettings(Strict):
-    """Bounds on relays; see :class:`testbench_dagster.relays.messages.Limits` for the units."""
+    """Bounds on relays; see :class:`testbench_dagster.core.relay.Limits` for the units."""
 
     connect_s: float = Field(default=_DEFAULTS.connect_s, gt=0, le=600)
     first_byte_s: float = Field(default=_DEFAULTS.first_byte_s, gt=0, le=86_400)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from testbench_dagster.config.fields import RelayOverrides, RelaySettings, http_url
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
-from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
-from testbench_dagster.relays.messages import Limits
+from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 
 CONFIG_SOURCE = "configuration"
 """What the roster calls the source of the suppliers listed in testbench.yaml."""

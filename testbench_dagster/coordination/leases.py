@@ -27,7 +27,7 @@ from testbench_dagster.coordination.heartbeats import (
     silence_s,
 )
 from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Document, DocumentStore
 from testbench_dagster.stores.documents.collections import LEASES
 

@@ -18,13 +18,13 @@ from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.controller import get_daemon_statuses
 from dagster._time import get_current_timestamp
 
+from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.partitions import SUPPLIER
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 
 @dataclass(frozen=True)

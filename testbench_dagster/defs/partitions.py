@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.tasks.specs import TaskSpec
 
 SUPPLIER = "supplier"

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import testbench_dagster
-from testbench_dagster.errors import ConfigError, StoreError, TaskError
+from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, plain, record_of
-from testbench_dagster.network.roster import Supplier, known_suppliers
-from testbench_dagster.scoring.score import scorer_version
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.discover.roster import Supplier, known_suppliers
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Collection, Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES, SUPPLIERS
-from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.workspace import Workspace
 
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500

@@ -16,7 +16,9 @@ from typing import Any
 
 import testbench_dagster
 from testbench_dagster.config import Config, Settings
-from testbench_dagster.errors import StoreError, TaskError
+from testbench_dagster.core.errors import StoreError, TaskError
+from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -26,9 +28,8 @@ from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest,
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import document_of, moment, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
-from testbench_dagster.network.roster import ACTIVE
-from testbench_dagster.relays.answers import escaped
-from testbench_dagster.scoring.score import (
+from testbench_dagster.stages.discover.roster import ACTIVE
+from testbench_dagster.stages.score.score import (
     BATCH,
     PAGES,
     AnsweredDoc,
@@ -36,17 +37,16 @@ from testbench_dagster.scoring.score import (
     score_batch,
     scorer_version,
 )
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import Document, DocumentStore, canonical_json, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
-from testbench_dagster.stores.registrations import Registration, StoredDoc
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.records import TaskData
 from testbench_dagster.tasks.specs import LM_EVAL, TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.transports.answers import escaped
 
 _LOT = 200
 _LOT_BYTES = 32 * layout.MEBIBYTE

@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from statistics import NormalDist
 
 from testbench_dagster.config import SampleRule
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
 
 SCORED, ERROR, DUE = "scored", "error", "due"
 _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %

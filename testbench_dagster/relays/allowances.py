@@ -17,8 +17,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_period, period_start
-from testbench_dagster.errors import StoreError
-from testbench_dagster.relays.messages import Endpoint
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.relay import Endpoint
 
 #: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
 MAX_SERVICE_CHUNK = 256

@@ -21,15 +21,15 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.relays.allowances import Allowance, FixedAllowance, Take
-from testbench_dagster.relays.answers import escaped
-from testbench_dagster.relays.direct import DirectTransport
-from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.lanes import Host, Job, Lane, Work, lanes_of
 from testbench_dagster.relays.limits import backoff_s, is_congestion
 from testbench_dagster.relays.loops import run_to_end
-from testbench_dagster.relays.messages import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.relays.report import Counts, Progress, Report
+from testbench_dagster.transports.answers import escaped
+from testbench_dagster.transports.direct.transport import DirectTransport
 
 #: Takes one finished attempt: ``sink(relay, attempt_number, attempt)``. An awaitable it returns is awaited
 #: before the slot is free again (back-pressure); an error it raises stops the run.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.relays.limits import AdaptiveLimit, Pace
-from testbench_dagster.relays.messages import Endpoint, Relay
 from testbench_dagster.relays.report import Counts
 
 Work = Sequence[tuple[Endpoint, Iterable[Relay]]]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt
 
 #: Congestion signals within this time of a halving are echoes of the same congestion, in seconds.
 HALVING_INTERVAL_S = 1.0

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.network.roster import Supplier
+from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.planning.due import Measured, target_docs
-from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.scoring.clusters import Clusters
-from testbench_dagster.scoring.samples import Sample
+from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.samples import Sample
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
     effective_n,
     standard_error,
     wilson,
 )
-from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.tasks.unsupported import is_unsupported
-from testbench_dagster.workspace import Workspace
 
 OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from testbench_dagster.config import Config
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.planning.rules import Gate, PlanningRule, SequentialGate, TaskGate, TaxonomyGate
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.rules import Gate, PlanningRule, SequentialGate, TaskGate, TaxonomyGate
 from testbench_dagster.taxonomies.load import load_taxonomy
 
 

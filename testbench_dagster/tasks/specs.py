@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from testbench_dagster.config import Config, SampleRule, TaskConfig
-from testbench_dagster.errors import ConfigError, TaskError
-from testbench_dagster.planning.rules import PlanningRule
+from testbench_dagster.core.errors import ConfigError, TaskError
+from testbench_dagster.core.rules import PlanningRule
 from testbench_dagster.tasks.gates import Placed, resolved_rules
 from testbench_dagster.tasks.index import Leaf, TaskIndex
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 import testbench_dagster
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
 from testbench_dagster.defs.partitions import pack_ranges, run_suppliers, suppliers_per_run
-from testbench_dagster.errors import ConfigError
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
 

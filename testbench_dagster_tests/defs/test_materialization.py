@@ -17,10 +17,10 @@ from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import interval_plot, markdown_table
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.sample.catalogue import stale_tasks
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
-from testbench_dagster.tasks.catalogue import stale_tasks
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.defs.conftest import TASKS, Materialized, opened_instance, starter_settings
 from testbench_dagster_tests.defs.test_definitions import ASSETS, CHECKS
 

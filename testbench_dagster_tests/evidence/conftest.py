@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.evidence.export import write_bundle
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import CACHE_ENV
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence import installations
 
 

@@ -17,15 +17,15 @@ from typing import Any
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.network.roster import refresh_roster
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.scoring.score import score_new
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import open_datasets
 from testbench_dagster.stores.documents import open_documents
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 
 KEY = "live@external"
 SECRET = "sk-evidence-tests-0123456789"

@@ -13,13 +13,13 @@ import pytest
 
 from testbench_dagster.evidence.export import write_bundle
 from testbench_dagster.evidence.rescore import rescore
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.relays.writer import disowned
-from testbench_dagster.scoring.score import score_new
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.writer import disowned
+from testbench_dagster.stages.sample.catalogue import refresh_prompts
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
-from testbench_dagster.tasks.catalogue import refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence.forging import Records, contents, edited, records, write
 from testbench_dagster_tests.evidence.installations import KEY, Answering, answering, configure, evaluated
 

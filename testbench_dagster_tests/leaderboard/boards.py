@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.config.settings import SupplierConfig
-from testbench_dagster.leaderboard.ranking import Board, Entry, ranked
-from testbench_dagster.network.roster import Supplier
-from testbench_dagster.scoring.windows import Window
+from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.stages.rank.ranking import Board, Entry, ranked
+from testbench_dagster.stages.score.windows import Window
 
 MADE_AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOSTILE = (

@@ -18,13 +18,13 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from testbench_dagster.cli import cli
-from testbench_dagster.export import write_item_matrix, write_ranking
-from testbench_dagster.leaderboard import leaderboard
-from testbench_dagster.leaderboard.items import ITEM_COLUMNS, items
-from testbench_dagster.leaderboard.publish import publish, published_folder, write_whole
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.taxonomies.refresh import refresh_summaries
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stages.publish.export import write_item_matrix, write_ranking
+from testbench_dagster.stages.publish.publish import publish, published_folder, write_whole
+from testbench_dagster.stages.rank import leaderboard
+from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.leaderboard.test_ranking import NOW, fill
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 

@@ -14,11 +14,11 @@ from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.cli.evaluate import evaluate
 from testbench_dagster.config import load_config
-from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.relays.probe import probe_suppliers
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.relay.probe import probe_suppliers
+from testbench_dagster.stages.workspace import Workspace
 
 DOCS = 4
 

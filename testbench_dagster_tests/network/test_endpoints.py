@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.config import Config, Settings, SupplierConfig
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.network.endpoints import supplier_endpoint
-from testbench_dagster.network.roster import Supplier
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.transports.endpoints import supplier_endpoint
 
 CONFIG = Config(Settings.model_validate({"tasks": [{"name": "t"}]}), Path("t.yaml"), Path("."))
 

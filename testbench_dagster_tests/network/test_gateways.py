@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.config import ServiceConfig
-from testbench_dagster.network import sources
-from testbench_dagster.network.gateways import (
+from testbench_dagster.core.bech32 import encode
+from testbench_dagster.transports import sources
+from testbench_dagster.transports.path.gateways import (
     GatewayReport,
     GatewaySettings,
     Readiness,
@@ -23,8 +24,7 @@ from testbench_dagster.network.gateways import (
     ReadySource,
     check_gateway,
 )
-from testbench_dagster.network.sources import Entry, SourceError
-from testbench_dagster.relays.shannon.bech32 import encode
+from testbench_dagster.transports.sources import Entry, SourceError
 
 A, B, C, APP = (encode("pokt", bytes([n]) * 20) for n in (1, 2, 3, 4))
 TOKEN = "tok-9876543210"
@@ -206,7 +206,7 @@ def test_time_and_size_are_bounded(gateway: Gateway, monkeypatch: pytest.MonkeyP
     assert "no complete answer within" in refusal(service(gateway), seconds=0.1)
     gateway.delay_s = 0.0
     monkeypatch.setattr(sources, "MAX_BYTES", 100)
-    monkeypatch.setattr("testbench_dagster.network.gateways.MAX_BYTES", 100)
+    monkeypatch.setattr("testbench_dagster.transports.path.gateways.MAX_BYTES", 100)
     assert "more than" in refusal(service(gateway))
 
 

@@ -15,13 +15,9 @@ from click.testing import CliRunner
 from testbench_dagster.cli import cli
 from testbench_dagster.cli.evaluate import missing_keys
 from testbench_dagster.config import SupplierConfig
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.network.chain import ChainError
-from testbench_dagster.network.chain.client import ChainClient
-from testbench_dagster.network.chain.errors import BadAnswer
-from testbench_dagster.network.endpoints import supplier_endpoint
-from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_keys
-from testbench_dagster.network.roster import (
+from testbench_dagster.core.bech32 import encode
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.stages.discover.roster import (
     RosterReport,
     Supplier,
     active_apis,
@@ -30,10 +26,14 @@ from testbench_dagster.network.roster import (
     no_suppliers_text,
     refresh_roster,
 )
-from testbench_dagster.network.service_checks import ServiceFinding, check_service
-from testbench_dagster.relays.shannon.bech32 import encode
+from testbench_dagster.stages.discover.sessions import chain_client, refresh_sessions, service_keys
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.pocket.chain import ChainError
+from testbench_dagster.transports.pocket.chain.client import ChainClient
+from testbench_dagster.transports.pocket.chain.errors import BadAnswer
+from testbench_dagster.transports.pocket.checks import ServiceFinding, check_service
 from testbench_dagster_tests.network.conftest import Opener
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
@@ -446,7 +446,7 @@ def test_a_low_stake_is_told(
     network: Network, open_service: Callable[..., Workspace], stake_pokt: int, said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("testbench_dagster.network.applications.FEW_RELAYS", 35)
+    monkeypatch.setattr("testbench_dagster.transports.pocket.applications.FEW_RELAYS", 35)
     network.post("app", name=APP, stake_pokt=stake_pokt)
     report = refresh_roster(open_service(network))
     told = report.problems if stake_pokt == 0 else report.warnings

@@ -15,19 +15,19 @@ import yaml
 from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
 from testbench_dagster.defs.network.assets import roster_metadata
-from testbench_dagster.network.reach import Reach
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.kept import refresh_plans
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.relays.collect import CollectReport, collect
-from testbench_dagster.relays.shannon import replays
-from testbench_dagster.relays.writer import disowned
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import refresh_plans
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.relay.reach import Reach
+from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.relay.writer import disowned
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.transports.pocket import replays
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
 TASK, DOCS = "starter_units", 12

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.network import roster as roster_module
-from testbench_dagster.network.roster import (
+from testbench_dagster.stages.discover import roster as roster_module
+from testbench_dagster.stages.discover.roster import (
     RosterReport,
     active_apis,
     active_suppliers,
@@ -25,8 +25,8 @@ from testbench_dagster.network.roster import (
     remember_echo_logprobs,
     retirable,
 )
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SUPPLIERS
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.network.conftest import PUBLIC, Opener, entry, write_roster
 
 T0 = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -423,8 +423,8 @@ def test_an_older_reading_does_not_undo_what_a_newer_one_recorded(
 
 _CHILD = """
 import sys
-from testbench_dagster.network.roster import refresh_roster
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.workspace import Workspace
 with Workspace.open(sys.argv[1]) as workspace:
     print("ready", flush=True)
     for line in sys.stdin:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.config import SupplierSource
-from testbench_dagster.network import sources
-from testbench_dagster.network.sources import (
+from testbench_dagster.transports import sources
+from testbench_dagster.transports.sources import (
     FileSource,
     HttpSource,
     Listing,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.stores.documents.collections import (
     HEIGHTS,
     IDENTITY_GROUPS,

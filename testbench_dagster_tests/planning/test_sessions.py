@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from testbench_dagster.config import Settings, SupplierConfig
-from testbench_dagster.network.roster import Supplier, active_suppliers
-from testbench_dagster.planning.kept import note_progress, refresh_plans
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.sessions import Sessions, heard_since
-from testbench_dagster.planning.wanted import wanted_suppliers
+from testbench_dagster.stages.discover.roster import Supplier, active_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.plan.sessions import Sessions, heard_since
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
 from testbench_dagster_tests.planning.stage import GATED, GATING, Stage
 

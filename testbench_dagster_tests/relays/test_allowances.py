@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.coordination.budgets import BudgetLedger
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.relays.allowances import (
     MAX_SERVICE_CHUNK,
     MAX_SUPPLIER_CHUNK,
@@ -27,8 +29,6 @@ from testbench_dagster.relays.allowances import (
     supplier_account,
 )
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Endpoint
 from testbench_dagster.stores.documents.collections import BUDGETS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.test_engine import Scripted, Sink, some, target

@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.relays.engine import relay_all, run_relays
-from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.limits import GIVE_UP_AFTER
-from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
@@ -533,7 +533,7 @@ from pathlib import Path
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
-from testbench_dagster.relays.messages import Limits
+from testbench_dagster.core.relay import Limits
 from testbench_dagster_tests.relays.servers import endpoint, relay
 
 with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heart:

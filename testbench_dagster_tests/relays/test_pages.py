@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.relays import direct
-from testbench_dagster.relays.answers import parse_answer
-from testbench_dagster.relays.direct import DirectTransport
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import TRUNCATED_EVIDENCE_BYTES
-from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
-from testbench_dagster.relays.payload import RequestError, build_payload, page_path, service_root
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay
+from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.direct import transport as direct
+from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.http import TRUNCATED_EVIDENCE_BYTES
+from testbench_dagster.transports.payload import RequestError, build_payload, page_path, service_root
 from testbench_dagster_tests.relays.servers import FAST, endpoint, relay
 
 PAGE: dict[str, Any] = {"type": "get", "idx": 0, "path": "/pokt/config"}

@@ -15,11 +15,17 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay, SessionRef
-from testbench_dagster.relays.path import PathTransport, SessionLookup, Told, gateway_headers, judge
-from testbench_dagster.relays.payload import RequestError, build_payload
-from testbench_dagster.relays.shannon.bech32 import encode
+from testbench_dagster.core.bech32 import encode
+from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, SessionRef
+from testbench_dagster.transports.path.transport import (
+    PathTransport,
+    SessionLookup,
+    Told,
+    gateway_headers,
+    judge,
+)
+from testbench_dagster.transports.payload import RequestError, build_payload
 from testbench_dagster_tests.relays.servers import FAST, chat_body, relay
 
 MINE, OTHER, APP = (encode("pokt", bytes([n]) * 20) for n in (1, 2, 3))

@@ -15,13 +15,13 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import SupplierLeases
-from testbench_dagster.errors import StoreError
-from testbench_dagster.relays import writer as writer_module
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt
-from testbench_dagster.relays.outcomes import last_attempts
-from testbench_dagster.relays.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
+from testbench_dagster.stages.attempts import last_attempts
+from testbench_dagster.stages.relay import writer as writer_module
+from testbench_dagster.stages.relay.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS
 from testbench_dagster.stores.documents.contract import Collection, Document
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
@@ -227,7 +227,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.writer import AttemptWriter
+from testbench_dagster.stages.relay.writer import AttemptWriter
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.servers import endpoint, relay
 

@@ -22,10 +22,11 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
-from testbench_dagster.network.roster import cut_windows
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.scoring.pooled import GroupPools
-from testbench_dagster.scoring.windows import Window, keep_windows, primary_windows, windows
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stages.discover.roster import cut_windows
+from testbench_dagster.stages.score.pooled import GroupPools
+from testbench_dagster.stages.score.windows import Window, keep_windows, primary_windows, windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     HEARTBEATS,
@@ -34,7 +35,6 @@ from testbench_dagster.stores.documents.collections import (
     WINDOWS,
 )
 from testbench_dagster.stores.documents.mongo import MongoDocuments
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"
@@ -511,8 +511,8 @@ _WORKER = """
     from pathlib import Path
     from testbench_dagster.config import load_config
     from testbench_dagster.coordination.writing import writing_facts
-    from testbench_dagster.scoring.windows import keep_windows
-    from testbench_dagster.workspace import Workspace
+    from testbench_dagster.stages.score.windows import keep_windows
+    from testbench_dagster.stages.workspace import Workspace
     from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts
 
     with Workspace(load_config(Path(sys.argv[1]))) as workspace:

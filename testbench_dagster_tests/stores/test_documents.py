@@ -16,7 +16,7 @@ from enum import StrEnum
 import pytest
 from bson import Int64, ObjectId
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import (
     Collection,
     DuplicateKey,

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from testbench_dagster.config import Config, load_config
-from testbench_dagster.errors import TaskError
-from testbench_dagster.stores.documents import DocumentStore
-from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
-from testbench_dagster.tasks.catalogue import (
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.stages.sample.catalogue import (
     catalogue_fingerprint,
     current_epoch,
     dataset_is_stale,
@@ -29,9 +27,11 @@ from testbench_dagster.tasks.catalogue import (
     stale_tasks,
     start_epoch,
 )
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import Facts, configuration
 
 N_DOCS = 12

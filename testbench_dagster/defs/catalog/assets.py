@@ -6,9 +6,9 @@ import dagster as dg
 
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import markdown_table
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
-from testbench_dagster.workspace import Workspace
 
 GROUP = "catalog"
 

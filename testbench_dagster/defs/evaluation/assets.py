@@ -8,12 +8,12 @@ import dagster as dg
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
-from testbench_dagster.identity.stage import detect_changes
-from testbench_dagster.relays.collect import collect
 from testbench_dagster.relays.report import Progress
-from testbench_dagster.scoring.score import score_new
-from testbench_dagster.scoring.windows import keep_windows, windows
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.identify.identify import detect_changes
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.workspace import Workspace
 
 GROUP = "evaluation"
 FORCE_TAG = "testbench/force"

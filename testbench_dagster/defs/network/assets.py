@@ -7,9 +7,9 @@ import dagster as dg
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
-from testbench_dagster.network.roster import RosterReport, known_suppliers, refresh_roster
+from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import SESSIONS
-from testbench_dagster.workspace import Workspace
 
 GROUP = "network"
 _SHOWN = 500  # rows of a table: it lives in an event row

@@ -6,19 +6,19 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.leaderboard import Entry
-from testbench_dagster.leaderboard.publish import Published, publish
-from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.kept import refresh_plans
-from testbench_dagster.snapshots import take_snapshots
-from testbench_dagster.taxonomies.refresh import refresh_summaries
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.plan_cache import refresh_plans
+from testbench_dagster.stages.publish.publish import Published, publish
+from testbench_dagster.stages.rank import Entry
+from testbench_dagster.stages.snapshot import take_snapshots
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
 
 GROUP = "summaries"
 _PLOTTED = 30  # suppliers on the plot: it lives in an event row

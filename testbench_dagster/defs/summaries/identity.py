@@ -10,9 +10,9 @@ from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.metadata import markdown_table, picture
 from testbench_dagster.defs.summaries.plots import SIMULATION
-from testbench_dagster.identity.stage import IdentityReport, refresh_identity
+from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
-from testbench_dagster.workspace import Workspace
 
 _SHOWN = 200  # rows of a table: it lives in an event row
 _PLOTTED = 36  # suppliers on the agreement matrix

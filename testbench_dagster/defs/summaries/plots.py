@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from testbench_dagster.defs.metadata import picture
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies import plots
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.refresh import configured_taxonomies
-from testbench_dagster.workspace import Workspace
 
 SIMULATION = "**Simulation**: these suppliers are simulated."
 _IN_AN_EVENT = 20

@@ -40,7 +40,7 @@ from testbench_dagster.localnet.pocket.run import FIRST_HEIGHT
 from testbench_dagster.localnet.pocket.settings import how_to_use
 from testbench_dagster.localnet.server import HOST, Localnet
 from testbench_dagster.localnet.supplier import BrokenConnection, Reply
-from testbench_dagster.relays.shannon.messages import RpcType
+from testbench_dagster.transports.pocket.messages import RpcType
 
 #: Service on chain of the personas with each API: an application pays for one service, which has one API.
 SERVICES: dict[Api, str] = {"chat": SERVICE, "completions": f"{SERVICE}-completions"}

@@ -21,8 +21,8 @@ from aiohttp import web
 from testbench_dagster.localnet.pocket import wire
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError
 from testbench_dagster.localnet.pocket.queries import QUERIES, View
-from testbench_dagster.relays.shannon.errors import CodecError
-from testbench_dagster.relays.shannon.protobuf import decode_message, encode_message
+from testbench_dagster.transports.pocket.errors import CodecError
+from testbench_dagster.transports.pocket.protobuf import decode_message, encode_message
 
 #: Chain id of the simulation.
 NETWORK = "pocket-simulation"

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbench_dagster.localnet.pocket import wire
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError
-from testbench_dagster.relays.shannon.protobuf import Field, Schema
+from testbench_dagster.transports.pocket.protobuf import Field, Schema
 
 Values = dict[str, Any]
 

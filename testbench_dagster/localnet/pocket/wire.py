@@ -20,8 +20,8 @@ from testbench_dagster.localnet.pocket.chain import (
     Session,
     StakedSupplier,
 )
-from testbench_dagster.relays.shannon.messages import SESSION_HEADER, RpcType
-from testbench_dagster.relays.shannon.protobuf import Field, Schema, encode_message
+from testbench_dagster.transports.pocket.messages import SESSION_HEADER, RpcType
+from testbench_dagster.transports.pocket.protobuf import Field, Schema, encode_message
 
 Values = dict[str, Any]
 

@@ -13,15 +13,15 @@ import pytest
 from aiohttp import web
 
 from testbench_dagster.config import ServiceConfig
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Limits
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.gateway import GatewayFace, GatewayFaults
 from testbench_dagster.localnet.pocket.network import PocketNet
-from testbench_dagster.network.gateways import ReadySource, check_gateway
-from testbench_dagster.network.sources import SourceError
-from testbench_dagster.relays.direct import DirectTransport
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt, Endpoint, Limits
-from testbench_dagster.relays.path import PathTransport
+from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.path.gateways import ReadySource, check_gateway
+from testbench_dagster.transports.path.transport import PathTransport
+from testbench_dagster.transports.sources import SourceError
 from testbench_dagster_tests.relays.servers import FAST, relay
 
 T = TypeVar("T")

@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from testbench_dagster.network.chain import ChainClient
-from testbench_dagster.relays.shannon.keys import PrivateKey
+from testbench_dagster.transports.pocket.chain import ChainClient
+from testbench_dagster.transports.pocket.keys import PrivateKey
 
 SERVICE = "llm"
 Fault = Callable[["Handler"], bool]  # true: it has answered

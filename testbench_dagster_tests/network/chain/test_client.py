@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.errors import ConfigError, TestbenchError
-from testbench_dagster.network.chain import (
+from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.transports.pocket.chain import (
     BadAnswer,
     ChainClient,
     ChainError,
@@ -17,7 +17,7 @@ from testbench_dagster.network.chain import (
     SessionUnavailable,
     SupplierEndpoint,
 )
-from testbench_dagster.network.chain import client as client_module
+from testbench_dagster.transports.pocket.chain import client as client_module
 from testbench_dagster_tests.network.chain.conftest import (
     APP,
     GATEWAY,

@@ -12,7 +12,7 @@ import pytest
 from testbench_dagster.localnet.personas import default_population
 from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.localnet.pocket.node import NodeFaults
-from testbench_dagster.network.chain import (
+from testbench_dagster.transports.pocket.chain import (
     ChainClient,
     NotFound,
     SessionUnavailable,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.network.chain import (
+from testbench_dagster.transports.pocket.chain import (
     BadAnswer,
     ChainError,
     NodeUnavailable,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.network.chain import BadAnswer, ChainError, queries, reading
-from testbench_dagster.network.chain.abci import AbciFace
-from testbench_dagster.network.chain.faces import Face, joined
-from testbench_dagster.network.chain.fields import Record, shown
-from testbench_dagster.network.chain.rest import RestFace
-from testbench_dagster.network.chain.transfer import Reply
+from testbench_dagster.transports.pocket.chain import BadAnswer, ChainError, queries, reading
+from testbench_dagster.transports.pocket.chain.abci import AbciFace
+from testbench_dagster.transports.pocket.chain.faces import Face, joined
+from testbench_dagster.transports.pocket.chain.fields import Record, shown
+from testbench_dagster.transports.pocket.chain.rest import RestFace
+from testbench_dagster.transports.pocket.chain.transfer import Reply
 from testbench_dagster_tests.network.chain.conftest import (
     APP,
     SERVICE,

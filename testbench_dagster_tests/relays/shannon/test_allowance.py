@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.relays.allowances import FixedAllowance, Take
 from testbench_dagster.relays.engine import relay_all
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
-from testbench_dagster.relays.shannon.allowance import SessionAllowance
-from testbench_dagster.relays.shannon.messages import SessionHeader
-from testbench_dagster.relays.shannon.sessions import AWAITED_S, MIN_REFRESH_S
+from testbench_dagster.transports.pocket.allowance import SessionAllowance
+from testbench_dagster.transports.pocket.messages import SessionHeader
+from testbench_dagster.transports.pocket.sessions import AWAITED_S, MIN_REFRESH_S
 from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, Setting, relay_to, setting
 from testbench_dagster_tests.relays.shannon.test_sessions import BLOCK, LENGTH, Chain, a_book
 

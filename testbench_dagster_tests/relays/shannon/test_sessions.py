@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from testbench_dagster.network.chain.errors import ChainError, NodeUnavailable, SessionUnavailable
-from testbench_dagster.network.chain.types import (
+from testbench_dagster.transports.pocket.chain.errors import ChainError, NodeUnavailable, SessionUnavailable
+from testbench_dagster.transports.pocket.chain.types import (
     Application,
     ChainSupplier,
     ServiceInfo,
     Session,
     SharedParams,
 )
-from testbench_dagster.relays.shannon.messages import SessionHeader
-from testbench_dagster.relays.shannon.sessions import BLOCK_S, MIN_REFRESH_S, SessionBook
+from testbench_dagster.transports.pocket.messages import SessionHeader
+from testbench_dagster.transports.pocket.sessions import BLOCK_S, MIN_REFRESH_S, SessionBook
 
 LENGTH, GRACE, BLOCK = 20, 10, 46.0
 PARAMS = SharedParams(LENGTH, GRACE, 1, 4, 0, 4, 42, 1)

@@ -1,0 +1,169 @@
+"""Parquet files of the stored facts and the current windows, for analysts."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from testbench_dagster.stages.rank import Entry
+from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Collection, Document, DocumentStore
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+
+_BATCH = 1000  # rows per row group: bounds memory
+_ITEM_BATCH = 50_000  # the same for the item matrix, whose rows are small
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    datetime: pa.timestamp("ms", tz="UTC"),
+}
+#: Undeclared fields worth a column: nested ones become JSON text, bodies text.
+_MORE: dict[str, dict[str, type]] = {
+    "prompts": {"requests": str, "target": str, "context_chars": int, "created_at": datetime},
+    "attempts": {
+        "body": str,
+        "body_bytes": int,
+        "body_truncated": bool,
+        "error": str,
+        "finish_reason": str,
+        "first_byte_ms": float,
+        "first_token_ms": float,
+        "session_start": int,
+        "session_end": int,
+        "started_at": datetime,
+        "payload_sha256": str,
+        "evidence": str,
+    },
+    "scores": {
+        "metrics": str,
+        "error": str,
+        "prompt_id": str,
+        "attempt_ids": str,
+        "truncated": bool,
+        "latency_ms": float,
+        "prompt_tokens": int,
+        "completion_tokens": int,
+        "scored_at": datetime,
+    },
+}
+
+
+def export_parquet(
+    documents: DocumentStore, out: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[Path, int]:
+    """Write the prompts, attempts and scores of a store and the given tables; return the rows per file."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for collection in (PROMPTS, ATTEMPTS, SCORES):
+        path = out / f"{collection.name}.parquet"
+        written[path] = _write(path, _schema(collection), documents.find(collection))
+    for name, rows in tables.items():
+        path = out / f"{name}.parquet"
+        plain = [{k: _plain(v) for k, v in row.items()} for row in rows]
+        written[path] = _write(path, pa.Table.from_pylist(plain).schema, iter(plain))
+    return written
+
+
+def write_item_matrix(workspace: Workspace, path: Path) -> int:
+    """Write the item matrix (see ``leaderboard.items``) and return its rows.
+
+    Streams window by window; texts are dictionary-encoded; the columns are the same without any row.
+    """
+    return _write(path, _narrow(ITEM_COLUMNS), items(workspace), _ITEM_BATCH)
+
+
+def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
+    """Write leaderboard entries, one row each, and return how many; ``latency_ms`` becomes two columns."""
+    rows = ({**vars(e), **{f"latency_{q}_ms": e.latency_ms.get(q) for q in ("p50", "p95")}} for e in entries)
+    return _write(path, _narrow(RANKING_COLUMNS), rows)
+
+
+#: Columns of ``leaderboard.parquet``.
+RANKING_COLUMNS: dict[str, type] = {
+    "taxonomy": str,
+    "supplier": str,
+    "score": float,
+    "ci_low": float,
+    "ci_high": float,
+    "tasks_measured": int,
+    "tasks_total": int,
+    "n": int,
+    "errors": int,
+    "rank_low": int,
+    "rank_high": int,
+    "simulation": bool,
+    "likely_low": int,
+    "likely_high": int,
+    "p_best": float,
+    "group": str,
+    "proxy": str,
+    "coverage": float,
+    "last_sample_at": datetime,
+    "error_rate": float,
+    "availability": float,
+    "latency_p50_ms": float,
+    "latency_p95_ms": float,
+}
+
+
+def _narrow(columns: Mapping[str, type]) -> pa.Schema:
+    """A schema whose texts are dictionary-encoded: few different ones in many rows."""
+    words = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([(name, words if kind is str else _TYPES[kind]) for name, kind in columns.items()])
+
+
+def _schema(collection: Collection) -> pa.Schema:
+    fields: dict[str, type] = {"_id": str, **collection.fields, **_MORE[collection.name]}
+    return pa.schema([(name, _TYPES[kind]) for name, kind in fields.items()])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, default=str)
+    return value
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    if value is None or not pa.types.is_string(kind):
+        return value
+    return (
+        value
+        if isinstance(value, str)
+        else _plain(value)
+        if not isinstance(value, (int, float))
+        else str(value)
+    )
+
+
+def _write(path: Path, schema: pa.Schema, rows: Iterable[Document], batch_rows: int | None = None) -> int:
+    """Write one file; it takes its name when it is complete."""
+    # two processes may write the same file: each its own, and the last to finish wins whole
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.parquet.partial")
+    count = 0
+    source: Iterator[Document] = iter(rows)
+    try:
+        with pq.ParquetWriter(partial, schema) as writer:
+            while batch := list(islice(source, batch_rows or _BATCH)):
+                columns = [
+                    pa.array([_cell(row.get(f.name), f.type) for row in batch], f.type) for f in schema
+                ]
+                writer.write_table(pa.table(columns, schema=schema))
+                count += len(batch)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count

@@ -1,0 +1,147 @@
+"""Asking a supplier what it can do: a short generation, and echoed log-probabilities on completions."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from testbench_dagster.config import Config
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
+from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.stages.relay.reach import Reach
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.transports.endpoints import supplier_endpoint
+
+if TYPE_CHECKING:
+    import httpx
+
+_AT_ONCE = 64
+_QUESTION = "Reply with the single word OK."
+_GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
+ECHO_REQUEST = {"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"}
+
+_REMEDIES = {
+    Fault.TRANSPORT: "is it running, and is base_url right?",
+    Fault.CLIENT_REQUEST: "it refuses our request: check base_url, model, api and api_key_env",
+    Fault.RATE_LIMITED: "it limits the rate: lower max_in_flight or ask its operator",
+    Fault.SUPPLIER_TIMEOUT: "it does not answer in time: raise first_byte_s or total_s, or ask its operator",
+    Fault.EMPTY: "it answers without text: check model and api",
+    Fault.INTERNAL: "that is on our side, not its operator's",
+    Fault.NODE: "nothing was sent to it",
+}
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found; ``echo_logprobs`` is None where it was not asked or stayed unknown."""
+
+    supplier: str
+    ok: bool
+    detail: str
+    echo_logprobs: bool | None = None
+
+
+#: Task name of the attempts at finding out what suppliers can do.
+PROBE_TASK = "capability probe"
+
+
+def probe_relay(target: Endpoint, request: dict[str, Any]) -> Relay:
+    """A relay outside any task, unlike any other."""
+    return Relay(
+        supplier=target.supplier,
+        service=target.service,
+        task=PROBE_TASK,
+        task_hash="",
+        epoch=0,
+        round=0,
+        prompt_id=f"probe-{secrets.token_hex(12)}",
+        position=0,
+        doc_id=0,
+        idx=0,
+        repeat=0,
+        request=request,
+    )
+
+
+def echo_verdict(fault: Fault) -> bool | None:
+    """What the outcome of :data:`ECHO_REQUEST` says of the capability; None when it says nothing."""
+    if fault.answered:
+        return True
+    return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
+
+
+async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
+    """Probe the suppliers, some dozens at a time; results in their order. Attempts are not stored."""
+    import httpx
+
+    config = workspace.config
+    native = {s.service for s in suppliers if s.transport == "shannon"}
+    reach = await asyncio.to_thread(Reach, workspace, sorted(native))
+    transport = reach.open()
+    try:
+        async with httpx.AsyncClient() as client:
+            turns = asyncio.Semaphore(_AT_ONCE)
+
+            async def probe(supplier: Supplier) -> ProbeResult:
+                problem = reach.problems.get(supplier.service) if supplier.transport == "shannon" else None
+                if problem is not None:
+                    return ProbeResult(supplier.key, False, problem)
+                async with turns:
+                    return await _probe(config, supplier, transport, client)
+
+            return list(await asyncio.gather(*map(probe, suppliers)))
+    finally:
+        await transport.close()
+
+
+async def _probe(
+    config: Config, supplier: Supplier, transport: Transport, client: httpx.AsyncClient
+) -> ProbeResult:
+    try:
+        target = supplier_endpoint(config, supplier)
+    except ConfigError as error:
+        return ProbeResult(supplier.key, False, str(error))
+    prompt: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": _QUESTION}]}
+        if supplier.api == "chat"
+        else {"prompt": _QUESTION}
+    )
+    request = {"type": "generate_until", "idx": 0, **prompt, "generation": dict(_GENERATION)}
+    attempt = await transport.send(target, probe_relay(target, request))
+    from testbench_dagster.transports.models import served_models  # with httpx: not in the code location
+
+    # httpx does not look at where a name leads, so it goes to trusted endpoints only; miners list nothing
+    trusted = target.transport == "direct" and target.private_allowed
+    reached = trusted and attempt.fault is not Fault.TRANSPORT
+    models = await served_models(client, target) if reached else None
+    listed = _listed(target.model, models)
+    if attempt.fault in (Fault.ROLLOVER, Fault.BUDGET):  # nothing is wrong with it, and nothing known
+        return ProbeResult(supplier.key, True, f"not asked: {attempt.error}")
+    if not attempt.fault.answered:
+        return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
+    detail = f"{supplier.api} at {target.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
+    if supplier.api != "completions":
+        return ProbeResult(supplier.key, True, detail)
+    echo = echo_verdict((await transport.send(target, probe_relay(target, ECHO_REQUEST))).fault)
+    known = {True: "echoes log-probabilities", False: "does not echo log-probabilities", None: "echo unknown"}
+    return ProbeResult(supplier.key, True, f"{detail}, {known[echo]}", echo)
+
+
+def _listed(wanted: str, models: list[str] | None) -> str:
+    """Say so when the supplier lists models, but not the one it is asked for."""
+    if not models or wanted in models:
+        return ""
+    more = f" and {len(models) - 5} more" if len(models) > 5 else ""
+    return f"; it lists {', '.join(models[:5])}{more}, not {wanted!r}"
+
+
+def _failure(supplier: Supplier, attempt: Attempt) -> str:
+    status = f", HTTP {attempt.status}" if attempt.status else ""
+    reason = f" ({attempt.error})" if attempt.error else ""
+    remedy = _REMEDIES.get(attempt.fault, "ask its operator")
+    return f"{supplier.config.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"

@@ -29,7 +29,8 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.registration import Registration, StoredDoc
-from testbench_dagster.scoring.rows import Window, task_windows
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.rows import Aggregation, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.clusters import Clusters
@@ -140,18 +141,19 @@ def spread(workspace: Workspace, example: str) -> None:
 
 def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Window]:
     """The windows of all suppliers, two queries for each task of each."""
-    clusters = Clusters(workspace)
+    aggregation = Aggregation(
+        lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest), Clusters(workspace.datasets).of
+    )
     return [
         row
         for supplier in active_suppliers(workspace)
         for spec in workspace.specs
         for row in task_windows(
-            workspace,
             supplier,
             spec,
             tasks[spec.name],
             window_samples(workspace, supplier, spec, tasks[spec.name], NOW),
-            clusters,
+            aggregation,
         )
     ]
 

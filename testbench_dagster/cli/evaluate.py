@@ -14,12 +14,8 @@ import click
 from testbench_dagster.cli.output import note
 from testbench_dagster.config import SERVICE_SOURCE, Config
 from testbench_dagster.core.errors import ConfigError, TestbenchError
-from testbench_dagster.stages.discover.roster import (
-    Supplier,
-    active_suppliers,
-    no_suppliers_text,
-    refresh_roster,
-)
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.endpoints import supplier_endpoint
 
@@ -181,7 +177,7 @@ def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
 
 def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[str, str]:
     """Why the relays of a service cannot be signed, by service."""
-    from testbench_dagster.stages.discover.sessions import service_keys
+    from testbench_dagster.transports.pocket.access import service_keys
 
     problems = {}
     for service in {supplier.service for supplier in suppliers if supplier.transport == "shannon"}:

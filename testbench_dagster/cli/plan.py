@@ -10,7 +10,7 @@ import click
 
 from testbench_dagster.cli.evaluate import chosen_suppliers
 from testbench_dagster.cli.output import emit, format_option, note
-from testbench_dagster.planning.due import predicted_half_width
+from testbench_dagster.core.sampling import predicted_half_width
 from testbench_dagster.planning.supplier import Decision, SupplierFacts, SupplierPlan
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left

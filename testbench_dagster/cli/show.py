@@ -8,7 +8,7 @@ import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, note
-from testbench_dagster.tasks.specs import SIGNATURES
+from testbench_dagster.core.task import SIGNATURES
 
 _SCORE_COLUMNS = (
     "supplier",

@@ -18,19 +18,11 @@ from testbench_dagster.config.services import (
     NodeSettings,
     ServiceConfig,
 )
-from testbench_dagster.config.settings import (
-    CONFIG_SOURCE,
-    SampleRule,
-    Settings,
-    SupplierConfig,
-    SupplierSource,
-    TaskConfig,
-)
+from testbench_dagster.config.settings import Settings, SupplierConfig, SupplierSource, TaskConfig
 
 __all__ = [
     "BUILTIN_CONFIG",
     "CONFIG_ENV",
-    "CONFIG_SOURCE",
     "HOME_ENV",
     "MONGO_ENV",
     "POSTGRES_ENV",
@@ -41,7 +33,6 @@ __all__ = [
     "NodeSettings",
     "RelayOverrides",
     "RelaySettings",
-    "SampleRule",
     "ServiceConfig",
     "Settings",
     "SupplierConfig",

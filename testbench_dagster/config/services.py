@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, Strict, http_url
+from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, http_url
 from testbench_dagster.core.bech32 import is_address
+from testbench_dagster.core.rules import Strict
 
 SERVICE_SOURCE = "service:"
 """What the roster's names of these sources begin with."""

@@ -18,14 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 
-from testbench_dagster.coordination.heartbeats import (
-    Heart,
-    bury,
-    described,
-    heartbeats,
-    is_gone,
-    silence_s,
-)
+from testbench_dagster.coordination.heartbeats import Heart, bury, described, heartbeats, is_gone, silence_s
 from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Document, DocumentStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from testbench_dagster.transports.pocket.errors import KeyMaterialError
+from testbench_dagster.core.errors import KeyMaterialError
 
 #: Human-readable part of addresses of accounts, applications, gateways and suppliers.
 HRP = "pokt"

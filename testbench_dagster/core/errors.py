@@ -23,3 +23,11 @@ class TaskError(TestbenchError):
 
 class TaskInputError(TaskError):
     """What `testbench.yaml` wants of a task cannot be had: a data file, split, column, metric or filter."""
+
+
+class ShannonError(TestbenchError, ValueError):
+    """Base of all errors of this package."""
+
+
+class KeyMaterialError(ShannonError):
+    """A private key, public key or address cannot be used. The text never holds a private key."""

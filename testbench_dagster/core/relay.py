@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 
 from testbench_dagster.core.faults import Fault
 
+#: Names of the transports, as stored and configured.
+TransportName = Literal["direct", "shannon", "path"]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -49,7 +52,7 @@ class Endpoint:
     limits: Limits = Limits()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private_allowed: bool = True
-    transport: Literal["direct", "shannon", "path"] = "direct"
+    transport: TransportName = "direct"
     address: str = ""
     rpc_type: int | None = None
     prefix: str = ""

@@ -11,11 +11,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+class Strict(BaseModel):
+    """Base of every block of testbench.yaml: unknown keys are refused, values never change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ScheduleLimit(_Strict):
+class _Rule(Strict):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ScheduleLimit(_Rule):
     """How long a task rests after a supplier's last sample of it: ``{every: 24, unit: hours}``.
 
     ``session`` and ``block`` count chain heights, a session being ``planning.blocks_per_session`` blocks.
@@ -36,7 +42,7 @@ class ScheduleLimit(_Strict):
         return self.unit in ("session", "block")
 
 
-class TaskGate(_Strict):
+class TaskGate(_Rule):
     """Opens by another task of the same supplier: ``{task: liveness, is: ok}``.
 
     ``present``: it has a sample in its window. ``ok``: its score is above zero, for a signature: there is
@@ -57,7 +63,7 @@ class TaskGate(_Strict):
         return self
 
 
-class SequentialGate(_Strict):
+class SequentialGate(_Rule):
     """Opens when Wald's sequential test of another task passes: ``{task: liveness, pass: 0.9, fail: 0.7}``.
 
     Tests a true score of at most ``fail`` against one of at least ``pass`` on the docs in the order they were
@@ -80,7 +86,7 @@ class SequentialGate(_Strict):
         return self
 
 
-class TaxonomyGate(_Strict):
+class TaxonomyGate(_Rule):
     """Opens by an ability: ``{taxonomy: liveness, min_score: 0.8, min_success: 0.8, min_samples: 10}``.
 
     Of the taxonomy's root, or of ``node``: score at least ``min_score``, the share of its docs that did not
@@ -110,7 +116,7 @@ Gate = Annotated[
 ]
 
 
-class PlanningRule(_Strict):
+class PlanningRule(_Rule):
     """When and how much of one task a supplier is asked; what is unset in a task is taken from ``planning``.
 
     ``max_docs_per_run``: docs of the task asked per supplier and evaluation at most. ``trigger_minimum``:

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.stages.score.windows import Window
+from testbench_dagster.core.window import Window
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 

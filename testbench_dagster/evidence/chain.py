@@ -17,11 +17,11 @@ import orjson
 
 from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.task import LM_EVAL
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stages.sample.catalogue import sequence
 from testbench_dagster.stores.documents import Document, content_hash, document_id
-from testbench_dagster.tasks.specs import LM_EVAL
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
 
@@ -223,7 +223,7 @@ class Chain:
             if attempt.get("session") is not None and signed and fault.answered:
                 self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
             return
-        from testbench_dagster.transports.pocket.errors import ShannonError
+        from testbench_dagster.core.errors import ShannonError
         from testbench_dagster.transports.pocket.evidence import verify_evidence
         from testbench_dagster.transports.pocket.keys import address_of
         from testbench_dagster.transports.pocket.messages import SessionHeader

@@ -15,17 +15,18 @@ from typing import Any
 import testbench_dagster
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, plain, record_of
-from testbench_dagster.stages.discover.roster import Supplier, known_suppliers
+from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Collection, Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES, SUPPLIERS
-from testbench_dagster.tasks.specs import TaskSpec
 
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
@@ -288,7 +289,8 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
             "probes": spec.probes,
             "probe_tokens": spec.probe_tokens,
         },
-        "max_age_days": spec.max_age(workspace.config).total_seconds() / 86_400,
+        "max_age_days": spec.max_age(workspace.config.settings.sampling.max_age_days).total_seconds()
+        / 86_400,
         "registration": {**asdict(registration), "registered_at": iso(registration.registered_at)},
         "scorer_version": scorer_version(registration),
         "doc_hashes": hashes,
@@ -323,10 +325,10 @@ def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
     """What scores and requests depend on; where the supplier is reached stays out, as keys do."""
     stored = workspace.documents.get(SUPPLIERS, supplier.key) or {}
     models = [event.get("model") for event in stored.get("history", ())]
-    models += [stored.get("model"), supplier.config.model]
+    models += [stored.get("model"), supplier.model]
     return {
         "key": supplier.key,
-        "address": supplier.config.address,
+        "address": supplier.address,
         "service": supplier.service,
         "api": supplier.api,
         "models": [model for model in dict.fromkeys(models) if model],

@@ -19,6 +19,9 @@ from testbench_dagster.config import Config, Settings
 from testbench_dagster.core.errors import StoreError, TaskError
 from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.supplier import ACTIVE
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
+from testbench_dagster.core.text import escaped
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -28,7 +31,6 @@ from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest,
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import document_of, moment, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
-from testbench_dagster.stages.discover.roster import ACTIVE
 from testbench_dagster.stages.score.score import (
     BATCH,
     PAGES,
@@ -44,9 +46,7 @@ from testbench_dagster.stores.documents import Document, DocumentStore, canonica
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.specs import LM_EVAL, TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.transports.answers import escaped
 
 _LOT = 200
 _LOT_BYTES = 32 * layout.MEBIBYTE

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.stages.rank.ranking import Board, Entry
-from testbench_dagster.stages.score.windows import OK, Window, blames_supplier
+from testbench_dagster.core.window import OK, Window, blames_supplier
+from testbench_dagster.ranking.entry import Board, Entry
 
 #: Version of the JSON feed; it grows when a field changes its meaning or goes.
 SCHEMA = 1

@@ -18,8 +18,8 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from testbench_dagster.stages.rank.ranking import Board, Entry
-from testbench_dagster.stages.score.windows import Window
+from testbench_dagster.core.window import Window
+from testbench_dagster.ranking.entry import Board, Entry
 
 MAX_BYTES = 9_500_000
 _TIED = ' class="tie" title="tied with others in this range"'

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_period, period_start
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.quota import Take
 from testbench_dagster.core.relay import Endpoint
 
 #: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
@@ -33,64 +33,6 @@ _log = logging.getLogger(__name__)
 
 #: Counts what was spent before the ledger knew: ``opening(where, start)``, ``where`` as a filter on attempts.
 Opening = Callable[[Mapping[str, Any], datetime], int]
-
-
-class Take(Enum):
-    """Answer to the wish to send one relay; the first two spend it."""
-
-    GRANTED = "granted"
-    LOW = "low"  # granted, and it is time to call `refill`
-    UNKNOWN = "unknown"  # `refill` has to be called first
-    REFUSED = "refused"
-
-
-class Allowance(Protocol):
-    """What the engine needs to keep within caps."""
-
-    def take(self, endpoint: Endpoint) -> Take:
-        """Spend one relay to this supplier if that is allowed now."""
-        ...
-
-    def put_back(self, endpoint: Endpoint) -> None:
-        """Undo the last :meth:`take` for this supplier: nothing was sent."""
-        ...
-
-    def refused(self, endpoint: Endpoint) -> bool:
-        """Whether it is known that nothing more may be sent to this supplier."""
-        ...
-
-    def refill(self, endpoint: Endpoint) -> None:
-        """Find out what else may be sent to this supplier; may block, is called in threads."""
-        ...
-
-
-class FixedAllowance:
-    """So many relays per service; services that are not named are unlimited."""
-
-    def __init__(self, left: Mapping[str, int]) -> None:
-        self._left = dict(left)
-
-    def take(self, endpoint: Endpoint) -> Take:
-        """Spend one relay of the service's."""
-        left = self._left.get(endpoint.service)
-        if left is None:
-            return Take.GRANTED
-        if left <= 0:
-            return Take.REFUSED
-        self._left[endpoint.service] = left - 1
-        return Take.GRANTED if left > 1 else Take.LOW
-
-    def put_back(self, endpoint: Endpoint) -> None:
-        """Undo the last :meth:`take`."""
-        if endpoint.service in self._left:
-            self._left[endpoint.service] += 1
-
-    def refused(self, endpoint: Endpoint) -> bool:
-        """Whether the service's relays are used up."""
-        return self._left.get(endpoint.service, 1) <= 0
-
-    def refill(self, endpoint: Endpoint) -> None:
-        """Nothing comes after a fixed number."""
 
 
 def service_account(service: str) -> str:

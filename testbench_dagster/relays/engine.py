@@ -22,14 +22,13 @@ from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.quota import Allowance, FixedAllowance, Take
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
-from testbench_dagster.relays.allowances import Allowance, FixedAllowance, Take
+from testbench_dagster.core.text import escaped
 from testbench_dagster.relays.lanes import Host, Job, Lane, Work, lanes_of
 from testbench_dagster.relays.limits import backoff_s, is_congestion
 from testbench_dagster.relays.loops import run_to_end
 from testbench_dagster.relays.report import Counts, Progress, Report
-from testbench_dagster.transports.answers import escaped
-from testbench_dagster.transports.direct.transport import DirectTransport
 
 #: Takes one finished attempt: ``sink(relay, attempt_number, attempt)``. An awaitable it returns is awaited
 #: before the slot is free again (back-pressure); an error it raises stops the run.
@@ -73,7 +72,7 @@ def run_relays(
     sink: Sink,
     *,
     transport: Transport | None = None,
-    open_transport: Callable[[], Transport] = DirectTransport,
+    open_transport: Callable[[], Transport] | None = None,
     **options: Any,
 ) -> Report:
     """Run :func:`relay_all` from synchronous code in an event loop of its own, and return its report.
@@ -81,15 +80,22 @@ def run_relays(
     ``options`` are those of :func:`relay_all`. ``open_transport`` makes the transport in that loop, and it is
     closed at the end; a ``transport`` that is given instead stays open. Works in any thread; iterables, sink
     and ``on_progress`` may run in another one (:func:`~testbench_dagster.relays.loops.run_to_end`).
+
+    Raises:
+        ValueError: neither ``transport`` nor ``open_transport`` was given.
     """
+    if transport is None and open_transport is None:
+        raise ValueError("run_relays needs a transport, or open_transport to make one")
 
     async def main() -> Report:
-        used = transport if transport is not None else open_transport()
+        if open_transport is None or transport is not None:
+            assert transport is not None  # one of them, was checked
+            return await relay_all(work, transport, sink, **options)
+        opened = open_transport()
         try:
-            return await relay_all(work, used, sink, **options)
+            return await relay_all(work, opened, sink, **options)
         finally:
-            if transport is None:
-                await used.close()
+            await opened.close()
 
     return run_to_end(main)
 

@@ -13,9 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.stages.discover.roster import Supplier, known_suppliers
-from testbench_dagster.stages.score.samples import Sample, window_samples
-from testbench_dagster.stages.score.windows import is_mean, primary_pair, value_of
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.scoring.rows import is_mean, primary_pair, value_of
+from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import standard_error
 from testbench_dagster.statistics.paired import (
@@ -28,7 +31,6 @@ from testbench_dagster.statistics.paired import (
     verdict,
 )
 from testbench_dagster.statistics.strata import rounds_of
-from testbench_dagster.tasks.specs import TaskSpec
 
 #: What stands for the task in the last row.
 OVERALL = "overall"

@@ -49,7 +49,7 @@ def check_retention(workspace: Workspace) -> None:
             f"least {sampling.max_age_days:g}, or lower the second"
         )
     for spec in workspace.specs:
-        longest = spec.max_age(workspace.config)
+        longest = spec.max_age(workspace.config.settings.sampling.max_age_days)
         if kept < longest:
             age = longest / timedelta(days=1)
             raise ConfigError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.windows import Window, primary_windows
+from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, TAXONOMY_SUMMARIES

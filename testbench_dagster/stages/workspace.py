@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.relays.report import Progress
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stores.documents import DocumentStore, open_documents
 from testbench_dagster.tasks.frameworks import Framework, framework_of
-from testbench_dagster.tasks.specs import TaskSpec, task_specs
 from testbench_dagster.tasks.worker import FrameworkWorker
 
 if TYPE_CHECKING:

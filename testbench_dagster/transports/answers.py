@@ -20,11 +20,10 @@ from typing import Any
 import orjson
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
 from testbench_dagster.transports.event_streams import StreamError, assemble, is_event_stream
 from testbench_dagster.transports.payload import Api
 
-#: Longest ``error`` text, in characters.
-MAX_ERROR_CHARS = 300
 #: Log-probabilities may exceed zero by this much: servers round, and some compute in half precision.
 POSITIVE_TOLERANCE = 1e-3
 _MAX_FINISH_REASON_CHARS = 64
@@ -76,14 +75,6 @@ def parse_answer(request: Mapping[str, Any], api: Api, status: int, body: bytes)
         return _page(data) if page else _parse_200(request, api, data)
     except _Invalid as exc:
         return _protocol(str(exc))
-
-
-def escaped(text: str, limit: int = MAX_ERROR_CHARS) -> str:
-    """Bound foreign text and escape its control and other unprintable characters, for logs and pages."""
-    head = text[:limit]
-    if not head.isprintable():
-        head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in head)
-    return head if len(text) <= limit and len(head) <= limit else head[: limit - 1] + "…"
 
 
 def context_length(context: str) -> int:

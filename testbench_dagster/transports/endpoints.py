@@ -7,7 +7,7 @@ import os
 from testbench_dagster.config import SERVICE_SOURCE, Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
 
 
@@ -22,10 +22,10 @@ def supplier_endpoint(config: Config, supplier: Supplier) -> Endpoint:
         return Endpoint(
             supplier=supplier.key,
             service=supplier.service,
-            base_url=supplier.config.base_url,
+            base_url=supplier.base_url,
             api=supplier.api,
-            model=supplier.config.model,
-            limits=supplier.config.limits(config.settings.relays),
+            model=supplier.model,
+            limits=supplier.limits(config.settings.relays.limits()),
             headers=_authorization(f"supplier {supplier.key}: api_key_env", supplier.api_key_env),
             private_allowed=supplier.trusted,
         )
@@ -46,10 +46,10 @@ def _native(config: Config, supplier: Supplier, service: ServiceConfig) -> Endpo
     return Endpoint(
         supplier=supplier.key,
         service=supplier.service,
-        base_url=supplier.config.base_url,
+        base_url=supplier.base_url,
         api=supplier.api,
-        model=supplier.config.model,
-        limits=supplier.config.limits(config.settings.relays),
+        model=supplier.model,
+        limits=supplier.limits(config.settings.relays.limits()),
         private_allowed=supplier.trusted,
         transport="shannon",
         address=supplier.address,
@@ -77,8 +77,8 @@ def _through_gateway(config: Config, supplier: Supplier, service: ServiceConfig)
         service=supplier.service,
         base_url=gateway.url,
         api=supplier.api,
-        model=supplier.config.model,
-        limits=supplier.config.limits(config.settings.relays),
+        model=supplier.model,
+        limits=supplier.limits(config.settings.relays.limits()),
         headers=headers,
         transport="path",
         address=supplier.address,

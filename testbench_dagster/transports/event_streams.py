@@ -1,9 +1,9 @@
 """Event streams of OpenAI's API (``stream: true``): put together into the answer that was streamed.
 
-Pure functions of bytes, like :mod:`~testbench_dagster.transports.answers`, which reads a body that is an event
-stream through :func:`assemble`. What comes out is the ordinary answer as a dict (``choices``, ``usage``, …),
-so both are judged by the same rules. Framing follows the WHATWG's server-sent events, chunks OpenAI's API
-reference: https://platform.openai.com/docs/api-reference/chat/streaming.
+Pure functions of bytes, like :mod:`~testbench_dagster.transports.answers`, which reads a body that is an
+event stream through :func:`assemble`. What comes out is the ordinary answer as a dict (``choices``,
+``usage``, …), so both are judged by the same rules. Framing follows the WHATWG's server-sent events, chunks
+OpenAI's API reference: https://platform.openai.com/docs/api-reference/chat/streaming.
 
 Only the choice with index 0 is kept, because one is asked for. Suppliers are hostile: texts of
 :class:`StreamError` hold nothing of the stream but numbers.

@@ -30,8 +30,9 @@ from yarl import URL
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, SessionRef
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import REMEDY, AddressRefused, is_public, refusal
-from testbench_dagster.transports.answers import Answer, escaped
+from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.payload import RequestError
 
 #: What is kept of an answer beyond the size limit, in bytes.

@@ -6,7 +6,7 @@ import httpx
 import orjson
 
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 
 _MAX_BYTES = 1 << 20
 _TIMEOUT_S = 10.0

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from testbench_dagster.config import SupplierConfig, SupplierSource
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.relay import TransportName
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
-from testbench_dagster.transports.answers import escaped
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.types import Session
@@ -34,7 +35,6 @@ MAX_BYTES = 32 * 1024 * 1024
 #: Longest base URL and model name taken from a source, in characters.
 MAX_URL_CHARS, MAX_MODEL_CHARS = 2048, 256
 #: How a supplier is reached: over plain HTTP, by signed relays, or through a PATH gateway.
-TransportName = Literal["direct", "shannon", "path"]
 _MAX_HEIGHT = 2**63 - 1
 _MAX_PROBLEMS = 100  # told of one source; a listing may have thousands
 _SHOWN_CHARS = 80

@@ -20,12 +20,12 @@ from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.tasks.specs import task_specs
 from testbench_dagster.transports.sources import parse_listing
 from testbench_dagster_tests.acceptance.documents import (
     Done,

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from testbench_dagster.board.serve import Feed, FeedServer
+from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.page import POLICY
-from testbench_dagster.stages.rank.ranking import Board
 from testbench_dagster_tests.leaderboard.boards import board
 
 BOARD = board(["one", "two"], ["gsm8k"], ["general"])

@@ -13,9 +13,7 @@ from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left
-from testbench_dagster.stores.documents.collections import (
-    PLANS,
-)
+from testbench_dagster.stores.documents.collections import PLANS
 from testbench_dagster_tests.planning.stage import DOCS, GATED, NOW, Stage
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA
 

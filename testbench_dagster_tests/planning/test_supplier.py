@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.config import SampleRule
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings, TaskGate
-from testbench_dagster.planning.due import CallOutcome, Measured, PromptRef
+from testbench_dagster.core.sampling import Measured, SampleRule
+from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability, TaskState
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import (

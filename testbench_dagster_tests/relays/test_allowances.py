@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.quota import FixedAllowance, Take
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.relays.allowances import (
     MAX_SERVICE_CHUNK,
     MAX_SUPPLIER_CHUNK,
-    FixedAllowance,
     LedgerAllowance,
-    Take,
     service_account,
     supplier_account,
 )

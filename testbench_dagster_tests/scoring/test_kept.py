@@ -23,9 +23,10 @@ import pytest
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import cut_windows
 from testbench_dagster.stages.score.pooled import GroupPools
-from testbench_dagster.stages.score.windows import Window, keep_windows, primary_windows, windows
+from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,

@@ -14,13 +14,13 @@ import pytest
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.score import score as module
 from testbench_dagster.stages.score.score import AnsweredDoc, answered_docs, score_batch, score_new, unscored
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration
 
 N_DOCS = 12

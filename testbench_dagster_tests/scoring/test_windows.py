@@ -14,7 +14,8 @@ import pytest
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.stages.score.windows import Window, windows
+from testbench_dagster.core.window import Window
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago

@@ -15,6 +15,7 @@ import pytest
 
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import (
     catalogue_fingerprint,
     current_epoch,
@@ -30,7 +31,6 @@ from testbench_dagster.stages.sample.catalogue import (
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.scoring.facts import Facts, configuration
 

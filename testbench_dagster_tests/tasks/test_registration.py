@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.index import STARTER_PATH
 from testbench_dagster.tasks.lm_eval_adapter import build_prompts, building, register
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster_tests.tasks.quiz import HELPER, ROWS, YAML, quiz, spec_of
 
 # --- what is kept ----------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.config import load_config
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import TaskIndex, _Loader
-from testbench_dagster.tasks.specs import task_specs
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 
 ROOT = Path(__file__).parents[2]

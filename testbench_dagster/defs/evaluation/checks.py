@@ -11,11 +11,12 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.core.faults import SUPPLIER_FAULTS, Fault, Owner
+from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.score import answered_docs, score_batch, scorer_version
-from testbench_dagster.stages.score.windows import Window, windows
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, SCORES
 from testbench_dagster.stores.documents.contract import Group

@@ -18,15 +18,7 @@ from aiohttp import web
 from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.personas import SERVICE, Api, Persona
-from testbench_dagster.localnet.pocket.chain import (
-    UPOKT,
-    App,
-    Chain,
-    Endpoint,
-    Params,
-    QueryError,
-    Service,
-)
+from testbench_dagster.localnet.pocket.chain import UPOKT, App, Chain, Endpoint, Params, QueryError, Service
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.control import PocketControl
 from testbench_dagster.localnet.pocket.envelopes import Served

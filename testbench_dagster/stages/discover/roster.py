@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-from testbench_dagster.config import CONFIG_SOURCE, SERVICE_SOURCE, RelayOverrides, Settings, SupplierConfig
+from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import note_height
 from testbench_dagster.stages.discover.sessions import note_sessions
 from testbench_dagster.stages.workspace import Workspace
@@ -29,13 +29,11 @@ from testbench_dagster.transports.sources import (
     ServiceListing,
     Source,
     SourceError,
-    TransportName,
     parse_entries,
     read_sources,
     source_of,
 )
 
-ACTIVE, LEFT = "active", "left"
 #: Seconds all sources together may take.
 READ_WITHIN_S = 60.0
 #: Events kept of one supplier, the newest: a source that lets one come and go may not fill the document.
@@ -48,63 +46,12 @@ _READ = (
     "_id", "address", "service", "base_url", "api", "model", "transport", "rpc_type", "stake_upokt", "host",
     "source", "status", "joined_at", "left_at", "cut_at", "echo_logprobs", "probed_at",
 )  # fmt: skip
+_LEARNED = ("joined_at", "cut_at", "echo_logprobs", "probed_at")  # of a supplier, whatever its source
 _WRITES_AT_ONCE = 8
-_INHERITED = RelayOverrides()
 _ATTEMPTS = 20  # of writing one document that others change too
 #: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
 #: document that claims to be still newer was written by a machine whose clock is wrong.
 _OVERLAP = timedelta(minutes=2)
-
-
-@dataclass(frozen=True)
-class Supplier:
-    """One supplier of the roster.
-
-    ``trusted``: its endpoint may lie in a private network, because the configuration says so. What was
-    answered at or before ``cut_at`` came from another model. ``left_at`` is None for who is asked.
-    ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did. Of suppliers on
-    a Pocket network, ``transport`` is not ``direct``, ``rpc_type`` is what their endpoint was staked with,
-    ``stake_upokt`` their stake in uPOKT, and ``host`` the machine (``name:port``) they were staked with.
-    """
-
-    config: SupplierConfig
-    source: str = CONFIG_SOURCE
-    trusted: bool = True
-    status: str = ACTIVE
-    joined_at: datetime | None = None
-    left_at: datetime | None = None
-    cut_at: datetime | None = None
-    echo_logprobs: bool | None = None
-    probed_at: datetime | None = None
-    transport: TransportName = "direct"
-    rpc_type: int | None = None
-    stake_upokt: int | None = None
-    host: str | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """Partition key: ``<address>@<service>``."""
-        return self.config.key
-
-    @property
-    def address(self) -> str:
-        """Who operates it."""
-        return self.config.address
-
-    @property
-    def service(self) -> str:
-        """What it serves."""
-        return self.config.service
-
-    @property
-    def api(self) -> Literal["chat", "completions"]:
-        """The request form it takes."""
-        return self.config.api
-
-    @property
-    def api_key_env(self) -> str | None:
-        """Name of the variable with its key, from the configuration; a source cannot name one."""
-        return self.config.api_key_env
 
 
 @dataclass(frozen=True)
@@ -150,7 +97,7 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     settings = workspace.config.settings
     origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
     documents = {d["_id"]: d for d in workspace.documents.find(SUPPLIERS, fields=_READ)}
-    known = [_configured(config, documents.pop(config.key, None)) for config in settings.suppliers]
+    known = [configured_supplier(config, documents.pop(config.key, None)) for config in settings.suppliers]
     now = datetime.now(UTC)
     others = [_listed(d, origins.get(d["source"]), now) for d in documents.values() if d["base_url"]]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
@@ -198,51 +145,51 @@ class _Origin:
 
     trusted: bool
     api_key_env: str | None = None
-    relays: RelayOverrides = _INHERITED
+    bounds: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings, label: str) -> _Origin:
         service = settings.service_of(label)
         if service is not None:
-            return cls(service.allow_private_networks, relays=service.relays)
+            return cls(service.allow_private_networks, bounds=service.relays.overrides())
         source = next(source for source in settings.supplier_sources if source.label == label)
         return cls(source.allow_private_networks, source.api_key_env)
 
 
-def _configured(config: SupplierConfig, document: Document | None) -> Supplier:
-    if document is None:
-        return Supplier(config)
+def configured_supplier(config: SupplierConfig, document: Document | None = None) -> Supplier:
+    """A supplier of testbench.yaml, with what its document in the roster knows of it."""
+    known = {name: document[name] for name in _LEARNED} if document else {}
     return Supplier(
-        config,
-        joined_at=document["joined_at"],
-        cut_at=document["cut_at"],
-        echo_logprobs=document["echo_logprobs"],
-        probed_at=document["probed_at"],
+        address=config.address,
+        service=config.service,
+        base_url=config.base_url,
+        api=config.api,
+        model=config.model,
+        api_key_env=config.api_key_env,
+        bounds=config.bounds,
+        **known,
     )
 
 
 def _listed(document: Document, origin: _Origin | None, now: datetime) -> Supplier:
-    # not validated again: it was when it was written, and five thousand are read at once
-    config = SupplierConfig.model_construct(
-        **{name: document[name] for name in ("address", "service", "base_url", "api", "model")},
-        api_key_env=origin.api_key_env if origin else None,
-        relays=origin.relays if origin else _INHERITED,
-    )
     active = document["status"] == ACTIVE and origin is not None
     return Supplier(
-        config,
+        address=document["address"],
+        service=document["service"],
+        base_url=document["base_url"],
+        api=document["api"],
+        model=document["model"],
+        api_key_env=origin.api_key_env if origin else None,
+        bounds=origin.bounds if origin else {},
         source=document["source"] or CONFIG_SOURCE,
         trusted=origin is not None and origin.trusted,
         status=ACTIVE if active else LEFT,
-        joined_at=document["joined_at"],
         left_at=None if active else document["left_at"] or now,
-        cut_at=document["cut_at"],
-        echo_logprobs=document["echo_logprobs"],
-        probed_at=document["probed_at"],
         transport=document["transport"] or "direct",
         rpc_type=document["rpc_type"],
         stake_upokt=document["stake_upokt"],
         host=document["host"],
+        **{name: document[name] for name in _LEARNED},
     )
 
 

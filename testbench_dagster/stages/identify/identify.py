@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
     Answer,
     Assignment,
@@ -26,7 +27,7 @@ from testbench_dagster.identity import (
     score_changes,
 )
 from testbench_dagster.identity.evidence import Evidence
-from testbench_dagster.stages.discover.roster import Supplier, active_suppliers, cut_windows
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows
 from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace

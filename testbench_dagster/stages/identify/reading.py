@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 
 from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.identity import Answer, ScorePoint
-from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.scoring.rows import is_mean, primary_pair
 from testbench_dagster.stages.score.score import scorer_version
-from testbench_dagster.stages.score.windows import is_mean, primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
-from testbench_dagster.tasks.specs import TaskSpec
 
 _FIELDS = ("supplier", "task", "prompt_id", "idx", "position", "round", "finished_at", "opening")
 #: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
@@ -83,7 +83,7 @@ def read_scores(
         "task": spec.name,
         "task_hash": registration.task_hash,
         "filter": name,
-        "answered_at": {"gt": now - spec.max_age(workspace.config)},
+        "answered_at": {"gt": now - spec.max_age(workspace.config.settings.sampling.max_age_days)},
         "scorer_version": scorer_version(registration),
     }
     for score in workspace.documents.find(SCORES, where):

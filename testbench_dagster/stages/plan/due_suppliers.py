@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from testbench_dagster.stages.discover.roster import Supplier, active_suppliers
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import settings_fingerprint, supplier_fingerprint
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.planning.due import Measured
+from testbench_dagster.core.sampling import Measured
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.gates import TaskState
-from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.scoring.rows import is_mean, measured, primary_pair, value_of
 from testbench_dagster.stages.score.samples import window_samples
-from testbench_dagster.stages.score.windows import is_mean, measured, primary_pair, value_of
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.tasks.specs import TaskSpec
 
 
 @dataclass(frozen=True)

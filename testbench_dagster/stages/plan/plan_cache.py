@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
-from testbench_dagster.stages.discover.roster import Supplier
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left, politeness_left
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint
@@ -123,9 +123,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
 
 def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
     """Changes whenever one supplier's plan has to be made anew."""
-    return content_hash(
-        [settings, supplier.config.base_url, supplier.api, supplier.config.model, str(supplier.cut_at)]
-    )
+    return content_hash([settings, supplier.base_url, supplier.api, supplier.model, str(supplier.cut_at)])
 
 
 def _waits(

@@ -17,16 +17,19 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
 from testbench_dagster.stages.attempts import History, history
-from testbench_dagster.stages.discover.roster import Supplier, active_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.measured import WindowState, window_state
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
+from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.score.score import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
@@ -38,8 +41,6 @@ from testbench_dagster.stores.documents.collections import (
     PROMPTS,
     TAXONOMY_SUMMARIES,
 )
-from testbench_dagster.tasks.gates import task_groups
-from testbench_dagster.tasks.specs import TaskSpec
 
 #: A proxy that failed this many evaluations in a row no longer stands for its group.
 PROXY_FAILURES = 3
@@ -279,7 +280,7 @@ class Planner:
 
     def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:
         registration = self.registrations.get(spec.name)
-        max_age = spec.max_age(self._workspace.config)
+        max_age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
         if registration is None:
             return TaskFacts(spec.name, spec.planning, spec.samples, registered=False, max_age=max_age)
         if is_unsupported(supplier.api, registration, supplier.echo_logprobs):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from testbench_dagster.config import Settings
-from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.scoring.rows import primary_pair, value_of
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.samples import window_samples
-from testbench_dagster.stages.score.windows import primary_pair, value_of
 from testbench_dagster.stages.workspace import Workspace
 
 #: Columns and their Python types, documented in docs/reference.md.

@@ -12,7 +12,7 @@ from testbench_dagster.config import Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
-from testbench_dagster.stages.discover.roster import Supplier
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.relay.reach import Reach
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.endpoints import supplier_endpoint
@@ -144,4 +144,4 @@ def _failure(supplier: Supplier, attempt: Attempt) -> str:
     status = f", HTTP {attempt.status}" if attempt.status else ""
     reason = f" ({attempt.error})" if attempt.error else ""
     remedy = _REMEDIES.get(attempt.fault, "ask its operator")
-    return f"{supplier.config.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"
+    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"

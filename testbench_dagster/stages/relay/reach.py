@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.quota import Allowance
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport
-from testbench_dagster.relays.allowances import Allowance
-from testbench_dagster.stages.discover.sessions import (
-    chain_client,
-    refresh_sessions,
-    service_config,
-    service_keys,
-)
+from testbench_dagster.stages.discover.sessions import refresh_sessions
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SESSIONS
+from testbench_dagster.transports.pocket.access import chain_client, service_config, service_keys
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.path.transport import SessionLookup
@@ -153,7 +149,7 @@ class Reach:
         Their answers are recognised from now on when they are sent again: what is signed once in a session
         stays valid in it.
         """
-        from testbench_dagster.transports.pocket.errors import ShannonError
+        from testbench_dagster.core.errors import ShannonError
         from testbench_dagster.transports.pocket.evidence import parts_of
         from testbench_dagster.transports.pocket.responses import read_response
 

@@ -21,13 +21,16 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.quota import Allowance
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
 from testbench_dagster.planning.supplier import SupplierPlan
-from testbench_dagster.relays.allowances import Allowance, LedgerAllowance
+from testbench_dagster.relays.allowances import LedgerAllowance
 from testbench_dagster.relays.report import Counts, Progress, Report
-from testbench_dagster.stages.discover.roster import Supplier, known_suppliers, remember_echo_logprobs
+from testbench_dagster.stages.discover.roster import known_suppliers, remember_echo_logprobs
 from testbench_dagster.stages.plan.plan_cache import note_progress
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import attempts_since
@@ -37,7 +40,6 @@ from testbench_dagster.stages.relay.writer import AttemptWriter, Fence
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import PROMPTS
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.transports.endpoints import supplier_endpoint
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue

@@ -12,6 +12,7 @@ from typing import Any
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import ANY_API, BuiltPrompt, TaskData
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, Group, content_hash, document_id
@@ -19,7 +20,6 @@ from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.sources import definition_state, source_state
-from testbench_dagster.tasks.specs import TaskSpec
 
 #: Least time for which identity probes stay the same, whatever is rolled.
 PROBE_EPOCH = timedelta(days=27)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import orjson
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.stages.workspace import Workspace
+
+if TYPE_CHECKING:
+    from testbench_dagster.stores.datasets import DatasetStore
 
 
 class Clusters:
     """Clusters by task; the docs of a task are read once, when first asked for."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, datasets: DatasetStore) -> None:
+        self._datasets = datasets
         self._known: dict[tuple[str, str], dict[int, bytes]] = {}
 
     def of(self, task: str, task_hash: str, column: str, doc_ids: Sequence[int]) -> list[bytes]:
@@ -29,7 +32,7 @@ class Clusters:
 
     def _read(self, task: str, task_hash: str, column: str) -> dict[int, bytes]:
         found = {}
-        for stored in self._workspace.datasets.docs(task_hash):
+        for stored in self._datasets.docs(task_hash):
             doc = orjson.loads(stored.body)
             if column not in doc:
                 raise ConfigError(

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.stages.discover.roster import Supplier, known_suppliers
-from testbench_dagster.stages.score.samples import Sample, Task, newest_docs, scored_by_task
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, Kept, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, WINDOWS
-from testbench_dagster.tasks.specs import TaskSpec
 
 _Rank = tuple[int, int, int]  # when it was answered, epoch, round
 

@@ -5,51 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.scoring.sample import Sample
 from testbench_dagster.stages.attempts import last_by_call
-from testbench_dagster.stages.discover.roster import Supplier
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
-from testbench_dagster.tasks.specs import TaskSpec
 
 _TASKS = 50  # whose facts of one supplier are read together, and in memory at once
 _ATTEMPT = ("prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt", "fault", "finished_at")
 Task = tuple[TaskSpec, Registration]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Newest outcome of one doc: scored (``metrics`` by filter), or failed with ``fault``."""
-
-    doc_id: int
-    at: datetime
-    epoch: int
-    round: int
-    fault: Fault
-    metrics: dict[str, dict[str, Any]] | None = None
-    latency_ms: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-    @property
-    def scored(self) -> bool:
-        """Whether the sample carries metrics."""
-        return self.metrics is not None
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is a sample of the window: scored, or failed by the supplier's fault."""
-        return self.scored or self.fault.settled
-
-    @property
-    def rank(self) -> tuple[bool, datetime, int, int]:
-        """Order in which outcomes of one doc replace each other."""
-        return (self.counts, self.at, self.epoch, self.round)
 
 
 def window_samples(
@@ -106,7 +76,7 @@ def scored_by_task(
 
 def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
     """The instant after which an answer must have finished to count."""
-    oldest = now - spec.max_age(workspace.config)
+    oldest = now - spec.max_age(workspace.config.settings.sampling.max_age_days)
     return oldest if supplier.cut_at is None else max(oldest, supplier.cut_at)
 
 

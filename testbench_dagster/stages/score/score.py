@@ -16,13 +16,13 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.attempts import last_attempts
 from testbench_dagster.stages.sample.catalogue import definition_changed, task_data
 from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Collection, Document, Group, document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.payload import Api
@@ -190,7 +190,9 @@ def _to_score(
     cuts = {row["_id"]: row["cut_at"] for row in rows}
     by_age: dict[datetime, list[str]] = {}
     for name in registrations:
-        by_age.setdefault(now - specs[name].max_age(workspace.config), []).append(name)
+        by_age.setdefault(
+            now - specs[name].max_age(workspace.config.settings.sampling.max_age_days), []
+        ).append(name)
     found: dict[str, dict[str, datetime]] = {name: {} for name in registrations}
     for supplier in suppliers:
         for oldest, names in by_age.items():

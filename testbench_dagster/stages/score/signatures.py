@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SIGNATURES
 from testbench_dagster.tasks.signatures import METRIC, Signatures
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.transports.answers import parse_answer
 
 #: Characters kept of what a signature stands for: configurations whole, of tokenizers the beginning.

@@ -18,13 +18,14 @@ import orjson
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.scoring.rows import Window
-from testbench_dagster.stages.discover.roster import Supplier
-from testbench_dagster.stages.score.samples import Sample, counts_after, newest_scored
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.stages.score.samples import counts_after, newest_scored
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, content_hash
-from testbench_dagster.tasks.specs import TaskSpec
 
 REVISION = 1  # raise when our own code makes other rows of the same facts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -148,7 +149,7 @@ def entry(
     Of a supplier in an identity group (``grouped``) its scored answers are kept as well.
     """
     primary, *others = computed.rows
-    oldest, max_age = computed.oldest, spec.max_age(workspace.config)
+    oldest, max_age = computed.oldest, spec.max_age(workspace.config.settings.sampling.max_age_days)
     return {
         "task": spec.name,
         "fingerprint": fingerprint,
@@ -178,7 +179,7 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
         None if rule is None else rule.model_dump(mode="json"),
-        spec.max_age(workspace.config) // _MICROSECOND,
+        spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
         [registration.n_docs, registration.flags],

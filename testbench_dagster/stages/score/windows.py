@@ -13,23 +13,11 @@ from typing import Any
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.scoring.rows import (
-    NO_DATA,
-    OK,
-    UNSUPPORTED,
-    Window,
-    blames_supplier,
-    cannot_be_asked,
-    is_mean,
-    is_proportion,
-    measured,
-    page_is_absent,
-    primary_pair,
-    score_numbers,
-    task_windows,
-    value_of,
-)
-from testbench_dagster.stages.discover.roster import Supplier, active_suppliers, known_suppliers
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.pooled import GroupPools, identity_groups
 from testbench_dagster.stages.score.samples import Task, samples_by_task
@@ -44,24 +32,6 @@ from testbench_dagster.stages.score.window_cache import (
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import WINDOWS
-from testbench_dagster.tasks.specs import TaskSpec
-
-__all__ = [
-    "NO_DATA",
-    "OK",
-    "UNSUPPORTED",
-    "Window",
-    "blames_supplier",
-    "is_mean",
-    "is_proportion",
-    "keep_windows",
-    "measured",
-    "page_is_absent",
-    "primary_pair",
-    "primary_windows",
-    "value_of",
-    "windows",
-]
 
 _SUPPLIERS = 100  # whose kept rows are in memory at once
 _TRIES = 5  # of keeping rows of a supplier that others change too; then they are left to the next
@@ -124,7 +94,10 @@ class _Reader:
         self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
         self._registered = [(s, r) for s, r in self._chosen if r is not None]
         self._fingerprints = fingerprints(workspace, self._registered)
-        self._clusters = Clusters(workspace)
+        self._aggregation = Aggregation(
+            lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
+            Clusters(workspace.datasets).of,
+        )
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -150,7 +123,7 @@ class _Reader:
             if spec.name in computed:
                 rows = list(computed[spec.name].rows)
             elif registration is None or cannot_be_asked(supplier, registration):
-                rows = list(task_windows(self._workspace, supplier, spec, registration, [], self._clusters))
+                rows = list(task_windows(supplier, spec, registration, [], self._aggregation))
             else:
                 rows = kept.rows(spec, registration, primary_only=primary_only)
             for row in rows[:1] if primary_only else rows:
@@ -178,7 +151,7 @@ class _Reader:
         found = {}
         for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
             spec, registration = registrations[name]
-            rows = task_windows(self._workspace, supplier, spec, registration, read.samples, self._clusters)
+            rows = task_windows(supplier, spec, registration, read.samples, self._aggregation)
             found[name] = Computed(list(rows), read.oldest, read.scored)
         return found
 
@@ -197,7 +170,7 @@ class _Reader:
                 "group": group.id,
                 "members": list(group.members),
                 "n": len(valued),
-                **score_numbers(self._workspace, spec, registration, pair[0], valued, self._clusters),
+                **score_numbers(spec, registration, pair[0], valued, self._aggregation),
             }
         return pools.numbers[key]
 

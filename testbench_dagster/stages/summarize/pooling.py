@@ -11,9 +11,10 @@ from typing import Any
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.shrinkage import Prior, fit_prior
+from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import Summary, TaskScore, summarize
+from testbench_dagster.taxonomies.summary import Summary, summarize
 
 FEW_DOCS = 20
 """Tasks with fewer docs are pooled; more docs speak for themselves."""

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import TaskError, TestbenchError
+from testbench_dagster.core.window import OK, Window, blames_supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.windows import OK, Window, blames_supplier, primary_windows
+from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.task_score import measured_tasks
 from testbench_dagster.stores.documents import Document, Group, document_id
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies.load import load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
-from testbench_dagster.taxonomies.summary import Summary, TaskScore, covariance, summarize_many
+from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
 
 
 def configured_taxonomies(workspace: Workspace) -> list[Taxonomy]:
@@ -107,30 +109,6 @@ def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:
     rows = workspace.documents.group(TAXONOMY_SUMMARIES, Group(by=["supplier"]), where)
     outdated = {row["supplier"] for row in rows}
     return [s.key for s in active_suppliers(workspace) if s.key in outdated]
-
-
-def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
-    """The primary scores that a taxonomy can be made of: 0-1 metrics with data.
-
-    Where the supplier's identity group pools its answers, the group's score.
-    """
-    return {
-        row.task: _task_score(row)
-        for row in rows
-        if row.primary and row.status == OK and row.score is not None and row.ci_low is not None
-    }
-
-
-def _task_score(row: Window) -> TaskScore:
-    pooled = getattr(row, "pooled", None)
-    if pooled and pooled.get("score") is not None and pooled.get("ci_low") is not None:
-        numbers = {name: pooled.get(name) for name in ("score", "n", "se", "ci_low", "ci_high")}
-    else:
-        numbers = {name: getattr(row, name, None) for name in ("score", "n", "se", "ci_low", "ci_high")}
-    # rounding may put a bound a digit past its score
-    numbers["ci_low"] = min(numbers["ci_low"], numbers["score"])
-    numbers["ci_high"] = max(numbers["ci_high"], numbers["score"])
-    return TaskScore(**numbers)
 
 
 def docs_and_errors(rows: Iterable[Window]) -> tuple[int, int]:

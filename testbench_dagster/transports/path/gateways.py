@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from testbench_dagster.config import GatewayConfig, ServiceConfig, SupplierConfig
 from testbench_dagster.core.bech32 import is_address
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import host_of
-from testbench_dagster.transports.answers import escaped
 from testbench_dagster.transports.payload import service_root
 from testbench_dagster.transports.pocket.messages import RpcType
 from testbench_dagster.transports.sources import MAX_BYTES, Entry, Listing, SourceError, bearer, fetch

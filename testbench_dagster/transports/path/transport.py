@@ -48,7 +48,8 @@ import orjson
 from testbench_dagster import __version__
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, SessionRef
-from testbench_dagster.transports.answers import Answer, escaped, parse_answer
+from testbench_dagster.core.text import escaped
+from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.direct.transport import MAX_PAGE_MB
 from testbench_dagster.transports.http import (
     Exchange,

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from testbench_dagster.core.quota import Allowance, FixedAllowance, Take
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.relays.allowances import Allowance, FixedAllowance, Take
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.messages import SessionHeader
 from testbench_dagster.transports.pocket.sessions import SessionBook

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from testbench_dagster.config import ServiceConfig
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
 from testbench_dagster.transports.pocket.chain.types import Application, Session, session_budget_relays

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from testbench_dagster.config import Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.stages.discover.sessions import app_key, chain_client
 from testbench_dagster.transports.path.gateways import check_gateway
+from testbench_dagster.transports.pocket.access import app_key, chain_client
 from testbench_dagster.transports.pocket.applications import AppState, app_states
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import ChainError

@@ -13,9 +13,9 @@ from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, SupplierConfig
-from testbench_dagster.stages.discover.sessions import chain_client, service_config
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.path.gateways import ReadySource
+from testbench_dagster.transports.pocket.access import chain_client, service_config
 from testbench_dagster.transports.pocket.applications import app_states
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.chain.types import ChainSupplier, Session

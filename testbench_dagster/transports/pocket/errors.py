@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.errors import ShannonError
 
 #: What an answer failed at, in the order it is checked.
 Reason = Literal[
@@ -20,16 +20,8 @@ Reason = Literal[
 ]
 
 
-class ShannonError(TestbenchError, ValueError):
-    """Base of all errors of this package."""
-
-
 class CodecError(ShannonError):
     """Bytes are no such protobuf message, or values do not fit into one."""
-
-
-class KeyMaterialError(ShannonError):
-    """A private key, public key or address cannot be used. The text never holds a private key."""
 
 
 class RingError(ShannonError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.transports.answers import MAX_ERROR_CHARS, escaped
+from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.messages import MinerError, SessionHeader
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from testbench_dagster.core import bech32
+from testbench_dagster.core.errors import KeyMaterialError
 from testbench_dagster.transports.pocket import secp256k1
-from testbench_dagster.transports.pocket.errors import KeyMaterialError
 from testbench_dagster.transports.pocket.ripemd160 import ripemd160
 
 #: Longest key file that is read, in bytes: 64 digits, and room for white space.

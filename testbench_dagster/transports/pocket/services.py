@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NoReturn, TypeVar
 
+from testbench_dagster.core.errors import ShannonError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.chain.types import Session
-from testbench_dagster.transports.pocket.errors import RingError, ShannonError
+from testbench_dagster.transports.pocket.errors import RingError
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.replays import Replays
 from testbench_dagster.transports.pocket.rings import RingSigner

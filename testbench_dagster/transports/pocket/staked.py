@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from testbench_dagster.config.fields import http_url
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
-from testbench_dagster.transports.answers import escaped
 from testbench_dagster.transports.pocket.chain.types import SupplierEndpoint
 from testbench_dagster.transports.pocket.messages import RpcType
 from testbench_dagster.transports.sources import MAX_URL_CHARS

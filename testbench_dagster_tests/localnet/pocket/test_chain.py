@@ -6,15 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from testbench_dagster.localnet.pocket.chain import (
-    App,
-    Chain,
-    Endpoint,
-    History,
-    Params,
-    QueryError,
-    Service,
-)
+from testbench_dagster.localnet.pocket.chain import App, Chain, Endpoint, History, Params, QueryError, Service
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.transports.pocket.messages import RpcType

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.quota import FixedAllowance, Take
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.localnet.pocket.node import NodeFaults
-from testbench_dagster.relays.allowances import FixedAllowance, Take
 from testbench_dagster.relays.engine import relay_all
 from testbench_dagster.transports.pocket.allowance import SessionAllowance
 from testbench_dagster.transports.pocket.messages import SessionHeader

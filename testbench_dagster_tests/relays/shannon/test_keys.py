@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbench_dagster.core.errors import KeyMaterialError
 from testbench_dagster.transports.pocket import ripemd160
-from testbench_dagster.transports.pocket.errors import KeyMaterialError
 from testbench_dagster.transports.pocket.keys import PLACEHOLDER_PUBLIC_KEY, PrivateKey, address_of
 from testbench_dagster.transports.pocket.rings import RingSigner
 from testbench_dagster.transports.pocket.secp256k1 import N

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.transports.answers import MAX_ERROR_CHARS
+from testbench_dagster.core.text import MAX_ERROR_CHARS
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.faults import (
     of_miner_error,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.transports.pocket.errors import ResponseError, ShannonError
+from testbench_dagster.core.errors import ShannonError
+from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.messages import (
     HttpResponse,

@@ -11,13 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.score import answered_docs, score_batch
-from testbench_dagster.stages.score.windows import Window, windows
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain import queries
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer, NodeFault
 from testbench_dagster.transports.pocket.chain.faces import Answer, Tip, joined, parsed

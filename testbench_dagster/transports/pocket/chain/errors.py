@@ -1,4 +1,4 @@
-"""What can go wrong when a chain is asked; every failure of :mod:`testbench_dagster.transports.pocket.chain` is one."""
+"""What can go wrong when a chain is asked; every failure of this package is one."""
 
 from __future__ import annotations
 

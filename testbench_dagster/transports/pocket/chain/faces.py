@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import orjson
 
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import NodeFault
 from testbench_dagster.transports.pocket.chain.queries import Query
 from testbench_dagster.transports.pocket.chain.transfer import Outcome, Reply, Request

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbench_dagster.core.bech32 import is_address
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
 
 MAX_INT64, MAX_UINT64 = 2**63 - 1, 2**64 - 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from testbench_dagster.core.errors import ShannonError
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
 from testbench_dagster.transports.pocket.chain.fields import MAX_INT64, MAX_UINT64, Record, shown, whole_key
 from testbench_dagster.transports.pocket.chain.types import (
@@ -21,7 +22,6 @@ from testbench_dagster.transports.pocket.chain.types import (
     SharedParams,
     SupplierEndpoint,
 )
-from testbench_dagster.transports.pocket.errors import ShannonError
 from testbench_dagster.transports.pocket.messages import RpcType, SessionHeader
 
 #: What a service is called on the chain (poktroll ``IsValidServiceId``).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbench_dagster.transports.answers import escaped
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import (
     ChainError,
     NodeFault,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
-from testbench_dagster.transports.answers import escaped
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NodeFault
 
 if TYPE_CHECKING:

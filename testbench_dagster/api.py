@@ -27,7 +27,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS, TAXONOMY_SU
 if TYPE_CHECKING:
     import pandas as pd
 
-    from testbench_dagster.evidence.export import Exported
+    from testbench_dagster.stages.dispute.bundle import Exported
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,11 @@ class Testbench:
         docs: Sequence[int] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Exported:
-        """Write an evidence bundle of a supplier; see :func:`testbench_dagster.evidence.export.write_bundle`.
+        """Write an evidence bundle of a supplier; see :func:`testbench_dagster.stages.dispute.bundle.write_bundle`.
 
         It is checked by :func:`testbench_dagster.rescore`, on any machine.
         """
-        from testbench_dagster.evidence.export import write_bundle
+        from testbench_dagster.stages.dispute.bundle import write_bundle
 
         return write_bundle(self._workspace, supplier, out, tasks=tasks, docs=docs, on_progress=on_progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -82,3 +83,11 @@ def predicted_half_width(measured: Measured, more: int) -> float | None:
 
 def _wilson_half_width(mean: float, n: int, z: float) -> float:
     return z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+
+
+def sequence(seed: str, n_docs: int) -> list[int]:
+    """Order the docs 0 … n_docs-1 by the SHA-256 of seed and doc id: the permutation of an epoch.
+
+    Anyone can recompute it from the published seed, in any language.
+    """
+    return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())

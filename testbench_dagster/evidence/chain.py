@@ -17,10 +17,10 @@ import orjson
 
 from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
-from testbench_dagster.stages.sample.catalogue import sequence
 from testbench_dagster.stores.documents import Document, content_hash, document_id
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload

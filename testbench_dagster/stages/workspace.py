@@ -25,8 +25,34 @@ if TYPE_CHECKING:
 class Workspace:
     """Everything a stage needs; each part opens on first use and closes with :meth:`close`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        specs: Sequence[TaskSpec] | None = None,
+        documents: DocumentStore | None = None,
+        datasets: DatasetStore | None = None,
+        worker: FrameworkWorker | None = None,
+    ) -> None:
+        """What is given is used as it is, and stays open; the rest comes from the configuration.
+
+        Args:
+            config: the configuration.
+            specs: the tasks, in place of the configured ones.
+            documents: the document store.
+            datasets: the dataset store.
+            worker: the process that owns lm_eval.
+        """
         self.config = config
+        self._opened: list[DocumentStore | DatasetStore | FrameworkWorker] = []
+        if specs is not None:
+            self.specs = list(specs)
+        if documents is not None:
+            self.documents = documents
+        if datasets is not None:
+            self.datasets = datasets
+        if worker is not None:
+            self.worker = worker
         #: Who watches relays in this process (a terminal): told the number of due calls, then the progress.
         self.on_planned: Callable[[int], None] | None = None
         self.on_progress: Callable[[Progress], None] | None = None
@@ -38,6 +64,12 @@ class Workspace:
         """Open the installation of a configuration file (default: see :func:`config.find_config`)."""
         return cls(load_config(path))
 
+    def with_specs(self, specs: Sequence[TaskSpec]) -> Workspace:
+        """The same installation, over these stores, as if it had other tasks."""
+        return Workspace(
+            self.config, specs=specs, documents=self.documents, datasets=self.datasets, worker=self.worker
+        )
+
     @cached_property
     def specs(self) -> list[TaskSpec]:
         """The configured leaf tasks, in configured order."""
@@ -46,7 +78,9 @@ class Workspace:
     @cached_property
     def documents(self) -> DocumentStore:
         """The document store."""
-        return open_documents(self._home(), self.config.mongo_uri)
+        documents = open_documents(self._home(), self.config.mongo_uri)
+        self._opened.append(documents)
+        return documents
 
     @cached_property
     def datasets(self) -> DatasetStore:
@@ -54,12 +88,16 @@ class Workspace:
         # with sqlalchemy: a quarter of a second that not every command has to pay
         from testbench_dagster.stores.datasets import open_datasets
 
-        return open_datasets(self._home(), self.config.postgres_uri)
+        datasets = open_datasets(self._home(), self.config.postgres_uri)
+        self._opened.append(datasets)
+        return datasets
 
     @cached_property
     def worker(self) -> FrameworkWorker:
         """The process that owns lm_eval; it starts with its first call."""
-        return FrameworkWorker(self.config.settings.secret_variables)
+        worker = FrameworkWorker(self.config.settings.secret_variables)
+        self._opened.append(worker)
+        return worker
 
     def framework(self, spec: TaskSpec) -> Framework:
         """What registers, asks and scores a task."""
@@ -91,10 +129,11 @@ class Workspace:
         return [s for s in self.specs if s.name in names or s.group in names]
 
     def close(self) -> None:
-        """Release connections and end the worker."""
-        for part in ("documents", "datasets", "worker"):
-            if part in self.__dict__:
-                self.__dict__.pop(part).close()
+        """Release the connections and end the worker that were opened here."""
+        for name in ("documents", "datasets", "worker"):
+            vars(self).pop(name, None)  # one that is used again opens its parts anew
+        while self._opened:
+            self._opened.pop(0).close()
 
     def __enter__(self) -> Workspace:
         return self

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.evidence.export import write_bundle
+from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import CACHE_ENV
 from testbench_dagster.tasks.worker import FrameworkWorker
@@ -37,7 +37,7 @@ def workspace(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory)
     with installations.answering() as url:
         opened = installations.evaluated(installations.configure(folder, url), worker)
     yield opened
-    del opened.__dict__["worker"]
+    del opened.worker
     opened.close()
 
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.core.errors import ConfigError, StoreError
-from testbench_dagster.evidence.export import write_bundle
 from testbench_dagster.evidence.records import plain, restored
-from testbench_dagster.evidence.rescore import rescore
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import canonical_json

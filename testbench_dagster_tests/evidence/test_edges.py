@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testbench_dagster.evidence.export import write_bundle
-from testbench_dagster.evidence.rescore import rescore
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stages.relay.relay import collect
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_prompts
@@ -69,7 +69,7 @@ def busy(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory) -> I
     lost = next(workspace.documents.find(ATTEMPTS, {"task": "starter_reading", "fault": "ok"}))
     workspace.documents.put_new(ATTEMPTS, [disowned({**lost, "lease": 7})])
     yield workspace
-    del workspace.__dict__["worker"]
+    del workspace.worker
     workspace.close()
 
 

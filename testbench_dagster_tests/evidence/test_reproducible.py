@@ -16,7 +16,7 @@ import pytest
 
 from testbench_dagster.core.prompt import Answered, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.evidence.export import write_bundle
+from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.evidence.installations import KEY, on_servers

@@ -55,7 +55,7 @@ class Stage:
         }
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.workspace = Workspace(load_config(path))
-        self.workspace.__dict__["worker"] = worker
+        self.workspace.worker = worker
         for spec in self.workspace.specs:
             refresh_dataset(self.workspace, spec)
             refresh_prompts(self.workspace, spec)
@@ -74,7 +74,7 @@ class Stage:
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.close()
         self.workspace = Workspace(load_config(path))
-        self.workspace.__dict__["worker"] = self.worker
+        self.workspace.worker = self.worker
 
     def collect(self) -> CollectReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""

@@ -423,8 +423,8 @@ class Actor:
         raw = facts.workspace.documents
         self.gate = Gate(raw)
         workspace = Workspace(facts.workspace.config)
-        workspace.__dict__["documents"] = self.gate
-        workspace.__dict__["datasets"] = facts.workspace.datasets
+        workspace.documents = self.gate
+        workspace.datasets = facts.workspace.datasets
 
         def run() -> None:
             try:
@@ -574,7 +574,7 @@ def test_readers_see_the_facts_after_real_kills(installation: Callable[..., Fact
 
 def test_the_same_on_mongodb(installation: Callable[..., Facts], mongo_database_uri: str) -> None:
     facts = installation()
-    facts.workspace.__dict__["documents"] = MongoDocuments(mongo_database_uri)
+    facts.workspace.documents = MongoDocuments(mongo_database_uri)
     task = facts.registration(TASK)
     for doc in range(5):
         facts.score(task, doc, float(doc < 3), at=days_ago(doc))

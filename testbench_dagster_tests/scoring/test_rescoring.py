@@ -148,9 +148,9 @@ class Sums:
 @pytest.fixture
 def sums(tmp_path: Path, worker: FrameworkWorker) -> Iterator[Sums]:
     with Workspace(configuration(tmp_path, settings(tmp_path))) as opened:
-        opened.__dict__["worker"] = worker
+        opened.worker = worker
         yield Sums(opened, tmp_path)
-        del opened.__dict__["worker"]
+        del opened.worker
 
 
 # --- an edited scorer -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import (
     catalogue_fingerprint,
@@ -24,7 +25,6 @@ from testbench_dagster.stages.sample.catalogue import (
     refresh_dataset,
     refresh_prompts,
     roll_epoch,
-    sequence,
     stale_tasks,
     start_epoch,
 )
@@ -75,9 +75,9 @@ def worker() -> Iterator[FrameworkWorker]:
 @pytest.fixture
 def workspace(tmp_path: Path, worker: FrameworkWorker) -> Iterator[Workspace]:
     with Workspace(settings(tmp_path)) as opened:
-        opened.__dict__["worker"] = worker
+        opened.worker = worker
         yield opened
-        del opened.__dict__["worker"]
+        del opened.worker
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import random
 import dagster as dg
 
 from testbench_dagster.core.ids import content_hash
-from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, sequence, task_data
+from testbench_dagster.core.sampling import sequence
+from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, task_data
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PROMPTS
 

@@ -12,6 +12,7 @@ from typing import Any
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import ANY_API, BuiltPrompt, TaskData
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.workspace import Workspace
@@ -291,14 +292,6 @@ def start_epoch(
         "roll_before": roll_before,
     }
     workspace.documents.put_new(EPOCHS, [document])
-
-
-def sequence(seed: str, n_docs: int) -> list[int]:
-    """Order the docs 0 … n_docs-1 by the SHA-256 of seed and doc id: the permutation of an epoch.
-
-    Anyone can recompute it from the published seed, in any language.
-    """
-    return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
 
 
 def needed_apis(workspace: Workspace, output_type: str) -> tuple[str, ...]:

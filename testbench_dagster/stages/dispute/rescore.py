@@ -26,11 +26,11 @@ from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.definitions import unpack
-from testbench_dagster.evidence.export import FROM_OTHERS, installed_versions
 from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest, read_task
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import document_of, moment, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
+from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
 from testbench_dagster.stages.score.score import (
     BATCH,
     PAGES,
@@ -149,9 +149,14 @@ class _Check:
             closing(open_documents(self._made("claimed"), None)) as claimed,
             closing(_Datasets(self._folder / "docs.sqlite3", tasks.values())) as datasets,
         ):
-            workspace = _workspace(manifest, tasks, self._folder)
-            # set here, so that neither environment nor configuration of this machine is asked for them
-            workspace.__dict__.update(documents=documents, datasets=datasets, worker=worker)
+            # given, so that neither environment nor configuration of this machine is asked for them
+            workspace = Workspace(
+                _config(manifest, self._folder),
+                specs=[task.spec for task in tasks.values()],
+                documents=documents,
+                datasets=datasets,
+                worker=worker,
+            )
             documents.put_new(SUPPLIERS, [_roster_document(manifest)])
             opened = _Opened(manifest, tasks, workspace, claimed)
             self._load(opened, datasets)
@@ -379,8 +384,9 @@ class _Check:
         published = [row for row in manifest.windows if row.get("task") == name]
         if manifest.docs is not None:
             return "not computed: the bundle holds a part of the docs"
-        opened.workspace.__dict__["specs"] = [spec]
-        again = windows(opened.workspace, suppliers=[manifest.supplier.key], tasks=[name], now=self._at)
+        again = windows(
+            opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
+        )
         rows = {(row.metric, row.filter): row.to_json() for row in again}
         different = False
         for said in published:
@@ -443,7 +449,7 @@ def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else canonical_json(value)[:400]
 
 
-def _workspace(manifest: Manifest, tasks: Mapping[str, TaskFacts], folder: Path) -> Workspace:
+def _config(manifest: Manifest, folder: Path) -> Config:
     supplier = manifest.supplier
     settings = Settings.model_validate(
         {
@@ -461,9 +467,7 @@ def _workspace(manifest: Manifest, tasks: Mapping[str, TaskFacts], folder: Path)
             "simulation": manifest.simulation,
         }
     )
-    workspace = Workspace(Config(settings, folder / "testbench.yaml", folder))
-    workspace.__dict__["specs"] = [task.spec for task in tasks.values()]
-    return workspace
+    return Config(settings, folder / "testbench.yaml", folder)
 
 
 def _roster_document(manifest: Manifest) -> Document:

@@ -206,7 +206,7 @@ class Testbench:
         docs: Sequence[int] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Exported:
-        """Write an evidence bundle of a supplier; see :func:`testbench_dagster.stages.dispute.bundle.write_bundle`.
+        """Write an evidence bundle of a supplier; see :func:`.stages.dispute.bundle.write_bundle`.
 
         It is checked by :func:`testbench_dagster.rescore`, on any machine.
         """

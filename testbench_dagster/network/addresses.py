@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from testbench_dagster.errors import TestbenchError
 
-#: No host on the internet has one of these. The anycast addresses among the IETF's (192.0.0.9 and 192.0.0.10) are
-#: no suppliers either.
+#: No host on the internet has one of these. The anycast addresses among those for protocols (192.0.0.9 and
+#: 192.0.0.10) are no suppliers either.
 _NOT_PUBLIC_V4 = tuple(
     IPv4Network(network)
     for network in (

@@ -37,7 +37,7 @@ WRITTEN = re.findall(r"<<'YAML'\n(.*?)^YAML$", POCKET, re.M | re.S)
 # ---------------------------------------------------------------------------------------------- commands
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()

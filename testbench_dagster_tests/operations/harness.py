@@ -30,7 +30,7 @@ from testbench_dagster.planning.wanted import wanted_suppliers
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
 from testbench_dagster.workspace import Workspace
-from testbench_dagster_tests.servers import free_port
+from testbench_dagster_tests.servers import free_port, show_log
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
 INTERVAL_S = 5
@@ -185,6 +185,7 @@ class Platform:
             instance.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
         command += ["-h", "127.0.0.1", "-p", str(self.port)]
+        show_log("dagster dev", self.folder / "dagster.log")
         log = (self.folder / "dagster.log").open("ab")
         # SIGINT is inherited as ignored from shells that start jobs in the background
         self.process = subprocess.Popen(

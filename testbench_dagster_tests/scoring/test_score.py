@@ -20,6 +20,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SC
 from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration
 
@@ -80,7 +81,9 @@ class Case:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FrameworkWorker
+) -> Iterator[Workspace]:
     for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
@@ -102,7 +105,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
     ]
     config = configuration(tmp_path, {"tasks": tasks, "task_paths": ["mine"], "suppliers": suppliers})
     with Workspace(config) as opened:
+        opened.__dict__["worker"] = worker
         yield opened
+        del opened.__dict__["worker"]
 
 
 @pytest.fixture

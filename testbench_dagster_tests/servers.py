@@ -7,17 +7,19 @@ some; tests create databases with random names on them and drop these again.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import os
 import pwd
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -28,6 +30,7 @@ _logs: dict[Path, tuple[str, int]] = {}
 """Of the servers that run: by log file, the name to show and how long the file was when the test began."""
 _CHATTER = '"s":"I"'
 """Lines of mongod's log that tell of nothing unusual: several for every connection."""
+_PR_SET_PDEATHSIG = 1  # Linux, <sys/prctl.h>
 
 
 class ServerMissing(Exception):
@@ -66,6 +69,19 @@ def logged() -> Iterator[tuple[str, str]]:
             text = "\n".join(line for line in lines if _CHATTER not in line).strip()
             if text:
                 yield name, text
+
+
+def ends_with_us(by: signal.Signals) -> Callable[[], None]:
+    """For ``preexec_fn``: the new process gets this signal when ours ends, be it by a kill (on Linux)."""
+    prctl, us = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
+
+    def arrange() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(by))
+        if os.getppid() != us:  # it has ended meanwhile
+            os._exit(1)
+
+    return arrange
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
@@ -117,7 +133,12 @@ def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subpro
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
     if replica_set:
         command += ["--replSet", "rs0", "--oplogSize", "16"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=ends_with_us(signal.SIGKILL),
+    )
     deadline = time.monotonic() + START_SECONDS
     client: MongoClient[dict[str, object]] = MongoClient(
         "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=500
@@ -222,14 +243,20 @@ def postgres_server() -> Iterator[str]:
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"]
         show_log("postgres", folder / "log")
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, **_without_user(run_as))
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                preexec_fn=ends_with_us(signal.SIGQUIT),
+                **_without_user(run_as),
+            )
         try:
             uri = f"postgresql://tester:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
             _wait_for_postgres(process, uri, folder / "log")
             yield uri
         finally:
             if process.poll() is None:
-                process.send_signal(2)  # SIGINT: a fast shutdown that does not wait for clients
+                process.send_signal(signal.SIGINT)  # a fast shutdown that does not wait for clients
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             stop(process)

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Where slow tests run, tests of one ``xdist_group`` stay together and in order: they share a platform."""
+    """Where slow tests run, those of one ``xdist_group`` stay together, in order: they share a platform."""
     if config.option.markexpr != "not slow" and config.option.dist == "worksteal":
         config.option.dist, config.option.loadscopereorder = "loadgroup", False
 

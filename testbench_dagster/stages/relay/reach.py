@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.quota import Allowance
+from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport
 from testbench_dagster.stages.discover.sessions import refresh_sessions
 from testbench_dagster.stages.workspace import Workspace
@@ -113,14 +113,14 @@ class Reach:
         }
         return lambda service, session_id: known.get((service, session_id))
 
-    def within(self, allowance: Allowance) -> Allowance:
-        """Bound an allowance by what the sessions allow, relays of earlier runs in them counted."""
+    def within(self, quota: Quota) -> Quota:
+        """Bound a quota by what the sessions allow, relays of earlier runs in them counted."""
         if not self._services:
-            return allowance
-        from testbench_dagster.transports.pocket.allowance import SessionAllowance
+            return quota
+        from testbench_dagster.transports.pocket.quota import SessionQuota
 
         books = {name: service.book for name, service in self._services.items()}
-        return SessionAllowance(allowance, books, counted=self._counted)
+        return SessionQuota(quota, books, counted=self._counted)
 
     def spent(self, endpoints: Iterable[Endpoint]) -> dict[str, int]:
         """The suppliers whose relays of their current sessions are used up, with the last height of these."""

@@ -21,14 +21,14 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
-from testbench_dagster.core.quota import Allowance
+from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
 from testbench_dagster.planning.supplier import SupplierPlan
-from testbench_dagster.relays.allowances import LedgerAllowance
+from testbench_dagster.relays.quotas import LedgerQuota
 from testbench_dagster.relays.report import Counts, Progress, Report
 from testbench_dagster.stages.discover.roster import known_suppliers, remember_echo_logprobs
 from testbench_dagster.stages.plan.plan_cache import note_progress
@@ -153,16 +153,16 @@ class _Stage:
         reachable = [(s, target) for s, target in reachable if s.key in acquired.held]
         reach = Reach.of(workspace, [target for _, target in reachable])
         reachable = self._within_reach(reachable, reach)
-        allowance = self._allowance()
+        quota = self._quota()
         try:
-            bounded = reach.within(allowance)
+            bounded = reach.within(quota)
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
                 reachable = self._with_capabilities(reachable, planner, reach, bounded)
             shared = planner.shared_plans(
                 [s for s, _ in reachable], retry_errors=retry_errors, force_since=force_since
             )
-            allowance.limit(shared.quotas)
+            quota.limit(shared.quotas)
             lanes = [
                 (target, lots)
                 for supplier, target in reachable
@@ -185,13 +185,13 @@ class _Stage:
                     writer.add,
                     open_transport=reach.open,
                     max_in_flight=workspace.config.settings.relays.max_in_flight,
-                    allowance=bounded,
+                    quota=bounded,
                     max_relays=max_relays,
                     heart=self._heart,
                     on_progress=on_progress,
                 )
         finally:
-            allowance.close()
+            quota.close()
         spent = reach.spent(target for _, target in reachable)
         blameless = self._not_asked(target.supplier for target, _ in lanes if target.transport == "shannon")
         # a cap of this call is no reason to wait with the next one
@@ -244,13 +244,13 @@ class _Stage:
 
         return Fence(tokens, self._heart, verify)
 
-    def _allowance(self) -> LedgerAllowance:
+    def _quota(self) -> LedgerQuota:
         budget = self._workspace.config.settings.budget
 
         def opening(where: Mapping[str, Any], start: datetime) -> int:
             return attempts_since(self._workspace, where, start)
 
-        return LedgerAllowance(
+        return LedgerQuota(
             BudgetLedger(self._workspace.documents),
             budget.of_service,
             supplier_hour_cap=budget.relays_per_supplier_hour,
@@ -262,7 +262,7 @@ class _Stage:
         reachable: Sequence[tuple[Supplier, Endpoint]],
         planner: Planner,
         reach: Reach,
-        allowance: Allowance,
+        quota: Quota,
     ) -> list[tuple[Supplier, Endpoint]]:
         """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
         never_need_it = ANY_API | {"loglikelihood_rolling"}
@@ -272,11 +272,9 @@ class _Stage:
         due = [
             target
             for supplier, target in reachable
-            if supplier.api == "completions"
-            and not _echo_is_known(supplier)
-            and not allowance.refused(target)
+            if supplier.api == "completions" and not _echo_is_known(supplier) and not quota.refused(target)
         ]
-        found = probe_echo_logprobs(self._workspace, due, reach, allowance)
+        found = probe_echo_logprobs(self._workspace, due, reach, quota)
         return [
             (replace(supplier, echo_logprobs=found.get(supplier.key, supplier.echo_logprobs)), target)
             for supplier, target in reachable
@@ -351,7 +349,7 @@ def probe_echo_logprobs(
     workspace: Workspace,
     targets: Sequence[Endpoint],
     reach: Reach,
-    allowance: Allowance | None = None,
+    quota: Quota | None = None,
 ) -> dict[str, bool]:
     """Ask suppliers for echoed log-probabilities, all at once; remember and return which can.
 
@@ -373,7 +371,7 @@ def probe_echo_logprobs(
             [(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets],
             note,
             open_transport=reach.open,
-            allowance=allowance,
+            quota=quota,
         )
     found = {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
     for key, supported in found.items():

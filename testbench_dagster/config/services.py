@@ -19,7 +19,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
 
 from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, http_url
 from testbench_dagster.core.bech32 import is_address
@@ -176,8 +175,8 @@ def _known_transport(value: Any) -> str:
     if isinstance(value, str) and value in _RULES:
         return value
     *others, last = (repr(name) for name in _RULES)
-    expected = f"{', '.join(others)} or {last}" if others else last
-    raise PydanticKnownError("literal_error", {"expected": expected})
+    shown = "" if isinstance(value, (dict, list)) else f" (it is {value!r})"
+    raise ValueError(f"input should be {', '.join(others)}{' or ' if others else ''}{last}{shown}")
 
 
 class ServiceConfig(Strict):
@@ -185,10 +184,10 @@ class ServiceConfig(Strict):
 
     ``transport``: ``shannon`` signs relays itself with the keys of ``apps``, ``path`` sends through a
     gateway; what each asks for is in its :class:`ServiceRules`. ``discover``: from the sessions of the apps,
-    from all that staked, or from what a gateway calls ready. ``ring``: whom a signature could be of, ``full`` (the application and its gateways) or ``self``.
-    ``prefix``: what stands between a staked URL and ``/chat/completions``. ``rpc_types``: which of several
-    endpoints is taken, before any other http(s) one. ``max_relays_per_session``: per supplier, on top of what
-    the application's stake allows.
+    from all that staked, or from what a gateway calls ready. ``ring``: whom a signature could be of, ``full``
+    (the application and its gateways) or ``self``. ``prefix``: what stands between a staked URL and
+    ``/chat/completions``. ``rpc_types``: which of several endpoints is taken, before any other http(s) one.
+    ``max_relays_per_session``: per supplier, on top of what the application's stake allows.
     """
 
     transport: Annotated[str, PlainValidator(_known_transport)]

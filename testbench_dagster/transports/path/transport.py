@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,15 +50,13 @@ from testbench_dagster.transports.http import TooLarge
 from testbench_dagster.transports.outcome import attempt_from, broken, redacted, redacted_body
 from testbench_dagster.transports.payload import RequestError, service_root
 from testbench_dagster.transports.plain import PlainExchange, PlainHttp
+from testbench_dagster.transports.plug import SessionLookup
 
 #: Header of the application a gateway in delegated mode is to use; the one of an endpoint's headers that is
 #: no secret.
 APP_HEADER = "App-Address"
 #: PATH's names of the types endpoints are staked with.
 RPC_NAMES: Mapping[int, str] = {3: "json_rpc", 4: "rest", 5: "comet_bft"}
-
-#: Finds the session of a service by its id; None if it is not known.
-SessionLookup = Callable[[str, str], SessionRef | None]
 
 _MAX_VALUE_CHARS = 200
 _MAX_LIST_CHARS = 4096

@@ -19,9 +19,9 @@ from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.gateway import GatewayFace, GatewayFaults
 from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.discovery import SourceError
 from testbench_dagster.transports.path.gateways import ReadySource, check_gateway
 from testbench_dagster.transports.path.transport import PathTransport
-from testbench_dagster.transports.sources import SourceError
 from testbench_dagster_tests.relays.servers import FAST, relay
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.transports.direct.plug import Direct
+from testbench_dagster.transports.direct.plug import DirectPlug
 from testbench_dagster.transports.discovery import Source
-from testbench_dagster.transports.path.plug import Path
+from testbench_dagster.transports.path.plug import PathPlug
 from testbench_dagster.transports.plug import (
     Finding,
     KnownOperators,
@@ -22,9 +22,11 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
     TransportPlug,
 )
-from testbench_dagster.transports.pocket.plug import Pocket
+from testbench_dagster.transports.pocket.plug import PocketPlug
 
-_PLUGS: dict[TransportName, TransportPlug] = {plug.name: plug for plug in (Direct(), Path(), Pocket())}
+_PLUGS: dict[TransportName, TransportPlug] = {
+    plug.name: plug for plug in (DirectPlug(), PathPlug(), PocketPlug())
+}
 
 
 def register(plug: TransportPlug) -> None:

@@ -20,7 +20,7 @@ from testbench_dagster.transports.plug import (
 )
 
 
-class Direct:
+class DirectPlug:
     """Plain HTTP; see :class:`~testbench_dagster.transports.plug.TransportPlug`."""
 
     name = DEFAULT_TRANSPORT

@@ -23,7 +23,7 @@ from testbench_dagster.transports.plug import (
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
 
 
-class Path:
+class PathPlug:
     """Through a gateway; see :class:`~testbench_dagster.transports.plug.TransportPlug`."""
 
     name = THROUGH_GATEWAY.transport

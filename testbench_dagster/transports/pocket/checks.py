@@ -28,7 +28,7 @@ def chain_findings(config: Config, name: str, *, signed: bool) -> Iterator[Findi
             else:
                 behind = best - (report.height or 0)
                 lag = f", {behind} behind" if behind else ""
-                yield Finding(node, f"answers ({report.face}), at block {report.height}{lag}")
+                yield Finding(node, f"answers ({report.api}), at block {report.height}{lag}")
         height, shared = client.height(), client.shared_params()
         staked = len(client.suppliers(name))
         yield Finding(

@@ -20,7 +20,7 @@ from testbench_dagster.transports.plug import (
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
 
 
-class Pocket:
+class PocketPlug:
     """Signed relays; see :class:`~testbench_dagster.transports.plug.TransportPlug`."""
 
     name = SIGNED_RELAYS.transport

@@ -17,7 +17,7 @@ from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.registry import check_service, supplier_endpoint, transport
 
 _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
 
@@ -165,8 +165,8 @@ def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
         except ConfigError as error:
             problems.append(str(error))
         else:
-            if supplier.transport == "shannon" and supplier.service in of_services:
-                problems.append(of_services[supplier.service])
+            if problem := of_services[supplier.transport, supplier.service]:
+                problems.append(problem)
     if problems and len(problems) == len(suppliers):
         more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
         first = problems[0].removeprefix(f"{workspace.config.path}: ")
@@ -175,17 +175,10 @@ def missing_keys(workspace: Workspace, suppliers: Sequence[Supplier]) -> None:
         note(f"warning: left out: {problem}")
 
 
-def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[str, str]:
-    """Why the relays of a service cannot be signed, by service."""
-    from testbench_dagster.transports.pocket.access import service_keys
-
-    problems = {}
-    for service in {supplier.service for supplier in suppliers if supplier.transport == "shannon"}:
-        try:
-            service_keys(config, service)
-        except ConfigError as error:
-            problems[service] = str(error)
-    return problems
+def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[tuple[str, str], str | None]:
+    """Why the relays of a service cannot be signed, if they cannot, by transport and service."""
+    pairs = {(supplier.transport, supplier.service) for supplier in suppliers}
+    return {(name, service): transport(name).key_problem(config, service) for name, service in pairs}
 
 
 def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
@@ -338,8 +331,6 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _service_findings(config: Config, name: str) -> Iterator[Finding]:
-    from testbench_dagster.transports.pocket.checks import check_service
-
     for found in check_service(config, name):
         yield Finding(found.ok, found.what, found.detail, found.warning)
 

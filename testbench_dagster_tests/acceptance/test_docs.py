@@ -26,7 +26,7 @@ from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.transports.sources import parse_listing
+from testbench_dagster.transports.direct.rosters import parse_roster
 from testbench_dagster_tests.acceptance.documents import (
     Done,
     blocks_of,
@@ -115,7 +115,7 @@ def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
 
 def test_the_documented_roster_is_read_as_one() -> None:
     (text,) = [block.text for block in BLOCKS if block.language == "json"]
-    listing = parse_listing(text.encode())
+    listing = parse_roster(text.encode())
     assert len(listing.entries) == 1
     assert listing.height == 123
 

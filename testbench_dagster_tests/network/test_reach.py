@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.preconditions import who_waits
 from testbench_dagster.stages.relay.reach import Reach
 from testbench_dagster.stages.relay.relay import CollectReport, collect
 from testbench_dagster.stages.relay.writer import disowned

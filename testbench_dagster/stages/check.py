@@ -1,0 +1,119 @@
+"""What ``testbench check`` looks at: configuration, stores, tasks, taxonomies, services, suppliers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from testbench_dagster.config import SERVICE_SOURCE
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import SUPPLIERS
+
+
+def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Finding]:
+    """Look at one thing after the other, and say how to mend what is wrong.
+
+    Args:
+        workspace: the installation.
+        suppliers: whether to read the supplier sources and to send each supplier a short question.
+
+    Raises:
+        ConfigError: the configuration names tasks that there are not; everything else is a finding.
+    """
+    config = workspace.config
+    yield Finding(True, "configuration", f"{config.path}, {len(workspace.specs)} tasks")
+    yield _store_finding(
+        workspace,
+        "document store",
+        lambda: workspace.documents.count(SUPPLIERS),
+        "MongoDB" if config.mongo_uri else None,
+    )
+    yield _store_finding(
+        workspace,
+        "dataset store",
+        lambda: workspace.datasets.tasks(),
+        "PostgreSQL" if config.postgres_uri else None,
+    )
+    yield from _task_findings(workspace)
+    if config.settings.taxonomies:
+        yield from _taxonomy_findings(workspace)
+    for name in config.settings.services:
+        yield from _service_findings(workspace, name)
+    if suppliers:
+        yield from _supplier_findings(workspace)
+
+
+def _store_finding(
+    workspace: Workspace, what: str, read: Callable[[], object], server: str | None
+) -> Finding:
+    try:
+        read()
+    except TestbenchError as error:
+        return Finding(False, what, str(error))
+    return Finding(True, what, server or f"SQLite in {workspace.config.home}")
+
+
+def _task_findings(workspace: Workspace) -> Iterator[Finding]:
+    for spec in workspace.specs:
+        try:
+            registered = workspace.framework(spec).register(spec)
+        except TestbenchError as error:
+            yield Finding(False, f"task {spec.name}", str(error))
+            continue
+        flags = registered.data.flags
+        docs, shots = len(registered.data.docs), flags["num_fewshot"]
+        yield Finding(True, f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
+
+
+def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+    from testbench_dagster.taxonomies.model import is_placeholder
+
+    try:
+        taxonomies = configured_taxonomies(workspace)
+    except TestbenchError as error:
+        yield Finding(False, "taxonomies", str(error))
+        return
+    known = {spec.name for spec in workspace.specs}
+    for taxonomy in taxonomies:
+        tasks = {task for task in taxonomy.leaves() if not is_placeholder(task)}
+        covered = len(tasks & known)
+        yield Finding(
+            covered > 0, f"taxonomy {taxonomy.name}", f"{covered} of its {len(tasks)} tasks configured"
+        )
+
+
+def _service_findings(workspace: Workspace, name: str) -> Iterator[Finding]:
+    from testbench_dagster.transports.pocket.checks import check_service
+
+    for found in check_service(workspace.config, name):
+        yield Finding(found.ok, found.what, found.detail, found.warning)
+
+
+def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.stages.relay.probe import probe_suppliers
+
+    try:
+        report = refresh_roster(workspace)
+        suppliers = active_suppliers(workspace)
+    except TestbenchError as error:  # the store: said before
+        yield Finding(False, "suppliers", str(error))
+        return
+    for what, problem in report.problems.items():
+        if not _told_with_its_service(what):
+            yield Finding(False, f"roster {what}", problem)
+    for what, warning in report.warnings.items():
+        if not _told_with_its_service(what):
+            yield Finding(False, f"roster {what}", warning, warning=True)
+    if not suppliers:
+        yield Finding(False, "suppliers", no_suppliers_text(workspace))
+    for result in asyncio.run(probe_suppliers(workspace, suppliers)):
+        yield Finding(result.ok, f"supplier {result.supplier}", result.detail)
+
+
+def _told_with_its_service(what: str) -> bool:
+    """Whether a problem of the roster is of a service as a whole, or of one of its applications."""
+    return what.startswith(SERVICE_SOURCE) and (": app " in what or ": " not in what)

@@ -31,7 +31,7 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Te
             }
         ],
         "tasks": [{"name": "starter_logic", "samples": 4}],
-        "budget": {"relays_per_service_day": 7},
+        "budget": {"relays_per_day": 7},
     }
     path = tmp_path / "testbench.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from testbench_dagster.config import Config, ServiceRules
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
@@ -34,16 +35,6 @@ from testbench_dagster.transports.discovery import ChainReading, Source
 KnownOperators = Callable[[str], Mapping[str, str | None]]
 #: Finds the session of a service by its id; None if it is not known.
 SessionLookup = Callable[[str, str], SessionRef | None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; neither ``ok`` nor a ``warning`` means that relays fail."""
-
-    what: str
-    detail: str
-    ok: bool = True
-    warning: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
 from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.defs.network.assets import roster_metadata
@@ -20,6 +19,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers, refresh_r
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.preconditions import who_waits
 from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.relay import CollectReport, collect
 from testbench_dagster.stages.relay.writer import disowned

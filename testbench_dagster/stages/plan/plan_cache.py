@@ -7,6 +7,7 @@ attempts to see who is due (:mod:`.wanted`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
@@ -21,8 +22,19 @@ from testbench_dagster.stores.documents import Document, content_hash
 from testbench_dagster.stores.documents.collections import PLANS
 
 
-def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None) -> None:
-    """Plan the suppliers as they stand after an evaluation, and keep the plans."""
+@dataclass(frozen=True)
+class CachedPlans:
+    """Plans that were made anew: of how many suppliers, how many of them due now, when the next one is."""
+
+    suppliers: int
+    due: int
+    next_due_at: datetime | None
+
+
+def refresh_plans(
+    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
+) -> CachedPlans:
+    """Plan the suppliers as they stand after an evaluation, and cache the plans."""
     planner = Planner(workspace, now=now)
     fingerprint = settings_fingerprint(workspace)
     planned = list(suppliers)
@@ -63,6 +75,9 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
             }
         )
     workspace.documents.upsert(PLANS, documents)
+    dates = [document["due_at"] for document in documents if document["due_at"] is not None]
+    later = [due_at for due_at in dates if due_at > planner.now]
+    return CachedPlans(len(documents), len(dates) - len(later), min(later, default=None))
 
 
 def note_progress(

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
@@ -76,12 +77,17 @@ def export_parquet(
     return written
 
 
-def write_item_matrix(workspace: Workspace, path: Path) -> int:
-    """Write the item matrix (see ``leaderboard.items``) and return its rows.
+def write_item_matrix(
+    workspace: Workspace,
+    path: Path,
+    now: datetime | None = None,
+    suppliers: Sequence[Supplier] | None = None,
+) -> int:
+    """Write the item matrix (see :func:`.stages.rank.items.items`) and return its rows.
 
     Streams window by window; texts are dictionary-encoded; the columns are the same without any row.
     """
-    return _write(path, _narrow(ITEM_COLUMNS), items(workspace), _ITEM_BATCH)
+    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers), _ITEM_BATCH)
 
 
 def write_ranking(path: Path, entries: Sequence[Entry]) -> int:

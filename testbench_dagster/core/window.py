@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault
 
 OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
 
@@ -56,14 +56,14 @@ class Window:
     se: float | None = None
     pooled: Mapping[str, Any] | None = None
 
+    @property
+    def supplier_errors(self) -> int:
+        """Docs that ended in the supplier's own fault."""
+        return sum(count for fault, count in self.errors.items() if Fault(fault).blames_supplier)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
         return {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in vars(self).items()
         }
-
-
-def blames_supplier(fault: str) -> bool:
-    """Whether a fault, by its stored name, counts against the supplier."""
-    return Fault(fault).owner is Owner.SUPPLIER

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.core.window import OK, Window, blames_supplier
+from testbench_dagster.core.window import OK, Window
 from testbench_dagster.ranking.entry import Board, Entry
 
 #: Version of the JSON feed; it grows when a field changes its meaning or goes.
@@ -115,7 +115,7 @@ def _task(made_at: datetime, row: Window) -> dict[str, Any]:
     return {
         "status": row.status,
         "n": row.n,
-        "errors": sum(count for fault, count in row.errors.items() if blames_supplier(fault)),
+        "errors": row.supplier_errors,
         "score": score,
         "lower_bound": low,
         "upper_bound": high,

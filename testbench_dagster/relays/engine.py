@@ -413,7 +413,7 @@ class _Run:
             lane.limit.congested(now)
         if lane.host is not None:
             lane.host.heard(fault, now)
-        if fault is Fault.RATE_LIMITED:
+        if fault.row.paces:
             wait = lane.pace.rate_limited(now, attempt.retry_after_s, self._rng)
             self._resume(lane)
         if lane.pace.contact(fault, began, now):
@@ -421,7 +421,7 @@ class _Run:
         if fault.settled:
             counts.settled += 1
             self._settled += 1
-        elif fault.retried and job.failures < lane.endpoint.limits.retries and lane.stopped is None:
+        elif fault.row.retried and job.failures < lane.endpoint.limits.retries and lane.stopped is None:
             job.failures += 1
             self._retry_later(lane, job, wait if wait is not None else backoff_s(job.failures, self._rng))
         else:

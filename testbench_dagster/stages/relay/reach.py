@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.messages import SessionHeader
     from testbench_dagster.transports.pocket.transport import ShannonService
 
-#: Attempts that no miner can have charged for. It does for a request that its backend refused, and for what
+#: Attempts that a miner may have charged for. It does for a request that its backend refused, and for what
 #: was stored as ours only because the lease was lost.
-_FREE = {Fault.ROLLOVER, Fault.NODE, Fault.BUDGET}
-_CHARGED = [fault.value for fault in Fault if fault not in _FREE]
+_CHARGED = [fault.value for fault in Fault if fault.row.charged]
 
 
 class Reach:

@@ -337,7 +337,7 @@ def _broken(exc: Exception, phase: str, told: Told, endpoint: Endpoint, *, page:
     if isinstance(exc, TooLarge) and doubt is None and told.supplier:
         # a page may honestly be larger than what we keep
         fault = Fault.CLIENT_REQUEST if page else Fault.SUPPLIER_PROTOCOL
-    elif fault not in (Fault.CLIENT_REQUEST, Fault.INTERNAL):
+    elif not fault.owner.ours:
         fault = Fault.GATEWAY
     said = describe(exc, phase)
     return Answer(fault, error=said if doubt is None else escaped(f"{doubt}: {said}"))

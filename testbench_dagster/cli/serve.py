@@ -97,7 +97,8 @@ def _print_leaderboard(workspace: Workspace) -> None:
     from testbench_dagster.stages.rank import leaderboard
 
     rows = [entry.to_json() for entry in leaderboard(workspace)]
-    emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
+    columns = [name for name in ranking_columns(rows) if name != "taxonomy"]  # there is one
+    emit(rows, "table", columns, "Leaderboard (simulation)")
 
 
 @click.command()

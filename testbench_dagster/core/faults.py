@@ -296,6 +296,11 @@ class Fault(StrEnum):
         return self.row.doc is not DocState.OPEN
 
     @property
+    def retried(self) -> bool:
+        """Whether a further attempt may help and does not excuse the supplier."""
+        return self.row.retried
+
+    @property
     def blames_supplier(self) -> bool:
         """Whether it counts against the supplier."""
         return self.row.owner is Owner.SUPPLIER

@@ -421,7 +421,7 @@ class _Run:
         if fault.settled:
             counts.settled += 1
             self._settled += 1
-        elif fault.row.retried and job.failures < lane.endpoint.limits.retries and lane.stopped is None:
+        elif fault.retried and job.failures < lane.endpoint.limits.retries and lane.stopped is None:
             job.failures += 1
             self._retry_later(lane, job, wait if wait is not None else backoff_s(job.failures, self._rng))
         else:

@@ -148,13 +148,7 @@ def _row(
     metrics = registration.flags["metrics"] if registration else {}
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
-        supplier=supplier.key,
-        service=supplier.service,
-        address=supplier.address,
-        task=spec.name,
-        task_hash=registration.task_hash if registration else None,
-        group=spec.group,
-        framework=spec.framework,
+        **known_beforehand(supplier, spec, registration),
         metric=pair[0],
         filter=pair[1],
         primary=primary,
@@ -177,11 +171,24 @@ def _row(
         },
         first_sample_at=min((s.at for s in counted), default=None),
         last_sample_at=max((s.at for s in counted), default=None),
-        cut_at=supplier.cut_at,
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
         higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
     )
+
+
+def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registration | None) -> dict[str, Any]:
+    """The columns of a window that roster, configuration and registration say, by name."""
+    return {
+        "supplier": supplier.key,
+        "service": supplier.service,
+        "address": supplier.address,
+        "task": spec.name,
+        "task_hash": registration.task_hash if registration else None,
+        "group": spec.group,
+        "framework": spec.framework,
+        "cut_at": supplier.cut_at,
+    }
 
 
 def _with_scores(

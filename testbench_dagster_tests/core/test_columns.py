@@ -8,9 +8,19 @@ from datetime import datetime
 from typing import Annotated
 
 import pytest
+from packaging.version import Version
 
 import testbench_dagster
-from testbench_dagster.core.columns import Column, Origin, Shape, Unit, Views, columns_of, reader_of
+from testbench_dagster.core.columns import (
+    FIRST_VERSION,
+    Column,
+    Origin,
+    Shape,
+    Unit,
+    Views,
+    columns_of,
+    reader_of,
+)
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import (
@@ -42,11 +52,10 @@ def table(record: type) -> str:
     lines = ["| field | type | meaning |", "|---|---|---|"]
     for name, field in columns_of(record).items():
         column = field.column
-        kind = KINDS[field.kind] + (f", {column.unit}" if column.unit else "")
-        since = "" if column.since == "0.1.0" else f" (since {column.since})"
-        lines.append(
-            f"| `{name}` | {kind}{' or `null`' if field.optional else ''} | {column.meaning}{since} |"
-        )
+        kind = KINDS[field.kind] + (" or `null`" if field.optional else "")
+        kind += f" ({column.unit})" if column.unit else ""
+        since = "" if column.since == FIRST_VERSION else f" (since {column.since})"
+        lines.append(f"| `{name}` | {kind} | {column.meaning}{since} |")
     return "\n".join(lines)
 
 
@@ -73,11 +82,11 @@ def test_json_has_the_columns_in_their_order(record: type) -> None:
 
 @pytest.mark.parametrize("record", EXAMPLES)
 def test_a_column_says_what_it_holds(record: type) -> None:
-    version = tuple(map(int, testbench_dagster.__version__.split(".")))
+    version = Version(testbench_dagster.__version__)
     for name, field in columns_of(record).items():
         column = field.column
         assert column.meaning and not column.meaning.endswith("."), name
-        assert tuple(map(int, column.since.split("."))) <= version, f"{name}: since a version to come"
+        assert Version(column.since) <= version, f"{name}: since a version to come"
         assert field.kind in KINDS, name
         assert not column.parts or field.kind is dict, name
         if column.unit in (Unit.SCORE, Unit.SHARE):
@@ -120,9 +129,8 @@ def test_a_path_reads_a_field_a_part_or_a_property() -> None:
 def test_what_is_known_beforehand_is_what_the_registry_says() -> None:
     """A cache repeats none of it, and a window made from the cache gets all of it."""
     supplier = Supplier("alpha", "external", "http://127.0.0.1:9/v1", "chat", "m")
-    known = known_beforehand(
-        supplier, TaskSpec("gsm8k", "gsm8k", "gsm8k", None, None, None, None, None, {}, None), None
-    )
+    spec = TaskSpec("gsm8k", "gsm8k", "gsm8k", None, None, None, None, None, {}, None)
+    known = known_beforehand(supplier, spec, None)
     origins = {name: field.column.origin for name, field in columns_of(Window).items()}
     assert set(known) == {n for n, origin in origins.items() if origin in (Origin.SUPPLIER, Origin.TASK)}
     assert {n for n, origin in origins.items() if origin is Origin.PLACE} == {"primary"}

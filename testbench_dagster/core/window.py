@@ -1,4 +1,7 @@
-"""The window of a supplier and task: one row of testbench scores, its columns and where they are shown."""
+"""The window of a supplier and task: its samples, and the row of testbench scores that they make.
+
+The row's columns, and where they are shown, are declared here and nowhere else (see :mod:`.columns`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,36 @@ from testbench_dagster.core.columns import Cell, Column, Gauge, Origin, Shape, U
 from testbench_dagster.core.faults import Fault
 
 OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Newest outcome of one doc: scored (``metrics`` by filter), or failed with ``fault``."""
+
+    doc_id: int
+    at: datetime
+    epoch: int
+    round: int
+    fault: Fault
+    metrics: dict[str, dict[str, Any]] | None = None
+    latency_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the sample carries metrics."""
+        return self.metrics is not None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a sample of the window: scored, or failed by the supplier's fault."""
+        return self.scored or self.fault.settled
+
+    @property
+    def rank(self) -> tuple[bool, datetime, int, int]:
+        """Order in which outcomes of one doc replace each other."""
+        return (self.counts, self.at, self.epoch, self.round)
 
 
 @dataclass(frozen=True)

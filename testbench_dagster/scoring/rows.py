@@ -16,8 +16,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured, target_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Window
-from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
     effective_n,

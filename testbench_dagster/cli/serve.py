@@ -22,6 +22,7 @@ from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
+from testbench_dagster.localnet.personas import FAIL_MODES
 
 
 @click.command()
@@ -179,7 +180,7 @@ def localnet() -> None:
 )
 @click.option(
     "--fail-mode",
-    type=click.Choice(["500", "429", "timeout", "reset", "garbage", "empty", "error200"]),
+    type=click.Choice(FAIL_MODES),
     default="500",
     show_default=True,
     help="How the requests of --fail-rate fail.",

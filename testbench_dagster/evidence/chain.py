@@ -25,19 +25,6 @@ from testbench_dagster.stores.documents import Document, content_hash, document_
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
 
-#: Faults that status and body alone decide; of the others a transport was the witness.
-_BY_ANSWER = frozenset(
-    {
-        Fault.OK,
-        Fault.TRUNCATED,
-        Fault.EMPTY,
-        Fault.SUPPLIER_HTTP,
-        Fault.SUPPLIER_REFUSED,
-        Fault.RATE_LIMITED,
-        Fault.CLIENT_REQUEST,
-    }
-)
-
 Add = Callable[[Finding], None]
 
 
@@ -188,7 +175,7 @@ class Chain:
     ) -> None:
         """The raw answer is classified, counted and abbreviated as stored."""
         name, doc_id, status = attempt["task"], attempt["doc_id"], attempt["status"]
-        if fault not in _BY_ANSWER or status is None or attempt.get("body_truncated"):
+        if not fault.row.shown_by_answer or status is None or attempt.get("body_truncated"):
             self.witnessed += 1
             answered = status is not None and parse_answer(request, api, status, body).fault.answered
             if answered and "disowned" not in attempt["evidence"]:

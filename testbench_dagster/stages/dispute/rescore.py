@@ -22,6 +22,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -398,7 +399,7 @@ class _Check:
                 self._report.add(Finding("window", f"{label} does not follow from the scores", name))
                 continue
             for field, value in row.items():
-                if field in FROM_OTHERS or (field not in said and field not in _OF_A_WINDOW):
+                if field in FROM_OTHERS or (field not in said and field not in REQUIRED_IN_EVIDENCE):
                     continue
                 stored = restored(said.get(field), field)
                 if canonical_json(stored) != canonical_json(value):
@@ -410,10 +411,6 @@ class _Check:
             different = True
             self._report.add(Finding("window", f"{pair[0]}, {pair[1]} is missing", name))
         return "different" if different else "equal"
-
-
-#: What a published window must say.
-_OF_A_WINDOW = ("status", "n", "score", "ci_low", "ci_high", "errors")
 
 
 def _differences(task: str, said: Mapping[str, Document], found: Mapping[str, Document]) -> Iterator[Finding]:

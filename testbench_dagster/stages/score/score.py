@@ -412,7 +412,7 @@ def _documents(
             "prompt_id": doc.prompt_id,
             "attempt_ids": [a["_id"] for a in doc.attempts],
             "calls": len(doc.attempts),
-            "truncated": any(a["fault"] == Fault.TRUNCATED for a in doc.attempts),
+            "truncated": any(Fault(a["fault"]).row.cut_short for a in doc.attempts),
             "latency_ms": sum(a["latency_ms"] for a in doc.attempts),
             "prompt_tokens": _total(doc.attempts, "prompt_tokens"),
             "completion_tokens": _total(doc.attempts, "completion_tokens"),

@@ -303,7 +303,7 @@ def _broken(asked: PlainExchange, said: GatewayHeaders, endpoint: Endpoint) -> A
     answer = broken(asked.exchange, page=asked.page)
     doubt = _doubt(said, endpoint.address)
     too_large = isinstance(asked.exchange.error, TooLarge)
-    ours = not too_large and answer.fault in (Fault.CLIENT_REQUEST, Fault.INTERNAL)
+    ours = not too_large and answer.fault.owner.ours
     theirs = too_large and doubt is None and said.supplier != ""
     if not (ours or theirs):
         answer = replace(answer, fault=Fault.GATEWAY)

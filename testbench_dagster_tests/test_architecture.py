@@ -157,7 +157,7 @@ def test_only_the_worker_imports_the_adapter() -> None:
 
 #: Each layer may import itself and those before it; every module has its place.
 LAYERS = (
-    ("errors", "tasks.lm_eval_version", "tasks.starter"),
+    ("errors", "versions", "tasks.lm_eval_version", "tasks.starter"),
     ("stores", "statistics"),
     (
         "identity.settings",
@@ -246,7 +246,7 @@ LAYERS = (
     ),
     ("identity.reading", "identity.stage", "identity.views", "identity.plots"),
     ("relays.collect",),
-    ("leaderboard", "comparison", "export", "snapshots", "retention", "evidence"),
+    ("leaderboard", "comparison", "export", "snapshots", "retention", "migration", "evidence"),
     ("defs", "api"),
     ("cli", "definitions"),
 )

@@ -14,6 +14,7 @@ import click
 from testbench_dagster.cli.output import note
 from testbench_dagster.config import SERVICE_SOURCE, Config
 from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.migration import migrate_if_safe
 from testbench_dagster.network.endpoints import supplier_endpoint
 from testbench_dagster.network.roster import Supplier, active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.workspace import Workspace
@@ -65,6 +66,7 @@ def evaluate(
     """Run the whole path in this process, telling the terminal what happens."""
     specs = workspace.chosen_specs(tasks or None)
     missing_files(workspace)
+    migrate_if_safe(workspace.config, note)
     if workspace.config.settings.discovers:
         report = refresh_roster(workspace)
         for problem in [*report.problems.values(), *report.warnings.values()]:

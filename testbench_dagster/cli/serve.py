@@ -106,8 +106,11 @@ def _print_leaderboard(workspace: Workspace) -> None:
 @click.pass_obj
 def up(config: str | None, port: int) -> None:
     """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+    from testbench_dagster.migration import migrate_if_safe
+
     loaded = load_config(config)
     _require_free(port)
+    migrate_if_safe(loaded, note)
     _serve_ui(loaded, port)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from testbench_dagster import versions
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.network.roster import Supplier
 from testbench_dagster.planning.planner import Planner
@@ -104,7 +105,7 @@ def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
@@ -117,6 +118,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
             catalogue_fingerprint(workspace),
+            versions.PLANS.number,
         ]
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster import versions
 from testbench_dagster.network.roster import Supplier
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.scoring.rows import Window
@@ -26,7 +27,6 @@ from testbench_dagster.stores.registrations import Registration
 from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.workspace import Workspace
 
-REVISION = 1  # raise when our own code makes other rows of the same facts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TIMES = ("first_sample_at", "last_sample_at")
@@ -174,7 +174,7 @@ def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registrat
 def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
     rule = spec.samples
     parts = [
-        REVISION,
+        versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
         None if rule is None else rule.model_dump(mode="json"),

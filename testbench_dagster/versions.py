@@ -56,7 +56,7 @@ CLASSIFIER = Version(
         "testbench_dagster.relays.shannon.transport:_body",
         "testbench_dagster.relays.writer:disowned",
     ),
-    "caa9424a2e3215775dd42510b8c777cd0e99776faf7ffa0640d2d0a86aa7924f",
+    "16949106f82375a4ee7276dcff3cf8e2923029d631fd50ec6e305b23fc19ced1",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.core import versions
 from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
@@ -28,7 +29,6 @@ from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, content_hash
 
-REVISION = 1  # raise when our own code makes other rows of the same facts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 #: What a kept row holds; the rest is said by the supplier, the task and the registration that it is bound to,
@@ -154,7 +154,7 @@ def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registrat
 def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
     rule = spec.samples
     parts = [
-        REVISION,
+        versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
         None if rule is None else rule.model_dump(mode="json"),

@@ -149,6 +149,19 @@ class GatewayHeaders:
             app=value("x-app-address"),
         )
 
+    @classmethod
+    def from_evidence(cls, said: Mapping[str, Any]) -> GatewayHeaders:
+        """What :meth:`evidence` wrote, read back; whatever it did not write counts as not said."""
+        tried, retries = said.get("suppliers_tried"), said.get("retry_count")
+        return cls(
+            supplier=str(said.get("supplier", "")),
+            tried=tuple(str(name) for name in tried) if isinstance(tried, list) else (),
+            retries=retries if isinstance(retries, int) else None,
+            hedge=str(said.get("hedge_result", "")),
+            session_id=str(said.get("session_id", "")),
+            app=str(said.get("app", "")),
+        )
+
     @property
     def hedged(self) -> bool:
         """Whether the gateway made more than one request, or may have."""

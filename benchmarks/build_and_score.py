@@ -192,10 +192,10 @@ def measure_ours(case: Case, docs: int, rounds: int) -> dict[str, Any]:
     import yaml
 
     from testbench_dagster.config import load_config
+    from testbench_dagster.core.prompt import Answered
+    from testbench_dagster.stages.configured_tasks import task_specs
     from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register, score
     from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
-    from testbench_dagster.tasks.records import Answered
-    from testbench_dagster.tasks.specs import task_specs
 
     data = {split: str(DATA / path) for split, path in case.files.items()}
     tasks = [{"name": leaf} for leaf in case.leaves]

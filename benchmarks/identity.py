@@ -26,11 +26,11 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.identity import Answer, Evidence, Grouping, find_changes, find_groups
-from testbench_dagster.identity.stage import refresh_identity
-from testbench_dagster.network.roster import refresh_roster
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.identify.identify import refresh_identity
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS
-from testbench_dagster.workspace import Workspace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = 60.0

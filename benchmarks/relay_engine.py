@@ -89,7 +89,7 @@ def messages(number: int) -> list[dict[str, str]]:
 
 
 def relays(supplier: str, count: int) -> Iterator[Any]:
-    from testbench_dagster.relays.messages import Relay
+    from testbench_dagster.core.relay import Relay
 
     generation = {"until": ["Question:", "</s>"], "do_sample": False, "temperature": 0.0}
     for n in range(count):
@@ -98,7 +98,7 @@ def relays(supplier: str, count: int) -> Iterator[Any]:
 
 
 def endpoint(supplier: str, port: int, in_flight: int) -> Any:
-    from testbench_dagster.relays.messages import Endpoint, Limits
+    from testbench_dagster.core.relay import Endpoint, Limits
 
     # the adaptive limit starts at its ceiling: the number in flight is what is measured, not its growth
     limits = Limits(max_in_flight=in_flight, start_in_flight=in_flight)
@@ -108,14 +108,23 @@ def endpoint(supplier: str, port: int, in_flight: int) -> Any:
 
 def ours(port: int, requests: int, in_flight: int = 256) -> dict[str, Any]:
     from testbench_dagster.relays.engine import run_relays
+    from testbench_dagster.transports.direct.transport import DirectTransport
 
     ends = endpoint("a@bench", port, in_flight)
-    run_relays([(ends, relays("a@bench", 500))], lambda *_: None, max_in_flight=in_flight)
+    run_relays(
+        [(ends, relays("a@bench", 500))],
+        lambda *_: None,
+        max_in_flight=in_flight,
+        open_transport=DirectTransport,
+    )
     return measured(
         requests,
         lambda: (
             run_relays(
-                [(ends, relays("a@bench", requests))], lambda *_: None, max_in_flight=in_flight
+                [(ends, relays("a@bench", requests))],
+                lambda *_: None,
+                max_in_flight=in_flight,
+                open_transport=DirectTransport,
             ).total.settled
         ),
     )
@@ -123,9 +132,10 @@ def ours(port: int, requests: int, in_flight: int = 256) -> dict[str, Any]:
 
 def stored(port: int, requests: int, in_flight: int = 2_000) -> dict[str, Any]:
     from testbench_dagster.relays.engine import run_relays
-    from testbench_dagster.relays.writer import AttemptWriter
+    from testbench_dagster.stages.relay.writer import AttemptWriter
     from testbench_dagster.stores.documents.collections import ATTEMPTS
     from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+    from testbench_dagster.transports.direct.transport import DirectTransport
 
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteDocuments(Path(folder) / "documents.sqlite")
@@ -133,7 +143,12 @@ def stored(port: int, requests: int, in_flight: int = 2_000) -> dict[str, Any]:
 
         def run() -> int:
             with AttemptWriter(store) as writer:
-                run_relays([(ends, relays("a@bench", requests))], writer.add, max_in_flight=in_flight)
+                run_relays(
+                    [(ends, relays("a@bench", requests))],
+                    writer.add,
+                    max_in_flight=in_flight,
+                    open_transport=DirectTransport,
+                )
             return store.count(ATTEMPTS)
 
         row = measured(requests, run)

@@ -28,14 +28,14 @@ import dagster as dg
 import yaml
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.registration import StoredDoc
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import opened_instance
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.kept import settings_fingerprint, supplier_fingerprint
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.plan.plan_cache import settings_fingerprint, supplier_fingerprint
+from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, refresh_dataset
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PLANS, PROMPTS
-from testbench_dagster.stores.registrations import StoredDoc
-from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter, refresh_dataset
-from testbench_dagster.workspace import Workspace
 
 TARGET_S = 10.0
 DOCS = 100

@@ -22,22 +22,22 @@ from typing import Any
 
 import uvloop
 
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Endpoint, Limits, Relay
 from testbench_dagster.localnet.pocket.run import start_pocket
-from testbench_dagster.network.chain.client import ChainClient
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Endpoint, Limits, Relay
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import (
+from testbench_dagster.transports.pocket.chain.client import ChainClient
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.messages import (
     HttpRequest,
     HttpResponse,
     RelayRequest,
     RelayResponse,
     SessionHeader,
 )
-from testbench_dagster.relays.shannon.responses import read_response, sign_response, verify_response
-from testbench_dagster.relays.shannon.rings import RingSigner, verify_ring
-from testbench_dagster.relays.shannon.sessions import SessionBook
-from testbench_dagster.relays.shannon.transport import ShannonService, ShannonTransport
+from testbench_dagster.transports.pocket.responses import read_response, sign_response, verify_response
+from testbench_dagster.transports.pocket.rings import RingSigner, verify_ring
+from testbench_dagster.transports.pocket.sessions import SessionBook
+from testbench_dagster.transports.pocket.transport import ShannonService, ShannonTransport
 
 SIGN_TARGET, RELAY_TARGET = 4_000, 1_000
 IN_FLIGHT = 32

@@ -28,19 +28,20 @@ from typing import Any
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.scoring.clusters import Clusters
-from testbench_dagster.scoring.kept import subject
-from testbench_dagster.scoring.rows import Window, task_windows
-from testbench_dagster.scoring.samples import window_samples
-from testbench_dagster.scoring.score import scorer_version
-from testbench_dagster.scoring.windows import keep_windows, primary_windows, windows
+from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.rows import Aggregation, task_windows
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.sample.catalogue import refresh_dataset
+from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.score.window_cache import subject
+from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_documents
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, TAXONOMY_SUMMARIES, WINDOWS
-from testbench_dagster.stores.registrations import Registration, StoredDoc
-from testbench_dagster.tasks.catalogue import refresh_dataset
-from testbench_dagster.taxonomies.refresh import configured_taxonomies, summary_documents
-from testbench_dagster.workspace import Workspace
 
 TARGET_S = 60.0
 TAXONOMIES = 3
@@ -140,18 +141,19 @@ def spread(workspace: Workspace, example: str) -> None:
 
 def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Window]:
     """The windows of all suppliers, two queries for each task of each."""
-    clusters = Clusters(workspace)
+    aggregation = Aggregation(
+        lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest), Clusters(workspace.datasets).of
+    )
     return [
         row
         for supplier in active_suppliers(workspace)
         for spec in workspace.specs
         for row in task_windows(
-            workspace,
             supplier,
             spec,
             tasks[spec.name],
             window_samples(workspace, supplier, spec, tasks[spec.name], NOW),
-            clusters,
+            aggregation,
         )
     ]
 

@@ -9,7 +9,7 @@ __all__ = ["Testbench", "__version__", "rescore"]
 
 if TYPE_CHECKING:
     from testbench_dagster.api import Testbench
-    from testbench_dagster.evidence.rescore import rescore
+    from testbench_dagster.stages.dispute.rescore import rescore
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return Testbench
     if name == "rescore":
-        from testbench_dagster.evidence.rescore import rescore
+        from testbench_dagster.stages.dispute.rescore import rescore
 
         return rescore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

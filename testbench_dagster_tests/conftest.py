@@ -22,9 +22,9 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from testbench_dagster.config import load_config
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import CACHE_ENV
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
 

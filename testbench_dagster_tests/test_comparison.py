@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
-from testbench_dagster.comparison import NO_BOUNDS, NO_MEAN, NO_SCORES, Comparison, compare
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.stages.compare import NO_BOUNDS, NO_MEAN, NO_SCORES, Comparison, compare
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.paired import docs_to_decide, half_differences, mcnemar, paired_difference
 from testbench_dagster.statistics.strata import rounds_of
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 from testbench_dagster_tests.test_architecture import imports, modules
 
@@ -251,5 +251,5 @@ def test_reference_lists_the_fields() -> None:
 
 def test_numpy_is_loaded_on_use_only() -> None:
     for name, path in modules().items():
-        if name.startswith(("testbench_dagster.comparison", "testbench_dagster.statistics.betting")):
+        if name.startswith(("testbench_dagster.stages.compare", "testbench_dagster.statistics.betting")):
             assert "numpy" not in set(imports(path, anywhere=False)), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import yaml
 
 from testbench_dagster.config import BUILTIN_CONFIG, Config, RelaySettings, Settings, load_config
 from testbench_dagster.config import settings as module
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, starter_text
 from testbench_dagster.localnet.personas import SERVICE, default_population
-from testbench_dagster.relays.messages import Limits
-from testbench_dagster.tasks.specs import TaskSpec, task_specs
+from testbench_dagster.stages.configured_tasks import task_specs
 
 SUPPLIER = {"address": "alpha", "base_url": "http://127.0.0.1:9001/v1", "model": "m"}
 MINIMAL: dict[str, Any] = {"suppliers": [SUPPLIER], "tasks": [{"name": "starter_logic"}]}
@@ -185,7 +187,7 @@ def test_relay_bounds_of_a_supplier_override_the_defaults_one_by_one(tmp_path: P
         {**SUPPLIER, "address": "gamma", "idle_s": 3, "relays": {"idle_s": 9, "max_response_mb": 2}},
     ]
     read = loaded(tmp_path, settings).settings
-    flat, nested, both = (s.limits(read.relays) for s in read.suppliers)
+    flat, nested, both = (replace(read.relays.limits(), **s.bounds) for s in read.suppliers)
     base = Limits(total_s=99, retries=0)
     assert flat == Limits(total_s=99, retries=0, max_in_flight=7)
     assert nested == Limits(total_s=99, retries=4, connect_s=1.5)

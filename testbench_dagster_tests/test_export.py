@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from testbench_dagster import export as module
 from testbench_dagster.api import Testbench
-from testbench_dagster.export import export_parquet
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stages.publish import export as module
+from testbench_dagster.stages.publish.export import export_parquet
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import NOW, Facts, configuration
 
 

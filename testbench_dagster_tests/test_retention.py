@@ -14,10 +14,12 @@ import pytest
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import SupplierLeases
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.retention import apply_retention, check_retention
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.stages.retain import apply_retention, check_retention
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     BUDGETS,
@@ -27,8 +29,6 @@ from testbench_dagster.stores.documents.collections import (
     PROMPTS,
     SCORES,
 )
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster import snapshots as module
 from testbench_dagster.config import load_config
-from testbench_dagster.scoring.windows import windows
-from testbench_dagster.snapshots import take_snapshots
+from testbench_dagster.stages import snapshot as module
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.snapshot import take_snapshots
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, SUPPLIERS
-from testbench_dagster.taxonomies.refresh import refresh_summaries
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 TASKS = ("starter_logic", "starter_units")

@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from testbench_dagster import __version__
-from testbench_dagster.errors import ConfigError, TaskInputError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, TaskInputError, TestbenchError
 
 #: Each command, in the order of the help, with the module of this package and the name it has there.
 COMMANDS: Mapping[str, tuple[str, str]] = {

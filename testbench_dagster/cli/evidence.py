@@ -13,8 +13,8 @@ from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.layout import BundleError
-from testbench_dagster.evidence.rescore import OnProgress
-from testbench_dagster.evidence.rescore import rescore as check
+from testbench_dagster.stages.dispute.rescore import OnProgress
+from testbench_dagster.stages.dispute.rescore import rescore as check
 
 _COLUMNS = ("task", "docs", "equal", "different", "unchecked", "failed", "attempts", "windows", "why")
 

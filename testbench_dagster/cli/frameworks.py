@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from testbench_dagster.cli.output import note
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.planning.frameworks import import_frameworks
 
 

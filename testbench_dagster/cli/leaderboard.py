@@ -9,28 +9,22 @@ from typing import Any
 import click
 
 from testbench_dagster.cli.output import emit, format_option, note
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.leaderboard import leaderboard as ranking
-from testbench_dagster.leaderboard import make_board
-from testbench_dagster.workspace import Workspace
-
-#: What a table shows of a leaderboard entry.
-RANKING_COLUMNS = (
-    "rank_low",
-    "rank_high",
-    "supplier",
-    "score",
-    "ci_low",
-    "ci_high",
-    "tasks_measured",
-    "n",
-    "errors",
-)
+from testbench_dagster.core.columns import columns_of
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
+from testbench_dagster.stages.rank import leaderboard as ranking
+from testbench_dagster.stages.rank import make_board
+from testbench_dagster.stages.workspace import Workspace
 
 
-def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What a table shows of a leaderboard's rows: the identity groups too, where there are any."""
-    return (*RANKING_COLUMNS, "group") if any(row["group"] for row in rows) else RANKING_COLUMNS
+def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a table shows of a leaderboard's rows; sparse columns only where there is a value."""
+    columns = columns_of(Entry)
+    return [
+        name
+        for name in ENTRY_VIEWS.commands
+        if not columns[name].column.sparse or any(row[name] for row in rows)
+    ]
 
 
 @click.command()
@@ -47,14 +41,14 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
     with Workspace.open(config) as workspace:
         if page is not None:
-            from testbench_dagster.leaderboard.page import render_page
+            from testbench_dagster.ranking.page import render_page
 
             _write(page, render_page(make_board(workspace, taxonomy)))
             return
         rows = [entry.to_json() for entry in ranking(workspace, taxonomy)]
     if any(row["simulation"] for row in rows):
         note("These suppliers are simulated.")
-    emit(rows, format_, ("taxonomy", *ranking_columns(rows)), "Leaderboard")
+    emit(rows, format_, ranking_columns(rows), "Leaderboard")
 
 
 @click.command()
@@ -93,7 +87,7 @@ def feed(
     """Quality of the suppliers for gateways: scores, lower bounds, ages, groups, availability, latency."""
     if serve and out is not None:
         raise click.UsageError("--serve and --out exclude each other")
-    from testbench_dagster.leaderboard.feeds import render_json, render_prometheus
+    from testbench_dagster.ranking.feeds import render_json, render_prometheus
 
     with Workspace.open(config) as workspace:
         if serve:
@@ -108,7 +102,7 @@ def feed(
 
 
 def _write(path: Path, text: str) -> None:
-    from testbench_dagster.leaderboard.publish import write_whole
+    from testbench_dagster.stages.publish.publish import write_whole
 
     try:
         write_whole(path, text)
@@ -118,7 +112,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _serve(workspace: Workspace, host: str, port: int, cache_s: float) -> None:
-    from testbench_dagster.leaderboard.serve import Feed, FeedServer
+    from testbench_dagster.board.serve import Feed, FeedServer
 
     served = Feed(lambda: make_board(workspace), cache_s)
     try:

@@ -10,9 +10,9 @@ import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, note
-from testbench_dagster.errors import ConfigError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.taxonomies import plots
-from testbench_dagster.workspace import Workspace
 
 if TYPE_CHECKING:
     from testbench_dagster.taxonomies.model import Taxonomy
@@ -80,8 +80,8 @@ def taxonomies(
 
 def _listing(workspace: Workspace, only: str | None) -> Iterator[dict[str, Any]]:
     """One row per node of every taxonomy, the configured ones first."""
+    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
     from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
-    from testbench_dagster.taxonomies.refresh import configured_taxonomies
 
     specs = workspace.config.settings.taxonomies
     found = list(zip(specs, configured_taxonomies(workspace), strict=True))
@@ -134,7 +134,7 @@ def _picture(
 
 
 def _chosen_taxonomy(workspace: Workspace, name: str | None) -> Taxonomy:
-    from testbench_dagster.taxonomies.refresh import configured_taxonomies
+    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 
     configured = {taxonomy.name: taxonomy for taxonomy in configured_taxonomies(workspace)}
     if name is None and len(configured) == 1:

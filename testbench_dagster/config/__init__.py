@@ -13,40 +13,39 @@ from testbench_dagster.config.loading import (
 )
 from testbench_dagster.config.services import (
     SERVICE_SOURCE,
+    SIGNED_RELAYS,
+    THROUGH_GATEWAY,
     AppConfig,
     GatewayConfig,
     NodeSettings,
     ServiceConfig,
+    ServiceRules,
+    admit_transport,
 )
-from testbench_dagster.config.settings import (
-    CONFIG_SOURCE,
-    SampleRule,
-    Settings,
-    SupplierConfig,
-    SupplierSource,
-    TaskConfig,
-)
+from testbench_dagster.config.settings import Settings, SupplierConfig, SupplierSource, TaskConfig
 
 __all__ = [
     "BUILTIN_CONFIG",
     "CONFIG_ENV",
-    "CONFIG_SOURCE",
     "HOME_ENV",
     "MONGO_ENV",
     "POSTGRES_ENV",
     "SERVICE_SOURCE",
+    "SIGNED_RELAYS",
+    "THROUGH_GATEWAY",
     "AppConfig",
     "Config",
     "GatewayConfig",
     "NodeSettings",
     "RelayOverrides",
     "RelaySettings",
-    "SampleRule",
     "ServiceConfig",
+    "ServiceRules",
     "Settings",
     "SupplierConfig",
     "SupplierSource",
     "TaskConfig",
+    "admit_transport",
     "find_config",
     "load_config",
 ]

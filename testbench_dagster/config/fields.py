@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from testbench_dagster.relays.messages import Limits
+from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.rules import Strict
 
 HEX_KEY = re.compile(r"[0-9A-Fa-f]{48,}")
 """What may be a private key, whole or nearly so, within any text."""
@@ -16,14 +17,8 @@ HEX_KEY = re.compile(r"[0-9A-Fa-f]{48,}")
 _DEFAULTS = Limits()
 
 
-class Strict(BaseModel):
-    """Base of blocks: unknown keys are refused, values are never changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class RelaySettings(Strict):
-    """Bounds on relays; see :class:`testbench_dagster.relays.messages.Limits` for the units."""
+    """Bounds on relays; see :class:`testbench_dagster.core.relay.Limits` for the units."""
 
     connect_s: float = Field(default=_DEFAULTS.connect_s, gt=0, le=600)
     first_byte_s: float = Field(default=_DEFAULTS.first_byte_s, gt=0, le=86_400)
@@ -33,6 +28,10 @@ class RelaySettings(Strict):
     max_response_mb: float = Field(default=_DEFAULTS.max_response_mb, gt=0, le=15)
     max_in_flight: int = Field(default=_DEFAULTS.max_in_flight, ge=1, le=100_000)
     max_per_host: int = Field(default=_DEFAULTS.max_per_host, ge=1, le=100_000)
+
+    def limits(self) -> Limits:
+        """The same as the value that transports take."""
+        return Limits(**self.model_dump())
 
 
 class RelayOverrides(Strict):
@@ -47,10 +46,9 @@ class RelayOverrides(Strict):
     max_in_flight: int | None = Field(default=None, ge=1, le=100_000)
     max_per_host: int | None = Field(default=None, ge=1, le=100_000)
 
-    def over(self, defaults: Limits) -> Limits:
-        """The bounds with what is set here in place of the defaults."""
-        own = {n: getattr(self, n) for n in RelayOverrides.model_fields if getattr(self, n) is not None}
-        return replace(defaults, **own)
+    def overrides(self) -> dict[str, Any]:
+        """The bounds that are set here."""
+        return {n: getattr(self, n) for n in RelayOverrides.model_fields if getattr(self, n) is not None}
 
 
 def http_url(value: str, *, example: str, credentials: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from testbench_dagster.config.fields import HEX_KEY
 from testbench_dagster.config.settings import Settings, SupplierConfig
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
 
 CONFIG_ENV = "TESTBENCH_CONFIG"
 HOME_ENV = "TESTBENCH_HOME"

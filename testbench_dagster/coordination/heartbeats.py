@@ -26,7 +26,7 @@ from testbench_dagster.coordination.processes import (
     process_started,
     shares_boot_clock,
 )
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Document, DocumentStore
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 

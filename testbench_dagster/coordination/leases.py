@@ -18,16 +18,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 
-from testbench_dagster.coordination.heartbeats import (
-    Heart,
-    bury,
-    described,
-    heartbeats,
-    is_gone,
-    silence_s,
-)
+from testbench_dagster.coordination.heartbeats import Heart, bury, described, heartbeats, is_gone, silence_s
 from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Document, DocumentStore
 from testbench_dagster.stores.documents.collections import LEASES
 

@@ -25,7 +25,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from testbench_dagster.coordination.heartbeats import Heart, heartbeats, is_gone
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Document, DocumentStore
 from testbench_dagster.stores.documents.collections import WINDOWS
 

@@ -8,8 +8,8 @@ from hashlib import sha256
 import dagster as dg
 
 from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.partitions import UNFINISHED
-from testbench_dagster.errors import ConfigError
 
 
 def sensor_status(settings: SensorSettings) -> dg.DefaultSensorStatus:

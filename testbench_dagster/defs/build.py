@@ -10,8 +10,8 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
-from testbench_dagster.retention import check_retention
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.retain import check_retention
+from testbench_dagster.stages.workspace import Workspace
 
 
 def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:

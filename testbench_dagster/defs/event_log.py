@@ -21,7 +21,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError
 
 #: Partition statuses, latest materializations, check results, run statuses and the sensors on them are
 #: derived from these; a failed step says why its run failed. Planned materializations are among the asset

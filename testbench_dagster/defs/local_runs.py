@@ -16,11 +16,11 @@ import dagster as dg
 import yaml
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 #: Without these a range run of 1,000 partitions spends 36 s on events instead of 1 s (measured).
 PROCESS_ENVIRONMENT = {

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.task import TaskSpec
 
 SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"

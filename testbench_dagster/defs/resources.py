@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from testbench_dagster.coordination.heartbeats import Heart
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 
 def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:

@@ -15,28 +15,15 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import sequence
+from testbench_dagster.core.task import LM_EVAL
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
-from testbench_dagster.relays.answers import parse_answer
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.openings import is_deterministic, opening_of
-from testbench_dagster.relays.payload import RequestError, as_stream, build_payload
 from testbench_dagster.stores.documents import Document, content_hash, document_id
-from testbench_dagster.tasks.catalogue import sequence
-from testbench_dagster.tasks.specs import LM_EVAL
-
-#: Faults that status and body alone decide; of the others a transport was the witness.
-_BY_ANSWER = frozenset(
-    {
-        Fault.OK,
-        Fault.TRUNCATED,
-        Fault.EMPTY,
-        Fault.SUPPLIER_HTTP,
-        Fault.SUPPLIER_REFUSED,
-        Fault.RATE_LIMITED,
-        Fault.CLIENT_REQUEST,
-    }
-)
+from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
 
 Add = Callable[[Finding], None]
 
@@ -188,7 +175,7 @@ class Chain:
     ) -> None:
         """The raw answer is classified, counted and abbreviated as stored."""
         name, doc_id, status = attempt["task"], attempt["doc_id"], attempt["status"]
-        if fault not in _BY_ANSWER or status is None or attempt.get("body_truncated"):
+        if not fault.row.shown_by_answer or status is None or attempt.get("body_truncated"):
             self.witnessed += 1
             answered = status is not None and parse_answer(request, api, status, body).fault.answered
             if answered and "disowned" not in attempt["evidence"]:
@@ -223,12 +210,10 @@ class Chain:
             if attempt.get("session") is not None and signed and fault.answered:
                 self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
             return
-        from testbench_dagster.relays.shannon.errors import (
-            ShannonError,  # with coincurve: for those who need it
-        )
-        from testbench_dagster.relays.shannon.evidence import verify_evidence
-        from testbench_dagster.relays.shannon.keys import address_of
-        from testbench_dagster.relays.shannon.messages import SessionHeader
+        from testbench_dagster.core.errors import ShannonError
+        from testbench_dagster.transports.pocket.evidence import verify_evidence
+        from testbench_dagster.transports.pocket.keys import address_of
+        from testbench_dagster.transports.pocket.messages import SessionHeader
 
         try:
             verify_evidence(body, evidence)

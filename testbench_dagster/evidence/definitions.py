@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.evidence.layout import BundleError, DefinitionFile
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.specs import LM_EVAL, TaskSpec
 
 
 @dataclass

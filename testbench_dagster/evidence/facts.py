@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from testbench_dagster.config import SampleRule
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.rules import PlanningRule
+from testbench_dagster.core.sampling import SampleRule
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import moment
-from testbench_dagster.planning.rules import PlanningRule
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.tasks.specs import TaskSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError
 
 KIND = "testbench_dagster evidence"
 FORMAT = 1  # raise when older versions of this package could not read the result

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbench_dagster.relays.answers import escaped
+from testbench_dagster.core.text import escaped
 
 #: Findings kept in full; of a bundle that is wrong everywhere the rest is counted.
 MAX_FINDINGS = 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError
 
 
 class IdentityError(TestbenchError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import quote
 
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError
 
 _READY = "listening on "
 

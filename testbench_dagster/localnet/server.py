@@ -20,13 +20,7 @@ from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.control import BlockClock, Control
 from testbench_dagster.localnet.personas import SERVICE, Persona
 from testbench_dagster.localnet.requests import BadRequestError
-from testbench_dagster.localnet.supplier import (
-    BrokenConnection,
-    Reply,
-    Supplier,
-    error_reply,
-    json_reply,
-)
+from testbench_dagster.localnet.supplier import BrokenConnection, Reply, Supplier, error_reply, json_reply
 
 HOST = "127.0.0.1"
 

@@ -16,18 +16,14 @@ Rules (design section 5):
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from statistics import NormalDist
 
-from testbench_dagster.config import SampleRule
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import Measured, SampleRule, target_docs
 
 SCORED, ERROR, DUE = "scored", "error", "due"
-_Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,58 +86,6 @@ class TaskPlan:
     def n_calls(self) -> int:
         """Number of relays the plan needs, retries aside."""
         return sum(len(prompt.calls) for prompt in self.due)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the current window says.
-
-    ``n`` scored docs with the ``mean`` of their primary metric (None where it is no mean of values in
-    [0, 1]), and ``failed`` docs that ended in the supplier's fault. ``values`` are the scores themselves in
-    the order they were answered, for sequential gates; empty where there is no such mean.
-    """
-
-    n: int = 0
-    mean: float | None = None
-    failed: int = 0
-    values: tuple[float, ...] = ()
-
-
-def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> int:
-    """How many docs the supplier should have settled: all, or as many as the rule's interval width needs.
-
-    The number for a width solves Wilson's half width for n at the measured mean, at 95 %. Failed docs say
-    nothing about the mean, so they come on top. The result is bounded by ``min`` and ``max``.
-    """
-    if rule is None:
-        return available
-    top = min(rule.max, available)
-    low = min(rule.min, top)
-    if rule.half_width is None:
-        return top
-    if measured.n == 0 or measured.n + measured.failed < rule.min:
-        return low
-    mean, wanted, z = measured.mean, rule.half_width, _Z
-    if mean is None:
-        return top
-    sizes = range(measured.n, max(measured.n, top - measured.failed))  # beyond them the bound decides
-    needed = measured.n + bisect_left(sizes, True, key=lambda n: _wilson_half_width(mean, n, z) <= wanted)
-    return max(low, min(top, needed + measured.failed))
-
-
-def predicted_half_width(measured: Measured, more: int) -> float | None:
-    """Half width of the 95 % Wilson interval if ``more`` docs were scored besides, at the present mean.
-
-    The mean is taken as 0.5, the widest, while it is unknown. None when there would be no doc at all.
-    """
-    n = measured.n + more
-    if n <= 0:
-        return None
-    return _wilson_half_width(0.5 if measured.mean is None else measured.mean, n, _Z)
-
-
-def _wilson_half_width(mean: float, n: int, z: float) -> float:
-    return z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
 
 
 _Asked = dict[int, dict[str, dict[tuple[int, int], CallOutcome]]]  # round → prompt id → call → outcome

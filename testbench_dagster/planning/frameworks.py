@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 
 #: The framework of this name there is the one of that name here, its tasks included.
 SIGNATURES = "signatures"

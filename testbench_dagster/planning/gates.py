@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from testbench_dagster.planning.rules import Gate, SequentialGate, TaskGate, TaxonomyGate
+from testbench_dagster.core.rules import Gate, SequentialGate, TaskGate, TaxonomyGate
 from testbench_dagster.statistics.sequential import docs_to_decide, sprt
 
 

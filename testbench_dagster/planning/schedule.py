@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from testbench_dagster.planning.rules import PlanningSettings, ScheduleLimit
+from testbench_dagster.core.rules import PlanningSettings, ScheduleLimit
 
 
 @dataclass(frozen=True)

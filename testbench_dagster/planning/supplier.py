@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from testbench_dagster.config import SampleRule
-from testbench_dagster.planning.due import CallOutcome, Measured, PromptRef, TaskPlan, plan_task
+from testbench_dagster.core.rules import PlanningRule, PlanningSettings
+from testbench_dagster.core.sampling import Measured, SampleRule
+from testbench_dagster.planning.due import CallOutcome, PromptRef, TaskPlan, plan_task
 from testbench_dagster.planning.gates import Ability, GateFacts, GateVerdict, TaskState, check_gates
-from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
 from testbench_dagster.planning.schedule import ScheduleVerdict, schedule_verdict
 
 State = Literal[

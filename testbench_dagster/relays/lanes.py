@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.relays.limits import AdaptiveLimit, Pace
-from testbench_dagster.relays.messages import Endpoint, Relay
 from testbench_dagster.relays.report import Counts
 
 Work = Sequence[tuple[Endpoint, Iterable[Relay]]]
@@ -50,7 +50,7 @@ class Host:
         """Learn from an attempt of any of its suppliers."""
         if fault.answered:
             self.limit.succeeded()
-        elif fault in (Fault.TRANSPORT, Fault.RATE_LIMITED):
+        elif fault.row.slows_host:
             self.limit.congested(now)
 
 
@@ -65,7 +65,7 @@ class Lane:
         self.counts = Counts()
         self.in_flight = 0
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
-        self.asking = False  # waits to hear from the allowance
+        self.asking = False  # waits to hear from the quota
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.finished = False

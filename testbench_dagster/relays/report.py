@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
 
 _BUCKETS_PER_E_FOLD = 50  # 2 % wide buckets: percentiles are right within 1 %
 

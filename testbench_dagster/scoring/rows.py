@@ -7,89 +7,43 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from testbench_dagster.network.roster import Supplier
-from testbench_dagster.planning.due import Measured, target_docs
-from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.scoring.clusters import Clusters
-from testbench_dagster.scoring.samples import Sample
+from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.sampling import Measured, target_docs
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
     effective_n,
     standard_error,
     wilson,
 )
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.tasks.specs import TaskSpec
-from testbench_dagster.tasks.unsupported import is_unsupported
-from testbench_dagster.workspace import Workspace
-
-OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
 
 
 @dataclass(frozen=True)
-class Window:
-    """One row of ``testbench scores``; the fields are documented in docs/reference.md.
+class Aggregation:
+    """What rows need besides the samples of one supplier.
 
-    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``n`` counts scored docs,
-    ``errors`` docs whose last attempt failed, by fault. Intervals are 95 % Wilson intervals and exist for
-    metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are conservative. ``se`` is the
-    standard error of a score that is a mean, in its unit. Both are wider where docs share a cluster.
-    ``pooled`` holds the numbers of the supplier's identity group, None for a supplier that stands alone.
+    ``aggregate(spec, flags, metric, values)`` is the framework's score of a metric that is no mean of its
+    docs' values, None where there is none. ``clusters(task, task_hash, column, doc_ids)`` gives the cluster
+    of each doc (:attr:`~testbench_dagster.core.task.TaskSpec.cluster`).
     """
 
-    supplier: str
-    service: str
-    address: str
-    task: str
-    task_hash: str | None
-    group: str | None
-    framework: str
-    metric: str | None
-    filter: str | None
-    primary: bool
-    status: str
-    n: int
-    n_planned: int | None
-    coverage: float | None
-    score: float | None
-    ci_low: float | None
-    ci_high: float | None
-    score_errors_as_zero: float | None
-    bound_low: float | None
-    bound_high: float | None
-    errors: Mapping[str, int]
-    truncated: int
-    latency_ms: Mapping[str, float | None]
-    tokens: Mapping[str, int | None]
-    first_sample_at: datetime | None
-    last_sample_at: datetime | None
-    cut_at: datetime | None
-    epoch: int | None
-    round: int | None
-    higher_is_better: bool
-    se: float | None = None
-    pooled: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; times as ISO 8601 in UTC."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in vars(self).items()
-        }
+    aggregate: Callable[[TaskSpec, Mapping[str, Any], str, Sequence[Any]], float | None]
+    clusters: Callable[[str, str, str, Sequence[int]], Sequence[Hashable]]
 
 
 def task_windows(
-    workspace: Workspace,
     supplier: Supplier,
     spec: TaskSpec,
     registration: Registration | None,
     samples: Sequence[Sample],
-    clusters: Clusters,
+    aggregation: Aggregation,
 ) -> Iterator[Window]:
     """Yield the windows of one supplier and task, the primary metric and filter first."""
     if registration is None:
@@ -107,7 +61,7 @@ def task_windows(
         status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
         row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
         valued = [(s.doc_id, v) for s, v in values]
-        yield _with_scores(workspace, row, spec, registration, valued, clusters)
+        yield _with_scores(row, spec, registration, valued, aggregation)
 
 
 def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
@@ -118,7 +72,7 @@ def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
 def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
     """Whether the supplier says that it does not serve the page the task asks for."""
     asks_page = registration.flags["output_type"] == "get"
-    return asks_page and any(s.fault is Fault.CLIENT_REQUEST for s in samples)
+    return asks_page and any(s.fault.row.denies_page for s in samples)
 
 
 def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
@@ -193,13 +147,7 @@ def _row(
     metrics = registration.flags["metrics"] if registration else {}
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
-        supplier=supplier.key,
-        service=supplier.service,
-        address=supplier.address,
-        task=spec.name,
-        task_hash=registration.task_hash if registration else None,
-        group=spec.group,
-        framework=spec.framework,
+        **known_beforehand(supplier, spec, registration),
         metric=pair[0],
         filter=pair[1],
         primary=primary,
@@ -214,7 +162,7 @@ def _row(
         bound_low=None,
         bound_high=None,
         errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
-        truncated=sum(s.fault == "truncated" for s in scored),
+        truncated=sum(s.fault.row.cut_short for s in scored),
         latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
         tokens={
             "prompt": _sum(s.prompt_tokens for s in scored),
@@ -222,28 +170,40 @@ def _row(
         },
         first_sample_at=min((s.at for s in counted), default=None),
         last_sample_at=max((s.at for s in counted), default=None),
-        cut_at=supplier.cut_at,
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
         higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
     )
 
 
+def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registration | None) -> dict[str, Any]:
+    """The columns of a window that roster, configuration and registration say, by name."""
+    return {
+        "supplier": supplier.key,
+        "service": supplier.service,
+        "address": supplier.address,
+        "task": spec.name,
+        "task_hash": registration.task_hash if registration else None,
+        "group": spec.group,
+        "framework": spec.framework,
+        "cut_at": supplier.cut_at,
+    }
+
+
 def _with_scores(
-    workspace: Workspace,
     row: Window,
     spec: TaskSpec,
     registration: Registration,
     valued: Sequence[tuple[int, Any]],
-    clusters: Clusters,
+    aggregation: Aggregation,
 ) -> Window:
     """Fill in the numbers that depend on the (doc id, value) of one metric and filter, in doc order."""
     n, planned = len(valued), max(row.n_planned or 0, len(valued))
     changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
-    changes.update(score_numbers(workspace, spec, registration, str(row.metric), valued, clusters))
+    changes.update(score_numbers(spec, registration, str(row.metric), valued, aggregation))
     if changes["ci_low"] is not None:
         total = float(sum(value for _, value in valued))
-        blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
+        blamed = row.supplier_errors
         changes["score_errors_as_zero"] = total / (n + blamed)
         # worst and best case over everything planned: what was not scored was all wrong, or all right
         everything = max(planned, n + blamed)
@@ -253,12 +213,11 @@ def _with_scores(
 
 
 def score_numbers(
-    workspace: Workspace,
     spec: TaskSpec,
     registration: Registration,
     metric: str,
     valued: Sequence[tuple[int, Any]],
-    clusters: Clusters,
+    aggregation: Aggregation,
 ) -> dict[str, float | None]:
     """Score, interval and standard error of the (doc id, value) of one metric, in doc order."""
     numbers: dict[str, float | None] = dict.fromkeys(("score", "ci_low", "ci_high", "se"))
@@ -269,7 +228,7 @@ def score_numbers(
     if mean:
         score: float | None = float(sum(values) / n)
     else:
-        score = workspace.framework(spec).aggregate(spec, registration.flags, metric, values)
+        score = aggregation.aggregate(spec, registration.flags, metric, values)
     # what is no number (a mean over NaN, an infinite perplexity) is unknown: JSON has no word for it
     if score is None or not math.isfinite(score):
         return numbers
@@ -282,7 +241,9 @@ def score_numbers(
         if proportion:
             numbers["ci_low"], numbers["ci_high"] = wilson(float(sum(values)), n)
         return numbers
-    shared = clusters.of(spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued])
+    shared = aggregation.clusters(
+        spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued]
+    )
     numbers["se"] = _error(values, shared)
     if proportion:
         alike = effective_n(values, shared)
@@ -300,11 +261,6 @@ def _error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) 
     except OverflowError:
         return None
     return error if math.isfinite(error) else None
-
-
-def blames_supplier(fault: str) -> bool:
-    """Whether a fault, by its stored name, counts against the supplier."""
-    return Fault(fault).owner is Owner.SUPPLIER
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float | None:

@@ -20,10 +20,10 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.stores.documents.connections import connect
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
-from testbench_dagster.stores.registrations import Registration, StoredDoc
 from testbench_dagster.stores.uris import without_password
 
 CONNECT_SECONDS = 5

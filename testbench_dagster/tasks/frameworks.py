@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
+from testbench_dagster.core.task import LM_EVAL, SIGNATURES, TaskSpec
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
-from testbench_dagster.tasks.records import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.tasks.signatures import Signatures
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
-from testbench_dagster.tasks.specs import LM_EVAL, SIGNATURES, TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
 
 #: Version of each framework: a new one builds, or scores, anew.

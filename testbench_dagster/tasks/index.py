@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
 
 STARTER_PATH = Path(__file__).parent / "starter"
 #: Names and relative paths of lm-eval's own tasks: saves the first use of an installation 5 CPU seconds.

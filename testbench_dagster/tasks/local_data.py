@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from testbench_dagster.errors import TaskInputError
+from testbench_dagster.core.errors import TaskInputError
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from testbench_dagster.config import HOME_ENV
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
 
 _CARRIERS = ("llama_index/core/_static/nltk_cache",)
 

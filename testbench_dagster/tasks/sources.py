@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stores.documents import content_hash
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
-from testbench_dagster.tasks.specs import TaskSpec
 
 
 def source_state(spec: TaskSpec) -> str:

@@ -6,86 +6,14 @@ Light: reads the cached index, imports no lm_eval.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from testbench_dagster.config import Config, SampleRule, TaskConfig
-from testbench_dagster.errors import ConfigError, TaskError
-from testbench_dagster.planning.rules import PlanningRule
-from testbench_dagster.tasks.gates import Placed, resolved_rules
+from testbench_dagster.config import Config, TaskConfig
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.task import SIGNATURES, TaskSpec
 from testbench_dagster.tasks.index import Leaf, TaskIndex
-
-LM_EVAL = "lm_eval"
-SIGNATURES = "signatures"
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """One leaf task as configured.
-
-    ``name`` is the partition key and the ``task`` of every stored document; ``leaf`` is the framework's name
-    and ``root`` the configured name it was reached through (they differ for groups and tags, whose overrides
-    apply). ``data`` maps a split to the absolute path of its local file; None means the hub.
-    Docs with the same value in their column ``cluster`` may depend on each other.
-    ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks.
-    """
-
-    name: str
-    leaf: str
-    root: str
-    group: str | None
-    num_fewshot: int | None
-    metric: str | None
-    filter: str | None
-    data: Mapping[str, str] | None
-    where: Mapping[str, str]
-    samples: SampleRule | None  # None: all docs
-    include: tuple[str, ...] = ()
-    planning: PlanningRule = field(default_factory=PlanningRule)
-    framework: str = LM_EVAL
-    probes: int | None = None
-    probe_tokens: int | None = None
-    cluster: str | None = None
-
-    @property
-    def signs(self) -> bool:
-        """Whether answers give a signature (a text), not numbers."""
-        return self.framework == SIGNATURES
-
-    def max_age(self, config: Config) -> timedelta:
-        """Age after which a sample of the task no longer counts."""
-        return timedelta(days=self.planning.max_age_days or config.settings.sampling.max_age_days)
-
-
-def task_specs(config: Config) -> list[TaskSpec]:
-    """Expand the configured tasks to leaf tasks, in configured order.
-
-    Raises:
-        ConfigError: an unknown name, a leaf reached twice, a path pattern that cannot be filled, or a gate
-            that cannot be (see :mod:`testbench_dagster.tasks.gates`).
-    """
-    include = tuple(_absolute(config.base, folder) for folder in config.settings.task_paths)
-    try:
-        of_lm_eval = [t.name for t in config.settings.tasks if t.framework == LM_EVAL]
-        index = TaskIndex.load([Path(p) for p in include], of_lm_eval)
-        specs: dict[str, TaskSpec] = {}
-        placed: list[Placed] = []
-        for position, task in enumerate(config.settings.tasks):
-            where = f"{config.path}: tasks[{position}]"
-            for spec in _specs(task, index, config, include, where):
-                if spec.name in specs:
-                    raise ConfigError(
-                        f"{where}: duplicate task {spec.name!r} (already configured through "
-                        f"{specs[spec.name].root!r}); remove one of them or give it an alias"
-                    )
-                specs[spec.name] = spec
-                placed.append(Placed(spec.name, spec.group, where, spec.planning, spec.signs))
-    except TaskError as error:
-        raise ConfigError(f"{config.path}: {error}") from None
-    rules = resolved_rules(config, placed)
-    return [replace(spec, planning=rules[name]) for name, spec in specs.items()]
 
 
 def _specs(

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import IO, Any
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
 
 _LENGTH = struct.Struct(">Q")
 _PARENT_CHECK_S = 2.0  # of the child's CPU time

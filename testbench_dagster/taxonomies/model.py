@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.tasks.specs import task_specs
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster_tests.acceptance.harness import EXAMPLES, Installation
 from testbench_dagster_tests.tasks.layouts import shared_rows
 

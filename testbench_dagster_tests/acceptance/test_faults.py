@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.relays.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster_tests.acceptance import gsm8k

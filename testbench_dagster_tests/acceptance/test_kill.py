@@ -18,13 +18,7 @@ import pytest
 from testbench_dagster.stores.documents import Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 from testbench_dagster_tests.acceptance import gsm8k
-from testbench_dagster_tests.acceptance.harness import (
-    Answers,
-    Installation,
-    Replay,
-    kill_group,
-    replays,
-)
+from testbench_dagster_tests.acceptance.harness import Answers, Installation, Replay, kill_group, replays
 
 SYSTEMS = ("6b_verification", "175b_verification")
 DURABLE_S = 1.0  # an answer is in the store within this time of its arrival

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from testbench_dagster.config import ServiceConfig, load_config
 from testbench_dagster.config.fields import RelayOverrides
+from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.localnet.pocket.faults import KINDS
-from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.tasks.specs import task_specs
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster_tests.acceptance.documents import (
     blocks_of,
     document,

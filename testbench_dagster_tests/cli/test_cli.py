@@ -80,7 +80,7 @@ def test_a_command_is_imported_when_it_is_asked_for() -> None:
     program = """
 import sys
 from testbench_dagster.cli import cli
-heavy = {"pydantic", "sqlalchemy", "testbench_dagster.workspace"}
+heavy = {"pydantic", "sqlalchemy", "testbench_dagster.stages.workspace"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 names = cli.list_commands(None)
 assert [cli.get_command(None, name).name for name in names] == names

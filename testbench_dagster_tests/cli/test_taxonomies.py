@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
-from testbench_dagster.errors import ConfigError, TestbenchError
-from testbench_dagster.taxonomies.refresh import refresh_summaries
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 NOW = datetime.now(UTC)

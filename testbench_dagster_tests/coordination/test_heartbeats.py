@@ -12,7 +12,7 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart, bury, heartbeats, holder_is_gone, is_gone
 from testbench_dagster.coordination.processes import machine
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster_tests.coordination.workers import hold, lines, running, signalled, wait_for

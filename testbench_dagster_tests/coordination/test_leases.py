@@ -15,18 +15,11 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import COUNTER, Acquired, SupplierLeases
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import HEARTBEATS, LEASES
 from testbench_dagster_tests.coordination.test_heartbeats import elsewhere
-from testbench_dagster_tests.coordination.workers import (
-    fight,
-    hold,
-    lines,
-    running,
-    signalled,
-    wait_for,
-)
+from testbench_dagster_tests.coordination.workers import fight, hold, lines, running, signalled, wait_for
 from testbench_dagster_tests.stores.workers import Target
 
 KEYS = [f"s{n}@x" for n in range(6)]

@@ -16,7 +16,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.processes import boot_clock
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster_tests.stores.workers import Target, start
 
 

@@ -16,8 +16,8 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs.local_runs import LocalRuns, dagster_environment
 from testbench_dagster.localnet.demo import demo_settings
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.tasks.catalogue import stale_tasks
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.sample.catalogue import stale_tasks
+from testbench_dagster.stages.workspace import Workspace
 
 TASKS = ("starter_logic", "starter_units", "starter_choice")
 

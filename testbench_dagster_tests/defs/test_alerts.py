@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
+from testbench_dagster.core.errors import TaskInputError
 from testbench_dagster.defs.operations.alerts import what_happened
-from testbench_dagster.errors import TaskInputError
 
 
 @dg.op
@@ -47,7 +47,7 @@ def failed(job: dg.JobDefinition, instance: dg.DagsterInstance) -> dg.RunFailure
     [
         (
             ours,
-            "our_mistake: testbench_dagster.errors.TaskInputError: data/test.jsonl: line 7 is no JSON",
+            "our_mistake: testbench_dagster.core.errors.TaskInputError: data/test.jsonl: line 7 is no JSON",
         ),
         (theirs, "somebody_elses: ValueError"),
     ],

@@ -24,8 +24,8 @@ from testbench_dagster.defs.operations import lost_runs
 from testbench_dagster.defs.operations.alerts import alert_of, post
 from testbench_dagster.defs.operations.change_alerts import change_alerts_sensor
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START, range_tags
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import CHANGES, PLANS, TAXONOMY_SUMMARIES
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.defs.conftest import Materialized
 
 START, END = RANGE_START, RANGE_END

@@ -17,11 +17,11 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.test_utils import create_run_for_test
 
+from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import event_log
 from testbench_dagster.defs.event_log import prune_event_log
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
 from testbench_dagster.defs.storage import POSTGRES_ENV
-from testbench_dagster.errors import TestbenchError
 
 parts = dg.StaticPartitionsDefinition(["a", "b", "c", "d", "e"])
 

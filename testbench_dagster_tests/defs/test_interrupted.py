@@ -9,7 +9,7 @@ import pytest
 
 from testbench_dagster.config import load_config
 from testbench_dagster.defs.local_runs import LocalRuns
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 CONFIGURATION = """
 suppliers: [{address: a, base_url: "http://127.0.0.1:1/v1", model: m}]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.evidence.export import write_bundle
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence import installations
 
 
@@ -27,7 +27,7 @@ def workspace(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory)
     with installations.answering() as url:
         opened = installations.evaluated(installations.configure(folder, url), worker)
     yield opened
-    del opened.__dict__["worker"]
+    del opened.worker
     opened.close()
 
 

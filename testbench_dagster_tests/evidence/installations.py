@@ -17,15 +17,15 @@ from typing import Any
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.network.roster import refresh_roster
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.scoring.score import score_new
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import open_datasets
 from testbench_dagster.stores.documents import open_documents
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 
 KEY = "live@external"
 SECRET = "sk-evidence-tests-0123456789"
@@ -133,7 +133,7 @@ def configure(folder: Path, url: str, **settings: Any) -> Path:
 def evaluated(path: Path, worker: FrameworkWorker) -> Workspace:
     """Open an installation, register its tasks, ask its supplier and score the answers."""
     workspace = Workspace(load_config(path))
-    workspace.__dict__["worker"] = worker
+    workspace.worker = worker
     refresh_roster(workspace)
     for spec in workspace.specs:
         refresh_dataset(workspace, spec)
@@ -147,8 +147,8 @@ def evaluated(path: Path, worker: FrameworkWorker) -> Workspace:
 def on_servers(workspace: Workspace, mongo_uri: str, postgres_uri: str) -> Iterator[Workspace]:
     """The same installation with the same facts on MongoDB and PostgreSQL."""
     other = Workspace(load_config(workspace.config.path))
-    other.__dict__["documents"] = open_documents(workspace.config.home, mongo_uri)
-    other.__dict__["datasets"] = open_datasets(workspace.config.home, postgres_uri)
+    other.documents = open_documents(workspace.config.home, mongo_uri)
+    other.datasets = open_datasets(workspace.config.home, postgres_uri)
     with other:
         for collection in ALL:
             other.documents.put_new(collection, workspace.documents.find(collection))

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.errors import ConfigError, StoreError
-from testbench_dagster.evidence.export import write_bundle
+from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.evidence.records import plain, restored
-from testbench_dagster.evidence.rescore import rescore
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.dispute.rescore import rescore
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import canonical_json
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence.forging import contents, records
 from testbench_dagster_tests.evidence.installations import HELPER, KEY, N_DOCS, SECRET, SUMS, on_servers
 

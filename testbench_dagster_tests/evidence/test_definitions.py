@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.evidence.definitions import own_definitions, unpack
 from testbench_dagster.evidence.layout import DefinitionFile
-from testbench_dagster.evidence.rescore import evaluates_text
+from testbench_dagster.stages.dispute.rescore import evaluates_text
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.tasks.quiz import jsonl, spec_of
 

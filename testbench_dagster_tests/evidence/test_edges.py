@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testbench_dagster.evidence.export import write_bundle
-from testbench_dagster.evidence.rescore import rescore
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.relays.writer import disowned
-from testbench_dagster.scoring.score import score_new
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.dispute.rescore import rescore
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.writer import disowned
+from testbench_dagster.stages.sample.catalogue import refresh_prompts
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
-from testbench_dagster.tasks.catalogue import refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence.forging import Records, contents, edited, records, write
 from testbench_dagster_tests.evidence.installations import KEY, Answering, answering, configure, evaluated
 
@@ -69,7 +69,7 @@ def busy(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory) -> I
     lost = next(workspace.documents.find(ATTEMPTS, {"task": "starter_reading", "fault": "ok"}))
     workspace.documents.put_new(ATTEMPTS, [disowned({**lost, "lease": 7})])
     yield workspace
-    del workspace.__dict__["worker"]
+    del workspace.worker
     workspace.close()
 
 

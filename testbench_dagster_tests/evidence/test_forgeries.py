@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.evidence.report import Finding
-from testbench_dagster.evidence.rescore import rescore
+from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.evidence.forging import Records, contents, edited, lines, records, say, write
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.evidence.layout import BundleError, is_member, parsed_definition
-from testbench_dagster.evidence.rescore import rescore
+from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.evidence.forging import contents, edited, write
 

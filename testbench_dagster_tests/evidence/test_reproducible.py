@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.evidence.export import write_bundle
-from testbench_dagster.tasks.records import Answered, DocScore, Registered, TaskData
-from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.core.prompt import Answered, DocScore, Registered, TaskData
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence.installations import KEY, on_servers
 from testbench_dagster_tests.tasks.layouts import REPOSITORY, gsm8k, ifeval, mmlu, shared_rows
 from testbench_dagster_tests.tasks.quiz import HELPER, YAML, jsonl, quiz, spec_of

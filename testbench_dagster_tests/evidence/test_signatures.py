@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.evidence.export import write_bundle
-from testbench_dagster.evidence.rescore import rescore
-from testbench_dagster.network.roster import refresh_roster
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.scoring.score import score_new
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.dispute.bundle import write_bundle
+from testbench_dagster.stages.dispute.rescore import rescore
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.evidence.forging import Records, edited
 from testbench_dagster_tests.network.pocketnet import SERVICE, Network, people, pocket_network
 
@@ -51,7 +51,7 @@ def bundle(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TB_APP_KEY", net.key_of("app-simulation"))
         workspace = Workspace(load_config(path))
-        workspace.__dict__["worker"] = worker
+        workspace.worker = worker
         refresh_roster(workspace)
         for spec in workspace.specs:
             refresh_dataset(workspace, spec)

@@ -13,12 +13,12 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.localnet.demo import demo_settings
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.network.roster import known_suppliers
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.sample.catalogue import stale_tasks
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
-from testbench_dagster.tasks.catalogue import stale_tasks
-from testbench_dagster.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 TWINS = ["sim-01@simulation", "sim-03@simulation"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.identity.stage import detect_changes, refresh_identity
-from testbench_dagster.identity.views import change_rows, identity_rows, pair_rows
-from testbench_dagster.network.roster import active_suppliers, cut_windows, refresh_roster
-from testbench_dagster.planning.planner import Planner
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
+from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import Facts
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -1,1 +1,1 @@
-"""Tests of testbench_dagster.leaderboard."""
+"""Tests of testbench_dagster.stages.rank."""

@@ -8,10 +8,10 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from testbench_dagster.config.settings import SupplierConfig
-from testbench_dagster.leaderboard.ranking import Board, Entry, ranked
-from testbench_dagster.network.roster import Supplier
-from testbench_dagster.scoring.windows import Window
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.window import Window
+from testbench_dagster.ranking.entry import Board, Entry
+from testbench_dagster.ranking.ranking import ranked
 
 MADE_AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOSTILE = (
@@ -75,8 +75,7 @@ def board(
 
 def _supplier(name: str) -> Supplier:
     """Also with a name that the configuration refuses: what shows names does not rely on it."""
-    config = SupplierConfig(address="x", base_url="http://127.0.0.1:9/v1", model="m")
-    return Supplier(config.model_copy(update={"address": name}))
+    return Supplier(name, "external", "http://127.0.0.1:9/v1", "chat", "m")
 
 
 def _node(score: float | None, tasks: Sequence[str]) -> dict[str, Any]:

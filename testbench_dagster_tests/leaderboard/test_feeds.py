@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbench_dagster.leaderboard.feeds import feed, render_json, render_prometheus
+from testbench_dagster.ranking.feeds import feed, render_json, render_prometheus
 from testbench_dagster_tests.leaderboard.boards import ABILITIES, HOSTILE, MADE_AT, board
 
 NAMES = ["one", "two", "three"]

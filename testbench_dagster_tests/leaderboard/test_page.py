@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from testbench_dagster.leaderboard.page import MAX_BYTES, render_page, text
+from testbench_dagster.ranking.page import MAX_BYTES, render_page, text
 from testbench_dagster_tests.conftest import server_or_skip
 from testbench_dagster_tests.leaderboard.boards import HOSTILE, board
 from testbench_dagster_tests.operations.browser import chromium

@@ -10,20 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.leaderboard import ALL_TASKS, Entry, leaderboard, make_board, refresh_leaderboard
-from testbench_dagster.leaderboard.items import items
-from testbench_dagster.leaderboard.ranking import ranked
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.ranking.entry import ALL_TASKS, Entry
+from testbench_dagster.ranking.ranking import ranked
+from testbench_dagster.stages.rank import leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.stages.rank.items import items
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.intervals import wilson
-from testbench_dagster.stores.documents.collections import (
-    IDENTITY_GROUPS,
-    LEADERBOARDS,
-    TAXONOMY_SUMMARIES,
-)
-from testbench_dagster.taxonomies.refresh import refresh_summaries
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, LEADERBOARDS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 NOW = datetime.now(UTC)

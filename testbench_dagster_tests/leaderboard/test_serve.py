@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbench_dagster.leaderboard.page import POLICY
-from testbench_dagster.leaderboard.ranking import Board
-from testbench_dagster.leaderboard.serve import Feed, FeedServer
+from testbench_dagster.board.serve import Feed, FeedServer
+from testbench_dagster.ranking.entry import Board
+from testbench_dagster.ranking.page import POLICY
 from testbench_dagster_tests.leaderboard.boards import board
 
 BOARD = board(["one", "two"], ["gsm8k"], ["general"])

@@ -8,10 +8,10 @@ from itertools import combinations
 import httpx
 import pytest
 
+from testbench_dagster.core.answer_prefix import opening_of
 from testbench_dagster.localnet.answers import Answers, starter_questions
 from testbench_dagster.localnet.personas import Backend, Persona, Route, Swap, default_population
 from testbench_dagster.localnet.server import Localnet
-from testbench_dagster.relays.openings import opening_of
 from testbench_dagster.tasks.signatures.probes import draw_probes
 from testbench_dagster_tests.tasks.signatures.simulated import served
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 Opener = Callable[..., Workspace]
 PUBLIC = "http://8.8.8.8:9001"

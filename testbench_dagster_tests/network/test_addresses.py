@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.network.addresses import is_public, refusal
-from testbench_dagster.relays.direct import DirectTransport
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import PublicResolver
-from testbench_dagster.relays.messages import Attempt
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt
+from testbench_dagster.transports.addresses import is_public, refusal
+from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.http import PublicResolver
 from testbench_dagster_tests.relays.servers import Supplier, endpoint, relay
 
 PRIVATE = [

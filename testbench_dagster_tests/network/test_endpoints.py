@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testbench_dagster.config import Config, Settings, SupplierConfig
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.network.endpoints import supplier_endpoint
-from testbench_dagster.network.roster import Supplier
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import configured_supplier
+from testbench_dagster.transports.registry import supplier_endpoint
 
 CONFIG = Config(Settings.model_validate({"tasks": [{"name": "t"}]}), Path("t.yaml"), Path("."))
 
 
 def supplier(*, trusted: bool = True, **changes: object) -> Supplier:
     plain = {"address": "a", "base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": "TB_KEY"}
-    return Supplier(SupplierConfig.model_validate({**plain, **changes}), trusted=trusted)
+    return replace(configured_supplier(SupplierConfig.model_validate({**plain, **changes})), trusted=trusted)
 
 
 def test_limits_headers_and_trust_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from testbench_dagster.config import load_config
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.network.chain.errors import BadAnswer
-from testbench_dagster.network.chain.reading import read_application
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.transports.pocket.chain.errors import BadAnswer
+from testbench_dagster.transports.pocket.chain.reading import read_application
 
 KEY = "b167cbcf42fb3ed6c586cd422bb8995b3df07f5ccaced5f13c8503836be66138"
 APP = "pokt1mrqt5f7qh8uxs27cjm9t7v9e74a9vvdnq5jva4"

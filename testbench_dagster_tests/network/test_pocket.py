@@ -13,27 +13,27 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
-from testbench_dagster.cli.evaluate import missing_keys
-from testbench_dagster.config import SupplierConfig
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.network.chain import ChainError
-from testbench_dagster.network.chain.client import ChainClient
-from testbench_dagster.network.chain.errors import BadAnswer
-from testbench_dagster.network.endpoints import supplier_endpoint
-from testbench_dagster.network.pocket import chain_client, refresh_sessions, service_keys
-from testbench_dagster.network.roster import (
+from testbench_dagster.core.bech32 import encode
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import (
     RosterReport,
-    Supplier,
     active_apis,
     active_suppliers,
     known_suppliers,
     no_suppliers_text,
     refresh_roster,
 )
-from testbench_dagster.network.service_checks import ServiceFinding, check_service
-from testbench_dagster.relays.shannon.bech32 import encode
+from testbench_dagster.stages.discover.sessions import refresh_sessions
+from testbench_dagster.stages.preconditions import require_keys
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.transports.pocket.access import chain_client, service_keys
+from testbench_dagster.transports.pocket.chain import ChainError
+from testbench_dagster.transports.pocket.chain.client import ChainClient
+from testbench_dagster.transports.pocket.chain.errors import BadAnswer
+from testbench_dagster.transports.registry import check_service, supplier_endpoint
 from testbench_dagster_tests.network.conftest import Opener
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
@@ -96,7 +96,7 @@ def test_suppliers_of_the_session_join_with_what_the_chain_tells(
     staked = next(s for s in network.describe()["suppliers"] if s["name"] == "a")
     assert (one.address, one.service, one.source) == (network.operator("a"), SERVICE, SOURCE)
     assert (one.transport, one.rpc_type, one.stake_upokt) == ("shannon", 4, staked["stake_upokt"])
-    assert (one.config.base_url, one.config.model) == (staked["endpoints"][0]["url"], "simulated")
+    assert (one.base_url, one.model) == (staked["endpoints"][0]["url"], "simulated")
     assert (one.api, one.trusted, one.api_key_env) == ("completions", True, None)
     assert active_apis(workspace) == {"completions"}
     hosts = {s.host for s in suppliers.values()}
@@ -229,7 +229,7 @@ def test_a_restake_elsewhere_is_a_change_another_stake_is_none(
     network.post("roll")
     assert happened(network, refresh_roster(workspace, at(2))) == {"changed": "a"}
     moved = next(s for s in active_suppliers(workspace) if s.key == key(network, "a"))
-    assert (moved.config.base_url, moved.rpc_type, moved.host) == ("http://127.0.0.2:81/x", 3, "127.0.0.2:81")
+    assert (moved.base_url, moved.rpc_type, moved.host) == ("http://127.0.0.2:81/x", 3, "127.0.0.2:81")
     assert documents(workspace)[one.key]["history"][-1]["changed"] == ["base_url", "rpc_type"]
     assert moved.cut_at is None
     other = open_service(network, model="another")
@@ -249,7 +249,7 @@ def test_an_endpoint_of_the_wanted_type_is_taken_before_others(
     def chosen(order: list[str]) -> dict[str, tuple[str, int | None]]:
         workspace = open_service(network, rpc_types=order)
         refresh_roster(workspace)
-        return {s.address: (s.config.base_url, s.rpc_type) for s in active_suppliers(workspace)}
+        return {s.address: (s.base_url, s.rpc_type) for s in active_suppliers(workspace)}
 
     a, b = network.operator("a"), network.operator("b")
     assert chosen(["rest", "json_rpc"])[a][1] == 4
@@ -446,7 +446,7 @@ def test_a_low_stake_is_told(
     network: Network, open_service: Callable[..., Workspace], stake_pokt: int, said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("testbench_dagster.network.applications.FEW_RELAYS", 35)
+    monkeypatch.setattr("testbench_dagster.transports.pocket.applications.FEW_RELAYS", 35)
     network.post("app", name=APP, stake_pokt=stake_pokt)
     report = refresh_roster(open_service(network))
     told = report.problems if stake_pokt == 0 else report.warnings
@@ -590,24 +590,19 @@ def test_a_key_that_cannot_be_used_is_told_without_showing_it(
 
 @on_sqlite
 def test_a_run_does_not_begin_without_a_key(
-    network: Network,
-    open_service: Callable[..., Workspace],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = open_service(network)
     refresh_roster(workspace)
     suppliers = active_suppliers(workspace)
-    missing_keys(workspace, suppliers)
-    assert capsys.readouterr().err == ""
+    assert require_keys(workspace.config, suppliers) == []
     monkeypatch.delenv("TB_APP_KEY")
     with pytest.raises(ConfigError, match=r"TB_APP_KEY is not set.*and 3 more suppliers likewise"):
-        missing_keys(workspace, suppliers)
-    missing_keys(
-        workspace, [*suppliers, Supplier(SupplierConfig(address="x", base_url="http://x", model="m"))]
+        require_keys(workspace.config, suppliers)
+    (problem,) = require_keys(
+        workspace.config, [*suppliers, Supplier("x", "external", "http://x", "chat", "m")]
     )
-    told = capsys.readouterr().err
-    assert told.count("left out") == told.count("TB_APP_KEY") == 1, "once for all of the service"
+    assert problem.count("TB_APP_KEY") == 1, "once for all of the service"
 
 
 # ------------------------------------------------------------------------------------------- endpoints
@@ -675,7 +670,7 @@ def test_without_nodes_a_gateway_tells_whom_it_reaches(
 # ----------------------------------------------------------------------------------------------- check
 
 
-def found(workspace: Workspace, *, ok: bool | None = None) -> list[ServiceFinding]:
+def found(workspace: Workspace, *, ok: bool | None = None) -> list[Finding]:
     findings = list(check_service(workspace.config, SERVICE))
     secrets = [value for name, value in os.environ.items() if name.startswith("TB_")]
     assert not any(secret in finding.detail for finding in findings for secret in secrets)

@@ -12,22 +12,23 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
+from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.defs.network.assets import roster_metadata
-from testbench_dagster.network.reach import Reach
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.kept import refresh_plans
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.relays.collect import CollectReport, collect
-from testbench_dagster.relays.shannon import replays
-from testbench_dagster.relays.writer import disowned
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import refresh_plans
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.preconditions import who_waits
+from testbench_dagster.stages.relay.history import transports_to
+from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.relay.writer import disowned
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.transports.pocket import replays
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
 TASK, DOCS = "starter_units", 12
@@ -55,7 +56,7 @@ class Stage:
         }
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.workspace = Workspace(load_config(path))
-        self.workspace.__dict__["worker"] = worker
+        self.workspace.worker = worker
         for spec in self.workspace.specs:
             refresh_dataset(self.workspace, spec)
             refresh_prompts(self.workspace, spec)
@@ -74,7 +75,7 @@ class Stage:
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         self.close()
         self.workspace = Workspace(load_config(path))
-        self.workspace.__dict__["worker"] = self.worker
+        self.workspace.worker = self.worker
 
     def collect(self) -> CollectReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
@@ -432,7 +433,8 @@ def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:
     assert who_waits(stage.workspace, [stage.keys[asked]]) == f"1 of 1 suppliers wait: {spent}"
 
 
-def test_a_reach_of_nothing_opens_nothing(begin: Callable[..., Stage]) -> None:
+def test_nothing_is_prepared_for_nobody(begin: Callable[..., Stage]) -> None:
     stage = begin()
-    reach = Reach(stage.workspace)
-    assert (reach.problems, reach.unread, reach.spent([])) == ({}, {}, {})
+    transports = transports_to(stage.workspace, [])
+    bound = FixedQuota({})
+    assert transports.unread == {} and transports.quota(bound) is bound

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.network import roster as roster_module
-from testbench_dagster.network.roster import (
+from testbench_dagster.stages.discover import roster as roster_module
+from testbench_dagster.stages.discover.roster import (
     RosterReport,
     active_apis,
     active_suppliers,
@@ -25,8 +25,8 @@ from testbench_dagster.network.roster import (
     remember_echo_logprobs,
     retirable,
 )
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SUPPLIERS
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.network.conftest import PUBLIC, Opener, entry, write_roster
 
 T0 = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -152,7 +152,7 @@ def test_a_source_lists_who_is_asked_and_its_facts_are_kept(open_workspace: Open
     assert report.heights == {"s": 71} and report.problems == {}
     own, y, _, x = active_suppliers(workspace)
     assert (own.trusted, y.trusted, y.source, y.api_key_env) == (True, False, "r.json", "THEIR_KEY")
-    assert (y.api, y.config.model, y.config.base_url, y.service) == (
+    assert (y.api, y.model, y.base_url, y.service) == (
         "completions",
         "m",
         f"{PUBLIC}/y/v1",
@@ -161,7 +161,7 @@ def test_a_source_lists_who_is_asked_and_its_facts_are_kept(open_workspace: Open
     assert (y.joined_at, x.joined_at, y.left_at, y.cut_at) == (T0, at(1), None, None)
     assert active_apis(workspace) == {"chat", "completions"}
     assert [h.get("height") for h in documents(workspace)["x@s"]["history"]] == [71]
-    assert y.config.limits(workspace.config.settings.relays).retries == 2
+    assert y.limits(workspace.config.settings.relays.limits()).retries == 2
 
     write_roster(tmp_path / "r.json", [entry("b"), entry("x", model="new")], height=75)
     report = refresh_roster(workspace, at(2))
@@ -219,7 +219,7 @@ def test_the_configuration_wins_and_then_the_first_source(open_workspace: Opener
     write_roster(tmp_path / "r.json", [entry("a"), entry("b", model="first")])
     write_roster(tmp_path / "other.json", [entry("b", model="second"), entry("c")])
     report = refresh_roster(workspace, T0)
-    assert {s.key: s.config.model for s in active_suppliers(workspace)} == {
+    assert {s.key: s.model for s in active_suppliers(workspace)} == {
         "a@s": "mine", "b@s": "first", "c@s": "m",
     }  # fmt: skip
     assert "supplier a@s is listed by configuration too" in report.problems["a@s"]
@@ -261,7 +261,7 @@ def test_another_source_does_not_take_over_while_its_own_is_away(
     assert happened(refresh_roster(workspace, at(1))) == {}
     write_roster(tmp_path / "r.json", [entry("a", api="nonsense")])
     assert happened(refresh_roster(workspace, at(2))) == {}
-    assert active_suppliers(workspace)[0].config.model == "first"
+    assert active_suppliers(workspace)[0].model == "first"
 
 
 def test_suppliers_of_a_source_that_is_no_longer_configured_leave(
@@ -423,8 +423,8 @@ def test_an_older_reading_does_not_undo_what_a_newer_one_recorded(
 
 _CHILD = """
 import sys
-from testbench_dagster.network.roster import refresh_roster
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.workspace import Workspace
 with Workspace.open(sys.argv[1]) as workspace:
     print("ready", flush=True)
     for line in sys.stdin:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.network.addresses import host_of
-from testbench_dagster.network.chain.types import SupplierEndpoint
-from testbench_dagster.network.staked import UnusableEndpoint, usable_endpoint
+from testbench_dagster.transports.addresses import host_of
+from testbench_dagster.transports.pocket.chain.types import SupplierEndpoint
+from testbench_dagster.transports.pocket.staked import UnusableEndpoint, usable_endpoint
 
 ORDER = ("rest", "json_rpc")
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import orjson
 
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.localnet.requests import parse
 from testbench_dagster.localnet.supplier import prompt_digest
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.payload import build_payload
 from testbench_dagster.stores.documents import Document, Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.operations.harness import Platform
 
 DURABLE_S = 1.0

@@ -26,10 +26,10 @@ from testbench_dagster.coordination.heartbeats import is_gone
 from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.defs.local_runs import prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.planning.wanted import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.servers import ends_with_us, free_port, show_log
 
 ROOT = Path(testbench_dagster.__file__).parent.parent

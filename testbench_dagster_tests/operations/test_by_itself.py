@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stores.documents.collections import SUPPLIERS
 from testbench_dagster_tests.operations.harness import DAY, INTERVAL_S, Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores

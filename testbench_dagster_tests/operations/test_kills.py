@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster_tests.operations.evidence import (
     DURABLE_S,
     assert_one_at_a_time,

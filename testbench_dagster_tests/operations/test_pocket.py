@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.leaderboard.items import items
+from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.localnet.pocket.faults import KINDS
 from testbench_dagster.localnet.pocket.run import PocketProcess
 from testbench_dagster.localnet.pocket.settings import environment, services_block
-from testbench_dagster.relays.faults import Fault, Owner
+from testbench_dagster.stages.rank.items import items
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SUPPLIERS
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.acceptance.harness import console_script
 from testbench_dagster_tests.operations.harness import Platform, wait_until
 

@@ -6,15 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from testbench_dagster.network.roster import Supplier, active_suppliers
-from testbench_dagster.planning.planner import Planner
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
-from testbench_dagster.stores.documents.collections import (
-    EPOCHS,
-    PROMPTS,
-)
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 GATED, GATING = "starter_logic", "starter_arithmetic"

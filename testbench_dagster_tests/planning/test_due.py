@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.config import SampleRule
-from testbench_dagster.planning.due import (
-    CallOutcome,
-    DueCall,
-    Measured,
-    PromptRef,
-    TaskPlan,
-    plan_task,
-    target_docs,
-)
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import Measured, SampleRule, target_docs
+from testbench_dagster.planning.due import CallOutcome, DueCall, PromptRef, TaskPlan, plan_task
 from testbench_dagster.statistics.intervals import wilson
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,18 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.config import SampleRule
-from testbench_dagster.planning.due import (
-    CallOutcome,
-    DueCall,
-    Measured,
-    PromptRef,
-    TaskPlan,
-    plan_task,
-    predicted_half_width,
-    target_docs,
-)
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import Measured, SampleRule, predicted_half_width, target_docs
+from testbench_dagster.planning.due import CallOutcome, DueCall, PromptRef, TaskPlan, plan_task
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.planning.test_due import (
     ALL_OF,

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.config import Settings
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.rules import PlanningRule, PlanningSettings, TaskGate, TaxonomyGate
 from testbench_dagster.planning.frameworks import import_frameworks
-from testbench_dagster.planning.rules import PlanningRule, PlanningSettings, TaskGate, TaxonomyGate
 
 NO_GATE = "none:none:none:none"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbench_dagster.core.rules import Gate, PlanningRule
 from testbench_dagster.planning.gates import Ability, GateFacts, TaskState, check_gates
-from testbench_dagster.planning.rules import Gate, PlanningRule
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

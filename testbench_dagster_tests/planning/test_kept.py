@@ -6,14 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.kept import note_progress, refresh_plans
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.stores.documents.collections import (
-    HEIGHTS,
-    PLANS,
-)
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS
 from testbench_dagster_tests.planning.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, configuration
 

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.stores.documents.collections import (
-    HEIGHTS,
-    IDENTITY_GROUPS,
-    PLANS,
-    TAXONOMY_SUMMARIES,
-)
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.planning.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA
 

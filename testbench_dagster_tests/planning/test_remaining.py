@@ -6,16 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
-from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.kept import refresh_plans
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.remaining import budget_left
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.relays.allowances import service_account, supplier_account
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.stores.documents.collections import (
-    PLANS,
-)
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.relays.quotas import service_account, supplier_account
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import refresh_plans
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.plan.remaining import budget_left
+from testbench_dagster.stores.documents.collections import PLANS
 from testbench_dagster_tests.planning.stage import DOCS, GATED, NOW, Stage
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA
 

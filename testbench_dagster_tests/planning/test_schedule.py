@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.planning.rules import PlanningSettings, ScheduleLimit
+from testbench_dagster.core.rules import PlanningSettings, ScheduleLimit
 from testbench_dagster.planning.schedule import ScheduleVerdict, retry_delay, schedule_verdict
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

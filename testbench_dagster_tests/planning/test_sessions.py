@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.config import Settings, SupplierConfig
-from testbench_dagster.network.roster import Supplier, active_suppliers
-from testbench_dagster.planning.kept import note_progress, refresh_plans
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.sessions import Sessions, heard_since
-from testbench_dagster.planning.wanted import wanted_suppliers
+from testbench_dagster.config import Settings
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.plan.sessions import Sessions, heard_since
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
 from testbench_dagster_tests.planning.stage import GATED, GATING, Stage
 
@@ -25,8 +26,9 @@ NOW = datetime.now(UTC)
 
 
 def supplier(**changes: Any) -> Supplier:
-    config = SupplierConfig(address=ADDRESS, service=SERVICE, base_url="http://127.0.0.1:9", model="m")
-    return Supplier(config, **{"transport": "shannon", **changes})
+    return Supplier(
+        ADDRESS, SERVICE, "http://127.0.0.1:9", "chat", "m", **{"transport": "shannon", **changes}
+    )
 
 
 def session(start: int, end: int, suppliers: list[str], app: str = APP) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.config import SampleRule
-from testbench_dagster.planning.due import CallOutcome, Measured, PromptRef
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.rules import PlanningRule, PlanningSettings, TaskGate
+from testbench_dagster.core.sampling import Measured, SampleRule
+from testbench_dagster.planning.due import CallOutcome, PromptRef
 from testbench_dagster.planning.gates import Ability, TaskState
-from testbench_dagster.planning.rules import PlanningRule, PlanningSettings, TaskGate
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import (
     Decision,
@@ -23,7 +24,6 @@ from testbench_dagster.planning.supplier import (
     TaskFacts,
     plan_supplier,
 )
-from testbench_dagster.relays.faults import Fault
 
 NOW = datetime.fromisoformat("2026-03-01T12:00:00+00:00")
 HOUR = timedelta(hours=1)

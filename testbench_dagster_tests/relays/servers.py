@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from testbench_dagster.relays.messages import Endpoint, Limits, Relay
+from testbench_dagster.core.relay import Endpoint, Limits, Relay
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.answers import MAX_ERROR_CHARS, escaped, parse_answer
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
+from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster_tests.relays.servers import chat_body
 
 GENERATE = {"type": "generate_until", "idx": 0, "messages": [], "generation": {}}

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster import __version__
-from testbench_dagster.relays.direct import DirectTransport
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.http import TRUNCATED_EVIDENCE_BYTES, retry_after
-from testbench_dagster.relays.messages import Attempt, Endpoint
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint
+from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.http import TRUNCATED_EVIDENCE_BYTES, retry_after
 from testbench_dagster_tests.relays.servers import FAST, Supplier, chat_body, endpoint, relay
 
 

@@ -22,13 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.relays.engine import relay_all, run_relays
-from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.limits import GIVE_UP_AFTER
-from testbench_dagster.relays.messages import Attempt, Endpoint, Relay
 from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import FAST, Supplier, endpoint, relay
 
 
@@ -94,7 +95,7 @@ def test_everything_is_relayed_once_over_http(supplier: Supplier):
     work = [
         (endpoint(url, replace(FAST, max_in_flight=8), name), some(40, name)) for name in ("a@test", "b@test")
     ]
-    report = run_relays(work, sink, on_progress=progress.append)
+    report = run_relays(work, sink, on_progress=progress.append, open_transport=DirectTransport)
     assert report.total.sent == report.total.settled == report.total.faults[Fault.OK] == 80
     assert {name: counts.settled for name, counts in report.suppliers.items()} == {"a@test": 40, "b@test": 40}
     assert sorted(n for n in sink.numbers().values()) == [[1, 1]] * 40  # two suppliers, same prompt ids
@@ -113,7 +114,11 @@ def test_rate_limited_relays_return_with_their_numbers(supplier: Supplier):
     sink = Sink()
     relays = some(3)
     relays[1].attempt = 4
-    report = run_relays([(endpoint(supplier.url("limited"), replace(FAST, retries=2)), relays)], sink)
+    report = run_relays(
+        [(endpoint(supplier.url("limited"), replace(FAST, retries=2)), relays)],
+        sink,
+        open_transport=DirectTransport,
+    )
     assert sink.numbers() == {"p0": [1, 2, 3], "p1": [4, 5, 6], "p2": [1, 2, 3]}
     assert report.total.faults == {Fault.RATE_LIMITED: 6, Fault.OK: 3}
     first, second, _ = (a for r, _, a in sink.attempts if r.prompt_id == "p0")
@@ -154,10 +159,8 @@ def test_caps_are_hard_and_nothing_is_lost(
         (target(name, retries=1, start_in_flight=4), iter(some(count, name)))
         for name, count in zip(names, counts, strict=True)
     ]
-    allowance = None if allowed is None else {"even": allowed}
-    report = run_relays(
-        work, sink, transport=transport, max_in_flight=slots, allowance=allowance, max_relays=most
-    )
+    quota = None if allowed is None else {"even": allowed}
+    report = run_relays(work, sink, transport=transport, max_in_flight=slots, quota=quota, max_relays=most)
     sent = sum(transport.sent.values())
     assert sent == report.total.sent == len(sink.attempts)
     assert most is None or sent <= most
@@ -234,7 +237,11 @@ def test_a_dead_supplier_is_given_up_and_starves_nobody(supplier: Supplier):
         finished[item.supplier] = time.monotonic()
 
     started = time.monotonic()
-    report = run_relays([(dead, some(500, "dead@test")), (alive, some(100, "alive@test"))], sink)
+    report = run_relays(
+        [(dead, some(500, "dead@test")), (alive, some(100, "alive@test"))],
+        sink,
+        open_transport=DirectTransport,
+    )
     gone = report.suppliers["dead@test"]
     assert report.suppliers["alive@test"].settled == 100
     assert GIVE_UP_AFTER <= gone.sent <= GIVE_UP_AFTER + 2
@@ -343,7 +350,9 @@ def test_from_a_thread_and_inside_a_running_loop(supplier: Supplier):
     reports: list[Report] = []
 
     def run() -> None:
-        reports.append(run_relays([(endpoint(supplier.url("ok")), some(5))], Sink()))
+        reports.append(
+            run_relays([(endpoint(supplier.url("ok")), some(5))], Sink(), open_transport=DirectTransport)
+        )
 
     async def inside() -> None:
         run()
@@ -474,7 +483,7 @@ def test_suppliers_of_one_host_share_its_limit(
         )
         for n, (name, host) in enumerate(zip(names, hosts, strict=True))
     ]
-    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, allowance={"test": 60})
+    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, quota={"test": 60})
     assert all(transport.most[host] <= ceiling for host in set(hosts) - {None})
     expected = sum(docs * (1 + n % 3) for n in range(len(hosts)))
     assert report.total.relays == expected
@@ -533,13 +542,14 @@ from pathlib import Path
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
-from testbench_dagster.relays.messages import Limits
+from testbench_dagster.core.relay import Limits
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import endpoint, relay
 
 with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heart:
     relays = (relay(n) for n in range(10**6))
     target = endpoint(sys.argv[2], Limits(max_in_flight=4, start_in_flight=4))
-    report = run_relays([(target, relays)], lambda *_: None, heart=heart)
+    report = run_relays([(target, relays)], lambda *_: None, open_transport=DirectTransport, heart=heart)
 print(report.lost)
 """
 

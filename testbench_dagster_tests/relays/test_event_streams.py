@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays import event_streams
-from testbench_dagster.relays.answers import MAX_ERROR_CHARS, parse_answer
-from testbench_dagster.relays.event_streams import EventStream, StreamError, assemble, is_event_stream
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.payload import Api
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.text import MAX_ERROR_CHARS
+from testbench_dagster.transports import event_streams
+from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.event_streams import EventStream, StreamError, assemble, is_event_stream
+from testbench_dagster.transports.payload import Api
 
 GENERATE = {"type": "generate_until", "idx": 0, "messages": [], "generation": {}}
 DONE = b"data: [DONE]\n\n"

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.faults import Fault
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, Pace, backoff_s
 
 RNG = random.Random(1)

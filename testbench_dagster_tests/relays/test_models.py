@@ -12,8 +12,8 @@ from threading import Thread
 import httpx
 import pytest
 
-from testbench_dagster.relays.messages import Endpoint
-from testbench_dagster.relays.models import served_models
+from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.transports.models import served_models
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt, Relay
-from testbench_dagster.relays.openings import OPENING_CHARS, opening_of
-from testbench_dagster.relays.writer import attempt_document, disowned
+from testbench_dagster.core.answer_prefix import OPENING_CHARS, opening_of
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.stages.relay.writer import attempt_document, disowned
 from testbench_dagster.stores.documents import DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster_tests.relays.servers import relay

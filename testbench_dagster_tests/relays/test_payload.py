@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.payload import RequestError, build_payload
+from testbench_dagster.transports.payload import RequestError, build_payload
 
 texts = st.text(max_size=8)
 generation = st.fixed_dictionaries(

@@ -15,16 +15,17 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.leases import SupplierLeases
-from testbench_dagster.errors import StoreError
-from testbench_dagster.relays import writer as writer_module
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Attempt
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt
-from testbench_dagster.relays.outcomes import last_attempts
-from testbench_dagster.relays.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
+from testbench_dagster.stages.attempts import last_attempts
+from testbench_dagster.stages.relay import writer as writer_module
+from testbench_dagster.stages.relay.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS
 from testbench_dagster.stores.documents.contract import Collection, Document
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import Supplier, chat_body, endpoint, relay
 
 
@@ -51,7 +52,9 @@ def test_document_has_every_declared_field():
 def test_relayed_attempts_are_kept_as_received(supplier: Supplier, store: SqliteDocuments):
     target = endpoint(supplier.url("ok"), Authorization="Bearer sk-secret-123")
     with AttemptWriter(store) as writer:
-        report = run_relays([(target, [relay(n) for n in range(50)])], writer.add)
+        report = run_relays(
+            [(target, [relay(n) for n in range(50)])], writer.add, open_transport=DirectTransport
+        )
     assert report.total.settled == store.count(ATTEMPTS) == writer.written == 50
     document = store.get(ATTEMPTS, attempt_id(relay(7), 1))
     assert document is not None
@@ -93,7 +96,7 @@ def test_store_errors_surface_in_add_and_close():
 def test_store_errors_end_a_run(supplier: Supplier):
     target = endpoint(supplier.url("slowly"))
     with pytest.raises(StoreError, match="no space left"), AttemptWriter(Failing(), 0.01) as writer:  # type: ignore[arg-type]
-        run_relays([(target, [relay(n) for n in range(1_000)])], writer.add)
+        run_relays([(target, [relay(n) for n in range(1_000)])], writer.add, open_transport=DirectTransport)
     assert supplier.calls["slowly"] < 500
 
 
@@ -117,7 +120,11 @@ def test_a_slow_store_holds_the_engine_back(supplier: Supplier, monkeypatch: pyt
     seen: list[int] = []
     threading.Timer(0.9, lambda: seen.append(supplier.calls["ok"])).start()
     with AttemptWriter(store, batch=10) as writer:  # type: ignore[arg-type]
-        report = run_relays([(endpoint(supplier.url("ok")), [relay(n) for n in range(300)])], writer.add)
+        report = run_relays(
+            [(endpoint(supplier.url("ok")), [relay(n) for n in range(300)])],
+            writer.add,
+            open_transport=DirectTransport,
+        )
     assert report.total.settled == store.documents == 300
     assert seen[0] < 100
 
@@ -227,12 +234,14 @@ KILLED = """
 import sys
 from pathlib import Path
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.writer import AttemptWriter
+from testbench_dagster.stages.relay.writer import AttemptWriter
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import endpoint, relay
 
 with AttemptWriter(SqliteDocuments(Path(sys.argv[1]))) as writer:
-    run_relays([(endpoint(sys.argv[2]), (relay(n) for n in range(10**9)))], writer.add)
+    work = [(endpoint(sys.argv[2]), (relay(n) for n in range(10**9)))]
+    run_relays(work, writer.add, open_transport=DirectTransport)
 """
 
 

@@ -11,14 +11,14 @@ import orjson
 import yaml
 
 from testbench_dagster.config import Config, load_config
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.messages import Attempt, Relay
-from testbench_dagster.relays.writer import attempt_document
-from testbench_dagster.scoring.score import scorer_version
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.stages.relay.writer import attempt_document
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash, document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, SUPPLIERS
-from testbench_dagster.stores.registrations import Registration, StoredDoc
-from testbench_dagster.workspace import Workspace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALPHA = "alpha@external"

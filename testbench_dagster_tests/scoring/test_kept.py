@@ -22,10 +22,12 @@ import pytest
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
-from testbench_dagster.network.roster import cut_windows
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.scoring.pooled import GroupPools
-from testbench_dagster.scoring.windows import Window, keep_windows, primary_windows, windows
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.window import Window
+from testbench_dagster.stages.discover.roster import cut_windows
+from testbench_dagster.stages.score.pooled import GroupPools
+from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     HEARTBEATS,
@@ -34,7 +36,6 @@ from testbench_dagster.stores.documents.collections import (
     WINDOWS,
 )
 from testbench_dagster.stores.documents.mongo import MongoDocuments
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"
@@ -422,8 +423,8 @@ class Actor:
         raw = facts.workspace.documents
         self.gate = Gate(raw)
         workspace = Workspace(facts.workspace.config)
-        workspace.__dict__["documents"] = self.gate
-        workspace.__dict__["datasets"] = facts.workspace.datasets
+        workspace.documents = self.gate
+        workspace.datasets = facts.workspace.datasets
 
         def run() -> None:
             try:
@@ -511,8 +512,8 @@ _WORKER = """
     from pathlib import Path
     from testbench_dagster.config import load_config
     from testbench_dagster.coordination.writing import writing_facts
-    from testbench_dagster.scoring.windows import keep_windows
-    from testbench_dagster.workspace import Workspace
+    from testbench_dagster.stages.score.windows import keep_windows
+    from testbench_dagster.stages.workspace import Workspace
     from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts
 
     with Workspace(load_config(Path(sys.argv[1]))) as workspace:
@@ -573,7 +574,7 @@ def test_readers_see_the_facts_after_real_kills(installation: Callable[..., Fact
 
 def test_the_same_on_mongodb(installation: Callable[..., Facts], mongo_database_uri: str) -> None:
     facts = installation()
-    facts.workspace.__dict__["documents"] = MongoDocuments(mongo_database_uri)
+    facts.workspace.documents = MongoDocuments(mongo_database_uri)
     task = facts.registration(TASK)
     for doc in range(5):
         facts.score(task, doc, float(doc < 3), at=days_ago(doc))

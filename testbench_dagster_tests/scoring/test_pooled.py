@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.scoring.windows import Window, windows
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import StoredDoc
+from testbench_dagster.core.window import Window
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.documents import content_hash
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
-from testbench_dagster.stores.registrations import StoredDoc
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"

@@ -16,14 +16,19 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.relays.collect import collect
-from testbench_dagster.scoring import score as module
-from testbench_dagster.scoring.score import score_new, scorer_version
-from testbench_dagster.scoring.windows import keep_windows, windows
+from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.sample.catalogue import (
+    prompt_filter,
+    refresh_dataset,
+    refresh_prompts,
+    stale_tasks,
+)
+from testbench_dagster.stages.score import score as module
+from testbench_dagster.stages.score.score import score_new, scorer_version
+from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS, WINDOWS
-from testbench_dagster.tasks.catalogue import prompt_filter, refresh_dataset, refresh_prompts, stale_tasks
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 N_DOCS = 12
@@ -137,9 +142,9 @@ class Sums:
 @pytest.fixture
 def sums(tmp_path: Path, worker: FrameworkWorker) -> Iterator[Sums]:
     with Workspace(configuration(tmp_path, settings(tmp_path))) as opened:
-        opened.__dict__["worker"] = worker
+        opened.worker = worker
         yield Sums(opened, tmp_path)
-        del opened.__dict__["worker"]
+        del opened.worker
 
 
 # --- an edited scorer -----------------------------------------------------------------------------------

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.errors import TaskError
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.scoring import score as module
-from testbench_dagster.scoring.score import AnsweredDoc, answered_docs, score_batch, score_new, unscored
-from testbench_dagster.scoring.windows import windows
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.score import score as module
+from testbench_dagster.stages.score.score import AnsweredDoc, answered_docs, score_batch, score_new, unscored
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
-from testbench_dagster.stores.registrations import Registration
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration
 
 N_DOCS = 12

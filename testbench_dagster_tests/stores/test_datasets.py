@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.registration import StoredDoc
 from testbench_dagster.stores.datasets import DatasetStore, open_datasets
-from testbench_dagster.stores.registrations import StoredDoc
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.stores.workers import (
     dataset_docs,

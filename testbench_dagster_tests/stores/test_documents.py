@@ -16,7 +16,7 @@ from enum import StrEnum
 import pytest
 from bson import Int64, ObjectId
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import (
     Collection,
     DuplicateKey,
@@ -26,14 +26,7 @@ from testbench_dagster.stores.documents import (
     open_documents,
 )
 from testbench_dagster_tests import servers
-from testbench_dagster_tests.stores.workers import (
-    JOBS,
-    claim_all,
-    first_open,
-    put_same,
-    race,
-    upsert_same,
-)
+from testbench_dagster_tests.stores.workers import JOBS, claim_all, first_open, put_same, race, upsert_same
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 

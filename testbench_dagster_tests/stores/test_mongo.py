@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import WriteError
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Collection, open_documents
 from testbench_dagster.stores.uris import without_password
 from testbench_dagster_tests import servers

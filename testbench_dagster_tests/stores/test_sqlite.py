@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import open_documents
 from testbench_dagster_tests.stores.workers import JOBS, Target, start, write_forever
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import Collection, DocumentStore, document_id, open_documents
-from testbench_dagster.stores.registrations import Registration, StoredDoc
 
 JOBS = Collection(
     "jobs",

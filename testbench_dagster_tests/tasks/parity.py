@@ -28,10 +28,11 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.prompt import Answered, BuiltPrompt, TaskData
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.tasks.index import STARTER_PATH, lm_eval_tasks
 from testbench_dagster.tasks.lm_eval_adapter import aggregate, build_prompts, register, score, seed_checkers
-from testbench_dagster.tasks.records import Answered, BuiltPrompt, TaskData
-from testbench_dagster.tasks.specs import TaskSpec, task_specs
 from testbench_dagster_tests.tasks.layouts import Splits
 from testbench_dagster_tests.tasks.replay import Candidates, ReplayLM, answer, plain_args
 

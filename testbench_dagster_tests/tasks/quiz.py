@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.lm_eval_adapter import building
-from testbench_dagster.tasks.specs import TaskSpec
 
 YAML = """
 task: quiz

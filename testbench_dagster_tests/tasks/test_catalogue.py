@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from testbench_dagster.config import Config, load_config
-from testbench_dagster.errors import TaskError
-from testbench_dagster.stores.documents import DocumentStore
-from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
-from testbench_dagster.tasks.catalogue import (
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.sampling import sequence
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.sample.catalogue import (
     catalogue_fingerprint,
     current_epoch,
     dataset_is_stale,
@@ -25,13 +25,13 @@ from testbench_dagster.tasks.catalogue import (
     refresh_dataset,
     refresh_prompts,
     roll_epoch,
-    sequence,
     stale_tasks,
     start_epoch,
 )
-from testbench_dagster.tasks.specs import TaskSpec
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.scoring.facts import Facts, configuration
 
 N_DOCS = 12
@@ -68,9 +68,9 @@ def _embedded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path, worker: FrameworkWorker) -> Iterator[Workspace]:
     with Workspace(settings(tmp_path)) as opened:
-        opened.__dict__["worker"] = worker
+        opened.worker = worker
         yield opened
-        del opened.__dict__["worker"]
+        del opened.worker
 
 
 @pytest.fixture

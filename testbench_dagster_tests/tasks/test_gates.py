@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.planning.rules import SequentialGate, TaskGate, TaxonomyGate
-from testbench_dagster.tasks.specs import TaskSpec, task_specs
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.rules import SequentialGate, TaskGate, TaxonomyGate
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.configured_tasks import task_specs
 
 ARITHMETIC, LOGIC, UNITS = "starter_arithmetic", "starter_logic", "starter_units"
 

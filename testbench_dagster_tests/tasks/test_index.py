@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.tasks import index as index_module
 from testbench_dagster.tasks.index import CACHE_ENV, TaskIndex, build_index, lm_eval_tasks
 

@@ -9,7 +9,7 @@ import os
 import pandas as pd
 import pytest
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.tasks.local_data import read_rows
 
 ROWS = [

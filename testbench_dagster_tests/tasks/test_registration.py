@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.index import STARTER_PATH
 from testbench_dagster.tasks.lm_eval_adapter import build_prompts, building, register
-from testbench_dagster.tasks.specs import TaskSpec
 from testbench_dagster_tests.tasks.quiz import HELPER, ROWS, YAML, quiz, spec_of
 
 # --- what is kept ----------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_an_edited_yaml_is_seen_by_a_process_that_lives_on(tmp_path):
 def test_the_hash_is_the_same_in_every_process(tmp_path):
     spec = quiz(tmp_path)
     code = inspect.cleandoc(f"""
-        from testbench_dagster.planning.rules import PlanningRule
+        from testbench_dagster.core.rules import PlanningRule
         from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.lm_eval_adapter import register
         print(register({spec!r}).task_hash)

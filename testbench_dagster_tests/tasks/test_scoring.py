@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from testbench_dagster.core.prompt import Answered, TaskData
 from testbench_dagster.tasks.lm_eval_adapter import aggregate, build_prompts, register, score, seed_checkers
-from testbench_dagster.tasks.records import Answered, TaskData
 from testbench_dagster_tests.tasks.quiz import HELPER, YAML, quiz, spec_of
 
 CHECKER = (

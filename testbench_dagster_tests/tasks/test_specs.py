@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.errors import ConfigError
-from testbench_dagster.tasks.specs import task_specs
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.stages.configured_tasks import task_specs
 
 
 @pytest.fixture

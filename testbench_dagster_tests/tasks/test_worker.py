@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbench_dagster.errors import TaskError
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.prompt import Answered
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register
-from testbench_dagster.tasks.records import Answered
 from testbench_dagster.tasks.worker import FrameworkWorker, WorkerTimeout
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.tasks.quiz import HELPER, quiz, spec_of
 from testbench_dagster_tests.tasks.test_scoring import CHECKED
 
@@ -154,7 +154,7 @@ def test_close_ends_the_child_and_may_be_repeated():
 def test_the_parent_stays_light_and_its_death_ends_the_child():
     code = inspect.cleandoc(f"""
         import sys, time
-        from testbench_dagster.planning.rules import PlanningRule
+        from testbench_dagster.core.rules import PlanningRule
         from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.worker import FrameworkWorker
         worker = FrameworkWorker()

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.config import load_config
+from testbench_dagster.stages.configured_tasks import task_specs
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import TaskIndex, _Loader
-from testbench_dagster.tasks.specs import task_specs
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
-from testbench_dagster.taxonomies.refresh import configured_taxonomies
-from testbench_dagster.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "taxonomies"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError

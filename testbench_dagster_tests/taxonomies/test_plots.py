@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 
+from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies import plots
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import TaskScore, summarize
+from testbench_dagster.taxonomies.summary import summarize
 from testbench_dagster_tests.taxonomies.test_summary import weighted
 
 TAXONOMY = Taxonomy(

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.errors import TestbenchError
-from testbench_dagster.scoring.windows import windows
-from testbench_dagster.statistics.shrinkage import fit_prior
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
-from testbench_dagster.taxonomies.refresh import (
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.summarize.refresh import (
     configured_taxonomies,
-    measured_tasks,
     node_covariance,
     refresh_summaries,
 )
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.shrinkage import fit_prior
+from testbench_dagster.statistics.task_score import measured_tasks
+from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 NOW = datetime.now(UTC)

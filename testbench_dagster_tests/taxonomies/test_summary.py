@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.intervals import normal_quantile, wilson
+from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError
-from testbench_dagster.taxonomies.summary import TaskScore, summarize, summarize_many
+from testbench_dagster.taxonomies.summary import summarize, summarize_many
 
 TASK_POOL = [f"task_{i}" for i in range(8)]
 

@@ -4,10 +4,11 @@ import random
 
 import dagster as dg
 
+from testbench_dagster.core.ids import content_hash
+from testbench_dagster.core.sampling import sequence
+from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, task_data
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PROMPTS
-from testbench_dagster.stores.documents.ids import content_hash
-from testbench_dagster.tasks.catalogue import current_epoch, prompt_filter, sequence, task_data
-from testbench_dagster.workspace import Workspace
 
 _PROMPTS_CHECKED = 5  # per task: rebuilding a prompt costs a millisecond, reading a task's docs more
 

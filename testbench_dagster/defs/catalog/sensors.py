@@ -5,8 +5,8 @@ import dagster as dg
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import run_key, sensor_status, unfinished_runs
 from testbench_dagster.defs.partitions import pack_ranges, range_tags
-from testbench_dagster.tasks.catalogue import catalogue_fingerprint, stale_tasks
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint, stale_tasks
+from testbench_dagster.stages.workspace import Workspace
 
 _RETRY_S = 300  # a catalogue that failed to load is tried again that often
 

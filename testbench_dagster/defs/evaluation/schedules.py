@@ -5,8 +5,8 @@ import dagster as dg
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
-from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.workspace import Workspace
 
 
 def nightly_evaluation_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:

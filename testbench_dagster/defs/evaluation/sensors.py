@@ -14,8 +14,8 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.workspace import Workspace
 
 
 def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:

@@ -17,8 +17,8 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.network.roster import refresh_roster, retirable
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import refresh_roster, retirable
+from testbench_dagster.stages.workspace import Workspace
 
 #: The daemon looks every requested key up with a query of its own: 5,000 at once stalled it for 71 s.
 NEW_KEYS_PER_TICK = 250

@@ -5,8 +5,8 @@ import os
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START
-from testbench_dagster.errors import TestbenchError
 
 _TIMEOUT_S = 10.0
 _FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."

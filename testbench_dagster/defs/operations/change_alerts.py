@@ -14,9 +14,9 @@ import dagster as dg
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.defs.operations.alerts import post
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import CHANGES
-from testbench_dagster.workspace import Workspace
 
 #: How far back each tick looks for changes that another process recorded with an earlier time of its clock.
 _OVERLAP = timedelta(minutes=10)

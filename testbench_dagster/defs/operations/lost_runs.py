@@ -14,7 +14,7 @@ import dagster as dg
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.coordination.heartbeats import holder_is_gone
 from testbench_dagster.defs.automation import sensor_status
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.workspace import Workspace
 
 #: A run gets its heart a moment after it is started.
 _GRACE_S = 30.0

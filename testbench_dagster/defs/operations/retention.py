@@ -7,8 +7,8 @@ import dagster as dg
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
 from testbench_dagster.defs.event_log import prune_event_log
-from testbench_dagster.retention import apply_retention as purge
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.retain import apply_retention as purge
+from testbench_dagster.stages.workspace import Workspace
 
 
 @dg.op(name="purge_old", description="Removes evidence and run logs older than `retention` allows.")

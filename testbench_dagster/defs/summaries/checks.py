@@ -6,8 +6,8 @@ import dagster as dg
 
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
-from testbench_dagster.workspace import Workspace
 
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:

@@ -15,8 +15,8 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.taxonomies.refresh import outdated_summaries
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.summarize.refresh import outdated_summaries
+from testbench_dagster.stages.workspace import Workspace
 
 
 def hourly_summaries_schedule(automation: AutomationSettings) -> dg.ScheduleDefinition:

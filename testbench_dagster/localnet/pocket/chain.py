@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Generic, Literal, TypeVar
 
 from testbench_dagster.localnet.pocket.clock import BlockClock
-from testbench_dagster.relays.shannon.messages import RpcType, SessionHeader
+from testbench_dagster.transports.pocket.messages import RpcType, SessionHeader
 
 T = TypeVar("T")
 Shape = Literal["base", "module", "vesting"]

@@ -23,7 +23,7 @@ from testbench_dagster.localnet.pocket.gateway import GatewayFaults
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.localnet.pocket.wire import SESSION, session_values, to_json
 from testbench_dagster.localnet.requests import BadRequestError
-from testbench_dagster.relays.shannon.messages import RpcType
+from testbench_dagster.transports.pocket.messages import RpcType
 
 if TYPE_CHECKING:
     from testbench_dagster.localnet.pocket.envelopes import Served

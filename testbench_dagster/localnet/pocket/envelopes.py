@@ -12,10 +12,10 @@ from testbench_dagster.localnet.pocket.chain import Chain
 from testbench_dagster.localnet.pocket.faults import Faults
 from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.supplier import Reply, Supplier
-from testbench_dagster.relays.shannon import secp256k1
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import HttpResponse, RelayRequest, RelayResponse, RpcType
-from testbench_dagster.relays.shannon.responses import sign_response
+from testbench_dagster.transports.pocket import secp256k1
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.messages import HttpResponse, RelayRequest, RelayResponse, RpcType
+from testbench_dagster.transports.pocket.responses import sign_response
 
 # a part of a stream: whatever is reached first
 _BATCH_S = 0.1

@@ -47,9 +47,9 @@ from testbench_dagster.localnet.pocket.problems import (
 )
 from testbench_dagster.localnet.server import HOST, reset
 from testbench_dagster.localnet.supplier import BrokenConnection, Reply
-from testbench_dagster.relays.shannon.errors import CodecError, RingError
-from testbench_dagster.relays.shannon.keys import PLACEHOLDER_PUBLIC_KEY
-from testbench_dagster.relays.shannon.messages import (
+from testbench_dagster.transports.pocket.errors import CodecError, RingError
+from testbench_dagster.transports.pocket.keys import PLACEHOLDER_PUBLIC_KEY
+from testbench_dagster.transports.pocket.messages import (
     HttpRequest,
     HttpResponse,
     MinerError,
@@ -57,8 +57,8 @@ from testbench_dagster.relays.shannon.messages import (
     RelayResponse,
     SessionHeader,
 )
-from testbench_dagster.relays.shannon.rings import ring_members, verify_ring
-from testbench_dagster.relays.shannon.streams import SEPARATOR
+from testbench_dagster.transports.pocket.rings import ring_members, verify_ring
+from testbench_dagster.transports.pocket.streams import SEPARATOR
 
 Flavour = Literal["classic", "ha"]
 Validation = Literal["eager", "optimistic"]

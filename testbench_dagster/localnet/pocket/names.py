@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from testbench_dagster.relays.shannon.keys import PrivateKey
+from testbench_dagster.transports.pocket.keys import PrivateKey
 
 
 def private_key_hex(seed: int, name: str) -> str:

@@ -18,20 +18,12 @@ from aiohttp import web
 from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.personas import SERVICE, Api, Persona
-from testbench_dagster.localnet.pocket.chain import (
-    UPOKT,
-    App,
-    Chain,
-    Endpoint,
-    Params,
-    QueryError,
-    Service,
-)
+from testbench_dagster.localnet.pocket.chain import UPOKT, App, Chain, Endpoint, Params, QueryError, Service
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.control import PocketControl
 from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import CHAIN, FaultRule, Faults
-from testbench_dagster.localnet.pocket.gateway import GatewayFace
+from testbench_dagster.localnet.pocket.gateway import GatewayServer
 from testbench_dagster.localnet.pocket.ledger import Ledger
 from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Validation
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
@@ -40,7 +32,7 @@ from testbench_dagster.localnet.pocket.run import FIRST_HEIGHT
 from testbench_dagster.localnet.pocket.settings import how_to_use
 from testbench_dagster.localnet.server import HOST, Localnet
 from testbench_dagster.localnet.supplier import BrokenConnection, Reply
-from testbench_dagster.relays.shannon.messages import RpcType
+from testbench_dagster.transports.pocket.messages import RpcType
 
 #: Service on chain of the personas with each API: an application pays for one service, which has one API.
 SERVICES: dict[Api, str] = {"chat": SERVICE, "completions": f"{SERVICE}-completions"}
@@ -130,7 +122,7 @@ class PocketNet:
         self.public_keys: dict[str, bytes] = {}
         self._delegated, self._app_stake = delegated, app_stake
         self._control = PocketControl(self)
-        self.gateway = GatewayFace(self, mount="/gateway")
+        self.gateway = GatewayServer(self, mount="/gateway")
         self._port = port
         self._next_host = itertools.cycle(range(hosts))
         self._runners: list[web.ServerRunner] = []

@@ -1,4 +1,4 @@
-"""A node of the simulated chain: its REST face, its CometBFT RPC face, and what can be wrong with a node.
+"""A node of the simulated chain: its REST API, its CometBFT RPC API, and what can be wrong with a node.
 
 REST: ``/pokt-network/poktroll/…`` and ``/cosmos/…`` with JSON as the gRPC gateway writes it. RPC: ``/status``
 and ``POST /`` with ``abci_query``, ``status`` or ``health``. ``x-cosmos-block-height`` (REST) or ``height``
@@ -21,8 +21,8 @@ from aiohttp import web
 from testbench_dagster.localnet.pocket import wire
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError
 from testbench_dagster.localnet.pocket.queries import QUERIES, View
-from testbench_dagster.relays.shannon.errors import CodecError
-from testbench_dagster.relays.shannon.protobuf import decode_message, encode_message
+from testbench_dagster.transports.pocket.errors import CodecError
+from testbench_dagster.transports.pocket.protobuf import decode_message, encode_message
 
 #: Chain id of the simulation.
 NETWORK = "pocket-simulation"

@@ -1,4 +1,4 @@
-"""What the chain can be asked, by gRPC method; both faces of a node answer through :func:`run`."""
+"""What the chain can be asked, by gRPC method; both APIs of a node answer through :func:`run`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from testbench_dagster.localnet.pocket import wire
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError
-from testbench_dagster.relays.shannon.protobuf import Field, Schema
+from testbench_dagster.transports.pocket.protobuf import Field, Schema
 
 Values = dict[str, Any]
 

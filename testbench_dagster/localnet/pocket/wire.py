@@ -1,4 +1,4 @@
-"""Shapes of the chain's answers: one dict per message, as protobuf and as the JSON of a node's REST face.
+"""Shapes of the chain's answers: one dict per message, as protobuf and as the JSON of a node's REST API.
 
 Field numbers of poktroll and cosmos-sdk (``session/types.proto``, ``application/types.proto``,
 ``shared/supplier.proto``, ``shared/service.proto``, their ``query.proto``; ``cosmos/auth``). Written down
@@ -20,8 +20,8 @@ from testbench_dagster.localnet.pocket.chain import (
     Session,
     StakedSupplier,
 )
-from testbench_dagster.relays.shannon.messages import SESSION_HEADER, RpcType
-from testbench_dagster.relays.shannon.protobuf import Field, Schema, encode_message
+from testbench_dagster.transports.pocket.messages import SESSION_HEADER, RpcType
+from testbench_dagster.transports.pocket.protobuf import Field, Schema, encode_message
 
 Values = dict[str, Any]
 
@@ -287,7 +287,7 @@ def account_json(account: Account) -> Values:
 
 
 def to_json(schema: Schema, values: Mapping[str, Any]) -> Values:
-    """A message as a node's REST face shows it: every field, 64-bit numbers as text, bytes in base64."""
+    """A message as a node's REST API shows it: every field, 64-bit numbers as text, bytes in base64."""
     return {each.name: _field_json(each, values.get(each.name, each.default())) for each in schema.fields}
 
 

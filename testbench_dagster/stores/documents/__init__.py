@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.ids import canonical_json, content_hash, document_id
 from testbench_dagster.stores.documents import collections
 from testbench_dagster.stores.documents.contract import (
     Collection,
@@ -19,7 +20,6 @@ from testbench_dagster.stores.documents.contract import (
     UndeclaredField,
     Where,
 )
-from testbench_dagster.stores.documents.ids import canonical_json, content_hash, document_id
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 
 __all__ = [

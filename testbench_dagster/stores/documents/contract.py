@@ -1,7 +1,7 @@
 """The document contract: a narrow set of operations that SQLite and MongoDB implement alike.
 
 Documents are plain dicts of BSON values whose ``_id`` is a string the caller derives from the content
-(see :mod:`testbench_dagster.stores.documents.ids`). Filters, sorts, groups and projections name only the
+(see :mod:`testbench_dagster.core.ids`). Filters, sorts, groups and projections name only the
 *declared* fields of a :class:`Collection`; anything else raises :class:`UndeclaredField` on both stores, so
 that a query which works on one works on the other.
 
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 
 Document = dict[str, Any]
 Where = Mapping[str, Any]

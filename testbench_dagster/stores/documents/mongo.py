@@ -31,7 +31,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
 from testbench_dagster.stores.documents.contract import Collection, Document, DuplicateKey, Group, Where
 from testbench_dagster.stores.uris import without_password

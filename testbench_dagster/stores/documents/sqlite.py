@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
 from testbench_dagster.stores.documents.connections import Connections
 from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where

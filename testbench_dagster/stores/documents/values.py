@@ -17,7 +17,7 @@ import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents.contract import OPERATORS, Collection, Document, Group, Where
 
 CODEC: CodecOptions[Document] = CodecOptions(

@@ -17,13 +17,13 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry as LmEntry
 from lm_eval.tasks._index import Kind as LmKind
 
-from testbench_dagster.errors import TaskError, TaskInputError
+from testbench_dagster.core.errors import TaskError, TaskInputError
+from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.local_data import read_rows
-from testbench_dagster.tasks.records import TaskData
 from testbench_dagster.tasks.resources import prepare_offline_resources
 from testbench_dagster.tasks.sources import folders_state
-from testbench_dagster.tasks.specs import TaskSpec
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 

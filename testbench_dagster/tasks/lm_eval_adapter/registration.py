@@ -18,8 +18,10 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
 
-from testbench_dagster.errors import TaskError, TaskInputError
-from testbench_dagster.stores.documents.ids import content_hash
+from testbench_dagster.core.errors import TaskError, TaskInputError
+from testbench_dagster.core.ids import content_hash
+from testbench_dagster.core.prompt import Registered, TaskData
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
     config_of,
@@ -30,8 +32,6 @@ from testbench_dagster.tasks.lm_eval_adapter.building import (
     stored_task,
 )
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
-from testbench_dagster.tasks.records import Registered, TaskData
-from testbench_dagster.tasks.specs import TaskSpec
 
 REQUESTS = 1  # raise when our code, or another lm-eval, builds other requests from the same configuration
 

@@ -10,10 +10,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
 
+from testbench_dagster.core.prompt import BuiltPrompt, TaskData
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.lm_eval_adapter.building import excludes_itself, stored_task
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
-from testbench_dagster.tasks.records import BuiltPrompt, TaskData
-from testbench_dagster.tasks.specs import TaskSpec
 
 
 def build_prompts(spec: TaskSpec, data: TaskData, doc_ids: Sequence[int], api: str) -> list[BuiltPrompt]:

@@ -15,11 +15,11 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, get_aggregation, get_metric_aggregation
 from lm_eval.api.task import ConfigurableTask
 
+from testbench_dagster.core.prompt import Answered, DocScore, TaskData
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
 from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
-from testbench_dagster.tasks.records import Answered, DocScore, TaskData
-from testbench_dagster.tasks.specs import TaskSpec
 
 
 def score(spec: TaskSpec, data: TaskData, answers: Sequence[Answered]) -> list[DocScore]:

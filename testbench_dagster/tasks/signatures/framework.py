@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbench_dagster.relays.openings import opening_of
-from testbench_dagster.stores.documents.ids import content_hash
-from testbench_dagster.tasks.records import Answered, BuiltPrompt, DocScore, Registered, TaskData
+from testbench_dagster.core.answer_prefix import opening_of
+from testbench_dagster.core.ids import content_hash
+from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.signatures.pages import page_signature
 from testbench_dagster.tasks.signatures.probes import draw_probes
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
-from testbench_dagster.tasks.specs import TaskSpec
 
 METRIC, FILTER = "signature", "none"
 #: Paths of the pages, relative to where a supplier's API begins (its base URL without ``/v1``).

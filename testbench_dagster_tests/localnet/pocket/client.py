@@ -14,16 +14,16 @@ from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.personas import Api, Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.pocket.network import PocketNet
-from testbench_dagster.relays.shannon.messages import (
+from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.transports.pocket.messages import (
     HttpRequest,
     HttpResponse,
     RelayRequest,
     RelayResponse,
     SessionHeader,
 )
-from testbench_dagster.relays.shannon.responses import read_response, verify_response
-from testbench_dagster.relays.shannon.rings import RingSigner
-from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.transports.pocket.responses import read_response, verify_response
+from testbench_dagster.transports.pocket.rings import RingSigner
 
 GOOD = Backend("good", 1.0, latency_ms=0)
 DOCS = read_docs("starter_reading", "test")[:8]
@@ -101,7 +101,7 @@ class Client:
         header = dict(answer["session"]["header"])
         for name in ("session_start_block_height", "session_end_block_height"):
             header[name] = int(header[name])
-        return SessionHeader.of(header)
+        return SessionHeader.from_values(header)
 
     def key(self, name: str) -> bytes:
         """Public key of an account by name."""

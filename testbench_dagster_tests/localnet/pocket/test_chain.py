@@ -6,18 +6,10 @@ from fractions import Fraction
 
 import pytest
 
-from testbench_dagster.localnet.pocket.chain import (
-    App,
-    Chain,
-    Endpoint,
-    History,
-    Params,
-    QueryError,
-    Service,
-)
+from testbench_dagster.localnet.pocket.chain import App, Chain, Endpoint, History, Params, QueryError, Service
 from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
-from testbench_dagster.relays.shannon.messages import RpcType
+from testbench_dagster.transports.pocket.messages import RpcType
 
 HERE = (Endpoint("http://here"),)
 PARAMS = Params(num_blocks_per_session=10, grace_period_end_offset_blocks=3, num_suppliers_per_session=3)

@@ -1,4 +1,4 @@
-"""The control face: what it changes, what it tells, what it refuses; the demo's settings."""
+"""The control API: what it changes, what it tells, what it refuses; the demo's settings."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from testbench_dagster.localnet.personas import default_population
 from testbench_dagster.localnet.pocket.control import _from_here
 from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.localnet.pocket.settings import environment, how_to_use, services_block
-from testbench_dagster.relays.shannon.keys import PrivateKey
+from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster_tests.localnet.pocket.client import APP, chat, people, running
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from testbench_dagster.localnet.personas import Persona
 from testbench_dagster.localnet.pocket.faults import CHAIN, ENVELOPE, KINDS, REFUSALS, FaultRule, Faults
-from testbench_dagster.relays.shannon.errors import CodecError, ResponseError
-from testbench_dagster.relays.shannon.messages import RelayResponse
-from testbench_dagster.relays.shannon.responses import verify_response
-from testbench_dagster.relays.shannon.secp256k1 import N
-from testbench_dagster.relays.shannon.streams import PartSplitter
+from testbench_dagster.transports.pocket.errors import CodecError, ResponseError
+from testbench_dagster.transports.pocket.messages import RelayResponse
+from testbench_dagster.transports.pocket.responses import verify_response
+from testbench_dagster.transports.pocket.secp256k1 import N
+from testbench_dagster.transports.pocket.streams import PartSplitter
 from testbench_dagster_tests.localnet.pocket.client import GOOD, chat, people, running
 
 CLASSIC, HA = "s1", "s2"

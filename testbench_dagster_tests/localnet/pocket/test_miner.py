@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from testbench_dagster.localnet.personas import Persona
-from testbench_dagster.relays.shannon.messages import HttpResponse, RelayResponse
-from testbench_dagster.relays.shannon.responses import read_response, verify_response
-from testbench_dagster.relays.shannon.streams import SEPARATOR, PartSplitter
+from testbench_dagster.transports.pocket.messages import HttpResponse, RelayResponse
+from testbench_dagster.transports.pocket.responses import read_response, verify_response
+from testbench_dagster.transports.pocket.streams import SEPARATOR, PartSplitter
 from testbench_dagster_tests.localnet.pocket.client import APP, DOCS, GOOD, chat, people, running
 
 CLASSIC, HA = "s1", "s2"
@@ -152,8 +152,8 @@ def test_signatures_are_verified(supplier):
 
 
 def test_the_placeholder_signs_for_apps_without_gateway():
-    from testbench_dagster.relays.shannon.keys import _placeholder
-    from testbench_dagster.relays.shannon.rings import RingSigner
+    from testbench_dagster.transports.pocket.keys import _placeholder
+    from testbench_dagster.transports.pocket.rings import RingSigner
 
     async def scenario(delegated):
         async with running(delegated=delegated) as client:

@@ -1,4 +1,4 @@
-"""The node's faces: REST and RPC tell the same, pages have their traps, past heights, faults of nodes."""
+"""The node's APIs: REST and RPC tell the same, pages have their traps, past heights, faults of nodes."""
 
 import asyncio
 import base64
@@ -11,8 +11,8 @@ import pytest
 from testbench_dagster.localnet.personas import Persona
 from testbench_dagster.localnet.pocket.queries import QUERIES
 from testbench_dagster.localnet.pocket.wire import PUB_KEY_TYPE, to_json
-from testbench_dagster.relays.shannon.messages import SESSION_HEADER
-from testbench_dagster.relays.shannon.protobuf import Field, Schema, decode_message, encode_message
+from testbench_dagster.transports.pocket.messages import SESSION_HEADER
+from testbench_dagster.transports.pocket.protobuf import Field, Schema, decode_message, encode_message
 from testbench_dagster_tests.localnet.pocket.client import APP, GOOD, people, running
 
 POCKET = "/pokt-network/poktroll"

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona, Route, Swap, default_population
-from testbench_dagster.relays.shannon.messages import HttpResponse
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.transports.pocket.messages import HttpResponse
 from testbench_dagster_tests.localnet.pocket.client import running
 
 QUESTIONS = [doc["question"] for task in TASKS for doc in read_docs(task, "test")[:3]]

@@ -1,4 +1,4 @@
-"""A small chain behind real HTTP servers on loopback: both faces of a node, and what can be wrong with one.
+"""A small chain behind real HTTP servers on loopback: both APIs of a node, and what can be wrong with one.
 
 Protobuf is written by hand here (``message``), from the field numbers of the reference, so that the client's
 schemas are checked against something that is not them.
@@ -20,8 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from testbench_dagster.network.chain import ChainClient
-from testbench_dagster.relays.shannon.keys import PrivateKey
+from testbench_dagster.transports.pocket.chain import ChainClient
+from testbench_dagster.transports.pocket.keys import PrivateKey
 
 SERVICE = "llm"
 Fault = Callable[["Handler"], bool]  # true: it has answered

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from testbench_dagster.network.chain import ChainClient, NodeUnavailable, NotFound
-from testbench_dagster.network.chain import cache as cache_module
-from testbench_dagster.network.chain.cache import Cache
+from testbench_dagster.transports.pocket.chain import ChainClient, NodeUnavailable, NotFound
+from testbench_dagster.transports.pocket.chain import cache as cache_module
+from testbench_dagster.transports.pocket.chain.cache import Cache
 from testbench_dagster_tests.network.chain.conftest import (
     APP,
     GATEWAY,

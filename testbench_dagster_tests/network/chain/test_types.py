@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbench_dagster.network.chain import (
+from testbench_dagster.transports.pocket.chain import (
     UNLIMITED,
     Application,
     ServiceInfo,

@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import FaultRule
 from testbench_dagster.localnet.pocket.names import private_key
 from testbench_dagster.localnet.pocket.network import SERVICES, PocketNet
-from testbench_dagster.network.chain.client import ChainClient
-from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, Relay
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.sessions import SessionBook
-from testbench_dagster.relays.shannon.transport import ShannonService, ShannonTransport
+from testbench_dagster.transports.pocket.chain.client import ChainClient
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.sessions import SessionBook
+from testbench_dagster.transports.pocket.transport import ShannonService, ShannonTransport
 
 FAST = Limits(connect_s=2, first_byte_s=5, idle_s=5, total_s=10, retries=0, max_response_mb=1)
 SERVICE = SERVICES["chat"]

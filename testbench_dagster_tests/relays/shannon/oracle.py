@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from testbench_dagster.relays.shannon.protobuf import Field, Schema
+from testbench_dagster.transports.pocket.protobuf import Field, Schema
 
 _TYPES = {
     "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,

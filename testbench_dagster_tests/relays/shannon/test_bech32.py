@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon import bech32
-from testbench_dagster.relays.shannon.bech32 import decode, encode, is_address
-from testbench_dagster.relays.shannon.errors import KeyMaterialError
+from testbench_dagster.core import bech32
+from testbench_dagster.core.bech32 import decode, encode, is_address
+from testbench_dagster.core.errors import KeyMaterialError
 
 ADDRESS = "pokt1mrqt5f7qh8uxs27cjm9t7v9e74a9vvdnq5jva4"  # pocket-relay-miner, examples/relay-signing
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.evidence.records import plain, restored
-from testbench_dagster.relays.shannon.errors import ResponseError
-from testbench_dagster.relays.shannon.evidence import envelope_of, parts_of, verify_evidence
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import HttpResponse, RelayResponse, SessionHeader
-from testbench_dagster.relays.shannon.responses import read_response, sign_response, verify_response
+from testbench_dagster.transports.pocket.errors import ResponseError
+from testbench_dagster.transports.pocket.evidence import envelope_of, parts_of, verify_evidence
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.messages import HttpResponse, RelayResponse, SessionHeader
+from testbench_dagster.transports.pocket.responses import read_response, sign_response, verify_response
 
 KEY = PrivateKey(b"\x05" * 32)
 HEADER = SessionHeader("pokt1app", "svc", "ab" * 32, 101, 120)

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon import ripemd160
-from testbench_dagster.relays.shannon.errors import KeyMaterialError
-from testbench_dagster.relays.shannon.keys import PLACEHOLDER_PUBLIC_KEY, PrivateKey, address_of
-from testbench_dagster.relays.shannon.rings import RingSigner
-from testbench_dagster.relays.shannon.secp256k1 import N
+from testbench_dagster.core.errors import KeyMaterialError
+from testbench_dagster.transports.pocket import ripemd160
+from testbench_dagster.transports.pocket.keys import PLACEHOLDER_PUBLIC_KEY, PrivateKey, address_of
+from testbench_dagster.transports.pocket.rings import RingSigner
+from testbench_dagster.transports.pocket.secp256k1 import N
 
 # pocket-relay-miner, examples/relay-signing/README.md
 EXAMPLE = "2d00ef074d9b51e46886dc9a1df11e7b986611d0f336bdcf1f0adce3e037ec0a"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon import messages
-from testbench_dagster.relays.shannon.errors import CodecError
-from testbench_dagster.relays.shannon.messages import (
+from testbench_dagster.transports.pocket import messages
+from testbench_dagster.transports.pocket.errors import CodecError
+from testbench_dagster.transports.pocket.messages import (
     HttpRequest,
     HttpResponse,
     MinerError,
@@ -21,7 +21,7 @@ from testbench_dagster.relays.shannon.messages import (
     RpcType,
     SessionHeader,
 )
-from testbench_dagster.relays.shannon.protobuf import Schema
+from testbench_dagster.transports.pocket.protobuf import Schema
 from testbench_dagster_tests.relays.shannon.oracle import Oracle
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -55,7 +55,7 @@ HEADER = SessionHeader("app", "svc", "id", 1, 20)
 
 def test_the_relay_request_of_the_vectors(vectors: dict[str, Any]) -> None:
     row = vectors["wire"]["relay_request"]
-    header = SessionHeader.of(row["session_header"])
+    header = SessionHeader.from_values(row["session_header"])
     assert header.encode().hex() == row["session_header_bytes"]
     asked = row["payload_http"]
     inner = HttpRequest(asked["method"], asked["url"], asked["header"], asked["body"].encode())

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.answers import MAX_ERROR_CHARS
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.relays.shannon.errors import ResponseError
-from testbench_dagster.relays.shannon.faults import (
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.text import MAX_ERROR_CHARS
+from testbench_dagster.transports.pocket.errors import ResponseError
+from testbench_dagster.transports.pocket.faults import (
     of_miner_error,
     of_response_error,
     of_status,
     session_fault,
 )
-from testbench_dagster.relays.shannon.messages import MinerError, SessionHeader
+from testbench_dagster.transports.pocket.messages import MinerError, SessionHeader
 
 HEADER = SessionHeader("pokt1app", "svc", "id", 101, 120)
 

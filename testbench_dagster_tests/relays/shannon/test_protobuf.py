@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon.errors import CodecError
-from testbench_dagster.relays.shannon.protobuf import Field, Schema, decode_message, encode_message
+from testbench_dagster.transports.pocket.errors import CodecError
+from testbench_dagster.transports.pocket.protobuf import Field, Schema, decode_message, encode_message
 from testbench_dagster_tests.relays.shannon.oracle import Oracle
 
 COIN = Schema("Coin", Field(1, "denom", "string"), Field(2, "amount", "string"))

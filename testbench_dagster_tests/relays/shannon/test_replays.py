@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.relays.shannon import replays
-from testbench_dagster.relays.shannon.messages import HttpResponse
-from testbench_dagster.relays.shannon.replays import DATED_S, Replays
+from testbench_dagster.transports.pocket import replays
+from testbench_dagster.transports.pocket.messages import HttpResponse
+from testbench_dagster.transports.pocket.replays import DATED_S, Replays
 
 UUID = "chatcmpl-0123456789abcdef"
 

@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon.errors import ResponseError, ShannonError
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import HttpResponse, MinerError, RelayResponse, SessionHeader
-from testbench_dagster.relays.shannon.responses import read_response, sign_response, verify_response
-from testbench_dagster.relays.shannon.secp256k1 import N
+from testbench_dagster.core.errors import ShannonError
+from testbench_dagster.transports.pocket.errors import ResponseError
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.messages import (
+    HttpResponse,
+    MinerError,
+    RelayResponse,
+    SessionHeader,
+)
+from testbench_dagster.transports.pocket.responses import read_response, sign_response, verify_response
+from testbench_dagster.transports.pocket.secp256k1 import N
 
 OPERATOR = PrivateKey(hashlib.sha256(b"operator").digest())
 OTHER = PrivateKey(hashlib.sha256(b"other").digest())
@@ -39,7 +45,7 @@ def reason(
 
 
 def test_responses_of_the_vectors(vectors: dict[str, Any]) -> None:
-    sent = SessionHeader.of(vectors["wire"]["relay_request"]["session_header"])
+    sent = SessionHeader.from_values(vectors["wire"]["relay_request"]["session_header"])
     found = {}
     for row in vectors["wire"]["relay_response"]:
         response = read_response(bytes.fromhex(row["bytes"]))

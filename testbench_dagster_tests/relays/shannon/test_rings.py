@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon import rings, secp256k1
-from testbench_dagster.relays.shannon.errors import RingError
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.rings import (
+from testbench_dagster.transports.pocket import rings, secp256k1
+from testbench_dagster.transports.pocket.errors import RingError
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.rings import (
     RingSigner,
     hash_to_curve,
     hash_to_scalar,
@@ -76,7 +76,7 @@ def test_without_the_left_align_the_vectors_fail(vectors: dict[str, Any]) -> Non
 
 
 def test_the_relay_request_of_the_vectors_is_signed(vectors: dict[str, Any]) -> None:
-    from testbench_dagster.relays.shannon.messages import RelayRequest
+    from testbench_dagster.transports.pocket.messages import RelayRequest
 
     request = RelayRequest.decode(bytes.fromhex(vectors["wire"]["relay_request"]["relay_request_bytes"]))
     assert verify_ring(request.signable_hash(), request.signature)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.relays.shannon.errors import CodecError
-from testbench_dagster.relays.shannon.streams import SEPARATOR, PartSplitter
+from testbench_dagster.transports.pocket.errors import CodecError
+from testbench_dagster.transports.pocket.streams import SEPARATOR, PartSplitter
 
 PARTS = [b"one", b"|", b"two||POKT_STREAM|x", b"||||", b"\0" * 40]
 BODY = b"".join(part + SEPARATOR for part in PARTS)

@@ -15,20 +15,20 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.relay import Attempt
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.localnet.supplier import Reply, json_reply
-from testbench_dagster.relays.faults import Fault, Owner
-from testbench_dagster.relays.messages import Attempt
-from testbench_dagster.relays.shannon import services, transport
-from testbench_dagster.relays.shannon.calls import header_bytes, signed_request
-from testbench_dagster.relays.shannon.errors import ResponseError
-from testbench_dagster.relays.shannon.evidence import parts_of, verify_evidence
-from testbench_dagster.relays.shannon.keys import PrivateKey
-from testbench_dagster.relays.shannon.messages import HttpRequest, RelayRequest, RpcType, SessionHeader
-from testbench_dagster.relays.shannon.rings import RingSigner, ring_members, verify_ring
-from testbench_dagster.relays.shannon.transport import ShannonTransport
+from testbench_dagster.transports.pocket import services, transport
+from testbench_dagster.transports.pocket.calls import header_bytes, signed_request
+from testbench_dagster.transports.pocket.errors import ResponseError
+from testbench_dagster.transports.pocket.evidence import parts_of, verify_evidence
+from testbench_dagster.transports.pocket.keys import PrivateKey
+from testbench_dagster.transports.pocket.messages import HttpRequest, RelayRequest, RpcType, SessionHeader
+from testbench_dagster.transports.pocket.rings import RingSigner, ring_members, verify_ring
+from testbench_dagster.transports.pocket.transport import ShannonTransport
 from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, relay_to, setting
 
 SLOW = Persona("sim-01", Backend("granite", latency_ms=600.0))

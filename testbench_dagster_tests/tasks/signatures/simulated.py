@@ -16,12 +16,12 @@ from testbench_dagster.config import load_config
 from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.personas import Persona
 from testbench_dagster.localnet.server import Localnet
-from testbench_dagster.network.roster import active_suppliers, refresh_roster
-from testbench_dagster.planning.kept import refresh_plans
-from testbench_dagster.relays.collect import CollectReport, collect
-from testbench_dagster.scoring.score import score_new
-from testbench_dagster.tasks.catalogue import refresh_dataset, refresh_prompts, stale_tasks
-from testbench_dagster.workspace import Workspace
+from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.plan.plan_cache import refresh_plans
+from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts, stale_tasks
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.workspace import Workspace
 
 
 @contextlib.contextmanager

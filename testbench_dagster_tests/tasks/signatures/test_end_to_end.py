@@ -11,13 +11,15 @@ from pathlib import Path
 import orjson
 import pytest
 
+from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.server import Localnet
-from testbench_dagster.network.roster import active_suppliers
-from testbench_dagster.planning.planner import Planner
-from testbench_dagster.planning.wanted import wanted_suppliers
-from testbench_dagster.scoring.score import answered_docs, score_batch
-from testbench_dagster.scoring.windows import Window, windows
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.score.score import answered_docs, score_batch
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     IDENTITY_GROUPS,
@@ -27,7 +29,6 @@ from testbench_dagster.stores.documents.collections import (
     SIGNATURES,
 )
 from testbench_dagster.tasks.signatures import Signatures
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.tasks.signatures.simulated import evaluated, installed, served
 
 ONYX, MARBLE = Backend("onyx", 0.9, latency_ms=0), Backend("marble", 0.5, latency_ms=0)

@@ -14,16 +14,17 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.errors import ConfigError, TaskError
-from testbench_dagster.relays.openings import is_deterministic
-from testbench_dagster.relays.payload import build_payload
+from testbench_dagster.core.answer_prefix import is_deterministic
+from testbench_dagster.core.errors import ConfigError, TaskError
+from testbench_dagster.core.prompt import Answered
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.tasks.frameworks import LmEval, framework_of
-from testbench_dagster.tasks.records import Answered
 from testbench_dagster.tasks.signatures import PAGES, Signatures, page_signature
 from testbench_dagster.tasks.signatures.probes import TEMPLATES, WORDS, draw_probes
 from testbench_dagster.tasks.sources import definition_state, source_state
-from testbench_dagster.tasks.specs import TaskSpec, task_specs
 from testbench_dagster.tasks.worker import FrameworkWorker
+from testbench_dagster.transports.payload import build_payload
 
 
 def specs(folder: Path, *tasks: dict[str, Any], **blocks: Any) -> list[TaskSpec]:

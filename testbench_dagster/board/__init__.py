@@ -1,0 +1,1 @@
+"""Pages and feeds served over HTTP."""

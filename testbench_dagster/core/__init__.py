@@ -1,0 +1,1 @@
+"""Nouns without input and output: types, their invariants, nothing that opens a file, socket or store."""

@@ -1,0 +1,33 @@
+"""Exceptions a user may meet; each message names the field, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class TestbenchError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    __test__ = False  # pytest: the name starts with "Test", but this is no test class
+
+
+class ConfigError(TestbenchError):
+    """`testbench.yaml`, an environment variable or a command option is wrong."""
+
+
+class StoreError(TestbenchError):
+    """A document or dataset store cannot be opened, read or written."""
+
+
+class TaskError(TestbenchError):
+    """A task is unknown, its data cannot be loaded, or it cannot be built or scored."""
+
+
+class TaskInputError(TaskError):
+    """What `testbench.yaml` wants of a task cannot be had: a data file, split, column, metric or filter."""
+
+
+class ShannonError(TestbenchError, ValueError):
+    """Base of all errors of this package."""
+
+
+class KeyMaterialError(ShannonError):
+    """A private key, public key or address cannot be used. The text never holds a private key."""

@@ -1,0 +1,144 @@
+"""What travels through a transport: the relay to make and the attempt that came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from testbench_dagster.core.faults import Fault
+
+#: Name of a transport, as stored and configured; :mod:`testbench_dagster.transports.registry` knows them all.
+TransportName = str
+#: Transport of suppliers that are asked as they are listed: where nothing else is said.
+DEFAULT_TRANSPORT: TransportName = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one relay and on how many run at once (the ``relays:`` block of testbench.yaml).
+
+    Times in seconds, sizes in MiB. ``retries`` counts further attempts after the first. The number in
+    flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``; suppliers that share a
+    host have at most ``max_per_host`` in flight together.
+    """
+
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 30.0
+    total_s: float = 120.0
+    retries: int = 2
+    max_response_mb: float = 8.0
+    max_in_flight: int = 256
+    start_in_flight: int = 2
+    max_per_host: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One supplier as a transport sees it. ``headers`` may hold a secret, so it stays out of the repr.
+
+    Unless ``private_allowed``, transports refuse to connect to addresses that are not public. ``transport``
+    says which one reaches it. Of suppliers on a Pocket network, ``address`` is the operator's, ``rpc_type``
+    the type its endpoint was staked with, ``prefix`` what stands between ``base_url`` (the staked URL, or the
+    gateway's) and the path of the API, and ``stream`` whether answers are asked for as event streams.
+    Suppliers with the same ``host`` (None: one of its own) share a limit.
+    """
+
+    supplier: str
+    service: str
+    base_url: str
+    api: Literal["chat", "completions"]
+    model: str
+    limits: Limits = Limits()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private_allowed: bool = True
+    transport: TransportName = DEFAULT_TRANSPORT
+    address: str = ""
+    rpc_type: int | None = None
+    prefix: str = ""
+    host: str | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """The session a relay was sent in: whose it is (``app``), which heights it spans, the height then."""
+
+    app: str
+    session_id: str
+    start_height: int
+    end_height: int
+    height: int | None
+
+
+@dataclass(slots=True)
+class Relay:
+    """One call to make: request ``idx`` of a prompt, its ``repeat``-th sample, in a round.
+
+    ``request`` is the transport-independent request stored with the prompt:
+    ``{"type": "generate_until", "idx", "messages" | "prompt", "generation"}``,
+    ``{"type": "loglikelihood", "idx", "context", "continuation"}`` or ``{"type": "get", "idx", "path"}``.
+    ``attempt`` counts from 1 and says how many were already recorded, plus one.
+    """
+
+    supplier: str
+    service: str
+    task: str
+    task_hash: str
+    epoch: int
+    round: int
+    prompt_id: str
+    position: int
+    doc_id: int
+    idx: int
+    repeat: int
+    request: Mapping[str, Any]
+    attempt: int = 1
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one send brought: the classified outcome with its evidence.
+
+    ``body`` is the raw answer as received, cut at ``max_response_mb`` (then ``body_truncated``). ``text``
+    and ``logprob``/``greedy`` are what parsing found in it. Latencies in milliseconds from the moment the
+    request was handed to the transport; ``first_token_ms`` is known of streamed answers. ``session`` is that
+    of a relay on a Pocket network. ``retry_after_s`` is the server's wish, already bounded. Transports put at
+    least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
+    the request body as sent, in hexadecimal) into ``evidence``.
+    """
+
+    fault: Fault
+    started_at: datetime
+    finished_at: datetime
+    latency_ms: float
+    first_byte_ms: float | None = None
+    first_token_ms: float | None = None
+    status: int | None = None
+    body: bytes = b""
+    body_bytes: int = 0
+    body_truncated: bool = False
+    error: str | None = None
+    text: str | None = None
+    logprob: float | None = None
+    greedy: bool | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    retry_after_s: float | None = None
+    session: SessionRef | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """How a relay reaches a supplier: a transport, opened in an event loop."""
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        """Send once and classify; never raises for anything the supplier or the network does."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,51 @@
+"""One configured leaf task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from testbench_dagster.core.rules import PlanningRule
+from testbench_dagster.core.sampling import SampleRule
+
+LM_EVAL = "lm_eval"
+SIGNATURES = "signatures"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One leaf task as configured.
+
+    ``name`` is the partition key and the ``task`` of every stored document; ``leaf`` is the framework's name
+    and ``root`` the configured name it was reached through (they differ for groups and tags, whose overrides
+    apply). ``data`` maps a split to the absolute path of its local file; None means the hub.
+    Docs with the same value in their column ``cluster`` may depend on each other.
+    ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks.
+    """
+
+    name: str
+    leaf: str
+    root: str
+    group: str | None
+    num_fewshot: int | None
+    metric: str | None
+    filter: str | None
+    data: Mapping[str, str] | None
+    where: Mapping[str, str]
+    samples: SampleRule | None  # None: all docs
+    include: tuple[str, ...] = ()
+    planning: PlanningRule = field(default_factory=PlanningRule)
+    framework: str = LM_EVAL
+    probes: int | None = None
+    probe_tokens: int | None = None
+    cluster: str | None = None
+
+    @property
+    def signs(self) -> bool:
+        """Whether answers give a signature (a text), not numbers."""
+        return self.framework == SIGNATURES
+
+    def max_age(self, default_days: float) -> timedelta:
+        """Age after which a sample of the task no longer counts: its own rule's, else so many days."""
+        return timedelta(days=self.planning.max_age_days or default_days)

@@ -1,0 +1,1 @@
+"""The leaderboard as values, page and feeds: pure functions of entries."""

@@ -1,0 +1,143 @@
+"""Ranks, ties and shared scores: pure functions of entries and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.window import OK, Window
+from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.statistics.combinations import wilson_of_mean
+from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
+from testbench_dagster.statistics.task_score import measured_tasks
+
+
+@dataclass(frozen=True)
+class _Group:
+    name: str
+    proxy: str
+
+
+def ranked(entries: Iterable[Entry], groups: Mapping[str, _Group] | None = None) -> list[Entry]:
+    """Best first, with ranks; unscored suppliers last, in the order given.
+
+    The members of an identity group get the score of their proxy, or of the member with the most docs where
+    it has none.
+    """
+    shared = _with_shared_scores(list(entries), groups or {})
+    scored = sorted((e for e in shared if e.score is not None), key=lambda e: (-(e.score or 0.0), e.supplier))
+    estimates = [_estimate(e) for e in scored]
+    numbers = zip(scored, certain_ranks(estimates), bootstrap_ranks(estimates), strict=True)
+    done = [
+        replace(
+            entry,
+            rank_low=low,
+            rank_high=high,
+            likely_low=likely.low,
+            likely_high=likely.high,
+            p_best=likely.p_best,
+        )
+        for entry, (low, high), likely in numbers
+    ]
+    return done + [e for e in shared if e.score is None]
+
+
+def _with_shared_scores(entries: Sequence[Entry], groups: Mapping[str, _Group]) -> list[Entry]:
+    members: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.supplier in groups:
+            members.setdefault(groups[entry.supplier].name, []).append(entry)
+    shown: dict[str, Entry] = {}
+    for name, own in members.items():
+        proxy = groups[own[0].supplier].proxy
+        scored = [e for e in own if e.score is not None]
+        if scored:
+            shown[name] = max(scored, key=lambda e: (e.supplier == proxy, e.n, e.supplier))
+    result = []
+    for entry in entries:
+        group = groups.get(entry.supplier)
+        if group is not None:
+            entry = replace(entry, group=group.name, proxy=group.proxy)
+            if group.name in shown:
+                one = shown[group.name]
+                entry = replace(entry, score=one.score, ci_low=one.ci_low, ci_high=one.ci_high)
+        result.append(entry)
+    return result
+
+
+def _estimate(entry: Entry) -> Estimate:
+    """What is ranked; rounding may leave a score a last bit outside of its interval."""
+    score = entry.score or 0.0
+    low = score if entry.ci_low is None else min(score, entry.ci_low)
+    high = score if entry.ci_high is None else max(score, entry.ci_high)
+    return Estimate(score, low, high, entry.group)
+
+
+def _entry(
+    taxonomy: str,
+    supplier: str,
+    node: Mapping[str, Any],
+    counts: tuple[int, int],
+    rows: Sequence[Window],
+    simulation: bool,
+) -> Entry:
+    n, errors = counts
+    measured, total = node.get("n_measured", 0), node.get("n_tasks", 0)
+    return Entry(
+        taxonomy=taxonomy,
+        supplier=supplier,
+        score=node.get("score"),
+        ci_low=node.get("ci_low"),
+        ci_high=node.get("ci_high"),
+        tasks_measured=measured,
+        tasks_total=total,
+        n=n,
+        errors=errors,
+        simulation=simulation,
+        coverage=node.get("weight_coverage", measured / total if total else None),
+        last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
+        error_rate=errors / (n + errors) if n + errors else None,
+        availability=availability(rows),
+        latency_ms={q: _median(row.latency_ms.get(q) for row in rows) for q in ("p50", "p95")},
+    )
+
+
+def availability(rows: Iterable[Window]) -> float | None:
+    """Share of answered docs among those answered or failed by the supplier's or the network's fault.
+
+    None where there are neither. Faults of gateways, nodes, budgets and our own say nothing about a supplier.
+    """
+    counted = {True: 0, False: 0}
+    for row in rows:
+        counted[True] += row.n if row.status == OK else 0
+        for fault, count in row.errors.items():
+            if (available := Fault(fault).row.available) is not None:
+                counted[available] += count
+    total = sum(counted.values())
+    return counted[True] / total if total else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return median(known) if known else None
+
+
+def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
+    """Unweighted mean of the primary scores; its interval treats tasks as independent."""
+    tasks = list(measured_tasks(rows).values())
+    k = len(tasks)
+    if not tasks:
+        return {"n_measured": 0, "n_tasks": len(rows)}
+    shares = [t.score for t in tasks]
+    # of one task its own interval, to the last digit
+    low, high = tasks[0].interval if k == 1 else wilson_of_mean([1 / k] * k, shares, [t.docs for t in tasks])
+    return {
+        "score": sum(shares) / k,
+        "ci_low": low,
+        "ci_high": high,
+        "n_measured": k,
+        "n_tasks": len(rows),
+    }

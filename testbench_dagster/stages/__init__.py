@@ -1,0 +1,1 @@
+"""The work of the platform over the stores: the only place where stores and engines meet."""

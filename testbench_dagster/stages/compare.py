@@ -1,0 +1,285 @@
+"""Two suppliers compared on the docs both answered: per task, and over all tasks together.
+
+The values are those of the current windows. Docs that one of them failed by its own fault are counted beside
+(``only_a_failed``, ``only_b_failed``) and take no part in the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Sample
+from testbench_dagster.scoring.rows import is_mean, primary_pair, value_of
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.intervals import standard_error
+from testbench_dagster.statistics.paired import (
+    checked_margin,
+    docs_to_decide,
+    docs_to_decide_overall,
+    half_differences,
+    mcnemar,
+    paired_difference,
+    verdict,
+)
+from testbench_dagster.statistics.strata import rounds_of
+
+#: What stands for the task in the last row.
+OVERALL = "overall"
+NO_DATA = "no data"
+NO_SCORES = "its answers are signatures, texts to compare with each other, no scores"
+NO_MEAN = "the metric is no mean over docs, so its docs do not show a difference"
+NO_BOUNDS = "values outside of 0 to 1 have no interval that is valid at all times"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of ``testbench compare``; the fields are documented in docs/reference.md.
+
+    ``difference`` is A less B, in the metric's unit; ``ci_low`` and ``ci_high`` hold the true one with 95 %
+    however often one looks, and with them the verdict stands. They exist for metrics that are means of values
+    in [0, 1].
+    """
+
+    a: str
+    b: str
+    task: str
+    metric: str | None = None
+    filter: str | None = None
+    n_common: int = 0
+    mean_a: float | None = None
+    mean_b: float | None = None
+    difference: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    se: float | None = None
+    only_a_higher: int | None = None
+    only_b_higher: int | None = None
+    p_mid: float | None = None
+    verdict: str = NO_DATA
+    docs_needed: int | None = None
+    only_a_failed: int = 0
+    only_b_failed: int = 0
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A task's row, and what the overall row takes of it: scores in order of answering, more is better.
+
+    ``rate`` is the most docs a supplier is asked, which is known before the first answer.
+    """
+
+    row: Comparison
+    a: Sequence[float] = ()
+    b: Sequence[float] = ()
+    rate: int = 1
+
+
+def compare(
+    workspace: Workspace,
+    a: str,
+    b: str,
+    *,
+    tasks: Sequence[str] | None = None,
+    margin: float | None = None,
+    now: datetime | None = None,
+) -> list[Comparison]:
+    """Compare two suppliers by key: a row per task (or of the given tasks and groups), then one over all of
+    them.
+
+    Signatures are no scores to compare: they are left out, or have a row without data where they are named.
+
+    With ``margin`` the verdict "equal within" is given where the difference certainly lies within plus and
+    minus so much.
+
+    Raises:
+        ConfigError: a supplier is not on the roster or compared with itself, a task is not configured, or the
+            margin does not lie between 0 and 1.
+    """
+    known = {supplier.key: supplier for supplier in known_suppliers(workspace)}
+    for key in (a, b):
+        if key not in known:
+            names = ", ".join(list(known)[:20]) or "none"
+            raise ConfigError(f"supplier {key!r} is not on the roster; on it are: {names}")
+    if a == b:
+        raise ConfigError(f"supplier {a!r} is given twice; name two suppliers to compare")
+    try:
+        checked_margin(margin)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    now = now or datetime.now(UTC)
+    specs = [spec for spec in workspace.chosen_specs(tasks) if tasks is not None or not spec.signs]
+    found = [_task(workspace, known[a], known[b], spec, margin, now) for spec in specs]
+    return [*(pairs.row for pairs in found), _overall(a, b, found, margin)]
+
+
+def _task(
+    workspace: Workspace, a: Supplier, b: Supplier, spec: TaskSpec, margin: float | None, now: datetime
+) -> _Pairs:
+    row = Comparison(a.key, b.key, spec.name, spec.metric, spec.filter)
+    if spec.signs:
+        return _Pairs(replace(row, note=NO_SCORES))
+    registration = workspace.datasets.current(spec.name)
+    if registration is None:
+        return _Pairs(row)
+    pair = primary_pair(spec, registration)
+    of_a, of_b = (
+        {s.doc_id: s for s in window_samples(workspace, supplier, spec, registration, now)}
+        for supplier in (a, b)
+    )
+    common = list(_common(of_a, of_b, pair))
+    row = replace(
+        row,
+        metric=pair[0],
+        filter=pair[1],
+        n_common=len(common),
+        only_a_failed=_failed(of_a, of_b),
+        only_b_failed=_failed(of_b, of_a),
+    )
+    values_a, values_b = [x for x, _ in common], [y for _, y in common]
+    if not is_mean(registration, pair[0]):
+        return _Pairs(replace(row, note=NO_MEAN))
+    if not common:
+        return _Pairs(row)
+    flags = registration.flags["metrics"].get(pair[0]) or {}
+    higher = bool(flags.get("higher_is_better", True))
+    if not all(0 <= value <= 1 for value in (*values_a, *values_b)):
+        return _Pairs(_unbounded(row, values_a, values_b))
+    if not higher:
+        values_a, values_b = ([1 - value for value in values] for values in (values_a, values_b))
+    row = _bounded(row, values_a, values_b, margin)
+    rate = registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
+    return _Pairs(row if higher else _as_measured(row), values_a, values_b, rate)
+
+
+def _common(
+    of_a: dict[int, Sample], of_b: dict[int, Sample], pair: tuple[str, str]
+) -> Iterator[tuple[float, float]]:
+    """Values of the docs both have one of, in the order in which they became common.
+
+    That order is the one the interval was looked at in; further docs then only ever come behind.
+    """
+    both = sorted((max(of_a[doc].at, of_b[doc].at), doc) for doc in of_a.keys() & of_b.keys())
+    for _, doc in both:
+        values = value_of(of_a[doc], pair), value_of(of_b[doc], pair)
+        if all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
+            yield float(values[0]), float(values[1])
+
+
+def _failed(of_one: dict[int, Sample], of_other: dict[int, Sample]) -> int:
+    """Docs the one failed by its own fault and the other has a score of."""
+    return sum(
+        not s.scored and s.counts and doc in of_other and of_other[doc].scored for doc, s in of_one.items()
+    )
+
+
+def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Means and difference of a metric without bounds (a perplexity): no interval is valid at all times."""
+    n = len(a)
+    mean_a, mean_b = math.fsum(a) / n, math.fsum(b) / n
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    return replace(
+        row,
+        mean_a=mean_a,
+        mean_b=mean_b,
+        difference=math.fsum(differences) / n,
+        se=standard_error(differences),
+        only_a_higher=sum(d > 0 for d in differences),
+        only_b_higher=sum(d < 0 for d in differences),
+        verdict="undecided",
+        note=NO_BOUNDS,
+    )
+
+
+def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: float | None) -> Comparison:
+    found = paired_difference(a, b, ALPHA)
+    binary = {*a, *b} <= {0.0, 1.0}
+    return replace(
+        row,
+        mean_a=found.mean_a,
+        mean_b=found.mean_b,
+        difference=found.difference,
+        ci_low=found.low,
+        ci_high=found.high,
+        se=found.standard_error,
+        only_a_higher=found.only_a,
+        only_b_higher=found.only_b,
+        p_mid=mcnemar(found.only_a, found.only_b).mid if binary else None,
+        verdict=verdict(found.low, found.high, margin),
+        docs_needed=docs_to_decide(half_differences(a, b), ALPHA, margin),
+    )
+
+
+def _as_measured(row: Comparison) -> Comparison:
+    """Turn a row of 1 - value back into the metric's own values; the verdict stands."""
+    assert row.mean_a is not None and row.mean_b is not None and row.difference is not None
+    assert row.ci_low is not None and row.ci_high is not None
+    return replace(
+        row,
+        mean_a=1 - row.mean_a,
+        mean_b=1 - row.mean_b,
+        difference=-row.difference,
+        ci_low=-row.ci_high,
+        ci_high=-row.ci_low,
+        only_a_higher=row.only_b_higher,
+        only_b_higher=row.only_a_higher,
+    )
+
+
+def _overall(a: str, b: str, found: Sequence[_Pairs], margin: float | None) -> Comparison:
+    """The mean of the tasks' differences, each task with equal weight.
+
+    The interval bets on rounds of common docs of all tasks, of each as many as it is asked docs for one of
+    the task asked fewest (see :mod:`testbench_dagster.statistics.strata`). Docs that complete no round are in
+    the difference only.
+    """
+    rows = [pairs.row for pairs in found]
+    row = Comparison(
+        a,
+        b,
+        OVERALL,
+        n_common=sum(r.n_common for r in rows),
+        only_a_failed=sum(r.only_a_failed for r in rows),
+        only_b_failed=sum(r.only_b_failed for r in rows),
+    )
+    measured = [pairs for pairs in found if pairs.a]
+    if not measured:
+        return row
+    strata = [_means(pairs.a, pairs.b) for pairs in measured]
+    tasks = len(measured)
+    halves = [half_differences(pairs.a, pairs.b) for pairs in measured]
+    rounds = rounds_of(halves, [pairs.rate for pairs in measured])
+    low, high = (2 * bound - 1 for bound in rounds.bounds(ALPHA))
+    return replace(
+        row,
+        n_common=sum(len(pairs.a) for pairs in measured),
+        mean_a=math.fsum(x for x, _ in strata) / tasks,
+        mean_b=math.fsum(y for _, y in strata) / tasks,
+        difference=math.fsum(x - y for x, y in strata) / tasks,
+        ci_low=low,
+        ci_high=high,
+        se=math.sqrt(math.fsum(standard_error(h) ** 2 for h in halves)) * 2 / tasks,
+        only_a_higher=sum(x > y for p in measured for x, y in zip(p.a, p.b, strict=True)),
+        only_b_higher=sum(x < y for p in measured for x, y in zip(p.a, p.b, strict=True)),
+        verdict=verdict(low, high, margin),
+        docs_needed=docs_to_decide_overall(rounds, ALPHA, margin),
+    )
+
+
+def _means(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """The two means over common docs."""
+    return math.fsum(a) / len(a), math.fsum(b) / len(b)

@@ -1,0 +1,1 @@
+"""Who the suppliers are (Manager): the roster, heights and sessions."""

@@ -1,0 +1,81 @@
+"""What the chain of a service tells, kept in the store: its height, and the sessions of its applications."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from testbench_dagster.stages.discover.heights import note_height
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, DocumentStore
+from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
+from testbench_dagster.transports.discovery import ChainReading
+from testbench_dagster.transports.pocket.access import read_chain, service_config
+
+if TYPE_CHECKING:
+    from testbench_dagster.transports.pocket.chain.types import Session
+
+#: Blocks, and time, by which readings of one chain by several nodes and processes may differ at most.
+_LAG_BLOCKS, _LAG = 20, timedelta(minutes=2)
+
+
+def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False) -> list[Session]:
+    """Read the current sessions of a service's applications and note them, and the height, in the store.
+
+    See :func:`~testbench_dagster.transports.pocket.access.read_chain` for the arguments and what is raised.
+    """
+    reading = read_chain(workspace.config, service, fresh=fresh)
+    note_chain(workspace, reading)
+    return list(reading.sessions)
+
+
+def note_chain(workspace: Workspace, reading: ChainReading, now: datetime | None = None) -> int:
+    """Note sessions and height of a service; what another process knows of a later session stays.
+
+    Sessions of applications that are no longer configured go.
+
+    Returns:
+        The newest known height.
+    """
+    now = now or datetime.now(UTC)
+    documents, service, height = workspace.documents, reading.service, reading.height
+    _forget_another_chain(documents, service, height, now)
+    for session in reading.sessions:
+        _note_session(documents, service, session, height, now)
+    apps = service_config(workspace.config, service).session_apps
+    for row in list(documents.find(SESSIONS, {"service": service}, fields=["_id", "app"])):
+        if row["app"] not in apps:
+            documents.purge(SESSIONS, {"_id": row["_id"]})
+    return note_height(documents, service, height, now, reading.blocks_per_session)
+
+
+def _forget_another_chain(documents: DocumentStore, service: str, height: int, now: datetime) -> None:
+    """Forget height and sessions of a service if they were another chain's: a test network began anew.
+
+    Heights of one chain never go down, however the readings of several nodes and processes mix: what is well
+    below one that was known for a while is no reading of the same chain.
+    """
+    known = documents.get(HEIGHTS, service)
+    if known is None or known["height"] - height <= _LAG_BLOCKS or now - known["at"] <= _LAG:
+        return
+    if documents.claim(HEIGHTS, {"_id": service, "height": known["height"]}, {"height": height, "at": now}):
+        documents.purge(SESSIONS, {"service": service})
+
+
+def _note_session(
+    documents: DocumentStore, service: str, session: Session, height: int, now: datetime
+) -> None:
+    header = session.header
+    content: Document = {
+        "service": service,
+        "app": header.application,
+        "session_id": header.session_id,
+        "start_height": header.start_height,
+        "end_height": header.end_height,
+        "suppliers": [supplier.operator for supplier in session.suppliers],
+        "height": height,
+        "at": now,
+    }
+    key = f"{service}/{header.application}"
+    if not documents.put_new(SESSIONS, [{"_id": key, **content}]):
+        documents.claim(SESSIONS, {"_id": key, "start_height": {"lte": header.start_height}}, content)

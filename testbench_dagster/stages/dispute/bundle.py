@@ -1,0 +1,351 @@
+"""Writing a bundle: what the stores hold of one supplier, and the numbers published from it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import testbench_dagster
+from testbench_dagster.core.columns import Origin, columns_of
+from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
+from testbench_dagster.evidence import layout
+from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
+from testbench_dagster.evidence.definitions import own_definitions
+from testbench_dagster.evidence.records import iso, plain, record_of
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Collection, Document
+from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES, SUPPLIERS
+
+_EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
+_DOCUMENTS = 500
+_ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
+_HEAD = ("_id", "prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt")
+_SCORE_HEAD = ("_id", "doc_id", "answer_id", "filter", "answered_at")
+#: What windows take from other suppliers, and so does no bundle of one.
+FROM_OTHERS = tuple(name for name, one in columns_of(Window).items() if one.column.origin is Origin.OTHERS)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: ``sha256`` is that of the manifest, which holds those of everything else."""
+
+    path: Path
+    sha256: str
+    size: int
+    tasks: list[str]
+    counts: dict[str, int]
+    left_out: dict[str, str]
+
+
+@dataclass
+class _Stock:
+    """What the stores hold of one task; heads only."""
+
+    spec: TaskSpec
+    registration: Registration
+    attempts: list[Document]
+    scores: list[Document]
+    docs: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.docs = sorted({row["doc_id"] for row in (*self.attempts, *self.scores)})
+
+
+def write_bundle(
+    workspace: Workspace,
+    supplier: str,
+    out: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    docs: Sequence[int] | None = None,
+    now: datetime | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Exported:
+    """Write the evidence of a supplier: every stored attempt at the tasks as they are registered now.
+
+    The file appears whole or not at all, and has the same bytes for the same facts and ``now``.
+
+    Args:
+        workspace: the installation.
+        supplier: partition key, of the roster.
+        out: the file to write.
+        tasks: names of tasks or groups; all configured ones of which there is evidence by default.
+        docs: ids of docs; all by default. The windows cannot be computed from a part of the docs.
+        now: the instant the windows are published for, timezone-aware; the present by default.
+        on_progress: told how many attempts of how many are written.
+
+    Raises:
+        ConfigError: the supplier is not on the roster, a task is not configured, there is no evidence of a
+            named task, or none of a named doc.
+        StoreError: the file cannot be written, or the supplier is being evaluated all the time.
+    """
+    now = now or datetime.now(UTC)
+    known = {s.key: s for s in known_suppliers(workspace)}
+    if supplier not in known:
+        raise ConfigError(
+            f"supplier {supplier!r} is not on the roster; on it are: {', '.join(list(known)[:20]) or 'none'}"
+        )
+    stock, left_out, published = _consistent(workspace, supplier, tasks, docs, now)
+    total, done = sum(len(s.attempts) for s in stock), 0
+    with BundleWriter(out) as bundle:
+        with bundle.lines(layout.PROMPTS) as lines:
+            for document in _prompts(workspace, stock):
+                lines.write(record_of(PROMPTS, document))
+        with bundle.lines(layout.ATTEMPTS) as lines:
+            ids = [head["_id"] for s in stock for head in s.attempts]
+            for document in _by_id(workspace, ATTEMPTS, ids, _EVIDENCE):
+                lines.write(record_of(ATTEMPTS, document))
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, total)
+        with bundle.lines(layout.SCORES) as lines:
+            ids = [head["_id"] for s in stock for head in s.scores]
+            for document in _by_id(workspace, SCORES, ids, _DOCUMENTS):
+                lines.write(record_of(SCORES, document))
+        for part in stock:
+            _write_task(bundle, workspace, part)
+        counts = {
+            "attempts": total,
+            "scores": sum(len(s.scores) for s in stock),
+            "docs": sum(len(s.docs) for s in stock),
+        }
+        manifest = json_text(
+            {
+                "kind": layout.KIND,
+                "format": layout.FORMAT,
+                "product": testbench_dagster.__version__,
+                "made_at": iso(now),
+                "simulation": workspace.config.settings.simulation,
+                "supplier": _supplier_facts(workspace, known[supplier]),
+                "tasks": [s.spec.name for s in stock],
+                "docs": None if docs is None else sorted(set(docs)),
+                "included": _explained(docs),
+                "left_out": left_out,
+                "counts": counts,
+                "versions": installed_versions(),
+                "window_docs": workspace.config.settings.sampling.window,
+                "windows": [{k: plain(v) for k, v in row.items()} for row in published],
+                "files": {name: asdict(member) for name, member in sorted(bundle.members.items())},
+            }
+        )
+        bundle.whole(layout.MANIFEST, manifest)
+        sealed: Member = bundle.members[layout.MANIFEST]
+    return Exported(out, sealed.sha256, out.stat().st_size, [s.spec.name for s in stock], counts, left_out)
+
+
+def _explained(docs: Sequence[int] | None) -> list[str]:
+    whole = docs is None
+    return [
+        "attempts: every stored one of the supplier at these tasks as they are registered now, failures "
+        "included" + ("" if whole else ", of the named docs only"),
+        "prompts: those the attempts were made from",
+        "scores: those of the current scorer, which the windows are made of",
+        "docs: questions and targets of the docs asked, and the first one, which lm-eval looks at to build "
+        "a task",
+        "windows: as published at made_at"
+        + ("" if whole else "; they cover more docs than this bundle, so they cannot be computed from it"),
+        "not included: keys, headers, the supplier's address, answers and scores of others",
+    ]
+
+
+# ----------------------------------------------------------------------------------------- taking stock
+
+
+def _consistent(
+    workspace: Workspace,
+    supplier: str,
+    tasks: Sequence[str] | None,
+    docs: Sequence[int] | None,
+    now: datetime,
+) -> tuple[list[_Stock], dict[str, str], list[dict[str, Any]]]:
+    """The facts and the windows published from them; again while answers arrive between the two."""
+    for _ in range(_ATTEMPTS):
+        before = _published(workspace, supplier, tasks, now)
+        stock, left_out = _stock(workspace, supplier, tasks, docs)
+        after = _published(workspace, supplier, tasks, now)
+        if _own(before) == _own(after):
+            names = {s.spec.name for s in stock}
+            return stock, left_out, [row for row in after if row["task"] in names]
+    raise StoreError(f"supplier {supplier!r} is being evaluated; export its evidence when that is done")
+
+
+def _published(
+    workspace: Workspace, supplier: str, tasks: Sequence[str] | None, now: datetime
+) -> list[dict[str, Any]]:
+    # not what is kept: a bundle shows what follows from the facts in it
+    rows = windows(workspace, suppliers=[supplier], tasks=tasks, now=now, from_facts=True)
+    return [row.to_json() for row in rows]
+
+
+def _own(rows: list[dict[str, Any]]) -> list[str]:
+    return [repr({k: v for k, v in row.items() if k not in FROM_OTHERS}) for row in rows]
+
+
+def _stock(
+    workspace: Workspace, supplier: str, tasks: Sequence[str] | None, docs: Sequence[int] | None
+) -> tuple[list[_Stock], dict[str, str]]:
+    stock: list[_Stock] = []
+    left_out: dict[str, str] = {}
+    for spec in workspace.chosen_specs(tasks):
+        registration = workspace.datasets.current(spec.name)
+        if registration is None:
+            left_out[spec.name] = "it has no dataset yet"
+            continue
+        found = _stock_of(workspace, supplier, spec, registration, docs)
+        if found.attempts or found.scores:
+            stock.append(found)
+        else:
+            left_out[spec.name] = "the supplier was never asked" + (" these docs" if docs is not None else "")
+    if not stock or (tasks is not None and left_out):
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:10])
+        raise ConfigError(f"there is no evidence of supplier {supplier!r} to export: {why or 'no task'}")
+    missing = set(docs or ()) - {doc for s in stock for doc in s.docs}
+    if missing:
+        raise ConfigError(f"supplier {supplier!r} was never asked doc {min(missing)} of these tasks")
+    return stock, left_out
+
+
+def _stock_of(
+    workspace: Workspace,
+    supplier: str,
+    spec: TaskSpec,
+    registration: Registration,
+    docs: Sequence[int] | None,
+) -> _Stock:
+    where: Document = {"supplier": supplier, "task": spec.name, "task_hash": registration.task_hash}
+    if docs is not None:
+        where["doc_id"] = {"in": sorted(set(docs))}
+    attempts = list(workspace.documents.find(ATTEMPTS, where, fields=_HEAD))
+    attempts.sort(key=lambda a: tuple(a[n] for n in (*_HEAD[2:], "prompt_id", "_id")))
+    current = {**where, "scorer_version": scorer_version(registration)}
+    scores = list(workspace.documents.find(SCORES, current, fields=_SCORE_HEAD))
+    scores.sort(key=lambda s: tuple(s[n] for n in ("doc_id", "answered_at", "answer_id", "filter")))
+    return _Stock(spec, registration, attempts, scores)
+
+
+# ----------------------------------------------------------------------------------------- what goes in
+
+
+def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[Document]:
+    for part in stock:
+        ids = list(dict.fromkeys(head["prompt_id"] for head in part.attempts))
+        yield from _by_id(workspace, PROMPTS, ids, _EVIDENCE)
+
+
+def _by_id(workspace: Workspace, collection: Collection, ids: Sequence[str], size: int) -> Iterator[Document]:
+    """Stream documents in the order of their ids; what was removed meanwhile is left out."""
+    rest = iter(ids)
+    while lot := list(islice(rest, size)):
+        found = {d["_id"]: d for d in workspace.documents.find(collection, {"_id": {"in": lot}})}
+        yield from (found[id_] for id_ in lot if id_ in found)
+
+
+def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> None:
+    spec, registration = part.spec, part.registration
+    definitions = own_definitions(spec)
+    for place, data in sorted(definitions.files.items(), key=lambda item: (item[0].folder, item[0].path)):
+        name = layout.definition_file(place.folder, place.path)
+        if layout.parsed_definition(name) is None:
+            raise TaskError(
+                f"task {spec.name!r}: its file {place.path!r} has a name that bundles cannot hold"
+            )
+        if name not in bundle.members:
+            bundle.whole(name, data)
+    hashes: list[str] = []
+    with bundle.lines(layout.docs_file(spec.name)) as lines:
+        wanted = {0, *part.docs}
+        for doc in workspace.datasets.docs(registration.task_hash):
+            hashes.append(doc.doc_hash)
+            if doc.doc_id in wanted:
+                lines.write({"doc_id": doc.doc_id, "doc_hash": doc.doc_hash, "body": doc.body})
+    counted = {
+        "attempts": Counter(head["doc_id"] for head in part.attempts),
+        "scores": Counter(head["doc_id"] for head in part.scores),
+    }
+    names = sorted(layout.definition_file(p.folder, p.path) for p in definitions.files)
+    task = {
+        "task": spec.name,
+        "spec": {
+            "leaf": spec.leaf,
+            "root": spec.root,
+            "group": spec.group,
+            "framework": spec.framework,
+            "num_fewshot": spec.num_fewshot,
+            "metric": spec.metric,
+            "filter": spec.filter,
+            "samples": None if spec.samples is None else spec.samples.model_dump(),
+            "probes": spec.probes,
+            "probe_tokens": spec.probe_tokens,
+        },
+        "max_age_days": spec.max_age(workspace.config.settings.sampling.max_age_days).total_seconds()
+        / 86_400,
+        "registration": {**asdict(registration), "registered_at": iso(registration.registered_at)},
+        "scorer_version": scorer_version(registration),
+        "doc_hashes": hashes,
+        "fewshot_hashes": [d.doc_hash for d in workspace.datasets.fewshot(registration.task_hash)],
+        "docs": {
+            str(doc): {kind: counts[doc] for kind, counts in counted.items() if counts[doc]}
+            for doc in part.docs
+        },
+        "definitions": names,
+        "definitions_problem": definitions.problem,
+        "epochs": list(_epochs(workspace, part)),
+    }
+    bundle.whole(layout.task_file(spec.name), json_text(task))
+
+
+def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
+    """The epochs asked, with the seed that ordered their docs where it is no secret any more."""
+    asked = {head["epoch"] for head in part.attempts}
+    found = list(workspace.documents.find(EPOCHS, {"task": part.spec.name}, sort=[("epoch", 1)]))
+    for epoch in found:
+        if epoch["epoch"] in asked:
+            over = epoch["epoch"] < found[-1]["epoch"]
+            yield {
+                "epoch": epoch["epoch"],
+                "started_at": iso(epoch["started_at"]),
+                "seed_sha256": epoch["seed_sha256"],
+                "seed": epoch["seed"] if over else None,
+            }
+
+
+def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
+    """What scores and requests depend on; where the supplier is reached stays out, as keys do."""
+    stored = workspace.documents.get(SUPPLIERS, supplier.key) or {}
+    models = [event.get("model") for event in stored.get("history", ())]
+    models += [stored.get("model"), supplier.model]
+    return {
+        "key": supplier.key,
+        "address": supplier.address,
+        "service": supplier.service,
+        "api": supplier.api,
+        "models": [model for model in dict.fromkeys(models) if model],
+        "status": supplier.status,
+        "echo_logprobs": supplier.echo_logprobs,
+        "cut_at": None if supplier.cut_at is None else iso(supplier.cut_at),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part in scoring, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in layout.SCORING_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

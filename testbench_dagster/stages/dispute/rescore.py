@@ -1,0 +1,524 @@
+"""Checking a bundle without the installation that wrote it: hashes, answers, scores and windows, all again.
+
+The facts go into embedded stores in a temporary folder. Scores and windows are then computed from them by the
+same functions that an installation uses, so that equal means equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import testbench_dagster
+from testbench_dagster.config import Config, Settings
+from testbench_dagster.core.errors import StoreError, TaskError
+from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.supplier import ACTIVE
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
+from testbench_dagster.core.text import escaped
+from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
+from testbench_dagster.evidence import layout
+from testbench_dagster.evidence.archive import BundleReader
+from testbench_dagster.evidence.chain import Chain
+from testbench_dagster.evidence.definitions import unpack
+from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest, read_task
+from testbench_dagster.evidence.layout import BundleError
+from testbench_dagster.evidence.records import document_of, moment, restored
+from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
+from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
+from testbench_dagster.stages.score.score import (
+    BATCH,
+    PAGES,
+    AnsweredDoc,
+    answered_docs,
+    score_batch,
+    scorer_version,
+)
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.datasets import DatasetStore
+from testbench_dagster.stores.documents import Document, DocumentStore, canonical_json, open_documents
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.tasks.frameworks import VERSIONS
+from testbench_dagster.tasks.index import TaskIndex
+from testbench_dagster.tasks.worker import FrameworkWorker
+
+_LOT = 200
+_LOT_BYTES = 32 * layout.MEBIBYTE
+#: lm-eval's own helpers that would evaluate text of a doc or an answer as Python.
+_EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle\.loads?\(")
+
+#: What is checked field by field may still not fit together, and then surprises the code of an installation.
+_UNFITTING = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StoreError)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them."""
+
+    manifest: Manifest
+    tasks: Mapping[str, TaskFacts]
+    workspace: Workspace
+    claimed: DocumentStore
+
+
+class _Datasets(DatasetStore):
+    """The bundle's docs, with the registrations as they were: of more docs than a bundle holds."""
+
+    def __init__(self, path: Path, tasks: Iterable[TaskFacts]) -> None:
+        super().__init__(f"sqlite:///{path}")
+        self._facts = {task.spec.name: task.registration for task in tasks}
+
+    def current(self, task: str) -> Registration | None:
+        """The registration as the bundle has it."""
+        return self._facts.get(task)
+
+    def tasks(self) -> list[Registration]:
+        """The registrations of the bundle."""
+        return list(self._facts.values())
+
+
+def rescore(
+    path: Path | str,
+    *,
+    trust_code: bool = False,
+    max_mb: int = layout.MAX_TOTAL_MB,
+    worker: FrameworkWorker | None = None,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """Check an evidence bundle and compute everything in it again; nothing but the file is needed.
+
+    Args:
+        path: the bundle.
+        trust_code: run the operator's own task definitions that it holds, which may contain any code.
+        max_mb: MiB the bundle may unpack to.
+        worker: a process with lm-eval that runs already; one is started and ended by default.
+        on_progress: told what is being done, and how far it is.
+
+    Raises:
+        BundleError: the file is no bundle, damaged, too large, or was written by a newer version.
+    """
+    try:
+        with (
+            BundleReader(Path(path), max_mb * layout.MEBIBYTE) as bundle,
+            tempfile.TemporaryDirectory(prefix="testbench-rescore-") as folder,
+            nullcontext(worker) if worker else FrameworkWorker() as started,
+        ):
+            check = _Check(bundle, Path(folder), trust_code, on_progress or (lambda *_: None))
+            return check.run(started)
+    except _UNFITTING as error:
+        kind = type(error).__name__
+        raise BundleError(f"{path}: its records do not fit together ({kind}: {str(error)[:200]})") from error
+
+
+class _Check:
+    """One check from beginning to end."""
+
+    def __init__(self, bundle: BundleReader, folder: Path, trust_code: bool, progress: OnProgress) -> None:
+        self._bundle = bundle
+        self._folder = folder
+        self._trust_code = trust_code
+        self._progress = progress
+        self._manifest = read_manifest(bundle)
+        self._at = moment(self._manifest.made_at, f"{bundle.path}: {layout.MANIFEST}: made_at")
+        self._report = Report(
+            sha256=bundle.members[layout.MANIFEST].sha256,
+            supplier=self._manifest.supplier.key,
+            made_at=self._manifest.made_at,
+            product=self._manifest.product,
+            simulation=self._manifest.simulation,
+        )
+
+    def run(self, worker: FrameworkWorker) -> Report:
+        manifest, report = self._manifest, self._report
+        for name, said in manifest.files.items():
+            if self._bundle.members[name].sha256 != said.sha256:
+                found = self._bundle.members[name].sha256
+                report.add(Finding("file", f"hash of {name}", None, None, said.sha256, found))
+        tasks = {name: read_task(self._bundle, name) for name in manifest.tasks}
+        self._say_versions(tasks)
+        with (
+            closing(open_documents(self._made("facts"), None)) as documents,
+            closing(open_documents(self._made("claimed"), None)) as claimed,
+            closing(_Datasets(self._folder / "docs.sqlite3", tasks.values())) as datasets,
+        ):
+            # given, so that neither environment nor configuration of this machine is asked for them
+            workspace = Workspace(
+                _config(manifest, self._folder),
+                specs=[task.spec for task in tasks.values()],
+                documents=documents,
+                datasets=datasets,
+                worker=worker,
+            )
+            documents.put_new(SUPPLIERS, [_roster_document(manifest)])
+            opened = _Opened(manifest, tasks, workspace, claimed)
+            self._load(opened, datasets)
+            report.tasks += [self._task(opened, task) for task in tasks.values()]
+        return report
+
+    def _made(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        return folder
+
+    def _say_versions(self, tasks: Mapping[str, TaskFacts]) -> None:
+        notes, here = self._report.notes, installed_versions()
+        if self._manifest.product != testbench_dagster.__version__:
+            notes.append(
+                f"written by testbench_dagster {self._manifest.product}, checked by "
+                f"{testbench_dagster.__version__}"
+            )
+        other = {n: v for n, v in self._manifest.versions.items() if here.get(n) != v}
+        if other:
+            listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
+            notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
+        for task in tasks.values():
+            if scorer_version(task.registration) != task.scorer_version:
+                notes.append(
+                    f"{task.spec.name}: scored by {task.scorer_version}, this version of testbench_dagster "
+                    f"scores as {scorer_version(task.registration)}"
+                )
+
+    # --------------------------------------------------------------------------------------- loading
+
+    def _load(self, opened: _Opened, datasets: _Datasets) -> None:
+        """Every record is checked on its way into the stores."""
+        chain = Chain(opened.manifest.supplier, opened.tasks, self._report.add)
+        documents = opened.workspace.documents
+        for task in opened.tasks.values():
+            chain.dataset(task)
+            _register(datasets, task, self._docs(task, chain))
+        total = opened.manifest.counts.get("attempts", 0)
+        for prompts in _lots(self._documents(layout.PROMPTS)):
+            for prompt, _ in prompts:
+                chain.prompt(prompt)
+            _store(documents, PROMPTS, prompts)
+        done = 0
+        for attempts in _lots(self._documents(layout.ATTEMPTS)):
+            ids = sorted({attempt["prompt_id"] for attempt, _ in attempts})
+            known = {p["_id"]: p for p in documents.find(PROMPTS, {"_id": {"in": ids}})}
+            for attempt, record in attempts:
+                chain.attempt(attempt, record.get("body_sha256"), known.get(attempt["prompt_id"]))
+            _store(documents, ATTEMPTS, attempts)
+            done += len(attempts)
+            self._progress("attempts", done, max(total, done))
+
+        def present(ids: Iterable[str]) -> set[str]:
+            rows = documents.find(ATTEMPTS, {"_id": {"in": sorted(set(ids))}}, fields=["_id"])
+            return {row["_id"] for row in rows}
+
+        for scores in _lots(self._documents(layout.SCORES)):
+            for score, _ in scores:
+                chain.score(score, present)
+            _store(opened.claimed, SCORES, scores)
+        chain.finish()
+        if chain.unproven_requests:
+            self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
+        if chain.signed:
+            self._report.notes.append(
+                f"{chain.signed} answers carry the supplier's own signature, made with the key of its address"
+            )
+        if chain.witnessed:
+            self._report.notes.append(
+                f"{chain.witnessed} failed attempts (timeouts, broken connections) rest on the word of who "
+                "relayed: their answers cannot show it"
+            )
+
+    def _docs(self, task: TaskFacts, chain: Chain) -> Iterator[StoredDoc]:
+        file = layout.docs_file(task.spec.name)
+        for number, record in enumerate(self._bundle.records(file), 1):
+            doc_id, body, said = (record.get(n) for n in ("doc_id", "body", "doc_hash"))
+            if not isinstance(doc_id, int) or not isinstance(body, str) or not isinstance(said, str):
+                raise BundleError(f"{self._bundle.path}: line {number} of {file} is no doc")
+            chain.doc(task, doc_id, body)
+            yield StoredDoc(doc_id, body, said)
+
+    def _documents(self, name: str) -> Iterator[tuple[Document, dict[str, Any]]]:
+        collection = {layout.PROMPTS: PROMPTS, layout.ATTEMPTS: ATTEMPTS, layout.SCORES: SCORES}[name]
+        for number, record in enumerate(self._bundle.records(name), 1):
+            where = f"{self._bundle.path}: {name}:{number}"
+            yield document_of(collection, record, where), record
+
+    # --------------------------------------------------------------------------------------- scoring
+
+    def _task(self, opened: _Opened, task: TaskFacts) -> TaskVerdict:
+        workspace, key = opened.workspace, opened.manifest.supplier.key
+        name = task.spec.name
+        verdict = TaskVerdict(name)
+        where = {"task": name, "supplier": key}
+        verdict.attempts = workspace.documents.count(ATTEMPTS, where)
+        rows = opened.claimed.find(SCORES, where, fields=["answer_id"])
+        claimed = {row["answer_id"] for row in rows}
+        verdict.docs = len(claimed)
+        answered = {d.answer_id: d for d in answered_docs(workspace, key, task.spec, task.registration)}
+        verdict.failed = len(
+            {a["doc_id"] for a in workspace.documents.find(ATTEMPTS, where, fields=["doc_id"])}
+            - {d.attempts[0]["doc_id"] for d in answered.values()}
+        )
+        for row in sorted(claimed - answered.keys()):
+            verdict.different += 1
+            self._report.add(
+                Finding("score", "its answer is not in the bundle, or no answer", name, None, row)
+            )
+        if unscored := len(answered.keys() - claimed):
+            self._report.notes.append(f"{name}: {unscored} answers were not scored when this was written")
+        try:
+            spec = self._usable(task)
+            self._same_definition(opened, task, spec)
+            waiting = [doc for id_, doc in answered.items() if id_ in claimed]
+            self._compare(opened, task, spec, waiting, verdict)
+            verdict.windows = self._windows(opened, task, spec)
+        except TaskError as error:
+            verdict.why = escaped(str(error), 400)
+            verdict.unchecked = verdict.docs - verdict.equal - verdict.different
+            verdict.windows = "not computed"
+        return verdict
+
+    def _usable(self, task: TaskFacts) -> TaskSpec:
+        """The task's specification for this machine.
+
+        Raises:
+            TaskError: its definition is missing here, or would run code that nobody vouches for.
+        """
+        spec = task.spec
+        if spec.framework not in VERSIONS:
+            raise TaskError(f"framework {spec.framework!r} is unknown to this version")
+        if spec.framework != LM_EVAL:
+            return spec
+        if task.definitions_problem is not None:
+            raise TaskError(task.definitions_problem)
+        if task.definitions:
+            if not self._trust_code:
+                raise TaskError(
+                    "it has a definition of the operator's own, which may contain any code; read the files "
+                    "under definitions/ in the bundle, then allow it with --trust-code"
+                )
+            return replace(spec, include=self._definitions(task))
+        index = TaskIndex.load([], [spec.root])
+        for leaf in index.leaves(spec.root):
+            folder = Path(leaf.entry.path).parent if leaf.entry and leaf.entry.path else None
+            if folder and leaf.name == spec.leaf and not self._trust_code and evaluates_text(folder):
+                raise TaskError(
+                    "lm-eval's own code for it evaluates text as Python, and this text comes from the "
+                    "bundle; allow it with --trust-code"
+                )
+        return spec
+
+    def _definitions(self, task: TaskFacts) -> tuple[str, ...]:
+        files = {}
+        for name in task.definitions:
+            place = layout.parsed_definition(name)
+            if place is None:
+                raise BundleError(f"{self._bundle.path}: {name[:100]!r} is no place for a definition")
+            files[place] = self._bundle.whole(name)
+        return unpack(files, Path(tempfile.mkdtemp(prefix="definitions-", dir=self._folder)))
+
+    def _same_definition(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
+        """Whether what scores here is what was registered, filters, metrics and helpers included."""
+        if spec.framework != LM_EVAL:
+            return
+        registration = task.registration
+        found = opened.workspace.worker.call(
+            "identify",
+            spec,
+            TaskData(_first_doc(opened, task), [], registration.flags),
+            registration.fingerprint,
+        )
+        for what, stored, here in zip(
+            ("task hash", "hash of the definition"),
+            (registration.task_hash, registration.config_hash),
+            found,
+            strict=True,
+        ):
+            if stored == here:
+                continue
+            if registration.engine_version == VERSIONS[LM_EVAL] or what == "task hash":
+                self._report.add(Finding("definition", what, spec.name, None, stored, here))
+            else:
+                self._report.notes.append(
+                    f"{spec.name}: registered with lm-eval {registration.engine_version}, here is "
+                    f"{VERSIONS[LM_EVAL]}"
+                )
+
+    def _compare(
+        self,
+        opened: _Opened,
+        task: TaskFacts,
+        spec: TaskSpec,
+        docs: Sequence[AnsweredDoc],
+        verdict: TaskVerdict,
+    ) -> None:
+        size = PAGES if task.registration.flags["output_type"] == "get" else BATCH
+        for start in range(0, len(docs), size):
+            batch = docs[start : start + size]
+            again = score_batch(opened.workspace, spec, task.registration, batch)
+            opened.workspace.documents.put_new(SCORES, again)
+            found: dict[str, dict[str, Document]] = {}
+            for document in again:
+                found.setdefault(document["answer_id"], {})[document["filter"]] = document
+            said: dict[str, dict[str, Document]] = {}
+            for document in opened.claimed.find(SCORES, {"answer_id": {"in": [d.answer_id for d in batch]}}):
+                said.setdefault(document["answer_id"], {})[document["filter"]] = document
+            for doc in batch:
+                if doc.answer_id not in found:
+                    verdict.unchecked += 1
+                    verdict.why = "answers that keep the scorer busy were put off"
+                    continue
+                differences = list(_differences(spec.name, said[doc.answer_id], found[doc.answer_id]))
+                for finding in differences:
+                    self._report.add(finding)
+                verdict.different += bool(differences)
+                verdict.equal += not differences
+            self._progress(f"scores of {spec.name}", min(start + size, len(docs)), len(docs))
+
+    def _windows(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> str:
+        """Compare the published windows with those of the recomputed scores."""
+        manifest, name = opened.manifest, spec.name
+        published = [row for row in manifest.windows if row.get("task") == name]
+        if manifest.docs is not None:
+            return "not computed: the bundle holds a part of the docs"
+        again = windows(
+            opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
+        )
+        rows = {(row.metric, row.filter): row.to_json() for row in again}
+        different = False
+        for said in published:
+            pair = (said.get("metric"), said.get("filter"))
+            row = rows.pop(pair, None)
+            label = f"{pair[0]}, {pair[1]}"
+            if row is None:
+                different = True
+                self._report.add(Finding("window", f"{label} does not follow from the scores", name))
+                continue
+            for field, value in row.items():
+                if field in FROM_OTHERS or (field not in said and field not in REQUIRED_IN_EVIDENCE):
+                    continue
+                stored = restored(said.get(field), field)
+                if canonical_json(stored) != canonical_json(value):
+                    different = True
+                    self._report.add(
+                        Finding("window", f"{field} of {label}", name, None, _text(stored), _text(value))
+                    )
+        for pair in rows:
+            different = True
+            self._report.add(Finding("window", f"{pair[0]}, {pair[1]} is missing", name))
+        return "different" if different else "equal"
+
+
+def _differences(task: str, said: Mapping[str, Document], found: Mapping[str, Document]) -> Iterator[Finding]:
+    """Compare the scores of one doc to the last bit: types, signs of zero and NaN included."""
+    for name in sorted({*said, *found}):
+        stored, again = said.get(name), found.get(name)
+        doc_id = (stored or again or {}).get("doc_id")
+        if stored is None or again is None:
+            what = f"filter {name} is {'missing' if stored is None else 'not one of the task'}"
+            yield Finding("score", what, task, doc_id)
+            continue
+        # the text of an error may name a time limit, which depends on what was scored together
+        if (stored.get("error") is None) != (again["error"] is None):
+            yield Finding("score", f"error, filter {name}", task, doc_id, stored.get("error"), again["error"])
+            continue
+        for metric in sorted({*stored["metrics"], *again["metrics"]}):
+            one, two = (d["metrics"].get(metric) for d in (stored, again))
+            if canonical_json(one) != canonical_json(two):
+                yield Finding("score", f"{metric}, filter {name}", task, doc_id, _text(one), _text(two))
+        for field in _COPIED:
+            if stored.get(field) != again[field]:
+                yield Finding("score", field, task, doc_id, str(stored.get(field)), str(again[field]))
+
+
+#: Fields of a score that are copied from its attempts and prompt; windows are made of them.
+_COPIED = (
+    "service", "epoch", "round", "position", "doc_id", "answered_at", "prompt_id", "attempt_ids", "calls",
+    "truncated", "latency_ms", "prompt_tokens", "completion_tokens",
+)  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else canonical_json(value)[:400]
+
+
+def _config(manifest: Manifest, folder: Path) -> Config:
+    supplier = manifest.supplier
+    settings = Settings.model_validate(
+        {
+            "suppliers": [
+                {
+                    "address": supplier.address,
+                    "service": supplier.service,
+                    "api": supplier.api,
+                    "model": supplier.models[-1] if supplier.models else "unknown",
+                    "base_url": "http://bundle.invalid/v1",  # nothing is ever asked
+                }
+            ],
+            "tasks": [{"name": "of-the-bundle", "samples": "all"}],  # they are set below
+            "sampling": {"window": manifest.window_docs},
+            "simulation": manifest.simulation,
+        }
+    )
+    return Config(settings, folder / "testbench.yaml", folder)
+
+
+def _roster_document(manifest: Manifest) -> Document:
+    supplier = manifest.supplier
+    return {
+        "_id": supplier.key,
+        "address": supplier.address,
+        "service": supplier.service,
+        "status": ACTIVE,
+        "joined_at": None,
+        "left_at": None,
+        "cut_at": None if supplier.cut_at is None else moment(supplier.cut_at, "cut_at"),
+        "echo_logprobs": supplier.echo_logprobs,
+        "probed_at": None,
+        "version": 1,
+        "history": [],
+    }
+
+
+def _register(datasets: _Datasets, task: TaskFacts, docs: Iterable[StoredDoc]) -> None:
+    found = {doc.doc_id: doc for doc in docs}
+    registration = replace(task.registration, n_docs=len(found), n_fewshot=0)
+    datasets.register(registration, list(found.values()), [])
+
+
+def _first_doc(opened: _Opened, task: TaskFacts) -> dict[int, str]:
+    for doc in opened.workspace.datasets.docs(task.registration.task_hash):
+        return {doc.doc_id: doc.body}
+    raise TaskError("the bundle holds none of its docs")
+
+
+def _store(store: DocumentStore, collection: Any, lot: Sequence[tuple[Document, Any]]) -> None:
+    if store.put_new(collection, [document for document, _ in lot]) != len(lot):
+        raise BundleError(f"two records of {collection.name} have the same id")
+
+
+def _lots(
+    rows: Iterator[tuple[Document, dict[str, Any]]],
+) -> Iterator[list[tuple[Document, dict[str, Any]]]]:
+    """Cut a stream into lots that fit into memory."""
+    lot: list[tuple[Document, dict[str, Any]]] = []
+    size = 0
+    for row in rows:
+        lot.append(row)
+        size += len(row[0].get("body") or b"")
+        if len(lot) == _LOT or size > _LOT_BYTES:
+            yield lot
+            lot, size = [], 0
+    if lot:
+        yield lot
+
+
+def evaluates_text(folder: Path) -> bool:
+    """Whether helper code in a folder of task definitions evaluates text as Python."""
+    return any(
+        _EVALUATES.search(path.read_text(encoding="utf-8", errors="replace")) for path in folder.glob("*.py")
+    )

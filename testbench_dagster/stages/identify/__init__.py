@@ -1,0 +1,1 @@
+"""Who answers like whom (Summarizer): groups, proxies, changes."""

@@ -1,0 +1,307 @@
+"""The identity stage: groups of suppliers that answer alike, their proxies, and detected changes, stored.
+
+Groups are a view (``identity_groups``, one document per supplier), made anew from the stored answers. Changes
+are facts (``changes``), found by reading each supplier's answers since its last cut in the order they came: a
+change has an id made of what it says, so finding it again adds nothing. It is recorded before the supplier is
+cut, so that no cut goes without its reason, whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.identity import (
+    Answer,
+    Assignment,
+    Change,
+    Group,
+    Grouping,
+    IdentitySettings,
+    elect,
+    find_changes,
+    find_groups,
+    score_changes,
+)
+from testbench_dagster.identity.evidence import Evidence
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows
+from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
+from testbench_dagster.stages.plan.planner import PROXY_FAILURES
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, document_id
+from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
+
+_MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
+#: Scores to a false alarm, on average at least: there are a hundred times as many of them as of probes.
+_SCORE_ARL = 1e7
+
+
+@dataclass
+class IdentityReport:
+    """What a comparison found: documents of ``identity_groups``, suspects by supplier, changes recorded.
+
+    ``groupings`` hold the evidence behind, by service.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    suspects: dict[str, str] = field(default_factory=dict)
+    changes: list[Document] = field(default_factory=list)
+    n_answers: int = 0
+    groupings: dict[str, Grouping] = field(default_factory=dict)
+
+    @property
+    def n_suppliers(self) -> int:
+        """How many suppliers were compared."""
+        return len(self.documents)
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Members of the groups of several, by group."""
+        return {d["group"]: d["members"] for d in self.documents if len(d["members"]) > 1}
+
+
+def identity_settings(workspace: Workspace) -> IdentitySettings:
+    """The constants of identity, as far as the configuration sets them."""
+    return IdentitySettings(rotation_days=workspace.config.settings.identity.rotate_days)
+
+
+def refresh_identity(
+    workspace: Workspace, *, services: Iterable[str] | None = None, now: datetime | None = None
+) -> IdentityReport:
+    """Compare all active suppliers, of all or the named services; record changes, store groups and proxies.
+
+    A member that left its group's answers is cut there and compared once more without what it answered
+    before.
+    """
+    now = now or datetime.now(UTC)
+    report = IdentityReport()
+    by_service = _by_service(workspace)
+    for service in by_service if services is None else sorted(set(services)):
+        suppliers = by_service.get(service, [])
+        answers = list(read_answers(workspace, service, suppliers, now))
+        groups = [d["members"] for d in _stored(workspace, suppliers) if len(d["members"]) > 1]
+        found = find_changes(
+            answers, identity_settings(workspace), cut_at=cuts_of(suppliers), groups=_distinct(groups)
+        )
+        recorded = record_changes(workspace, found, now)
+        report.changes += recorded
+        if any(change["cut"] for change in recorded):
+            suppliers = _by_service(workspace).get(service, [])
+            cuts = cuts_of(suppliers)
+            answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
+        report.n_answers += len(answers)
+        _group(workspace, service, suppliers, answers, now, report)
+    if services is None:
+        _forget(workspace, {d["_id"] for d in report.documents})
+    return report
+
+
+def detect_changes(
+    workspace: Workspace,
+    keys: Sequence[str],
+    tasks: Iterable[str] = (),
+    now: datetime | None = None,
+) -> list[Document]:
+    """Look for changes in what suppliers answer to the same prompts, and in their scores of ``tasks``.
+
+    What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
+    others of its service, so that it stands for nobody any more and nobody for it.
+
+    Returns:
+        The changes that were not known before, as stored.
+    """
+    now = now or datetime.now(UTC)
+    wanted = set(keys)
+    settings = identity_settings(workspace)
+    recorded: list[Document] = []
+    for service, suppliers in _by_service(workspace).items():
+        chosen = [s for s in suppliers if s.key in wanted]
+        if not chosen:
+            continue
+        found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
+        for name in sorted(set(tasks)):
+            spec, registration = workspace.spec(name), workspace.datasets.current(name)
+            if registration is not None:
+                points = read_scores(workspace, chosen, spec, registration, now)
+                found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
+        new = record_changes(workspace, found, now)
+        if any(change["cut"] for change in new):
+            refresh_identity(workspace, services=[service], now=now)
+        recorded += new
+    return recorded
+
+
+def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[Document]:
+    """Store changes and cut their suppliers where ``identity.cut_on`` says so; return the new ones."""
+    cut_on = workspace.config.settings.identity.cut_on
+    new = []
+    for change in found:
+        document: Document = {
+            "_id": document_id("change", change.supplier, change.kind, change.stream, str(change.at)),
+            "supplier": change.supplier,
+            "service": change.supplier.rpartition("@")[2],
+            "kind": change.kind,
+            "task": change.stream if change.kind == "score" else None,
+            "at": change.at,
+            "detected_at": now,
+            "seen_at": change.detected_at,
+            "cut": change.kind in cut_on,
+            "reason": change.wording,
+            "before_at": change.before_at,
+            "log_e": change.log_e,
+            "arl": change.arl,
+            "observations": change.observations,
+            "since_change": change.since_change,
+            "null_rate": change.null_rate,
+            "rate_after": change.rate_after,
+            "direction": change.direction,
+            "certain": change.certain,
+        }
+        if workspace.documents.put_new(CHANGES, [document]):
+            new.append(document)
+        if document["cut"]:
+            cut_windows(workspace, change.supplier, change.at - _MOMENT, change.wording)
+    return new
+
+
+def _group(
+    workspace: Workspace,
+    service: str,
+    suppliers: Sequence[Supplier],
+    answers: Sequence[Answer],
+    now: datetime,
+    report: IdentityReport,
+) -> None:
+    settings = identity_settings(workspace)
+    cuts = cuts_of(suppliers)
+    # a cut may lie before the grouping it undoes: what counts is whether it was known then
+    previous = {
+        d["_id"]: _assignment(d)
+        for d in _stored(workspace, suppliers)
+        if d.get("cut_at") == cuts.get(d["_id"])
+    }
+    evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
+    grouping = find_groups(evidence, settings, previous.values(), now=now)
+    report.groupings[service] = grouping
+    suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
+    availability = read_availability(workspace, service, now)
+    failing = {
+        d["_id"]
+        for d in workspace.documents.find(PLANS, {"service": service}, fields=["_id", "failures"])
+        if (d["failures"] or 0) >= PROXY_FAILURES
+    }
+    alive = {s.key for s in suppliers} - failing
+    documents: list[Document] = []
+    for group in grouping.groups:
+        proxy, rotates_at = _elected(group, grouping, previous, availability, alive, now, settings)
+        documents += [
+            _document(service, key, group, proxy, rotates_at, grouping, suspects.get(key), now)
+            | {"cut_at": cuts.get(key)}
+            for key in group.members
+        ]
+    workspace.documents.upsert(IDENTITY_GROUPS, documents)
+    report.documents += documents
+    report.suspects |= suspects
+
+
+def _elected(
+    group: Group,
+    grouping: Grouping,
+    previous: dict[str, Assignment],
+    availability: Mapping[str, float],
+    alive: set[str],
+    now: datetime,
+    settings: IdentitySettings,
+) -> tuple[str, datetime | None]:
+    if len(group.members) == 1:
+        return group.members[0], None
+    before = next(
+        (p for key in group.members if (p := previous.get(key)) is not None and p.group == group.id), None
+    )
+    election = elect(
+        group.members,
+        availability=availability,
+        self_agreement={key: grouping.profiles[key].self_agreement for key in group.members},
+        alive=alive,
+        previous=before,
+        now=now,
+        rng=random.SystemRandom(),
+        settings=settings,
+    )
+    return election.proxy, election.rotates_at
+
+
+def _document(
+    service: str,
+    key: str,
+    group: Group,
+    proxy: str,
+    rotates_at: datetime | None,
+    grouping: Grouping,
+    suspect: str | None,
+    now: datetime,
+) -> Document:
+    profile = grouping.profiles[key]
+    like = grouping.pair(key, proxy) if key != proxy else None
+    alone = len(group.members) == 1
+    return {
+        "_id": key,
+        "service": service,
+        "group": group.id,
+        "proxy": proxy,
+        "role": "alone" if alone else "proxy" if key == proxy else "member",
+        "members": list(group.members),
+        "since": group.since[key],
+        "rotates_at": rotates_at,
+        "compared_at": now,
+        "n_prompts": profile.answers,
+        "self_agreement": profile.self_agreement,
+        "self_low": profile.self_low,
+        "self_high": profile.self_high,
+        "repeats": profile.repeats,
+        "agreement": like.agreement if like else None,
+        "distance": like.distance if like else None,
+        "nearest": profile.nearest,
+        "nearest_agreement": profile.nearest_agreement,
+        "nearest_low": profile.nearest_low,
+        "nearest_high": profile.nearest_high,
+        "nearest_common": profile.nearest_common,
+        "suspect": suspect,
+        "reason": profile.reason,
+    }
+
+
+def _assignment(document: Document) -> Assignment:
+    return Assignment(
+        document["_id"], document["group"], document["proxy"], document["since"], document["rotates_at"]
+    )
+
+
+def _by_service(workspace: Workspace) -> dict[str, list[Supplier]]:
+    found: dict[str, list[Supplier]] = {}
+    for supplier in active_suppliers(workspace):
+        found.setdefault(supplier.service, []).append(supplier)
+    return found
+
+
+def cuts_of(suppliers: Iterable[Supplier]) -> dict[str, datetime]:
+    """When the models of suppliers last changed, of those that did."""
+    return {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
+
+
+def _stored(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[Document]:
+    return list(workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(s.key for s in suppliers)}}))
+
+
+def _distinct(groups: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [list(members) for members in dict.fromkeys(tuple(sorted(members)) for members in groups)]
+
+
+def _forget(workspace: Workspace, known: set[str]) -> None:
+    """Remove the documents of suppliers that left."""
+    gone = {d["_id"] for d in workspace.documents.find(IDENTITY_GROUPS, fields=["_id"])} - known
+    if gone:
+        workspace.documents.purge(IDENTITY_GROUPS, {"_id": {"in": sorted(gone)}})

@@ -1,0 +1,108 @@
+"""Reads what identity rests on from the stores: how answers begin, never their bodies, and scores in time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.identity import Answer, ScorePoint
+from testbench_dagster.scoring.rows import is_mean, primary_pair
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, Group
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+
+_FIELDS = ("supplier", "task", "prompt_id", "idx", "position", "round", "finished_at", "opening")
+#: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
+PROMPTS = 240
+#: How far back availability looks.
+AVAILABILITY = timedelta(days=7)
+
+
+def read_answers(
+    workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
+) -> Iterator[Answer]:
+    """Yield the answers at temperature 0 of suppliers of one service inside the window age, after their cuts.
+
+    Of each task only the first prompts of a sequence, which is what suppliers have in common: so many that
+    all tasks together have about :data:`PROMPTS`; of signature tasks all.
+    """
+    cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
+    per_task = max(2, -(-PROMPTS // max(1, len(workspace.specs))))
+    signing = {spec.name for spec in workspace.specs if spec.signs}
+    where: Document = {
+        "service": service,
+        "finished_at": {"gt": now - timedelta(days=workspace.config.settings.sampling.max_age_days)},
+        "opening": {"ne": None},
+    }
+    if len(suppliers) <= 250:
+        where["supplier"] = {"in": sorted(cuts)}
+    for row in workspace.documents.find(ATTEMPTS, where, fields=_FIELDS):
+        supplier, at = row["supplier"], row["finished_at"]
+        if supplier not in cuts or (row["position"] >= per_task and row["task"] not in signing):
+            continue
+        cut_at = cuts[supplier]
+        if cut_at is not None and at <= cut_at:
+            continue
+        calls = f"/{row['idx']}" if row["idx"] else ""
+        yield Answer(
+            # equal texts are kept once: there are as many as answers, and most are shared
+            supplier=sys.intern(supplier),
+            prompt=sys.intern(row["prompt_id"] + calls),
+            family=sys.intern(row["task"]),
+            at=at,
+            round=row["round"],
+            opening=sys.intern(row["opening"]),
+        )
+
+
+def read_scores(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    spec: TaskSpec,
+    registration: Registration,
+    now: datetime,
+) -> Iterator[ScorePoint]:
+    """Yield the primary scores of a task from 0 to 1 inside the window age, after the suppliers' cuts.
+
+    Dated by when the doc was asked: hard docs take longer, so of many asked at once the wrong answers come
+    last, which would look like a change. Nothing where the metric is no mean; values outside 0 to 1 are left
+    out.
+    """
+    metric, name = primary_pair(spec, registration)
+    if spec.signs or not is_mean(registration, metric):
+        return
+    cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
+    where: Document = {
+        "supplier": {"in": sorted(cuts)},
+        "task": spec.name,
+        "task_hash": registration.task_hash,
+        "filter": name,
+        "answered_at": {"gt": now - spec.max_age(workspace.config.settings.sampling.max_age_days)},
+        "scorer_version": scorer_version(registration),
+    }
+    for score in workspace.documents.find(SCORES, where):
+        cut_at = cuts[score["supplier"]]
+        at = score["answered_at"] - timedelta(milliseconds=score["latency_ms"] or 0)
+        value = score["metrics"].get(metric)
+        if (cut_at is None or at > cut_at) and isinstance(value, (int, float)) and 0 <= value <= 1:
+            yield ScorePoint(score["supplier"], spec.name, at, float(value))
+
+
+def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
+    """Share of answered attempts among those answered or failed by the supplier or the network, lately."""
+    where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
+    available: dict[str, int] = {}
+    counted: dict[str, int] = {}
+    for row in workspace.documents.group(ATTEMPTS, Group(by=["supplier", "fault"]), where):
+        supplier, was_there = row["supplier"], Fault(row["fault"]).row.available
+        if was_there is not None:
+            counted[supplier] = counted.get(supplier, 0) + row["count"]
+        if was_there:
+            available[supplier] = available.get(supplier, 0) + row["count"]
+    return {supplier: available.get(supplier, 0) / n for supplier, n in counted.items()}

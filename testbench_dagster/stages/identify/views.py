@@ -1,0 +1,96 @@
+"""What is shown of identity: rows of the stored groups, of pairs and of detected changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Any
+
+from testbench_dagster.identity import Evidence, find_groups
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
+from testbench_dagster.stages.identify.reading import read_answers
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
+
+_PAIRS_SHOWN = 5_000
+
+
+def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per supplier that was compared: its group, who stands for it, how surely, whom else it is like.
+
+    Sorted by service, then the largest groups first.
+    """
+    documents = list(workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}))
+    proxies = {
+        d["group"]: d["proxy"] for d in workspace.documents.find(IDENTITY_GROUPS, fields=["group", "proxy"])
+    }
+    ordered = sorted(documents, key=lambda d: (d["service"], -len(d["members"]), d["group"], d["_id"]))
+    return [_row(document, proxies.get(document["nearest"])) for document in ordered]
+
+
+def _row(document: Document, nearest_proxy: str | None) -> dict[str, Any]:
+    rest = {name: _plain(value) for name, value in document.items() if name not in ("_id", "members")}
+    return {
+        "supplier": document["_id"],
+        **rest,
+        "members": document["members"],
+        "n_members": len(document["members"]),
+        "nearest_proxy": nearest_proxy,
+    }
+
+
+def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Evidence of each pair of suppliers of one service, of stored answers; those that agree most first.
+
+    At most five thousand pairs.
+    """
+    now = datetime.now(UTC)
+    pool = active_suppliers(workspace) if suppliers is None else known_suppliers(workspace)
+    wanted = [s for s in pool if suppliers is None or s.key in suppliers]
+    settings = identity_settings(workspace)
+    rows: list[dict[str, Any]] = []
+    for service in dict.fromkeys(s.service for s in wanted):
+        chosen = [s for s in wanted if s.service == service]
+        answers = read_answers(workspace, service, chosen, now)
+        evidence = Evidence.of(answers, settings, cut_at=cuts_of(chosen))
+        grouping = find_groups(evidence, settings, now=now)
+        groups = {
+            d["_id"]: d["group"] for d in workspace.documents.find(IDENTITY_GROUPS, {"service": service})
+        }
+        for a, b in combinations(evidence.suppliers, 2):
+            pair = grouping.pair(a, b)
+            rows.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "service": service,
+                    "n_common": pair.common,
+                    "n_agree": pair.agree,
+                    "agreement": pair.agreement,
+                    "ci_low": pair.low,
+                    "ci_high": pair.high,
+                    "distance": pair.distance,
+                    "distance_low": pair.distance_low,
+                    "distance_high": pair.distance_high,
+                    "log_merge": pair.log_merge,
+                    "log_split": pair.log_split,
+                    "relation": pair.relation,
+                    "same_group": a in groups and groups[a] == groups.get(b),
+                }
+            )
+    rows.sort(key=lambda row: (-(row["agreement"] or 0), row["a"], row["b"]))
+    return rows[:_PAIRS_SHOWN]
+
+
+def change_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Detected changes, newest first."""
+    where = {} if suppliers is None else {"supplier": {"in": sorted(suppliers)}}
+    found = workspace.documents.find(CHANGES, where, sort=[("at", -1)])
+    return [{name: _plain(value) for name, value in change.items() if name != "_id"} for change in found]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,1 @@
+"""Who is asked what and when (Manager): the planner over the stores, and the plans it caches."""

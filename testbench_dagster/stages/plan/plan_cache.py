@@ -1,0 +1,162 @@
+"""Kept plans: when a supplier's next evaluation should begin and what it would ask, for sensors to look at.
+
+They are a view, made at the end of every evaluation, so that a sensor need not read five thousand suppliers'
+attempts to see who is due (:mod:`.wanted`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.planning.schedule import retry_delay
+from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.plan.remaining import budget_left, politeness_left
+from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.stores.documents.collections import PLANS
+
+
+@dataclass(frozen=True)
+class CachedPlans:
+    """Plans that were made anew: of how many suppliers, how many of them due now, when the next one is."""
+
+    suppliers: int
+    due: int
+    next_due_at: datetime | None
+
+
+def refresh_plans(
+    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
+) -> CachedPlans:
+    """Plan the suppliers as they stand after an evaluation, and cache the plans."""
+    planner = Planner(workspace, now=now)
+    fingerprint = settings_fingerprint(workspace)
+    planned = list(suppliers)
+    plans = {supplier.key: planner.plan(supplier) for supplier in planned}
+    quotas = planner.quotas(plans, planned)
+    spent = {s for s in {p.service for p in planned} if budget_left(workspace, s, planner.now) == 0}
+    before = _kept_plans(workspace, plans)
+    documents = []
+    for supplier in planned:
+        plan = plans[supplier.key]
+        kept = before.get(supplier.key, {})
+        due_at = plan.due_at
+        if due_at is not None:
+            waits = _waits(workspace, supplier, plan, planner.now, quotas.get(supplier.key), spent)
+            due_at = max([due_at, *waits])
+        documents.append(
+            {
+                "_id": supplier.key,
+                "service": supplier.service,
+                "planned_at": planner.now,
+                "due_at": due_at,
+                "due_height": plan.due_height,
+                "due_calls": plan.n_calls,
+                "failures": kept.get("failures", 0),
+                "problem": kept.get("problem"),
+                "put_off_until": kept.get("put_off_until"),
+                "session_spent_until": kept.get("session_spent_until"),
+                "fingerprint": supplier_fingerprint(fingerprint, supplier),
+                "tasks": {
+                    name: {
+                        "state": decision.state,
+                        "reason": decision.reason,
+                        "calls": decision.plan.n_calls,
+                        "due_at": decision.due_at,
+                    }
+                    for name, decision in plan.tasks.items()
+                },
+            }
+        )
+    workspace.documents.upsert(PLANS, documents)
+    dates = [document["due_at"] for document in documents if document["due_at"] is not None]
+    later = [due_at for due_at in dates if due_at > planner.now]
+    return CachedPlans(len(documents), len(dates) - len(later), min(later, default=None))
+
+
+def note_progress(
+    workspace: Workspace,
+    reached: Iterable[str],
+    failed: Mapping[str, str],
+    spent: Mapping[str, int] | None = None,
+    put_off: Collection[str] = (),
+) -> None:
+    """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
+
+    A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
+    ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
+    ``put_off`` are those that something else stood in the way of: they are looked at again a while later.
+    """
+    now = datetime.now(UTC)
+    settled, spent = set(reached), spent or {}
+    until = now + retry_delay(1, workspace.config.settings.planning)
+    keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
+    before = _kept_plans(workspace, keys)
+    updates = []
+    for key in keys:
+        kept = before.get(key)
+        if kept is None:
+            if key in settled and key not in spent:
+                continue
+            # its plan follows at the end of the evaluation; should that not come, it is due again
+            service = key.rpartition("@")[2]
+            kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
+        failures = kept["failures"] + 1 if key in failed else 0 if key in settled else kept["failures"]
+        update = {**kept, "failures": failures, "problem": failed.get(key), "planned_at": now}
+        update["put_off_until"] = until if key in put_off else None
+        updates.append({**update, "session_spent_until": spent.get(key, kept.get("session_spent_until"))})
+    workspace.documents.upsert(PLANS, updates)
+
+
+def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document]:
+    return {plan["_id"]: plan for plan in workspace.documents.find(PLANS, {"_id": {"in": list(keys)}})}
+
+
+def settings_fingerprint(workspace: Workspace) -> str:
+    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    settings = workspace.config.settings
+    rules = [
+        [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
+        for s in workspace.specs
+    ]
+    return content_hash(
+        [
+            rules,
+            settings.sampling.model_dump(),
+            settings.planning.model_dump(mode="json"),
+            settings.budget.model_dump(),
+            catalogue_fingerprint(workspace),
+        ]
+    )
+
+
+def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
+    """Changes whenever one supplier's plan has to be made anew."""
+    return content_hash([settings, supplier.base_url, supplier.api, supplier.model, str(supplier.cut_at)])
+
+
+def _waits(
+    workspace: Workspace,
+    supplier: Supplier,
+    plan: SupplierPlan,
+    now: datetime,
+    quota: int | None,
+    spent: Collection[str],
+) -> Iterator[datetime]:
+    """Instants before which an evaluation makes no sense: not before a spent budget is renewed.
+
+    A supplier that had its share of a budget while others still have to get theirs looks again a while later.
+    ``spent`` are the services whose budget of the day is used up.
+    """
+    if plan.n_calls and quota == 0:
+        yield now + retry_delay(1, workspace.config.settings.planning)
+    if supplier.service in spent:
+        yield next_period("day", now)
+    if politeness_left(workspace, supplier.key, now) == 0:
+        yield next_period("hour", now)

@@ -1,0 +1,355 @@
+"""The planner: reads the facts about suppliers, and has :mod:`.supplier` decide on each.
+
+An evaluation decides on the facts, always; what is kept of a decision (:mod:`.kept`) is only a view of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from testbench_dagster.coordination.budgets import period_start
+from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.rules import TaxonomyGate
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.planning.due import CallOutcome, PromptRef
+from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.schedule import retry_delay
+from testbench_dagster.planning.shares import fair_shares
+from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
+from testbench_dagster.stages.attempts import History, history
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.measured import WindowState, window_state
+from testbench_dagster.stages.plan.remaining import budget_left
+from testbench_dagster.stages.plan.sessions import Sessions, spent_until
+from testbench_dagster.stages.plan.task_gates import task_groups
+from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
+from testbench_dagster.stages.score.score import prompt_calls
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, Group
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    IDENTITY_GROUPS,
+    PLANS,
+    PROMPTS,
+    TAXONOMY_SUMMARIES,
+)
+
+#: A proxy that failed this many evaluations in a row no longer stands for its group.
+PROXY_FAILURES = 3
+#: How long a page that a supplier does not serve is not asked for again.
+_ABSENT = timedelta(days=1)
+_NOTHING_KNOWN = WindowState()
+
+
+@dataclass(frozen=True)
+class SharedPlans:
+    """Plans within fair shares, by supplier key, with what they rest on; ``quotas`` are in calls."""
+
+    facts: Mapping[str, SupplierFacts]
+    plans: Mapping[str, SupplierPlan]
+    quotas: Mapping[str, int]
+
+
+class Planner:
+    """Plans suppliers at one instant; what they share (sequences, epochs, heights) is read once.
+
+    Args:
+        workspace: the installation.
+        tasks: names of tasks or groups to plan; None for all.
+        now: the instant, timezone-aware; the present by default.
+        with_windows: read every window, also where no rule needs it (to show interval widths).
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        tasks: Sequence[str] | None = None,
+        now: datetime | None = None,
+        with_windows: bool = False,
+    ) -> None:
+        self._workspace = workspace
+        self._with_windows = with_windows
+        self.now = now or datetime.now(UTC)
+        self.specs = workspace.chosen_specs(tasks)
+        self._chosen = frozenset(spec.name for spec in self.specs)
+        self._gating = self._gating_tasks()
+        self._epochs: dict[str, int] = {}
+        self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
+        self._calls: dict[str, dict[str, int]] = {}
+
+    @cached_property
+    def registrations(self) -> dict[str, Registration]:
+        """Current registrations of the tasks that have one."""
+        known = ((s.name, self._workspace.datasets.current(s.name)) for s in self._workspace.specs)
+        return {name: registration for name, registration in known if registration is not None}
+
+    def epoch(self, spec: TaskSpec) -> int:
+        """Number of a task's current epoch."""
+        if spec.name not in self._epochs:
+            self._epochs[spec.name] = current_epoch(self._workspace, spec).epoch
+        return self._epochs[spec.name]
+
+    def height(self, service: str) -> int | None:
+        """Newest block height known of a service."""
+        return self._sessions.height(service)
+
+    def facts(self, supplier: Supplier) -> SupplierFacts:
+        """Read everything a supplier's plan depends on."""
+        needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
+        return SupplierFacts(
+            supplier=supplier.key,
+            tasks={spec.name: self._task_facts(supplier, spec) for spec in needed},
+            abilities=self._abilities(supplier.key),
+            groups=self._groups,
+            cut_at=supplier.cut_at,
+            departed=supplier.left_at is not None,
+            proxy=self._proxies.get(supplier.key),
+            retry_at=self._retry_at(supplier.key),
+            summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
+            waiting=self._sessions.waiting(supplier, spent_until(self._kept.get(supplier.key))),
+            blocks_per_session=self._sessions.blocks_per_session(supplier.service),
+        )
+
+    def plan(
+        self,
+        supplier: Supplier,
+        *,
+        facts: SupplierFacts | None = None,
+        max_calls: int | None = None,
+        retry_errors: bool = False,
+        force_since: datetime | None = None,
+    ) -> SupplierPlan:
+        """Plan one supplier; ``facts`` saves reading them again."""
+        return plan_supplier(
+            facts or self.facts(supplier),
+            self._workspace.config.settings.planning,
+            now=self.now,
+            height=self.height(supplier.service),
+            max_calls=max_calls,
+            retry_errors=retry_errors,
+            force_since=force_since,
+            only=self._chosen,
+        )
+
+    def shared_plans(
+        self, suppliers: Sequence[Supplier], *, budget: int | None = None, **options: Any
+    ) -> SharedPlans:
+        """Plan suppliers within their fair shares of a budget, by default of what the services' days leave.
+
+        ``options`` are those of :meth:`plan`.
+        """
+        facts = {s.key: self.facts(s) for s in suppliers}
+        plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
+        if budget is None:
+            quotas = self.quotas(plans, suppliers)
+        else:
+            quotas = fair_shares(budget, {key: plan.n_calls for key, plan in plans.items()})
+        for supplier in suppliers:
+            key = supplier.key
+            quota = quotas.get(key)
+            if quota is not None and quota < plans[key].n_calls:
+                plans[key] = self.plan(supplier, facts=facts[key], max_calls=quota, **options)
+        return SharedPlans(facts, plans, quotas)
+
+    def quotas(self, plans: Mapping[str, SupplierPlan], suppliers: Sequence[Supplier]) -> dict[str, int]:
+        """Share what is left of the services' daily budgets: calls per supplier, for capped services only.
+
+        Every supplier of the service that is due takes part with what it would ask, not only the given ones,
+        so that no batch of suppliers eats the share of the next. What each was asked today already counts
+        (max-min fair over the day): one pass over the batches spends the budget, in whatever order.
+        """
+        quotas: dict[str, int] = {}
+        for service in {s.service for s in suppliers}:
+            left = budget_left(self._workspace, service, self.now)
+            if left is None:
+                continue
+            own = {s.key: plans[s.key].n_calls for s in suppliers if s.service == service}
+            shares = fair_shares(left, self._demands(service, own), self._asked_today(service))
+            quotas |= {key: share for key, share in shares.items() if key in own}
+        return quotas
+
+    # -- what suppliers share ---------------------------------------------------------------------------
+
+    def _gating_tasks(self) -> frozenset[str]:
+        """Tasks that a gate of a chosen task looks at."""
+        names = {
+            gate.task for s in self.specs for gate in s.planning.gates if not isinstance(gate, TaxonomyGate)
+        }
+        return frozenset(leaf for name in names for leaf in self._groups.get(name, ()))
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[str, ...]]:
+        return task_groups(self._workspace.specs)
+
+    @cached_property
+    def _sessions(self) -> Sessions:
+        return Sessions.read(self._workspace, self.now)
+
+    @cached_property
+    def _kept(self) -> dict[str, Document]:
+        fields = [
+            "_id", "service", "failures", "planned_at", "due_at", "due_calls", "put_off_until",
+            "session_spent_until",
+        ]  # fmt: skip
+        return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
+
+    @cached_property
+    def _proxies(self) -> dict[str, str]:
+        """Who stands for whom; a proxy that left or does not answer stands for nobody.
+
+        Nor does one, and for nobody, whose model changed since the groups were made.
+        """
+        fields = ["_id", "proxy", "cut_at"]
+        rows = {d["_id"]: d for d in self._workspace.documents.find(IDENTITY_GROUPS, fields=fields)}
+        if not rows:
+            return {}
+        unchanged = {
+            s.key
+            for s in active_suppliers(self._workspace)
+            if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
+        }
+        living = {k for k in unchanged if self._kept.get(k, {}).get("failures", 0) < PROXY_FAILURES}
+        return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
+
+    def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
+        """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``.
+
+        Those that no session lets be reached now take part once one does.
+        """
+        never_planned = max(own.values(), default=0)  # a newcomer wants about what the others want
+        demands: dict[str, int] = {}
+        for supplier in active_suppliers(self._workspace):
+            if supplier.service != service:
+                continue
+            kept = self._kept.get(supplier.key)
+            if self._sessions.waiting(supplier, spent_until(kept)) is not None:
+                continue
+            if kept is None:
+                demands[supplier.key] = never_planned
+            elif kept["due_at"] is not None and kept["due_at"] <= self.now:
+                demands[supplier.key] = kept["due_calls"] or 0
+        return {**demands, **own}
+
+    def _asked_today(self, service: str) -> dict[str, int]:
+        """Stored attempts of a service's UTC day by supplier; as many rows as its budget allows at most."""
+        where = {"service": service, "finished_at": {"gte": period_start("day", self.now)}}
+        rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
+        return {row["supplier"]: row["count"] for row in rows}
+
+    # -- one supplier -----------------------------------------------------------------------------------
+
+    def _retry_at(self, key: str) -> datetime | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        put_off: datetime | None = kept.get("put_off_until")
+        if not kept["failures"]:
+            return put_off
+        delay = retry_delay(kept["failures"], self._workspace.config.settings.planning)
+        retry_at: datetime = kept["planned_at"] + delay
+        return retry_at if put_off is None else max(retry_at, put_off)
+
+    def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:
+        wanted = {g.taxonomy for s in self.specs for g in s.planning.gates if isinstance(g, TaxonomyGate)}
+        if not wanted:
+            return {}
+        where = {"supplier": key, "taxonomy": {"in": sorted(wanted)}}
+        found: dict[tuple[str, str | None], Ability] = {}
+        for summary in self._workspace.documents.find(TAXONOMY_SUMMARIES, where):
+            for name, node in summary["nodes"].items():
+                answered, failed = node["n"], node["errors"]
+                ability = Ability(
+                    score=node["score"],
+                    success=answered / (answered + failed) if answered + failed else None,
+                    min_samples=node["min_n"] if node["n_measured"] == node["n_tasks"] else 0,
+                    summarized_at=summary["summarized_at"],
+                )
+                found[summary["taxonomy"], name] = ability
+                if name == summary["root"]:
+                    found[summary["taxonomy"], None] = ability
+        return found
+
+    def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:
+        registration = self.registrations.get(spec.name)
+        max_age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+        if registration is None:
+            return TaskFacts(spec.name, spec.planning, spec.samples, registered=False, max_age=max_age)
+        if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+            return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
+        past = self._history(supplier, spec, registration, max_age)
+        window = _NOTHING_KNOWN
+        needs_width = spec.samples is not None and spec.samples.half_width is not None
+        if needs_width or self._with_windows or spec.name in self._gating:
+            window = window_state(self._workspace, supplier, spec, registration, self.now)
+        # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
+        elsewhere = {} if registration.flags.get("questions_of_epoch") else past.settled_elsewhere
+        return TaskFacts(
+            task=spec.name,
+            rule=spec.planning,
+            samples=spec.samples,
+            prompts=self._prompts(spec, registration, request_form(supplier, registration)),
+            outcomes=past.outcomes,
+            settled_elsewhere=elsewhere,
+            measured=window.measured,
+            state=window.state,
+            last_at=past.last_at,
+            last_height=past.last_height,
+            max_age=max_age,
+            absent_until=_absent_until(past.outcomes) if registration.flags["output_type"] == "get" else None,
+            # whoever wants every doc of a task wants this supplier's own answers
+            personal=spec.signs or spec.samples is None,
+        )
+
+    def _history(
+        self, supplier: Supplier, spec: TaskSpec, registration: Registration, max_age: timedelta
+    ) -> History:
+        if spec.name not in self._calls:
+            self._calls[spec.name] = prompt_calls(self._workspace, registration)
+        return history(
+            self._workspace.documents,
+            supplier.key,
+            spec.name,
+            registration.task_hash,
+            epoch=self.epoch(spec),
+            since=self.now - max_age,
+            calls=self._calls[spec.name],
+        )
+
+    def _prompts(self, spec: TaskSpec, registration: Registration, api: str) -> list[PromptRef]:
+        key = (spec.name, api)
+        if key not in self._sequences:
+            repeats = int(registration.flags["repeats"])
+            rows = self._workspace.documents.find(
+                PROMPTS,
+                prompt_filter(registration, self.epoch(spec), api),
+                sort=[("position", 1)],
+                fields=["_id", "position", "doc_id", "calls", "relayable"],
+            )
+            refs = [
+                PromptRef(r["_id"], r["position"], r["doc_id"], r["calls"] // repeats, repeats)
+                for r in rows
+                if r["relayable"]
+            ]
+            self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
+        return self._sequences[key]
+
+
+def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
+    """When a page is asked for again whose newest answer was that the supplier does not serve it to us."""
+    newest = max(outcomes, key=lambda outcome: outcome.finished_at, default=None)
+    if newest is None or not newest.fault.row.denies_page:
+        return None
+    return newest.finished_at + _ABSENT
+
+
+def request_form(supplier: Supplier, registration: Registration) -> str:
+    """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
+    return supplier.api if registration.flags["output_type"] in ANY_API else "completions"

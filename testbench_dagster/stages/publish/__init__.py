@@ -1,0 +1,1 @@
+"""What leaves the stores: pages, feeds, parquet."""

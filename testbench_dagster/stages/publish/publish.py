@@ -1,0 +1,89 @@
+"""Files that show the newest leaderboard, in ``<TESTBENCH_HOME>/published``.
+
+``leaderboard.html``, ``feed.json``, ``feed.prom`` and ``item_matrix.parquet``. Each takes its name when it is
+complete, so a web server or a Prometheus textfile collector may read them at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from testbench_dagster.ranking.entry import Board
+from testbench_dagster.ranking.feeds import render_json, render_prometheus
+from testbench_dagster.ranking.page import render_page
+from testbench_dagster.stages.rank.ranking import make_board, store_board
+from testbench_dagster.stages.workspace import Workspace
+
+#: Suppliers × tasks up to which the item matrix is published with every leaderboard: it reads every sample.
+#: Beyond, ``testbench export`` makes it when somebody wants it.
+MAX_PAIRS = 5_000
+
+
+@dataclass(frozen=True)
+class Published:
+    """The board, the files written and their sizes in bytes, and why a file was not written."""
+
+    board: Board
+    files: Mapping[Path, int]
+    left_out: Mapping[str, str]
+
+
+def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | None = None) -> Published:
+    """Make the board, store its rankings and write the files, replacing the last ones.
+
+    All as of one instant, ``now`` (the present by default), and of the suppliers on the board.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    from testbench_dagster.stages.publish.export import write_item_matrix
+
+    board = make_board(workspace, now=now)
+    store_board(workspace, board)
+    folder = published_folder(workspace)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        write_whole(folder / name, text): len(text.encode("utf-8"))
+        for name, text in (
+            ("leaderboard.html", render_page(board)),
+            ("feed.json", render_json(board)),
+            ("feed.prom", render_prometheus(board)),
+        )
+    }
+    left_out = {}
+    matrix = folder / "item_matrix.parquet"
+    pairs = len(board.suppliers) * len(workspace.specs)
+    if pairs <= max_pairs:
+        write_item_matrix(workspace, matrix, board.made_at, board.suppliers)
+        files[matrix] = matrix.stat().st_size
+    else:
+        matrix.unlink(missing_ok=True)  # an old one beside a new board would mislead
+        left_out[matrix.name] = (
+            f"{pairs} suppliers × tasks, more than {max_pairs}: testbench export writes it"
+        )
+    return Published(board, files, left_out)
+
+
+def published_folder(workspace: Workspace) -> Path:
+    """Where :func:`publish` writes."""
+    return workspace.config.home / "published"
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file that takes its name when it is complete, readable for everybody the umask allows.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,125 @@
+"""All suppliers by the root of each taxonomy, best first, with what the rank rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import SIGNATURES
+from testbench_dagster.core.window import Window
+from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
+from testbench_dagster.ranking.ranking import _entry, _Group, _mean_over_tasks, ranked
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.score.pooled import PooledGroup, pooled_groups
+from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, document_id
+from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
+
+
+def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
+    """Rank the active suppliers per taxonomy, or over all tasks where none is configured.
+
+    Reads the stored summaries; one older than ``sampling.max_age_days`` rests on nothing that still counts
+    and is left out. Suppliers without a score stand last, unranked.
+
+    Raises:
+        ConfigError: the named taxonomy is not configured.
+    """
+    return make_board(workspace, taxonomy).entries
+
+
+def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime | None = None) -> Board:
+    """Read roster, groups, windows and summaries, each once, and rank as of one instant.
+
+    See :func:`leaderboard`. ``now`` is the instant, timezone-aware; the present by default.
+
+    Raises:
+        ConfigError: the named taxonomy is not configured.
+    """
+    names = [t.name for t in configured_taxonomies(workspace)]
+    if taxonomy is not None:
+        if taxonomy not in names:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"taxonomy {taxonomy!r} is not configured; configured are: {known}")
+        names = [taxonomy]
+    now = now or datetime.now(UTC)
+    suppliers = active_suppliers(workspace)
+    keys = {s.key for s in suppliers}
+    pooled = pooled_groups(workspace.documents, keys)
+    rows = _scored_windows(workspace, suppliers, pooled, now)
+    groups = {
+        key: _Group(group.id, group.proxy)
+        for key, group in pooled.items()
+        if len(keys.intersection(group.members)) > 1
+    }
+    simulation = workspace.config.settings.simulation
+    nodes: dict[tuple[str, str], Mapping[str, Mapping[str, Any]]] = {}
+    roots: dict[str, str] = {}
+    rankings: dict[str, list[Entry]] = {}
+    for name in names:
+        entries = []
+        summaries = _summaries(workspace, name, now)
+        for supplier in suppliers:
+            own = rows[supplier.key]
+            summary: Document = summaries.get(supplier.key, {})
+            if summary:
+                nodes[supplier.key, name] = summary["nodes"]
+                roots[name] = summary["root"]
+            node = summary["nodes"][summary["root"]] if summary else {}
+            scope = {*node.get("weights", ()), *node.get("missing", ())}
+            counts = (summary.get("n", 0), summary.get("errors", 0))
+            used = [row for row in own if row.task in scope]
+            entries.append(_entry(name, supplier.key, node, counts, used, simulation))
+        rankings[name] = ranked(entries, groups)
+    if not names:
+        rankings[ALL_TASKS] = ranked(
+            (
+                _entry(ALL_TASKS, key, _mean_over_tasks(own), docs_and_errors(own), own, simulation)
+                for key, own in rows.items()
+            ),
+            groups,
+        )
+    return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
+
+
+def refresh_leaderboard(workspace: Workspace, now: datetime | None = None) -> list[Entry]:
+    """Compute the leaderboards and store them, replacing the last ones."""
+    board = make_board(workspace, now=now)
+    store_board(workspace, board)
+    return board.entries
+
+
+def store_board(workspace: Workspace, board: Board) -> None:
+    """Store the rankings of a board, replacing the last ones."""
+    documents = [
+        {
+            "_id": document_id("leaderboard", name),
+            "taxonomy": name,
+            "made_at": board.made_at,
+            "entries": [entry.to_json() for entry in entries],
+        }
+        for name, entries in board.rankings.items()
+        if entries
+    ]
+    workspace.documents.upsert(LEADERBOARDS, documents)
+
+
+def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, Document]:
+    oldest = now - timedelta(days=workspace.config.settings.sampling.max_age_days)
+    where = {"taxonomy": taxonomy, "summarized_at": {"gt": oldest}}
+    return {d["supplier"]: d for d in workspace.documents.find(TAXONOMY_SUMMARIES, where)}
+
+
+def _scored_windows(
+    workspace: Workspace, suppliers: Sequence[Supplier], groups: Mapping[str, PooledGroup], now: datetime
+) -> dict[str, list[Window]]:
+    """By supplier the windows that have a score; a signature is a text and ranks nobody."""
+    return {
+        key: [row for row in own if row.framework != SIGNATURES]
+        for key, own in primary_windows(workspace, suppliers, now, groups)
+    }

@@ -1,0 +1,1 @@
+"""Asking (Requester): what is due is relayed, and every attempt stored."""

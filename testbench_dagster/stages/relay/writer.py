@@ -1,0 +1,289 @@
+"""Keeps every attempt as evidence: batches them into the document store within a second of their arrival."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.ids import document_id
+from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.contract import DocumentStore
+
+#: Attempts and body bytes that may wait for the store before ``add`` asks its caller to wait.
+MAX_QUEUED = 8_192
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+
+
+def attempt_id(relay: Relay, number: int) -> str:
+    """Id of the ``number``-th attempt of a relay."""
+    return document_id(
+        "attempt", relay.supplier, relay.prompt_id, relay.round, relay.idx, relay.repeat, number
+    )
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What tells whether this process still is the one that relays to its suppliers.
+
+    ``tokens`` are those of its leases, by supplier; ``verify`` asks the store and returns the suppliers,
+    of those given, whose lease is no longer held.
+    """
+
+    tokens: Mapping[str, int]
+    heart: Heart
+    verify: Callable[[Iterable[str]], set[str]]
+
+    def lost(self, suppliers: Iterable[str]) -> set[str]:
+        """Return which of these suppliers others may have taken over."""
+        return set() if self.heart.alive else self.verify(suppliers)
+
+
+def attempt_document(
+    relay: Relay, number: int, attempt: Attempt, *, lease: int | None = None, height: int | None = None
+) -> dict[str, Any]:
+    """Return the ``attempts`` document of one attempt: declared fields, and the evidence for them.
+
+    ``path`` is relative to the supplier's base URL, which is left out with the headers: they may hold
+    secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
+    request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
+    the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
+    charged to and the ``session``. ``opening`` is how an answer at temperature 0 begins, null for whatever is
+    no such answer.
+    """
+    evidence = dict(attempt.evidence)
+    session = attempt.session
+    opening = None
+    if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
+        opening = opening_of(attempt.text)
+    return {
+        "_id": attempt_id(relay, number),
+        "supplier": relay.supplier,
+        "service": relay.service,
+        "task": relay.task,
+        "task_hash": relay.task_hash,
+        "epoch": relay.epoch,
+        "round": relay.round,
+        "prompt_id": relay.prompt_id,
+        "position": relay.position,
+        "doc_id": relay.doc_id,
+        "idx": relay.idx,
+        "repeat": relay.repeat,
+        "attempt": number,
+        "fault": attempt.fault.value,
+        "owner": attempt.fault.owner.value,
+        "status": attempt.status,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "latency_ms": attempt.latency_ms,
+        "first_byte_ms": attempt.first_byte_ms,
+        "first_token_ms": attempt.first_token_ms,
+        "finish_reason": attempt.finish_reason,
+        "prompt_tokens": attempt.prompt_tokens,
+        "completion_tokens": attempt.completion_tokens,
+        "opening": opening,
+        "error": attempt.error,
+        "path": evidence.pop("path", None),
+        "payload_sha256": evidence.pop("payload_sha256", None),
+        "body": attempt.body,
+        "body_bytes": attempt.body_bytes,
+        "body_truncated": attempt.body_truncated,
+        "app": session.app if session else None,
+        "session": session.session_id if session else None,
+        "session_start": session.start_height if session else None,
+        "session_end": session.end_height if session else None,
+        "height": session.height if session and session.height is not None else height,
+        "lease": lease,
+        "evidence": evidence,
+    }
+
+
+def disowned(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn an attempt's document into that of an attempt whose lease was lost before it could be stored.
+
+    It was sent, so it stays evidence, but the supplier's next holder may have asked the same. Hence an id of
+    its own, our fault, and the number 0: every attempt of the new holder comes after it, and one that asks
+    again goes on with 1. What it was otherwise is in its evidence.
+    """
+    fault = Fault.INTERNAL
+    original = {name: document[name] for name in ("_id", "attempt", "fault", "error")}
+    return {
+        **document,
+        "_id": document_id("disowned", document["_id"], document["lease"]),
+        "attempt": 0,
+        "fault": fault.value,
+        "owner": fault.owner.value,
+        "opening": None,
+        "error": "lease lost: another process may have been relaying to the supplier when this was stored",
+        "evidence": {**document["evidence"], "disowned": original},
+    }
+
+
+class AttemptWriter:
+    """Writes attempts from a thread of its own; use it as a context manager.
+
+    A batch is written when ``batch`` attempts wait or ``flush_s`` seconds after the first of them, so an
+    attempt is durable within a second unless the store is slower than that. An error of the store is raised
+    by the next :meth:`add` and by :meth:`close`; what could not be written is lost, and will be relayed
+    again by a later run.
+
+    With a ``fence``, attempts to suppliers that were lost to another process by the time they are written
+    are :func:`disowned`. ``heights`` are the block heights to note, by service.
+    """
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        flush_s: float = 0.25,
+        batch: int = 500,
+        *,
+        fence: Fence | None = None,
+        heights: Mapping[str, int | None] | None = None,
+    ) -> None:
+        self._store = store
+        self._fence = fence
+        self._heights = dict(heights or {})
+        self._flush_s = flush_s
+        self._batch = batch
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._queue: deque[tuple[float, Relay, int, Attempt]] = deque()  # with the time of arrival
+        self._queued_bytes = 0
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._closing = False
+        self._error: BaseException | None = None
+        self.written = 0
+        self._thread = threading.Thread(target=self._run, name="testbench-attempts", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> AttemptWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StoreError:
+            # the error that ends the block is as a rule this one, raised by `add`
+            if exc is None:
+                raise
+
+    def add(self, relay: Relay, number: int, attempt: Attempt) -> Awaitable[None] | None:
+        """Queue one attempt: the engine's sink.
+
+        While too much waits for the store the result is an awaitable that ends when there is room again;
+        where no event loop runs, the call itself waits.
+        """
+        with self._lock:
+            self._check()
+            if self._closing:
+                raise StoreError("the attempt writer is closed")
+            if not self._queue:
+                self._work.notify()
+            self._queue.append((time.monotonic(), relay, number, attempt))
+            self._queued_bytes += len(attempt.body)
+            if len(self._queue) == self._batch:
+                self._work.notify()
+            if not self._full:
+                return None
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._room.wait_for(lambda: self._error is not None or not self._full)
+                self._check()
+                return None
+            waiter = loop.create_future()
+            self._waiters.append((loop, waiter))
+        return self._room_again(waiter)
+
+    def close(self) -> None:
+        """Write what is queued and end the thread; raises the store's error if there was one."""
+        with self._lock:
+            self._closing = True
+            self._work.notify()
+        self._thread.join()
+        self._check()
+
+    async def _room_again(self, waiter: asyncio.Future[None]) -> None:
+        await waiter
+        self._check()
+
+    @property
+    def _full(self) -> bool:
+        return len(self._queue) > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise StoreError(f"attempts could not be stored: {self._error}") from self._error
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self.written += self._store.put_new(ATTEMPTS, self._documents(batch))
+        except BaseException as exc:  # handed to whoever adds or closes
+            with self._lock:
+                self._error = exc
+        finally:
+            with self._lock:
+                self._release_waiters()
+
+    def _documents(self, batch: list[tuple[Relay, int, Attempt]]) -> list[dict[str, Any]]:
+        tokens = self._fence.tokens if self._fence is not None else {}
+        documents = [
+            attempt_document(
+                relay,
+                number,
+                attempt,
+                lease=tokens.get(relay.supplier),
+                height=self._heights.get(relay.service),
+            )
+            for relay, number, attempt in batch
+        ]
+        if self._fence is None:
+            return documents
+        # Last of all, so that next to nothing can happen between this and the write.
+        lost = self._fence.lost({document["supplier"] for document in documents})
+        return [disowned(d) if d["supplier"] in lost else d for d in documents] if lost else documents
+
+    def _next_batch(self) -> list[tuple[Relay, int, Attempt]]:
+        """Wait for the next batch to fall due; empty when closed and all is written."""
+        with self._lock:
+            while not self._closing and len(self._queue) < self._batch:
+                if not self._queue:
+                    self._work.wait()
+                    continue
+                left = self._queue[0][0] + self._flush_s - time.monotonic()
+                if left <= 0:
+                    break
+                self._work.wait(left)
+            batch = [self._queue.popleft()[1:] for _ in range(min(self._batch, len(self._queue)))]
+            self._queued_bytes -= sum(len(attempt.body) for _, _, attempt in batch)
+            if not self._full:
+                self._release_waiters()
+            return batch
+
+    def _release_waiters(self) -> None:
+        self._room.notify_all()
+        waiters, self._waiters = self._waiters, []
+        for loop, waiter in waiters:
+            try:
+                loop.call_soon_threadsafe(_finish, waiter)
+            except RuntimeError:  # that loop is closed: nobody waits any more
+                continue
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,124 @@
+"""Retention: the only thing that deletes facts, and only what no window counts any more.
+
+What goes, and when: attempts and scores after ``retention.evidence_days`` (never, if that is unset); with
+them the prompt sequences that were replaced as long ago and that nothing kept refers to; heartbeats and
+leases of processes that are gone; budgets of periods long over. The roster, epochs with their seeds,
+snapshots and datasets stay.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from testbench_dagster.coordination.heartbeats import bury, heartbeats, is_gone
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Group
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    BUDGETS,
+    EPOCHS,
+    HEARTBEATS,
+    LEASES,
+    PROMPTS,
+    SCORES,
+)
+
+BUDGETS_KEPT = timedelta(days=40)
+#: A heartbeat that expired this long ago is looked at; the clocks of two machines differ by less.
+_HEARTBEATS_KEPT = timedelta(hours=1)
+
+_Sequence = tuple[str, str, int]  # task, task hash, epoch
+
+
+def check_retention(workspace: Workspace) -> None:
+    """Refuse settings that would remove answers while a window still counts them.
+
+    Raises:
+        ConfigError: ``retention.evidence_days`` is shorter than the age up to which a sample counts.
+    """
+    days = workspace.config.settings.retention.evidence_days
+    if days is None:
+        return
+    where, kept = workspace.config.path, timedelta(days=days)
+    sampling = workspace.config.settings.sampling
+    if days < sampling.max_age_days:
+        raise ConfigError(
+            f"{where}: retention.evidence_days {days:g} is less than sampling.max_age_days "
+            f"{sampling.max_age_days:g}: answers would be removed while they count; raise the first to at "
+            f"least {sampling.max_age_days:g}, or lower the second"
+        )
+    for spec in workspace.specs:
+        longest = spec.max_age(workspace.config.settings.sampling.max_age_days)
+        if kept < longest:
+            age = longest / timedelta(days=1)
+            raise ConfigError(
+                f"{where}: retention.evidence_days {days:g} is less than max_age_days {age:g} of task "
+                f"{spec.name!r}: answers would be removed while they count; raise the first to at least "
+                f"{age:g}, or lower the second"
+            )
+
+
+def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
+    """Remove what the settings no longer keep; return how many documents of each kind went. Idempotent.
+
+    Raises:
+        ConfigError: see :func:`check_retention`; nothing is removed then.
+    """
+    check_retention(workspace)
+    documents = workspace.documents
+    removed = {"attempts": 0, "scores": 0, "prompts": 0}
+    days = workspace.config.settings.retention.evidence_days
+    if days is not None:
+        oldest = now - timedelta(days=days)
+        # scores first: one without its evidence could not be checked
+        removed["scores"] = documents.purge(SCORES, {"answered_at": {"lt": oldest}})
+        removed["attempts"] = documents.purge(ATTEMPTS, {"finished_at": {"lt": oldest}})
+        removed["prompts"] = _purge_sequences(workspace, oldest)
+    removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)
+    removed["leases"] = _purge_leases(workspace)
+    removed["budgets"] = documents.purge(BUDGETS, {"period": {"lt": now - BUDGETS_KEPT}})
+    return removed
+
+
+def _purge_sequences(workspace: Workspace, oldest: datetime) -> int:
+    """Remove the prompt sequences replaced before an instant that no attempt and no score refers to."""
+    documents, by = workspace.documents, ("task", "task_hash", "epoch")
+    stored = {_sequence(row) for row in documents.group(PROMPTS, Group(by=by))}
+    over = {sequence for sequence in stored if _replaced_before(workspace, sequence, oldest)}
+    if not over:
+        return 0
+    for collection in (ATTEMPTS, SCORES):
+        over -= {_sequence(row) for row in documents.group(collection, Group(by=by))}
+    return sum(documents.purge(PROMPTS, dict(zip(by, sequence, strict=True))) for sequence in sorted(over))
+
+
+def _sequence(row: dict[str, object]) -> _Sequence:
+    return str(row["task"]), str(row["task_hash"]), int(str(row["epoch"]))
+
+
+def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetime) -> bool:
+    """Whether a later epoch, or another registration of the task, took over before an instant."""
+    task, task_hash, epoch = sequence
+    later = workspace.documents.find(
+        EPOCHS, {"task": task, "epoch": {"gt": epoch}}, sort=[("epoch", 1)], limit=1, fields=["started_at"]
+    )
+    for successor in later:
+        return bool(successor["started_at"] < instant)
+    current = workspace.datasets.current(task)
+    return current is not None and current.task_hash != task_hash and current.registered_at < instant
+
+
+def _purge_heartbeats(workspace: Workspace, before: datetime) -> int:
+    beats = workspace.documents.find(HEARTBEATS, {"expires_at": {"lt": before}})
+    return sum(is_gone(beat) and bury(workspace.documents, beat) for beat in beats)
+
+
+def _purge_leases(workspace: Workspace) -> int:
+    """Remove the leases of holders that have no heartbeat: nobody can be at work under them."""
+    documents = workspace.documents
+    # the holders are read before their heartbeats: a heart beats before it takes its first lease
+    rows = documents.group(LEASES, Group(by=["holder"]), {"holder": {"ne": None}})
+    holders = {row["holder"] for row in rows}
+    gone = holders - heartbeats(documents, holders).keys() if holders else holders
+    return documents.purge(LEASES, {"holder": {"in": sorted(gone)}}) if gone else 0

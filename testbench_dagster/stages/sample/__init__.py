@@ -1,0 +1,1 @@
+"""What is asked (Sampler): datasets and the epoch's prompts."""

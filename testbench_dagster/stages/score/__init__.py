@@ -1,0 +1,1 @@
+"""Scoring (Evaluator): answers to scores, scores to windows."""

@@ -1,0 +1,52 @@
+"""Keeps what each signature stands for, so that an operator can look a hash up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SIGNATURES
+from testbench_dagster.tasks.signatures import METRIC, Signatures
+from testbench_dagster.transports.answers import parse_answer
+
+#: Characters kept of what a signature stands for: configurations whole, of tokenizers the beginning.
+MAX_BODY_CHARS = 65_536
+
+
+def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[Document]) -> int:
+    """Store what the signatures of fresh score documents stand for, where it is not known; return how many.
+
+    It is made again from the stored answer, one at a time: a new signature is rare and a page may be large.
+    """
+    first: dict[str, Document] = {}
+    for score in sorted(scores, key=lambda s: s["answered_at"]):
+        if score["error"] is None:
+            first.setdefault(f"{spec.leaf}:{score['metrics'][METRIC]}", score)
+    known = workspace.documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
+    for row in list(known):
+        del first[row["_id"]]
+    return sum(
+        workspace.documents.put_new(SIGNATURES, [_meaning(workspace, spec, key, score)])
+        for key, score in first.items()
+    )
+
+
+def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: Document) -> Document:
+    attempt = workspace.documents.get(ATTEMPTS, score["attempt_ids"][0])
+    prompt = workspace.documents.get(PROMPTS, score["prompt_id"])
+    assert attempt is not None and prompt is not None, "fresh scores have their evidence"
+    request = prompt["requests"][attempt["idx"]]
+    answer = parse_answer(request, prompt["api"], attempt["status"], bytes(attempt["body"]))
+    signature, body = Signatures().signed(spec, answer.text or "")
+    return {
+        "_id": key,
+        "signature": signature,
+        "task": spec.leaf,
+        "first_seen_at": score["answered_at"],
+        "supplier": score["supplier"],
+        "attempt_id": attempt["_id"],
+        "body": body[:MAX_BODY_CHARS],
+        "body_chars": len(body),
+    }

@@ -1,0 +1,217 @@
+"""Kept windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
+
+A pure cache of what :mod:`.rows` makes of the facts. A kept task is used while three things are so: nobody
+took it out, as whoever writes facts of it does before (see :mod:`testbench_dagster.coordination.writing`);
+supplier, task, registration and settings are those it was made with; and no sample has grown too old since.
+Anything else is computed from the facts, with the same result.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from testbench_dagster.core.columns import Origin, columns_of
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Sample, Window
+from testbench_dagster.scoring.rows import known_beforehand
+from testbench_dagster.stages.score.samples import counts_after, newest_scored
+from testbench_dagster.stages.score.score import scorer_version
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document, content_hash
+
+REVISION = 1  # raise when our own code makes other rows of the same facts
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+#: What a kept row holds; the rest is said by the supplier, the task and the registration that it is bound to,
+#: or by others' answers.
+_STORED = tuple(name for name, field in columns_of(Window).items() if field.column.origin is Origin.ANSWERS)
+_TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is datetime)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The rows of a supplier and task, the primary first, and the oldest sample that they rest on.
+
+    ``scored`` are the supplier's scored answers, for the windows of its identity group.
+    """
+
+    rows: Sequence[Window]
+    oldest: datetime | None
+    scored: Sequence[Sample]
+
+
+class Answers:
+    """Kept scored answers of one supplier and task, by their place in ``rows``; few ever become samples."""
+
+    def __init__(self, packed: bytes, since: int) -> None:
+        self._pairs, rows = orjson.loads(zlib.decompress(packed))
+        #: Doc id, microseconds since 1970, epoch and round of each, then its values.
+        self.rows: list[list[Any]] = [row for row in rows if row[1] > since]
+
+    def sample(self, row: Sequence[Any]) -> Sample:
+        """The sample that one of the rows stands for, as far as scores go."""
+        doc_id, at, epoch, round_, *values = row
+        metrics: dict[str, dict[str, Any]] = {}
+        for (name, metric), value in zip(self._pairs, values, strict=True):
+            metrics.setdefault(name, {})[metric] = value
+        return Sample(doc_id, _EPOCH + timedelta(microseconds=at), epoch, round_, Fault.OK, metrics)
+
+
+class Kept:
+    """What is kept of one supplier, as read from the store at once."""
+
+    def __init__(self, document: Document | None, supplier: Supplier, now: datetime) -> None:
+        self._supplier = supplier
+        self._moment, self._now = now, microseconds(now)
+        same = document is not None and document["subject"] == subject(supplier)
+        self._entries: dict[str, Document] = (
+            {entry["task"]: entry for entry in document["rows"]} if same and document else {}
+        )
+
+    def holds(self, task: str, fingerprint: str) -> bool:
+        """Whether what is kept of a task is right at the instant asked for."""
+        entry = self._entries.get(task)
+        return (
+            entry is not None
+            and entry["fingerprint"] == fingerprint
+            and entry["since"] <= self._now
+            and (entry["until"] is None or self._now < entry["until"])
+        )
+
+    def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> Answers | None:
+        """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not kept.
+
+        Those too old by now are left out: what is younger than them is there, so they may age.
+        """
+        entry = self._entries.get(spec.name)
+        if entry is None or not entry["scored"] or entry["fingerprint"] != fingerprint:
+            return None
+        if entry["since"] > self._now:
+            return None
+        since = microseconds(counts_after(workspace, self._supplier, spec, self._moment))
+        return Answers(entry["scored"], since)
+
+    def lacks_scored(self, task: str) -> bool:
+        """Whether the rows of a task were kept when nobody needed its scored answers."""
+        return task in self._entries and self._entries[task]["scored"] is None
+
+    def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
+        """The rows of a task that :meth:`holds`, the primary first."""
+        entry, supplier = self._entries[spec.name], self._supplier
+        implied = known_beforehand(supplier, spec, registration)
+        found = [_window(orjson.loads(entry["primary"]), implied, primary=True)]
+        if not primary_only:
+            found += [_window(row, implied, primary=False) for row in orjson.loads(entry["others"])]
+        return found
+
+
+def entry(
+    workspace: Workspace,
+    spec: TaskSpec,
+    fingerprint: str,
+    computed: Computed,
+    now: datetime,
+    *,
+    grouped: bool,
+) -> dict[str, Any]:
+    """What to keep of a task's rows as computed at an instant: the store's form of them.
+
+    Of a supplier in an identity group (``grouped``) its scored answers are kept as well.
+    """
+    primary, *others = computed.rows
+    oldest, max_age = computed.oldest, spec.max_age(workspace.config.settings.sampling.max_age_days)
+    return {
+        "task": spec.name,
+        "fingerprint": fingerprint,
+        "since": microseconds(now),  # looking from earlier, older samples count
+        "until": None if oldest is None else microseconds(oldest + max_age),
+        "primary": _json(_values(primary)),
+        "others": _json([_values(row) for row in others]),
+        "scored": _packed(newest_scored(workspace, spec, computed.scored)) if grouped else None,
+    }
+
+
+def subject(supplier: Supplier) -> str:
+    """Changes with whatever of a supplier its rows depend on."""
+    cut = None if supplier.cut_at is None else microseconds(supplier.cut_at)
+    return content_hash([supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut])[:24]
+
+
+def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]]) -> Mapping[str, str]:
+    """By task what changes with whatever of task, registration and settings its rows depend on."""
+    return {spec.name: _fingerprint(workspace, spec, registration) for spec, registration in tasks}
+
+
+def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
+    rule = spec.samples
+    parts = [
+        REVISION,
+        _STORED,
+        [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
+        None if rule is None else rule.model_dump(mode="json"),
+        spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
+        workspace.config.settings.sampling.window,
+        [registration.task_hash, scorer_version(registration), registration.config_hash],
+        [registration.n_docs, registration.flags],
+    ]
+    return content_hash(parts)[:24]
+
+
+def microseconds(moment: datetime) -> int:
+    """Whole microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _packed(samples: Sequence[Sample]) -> bytes:
+    """Scored answers as compressed JSON; nothing where JSON cannot hold their values (NaN)."""
+    pairs = list(
+        dict.fromkeys((f, metric) for s in samples for f, own in (s.metrics or {}).items() for metric in own)
+    )
+    rows = [
+        [s.doc_id, microseconds(s.at), s.epoch, s.round]
+        + [(s.metrics or {}).get(f, {}).get(metric) for f, metric in pairs]
+        for s in samples
+    ]
+    content = [[list(pair) for pair in pairs], rows]
+    try:
+        packed = orjson.dumps(content)
+    except TypeError:
+        return b""
+    return zlib.compress(packed, 1) if orjson.loads(packed) == content else b""
+
+
+def _values(row: Window) -> list[Any]:
+    return [getattr(row, name) for name in _STORED]
+
+
+def _json(value: Any) -> bytes:
+    """JSON in which every number comes back as it was; times as microseconds."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return microseconds(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return float(value)  # numpy's
+
+
+def _window(values: Sequence[Any], implied: Mapping[str, Any], *, primary: bool) -> Window:
+    row = {**implied, **dict(zip(_STORED, values, strict=True)), "primary": primary, "pooled": None}
+    for name in _TIMES:
+        if row[name] is not None:
+            row[name] = _EPOCH + timedelta(microseconds=row[name])
+    # not by __init__: of half a million frozen rows it takes more time than all the rest
+    window = Window.__new__(Window)
+    vars(window).update(row)
+    return window

@@ -1,0 +1,262 @@
+"""Windows: what is known now about a supplier on a task, one row per metric and filter.
+
+A pure view of scores and attempts. The stage that scores keeps it (:func:`keep_windows`); readers take what
+is kept where that still holds, compute the rest from the facts, and write nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from testbench_dagster.coordination.writing import living_writers, new_token, void_document
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, pooled_groups
+from testbench_dagster.stages.score.samples import Task, samples_by_task
+from testbench_dagster.stages.score.window_cache import (
+    Computed,
+    Kept,
+    entry,
+    fingerprints,
+    microseconds,
+    subject,
+)
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents.collections import WINDOWS
+
+_SUPPLIERS = 100  # whose kept rows are in memory at once
+_TRIES = 5  # of keeping rows of a supplier that others change too; then they are left to the next
+
+
+def windows(
+    workspace: Workspace,
+    *,
+    suppliers: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    now: datetime | None = None,
+    from_facts: bool = False,
+) -> list[Window]:
+    """Return the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
+
+    Of suppliers named by key those that left are shown too. With ``from_facts`` nothing that was kept is
+    looked at.
+    """
+    reader = _Reader(workspace, tasks, now)
+    found = reader.read(named_suppliers(workspace, suppliers), primary_only=False, from_facts=from_facts)
+    return [row for _, rows in found for row in rows]
+
+
+def primary_windows(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier] | None = None,
+    now: datetime | None = None,
+    groups: Mapping[str, PooledGroup] | None = None,
+) -> Iterator[tuple[str, list[Window]]]:
+    """Yield supplier by supplier the primary rows of :func:`windows` for all tasks, few at a time.
+
+    ``suppliers`` and their identity ``groups`` are read here where they are not given.
+    """
+    chosen = active_suppliers(workspace) if suppliers is None else suppliers
+    reader = _Reader(workspace, None, now)
+    yield from reader.read(chosen, primary_only=True, groups=groups)
+
+
+def keep_windows(
+    workspace: Workspace,
+    suppliers: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Compute and keep what is not kept of the suppliers' windows; return how many tasks' rows were written.
+
+    Tasks of which a living process writes facts now are left to it. Call it after scoring.
+    """
+    return _Reader(workspace, tasks, now).keep(named_suppliers(workspace, suppliers))
+
+
+class _Reader:
+    """Reads and keeps windows of any number of suppliers as of one instant."""
+
+    def __init__(self, workspace: Workspace, tasks: Sequence[str] | None, now: datetime | None) -> None:
+        self._workspace = workspace
+        self._now = now or datetime.now(UTC)
+        current = {r.task: r for r in workspace.datasets.tasks()}
+        self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
+        self._registered = [(s, r) for s, r in self._chosen if r is not None]
+        self._fingerprints = fingerprints(workspace, self._registered)
+        self._aggregation = Aggregation(
+            lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
+            Clusters(workspace.datasets).of,
+        )
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        suppliers: Sequence[Supplier],
+        *,
+        primary_only: bool,
+        from_facts: bool = False,
+        groups: Mapping[str, PooledGroup] | None = None,
+    ) -> Iterator[tuple[str, list[Window]]]:
+        """Yield each supplier's key and rows, in order."""
+        if groups is None:
+            groups = pooled_groups(self._workspace.documents, [s.key for s in suppliers])
+        pools = GroupPools(
+            self._workspace, suppliers, groups, self._registered, self._now, from_facts=from_facts
+        )
+        for start in range(0, len(suppliers), _SUPPLIERS):
+            lot = suppliers[start : start + _SUPPLIERS]
+            documents = {} if from_facts else self._documents(lot)
+            for supplier in lot:
+                kept = Kept(documents.get(supplier.key), supplier, self._now)
+                yield supplier.key, list(self._rows(supplier, kept, pools, primary_only))
+
+    def _rows(
+        self, supplier: Supplier, kept: Kept, pools: GroupPools, primary_only: bool
+    ) -> Iterator[Window]:
+        missing = self._missing(supplier, kept)
+        computed = self._compute(supplier, missing) if missing else {}
+        for spec, registration in self._chosen:
+            if spec.name in computed:
+                rows = list(computed[spec.name].rows)
+            elif registration is None or cannot_be_asked(supplier, registration):
+                rows = list(task_windows(supplier, spec, registration, [], self._aggregation))
+            else:
+                rows = kept.rows(spec, registration, primary_only=primary_only)
+            for row in rows[:1] if primary_only else rows:
+                pooled = self._pooled(row, spec, registration, pools)
+                yield row if pooled is None else replace(row, pooled=pooled)
+
+    def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+        where = {"_id": {"in": [s.key for s in suppliers]}}
+        return {d["_id"]: d for d in self._workspace.documents.find(WINDOWS, where)}
+
+    def _missing(self, supplier: Supplier, kept: Kept, *, with_scored: bool = False) -> list[Task]:
+        """The tasks whose rows have to be computed from facts."""
+        return [
+            (spec, registration)
+            for spec, registration in self._registered
+            if not (
+                kept.holds(spec.name, self._fingerprints[spec.name])
+                and not (with_scored and kept.lacks_scored(spec.name))
+            )
+            and not cannot_be_asked(supplier, registration)
+        ]
+
+    def _compute(self, supplier: Supplier, tasks: Sequence[Task]) -> dict[str, Computed]:
+        registrations = {spec.name: (spec, registration) for spec, registration in tasks}
+        found = {}
+        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
+            spec, registration = registrations[name]
+            rows = task_windows(supplier, spec, registration, read.samples, self._aggregation)
+            found[name] = Computed(list(rows), read.oldest, read.scored)
+        return found
+
+    def _pooled(
+        self, row: Window, spec: TaskSpec, registration: Registration | None, pools: GroupPools
+    ) -> dict[str, Any] | None:
+        group = pools.group_of(row.supplier)
+        if group is None or registration is None:
+            return None
+        pair = (str(row.metric), str(row.filter))
+        key = (group.id, spec.name, pair)
+        if key not in pools.numbers:
+            samples = pools.samples(group, spec)
+            valued = [(s.doc_id, v) for s in samples if (v := value_of(s, pair)) is not None]
+            pools.numbers[key] = {
+                "group": group.id,
+                "members": list(group.members),
+                "n": len(valued),
+                **score_numbers(spec, registration, pair[0], valued, self._aggregation),
+            }
+        return pools.numbers[key]
+
+    # -- keeping ------------------------------------------------------------------------------------------
+
+    def keep(self, suppliers: Sequence[Supplier]) -> int:
+        """Keep the rows of suppliers; see :func:`keep_windows`."""
+        written = 0
+        grouped = pooled_groups(self._workspace.documents, [s.key for s in suppliers]).keys()
+        for start in range(0, len(suppliers), _SUPPLIERS):
+            pending = list(suppliers[start : start + _SUPPLIERS])
+            for _ in range(_TRIES):
+                documents = self._documents_to_change(pending)
+                writers = living_writers(self._workspace.documents, documents.values())
+                left = []
+                for supplier in pending:
+                    document = documents[supplier.key]
+                    kept = self._keep(
+                        supplier, document, writers[supplier.key], grouped=supplier.key in grouped
+                    )
+                    if kept is None:
+                        left.append(supplier)
+                    else:
+                        written += kept
+                pending = left
+                if not pending:
+                    break
+        return written
+
+    def _documents_to_change(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+        found = self._documents(suppliers)
+        absent = [void_document(s.key) for s in suppliers if s.key not in found]
+        if absent:
+            # one that another process inserts meanwhile is that process's: what counts is read again
+            self._workspace.documents.put_new(WINDOWS, absent)
+            found = self._documents(suppliers)
+        return found
+
+    def _keep(
+        self, supplier: Supplier, document: Document, writers: Sequence[Document], *, grouped: bool
+    ) -> int | None:
+        """Keep what is missing of one supplier, read after its document; None where that changed since."""
+        busy = {task for writer in writers for task in writer["tasks"]}
+        kept = Kept(document, supplier, self._now)
+        missing = [
+            (spec, registration)
+            for spec, registration in self._missing(supplier, kept, with_scored=grouped)
+            if spec.name not in busy
+        ]
+        if not missing and len(writers) == len(document["writers"]):
+            return 0
+        computed = self._compute(supplier, missing)
+        changes = {
+            "token": new_token(),
+            "kept_at": datetime.now(UTC),
+            "subject": subject(supplier),
+            "writers": list(writers),
+            "rows": [
+                *self._still_good(supplier, document, set(computed)),
+                *(self._entry(spec, computed[spec.name], grouped) for spec, _ in missing),
+            ],
+        }
+        where = {"_id": supplier.key, "token": document["token"]}
+        changed = self._workspace.documents.claim(WINDOWS, where, changes)
+        return None if changed is None else len(computed)
+
+    def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> Document:
+        fingerprint = self._fingerprints[spec.name]
+        return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
+
+    def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
+        """Of what is kept the rows that are not replaced, those of tasks that nobody may ask for left out."""
+        if document["subject"] != subject(supplier):
+            return []
+        configured = {spec.name for spec in self._workspace.specs}
+        now = microseconds(self._now)
+        return [
+            row
+            for row in document["rows"]
+            if row["task"] not in replaced and (row["task"] in configured or (row["until"] or 0) > now)
+        ]

@@ -1,0 +1,1 @@
+"""Taxonomy summaries (Summarizer)."""

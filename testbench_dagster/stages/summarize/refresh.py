@@ -1,0 +1,170 @@
+"""The summary stage: windows of a supplier rolled up into the configured taxonomies, one document each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from testbench_dagster.core.errors import TaskError, TestbenchError
+from testbench_dagster.core.window import OK, Window
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.task_score import measured_tasks
+from testbench_dagster.stores.documents import Document, Group, document_id
+from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
+from testbench_dagster.taxonomies.load import load_taxonomy
+from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
+from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
+
+
+def configured_taxonomies(workspace: Workspace) -> list[Taxonomy]:
+    """Load the taxonomies of the configuration; groups in them stand for their configured leaf tasks.
+
+    Raises:
+        TestbenchError: one cannot be read, or two share a name.
+    """
+    loaded: dict[str, Taxonomy] = {}
+    for spec in workspace.config.settings.taxonomies:
+        taxonomy = load_taxonomy(spec, workspace.config.base)
+        if taxonomy.name in loaded:
+            raise TestbenchError(
+                f"taxonomies: {spec!r} gives the name {taxonomy.name!r} a second time; remove one"
+            )
+        loaded[taxonomy.name] = taxonomy
+    groups = _configured_groups(workspace, {t for taxonomy in loaded.values() for t in taxonomy.tasks()})
+    try:
+        return [taxonomy.with_groups(groups) for taxonomy in loaded.values()]
+    except TaxonomyError as error:
+        raise TestbenchError(f"taxonomies: with groups replaced by their tasks, {error}") from error
+
+
+def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Of the names that are no configured task: those that are a group of configured tasks, with them.
+
+    A group is what the configuration calls one, or what lm-eval does (``mmlu_stem`` where ``mmlu`` is
+    configured).
+    """
+    from testbench_dagster.tasks.index import TaskIndex
+
+    specs = workspace.specs
+    tasks = {spec.name for spec in specs}
+    unknown = {name for name in names if name not in tasks and not is_placeholder(name)}
+    found = {}
+    for name in sorted(unknown):
+        if members := tuple(spec.name for spec in specs if spec.group == name):
+            found[name] = members
+    rest = unknown - set(found)
+    if rest:
+        include = {Path(folder) for spec in specs for folder in spec.include}
+        index = TaskIndex.load(sorted(include), rest)
+        for name in sorted(rest & set(index.entries)):
+            try:
+                leaves = index.leaves(name)
+            except TaskError:  # a task of Python: cannot be configured either
+                continue
+            # a task under an alias is a configuration of its own, which nobody means by lm-eval's name
+            if members := tuple(leaf.name for leaf in leaves if leaf.name in tasks):
+                found[name] = members
+    return found
+
+
+def refresh_summaries(
+    workspace: Workspace, suppliers: Sequence[str], now: datetime | None = None
+) -> list[Document]:
+    """Compute and store the summaries of suppliers with these keys as of ``now``; return them."""
+    taxonomies = configured_taxonomies(workspace)
+    if not taxonomies:
+        return []
+    now = now or datetime.now(UTC)
+    by_supplier: dict[str, list[Window]] = {key: [] for key in suppliers}
+    by_supplier.update(primary_windows(workspace, named_suppliers(workspace, suppliers), now))
+    documents = summary_documents(workspace, taxonomies, by_supplier, now)
+    workspace.documents.upsert(TAXONOMY_SUMMARIES, documents)
+    return documents
+
+
+def summary_documents(
+    workspace: Workspace,
+    taxonomies: Sequence[Taxonomy],
+    rows: Mapping[str, Sequence[Window]],
+    now: datetime,
+) -> list[Document]:
+    """The summaries of suppliers from their windows, supplier by supplier; nothing is stored."""
+    measured = {key: measured_tasks(own) for key, own in rows.items()}
+    priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
+    made: dict[tuple[str, str], Document] = {}
+    for taxonomy in taxonomies:
+        summaries = summarize_many(taxonomy, list(measured.values()))
+        for key, summary in zip(measured, summaries, strict=True):
+            shrunk = pooled_nodes(taxonomy, summary, priors) if priors is not None else {}
+            made[key, taxonomy.name] = _document(key, summary, rows[key], now, shrunk)
+    return [made[key, taxonomy.name] for key in measured for taxonomy in taxonomies]
+
+
+def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:
+    """Suppliers on the roster with a summary last made before an instant."""
+    where = {"summarized_at": {"lt": before}}
+    rows = workspace.documents.group(TAXONOMY_SUMMARIES, Group(by=["supplier"]), where)
+    outdated = {row["supplier"] for row in rows}
+    return [s.key for s in active_suppliers(workspace) if s.key in outdated]
+
+
+def docs_and_errors(rows: Iterable[Window]) -> tuple[int, int]:
+    """Docs behind the primary scores of some windows, and docs that ended in the supplier's fault."""
+    counts = [_docs_and_errors(row) for row in rows if row.primary]
+    return sum(n for n, _ in counts), sum(errors for _, errors in counts)
+
+
+def node_covariance(summary: Document) -> tuple[list[str], list[list[float | None]]]:
+    """Nodes of a stored summary and the covariance of their scores, None where one has none.
+
+    It is not stored itself: weights and the tasks' standard errors, which are, say the same in less.
+    """
+    nodes = list(summary["nodes"])
+    weights = [node["weights"] or None for node in summary["nodes"].values()]
+    return nodes, covariance(weights, {task: one["se"] for task, one in summary["tasks"].items()})
+
+
+def _docs_and_errors(row: Window) -> tuple[int, int]:
+    return row.n if row.status == OK else 0, row.supplier_errors
+
+
+def _document(
+    supplier: str,
+    summary: Summary,
+    rows: Sequence[Window],
+    now: datetime,
+    shrunk: Mapping[str, Mapping[str, Any]],
+) -> Document:
+    counts = {row.task: _docs_and_errors(row) for row in rows if row.primary}
+    nodes: dict[str, Any] = {}
+    for name, node in summary.nodes.items():
+        own = [counts[task] for task in (*node.weights, *node.missing) if task in counts]
+        nodes[name] = {
+            **{field: getattr(node, field) for field in node.__slots__},
+            "missing": list(node.missing),
+            "n": sum(n for n, _ in own),
+            "errors": sum(errors for _, errors in own),
+            "partial_pooling": shrunk.get(name),
+        }
+    root = nodes[summary.root]
+    return {
+        "_id": document_id("taxonomy_summary", supplier, summary.taxonomy),
+        "supplier": supplier,
+        "taxonomy": summary.taxonomy,
+        "summarized_at": now,
+        "score": root["score"],
+        "root": summary.root,
+        "n": root["n"],
+        "errors": root["errors"],
+        "nodes": nodes,
+        "tasks": {
+            task: {"score": one.score, "n": one.n, "se": one.error, "ci_low": low, "ci_high": high}
+            for task, one in summary.tasks.items()
+            for low, high in (one.interval,)
+        },
+    }

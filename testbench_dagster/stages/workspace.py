@@ -1,0 +1,149 @@
+"""One opened installation: configuration, tasks, stores and the lm-eval worker, shared by all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from testbench_dagster.config import Config, load_config
+from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.relays.report import Progress
+from testbench_dagster.stages.configured_tasks import task_specs
+from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.tasks.frameworks import Framework, framework_of
+from testbench_dagster.tasks.worker import FrameworkWorker
+
+if TYPE_CHECKING:
+    from testbench_dagster.stores.datasets import DatasetStore
+
+
+class Workspace:
+    """Everything a stage needs; each part opens on first use and closes with :meth:`close`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        specs: Sequence[TaskSpec] | None = None,
+        documents: DocumentStore | None = None,
+        datasets: DatasetStore | None = None,
+        worker: FrameworkWorker | None = None,
+    ) -> None:
+        """What is given is used as it is, and stays open; the rest comes from the configuration.
+
+        Args:
+            config: the configuration.
+            specs: the tasks, in place of the configured ones.
+            documents: the document store.
+            datasets: the dataset store.
+            worker: the process that owns lm_eval.
+        """
+        self.config = config
+        self._opened: list[DocumentStore | DatasetStore | FrameworkWorker] = []
+        if specs is not None:
+            self.specs = list(specs)
+        if documents is not None:
+            self.documents = documents
+        if datasets is not None:
+            self.datasets = datasets
+        if worker is not None:
+            self.worker = worker
+        #: Who watches relays in this process (a terminal): told the number of due calls, then the progress.
+        self.on_planned: Callable[[int], None] | None = None
+        self.on_progress: Callable[[Progress], None] | None = None
+        #: What tells other processes that the run this workspace serves is alive; None outside of runs.
+        self.heart: Heart | None = None
+
+    @classmethod
+    def open(cls, path: Path | str | None = None) -> Workspace:
+        """Open the installation of a configuration file (default: see :func:`config.find_config`)."""
+        return cls(load_config(path))
+
+    def with_specs(self, specs: Sequence[TaskSpec]) -> Workspace:
+        """The same installation, over these stores, as if it had other tasks."""
+        return Workspace(
+            self.config, specs=specs, documents=self.documents, datasets=self.datasets, worker=self.worker
+        )
+
+    @cached_property
+    def specs(self) -> list[TaskSpec]:
+        """The configured leaf tasks, in configured order."""
+        return task_specs(self.config)
+
+    @cached_property
+    def documents(self) -> DocumentStore:
+        """The document store."""
+        documents = open_documents(self._home(), self.config.mongo_uri)
+        self._opened.append(documents)
+        return documents
+
+    @cached_property
+    def datasets(self) -> DatasetStore:
+        """The dataset store."""
+        # with sqlalchemy: a quarter of a second that not every command has to pay
+        from testbench_dagster.stores.datasets import open_datasets
+
+        datasets = open_datasets(self._home(), self.config.postgres_uri)
+        self._opened.append(datasets)
+        return datasets
+
+    @cached_property
+    def worker(self) -> FrameworkWorker:
+        """The process that owns lm_eval; it starts with its first call."""
+        worker = FrameworkWorker(self.config.settings.secret_variables)
+        self._opened.append(worker)
+        return worker
+
+    def framework(self, spec: TaskSpec) -> Framework:
+        """What registers, asks and scores a task."""
+        return framework_of(spec.framework, self.worker)
+
+    def spec(self, name: str) -> TaskSpec:
+        """The task with this partition key.
+
+        Raises:
+            ConfigError: it is not configured.
+        """
+        for spec in self.specs:
+            if spec.name == name:
+                return spec
+        raise ConfigError(f"task {name!r} is not configured in {self.config.path}")
+
+    def chosen_specs(self, names: Sequence[str] | None) -> list[TaskSpec]:
+        """The tasks with these names or groups, in configured order; all of them for None.
+
+        Raises:
+            ConfigError: a name is neither a configured task nor a group.
+        """
+        if names is None:
+            return self.specs
+        for name in names:
+            if not any(name in (s.name, s.group) for s in self.specs):
+                known = ", ".join(s.name for s in self.specs[:20])
+                raise ConfigError(f"task {name!r} is not configured; configured are: {known}")
+        return [s for s in self.specs if s.name in names or s.group in names]
+
+    def close(self) -> None:
+        """Release the connections and end the worker that were opened here."""
+        for name in ("documents", "datasets", "worker"):
+            vars(self).pop(name, None)  # one that is used again opens its parts anew
+        while self._opened:
+            self._opened.pop(0).close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _home(self) -> Path:
+        home = self.config.home
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return home

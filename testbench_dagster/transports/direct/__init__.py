@@ -1,0 +1,1 @@
+"""Plain HTTP to an OpenAI-compatible endpoint."""

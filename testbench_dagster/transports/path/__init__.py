@@ -1,0 +1,1 @@
+"""Relays through a PATH gateway of Pocket Network."""

@@ -159,7 +159,7 @@ def test_every_fault_has_its_row_and_its_owner() -> None:
             assert {Fault(name).owner for name in code(names)} == {Owner(owner)}, row
     assert sum(len(code(row[3])) for row in fault_rows()) == len(told), "a fault without owner"
     missing = ", ".join(sorted(set(Fault) - set(told)))
-    assert not missing, f"add a row that says when it happens to the table Faults of docs/pocket.md: {missing}"
+    assert not missing, f"say in the table Faults of docs/pocket.md when it happens: {missing}"
 
 
 def test_every_fault_of_the_simulation_comes_to_the_fault_it_stands_beside() -> None:

@@ -101,7 +101,8 @@ def why_nothing_is_scored(
     where = {"supplier": {"in": keys}, "task": {"in": names}}
     if next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None:
         return None
-    failed = {"supplier": {"in": keys}, "fault": {"ne": Fault.OK.value}}
+    faults = [fault.value for fault in Fault if not fault.answered]
+    failed = {"supplier": {"in": keys}, "fault": {"in": faults}}
     rows = workspace.documents.group(ATTEMPTS, Group(by=["supplier", "fault"]), failed)
     rows.sort(key=lambda row: -row["count"])
     told = [f"{row['supplier']} {row['fault']} x {row['count']}" for row in rows[:_FAULTS_TOLD]]

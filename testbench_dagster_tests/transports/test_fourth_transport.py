@@ -41,9 +41,11 @@ from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.discovery import Entry, Listing, Source
 from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.http import Exchange
-from testbench_dagster.transports.outcome import attempt_from, judged
+from testbench_dagster.transports.outcome import attempt_from
 from testbench_dagster.transports.payload import build_payload
 from testbench_dagster.transports.plug import (
+    FAULTS_OF_ANSWERS,
+    About,
     Finding,
     KnownOperators,
     KnownSessions,
@@ -61,6 +63,7 @@ class Letterbox:
     name = "letterbox"
     rules = ServiceRules("letterbox", lambda service: None if service.prefix else "letterbox needs prefix")
     sends_only_in_sessions = False
+    about = About("By letter.", "who has a box", ("prefix",), "three a run", "boxes", FAULTS_OF_ANSWERS, "")
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """Everybody who has a folder."""
@@ -148,9 +151,7 @@ class Round:
         path, payload = build_payload(relay.request, endpoint.api, endpoint.model)
         (box / f"{relay.prompt_id[:8]}.question").write_text(json.dumps(payload), encoding="utf-8")
         exchange.status, exchange.body = 200, (box / "answer").read_bytes()
-        answer = judged(
-            exchange, lambda: parse_answer(relay.request, endpoint.api, 200, exchange.body), page=False
-        )
+        answer = parse_answer(relay.request, endpoint.api, 200, exchange.body)
         return attempt_from(exchange, answer, {"path": path, "payload_sha256": "0" * 64})
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from testbench_dagster.config import Config, ServiceRules
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
@@ -50,16 +51,6 @@ FAULTS_OF_ANSWERS = (
     Fault.CLIENT_REQUEST,
     Fault.INTERNAL,
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; neither ``ok`` nor a ``warning`` means that relays fail."""
-
-    what: str
-    detail: str
-    ok: bool = True
-    warning: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
@@ -48,7 +49,8 @@ YAML = yaml_of(OPERATIONS)
 # ------------------------------------------------------------------------------------------- operations.md
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
+@pytest.mark.xdist_group("platforms-1")
 def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
@@ -247,11 +249,9 @@ def test_every_option_explains_itself() -> None:
 
 
 def test_reference_lists_the_fields_of_a_plan(tmp_path: Path) -> None:
-    from testbench_dagster.cli.plan import planned_rows
-
     shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
-    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
-        rows, _ = planned_rows(workspace, (), (), None)
+    with Testbench.open(tmp_path / "testbench.yaml") as testbench:
+        rows = testbench.plan().rows
     assert documented_keys("Fields of `testbench plan --format json`") == set(rows[0])
 
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
-from testbench_dagster.cli.evaluate import missing_keys
 from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import (
     RosterReport,
@@ -26,9 +26,9 @@ from testbench_dagster.stages.discover.roster import (
     refresh_roster,
 )
 from testbench_dagster.stages.discover.sessions import refresh_sessions
+from testbench_dagster.stages.preconditions import require_keys
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.transports.plug import Finding
 from testbench_dagster.transports.pocket.access import chain_client, service_keys
 from testbench_dagster.transports.pocket.chain import ChainError
 from testbench_dagster.transports.pocket.chain.client import ChainClient
@@ -590,22 +590,19 @@ def test_a_key_that_cannot_be_used_is_told_without_showing_it(
 
 @on_sqlite
 def test_a_run_does_not_begin_without_a_key(
-    network: Network,
-    open_service: Callable[..., Workspace],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = open_service(network)
     refresh_roster(workspace)
     suppliers = active_suppliers(workspace)
-    missing_keys(workspace, suppliers)
-    assert capsys.readouterr().err == ""
+    assert require_keys(workspace.config, suppliers) == []
     monkeypatch.delenv("TB_APP_KEY")
     with pytest.raises(ConfigError, match=r"TB_APP_KEY is not set.*and 3 more suppliers likewise"):
-        missing_keys(workspace, suppliers)
-    missing_keys(workspace, [*suppliers, Supplier("x", "external", "http://x", "chat", "m")])
-    told = capsys.readouterr().err
-    assert told.count("left out") == told.count("TB_APP_KEY") == 1, "once for all of the service"
+        require_keys(workspace.config, suppliers)
+    (problem,) = require_keys(
+        workspace.config, [*suppliers, Supplier("x", "external", "http://x", "chat", "m")]
+    )
+    assert problem.count("TB_APP_KEY") == 1, "once for all of the service"
 
 
 # ------------------------------------------------------------------------------------------- endpoints

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
 from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.defs.network.assets import roster_metadata
@@ -20,6 +19,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers, refresh_r
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.preconditions import who_waits
 from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.relay import CollectReport, collect
 from testbench_dagster.stages.relay.writer import disowned
@@ -97,12 +97,6 @@ class Stage:
     def wanted(self) -> set[str]:
         names = {key: name for name, key in self.keys.items()}
         return {names[w.key] for w in wanted_suppliers(self.workspace)}
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[FrameworkWorker]:
-    with FrameworkWorker() as started:
-        yield started
 
 
 #: Tests of what the store remembers from run to run.

@@ -25,6 +25,7 @@ from testbench_dagster.config import (
     services,
 )
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import FixedQuota, Quota
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.supplier import Supplier
@@ -46,7 +47,6 @@ from testbench_dagster.transports.payload import build_payload
 from testbench_dagster.transports.plug import (
     FAULTS_OF_ANSWERS,
     About,
-    Finding,
     KnownOperators,
     KnownSessions,
     RelayHistory,

@@ -97,6 +97,14 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
 
+def named_suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[Supplier]:
+    """Of all known suppliers those with these keys, whether they left or not; the active ones for None."""
+    if keys is None:
+        return active_suppliers(workspace)
+    wanted = set(keys)
+    return [supplier for supplier in known_suppliers(workspace) if supplier.key in wanted]
+
+
 def active_apis(workspace: Workspace) -> set[str]:
     """The request forms of :func:`active_suppliers`, without reading them one by one."""
     settings = workspace.config.settings

@@ -7,9 +7,11 @@ attempts to see who is due (:mod:`.wanted`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core import versions
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
@@ -21,8 +23,19 @@ from testbench_dagster.stores.documents import Document, content_hash
 from testbench_dagster.stores.documents.collections import PLANS
 
 
-def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None) -> None:
-    """Plan the suppliers as they stand after an evaluation, and keep the plans."""
+@dataclass(frozen=True)
+class CachedPlans:
+    """Plans that were made anew: of how many suppliers, how many of them due now, when the next one is."""
+
+    suppliers: int
+    due: int
+    next_due_at: datetime | None
+
+
+def refresh_plans(
+    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
+) -> CachedPlans:
+    """Plan the suppliers as they stand after an evaluation, and cache the plans."""
     planner = Planner(workspace, now=now)
     fingerprint = settings_fingerprint(workspace)
     planned = list(suppliers)
@@ -63,6 +76,9 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
             }
         )
     workspace.documents.upsert(PLANS, documents)
+    dates = [document["due_at"] for document in documents if document["due_at"] is not None]
+    later = [due_at for due_at in dates if due_at > planner.now]
+    return CachedPlans(len(documents), len(dates) - len(later), min(later, default=None))
 
 
 def note_progress(
@@ -104,7 +120,7 @@ def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
@@ -117,6 +133,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
             catalogue_fingerprint(workspace),
+            versions.PLANS.number,
         ]
     )
 

@@ -44,8 +44,6 @@ from testbench_dagster.transports.plug import TransportFactory
 from testbench_dagster.transports.registry import supplier_endpoint, transport
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
-#: That sessions stood in the way says nothing about a supplier whose transport sends in them only.
-_OF_SESSIONS = {Fault.BUDGET, Fault.ROLLOVER}
 _PROBE_AGAIN = timedelta(days=1)  # after a supplier was found unable to echo log-probabilities
 
 
@@ -304,10 +302,18 @@ class _Stage:
         return lots
 
     def _not_asked(self, due: Iterable[str]) -> set[str]:
-        """Of suppliers that were due, those that no session allowed a relay to: no node answers, say."""
+        """Of suppliers that were due, those that no session allowed a relay to: no node answers, say.
+
+        It says nothing about a supplier that is sent signed relays. Of one behind a gateway it may mean that
+        the gateway never has it in a session: that one is asked ever more rarely.
+        """
         assert self._report.relays is not None
         counts = self._report.relays.suppliers
-        return {key for key in due if not counts[key].settled and counts[key].faults.keys() <= _OF_SESSIONS}
+        return {
+            key
+            for key in due
+            if not counts[key].settled and all(f.row.kept_by_session for f in counts[key].faults)
+        }
 
     def _note_progress(
         self, suppliers: Sequence[Supplier], spent: Mapping[str, int], put_off: Collection[str]
@@ -324,7 +330,7 @@ class _Stage:
             and counts[s.key].sent
             and not counts[s.key].settled
             # that it serves no such page says nothing about how it is
-            and not (s.key in of_pages and counts[s.key].faults.keys() == {Fault.CLIENT_REQUEST})
+            and not (s.key in of_pages and all(f.row.denies_page for f in counts[s.key].faults))
         }
         note_progress(self._workspace, reached, {**failed, **self._unreachable}, spent, put_off)
 

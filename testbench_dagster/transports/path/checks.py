@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.transports.path.gateways import check_gateway
-from testbench_dagster.transports.plug import Finding
 
 
 def gateway_findings(config: Config, name: str) -> Iterator[Finding]:

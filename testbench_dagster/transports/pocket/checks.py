@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from testbench_dagster.config import Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.transports.plug import Finding
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.transports.pocket.access import app_key, chain_client
 from testbench_dagster.transports.pocket.applications import AppState, app_states
 from testbench_dagster.transports.pocket.chain.errors import ChainError

@@ -228,6 +228,66 @@ def test_only_stages_and_faces_name_the_workspace() -> None:
     assert named <= inside
 
 
+#: Where transports may be told apart by name: in their registry and in the packages of each.
+OF_TRANSPORTS = tuple(
+    f"testbench_dagster.transports.{name}" for name in ("registry", "direct", "path", "pocket")
+)
+TRANSPORT_NAMES = {"direct", "path", "shannon"}
+
+
+def tells_transports_apart(node: ast.AST) -> bool:
+    """Whether code compares something with a transport's name, or looks something up by the names.
+
+    That something is compared with "path" alone says nothing: other things are called that too.
+    """
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.Compare):
+        parts = [node.left, *node.comparators]
+        of_none = any(isinstance(part, ast.Constant) and part.value is None for part in parts)
+        if not of_none and any(
+            isinstance(part, ast.Attribute) and part.attr == "transport" for part in parts
+        ):
+            return True
+    elif isinstance(node, ast.MatchValue):
+        parts = [node.value]
+    elif isinstance(node, ast.Dict):
+        keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+        return len(TRANSPORT_NAMES & keys) > 1
+    inner = [constant for part in parts for constant in ast.walk(part) if isinstance(constant, ast.Constant)]
+    return any(constant.value in TRANSPORT_NAMES - {"path"} for constant in inner)
+
+
+@pytest.mark.parametrize(
+    ("code", "apart"),
+    [
+        ("s.transport == other", True),
+        ("name != 'shannon'", True),
+        ("x in ('direct', 'other')", True),
+        ("match t:\n case 'direct': pass", True),
+        ("{'path': 1, 'direct': 2}[t]", True),
+        ("s.transport in known", True),
+        ("protocol.transport is None", False),
+        ("Endpoint(transport='direct')", False),
+        ("plug.sends_only_in_sessions", False),
+    ],
+)
+def test_the_search_for_names_of_transports_finds_them(code: str, apart: bool) -> None:
+    assert any(map(tells_transports_apart, ast.walk(ast.parse(code)))) is apart
+
+
+def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
+    found = [
+        f"{name}:{getattr(node, 'lineno', '?')}"
+        for name, path in modules().items()
+        if not name.startswith(OF_TRANSPORTS)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if tells_transports_apart(node)
+    ]
+    assert found == []
+    said = [name for name, path in modules().items() if "transport ==" in path.read_text("utf-8")]
+    assert said == ["testbench_dagster.transports.registry"]
+
+
 def test_modules_import_each_other_without_cycles() -> None:
     """At import time; an import inside a function may close a circle."""
     graph = {name: own(imports(path, anywhere=False)) for name, path in modules().items()}

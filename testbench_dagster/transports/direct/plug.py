@@ -11,6 +11,8 @@ from testbench_dagster.transports.direct.rosters import RosterSource
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
+    FAULTS_OF_ANSWERS,
+    About,
     Finding,
     KnownOperators,
     KnownSessions,
@@ -26,6 +28,15 @@ class DirectPlug:
     name = DEFAULT_TRANSPORT
     rules = None
     sends_only_in_sessions = False
+    about = About(
+        summary="Plain HTTP to the OpenAI-style API at the supplier's own `base_url`.",
+        suppliers="those of `suppliers`, and those that `supplier_sources` list",
+        keys=("suppliers", "supplier_sources"),
+        quotas="nothing",
+        check="that the supplier answers a short question, and which models it lists",
+        faults=FAULTS_OF_ANSWERS,
+        more="reference.md",
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """Those of ``supplier_sources``."""

@@ -1,8 +1,8 @@
 """The Dagster shell: one package per asset group, thin over the stages.
 
 Each package (``catalog``, ``network``, ``evaluation``, ``summaries``) holds its group's assets, checks and
-jobs, ``operations`` what keeps the installation itself in order. What they share lies beside them: partitions,
-lineage, resources, metadata, instance settings.
+jobs, ``operations`` what keeps the installation itself in order. What they share lies beside them:
+partitions, lineage, resources, metadata, instance settings.
 
 Belongs here: assets, checks, jobs, sensors and schedules: when which stage runs, over which partitions, and
 what Dagster shows of it. Does not: what a stage does; it is called, never written here.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Finding:
     """One thing that was looked at; a ``warning`` is no problem that keeps the installation from working."""
 
-    ok: bool
     what: str
     detail: str
+    ok: bool = True
     warning: bool = False
 
     @property

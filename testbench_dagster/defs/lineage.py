@@ -14,6 +14,7 @@ definition. A test compares both with what runs really touch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -26,13 +27,13 @@ _SHOWN = 200  # rows of a table: it lives in an event row
 
 def touches(
     *, reads: Sequence[Collection] = (), writes: Mapping[str, str] | None = None
-) -> dict[str, dg.MetadataValue]:
+) -> dict[str, dg.MetadataValue[Any]]:
     """Metadata of an asset's definition: the collections that it reads, and by collection what it writes.
 
     Coordination (heartbeats, leases, budgets) is left out: every run takes part in it. What the collections
     hold says docs/reference.md.
     """
-    found = {}
+    found: dict[str, dg.MetadataValue[Any]] = {}
     if reads:
         found["reads"] = dg.MetadataValue.text(", ".join(collection.name for collection in reads))
     if writes:
@@ -63,7 +64,7 @@ detected_changes = dg.AssetSpec(
 )
 
 
-def plans_metadata(plans: CachedPlans) -> dict[str, dg.MetadataValue]:
+def plans_metadata(plans: CachedPlans) -> dict[str, dg.MetadataValue[Any]]:
     """What is told of plans that were made anew."""
     told: dict[str, dg.MetadataValue] = {
         "plans_cached": dg.MetadataValue.int(plans.suppliers),
@@ -79,7 +80,7 @@ def observe_plans(context: dg.AssetExecutionContext, plans: CachedPlans) -> None
     context.log_event(dg.AssetObservation(supplier_plans.key, metadata=plans_metadata(plans)))
 
 
-def changes_metadata(changes: Sequence[Document]) -> dict[str, dg.MetadataValue]:
+def changes_metadata(changes: Sequence[Document]) -> dict[str, dg.MetadataValue[Any]]:
     """What is told of changes that were recorded: how many, how many of them cut windows, and each."""
     told: dict[str, dg.MetadataValue] = {
         "changes": dg.MetadataValue.int(len(changes)),

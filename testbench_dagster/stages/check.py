@@ -11,6 +11,7 @@ from testbench_dagster.core.finding import Finding
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import SUPPLIERS
+from testbench_dagster.transports.registry import check_service
 
 
 def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Finding]:
@@ -24,7 +25,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         ConfigError: the configuration names tasks that there are not; everything else is a finding.
     """
     config = workspace.config
-    yield Finding(True, "configuration", f"{config.path}, {len(workspace.specs)} tasks")
+    yield Finding("configuration", f"{config.path}, {len(workspace.specs)} tasks")
     yield _store_finding(
         workspace,
         "document store",
@@ -52,8 +53,8 @@ def _store_finding(
     try:
         read()
     except TestbenchError as error:
-        return Finding(False, what, str(error))
-    return Finding(True, what, server or f"SQLite in {workspace.config.home}")
+        return Finding(what, str(error), ok=False)
+    return Finding(what, server or f"SQLite in {workspace.config.home}")
 
 
 def _task_findings(workspace: Workspace) -> Iterator[Finding]:
@@ -61,11 +62,11 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
         try:
             registered = workspace.framework(spec).register(spec)
         except TestbenchError as error:
-            yield Finding(False, f"task {spec.name}", str(error))
+            yield Finding(f"task {spec.name}", str(error), ok=False)
             continue
         flags = registered.data.flags
         docs, shots = len(registered.data.docs), flags["num_fewshot"]
-        yield Finding(True, f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
+        yield Finding(f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
@@ -75,22 +76,18 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
     try:
         taxonomies = configured_taxonomies(workspace)
     except TestbenchError as error:
-        yield Finding(False, "taxonomies", str(error))
+        yield Finding("taxonomies", str(error), ok=False)
         return
     known = {spec.name for spec in workspace.specs}
     for taxonomy in taxonomies:
         tasks = {task for task in taxonomy.leaves() if not is_placeholder(task)}
         covered = len(tasks & known)
-        yield Finding(
-            covered > 0, f"taxonomy {taxonomy.name}", f"{covered} of its {len(tasks)} tasks configured"
-        )
+        detail = f"{covered} of its {len(tasks)} tasks configured"
+        yield Finding(f"taxonomy {taxonomy.name}", detail, ok=covered > 0)
 
 
 def _service_findings(workspace: Workspace, name: str) -> Iterator[Finding]:
-    from testbench_dagster.transports.pocket.checks import check_service
-
-    for found in check_service(workspace.config, name):
-        yield Finding(found.ok, found.what, found.detail, found.warning)
+    yield from check_service(workspace.config, name)
 
 
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
@@ -100,18 +97,18 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
         report = refresh_roster(workspace)
         suppliers = active_suppliers(workspace)
     except TestbenchError as error:  # the store: said before
-        yield Finding(False, "suppliers", str(error))
+        yield Finding("suppliers", str(error), ok=False)
         return
     for what, problem in report.problems.items():
         if not _told_with_its_service(what):
-            yield Finding(False, f"roster {what}", problem)
+            yield Finding(f"roster {what}", problem, ok=False)
     for what, warning in report.warnings.items():
         if not _told_with_its_service(what):
-            yield Finding(False, f"roster {what}", warning, warning=True)
+            yield Finding(f"roster {what}", warning, ok=False, warning=True)
     if not suppliers:
-        yield Finding(False, "suppliers", no_suppliers_text(workspace))
+        yield Finding("suppliers", no_suppliers_text(workspace), ok=False)
     for result in asyncio.run(probe_suppliers(workspace, suppliers)):
-        yield Finding(result.ok, f"supplier {result.supplier}", result.detail)
+        yield Finding(f"supplier {result.supplier}", result.detail, ok=result.ok)
 
 
 def _told_with_its_service(what: str) -> bool:

@@ -15,7 +15,7 @@ from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
-from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.registry import supplier_endpoint, transport
 
 _FAULTS_TOLD = 5  # in the message on an evaluation that scored nothing
 
@@ -67,8 +67,8 @@ def require_keys(config: Config, suppliers: Sequence[Supplier]) -> list[str]:
         except ConfigError as error:
             problems.append(str(error))
         else:
-            if supplier.transport == "shannon" and supplier.service in of_services:
-                problems.append(of_services[supplier.service])
+            if problem := of_services[supplier.transport, supplier.service]:
+                problems.append(problem)
     if problems and len(problems) == len(suppliers):
         more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
         first = problems[0].removeprefix(f"{config.path}: ")
@@ -76,17 +76,10 @@ def require_keys(config: Config, suppliers: Sequence[Supplier]) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[str, str]:
-    """Why the relays of a service cannot be signed, by service."""
-    from testbench_dagster.transports.pocket.access import service_keys
-
-    problems = {}
-    for service in {supplier.service for supplier in suppliers if supplier.transport == "shannon"}:
-        try:
-            service_keys(config, service)
-        except ConfigError as error:
-            problems[service] = str(error)
-    return problems
+def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict[tuple[str, str], str | None]:
+    """Why the relays of a service cannot be signed, if they cannot, by transport and service."""
+    pairs = {(supplier.transport, supplier.service) for supplier in suppliers}
+    return {(name, service): transport(name).key_problem(config, service) for name, service in pairs}
 
 
 def who_waits(workspace: Workspace, keys: Sequence[str] | None = None) -> str:

@@ -27,7 +27,7 @@ from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.transports.sources import parse_listing
+from testbench_dagster.transports.direct.rosters import parse_roster
 from testbench_dagster_tests.acceptance.documents import (
     Done,
     blocks_of,
@@ -49,7 +49,8 @@ YAML = yaml_of(OPERATIONS)
 # ------------------------------------------------------------------------------------------- operations.md
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
+@pytest.mark.xdist_group("platforms-1")
 def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
@@ -115,7 +116,7 @@ def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
 
 def test_the_documented_roster_is_read_as_one() -> None:
     (text,) = [block.text for block in BLOCKS if block.language == "json"]
-    listing = parse_listing(text.encode())
+    listing = parse_roster(text.encode())
     assert len(listing.entries) == 1
     assert listing.height == 123
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from testbench_dagster.cli import cli
 from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import (
     RosterReport,
@@ -28,12 +29,11 @@ from testbench_dagster.stages.discover.sessions import refresh_sessions
 from testbench_dagster.stages.preconditions import require_keys
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.transports.endpoints import supplier_endpoint
 from testbench_dagster.transports.pocket.access import chain_client, service_keys
 from testbench_dagster.transports.pocket.chain import ChainError
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
-from testbench_dagster.transports.pocket.checks import ServiceFinding, check_service
+from testbench_dagster.transports.registry import check_service, supplier_endpoint
 from testbench_dagster_tests.network.conftest import Opener
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
@@ -670,7 +670,7 @@ def test_without_nodes_a_gateway_tells_whom_it_reaches(
 # ----------------------------------------------------------------------------------------------- check
 
 
-def found(workspace: Workspace, *, ok: bool | None = None) -> list[ServiceFinding]:
+def found(workspace: Workspace, *, ok: bool | None = None) -> list[Finding]:
     findings = list(check_service(workspace.config, SERVICE))
     secrets = [value for name, value in os.environ.items() if name.startswith("TB_")]
     assert not any(secret in finding.detail for finding in findings for secret in secrets)

@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from testbench_dagster.coordination.budgets import next_period
-from testbench_dagster.relays.allowances import MAX_SUPPLIER_CHUNK
+from testbench_dagster.relays.quotas import MAX_SUPPLIER_CHUNK
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster_tests.operations.evidence import assert_scored_once, docs_scored, lost_requests
 from testbench_dagster_tests.operations.harness import Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow(minutes=5), pytest.mark.xdist_group("platforms-2")]
 
 SUPPLIERS_N, PER_RUN, DOCS = 9, 3, 30
 TASKS = ("starter_logic", "starter_units")

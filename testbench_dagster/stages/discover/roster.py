@@ -13,26 +13,20 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import note_height
-from testbench_dagster.stages.discover.sessions import note_sessions
+from testbench_dagster.stages.discover.sessions import note_chain
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, DocumentStore, Group
 from testbench_dagster.stores.documents.collections import PLANS, SUPPLIERS
-from testbench_dagster.transports.sources import (
-    Entry,
-    Listing,
-    ServiceListing,
-    Source,
-    SourceError,
-    parse_entries,
-    read_sources,
-    source_of,
-)
+from testbench_dagster.transports.discovery import ChainReading, Entry, SourceError, read_sources
+from testbench_dagster.transports.registry import sources
 
 #: Seconds all sources together may take.
 READ_WITHIN_S = 60.0
@@ -193,7 +187,7 @@ def _listed(document: Document, origin: _Origin | None, now: datetime) -> Suppli
         trusted=origin is not None and origin.trusted,
         status=ACTIVE if active else LEFT,
         left_at=None if active else document["left_at"] or now,
-        transport=document["transport"] or "direct",
+        transport=document["transport"] or DEFAULT_TRANSPORT,
         rpc_type=document["rpc_type"],
         stake_upokt=document["stake_upokt"],
         host=document["host"],
@@ -256,10 +250,8 @@ def refresh_roster(
     now = now or datetime.now(UTC)
     found = _read(workspace, deadline_s)
     report = RosterReport(problems=found.problems, warnings=found.warnings)
-    for service, listing in found.listings.items():
-        if listing.height is not None:
-            sessions, blocks = listing.sessions, listing.blocks_per_session
-            note_sessions(workspace, service, sessions, listing.height, blocks, now)
+    for reading in found.chains:
+        note_chain(workspace, reading, now)
     for service, height in found.heights.items():
         report.heights[service] = note_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
@@ -275,7 +267,7 @@ class _Found:
     suppliers: dict[str, tuple[Entry, str]] = field(default_factory=dict)  # key → entry, its source
     unread: set[str] = field(default_factory=set)  # sources that told nothing
     broken: dict[str, Collection[str]] = field(default_factory=dict)  # source → keys of entries it garbled
-    listings: dict[str, ServiceListing] = field(default_factory=dict)  # service → what the chain tells
+    chains: list[ChainReading] = field(default_factory=list)  # what the chains of services tell
     problems: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)  # by service
@@ -304,34 +296,21 @@ class _Found:
 
 
 def _read(workspace: Workspace, deadline_s: float) -> _Found:
-    config = workspace.config
-    found = _Found(suppliers={s.key: (Entry(s), CONFIG_SOURCE) for s in config.settings.suppliers})
-    settings = {source.label: source for source in config.settings.supplier_sources}
-    sources: dict[str, Source] = {label: source_of(s, config.base) for label, s in settings.items()}
-    for name in config.settings.services:
-        from testbench_dagster.transports.pocket.discovery import (
-            service_source,
-        )  # only where there are services
-
-        sources[f"{SERVICE_SOURCE}{name}"] = service_source(config, name, _known(workspace, name))
-    for label, listing in read_sources(sources, deadline_s).items():
+    settings = workspace.config.settings
+    found = _Found(suppliers={s.key: (Entry(s), CONFIG_SOURCE) for s in settings.suppliers})
+    listed = sources(workspace.config, partial(_known, workspace))
+    # the order tells which counts for a supplier of several
+    ordered = {label: listed[label] for label in source_labels(settings)}
+    for label, listing in read_sources(ordered, deadline_s).items():
         if isinstance(listing, SourceError):
             found.unread.add(label)
             found.problems[label] = f"{label}: {listing}; its suppliers stay as they were"
-        elif isinstance(listing, ServiceListing):
-            name = label.removeprefix(SERVICE_SOURCE)
-            found.listings[name] = listing
-            found.warnings.update(listing.warnings)
-            heights = {} if listing.height is None else {name: listing.height}
-            found.take(label, listing.entries, listing.broken, listing.problems, heights)
-        else:
-            entries = parse_entries(listing, settings[label])
-            services = {supplier.service for supplier in entries.suppliers.values()}
-            heights = {} if listing.height is None else dict.fromkeys(services, listing.height)
-            found.take(
-                label, map(Entry, entries.suppliers.values()), entries.broken, entries.problems, heights
-            )
-        if isinstance(listing, Listing) and listing.height is not None:
+            continue
+        found.warnings.update(listing.warnings)
+        found.take(label, listing.entries, listing.broken, listing.problems, listing.heights)
+        if listing.chain is not None:
+            found.chains.append(listing.chain)
+        if listing.height is not None:
             found.told[label] = listing.height
     return found
 
@@ -487,7 +466,7 @@ def _recorded(before: Document, event: Document) -> Document:
 
 
 #: What documents lack that earlier versions wrote.
-_DEFAULTS = {"source": CONFIG_SOURCE, "transport": "direct"}
+_DEFAULTS = {"source": CONFIG_SOURCE, "transport": DEFAULT_TRANSPORT}
 
 
 def _facts(entry: Entry, source: str) -> Document:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
-from testbench_dagster.relays.allowances import service_account, supplier_account
+from testbench_dagster.relays.quotas import service_account, supplier_account
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 

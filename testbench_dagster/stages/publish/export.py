@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.stages.rank import Entry
+from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Collection, Document, DocumentStore

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import (
     prompt_filter,
     refresh_dataset,
@@ -213,11 +213,11 @@ def test_relaying_takes_kept_windows_out(sums: Sums) -> None:
     sums.answer(0, supplier=BETA, at=datetime.now(UTC))
     keep_windows(sums.workspace, [ALPHA, BETA])
     (kept,) = sums.workspace.documents.find(WINDOWS, {"_id": BETA})
-    report = collect(sums.workspace, [ALPHA], max_relays=2)
+    report = relay_due(sums.workspace, [ALPHA], max_relays=2)
     assert report.relays is not None and report.relays.total.sent == 2
     (row,) = windows(sums.workspace, suppliers=[ALPHA])
     assert sum(row.errors.values()) == 2
-    assert collect(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
+    assert relay_due(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
     assert list(sums.workspace.documents.find(WINDOWS, {"_id": BETA})) == [kept], "nothing was to be written"
 
 

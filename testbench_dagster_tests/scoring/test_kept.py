@@ -26,7 +26,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import cut_windows, named_suppliers
 from testbench_dagster.stages.score.pooled import GroupPools, pooled_groups
-from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import (
@@ -83,7 +83,7 @@ def purge_facts(facts: Facts) -> None:
 
 
 def keep(facts: Facts, now: datetime = NOW) -> int:
-    return keep_windows(facts.workspace, [ALPHA, BETA], now=now)
+    return refresh_window_cache(facts.workspace, [ALPHA, BETA], now=now)
 
 
 # ----------------------------------------------------------------------------------------------- what is kept
@@ -325,8 +325,9 @@ def test_pooled_values_come_back_as_they_were(installation: Callable[..., Facts]
     assert keep(facts) == 0
     tasks = [(facts.workspace.spec(TASK), task)]
     groups = pooled_groups(facts.workspace.documents, [ALPHA])
-    pool = GroupPools(facts.workspace, named_suppliers(facts.workspace, [ALPHA]), groups, tasks, NOW)
-    same = GroupPools(facts.workspace, [ALPHA], tasks, NOW, from_facts=True)
+    suppliers = named_suppliers(facts.workspace, [ALPHA])
+    pool = GroupPools(facts.workspace, suppliers, groups, tasks, NOW)
+    same = GroupPools(facts.workspace, suppliers, groups, tasks, NOW, from_facts=True)
     group = pool.group_of(ALPHA)
     assert group is not None
     seen, truth = (
@@ -468,7 +469,7 @@ def relaying(first_doc: int) -> Callable[[Facts, Heart], None]:
 
 def keeping(facts: Facts, _: Heart) -> None:
     for _ in range(2):
-        keep_windows(facts.workspace, [ALPHA, BETA], tasks=[TASK], now=NOW)
+        refresh_window_cache(facts.workspace, [ALPHA, BETA], tasks=[TASK], now=NOW)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -522,7 +523,7 @@ _WORKER = """
     from testbench_dagster.config import load_config
     from testbench_dagster.coordination.heartbeats import beating
     from testbench_dagster.coordination.writing import writing_facts
-    from testbench_dagster.stages.score.windows import keep_windows
+    from testbench_dagster.stages.score.windows import refresh_window_cache
     from testbench_dagster.stages.workspace import Workspace
     from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts
 
@@ -536,7 +537,7 @@ _WORKER = """
                 writer.enter({ALPHA: ["starter_logic"], BETA: ["starter_logic"]})
                 facts.score(task, doc % 190, float(doc % 2), supplier=(ALPHA, BETA)[doc % 2], epoch=doc)
                 facts.score(task, (doc + 1) % 190, 1.0, supplier=ALPHA, epoch=doc)
-            keep_windows(workspace, [ALPHA, BETA], now=NOW)
+            refresh_window_cache(workspace, [ALPHA, BETA], now=NOW)
             doc += 2
 """
 

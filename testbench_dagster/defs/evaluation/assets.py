@@ -13,7 +13,7 @@ from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.score import score_new
-from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
@@ -178,7 +178,7 @@ def supplier_scores(
     report = score_new(workspace, keys)
     changes = detect_changes(workspace, keys, tasks=report.scored)
     observe_changes(context, changes)
-    keep_windows(workspace, keys)
+    refresh_window_cache(workspace, keys)
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,

@@ -1,6 +1,6 @@
-"""Kept windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
+"""Cached windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
 
-A pure cache of what :mod:`.rows` makes of the facts. A cached task is used while three things are so: nobody
+A pure cache of what :mod:`testbench_dagster.scoring.rows` makes of the facts. A cached task is used while three things are so: nobody
 took it out, as whoever writes facts of it does before (see :mod:`testbench_dagster.coordination.writing`);
 supplier, task, registration and settings are those it was made with; and no sample has grown too old since.
 Anything else is computed from the facts, with the same result.

@@ -77,7 +77,7 @@ def refresh_window_cache(
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Compute and cache what is not cached of the suppliers' windows; return how many tasks' rows were written.
+    """Compute and cache what is missing of the suppliers' windows; return how many tasks' rows were written.
 
     Tasks of which a living process writes facts now are left to it. Call it after scoring.
     """
@@ -250,7 +250,7 @@ class _Reader:
         return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
 
     def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
-        """Of what is cached the rows that are not replaced, those of tasks that nobody may ask for left out."""
+        """Of what is cached the rows not replaced, those of tasks that nobody may ask for left out."""
         if document["subject"] != subject(supplier):
             return []
         configured = {spec.name for spec in self._workspace.specs}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.compare import compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
@@ -307,7 +308,7 @@ class Testbench:
         """
         from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
 
-        written = export_parquet(self._workspace.documents, out, {"windows": self.scores().rows})
+        written = export_parquet(self._workspace.documents, out, {"windows": (Window, self.scores().rows)})
         written[out / "item_matrix.parquet"] = write_item_matrix(self._workspace, out / "item_matrix.parquet")
         written[out / "leaderboard.parquet"] = write_ranking(
             out / "leaderboard.parquet", leaderboard(self._workspace)

@@ -22,6 +22,7 @@ from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
+from testbench_dagster.localnet.personas import FAIL_MODES
 
 
 @click.command()
@@ -100,8 +101,11 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
 @click.pass_obj
 def up(config: str | None, port: int) -> None:
     """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+    from testbench_dagster.stages.migrate import migrate_if_safe
+
     loaded = load_config(config)
     _require_free(port)
+    migrate_if_safe(loaded, note)
     _serve_ui(loaded, port)
 
 
@@ -179,7 +183,7 @@ def localnet() -> None:
 )
 @click.option(
     "--fail-mode",
-    type=click.Choice(["500", "429", "timeout", "reset", "garbage", "empty", "error200"]),
+    type=click.Choice(FAIL_MODES),
     default="500",
     show_default=True,
     help="How the requests of --fail-rate fail.",

@@ -413,7 +413,7 @@ class _Run:
             lane.limit.congested(now)
         if lane.host is not None:
             lane.host.heard(fault, now)
-        if fault is Fault.RATE_LIMITED:
+        if fault.row.paces:
             wait = lane.pace.rate_limited(now, attempt.retry_after_s, self._rng)
             self._resume(lane)
         if lane.pace.contact(fault, began, now):

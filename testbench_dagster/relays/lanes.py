@@ -50,7 +50,7 @@ class Host:
         """Learn from an attempt of any of its suppliers."""
         if fault.answered:
             self.limit.succeeded()
-        elif fault in (Fault.TRANSPORT, Fault.RATE_LIMITED):
+        elif fault.row.slows_host:
             self.limit.congested(now)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.window import SAID_ONCE_IN_SNAPSHOTS, Window
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
@@ -14,7 +14,6 @@ from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, TAXONOMY_SUMMARIES
 
 _TOGETHER = 50  # suppliers whose windows are in memory at once
-_OF_THE_SUPPLIER = ("supplier", "service", "address", "primary")
 
 
 def take_snapshots(workspace: Workspace, day: date, suppliers: Sequence[str] | None = None) -> int:
@@ -67,4 +66,4 @@ def _snapshots(workspace: Workspace, day: date, suppliers: Sequence[Supplier]) -
 
 def _window(row: Window) -> Document:
     """A window's fields as the store keeps them, without those that every window of a supplier shares."""
-    return {name: value for name, value in vars(row).items() if name not in _OF_THE_SUPPLIER}
+    return {name: value for name, value in vars(row).items() if name not in SAID_ONCE_IN_SNAPSHOTS}

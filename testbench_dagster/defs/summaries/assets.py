@@ -1,6 +1,5 @@
 """Assets ``taxonomy_summaries`` (by supplier), ``leaderboard`` and ``supplier_snapshots`` (by day)."""
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -10,10 +9,10 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
-from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
+from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table, record_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
-from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.ranking.entry import ENTRY_VIEWS
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
@@ -179,7 +178,7 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "as_of": dg.MetadataValue.timestamp(published.board.made_at),
-            "ranking": markdown_table(HEADERS, leaderboard_rows(entries)),
+            "ranking": record_table(ENTRY_VIEWS.dagster, entries),
             "plot": interval_plot(
                 f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
                 [
@@ -202,23 +201,3 @@ def _published_table(published: Published) -> dg.MarkdownMetadataValue:
     rows: list[list[object]] = [[str(path), f"{size:,} bytes"] for path, size in published.files.items()]
     rows += [[name, f"not written: {why}"] for name, why in published.left_out.items()]
     return markdown_table(["file", "size"], rows)
-
-
-HEADERS = ["taxonomy", "rank", "supplier", "score", "95 % interval", "tasks", "docs", "errors"]
-
-
-def leaderboard_rows(entries: Sequence[Entry]) -> list[list[object]]:
-    """Cells of the ranking table; tied suppliers show the range of ranks they share."""
-    return [
-        [
-            e.taxonomy,
-            e.rank_low if e.rank_low == e.rank_high else f"{e.rank_low}–{e.rank_high}",
-            e.supplier,
-            e.score,
-            interval_text(e.ci_low, e.ci_high),
-            f"{e.tasks_measured}/{e.tasks_total}",
-            e.n,
-            e.errors,
-        ]
-        for e in entries
-    ]

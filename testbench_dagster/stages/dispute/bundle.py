@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import testbench_dagster
+from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
@@ -34,7 +36,7 @@ _ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
 _HEAD = ("_id", "prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt")
 _SCORE_HEAD = ("_id", "doc_id", "answer_id", "filter", "answered_at")
 #: What windows take from other suppliers, and so does no bundle of one.
-FROM_OTHERS = ("pooled",)
+FROM_OTHERS = tuple(name for name, one in columns_of(Window).items() if one.column.origin is Origin.OTHERS)
 
 
 @dataclass(frozen=True)

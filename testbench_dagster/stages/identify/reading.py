@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -97,12 +97,12 @@ def read_scores(
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
     """Share of answered attempts among those answered or failed by the supplier or the network, lately."""
     where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    answered: dict[str, int] = {}
+    available: dict[str, int] = {}
     counted: dict[str, int] = {}
     for row in workspace.documents.group(ATTEMPTS, Group(by=["supplier", "fault"]), where):
-        fault = Fault(row["fault"])
-        if fault.owner in (Owner.NONE, Owner.SUPPLIER, Owner.NETWORK):
-            counted[row["supplier"]] = counted.get(row["supplier"], 0) + row["count"]
-        if fault.answered:
-            answered[row["supplier"]] = answered.get(row["supplier"], 0) + row["count"]
-    return {supplier: answered.get(supplier, 0) / n for supplier, n in counted.items()}
+        supplier, was_there = row["supplier"], Fault(row["fault"]).row.available
+        if was_there is not None:
+            counted[supplier] = counted.get(supplier, 0) + row["count"]
+        if was_there:
+            available[supplier] = available.get(supplier, 0) + row["count"]
+    return {supplier: available.get(supplier, 0) / n for supplier, n in counted.items()}

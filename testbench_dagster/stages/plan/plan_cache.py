@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core import versions
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
@@ -124,7 +125,7 @@ def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
@@ -137,6 +138,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
             catalogue_fingerprint(workspace),
+            versions.PLANS.number,
         ]
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.relays.report import Counts
 from testbench_dagster.stages.plan.plan_cache import record_progress
 from testbench_dagster.stages.relay.requests import PlannedTask
@@ -12,9 +11,6 @@ from testbench_dagster.stages.relay.targets import Target, Targets
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.plug import TransportFactory
 from testbench_dagster.transports.registry import transport
-
-#: That sessions stood in the way says nothing about a supplier whose transport sends in them only.
-_OF_SESSIONS = {Fault.BUDGET, Fault.ROLLOVER}
 
 
 def record_outcome(
@@ -44,7 +40,7 @@ def record_outcome(
         if counts[key].sent
         and not counts[key].settled
         # that it serves no such page says nothing about how it is
-        and not (kinds[key] == {"get"} and counts[key].faults.keys() == {Fault.CLIENT_REQUEST})
+        and not (kinds[key] == {"get"} and all(fault.row.denies_page for fault in counts[key].faults))
     }
     record_progress(
         workspace,
@@ -56,11 +52,15 @@ def record_outcome(
 
 
 def _no_session_allowed(target: Target, counts: Counts) -> bool:
-    """Whether no session allowed a relay to a supplier that was due: no node answers, say."""
+    """Whether no session allowed a relay to a supplier that was due: no node answers, say.
+
+    It says nothing about a supplier that is sent signed relays. Of one behind a gateway it may mean that the
+    gateway never has it in a session: that one is asked ever more rarely.
+    """
     return (
         transport(target.endpoint.transport).sends_only_in_sessions
         and not counts.settled
-        and counts.faults.keys() <= _OF_SESSIONS
+        and all(fault.row.kept_by_session for fault in counts.faults)
     )
 
 

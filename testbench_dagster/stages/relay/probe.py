@@ -24,16 +24,6 @@ _QUESTION = "Reply with the single word OK."
 _GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
 ECHO_REQUEST = {"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"}
 
-_REMEDIES = {
-    Fault.TRANSPORT: "is it running, and is base_url right?",
-    Fault.CLIENT_REQUEST: "it refuses our request: check base_url, model, api and api_key_env",
-    Fault.RATE_LIMITED: "it limits the rate: lower max_in_flight or ask its operator",
-    Fault.SUPPLIER_TIMEOUT: "it does not answer in time: raise first_byte_s or total_s, or ask its operator",
-    Fault.EMPTY: "it answers without text: check model and api",
-    Fault.INTERNAL: "that is on our side, not its operator's",
-    Fault.NODE: "nothing was sent to it",
-}
-
 
 @dataclass(frozen=True)
 class ProbeResult:
@@ -71,7 +61,7 @@ def echo_verdict(fault: Fault) -> bool | None:
     """What the outcome of :data:`ECHO_REQUEST` says of the capability; None when it says nothing."""
     if fault.answered:
         return True
-    return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
+    return False if fault.row.denies_capability else None
 
 
 async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
@@ -119,10 +109,10 @@ async def _probe(
     from testbench_dagster.transports.models import served_models  # with httpx: not in the code location
 
     listing = transport(target.transport).lists_models(target)
-    reached = listing and attempt.fault is not Fault.TRANSPORT
+    reached = listing and attempt.fault.row.reached
     models = await served_models(client, target) if reached else None
     listed = _listed(target.model, models)
-    if attempt.fault in (Fault.ROLLOVER, Fault.BUDGET):  # nothing is wrong with it, and nothing known
+    if attempt.fault.row.kept_by_session:  # nothing is wrong with it, and nothing known
         return ProbeResult(supplier.key, True, f"not asked: {attempt.error}")
     if not attempt.fault.answered:
         return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
@@ -145,5 +135,4 @@ def _listed(wanted: str, models: list[str] | None) -> str:
 def _failure(supplier: Supplier, attempt: Attempt) -> str:
     status = f", HTTP {attempt.status}" if attempt.status else ""
     reason = f" ({attempt.error})" if attempt.error else ""
-    remedy = _REMEDIES.get(attempt.fault, "ask its operator")
-    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"
+    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {attempt.fault.row.remedy}"

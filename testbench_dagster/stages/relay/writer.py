@@ -17,6 +17,7 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import document_id
 from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.core.versions import CLASSIFIER
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster.stores.documents.contract import DocumentStore
 
@@ -58,8 +59,8 @@ def attempt_document(
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
     request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
     the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
-    charged to and the ``session``. ``opening`` is how an answer at temperature 0 begins, null for whatever is
-    no such answer.
+    charged to and the ``session``. ``classifier`` is the number of what decided the fault. ``opening`` is how
+    an answer at temperature 0 begins, null for whatever is no such answer.
     """
     evidence = dict(attempt.evidence)
     session = attempt.session
@@ -82,6 +83,7 @@ def attempt_document(
         "attempt": number,
         "fault": attempt.fault.value,
         "owner": attempt.fault.owner.value,
+        "classifier": CLASSIFIER.number,
         "status": attempt.status,
         "started_at": attempt.started_at,
         "finished_at": attempt.finished_at,

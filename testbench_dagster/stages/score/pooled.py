@@ -12,7 +12,7 @@ from typing import Any
 
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.core.window import Sample
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds

@@ -18,6 +18,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import SCORER
 from testbench_dagster.stages.attempts import last_attempts
 from testbench_dagster.stages.sample.catalogue import definition_changed, task_data
 from testbench_dagster.stages.score.signatures import remember_signatures
@@ -28,7 +29,6 @@ from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.payload import Api
 
-SCORER = 2  # raise when our own scoring code changes what it computes
 BATCH = 500  # docs per call to the framework
 PAGES = 8  # the same of pages, which may have megabytes each
 _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
@@ -83,7 +83,8 @@ class ScoreReport:
 
 def scorer_version(registration: Registration) -> str:
     """Name what computed a score: framework, its version, the task configuration, our own revision."""
-    return f"{registration.framework}-{registration.engine_version}/{registration.config_hash[:12]}/{SCORER}"
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"
 
 
 def score_new(
@@ -414,7 +415,7 @@ def _documents(
             "prompt_id": doc.prompt_id,
             "attempt_ids": [a["_id"] for a in doc.attempts],
             "calls": len(doc.attempts),
-            "truncated": any(a["fault"] == Fault.TRUNCATED for a in doc.attempts),
+            "truncated": any(Fault(a["fault"]).row.cut_short for a in doc.attempts),
             "latency_ms": sum(a["latency_ms"] for a in doc.attempts),
             "prompt_tokens": _total(doc.attempts, "prompt_tokens"),
             "completion_tokens": _total(doc.attempts, "completion_tokens"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import TaskError, TestbenchError
-from testbench_dagster.core.window import OK, Window, blames_supplier
+from testbench_dagster.core.window import OK, Window
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
@@ -130,8 +130,7 @@ def node_covariance(summary: Document) -> tuple[list[str], list[list[float | Non
 
 
 def _docs_and_errors(row: Window) -> tuple[int, int]:
-    errors = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
-    return row.n if row.status == OK else 0, errors
+    return row.n if row.status == OK else 0, row.supplier_errors
 
 
 def _document(

@@ -79,6 +79,7 @@ ATTEMPTS = Collection(
         "attempt": int,
         "fault": str,
         "owner": str,
+        "classifier": int,
         "status": int,
         "finished_at": datetime,
         "latency_ms": float,

@@ -149,6 +149,19 @@ class GatewayHeaders:
             app=value("x-app-address"),
         )
 
+    @classmethod
+    def from_evidence(cls, said: Mapping[str, Any]) -> GatewayHeaders:
+        """What :meth:`evidence` wrote, read back; whatever it did not write counts as not said."""
+        tried, retries = said.get("suppliers_tried"), said.get("retry_count")
+        return cls(
+            supplier=str(said.get("supplier", "")),
+            tried=tuple(str(name) for name in tried) if isinstance(tried, list) else (),
+            retries=retries if isinstance(retries, int) else None,
+            hedge=str(said.get("hedge_result", "")),
+            session_id=str(said.get("session_id", "")),
+            app=str(said.get("app", "")),
+        )
+
     @property
     def hedged(self) -> bool:
         """Whether the gateway made more than one request, or may have."""
@@ -303,7 +316,7 @@ def _broken(asked: PlainExchange, said: GatewayHeaders, endpoint: Endpoint) -> A
     answer = broken(asked.exchange, page=asked.page)
     doubt = _doubt(said, endpoint.address)
     too_large = isinstance(asked.exchange.error, TooLarge)
-    ours = not too_large and answer.fault in (Fault.CLIENT_REQUEST, Fault.INTERNAL)
+    ours = not too_large and answer.fault.owner.ours
     theirs = too_large and doubt is None and said.supplier != ""
     if not (ours or theirs):
         answer = replace(answer, fault=Fault.GATEWAY)

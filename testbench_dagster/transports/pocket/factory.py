@@ -30,7 +30,7 @@ from testbench_dagster.transports.pocket.transport import ShannonService, Shanno
 
 #: How attempts end that no miner can have charged for. It does for a request that its backend refused, and
 #: for what was stored as ours only because the lease was lost.
-FREE = frozenset({Fault.ROLLOVER, Fault.NODE, Fault.BUDGET})
+FREE = frozenset(fault for fault in Fault if not fault.row.charged)
 
 
 class PocketFactory:

@@ -41,8 +41,6 @@ _PARTS_AT_ONCE = 64
 RPC_TYPE_AGAIN_S = 60.0
 _MAX_KNOWN = 20_000  # URLs that something is known of
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
-#: Faults that follow from an HTTP status.
-_BY_STATUS = (Fault.SUPPLIER_HTTP, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST)
 
 _log = logging.getLogger(__name__)
 
@@ -246,9 +244,9 @@ class ShannonTransport:
                 await service.refreshed()
             known = service.book.failure is None  # otherwise nobody can tell
             fault = faults.session_fault(header, ref.height, service.book.height() if known else None)
-        elif fault is Fault.BUDGET:
+        elif fault.row.session_used_up:
             service.book.exhaust(header.session_id, call.endpoint.address)
-        return _Outcome(Answer(fault, error=error), served=fault is Fault.SUPPLIER_TIMEOUT)
+        return _Outcome(Answer(fault, error=error), served=fault.row.worked_on)
 
 
 @dataclass(slots=True)
@@ -323,7 +321,7 @@ def _attempt(
     if status is not None:
         call.evidence["http_status"] = status
         shown = status != 200 and (
-            answer.fault not in _BY_STATUS or _same(call, status, exchange.body, answer)
+            not answer.fault.row.shown_by_answer or _same(call, status, exchange.body, answer)
         )
         exchange = exchange if shown else replace(exchange, status=None)
     return attempt_from(exchange, answer, call.evidence, secrets, session=ref)

@@ -189,25 +189,25 @@ def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict
 
 
 def _anything_scored(workspace: Workspace, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> bool:
-    from testbench_dagster.stores.documents.collections import SCORES
+    from testbench_dagster.core.records.scores import ScoredId
+    from testbench_dagster.stores.documents import typed
 
     keys = list(suppliers) or [s.key for s in active_suppliers(workspace)]
     names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
     where = {"supplier": {"in": keys}, "task": {"in": names}}
-    return next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None
+    return next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None
 
 
 def _what_failed(workspace: Workspace, suppliers: tuple[str, ...]) -> str:
     """How the stored attempts of the suppliers ended, for an error message."""
-    from testbench_dagster.stores.documents import Group
-    from testbench_dagster.stores.documents.collections import ATTEMPTS
+    from testbench_dagster.core.records.attempts import FaultCount
+    from testbench_dagster.stores.documents import typed
 
     keys = list(suppliers) or [s.key for s in active_suppliers(workspace)]
-    rows = workspace.documents.group(
-        ATTEMPTS, Group(by=["supplier", "fault"]), {"supplier": {"in": keys}, "fault": {"ne": "ok"}}
-    )
-    rows.sort(key=lambda row: -row["count"])
-    shown = [f"{row['supplier']} {row['fault']} x {row['count']}" for row in rows[:5]]
+    where = {"supplier": {"in": keys}, "fault": {"ne": "ok"}}
+    rows = typed.group(workspace.documents, FaultCount, where)
+    rows.sort(key=lambda row: -row.n)
+    shown = [f"{row.supplier} {row.fault} x {row.n}" for row in rows[:5]]
     if not shown:
         waiting = who_waits(workspace, suppliers)
         return f" ({waiting})" if waiting else ""
@@ -315,8 +315,8 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
             yield Finding(False, f"task {spec.name}", str(error))
             continue
         flags = registered.data.flags
-        docs, shots = len(registered.data.docs), flags["num_fewshot"]
-        yield Finding(True, f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
+        docs, shots = len(registered.data.docs), flags.num_fewshot
+        yield Finding(True, f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags.output_type}")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from testbench_dagster.core.faults import Fault
 
 #: Names of the transports, as stored and configured.
 TransportName = Literal["direct", "shannon", "path"]
+#: Forms of requests, named after the endpoint of the OpenAI API they go to.
+Api = Literal["chat", "completions"]
 
 
 @dataclass(frozen=True, slots=True)

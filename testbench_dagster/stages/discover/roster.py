@@ -17,6 +17,7 @@ from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import note_height
 from testbench_dagster.stages.discover.sessions import note_sessions
@@ -103,7 +104,7 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
 
-def active_apis(workspace: Workspace) -> set[str]:
+def active_apis(workspace: Workspace) -> set[Api]:
     """The request forms of :func:`active_suppliers`, without reading them one by one."""
     settings = workspace.config.settings
     labels = set(source_labels(settings))

@@ -15,6 +15,8 @@ from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.records.attempts import AttemptsOfSupplier
+from testbench_dagster.core.records.prompts import SequencePrompt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
@@ -33,12 +35,10 @@ from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.score.score import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, Group
+from testbench_dagster.stores.documents import Document, typed
 from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
     IDENTITY_GROUPS,
     PLANS,
-    PROMPTS,
     TAXONOMY_SUMMARIES,
 )
 
@@ -242,8 +242,8 @@ class Planner:
     def _asked_today(self, service: str) -> dict[str, int]:
         """Stored attempts of a service's UTC day by supplier; as many rows as its budget allows at most."""
         where = {"service": service, "finished_at": {"gte": period_start("day", self.now)}}
-        rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
-        return {row["supplier"]: row["count"] for row in rows}
+        rows = typed.group(self._workspace.documents, AttemptsOfSupplier, where)
+        return {row.supplier: row.n for row in rows}
 
     # -- one supplier -----------------------------------------------------------------------------------
 
@@ -291,7 +291,7 @@ class Planner:
         if needs_width or self._with_windows or spec.name in self._gating:
             window = window_state(self._workspace, supplier, spec, registration, self.now)
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
-        elsewhere = {} if registration.flags.get("questions_of_epoch") else past.settled_elsewhere
+        elsewhere = {} if registration.flags.questions_of_epoch else past.settled_elsewhere
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -304,7 +304,7 @@ class Planner:
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
-            absent_until=_absent_until(past.outcomes) if registration.flags["output_type"] == "get" else None,
+            absent_until=_absent_until(past.outcomes) if registration.flags.output_type == "get" else None,
             # whoever wants every doc of a task wants this supplier's own answers
             personal=spec.signs or spec.samples is None,
         )
@@ -327,17 +327,17 @@ class Planner:
     def _prompts(self, spec: TaskSpec, registration: Registration, api: str) -> list[PromptRef]:
         key = (spec.name, api)
         if key not in self._sequences:
-            repeats = int(registration.flags["repeats"])
-            rows = self._workspace.documents.find(
-                PROMPTS,
+            repeats = registration.flags.repeats
+            prompts = typed.find(
+                self._workspace.documents,
+                SequencePrompt,
                 prompt_filter(registration, self.epoch(spec), api),
                 sort=[("position", 1)],
-                fields=["_id", "position", "doc_id", "calls", "relayable"],
             )
             refs = [
-                PromptRef(r["_id"], r["position"], r["doc_id"], r["calls"] // repeats, repeats)
-                for r in rows
-                if r["relayable"]
+                PromptRef(p.id, p.position, p.doc_id, p.calls // repeats, repeats)
+                for p in prompts
+                if p.relayable
             ]
             self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
@@ -353,4 +353,4 @@ def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
 
 def request_form(supplier: Supplier, registration: Registration) -> str:
     """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
-    return supplier.api if registration.flags["output_type"] in ANY_API else "completions"
+    return supplier.api if registration.flags.output_type in ANY_API else "completions"

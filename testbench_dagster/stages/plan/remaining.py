@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.relays.allowances import service_account, supplier_account
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents import typed
 
 
 def budget_left(workspace: Workspace, service: str, now: datetime) -> int | None:
@@ -35,4 +36,4 @@ def politeness_left(workspace: Workspace, key: str, now: datetime) -> int | None
 
 def attempts_since(workspace: Workspace, where: Mapping[str, Any], start: datetime) -> int:
     """Stored attempts of a service or supplier since an instant: what a new budget period begins with."""
-    return workspace.documents.count(ATTEMPTS, {**where, "finished_at": {"gte": start}})
+    return typed.count(workspace.documents, AttemptRecord, {**where, "finished_at": {"gte": start}})

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import Allowance
+from testbench_dagster.core.records.attempts import SessionAttempt
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport
 from testbench_dagster.stages.discover.sessions import refresh_sessions
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SESSIONS
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import SESSIONS
 from testbench_dagster.transports.pocket.access import chain_client, service_config, service_keys
 
 if TYPE_CHECKING:
@@ -156,14 +158,15 @@ class Reach:
         replays, now = self._services[service].replays, datetime.now(UTC)
         found: Counter[str] = Counter()
         where = {"session": session, "fault": {"in": _CHARGED}}
-        for attempt in self._workspace.documents.find(ATTEMPTS, where):
-            if attempt["supplier"] not in self._suppliers:
+        for attempt in typed.find(self._workspace.documents, SessionAttempt, where):
+            if attempt.supplier not in self._suppliers:
                 continue
-            found[attempt["supplier"]] += 1
+            found[attempt.supplier] += 1
             try:
-                signature = read_response(parts_of(attempt["body"], attempt["evidence"])[0]).signature
+                signature = read_response(parts_of(attempt.body, attempt.evidence)[0]).signature
             except ShannonError:  # no signed answer
                 continue
-            age_s = (now - attempt["finished_at"]).total_seconds()
-            replays.remember(signature, bytes.fromhex(attempt["payload_sha256"]), time.monotonic() - age_s)
+            assert attempt.payload_sha256 is not None, "whatever was signed was sent"
+            age_s = (now - attempt.finished_at).total_seconds()
+            replays.remember(signature, bytes.fromhex(attempt.payload_sha256), time.monotonic() - age_s)
         return found

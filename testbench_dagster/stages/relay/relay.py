@@ -22,6 +22,7 @@ from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.quota import Allowance
+from testbench_dagster.core.records.prompts import PromptRequests
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.core.supplier import Supplier
@@ -38,8 +39,7 @@ from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, pro
 from testbench_dagster.stages.relay.reach import Reach
 from testbench_dagster.stages.relay.writer import AttemptWriter, Fence
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.endpoints import supplier_endpoint
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
@@ -267,7 +267,7 @@ class _Stage:
         """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
         never_need_it = ANY_API | {"loglikelihood_rolling"}
         needed = [planner.registrations[s.name] for s in planner.specs if s.name in planner.registrations]
-        if all(r.flags["output_type"] in never_need_it for r in needed):
+        if all(r.flags.output_type in never_need_it for r in needed):
             return list(reachable)
         due = [
             target
@@ -329,7 +329,7 @@ class _Stage:
         by_supplier: dict[str, set[str]] = {}
         for lot in self._report.planned:
             kinds = by_supplier.setdefault(lot.supplier, set())
-            kinds.add(lot.registration.flags["output_type"])
+            kinds.add(lot.registration.flags.output_type)
         return {supplier for supplier, kinds in by_supplier.items() if kinds == {"get"}}
 
 
@@ -390,14 +390,12 @@ class _Prompts:
     def __init__(self, workspace: Workspace, keep: int = 4096) -> None:
         self._documents = workspace.documents
         self._keep = keep
-        self._known: dict[str, Document] = {}
+        self._known: dict[str, PromptRequests] = {}
 
-    def get(self, ids: Sequence[str]) -> Mapping[str, Document]:
+    def get(self, ids: Sequence[str]) -> Mapping[str, PromptRequests]:
         """Return the requests of the prompts with these ids."""
         missing = [i for i in ids if i not in self._known]
-        fetched = (
-            {p["_id"]: p for p in self._documents.find(PROMPTS, {"_id": {"in": missing}})} if missing else {}
-        )
+        fetched = typed.by_id(self._documents, PromptRequests, missing) if missing else {}
         found = {i: fetched.get(i) or self._known[i] for i in ids}
         self._known.update(fetched)
         while len(self._known) > self._keep:
@@ -424,7 +422,7 @@ def _task_relays(target: Endpoint, planned: PlannedTask, prompts: _Prompts) -> I
         lot = due[start : start + _FETCH]
         bodies = prompts.get([d.prompt.id for d in lot])
         for item in lot:
-            requests: list[dict[str, Any]] = bodies[item.prompt.id]["requests"]
+            requests = bodies[item.prompt.id].requests
             for call in item.calls:
                 yield Relay(
                     supplier=target.supplier,

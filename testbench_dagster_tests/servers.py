@@ -7,20 +7,30 @@ some; tests create databases with random names on them and drop these again.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import os
 import pwd
+import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 START_SECONDS = 30.0
+#: Below the ports that Linux gives to clients (from 32768): no connection takes one before its server does.
+PORTS = range(15_000, 32_000)
+_logs: dict[Path, tuple[str, int]] = {}
+"""Of the servers that run: by log file, the name to show and how long the file was when the test began."""
+_CHATTER = '"s":"I"'
+"""Lines of mongod's log that tell of nothing unusual: several for every connection."""
+_PR_SET_PDEATHSIG = 1  # Linux, <sys/prctl.h>
 
 
 class ServerMissing(Exception):
@@ -28,9 +38,50 @@ class ServerMissing(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of this machine that nothing listens on; drawn, for several processes look for one at a time."""
+    draw = random.SystemRandom()  # a test that seeds its own draws draws the same ports again
+    while True:
+        port = draw.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+def show_log(name: str, log: Path) -> None:
+    """Have what a server writes shown beside the failures of tests, while the file exists."""
+    _logs[log] = (name, 0)
+
+
+def mark_logs() -> None:
+    """From here on belongs to the next test what the servers write."""
+    for log, (name, _) in list(_logs.items()):
+        if log.exists():
+            _logs[log] = (name, log.stat().st_size)
+        else:
+            del _logs[log]
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Name and words of every server that wrote something since :func:`mark_logs`."""
+    for log, (name, before) in _logs.items():
+        with contextlib.suppress(OSError):
+            lines = log.read_bytes()[before:].decode(errors="replace").splitlines()
+            text = "\n".join(line for line in lines if _CHATTER not in line).strip()
+            if text:
+                yield name, text
+
+
+def ends_with_us(by: signal.Signals) -> Callable[[], None]:
+    """For ``preexec_fn``: the new process gets this signal when ours ends, be it by a kill (on Linux)."""
+    prctl, us = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
+
+    def arrange() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(by))
+        if os.getppid() != us:  # it has ended meanwhile
+            os._exit(1)
+
+    return arrange
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
@@ -74,6 +125,7 @@ def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subpro
     data = folder / "data"
     data.mkdir(exist_ok=True)
     log = folder / "mongod.log"
+    show_log("mongod", log)
     command = [mongod_binary(), "--dbpath", str(data), "--logpath", str(log), "--logappend"]
     command += ["--bind_ip", "127.0.0.1", "--port", str(port), "--unixSocketPrefix", str(folder)]
     # Small, and without wire compression: this old server's zlib leaks memory to clients.
@@ -81,7 +133,12 @@ def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subpro
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
     if replica_set:
         command += ["--replSet", "rs0", "--oplogSize", "16"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=ends_with_us(signal.SIGKILL),
+    )
     deadline = time.monotonic() + START_SECONDS
     client: MongoClient[dict[str, object]] = MongoClient(
         "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=500
@@ -184,15 +241,22 @@ def postgres_server() -> Iterator[str]:
         subprocess.run(command, check=True, capture_output=True, **_without_user(run_as))
         command = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"]
+        show_log("postgres", folder / "log")
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, **_without_user(run_as))
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                preexec_fn=ends_with_us(signal.SIGQUIT),
+                **_without_user(run_as),
+            )
         try:
             uri = f"postgresql://tester:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
             _wait_for_postgres(process, uri, folder / "log")
             yield uri
         finally:
             if process.poll() is None:
-                process.send_signal(2)  # SIGINT: a fast shutdown that does not wait for clients
+                process.send_signal(signal.SIGINT)  # a fast shutdown that does not wait for clients
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             stop(process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ services:
     }
     assert [app.signer for app in native.apps] == [APP, GATEWAY]
     assert native.session_apps == (APP, OTHER)
-    assert native.relays.over(Limits()) == Limits(total_s=600, max_in_flight=8, max_per_host=4)
+    assert replace(Limits(), **native.relays.overrides()) == Limits(
+        total_s=600, max_in_flight=8, max_per_host=4
+    )
     gateway = services["through-gateway"].gateway
     assert gateway is not None
     assert (gateway.url, gateway.token_env, gateway.app_address, gateway.rpc_type) == (
@@ -126,7 +129,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (found.rpc_types, found.only, found.discover) == (["rest", "json_rpc"], None, None)
     assert (found.allow_private_networks, found.max_relays_per_session) == (False, None)
     assert found.nodes is not None and (found.nodes.timeout_s, found.nodes.poll_s) == (10, 10)
-    assert found.relays.over(Limits()) == Limits()
+    assert found.relays.overrides() == {}
     assert loaded(tmp_path).settings.services == {}
 
 

@@ -48,7 +48,8 @@ YAML = yaml_of(OPERATIONS)
 # ------------------------------------------------------------------------------------------- operations.md
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
+@pytest.mark.xdist_group("platforms-1")
 def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()

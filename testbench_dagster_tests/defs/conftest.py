@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +20,6 @@ from testbench_dagster.stages.sample.catalogue import stale_tasks
 from testbench_dagster.stages.workspace import Workspace
 
 TASKS = ("starter_logic", "starter_units", "starter_choice")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing of the caller's installation, and an index cache of these tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            ours = name.startswith(("TESTBENCH_", "DAGSTER_"))
-            if ours and not name.startswith(("TESTBENCH_TEST_", "TESTBENCH_REQUIRE_")):
-                patch.delenv(name)
-        patch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path_factory.mktemp("index-cache")))
-        yield
 
 
 def starter_settings(localnet: LocalnetProcess, n_docs: int = 8) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from testbench_dagster.identity import (
 )
 from testbench_dagster_tests.identity.population import START, World, ask
 
-pytestmark = pytest.mark.slow  # 15 s: forty days of sixty suppliers
+# 15 s: forty days of sixty suppliers, once for all tests
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("population")]
 
 SETTINGS = IdentitySettings()
 SUPPLIERS, BACKENDS = 60, 8

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.ranking.entry import ALL_TASKS, Entry
 from testbench_dagster.ranking.ranking import ranked
-from testbench_dagster.stages.rank import ALL_TASKS, Entry, leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.stages.rank import leaderboard, make_board, refresh_leaderboard
 from testbench_dagster.stages.rank.items import items
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace

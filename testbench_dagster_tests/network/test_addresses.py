@@ -29,9 +29,20 @@ PRIVATE = [
     "2002:7f00:1::", "2002:a00:1::1",  # 6to4 of 127.0.0.1 and 10.0.0.1
     "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",  # NAT64 of 127.0.0.1 and 169.254.169.254
     "2001:0:7f00:1:8000::1",  # Teredo by a server at 127.0.0.1
+    # judged differently by versions of Python
+    "192.0.0.9", "192.0.0.10", "2001:1::1", "2001:3::1", "2001:4:112::1", "2001:20::1", "2001:30::1",
+    "3fff::1",
+    "2001:0:808:808:0:ffff:f7f7:f7f7",  # Teredo by public machines
 ]  # fmt: skip
 PUBLIC = ["1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.1", "172.32.0.1", "2606:4700:4700::1111",
-          "2002:808:808::1", "64:ff9b::808:808", "::ffff:8.8.8.8"]  # fmt: skip
+          "2002:808:808::1", "64:ff9b::808:808", "::ffff:8.8.8.8",
+          "192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"]  # fmt: skip
+#: Blocks whose last addresses are as private as their first ones, and whose neighbours are public.
+BLOCKS = [
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "2001::/23", "2001:db8::/32",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -45,6 +56,34 @@ def test_not_public(address: str) -> None:
 def test_public(address: str) -> None:
     assert is_public(address)
     assert refusal(address) is None
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_end_where_the_registry_says(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    assert not is_public(str(network[0])) and not is_public(str(network[-1]))
+    assert is_public(str(network[0] - 1)) and is_public(str(network[-1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("0.255.255.255", False),
+        ("1.0.0.0", True),
+        ("223.255.255.255", True),
+        ("224.0.0.0", False),
+        ("239.255.255.255", False),
+        ("1fff:ffff::", False),
+        ("2000::", True),
+        ("3ffe:ffff::", True),
+        ("3fff:fff:ffff::", False),
+        ("3fff:1000::", True),
+        ("4000::", False),
+        ("5f00::", False),
+    ],
+)
+def test_where_hosts_may_be_at_all(address: str, public: bool) -> None:
+    assert is_public(address) is public
 
 
 @pytest.mark.parametrize(

@@ -99,12 +99,6 @@ class Stage:
         return {names[w.key] for w in wanted_suppliers(self.workspace)}
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[FrameworkWorker]:
-    with FrameworkWorker() as started:
-        yield started
-
-
 #: Tests of what the store remembers from run to run.
 on_both_stores = pytest.mark.parametrize("begin", ["sqlite", "mongo"], indirect=True)
 

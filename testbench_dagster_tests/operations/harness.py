@@ -30,7 +30,7 @@ from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
-from testbench_dagster_tests.servers import free_port
+from testbench_dagster_tests.servers import ends_with_us, free_port, show_log
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
 INTERVAL_S = 5
@@ -185,8 +185,15 @@ class Platform:
             instance.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
         command += ["-h", "127.0.0.1", "-p", str(self.port)]
+        show_log("dagster dev", self.folder / "dagster.log")
         log = (self.folder / "dagster.log").open("ab")
-        # SIGINT is inherited as ignored from shells that start jobs in the background
+        ends_with_tests = ends_with_us(signal.SIGTERM)
+
+        def arrange() -> None:
+            # SIGINT is inherited as ignored from shells that start jobs in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            ends_with_tests()
+
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -194,7 +201,7 @@ class Platform:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=arrange,
         )
         log.close()
         wait_until("the webserver", self._answers, STARTS_WITHIN_S)

@@ -545,12 +545,13 @@ from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.core.relay import Limits
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import endpoint, relay
 
 with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heart:
     relays = (relay(n) for n in range(10**6))
     target = endpoint(sys.argv[2], Limits(max_in_flight=4, start_in_flight=4))
-    report = run_relays([(target, relays)], lambda *_: None, heart=heart)
+    report = run_relays([(target, relays)], lambda *_: None, open_transport=DirectTransport, heart=heart)
 print(report.lost)
 """
 

@@ -236,10 +236,12 @@ from pathlib import Path
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stages.relay.writer import AttemptWriter
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.relays.servers import endpoint, relay
 
 with AttemptWriter(SqliteDocuments(Path(sys.argv[1]))) as writer:
-    run_relays([(endpoint(sys.argv[2]), (relay(n) for n in range(10**9)))], writer.add)
+    work = [(endpoint(sys.argv[2]), (relay(n) for n in range(10**9)))]
+    run_relays(work, writer.add, open_transport=DirectTransport)
 """
 
 

@@ -535,7 +535,7 @@ def test_readers_see_the_facts_after_real_kills(installation: Callable[..., Fact
     """Two processes write and keep the same tasks and are killed at any moment, three times over."""
     facts = installation()
     facts.registration(TASK)
-    dice = random.Random(int(os.environ.get("TESTBENCH_SEED", "5")))
+    dice = random.Random(int(os.environ.get("TESTBENCH_TEST_SEED", "5")))
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(_WORKER), encoding="utf-8")
     for life in range(3):

@@ -74,12 +74,6 @@ def _embedded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[FrameworkWorker]:
-    with FrameworkWorker() as started:
-        yield started
-
-
 class Sums:
     """The task ``sums`` with answers that name the right number last and another one first."""
 

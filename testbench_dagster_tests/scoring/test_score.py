@@ -22,6 +22,7 @@ from testbench_dagster.stages.score.score import AnsweredDoc, answered_docs, sco
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration
 
 N_DOCS = 12
@@ -81,7 +82,9 @@ class Case:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: FrameworkWorker
+) -> Iterator[Workspace]:
     for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
@@ -103,7 +106,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
     ]
     config = configuration(tmp_path, {"tasks": tasks, "task_paths": ["mine"], "suppliers": suppliers})
     with Workspace(config) as opened:
+        opened.__dict__["worker"] = worker
         yield opened
+        del opened.__dict__["worker"]
 
 
 @pytest.fixture

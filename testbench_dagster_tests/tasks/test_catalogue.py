@@ -65,13 +65,6 @@ def _embedded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[FrameworkWorker]:
-    """One for all tests: starting it takes a second."""
-    with FrameworkWorker() as started:
-        yield started
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, worker: FrameworkWorker) -> Iterator[Workspace]:
     with Workspace(settings(tmp_path)) as opened:

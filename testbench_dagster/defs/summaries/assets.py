@@ -12,10 +12,10 @@ from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
+from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
-from testbench_dagster.stages.rank import Entry
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace

@@ -18,7 +18,7 @@ from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
-from testbench_dagster.stages.rank import Entry
+from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore

@@ -278,13 +278,14 @@ def check(config: str | None, no_suppliers: bool) -> None:
 
 
 def _findings(workspace: Workspace, with_suppliers: bool) -> Iterator[Finding]:
-    from testbench_dagster.stores.documents.collections import SUPPLIERS
+    from testbench_dagster.core.records.suppliers import SupplierRecord
+    from testbench_dagster.stores.documents import typed
 
     config = workspace.config
     for name, opener, kind in (
         (
             "document store",
-            lambda: workspace.documents.count(SUPPLIERS),
+            lambda: typed.count(workspace.documents, SupplierRecord),
             "MongoDB" if config.mongo_uri else "SQLite",
         ),
         (

@@ -72,8 +72,7 @@ def checked(of: type[P], document: Mapping[str, Any], where: str) -> P:
             for place, item in field.parts(value):
                 _check(item, (dict,), f"{where}.{field.name}{place}")
                 checked(field.part, item, f"{where}.{field.name}{place}")
-    missing = {field.name: None for field in of.fields if field.nullable and field.name not in document}
-    return of.from_document({**missing, **document})
+    return of.from_document(document)
 
 
 def plain(value: Any) -> Any:

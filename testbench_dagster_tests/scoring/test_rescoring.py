@@ -308,7 +308,7 @@ def test_two_queries_per_supplier_see_that_nothing_is_to_do(
 
         monkeypatch.setattr(sums.workspace.documents, name, counting)
     assert sums.score() == 0
-    assert asked == {"find suppliers": 1, "rows suppliers": 1, "group attempts": 2, "group scores": 2}
+    assert asked == {"rows suppliers": 1, "group attempts": 2, "group scores": 2}
     asked.clear()
     sums.answer(0, round_=2, at=NOW)
     asked.clear()

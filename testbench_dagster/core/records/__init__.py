@@ -18,8 +18,9 @@ How a collection is declared, in a module of its own or of its family::
   (``str``, ``int``, ``float``, ``bool``, ``datetime``) and a column of the embedded store. ``content`` fields
   are read with the whole document. A new queryable field needs no migration: the stores fill it from the
   bodies.
-* The type is what holds for every document: ``| None`` where it may be null. A field that older documents
-  lack has a default, which stands in for it; one without a default is needed, in evidence bundles too.
+* The type is what holds for every document: ``| None`` where it may be null or missing. Another field that
+  older documents lack has a default, which stands in for it; without one it is needed, in evidence bundles
+  too.
 * The text says what the field means, with its unit; it is what the documentation shows.
 * Values inside a document are classes of their own (``@nested class …(Part)``), alone, in a ``tuple[…, ...]``
   or as values of a ``Mapping[str, …]``.

@@ -108,7 +108,7 @@ class Part:
         """The record of a stored document.
 
         Raises:
-            StoreError: a field that every such document has is missing.
+            StoreError: a field that every such document has, and that is never null, is missing.
         """
         return cls(**cls.codec.attributes(document))
 
@@ -162,6 +162,8 @@ class Codec:
         """The stored value of a field, or what stands for it where it is missing."""
         if field.name in document:
             return document[field.name]
+        if field.nullable:  # null and missing are the same to the stores
+            return None if field.needed else field.default
         if field.needed:
             named = f"{self._where}[{document[ID]}]" if ID in document else self._where
             raise StoreError(

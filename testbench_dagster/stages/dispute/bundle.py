@@ -18,6 +18,7 @@ from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreHead, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -30,7 +31,6 @@ from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import SUPPLIERS
 
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
@@ -336,9 +336,10 @@ def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
 
 def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
     """What scores and requests depend on; where the supplier is reached stays out, as keys do."""
-    stored = workspace.documents.get(SUPPLIERS, supplier.key) or {}
-    models = [event.get("model") for event in stored.get("history", ())]
-    models += [stored.get("model"), supplier.model]
+    stored = typed.get(workspace.documents, SupplierRecord, supplier.key)
+    models: list[str | None] = [supplier.model]
+    if stored is not None:
+        models = [*(event.model for event in stored.history), stored.model, *models]
     return {
         "key": supplier.key,
         "address": supplier.address,

@@ -22,6 +22,7 @@ from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, Attem
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoredId, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
@@ -47,13 +48,11 @@ from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import (
-    Document,
     DocumentStore,
     canonical_json,
     open_documents,
     typed,
 )
-from testbench_dagster.stores.documents.collections import SUPPLIERS
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.worker import FrameworkWorker
@@ -168,7 +167,7 @@ class _Check:
                 datasets=datasets,
                 worker=worker,
             )
-            documents.put_new(SUPPLIERS, [_roster_document(manifest)])
+            typed.put_new(documents, SupplierRecord, [_roster_record(manifest)])
             opened = _Opened(manifest, tasks, workspace, claimed)
             self._load(opened, datasets)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
@@ -483,21 +482,21 @@ def _config(manifest: Manifest, folder: Path) -> Config:
     return Config(settings, folder / "testbench.yaml", folder)
 
 
-def _roster_document(manifest: Manifest) -> Document:
+def _roster_record(manifest: Manifest) -> SupplierRecord:
     supplier = manifest.supplier
-    return {
-        "_id": supplier.key,
-        "address": supplier.address,
-        "service": supplier.service,
-        "status": ACTIVE,
-        "joined_at": None,
-        "left_at": None,
-        "cut_at": None if supplier.cut_at is None else moment(supplier.cut_at, "cut_at"),
-        "echo_logprobs": supplier.echo_logprobs,
-        "probed_at": None,
-        "version": 1,
-        "history": [],
-    }
+    return SupplierRecord(
+        id=supplier.key,
+        address=supplier.address,
+        service=supplier.service,
+        status=ACTIVE,
+        joined_at=None,
+        left_at=None,
+        cut_at=None if supplier.cut_at is None else moment(supplier.cut_at, "cut_at"),
+        echo_logprobs=supplier.echo_logprobs,
+        probed_at=None,
+        version=1,
+        history=(),
+    )
 
 
 def _register(datasets: _Datasets, task: TaskFacts, docs: Iterable[StoredDoc]) -> None:

@@ -16,6 +16,7 @@ from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
+from testbench_dagster.core.records.plans import PlanOutlook
 from testbench_dagster.core.records.prompts import SequencePrompt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
@@ -35,10 +36,9 @@ from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.score.score import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, typed
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import (
     IDENTITY_GROUPS,
-    PLANS,
     TAXONOMY_SUMMARIES,
 )
 
@@ -195,12 +195,8 @@ class Planner:
         return Sessions.read(self._workspace, self.now)
 
     @cached_property
-    def _kept(self) -> dict[str, Document]:
-        fields = [
-            "_id", "service", "failures", "planned_at", "due_at", "due_calls", "put_off_until",
-            "session_spent_until",
-        ]  # fmt: skip
-        return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
+    def _kept(self) -> dict[str, PlanOutlook]:
+        return {plan.id: plan for plan in typed.find(self._workspace.documents, PlanOutlook)}
 
     @cached_property
     def _proxies(self) -> dict[str, str]:
@@ -217,8 +213,12 @@ class Planner:
             for s in active_suppliers(self._workspace)
             if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
         }
-        living = {k for k in unchanged if self._kept.get(k, {}).get("failures", 0) < PROXY_FAILURES}
+        living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
         return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
+
+    def _failures(self, key: str) -> int:
+        kept = self._kept.get(key)
+        return 0 if kept is None else kept.failures
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
         """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``.
@@ -235,8 +235,8 @@ class Planner:
                 continue
             if kept is None:
                 demands[supplier.key] = never_planned
-            elif kept["due_at"] is not None and kept["due_at"] <= self.now:
-                demands[supplier.key] = kept["due_calls"] or 0
+            elif kept.due_at is not None and kept.due_at <= self.now:
+                demands[supplier.key] = kept.due_calls or 0
         return {**demands, **own}
 
     def _asked_today(self, service: str) -> dict[str, int]:
@@ -251,11 +251,10 @@ class Planner:
         kept = self._kept.get(key)
         if kept is None:
             return None
-        put_off: datetime | None = kept.get("put_off_until")
-        if not kept["failures"]:
+        put_off = kept.put_off_until
+        if not kept.failures:
             return put_off
-        delay = retry_delay(kept["failures"], self._workspace.config.settings.planning)
-        retry_at: datetime = kept["planned_at"] + delay
+        retry_at = kept.planned_at + retry_delay(kept.failures, self._workspace.config.settings.planning)
         return retry_at if put_off is None else max(retry_at, put_off)
 
     def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from testbench_dagster.config import Settings
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.plans import DuePlan, PlanOutlook
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
+from testbench_dagster.stores.documents import typed
 
 #: A height that does not grow for so long, and for so many polls of the nodes, is not believed any more.
 SILENCE, SILENT_POLLS = timedelta(minutes=10), 3
@@ -38,27 +39,27 @@ class Sessions:
     as it may be.
     """
 
-    by_service: Mapping[str, tuple[Document, ...]]
-    chains: Mapping[str, Document]
+    by_service: Mapping[str, tuple[SessionRecord, ...]]
+    chains: Mapping[str, HeightRecord]
     heard_since: datetime | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, now: datetime) -> Sessions:
         """Read them as of an instant: a row per application and one per service."""
         documents = workspace.documents
-        by_service: dict[str, list[Document]] = {}
-        for row in documents.find(SESSIONS):
-            by_service.setdefault(row["service"], []).append(row)
+        by_service: dict[str, list[SessionRecord]] = {}
+        for row in typed.find(documents, SessionRecord):
+            by_service.setdefault(row.service, []).append(row)
         return cls(
             {service: tuple(rows) for service, rows in by_service.items()},
-            {row["_id"]: row for row in documents.find(HEIGHTS)},
+            {chain.id: chain for chain in typed.find(documents, HeightRecord)},
             heard_since(workspace.config.settings, now),
         )
 
     def height(self, service: str) -> int | None:
         """Newest known block height of a service."""
         chain = self.chains.get(service)
-        return None if chain is None else chain["height"]
+        return None if chain is None else chain.height
 
     def waiting(self, supplier: Supplier, spent_until: int | None = None) -> str | None:
         """Why a supplier cannot be sent relays now, None if it can.
@@ -78,14 +79,14 @@ class Sessions:
         current = [
             session
             for session in self.by_service.get(supplier.service, ())
-            if height is None or session["end_height"] >= height
+            if height is None or session.end_height >= height
         ]
         if not current and supplier.transport == "path":
             return None
         if not current:
             return "no current session of the service's applications is known; is a node reachable?"
-        until = min(session["end_height"] for session in current)
-        ends = [session["end_height"] for session in current if supplier.address in session["suppliers"]]
+        until = min(session.end_height for session in current)
+        ends = [session.end_height for session in current if supplier.address in session.suppliers]
         if not ends:
             return f"in no session of our applications; the next begins at block {until + 1}"
         # of a later one than there are: another chain's, such as a test network's that began anew
@@ -96,16 +97,16 @@ class Sessions:
     def _silent_since(self, service: str) -> str | None:
         """When the chain of a service told of its last block, if that is too long ago."""
         chain = self.chains.get(service)
-        if chain is None or self.heard_since is None or chain["at"] >= self.heard_since:
+        if chain is None or self.heard_since is None or chain.at >= self.heard_since:
             return None
-        return f"{chain['at']:%Y-%m-%d %H:%M}; is a node reachable?"
+        return f"{chain.at:%Y-%m-%d %H:%M}; is a node reachable?"
 
     def blocks_per_session(self, service: str) -> int | None:
         """Blocks of a session of a service, as its chain says."""
         chain = self.chains.get(service)
-        return None if chain is None else chain.get("blocks_per_session")
+        return None if chain is None else chain.blocks_per_session
 
 
-def spent_until(plan: Document | None) -> int | None:
+def spent_until(plan: PlanOutlook | DuePlan | None) -> int | None:
     """Last height of the session in which a supplier's relays are used up, from its kept plan."""
-    return None if plan is None else plan.get("session_spent_until")
+    return None if plan is None else plan.session_spent_until

@@ -13,11 +13,11 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import Allowance
 from testbench_dagster.core.records.attempts import SessionAttempt
+from testbench_dagster.core.records.chains import SessionSpan
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport
 from testbench_dagster.stages.discover.sessions import refresh_sessions
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import SESSIONS
 from testbench_dagster.transports.pocket.access import chain_client, service_config, service_keys
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ class Reach:
         if not any(service.transport == "path" and service.nodes for service in services.values()):
             return None
         known = {
-            (row["service"], row["session_id"]): SessionRef(
-                row["app"], row["session_id"], row["start_height"], row["end_height"], row["height"]
+            (row.service, row.session_id): SessionRef(
+                row.app, row.session_id, row.start_height, row.end_height, row.height
             )
-            for row in self._workspace.documents.find(SESSIONS)
+            for row in typed.find(self._workspace.documents, SessionSpan)
         }
         return lambda service, session_id: known.get((service, session_id))
 

@@ -19,6 +19,7 @@ from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.core.records.attempts import AttemptsOfTask, CallAttempt, RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
 from testbench_dagster.core.records.scores import ScoredCalls, ScoredId, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierCut
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.attempts import last_attempts
@@ -26,7 +27,6 @@ from testbench_dagster.stages.sample.catalogue import definition_changed, task_d
 from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
-from testbench_dagster.stores.documents.collections import SUPPLIERS
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.transports.answers import parse_answer
 
@@ -189,8 +189,8 @@ def _to_score(
     Answered calls and the calls behind the current scores are counted, in two queries per supplier (and per
     distinct ``max_age_days``): where the numbers are equal every answer has its score.
     """
-    rows = workspace.documents.find(SUPPLIERS, {"_id": {"in": sorted(suppliers)}}, fields=["_id", "cut_at"])
-    cuts = {row["_id"]: row["cut_at"] for row in rows}
+    known = typed.by_id(workspace.documents, SupplierCut, suppliers)
+    cuts = {key: supplier.cut_at for key, supplier in known.items()}
     by_age: dict[datetime, list[str]] = {}
     for name in registrations:
         by_age.setdefault(

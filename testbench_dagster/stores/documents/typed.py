@@ -62,16 +62,9 @@ def upsert(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:
     return documents.upsert(of.collection, (record.to_document() for record in records))
 
 
-def claim(
-    documents: DocumentStore,
-    of: type[R],
-    where: Where,
-    *,
-    sort: Sequence[tuple[str, int]] = (),
-    **changes: Any,
-) -> R | None:
+def claim(documents: DocumentStore, of: type[R], where: Where, **changes: Any) -> R | None:
     """Atomically set attributes of the first matching record; return it as changed, or None."""
-    document = documents.claim(of.collection, where, stored_changes(of, changes), sort=sort)
+    document = documents.claim(of.collection, where, stored_changes(of, changes))
     return None if document is None else of.from_document(document)
 
 

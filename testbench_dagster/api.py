@@ -1,19 +1,22 @@
-"""The Python face: everything the command line prints, as pandas frames.
+"""The Python face: everything the command line does and prints.
 
 >>> from testbench_dagster import Testbench
 >>> with Testbench.open() as testbench:          # doctest: +SKIP
+...     testbench.run(max_relays=1000)
 ...     frame = testbench.scores().to_pandas()
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.compare import compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
@@ -29,6 +32,9 @@ from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from testbench_dagster.defs.backfills import RequestedBackfill
+    from testbench_dagster.defs.local_evaluation import RunReport
+    from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
 
 
@@ -48,8 +54,16 @@ class Table:
         return len(self.rows)
 
 
+@dataclass(frozen=True)
+class Plan(Table):
+    """The rows of a plan, the relays they come to, and what is left of the day's budgets, by service."""
+
+    calls: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
+
+
 class Testbench:
-    """An opened installation for reading. Use as a context manager, or call :meth:`close`."""
+    """An opened installation. Use as a context manager, or call :meth:`close`."""
 
     __test__ = False  # pytest: the name starts with "Test", but this is no test class
 
@@ -74,6 +88,110 @@ class Testbench:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    # -- doing --------------------------------------------------------------------------------------------
+
+    def check(
+        self, *, suppliers: bool = True, on_finding: Callable[[Finding], None] | None = None
+    ) -> list[Finding]:
+        """Look at configuration, stores, tasks and, unless left out, suppliers; what is wrong has a remedy.
+
+        ``on_finding`` is called with each finding as it is made: suppliers may take a while to answer.
+
+        Raises:
+            ConfigError: the configuration names tasks that there are not.
+        """
+        from testbench_dagster.stages.check import findings
+
+        found = []
+        for finding in findings(self._workspace, suppliers=suppliers):
+            if on_finding is not None:
+                on_finding(finding)
+            found.append(finding)
+        return found
+
+    def run(
+        self,
+        suppliers: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        max_relays: int | None = None,
+        retry_errors: bool = False,
+        force: bool = False,
+        on_planned: Callable[[int], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> RunReport:
+        """Evaluate now, by default everything: what ``testbench run`` does, recorded in Dagster likewise.
+
+        Refreshes the catalogue where stale, relays what is due, scores, summarizes and ranks. Safe to
+        interrupt and to start again. See :func:`.defs.local_evaluation.evaluate` for the arguments.
+
+        Raises:
+            ConfigError: a supplier, task, data file or key is missing, or ``max_relays`` is less than 0.
+            TestbenchError: a stage failed, or no supplier can be found.
+        """
+        _require_count("max_relays", max_relays)
+        from testbench_dagster.defs.local_evaluation import evaluate  # with Dagster: 1 s only this needs
+
+        return evaluate(
+            self._workspace,
+            suppliers,
+            tasks,
+            max_relays=max_relays,
+            retry_errors=retry_errors,
+            force=force,
+            on_planned=on_planned,
+            on_progress=on_progress,
+            on_note=on_note,
+        )
+
+    def plan(
+        self,
+        suppliers: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        budget: int | None = None,
+    ) -> Plan:
+        """Return what would be relayed now and why each other task is not due; sends nothing.
+
+        One row per supplier and task (see docs/reference.md). ``budget`` shares so many relays fairly, by
+        default what is left of the day's.
+
+        Raises:
+            ConfigError: a supplier is not active, a task is not configured, or ``budget`` is less than 0.
+        """
+        _require_count("budget", budget)
+        from testbench_dagster.stages.plan.rows import plan_rows
+        from testbench_dagster.stages.preconditions import chosen_suppliers
+
+        chosen = chosen_suppliers(self._workspace, suppliers)
+        planned = plan_rows(self._workspace, chosen, tasks=tasks or None, budget=budget)
+        return Plan(planned.rows, planned.calls, planned.left)
+
+    def backfill(
+        self, suppliers: Sequence[str] | None = None, *, rescore: bool = False, force: bool = False
+    ) -> RequestedBackfill:
+        """Have the daemon evaluate suppliers, by default all active ones, as a Dagster backfill.
+
+        Args:
+            suppliers: keys.
+            rescore: only score the stored answers anew.
+            force: ask again what is fresh.
+
+        Raises:
+            ConfigError: a supplier is not active, or ``rescore`` and ``force`` are both given.
+            TestbenchError: a supplier has no partition yet.
+        """
+        if rescore and force:
+            raise ConfigError("force relays and rescore does not; choose one")
+        from testbench_dagster.defs.backfills import RequestedBackfill  # with Dagster
+        from testbench_dagster.stages.preconditions import chosen_suppliers
+
+        keys = [s.key for s in chosen_suppliers(self._workspace, suppliers)]
+        return RequestedBackfill.request(self._workspace, keys, rescore=rescore, force=force)
+
+    # -- reading ------------------------------------------------------------------------------------------
 
     def scores(self, suppliers: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Table:
         """Return the windows: one row per supplier × task × metric × filter (see docs/reference.md).
@@ -191,7 +309,7 @@ class Testbench:
         """
         from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
 
-        written = export_parquet(self._workspace.documents, out, {"windows": self.scores().rows})
+        written = export_parquet(self._workspace.documents, out, {"windows": (Window, self.scores().rows)})
         written[out / "item_matrix.parquet"] = write_item_matrix(self._workspace, out / "item_matrix.parquet")
         written[out / "leaderboard.parquet"] = write_ranking(
             out / "leaderboard.parquet", leaderboard(self._workspace)
@@ -224,3 +342,8 @@ class Testbench:
                 raise ConfigError(
                     f"supplier {key!r} is not on the roster; on it are: {', '.join(known[:20]) or 'none'}"
                 )
+
+
+def _require_count(name: str, value: int | None) -> None:
+    if value is not None and value < 0:
+        raise ConfigError(f"{name} is {value}; give a number of relays of at least 0, or None")

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("show", "export"),
     "evidence": ("evidence", "evidence"),
     "rescore": ("evidence", "rescore"),
+    "migrate": ("migrate", "migrate_command"),
     "localnet": ("serve", "localnet"),
     "import-frameworks": ("frameworks", "import_frameworks_command"),
 }

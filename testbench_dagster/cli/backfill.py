@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from testbench_dagster.cli.evaluate import chosen_suppliers
+from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import note
 from testbench_dagster.core.errors import TestbenchError
-from testbench_dagster.stages.workspace import Workspace
 
 
 @click.command()
@@ -32,19 +29,15 @@ def backfill(
         raise click.UsageError("name suppliers with --supplier, or take --all")
     if force and rescore:
         raise click.UsageError("--force relays and --rescore does not; choose one")
-    with Workspace.open(config) as workspace:
-        keys = [s.key for s in chosen_suppliers(workspace, suppliers)]
-        from testbench_dagster.defs.backfills import BackfillRequests
-
-        with BackfillRequests(workspace) as requests:
-            id_ = requests.start(keys, rescore=rescore, force=force)
-            click.echo(id_)
-            note(f"backfill {id_} of {len(keys)} suppliers is requested")
-            if not requests.daemon_is_running():
-                note("no daemon is running: start `testbench up`, which will work it off")
-                if wait:
-                    raise TestbenchError(f"backfill {id_} waits for a daemon")
-            while wait and not (outcome := requests.outcome(id_)).ended:
-                time.sleep(1.0)
-            if wait and not outcome.succeeded:
-                raise TestbenchError(f"backfill {id_} ended as {outcome.status}: {outcome.detail}")
+    with Testbench.open(config) as testbench:
+        requested = testbench.backfill(suppliers or None, rescore=rescore, force=force)
+        click.echo(requested.id)
+        note(f"backfill {requested.id} of {len(requested.suppliers)} suppliers is requested")
+        if not requested.daemon_is_running():
+            note("no daemon is running: start `testbench up`, which will work it off")
+            if wait:
+                raise TestbenchError(f"backfill {requested.id} waits for a daemon")
+        if wait:
+            outcome = requested.wait()
+            if not outcome.succeeded:
+                raise TestbenchError(f"backfill {requested.id} ended as {outcome.status}: {outcome.detail}")

@@ -9,28 +9,22 @@ from typing import Any
 import click
 
 from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
 from testbench_dagster.stages.rank import leaderboard as ranking
 from testbench_dagster.stages.rank import make_board
 from testbench_dagster.stages.workspace import Workspace
 
-#: What a table shows of a leaderboard entry.
-RANKING_COLUMNS = (
-    "rank_low",
-    "rank_high",
-    "supplier",
-    "score",
-    "ci_low",
-    "ci_high",
-    "tasks_measured",
-    "n",
-    "errors",
-)
 
-
-def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What a table shows of a leaderboard's rows: the identity groups too, where there are any."""
-    return (*RANKING_COLUMNS, "group") if any(row["group"] for row in rows) else RANKING_COLUMNS
+def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a table shows of a leaderboard's rows; sparse columns only where there is a value."""
+    columns = columns_of(Entry)
+    return [
+        name
+        for name in ENTRY_VIEWS.commands
+        if not columns[name].column.sparse or any(row[name] for row in rows)
+    ]
 
 
 @click.command()
@@ -54,7 +48,7 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
         rows = [entry.to_json() for entry in ranking(workspace, taxonomy)]
     if any(row["simulation"] for row in rows):
         note("These suppliers are simulated.")
-    emit(rows, format_, ("taxonomy", *ranking_columns(rows)), "Leaderboard")
+    emit(rows, format_, ranking_columns(rows), "Leaderboard")
 
 
 @click.command()

@@ -15,12 +15,14 @@ from typing import Any
 import click
 import yaml
 
+from testbench_dagster.api import Testbench
+from testbench_dagster.cli.evaluate import RelayBar
 from testbench_dagster.cli.leaderboard import ranking_columns
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
-from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.localnet.personas import FAIL_MODES
 
 
 @click.command()
@@ -44,7 +46,6 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
     Starts the simulated network, materializes every asset on the embedded stores, prints the leaderboard and
     serves the Dagster UI on it.
     """
-    from testbench_dagster.cli.evaluate import evaluate
     from testbench_dagster.localnet.demo import demo_settings, pocket_settings
     from testbench_dagster.localnet.pocket.run import PocketProcess, height_by_calendar
     from testbench_dagster.localnet.pocket.settings import environment
@@ -78,9 +79,10 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         kind = "simulated Pocket network" if pocket else "simulated network"
         note(f"{kind}: {n_suppliers} suppliers at {localnet.url}")
-        with Workspace.open(path) as workspace:
-            evaluate(workspace)
-            _print_leaderboard(workspace)
+        with Testbench.open(path) as testbench, RelayBar() as bar:
+            testbench.run(on_planned=bar.planned, on_progress=bar.progressed, on_note=bar.note)
+            rows = testbench.leaderboard().rows
+        emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
         note(f"\nThese suppliers are simulated. Everything measured is in {folder}; look closer with")
         # the demo's stores lie beside its configuration, where an exported TESTBENCH_HOME would hide them
         prefix = "env -u TESTBENCH_HOME " if exported else ""
@@ -92,13 +94,6 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         _serve_ui(load_config(path), port)
 
 
-def _print_leaderboard(workspace: Workspace) -> None:
-    from testbench_dagster.stages.rank import leaderboard
-
-    rows = [entry.to_json() for entry in leaderboard(workspace)]
-    emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
-
-
 @click.command()
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
@@ -106,8 +101,11 @@ def _print_leaderboard(workspace: Workspace) -> None:
 @click.pass_obj
 def up(config: str | None, port: int) -> None:
     """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+    from testbench_dagster.stages.migrate import migrate_if_safe
+
     loaded = load_config(config)
     _require_free(port)
+    migrate_if_safe(loaded, note)
     _serve_ui(loaded, port)
 
 
@@ -185,7 +183,7 @@ def localnet() -> None:
 )
 @click.option(
     "--fail-mode",
-    type=click.Choice(["500", "429", "timeout", "reset", "garbage", "empty", "error200"]),
+    type=click.Choice(FAIL_MODES),
     default="500",
     show_default=True,
     help="How the requests of --fail-rate fail.",

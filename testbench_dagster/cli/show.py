@@ -9,20 +9,7 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, note
 from testbench_dagster.core.task import SIGNATURES
-
-_SCORE_COLUMNS = (
-    "supplier",
-    "task",
-    "metric",
-    "filter",
-    "status",
-    "n",
-    "n_planned",
-    "score",
-    "ci_low",
-    "ci_high",
-    "errors",
-)
+from testbench_dagster.core.window import WINDOW_VIEWS
 
 
 @click.command()
@@ -39,7 +26,7 @@ def scores(config: str | None, suppliers: tuple[str, ...], tasks: tuple[str, ...
     texts = dict.fromkeys(row["task"] for row in rows if row["framework"] == SIGNATURES)
     if texts and format_ == "table":
         note(f"Signatures are texts to compare and have no score: {', '.join(texts)}.")
-    emit(rows, format_, _SCORE_COLUMNS, "Scores")
+    emit(rows, format_, WINDOW_VIEWS.commands, "Scores")
 
 
 @click.command()

@@ -13,10 +13,14 @@ from testbench_dagster.config.loading import (
 )
 from testbench_dagster.config.services import (
     SERVICE_SOURCE,
+    SIGNED_RELAYS,
+    THROUGH_GATEWAY,
     AppConfig,
     GatewayConfig,
     NodeSettings,
     ServiceConfig,
+    ServiceRules,
+    admit_transport,
 )
 from testbench_dagster.config.settings import Settings, SupplierConfig, SupplierSource, TaskConfig
 
@@ -27,6 +31,8 @@ __all__ = [
     "MONGO_ENV",
     "POSTGRES_ENV",
     "SERVICE_SOURCE",
+    "SIGNED_RELAYS",
+    "THROUGH_GATEWAY",
     "AppConfig",
     "Config",
     "GatewayConfig",
@@ -34,10 +40,12 @@ __all__ = [
     "RelayOverrides",
     "RelaySettings",
     "ServiceConfig",
+    "ServiceRules",
     "Settings",
     "SupplierConfig",
     "SupplierSource",
     "TaskConfig",
+    "admit_transport",
     "find_config",
     "load_config",
 ]

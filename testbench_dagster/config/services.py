@@ -7,9 +7,18 @@ services and addresses are those of the protocol (poktroll ``x/service``; bech32
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, http_url
 from testbench_dagster.core.bech32 import is_address
@@ -144,18 +153,44 @@ class GatewayConfig(Strict):
     rpc_type: Literal["rest", "json_rpc"] | None = None
 
 
+@dataclass(frozen=True)
+class ServiceRules:
+    """What a transport asks of the configuration of the services it reaches.
+
+    ``problem`` says what is wrong with a service for it, with the remedy, or None. ``lists_ready``: it can
+    ask who is ready, so that suppliers may come from there (``discover: ready``).
+    """
+
+    transport: str
+    problem: Callable[[ServiceConfig], str | None]
+    lists_ready: bool = False
+
+
+def admit_transport(rules: ServiceRules) -> None:
+    """Let services be configured with a transport; its rules replace what was known of it."""
+    _RULES[rules.transport] = rules
+
+
+def _known_transport(value: Any) -> str:
+    if isinstance(value, str) and value in _RULES:
+        return value
+    *others, last = (repr(name) for name in _RULES)
+    shown = "" if isinstance(value, (dict, list)) else f" (it is {value!r})"
+    raise ValueError(f"input should be {', '.join(others)}{' or ' if others else ''}{last}{shown}")
+
+
 class ServiceConfig(Strict):
     """One service of Pocket Network: how its suppliers are found, reached and paid for.
 
     ``transport``: ``shannon`` signs relays itself with the keys of ``apps``, ``path`` sends through a
-    gateway. ``discover``: from the sessions of the apps, from all that staked, or from what a gateway calls
-    ready. ``ring``: whom a signature could be of, ``full`` (the application and its gateways) or ``self``.
-    ``prefix``: what stands between a staked URL and ``/chat/completions``. ``rpc_types``: which of several
-    endpoints is taken, before any other http(s) one. ``max_relays_per_session``: per supplier, on top of what
-    the application's stake allows.
+    gateway; what each asks for is in its :class:`ServiceRules`. ``discover``: from the sessions of the apps,
+    from all that staked, or from what a gateway calls ready. ``ring``: whom a signature could be of, ``full``
+    (the application and its gateways) or ``self``. ``prefix``: what stands between a staked URL and
+    ``/chat/completions``. ``rpc_types``: which of several endpoints is taken, before any other http(s) one.
+    ``max_relays_per_session``: per supplier, on top of what the application's stake allows.
     """
 
-    transport: Literal["shannon", "path"]
+    transport: Annotated[str, PlainValidator(_known_transport)]
     model: Annotated[str, Field(min_length=1, max_length=256)]
     api: Literal["chat", "completions"] = "chat"
     nodes: NodeSettings | None = None
@@ -184,7 +219,7 @@ class ServiceConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> ServiceConfig:
         for problem in (
-            self._of_shannon() if self.transport == "shannon" else self._of_path(),
+            self._rules.problem(self),
             self._of_discovery(),
             self._of_lists(),
         ):
@@ -192,42 +227,15 @@ class ServiceConfig(Strict):
                 raise ValueError(problem)
         return self
 
-    def _of_shannon(self) -> str | None:
-        if self.nodes is None:
-            return "transport shannon needs nodes; add nodes: {rest: ['https://host:1317']}"
-        if not self.apps:
-            return "transport shannon needs apps; add apps: [{address: pokt1…, key_env: POCKET_APP_KEY}]"
-        if self.gateway is not None:
-            return (
-                "gateway is for transport path; remove it, or for an app that delegates write "
-                "gateway: pokt1… in its entry of apps"
-            )
-        for position, app in enumerate(self.apps):
-            given = [name for name in ("key_env", "key_file") if getattr(app, name) is not None]
-            if len(given) != 1:
-                return (
-                    f"apps[{position}]: {'both key_env and key_file' if given else 'no key'} of "
-                    f"{app.signer}; give either key_env or key_file"
-                )
-        return None
-
-    def _of_path(self) -> str | None:
-        if self.gateway is None:
-            return "transport path needs gateway; add gateway: {url: 'https://host/v1'}"
-        for name, why in (("ring", "the gateway signs"), ("stream", "gateways buffer answers")):
-            if name in self.model_fields_set and getattr(self, name) not in ("full", False):
-                return f"{name} means nothing to transport path ({why}); remove it"
-        for position, app in enumerate(self.apps):
-            if app.key_env or app.key_file or app.gateway:
-                return f"apps[{position}]: transport path needs no key: the gateway signs; leave only address"
-        if self.apps and self.nodes is None:
-            return "apps are read from the chain; add nodes, or remove apps"
-        return None
+    @property
+    def _rules(self) -> ServiceRules:
+        return _RULES[self.transport]
 
     def _of_discovery(self) -> str | None:
-        if self.discover == "ready" and self.transport != "path":
+        if self.discover == "ready" and not self._rules.lists_ready:
             return (
-                "discover: ready asks a gateway, which transport shannon has none of; use sessions or staked"
+                f"discover: ready asks a gateway, which transport {self.transport} has none of; use sessions "
+                "or staked"
             )
         if self.discover in ("sessions", "staked") and self.nodes is None:
             return f"discover: {self.discover} reads the chain; add nodes, or use discover: ready"
@@ -261,6 +269,48 @@ class ServiceConfig(Strict):
             return tuple(app.address for app in self.apps)
         named = self.gateway.app_address if self.gateway else None
         return (named,) if named else ()
+
+
+def _signed_relays_problem(service: ServiceConfig) -> str | None:
+    if service.nodes is None:
+        return "transport shannon needs nodes; add nodes: {rest: ['https://host:1317']}"
+    if not service.apps:
+        return "transport shannon needs apps; add apps: [{address: pokt1…, key_env: POCKET_APP_KEY}]"
+    if service.gateway is not None:
+        return (
+            "gateway is for transport path; remove it, or for an app that delegates write "
+            "gateway: pokt1… in its entry of apps"
+        )
+    for position, app in enumerate(service.apps):
+        given = [name for name in ("key_env", "key_file") if getattr(app, name) is not None]
+        if len(given) != 1:
+            return (
+                f"apps[{position}]: {'both key_env and key_file' if given else 'no key'} of "
+                f"{app.signer}; give either key_env or key_file"
+            )
+    return None
+
+
+def _gateway_problem(service: ServiceConfig) -> str | None:
+    if service.gateway is None:
+        return "transport path needs gateway; add gateway: {url: 'https://host/v1'}"
+    for name, why in (("ring", "the gateway signs"), ("stream", "gateways buffer answers")):
+        if name in service.model_fields_set and getattr(service, name) not in ("full", False):
+            return f"{name} means nothing to transport path ({why}); remove it"
+    for position, app in enumerate(service.apps):
+        if app.key_env or app.key_file or app.gateway:
+            return f"apps[{position}]: transport path needs no key: the gateway signs; leave only address"
+    if service.apps and service.nodes is None:
+        return "apps are read from the chain; add nodes, or remove apps"
+    return None
+
+
+#: Relays signed here with the keys of applications.
+SIGNED_RELAYS = ServiceRules("shannon", _signed_relays_problem)
+#: Relays that a PATH gateway signs.
+THROUGH_GATEWAY = ServiceRules("path", _gateway_problem, lists_ready=True)
+
+_RULES = {rules.transport: rules for rules in (SIGNED_RELAYS, THROUGH_GATEWAY)}
 
 
 def service_problem(services: dict[str, ServiceConfig]) -> str | None:

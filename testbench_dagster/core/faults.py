@@ -1,11 +1,14 @@
-"""The closed fault taxonomy: what can happen to a relay, and who answers for it.
+"""The closed fault table: what can happen to an attempt, who answers for it, and all that follows from that.
 
-Only faults owned by the supplier count against it; those of the network, of the protocol around it and our
-own are kept and shown, never scored. ``LEGACY_CODES`` names the numeric code the proven system used.
+One row per fault, the only place that says what a fault means. Whoever treats faults differently reads a
+column of the row (``fault.row.slows_host``); nobody lists faults. Only code that decides *which* fault an
+event is (an HTTP status, an exception, a miner's error) names them. A new fault is a row here and the line
+that decides on it. Only faults owned by the supplier count against it; all are kept and shown.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -22,88 +25,282 @@ class Owner(StrEnum):
     NODE = "node"
     INTERNAL = "internal"
 
+    @property
+    def ours(self) -> bool:
+        """Whether we are: by what we ask for, or by a mistake of our own."""
+        return self in (Owner.CLIENT, Owner.INTERNAL)
+
+
+class DocState(StrEnum):
+    """What a doc is whose newest attempt ended in a fault: closed for this round, or still open."""
+
+    SCORED = "scored"
+    FAILED = "failed"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRow:
+    """The columns of the fault table. Most faults have the defaults.
+
+    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``doc``: what it makes of
+    the doc. ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says
+    nothing of the supplier (None). ``remedy``: what to do about it, as ``testbench check`` tells.
+    """
+
+    owner: Owner
+    when: str
+    doc: DocState = DocState.OPEN
+    available: bool | None = None
+    remedy: str = "ask its operator"
+
+    # -- in a run: retries, limits, giving up --
+    #: A further attempt may help and does not excuse the supplier.
+    retried: bool = False
+    #: It cannot keep up, or refuses what we send (a wrong key would otherwise be told so for every prompt):
+    #: fewer relays at once to the supplier.
+    slows_supplier: bool = False
+    #: What the host itself says, not one slow supplier on it: fewer relays at once to all behind it.
+    slows_host: bool = False
+    #: The supplier names a wait (Retry-After) that is kept; told again without an answer between, all its
+    #: relays wait.
+    paces: bool = False
+    #: Nothing gets through to it: after many in a row the supplier is given up for the run.
+    loses_contact: bool = False
+
+    # -- what it says of the supplier --
+    #: Somebody was there: False where no connection came about, or nothing was sent.
+    reached: bool = True
+    #: A relay miner may have charged for the attempt.
+    charged: bool = True
+    #: A session kept the request from the supplier, which says nothing about it.
+    kept_by_session: bool = False
+    #: It grants us no more relays in this session.
+    session_used_up: bool = False
+    #: It took the request, and may have worked on it although nothing came back.
+    worked_on: bool = False
+    #: To a request that takes a capability: the supplier lacks it.
+    denies_capability: bool = False
+    #: To a request for a page (GET): the supplier does not serve it to us.
+    denies_page: bool = False
+    #: There is an answer, cut at the token limit.
+    cut_short: bool = False
+
+    # -- evidence --
+    #: Status and body alone decide it, so that evidence is classified again; of the others the transport that
+    #: sent the relay is the only witness.
+    shown_by_answer: bool = False
+
 
 class Fault(StrEnum):
-    """Outcome of one attempt; stored by name."""
+    """Outcome of one attempt, with its row of the table; stored by name."""
 
-    OK = "ok"
-    TRUNCATED = "truncated"
-    EMPTY = "empty"
-    SUPPLIER_HTTP = "supplier_http"
-    SUPPLIER_TIMEOUT = "supplier_timeout"
-    SUPPLIER_PROTOCOL = "supplier_protocol"
-    SUPPLIER_REFUSED = "supplier_refused"
-    SUPPLIER_SIGNATURE = "supplier_signature"
-    RATE_LIMITED = "rate_limited"
-    TRANSPORT = "transport"
-    CLIENT_REQUEST = "client_request"
-    GATEWAY = "gateway"
-    ROLLOVER = "rollover"
-    BUDGET = "budget"
-    NODE = "node"
-    INTERNAL = "internal"
+    row: FaultRow
+
+    def __new__(cls, value: str, row: FaultRow | None = None) -> Fault:
+        """Make a member; the row has a default only because a look-up by name passes none."""
+        if row is None:
+            raise TypeError(f"fault {value!r} has no row: write it as {value!r}, FaultRow(...)")
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.row = row
+        return member
+
+    OK = (
+        "ok",
+        FaultRow(
+            owner=Owner.NONE,
+            when="an answer",
+            doc=DocState.SCORED,
+            available=True,
+            shown_by_answer=True,
+        ),
+    )
+    TRUNCATED = (
+        "truncated",
+        FaultRow(
+            owner=Owner.NONE,
+            when="an answer, cut at the token limit",
+            doc=DocState.SCORED,
+            available=True,
+            cut_short=True,
+            shown_by_answer=True,
+        ),
+    )
+    EMPTY = (
+        "empty",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="HTTP 200 without text",
+            doc=DocState.FAILED,
+            available=False,
+            remedy="it answers without text: check model and api",
+            denies_capability=True,
+            shown_by_answer=True,
+        ),
+    )
+    SUPPLIER_HTTP = (
+        "supplier_http",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="HTTP 5xx, 3xx",
+            doc=DocState.FAILED,
+            available=False,
+            shown_by_answer=True,
+        ),
+    )
+    SUPPLIER_TIMEOUT = (
+        "supplier_timeout",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="connected, deadline passed",
+            doc=DocState.FAILED,
+            available=False,
+            remedy="it does not answer in time: raise first_byte_s or total_s, or ask its operator",
+            slows_supplier=True,
+            loses_contact=True,
+            worked_on=True,
+        ),
+    )
+    SUPPLIER_PROTOCOL = (
+        "supplier_protocol",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="200 with an `error`, invalid, too large or too deep JSON, invalid log-probabilities",
+            doc=DocState.FAILED,
+            available=False,
+            denies_capability=True,
+        ),
+    )
+    SUPPLIER_REFUSED = (
+        "supplier_refused",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="content filter, refusal, HTTP 451",
+            doc=DocState.FAILED,
+            available=False,
+            shown_by_answer=True,
+        ),
+    )
+    SUPPLIER_SIGNATURE = (
+        "supplier_signature",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="forged or missing signature",
+            doc=DocState.FAILED,
+            available=False,
+        ),
+    )
+    RATE_LIMITED = (
+        "rate_limited",
+        FaultRow(
+            owner=Owner.NETWORK,
+            when="HTTP 429",
+            available=False,
+            remedy="it limits the rate: lower max_in_flight or ask its operator",
+            retried=True,
+            slows_supplier=True,
+            slows_host=True,
+            paces=True,
+            loses_contact=True,
+            shown_by_answer=True,
+        ),
+    )
+    TRANSPORT = (
+        "transport",
+        FaultRow(
+            owner=Owner.NETWORK,
+            when="DNS, connect, reset before a response",
+            available=False,
+            remedy="is it running, and is base_url right?",
+            retried=True,
+            slows_supplier=True,
+            slows_host=True,
+            loses_contact=True,
+            reached=False,
+        ),
+    )
+    CLIENT_REQUEST = (
+        "client_request",
+        FaultRow(
+            owner=Owner.CLIENT,
+            when="other HTTP 4xx; an endpoint that is not asked",
+            remedy="it refuses our request: check base_url, model, api and api_key_env",
+            slows_supplier=True,
+            loses_contact=True,
+            denies_capability=True,
+            denies_page=True,
+            shown_by_answer=True,
+        ),
+    )
+    GATEWAY = (
+        "gateway",
+        FaultRow(owner=Owner.GATEWAY, when="a PATH gateway failed, or may have asked others", retried=True),
+    )
+    ROLLOVER = (
+        "rollover",
+        FaultRow(
+            owner=Owner.SESSION,
+            when="the session ended, or has not the supplier",
+            retried=True,
+            loses_contact=True,
+            reached=False,
+            charged=False,
+            kept_by_session=True,
+        ),
+    )
+    BUDGET = (
+        "budget",
+        FaultRow(
+            owner=Owner.BUDGET,
+            when="no relay is left for the supplier in the session",
+            reached=False,
+            charged=False,
+            kept_by_session=True,
+            session_used_up=True,
+        ),
+    )
+    NODE = (
+        "node",
+        FaultRow(
+            owner=Owner.NODE,
+            when="no node of the chain answers, or the chain lacks the public key",
+            remedy="nothing was sent to it",
+            retried=True,
+            reached=False,
+            charged=False,
+        ),
+    )
+    INTERNAL = (
+        "internal",
+        FaultRow(
+            owner=Owner.INTERNAL,
+            when="our own mistake, or a lost lease",
+            remedy="that is on our side, not its operator's",
+        ),
+    )
 
     @property
     def owner(self) -> Owner:
         """Who answers for it."""
-        return _OWNERS[self]
+        return self.row.owner
 
     @property
     def answered(self) -> bool:
         """Whether the attempt brought an answer that is scored."""
-        return self in (Fault.OK, Fault.TRUNCATED)
+        return self.row.doc is DocState.SCORED
 
     @property
     def settled(self) -> bool:
         """Whether the question is closed for this round: answered, or failed by the supplier's fault."""
-        return self.answered or self.owner is Owner.SUPPLIER
+        return self.row.doc is not DocState.OPEN
 
     @property
     def retried(self) -> bool:
         """Whether a further attempt may help and does not excuse the supplier."""
-        return self in _RETRIED
+        return self.row.retried
 
-
-_OWNERS = {
-    Fault.OK: Owner.NONE,
-    Fault.TRUNCATED: Owner.NONE,
-    Fault.EMPTY: Owner.SUPPLIER,
-    Fault.SUPPLIER_HTTP: Owner.SUPPLIER,
-    Fault.SUPPLIER_TIMEOUT: Owner.SUPPLIER,
-    Fault.SUPPLIER_PROTOCOL: Owner.SUPPLIER,
-    Fault.SUPPLIER_REFUSED: Owner.SUPPLIER,
-    Fault.SUPPLIER_SIGNATURE: Owner.SUPPLIER,
-    Fault.RATE_LIMITED: Owner.NETWORK,
-    Fault.TRANSPORT: Owner.NETWORK,
-    Fault.CLIENT_REQUEST: Owner.CLIENT,
-    Fault.GATEWAY: Owner.GATEWAY,
-    Fault.ROLLOVER: Owner.SESSION,
-    Fault.BUDGET: Owner.BUDGET,
-    Fault.NODE: Owner.NODE,
-    Fault.INTERNAL: Owner.INTERNAL,
-}
-
-_RETRIED = frozenset({Fault.RATE_LIMITED, Fault.TRANSPORT, Fault.GATEWAY, Fault.ROLLOVER, Fault.NODE})
-
-#: Names of the faults that count against the supplier, for queries on the stored ``fault`` field.
-SUPPLIER_FAULTS = tuple(f.value for f in Fault if f.owner is Owner.SUPPLIER)
-
-#: Numeric codes of the proven system (pocket-ml-testbench), for people who know those.
-LEGACY_CODES = {
-    Fault.OK: 0,
-    Fault.TRUNCATED: 0,
-    Fault.EMPTY: 0,
-    Fault.SUPPLIER_HTTP: 2,
-    Fault.SUPPLIER_TIMEOUT: 2,
-    Fault.SUPPLIER_PROTOCOL: 2,
-    Fault.SUPPLIER_REFUSED: 13,
-    Fault.SUPPLIER_SIGNATURE: 2,
-    Fault.RATE_LIMITED: 4,
-    Fault.TRANSPORT: 1,
-    Fault.CLIENT_REQUEST: 4,
-    Fault.GATEWAY: 1,
-    Fault.ROLLOVER: 3,
-    Fault.BUDGET: 3,
-    Fault.NODE: 7,
-    Fault.INTERNAL: 12,
-}
+    @property
+    def blames_supplier(self) -> bool:
+        """Whether it counts against the supplier."""
+        return self.row.owner is Owner.SUPPLIER

@@ -9,7 +9,7 @@ from typing import Protocol
 from testbench_dagster.core.relay import Endpoint
 
 
-class Take(Enum):
+class QuotaDecision(Enum):
     """Answer to the wish to send one relay; the first two spend it."""
 
     GRANTED = "granted"
@@ -18,14 +18,14 @@ class Take(Enum):
     REFUSED = "refused"
 
 
-class Allowance(Protocol):
+class Quota(Protocol):
     """What the engine needs to keep within caps."""
 
-    def take(self, endpoint: Endpoint) -> Take:
+    def take(self, endpoint: Endpoint) -> QuotaDecision:
         """Spend one relay to this supplier if that is allowed now."""
         ...
 
-    def put_back(self, endpoint: Endpoint) -> None:
+    def refund(self, endpoint: Endpoint) -> None:
         """Undo the last :meth:`take` for this supplier: nothing was sent."""
         ...
 
@@ -38,23 +38,23 @@ class Allowance(Protocol):
         ...
 
 
-class FixedAllowance:
+class FixedQuota:
     """So many relays per service; services that are not named are unlimited."""
 
     def __init__(self, left: Mapping[str, int]) -> None:
         self._left = dict(left)
 
-    def take(self, endpoint: Endpoint) -> Take:
+    def take(self, endpoint: Endpoint) -> QuotaDecision:
         """Spend one relay of the service's."""
         left = self._left.get(endpoint.service)
         if left is None:
-            return Take.GRANTED
+            return QuotaDecision.GRANTED
         if left <= 0:
-            return Take.REFUSED
+            return QuotaDecision.REFUSED
         self._left[endpoint.service] = left - 1
-        return Take.GRANTED if left > 1 else Take.LOW
+        return QuotaDecision.GRANTED if left > 1 else QuotaDecision.LOW
 
-    def put_back(self, endpoint: Endpoint) -> None:
+    def refund(self, endpoint: Endpoint) -> None:
         """Undo the last :meth:`take`."""
         if endpoint.service in self._left:
             self._left[endpoint.service] += 1

@@ -9,8 +9,10 @@ from typing import Any, Literal, Protocol
 
 from testbench_dagster.core.faults import Fault
 
-#: Names of the transports, as stored and configured.
-TransportName = Literal["direct", "shannon", "path"]
+#: Name of a transport, as stored and configured; :mod:`testbench_dagster.transports.registry` knows them all.
+TransportName = str
+#: Transport of suppliers that are asked as they are listed: where nothing else is said.
+DEFAULT_TRANSPORT: TransportName = "direct"
 #: Forms of requests, named after the endpoint of the OpenAI API they go to.
 Api = Literal["chat", "completions"]
 
@@ -54,7 +56,7 @@ class Endpoint:
     limits: Limits = Limits()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private_allowed: bool = True
-    transport: TransportName = "direct"
+    transport: TransportName = DEFAULT_TRANSPORT
     address: str = ""
     rpc_type: int | None = None
     prefix: str = ""
@@ -133,7 +135,7 @@ class Attempt:
 
 
 class Transport(Protocol):
-    """How a relay reaches a supplier; ``direct``, ``path`` and ``shannon`` implement it."""
+    """How a relay reaches a supplier: a transport, opened in an event loop."""
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify; never raises for anything the supplier or the network does."""

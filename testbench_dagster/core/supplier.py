@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from testbench_dagster.core.relay import Limits, TransportName
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Limits, TransportName
 
 ACTIVE, LEFT = "active", "left"
 CONFIG_SOURCE = "configuration"
@@ -24,9 +24,9 @@ class Supplier:
     ``bounds`` are the relay bounds (fields of :class:`~testbench_dagster.core.relay.Limits`) that are its own
     or its source's. ``trusted``: its endpoint may lie in a private network, because the configuration says
     so. What was answered at or before ``cut_at`` came from another model. ``left_at`` is None for who is
-    asked. ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did. Of
-    suppliers on a Pocket network, ``transport`` is not ``direct``, ``rpc_type`` is what their endpoint was
-    staked with, ``stake_upokt`` their stake in uPOKT, and ``host`` the machine (``name:port``) they were
+    asked. ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did.
+    ``transport`` names what reaches it. Of suppliers on a Pocket network, ``rpc_type`` is what their endpoint
+    was staked with, ``stake_upokt`` their stake in uPOKT, and ``host`` the machine (``name:port``) they were
     staked with.
     """
 
@@ -45,7 +45,7 @@ class Supplier:
     cut_at: datetime | None = None
     echo_logprobs: bool | None = None
     probed_at: datetime | None = None
-    transport: TransportName = "direct"
+    transport: TransportName = DEFAULT_TRANSPORT
     rpc_type: int | None = None
     stake_upokt: int | None = None
     host: str | None = None

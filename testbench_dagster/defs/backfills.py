@@ -5,6 +5,7 @@ Internals of Dagster 1.13 are used (``PartitionBackfill``), as in :mod:`.storage
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,3 +98,37 @@ class BackfillRequests:
         """Whether a daemon that works backfills off has lately been heard of."""
         status = get_daemon_statuses(self._instance, ["BACKFILL"]).get("BACKFILL")
         return bool(status and status.healthy)
+
+
+@dataclass(frozen=True)
+class RequestedBackfill:
+    """A backfill that waits for the daemon, or is worked off: its id, and the keys of its suppliers."""
+
+    workspace: Workspace
+    id: str
+    suppliers: tuple[str, ...]
+
+    @classmethod
+    def request(
+        cls, workspace: Workspace, keys: Sequence[str], *, rescore: bool = False, force: bool = False
+    ) -> RequestedBackfill:
+        """Request one; see :meth:`BackfillRequests.start`."""
+        with BackfillRequests(workspace) as requests:
+            return cls(workspace, requests.start(keys, rescore=rescore, force=force), tuple(keys))
+
+    def daemon_is_running(self) -> bool:
+        """Whether a daemon that works backfills off has lately been heard of."""
+        with BackfillRequests(self.workspace) as requests:
+            return requests.daemon_is_running()
+
+    def outcome(self) -> Outcome:
+        """How far it is."""
+        with BackfillRequests(self.workspace) as requests:
+            return requests.outcome(self.id)
+
+    def wait(self, poll_s: float = 1.0) -> Outcome:
+        """Wait for the end, for as long as that takes, looking every so many seconds."""
+        with BackfillRequests(self.workspace) as requests:
+            while not (outcome := requests.outcome(self.id)).ended:
+                time.sleep(poll_s)
+        return outcome

@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.columns import Cell, Shape, Unit
+from testbench_dagster.core.window import UNSUPPORTED, WINDOW_VIEWS, Window
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 
@@ -35,38 +37,37 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(value)
 
 
+def record_table(cells: Sequence[Cell], records: Sequence[object]) -> dg.MarkdownMetadataValue:
+    """One line per record, with the cells of its view for Dagster."""
+    rows = [[_shown(record, cell) for cell in cells] for record in records]
+    return markdown_table([cell.title for cell in cells], rows)
+
+
 def window_table(rows: Sequence[Window]) -> dg.MarkdownMetadataValue:
     """One line per primary window: what an operator wants to see of a supplier."""
-    return markdown_table(
-        [
-            "supplier",
-            "task",
-            "metric",
-            "n",
-            "planned",
-            "score",
-            "95 % interval",
-            "errors",
-            "p50 ms",
-            "newest",
-        ],
-        [
-            [
-                row.supplier,
-                row.task,
-                f"{row.metric},{row.filter}",
-                row.n if row.status != "unsupported" else "unsupported",
-                row.n_planned,
-                row.score,
-                interval_text(row.ci_low, row.ci_high),
-                ", ".join(f"{fault} {count}" for fault, count in row.errors.items()) or None,
-                row.latency_ms["p50"],
-                row.last_sample_at.strftime("%Y-%m-%d %H:%M") if row.last_sample_at else None,
-            ]
-            for row in rows
-            if row.primary
-        ],
-    )
+    return record_table(WINDOW_VIEWS.dagster, [row for row in rows if row.primary])
+
+
+def _shown(record: object, cell: Cell) -> object:
+    """The value of a cell; None for what is unknown."""
+    value, *more = cell.values(record)
+    match cell.shape:
+        case Shape.RANGE if cell.unit(type(record)) is Unit.RANK:
+            return value if [value] == more else f"{value}–{more[0]}"
+        case Shape.RANGE:
+            return interval_text(value, *more)
+        case Shape.OF:
+            return f"{value}/{more[0]}"
+        case Shape.JOINED:
+            return ",".join(map(str, (value, *more)))
+        case Shape.DOCS:
+            return UNSUPPORTED if more[-1] == UNSUPPORTED else value
+        case _:
+            if isinstance(value, datetime):
+                return value.strftime("%Y-%m-%d %H:%M")
+            if isinstance(value, Mapping):
+                return ", ".join(f"{name} {count}" for name, count in value.items()) or None
+            return value
 
 
 def interval_text(low: float | None, high: float | None) -> str | None:

@@ -22,24 +22,15 @@ from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
+from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.evidence.classification import shown
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
-from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
 
-#: Faults that status and body alone decide; of the others a transport was the witness.
-_BY_ANSWER = frozenset(
-    {
-        Fault.OK,
-        Fault.TRUNCATED,
-        Fault.EMPTY,
-        Fault.SUPPLIER_HTTP,
-        Fault.SUPPLIER_REFUSED,
-        Fault.RATE_LIMITED,
-        Fault.CLIENT_REQUEST,
-    }
-)
+_FAULTS = frozenset(fault.value for fault in Fault)
 
 Add = Callable[[Finding], None]
 
@@ -56,6 +47,9 @@ class Chain:
         self._numbers: dict[tuple[str, int, str, int, int, int], set[int]] = {}
         self.unproven_requests = 0
         self.witnessed = 0
+        #: Attempts that another classifier judged: by its number how many, and by task which.
+        self.otherwise_classified: Counter[int] = Counter()
+        self.unjudged: dict[str, set[str]] = {name: set() for name in tasks}
         self.signed = 0
 
     # --------------------------------------------------------------------------------------- docs, prompts
@@ -144,12 +138,17 @@ class Chain:
         else:
             self._numbers.setdefault((name, doc_id, *call), set()).add(number)
         self._equal("attempt", f"id of {what}", name, doc_id, attempt.id, found)
-        try:
-            fault = Fault(attempt.fault)
-        except ValueError:
+        classifier = attempt.classifier or FIRST_CLASSIFIER  # which older bundles do not name
+        ours = classifier == CLASSIFIER.number
+        if not ours:
+            self.otherwise_classified[classifier] += 1
+            self.unjudged[name].add(attempt.id)
+        fault = Fault(attempt.fault) if attempt.fault in _FAULTS else None
+        if ours and fault is None:
             self._say("attempt", f"fault of {what} is unknown", name, doc_id, attempt.fault)
             return
-        self._equal("attempt", f"owner of {what}", name, doc_id, attempt.owner, fault.owner.value)
+        if ours and fault is not None:
+            self._equal("attempt", f"owner of {what}", name, doc_id, attempt.owner, fault.owner.value)
         if prompt is None:
             self._say("attempt", f"{what} has no prompt", name, doc_id, attempt.prompt_id)
             return
@@ -161,7 +160,8 @@ class Chain:
             return
         request = prompt.requests[attempt.idx]
         self._request(attempt, request, prompt.api, what)
-        self._answer(attempt, request, prompt.api, fault, body, what)
+        if ours and fault is not None:
+            self._answer(attempt, request, prompt.api, fault, body, what)
         self._signature(attempt, fault, body, what)
 
     def _request(self, attempt: AttemptRecord, request: Mapping[str, Any], api: Any, what: str) -> None:
@@ -201,40 +201,56 @@ class Chain:
         what: str,
     ) -> None:
         """The raw answer is classified, counted and abbreviated as stored."""
-        name, doc_id, status = attempt.task, attempt.doc_id, attempt.status
-        if fault not in _BY_ANSWER or status is None or attempt.body_truncated:
+        name, doc_id, evidence = attempt.task, attempt.doc_id, attempt.evidence
+        error = attempt.error
+        disowned = evidence.get("disowned")
+        if disowned is not None:  # what it was before its lease was lost, see relays.writer.disowned
+            self._equal("attempt", f"fault of {what}", name, doc_id, fault.value, Fault.INTERNAL.value)
+            was = disowned if isinstance(disowned, Mapping) else {}
+            try:
+                fault, error = Fault(str(was.get("fault"))), was.get("error")
+            except ValueError:
+                self._say("attempt", f"fault of {what} before its lease was lost is unknown", name, doc_id)
+                return
+        found = shown(attempt, request, api, error)
+        answer = found.answer
+        if disowned is not None or answer is None or fault is not answer.fault:
             self.witnessed += 1
-            answered = status is not None and parse_answer(request, api, status, body).fault.answered
-            if answered and "disowned" not in attempt.evidence:
+        if fault not in found.faults:
+            if answer is not None and answer.fault.answered:
                 self._say(
                     "answer", f"{what} has a complete answer all the same", name, doc_id, fault.value, "ok"
                 )
+                return
+            possible = ", ".join(sorted(each.value for each in found.faults)) or "an answer without a status"
+            self._say("answer", f"fault of {what}", name, doc_id, fault.value, possible)
             return
-        answer = parse_answer(request, api, status, body)
+        if disowned is not None or answer is None or fault is not answer.fault:
+            return
         opening = None
         if answer.text is not None and fault.answered and is_deterministic(request):
             opening = opening_of(answer.text)
-        found: dict[str, Any] = {
-            "fault": answer.fault.value,
+        values: dict[str, Any] = {
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "error": answer.error,
             "opening": opening,
+            "body_bytes": len(body),
         }
-        if attempt.evidence.get("redacted"):  # a key the supplier quoted was blotted out of its answer
-            found = {"fault": found["fault"]}
-        else:
-            found["body_bytes"] = len(body)
-        for field, value in found.items():
+        if evidence.get("redacted"):  # a key the supplier quoted was blotted out of its answer
+            return
+        if fault is Fault.SUPPLIER_PROTOCOL:
+            del values["error"]  # in the words of the JSON parser, which may be of another version
+        for field, value in values.items():
             self._equal("answer", f"{field} of {what}", name, doc_id, getattr(attempt, field), value)
 
-    def _signature(self, attempt: AttemptRecord, fault: Fault, body: bytes, what: str) -> None:
+    def _signature(self, attempt: AttemptRecord, fault: Fault | None, body: bytes, what: str) -> None:
         """What came over a Pocket network is signed by the supplier: nobody else can have made it up."""
         evidence, name, doc_id = attempt.evidence, attempt.task, attempt.doc_id
         if "envelope" not in evidence:
             signed = "gateway" not in evidence and not evidence.get("redacted")
-            if attempt.session is not None and signed and fault.answered:
+            if attempt.session is not None and signed and fault is not None and fault.answered:
                 self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
             return
         from testbench_dagster.core.errors import ShannonError

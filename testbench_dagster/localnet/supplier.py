@@ -1,7 +1,7 @@
 """One simulated supplier: answers requests given as plain bytes, whatever carries them.
 
 ``v1/chat/completions`` or ``v1/completions`` (whichever the supplier's API is), ``v1/models`` and the pages
-``pokt/tokenizer`` and ``pokt/config``. The HTTP face (:mod:`.server`) and the relay miners of the simulated
+``pokt/tokenizer`` and ``pokt/config``. The HTTP server (:mod:`.server`) and the relay miners of the simulated
 Pocket network (:mod:`.pocket`) both answer through it, so both give the same answers.
 """
 

@@ -1,12 +1,13 @@
-"""The leaderboard as values."""
+"""The leaderboard as values: entries, their columns and where they are shown; and all of one instant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from testbench_dagster.core.columns import Cell, Column, Gauge, Shape, Unit, Views, plain_json
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 
@@ -15,45 +16,157 @@ ALL_TASKS = "all tasks"
 
 @dataclass(frozen=True)
 class Entry:
-    """One supplier on a leaderboard; the fields are documented in docs/reference.md.
+    """One supplier on a leaderboard.
 
     ``rank_low`` to ``rank_high`` holds the true rank with 95 % confidence (see ``statistics.ranks``);
     ``likely_low`` to ``likely_high`` is the narrower range of the parametric bootstrap, which promises less.
     Members of an identity ``group`` answer alike: they show the score of one of them and share their ranks.
-    ``n`` counts the docs behind the supplier's own score, ``errors`` those it failed; ``coverage`` is the
-    share of the root's weight that was measured. Latencies are
-    milliseconds: the median over its tasks of their windows' p50, and of their p95.
     """
 
-    taxonomy: str
-    supplier: str
-    score: float | None
-    ci_low: float | None
-    ci_high: float | None
-    tasks_measured: int
-    tasks_total: int
-    n: int
-    errors: int
-    rank_low: int | None = None
-    rank_high: int | None = None
-    simulation: bool = False
-    likely_low: int | None = None
-    likely_high: int | None = None
-    p_best: float | None = None
-    group: str | None = None
-    proxy: str | None = None
-    coverage: float | None = None
-    last_sample_at: datetime | None = None
-    error_rate: float | None = None
-    availability: float | None = None
-    latency_ms: Mapping[str, float | None] = field(default_factory=lambda: {"p50": None, "p95": None})
+    taxonomy: Annotated[str, Column("the ranking: a taxonomy, or `all tasks`")]
+    supplier: Annotated[str, Column("partition key")]
+    score: Annotated[
+        float | None,
+        Column("of the taxonomy's root; members of an identity group show one score", Unit.SCORE),
+    ]
+    ci_low: Annotated[float | None, Column("lower end of its 95 % interval", Unit.SCORE)]
+    ci_high: Annotated[float | None, Column("upper end of it", Unit.SCORE)]
+    tasks_measured: Annotated[int, Column("tasks with data", Unit.TASKS)]
+    tasks_total: Annotated[int, Column("tasks of the taxonomy", Unit.TASKS)]
+    n: Annotated[int, Column("docs behind the supplier's own score", Unit.DOCS)]
+    errors: Annotated[int, Column("docs it failed", Unit.DOCS)]
+    rank_low: Annotated[
+        int | None,
+        Column(
+            "best rank it may have: `rank_low` to `rank_high` holds the true rank with 95 % confidence; "
+            "suppliers whose ranges overlap are tied",
+            Unit.RANK,
+        ),
+    ] = None
+    rank_high: Annotated[int | None, Column("worst rank it may have", Unit.RANK)] = None
+    simulation: Annotated[bool, Column("whether the suppliers are simulated")] = False
+    likely_low: Annotated[
+        int | None, Column("lower end of the middle 95 % of its ranks in a parametric bootstrap", Unit.RANK)
+    ] = None
+    likely_high: Annotated[int | None, Column("upper end of it", Unit.RANK)] = None
+    p_best: Annotated[
+        float | None, Column("share of the bootstrap's draws in which nobody is better", Unit.SHARE)
+    ] = None
+    group: Annotated[
+        str | None,
+        Column("identity group of several suppliers; `null` for who stands alone", sparse=True),
+    ] = None
+    proxy: Annotated[str | None, Column("who represents the group")] = None
+    coverage: Annotated[float | None, Column("share of the root's weight with data", Unit.SHARE)] = None
+    last_sample_at: Annotated[datetime | None, Column("date of the newest sample")] = None
+    error_rate: Annotated[float | None, Column("`errors` / (`n` + `errors`)", Unit.SHARE)] = None
+    availability: Annotated[
+        float | None,
+        Column(
+            "answered docs among those answered or failed through the supplier or the network", Unit.SHARE
+        ),
+    ] = None
+    latency_ms: Annotated[
+        Mapping[str, float | None],
+        Column(
+            "`p50` and `p95`: the median over the tasks of their windows' p50, and of their p95",
+            Unit.MILLISECONDS,
+            parts=("p50", "p95"),
+        ),
+    ] = field(default_factory=lambda: {"p50": None, "p95": None})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in vars(self).items()
-        }
+        return plain_json(self)
+
+
+ENTRY_VIEWS = Views(
+    commands=(
+        "taxonomy", "rank_low", "rank_high", "supplier", "score", "ci_low", "ci_high", "tasks_measured", "n",
+        "errors", "group",
+    ),
+    dagster=(
+        Cell("taxonomy", ("taxonomy",)),
+        Cell("rank", ("rank_low", "rank_high"), Shape.RANGE),
+        Cell("supplier", ("supplier",)),
+        Cell("score", ("score",)),
+        Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
+        Cell("tasks", ("tasks_measured", "tasks_total"), Shape.OF),
+        Cell("docs", ("n",)),
+        Cell("errors", ("errors",)),
+    ),
+    page=(
+        Cell("Rank", ("rank_low", "rank_high"), Shape.RANGE, "95 % confidence; overlapping ranks are ties"),
+        Cell("Supplier", ("supplier",), Shape.NAME),
+        Cell("Score", ("score",)),
+        Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
+        Cell("", ("score", "ci_low", "ci_high"), Shape.DRAWING, "Score on its interval"),
+        Cell("Best", ("p_best",), explanation="Probability that nobody is better"),
+        Cell("Tasks", ("tasks_measured", "tasks_total"), Shape.OF, "Measured of all"),
+        Cell("Docs", ("n",), explanation="Behind the score"),
+        Cell("Errors", ("error_rate",), explanation="Share of docs that ended in the supplier's own fault"),
+        Cell(
+            "Available",
+            ("availability",),
+            explanation="Answered docs among those answered or failed through supplier or network",
+        ),
+        Cell("p50", ("latency_ms.p50",), explanation="Median latency"),
+        Cell("p95", ("latency_ms.p95",), explanation="95 % of answers are faster"),
+        Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
+        Cell("Group", ("group",), explanation="Suppliers that answer alike"),
+    ),
+    feed=(
+        Cell("group", ("group",)),
+        Cell("proxy", ("proxy",)),
+        Cell("score", ("score",)),
+        Cell("lower_bound", ("ci_low",)),
+        Cell("upper_bound", ("ci_high",)),
+        Cell("rank_low", ("rank_low",)),
+        Cell("rank_high", ("rank_high",)),
+        Cell("p_best", ("p_best",)),
+        Cell("last_sample_at", ("last_sample_at",)),
+        Cell("age_seconds", ("last_sample_at",), Shape.AGE),
+        Cell("error_rate", ("error_rate",)),
+        Cell("availability", ("availability",)),
+        Cell("latency_ms", ("latency_ms",)),
+    ),
+    gauges=(
+        Gauge(
+            "testbench_supplier_score_lower_bound",
+            "Lower 95 % confidence bound of the score of a supplier by the root of a taxonomy.",
+            "ci_low",
+        ),
+        Gauge("testbench_supplier_score", "Score of a supplier by the root of a taxonomy.", "score"),
+        Gauge(
+            "testbench_supplier_score_upper_bound",
+            "Upper 95 % confidence bound of the score of a supplier by the root of a taxonomy.",
+            "ci_high",
+        ),
+        Gauge(
+            "testbench_supplier_last_sample_timestamp_seconds",
+            "When the newest sample behind the score was taken.",
+            "last_sample_at",
+        ),
+        Gauge(
+            "testbench_supplier_error_ratio",
+            "Share of docs that ended in the supplier's own fault.",
+            "error_rate",
+        ),
+        Gauge(
+            "testbench_supplier_availability_ratio",
+            "Answered docs among those answered or failed through the supplier or the network.",
+            "availability",
+        ),
+        Gauge(
+            "testbench_supplier_latency_seconds",
+            "Latency of answers, median over tasks, by quantile.",
+            "latency_ms",
+        ),
+        Gauge("testbench_supplier_rank_low", "Best rank it may have, 95 % confidence.", "rank_low"),
+        Gauge("testbench_supplier_rank_high", "Worst rank it may have, 95 % confidence.", "rank_high"),
+        Gauge("testbench_supplier_best_probability", "Probability that nobody is better.", "p_best"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.core.window import OK, Window, blames_supplier
-from testbench_dagster.ranking.entry import Board, Entry
+from testbench_dagster.core.columns import Cell, Gauge, Shape, Unit, columns_of, reader_of
+from testbench_dagster.core.window import OK, WINDOW_VIEWS, Window
+from testbench_dagster.ranking.cells import age_seconds
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Board, Entry
 
 #: Version of the JSON feed; it grows when a field changes its meaning or goes.
 SCHEMA = 1
@@ -21,6 +24,9 @@ MAX_TASK_ROWS = 200_000
 #: Series a Prometheus feed holds at most; families that no longer fit are left out whole.
 MAX_SERIES = 200_000
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Labels of the parts of a latency, which is in milliseconds.
+_QUANTILES = {"p50": "0.5", "p95": "0.95"}
 
 _Sample = tuple[Mapping[str, str], float]
 
@@ -44,6 +50,8 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
     }
     first = next(iter(rankings.values()), {})
     suppliers = {supplier.key: supplier for supplier in board.suppliers}
+    of_entry = feed_writer(ENTRY_VIEWS.feed, board.made_at)
+    of_window = feed_writer(WINDOW_VIEWS.feed, board.made_at)
     return {
         "schema": SCHEMA,
         "made_at": board.made_at.isoformat(),
@@ -56,21 +64,9 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
                 "supplier": key,
                 "address": suppliers[key].address,
                 "service": suppliers[key].service,
-                "group": entry.group,
-                "proxy": entry.proxy,
-                "score": entry.score,
-                "lower_bound": entry.ci_low,
-                "upper_bound": entry.ci_high,
-                "rank_low": entry.rank_low,
-                "rank_high": entry.rank_high,
-                "p_best": entry.p_best,
-                "last_sample_at": _iso(entry.last_sample_at),
-                "age_seconds": _age(board.made_at, entry.last_sample_at),
-                "error_rate": entry.error_rate,
-                "availability": entry.availability,
-                "latency_ms": dict(entry.latency_ms),
+                **of_entry(entry),
                 "taxonomies": {name: _abilities(board, key, name, rankings[name][key]) for name in rankings},
-                "tasks": {row.task: _task(board.made_at, row) for row in board.windows.get(key, ())}
+                "tasks": {row.task: of_window(_shared(row)) for row in board.windows.get(key, ())}
                 if with_tasks
                 else None,
             }
@@ -93,7 +89,7 @@ def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict
             "upper_bound": node.get("ci_high"),
             "n": node.get("n"),
             "coverage": node.get("weight_coverage"),
-            "age_seconds": _age(
+            "age_seconds": age_seconds(
                 board.made_at,
                 max((at for task in node.get("weights", ()) if (at := newest.get(task))), default=None),
             ),
@@ -110,17 +106,30 @@ def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict
     }
 
 
-def _task(made_at: datetime, row: Window) -> dict[str, Any]:
-    score, low, high = task_numbers(row)
-    return {
-        "status": row.status,
-        "n": row.n,
-        "errors": sum(count for fault, count in row.errors.items() if blames_supplier(fault)),
-        "score": score,
-        "lower_bound": low,
-        "upper_bound": high,
-        "age_seconds": _age(made_at, row.last_sample_at),
-    }
+def feed_writer(cells: Iterable[Cell], made_at: datetime) -> Callable[[object], dict[str, Any]]:
+    """Returns what makes a record the object of a feed: plain JSON values by the titles of the cells."""
+    readers = [(cell.title, cell.shape is Shape.AGE, read) for cell in cells for read in cell.readers]
+
+    def write(record: object) -> dict[str, Any]:
+        return {title: _plain(read(record), made_at, age=age) for title, age, read in readers}
+
+    return write
+
+
+def _plain(value: Any, made_at: datetime, *, age: bool) -> Any:
+    if age:
+        return age_seconds(made_at, value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _shared(row: Window) -> Window:
+    """A window with score and interval as feeds show them, see :func:`task_numbers`."""
+    score, low, high = numbers = task_numbers(row)
+    if numbers == (row.score, row.ci_low, row.ci_high):
+        return row
+    return replace(row, score=score, ci_low=low, ci_high=high)
 
 
 def task_numbers(row: Window) -> tuple[float | None, float | None, float | None]:
@@ -135,14 +144,6 @@ def task_numbers(row: Window) -> tuple[float | None, float | None, float | None]
         numbers = row.score, row.ci_low, row.ci_high
     score, low, high = (v if v is not None and math.isfinite(v) else None for v in numbers)
     return score, low, high
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()
-
-
-def _age(made_at: datetime, at: datetime | None) -> float | None:
-    return None if at is None else max(0.0, (made_at - at).total_seconds())
 
 
 # -------------------------------------------------------------------------------------------- Prometheus
@@ -186,50 +187,8 @@ def _families(board: Board) -> Iterator[tuple[str, str, Iterable[_Sample]]]:
         "1 for each supplier, with its identity group and who represents it.",
         _info(board),
     )
-    ability = "of a supplier by the root of a taxonomy"
-    yield (
-        "testbench_supplier_score_lower_bound",
-        f"Lower 95 % confidence bound of the score {ability}.",
-        _by(entries, "ci_low"),
-    )
-    yield "testbench_supplier_score", f"Score {ability}.", _by(entries, "score")
-    yield (
-        "testbench_supplier_score_upper_bound",
-        f"Upper 95 % confidence bound of the score {ability}.",
-        _by(entries, "ci_high"),
-    )
-    yield (
-        "testbench_supplier_last_sample_timestamp_seconds",
-        "When the newest sample behind the score was taken.",
-        ((_labels(e), e.last_sample_at.timestamp()) for e in entries if e.last_sample_at is not None),
-    )
-    yield (
-        "testbench_supplier_error_ratio",
-        "Share of docs that ended in the supplier's own fault.",
-        _by(entries, "error_rate"),
-    )
-    yield (
-        "testbench_supplier_availability_ratio",
-        "Answered docs among those answered or failed through the supplier or the network.",
-        _by(entries, "availability"),
-    )
-    yield (
-        "testbench_supplier_latency_seconds",
-        "Latency of answers, median over tasks, by quantile.",
-        (
-            ({**_labels(e), "quantile": quantile}, value / 1000)
-            for e in entries
-            for quantile, key in (("0.5", "p50"), ("0.95", "p95"))
-            if (value := e.latency_ms.get(key)) is not None
-        ),
-    )
-    yield "testbench_supplier_rank_low", "Best rank it may have, 95 % confidence.", _by(entries, "rank_low")
-    yield (
-        "testbench_supplier_rank_high",
-        "Worst rank it may have, 95 % confidence.",
-        _by(entries, "rank_high"),
-    )
-    yield "testbench_supplier_best_probability", "Probability that nobody is better.", _by(entries, "p_best")
+    for gauge in ENTRY_VIEWS.gauges:
+        yield gauge.name, gauge.explanation, _samples(gauge, ((_labels(e), e) for e in entries))
     node = "of an ability (a node of a taxonomy)"
     yield (
         "testbench_ability_score_lower_bound",
@@ -237,22 +196,8 @@ def _families(board: Board) -> Iterator[tuple[str, str, Iterable[_Sample]]]:
         _by_node(board, "ci_low"),
     )
     yield "testbench_ability_score", f"Score {node}.", _by_node(board, "score")
-    yield (
-        "testbench_task_score_lower_bound",
-        "Lower 95 % confidence bound of the score on a task.",
-        _by_task(board, 1),
-    )
-    yield "testbench_task_score", "Score on a task, in the unit of its metric.", _by_task(board, 0)
-    yield (
-        "testbench_task_last_sample_timestamp_seconds",
-        "When the newest sample of a task was taken.",
-        (
-            ({"supplier": key, "task": row.task}, row.last_sample_at.timestamp())
-            for key, rows in board.windows.items()
-            for row in rows
-            if row.last_sample_at is not None
-        ),
-    )
+    for gauge in WINDOW_VIEWS.gauges:
+        yield gauge.name, gauge.explanation, _samples(gauge, _by_task(board, gauge))
 
 
 def _info(board: Board) -> Iterator[_Sample]:
@@ -276,11 +221,19 @@ def _labels(entry: Entry) -> dict[str, str]:
     return {"supplier": entry.supplier, "taxonomy": entry.taxonomy}
 
 
-def _by(entries: Iterable[Entry], field: str) -> Iterator[_Sample]:
-    for entry in entries:
-        value = getattr(entry, field)
-        if value is not None:
-            yield _labels(entry), float(value)
+def _samples(gauge: Gauge, records: Iterable[tuple[Mapping[str, str], object]]) -> Iterator[_Sample]:
+    """The series of a gauge, from labels and records; unknown values have none."""
+    read = reader_of(gauge.path)
+    for labels, record in records:
+        value = read(record)
+        if isinstance(value, Mapping):
+            for part, quantile in _QUANTILES.items():
+                if (number := value.get(part)) is not None:
+                    yield {**labels, "quantile": quantile}, number / 1000
+        elif isinstance(value, datetime):
+            yield labels, value.timestamp()
+        elif value is not None:
+            yield labels, float(value)
 
 
 def _by_node(board: Board, field: str) -> Iterator[_Sample]:
@@ -291,12 +244,13 @@ def _by_node(board: Board, field: str) -> Iterator[_Sample]:
                 yield {"supplier": supplier, "taxonomy": taxonomy, "node": name}, float(value)
 
 
-def _by_task(board: Board, which: int) -> Iterator[_Sample]:
+def _by_task(board: Board, gauge: Gauge) -> Iterator[tuple[Mapping[str, str], Window]]:
+    """The windows with their labels; of a score those that have one."""
+    scored = columns_of(Window)[gauge.path].column.unit is Unit.SCORE
     for key, rows in board.windows.items():
         for row in rows:
-            value = task_numbers(row)[which] if row.status == OK else None
-            if value is not None:
-                yield {"supplier": key, "task": row.task}, float(value)
+            if row.status == OK or not scored:
+                yield {"supplier": key, "task": row.task}, _shared(row)
 
 
 def _family(name: str, explanation: str, samples: Iterable[_Sample]) -> Iterator[str]:

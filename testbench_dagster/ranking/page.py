@@ -13,17 +13,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from testbench_dagster.core.window import Window
-from testbench_dagster.ranking.entry import Board, Entry
+from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
+from testbench_dagster.core.window import WINDOW_VIEWS, Window
+from testbench_dagster.ranking.cells import (
+    UNKNOWN,
+    cell_writer,
+    interval_text,
+    number_text,
+    ranks_text,
+    sort_writer,
+)
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Board, Entry
 
 MAX_BYTES = 9_500_000
 _TIED = ' class="tie" title="tied with others in this range"'
 _SPARE = 1000  # bytes kept for what stands around the details
+_CELL_CHARS = 400  # of a task's cell: all kinds of errors have room
 _ABILITIES = 12  # columns of them at most; a supplier's details show all
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")
@@ -54,7 +64,9 @@ network.
 
 def text(value: object, limit: int = 200) -> str:
     """Text made inert for HTML: escaped, cut, invisible and direction-changing characters replaced."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    shown = str(value)
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
     return html.escape(shown if len(shown) <= limit else shown[: limit - 1] + "…")
 
 
@@ -101,33 +113,16 @@ def _head(board: Board) -> str:
 
 # ------------------------------------------------------------------------------------------------ rankings
 
-#: Title, explanation, kind of order: numbers with n, text with t.
-_COLUMNS = (
-    ("Rank", "95 % confidence; overlapping ranks are ties", "n"),
-    ("Supplier", "", "t"),
-    ("Score", "", "n"),
-    ("95 % interval", "", "n"),
-    ("", "Score on its interval", ""),
-    ("Best", "Probability that nobody is better", "n"),
-    ("Tasks", "Measured of all", "n"),
-    ("Docs", "Behind the score", "n"),
-    ("Errors", "Share of docs that ended in the supplier's own fault", "n"),
-    ("Available", "Answered docs among those answered or failed through supplier or network", "n"),
-    ("p50", "Median latency", "n"),
-    ("p95", "95 % of answers are faster", "n"),
-    ("Newest", "Age of the newest sample", "n"),
-    ("Group", "Suppliers that answer alike", "t"),
-)
-
 
 def _section(
     board: Board, name: str, number: int, entries: Sequence[Entry], anchors: Mapping[str, str], room: int
 ) -> tuple[str, int]:
     """One ranking, and the bytes it takes."""
     scale = _scale(entries)
-    rows = [f"<tr>{_row(board, entry, anchors, scale)}" for entry in entries]
+    write = [_cell_writer(cell, board.made_at, scale, anchors) for cell in ENTRY_VIEWS.page]
+    rows = ["<tr>" + "".join(cell(entry) for cell in write) for entry in entries]
     abilities = _ability_names(board, name)
-    heads = "".join(_column(*column) for column in _COLUMNS)
+    heads = "".join(_column(cell.title, cell.explanation, _order(cell)) for cell in ENTRY_VIEWS.page)
     more_heads = "".join(_column(ability, "Ability", "n", "ability") for ability in abilities)
     cells = [_ability_cells(board.nodes.get((e.supplier, name), {}), abilities) for e in entries]
     notes = []
@@ -172,21 +167,40 @@ def _column(title: str, explanation: str, kind: str, style: str = "") -> str:
     return f'<th scope="col"{attributes}>{shown}</th>'
 
 
-def _row(board: Board, entry: Entry, anchors: Mapping[str, str], scale: tuple[float, float]) -> str:
-    tied = entry.rank_low != entry.rank_high
-    rank = _rank(entry)
-    age = _age(board.made_at, entry.last_sample_at)
-    return (
-        f"<td{_TIED if tied else ''}>{rank}</td>"
-        f'<th scope="row"><a href="#{anchors[entry.supplier]}"><bdi>{text(entry.supplier)}</bdi></a></th>'
-        f"<td>{_number(entry.score)}</td><td>{_interval(entry.ci_low, entry.ci_high)}</td>"
-        f"<td>{_drawing(entry.score, entry.ci_low, entry.ci_high, scale)}</td>"
-        f"<td>{_percent(entry.p_best)}</td><td>{entry.tasks_measured}/{entry.tasks_total}</td>"
-        f"<td>{entry.n}</td><td>{_percent(entry.error_rate)}</td><td>{_percent(entry.availability)}</td>"
-        f"{_latency(entry.latency_ms.get('p50'))}{_latency(entry.latency_ms.get('p95'))}"
-        f'<td data-v="{"" if age is None else round(age)}">{_duration(age)}</td>'
-        f"<td>{_name(entry.group)}</td>"
-    )
+def _order(cell: Cell) -> str:
+    """How a column is sorted: by number (n), by text (t), or not at all."""
+    if cell.shape is Shape.DRAWING:
+        return ""
+    return "t" if _is_name(cell) else "n"
+
+
+def _is_name(cell: Cell) -> bool:
+    """Whether a cell shows a name, which may come from anybody."""
+    return columns_of(Entry)[cell.paths[0].partition(".")[0]].kind is str
+
+
+def _cell_writer(
+    cell: Cell, made_at: datetime, scale: tuple[float, float], anchors: Mapping[str, str]
+) -> Callable[[Entry], str]:
+    """Returns what writes a cell of the ranking."""
+    if cell.shape is Shape.DRAWING:
+        score, low, high = cell.readers
+        return lambda entry: f"<td>{_drawing(score(entry), low(entry), high(entry), scale)}</td>"
+    shown = cell_writer(Entry, cell, made_at)
+    if cell.shape is Shape.NAME:
+        return lambda entry: (
+            f'<th scope="row"><a href="#{anchors[entry.supplier]}"><bdi>{text(shown(entry))}</bdi></a></th>'
+        )
+    if cell.shape is Shape.RANGE and cell.unit(Entry) is Unit.RANK:
+        first, last = cell.readers
+        return lambda entry: f"<td{_TIED if first(entry) != last(entry) else ''}>{text(shown(entry))}</td>"
+    number = sort_writer(Entry, cell, made_at)
+    if number is not None:
+        return lambda entry: f'<td data-v="{number(entry)}">{text(shown(entry))}</td>'
+    if _is_name(cell):
+        (read,) = cell.readers
+        return lambda entry: f"<td>{_name(read(entry))}</td>"
+    return lambda entry: f"<td>{text(shown(entry))}</td>"
 
 
 def _ability_names(board: Board, taxonomy: str) -> list[str]:
@@ -197,7 +211,7 @@ def _ability_names(board: Board, taxonomy: str) -> list[str]:
 
 
 def _ability_cells(nodes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    return "".join(f"<td>{_number(nodes.get(name, {}).get('score'))}</td>" for name in names)
+    return "".join(f"<td>{number_text(nodes.get(name, {}).get('score'))}</td>" for name in names)
 
 
 def _scale(entries: Sequence[Entry]) -> tuple[float, float]:
@@ -256,85 +270,32 @@ def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry]) -> 
     for entry in entries:
         nodes = board.nodes.get((key, entry.taxonomy), {})
         shown = [
-            f"<bdi>{text(node)}</bdi> {_number(value.get('score'))} "
-            f"({_interval(value.get('ci_low'), value.get('ci_high'))})"
+            f"<bdi>{text(node)}</bdi> {number_text(value.get('score'))} "
+            f"({interval_text(value.get('ci_low'), value.get('ci_high'))})"
             for node, value in nodes.items()
             if value.get("score") is not None
         ]
         if shown:
             facts.append(f"<b><bdi>{text(entry.taxonomy)}</bdi></b>: {', '.join(shown)}.")
-    table = "".join(_task(board.made_at, row) for row in rows)
+    heads = "".join(f'<th scope="col">{cell.title}' for cell in WINDOW_VIEWS.page)
+    write = [cell_writer(Window, cell, board.made_at) for cell in WINDOW_VIEWS.page]
+    table = "".join(_task([text(cell(row), _CELL_CHARS) for cell in write]) for row in rows)
+    ranks = ranks_text(first.rank_low, first.rank_high)
     return (
         f'<details id="{anchor}"><summary><bdi>{text(key)}</bdi> '
-        f"<span>rank {_rank(first)}, score {_number(first.score)}</span></summary>"
+        f"<span>rank {ranks}, score {number_text(first.score)}</span></summary>"
         + "".join(f"<p>{fact}</p>" for fact in facts)
-        + '<div class="wide"><table><thead><tr><th scope="col">Task<th scope="col">Score<th scope="col">95 % '
-        'interval<th scope="col">Docs<th scope="col">Errors<th scope="col">p50<th scope="col">p95'
-        f'<th scope="col">Newest</tr></thead><tbody>{table}</tbody></table></div></details>'
+        + f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
+        + f"<tbody>{table}</tbody></table></div></details>"
     )
 
 
-def _task(made_at: datetime, row: Window) -> str:
-    errors = ", ".join(f"{text(fault)} {count}" for fault, count in row.errors.items()) or "none"
-    planned = "" if row.n_planned is None else f"/{row.n_planned}"
-    docs = f"{row.n}{planned}" if row.status != "unsupported" else "unsupported"
-    age = _age(made_at, row.last_sample_at)
-    cells = (
-        _number(row.score),
-        _interval(row.ci_low, row.ci_high),
-        docs,
-        errors,
-        _milliseconds(row.latency_ms.get("p50")),
-        _milliseconds(row.latency_ms.get("p95")),
-        _duration(age),
-    )
-    head = f'<tr><th scope="row"><bdi>{text(row.task)}</bdi></th>'
-    return head + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-# ------------------------------------------------------------------------------------------------ cells
-
-
-def _rank(entry: Entry) -> str:
-    if entry.rank_low is None:
-        return "–"
-    return str(entry.rank_low) if entry.rank_low == entry.rank_high else f"{entry.rank_low}–{entry.rank_high}"
+def _task(cells: Sequence[str]) -> str:
+    """A row of a supplier's tasks; the first cell is its name."""
+    name, *others = cells
+    head = f'<tr><th scope="row"><bdi>{name}</bdi></th>'
+    return head + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
 
 
 def _name(value: object) -> str:
-    return "–" if value is None else f"<bdi>{text(value)}</bdi>"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{low:.3f}–{high:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _latency(value: float | None) -> str:
-    return f'<td data-v="{"" if value is None else round(value)}">{_milliseconds(value)}</td>'
-
-
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
-
-
-def _age(made_at: datetime, at: datetime | None) -> float | None:
-    return None if at is None else max(0.0, (made_at - at).total_seconds())
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return UNKNOWN if value is None else f"<bdi>{text(value)}</bdi>"

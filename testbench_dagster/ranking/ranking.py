@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import OK, Window
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.statistics.combinations import wilson_of_mean
@@ -110,15 +110,14 @@ def availability(rows: Iterable[Window]) -> float | None:
 
     None where there are neither. Faults of gateways, nodes, budgets and our own say nothing about a supplier.
     """
-    answered = failed = 0
+    counted = {True: 0, False: 0}
     for row in rows:
-        answered += row.n if row.status == OK else 0
-        failed += sum(
-            count
-            for fault, count in row.errors.items()
-            if Fault(fault).owner in (Owner.SUPPLIER, Owner.NETWORK)
-        )
-    return answered / (answered + failed) if answered + failed else None
+        counted[True] += row.n if row.status == OK else 0
+        for fault, count in row.errors.items():
+            if (available := Fault(fault).row.available) is not None:
+                counted[available] += count
+    total = sum(counted.values())
+    return counted[True] / total if total else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:

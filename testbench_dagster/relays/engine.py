@@ -7,7 +7,7 @@ back with the event that changes that. A worker holds its slot from the send unt
 waiting for a retry holds none.
 
 Everything here runs in one event loop and without awaiting between a check and what depends on it, which
-is what makes the caps hard. What an allowance has to ask a store for is asked in a thread meanwhile.
+is what makes the caps hard. What a quota has to ask a store for is asked in a thread meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.quota import Allowance, FixedAllowance, Take
+from testbench_dagster.core.quota import FixedQuota, Quota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.text import escaped
 from testbench_dagster.relays.lanes import Host, Job, Lane, Work, lanes_of
@@ -46,7 +46,7 @@ async def relay_all(
     sink: Sink,
     *,
     max_in_flight: int = 256,
-    allowance: Allowance | Mapping[str, int] | None = None,
+    quota: Quota | Mapping[str, int] | None = None,
     max_relays: int | None = None,
     heart: Heart | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -54,16 +54,16 @@ async def relay_all(
     """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
 
     Relays whose fault is ``retried`` get up to ``limits.retries`` further attempts, numbered on from
-    ``relay.attempt``. ``allowance`` (or a mapping: attempts left per service; services it does not name are
+    ``relay.attempt``. ``quota`` (or a mapping: attempts left per service; services it does not name are
     unlimited) and ``max_relays`` (attempts in all) count every send. Nothing is sent while ``heart`` does
     not beat: the run then sees what is in flight to its end and returns with ``lost`` set. ``work`` is
     consumed as slots become free; what is left of an iterable at the end is run through once more to be
     counted, unless it has a length.
 
-    An error of the sink, of an iterable, of the allowance or of ``on_progress`` stops the run and is raised;
+    An error of the sink, of an iterable, of the quota or of ``on_progress`` stops the run and is raised;
     sends then in flight are cancelled and leave no attempt. The same holds for cancellation.
     """
-    run = _Run(work, transport, sink, max_in_flight, allowance, max_relays, heart, on_progress)
+    run = _Run(work, transport, sink, max_in_flight, quota, max_relays, heart, on_progress)
     return await run.execute()
 
 
@@ -109,7 +109,7 @@ class _Run:
         transport: Transport,
         sink: Sink,
         max_in_flight: int,
-        allowance: Allowance | Mapping[str, int] | None,
+        quota: Quota | Mapping[str, int] | None,
         max_relays: int | None,
         heart: Heart | None,
         on_progress: Callable[[Progress], None] | None,
@@ -119,7 +119,7 @@ class _Run:
         self._transport = transport
         self._sink = sink
         self._slots = max_in_flight
-        self._allowance = FixedAllowance(allowance) if isinstance(allowance, Mapping) else allowance
+        self._quota = FixedQuota(quota) if isinstance(quota, Mapping) else quota
         self._relays_left = max_relays
         self._heart = heart
         self._lost = False
@@ -290,13 +290,13 @@ class _Run:
         if self._relays_left is not None and self._relays_left <= 0:
             self._stop_lane(lane, "unsent")
             return False
-        if self._allowance is not None:
-            answer = self._allowance.take(lane.endpoint)
-            if answer is Take.REFUSED:
+        if self._quota is not None:
+            answer = self._quota.take(lane.endpoint)
+            if answer is QuotaDecision.REFUSED:
                 self._stop_lane(lane, "unsent")
                 return False
-            if answer is not Take.GRANTED:
-                lane.asking = answer is Take.UNKNOWN
+            if answer is not QuotaDecision.GRANTED:
+                lane.asking = answer is QuotaDecision.UNKNOWN
                 self._ask(lane)
             if lane.asking:
                 return False
@@ -308,26 +308,26 @@ class _Run:
 
     def _unspend(self, lane: Lane) -> None:
         """Take a send back that was counted and not made."""
-        if self._allowance is not None:
-            self._allowance.put_back(lane.endpoint)
+        if self._quota is not None:
+            self._quota.refund(lane.endpoint)
         if self._relays_left is not None:
             self._relays_left += 1
 
     def _ask(self, lane: Lane) -> None:
-        """Have the allowance find out about a supplier in a thread."""
+        """Have the quota find out about a supplier in a thread."""
         task = self._loop.create_task(self._refill(lane))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
     async def _refill(self, lane: Lane) -> None:
-        assert self._allowance is not None
+        assert self._quota is not None
         try:
-            await self._loop.run_in_executor(None, self._allowance.refill, lane.endpoint)
+            await self._loop.run_in_executor(None, self._quota.refill, lane.endpoint)
         except Exception as exc:
             self._fail(exc)
             return
         lane.asking = False
-        if self._allowance.refused(lane.endpoint):
+        if self._quota.refused(lane.endpoint):
             self._stop_capped()
         self._enqueue(lane)
 
@@ -338,7 +338,7 @@ class _Run:
         """
         ended = self._relays_left is not None and self._relays_left <= 0
         for lane in self._lanes:
-            if ended or (self._allowance is not None and self._allowance.refused(lane.endpoint)):
+            if ended or (self._quota is not None and self._quota.refused(lane.endpoint)):
                 self._stop_lane(lane, "unsent")
 
     def _watch_heart(self) -> None:
@@ -413,7 +413,7 @@ class _Run:
             lane.limit.congested(now)
         if lane.host is not None:
             lane.host.heard(fault, now)
-        if fault is Fault.RATE_LIMITED:
+        if fault.row.paces:
             wait = lane.pace.rate_limited(now, attempt.retry_after_s, self._rng)
             self._resume(lane)
         if lane.pace.contact(fault, began, now):

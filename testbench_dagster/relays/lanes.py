@@ -50,7 +50,7 @@ class Host:
         """Learn from an attempt of any of its suppliers."""
         if fault.answered:
             self.limit.succeeded()
-        elif fault in (Fault.TRANSPORT, Fault.RATE_LIMITED):
+        elif fault.row.slows_host:
             self.limit.congested(now)
 
 
@@ -65,7 +65,7 @@ class Lane:
         self.counts = Counts()
         self.in_flight = 0
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
-        self.asking = False  # waits to hear from the allowance
+        self.asking = False  # waits to hear from the quota
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.finished = False

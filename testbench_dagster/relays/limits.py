@@ -14,12 +14,7 @@ from testbench_dagster.core.relay import Attempt
 HALVING_INTERVAL_S = 1.0
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 60.0
-#: Faults that say the supplier cannot be reached, cannot keep up, does not want more just now, or refuses
-#: what we send (a wrong key or model would otherwise be told so for every single prompt).
-NO_CONTACT = frozenset({Fault.TRANSPORT, Fault.SUPPLIER_TIMEOUT, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST})
-#: Those, and that no session lets it be reached: the gateway has none with it, or its miner knows none.
-OUT_OF_REACH = NO_CONTACT | {Fault.ROLLOVER}
-#: After so many of them in a row the supplier is given up for the run.
+#: After so many faults without contact in a row the supplier is given up for the run.
 GIVE_UP_AFTER = 20
 
 
@@ -54,7 +49,7 @@ class AdaptiveLimit:
 
 def is_congestion(attempt: Attempt) -> bool:
     """Whether an attempt says that the supplier, or the way to it, is overloaded."""
-    return attempt.fault in NO_CONTACT or attempt.status == 503
+    return attempt.fault.row.slows_supplier or attempt.status == 503
 
 
 def backoff_s(failures: int, rng: random.Random) -> float:
@@ -103,7 +98,7 @@ class Pace:
         Relays that were in flight together and failed together count once: a supplier that restarts, or
         a quota that runs out, fails them all without being gone.
         """
-        if fault not in OUT_OF_REACH:
+        if not fault.row.loses_contact:
             self.losses = 0
             self._last_loss_at = float("-inf")
         elif started >= self._last_loss_at:

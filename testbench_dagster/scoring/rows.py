@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbench_dagster.core.capabilities import is_unsupported
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured, target_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
-from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Window, blames_supplier
-from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
     effective_n,
@@ -75,7 +73,7 @@ def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
 def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
     """Whether the supplier says that it does not serve the page the task asks for."""
     asks_page = registration.flags.output_type == "get"
-    return asks_page and any(s.fault is Fault.CLIENT_REQUEST for s in samples)
+    return asks_page and any(s.fault.row.denies_page for s in samples)
 
 
 def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
@@ -150,13 +148,7 @@ def _row(
     flags = registration.flags.metrics.get(pair[0] or "") if registration else None
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
-        supplier=supplier.key,
-        service=supplier.service,
-        address=supplier.address,
-        task=spec.name,
-        task_hash=registration.task_hash if registration else None,
-        group=spec.group,
-        framework=spec.framework,
+        **known_beforehand(supplier, spec, registration),
         metric=pair[0],
         filter=pair[1],
         primary=primary,
@@ -171,7 +163,7 @@ def _row(
         bound_low=None,
         bound_high=None,
         errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
-        truncated=sum(s.fault == "truncated" for s in scored),
+        truncated=sum(s.fault.row.cut_short for s in scored),
         latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
         tokens={
             "prompt": _sum(s.prompt_tokens for s in scored),
@@ -179,11 +171,24 @@ def _row(
         },
         first_sample_at=min((s.at for s in counted), default=None),
         last_sample_at=max((s.at for s in counted), default=None),
-        cut_at=supplier.cut_at,
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
         higher_is_better=flags is None or flags.higher_is_better,
     )
+
+
+def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registration | None) -> dict[str, Any]:
+    """The columns of a window that roster, configuration and registration say, by name."""
+    return {
+        "supplier": supplier.key,
+        "service": supplier.service,
+        "address": supplier.address,
+        "task": spec.name,
+        "task_hash": registration.task_hash if registration else None,
+        "group": spec.group,
+        "framework": spec.framework,
+        "cut_at": supplier.cut_at,
+    }
 
 
 def _with_scores(
@@ -199,7 +204,7 @@ def _with_scores(
     changes.update(score_numbers(spec, registration, str(row.metric), valued, aggregation))
     if changes["ci_low"] is not None:
         total = float(sum(value for _, value in valued))
-        blamed = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
+        blamed = row.supplier_errors
         changes["score_errors_as_zero"] = total / (n + blamed)
         # worst and best case over everything planned: what was not scored was all wrong, or all right
         everything = max(planned, n + blamed)

@@ -15,8 +15,8 @@ from typing import Any
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Sample
 from testbench_dagster.scoring.rows import is_mean, primary_pair, value_of
-from testbench_dagster.scoring.sample import Sample
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.workspace import Workspace

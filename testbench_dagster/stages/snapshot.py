@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.window import SAID_ONCE_IN_SNAPSHOTS, Window
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
@@ -13,7 +14,6 @@ from testbench_dagster.stores.documents import Document, document_id
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, TAXONOMY_SUMMARIES
 
 _TOGETHER = 50  # suppliers whose windows are in memory at once
-_OF_THE_SUPPLIER = ("supplier", "service", "address", "primary")
 
 
 def take_snapshots(workspace: Workspace, day: date, suppliers: Sequence[str] | None = None) -> int:
@@ -32,26 +32,25 @@ def take_snapshots(workspace: Workspace, day: date, suppliers: Sequence[str] | N
     wanted = None if suppliers is None else set(suppliers)
     where = {"day": day.isoformat()}
     taken = {d["supplier"] for d in workspace.documents.find(SUPPLIER_SNAPSHOTS, where, fields=["supplier"])}
-    keys = [
-        s.key
-        for s in active_suppliers(workspace)
-        if s.key not in taken and (wanted is None or s.key in wanted)
+    left = [
+        s for s in active_suppliers(workspace) if s.key not in taken and (wanted is None or s.key in wanted)
     ]
     return sum(
         workspace.documents.put_new(
-            SUPPLIER_SNAPSHOTS, _snapshots(workspace, day, keys[start : start + _TOGETHER])
+            SUPPLIER_SNAPSHOTS, _snapshots(workspace, day, left[start : start + _TOGETHER])
         )
-        for start in range(0, len(keys), _TOGETHER)
+        for start in range(0, len(left), _TOGETHER)
     )
 
 
-def _snapshots(workspace: Workspace, day: date, keys: Sequence[str]) -> Iterator[Document]:
+def _snapshots(workspace: Workspace, day: date, suppliers: Sequence[Supplier]) -> Iterator[Document]:
     now = datetime.now(UTC)
+    keys = [s.key for s in suppliers]
     rows: dict[str, list[Document]] = {key: [] for key in keys}
-    for key, own in primary_windows(workspace, keys, now):
+    for key, own in primary_windows(workspace, suppliers, now):
         rows[key] = [_window(row) for row in own]
     summaries: dict[str, list[Document]] = {key: [] for key in keys}
-    for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": list(keys)}}):
+    for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": keys}}):
         of = summaries[summary["supplier"]]
         of.append({name: value for name, value in summary.items() if name not in ("_id", "supplier")})
     for key in keys:
@@ -67,4 +66,4 @@ def _snapshots(workspace: Workspace, day: date, keys: Sequence[str]) -> Iterator
 
 def _window(row: Window) -> Document:
     """A window's fields as the store keeps them, without those that every window of a supplier shares."""
-    return {name: value for name, value in vars(row).items() if name not in _OF_THE_SUPPLIER}
+    return {name: value for name, value in vars(row).items() if name not in SAID_ONCE_IN_SNAPSHOTS}

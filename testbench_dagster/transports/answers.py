@@ -26,6 +26,15 @@ from testbench_dagster.transports.payload import Api
 
 #: Log-probabilities may exceed zero by this much: servers round, and some compute in half precision.
 POSITIVE_TOLERANCE = 1e-3
+#: The fault that an HTTP status other than 200 means, as first and last status of a range; the first row that
+#: holds counts. A status in none is no answer of HTTP.
+STATUS_FAULTS: tuple[tuple[int, int, Fault], ...] = (
+    (429, 429, Fault.RATE_LIMITED),
+    (451, 451, Fault.SUPPLIER_REFUSED),
+    (400, 499, Fault.CLIENT_REQUEST),
+    (300, 399, Fault.SUPPLIER_HTTP),
+    (500, 599, Fault.SUPPLIER_HTTP),
+)
 _MAX_FINISH_REASON_CHARS = 64
 _MAX_COUNT = 2**31 - 1
 
@@ -85,20 +94,15 @@ def context_length(context: str) -> int:
     return len(context.rstrip())
 
 
+def fault_of_status(status: int) -> Fault:
+    """The fault that an HTTP status other than 200 means, of a server that speaks for itself."""
+    found = (fault for first, last, fault in STATUS_FAULTS if first <= status <= last)
+    return next(found, Fault.SUPPLIER_PROTOCOL)
+
+
 def _by_status(status: int, body: bytes, *, absent: bool = False) -> Answer:
     """Classify by status alone; ``absent``: that the server does not implement it is no fault of its own."""
-    if absent:
-        fault = Fault.CLIENT_REQUEST
-    elif status == 451:
-        fault = Fault.SUPPLIER_REFUSED
-    elif status == 429:
-        fault = Fault.RATE_LIMITED
-    elif 400 <= status < 500:
-        fault = Fault.CLIENT_REQUEST
-    elif 300 <= status < 400 or 500 <= status < 600:
-        fault = Fault.SUPPLIER_HTTP
-    else:
-        fault = Fault.SUPPLIER_PROTOCOL
+    fault = Fault.CLIENT_REQUEST if absent else fault_of_status(status)
     detail = body[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace").strip()
     message = f"HTTP {status}: {detail}" if detail else f"HTTP {status}"
     return Answer(fault, error=escaped(message))

@@ -1,8 +1,9 @@
 """One bounded HTTP exchange with a party that is not trusted: what all transports send and receive through.
 
-Suppliers are hostile: no redirect is followed, no cookie kept, and size (before and after decompression),
-every phase's time and the header block are bounded. Endpoints that may not lie in private networks are
-connected to public addresses only: the addresses a name resolves to are judged, and those judged are used.
+It tells what happened and judges nothing: :mod:`.outcome` makes an attempt of it. Suppliers are hostile: no
+redirect is followed, no cookie kept, and size (before and after decompression), every phase's time and the
+header block are bounded. Endpoints that may not lie in private networks are connected to public addresses
+only: the addresses a name resolves to are judged, and those judged are used.
 
 aiohttp connects (DNS, TLS, pool) and parses; its ``ClientSession`` is left out, because what that does per
 request (URL and header handling, one task and several timers) costs three times as much as all the rest.
@@ -16,38 +17,42 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.relay import Attempt, Endpoint, Limits, SessionRef
+from testbench_dagster.core.relay import Endpoint, Limits
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import REMEDY, AddressRefused, is_public, refusal
-from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.payload import RequestError
 
+#: Least size limit of a page (the answer to a GET task), in MiB: tokenizers are larger than any answer,
+#: documents end at 16 MB.
+MAX_PAGE_MB = 15.0
 #: What is kept of an answer beyond the size limit, in bytes.
 TRUNCATED_EVIDENCE_BYTES = 64 * 1024
 #: Longest wait a server's Retry-After may ask for, in seconds.
 MAX_RETRY_AFTER_S = 60.0
 _DNS_CACHE_S = 300
-_MAX_TARGETS = 20_000
+_MAX_PREPARED = 20_000
 #: How often deadlines are looked at, in seconds: they are kept to within this.
 _TICK_S = 0.05
 #: Header values shorter than this are not looked for in answers (a secret is longer, a flag is not).
 _MIN_SECRET_CHARS = 8
-_REDACTED = b"[redacted]"
 _ZLIB_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _NO_HEADERS: Mapping[str, str] = CIMultiDictProxy(CIMultiDict())
+
+#: How far an exchange came.
+Phase = Literal["preparing", "connecting", "waiting", "reading"]
+#: Is told a piece of the decoded body, and of which exchange.
+OnChunk = Callable[["Exchange", bytes], None]
 
 
 class HttpClient:
@@ -58,10 +63,29 @@ class HttpClient:
         self._deadlines = _Deadlines()
         self._outbox = _Outbox()
 
-    async def run(self, exchange: Exchange, target: Target, body: bytes) -> None:
-        """Send ``body`` to ``target`` and receive into ``exchange``; raises what goes wrong."""
-        connector = self._opened(target.private_allowed)
-        await exchange.run(connector, self._deadlines, self._outbox, target, body)
+    async def run(
+        self,
+        exchange: Exchange,
+        request: PreparedRequest,
+        body: bytes,
+        limits: Limits,
+        *,
+        page: bool = False,
+        on_chunk: OnChunk | None = None,
+    ) -> None:
+        """Send a request with this body and note in ``exchange`` what happens, also what goes wrong.
+
+        Only cancellation of the calling task is raised. A ``page`` may be as large as :data:`MAX_PAGE_MB`.
+        ``on_chunk`` is told every piece of the decoded body as it arrives; what it raises ends the exchange.
+        """
+        max_mb = max(limits.max_response_mb, MAX_PAGE_MB) if page else limits.max_response_mb
+        cap = int(max_mb * 1024 * 1024)
+        running = _Running(exchange, limits, cap, on_chunk)
+        try:
+            connector = self._opened(request.private_allowed)
+            await running.run(connector, self._deadlines, self._outbox, request, body)
+        except Exception as error:
+            exchange.error = error
 
     async def close(self) -> None:
         """Close the connections; a later exchange would open new ones."""
@@ -101,8 +125,8 @@ class PublicResolver(AbstractResolver):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where exchanges of one method go to, and all of them that stays the same."""
+class PreparedRequest:
+    """Where exchanges of one method go to, and all of their request that stays the same."""
 
     private_allowed: bool
     connect: aiohttp.ClientRequest  # tells the connector where to; never sent itself
@@ -112,7 +136,7 @@ class Target:
     has_body: bool
 
     @classmethod
-    def of(
+    def from_url(
         cls,
         url: str,
         method: str,
@@ -121,8 +145,8 @@ class Target:
         connect_s: float,
         private_allowed: bool,
         secret_headers: Mapping[str, str] | None = None,
-    ) -> Target:
-        """Prepare exchanges with ``url``; the values of ``secret_headers`` are blotted out of answers.
+    ) -> PreparedRequest:
+        """Prepare exchanges with ``url``; the values of ``secret_headers`` are redacted in answers.
 
         Raises:
             RequestError: the URL is not plain http(s), or a header holds a line break.
@@ -164,26 +188,26 @@ class Target:
         return b"%b%d\r\n\r\n%b" % (self.head, len(body), body) if self.has_body else self.head
 
 
-class Targets:
-    """Prepared targets by endpoint and what else tells them apart.
+class PreparedRequests:
+    """Prepared requests by endpoint and what else tells them apart.
 
     Parsing a URL and its headers costs more than sending a request.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[Endpoint, Target]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Endpoint, PreparedRequest]] = {}
 
-    def get(self, endpoint: Endpoint, *rest: Any, make: Callable[[], Target]) -> Target:
-        """Return the target of an endpoint, made at the first time; raises what ``make`` raises."""
+    def get(self, endpoint: Endpoint, *rest: Any, make: Callable[[], PreparedRequest]) -> PreparedRequest:
+        """Return the request to an endpoint, made at the first time; raises what ``make`` raises."""
         key = (id(endpoint), *rest)
         known = self._known.get(key)
         if known is not None:
             return known[1]
-        target = make()
-        if len(self._known) >= _MAX_TARGETS:  # a caller that makes a new Endpoint for every send
+        request = make()
+        if len(self._known) >= _MAX_PREPARED:  # a caller that makes a new Endpoint for every send
             self._known.clear()
-        self._known[key] = (endpoint, target)  # the endpoint is held so that no other gets its id
-        return target
+        self._known[key] = (endpoint, request)  # the endpoint is held so that no other gets its id
+        return request
 
     def clear(self) -> None:
         """Forget them: connections of another event loop need others."""
@@ -197,23 +221,23 @@ class _Deadlines:
     """
 
     def __init__(self) -> None:
-        self._running: set[Exchange] = set()
+        self._running: set[_Running] = set()
         self._ticking = False
 
-    def add(self, exchange: Exchange) -> None:
-        self._running.add(exchange)
+    def add(self, running: _Running) -> None:
+        self._running.add(running)
         if not self._ticking:
             self._ticking = True
             asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
-    def remove(self, exchange: Exchange) -> None:
-        self._running.discard(exchange)
+    def remove(self, running: _Running) -> None:
+        self._running.discard(running)
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        for exchange in [e for e in self._running if e.deadline <= now]:
-            self._running.discard(exchange)
-            exchange.expire()
+        for late in [r for r in self._running if r.deadline <= now]:
+            self._running.discard(late)
+            late.expire()
         self._ticking = bool(self._running)
         if self._ticking:
             asyncio.get_running_loop().call_later(_TICK_S, self._tick)
@@ -249,89 +273,81 @@ class BadEncoding(Exception):
     """The answer's content encoding is unknown or broken."""
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """One request and its answer: phases, deadlines, and the bytes received so far.
+    """What happened between a request being handed to a transport and its answer being complete.
 
-    ``evidence`` is what the attempt will carry. ``on_chunk`` is told every piece of the decoded body as it
-    arrives; what it raises ends the exchange. ``headers`` are those of the answer, empty before it began.
+    ``phase`` tells how far it came, ``error`` what ended it early, if anything did. Of the answer there are
+    ``status``, ``headers``, and ``body`` as decoded: ``body_bytes`` of it came, and of one that is
+    ``too_large`` the beginning is kept. ``retry_after_s`` is the server's wish, bounded. ``started`` and
+    ``first_byte`` are readings of ``time.perf_counter()``.
     """
 
-    __slots__ = (
-        "_content",
-        "_first_byte",
-        "_least_mb",
-        "_limits",
-        "_protocol",
-        "_started",
-        "_started_at",
-        "body",
-        "body_bytes",
-        "deadline",
-        "evidence",
-        "headers",
-        "on_chunk",
-        "phase",
-        "retry_after_s",
-        "status",
-        "too_large",
-    )
-
-    def __init__(self, limits: Limits, *, least_mb: float = 0.0) -> None:
-        self._limits = limits
-        self._least_mb = least_mb
-        self._started_at = datetime.now(UTC)
-        self._started = time.perf_counter()
-        self._first_byte: float | None = None
-        self._protocol: ResponseHandler | None = None
-        self._content: aiohttp.StreamReader | None = None
-        self.deadline = 0.0
-        self.phase = "preparing"
-        self.status: int | None = None
-        self.body = b""
-        self.body_bytes = 0
-        self.too_large = False
-        self.retry_after_s: float | None = None
-        self.evidence: dict[str, Any] = {}
-        self.headers = _NO_HEADERS
-        self.on_chunk: Callable[[bytes], None] | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.perf_counter)
+    first_byte: float | None = None
+    phase: Phase = "preparing"
+    error: Exception | None = None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    body: bytes = b""
+    body_bytes: int = 0
+    too_large: bool = False
+    retry_after_s: float | None = None
 
     @property
     def elapsed_ms(self) -> float:
-        """Milliseconds since the exchange began."""
-        return (time.perf_counter() - self._started) * 1000
+        """Milliseconds since it began."""
+        return (time.perf_counter() - self.started) * 1000
+
+
+class _Running:
+    """An exchange while it lasts: its deadlines, and what it waits for."""
+
+    __slots__ = ("_cap", "_content", "_exchange", "_limits", "_on_chunk", "_protocol", "deadline")
+
+    def __init__(self, exchange: Exchange, limits: Limits, cap: int, on_chunk: OnChunk | None) -> None:
+        self._exchange = exchange
+        self._limits = limits
+        self._cap = cap  # bytes of the body
+        self._on_chunk = on_chunk
+        self._protocol: ResponseHandler | None = None
+        self._content: aiohttp.StreamReader | None = None
+        self.deadline = 0.0
 
     async def run(
         self,
         connector: aiohttp.TCPConnector,
         deadlines: _Deadlines,
         outbox: _Outbox,
-        target: Target,
+        request: PreparedRequest,
         body: bytes,
     ) -> None:
-        """Send and receive; raises what goes wrong, with ``phase`` telling how far it came."""
-        self.phase = "connecting"
-        connection = await connector.connect(target.connect, [], target.timeout)
+        """Send and receive; raises what goes wrong."""
+        exchange = self._exchange
+        exchange.phase = "connecting"
+        connection = await connector.connect(request.connect, [], request.timeout)
         protocol = self._protocol = connection.protocol
         try:
             if protocol is None or protocol.transport is None:
                 raise aiohttp.ServerDisconnectedError
-            self.phase = "waiting"
+            exchange.phase = "waiting"
             self._extend(self._limits.first_byte_s)
             deadlines.add(self)
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            outbox.write(protocol.transport, target.message(body))
+            outbox.write(protocol.transport, request.message(body))
             while True:
                 message, content = await protocol.read()
                 # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
                 if not 100 <= message.code < 200 or message.code == 101:
                     break
-            self.phase = "reading"
+            exchange.phase = "reading"
             self._content = content
-            self._first_byte = time.perf_counter()
-            self.status = message.code
-            headers = self.headers = message.headers
+            exchange.first_byte = time.perf_counter()
+            exchange.status = message.code
+            headers = exchange.headers = message.headers
             if message.code in (429, 503):
-                self.retry_after_s = retry_after(headers.get("Retry-After"), datetime.now(UTC))
+                exchange.retry_after_s = retry_after(headers.get("Retry-After"), datetime.now(UTC))
             await self._read(headers, content)
         except BaseException:
             connection.close()
@@ -342,7 +358,7 @@ class Exchange:
 
     def _extend(self, seconds: float) -> None:
         now = time.perf_counter()
-        self.deadline = min(now + seconds, self._started + self._limits.total_s)
+        self.deadline = min(now + seconds, self._exchange.started + self._limits.total_s)
 
     def expire(self) -> None:
         """End whatever the exchange waits for with TimeoutError."""
@@ -352,7 +368,7 @@ class Exchange:
 
     async def _read(self, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
         """Collect the decoded body up to the size limit."""
-        cap = int(max(self._limits.max_response_mb, self._least_mb) * 1024 * 1024)
+        exchange, cap = self._exchange, self._cap
         length = headers.get("Content-Length")
         if length is not None and length.isdecimal() and int(length[:20]) > cap:
             # announced as too large: no need to take more than what is kept
@@ -369,68 +385,19 @@ class Exchange:
                     break
                 received += len(chunk)
                 if decoder is not None:
-                    chunk = decoder.feed(chunk, cap + 1 - self.body_bytes)
-                self.body_bytes += len(chunk)
+                    chunk = decoder.feed(chunk, cap + 1 - exchange.body_bytes)
+                exchange.body_bytes += len(chunk)
                 chunks.append(chunk)
-                if self.on_chunk is not None:
-                    self.on_chunk(chunk)
-                if self.body_bytes > cap or received > cap:
-                    self.too_large = True
+                if self._on_chunk is not None:
+                    self._on_chunk(exchange, chunk)
+                if exchange.body_bytes > cap or received > cap:
+                    exchange.too_large = True
                     raise TooLarge
             if decoder is not None and not decoder.complete:
                 raise BadEncoding("the compressed body is incomplete")
         finally:
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self.body = body[:TRUNCATED_EVIDENCE_BYTES] if self.too_large else body
-
-    def attempt(
-        self,
-        answer: Answer,
-        secrets: tuple[bytes, ...] = (),
-        *,
-        status: int | None = None,
-        body: bytes | None = None,
-        first_token_ms: float | None = None,
-        session: SessionRef | None = None,
-    ) -> Attempt:
-        """Assemble the record; a key that the server quoted back is blotted out of it.
-
-        ``status`` and ``body`` are those of an answer that came wrapped in another; by default they are those
-        of the exchange itself.
-        """
-        finished = time.perf_counter()
-        wrapped = body is not None
-        body = self.body if body is None else body
-        quoted = {"error": answer.error, "text": answer.text, "finish_reason": answer.finish_reason}
-        for secret in secrets:
-            if secret in body:
-                body = body.replace(secret, _REDACTED)
-                self.evidence["redacted"] = True
-            for name, said in quoted.items():
-                if said is not None:
-                    quoted[name] = said.replace(secret.decode(), _REDACTED.decode())
-        return Attempt(
-            fault=answer.fault,
-            started_at=self._started_at,
-            finished_at=datetime.now(UTC),
-            latency_ms=(finished - self._started) * 1000,
-            first_byte_ms=(self._first_byte - self._started) * 1000 if self._first_byte is not None else None,
-            first_token_ms=first_token_ms,
-            status=self.status if status is None else status,
-            body=body,
-            body_bytes=len(body) if wrapped else self.body_bytes,
-            body_truncated=self.too_large,
-            error=quoted["error"],
-            text=quoted["text"],
-            logprob=answer.logprob,
-            greedy=answer.greedy,
-            finish_reason=quoted["finish_reason"],
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            retry_after_s=self.retry_after_s,
-            session=session,
-            evidence=self.evidence,
-        )
+            exchange.body = body[:TRUNCATED_EVIDENCE_BYTES] if exchange.too_large else body
 
 
 class _Decoder:
@@ -486,32 +453,3 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if seconds != seconds:  # NaN
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
-
-
-def fault_of(exc: Exception, phase: str) -> Fault:
-    """Who is to blame for an exchange that broke with ``exc`` in ``phase``."""
-    if isinstance(exc, AddressRefused):
-        return Fault.CLIENT_REQUEST  # we do not ask; asking again would not change that
-    if isinstance(exc, (TooLarge, BadEncoding, HttpProcessingError)):
-        return Fault.SUPPLIER_PROTOCOL
-    if isinstance(exc, (aiohttp.ClientError, OSError)):  # TimeoutError is an OSError
-        if phase == "connecting":
-            return Fault.TRANSPORT
-        if isinstance(exc, TimeoutError):
-            return Fault.SUPPLIER_TIMEOUT
-        return Fault.TRANSPORT if phase == "waiting" else Fault.SUPPLIER_PROTOCOL
-    return Fault.INTERNAL
-
-
-def describe(exc: Exception, phase: str) -> str:
-    """What went wrong, for the record: one escaped line."""
-    if isinstance(exc, TooLarge):
-        return "the answer exceeds the size limit"
-    if isinstance(exc, TimeoutError):
-        return f"deadline passed while {phase}"
-    if isinstance(exc, HttpProcessingError):
-        return escaped(f"invalid HTTP: {exc.message}")
-    if isinstance(exc, AddressRefused):
-        return escaped(f"not connected: {exc}")
-    name, detail = type(exc).__name__.lstrip("_"), str(exc)
-    return escaped(f"{name} while {phase}: {detail}" if detail else f"{name} while {phase}")

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
@@ -26,7 +27,7 @@ from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
-from testbench_dagster.transports.sources import parse_listing
+from testbench_dagster.transports.direct.rosters import parse_roster
 from testbench_dagster_tests.acceptance.documents import (
     Done,
     blocks_of,
@@ -115,7 +116,7 @@ def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
 
 def test_the_documented_roster_is_read_as_one() -> None:
     (text,) = [block.text for block in BLOCKS if block.language == "json"]
-    listing = parse_listing(text.encode())
+    listing = parse_roster(text.encode())
     assert len(listing.entries) == 1
     assert listing.height == 123
 
@@ -248,11 +249,9 @@ def test_every_option_explains_itself() -> None:
 
 
 def test_reference_lists_the_fields_of_a_plan(tmp_path: Path) -> None:
-    from testbench_dagster.cli.plan import planned_rows
-
     shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
-    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
-        rows, _ = planned_rows(workspace, (), (), None)
+    with Testbench.open(tmp_path / "testbench.yaml") as testbench:
+        rows = testbench.plan().rows
     assert documented_keys("Fields of `testbench plan --format json`") == set(rows[0])
 
 

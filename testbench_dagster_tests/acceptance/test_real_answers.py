@@ -127,32 +127,23 @@ def assert_verdicts_equal_the_flags(installation: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_gsm8k_of_four_recorded_systems(installation: Installation, answers: Answers, tmp_path: Path) -> None:
+def test_gsm8k_of_four_recorded_systems(
+    server_installation: Installation, answers: Answers, tmp_path: Path
+) -> None:
+    """On MongoDB and PostgreSQL; on the embedded stores test_faults.py and test_kill.py score all docs."""
     with replays([answers.gsm8k(s) for s in GSM8K], tmp_path, "--latency-ms", "2") as servers:
-        installation.configure_example("gsm8k-replay.yaml", **gsm8k_urls(servers))
-        done = installation.run()
+        server_installation.configure_example("gsm8k-replay.yaml", **gsm8k_urls(servers))
+        done = server_installation.run()
         assert done.out == "", "results go to stdout, and run has none"
-        assert_gsm8k_figures(installation.scores())
-        assert_verdicts_equal_the_flags(installation)
+        assert_gsm8k_figures(server_installation.scores())
+        assert_verdicts_equal_the_flags(server_installation)
         sent = [server.stats() for server in servers]
         assert [(s["requests"], s["hits"]) for s in sent] == [(1319, 1319)] * 4
 
-        again = installation.run()
+        again = server_installation.run()
         assert "0 relays sent" in again.err
         assert [server.stats()["requests"] for server in servers] == [1319] * 4
-    assert_gsm8k_figures(installation.scores())
-
-
-@pytest.mark.slow
-def test_gsm8k_on_mongodb_and_postgresql(
-    server_installation: Installation, answers: Answers, tmp_path: Path
-) -> None:
-    with replays([answers.gsm8k(s) for s in GSM8K], tmp_path, "--latency-ms", "2") as servers:
-        server_installation.configure_example("gsm8k-replay.yaml", **gsm8k_urls(servers))
-        server_installation.run()
-        assert_gsm8k_figures(server_installation.scores())
-        assert_verdicts_equal_the_flags(server_installation)
-        assert [server.stats()["requests"] for server in servers] == [1319] * 4
+    assert_gsm8k_figures(server_installation.scores())
     embedded = [path for path in server_installation.home.rglob("*") if path.suffix in (".sqlite3", ".db")]
     assert embedded == [], "everything is on the servers"
 

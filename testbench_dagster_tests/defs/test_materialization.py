@@ -20,9 +20,9 @@ from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.sample.catalogue import stale_tasks
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents.collections import ATTEMPTS, LEADERBOARDS, SCORES
 from testbench_dagster_tests.defs.conftest import TASKS, Materialized, opened_instance, starter_settings
-from testbench_dagster_tests.defs.test_definitions import ASSETS, CHECKS
+from testbench_dagster_tests.defs.test_definitions import ASSETS, CHECKS, RECORDED
 
 SUPPLIERS = [f"sim-0{n}@simulation" for n in range(1, 5)]
 CHAT = ["sim-01@simulation", "sim-03@simulation", "sim-04@simulation"]
@@ -114,6 +114,8 @@ def test_metadata_tables_and_plot(materialized: Materialized) -> None:
     assert (scores["docs_not_scorable"], scores["docs_put_off"]) == (0, 0)
     assert "starter_choice 8" in scores["by_task"]
     board = metadata(materialized, "leaderboard")
+    (stored,) = {d["made_at"] for d in materialized.workspace.documents.find(LEADERBOARDS)}
+    assert board["as_of"] == pytest.approx(stored.timestamp(), abs=0.001), "stores keep milliseconds"
     assert board["ranking"].count("\n") == 1 + len(SUPPLIERS)
     assert board["plot"].startswith("![Leaderboard: ")
     assert "data:image/png;base64,iVBOR" in board["plot"]
@@ -283,7 +285,7 @@ def test_a_backfill_of_two_suppliers_is_accepted_and_planned(
 
         nodes = graphql("{ assetNodes { assetKey { path } groupName } }")["assetNodes"]
         assert {n["assetKey"]["path"][0]: n["groupName"] for n in nodes} == {
-            k: v[0] for k, v in ASSETS.items()
+            k: v[0] for k, v in {**ASSETS, **RECORDED}.items()
         }
 
         chain = ("relay_responses", "supplier_scores", "taxonomy_summaries")

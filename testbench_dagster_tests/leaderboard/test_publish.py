@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from testbench_dagster.stages.rank import leaderboard
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import LEADERBOARDS
 from testbench_dagster_tests.leaderboard.test_ranking import NOW, fill
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
@@ -65,6 +67,20 @@ def test_the_published_files_show_the_stored_board(facts: Facts) -> None:
     page = (folder / "leaderboard.html").read_text("utf-8")
     assert ALPHA in page and "Simulation" in page and "empty 1" in page
     assert pq.read_table(folder / "item_matrix.parquet").num_rows == 20 * 3 + 1
+
+
+def test_everything_published_is_as_of_one_instant(facts: Facts) -> None:
+    """Board, page, feeds and item matrix: at an instant when the samples are too old, none shows one."""
+    folder = published_folder(facts.workspace)
+    now = publish(facts.workspace, now=NOW).board
+    assert now.made_at == NOW and [entry.n for entry in now.entries] == [41, 21]
+    assert pq.read_table(folder / "item_matrix.parquet").num_rows == 61
+    later = NOW + timedelta(days=facts.workspace.config.settings.sampling.max_age_days + 1)
+    then = publish(facts.workspace, now=later).board
+    assert then.made_at == later and [(entry.score, entry.n) for entry in then.entries] == [(None, 0)] * 2
+    assert json.loads((folder / "feed.json").read_text("utf-8"))["made_at"] == later.isoformat()
+    assert pq.read_table(folder / "item_matrix.parquet").num_rows == 0
+    assert {d["made_at"] for d in facts.workspace.documents.find(LEADERBOARDS)} == {later}
 
 
 def test_a_matrix_too_large_is_left_out_and_said(facts: Facts) -> None:

@@ -1,4 +1,4 @@
-"""The control face: who is there, what answers, what fails and how high the chain is, while it runs."""
+"""The control API: who is there, what answers, what fails and how high the chain is, while it runs."""
 
 import asyncio
 import json

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
-from testbench_dagster.cli.evaluate import evaluate
 from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.localnet.run import LocalnetProcess
@@ -55,7 +54,7 @@ def test_evaluations_follow_the_roster(
     tmp_path: Path, net: LocalnetProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Workspace.open(configuration(tmp_path, net.url)) as workspace:
-        evaluate(workspace)
+        Testbench(workspace).run()
         before = net.stats()
         assert len(before) == 20 and {s["answered"] for s in before.values()} == {DOCS}
         testbench = Testbench(workspace)
@@ -67,7 +66,7 @@ def test_evaluations_follow_the_roster(
         net.swap("sim-03", accuracy=0.0)
         net.join("new", backend="bright", accuracy=1.0)
         net.set_height(77)
-        evaluate(workspace)
+        Testbench(workspace).run()
         asked = {
             a: s["requests"] - before.get(a, {"requests": 0})["requests"] for a, s in net.stats().items()
         }
@@ -104,14 +103,13 @@ def test_an_untrusted_roster_cannot_send_us_into_private_networks(
     assert {address: s["requests"] for address, s in net.stats().items()} == asked
 
 
-def test_where_nobody_can_be_asked_the_sources_are_named(
-    tmp_path: Path, net: LocalnetProcess, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_nobody_can_be_asked_the_sources_are_named(tmp_path: Path, net: LocalnetProcess) -> None:
+    notes: list[str] = []
     with Workspace.open(configuration(tmp_path, net.url, trusted=False)) as workspace:
         with pytest.raises(TestbenchError, match="the supplier_sources list none that can be used") as caught:
-            evaluate(workspace)
+            Testbench(workspace).run(on_note=notes.append)
         assert not isinstance(caught.value, ConfigError)
-    told = capsys.readouterr().err
+    told = "\n".join(notes)
     assert "warning: net: suppliers[0]: base_url" in told and "allow_private_networks" in told
 
     away = configuration(tmp_path, "http://127.0.0.1:9")
@@ -125,7 +123,7 @@ def test_where_nobody_can_be_asked_the_sources_are_named(
         Workspace(load_config(path)) as workspace,
         pytest.raises(ConfigError, match="no supplier_sources; add"),
     ):
-        evaluate(workspace)
+        Testbench(workspace).run()
 
 
 def test_a_supplier_that_is_not_active_cannot_be_chosen(tmp_path: Path, net: LocalnetProcess) -> None:
@@ -135,4 +133,4 @@ def test_a_supplier_that_is_not_active_cannot_be_chosen(tmp_path: Path, net: Loc
             ConfigError, match=r"supplier 'nobody@simulation' is not active; active are: .*sim-01@sim"
         ),
     ):
-        evaluate(workspace, ("nobody@simulation",))
+        Testbench(workspace).run(["nobody@simulation"])

@@ -11,7 +11,7 @@ from testbench_dagster.config import Config, Settings, SupplierConfig
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import configured_supplier
-from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.registry import supplier_endpoint
 
 CONFIG = Config(Settings.model_validate({"tasks": [{"name": "t"}]}), Path("t.yaml"), Path("."))
 

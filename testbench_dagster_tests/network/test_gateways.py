@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 
 from testbench_dagster.config import ServiceConfig
 from testbench_dagster.core.bech32 import encode
-from testbench_dagster.transports import sources
+from testbench_dagster.transports import discovery
+from testbench_dagster.transports.discovery import Entry, Listing, SourceError
 from testbench_dagster.transports.path.gateways import (
     GatewayReport,
     GatewaySettings,
     Readiness,
-    ReadyListing,
     ReadySource,
     check_gateway,
 )
-from testbench_dagster.transports.sources import Entry, SourceError
 
 A, B, C, APP = (encode("pokt", bytes([n]) * 20) for n in (1, 2, 3, 4))
 TOKEN = "tok-9876543210"
@@ -100,7 +99,7 @@ def listed(supplier: str, **changes: Any) -> dict[str, Any]:
     return {**plain, **changes}
 
 
-def read(config: ServiceConfig, seconds: float = 5.0) -> ReadyListing:
+def read(config: ServiceConfig, seconds: float = 5.0) -> Listing:
     return ReadySource("llm", config).read(time.monotonic() + seconds)
 
 
@@ -167,8 +166,8 @@ def test_what_cannot_be_used_is_told(gateway: Gateway) -> None:
     )
     listing = read(service(gateway))
     assert [(e.config.address, e.host) for e in listing.entries] == [(A, None), (B, None), (C, None)]
-    assert list(listing.problems) == ["endpoints[0]", "endpoints[1]", "endpoints[2]"]
-    assert "'pokt1nonsense' is no address" in listing.problems["endpoints[1]"]
+    assert list(listing.problems) == [f"service:llm: endpoints[{n}]" for n in (0, 1, 2)]
+    assert "'pokt1nonsense' is no address" in listing.problems["service:llm: endpoints[1]"]
     gateway.ready([listed("\x1b[31m" * 1000)] * 500 + [listed(A)])
     problems = read(service(gateway)).problems
     assert len(problems) == 100
@@ -205,7 +204,7 @@ def test_time_and_size_are_bounded(gateway: Gateway, monkeypatch: pytest.MonkeyP
     gateway.delay_s = 0.5
     assert "no complete answer within" in refusal(service(gateway), seconds=0.1)
     gateway.delay_s = 0.0
-    monkeypatch.setattr(sources, "MAX_BYTES", 100)
+    monkeypatch.setattr(discovery, "MAX_BYTES", 100)
     monkeypatch.setattr("testbench_dagster.transports.path.gateways.MAX_BYTES", 100)
     assert "more than" in refusal(service(gateway))
 
@@ -255,12 +254,12 @@ def test_hostile_answers_are_only_refused(told: Any, depth: int) -> None:
         told = {"services": {"llm": told}}
     config = ServiceConfig(transport="path", model="m", gateway={"url": "http://h/v1"})
     try:
-        listing = ReadySource("llm", config).listing(Readiness.of(told, "llm"))
+        listing = ReadySource("llm", config).listing(Readiness.from_answer(told, "llm"))
     except SourceError as error:
         said = [str(error)]
     else:
         said = [*listing.problems.values()]
-    found, expected = GatewaySettings.of(told, "llm").judge(config.gateway, "llm")
+    found, expected = GatewaySettings.from_answer(told, "llm").judge(config.gateway, "llm")
     assert all(text.isprintable() for text in [*said, *found, *expected])
 
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
-from testbench_dagster.cli.evaluate import missing_keys
 from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import (
     RosterReport,
@@ -26,14 +26,14 @@ from testbench_dagster.stages.discover.roster import (
     refresh_roster,
 )
 from testbench_dagster.stages.discover.sessions import refresh_sessions
+from testbench_dagster.stages.preconditions import require_keys
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.transports.endpoints import supplier_endpoint
 from testbench_dagster.transports.pocket.access import chain_client, service_keys
 from testbench_dagster.transports.pocket.chain import ChainError
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
-from testbench_dagster.transports.pocket.checks import ServiceFinding, check_service
+from testbench_dagster.transports.registry import check_service, supplier_endpoint
 from testbench_dagster_tests.network.conftest import Opener
 from testbench_dagster_tests.network.pocketnet import APP, SERVICE, Network, people, pocket_network
 
@@ -590,22 +590,19 @@ def test_a_key_that_cannot_be_used_is_told_without_showing_it(
 
 @on_sqlite
 def test_a_run_does_not_begin_without_a_key(
-    network: Network,
-    open_service: Callable[..., Workspace],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = open_service(network)
     refresh_roster(workspace)
     suppliers = active_suppliers(workspace)
-    missing_keys(workspace, suppliers)
-    assert capsys.readouterr().err == ""
+    assert require_keys(workspace.config, suppliers) == []
     monkeypatch.delenv("TB_APP_KEY")
     with pytest.raises(ConfigError, match=r"TB_APP_KEY is not set.*and 3 more suppliers likewise"):
-        missing_keys(workspace, suppliers)
-    missing_keys(workspace, [*suppliers, Supplier("x", "external", "http://x", "chat", "m")])
-    told = capsys.readouterr().err
-    assert told.count("left out") == told.count("TB_APP_KEY") == 1, "once for all of the service"
+        require_keys(workspace.config, suppliers)
+    (problem,) = require_keys(
+        workspace.config, [*suppliers, Supplier("x", "external", "http://x", "chat", "m")]
+    )
+    assert problem.count("TB_APP_KEY") == 1, "once for all of the service"
 
 
 # ------------------------------------------------------------------------------------------- endpoints
@@ -673,7 +670,7 @@ def test_without_nodes_a_gateway_tells_whom_it_reaches(
 # ----------------------------------------------------------------------------------------------- check
 
 
-def found(workspace: Workspace, *, ok: bool | None = None) -> list[ServiceFinding]:
+def found(workspace: Workspace, *, ok: bool | None = None) -> list[Finding]:
     findings = list(check_service(workspace.config, SERVICE))
     secrets = [value for name, value in os.environ.items() if name.startswith("TB_")]
     assert not any(secret in finding.detail for finding in findings for secret in secrets)

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from testbench_dagster.cli.evaluate import who_waits
 from testbench_dagster.config import load_config
+from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
-from testbench_dagster.stages.relay.reach import Reach
+from testbench_dagster.stages.preconditions import who_waits
+from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.relay import CollectReport, collect
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
@@ -434,7 +435,8 @@ def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:
     assert who_waits(stage.workspace, [stage.keys[asked]]) == f"1 of 1 suppliers wait: {spent}"
 
 
-def test_a_reach_of_nothing_opens_nothing(begin: Callable[..., Stage]) -> None:
+def test_nothing_is_prepared_for_nobody(begin: Callable[..., Stage]) -> None:
     stage = begin()
-    reach = Reach(stage.workspace)
-    assert (reach.problems, reach.unread, reach.spent([])) == ({}, {}, {})
+    transports = transports_to(stage.workspace, [])
+    bound = FixedQuota({})
+    assert transports.unread == {} and transports.quota(bound) is bound

@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.config import SupplierSource
-from testbench_dagster.transports import sources
-from testbench_dagster.transports.sources import (
-    FileSource,
-    HttpSource,
-    Listing,
-    SourceError,
+from testbench_dagster.transports import discovery
+from testbench_dagster.transports.direct import rosters
+from testbench_dagster.transports.direct.rosters import (
+    Roster,
+    RosterFile,
+    RosterSource,
+    RosterUrl,
     parse_entries,
-    parse_listing,
-    read_sources,
-    source_of,
+    parse_roster,
 )
+from testbench_dagster.transports.discovery import Listing, SourceError, read_sources
 from testbench_dagster_tests.network.conftest import PUBLIC, entry, write_roster
 
 SOURCE = SupplierSource(file="roster.json", api_key_env="THEIR_KEY")
@@ -34,7 +34,7 @@ SECRET = "tok-123456789"
 
 
 def problem(bad: Any, source: SupplierSource = SOURCE) -> str:
-    found = parse_entries(Listing([bad]), source)
+    found = parse_entries(Roster([bad]), source)
     assert found.suppliers == {}
     (text,) = found.problems.values()
     return text
@@ -45,7 +45,7 @@ def problem(bad: Any, source: SupplierSource = SOURCE) -> str:
 
 def test_a_good_entry_takes_the_key_of_its_source_and_nothing_else() -> None:
     extra = entry("a", api="completions", max_in_flight=9999, region="eu", pubkey="04ab", max_tokens=7)
-    found = parse_entries(Listing([extra, entry("b", service=None)]), SOURCE)
+    found = parse_entries(Roster([extra, entry("b", service=None)]), SOURCE)
     assert found.problems == {} and found.broken == set()
     a = found.suppliers["a@s"]
     assert (a.api, a.api_key_env, a.max_in_flight) == ("completions", "THEIR_KEY", None)
@@ -104,11 +104,11 @@ def test_credentials_in_a_url_are_refused_without_showing_them() -> None:
 def test_private_addresses_are_for_trusted_sources() -> None:
     mine = entry("a", base_url="http://127.0.0.1:9/v1")
     assert "allow_private_networks" in problem(mine)
-    assert list(parse_entries(Listing([mine]), OURS).suppliers) == ["a@s"]
+    assert list(parse_entries(Roster([mine]), OURS).suppliers) == ["a@s"]
 
 
 def test_bad_and_repeated_entries_leave_the_others_alone() -> None:
-    listing = Listing([entry("a"), entry("b", api="x"), entry("a", model="n"), entry("b"), entry("c"), None])
+    listing = Roster([entry("a"), entry("b", api="x"), entry("a", model="n"), entry("b"), entry("c"), None])
     found = parse_entries(listing, SOURCE)
     assert {key: s.model for key, s in found.suppliers.items()} == {"a@s": "m", "c@s": "m"}
     assert found.broken == {"b@s"}
@@ -117,7 +117,7 @@ def test_bad_and_repeated_entries_leave_the_others_alone() -> None:
 
 
 def test_a_flood_of_bad_entries_is_told_in_brief() -> None:
-    found = parse_entries(Listing([entry(f"a{n}", api="x") for n in range(5000)]), SOURCE)
+    found = parse_entries(Roster([entry(f"a{n}", api="x") for n in range(5000)]), SOURCE)
     assert len(found.problems) == 101
     assert found.problems["roster.json: further entries"] == "4900 more cannot be used either"
     assert len(found.broken) == 5000
@@ -136,7 +136,7 @@ _entries = st.dictionaries(
 @settings(deadline=None, max_examples=300)
 @given(st.lists(_entries | _scalars, max_size=4))
 def test_any_entries_become_usable_suppliers_or_problems(entries: list[Any]) -> None:
-    found = parse_entries(Listing(entries), SOURCE)
+    found = parse_entries(Roster(entries), SOURCE)
     assert len(found.suppliers) + len(found.problems) == len(entries)
     assert not found.broken & set(found.suppliers)
     for key, supplier in found.suppliers.items():
@@ -152,7 +152,7 @@ def test_any_entries_become_usable_suppliers_or_problems(entries: list[Any]) -> 
     st.sampled_from(["chat", "completions"]),
 )
 def test_every_good_entry_is_taken_as_it_is(address: str, api: str) -> None:
-    found = parse_entries(Listing([entry(address, api=api, base_url="https://host.example/v1/")]), SOURCE)
+    found = parse_entries(Roster([entry(address, api=api, base_url="https://host.example/v1/")]), SOURCE)
     (supplier,) = found.suppliers.values()
     assert (supplier.address, supplier.api, supplier.base_url) == (address, api, "https://host.example/v1")
 
@@ -178,24 +178,24 @@ def test_every_good_entry_is_taken_as_it_is(address: str, api: str) -> None:
 )
 def test_what_is_no_roster(body: bytes, said: str) -> None:
     with pytest.raises(SourceError, match=said):
-        parse_listing(body)
+        parse_roster(body)
 
 
 def test_listings_with_and_without_a_height() -> None:
-    assert parse_listing(b'{"suppliers": []}') == Listing([], None)
-    assert parse_listing(b'{"suppliers": [1], "height": 12, "seed": 3}') == Listing([1], 12)
+    assert parse_roster(b'{"suppliers": []}') == Roster([], None)
+    assert parse_roster(b'{"suppliers": [1], "height": 12, "seed": 3}') == Roster([1], 12)
 
 
 def test_files_are_bounded_and_relative_to_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = source_of(SupplierSource(file="r.json"), tmp_path)
-    assert source == FileSource(tmp_path / "r.json")
+    source = RosterSource.from_settings(SupplierSource(file="r.json"), tmp_path).reader
+    assert source == RosterFile(tmp_path / "r.json")
     with pytest.raises(SourceError, match=r"cannot read .*r\.json: No such file"):
         source.read(time.monotonic() + 5)
     write_roster(tmp_path / "r.json", [entry("a")])
-    assert source.read(time.monotonic() + 5).entries == [entry("a")]
-    monkeypatch.setattr(sources, "MAX_BYTES", 50)
+    assert source.read(time.monotonic() + 5).suppliers == [entry("a")]
+    monkeypatch.setattr(rosters, "MAX_BYTES", 50)
     with pytest.raises(SourceError, match="is larger than"):
         source.read(time.monotonic() + 5)
 
@@ -240,12 +240,12 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-def read(url: str, **options: Any) -> Listing:
-    return HttpSource(url, **{"timeout_s": 5, **options}).read(time.monotonic() + 5)
+def read(url: str, **options: Any) -> Roster:
+    return RosterUrl(url, **{"timeout_s": 5, **options}).read(time.monotonic() + 5)
 
 
 def test_an_http_roster_with_its_token(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read(f"{url}/ok") == Listing([entry("a")], 5)
+    assert read(f"{url}/ok") == Roster([entry("a")], 5)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not for this machine
     monkeypatch.setenv("ROSTER_TOKEN", SECRET)
     assert read(f"{url}/token", token_env="ROSTER_TOKEN").height == 5
@@ -268,7 +268,8 @@ def test_http_rosters_that_are_not_taken(url: str, monkeypatch: pytest.MonkeyPat
         read(f"{url}/packed")
     with pytest.raises(SourceError, match="is not reachable"):
         read("http://127.0.0.1:9/roster")
-    monkeypatch.setattr(sources, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(discovery, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(rosters, "MAX_BYTES", 500_000)
     with pytest.raises(SourceError, match="is larger than"):
         read(f"{url}/huge")
 
@@ -281,12 +282,16 @@ def test_a_roster_that_drips_ends_at_its_time_limit(url: str) -> None:
 
 
 def test_sources_are_read_at_once_and_one_that_fails_stands_alone(url: str) -> None:
-    slow = {f"slow {n}": HttpSource(f"{url}/drip", timeout_s=2) for n in range(6)}
+    slow = {f"slow {n}": RosterSource(SOURCE, RosterUrl(f"{url}/drip", timeout_s=2)) for n in range(6)}
     started = time.monotonic()
-    found = read_sources({**slow, "good": HttpSource(f"{url}/ok", timeout_s=20)}, deadline_s=60)
+    good = RosterSource(SOURCE, RosterUrl(f"{url}/ok", timeout_s=20))
+    found = read_sources({**slow, "good": good}, deadline_s=60)
     assert time.monotonic() - started < 9  # one after the other: 12 s
     assert list(found) == [*slow, "good"]
-    assert found["good"] == Listing([entry("a")], 5)
+    listing = found["good"]
+    assert isinstance(listing, Listing)
+    assert [e.config.key for e in listing.entries] == ["a@s"]
+    assert (listing.height, listing.heights) == (5, {"s": 5})
     assert all(isinstance(found[label], SourceError) for label in slow)
     assert read_sources({}, deadline_s=1) == {}
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from testbench_dagster.coordination.budgets import next_period
-from testbench_dagster.relays.allowances import MAX_SUPPLIER_CHUNK
+from testbench_dagster.relays.quotas import MAX_SUPPLIER_CHUNK
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster_tests.operations.evidence import assert_scored_once, docs_scored, lost_requests
 from testbench_dagster_tests.operations.harness import Platform, platform, wait_until

@@ -7,7 +7,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.relays.allowances import service_account, supplier_account
+from testbench_dagster.relays.quotas import service_account, supplier_account
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans

@@ -159,10 +159,8 @@ def test_caps_are_hard_and_nothing_is_lost(
         (target(name, retries=1, start_in_flight=4), iter(some(count, name)))
         for name, count in zip(names, counts, strict=True)
     ]
-    allowance = None if allowed is None else {"even": allowed}
-    report = run_relays(
-        work, sink, transport=transport, max_in_flight=slots, allowance=allowance, max_relays=most
-    )
+    quota = None if allowed is None else {"even": allowed}
+    report = run_relays(work, sink, transport=transport, max_in_flight=slots, quota=quota, max_relays=most)
     sent = sum(transport.sent.values())
     assert sent == report.total.sent == len(sink.attempts)
     assert most is None or sent <= most
@@ -485,7 +483,7 @@ def test_suppliers_of_one_host_share_its_limit(
         )
         for n, (name, host) in enumerate(zip(names, hosts, strict=True))
     ]
-    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, allowance={"test": 60})
+    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, quota={"test": 60})
     assert all(transport.most[host] <= ceiling for host in set(hosts) - {None})
     expected = sum(docs * (1 + n % 3) for n in range(len(hosts)))
     assert report.total.relays == expected

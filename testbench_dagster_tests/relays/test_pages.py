@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
+from testbench_dagster.transports import http
 from testbench_dagster.transports.answers import parse_answer
-from testbench_dagster.transports.direct import transport as direct
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.http import TRUNCATED_EVIDENCE_BYTES
 from testbench_dagster.transports.payload import RequestError, build_payload, page_path, service_root
@@ -153,7 +153,7 @@ def test_pages_have_their_own_bound_and_the_blame_is_ours(
     assert FAST.max_response_mb < 3
     (attempt,) = send((target, page_relay()))
     assert attempt.fault is Fault.OK and attempt.body_bytes > 3_000_000
-    monkeypatch.setattr(direct, "MAX_PAGE_MB", 2.0)
+    monkeypatch.setattr(http, "MAX_PAGE_MB", 2.0)
     (attempt,) = send((target, page_relay()))
     assert attempt.fault is Fault.CLIENT_REQUEST and attempt.body_truncated
     assert len(attempt.body) == TRUNCATED_EVIDENCE_BYTES

@@ -19,9 +19,9 @@ from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, SessionRef
 from testbench_dagster.transports.path.transport import (
+    GatewayHeaders,
     PathTransport,
     SessionLookup,
-    Told,
     gateway_headers,
     judge,
 )
@@ -284,7 +284,7 @@ STATUSES = st.sampled_from([200, 204, 302, 400, 401, 403, 404, 429, 451, 500, 50
 def test_nobody_is_blamed_or_credited_for_another(
     supplier: str, tried: list[str], status: int, body: bytes
 ) -> None:
-    told = Told(supplier, tuple(tried))
+    told = GatewayHeaders(supplier, tuple(tried))
     answer = judge(told, endpoint(), relay().request, status, body)
     if answer.fault.answered:
         assert supplier == MINE and OTHER not in tried
@@ -451,7 +451,7 @@ def test_addresses_are_no_secrets() -> None:
 
 
 def test_told_is_bounded_and_printable() -> None:
-    told = Told.of(
+    told = GatewayHeaders.from_headers(
         {
             "x-supplier-address": "\udc80\x1b" + "a" * 5000,
             "X-SUPPLIERS-TRIED": ", ".join(f"pokt1{n}" for n in range(1000)),

@@ -47,6 +47,7 @@ class AttemptRecord(Record):
     attempt: int = queryable("number of the attempt at this call, from 1; 0 where its lease was lost")
     fault: str = queryable("how it ended, by the name of the fault")
     owner: str = queryable("who answers for that fault")
+    classifier: int | None = queryable("version of what decided the fault; null for the first", default=None)
     status: int | None = queryable("HTTP status, null without a response")
     finished_at: datetime = queryable("when it ended")
     latency_ms: float = queryable("from the hand-over to the transport to the end, in milliseconds")

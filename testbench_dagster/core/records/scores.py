@@ -90,6 +90,13 @@ class ScoredId(NamedTuple):
 
 
 @view(ScoreRecord)
+class ScoreEvidence(NamedTuple):
+    """What an answer that was scored rests on."""
+
+    attempt_ids: list[str]
+
+
+@view(ScoreRecord)
 class ScoreHead(NamedTuple):
     """What an evidence bundle is ordered by."""
 

@@ -5,9 +5,11 @@ from datetime import datetime
 import dagster as dg
 
 from testbench_dagster.defs import freshness
+from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS, SUPPLIERS
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
 GROUP = "catalog"
@@ -32,6 +34,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         code_version=f"lm-eval-{LM_EVAL_VERSION}",
         freshness_policy=freshness.CATALOG,
         kinds={"python", "huggingface"},
+        metadata={"writes": dg.MetadataValue.text("the dataset store: docs and registration of each task")},
     )
     def task_datasets(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -68,6 +71,13 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         deps=[task_datasets],
         freshness_policy=freshness.CATALOG,
         kinds={"python"},
+        metadata=touches(
+            reads=(SUPPLIERS, EPOCHS, PROMPTS),
+            writes={
+                EPOCHS.name: "number and seed of each epoch",
+                PROMPTS.name: "the requests, in the order of the seed",
+            },
+        ),
     )
     def sampled_prompts(
         context: dg.AssetExecutionContext, config: PromptsConfig, workspace: dg.ResourceParam[Workspace]

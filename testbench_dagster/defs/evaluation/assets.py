@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.defs import freshness
+from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.relays.report import Progress
@@ -14,6 +15,21 @@ from testbench_dagster.stages.relay.relay import collect
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import keep_windows, windows
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    CHANGES,
+    EPOCHS,
+    HEIGHTS,
+    IDENTITY_GROUPS,
+    PLANS,
+    PROMPTS,
+    SCORES,
+    SESSIONS,
+    SIGNATURES,
+    SUPPLIERS,
+    TAXONOMY_SUMMARIES,
+    WINDOWS,
+)
 
 GROUP = "evaluation"
 FORCE_TAG = "testbench/force"
@@ -44,11 +60,37 @@ class RelayConfig(dg.Config):
     ],
     freshness_policy=freshness.EVALUATION,
     kinds={"python"},
+    metadata=touches(
+        reads=(
+            SUPPLIERS,
+            HEIGHTS,
+            SESSIONS,
+            EPOCHS,
+            PROMPTS,
+            ATTEMPTS,
+            PLANS,
+            IDENTITY_GROUPS,
+            TAXONOMY_SUMMARIES,
+            SCORES,
+            WINDOWS,
+        ),
+        writes={
+            ATTEMPTS.name: "every attempt, with its evidence",
+            PLANS.name: "who failed, who was put off, whose relays of a session are used up",
+            SUPPLIERS.name: "who echoes log-probabilities",
+            HEIGHTS.name: "the newest block of a service",
+            SESSIONS.name: "the sessions of its applications",
+            WINDOWS.name: "takes out cached rows of what it is about to ask",
+        },
+    ),
 )
 def relay_responses(
     context: dg.AssetExecutionContext, config: RelayConfig, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
-    """Every attempt to get the due prompts answered by the suppliers, stored as evidence."""
+    """Every attempt to get the due prompts answered by the suppliers, stored as evidence.
+
+    Notes in the suppliers' plans who failed and who was put off (see supplier_plans).
+    """
     keys = context.partition_keys  # once: every access reads the whole partition list
     logged = 0.0
 
@@ -111,6 +153,18 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
     deps=[relay_responses],
     freshness_policy=freshness.EVALUATION,
     kinds={"python"},
+    metadata=touches(
+        reads=(SUPPLIERS, PROMPTS, ATTEMPTS, SCORES, SIGNATURES, IDENTITY_GROUPS, WINDOWS, PLANS, CHANGES),
+        writes={
+            SCORES.name: "one per answer and filter",
+            SIGNATURES.name: "what a new signature stands for",
+            WINDOWS.name: "the cached rows of the suppliers",
+            CHANGES.name: "changes it detected",
+            SUPPLIERS.name: "the cut of a supplier that changed",
+            PLANS.name: "who was cut is due at once",
+            IDENTITY_GROUPS.name: "the groups of a service where a supplier was cut",
+        },
+    ),
 )
 def supplier_scores(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -118,20 +172,20 @@ def supplier_scores(
     """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter.
 
     A supplier that answers the same prompts otherwise than before, or whose scores moved, is cut there: what
-    it answered before counts no more.
+    it answered before counts no more. The change is recorded (see detected_changes), and the groups of its
+    service are made anew. Ends with the suppliers' windows cached for all who read them.
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
     report = score_new(workspace, keys)
     changes = detect_changes(workspace, keys, tasks=report.scored)
-    for change in changes:
-        context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+    observe_changes(context, changes)
     keep_windows(workspace, keys)
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,
         "docs_not_scorable": report.n_failed,
         "docs_put_off": report.n_put_off,
-        "changes": len(changes),
+        **changes_metadata(changes),
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     if len(keys) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.core.faults import SUPPLIER_FAULTS, Fault, Owner
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.window import Window
@@ -69,10 +69,10 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         totals: dict[str, int] = {}
         blamed: dict[str, int] = {}
         for row in rows:
-            owner = Fault(row.fault).owner
-            if owner in (Owner.SUPPLIER, Owner.NONE):
+            fault = Fault(row.fault)
+            if fault.answered or fault.blames_supplier:
                 totals[row.supplier] = totals.get(row.supplier, 0) + row.n
-            if row.fault in SUPPLIER_FAULTS:
+            if fault.blames_supplier:
                 blamed[row.supplier] = blamed.get(row.supplier, 0) + row.n
         offenders = {
             key: round(count / totals[key], 3)
@@ -104,8 +104,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
                 continue
             half = (row.ci_high - row.ci_low) / 2
-            failed = sum(n for fault, n in row.errors.items() if fault in SUPPLIER_FAULTS)
-            if half > rule.half_width and row.n + failed < (row.n_planned or 0):
+            if half > rule.half_width and row.n + row.supplier_errors < (row.n_planned or 0):
                 offenders[f"{row.supplier} {row.task}"] = round(half, 3)
         return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 

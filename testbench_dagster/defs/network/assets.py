@@ -6,17 +6,32 @@ import dagster as dg
 
 from testbench_dagster.core.records.chains import SessionRecord
 from testbench_dagster.defs import freshness
+from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS, SUPPLIERS
 
 GROUP = "network"
 _SHOWN = 500  # rows of a table: it lives in an event row
 
 
-@dg.asset(group_name=GROUP, freshness_policy=freshness.ROSTER, kinds={"python"})
+@dg.asset(
+    group_name=GROUP,
+    freshness_policy=freshness.ROSTER,
+    kinds={"python"},
+    metadata=touches(
+        reads=(SUPPLIERS, HEIGHTS, SESSIONS, PLANS),
+        writes={
+            SUPPLIERS.name: "joins, leaves, returns and changes, with their history",
+            HEIGHTS.name: "the newest block of a service",
+            SESSIONS.name: "the sessions of its applications",
+            PLANS.name: "who joined, returned or changed is due at once",
+        },
+    ),
+)
 def suppliers(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:

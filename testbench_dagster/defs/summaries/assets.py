@@ -1,6 +1,5 @@
 """Assets ``taxonomy_summaries`` (by supplier), ``leaderboard`` and ``supplier_snapshots`` (by day)."""
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -9,16 +8,32 @@ from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
-from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table
+from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
+from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table, record_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
-from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.ranking.entry import ENTRY_VIEWS
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    EPOCHS,
+    HEIGHTS,
+    IDENTITY_GROUPS,
+    LEADERBOARDS,
+    PLANS,
+    PROMPTS,
+    SCORES,
+    SESSIONS,
+    SUPPLIER_SNAPSHOTS,
+    SUPPLIERS,
+    TAXONOMY_SUMMARIES,
+    WINDOWS,
+)
 
 GROUP = "summaries"
 _PLOTTED = 30  # suppliers on the plot: it lives in an event row
@@ -31,18 +46,39 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
     deps=["supplier_scores"],
     freshness_policy=freshness.SUMMARIES,
     kinds={"python"},
+    metadata=touches(
+        reads=(
+            SUPPLIERS,
+            WINDOWS,
+            SCORES,
+            ATTEMPTS,
+            IDENTITY_GROUPS,
+            TAXONOMY_SUMMARIES,
+            PLANS,
+            EPOCHS,
+            PROMPTS,
+            HEIGHTS,
+            SESSIONS,
+        ),
+        writes={
+            TAXONOMY_SUMMARIES.name: "one per supplier and taxonomy",
+            PLANS.name: "when each of the suppliers is due next, and what it would be asked",
+        },
+    ),
 )
 def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
     """Abilities of the suppliers: their windows rolled up into every configured taxonomy.
 
-    The end of an evaluation: the suppliers' plans are made anew here, since gates look at abilities.
+    The end of an evaluation: the suppliers' plans are made anew here (see supplier_plans), since gates look
+    at abilities.
     """
     keys = set(context.partition_keys)  # once: every access reads the whole partition list
     suppliers = [s for s in active_suppliers(workspace) if s.key in keys]
     documents = refresh_summaries(workspace, [s.key for s in suppliers])
-    refresh_plans(workspace, suppliers)
+    plans = refresh_plans(workspace, suppliers)
+    observe_plans(context, plans)
     rows = [
         [
             d["supplier"],
@@ -61,6 +97,7 @@ def taxonomy_summaries(
         metadata={
             "summaries": len(documents),
             "abilities": markdown_table(headers, rows[:200]),
+            **plans_metadata(plans),
             **(supplier_plots(workspace, documents) if len(keys) == 1 else {}),
         }
     )
@@ -72,15 +109,34 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name=GROUP,
-        # groups are shown as last stored: waiting for them would keep the ranking back where nobody relays
-        deps=[taxonomy_summaries],
-        # on_cron, not eager: eager waits for ever for a supplier that was never summarized
-        automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
+        deps=[
+            "task_datasets",
+            "suppliers",
+            "relay_responses",
+            "supplier_scores",
+            taxonomy_summaries,
+            "identity_groups",
+        ],
+        # on_cron, not eager: eager waits for ever for a supplier that was never summarized. Only for new
+        # summaries: groups and windows are shown as last stored, and waiting for all that is read would keep
+        # the ranking back where nobody relays.
+        automation_condition=dg.AutomationCondition.on_cron(cron).allow(
+            dg.AssetSelection.assets(taxonomy_summaries)
+        )
+        if automation.summaries.enabled
+        else None,
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
+        metadata=touches(
+            reads=(SUPPLIERS, IDENTITY_GROUPS, WINDOWS, SCORES, ATTEMPTS, TAXONOMY_SUMMARIES),
+            writes={LEADERBOARDS.name: "one per taxonomy, and the files in TESTBENCH_HOME/published"},
+        ),
     )
     def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-        """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds."""
+        """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds.
+
+        As of one instant, which the metadata shows: every window, summary and sample is read for it.
+        """
         return _ranking(workspace)
 
     return leaderboard
@@ -95,6 +151,10 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
     deps=[dg.AssetDep(taxonomy_summaries, partition_mapping=dg.AllPartitionMapping())],
     freshness_policy=freshness.SNAPSHOTS,
     kinds={"python"},
+    metadata=touches(
+        reads=(SUPPLIERS, WINDOWS, SCORES, ATTEMPTS, IDENTITY_GROUPS, TAXONOMY_SUMMARIES, SUPPLIER_SNAPSHOTS),
+        writes={SUPPLIER_SNAPSHOTS.name: "one per supplier and day"},
+    ),
 )
 def supplier_snapshots(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -117,7 +177,8 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult:
     note = SIMULATION if any(e.simulation for e in entries) else ""
     return dg.MaterializeResult(
         metadata={
-            "ranking": markdown_table(HEADERS, leaderboard_rows(entries)),
+            "as_of": dg.MetadataValue.timestamp(published.board.made_at),
+            "ranking": record_table(ENTRY_VIEWS.dagster, entries),
             "plot": interval_plot(
                 f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
                 [
@@ -128,7 +189,7 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult:
                 note,
             ),
             "published": _published_table(published),
-            **ability_heatmaps(workspace, [e.supplier for e in entries]),
+            **ability_heatmaps(workspace, published.board),
             "suppliers": len({e.supplier for e in entries}),
             "dagster/row_count": len(entries),
         }
@@ -140,23 +201,3 @@ def _published_table(published: Published) -> dg.MarkdownMetadataValue:
     rows: list[list[object]] = [[str(path), f"{size:,} bytes"] for path, size in published.files.items()]
     rows += [[name, f"not written: {why}"] for name, why in published.left_out.items()]
     return markdown_table(["file", "size"], rows)
-
-
-HEADERS = ["taxonomy", "rank", "supplier", "score", "95 % interval", "tasks", "docs", "errors"]
-
-
-def leaderboard_rows(entries: Sequence[Entry]) -> list[list[object]]:
-    """Cells of the ranking table; tied suppliers show the range of ranks they share."""
-    return [
-        [
-            e.taxonomy,
-            e.rank_low if e.rank_low == e.rank_high else f"{e.rank_low}–{e.rank_high}",
-            e.supplier,
-            e.score,
-            interval_text(e.ci_low, e.ci_high),
-            f"{e.tasks_measured}/{e.tasks_total}",
-            e.n,
-            e.errors,
-        ]
-        for e in entries
-    ]

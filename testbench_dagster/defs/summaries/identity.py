@@ -8,11 +8,18 @@ from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.checks import offenders_result
+from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
 from testbench_dagster.defs.metadata import markdown_table, picture
 from testbench_dagster.defs.summaries.plots import SIMULATION
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
+from testbench_dagster.stores.documents.collections import (
+    ATTEMPTS,
+    CHANGES,
+    IDENTITY_GROUPS,
+    PLANS,
+    SUPPLIERS,
+)
 
 _SHOWN = 200  # rows of a table: it lives in an event row
 _PLOTTED = 36  # suppliers on the agreement matrix
@@ -28,6 +35,15 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
         automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
+        metadata=touches(
+            reads=(SUPPLIERS, ATTEMPTS, PLANS, IDENTITY_GROUPS, CHANGES),
+            writes={
+                IDENTITY_GROUPS.name: "group and proxy of each supplier",
+                CHANGES.name: "members that left their group's answers",
+                SUPPLIERS.name: "the cut of a supplier that changed",
+                PLANS.name: "who was cut is due at once",
+            },
+        ),
     )
     def identity_groups(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -35,11 +51,11 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
         """Suppliers that answer alike, from their answers to common prompts, and the proxy of each group.
 
         Says who answers like whom, never what runs behind an endpoint. Members are asked audits only, their
-        group's scores are pooled. A member that leaves its group's answers is cut at that answer.
+        group's scores are pooled. A member that leaves its group's answers is cut at that answer, and the
+        change recorded (see detected_changes).
         """
         report = refresh_identity(workspace)
-        for change in report.changes:
-            context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+        observe_changes(context, report.changes)
         return dg.MaterializeResult(metadata=_metadata(workspace, report))
 
     return identity_groups
@@ -61,7 +77,7 @@ def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
         "groups": len(groups),
         "members": sum(len(members) for members in groups.values()),
         "answer_alike": table,
-        "changes": len(report.changes),
+        **changes_metadata(report.changes),
         "dagster/row_count": report.n_suppliers,
     }
     if report.suspects:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
 from testbench_dagster.defs.metadata import picture
+from testbench_dagster.ranking.entry import Board
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies import plots
-from testbench_dagster.taxonomies.model import Taxonomy
 
 SIMULATION = "**Simulation**: these suppliers are simulated."
 _IN_AN_EVENT = 20
@@ -35,27 +34,18 @@ def supplier_plots(
     return found
 
 
-def ability_heatmaps(workspace: Workspace, suppliers: Sequence[str]) -> dict[str, dg.MarkdownMetadataValue]:
-    """Per taxonomy the best of these suppliers by their abilities, from the stored summaries."""
-    simulated = workspace.config.settings.simulation
+def ability_heatmaps(workspace: Workspace, board: Board) -> dict[str, dg.MarkdownMetadataValue]:
+    """Per taxonomy the best suppliers of a board by their abilities, as the board read them."""
     found = {}
     for taxonomy in configured_taxonomies(workspace):
-        nodes = _stored_nodes(workspace, taxonomy, suppliers)
+        nodes = {supplier: own for (supplier, name), own in board.nodes.items() if name == taxonomy.name}
         if nodes:
             title = f"Abilities: {taxonomy.name}"
-            note = plots.SIMULATED if simulated else ""
+            note = plots.SIMULATED if board.simulation else ""
             image = plots.heatmap(taxonomy, nodes, title, note, most=_IN_AN_EVENT)
-            found[f"abilities_{_key(taxonomy.name)}"] = picture(title, image, SIMULATION if simulated else "")
+            shown = picture(title, image, SIMULATION if board.simulation else "")
+            found[f"abilities_{_key(taxonomy.name)}"] = shown
     return found
-
-
-def _stored_nodes(
-    workspace: Workspace, taxonomy: Taxonomy, suppliers: Sequence[str]
-) -> dict[str, Mapping[str, plots.Node]]:
-    wanted = set(suppliers)
-    where = {"taxonomy": taxonomy.name}
-    rows = workspace.documents.find(TAXONOMY_SUMMARIES, where)
-    return {d["supplier"]: d["nodes"] for d in rows if d["supplier"] in wanted}
 
 
 def _key(name: str) -> str:

@@ -113,7 +113,7 @@ class _Refused(Exception):
         self.body = body
 
 
-class GatewayFace:
+class GatewayServer:
     """The gateway; its applications are all that stake for a service, or in delegated mode the one asked for.
 
     With ``token`` it wants to see that bearer token. ``faults`` may be exchanged at any time; ``relayed``

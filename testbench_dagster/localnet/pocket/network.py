@@ -23,7 +23,7 @@ from testbench_dagster.localnet.pocket.clock import BlockClock
 from testbench_dagster.localnet.pocket.control import PocketControl
 from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import CHAIN, FaultRule, Faults
-from testbench_dagster.localnet.pocket.gateway import GatewayFace
+from testbench_dagster.localnet.pocket.gateway import GatewayServer
 from testbench_dagster.localnet.pocket.ledger import Ledger
 from testbench_dagster.localnet.pocket.miner import Flavour, RelayMiner, Validation
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
@@ -122,7 +122,7 @@ class PocketNet:
         self.public_keys: dict[str, bytes] = {}
         self._delegated, self._app_stake = delegated, app_stake
         self._control = PocketControl(self)
-        self.gateway = GatewayFace(self, mount="/gateway")
+        self.gateway = GatewayServer(self, mount="/gateway")
         self._port = port
         self._next_host = itertools.cycle(range(hosts))
         self._runners: list[web.ServerRunner] = []

@@ -1,4 +1,4 @@
-"""A node of the simulated chain: its REST face, its CometBFT RPC face, and what can be wrong with a node.
+"""A node of the simulated chain: its REST API, its CometBFT RPC API, and what can be wrong with a node.
 
 REST: ``/pokt-network/poktroll/…`` and ``/cosmos/…`` with JSON as the gRPC gateway writes it. RPC: ``/status``
 and ``POST /`` with ``abci_query``, ``status`` or ``health``. ``x-cosmos-block-height`` (REST) or ``height``

@@ -1,4 +1,4 @@
-"""What the chain can be asked, by gRPC method; both faces of a node answer through :func:`run`."""
+"""What the chain can be asked, by gRPC method; both APIs of a node answer through :func:`run`."""
 
 from __future__ import annotations
 

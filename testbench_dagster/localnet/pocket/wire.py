@@ -1,4 +1,4 @@
-"""Shapes of the chain's answers: one dict per message, as protobuf and as the JSON of a node's REST face.
+"""Shapes of the chain's answers: one dict per message, as protobuf and as the JSON of a node's REST API.
 
 Field numbers of poktroll and cosmos-sdk (``session/types.proto``, ``application/types.proto``,
 ``shared/supplier.proto``, ``shared/service.proto``, their ``query.proto``; ``cosmos/auth``). Written down
@@ -287,7 +287,7 @@ def account_json(account: Account) -> Values:
 
 
 def to_json(schema: Schema, values: Mapping[str, Any]) -> Values:
-    """A message as a node's REST face shows it: every field, 64-bit numbers as text, bytes in base64."""
+    """A message as a node's REST API shows it: every field, 64-bit numbers as text, bytes in base64."""
     return {each.name: _field_json(each, values.get(each.name, each.default())) for each in schema.fields}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
@@ -26,22 +27,14 @@ from testbench_dagster.core.records.suppliers import (
     SupplierId,
     SupplierRecord,
 )
-from testbench_dagster.core.relay import Api
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import note_height
-from testbench_dagster.stages.discover.sessions import note_sessions
+from testbench_dagster.stages.discover.sessions import note_chain
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
-from testbench_dagster.transports.sources import (
-    Entry,
-    Listing,
-    ServiceListing,
-    Source,
-    SourceError,
-    parse_entries,
-    read_sources,
-    source_of,
-)
+from testbench_dagster.transports.discovery import ChainReading, Entry, SourceError, read_sources
+from testbench_dagster.transports.registry import sources
 
 #: Seconds all sources together may take.
 READ_WITHIN_S = 60.0
@@ -109,6 +102,14 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
         if (found := _listed(row, origins.get(row.source or ""), now)) is not None
     ]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
+
+
+def named_suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[Supplier]:
+    """Of all known suppliers those with these keys, whether they left or not; the active ones for None."""
+    if keys is None:
+        return active_suppliers(workspace)
+    wanted = set(keys)
+    return [supplier for supplier in known_suppliers(workspace) if supplier.key in wanted]
 
 
 def active_apis(workspace: Workspace) -> set[Api]:
@@ -203,7 +204,7 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier |
         cut_at=row.cut_at,
         echo_logprobs=row.echo_logprobs,
         probed_at=row.probed_at,
-        transport=row.transport or "direct",
+        transport=row.transport or DEFAULT_TRANSPORT,
         rpc_type=row.rpc_type,
         stake_upokt=row.stake_upokt,
         host=row.host,
@@ -263,10 +264,8 @@ def refresh_roster(
     now = now or datetime.now(UTC)
     found = _read(workspace, deadline_s)
     report = RosterReport(problems=found.problems, warnings=found.warnings)
-    for service, listing in found.listings.items():
-        if listing.height is not None:
-            sessions, blocks = listing.sessions, listing.blocks_per_session
-            note_sessions(workspace, service, sessions, listing.height, blocks, now)
+    for reading in found.chains:
+        note_chain(workspace, reading, now)
     for service, height in found.heights.items():
         report.heights[service] = note_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
@@ -282,7 +281,7 @@ class _Found:
     suppliers: dict[str, tuple[Entry, str]] = field(default_factory=dict)  # key → entry, its source
     unread: set[str] = field(default_factory=set)  # sources that told nothing
     broken: dict[str, Collection[str]] = field(default_factory=dict)  # source → keys of entries it garbled
-    listings: dict[str, ServiceListing] = field(default_factory=dict)  # service → what the chain tells
+    chains: list[ChainReading] = field(default_factory=list)  # what the chains of services tell
     problems: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)  # by service
@@ -311,34 +310,21 @@ class _Found:
 
 
 def _read(workspace: Workspace, deadline_s: float) -> _Found:
-    config = workspace.config
-    found = _Found(suppliers={s.key: (Entry(s), CONFIG_SOURCE) for s in config.settings.suppliers})
-    settings = {source.label: source for source in config.settings.supplier_sources}
-    sources: dict[str, Source] = {label: source_of(s, config.base) for label, s in settings.items()}
-    for name in config.settings.services:
-        from testbench_dagster.transports.pocket.discovery import (
-            service_source,
-        )  # only where there are services
-
-        sources[f"{SERVICE_SOURCE}{name}"] = service_source(config, name, _known(workspace, name))
-    for label, listing in read_sources(sources, deadline_s).items():
+    settings = workspace.config.settings
+    found = _Found(suppliers={s.key: (Entry(s), CONFIG_SOURCE) for s in settings.suppliers})
+    listed = sources(workspace.config, partial(_known, workspace))
+    # the order tells which counts for a supplier of several
+    ordered = {label: listed[label] for label in source_labels(settings)}
+    for label, listing in read_sources(ordered, deadline_s).items():
         if isinstance(listing, SourceError):
             found.unread.add(label)
             found.problems[label] = f"{label}: {listing}; its suppliers stay as they were"
-        elif isinstance(listing, ServiceListing):
-            name = label.removeprefix(SERVICE_SOURCE)
-            found.listings[name] = listing
-            found.warnings.update(listing.warnings)
-            heights = {} if listing.height is None else {name: listing.height}
-            found.take(label, listing.entries, listing.broken, listing.problems, heights)
-        else:
-            entries = parse_entries(listing, settings[label])
-            services = {supplier.service for supplier in entries.suppliers.values()}
-            heights = {} if listing.height is None else dict.fromkeys(services, listing.height)
-            found.take(
-                label, map(Entry, entries.suppliers.values()), entries.broken, entries.problems, heights
-            )
-        if isinstance(listing, Listing) and listing.height is not None:
+            continue
+        found.warnings.update(listing.warnings)
+        found.take(label, listing.entries, listing.broken, listing.problems, listing.heights)
+        if listing.chain is not None:
+            found.chains.append(listing.chain)
+        if listing.height is not None:
             found.told[label] = listing.height
     return found
 
@@ -495,7 +481,7 @@ def _recorded(before: SupplierRecord, event: RosterEvent) -> dict[str, Any]:
 
 
 #: What documents lack that earlier versions wrote.
-_DEFAULTS = {"source": CONFIG_SOURCE, "transport": "direct"}
+_DEFAULTS = {"source": CONFIG_SOURCE, "transport": DEFAULT_TRANSPORT}
 
 
 def _facts(entry: Entry, source: str) -> dict[str, Any]:

@@ -1,11 +1,7 @@
-"""What everything about a service of Pocket Network begins with: its chain client, its keys, its sessions.
-
-All of it blocks; in an event loop it belongs into a thread.
-"""
+"""What the chain of a service tells, kept in the store: its height, and the sessions of its applications."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +9,8 @@ from testbench_dagster.core.records.chains import HeightRecord, SessionApp, Sess
 from testbench_dagster.stages.discover.heights import note_height
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
-from testbench_dagster.transports.pocket.access import chain_client, service_config
+from testbench_dagster.transports.discovery import ChainReading
+from testbench_dagster.transports.pocket.access import read_chain, service_config
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.types import Session
@@ -22,56 +19,17 @@ if TYPE_CHECKING:
 _LAG_BLOCKS, _LAG = 20, timedelta(minutes=2)
 
 
-# ------------------------------------------------------------------------------------------------- keys
-
-
-# --------------------------------------------------------------------------------------------- sessions
-
-
 def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False) -> list[Session]:
     """Read the current sessions of a service's applications and note them, and the height, in the store.
 
-    An application without a session (not staked, no suppliers) is left out; ``testbench check`` says why. So
-    is one whose session cannot be read, as long as another's can.
-
-    Args:
-        workspace: the installation.
-        service: id of a configured service with nodes.
-        fresh: whether to ask the node although what it told before should still hold.
-
-    Raises:
-        ConfigError: the service is not configured, or without nodes.
-        ChainError: no node could be read.
+    See :func:`~testbench_dagster.transports.pocket.access.read_chain` for the arguments and what is raised.
     """
-    # a code location asks no chain
-    from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
-
-    client = chain_client(workspace.config, service)
-    client.height(fresh=fresh)
-    sessions, failed = [], None
-    for app in service_config(workspace.config, service).session_apps:
-        try:
-            sessions.append(client.session(app, service, fresh=fresh))
-        except (SessionUnavailable, NotFound):
-            continue
-        except ChainError as error:
-            failed = error
-    if failed is not None and not sessions:
-        raise failed
-    note_sessions(
-        workspace, service, sessions, client.height(), client.shared_params().num_blocks_per_session
-    )
-    return sessions
+    reading = read_chain(workspace.config, service, fresh=fresh)
+    note_chain(workspace, reading)
+    return list(reading.sessions)
 
 
-def note_sessions(
-    workspace: Workspace,
-    service: str,
-    sessions: Iterable[Session],
-    height: int,
-    blocks_per_session: int | None,
-    now: datetime | None = None,
-) -> int:
+def note_chain(workspace: Workspace, reading: ChainReading, now: datetime | None = None) -> int:
     """Note sessions and height of a service; what another process knows of a later session stays.
 
     Sessions of applications that are no longer configured go.
@@ -80,15 +38,15 @@ def note_sessions(
         The newest known height.
     """
     now = now or datetime.now(UTC)
-    documents = workspace.documents
+    documents, service, height = workspace.documents, reading.service, reading.height
     _forget_another_chain(documents, service, height, now)
-    for session in sessions:
+    for session in reading.sessions:
         _note_session(documents, service, session, height, now)
     apps = service_config(workspace.config, service).session_apps
     for row in list(typed.find(documents, SessionApp, {"service": service})):
         if row.app not in apps:
             typed.purge(documents, SessionRecord, {"_id": row.id})
-    return note_height(documents, service, height, now, blocks_per_session)
+    return note_height(documents, service, height, now, reading.blocks_per_session)
 
 
 def _forget_another_chain(documents: DocumentStore, service: str, height: int, now: datetime) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import testbench_dagster
+from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
@@ -22,6 +23,7 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
@@ -36,7 +38,7 @@ _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
 _ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
 #: What windows take from other suppliers, and so does no bundle of one.
-FROM_OTHERS = ("pooled",)
+FROM_OTHERS = tuple(name for name, one in columns_of(Window).items() if one.column.origin is Origin.OTHERS)
 
 R = TypeVar("R", bound=Record)
 

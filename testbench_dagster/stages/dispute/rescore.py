@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,16 +17,19 @@ from typing import Any, TypeVar
 import testbench_dagster
 from testbench_dagster.config import Config, Settings
 from testbench_dagster.core.errors import StoreError, TaskError
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
-from testbench_dagster.core.records.scores import ScoredId, ScoreRecord
+from testbench_dagster.core.records.scores import ScoredId, ScoreEvidence, ScoreRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -65,18 +68,24 @@ _EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle
 #: What is checked field by field may still not fit together, and then surprises the code of an installation.
 _UNFITTING = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StoreError)
 
+_FAULTS = frozenset(fault.value for fault in Fault)
+
 OnProgress = Callable[[str, int, int], None]
 R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them."""
+    """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them.
+
+    ``unjudged`` are, by task, the attempts whose fault another classifier decided.
+    """
 
     manifest: Manifest
     tasks: Mapping[str, TaskFacts]
     workspace: Workspace
     claimed: DocumentStore
+    unjudged: Mapping[str, Set[str]]
 
 
 class _Datasets(DatasetStore):
@@ -168,8 +177,9 @@ class _Check:
                 worker=worker,
             )
             typed.put_new(documents, SupplierRecord, [_roster_record(manifest)])
-            opened = _Opened(manifest, tasks, workspace, claimed)
-            self._load(opened, datasets)
+            chain = Chain(manifest.supplier, tasks, report.add)
+            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged)
+            self._load(opened, datasets, chain)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
         return report
 
@@ -190,17 +200,13 @@ class _Check:
             listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
             notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
         for task in tasks.values():
-            if scorer_version(task.registration) != task.scorer_version:
-                notes.append(
-                    f"{task.spec.name}: scored by {task.scorer_version}, this version of testbench_dagster "
-                    f"scores as {scorer_version(task.registration)}"
-                )
+            if (other_scorer := _other_scorer(task)) is not None:
+                notes.append(f"{task.spec.name}: {other_scorer}")
 
     # --------------------------------------------------------------------------------------- loading
 
-    def _load(self, opened: _Opened, datasets: _Datasets) -> None:
+    def _load(self, opened: _Opened, datasets: _Datasets, chain: Chain) -> None:
         """Every record is checked on its way into the stores."""
-        chain = Chain(opened.manifest.supplier, opened.tasks, self._report.add)
         documents = opened.workspace.documents
         for task in opened.tasks.values():
             chain.dataset(task)
@@ -215,7 +221,7 @@ class _Check:
             known = typed.by_id(documents, PromptRecord, {attempt.prompt_id for attempt, _ in attempts})
             for attempt, line in attempts:
                 chain.attempt(attempt, line.get("body_sha256"), known.get(attempt.prompt_id))
-            _store(documents, AttemptRecord, attempts)
+            _store(documents, AttemptRecord, [(_with_known_fault(a), line) for a, line in attempts])
             done += len(attempts)
             self._progress("attempts", done, max(total, done))
 
@@ -229,6 +235,11 @@ class _Check:
         chain.finish()
         if chain.unproven_requests:
             self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
+        for classifier, count in sorted(chain.otherwise_classified.items()):
+            self._report.notes.append(
+                f"{count} attempts were judged by classifier {classifier}, this version has "
+                f"{CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+            )
         if chain.signed:
             self._report.notes.append(
                 f"{chain.signed} answers carry the supplier's own signature, made with the key of its address"
@@ -268,7 +279,10 @@ class _Check:
             {a.doc_id for a in typed.find(workspace.documents, AttemptDoc, where)}
             - {d.attempts[0].doc_id for d in answered.values()}
         )
+        unjudged = opened.unjudged[name]
         for row in sorted(claimed - answered.keys()):
+            if unjudged and _rests_on(opened.claimed, row, unjudged):
+                continue
             verdict.different += 1
             self._report.add(
                 Finding("score", "its answer is not in the bundle, or no answer", name, None, row)
@@ -278,8 +292,16 @@ class _Check:
         try:
             spec = self._usable(task)
             self._same_definition(opened, task, spec)
-            waiting = [doc for id_, doc in answered.items() if id_ in claimed]
+            if (other_scorer := _other_scorer(task)) is not None:
+                raise TaskError(other_scorer)
+            waiting = [
+                doc
+                for id_, doc in answered.items()
+                if id_ in claimed and unjudged.isdisjoint(a.id for a in doc.attempts)
+            ]
             self._compare(opened, task, spec, waiting, verdict)
+            if unjudged:
+                raise TaskError(f"another classifier than this version's judged {len(unjudged)} attempts")
             verdict.windows = self._windows(opened, task, spec)
         except TaskError as error:
             verdict.why = escaped(str(error), 400)
@@ -407,7 +429,7 @@ class _Check:
                 self._report.add(Finding("window", f"{label} does not follow from the scores", name))
                 continue
             for field, value in row.items():
-                if field in FROM_OTHERS or (field not in said and field not in _OF_A_WINDOW):
+                if field in FROM_OTHERS or (field not in said and field not in REQUIRED_IN_EVIDENCE):
                     continue
                 stored = restored(said.get(field), field)
                 if canonical_json(stored) != canonical_json(value):
@@ -419,10 +441,6 @@ class _Check:
             different = True
             self._report.add(Finding("window", f"{pair[0]}, {pair[1]} is missing", name))
         return "different" if different else "equal"
-
-
-#: What a published window must say.
-_OF_A_WINDOW = ("status", "n", "score", "ci_low", "ci_high", "errors")
 
 
 def _differences(
@@ -455,6 +473,27 @@ _COPIED = (
     "service", "epoch", "round", "position", "doc_id", "answered_at", "prompt_id", "attempt_ids", "calls",
     "truncated", "latency_ms", "prompt_tokens", "completion_tokens",
 )  # fmt: skip
+
+
+def _rests_on(scores: DocumentStore, answer_id: str, attempts: Set[str]) -> bool:
+    """Whether one of some attempts is behind the scores of an answer."""
+    found = typed.find(scores, ScoreEvidence, {"answer_id": answer_id})
+    return any(not attempts.isdisjoint(score.attempt_ids) for score in found)
+
+
+def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:
+    """An attempt whose fault is a word of another classifier, or was said to be wrong, counts as ours."""
+    return attempt if attempt.fault in _FAULTS else replace(attempt, fault=Fault.INTERNAL.value)
+
+
+def _other_scorer(task: TaskFacts) -> str | None:
+    """That its scores are of another scorer than this one's, if so: then they cannot be compared."""
+    registration = task.registration
+    here = VERSIONS.get(registration.framework, registration.engine_version)
+    own = scorer_version(replace(registration, engine_version=here))
+    if task.scorer_version == own:
+        return None
+    return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, Opening
 from testbench_dagster.core.records.scores import DatedScore
 from testbench_dagster.core.registration import Registration
@@ -99,12 +99,12 @@ def read_scores(
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
     """Share of answered attempts among those answered or failed by the supplier or the network, lately."""
     where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    answered: dict[str, int] = {}
+    available: dict[str, int] = {}
     counted: dict[str, int] = {}
     for row in typed.group(workspace.documents, FaultCount, where):
-        fault = Fault(row.fault)
-        if fault.owner in (Owner.NONE, Owner.SUPPLIER, Owner.NETWORK):
+        was_there = Fault(row.fault).row.available
+        if was_there is not None:
             counted[row.supplier] = counted.get(row.supplier, 0) + row.n
-        if fault.answered:
-            answered[row.supplier] = answered.get(row.supplier, 0) + row.n
-    return {supplier: answered.get(supplier, 0) / n for supplier, n in counted.items()}
+        if was_there:
+            available[row.supplier] = available.get(row.supplier, 0) + row.n
+    return {supplier: available.get(supplier, 0) / n for supplier, n in counted.items()}

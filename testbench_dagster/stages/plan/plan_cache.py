@@ -7,10 +7,11 @@ attempts to see who is due (:mod:`.wanted`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core import versions
 from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
@@ -22,8 +23,19 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash, typed
 
 
-def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None) -> None:
-    """Plan the suppliers as they stand after an evaluation, and keep the plans."""
+@dataclass(frozen=True)
+class CachedPlans:
+    """Plans that were made anew: of how many suppliers, how many of them due now, when the next one is."""
+
+    suppliers: int
+    due: int
+    next_due_at: datetime | None
+
+
+def refresh_plans(
+    workspace: Workspace, suppliers: Iterable[Supplier], now: datetime | None = None
+) -> CachedPlans:
+    """Plan the suppliers as they stand after an evaluation, and cache the plans."""
     planner = Planner(workspace, now=now)
     fingerprint = settings_fingerprint(workspace)
     planned = list(suppliers)
@@ -64,6 +76,9 @@ def refresh_plans(workspace: Workspace, suppliers: Iterable[Supplier], now: date
             )
         )
     typed.upsert(workspace.documents, PlanRecord, records)
+    dates = [record.due_at for record in records if record.due_at is not None]
+    later = [due_at for due_at in dates if due_at > planner.now]
+    return CachedPlans(len(records), len(dates) - len(later), min(later, default=None))
 
 
 def note_progress(
@@ -111,7 +126,7 @@ def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanReco
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
@@ -124,6 +139,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
             catalogue_fingerprint(workspace),
+            versions.PLANS.number,
         ]
     )
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
@@ -345,7 +344,7 @@ class Planner:
 def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
     """When a page is asked for again whose newest answer was that the supplier does not serve it to us."""
     newest = max(outcomes, key=lambda outcome: outcome.finished_at, default=None)
-    if newest is None or newest.fault is not Fault.CLIENT_REQUEST:
+    if newest is None or not newest.fault.row.denies_page:
         return None
     return newest.finished_at + _ABSENT
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
 from testbench_dagster.core.records.attempts import AttemptRecord
-from testbench_dagster.relays.allowances import service_account, supplier_account
+from testbench_dagster.relays.quotas import service_account, supplier_account
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 

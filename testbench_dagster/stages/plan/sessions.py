@@ -1,9 +1,7 @@
 """Who can be reached in the current sessions of a Pocket network, as the store knows them.
 
-A supplier on a Pocket network is sent relays only while a session of one of our applications contains it, and
-in each session no more than its stake covers. Outside of that it waits: nothing is wrong with it, and what it
-is due stays due. Sessions and heights are written by whoever asks a node (:mod:`..network.pocket`), so that
-planning five thousand suppliers asks none.
+What they mean for a supplier is for its transport to say. Sessions and heights are written by whoever asks a
+node (:mod:`testbench_dagster.stages.discover.sessions`), so that planning five thousand suppliers asks none.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from testbench_dagster.config import Settings
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
@@ -18,9 +17,12 @@ from testbench_dagster.core.records.plans import DuePlan, PlanOutlook
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.transports.plug import KnownSession, KnownSessions
+from testbench_dagster.transports.registry import transport
 
 #: A height that does not grow for so long, and for so many polls of the nodes, is not believed any more.
 SILENCE, SILENT_POLLS = timedelta(minutes=10), 3
+_NOTHING = KnownSessions()
 
 
 def heard_since(settings: Settings, now: datetime) -> datetime | None:
@@ -65,41 +67,30 @@ class Sessions:
         """Why a supplier cannot be sent relays now, None if it can.
 
         Args:
-            supplier: the supplier. Native relays need a session; a gateway has applications of its own, and
-                what is known of these is all there is to go by.
+            supplier: the supplier.
             spent_until: last height of the session in which its relays are used up.
         """
-        if supplier.transport == "direct":
-            return None
-        silent = self._silent_since(supplier.service)
-        if silent is not None:
-            # a gateway knows its sessions better than we do
-            return None if supplier.transport == "path" else f"the chain told of no block since {silent}"
-        height = self.height(supplier.service)
-        current = [
-            session
-            for session in self.by_service.get(supplier.service, ())
-            if height is None or session.end_height >= height
-        ]
-        if not current and supplier.transport == "path":
-            return None
-        if not current:
-            return "no current session of the service's applications is known; is a node reachable?"
-        until = min(session.end_height for session in current)
-        ends = [session.end_height for session in current if supplier.address in session.suppliers]
-        if not ends:
-            return f"in no session of our applications; the next begins at block {until + 1}"
-        # of a later one than there are: another chain's, such as a test network's that began anew
-        if spent_until is not None and (height is None or height <= spent_until) and spent_until <= max(ends):
-            return f"its relays of this session are used up; the next begins at block {spent_until + 1}"
-        return None
+        known = self._known.get(supplier.service, _NOTHING)
+        return transport(supplier.transport).waiting(supplier, known, spent_until)
 
-    def _silent_since(self, service: str) -> str | None:
+    @cached_property
+    def _known(self) -> Mapping[str, KnownSessions]:
+        """What is known of each service."""
+        return {
+            service: KnownSessions(
+                self.height(service),
+                [KnownSession(row.end_height, row.suppliers) for row in self.by_service.get(service, ())],
+                self._silent_since(service),
+            )
+            for service in self.by_service.keys() | self.chains.keys()
+        }
+
+    def _silent_since(self, service: str) -> datetime | None:
         """When the chain of a service told of its last block, if that is too long ago."""
         chain = self.chains.get(service)
         if chain is None or self.heard_since is None or chain.at >= self.heard_since:
             return None
-        return f"{chain.at:%Y-%m-%d %H:%M}; is a node reachable?"
+        return chain.at
 
     def blocks_per_session(self, service: str) -> int | None:
         """Blocks of a session of a service, as its chain says."""

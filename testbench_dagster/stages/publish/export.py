@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from testbench_dagster.core.columns import Column, columns_of
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
@@ -35,61 +37,74 @@ _TYPES = {
 
 
 def export_parquet(
-    documents: DocumentStore, out: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    documents: DocumentStore, out: Path, tables: Mapping[str, tuple[type, Sequence[Mapping[str, Any]]]]
 ) -> dict[Path, int]:
-    """Write the prompts, attempts and scores of a store and the given tables; return the rows per file."""
+    """Write the prompts, attempts and scores of a store and the given tables; return the rows per file.
+
+    A table is the class of its records, whose columns it has, and their plain JSON.
+    """
     out.mkdir(parents=True, exist_ok=True)
     written = {}
     for of in (PromptRecord, AttemptRecord, ScoreRecord):
         path = out / f"{of.collection.name}.parquet"
         written[path] = _write(path, _schema(of), documents.find(of.collection))
-    for name, rows in tables.items():
+    for name, (record, rows) in tables.items():
         path = out / f"{name}.parquet"
-        plain = [{k: _plain(v) for k, v in row.items()} for row in rows]
-        written[path] = _write(path, pa.Table.from_pylist(plain).schema, iter(plain))
+        written[path] = _write(path, _text_schema(record), rows)
     return written
 
 
-def write_item_matrix(workspace: Workspace, path: Path) -> int:
-    """Write the item matrix (see ``leaderboard.items``) and return its rows.
+def write_item_matrix(
+    workspace: Workspace,
+    path: Path,
+    now: datetime | None = None,
+    suppliers: Sequence[Supplier] | None = None,
+) -> int:
+    """Write the item matrix (see :func:`.stages.rank.items.items`) and return its rows.
 
     Streams window by window; texts are dictionary-encoded; the columns are the same without any row.
     """
-    return _write(path, _narrow(ITEM_COLUMNS), items(workspace), _ITEM_BATCH)
+    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers), _ITEM_BATCH)
 
 
 def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
     """Write leaderboard entries, one row each, and return how many; ``latency_ms`` becomes two columns."""
-    rows = ({**vars(e), **{f"latency_{q}_ms": e.latency_ms.get(q) for q in ("p50", "p95")}} for e in entries)
-    return _write(path, _narrow(RANKING_COLUMNS), rows)
+    return _write(path, _narrow(_flat_columns(Entry)), map(_flat, entries))
 
 
-#: Columns of ``leaderboard.parquet``.
-RANKING_COLUMNS: dict[str, type] = {
-    "taxonomy": str,
-    "supplier": str,
-    "score": float,
-    "ci_low": float,
-    "ci_high": float,
-    "tasks_measured": int,
-    "tasks_total": int,
-    "n": int,
-    "errors": int,
-    "rank_low": int,
-    "rank_high": int,
-    "simulation": bool,
-    "likely_low": int,
-    "likely_high": int,
-    "p_best": float,
-    "group": str,
-    "proxy": str,
-    "coverage": float,
-    "last_sample_at": datetime,
-    "error_rate": float,
-    "availability": float,
-    "latency_p50_ms": float,
-    "latency_p95_ms": float,
-}
+def _flat_columns(record: type) -> dict[str, type]:
+    """Name and type of each column; a mapping with fixed parts (``latency_ms``) becomes a column for each."""
+    found: dict[str, type] = {}
+    for name, one in columns_of(record).items():
+        found |= dict.fromkeys(_part_names(name, one.column), float) if one.column.parts else {name: one.kind}
+    return found
+
+
+def _part_names(name: str, column: Column) -> list[str]:
+    """``latency_ms`` has ``latency_p50_ms``: the unit stays at the end."""
+    stem, _, unit = name.rpartition("_")
+    return [f"{stem}_{part}_{unit}" for part in column.parts]
+
+
+def _flat(record: object) -> dict[str, Any]:
+    """The values of :func:`_flat_columns`."""
+    row = dict(vars(record))
+    for name, one in columns_of(type(record)).items():
+        if one.column.parts:
+            parts = row.pop(name)
+            row |= {
+                flat: parts.get(part)
+                for flat, part in zip(_part_names(name, one.column), one.column.parts, strict=True)
+            }
+    return row
+
+
+def _text_schema(record: type) -> pa.Schema:
+    """The schema of rows that are plain JSON: times and mappings are texts there."""
+    kinds = {
+        name: str if one.kind in (dict, datetime) else one.kind for name, one in columns_of(record).items()
+    }
+    return pa.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
 
 
 def _narrow(columns: Mapping[str, type]) -> pa.Schema:

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from testbench_dagster.ranking.entry import Board
@@ -32,15 +33,17 @@ class Published:
     left_out: Mapping[str, str]
 
 
-def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS) -> Published:
+def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | None = None) -> Published:
     """Make the board, store its rankings and write the files, replacing the last ones.
+
+    All as of one instant, ``now`` (the present by default), and of the suppliers on the board.
 
     Raises:
         OSError: a file cannot be written.
     """
     from testbench_dagster.stages.publish.export import write_item_matrix
 
-    board = make_board(workspace)
+    board = make_board(workspace, now=now)
     store_board(workspace, board)
     folder = published_folder(workspace)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS) -> Published:
     matrix = folder / "item_matrix.parquet"
     pairs = len(board.suppliers) * len(workspace.specs)
     if pairs <= max_pairs:
-        write_item_matrix(workspace, matrix)
+        write_item_matrix(workspace, matrix, board.made_at, board.suppliers)
         files[matrix] = matrix.stat().st_size
     else:
         matrix.unlink(missing_ok=True)  # an old one beside a new board would mislead

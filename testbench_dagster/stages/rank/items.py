@@ -6,10 +6,11 @@ aggregation: ``frame.pivot(index=["task", "doc_id"], columns="supplier", values=
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.scoring.rows import primary_pair, value_of
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.samples import window_samples
@@ -30,20 +31,23 @@ ITEM_COLUMNS: dict[str, type] = {
 }
 
 
-def items(workspace: Workspace, now: datetime | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows task by task and supplier by supplier; holds one window at a time.
+def items(
+    workspace: Workspace, now: datetime | None = None, suppliers: Sequence[Supplier] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows task by task and supplier by supplier as of ``now``; holds one window at a time.
 
-    ``value`` is the primary metric's, None for docs that were not scored and for values that are no number;
-    ``outcome`` names the fault, ``ok`` or ``truncated``. Signatures have no values and are left out.
+    By default of all active suppliers. ``value`` is the primary metric's, None for docs that were not scored
+    and for values that are no number; ``outcome`` names the fault, ``ok`` or ``truncated``. Signatures have
+    no values and are left out.
     """
     now = now or datetime.now(UTC)
-    suppliers = active_suppliers(workspace)
+    chosen = active_suppliers(workspace) if suppliers is None else suppliers
     for spec in workspace.specs:
         registration = workspace.datasets.current(spec.name)
         if registration is None or spec.signs:
             continue
         metric, filter_ = pair = primary_pair(spec, registration)
-        for supplier in suppliers:
+        for supplier in chosen:
             for sample in window_samples(workspace, supplier, spec, registration, now):
                 value = value_of(sample, pair)
                 yield {

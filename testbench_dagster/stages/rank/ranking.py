@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
 from testbench_dagster.ranking.ranking import _entry, _Group, _mean_over_tasks, ranked
 from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.score.pooled import PooledGroup, pooled_groups
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, document_id
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, LEADERBOARDS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
 
 
 def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
@@ -32,7 +34,9 @@ def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry
 
 
 def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime | None = None) -> Board:
-    """Read summaries, windows and groups, and rank; see :func:`leaderboard`.
+    """Read roster, groups, windows and summaries, each once, and rank as of one instant.
+
+    See :func:`leaderboard`. ``now`` is the instant, timezone-aware; the present by default.
 
     Raises:
         ConfigError: the named taxonomy is not configured.
@@ -46,8 +50,13 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     now = now or datetime.now(UTC)
     suppliers = active_suppliers(workspace)
     keys = {s.key for s in suppliers}
-    rows = _primary_windows(workspace, keys, now)
-    groups = _groups(workspace, keys)
+    pooled = pooled_groups(workspace.documents, keys)
+    rows = _scored_windows(workspace, suppliers, pooled, now)
+    groups = {
+        key: _Group(group.id, group.proxy)
+        for key, group in pooled.items()
+        if len(keys.intersection(group.members)) > 1
+    }
     simulation = workspace.config.settings.simulation
     nodes: dict[tuple[str, str], Mapping[str, Mapping[str, Any]]] = {}
     roots: dict[str, str] = {}
@@ -78,9 +87,9 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
 
 
-def refresh_leaderboard(workspace: Workspace) -> list[Entry]:
+def refresh_leaderboard(workspace: Workspace, now: datetime | None = None) -> list[Entry]:
     """Compute the leaderboards and store them, replacing the last ones."""
-    board = make_board(workspace)
+    board = make_board(workspace, now=now)
     store_board(workspace, board)
     return board.entries
 
@@ -106,21 +115,11 @@ def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, 
     return {d["supplier"]: d for d in workspace.documents.find(TAXONOMY_SUMMARIES, where)}
 
 
-def _primary_windows(
-    workspace: Workspace, suppliers: Iterable[str], now: datetime
+def _scored_windows(
+    workspace: Workspace, suppliers: Sequence[Supplier], groups: Mapping[str, PooledGroup], now: datetime
 ) -> dict[str, list[Window]]:
     """By supplier the windows that have a score; a signature is a text and ranks nobody."""
-    rows: dict[str, list[Window]] = {key: [] for key in suppliers}
-    for key, own in primary_windows(workspace, now=now):
-        if key in rows:
-            rows[key] = [row for row in own if row.framework != SIGNATURES]
-    return rows
-
-
-def _groups(workspace: Workspace, suppliers: set[str]) -> dict[str, _Group]:
-    """The identity groups of several suppliers on the roster, by supplier."""
     return {
-        d["_id"]: _Group(str(d["group"]), d["proxy"])
-        for d in workspace.documents.find(IDENTITY_GROUPS)
-        if d["_id"] in suppliers and len(suppliers.intersection(d.get("members") or ())) > 1
+        key: [row for row in own if row.framework != SIGNATURES]
+        for key, own in primary_windows(workspace, suppliers, now, groups)
     }

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from testbench_dagster.config import Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.stages.relay.reach import Reach
+from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.registry import supplier_endpoint, transport
 
 if TYPE_CHECKING:
     import httpx
@@ -24,16 +23,6 @@ _AT_ONCE = 64
 _QUESTION = "Reply with the single word OK."
 _GENERATION = {"until": [], "max_gen_toks": 8, "temperature": 0.0}
 ECHO_REQUEST = {"type": "loglikelihood", "idx": 0, "context": "The sky is", "continuation": " blue"}
-
-_REMEDIES = {
-    Fault.TRANSPORT: "is it running, and is base_url right?",
-    Fault.CLIENT_REQUEST: "it refuses our request: check base_url, model, api and api_key_env",
-    Fault.RATE_LIMITED: "it limits the rate: lower max_in_flight or ask its operator",
-    Fault.SUPPLIER_TIMEOUT: "it does not answer in time: raise first_byte_s or total_s, or ask its operator",
-    Fault.EMPTY: "it answers without text: check model and api",
-    Fault.INTERNAL: "that is on our side, not its operator's",
-    Fault.NODE: "nothing was sent to it",
-}
 
 
 @dataclass(frozen=True)
@@ -72,62 +61,65 @@ def echo_verdict(fault: Fault) -> bool | None:
     """What the outcome of :data:`ECHO_REQUEST` says of the capability; None when it says nothing."""
     if fault.answered:
         return True
-    return False if fault in (Fault.SUPPLIER_PROTOCOL, Fault.CLIENT_REQUEST, Fault.EMPTY) else None
+    return False if fault.row.denies_capability else None
 
 
 async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
     """Probe the suppliers, some dozens at a time; results in their order. Attempts are not stored."""
     import httpx
 
-    config = workspace.config
-    native = {s.service for s in suppliers if s.transport == "shannon"}
-    reach = await asyncio.to_thread(Reach, workspace, sorted(native))
-    transport = reach.open()
+    endpoints: dict[str, Endpoint] = {}
+    problems: dict[str, str] = {}
+    for supplier in suppliers:
+        try:
+            endpoints[supplier.key] = supplier_endpoint(workspace.config, supplier)
+        except ConfigError as error:
+            problems[supplier.key] = str(error)
+    transports = await asyncio.to_thread(transports_to, workspace, endpoints.values())
+    for key, target in endpoints.items():
+        problem = transports.problem(target)
+        if problem is not None:
+            problems[key] = problem
+    opened = transports.open()
     try:
         async with httpx.AsyncClient() as client:
             turns = asyncio.Semaphore(_AT_ONCE)
 
             async def probe(supplier: Supplier) -> ProbeResult:
-                problem = reach.problems.get(supplier.service) if supplier.transport == "shannon" else None
-                if problem is not None:
-                    return ProbeResult(supplier.key, False, problem)
+                if supplier.key in problems:
+                    return ProbeResult(supplier.key, False, problems[supplier.key])
                 async with turns:
-                    return await _probe(config, supplier, transport, client)
+                    return await _probe(supplier, endpoints[supplier.key], opened, client)
 
             return list(await asyncio.gather(*map(probe, suppliers)))
     finally:
-        await transport.close()
+        await opened.close()
 
 
 async def _probe(
-    config: Config, supplier: Supplier, transport: Transport, client: httpx.AsyncClient
+    supplier: Supplier, target: Endpoint, opened: Transport, client: httpx.AsyncClient
 ) -> ProbeResult:
-    try:
-        target = supplier_endpoint(config, supplier)
-    except ConfigError as error:
-        return ProbeResult(supplier.key, False, str(error))
     prompt: dict[str, Any] = (
         {"messages": [{"role": "user", "content": _QUESTION}]}
         if supplier.api == "chat"
         else {"prompt": _QUESTION}
     )
     request = {"type": "generate_until", "idx": 0, **prompt, "generation": dict(_GENERATION)}
-    attempt = await transport.send(target, probe_relay(target, request))
+    attempt = await opened.send(target, probe_relay(target, request))
     from testbench_dagster.transports.models import served_models  # with httpx: not in the code location
 
-    # httpx does not look at where a name leads, so it goes to trusted endpoints only; miners list nothing
-    trusted = target.transport == "direct" and target.private_allowed
-    reached = trusted and attempt.fault is not Fault.TRANSPORT
+    listing = transport(target.transport).lists_models(target)
+    reached = listing and attempt.fault.row.reached
     models = await served_models(client, target) if reached else None
     listed = _listed(target.model, models)
-    if attempt.fault in (Fault.ROLLOVER, Fault.BUDGET):  # nothing is wrong with it, and nothing known
+    if attempt.fault.row.kept_by_session:  # nothing is wrong with it, and nothing known
         return ProbeResult(supplier.key, True, f"not asked: {attempt.error}")
     if not attempt.fault.answered:
         return ProbeResult(supplier.key, False, _failure(supplier, attempt) + listed)
     detail = f"{supplier.api} at {target.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
     if supplier.api != "completions":
         return ProbeResult(supplier.key, True, detail)
-    echo = echo_verdict((await transport.send(target, probe_relay(target, ECHO_REQUEST))).fault)
+    echo = echo_verdict((await opened.send(target, probe_relay(target, ECHO_REQUEST))).fault)
     known = {True: "echoes log-probabilities", False: "does not echo log-probabilities", None: "echo unknown"}
     return ProbeResult(supplier.key, True, f"{detail}, {known[echo]}", echo)
 
@@ -143,5 +135,4 @@ def _listed(wanted: str, models: list[str] | None) -> str:
 def _failure(supplier: Supplier, attempt: Attempt) -> str:
     status = f", HTTP {attempt.status}" if attempt.status else ""
     reason = f" ({attempt.error})" if attempt.error else ""
-    remedy = _REMEDIES.get(attempt.fault, "ask its operator")
-    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {remedy}"
+    return f"{supplier.base_url}: {attempt.fault.value}{status}{reason}; {attempt.fault.row.remedy}"

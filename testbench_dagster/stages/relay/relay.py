@@ -21,7 +21,7 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
-from testbench_dagster.core.quota import Allowance
+from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.records.prompts import PromptRequests
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
@@ -29,23 +29,21 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
 from testbench_dagster.planning.supplier import SupplierPlan
-from testbench_dagster.relays.allowances import LedgerAllowance
+from testbench_dagster.relays.quotas import LedgerQuota
 from testbench_dagster.relays.report import Counts, Progress, Report
 from testbench_dagster.stages.discover.roster import known_suppliers, remember_echo_logprobs
 from testbench_dagster.stages.plan.plan_cache import note_progress
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import attempts_since
+from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, probe_relay
-from testbench_dagster.stages.relay.reach import Reach
 from testbench_dagster.stages.relay.writer import AttemptWriter, Fence
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.transports.endpoints import supplier_endpoint
+from testbench_dagster.transports.plug import TransportFactory
+from testbench_dagster.transports.registry import supplier_endpoint, transport
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
-#: That sessions stood in the way says nothing about a supplier that is sent signed relays. Of one behind a
-#: gateway it may mean that the gateway never has it in a session: that one is asked ever more rarely.
-_OF_SESSIONS = {Fault.BUDGET, Fault.ROLLOVER}
 _PROBE_AGAIN = timedelta(days=1)  # after a supplier was found unable to echo log-probabilities
 
 
@@ -151,18 +149,18 @@ class _Stage:
         acquired = self._leases.acquire([s.key for s, _ in reachable], wait_s=self._lease_wait_s)
         report.refused = dict(acquired.refused)
         reachable = [(s, target) for s, target in reachable if s.key in acquired.held]
-        reach = Reach.of(workspace, [target for _, target in reachable])
-        reachable = self._within_reach(reachable, reach)
-        allowance = self._allowance()
+        transports = transports_to(workspace, [target for _, target in reachable])
+        reachable = self._without_problems(reachable, transports)
+        quota = self._quota()
         try:
-            bounded = reach.within(allowance)
+            bounded = transports.quota(quota)
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
-                reachable = self._with_capabilities(reachable, planner, reach, bounded)
+                reachable = self._with_capabilities(reachable, planner, transports, bounded)
             shared = planner.shared_plans(
                 [s for s, _ in reachable], retry_errors=retry_errors, force_since=force_since
             )
-            allowance.limit(shared.quotas)
+            quota.limit(shared.quotas)
             lanes = [
                 (target, lots)
                 for supplier, target in reachable
@@ -183,17 +181,23 @@ class _Stage:
                 report.relays = run_relays(
                     [(target, _relays(target, lots, prompts)) for target, lots in lanes],
                     writer.add,
-                    open_transport=reach.open,
+                    open_transport=transports.open,
                     max_in_flight=workspace.config.settings.relays.max_in_flight,
-                    allowance=bounded,
+                    quota=bounded,
                     max_relays=max_relays,
                     heart=self._heart,
                     on_progress=on_progress,
                 )
         finally:
-            allowance.close()
-        spent = reach.spent(target for _, target in reachable)
-        blameless = self._not_asked(target.supplier for target, _ in lanes if target.transport == "shannon")
+            quota.close()
+        spent = {
+            target.supplier: until
+            for _, target in reachable
+            if (until := transports.used_up(target)) is not None
+        }
+        blameless = self._not_asked(
+            target.supplier for target, _ in lanes if transport(target.transport).sends_only_in_sessions
+        )
         # a cap of this call is no reason to wait with the next one
         put_off = blameless - spent.keys() if max_relays is None else set()
         self._note_progress([s for s, _ in reachable if s.key not in blameless], spent, put_off)
@@ -220,18 +224,18 @@ class _Stage:
                     self._report.problems[key] = self._unreachable[key] = str(error)
         return reachable
 
-    def _within_reach(
-        self, reachable: Sequence[tuple[Supplier, Endpoint]], reach: Reach
+    def _without_problems(
+        self, reachable: Sequence[tuple[Supplier, Endpoint]], transports: TransportFactory
     ) -> list[tuple[Supplier, Endpoint]]:
         """Leave out those whose service cannot be relayed to; say so where no node could be asked."""
         left = []
         for supplier, target in reachable:
-            problem = reach.problems.get(supplier.service) if target.transport == "shannon" else None
+            problem = transports.problem(target)
             if problem is None:
                 left.append((supplier, target))
             else:
                 self._report.problems[supplier.key] = self._unreachable[supplier.key] = problem
-        for service, problem in reach.unread.items():
+        for service, problem in transports.unread.items():
             self._report.problems[f"service:{service}"] = f"its sessions could not be read: {problem}"
         return left
 
@@ -244,13 +248,13 @@ class _Stage:
 
         return Fence(tokens, self._heart, verify)
 
-    def _allowance(self) -> LedgerAllowance:
+    def _quota(self) -> LedgerQuota:
         budget = self._workspace.config.settings.budget
 
         def opening(where: Mapping[str, Any], start: datetime) -> int:
             return attempts_since(self._workspace, where, start)
 
-        return LedgerAllowance(
+        return LedgerQuota(
             BudgetLedger(self._workspace.documents),
             budget.of_service,
             supplier_hour_cap=budget.relays_per_supplier_hour,
@@ -261,8 +265,8 @@ class _Stage:
         self,
         reachable: Sequence[tuple[Supplier, Endpoint]],
         planner: Planner,
-        reach: Reach,
-        allowance: Allowance,
+        transports: TransportFactory,
+        quota: Quota,
     ) -> list[tuple[Supplier, Endpoint]]:
         """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known."""
         never_need_it = ANY_API | {"loglikelihood_rolling"}
@@ -272,11 +276,9 @@ class _Stage:
         due = [
             target
             for supplier, target in reachable
-            if supplier.api == "completions"
-            and not _echo_is_known(supplier)
-            and not allowance.refused(target)
+            if supplier.api == "completions" and not _echo_is_known(supplier) and not quota.refused(target)
         ]
-        found = probe_echo_logprobs(self._workspace, due, reach, allowance)
+        found = probe_echo_logprobs(self._workspace, due, transports, quota)
         return [
             (replace(supplier, echo_logprobs=found.get(supplier.key, supplier.echo_logprobs)), target)
             for supplier, target in reachable
@@ -300,10 +302,18 @@ class _Stage:
         return lots
 
     def _not_asked(self, due: Iterable[str]) -> set[str]:
-        """Of suppliers that were due, those that no session allowed a relay to: no node answers, say."""
+        """Of suppliers that were due, those that no session allowed a relay to: no node answers, say.
+
+        It says nothing about a supplier that is sent signed relays. Of one behind a gateway it may mean that
+        the gateway never has it in a session: that one is asked ever more rarely.
+        """
         assert self._report.relays is not None
         counts = self._report.relays.suppliers
-        return {key for key in due if not counts[key].settled and counts[key].faults.keys() <= _OF_SESSIONS}
+        return {
+            key
+            for key in due
+            if not counts[key].settled and all(f.row.kept_by_session for f in counts[key].faults)
+        }
 
     def _note_progress(
         self, suppliers: Sequence[Supplier], spent: Mapping[str, int], put_off: Collection[str]
@@ -320,7 +330,7 @@ class _Stage:
             and counts[s.key].sent
             and not counts[s.key].settled
             # that it serves no such page says nothing about how it is
-            and not (s.key in of_pages and counts[s.key].faults.keys() == {Fault.CLIENT_REQUEST})
+            and not (s.key in of_pages and all(f.row.denies_page for f in counts[s.key].faults))
         }
         note_progress(self._workspace, reached, {**failed, **self._unreachable}, spent, put_off)
 
@@ -350,8 +360,8 @@ def _echo_is_known(supplier: Supplier) -> bool:
 def probe_echo_logprobs(
     workspace: Workspace,
     targets: Sequence[Endpoint],
-    reach: Reach,
-    allowance: Allowance | None = None,
+    transports: TransportFactory,
+    quota: Quota | None = None,
 ) -> dict[str, bool]:
     """Ask suppliers for echoed log-probabilities, all at once; remember and return which can.
 
@@ -372,8 +382,8 @@ def probe_echo_logprobs(
         run_relays(
             [(target, [probe_relay(target, ECHO_REQUEST)]) for target in targets],
             note,
-            open_transport=reach.open,
-            allowance=allowance,
+            open_transport=transports.open,
+            quota=quota,
         )
     found = {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
     for key, supported in found.items():

@@ -5,18 +5,19 @@ Only scores pool. Faults, latencies and coverage stay each supplier's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.core.window import Sample
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, Kept, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, WINDOWS
 
 _Rank = tuple[int, int, int]  # when it was answered, epoch, round
@@ -24,10 +25,11 @@ _Rank = tuple[int, int, int]  # when it was answered, epoch, round
 
 @dataclass(frozen=True)
 class PooledGroup:
-    """An identity group of several suppliers, by key, ascending."""
+    """An identity group of several suppliers, by key, ascending, and who stands for it."""
 
     id: str
     members: tuple[str, ...]
+    proxy: str
 
 
 class GroupPools:
@@ -39,7 +41,8 @@ class GroupPools:
     def __init__(
         self,
         workspace: Workspace,
-        suppliers: Sequence[str],
+        suppliers: Sequence[Supplier],
+        groups: Mapping[str, PooledGroup],
         tasks: Sequence[Task],
         now: datetime,
         *,
@@ -48,10 +51,10 @@ class GroupPools:
         self._workspace, self._tasks, self._now = workspace, tasks, now
         self._from_facts = from_facts
         self._fingerprints = fingerprints(workspace, tasks)
-        self._groups = identity_groups(workspace, suppliers)
-        self._members: dict[str, Supplier] = {}
-        if self._groups:
-            self._members = {s.key: s for s in known_suppliers(workspace)}
+        self._groups = groups
+        self._members = {s.key: s for s in suppliers}
+        if not all(key in self._members for group in groups.values() for key in group.members):
+            self._members = {s.key: s for s in known_suppliers(workspace)} | self._members
         self._last: tuple[str, dict[str, list[Sample]]] = ("", {})  # of all groups they would fill the memory
         self.numbers: dict[tuple[str, str, tuple[str, str]], dict[str, Any]] = {}
 
@@ -117,11 +120,11 @@ def _ranked(
             yield sample.doc_id, (microseconds(sample.at), sample.epoch, sample.round), sample
 
 
-def identity_groups(workspace: Workspace, suppliers: Sequence[str]) -> dict[str, PooledGroup]:
+def pooled_groups(documents: DocumentStore, suppliers: Iterable[str]) -> dict[str, PooledGroup]:
     """By supplier the identity group it is in with others; who stands alone is left out."""
     found = {}
-    for row in workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}):
+    for row in documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}):
         members = tuple(sorted(row.get("members") or ()))
         if len(members) > 1:
-            found[row["_id"]] = PooledGroup(row["group"], members)
+            found[row["_id"]] = PooledGroup(row["group"], members, row["proxy"])
     return found

@@ -22,6 +22,7 @@ from testbench_dagster.core.records.scores import ScoredCalls, ScoredId, ScoreRe
 from testbench_dagster.core.records.suppliers import SupplierCut
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import SCORER
 from testbench_dagster.stages.attempts import last_attempts
 from testbench_dagster.stages.sample.catalogue import definition_changed, task_data
 from testbench_dagster.stages.score.signatures import remember_signatures
@@ -30,7 +31,6 @@ from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.transports.answers import parse_answer
 
-SCORER = 2  # raise when our own scoring code changes what it computes
 BATCH = 500  # docs per call to the framework
 PAGES = 8  # the same of pages, which may have megabytes each
 _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
@@ -85,7 +85,8 @@ class ScoreReport:
 
 def scorer_version(registration: Registration) -> str:
     """Name what computed a score: framework, its version, the task configuration, our own revision."""
-    return f"{registration.framework}-{registration.engine_version}/{registration.config_hash[:12]}/{SCORER}"
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"
 
 
 def score_new(
@@ -413,7 +414,7 @@ def _records(
             error=score.error,
             prompt_id=doc.prompt_id,
             attempt_ids=[a.id for a in doc.attempts],
-            truncated=any(a.fault == Fault.TRUNCATED for a in doc.attempts),
+            truncated=any(Fault(a.fault).row.cut_short for a in doc.attempts),
             latency_ms=sum(a.latency_ms for a in doc.attempts),
             prompt_tokens=_total(a.prompt_tokens for a in doc.attempts),
             completion_tokens=_total(a.completion_tokens for a in doc.attempts),

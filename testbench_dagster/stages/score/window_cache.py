@@ -10,43 +10,31 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
+from testbench_dagster.core import versions
+from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.window import Window
-from testbench_dagster.scoring.sample import Sample
+from testbench_dagster.core.window import Sample, Window
+from testbench_dagster.scoring.rows import known_beforehand
 from testbench_dagster.stages.score.samples import counts_after, newest_scored
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, content_hash
 
-REVISION = 1  # raise when our own code makes other rows of the same facts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_TIMES = ("first_sample_at", "last_sample_at")
-#: Said by the supplier, the task and the registration, which a kept row is bound to; or by others' answers.
-_IMPLIED = frozenset(
-    {
-        "supplier",
-        "service",
-        "address",
-        "task",
-        "task_hash",
-        "group",
-        "framework",
-        "primary",
-        "cut_at",
-        "pooled",
-    }
-)
-_STORED = tuple(f.name for f in fields(Window) if f.name not in _IMPLIED)
+#: What a kept row holds; the rest is said by the supplier, the task and the registration that it is bound to,
+#: or by others' answers.
+_STORED = tuple(name for name, field in columns_of(Window).items() if field.column.origin is Origin.ANSWERS)
+_TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is datetime)
 
 
 @dataclass(frozen=True)
@@ -119,16 +107,7 @@ class Kept:
     def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
         """The rows of a task that :meth:`holds`, the primary first."""
         entry, supplier = self._entries[spec.name], self._supplier
-        implied = {
-            "supplier": supplier.key,
-            "service": supplier.service,
-            "address": supplier.address,
-            "task": spec.name,
-            "task_hash": registration.task_hash,
-            "group": spec.group,
-            "framework": spec.framework,
-            "cut_at": supplier.cut_at,
-        }
+        implied = known_beforehand(supplier, spec, registration)
         found = [_window(orjson.loads(entry["primary"]), implied, primary=True)]
         if not primary_only:
             found += [_window(row, implied, primary=False) for row in orjson.loads(entry["others"])]
@@ -175,7 +154,7 @@ def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registrat
 def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
     rule = spec.samples
     parts = [
-        REVISION,
+        versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
         None if rule is None else rule.model_dump(mode="json"),

@@ -6,7 +6,7 @@ is kept where that still holds, compute the rest from the facts, and write nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +17,9 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
-from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.clusters import Clusters
-from testbench_dagster.stages.score.pooled import GroupPools, identity_groups
+from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, pooled_groups
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.window_cache import (
     Computed,
@@ -51,16 +51,23 @@ def windows(
     looked at.
     """
     reader = _Reader(workspace, tasks, now)
-    found = reader.read(_wanted(workspace, suppliers), primary_only=False, from_facts=from_facts)
+    found = reader.read(named_suppliers(workspace, suppliers), primary_only=False, from_facts=from_facts)
     return [row for _, rows in found for row in rows]
 
 
 def primary_windows(
-    workspace: Workspace, suppliers: Sequence[str] | None = None, now: datetime | None = None
+    workspace: Workspace,
+    suppliers: Sequence[Supplier] | None = None,
+    now: datetime | None = None,
+    groups: Mapping[str, PooledGroup] | None = None,
 ) -> Iterator[tuple[str, list[Window]]]:
-    """Yield supplier by supplier the primary rows of :func:`windows` for all tasks, few at a time."""
+    """Yield supplier by supplier the primary rows of :func:`windows` for all tasks, few at a time.
+
+    ``suppliers`` and their identity ``groups`` are read here where they are not given.
+    """
+    chosen = active_suppliers(workspace) if suppliers is None else suppliers
     reader = _Reader(workspace, None, now)
-    yield from reader.read(_wanted(workspace, suppliers), primary_only=True, from_facts=False)
+    yield from reader.read(chosen, primary_only=True, groups=groups)
 
 
 def keep_windows(
@@ -74,14 +81,7 @@ def keep_windows(
 
     Tasks of which a living process writes facts now are left to it. Call it after scoring.
     """
-    return _Reader(workspace, tasks, now).keep(_wanted(workspace, suppliers))
-
-
-def _wanted(workspace: Workspace, suppliers: Sequence[str] | None) -> list[Supplier]:
-    if suppliers is None:
-        return active_suppliers(workspace)
-    keys = set(suppliers)
-    return [s for s in known_suppliers(workspace) if s.key in keys]
+    return _Reader(workspace, tasks, now).keep(named_suppliers(workspace, suppliers))
 
 
 class _Reader:
@@ -102,11 +102,19 @@ class _Reader:
     # -- reading ------------------------------------------------------------------------------------------
 
     def read(
-        self, suppliers: Sequence[Supplier], *, primary_only: bool, from_facts: bool
+        self,
+        suppliers: Sequence[Supplier],
+        *,
+        primary_only: bool,
+        from_facts: bool = False,
+        groups: Mapping[str, PooledGroup] | None = None,
     ) -> Iterator[tuple[str, list[Window]]]:
         """Yield each supplier's key and rows, in order."""
-        keys = [s.key for s in suppliers]
-        pools = GroupPools(self._workspace, keys, self._registered, self._now, from_facts=from_facts)
+        if groups is None:
+            groups = pooled_groups(self._workspace.documents, [s.key for s in suppliers])
+        pools = GroupPools(
+            self._workspace, suppliers, groups, self._registered, self._now, from_facts=from_facts
+        )
         for start in range(0, len(suppliers), _SUPPLIERS):
             lot = suppliers[start : start + _SUPPLIERS]
             documents = {} if from_facts else self._documents(lot)
@@ -179,7 +187,7 @@ class _Reader:
     def keep(self, suppliers: Sequence[Supplier]) -> int:
         """Keep the rows of suppliers; see :func:`keep_windows`."""
         written = 0
-        grouped = identity_groups(self._workspace, [s.key for s in suppliers]).keys()
+        grouped = pooled_groups(self._workspace.documents, [s.key for s in suppliers]).keys()
         for start in range(0, len(suppliers), _SUPPLIERS):
             pending = list(suppliers[start : start + _SUPPLIERS])
             for _ in range(_TRIES):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import TaskError, TestbenchError
-from testbench_dagster.core.window import OK, Window, blames_supplier
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.core.window import OK, Window
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
@@ -72,14 +72,16 @@ def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, 
     return found
 
 
-def refresh_summaries(workspace: Workspace, suppliers: Sequence[str]) -> list[Document]:
-    """Compute and store the summaries of the given suppliers; return them."""
+def refresh_summaries(
+    workspace: Workspace, suppliers: Sequence[str], now: datetime | None = None
+) -> list[Document]:
+    """Compute and store the summaries of suppliers with these keys as of ``now``; return them."""
     taxonomies = configured_taxonomies(workspace)
     if not taxonomies:
         return []
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     by_supplier: dict[str, list[Window]] = {key: [] for key in suppliers}
-    by_supplier.update(primary_windows(workspace, suppliers, now))
+    by_supplier.update(primary_windows(workspace, named_suppliers(workspace, suppliers), now))
     documents = summary_documents(workspace, taxonomies, by_supplier, now)
     workspace.documents.upsert(TAXONOMY_SUMMARIES, documents)
     return documents
@@ -128,8 +130,7 @@ def node_covariance(summary: Document) -> tuple[list[str], list[list[float | Non
 
 
 def _docs_and_errors(row: Window) -> tuple[int, int]:
-    errors = sum(count for fault, count in row.errors.items() if blames_supplier(fault))
-    return row.n if row.status == OK else 0, errors
+    return row.n if row.status == OK else 0, row.supplier_errors
 
 
 def _document(

@@ -40,14 +40,16 @@ __all__ = [
 ]
 
 
-def open_documents(home: Path, mongo_uri: str | None) -> DocumentStore:
+def open_documents(home: Path, mongo_uri: str | None, *, any_schema: bool = False) -> DocumentStore:
     """Return the document store: MongoDB when a URI is given, else ``documents.sqlite3`` in ``home``.
 
-    Nothing is created or contacted before the first use.
+    Nothing is created or contacted before the first use, which raises
+    :class:`~testbench_dagster.stores.schema.SchemaError` for a store of another schema version, unless
+    ``any_schema``.
     """
     if mongo_uri:
         # Only who uses MongoDB pays for importing its client.
         from testbench_dagster.stores.documents.mongo import MongoDocuments
 
-        return MongoDocuments(mongo_uri)
-    return SqliteDocuments(home / "documents.sqlite3")
+        return MongoDocuments(mongo_uri, any_schema=any_schema)
+    return SqliteDocuments(home / "documents.sqlite3", any_schema=any_schema)

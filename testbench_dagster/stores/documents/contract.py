@@ -110,6 +110,25 @@ class DocumentStore(Protocol):
         """Delete the matching documents; return how many. ``where`` may not be empty."""
         ...
 
+    def fill(self, collection: Collection, field: str, value: Any) -> int:
+        """Set a declared field on every document in which it is null or missing; return how many.
+
+        In parts, each kept when it is written: repeated after an interruption it goes on.
+        """
+        ...
+
+    def schema_version(self) -> int | None:
+        """The schema version of what is stored (0: from before there were any); None where nothing is."""
+        ...
+
+    def move_schema(self, before: int, after: int) -> bool:
+        """Write the schema version ``after`` if it is ``before`` now; whether it was."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Count the documents of a collection by its name, whatever the schema version. Creates nothing."""
+        ...
+
     def close(self) -> None:
         """Release connections; the store may not be used afterwards."""
         ...

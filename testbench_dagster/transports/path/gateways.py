@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import ValidationError
 
-from testbench_dagster.config import GatewayConfig, ServiceConfig, SupplierConfig
+from testbench_dagster.config import (
+    SERVICE_SOURCE,
+    THROUGH_GATEWAY,
+    GatewayConfig,
+    ServiceConfig,
+    SupplierConfig,
+)
 from testbench_dagster.core.bech32 import is_address
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import host_of
+from testbench_dagster.transports.discovery import MAX_BYTES, Entry, Listing, SourceError, bearer, fetch
 from testbench_dagster.transports.payload import service_root
 from testbench_dagster.transports.pocket.messages import RpcType
-from testbench_dagster.transports.sources import MAX_BYTES, Entry, Listing, SourceError, bearer, fetch
 
 #: Seconds one question to a gateway may take, unless told otherwise.
 ASK_WITHIN_S = 10.0
@@ -36,16 +42,6 @@ _WANTS_APPLICATION = ("no HTTP headers supplied", "HTTP header App-Address")
 
 
 @dataclass(frozen=True)
-class ReadyListing(Listing):
-    """Whom a gateway lists; ``entries`` are usable :class:`Entry` objects, one per supplier.
-
-    ``problems`` says what of it could not be used, by place in the listing.
-    """
-
-    problems: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class ReadySource:
     """The suppliers a PATH gateway can reach now: those in the sessions of its applications."""
 
@@ -53,7 +49,7 @@ class ReadySource:
     config: ServiceConfig
     timeout_s: float = ASK_WITHIN_S
 
-    def read(self, deadline: float) -> ReadyListing:
+    def read(self, deadline: float) -> Listing:
         """Ask the gateway before ``deadline`` (``time.monotonic()`` seconds).
 
         Raises:
@@ -64,7 +60,7 @@ class ReadySource:
         seconds = min(self.timeout_s, deadline - time.monotonic())
         return self.listing(Readiness.ask(gateway, self.service, seconds))
 
-    def listing(self, readiness: Readiness) -> ReadyListing:
+    def listing(self, readiness: Readiness) -> Listing:
         """The suppliers a gateway says are ready. Raises SourceError as :meth:`read` does."""
         if not readiness.has_session:
             raise SourceError(f"has no session for {self.service}{readiness.said}{readiness.remedy}")
@@ -78,7 +74,8 @@ class ReadySource:
                 address, host = _endpoint(endpoint)
             except ValueError as error:
                 if len(problems) < _MAX_PROBLEMS:
-                    problems[f"endpoints[{position}]"] = f"endpoints[{position}]: {error}"
+                    what = f"{SERVICE_SOURCE}{self.service}: endpoints[{position}]"
+                    problems[what] = f"{what}: {error}"
                 continue
             if address is not None and (self.config.only is None or address in self.config.only):
                 hosts[address] = hosts.get(address) or host
@@ -86,7 +83,7 @@ class ReadySource:
             entries = [self._entry(gateway, address, host) for address, host in hosts.items()]
         except ValidationError as error:  # of the configuration, so of all alike
             raise SourceError(f"cannot be used: {escaped(error.errors()[0]['msg'])}") from None
-        return ReadyListing(entries, problems=problems)
+        return Listing(entries, problems=problems)
 
     def _entry(self, gateway: GatewayConfig, address: str, host: str | None) -> Entry:
         supplier = SupplierConfig(
@@ -97,7 +94,7 @@ class ReadySource:
             model=self.config.model,
         )
         rpc_type = None if gateway.rpc_type is None else int(RpcType[gateway.rpc_type.upper()])
-        return Entry(supplier, transport="path", rpc_type=rpc_type, host=host)
+        return Entry(supplier, transport=THROUGH_GATEWAY.transport, rpc_type=rpc_type, host=host)
 
 
 @dataclass(frozen=True)
@@ -194,10 +191,10 @@ class Readiness:
     def ask(cls, gateway: GatewayConfig, service: str, seconds: float) -> Readiness:
         """Ask the gateway. Raises SourceError."""
         # 503 is how it says "not ready", and what it knows stands there all the same
-        return cls.of(_ask(gateway, f"/ready/{service}?detailed=true", seconds, (200, 503)), service)
+        return cls.from_answer(_ask(gateway, f"/ready/{service}?detailed=true", seconds, (200, 503)), service)
 
     @classmethod
-    def of(cls, told: Any, service: str) -> Readiness:
+    def from_answer(cls, told: Any, service: str) -> Readiness:
         """Take the answer apart. Raises SourceError for one that has another form."""
         services = told.get("services") if isinstance(told, dict) else None
         found = services.get(service) if isinstance(services, dict) else None
@@ -270,12 +267,12 @@ class GatewaySettings:
     def ask(cls, gateway: GatewayConfig, service: str, seconds: float) -> GatewaySettings:
         """Ask; a gateway may well hide this page, so nothing is raised."""
         try:
-            return cls.of(_ask(gateway, "/config", seconds), service)
+            return cls.from_answer(_ask(gateway, "/config", seconds), service)
         except SourceError:
             return cls()
 
     @classmethod
-    def of(cls, told: Any, service: str) -> GatewaySettings:
+    def from_answer(cls, told: Any, service: str) -> GatewaySettings:
         """Take the answer apart; what has another form than PATH's says nothing."""
         if not isinstance(told, dict):
             return cls()

@@ -36,31 +36,21 @@ A gateway that hedges or retries asks twice what is paid once. Where it did, the
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
-from testbench_dagster import __version__
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, SessionRef
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.answers import Answer, parse_answer
-from testbench_dagster.transports.direct.transport import MAX_PAGE_MB
-from testbench_dagster.transports.http import (
-    Exchange,
-    HttpClient,
-    Target,
-    Targets,
-    TooLarge,
-    describe,
-    fault_of,
-)
-from testbench_dagster.transports.payload import RequestError, build_payload, page_path, service_root
+from testbench_dagster.transports.http import TooLarge
+from testbench_dagster.transports.outcome import attempt_from, broken, redacted, redacted_body
+from testbench_dagster.transports.payload import RequestError, service_root
+from testbench_dagster.transports.plain import PlainExchange, PlainHttp
+from testbench_dagster.transports.plug import SessionLookup
 
 #: Header of the application a gateway in delegated mode is to use; the one of an endpoint's headers that is
 #: no secret.
@@ -68,20 +58,10 @@ APP_HEADER = "App-Address"
 #: PATH's names of the types endpoints are staked with.
 RPC_NAMES: Mapping[int, str] = {3: "json_rpc", 4: "rest", 5: "comet_bft"}
 
-#: Finds the session of a service by its id; None if it is not known.
-SessionLookup = Callable[[str, str], SessionRef | None]
-
-_HEADERS = {
-    "User-Agent": f"testbench_dagster/{__version__}",
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-}
-_BODY_HEADERS = {**_HEADERS, "Content-Type": "application/json"}
-_REDACTED = "[redacted]"
-_MAX_TOLD_CHARS = 200
+_MAX_VALUE_CHARS = 200
 _MAX_LIST_CHARS = 4096
 _MAX_TRIED = 16  # PATH lists up to 10
-_TOLD = frozenset(
+_READ = frozenset(
     (
         "x-supplier-address",
         "x-suppliers-tried",
@@ -131,7 +111,7 @@ def gateway_headers(endpoint: Endpoint) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class GatewayHeaders:
     """What the headers of a gateway's answer say; empty where they say nothing.
 
     ``supplier`` answered (several: separated by commas), ``tried`` were asked, ``retries`` times another
@@ -146,21 +126,17 @@ class Told:
     app: str = ""
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], secrets: tuple[bytes, ...] = ()) -> Told:
+    def from_headers(cls, headers: Mapping[str, str], secrets: tuple[bytes, ...] = ()) -> GatewayHeaders:
         """Read the headers, bounded and without secrets that the gateway quotes."""
-
         found: dict[str, list[str]] = {}
         for header, said in headers.items():
             name = header.lower()
-            if name in _TOLD and said and said not in found.get(name, ()):
+            if name in _READ and said and said not in found.get(name, ()):
                 found.setdefault(name, []).append(said)
 
-        def value(name: str, limit: int = _MAX_TOLD_CHARS) -> str:
+        def value(name: str, limit: int = _MAX_VALUE_CHARS) -> str:
             # a header may come twice: the second value must not go unseen
-            text = ",".join(found.get(name, ())).strip()
-            for secret in secrets:
-                text = text.replace(secret.decode(), _REDACTED)
-            return escaped(text, limit)
+            return escaped(redacted(",".join(found.get(name, ())).strip(), secrets), limit)
 
         tried = dict.fromkeys(part.strip() for part in value("x-suppliers-tried", _MAX_LIST_CHARS).split(","))
         retries = value("x-retry-count")
@@ -171,6 +147,19 @@ class Told:
             hedge=value("x-hedge-result").lower(),
             session_id=value("x-session-id"),
             app=value("x-app-address"),
+        )
+
+    @classmethod
+    def from_evidence(cls, said: Mapping[str, Any]) -> GatewayHeaders:
+        """What :meth:`evidence` wrote, read back; whatever it did not write counts as not said."""
+        tried, retries = said.get("suppliers_tried"), said.get("retry_count")
+        return cls(
+            supplier=str(said.get("supplier", "")),
+            tried=tuple(str(name) for name in tried) if isinstance(tried, list) else (),
+            retries=retries if isinstance(retries, int) else None,
+            hedge=str(said.get("hedge_result", "")),
+            session_id=str(said.get("session_id", "")),
+            app=str(said.get("app", "")),
         )
 
     @property
@@ -195,6 +184,20 @@ class Told:
         return {name: value for name, value in said.items() if value not in ("", [], None)}
 
 
+class _Addressing:
+    """To the gateway, which is told the supplier; what it passes on begins with the prefix of the service."""
+
+    def root(self, endpoint: Endpoint, *, page: bool) -> str:
+        return endpoint.base_url.rstrip("/")
+
+    def prefix(self, endpoint: Endpoint, *, page: bool) -> str:
+        return service_root(endpoint.prefix) if page else endpoint.prefix.rstrip("/")
+
+    def headers(self, endpoint: Endpoint) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        secret = {name: v for name, v in endpoint.headers.items() if name.lower() != APP_HEADER.lower()}
+        return gateway_headers(endpoint), secret
+
+
 class PathTransport:
     """Sends relays through PATH gateways (a :class:`~testbench_dagster.core.relay.Transport`).
 
@@ -203,102 +206,80 @@ class PathTransport:
     """
 
     def __init__(self, sessions: SessionLookup | None = None) -> None:
-        self._http = HttpClient()
+        self._http = PlainHttp(_Addressing())
         self._sessions = sessions
-        self._targets = Targets()
         self._warned: set[tuple[str, str]] = set()
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        page = relay.request.get("type") == "get"
-        exchange = Exchange(endpoint.limits, least_mb=MAX_PAGE_MB if page else 0.0)
-        secrets: tuple[bytes, ...] = ()
-        told = Told()
-        try:
-            if page:
-                path, body = service_root(endpoint.prefix) + page_path(relay.request), b""
-            else:
-                path, payload = build_payload(relay.request, endpoint.api, endpoint.model)
-                path, body = endpoint.prefix.rstrip("/") + path, orjson.dumps(payload)
-            exchange.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
-            target = self._target(endpoint, path, "GET" if page else "POST")
-            secrets = target.secrets
-            await self._http.run(exchange, target, body)
-            assert exchange.status is not None
-            told = Told.of(exchange.headers, secrets)
-            answer = judge(told, endpoint, relay.request, exchange.status, _blotted(exchange.body, secrets))
-        except Exception as exc:
-            told = Told.of(exchange.headers, secrets)
-            answer = _broken(exc, exchange.phase, told, endpoint, page=page)
+        asked = await self._http.ask(endpoint, relay.request)
+        exchange, secrets = asked.exchange, asked.secrets
+        said = GatewayHeaders.from_headers(exchange.headers, secrets)
+        if exchange.error is None:
+            try:
+                assert exchange.status is not None  # it is complete
+                body = redacted_body(exchange.body, secrets)
+                answer = judge(said, endpoint, relay.request, exchange.status, body)
+            except Exception as error:
+                exchange.error = error
+        if exchange.error is not None:
+            answer = _broken(asked, said, endpoint)
         if exchange.status is not None:
-            self._note(exchange, told, endpoint)
-        return exchange.attempt(answer, secrets, session=self._session(endpoint, told))
+            self._note(asked.evidence, said, endpoint)
+        return attempt_from(exchange, answer, asked.evidence, secrets, session=self._session(endpoint, said))
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""
-        self._targets.clear()
         await self._http.close()
 
-    def _note(self, exchange: Exchange, told: Told, endpoint: Endpoint) -> None:
+    def _note(self, evidence: dict[str, Any], said: GatewayHeaders, endpoint: Endpoint) -> None:
         """Put what the gateway says into the evidence, and warn of what it should not do."""
-        exchange.evidence["gateway"] = {"requested": endpoint.address, **told.evidence()}
-        if told.hedged:
-            exchange.evidence["hedged"] = True
+        evidence["gateway"] = {"requested": endpoint.address, **said.evidence()}
+        if said.hedged:
+            evidence["hedged"] = True
             self._warn(
                 endpoint.service,
                 "asked twice",
                 "its gateway retried or hedged a relay (%s): answers are paid twice, latencies are not the "
                 "supplier's, and failures stay unseen; switch hedge_delay and retries off for this service",
-                told,
+                said,
             )
-        elif told.hedge not in ("", "none"):
+        elif said.hedge not in ("", "none"):
             self._warn(
                 endpoint.service,
                 "hedging",
                 "its gateway hedges relays that take long (%s); set hedge_delay to 0 for this service",
-                told,
+                said,
             )
 
-    def _warn(self, service: str, kind: str, text: str, told: Told) -> None:
+    def _warn(self, service: str, kind: str, text: str, said: GatewayHeaders) -> None:
         if (service, kind) not in self._warned:
             self._warned.add((service, kind))
-            _log.warning(f"service %s: {text}", service, told.evidence())
+            _log.warning(f"service %s: {text}", service, said.evidence())
 
-    def _session(self, endpoint: Endpoint, told: Told) -> SessionRef | None:
-        if self._sessions is None or not (told.session_id and told.app):
+    def _session(self, endpoint: Endpoint, said: GatewayHeaders) -> SessionRef | None:
+        if self._sessions is None or not (said.session_id and said.app):
             return None
-        session = self._sessions(endpoint.service, told.session_id)
-        return session if session is not None and session.app == told.app else None
-
-    def _target(self, endpoint: Endpoint, path: str, method: str) -> Target:
-        def make() -> Target:
-            secret = {name: v for name, v in endpoint.headers.items() if name.lower() != APP_HEADER.lower()}
-            return Target.of(
-                endpoint.base_url.rstrip("/") + path,
-                method,
-                {**(_HEADERS if method == "GET" else _BODY_HEADERS), **gateway_headers(endpoint)},
-                secret_headers=secret,
-                connect_s=endpoint.limits.connect_s,
-                private_allowed=endpoint.private_allowed,
-            )
-
-        return self._targets.get(endpoint, path, method, make=make)
+        session = self._sessions(endpoint.service, said.session_id)
+        return session if session is not None and session.app == said.app else None
 
 
-def judge(told: Told, endpoint: Endpoint, request: Mapping[str, Any], status: int, body: bytes) -> Answer:
+def judge(
+    said: GatewayHeaders, endpoint: Endpoint, request: Mapping[str, Any], status: int, body: bytes
+) -> Answer:
     """Classify a gateway's complete answer by the table above; parses only what the supplier answered."""
     address = endpoint.address
-    doubt = _doubt(told, address)
+    doubt = _doubt(said, address)
     if doubt is not None:
         return _gateway(doubt, status, body)
     if status == 429:
         return parse_answer(request, endpoint.api, status, body)
-    named = told.supplier == address
+    named = said.supplier == address
     if not named:
         if 200 <= status < 300:
-            tried = f" (tried: {', '.join(told.tried)})" if told.tried else ""
+            tried = f" (tried: {', '.join(said.tried)})" if said.tried else ""
             return _gateway(f"the gateway does not say who answered{tried}", status, body)
-        if not told.tried:
+        if not said.tried:
             absent = _NO_ENDPOINT.search(body[:_JUDGED_BYTES]) is not None
             why = "the gateway has no endpoint of the supplier now" if absent else "the gateway failed"
             return _gateway(why, status, body, Fault.ROLLOVER if absent else Fault.GATEWAY)
@@ -314,11 +295,11 @@ def judge(told: Told, endpoint: Endpoint, request: Mapping[str, Any], status: in
     return replace(answer, fault=Fault.SUPPLIER_TIMEOUT) if status == 504 else answer
 
 
-def _doubt(told: Told, address: str) -> str | None:
+def _doubt(said: GatewayHeaders, address: str) -> str | None:
     """Why it is not certain that the supplier, and nobody else, was asked; None if nothing speaks against."""
-    if told.supplier and told.supplier != address:
-        return f"answered by {told.supplier} instead of {address}"
-    others = told.others(address)
+    if said.supplier and said.supplier != address:
+        return f"answered by {said.supplier} instead of {address}"
+    others = said.others(address)
     if others:
         return f"the gateway tried {', '.join(others)} too, so it is not certain that {address} answered"
     return None
@@ -330,21 +311,13 @@ def _gateway(why: str, status: int, body: bytes, fault: Fault = Fault.GATEWAY) -
     return Answer(fault, error=escaped(f"{why}: HTTP {status}{f': {said}' if said else ' without a body'}"))
 
 
-def _broken(exc: Exception, phase: str, told: Told, endpoint: Endpoint, *, page: bool) -> Answer:
-    """Classify an exchange that raised: it was with the gateway, so hardly anything is the supplier's."""
-    fault = fault_of(exc, phase)
-    doubt = _doubt(told, endpoint.address)
-    if isinstance(exc, TooLarge) and doubt is None and told.supplier:
-        # a page may honestly be larger than what we keep
-        fault = Fault.CLIENT_REQUEST if page else Fault.SUPPLIER_PROTOCOL
-    elif fault not in (Fault.CLIENT_REQUEST, Fault.INTERNAL):
-        fault = Fault.GATEWAY
-    said = describe(exc, phase)
-    return Answer(fault, error=said if doubt is None else escaped(f"{doubt}: {said}"))
-
-
-def _blotted(body: bytes, secrets: tuple[bytes, ...]) -> bytes:
-    """The body without secrets: an error text that is cut within one would keep the half of it."""
-    for secret in secrets:
-        body = body.replace(secret, _REDACTED.encode())
-    return body
+def _broken(asked: PlainExchange, said: GatewayHeaders, endpoint: Endpoint) -> Answer:
+    """Whose fault a broken exchange is: it was with the gateway, so hardly anything is the supplier's."""
+    answer = broken(asked.exchange, page=asked.page)
+    doubt = _doubt(said, endpoint.address)
+    too_large = isinstance(asked.exchange.error, TooLarge)
+    ours = not too_large and answer.fault.owner.ours
+    theirs = too_large and doubt is None and said.supplier != ""
+    if not (ours or theirs):
+        answer = replace(answer, fault=Fault.GATEWAY)
+    return answer if doubt is None else replace(answer, error=escaped(f"{doubt}: {answer.error}"))

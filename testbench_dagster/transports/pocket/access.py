@@ -1,4 +1,7 @@
-"""What everything about a service of Pocket Network begins with: its chain client and its keys."""
+"""What everything about a service of Pocket Network begins with: its chain client, its keys, its sessions.
+
+All but the configuration blocks; in an event loop it belongs into a thread.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.config import AppConfig, Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.transports.discovery import ChainReading
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.client import ChainClient
@@ -56,6 +60,40 @@ def chain_client(config: Config, service: str) -> ChainClient:
                 rest=nodes.rest, rpc=nodes.rpc, timeout_s=nodes.timeout_s, height_ttl_s=nodes.poll_s
             )
         return client
+
+
+def read_chain(config: Config, service: str, *, fresh: bool = False) -> ChainReading:
+    """Read the height of a service's chain, and the current sessions of its applications.
+
+    An application without a session (not staked, no suppliers) is left out; ``testbench check`` says why. So
+    is one whose session cannot be read, as long as another's can.
+
+    Args:
+        config: the configuration.
+        service: id of a configured service with nodes.
+        fresh: whether to ask the node although what it told before should still hold.
+
+    Raises:
+        ConfigError: the service is not configured, or without nodes.
+        ChainError: no node could be read.
+    """
+    # a code location asks no chain
+    from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
+
+    client = chain_client(config, service)
+    client.height(fresh=fresh)
+    sessions, failed = [], None
+    for app in service_config(config, service).session_apps:
+        try:
+            sessions.append(client.session(app, service, fresh=fresh))
+        except (SessionUnavailable, NotFound):
+            continue
+        except ChainError as error:
+            failed = error
+    if failed is not None and not sessions:
+        raise failed
+    blocks = client.shared_params().num_blocks_per_session
+    return ChainReading(service, client.height(), tuple(sessions), blocks)
 
 
 def service_keys(config: Config, service: str) -> dict[str, tuple[PrivateKey, str | None]]:

@@ -31,11 +31,12 @@ class AppState:
 
 
 def app_states(
-    client: ChainClient, name: str, service: ServiceConfig, *, fresh: bool = False
+    client: ChainClient, name: str, service: ServiceConfig, *, signed: bool, fresh: bool = False
 ) -> list[AppState]:
     """How the applications of a service stand, in configured order.
 
-    What a node told before counts as long as it should hold, unless ``fresh``.
+    What a node told before counts as long as it should hold, unless ``fresh``. ``signed``: their relays are
+    signed here, so our keys have to be among those that may.
 
     Raises:
         ChainError: no node could be read.
@@ -43,7 +44,7 @@ def app_states(
     states = [AppState(address) for address in service.session_apps]
     for state in states:
         try:
-            _look_at_app(client, name, service, state, fresh)
+            _look_at_app(client, name, service, state, signed=signed, fresh=fresh)
         except ChainError as error:
             client.height(fresh=True)  # raises where it is not the application but the nodes
             state.problems.append(f"cannot be read: {error}")
@@ -51,7 +52,7 @@ def app_states(
 
 
 def _look_at_app(
-    client: ChainClient, name: str, service: ServiceConfig, state: AppState, fresh: bool
+    client: ChainClient, name: str, service: ServiceConfig, state: AppState, *, signed: bool, fresh: bool
 ) -> None:
     address = state.address
     try:
@@ -73,7 +74,7 @@ def _look_at_app(
     except SessionUnavailable as error:
         state.problems.append(_no_session(error, name))
         return
-    if service.transport == "shannon":
+    if signed:
         _look_at_ring(client, service, state, app, state.session.header.end_height)
     _look_at_budget(client, name, state, app)
 

@@ -61,7 +61,7 @@ class Call:
     _heard: int = 0
 
     @classmethod
-    def of(
+    def from_relay(
         cls, endpoint: Endpoint, relay: Relay, header: SessionHeader, signer: RingSigner, *, stream: bool
     ) -> Call:
         """Build and sign it; ``stream`` asks for an event stream where the request is for text.

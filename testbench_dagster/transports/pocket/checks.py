@@ -1,42 +1,21 @@
-"""What `testbench check` says of a service of Pocket Network: nodes, applications, keys, gateway."""
+"""What `testbench check` says of a service of Pocket Network: nodes, applications, keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from testbench_dagster.config import Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.transports.path.gateways import check_gateway
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.transports.pocket.access import app_key, chain_client
 from testbench_dagster.transports.pocket.applications import AppState, app_states
-from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.chain.types import UNLIMITED
 
 
-@dataclass(frozen=True)
-class ServiceFinding:
-    """One thing that was looked at; neither ``ok`` nor a ``warning`` means that relays fail."""
-
-    what: str
-    detail: str
-    ok: bool = True
-    warning: bool = False
-
-
-def check_service(config: Config, name: str) -> Iterator[ServiceFinding]:
-    """Look at everything that relays for a service need; sends no relay and raises for nothing it finds."""
-    service = config.settings.services[name]
-    if service.nodes is not None:
-        yield from _chain(name, service, chain_client(config, name))
-    if service.transport == "shannon":
-        yield from _keys(config, name, service)
-    if service.gateway is not None:
-        yield from _gateway(name, service)
-
-
-def _chain(name: str, service: ServiceConfig, client: ChainClient) -> Iterator[ServiceFinding]:
+def chain_findings(config: Config, name: str, *, signed: bool) -> Iterator[Finding]:
+    """The nodes of a service, its applications and their sessions; ``signed``: also whose keys may sign."""
+    service, client = config.settings.services[name], chain_client(config, name)
     what = f"service {name}"
     try:
         reports = client.nodes()
@@ -45,30 +24,30 @@ def _chain(name: str, service: ServiceConfig, client: ChainClient) -> Iterator[S
         for report in reports:
             node = f"{what}, node {report.url}"
             if report.problem is not None:
-                yield ServiceFinding(node, report.problem, ok=False, warning=usable)
+                yield Finding(node, report.problem, ok=False, warning=usable)
             else:
                 behind = best - (report.height or 0)
                 lag = f", {behind} behind" if behind else ""
-                yield ServiceFinding(node, f"answers ({report.face}), at block {report.height}{lag}")
+                yield Finding(node, f"answers ({report.api}), at block {report.height}{lag}")
         height, shared = client.height(), client.shared_params()
         staked = len(client.suppliers(name))
-        yield ServiceFinding(
+        yield Finding(
             what,
             f"block {height}, {shared.num_blocks_per_session} blocks per session; {staked} suppliers staked, "
             f"{client.suppliers_per_session()} per session at most",
             ok=staked > 0,
         )
-        for state in app_states(client, name, service, fresh=True):
+        for state in app_states(client, name, service, signed=signed, fresh=True):
             yield from _app(f"{what}, app {state.address}", state, service, height)
     except ChainError as error:
-        yield ServiceFinding(what, str(error), ok=False)
+        yield Finding(what, str(error), ok=False)
 
 
-def _app(what: str, state: AppState, service: ServiceConfig, height: int) -> Iterator[ServiceFinding]:
+def _app(what: str, state: AppState, service: ServiceConfig, height: int) -> Iterator[Finding]:
     for problem in state.problems:
-        yield ServiceFinding(what, problem, ok=False)
+        yield Finding(what, problem, ok=False)
     for warning in state.warnings:
-        yield ServiceFinding(what, warning, ok=False, warning=True)
+        yield Finding(what, warning, ok=False, warning=True)
     if state.application is None or state.session is None or state.problems:
         return
     header, suppliers = state.session.header, state.session.suppliers
@@ -83,7 +62,7 @@ def _app(what: str, state: AppState, service: ServiceConfig, height: int) -> Ite
     )
     if state.budget is not None:
         parts.append(_budget(state.budget, service.max_relays_per_session, len(suppliers)))
-    yield ServiceFinding(what, "; ".join(parts))
+    yield Finding(what, "; ".join(parts))
 
 
 def _budget(by_stake: int, configured: int | None, suppliers: int) -> str:
@@ -94,25 +73,15 @@ def _budget(by_stake: int, configured: int | None, suppliers: int) -> str:
     return f"up to {budget:,} relays per supplier and session by {by}, {budget * suppliers:,} in all"
 
 
-def _keys(config: Config, name: str, service: ServiceConfig) -> Iterator[ServiceFinding]:
+def key_findings(config: Config, name: str) -> Iterator[Finding]:
+    """The keys that sign for the applications of a service."""
+    service = config.settings.services[name]
     for app in service.apps:
         what = f"service {name}, key of {app.signer}"
         try:
             app_key(config, name, app)
         except ConfigError as error:
-            yield ServiceFinding(what, str(error), ok=False)
+            yield Finding(what, str(error), ok=False)
             continue
         held = f"key_env {app.key_env}" if app.key_env else f"key_file {app.key_file}"
-        yield ServiceFinding(what, f"{held} holds it; ring {service.ring}")
-
-
-def _gateway(name: str, service: ServiceConfig) -> Iterator[ServiceFinding]:
-    assert service.gateway is not None
-    what = f"service {name}, gateway {service.gateway.url}"
-    report = check_gateway(name, service)
-    for problem in report.problems:
-        yield ServiceFinding(what, problem, ok=False)
-    for warning in report.warnings:
-        yield ServiceFinding(what, warning, ok=False, warning=True)
-    if report.reachable:
-        yield ServiceFinding(what, f"answers; it calls {report.suppliers} suppliers ready")
+        yield Finding(what, f"{held} holds it; ring {service.ring}")

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, SupplierConfig
 from testbench_dagster.transports.addresses import host_of
-from testbench_dagster.transports.path.gateways import ReadySource
+from testbench_dagster.transports.discovery import ChainReading, Entry, Listing, SourceError
 from testbench_dagster.transports.pocket.access import chain_client, service_config
 from testbench_dagster.transports.pocket.applications import app_states
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.chain.types import ChainSupplier, Session
 from testbench_dagster.transports.pocket.staked import UnusableEndpoint, usable_endpoint
-from testbench_dagster.transports.sources import Entry, ServiceListing, Source, SourceError
 
 _MAX_PROBLEMS = 100  # told of suppliers one by one; a service may have thousands
 _KEYS_AT_ONCE = 8
@@ -35,14 +34,17 @@ class ChainSource:
     With ``discover: sessions`` those of the current sessions, and of those known before who still is staked:
     who is in no session now waits, but has not left. With ``staked`` all that staked. Where that list cannot
     be read in time, those in sessions still can be asked, and the rest stay as they were. ``known`` are the
-    operators the roster has as active, with their public keys as far as it knows them.
+    operators the roster has as active, with their public keys as far as it knows them. ``signed``: relays are
+    signed here and go to the staked URL, so that has to be one we may connect to, applications need keys, and
+    suppliers public ones; otherwise the URL is only what suppliers are told apart by.
     """
 
     config: Config
     service: str
     known: Mapping[str, str | None] = field(default_factory=dict)
+    signed: bool = False
 
-    def read(self, deadline: float) -> ServiceListing:
+    def read(self, deadline: float) -> Listing:
         """Read it before ``deadline`` (``time.monotonic()`` seconds).
 
         Raises:
@@ -54,34 +56,6 @@ class ChainSource:
             raise SourceError(f"the chain cannot be read: {error}") from None
 
 
-def service_source(config: Config, name: str, known: Mapping[str, str | None]) -> Source:
-    """The source of a service's suppliers: the chain, or for a gateway without nodes what it calls ready.
-
-    Args:
-        config: the configuration.
-        name: id of a configured service.
-        known: operators the roster has as active, with their public keys as far as it knows them.
-    """
-    service = service_config(config, name)
-    if service.discovery == "ready":
-        return _GatewaySource(ReadySource(name, service))
-    return ChainSource(config, name, known)
-
-
-@dataclass(frozen=True)
-class _GatewaySource:
-    """The suppliers a gateway calls ready: those in the sessions of its applications now."""
-
-    gateway: ReadySource
-
-    def read(self, deadline: float) -> ServiceListing:
-        """Ask the gateway; see :class:`ChainSource`."""
-        label = f"{SERVICE_SOURCE}{self.gateway.service}"
-        listing = self.gateway.read(deadline)
-        problems = {f"{label}: {what}": f"{label}: {text}" for what, text in listing.problems.items()}
-        return ServiceListing(listing.entries, problems=problems)
-
-
 class _Reading:
     """One reading of a service from the chain."""
 
@@ -91,32 +65,32 @@ class _Reading:
         self._service = service_config(source.config, source.service)
         self._client = chain_client(source.config, source.service)
         self._known = source.known
+        self._signed = source.signed
         self._deadline = deadline
         self._problems: dict[str, str] = {}
         self._warnings: dict[str, str] = {}
         self._untold = 0
 
-    def listing(self) -> ServiceListing:
-        """Read it all; see :class:`ServiceListing`."""
+    def listing(self) -> Listing:
+        """Read it all."""
         height = self._client.height()
         blocks = self._client.shared_params().num_blocks_per_session
         sessions = self._sessions()
         entries, broken = self._entries(sessions, height)
         if self._untold:
             self._problems[f"{self._label}: further suppliers"] = f"{self._untold} more have a problem"
-        return ServiceListing(
+        return Listing(
             entries,
             height,
             broken=frozenset(broken),
             problems=self._problems,
             warnings=self._warnings,
-            sessions=sessions,
-            blocks_per_session=blocks,
+            chain=ChainReading(self._name, height, sessions, blocks),
         )
 
     def _sessions(self) -> tuple[Session, ...]:
         found = []
-        for state in app_states(self._client, self._name, self._service):
+        for state in app_states(self._client, self._name, self._service, signed=self._signed):
             where = f"{self._label}: app {state.address}"
             if state.problems:
                 self._problems[where] = f"{where} {'; it '.join(state.problems)}"
@@ -187,12 +161,10 @@ class _Reading:
 
     def _entry(self, supplier: ChainSupplier, public_key: str | None) -> Entry:
         service = self._service
-        # through a gateway the URL is only what suppliers are told apart by
-        reached = service.transport == "shannon"
         endpoint = usable_endpoint(
             supplier.endpoints,
             service.rpc_types,
-            allow_private=service.allow_private_networks or not reached,
+            allow_private=service.allow_private_networks or not self._signed,
         )
         config = SupplierConfig(
             address=supplier.operator,
@@ -214,7 +186,7 @@ class _Reading:
     def _public_keys(self, operators: Iterable[str]) -> dict[str, str]:
         """Public keys that the roster lacks, of operators that may be asked now; warns of who has none."""
         unknown = [o for o in operators if self._known.get(o) is None]
-        if not unknown or self._service.transport != "shannon":
+        if not unknown or not self._signed:
             return {}
 
         def read(operator: str) -> bytes | ChainError | None:

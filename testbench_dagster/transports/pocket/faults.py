@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
+from testbench_dagster.transports.answers import fault_of_status
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.messages import MinerError, SessionHeader
 
@@ -36,6 +37,8 @@ _CODES = {
     (_RINGS, 2): Fault.INTERNAL,
     (_RINGS, 3): Fault.INTERNAL,
 }
+#: Of 4xx those that speak of the request, whoever says so; others would need a backend's signature for that.
+_OF_THE_REQUEST = (413, 429)
 _REASONS = {
     "empty": Fault.SUPPLIER_PROTOCOL,
     "unmarshal": Fault.SUPPLIER_PROTOCOL,
@@ -76,10 +79,8 @@ def of_status(status: int, body: bytes) -> Verdict:
     said = detail.lower()
     miner = said.startswith('{"error"')  # not always valid JSON: quotes within are not escaped
     session = False
-    if status == 429:
-        fault = Fault.BUDGET if miner and "relay limit" in said else Fault.RATE_LIMITED
-    elif status == 413:
-        fault = Fault.CLIENT_REQUEST
+    if status == 429 and miner and "relay limit" in said:
+        fault = Fault.BUDGET
     elif status == 504:
         fault = Fault.SUPPLIER_TIMEOUT
     elif miner and status in (400, 403):
@@ -88,10 +89,10 @@ def of_status(status: int, body: bytes) -> Verdict:
         session = not ours and "session" in said
         foreign = "not allowed by this relayer" in said
         fault = Fault.SUPPLIER_HTTP if session or foreign else Fault.INTERNAL
-    elif 300 <= status < 600:
-        fault = Fault.SUPPLIER_HTTP
+    elif 400 <= status < 500 and status not in _OF_THE_REQUEST:
+        fault = Fault.SUPPLIER_HTTP  # the miner lacks something: no backend has seen the request
     else:
-        fault = Fault.SUPPLIER_PROTOCOL
+        fault = fault_of_status(status)
     return Verdict(fault, text, session)
 
 

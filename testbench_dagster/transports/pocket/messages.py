@@ -94,7 +94,7 @@ class SessionHeader:
     end_height: int
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> SessionHeader:
+    def from_values(cls, values: Mapping[str, Any]) -> SessionHeader:
         """Return the header of a dict with the proto's names and whole numbers as heights."""
         return cls(
             values["application_address"],
@@ -121,7 +121,7 @@ class SessionHeader:
     @classmethod
     def decode(cls, data: bytes) -> SessionHeader:
         """Read the message."""
-        return cls.of(decode_message(SESSION_HEADER, data, max_fields=MAX_FIELDS))
+        return cls.from_values(decode_message(SESSION_HEADER, data, max_fields=MAX_FIELDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class RelayRequest:
         meta = values["meta"]
         if meta["session_header"] is None:
             raise CodecError("RelayRequest has no session header")
-        header = SessionHeader.of(meta["session_header"])
+        header = SessionHeader.from_values(meta["session_header"])
         return cls(header, meta["supplier_operator_address"], values["payload"], meta["signature"])
 
     def signable_hash(self) -> bytes:
@@ -216,7 +216,7 @@ class RelayResponse:
         values = decode_message(_RESPONSE, data, max_fields=MAX_FIELDS)
         header, error = values["meta"]["session_header"], values["relay_miner_error"]
         return cls(
-            None if header is None else SessionHeader.of(header),
+            None if header is None else SessionHeader.from_values(header),
             values["meta"]["supplier_operator_signature"],
             values["payload"],
             None if error is None else MinerError(**error),

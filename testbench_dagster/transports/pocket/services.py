@@ -94,7 +94,7 @@ class Unready(Exception):
         self.fault = fault
 
 
-class ServiceDesk:
+class ServiceContext:
     """One service while relays are sent: its sessions kept current, signers and public keys at hand."""
 
     def __init__(self, service: ShannonService) -> None:

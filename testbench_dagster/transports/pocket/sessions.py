@@ -132,7 +132,7 @@ class SessionBook:
         self._by_operator: dict[str, list[_Held]] = {}
         self._reserved: dict[str, deque[str]] = {}  # session ids by operator
         self._problems: dict[str, str] = {}
-        self._doubted: set[str] = set()
+        self._invalid: set[str] = set()
         self._barred: dict[str, float] = {}  # operators that get nothing for now, and until when
         self._shunned: dict[str, tuple[float, str]] = {}  # session ids: until when, and why
         self._heights: deque[tuple[float, int]] = deque(maxlen=_HEIGHTS)  # when each was first seen
@@ -315,15 +315,15 @@ class SessionBook:
 
     # -- the chain -------------------------------------------------------------------------------------
 
-    def doubt(self, session_id: str) -> None:
+    def invalidate(self, session_id: str) -> None:
         """A miner said that a session is over: the chain is asked before it is used again.
 
-        What the chain has confirmed within the last second is not doubted.
+        What the chain has confirmed within the last second stays valid.
         """
         with self._lock:
             recent = self._tried_at is not None and self._clock() - self._tried_at < self._min_refresh_s
             if not recent or self._failure is not None:
-                self._doubted.add(session_id)
+                self._invalid.add(session_id)
 
     def refresh(self, *, fresh: bool = False) -> None:
         """Ask the chain for height and sessions; blocks.
@@ -348,7 +348,7 @@ class SessionBook:
 
     def _due(self, fresh: bool) -> bool:
         with self._lock:
-            if self._tried_at is None or self._doubted or self.stale():
+            if self._tried_at is None or self._invalid or self.stale():
                 return True
             age = self._clock() - self._tried_at
             eager = fresh or self._failure is not None
@@ -361,10 +361,10 @@ class SessionBook:
         problems: dict[str, str] = {}
         failed: ChainError | None = None
         with self._lock:
-            known, doubted = dict(self._held), set(self._doubted)
+            known, invalid = dict(self._held), set(self._invalid)
         for app in self.apps:
             held = known.get(app)
-            if held is not None and height <= held.end and held.id not in doubted:
+            if held is not None and height <= held.end and held.id not in invalid:
                 continue
             try:
                 found[app] = self._client.session(app, self.service, fresh=held is not None)
@@ -385,7 +385,7 @@ class SessionBook:
             for app in found:
                 self._problems.pop(app, None)
             self._problems.update(problems)
-            self._doubted.clear()
+            self._invalid.clear()
             self._index()
             self._failure = None if failed is None else str(failed)
         if failed is not None:
@@ -440,7 +440,7 @@ class SessionBook:
     # -- help; the lock is held ------------------------------------------------------------------------
 
     def _usable(self, held: _Held) -> bool:
-        if self._height is None or held.id in self._doubted:
+        if self._height is None or held.id in self._invalid:
             return False
         if self._failure is None and not self._hangs():
             return self._height <= held.end

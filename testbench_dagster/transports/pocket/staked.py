@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from testbench_dagster.config.fields import http_url
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
+from testbench_dagster.transports.discovery import MAX_URL_CHARS
 from testbench_dagster.transports.pocket.chain.types import SupplierEndpoint
 from testbench_dagster.transports.pocket.messages import RpcType
-from testbench_dagster.transports.sources import MAX_URL_CHARS
 
 _SHOWN = 3  # endpoints named in a message
 _SHOWN_CHARS = 80

@@ -15,20 +15,12 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, SessionRef
 from testbench_dagster.transports.answers import Answer, parse_answer
-from testbench_dagster.transports.http import (
-    Exchange,
-    HttpClient,
-    Target,
-    Targets,
-    TooLarge,
-    describe,
-    fault_of,
-)
+from testbench_dagster.transports.http import Exchange, HttpClient, PreparedRequest, PreparedRequests
+from testbench_dagster.transports.outcome import attempt_from, broken
 from testbench_dagster.transports.payload import RequestError
 from testbench_dagster.transports.pocket import faults
 from testbench_dagster.transports.pocket.calls import USER_AGENT, Call, header_bytes
@@ -37,7 +29,7 @@ from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.evidence import envelope_of
 from testbench_dagster.transports.pocket.messages import HttpResponse, RelayResponse, SessionHeader
 from testbench_dagster.transports.pocket.responses import read_response, verify_response
-from testbench_dagster.transports.pocket.services import ServiceDesk, ShannonService, Unready
+from testbench_dagster.transports.pocket.services import ServiceContext, ShannonService, Unready
 from testbench_dagster.transports.pocket.streams import SEPARATOR, PartSplitter
 
 __all__ = ["ShannonService", "ShannonTransport"]
@@ -45,14 +37,10 @@ __all__ = ["ShannonService", "ShannonTransport"]
 #: Parts of one streamed answer. Miners send one every 100 ms or more: these last eight minutes.
 MAX_PARTS = 5_000
 _PARTS_AT_ONCE = 64
-#: Least size limit of a page, in MiB, as of direct relays.
-MAX_PAGE_MB = 15.0
 #: After an answer 503 with and without the RPC type, it is not tried without again for so long, in seconds.
 RPC_TYPE_AGAIN_S = 60.0
 _MAX_KNOWN = 20_000  # URLs that something is known of
 _STREAM_TYPES = ("text/event-stream", "application/x-ndjson")
-#: Faults that follow from an HTTP status.
-_BY_STATUS = (Fault.SUPPLIER_HTTP, Fault.RATE_LIMITED, Fault.CLIENT_REQUEST)
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +56,8 @@ class ShannonTransport:
 
     def __init__(self, services: Mapping[str, ShannonService]) -> None:
         self._http = HttpClient()
-        self._services = {name: ServiceDesk(service) for name, service in services.items()}
-        self._targets = Targets()
+        self._services = {name: ServiceContext(service) for name, service in services.items()}
+        self._prepared = PreparedRequests()
         self._untyped: set[str] = set()  # URLs that want no RPC type
         self._typed: dict[str, float] = {}  # URLs that are not tried without it, and until when
 
@@ -79,11 +67,11 @@ class ShannonTransport:
             return await self._send(endpoint, relay)
         except Exception as exc:  # whatever it is, it is ours
             _log.exception("relay to %s", endpoint.supplier)
-            return _unsent(endpoint, Fault.INTERNAL, f"{type(exc).__name__} in the transport")
+            return _unsent(Fault.INTERNAL, f"{type(exc).__name__} in the transport")
 
     async def close(self) -> None:
         """End the watching of sessions and close the connections; a later send would begin anew."""
-        self._targets.clear()
+        self._prepared.clear()
         for service in self._services.values():
             await service.close()
         await self._http.close()
@@ -93,22 +81,22 @@ class ShannonTransport:
     async def _send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         service = self._services.get(endpoint.service)
         if service is None:
-            return _unsent(endpoint, Fault.INTERNAL, f"service {endpoint.service!r} has no applications")
+            return _unsent(Fault.INTERNAL, f"service {endpoint.service!r} has no applications")
         operator, book = endpoint.address, service.book
         service.watch()
         try:
             session, signer, key = await service.prepared(operator)
         except Unready as exc:
-            return _unsent(endpoint, exc.fault, str(exc))
+            return _unsent(exc.fault, str(exc))
         header = session.header
         try:
-            call = Call.of(endpoint, relay, header, signer, stream=service.stream or endpoint.stream)
+            call = Call.from_relay(endpoint, relay, header, signer, stream=service.stream or endpoint.stream)
         except RequestError as exc:
             book.give_back(header.session_id, operator)
-            return _unsent(endpoint, Fault.CLIENT_REQUEST, str(exc), header)
+            return _unsent(Fault.CLIENT_REQUEST, str(exc), header)
         return await self._call(service, call, key)
 
-    async def _call(self, service: ServiceDesk, call: Call, key: bytes) -> Attempt:
+    async def _call(self, service: ServiceContext, call: Call, key: bytes) -> Attempt:
         """Make the exchange and judge it; whatever no miner accepted is given back to the budget."""
         book, header, operator = service.book, call.header, call.endpoint.address
         ref = SessionRef(
@@ -116,10 +104,10 @@ class ShannonTransport:
         )
         sent, secrets = True, service.secrets
         try:
-            exchange, problem = await self._exchange(call)
+            exchange = await self._exchange(call)
             sent = exchange.phase in ("waiting", "reading")
-            if problem is not None:
-                return _attempt(call, exchange, problem, ref, secrets)
+            if exchange.error is not None:
+                return _attempt(call, exchange, _broken(call, exchange), ref, secrets)
             outcome = await self._judged(service, call, exchange, key, ref)
             sent = outcome.served
             if outcome.answers:
@@ -131,12 +119,13 @@ class ShannonTransport:
                         ref.app,
                     )
                 else:
-                    exchange.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
-                return exchange.attempt(
+                    call.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
+                return attempt_from(
+                    exchange,
                     outcome.answer,
+                    call.evidence,
                     secrets,
-                    status=outcome.answers[0].status,
-                    body=outcome.body,
+                    wrapped=(outcome.answers[0].status, outcome.body),
                     first_token_ms=call.first_token_ms,
                     session=ref,
                 )
@@ -145,50 +134,45 @@ class ShannonTransport:
             if not sent:
                 book.give_back(header.session_id, operator)
 
-    async def _exchange(self, call: Call) -> tuple[Exchange, Answer | None]:
+    async def _exchange(self, call: Call) -> Exchange:
         """Post the relay, again without its RPC type if the miner has no backend for that."""
         url, limits = call.endpoint.base_url, call.endpoint.limits
         typed = call.endpoint.rpc_type is not None and url not in self._untyped
-        exchange, problem = await self._post(call, limits, typed=typed)
+        exchange = await self._post(call, limits, typed=typed)
         now = time.monotonic()
-        if not typed or problem is not None or exchange.status != 503 or now < self._typed.get(url, now):
-            return exchange, problem
+        refused = exchange.error is None and exchange.status == 503
+        if not typed or not refused or now < self._typed.get(url, now):
+            return exchange
         # Nothing was accepted, so this is still one relay. It has what is left of the first one's time.
         left_s = limits.total_s - exchange.elapsed_ms / 1000
         if left_s <= 0:
-            return exchange, problem
-        exchange, problem = await self._post(call, replace(limits, total_s=left_s), typed=False)
-        exchange.evidence["rpc_type_omitted"] = True
+            return exchange
+        exchange = await self._post(call, replace(limits, total_s=left_s), typed=False)
+        call.evidence["rpc_type_omitted"] = True
         if exchange.status is None or exchange.status == 503:
             if len(self._typed) >= _MAX_KNOWN:
                 self._typed.clear()
             self._typed[url] = now + RPC_TYPE_AGAIN_S
         elif len(self._untyped) < _MAX_KNOWN:
             self._untyped.add(url)
-        return exchange, problem
+        return exchange
 
-    async def _post(self, call: Call, limits: Limits, *, typed: bool) -> tuple[Exchange, Answer | None]:
-        """One exchange; what went wrong with it, if it has no complete answer."""
-        exchange = Exchange(limits, least_mb=MAX_PAGE_MB if call.page else 0.0)
-        exchange.evidence = dict(call.evidence)
-        if call.streamed:
-            exchange.on_chunk = partial(call.listen, exchange)
+    async def _post(self, call: Call, limits: Limits, *, typed: bool) -> Exchange:
+        """One exchange."""
+        exchange = Exchange()
         try:
-            target = self._target(call.endpoint, typed=typed, streamed=call.streamed)
-            await self._http.run(exchange, target, call.message)
-        except Exception as exc:
-            fault = fault_of(exc, exchange.phase)
-            if isinstance(exc, RequestError):  # what is staked is no URL to post to
-                fault = Fault.CLIENT_REQUEST
-            elif isinstance(exc, TooLarge) and call.page:
-                fault = Fault.CLIENT_REQUEST  # a page may honestly be larger than what we keep
-            return exchange, Answer(fault, error=describe(exc, exchange.phase))
-        return exchange, None
+            request = self._request(call.endpoint, typed=typed, streamed=call.streamed)
+        except Exception as error:
+            exchange.error = error
+            return exchange
+        on_chunk = call.listen if call.streamed else None
+        await self._http.run(exchange, request, call.message, limits, page=call.page, on_chunk=on_chunk)
+        return exchange
 
-    def _target(self, endpoint: Endpoint, *, typed: bool, streamed: bool) -> Target:
-        """Return the prepared target; raises :class:`RequestError` or ``AddressRefused``."""
+    def _request(self, endpoint: Endpoint, *, typed: bool, streamed: bool) -> PreparedRequest:
+        """Return the prepared request; raises :class:`RequestError` or ``AddressRefused``."""
 
-        def make() -> Target:
+        def make() -> PreparedRequest:
             headers = {
                 "User-Agent": USER_AGENT,
                 "Content-Type": "application/json",
@@ -198,7 +182,7 @@ class ShannonTransport:
             if typed:
                 headers["Rpc-Type"] = str(endpoint.rpc_type)
             try:
-                return Target.of(
+                return PreparedRequest.from_url(
                     endpoint.base_url,
                     "POST",
                     headers,
@@ -208,12 +192,12 @@ class ShannonTransport:
             except ValueError as exc:  # RequestError is one, too
                 raise RequestError(f"the staked URL is none to post to: {exc}") from None
 
-        return self._targets.get(endpoint, typed, streamed, make=make)
+        return self._prepared.get(endpoint, typed, streamed, make=make)
 
     # -- judging ---------------------------------------------------------------------------------------
 
     async def _judged(
-        self, service: ServiceDesk, call: Call, exchange: Exchange, key: bytes, ref: SessionRef
+        self, service: ServiceContext, call: Call, exchange: Exchange, key: bytes, ref: SessionRef
     ) -> _Outcome:
         """Say whose fault a complete HTTP answer is, or what it answers."""
         assert exchange.status is not None
@@ -244,25 +228,25 @@ class ShannonTransport:
         except ResponseError as exc:
             verdict = faults.of_response_error(exc)
             return _Outcome(Answer(verdict.fault, error=verdict.error))
-        exchange.evidence["public_key"] = key.hex()
-        exchange.evidence["session_header"] = header_bytes(call.header)
+        call.evidence["public_key"] = key.hex()
+        call.evidence["session_header"] = header_bytes(call.header)
         answer = parse_answer(call.request, call.endpoint.api, answers[0].status, body)
         return _Outcome(answer, parts, answers, body)
 
     async def _refused(
-        self, service: ServiceDesk, call: Call, verdict: faults.Verdict, ref: SessionRef
+        self, service: ServiceContext, call: Call, verdict: faults.Verdict, ref: SessionRef
     ) -> _Outcome:
         """A miner did not serve: find out about the session, or note that it grants no more."""
         fault, error, header = verdict.fault, verdict.error, call.header
         if verdict.session:
-            service.book.doubt(header.session_id)
+            service.book.invalidate(header.session_id)
             with contextlib.suppress(ChainError):
                 await service.refreshed()
             known = service.book.failure is None  # otherwise nobody can tell
             fault = faults.session_fault(header, ref.height, service.book.height() if known else None)
-        elif fault is Fault.BUDGET:
+        elif fault.row.session_used_up:
             service.book.exhaust(header.session_id, call.endpoint.address)
-        return _Outcome(Answer(fault, error=error), served=fault is Fault.SUPPLIER_TIMEOUT)
+        return _Outcome(Answer(fault, error=error), served=fault.row.worked_on)
 
 
 @dataclass(slots=True)
@@ -317,6 +301,14 @@ def _body(answers: list[HttpResponse]) -> bytes:
     return answers[0].body if len(answers) == 1 else b"".join(answer.body for answer in answers)
 
 
+def _broken(call: Call, exchange: Exchange) -> Answer:
+    """Whose fault it is that there is no complete answer."""
+    answer = broken(exchange, page=call.page)
+    if isinstance(exchange.error, RequestError):  # what is staked is no URL to post to
+        answer = replace(answer, fault=Fault.CLIENT_REQUEST)
+    return answer
+
+
 def _attempt(
     call: Call, exchange: Exchange, answer: Answer, ref: SessionRef, secrets: tuple[bytes, ...]
 ) -> Attempt:
@@ -327,20 +319,21 @@ def _attempt(
     """
     status = exchange.status
     if status is not None:
-        exchange.evidence["http_status"] = status
-        exchange.status = None
-        if status != 200 and (answer.fault not in _BY_STATUS or _same(call, status, exchange.body, answer)):
-            exchange.status = status
-    return exchange.attempt(answer, secrets, session=ref)
+        call.evidence["http_status"] = status
+        shown = status != 200 and (
+            not answer.fault.row.shown_by_answer or _same(call, status, exchange.body, answer)
+        )
+        exchange = exchange if shown else replace(exchange, status=None)
+    return attempt_from(exchange, answer, call.evidence, secrets, session=ref)
 
 
 def _same(call: Call, status: int, body: bytes, answer: Answer) -> bool:
     return parse_answer(call.request, call.endpoint.api, status, body).fault is answer.fault
 
 
-def _unsent(endpoint: Endpoint, fault: Fault, error: str, header: SessionHeader | None = None) -> Attempt:
+def _unsent(fault: Fault, error: str, header: SessionHeader | None = None) -> Attempt:
     """The record of a relay that was not sent."""
     ref = None
     if header is not None:
         ref = SessionRef(header.application, header.session_id, header.start_height, header.end_height, None)
-    return Exchange(endpoint.limits).attempt(Answer(fault, error=error), session=ref)
+    return attempt_from(Exchange(), Answer(fault, error=error), session=ref)

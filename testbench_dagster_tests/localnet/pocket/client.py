@@ -101,7 +101,7 @@ class Client:
         header = dict(answer["session"]["header"])
         for name in ("session_start_block_height", "session_end_block_height"):
             header[name] = int(header[name])
-        return SessionHeader.of(header)
+        return SessionHeader.from_values(header)
 
     def key(self, name: str) -> bytes:
         """Public key of an account by name."""

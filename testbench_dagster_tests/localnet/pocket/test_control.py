@@ -1,4 +1,4 @@
-"""The control face: what it changes, what it tells, what it refuses; the demo's settings."""
+"""The control API: what it changes, what it tells, what it refuses; the demo's settings."""
 
 import asyncio
 import json

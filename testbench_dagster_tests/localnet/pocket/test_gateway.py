@@ -16,12 +16,12 @@ from testbench_dagster.config import ServiceConfig
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits
 from testbench_dagster.localnet.personas import Backend, Persona
-from testbench_dagster.localnet.pocket.gateway import GatewayFace, GatewayFaults
+from testbench_dagster.localnet.pocket.gateway import GatewayFaults, GatewayServer
 from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.transports.direct.transport import DirectTransport
+from testbench_dagster.transports.discovery import SourceError
 from testbench_dagster.transports.path.gateways import ReadySource, check_gateway
 from testbench_dagster.transports.path.transport import PathTransport
-from testbench_dagster.transports.sources import SourceError
 from testbench_dagster_tests.relays.servers import FAST, relay
 
 T = TypeVar("T")
@@ -266,7 +266,7 @@ def test_delegated_mode_wants_the_application_and_quotes_secrets() -> None:
 
 def test_a_gateway_with_a_token_of_its_own() -> None:
     async def work(net: PocketNet) -> None:
-        face = GatewayFace(net, token=TOKEN)
+        face = GatewayServer(net, token=TOKEN)
         runner = web.ServerRunner(web.Server(face.handle, access_log=None), shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,4 +1,4 @@
-"""The node's faces: REST and RPC tell the same, pages have their traps, past heights, faults of nodes."""
+"""The node's APIs: REST and RPC tell the same, pages have their traps, past heights, faults of nodes."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A small chain behind real HTTP servers on loopback: both faces of a node, and what can be wrong with one.
+"""A small chain behind real HTTP servers on loopback: both APIs of a node, and what can be wrong with one.
 
 Protobuf is written by hand here (``message``), from the field numbers of the reference, so that the client's
 schemas are checked against something that is not them.

@@ -1,4 +1,4 @@
-"""What the client returns: the same by both faces, through every trap in what nodes answer."""
+"""What the client returns: the same by both APIs, through every trap in what nodes answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from testbench_dagster_tests.network.chain.conftest import (
     supplier,
 )
 
-FACES = pytest.mark.parametrize("face", ["rest", "rpc"])
+APIS = pytest.mark.parametrize("api", ["rest", "rpc"])
 
 
 @pytest.fixture
@@ -42,18 +42,18 @@ def node(make_node: MakeNode) -> Node:
     return make_node()
 
 
-def client_of(make_client: MakeClient, node: Node, face: str, **options: Any) -> ChainClient:
-    return make_client(node, **options) if face == "rest" else make_client(rpc=(node,), **options)
+def client_of(make_client: MakeClient, node: Node, api: str, **options: Any) -> ChainClient:
+    return make_client(node, **options) if api == "rest" else make_client(rpc=(node,), **options)
 
 
 # --------------------------------------------------------------------------------------------- answers
 
 
-@FACES
+@APIS
 def test_what_the_chain_says_arrives_whole(
-    make_client: MakeClient, node: Node, chain: Chain, face: str
+    make_client: MakeClient, node: Node, chain: Chain, api: str
 ) -> None:
-    client = client_of(make_client, node, face)
+    client = client_of(make_client, node, api)
     status = client.status()
     assert (status.height, status.catching_up) == (103, False)
 
@@ -142,9 +142,9 @@ def test_paths_and_parameters_of_a_node_url_are_kept(make_client: MakeClient, no
 # ------------------------------------------------------------------------------------------- suppliers
 
 
-@FACES
+@APIS
 def test_pages_may_be_short_or_empty_and_operators_come_again(
-    make_client: MakeClient, node: Node, chain: Chain, face: str
+    make_client: MakeClient, node: Node, chain: Chain, api: str
 ) -> None:
     gone = supplier("gone")
     gone["operator_address"] = gone["owner_address"] = ""
@@ -157,11 +157,11 @@ def test_pages_may_be_short_or_empty_and_operators_come_again(
         [supplier("s3", service="another")],
         [],
     ]
-    client = client_of(make_client, node, face)
+    client = client_of(make_client, node, api)
     found = client.suppliers(SERVICE)
     assert [s.operator for s in found] == [address("s1"), address("s2")]
     assert node.count("supplier/supplier") + node.count("AllSuppliers") == len(chain.pages)
-    if face == "rest":
+    if api == "rest":
         assert "pagination.key=%2B%2F%2FyMQ" not in node.targets[-1]  # the last page's, not the first's
         assert any("pagination.key=%2B%2F%2F%2B" in t for t in node.targets), "base64 must be quoted"
 
@@ -225,9 +225,9 @@ def test_endpoints_are_those_of_the_service_with_all_their_types(
     )
 
 
-@FACES
-def test_a_supplier_of_other_services_is_not_found(make_client: MakeClient, node: Node, face: str) -> None:
-    client = client_of(make_client, node, face)
+@APIS
+def test_a_supplier_of_other_services_is_not_found(make_client: MakeClient, node: Node, api: str) -> None:
+    client = client_of(make_client, node, api)
     with pytest.raises(NotFound, match=f"{address('s1')} is not staked for gpt"):
         client.supplier(address("s1"), "gpt")
     with pytest.raises(NotFound, match="the chain has no supplier"):
@@ -237,12 +237,12 @@ def test_a_supplier_of_other_services_is_not_found(make_client: MakeClient, node
 # -------------------------------------------------------------------------------------------- accounts
 
 
-@FACES
+@APIS
 @pytest.mark.parametrize("shape", ["base", "module", "base vesting", "vesting"])
 def test_a_key_is_found_in_accounts_of_all_shapes(
-    make_client: MakeClient, node: Node, chain: Chain, face: str, shape: str
+    make_client: MakeClient, node: Node, chain: Chain, api: str, shape: str
 ) -> None:
-    client = client_of(make_client, node, face)
+    client = client_of(make_client, node, api)
     chain.accounts[address("s1")] = account("s1", shape, has_key=False)
     assert client.public_key(address("s1")) is None
     chain.accounts[address("s1")] = account("s1", shape)
@@ -253,19 +253,19 @@ def test_a_key_is_found_in_accounts_of_all_shapes(
     assert client.public_key(address("s1")) == key("s1").public_key
 
 
-@FACES
-def test_accounts_without_a_usable_key(make_client: MakeClient, node: Node, chain: Chain, face: str) -> None:
-    client = client_of(make_client, node, face)
+@APIS
+def test_accounts_without_a_usable_key(make_client: MakeClient, node: Node, chain: Chain, api: str) -> None:
+    client = client_of(make_client, node, api)
     chain.accounts[address("s1")] = account("s1", "multisig")
     assert client.public_key(address("s1")) is None
     assert client.public_key(address("never heard of")) is None
 
 
-@FACES
+@APIS
 def test_a_node_cannot_pass_off_a_wrong_key(
-    make_client: MakeClient, node: Node, chain: Chain, face: str
+    make_client: MakeClient, node: Node, chain: Chain, api: str
 ) -> None:
-    client = client_of(make_client, node, face)
+    client = client_of(make_client, node, api)
     chain.accounts[address("s1")] = account("s1", key_of="s2")
     with pytest.raises(BadAnswer, match=f"is not the public key of {address('s1')}"):
         client.public_key(address("s1"))
@@ -316,21 +316,21 @@ REFUSALS = [
 ]
 
 
-@FACES
+@APIS
 @pytest.mark.parametrize(("text", "reason"), REFUSALS)
 def test_why_there_is_no_session_is_told_apart(
-    make_client: MakeClient, node: Node, chain: Chain, face: str, text: str, reason: str
+    make_client: MakeClient, node: Node, chain: Chain, api: str, text: str, reason: str
 ) -> None:
     chain.session_error = text
     with pytest.raises(SessionUnavailable, match=f"no session of {APP} for llm") as caught:
-        client_of(make_client, node, face).session(APP, SERVICE)
+        client_of(make_client, node, api).session(APP, SERVICE)
     assert caught.value.reason == reason
     assert isinstance(caught.value, ChainError) and isinstance(caught.value, TestbenchError)
 
 
-@FACES
-def test_what_does_not_exist_is_not_found(make_client: MakeClient, node: Node, face: str) -> None:
-    client = client_of(make_client, node, face)
+@APIS
+def test_what_does_not_exist_is_not_found(make_client: MakeClient, node: Node, api: str) -> None:
+    client = client_of(make_client, node, api)
     with pytest.raises(NotFound, match=f"the chain has no application {address('s1')}"):
         client.application(address("s1"))
     with pytest.raises(NotFound, match="the chain has no service gpt"):
@@ -338,9 +338,9 @@ def test_what_does_not_exist_is_not_found(make_client: MakeClient, node: Node, f
     assert not [report for report in client.nodes() if report.problem], "an answer, no fault of the node"
 
 
-@FACES
+@APIS
 def test_a_node_that_does_not_know_the_query_is_at_fault(
-    make_client: MakeClient, node: Node, face: str, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, node: Node, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rest(self: Node, path: str, asked: dict[str, str]) -> Any:
         if "latest" in path:
@@ -353,7 +353,7 @@ def test_a_node_that_does_not_know_the_query_is_at_fault(
     monkeypatch.setattr(Node, "rest", rest)
     monkeypatch.setattr(Node, "abci", abci)
     with pytest.raises(ChainError, match="no node tells account") as caught:
-        client_of(make_client, node, face).public_key(APP)
+        client_of(make_client, node, api).public_key(APP)
     assert not isinstance(caught.value, NotFound)
 
 

@@ -1,4 +1,4 @@
-"""The client on the simulated network: what that tells by either face is what it has staked."""
+"""The client on the simulated network: what that tells by either API is what it has staked."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def net() -> Iterator[PocketNet]:
     loop.close()
 
 
-def client_of(face: str, urls: Sequence[str]) -> ChainClient:
-    return ChainClient(rest=urls, timeout_s=5.0) if face == "rest" else ChainClient(rpc=urls, timeout_s=5.0)
+def client_of(api: str, urls: Sequence[str]) -> ChainClient:
+    return ChainClient(rest=urls, timeout_s=5.0) if api == "rest" else ChainClient(rpc=urls, timeout_s=5.0)
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
-def test_what_is_staked_arrives(net: PocketNet, face: str) -> None:
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_what_is_staked_arrives(net: PocketNet, api: str) -> None:
     chain, paid = net.chain, net.apps[APP]
-    with client_of(face, [net.url]) as client:
+    with client_of(api, [net.url]) as client:
         assert client.height() == chain.height
         params = chain.params(chain.height)
         shared = client.shared_params()
@@ -80,10 +80,10 @@ def test_what_is_staked_arrives(net: PocketNet, face: str) -> None:
         assert budget == int(params.session_budget(session.application.stake_upokt))
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
-def test_its_refusals_are_understood(net: PocketNet, face: str) -> None:
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_its_refusals_are_understood(net: PocketNet, api: str) -> None:
     paid, stranger = net.apps[APP], address("stranger")
-    with client_of(face, [net.url]) as client:
+    with client_of(api, [net.url]) as client:
         for app, service, reason in (
             (stranger, paid.service, "app_not_found"),
             (paid.address, "another", "app_not_staked"),
@@ -100,8 +100,8 @@ def test_its_refusals_are_understood(net: PocketNet, face: str) -> None:
         assert client.public_key(stranger) is None
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
-def test_faults_of_a_node_leave_the_other(net: PocketNet, face: str) -> None:
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_faults_of_a_node_leave_the_other(net: PocketNet, api: str) -> None:
     paid, node = net.apps[APP], net.nodes[0]
     for fault in (
         NodeFaults(status=503),
@@ -112,7 +112,7 @@ def test_faults_of_a_node_leave_the_other(net: PocketNet, face: str) -> None:
         NodeFaults(down=True),
     ):
         net.chain.clock.advance(1000 if net.chain.height < 2000 else 1)
-        with client_of(face, net.node_urls) as client:
+        with client_of(api, net.node_urls) as client:
             node.faults = fault
             session = client.session(paid.address, paid.service)
             assert session.header.end_height >= net.chain.height == client.height()

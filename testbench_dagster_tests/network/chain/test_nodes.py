@@ -181,12 +181,12 @@ def test_a_node_that_recovered_is_asked_when_the_others_fail(
 # ------------------------------------------------------------------------------------------ the chain
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
+@pytest.mark.parametrize("api", ["rest", "rpc"])
 def test_a_node_that_lags_is_passed_over_until_it_does_not(
-    make_client: MakeClient, make_node: MakeNode, chain: Chain, clock: Clock, face: str
+    make_client: MakeClient, make_node: MakeNode, chain: Chain, clock: Clock, api: str
 ) -> None:
     late, good = make_node(lag=6), make_node()
-    client = make_client(late, good) if face == "rest" else make_client(rpc=(late, good))
+    client = make_client(late, good) if api == "rest" else make_client(rpc=(late, good))
     assert client.height() == 103
     client.application(APP)
     assert late.count("pplication") == 0 and good.count("pplication") == 1
@@ -198,12 +198,12 @@ def test_a_node_that_lags_is_passed_over_until_it_does_not(
     assert late.count("pplication") == 1
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
+@pytest.mark.parametrize("api", ["rest", "rpc"])
 def test_a_node_that_falls_behind_between_surveys_is_noticed_by_its_answers(
-    make_client: MakeClient, make_node: MakeNode, face: str
+    make_client: MakeClient, make_node: MakeNode, api: str
 ) -> None:
     late, good = make_node(), make_node()
-    client = make_client(late, good) if face == "rest" else make_client(rpc=(late, good))
+    client = make_client(late, good) if api == "rest" else make_client(rpc=(late, good))
     client.shared_params()
     late.lag = 50
     client.suppliers_per_session()
@@ -221,12 +221,12 @@ def test_a_chain_that_grew_between_surveys_is_noticed_by_answers(
     assert client.height() == 105
 
 
-@pytest.mark.parametrize("face", ["rest", "rpc"])
+@pytest.mark.parametrize("api", ["rest", "rpc"])
 def test_a_node_that_catches_up_is_passed_over(
-    make_client: MakeClient, make_node: MakeNode, face: str
+    make_client: MakeClient, make_node: MakeNode, api: str
 ) -> None:
     late, good = make_node(catching_up=True), make_node()
-    client = make_client(late, good) if face == "rest" else make_client(rpc=(late, good))
+    client = make_client(late, good) if api == "rest" else make_client(rpc=(late, good))
     client.application(APP)
     assert late.count("pplication") == 0
     report = client.nodes()[0]

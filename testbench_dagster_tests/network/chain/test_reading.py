@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.transports.pocket.chain import BadAnswer, ChainError, queries, reading
-from testbench_dagster.transports.pocket.chain.abci import AbciFace
-from testbench_dagster.transports.pocket.chain.faces import Face, joined
+from testbench_dagster.transports.pocket.chain.abci import AbciApi
 from testbench_dagster.transports.pocket.chain.fields import Record, shown
-from testbench_dagster.transports.pocket.chain.rest import RestFace
+from testbench_dagster.transports.pocket.chain.node_api import NodeApi, joined
+from testbench_dagster.transports.pocket.chain.rest import RestApi
 from testbench_dagster.transports.pocket.chain.transfer import Reply
 from testbench_dagster_tests.network.chain.conftest import (
     APP,
@@ -158,11 +158,11 @@ def test_good_answers_are_read(name: str) -> None:
 @settings(max_examples=150, deadline=None)
 def test_any_body_is_read_or_refused_by_both_faces(kind: str, name: str, status: int, body: Any) -> None:
     query, read, _ = READERS[name]
-    face: Face = RestFace("http://n") if kind == "rest" else AbciFace("http://n")
+    api: NodeApi = RestApi("http://n") if kind == "rest" else AbciApi("http://n")
     reply = Reply(status, body if isinstance(body, bytes) else orjson.dumps(body))
-    read_or_refused(lambda: read(face.read(query, reply).value))
-    replies = [reply] * len(face.status_requests())
-    read_or_refused(lambda: face.read_status(replies))
+    read_or_refused(lambda: read(api.read(query, reply).value))
+    replies = [reply] * len(api.status_requests())
+    read_or_refused(lambda: api.read_status(replies))
 
 
 ENCODED = {
@@ -183,7 +183,7 @@ def test_protobuf_with_changed_bytes_is_read_or_refused(name: str, data: st.Data
         encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     response = {"code": 0, "value": base64.b64encode(encoded).decode(), "height": "9"}
     reply = Reply(200, orjson.dumps({"result": {"response": response}}))
-    read_or_refused(lambda: read(AbciFace("http://n").read(query, reply).value))
+    read_or_refused(lambda: read(AbciApi("http://n").read(query, reply).value))
 
 
 def test_an_account_without_its_inner_account_is_refused() -> None:
@@ -193,7 +193,7 @@ def test_an_account_without_its_inner_account_is_refused() -> None:
         reply = Reply(200, orjson.dumps({"result": {"response": response}}))
         query, read, _ = READERS["account"]
         with pytest.raises(BadAnswer):
-            read(AbciFace("http://n").read(query, reply).value)
+            read(AbciApi("http://n").read(query, reply).value)
 
 
 def test_numbers_come_as_text_or_as_numbers_and_nothing_else() -> None:
@@ -215,7 +215,7 @@ def test_values_in_messages_are_short() -> None:
 
 def test_paths_and_parameters_are_quoted() -> None:
     query = queries.suppliers(SERVICE, b"\xfb\xff\xfe0")
-    url = RestFace("https://n.example/base/").request(query).url
+    url = RestApi("https://n.example/base/").request(query).url
     assert url.startswith("https://n.example/base/pokt-network/poktroll/supplier/supplier?service_id=llm&")
     assert url.endswith("&pagination.key=%2B%2F%2F%2BMA%3D%3D")
     assert joined("http://n?k=1", "/p") == "http://n/p?k=1"

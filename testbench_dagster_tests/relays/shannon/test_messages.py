@@ -55,7 +55,7 @@ HEADER = SessionHeader("app", "svc", "id", 1, 20)
 
 def test_the_relay_request_of_the_vectors(vectors: dict[str, Any]) -> None:
     row = vectors["wire"]["relay_request"]
-    header = SessionHeader.of(row["session_header"])
+    header = SessionHeader.from_values(row["session_header"])
     assert header.encode().hex() == row["session_header_bytes"]
     asked = row["payload_http"]
     inner = HttpRequest(asked["method"], asked["url"], asked["header"], asked["body"].encode())

@@ -45,7 +45,7 @@ def reason(
 
 
 def test_responses_of_the_vectors(vectors: dict[str, Any]) -> None:
-    sent = SessionHeader.of(vectors["wire"]["relay_request"]["session_header"])
+    sent = SessionHeader.from_values(vectors["wire"]["relay_request"]["session_header"])
     found = {}
     for row in vectors["wire"]["relay_response"]:
         response = read_response(bytes.fromhex(row["bytes"]))

@@ -188,10 +188,10 @@ def test_refreshes_in_a_row_are_one(chain: Chain):
 def test_a_doubted_session_is_not_used_before_the_chain_was_asked(chain: Chain):
     book = a_book(chain)
     book.refresh()
-    book.doubt("app-1@1")
+    book.invalidate("app-1@1")
     assert book.in_session("s1")  # the chain has just said so
     chain.now += MIN_REFRESH_S
-    book.doubt("app-1@1")
+    book.invalidate("app-1@1")
     assert not book.in_session("s1") and book.stale()
     assert book.in_session("s3")
     assert book.take("s2") is not None
@@ -205,7 +205,7 @@ def test_used_relays_stay_used_when_a_session_is_asked_for_again(chain: Chain):
     book.refresh()
     book.take("s1")
     chain.now += MIN_REFRESH_S
-    book.doubt("app-1@1")
+    book.invalidate("app-1@1")
     book.refresh()
     assert book.left("s1") == 10
 
@@ -394,7 +394,7 @@ def test_an_older_session_of_a_node_that_lags_changes_nothing(chain: Chain):
     book.refresh()
     chain.at = 15
     chain.now += MIN_REFRESH_S
-    book.doubt("app-1@21")
+    book.invalidate("app-1@21")
     book.refresh()
     assert book.height() == 30 and ids(book, "s1") == ["app-1@21"]
 

@@ -1,4 +1,4 @@
-"""CometBFT RPC face of a node (port 26657): ``/status``, and every gRPC query through ``abci_query``.
+"""CometBFT RPC API of a node (port 26657): ``/status``, and every gRPC query through ``abci_query``.
 
 Protobuf field numbers of poktroll's and the Cosmos SDK's .proto files; answers become the dicts that REST
 gives, so that both are read by the same code.
@@ -13,11 +13,16 @@ import orjson
 
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain import queries
+from testbench_dagster.transports.pocket.chain.error_mapping import (
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    refused,
+)
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer, NodeFault
-from testbench_dagster.transports.pocket.chain.faces import Answer, Tip, joined, parsed
 from testbench_dagster.transports.pocket.chain.fields import MAX_INT64, Record, shown
+from testbench_dagster.transports.pocket.chain.node_api import Answer, Tip, joined, parsed
 from testbench_dagster.transports.pocket.chain.queries import Query
-from testbench_dagster.transports.pocket.chain.refusals import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, refused
 from testbench_dagster.transports.pocket.chain.transfer import MAX_BYTES, Outcome, Reply, Request
 from testbench_dagster.transports.pocket.errors import CodecError
 from testbench_dagster.transports.pocket.messages import SESSION_HEADER
@@ -161,7 +166,7 @@ _MESSAGES: dict[str, tuple[Schema, Schema]] = {
 }
 
 
-class AbciFace:
+class AbciApi:
     """Asks a node by its RPC."""
 
     name = "RPC"

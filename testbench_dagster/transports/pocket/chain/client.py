@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 from testbench_dagster.core.bech32 import is_address
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.transports.pocket.chain import queries, reading
-from testbench_dagster.transports.pocket.chain.abci import AbciFace
+from testbench_dagster.transports.pocket.chain.abci import AbciApi
 from testbench_dagster.transports.pocket.chain.cache import Cache
+from testbench_dagster.transports.pocket.chain.error_mapping import session_unavailable
 from testbench_dagster.transports.pocket.chain.errors import (
     BadAnswer,
     ChainError,
@@ -32,12 +33,11 @@ from testbench_dagster.transports.pocket.chain.errors import (
     NodeUnavailable,
     NotFound,
 )
-from testbench_dagster.transports.pocket.chain.faces import Face
 from testbench_dagster.transports.pocket.chain.fields import shown
+from testbench_dagster.transports.pocket.chain.node_api import NodeApi
 from testbench_dagster.transports.pocket.chain.nodes import Asker, Nodes, shown_url
 from testbench_dagster.transports.pocket.chain.queries import Query
-from testbench_dagster.transports.pocket.chain.refusals import session_unavailable
-from testbench_dagster.transports.pocket.chain.rest import RestFace
+from testbench_dagster.transports.pocket.chain.rest import RestApi
 from testbench_dagster.transports.pocket.chain.transfer import Transfer
 from testbench_dagster.transports.pocket.chain.types import (
     Application,
@@ -81,19 +81,17 @@ class ChainClient:
         pause_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        faces: list[Face] = [
-            *(RestFace(_checked(url, "rest")) for url in rest),
-            *(AbciFace(_checked(url, "rpc")) for url in rpc),
+        apis: list[NodeApi] = [
+            *(RestApi(_checked(url, "rest")) for url in rest),
+            *(AbciApi(_checked(url, "rpc")) for url in rpc),
         ]
-        if not faces:
+        if not apis:
             raise ConfigError("nodes: no URL is given; list at least one under rest or rpc")
         self._timeout_s = timeout_s
         self._height_ttl_s = height_ttl_s
         self._clock = clock
         self._transfer = Transfer(timeout_s)
-        self._nodes = Nodes(
-            faces, self._transfer, max_lag_blocks=max_lag_blocks, pause_s=pause_s, clock=clock
-        )
+        self._nodes = Nodes(apis, self._transfer, max_lag_blocks=max_lag_blocks, pause_s=pause_s, clock=clock)
         self._cache = Cache()
 
     def __enter__(self) -> ChainClient:

@@ -21,7 +21,7 @@ from testbench_dagster.transports.pocket.chain.errors import (
     NotFound,
     SessionUnavailable,
 )
-from testbench_dagster.transports.pocket.chain.faces import Face, Tip
+from testbench_dagster.transports.pocket.chain.node_api import NodeApi, Tip
 from testbench_dagster.transports.pocket.chain.queries import Query
 from testbench_dagster.transports.pocket.chain.transfer import Transfer
 from testbench_dagster.transports.pocket.chain.types import NodeReport
@@ -37,9 +37,9 @@ T = TypeVar("T")
 class _Node:
     """A node and what is known of it; guarded by the lock of :class:`Nodes`."""
 
-    def __init__(self, face: Face) -> None:
-        self.face = face
-        self.label = f"{shown_url(face.url)} ({face.name})"
+    def __init__(self, api: NodeApi) -> None:
+        self.api = api
+        self.label = f"{shown_url(api.url)} ({api.name})"
         self.tip: Tip | None = None
         self.problem: str | None = None
         self.usable = False
@@ -55,10 +55,10 @@ class Asker:
         self._node = node
 
     def ask(self, query: Query, read: Callable[[object], T]) -> T:
-        """Put a query, and return what ``read`` makes of the answer; raises what :class:`Face` lists."""
-        nodes, face = self._nodes, self._node.face
+        """Put a query, and return what ``read`` makes of the answer; raises what :class:`NodeApi` lists."""
+        nodes, api = self._nodes, self._node.api
         known = nodes.height
-        answer = face.read(query, nodes.transfer.fetch(face.request(query)))
+        answer = api.read(query, nodes.transfer.fetch(api.request(query)))
         if answer.height is not None:
             nodes.observe(answer.height, known)
         return read(answer.value)
@@ -69,7 +69,7 @@ class Nodes:
 
     def __init__(
         self,
-        faces: Sequence[Face],
+        apis: Sequence[NodeApi],
         transfer: Transfer,
         *,
         max_lag_blocks: int,
@@ -81,7 +81,7 @@ class Nodes:
         self._pause_s = pause_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._nodes = [_Node(face) for face in faces]
+        self._nodes = [_Node(api) for api in apis]
         self._last: _Node | None = None
         self._chain = ""
         self._height = 0
@@ -164,8 +164,8 @@ class Nodes:
         with self._lock:
             return [
                 NodeReport(
-                    shown_url(n.face.url),
-                    n.face.name,
+                    shown_url(n.api.url),
+                    n.api.name,
                     None if n.tip is None else n.tip.height,
                     None if n.tip is None else n.tip.catching_up,
                     n.problem,
@@ -186,7 +186,7 @@ class Nodes:
     def _ask_status(self, nodes: Sequence[_Node], *, patient: bool) -> list[_Node]:
         """Ask nodes for their state and judge it; return those that were not waited for."""
         known = self.height  # others may tell of later blocks while these are on their way
-        outcomes = self.transfer.gather([n.face.status_requests() for n in nodes], patient=patient)
+        outcomes = self.transfer.gather([n.api.status_requests() for n in nodes], patient=patient)
         told: list[tuple[_Node, Tip]] = []
         late: list[_Node] = []
         for node, replies in zip(nodes, outcomes, strict=True):
@@ -197,7 +197,7 @@ class Nodes:
                     node.paused_until = self._clock() + self._pause_s
                 continue
             try:
-                told.append((node, node.face.read_status(replies)))
+                told.append((node, node.api.read_status(replies)))
             except (NodeFault, BadAnswer) as error:
                 with self._lock:
                     node.tip = None

@@ -1,4 +1,4 @@
-"""REST face of a node (gRPC gateway, "LCD", port 1317): one path per query, JSON with the proto's names."""
+"""REST API of a node (gRPC gateway, "LCD", port 1317): one path per query, JSON with the proto's names."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.transports.pocket.chain.error_mapping import refused
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NodeFault
-from testbench_dagster.transports.pocket.chain.faces import Answer, Tip, by_status, joined, parsed
 from testbench_dagster.transports.pocket.chain.fields import MAX_INT64, Record
+from testbench_dagster.transports.pocket.chain.node_api import Answer, Tip, by_status, joined, parsed
 from testbench_dagster.transports.pocket.chain.queries import Query
-from testbench_dagster.transports.pocket.chain.refusals import refused
 from testbench_dagster.transports.pocket.chain.transfer import Outcome, Reply, Request
 
 _LATEST = "/cosmos/base/tendermint/v1beta1/blocks/latest"
 _SYNCING = "/cosmos/base/tendermint/v1beta1/syncing"
 
 
-class RestFace:
+class RestApi:
     """Asks a node by REST."""
 
     name = "REST"

@@ -30,7 +30,7 @@ class NodeReport:
     """How a node stands: its URL without credentials, and what it told last, or why it is passed over."""
 
     url: str
-    face: str
+    api: str
     height: int | None
     catching_up: bool | None
     problem: str | None

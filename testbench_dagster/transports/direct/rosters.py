@@ -8,37 +8,36 @@ suppliers of ``testbench.yaml`` are no such source: they are typed and validated
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import ValidationError
 
 from testbench_dagster.config import SupplierConfig, SupplierSource
-from testbench_dagster.core.errors import TestbenchError
-from testbench_dagster.core.relay import TransportName
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
+from testbench_dagster.transports.discovery import (
+    MAX_BYTES,
+    MAX_URL_CHARS,
+    Entry,
+    Listing,
+    SourceError,
+    bearer,
+    fetch,
+)
 
-if TYPE_CHECKING:
-    from testbench_dagster.transports.pocket.chain.types import Session
-
-#: Largest roster that is read, in bytes.
-MAX_BYTES = 32 * 1024 * 1024
-#: Longest base URL and model name taken from a source, in characters.
-MAX_URL_CHARS, MAX_MODEL_CHARS = 2048, 256
-#: How a supplier is reached: over plain HTTP, by signed relays, or through a PATH gateway.
+#: Longest model name taken from a source, in characters.
+MAX_MODEL_CHARS = 256
 _MAX_HEIGHT = 2**63 - 1
 _MAX_PROBLEMS = 100  # told of one source; a listing may have thousands
 _SHOWN_CHARS = 80
-_AT_ONCE = 16  # sources read at a time
 _TAKEN = ("address", "service", "base_url", "api", "model")
 _CREDENTIALS = (
     "apikey", "accesskey", "privatekey", "secret", "passw", "credential", "authorization", "bearer", "cookie",
@@ -47,22 +46,18 @@ _CREDENTIALS = (
 _CREDENTIAL_ENDS = ("key", "keyenv", "token", "tokenenv", "auth")
 
 
-class SourceError(TestbenchError):
-    """A source could not be read, or what it gave is no roster."""
-
-
 @dataclass(frozen=True)
-class Listing:
+class Roster:
     """What a source lists, not yet validated, and the block height it told, if any."""
 
-    entries: Sequence[Any]
+    suppliers: Sequence[Any]
     height: int | None = None
 
 
-class Source(Protocol):
-    """Where a listing comes from."""
+class RosterReader(Protocol):
+    """Where a roster lies."""
 
-    def read(self, deadline: float) -> Listing:
+    def read(self, deadline: float) -> Roster:
         """Read it before ``deadline`` (``time.monotonic()`` seconds).
 
         Raises:
@@ -72,110 +67,65 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class FileSource:
+class RosterFile:
     """A JSON file."""
 
     path: Path
 
-    def read(self, deadline: float) -> Listing:
-        """Read the file; see :class:`Source`."""
+    def read(self, deadline: float) -> Roster:
+        """Read the file; see :class:`RosterReader`."""
         try:
             with self.path.open("rb") as stream:
                 body = stream.read(MAX_BYTES + 1)
         except OSError as error:
             raise SourceError(f"cannot read {self.path}: {error.strerror}; correct file") from None
-        return parse_listing(body)
+        return parse_roster(body)
 
 
 @dataclass(frozen=True)
-class HttpSource:
+class RosterUrl:
     """An HTTP endpoint; ``token_env`` names the variable with the bearer token it wants to see."""
 
     url: str
     timeout_s: float
     token_env: str | None = None
 
-    def read(self, deadline: float) -> Listing:
-        """Fetch the roster, following no redirects; see :class:`Source`."""
+    def read(self, deadline: float) -> Roster:
+        """Fetch the roster, following no redirects; see :class:`RosterReader`."""
         seconds = min(self.timeout_s, deadline - time.monotonic())
         headers = bearer(self.token_env)
         try:
-            return parse_listing(asyncio.run(fetch(self.url, headers, seconds))[1])
+            return parse_roster(asyncio.run(fetch(self.url, headers, seconds))[1])
         except TimeoutError:
             raise SourceError(
                 f"no complete answer within {max(seconds, 0):.1f} s; raise timeout_s, or ask its operator"
             ) from None
 
 
-def bearer(token_env: str | None) -> dict[str, str]:
-    """The header with the token that the variable holds; empty without a variable.
+@dataclass(frozen=True)
+class RosterSource:
+    """A source of ``supplier_sources``: its roster, each entry of it validated."""
 
-    Raises:
-        SourceError: the variable holds nothing a header can carry.
-    """
-    if token_env is None:
-        return {}
-    token = os.environ.get(token_env)
-    if not token or not (token.isascii() and token.isprintable()):
-        raise SourceError(f"token_env names {token_env}, which holds no usable token; export it")
-    return {"Authorization": f"Bearer {token}"}
+    settings: SupplierSource
+    reader: RosterReader
 
+    @classmethod
+    def from_settings(cls, settings: SupplierSource, base: Path) -> RosterSource:
+        """The source that ``supplier_sources`` describes; relative files start at ``base``."""
+        if settings.file is not None:
+            return cls(settings, RosterFile(base / Path(settings.file).expanduser()))
+        assert settings.url is not None
+        return cls(settings, RosterUrl(settings.url, settings.timeout_s, settings.token_env))
 
-async def fetch(
-    url: str, headers: Mapping[str, str], seconds: float, *, statuses: Sequence[int] = (200,)
-) -> tuple[int, bytes]:
-    """Get a JSON document: status, and at most one byte more than :data:`MAX_BYTES` of it.
-
-    Redirects are not followed, and compression is refused.
-
-    Raises:
-        TimeoutError: the whole exchange took longer than ``seconds``.
-        SourceError: it is not reachable, or answers with a status other than ``statuses``.
-    """
-    import httpx  # 60 ms, and a code location that only defines assets need not pay them
-
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-    # a proxy configured for the outside world must not see requests to this machine
-    ours = refusal(urlsplit(url).hostname or "") is not None
-    body = bytearray()
-    try:
-        # of the whole exchange: httpx's own timeouts start anew with every byte
-        async with (
-            asyncio.timeout(seconds),
-            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,
-            client.stream("GET", url, headers=headers) as response,
-        ):
-            status = response.status_code
-            if status not in statuses:
-                where = (
-                    "; redirects are not followed, write the final address" if response.is_redirect else ""
-                )
-                raise SourceError(f"answers HTTP {status}{where or '; check url and token_env'}")
-            encoding = response.headers.get("Content-Encoding", "identity")
-            if encoding != "identity":
-                raise SourceError(
-                    f"answers compressed ({escaped(encoding, 40)}), which was not asked for; "
-                    "have it answer plainly"
-                )
-            async for part in response.aiter_raw():
-                body += part
-                if len(body) > MAX_BYTES:
-                    break
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = escaped(str(error)) or type(error).__name__
-        raise SourceError(f"is not reachable: {reason}; start it, or correct url") from None
-    return status, bytes(body)
+    def read(self, deadline: float) -> Listing:
+        """Read and validate it; see :class:`~testbench_dagster.transports.discovery.Source`."""
+        roster = self.reader.read(deadline)
+        found = parse_entries(roster, self.settings)
+        entries = [Entry(supplier) for supplier in found.suppliers.values()]
+        return Listing(entries, roster.height, frozenset(found.broken), found.problems)
 
 
-def source_of(settings: SupplierSource, base: Path) -> Source:
-    """The source that ``supplier_sources`` describes; relative files start at ``base``."""
-    if settings.file is not None:
-        return FileSource(base / Path(settings.file).expanduser())
-    assert settings.url is not None
-    return HttpSource(settings.url, settings.timeout_s, settings.token_env)
-
-
-def parse_listing(body: bytes) -> Listing:
+def parse_roster(body: bytes) -> Roster:
     """Take a roster apart.
 
     Raises:
@@ -193,68 +143,12 @@ def parse_listing(body: bytes) -> Listing:
     whole = isinstance(height, int) and not isinstance(height, bool)
     if height is not None and not (whole and 0 <= height <= _MAX_HEIGHT):
         raise SourceError(f"height {_shown(height)} is no block height; give a whole number, or leave it out")
-    return Listing(roster["suppliers"], height)
-
-
-def read_sources(sources: Mapping[str, Source], deadline_s: float) -> dict[str, Listing | SourceError]:
-    """Read all sources at once within ``deadline_s`` seconds; what went wrong stands in a listing's place."""
-    if not sources:
-        return {}
-    deadline = time.monotonic() + deadline_s
-
-    def read(source: Source) -> Listing | SourceError:
-        try:
-            return source.read(deadline)
-        except SourceError as error:
-            return error
-
-    pool = ThreadPoolExecutor(min(_AT_ONCE, len(sources)), thread_name_prefix="supplier-source")
-    try:
-        reading = {label: pool.submit(read, source) for label, source in sources.items()}
-        done, _ = wait(reading.values(), timeout=max(0.0, deadline - time.monotonic()))
-    finally:
-        pool.shutdown(
-            wait=False, cancel_futures=True
-        )  # a file system or resolver may hang longer than we wait
-    late = SourceError(f"was not read within {deadline_s:g} s; lower timeout_s of the other sources")
-    return {label: task.result() if task in done else late for label, task in reading.items()}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A usable entry of any source: the supplier, and what a Pocket network tells of it.
-
-    ``rpc_type`` is the type its endpoint was staked with, ``stake_upokt`` its stake in uPOKT, ``host``
-    (``name:port``) the machine it shares with every other supplier of the same host, ``public_key`` its
-    operator's (33 bytes in hexadecimal). None where nothing tells.
-    """
-
-    config: SupplierConfig
-    transport: TransportName = "direct"
-    rpc_type: int | None = None
-    stake_upokt: int | None = None
-    host: str | None = None
-    public_key: str | None = None
-
-
-@dataclass(frozen=True)
-class ServiceListing(Listing):
-    """What a service's source found; ``entries`` are usable :class:`Entry` objects.
-
-    ``broken`` are keys of suppliers that staked but cannot be used: they stay as they were. ``warnings`` say
-    what works but should not stay so. ``sessions`` are the current ones of the applications.
-    """
-
-    broken: frozenset[str] = frozenset()
-    problems: Mapping[str, str] = field(default_factory=dict)
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    sessions: tuple[Session, ...] = ()
-    blocks_per_session: int | None = None
+    return Roster(roster["suppliers"], height)
 
 
 @dataclass
 class Entries:
-    """The usable entries of a listing by supplier key.
+    """The usable entries of a roster by supplier key.
 
     ``broken`` are keys whose entry cannot be used: what is known of such a supplier stays as it was.
     ``problems`` says why, by supplier key where that much is readable.
@@ -265,11 +159,11 @@ class Entries:
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def parse_entries(listing: Listing, source: SupplierSource) -> Entries:
-    """Validate the entries of a listing; a bad one is left out and told, never an exception."""
+def parse_entries(roster: Roster, source: SupplierSource) -> Entries:
+    """Validate the entries of a roster; a bad one is left out and told, never an exception."""
     found = Entries()
     untold = 0
-    for position, entry in enumerate(listing.entries):
+    for position, entry in enumerate(roster.suppliers):
         where = f"{source.label}: suppliers[{position}]"
         try:
             supplier = _supplier(entry, source)
@@ -332,7 +226,7 @@ def _supplier(entry: Any, source: SupplierSource) -> SupplierConfig:
             f"{escaped(name, _SHOWN_CHARS)} may not be given by a source; remove it there, and name the "
             "variable with the key in api_key_env of supplier_sources"
         )
-    if entry.get("transport", "direct") != "direct":
+    if entry.get("transport", DEFAULT_TRANSPORT) != DEFAULT_TRANSPORT:
         raise _bad("transport", entry["transport"], "is not supported; leave it out")
     for name, limit in (("base_url", MAX_URL_CHARS), ("model", MAX_MODEL_CHARS)):
         value = entry.get(name)

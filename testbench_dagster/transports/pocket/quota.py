@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from testbench_dagster.core.quota import Allowance, FixedAllowance, Take
+from testbench_dagster.core.quota import FixedQuota, Quota, QuotaDecision
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.transports.pocket.chain.errors import ChainError
 from testbench_dagster.transports.pocket.messages import SessionHeader
@@ -19,8 +19,8 @@ _log = logging.getLogger(__name__)
 Counted = Callable[[Endpoint, SessionHeader], int]
 
 
-class SessionAllowance:
-    """Another allowance, and for suppliers of services with sessions what these allow.
+class SessionQuota:
+    """Another quota, and for suppliers of services with sessions what these allow.
 
     A supplier is refused while it is in no current session or has used up what its sessions grant (by the
     application's stake, ``max_relays`` of the book, and the miner's own word): its relays stay due. Others
@@ -35,41 +35,41 @@ class SessionAllowance:
 
     def __init__(
         self,
-        inner: Allowance | None,
+        inner: Quota | None,
         books: Mapping[str, SessionBook],
         *,
         counted: Counted | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner: Allowance = FixedAllowance({}) if inner is None else inner
+        self._inner: Quota = FixedQuota({}) if inner is None else inner
         self._books = dict(books)
         self._counted = counted
         self._sleep = sleep
         self._counting = threading.Lock()
 
-    def take(self, endpoint: Endpoint) -> Take:
-        """Spend one relay of a session the supplier is in, and of the inner allowance; or of neither."""
+    def take(self, endpoint: Endpoint) -> QuotaDecision:
+        """Spend one relay of a session the supplier is in, and of the inner quota; or of neither."""
         book = self._book(endpoint)
         if book is None:
             return self._inner.take(endpoint)
         operator = endpoint.address
         if book.stale() or (self._counted is not None and book.unnoted(operator)):
-            return Take.UNKNOWN
+            return QuotaDecision.UNKNOWN
         if not book.reserve(operator):
-            return Take.UNKNOWN if book.awaits(operator) else Take.REFUSED
+            return QuotaDecision.UNKNOWN if book.awaits(operator) else QuotaDecision.REFUSED
         answer = self._inner.take(endpoint)
-        if answer not in (Take.GRANTED, Take.LOW):
+        if answer not in (QuotaDecision.GRANTED, QuotaDecision.LOW):
             book.release(operator)
         elif book.left(operator) == 0:
-            return Take.LOW  # others that wait for this supplier's relays learn it from `refused`
+            return QuotaDecision.LOW  # others that wait for this supplier's relays learn it from `refused`
         return answer
 
-    def put_back(self, endpoint: Endpoint) -> None:
+    def refund(self, endpoint: Endpoint) -> None:
         """Undo the last :meth:`take` for this supplier."""
         book = self._book(endpoint)
         if book is not None:
             book.release(endpoint.address)
-        self._inner.put_back(endpoint)
+        self._inner.refund(endpoint)
 
     def refused(self, endpoint: Endpoint) -> bool:
         """Whether it is known that the sessions of now allow the supplier nothing more."""

@@ -1,4 +1,4 @@
-"""Allowances: alone, and as the engine keeps to them over a real ledger."""
+"""Quotas: alone, and as the engine keeps to them over a real ledger."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.quota import FixedAllowance, Take
+from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.relays.allowances import (
+from testbench_dagster.relays.engine import run_relays
+from testbench_dagster.relays.quotas import (
     MAX_SERVICE_CHUNK,
     MAX_SUPPLIER_CHUNK,
-    LedgerAllowance,
+    LedgerQuota,
     service_account,
     supplier_account,
 )
-from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.collections import BUDGETS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.test_engine import Scripted, Sink, some, target
@@ -58,17 +58,17 @@ def ledger(documents: SqliteDocuments) -> BudgetLedger:
     return BudgetLedger(documents)
 
 
-def allowed(allowance: LedgerAllowance, endpoint: Endpoint, at_most: int = 10_000) -> int:
+def allowed(quota: LedgerQuota, endpoint: Endpoint, at_most: int = 10_000) -> int:
     """Take relays one after another until refused; return how many."""
     taken = 0
     while taken < at_most:
-        answer = allowance.take(endpoint)
-        if answer is Take.REFUSED:
+        answer = quota.take(endpoint)
+        if answer is QuotaDecision.REFUSED:
             break
-        if answer is not Take.UNKNOWN:
+        if answer is not QuotaDecision.UNKNOWN:
             taken += 1
-        if answer is not Take.GRANTED:
-            allowance.refill(endpoint)
+        if answer is not QuotaDecision.GRANTED:
+            quota.refill(endpoint)
     return taken
 
 
@@ -78,89 +78,93 @@ def spent(ledger: BudgetLedger, account: str) -> int:
 
 
 def test_a_fixed_number_per_service():
-    allowance = FixedAllowance({"test": 2, "none": 0})
+    quota = FixedQuota({"test": 2, "none": 0})
     ours, free, none = target("a@test"), target("a@free"), target("a@none")
-    assert [allowance.take(ours) for _ in range(3)] == [Take.GRANTED, Take.LOW, Take.REFUSED]
-    assert allowance.refused(ours) and allowance.refused(none) and not allowance.refused(free)
-    allowance.put_back(ours)
-    assert not allowance.refused(ours)
-    assert allowance.take(free) is Take.GRANTED
-    allowance.put_back(free)
-    assert allowance.take(none) is Take.REFUSED
+    assert [quota.take(ours) for _ in range(3)] == [
+        QuotaDecision.GRANTED,
+        QuotaDecision.LOW,
+        QuotaDecision.REFUSED,
+    ]
+    assert quota.refused(ours) and quota.refused(none) and not quota.refused(free)
+    quota.refund(ours)
+    assert not quota.refused(ours)
+    assert quota.take(free) is QuotaDecision.GRANTED
+    quota.refund(free)
+    assert quota.take(none) is QuotaDecision.REFUSED
 
 
 @pytest.mark.parametrize("cap", [0, 1, 7, 40, 1000])
 def test_a_services_day_is_used_up_to_the_last_relay(ledger, cap):
-    allowance = LedgerAllowance(ledger, {"test": cap}.get, clock=Clock())
-    assert allowed(allowance, target("a@test")) == cap
-    assert allowance.refused(target("b@test"))
-    assert not allowance.refused(target("a@free"))
-    assert allowed(allowance, target("a@free"), 50) == 50
-    allowance.close()
+    quota = LedgerQuota(ledger, {"test": cap}.get, clock=Clock())
+    assert allowed(quota, target("a@test")) == cap
+    assert quota.refused(target("b@test"))
+    assert not quota.refused(target("a@free"))
+    assert allowed(quota, target("a@free"), 50) == 50
+    quota.close()
     assert ledger.spent(service_account("test"), DAY) == cap
     assert ledger.spent(service_account("free"), DAY) is None
 
 
 def test_a_suppliers_hour_and_quota_are_its_own(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=20, clock=Clock())
-    assert allowed(allowance, target("a@test")) == 20
-    allowance.limit({"b@test": 5, "c@test": 100})
-    assert allowed(allowance, target("b@test")) == 5
-    assert allowed(allowance, target("c@test")) == 20
-    assert [allowance.refused(target(f"{n}@test")) for n in "abcd"] == [True, True, True, False]
-    allowance.close()
+    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=20, clock=Clock())
+    assert allowed(quota, target("a@test")) == 20
+    quota.limit({"b@test": 5, "c@test": 100})
+    assert allowed(quota, target("b@test")) == 5
+    assert allowed(quota, target("c@test")) == 20
+    assert [quota.refused(target(f"{n}@test")) for n in "abcd"] == [True, True, True, False]
+    quota.close()
     used = [ledger.spent(supplier_account(f"{n}@test"), HOUR) for n in "abc"]
     assert used == [20, 5, 20]
 
 
 def test_a_refusal_spends_nothing(ledger):
     """The supplier's hour is used up, so its service's day must not pay for being asked."""
-    allowance = LedgerAllowance(ledger, lambda _: 1000, supplier_hour_cap=3, clock=Clock())
+    quota = LedgerQuota(ledger, lambda _: 1000, supplier_hour_cap=3, clock=Clock())
     for _ in range(5):
-        allowed(allowance, target("a@test"))
-    allowance.close()
+        allowed(quota, target("a@test"))
+    quota.close()
     assert ledger.spent(service_account("test"), DAY) == 3
 
 
 @pytest.mark.parametrize(("cap", "most"), [(100_000, MAX_SERVICE_CHUNK), (80, 10), (8, 1)])
 def test_a_death_costs_no_more_than_a_chunk(ledger, cap, most):
-    allowance = LedgerAllowance(ledger, lambda _: cap, clock=Clock())
+    quota = LedgerQuota(ledger, lambda _: cap, clock=Clock())
     for n in range(20):
-        allowed(allowance, target(f"s{n}@test"), 0)
-        allowance.take(target(f"s{n}@test"))
-    taken = allowed(allowance, target("s0@test"), cap // 2)
+        allowed(quota, target(f"s{n}@test"), 0)
+        quota.take(target(f"s{n}@test"))
+    taken = allowed(quota, target("s0@test"), cap // 2)
     granted = ledger.spent(service_account("test"), DAY)
     assert granted is not None
     assert taken <= granted <= taken + most
 
 
 def test_the_hour_is_asked_for_in_small_parts(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=500, clock=Clock())
+    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=500, clock=Clock())
     for taken in range(1, 200):
-        allowed(allowance, target("a@test"), 1)
+        allowed(quota, target("a@test"), 1)
         granted = ledger.spent(supplier_account("a@test"), HOUR)
         assert granted is not None and taken <= granted <= taken + MAX_SUPPLIER_CHUNK
 
 
 def test_quotas_bound_what_is_asked_for(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: 100_000, clock=Clock())
-    allowance.limit({"a@test": 3})
-    allowance.take(target("a@test"))
-    allowance.refill(target("a@test"))
+    quota = LedgerQuota(ledger, lambda _: 100_000, clock=Clock())
+    quota.limit({"a@test": 3})
+    quota.take(target("a@test"))
+    quota.refill(target("a@test"))
     assert ledger.spent(service_account("test"), DAY) == 3
 
 
 def test_the_next_period_follows_and_the_rest_of_the_last_is_given_back(ledger):
     clock = Clock()
-    allowance = LedgerAllowance(ledger, lambda _: 1000, supplier_hour_cap=10, clock=clock)
+    quota = LedgerQuota(ledger, lambda _: 1000, supplier_hour_cap=10, clock=clock)
     ours = target("a@test")
-    assert allowed(allowance, ours) == 10
+    assert allowed(quota, ours) == 10
     clock.now = NOON + timedelta(hours=1)
-    assert not allowance.refused(ours)
-    assert allowed(allowance, ours, 4) == 4
+    assert not quota.refused(ours)
+    assert allowed(quota, ours, 4) == 4
     clock.now = NOON + timedelta(days=1)
-    assert allowed(allowance, ours) == 10
-    allowance.close()
+    assert allowed(quota, ours) == 10
+    quota.close()
     hours = [HOUR, HOUR + timedelta(hours=1), HOUR + timedelta(days=1)]
     assert [ledger.spent(supplier_account("a@test"), hour) for hour in hours] == [10, 4, 10]
     days = [DAY, DAY + timedelta(days=1)]
@@ -169,17 +173,17 @@ def test_the_next_period_follows_and_the_rest_of_the_last_is_given_back(ledger):
 
 def test_what_was_not_sent_returns_to_its_own_period(ledger):
     clock = Clock()
-    allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=10, clock=clock)
+    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=10, clock=clock)
     ours = target("a@test")
-    assert allowed(allowance, ours, 9) == 9
-    allowance.put_back(ours)
-    assert allowed(allowance, ours) == 2
+    assert allowed(quota, ours, 9) == 9
+    quota.refund(ours)
+    assert allowed(quota, ours) == 2
     clock.now += timedelta(hours=1)
-    assert allowed(allowance, ours, 1) == 1
+    assert allowed(quota, ours, 1) == 1
     clock.now += timedelta(hours=1)
-    allowance.refill(ours)
-    allowance.put_back(ours)  # was taken from the hour before
-    assert allowed(allowance, ours) == 10
+    quota.refill(ours)
+    quota.refund(ours)  # was taken from the hour before
+    assert allowed(quota, ours) == 10
 
 
 def test_a_period_opens_with_what_the_ledger_did_not_see(ledger):
@@ -190,35 +194,35 @@ def test_a_period_opens_with_what_the_ledger_did_not_see(ledger):
         return 6
 
     for expected in (4, 0):
-        allowance = LedgerAllowance(ledger, lambda _: 10, opening=opening, clock=Clock())
-        assert allowed(allowance, target("a@test")) == expected
-        allowance.close()
+        quota = LedgerQuota(ledger, lambda _: 10, opening=opening, clock=Clock())
+        assert allowed(quota, target("a@test")) == expected
+        quota.close()
     assert asked == [({"service": "test"}, DAY)]
-    allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=10, opening=opening, clock=Clock())
-    assert allowed(allowance, target("a@test")) == 4
+    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=10, opening=opening, clock=Clock())
+    assert allowed(quota, target("a@test")) == 4
     assert asked[1:] == [({"service": "test", "supplier": "a@test"}, HOUR)]
 
 
 def test_nothing_is_granted_after_the_end(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: 1000, clock=Clock())
-    assert allowed(allowance, target("a@test"), 5) == 5
-    allowance.close()
-    allowance.close()
-    assert allowance.refused(target("a@test")) and allowed(allowance, target("a@test")) == 0
-    assert allowed(allowance, target("b@test")) == 0
+    quota = LedgerQuota(ledger, lambda _: 1000, clock=Clock())
+    assert allowed(quota, target("a@test"), 5) == 5
+    quota.close()
+    quota.close()
+    assert quota.refused(target("a@test")) and allowed(quota, target("a@test")) == 0
+    assert allowed(quota, target("b@test")) == 0
     assert ledger.spent(service_account("test"), DAY) == 5
 
 
 def test_a_refill_that_is_under_way_at_the_end_is_given_back(documents, tmp_path):
     ledger = BudgetLedger(documents)
     ledger.grant(service_account("test"), DAY, 1000, 1)
-    allowance = LedgerAllowance(ledger, lambda _: 1000, clock=Clock())
+    quota = LedgerQuota(ledger, lambda _: 1000, clock=Clock())
     other = sqlite3.connect(tmp_path / "documents.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    refill = threading.Thread(target=allowance.refill, args=(target("a@test"),))
+    refill = threading.Thread(target=quota.refill, args=(target("a@test"),))
     refill.start()
     time.sleep(0.1)
-    allowance.close()
+    quota.close()
     other.execute("ROLLBACK")
     other.close()
     refill.join(10)
@@ -233,34 +237,32 @@ def test_a_refill_that_is_under_way_at_the_end_is_given_back(documents, tmp_path
     counts=st.lists(st.integers(0, 30), min_size=1, max_size=4),
     cap=st.none() | st.integers(0, 50),
     hour_cap=st.none() | st.integers(0, 20),
-    quotas=st.dictionaries(st.integers(0, 3), st.integers(0, 15)),
+    shares=st.dictionaries(st.integers(0, 3), st.integers(0, 15)),
     faults=st.lists(st.sampled_from([Fault.OK, Fault.TRANSPORT, Fault.EMPTY]), max_size=3),
     most=st.none() | st.integers(0, 40),
     slots=st.integers(1, 8),
 )
 def test_every_cap_is_hard_and_what_is_spent_is_what_was_sent(
-    tmp_path_factory, counts, cap, hour_cap, quotas, faults, most, slots
+    tmp_path_factory, counts, cap, hour_cap, shares, faults, most, slots
 ):
     documents = SqliteDocuments(tmp_path_factory.mktemp("ledger") / "documents.sqlite")
     ledger = BudgetLedger(documents)
     names = [f"{n}@{'even' if n % 2 == 0 else 'odd'}" for n in range(len(counts))]
     transport = Scripted({names[0]: faults})
-    allowance = LedgerAllowance(ledger, {"even": cap}.get, supplier_hour_cap=hour_cap)
-    allowance.limit({names[n]: quota for n, quota in quotas.items() if n < len(names)})
+    quota = LedgerQuota(ledger, {"even": cap}.get, supplier_hour_cap=hour_cap)
+    quota.limit({names[n]: share for n, share in shares.items() if n < len(names)})
     work = [
         (target(name, retries=1, start_in_flight=4), iter(some(count, name)))
         for name, count in zip(names, counts, strict=True)
     ]
-    report = run_relays(
-        work, Sink(), transport=transport, max_in_flight=slots, allowance=allowance, max_relays=most
-    )
-    allowance.close()
+    report = run_relays(work, Sink(), transport=transport, max_in_flight=slots, quota=quota, max_relays=most)
+    quota.close()
     sent = transport.sent
     even = sum(count for name, count in sent.items() if name.endswith("@even"))
     assert cap is None or even <= cap
     for n, name in enumerate(names):
         assert hour_cap is None or sent[name] <= hour_cap
-        assert n not in quotas or sent[name] <= quotas[n]
+        assert n not in shares or sent[name] <= shares[n]
         if hour_cap is not None:
             assert spent(ledger, supplier_account(name)) == sent[name]
     assert most is None or sum(sent.values()) <= most
@@ -271,38 +273,38 @@ def test_every_cap_is_hard_and_what_is_spent_is_what_was_sent(
     if most is None:  # nothing is left unsent without a cap that says so
         for n, name in enumerate(names):
             if report.suppliers[name].unsent:
-                capped = n in quotas and sent[name] == quotas[n]
+                capped = n in shares and sent[name] == shares[n]
                 capped = capped or (hour_cap is not None and sent[name] == hour_cap)
                 assert capped or (cap is not None and n % 2 == 0 and even == cap)
     documents.close()
 
 
 def test_a_supplier_at_its_cap_stops_alone(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: None, supplier_hour_cap=30)
-    allowance.limit({"b@test": 10})
+    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=30)
+    quota.limit({"b@test": 10})
     work = [
         (target(f"{n}@test"), some(count, f"{n}@test"))
         for n, count in zip("abc", (100, 100, 20), strict=True)
     ]
-    report = run_relays(work, Sink(), transport=Scripted(), allowance=allowance)
+    report = run_relays(work, Sink(), transport=Scripted(), quota=quota)
     sent = {key: (counts.sent, counts.unsent) for key, counts in report.suppliers.items()}
     assert sent == {"a@test": (30, 70), "b@test": (10, 90), "c@test": (20, 0)}
 
 
 def test_retries_are_paid_for(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: 4)
+    quota = LedgerQuota(ledger, lambda _: 4)
     transport = Scripted({"a@test": [Fault.RATE_LIMITED] * 99})
-    report = run_relays([(target(retries=9), some(1))], Sink(), transport=transport, allowance=allowance)
+    report = run_relays([(target(retries=9), some(1))], Sink(), transport=transport, quota=quota)
     assert (report.total.sent, report.total.unsettled) == (4, 1)
-    allowance.close()
+    quota.close()
     assert spent(ledger, service_account("test")) == 4
 
 
 def test_a_used_up_budget_ends_a_run_that_waits_for_retries(ledger):
-    allowance = LedgerAllowance(ledger, lambda _: 2)
+    quota = LedgerQuota(ledger, lambda _: 2)
     transport = Scripted({"a@test": [Fault.TRANSPORT] * 9}, retry_after_s=60.0)
     started = time.monotonic()
-    report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, allowance=allowance)
+    report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, quota=quota)
     assert time.monotonic() - started < 20
     assert (report.total.sent, report.total.unsettled, report.total.unsent) == (2, 2, 3)
 
@@ -311,14 +313,12 @@ def test_runs_at_the_same_time_share_a_budget(ledger):
     sent: list[int] = []
 
     def run(name: str) -> None:
-        allowance = LedgerAllowance(ledger, lambda _: 500)
+        quota = LedgerQuota(ledger, lambda _: 500)
         sink: Counter[str] = Counter()
         work = [(target(f"{name}{n}@test"), some(100, f"{name}{n}@test")) for n in range(4)]
         barrier.wait()
-        run_relays(
-            work, lambda relay, *_: sink.update([relay.supplier]), transport=Scripted(), allowance=allowance
-        )
-        allowance.close()
+        run_relays(work, lambda relay, *_: sink.update([relay.supplier]), transport=Scripted(), quota=quota)
+        quota.close()
         sent.append(sink.total())
 
     barrier = threading.Barrier(3)
@@ -332,7 +332,7 @@ def test_runs_at_the_same_time_share_a_budget(ledger):
 
 def test_a_slow_store_does_not_stop_the_others(documents, tmp_path):
     """While a grant waits for the store, relays that need none go on."""
-    allowance = LedgerAllowance(BudgetLedger(documents), {"test": 100}.get)
+    quota = LedgerQuota(BudgetLedger(documents), {"test": 100}.get)
     documents.count(BUDGETS)
     other = sqlite3.connect(tmp_path / "documents.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -350,7 +350,7 @@ def test_a_slow_store_does_not_stop_the_others(documents, tmp_path):
         done[relay.supplier] = time.monotonic()
 
     work = [(target(name), some(50, name)) for name in ("a@test", "b@free")]
-    report = run_relays(work, sink, transport=Scripted(), allowance=allowance)
+    report = run_relays(work, sink, transport=Scripted(), quota=quota)
     assert report.total.settled == 100
     assert done["b@free"] < released[0] < done["a@test"]
     timer.join()
@@ -358,7 +358,7 @@ def test_a_slow_store_does_not_stop_the_others(documents, tmp_path):
 
 
 def test_a_broken_store_ends_the_run(documents):
-    allowance = LedgerAllowance(BudgetLedger(documents), lambda _: 100)
+    quota = LedgerQuota(BudgetLedger(documents), lambda _: 100)
     documents.close()
     with pytest.raises(StoreError, match="closed"):
-        run_relays([(target(), some(50))], Sink(), transport=Scripted(), allowance=allowance)
+        run_relays([(target(), some(50))], Sink(), transport=Scripted(), quota=quota)

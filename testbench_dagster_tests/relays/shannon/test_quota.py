@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.quota import FixedAllowance, Take
+from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.relays.engine import relay_all
-from testbench_dagster.transports.pocket.allowance import SessionAllowance
 from testbench_dagster.transports.pocket.messages import SessionHeader
+from testbench_dagster.transports.pocket.quota import SessionQuota
 from testbench_dagster.transports.pocket.sessions import AWAITED_S, MIN_REFRESH_S
 from testbench_dagster_tests.relays.shannon.net import FAST, SERVICE, Setting, relay_to, setting
 from testbench_dagster_tests.relays.shannon.test_sessions import BLOCK, LENGTH, Chain, a_book
@@ -38,29 +38,33 @@ def chain() -> Chain:
 
 def test_unknown_then_granted_then_refused(chain: Chain):
     book = a_book(chain, max_relays=2)
-    allowance = SessionAllowance(None, {"svc": book})
+    quota = SessionQuota(None, {"svc": book})
     one = target("s1")
-    assert allowance.take(one) is Take.UNKNOWN and not allowance.refused(one)
-    allowance.refill(one)
-    assert [allowance.take(one) for _ in range(3)] == [Take.GRANTED, Take.LOW, Take.REFUSED]
-    assert allowance.refused(one) and not allowance.refused(target("s2"))
-    allowance.put_back(one)
-    assert not allowance.refused(one) and allowance.take(one) is Take.LOW
-    assert allowance.take(target("s9")) is Take.REFUSED and allowance.refused(target("s9"))
-    assert allowance.take(DIRECT) is Take.GRANTED and not allowance.refused(DIRECT)
+    assert quota.take(one) is QuotaDecision.UNKNOWN and not quota.refused(one)
+    quota.refill(one)
+    assert [quota.take(one) for _ in range(3)] == [
+        QuotaDecision.GRANTED,
+        QuotaDecision.LOW,
+        QuotaDecision.REFUSED,
+    ]
+    assert quota.refused(one) and not quota.refused(target("s2"))
+    quota.refund(one)
+    assert not quota.refused(one) and quota.take(one) is QuotaDecision.LOW
+    assert quota.take(target("s9")) is QuotaDecision.REFUSED and quota.refused(target("s9"))
+    assert quota.take(DIRECT) is QuotaDecision.GRANTED and not quota.refused(DIRECT)
 
 
-def test_both_allowances_are_spent_or_neither(chain: Chain):
+def test_both_quotas_are_spent_or_neither(chain: Chain):
     book = a_book(chain, max_relays=5)
     book.refresh()
-    inner = FixedAllowance({"svc": 2})
-    allowance = SessionAllowance(inner, {"svc": book})
+    inner = FixedQuota({"svc": 2})
+    quota = SessionQuota(inner, {"svc": book})
     one = target("s1")
-    assert allowance.take(one) is Take.GRANTED
-    assert allowance.take(one) is Take.LOW  # the inner one's last
-    assert allowance.take(one) is Take.REFUSED and book.left("s1") == 3
-    assert allowance.refused(one)
-    allowance.put_back(one)
+    assert quota.take(one) is QuotaDecision.GRANTED
+    assert quota.take(one) is QuotaDecision.LOW  # the inner one's last
+    assert quota.take(one) is QuotaDecision.REFUSED and book.left("s1") == 3
+    assert quota.refused(one)
+    quota.refund(one)
     assert book.left("s1") == 4 and not inner.refused(one)
 
 
@@ -72,30 +76,30 @@ def test_what_the_store_counts_is_part_of_it(chain: Chain):
         return 3
 
     book = a_book(chain, max_relays=5)
-    allowance = SessionAllowance(None, {"svc": book}, counted=counted)
+    quota = SessionQuota(None, {"svc": book}, counted=counted)
     two = target("s2")
     book.refresh()
-    assert allowance.take(two) is Take.UNKNOWN
-    allowance.refill(two)
-    allowance.refill(two)
+    assert quota.take(two) is QuotaDecision.UNKNOWN
+    quota.refill(two)
+    quota.refill(two)
     assert sorted(asked) == [("s2", "app-1@1"), ("s2", "app-2@1")]
     assert book.left("s2") == 4
     chain.pass_blocks(LENGTH)
-    assert allowance.take(two) is Take.UNKNOWN
-    allowance.refill(two)
+    assert quota.take(two) is QuotaDecision.UNKNOWN
+    quota.refill(two)
     assert len(asked) == 4 and book.left("s2") == 4
 
 
 def test_a_session_that_ends_has_the_chain_asked(chain: Chain):
     book = a_book(chain, max_relays=1)
-    allowance = SessionAllowance(None, {"svc": book})
+    quota = SessionQuota(None, {"svc": book})
     one = target("s1")
-    allowance.refill(one)
-    assert allowance.take(one) is Take.LOW and allowance.take(one) is Take.REFUSED
+    quota.refill(one)
+    assert quota.take(one) is QuotaDecision.LOW and quota.take(one) is QuotaDecision.REFUSED
     chain.pass_blocks(LENGTH)
-    assert allowance.take(one) is Take.UNKNOWN
-    allowance.refill(one)
-    assert allowance.take(one) is Take.LOW
+    assert quota.take(one) is QuotaDecision.UNKNOWN
+    quota.refill(one)
+    assert quota.take(one) is QuotaDecision.LOW
 
 
 @pytest.mark.parametrize("refreshes", [3, 1000])
@@ -110,38 +114,38 @@ def test_the_session_that_follows_is_awaited_for_a_while(chain: Chain, refreshes
             chain.lagging = set()
 
     book = a_book(chain)
-    allowance = SessionAllowance(None, {"svc": book}, sleep=sleep)
+    quota = SessionQuota(None, {"svc": book}, sleep=sleep)
     one = target("s1")
-    allowance.refill(one)
-    assert allowance.take(one) is Take.GRANTED
+    quota.refill(one)
+    assert quota.take(one) is QuotaDecision.GRANTED
     chain.lagging = {"app-1"}
     chain.pass_blocks(LENGTH)
     book.refresh()
-    assert allowance.take(one) is Take.UNKNOWN and not allowance.refused(one)
-    assert allowance.take(target("s3")) is Take.GRANTED, "the other application's session is known"
-    allowance.refill(one)
+    assert quota.take(one) is QuotaDecision.UNKNOWN and not quota.refused(one)
+    assert quota.take(target("s3")) is QuotaDecision.GRANTED, "the other application's session is known"
+    quota.refill(one)
     if refreshes == 3:
-        assert len(slept) == 3 and allowance.take(one) is Take.GRANTED
+        assert len(slept) == 3 and quota.take(one) is QuotaDecision.GRANTED
     else:
         assert sum(slept) <= AWAITED_S + MIN_REFRESH_S
-        assert allowance.take(one) is Take.REFUSED and allowance.refused(one)
+        assert quota.take(one) is QuotaDecision.REFUSED and quota.refused(one)
 
 
 def test_without_nodes_what_is_known_is_allowed_and_nothing_raised(chain: Chain):
     book = a_book(chain)
-    allowance = SessionAllowance(None, {"svc": book})
+    quota = SessionQuota(None, {"svc": book})
     one = target("s1")
     chain.down = "all"
-    allowance.refill(one)
-    assert allowance.take(one) is Take.REFUSED and allowance.refused(one)
+    quota.refill(one)
+    assert quota.take(one) is QuotaDecision.REFUSED and quota.refused(one)
     chain.down = None
     chain.now += BLOCK
-    assert allowance.take(one) is Take.UNKNOWN
-    allowance.refill(one)
+    assert quota.take(one) is QuotaDecision.UNKNOWN
+    quota.refill(one)
     chain.down = "all"
     chain.now += BLOCK
-    allowance.refill(one)
-    assert allowance.take(one) is Take.GRANTED
+    quota.refill(one)
+    assert quota.take(one) is QuotaDecision.GRANTED
 
 
 # ------------------------------------------------------------------------------------- in the engine
@@ -172,8 +176,8 @@ async def relay_through(
     for name, count in counts.items():
         endpoint = s.endpoint(name, limits=limits)
         work.append((endpoint, [relay_to(endpoint, first + number) for number in range(count)]))
-    allowance = SessionAllowance(None, {SERVICE: s.book}, counted=counted)
-    report = await relay_all(work, s.transport, sink, allowance=allowance)
+    quota = SessionQuota(None, {SERVICE: s.book}, counted=counted)
+    report = await relay_all(work, s.transport, sink, quota=quota)
     return sink, report
 
 

@@ -1,7 +1,7 @@
 """How many relays may still be sent to whom: fixed numbers, or grants out of the shared budget ledger.
 
-The engine asks an :class:`Allowance` before every send, retries and probes included. Asking is quick and
-never leaves the process; what needs the store is done by :meth:`Allowance.refill` in a thread, ahead of need
+The engine asks a :class:`Quota` before every send, retries and probes included. Asking is quick and
+never leaves the process; what needs the store is done by :meth:`Quota.refill` in a thread, ahead of need
 where possible.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_period, period_start
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.core.quota import Take
+from testbench_dagster.core.quota import QuotaDecision
 from testbench_dagster.core.relay import Endpoint
 
 #: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
@@ -70,11 +70,11 @@ class _Account:
         self.ends = next_period(self.unit, moment).timestamp()
 
 
-class LedgerAllowance:
-    """Caps per service and UTC day, per supplier and UTC hour, and quotas of this run per supplier.
+class LedgerQuota:
+    """Caps per service and UTC day, per supplier and UTC hour, and shares of this run per supplier.
 
     Relays are granted by the ledger in chunks. A period that ends while the run goes on is followed by the
-    next; what is left of the old one is given back. A supplier whose hour or quota is used up is refused
+    next; what is left of the old one is given back. A supplier whose hour or share is used up is refused
     alone, a service whose day is used up with all its suppliers.
 
     Args:
@@ -105,54 +105,54 @@ class LedgerAllowance:
         self._lock = threading.Lock()  # guards everything below; never held while the ledger is asked
         self._accounts: dict[str, _Account] = {}
         self._of: dict[str, tuple[_Account, ...]] = {}  # by supplier
-        self._quotas: dict[str, int] = {}
+        self._shares: dict[str, int] = {}
         self._closed = False
 
-    def limit(self, quotas: Mapping[str, int]) -> None:
+    def limit(self, shares: Mapping[str, int]) -> None:
         """Allow these suppliers so many relays from now on, within the other caps; others are as before."""
         with self._lock:
-            self._quotas.update(quotas)
+            self._shares.update(shares)
 
-    def take(self, endpoint: Endpoint) -> Take:
-        """Spend one relay of the supplier's quota, its hour and its service's day, or of none."""
+    def take(self, endpoint: Endpoint) -> QuotaDecision:
+        """Spend one relay of the supplier's share, its hour and its service's day, or of none."""
         with self._lock:
-            quota = self._quotas.get(endpoint.supplier)
-            if quota is not None and quota <= 0:
-                return Take.REFUSED
+            share = self._shares.get(endpoint.supplier)
+            if share is not None and share <= 0:
+                return QuotaDecision.REFUSED
             accounts = self._accounts_of(endpoint)
             if accounts:
                 now = self._clock()
                 for account in accounts:
                     if now >= account.ends:
-                        return Take.UNKNOWN
+                        return QuotaDecision.UNKNOWN
                     if account.left <= 0:
-                        return Take.REFUSED if account.exhausted else Take.UNKNOWN
-            answer = Take.GRANTED
+                        return QuotaDecision.REFUSED if account.exhausted else QuotaDecision.UNKNOWN
+            answer = QuotaDecision.GRANTED
             for account in accounts:
                 account.left -= 1
                 account.taken_in = account.start
                 if account.left <= account.low and not account.asked:
                     account.asked = True
-                    answer = Take.LOW
-            if quota is not None:
-                self._quotas[endpoint.supplier] = quota - 1
-                if quota == 1:
-                    answer = Take.LOW
+                    answer = QuotaDecision.LOW
+            if share is not None:
+                self._shares[endpoint.supplier] = share - 1
+                if share == 1:
+                    answer = QuotaDecision.LOW
             return answer
 
-    def put_back(self, endpoint: Endpoint) -> None:
+    def refund(self, endpoint: Endpoint) -> None:
         """Undo the last :meth:`take` for this supplier."""
         with self._lock:
             for account in self._accounts_of(endpoint):
                 if account.taken_in == account.start:
                     account.left += 1
-            if endpoint.supplier in self._quotas:
-                self._quotas[endpoint.supplier] += 1
+            if endpoint.supplier in self._shares:
+                self._shares[endpoint.supplier] += 1
 
     def refused(self, endpoint: Endpoint) -> bool:
-        """Whether the supplier's quota or hour, or its service's day, is known to be used up."""
+        """Whether the supplier's share or hour, or its service's day, is known to be used up."""
         with self._lock:
-            if self._quotas.get(endpoint.supplier, 1) <= 0:
+            if self._shares.get(endpoint.supplier, 1) <= 0:
                 return True
             now = self._clock()
             return any(
@@ -223,10 +223,10 @@ class LedgerAllowance:
                 account.asked = False
                 return
             start, left, users = account.start, account.left, sorted(account.users)
-            quotas = [self._quotas.get(key) for key in users]
+            shares = [self._shares.get(key) for key in users]
         self._give_back(account, ended, unused)
         spent = self._ledger.spent(account.name, start) or 0
-        chunk = self._chunk(account, account.cap - spent, quotas)
+        chunk = self._chunk(account, account.cap - spent, shares)
         wanted = max(0, chunk - left)
         granted = self._ledger.grant(
             account.name, start, account.cap, wanted, lambda: self._opened_with(account, start)
@@ -239,13 +239,13 @@ class LedgerAllowance:
             account.asked = False
         self._give_back(account, start, late)
 
-    def _chunk(self, account: _Account, room: int, quotas: list[int | None]) -> int:
+    def _chunk(self, account: _Account, room: int, shares: list[int | None]) -> int:
         """How many relays to ask for: enough for a while, never much of what is left for all."""
-        known = [quota for quota in quotas if quota is not None]
-        demand = max(sum(known), 0) if len(known) == len(quotas) else account.cap
+        known = [share for share in shares if share is not None]
+        demand = max(sum(known), 0) if len(known) == len(shares) else account.cap
         if account.unit == "hour":
             return max(1, min(MAX_SUPPLIER_CHUNK, room, demand))
-        return max(1, min(MAX_SERVICE_CHUNK, room // _PARTS, _PER_SUPPLIER * len(quotas), demand))
+        return max(1, min(MAX_SERVICE_CHUNK, room // _PARTS, _PER_SUPPLIER * len(shares), demand))
 
     def _opened_with(self, account: _Account, start: datetime) -> int:
         return 0 if self._opening is None else self._opening(account.where, start)

@@ -1,4 +1,4 @@
-"""What a chain says when it refuses a query, told apart by gRPC code and text, the same for both faces."""
+"""What a chain says when it refuses a query, told apart by gRPC code and text, the same for both APIs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the two faces of a node (``rest``, ``abci``) have in common: what to send, and what replies say."""
+"""What the two APIs of a node (``rest``, ``abci``) have in common: what to send, and what replies say."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tip:
     chain: str
 
 
-class Face(Protocol):
+class NodeApi(Protocol):
     """How to talk to a node."""
 
     name: str

@@ -1,0 +1,20 @@
+"""What a check of an installation found: one thing that was looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; a ``warning`` is no problem that keeps the installation from working."""
+
+    what: str
+    detail: str
+    ok: bool = True
+    warning: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the installation cannot work like this."""
+        return not self.ok and not self.warning

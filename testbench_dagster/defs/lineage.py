@@ -1,0 +1,110 @@
+"""What assets read and write beside what their edges show, and where that stands in the lineage.
+
+Two stored things have several writers and no step of their own: the cached plans and the detected changes.
+They are **external assets** here, observed by whichever run wrote them. A step of their own would be a lie
+for the plans: an evaluation notes in them who failed, a cut makes them due at once, and the next evaluation
+reads them, which would close a circle. It would also let a backfill leave plans out, so that the sensor
+``stale_scores`` asked for the same suppliers again; and it would cost one more event per supplier and run. An
+external asset can be neither run nor backfilled, and costs one event per run.
+
+Everything else that an asset touches in the document store says the metadata ``reads`` and ``writes`` of its
+definition. A test compares both with what runs really touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from testbench_dagster.defs.metadata import markdown_table
+from testbench_dagster.stages.plan.plan_cache import CachedPlans
+from testbench_dagster.stores.documents import Collection, Document
+
+_SHOWN = 200  # rows of a table: it lives in an event row
+
+
+def touches(
+    *, reads: Sequence[Collection] = (), writes: Mapping[str, str] | None = None
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Metadata of an asset's definition: the collections that it reads, and by collection what it writes.
+
+    Coordination (heartbeats, leases, budgets) is left out: every run takes part in it. What the collections
+    hold says docs/reference.md.
+    """
+    found: dict[str, dg.MetadataValue[Any]] = {}
+    if reads:
+        found["reads"] = dg.MetadataValue.text(", ".join(collection.name for collection in reads))
+    if writes:
+        told = (f"{name}: {what}" for name, what in writes.items())
+        found["writes"] = dg.MetadataValue.text("; ".join(told))
+    return found
+
+
+supplier_plans = dg.AssetSpec(
+    "supplier_plans",
+    group_name="summaries",
+    deps=["relay_responses", "taxonomy_summaries"],
+    description="When each supplier is due next and what it would be asked: the cached plans, which the "
+    "sensor stale_scores looks at. Made anew by taxonomy_summaries at the end of every evaluation; "
+    "relay_responses notes in them who failed and who was put off. Not run by itself: evaluate a supplier to "
+    "refresh its plan.",
+    kinds={"python"},
+)
+
+detected_changes = dg.AssetSpec(
+    "detected_changes",
+    group_name="evaluation",
+    deps=["supplier_scores", "identity_groups"],
+    description="Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
+    "windows are cut by and the webhook is told. Recorded by supplier_scores (answers and scores of one "
+    "supplier) and identity_groups (a member that left its group). Not run by itself.",
+    kinds={"python"},
+)
+
+
+def plans_metadata(plans: CachedPlans) -> dict[str, dg.MetadataValue[Any]]:
+    """What is told of plans that were made anew."""
+    told: dict[str, dg.MetadataValue] = {
+        "plans_cached": dg.MetadataValue.int(plans.suppliers),
+        "plans_due": dg.MetadataValue.int(plans.due),
+    }
+    if plans.next_due_at is not None:
+        told["next_due_at"] = dg.MetadataValue.timestamp(plans.next_due_at)
+    return told
+
+
+def observe_plans(context: dg.AssetExecutionContext, plans: CachedPlans) -> None:
+    """Note that this run wrote ``supplier_plans``."""
+    context.log_event(dg.AssetObservation(supplier_plans.key, metadata=plans_metadata(plans)))
+
+
+def changes_metadata(changes: Sequence[Document]) -> dict[str, dg.MetadataValue[Any]]:
+    """What is told of changes that were recorded: how many, how many of them cut windows, and each."""
+    told: dict[str, dg.MetadataValue] = {
+        "changes": dg.MetadataValue.int(len(changes)),
+        "cuts": dg.MetadataValue.int(sum(bool(change["cut"]) for change in changes)),
+    }
+    if changes:
+        rows = [
+            [
+                change["supplier"],
+                change["kind"],
+                change["task"],
+                f"{change['at']:%Y-%m-%d %H:%M}",
+                "cut" if change["cut"] else "reported only",
+                change["reason"],
+            ]
+            for change in changes[:_SHOWN]
+        ]
+        headers = ["supplier", "kind", "task", "since (UTC)", "its windows", "why"]
+        told["recorded_changes"] = markdown_table(headers, rows)
+    return told
+
+
+def observe_changes(context: dg.AssetExecutionContext, changes: Sequence[Document]) -> None:
+    """Note what this run wrote into ``detected_changes``, in its log as well."""
+    for change in changes:
+        context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+    context.log_event(dg.AssetObservation(detected_changes.key, metadata=changes_metadata(changes)))

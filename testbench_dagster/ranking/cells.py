@@ -1,0 +1,101 @@
+"""What the page writes into a cell: the text of a record's values by shape and unit, not escaped yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from testbench_dagster.core.columns import Cell, Shape, Unit
+from testbench_dagster.core.window import UNSUPPORTED
+
+UNKNOWN = "–"
+
+
+def cell_writer(record: type, cell: Cell, made_at: datetime) -> Callable[[Any], str]:
+    """Returns what writes the text of a cell for records of a class; a dash for what is unknown."""
+    read, *others = cell.readers
+    unit = cell.unit(record)
+    match cell.shape:
+        case Shape.RANGE:
+            show, (high,) = ranks_text if unit is Unit.RANK else interval_text, others
+            return lambda one: show(read(one), high(one))
+        case Shape.OF:
+            (whole,) = others
+            return lambda one: f"{read(one)}/{whole(one)}"
+        case Shape.DOCS:
+            return lambda one: _docs_text(*cell.values(one))
+        case Shape.AGE:
+            return lambda one: duration_text(age_seconds(made_at, read(one)))
+        case _:
+            return lambda one: value_text(read(one), unit)
+
+
+def sort_writer(record: type, cell: Cell, made_at: datetime) -> Callable[[Any], str] | None:
+    """Returns what writes the number to sort by, where the text has a unit that varies ("2 min", "3 s").
+
+    In whole milliseconds or seconds, empty where the value is unknown. None where the text itself sorts.
+    """
+    (read, *_) = cell.readers
+    if cell.shape is Shape.AGE:
+        return lambda one: _whole(age_seconds(made_at, read(one)))
+    return (lambda one: _whole(read(one))) if cell.unit(record) is Unit.MILLISECONDS else None
+
+
+def _whole(number: float | None) -> str:
+    return "" if number is None else str(round(number))
+
+
+def _docs_text(n: int, *more: Any) -> str:
+    *wanted, status = more
+    planned = "".join(f"/{number}" for number in wanted if number is not None)
+    return UNSUPPORTED if status == UNSUPPORTED else f"{n}{planned}"
+
+
+def value_text(value: Any, unit: Unit) -> str:
+    """One value."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number}" for name, number in value.items()) or "none"
+    if value is None:
+        return UNKNOWN
+    match unit:
+        case Unit.SCORE:
+            return f"{value:.3f}"
+        case Unit.SHARE:
+            return f"{100 * value:.1f} %"
+        case Unit.MILLISECONDS:
+            return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
+        case _:
+            return str(value)
+
+
+def number_text(value: float | None) -> str:
+    """A score."""
+    return value_text(value, Unit.SCORE)
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval of scores."""
+    return UNKNOWN if low is None or high is None else f"{low:.3f}–{high:.3f}"
+
+
+def ranks_text(low: int | None, high: int | None) -> str:
+    """A range of ranks; one number where both ends are the same."""
+    if low is None:
+        return UNKNOWN
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def age_seconds(made_at: datetime, at: datetime | None) -> float | None:
+    """Seconds from an instant to the time of publishing, never below 0."""
+    return None if at is None else max(0.0, (made_at - at).total_seconds())
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds in the largest unit of which there are two."""
+    if seconds is None:
+        return UNKNOWN
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

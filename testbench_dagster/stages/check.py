@@ -1,0 +1,116 @@
+"""What ``testbench check`` looks at: configuration, stores, tasks, taxonomies, services, suppliers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from testbench_dagster.config import SERVICE_SOURCE
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import SUPPLIERS
+from testbench_dagster.transports.registry import check_service
+
+
+def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Finding]:
+    """Look at one thing after the other, and say how to mend what is wrong.
+
+    Args:
+        workspace: the installation.
+        suppliers: whether to read the supplier sources and to send each supplier a short question.
+
+    Raises:
+        ConfigError: the configuration names tasks that there are not; everything else is a finding.
+    """
+    config = workspace.config
+    yield Finding("configuration", f"{config.path}, {len(workspace.specs)} tasks")
+    yield _store_finding(
+        workspace,
+        "document store",
+        lambda: workspace.documents.count(SUPPLIERS),
+        "MongoDB" if config.mongo_uri else None,
+    )
+    yield _store_finding(
+        workspace,
+        "dataset store",
+        lambda: workspace.datasets.tasks(),
+        "PostgreSQL" if config.postgres_uri else None,
+    )
+    yield from _task_findings(workspace)
+    if config.settings.taxonomies:
+        yield from _taxonomy_findings(workspace)
+    for name in config.settings.services:
+        yield from _service_findings(workspace, name)
+    if suppliers:
+        yield from _supplier_findings(workspace)
+
+
+def _store_finding(
+    workspace: Workspace, what: str, read: Callable[[], object], server: str | None
+) -> Finding:
+    try:
+        read()
+    except TestbenchError as error:
+        return Finding(what, str(error), ok=False)
+    return Finding(what, server or f"SQLite in {workspace.config.home}")
+
+
+def _task_findings(workspace: Workspace) -> Iterator[Finding]:
+    for spec in workspace.specs:
+        try:
+            registered = workspace.framework(spec).register(spec)
+        except TestbenchError as error:
+            yield Finding(f"task {spec.name}", str(error), ok=False)
+            continue
+        flags = registered.data.flags
+        docs, shots = len(registered.data.docs), flags.num_fewshot
+        yield Finding(f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags.output_type}")
+
+
+def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+    from testbench_dagster.taxonomies.model import is_placeholder
+
+    try:
+        taxonomies = configured_taxonomies(workspace)
+    except TestbenchError as error:
+        yield Finding("taxonomies", str(error), ok=False)
+        return
+    known = {spec.name for spec in workspace.specs}
+    for taxonomy in taxonomies:
+        tasks = {task for task in taxonomy.leaves() if not is_placeholder(task)}
+        covered = len(tasks & known)
+        detail = f"{covered} of its {len(tasks)} tasks configured"
+        yield Finding(f"taxonomy {taxonomy.name}", detail, ok=covered > 0)
+
+
+def _service_findings(workspace: Workspace, name: str) -> Iterator[Finding]:
+    yield from check_service(workspace.config, name)
+
+
+def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
+    from testbench_dagster.stages.relay.probe import probe_suppliers
+
+    try:
+        report = refresh_roster(workspace)
+        suppliers = active_suppliers(workspace)
+    except TestbenchError as error:  # the store: said before
+        yield Finding("suppliers", str(error), ok=False)
+        return
+    for what, problem in report.problems.items():
+        if not _told_with_its_service(what):
+            yield Finding(f"roster {what}", problem, ok=False)
+    for what, warning in report.warnings.items():
+        if not _told_with_its_service(what):
+            yield Finding(f"roster {what}", warning, ok=False, warning=True)
+    if not suppliers:
+        yield Finding("suppliers", no_suppliers_text(workspace), ok=False)
+    for result in asyncio.run(probe_suppliers(workspace, suppliers)):
+        yield Finding(f"supplier {result.supplier}", result.detail, ok=result.ok)
+
+
+def _told_with_its_service(what: str) -> bool:
+    """Whether a problem of the roster is of a service as a whole, or of one of its applications."""
+    return what.startswith(SERVICE_SOURCE) and (": app " in what or ": " not in what)

@@ -1,0 +1,68 @@
+"""The transport ``direct``: suppliers that are listed with the URL of their API, asked over plain HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from testbench_dagster.config import Config
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.transports.direct.rosters import RosterSource
+from testbench_dagster.transports.discovery import Source
+from testbench_dagster.transports.endpoints import authorization, endpoint_of
+from testbench_dagster.transports.plug import (
+    Finding,
+    KnownOperators,
+    KnownSessions,
+    PlainFactory,
+    RelayHistory,
+    TransportFactory,
+)
+
+
+class DirectPlug:
+    """Plain HTTP; see :class:`~testbench_dagster.transports.plug.TransportPlug`."""
+
+    name = DEFAULT_TRANSPORT
+    rules = None
+    sends_only_in_sessions = False
+
+    def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
+        """Those of ``supplier_sources``."""
+        listed = config.settings.supplier_sources
+        return {source.label: RosterSource.from_settings(source, config.base) for source in listed}
+
+    def endpoint(self, config: Config, supplier: Supplier) -> Endpoint:
+        """The supplier's own URL, with its API key."""
+        return endpoint_of(
+            config,
+            supplier,
+            headers=authorization(f"supplier {supplier.key}: api_key_env", supplier.api_key_env),
+            private_allowed=supplier.trusted,
+        )
+
+    def key_problem(self, config: Config, service: str) -> str | None:
+        """Nothing is signed."""
+        return None
+
+    def prepare(self, config: Config, services: Collection[str], history: RelayHistory) -> TransportFactory:
+        """There is nothing to prepare."""
+        return PlainFactory(_opened)
+
+    def waiting(self, supplier: Supplier, known: KnownSessions, spent_until: int | None) -> str | None:
+        """It never waits."""
+        return None
+
+    def lists_models(self, endpoint: Endpoint) -> bool:
+        """Only of a trusted one: whoever asks does not look at where a name leads."""
+        return endpoint.private_allowed
+
+    def check(self, config: Config, service: str) -> Iterator[Finding]:
+        """No service is reached by it."""
+        return iter(())
+
+
+def _opened() -> Transport:
+    from testbench_dagster.transports.direct.transport import DirectTransport  # with aiohttp: 0.2 s
+
+    return DirectTransport()

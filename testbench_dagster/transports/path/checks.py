@@ -1,0 +1,23 @@
+"""What `testbench check` says of the gateway of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testbench_dagster.config import Config
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.transports.path.gateways import check_gateway
+
+
+def gateway_findings(config: Config, name: str) -> Iterator[Finding]:
+    """Whether the gateway answers, and whether it is set up for evaluation."""
+    service = config.settings.services[name]
+    assert service.gateway is not None
+    what = f"service {name}, gateway {service.gateway.url}"
+    report = check_gateway(name, service)
+    for problem in report.problems:
+        yield Finding(what, problem, ok=False)
+    for warning in report.warnings:
+        yield Finding(what, warning, ok=False, warning=True)
+    if report.reachable:
+        yield Finding(what, f"answers; it calls {report.suppliers} suppliers ready")

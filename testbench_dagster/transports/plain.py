@@ -1,0 +1,114 @@
+"""Relays as plain HTTP: the request lm-eval would send, posted as it is, and pages by GET.
+
+Suppliers that are reached directly and gateways are asked alike; they differ in where requests go and in a
+few headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from testbench_dagster import __version__
+from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.transports.answers import Answer
+from testbench_dagster.transports.http import Exchange, HttpClient, PreparedRequest, PreparedRequests
+from testbench_dagster.transports.outcome import judged
+from testbench_dagster.transports.payload import build_payload, page_path
+
+_HEADERS = {
+    "User-Agent": f"testbench_dagster/{__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}
+_BODY_HEADERS = {**_HEADERS, "Content-Type": "application/json"}
+
+
+class Addressing(Protocol):
+    """Where plain requests to an endpoint go, and what they say beside the usual headers."""
+
+    def root(self, endpoint: Endpoint, *, page: bool) -> str:
+        """The URL that the path is put behind."""
+        ...
+
+    def prefix(self, endpoint: Endpoint, *, page: bool) -> str:
+        """What the path begins with."""
+        ...
+
+    def headers(self, endpoint: Endpoint) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Further headers: those anybody may see, and those with secrets, which are redacted in answers.
+
+        Raises:
+            RequestError: the endpoint cannot be named in headers.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class PlainExchange:
+    """What happened to one plain request, with what its attempt carries."""
+
+    exchange: Exchange
+    page: bool
+    evidence: dict[str, Any] = field(default_factory=dict)
+    secrets: tuple[bytes, ...] = ()
+
+    def judged(self, judge: Callable[[], Answer]) -> Answer:
+        """What ``judge`` says of a complete answer, or whose fault it is that there is none."""
+        return judged(self.exchange, judge, page=self.page)
+
+
+class PlainHttp:
+    """Makes plain requests; its connections belong to the event loop of the first."""
+
+    def __init__(self, addressing: Addressing) -> None:
+        self._http = HttpClient()
+        self._addressing = addressing
+        self._prepared = PreparedRequests()
+
+    async def ask(self, endpoint: Endpoint, request: Mapping[str, Any]) -> PlainExchange:
+        """Send a request of a prompt (see :class:`~testbench_dagster.core.relay.Relay`) once.
+
+        Only cancellation of the calling task is raised.
+        """
+        page = request.get("type") == "get"
+        exchange = Exchange()
+        asked = PlainExchange(exchange, page)
+        try:
+            if page:
+                path, body = page_path(request), b""
+            else:
+                path, payload = build_payload(request, endpoint.api, endpoint.model)
+                body = orjson.dumps(payload)
+            path = self._addressing.prefix(endpoint, page=page) + path
+            asked.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
+            prepared = self._request(endpoint, path, page=page)
+        except Exception as error:
+            exchange.error = error
+            return asked
+        asked.secrets = prepared.secrets
+        await self._http.run(exchange, prepared, body, endpoint.limits, page=page)
+        return asked
+
+    async def close(self) -> None:
+        """Close the connections; a later request would open new ones."""
+        self._prepared.clear()
+        await self._http.close()
+
+    def _request(self, endpoint: Endpoint, path: str, *, page: bool) -> PreparedRequest:
+        def make() -> PreparedRequest:
+            told, secret = self._addressing.headers(endpoint)
+            return PreparedRequest.from_url(
+                self._addressing.root(endpoint, page=page) + path,
+                "GET" if page else "POST",
+                {**(_HEADERS if page else _BODY_HEADERS), **told},
+                secret_headers=secret,
+                connect_s=endpoint.limits.connect_s,
+                private_allowed=endpoint.private_allowed,
+            )
+
+        return self._prepared.get(endpoint, path, page, make=make)

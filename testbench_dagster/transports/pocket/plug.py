@@ -1,0 +1,87 @@
+"""The transport ``shannon``: suppliers of a Pocket service, sent relays that are signed here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.transports.discovery import Source
+from testbench_dagster.transports.endpoints import endpoint_of
+from testbench_dagster.transports.plug import (
+    Finding,
+    KnownOperators,
+    KnownSessions,
+    RelayHistory,
+    TransportFactory,
+)
+from testbench_dagster.transports.pocket.waiting import waiting_for_session
+
+
+class PocketPlug:
+    """Signed relays; see :class:`~testbench_dagster.transports.plug.TransportPlug`."""
+
+    name = SIGNED_RELAYS.transport
+    rules = SIGNED_RELAYS
+    sends_only_in_sessions = True
+
+    def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
+        """The chain, per service."""
+        # with the chain, which only those need who have services
+        from testbench_dagster.transports.pocket.discovery import ChainSource
+
+        return {
+            f"{SERVICE_SOURCE}{name}": ChainSource(config, name, known(name), signed=True)
+            for name in services
+        }
+
+    def endpoint(self, config: Config, supplier: Supplier) -> Endpoint:
+        """The URL the supplier staked."""
+        service = config.settings.services[supplier.service]
+        return endpoint_of(
+            config,
+            supplier,
+            private_allowed=supplier.trusted,
+            address=supplier.address,
+            rpc_type=supplier.rpc_type,
+            prefix=service.prefix,
+            host=supplier.host,
+            stream=service.stream,
+        )
+
+    def key_problem(self, config: Config, service: str) -> str | None:
+        """A key that is missing, unreadable or another's."""
+        from testbench_dagster.transports.pocket.access import service_keys
+
+        try:
+            service_keys(config, service)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def prepare(self, config: Config, services: Collection[str], history: RelayHistory) -> TransportFactory:
+        """Load the keys and ask the chain for the sessions of the services."""
+        # with coincurve, httpx and aiohttp, which only those pay for who relay
+        from testbench_dagster.transports.pocket.factory import PocketFactory
+
+        return PocketFactory(config, services, history)
+
+    def waiting(self, supplier: Supplier, known: KnownSessions, spent_until: int | None) -> str | None:
+        """Until it is in a session, and that grants relays."""
+        if known.silent_since is not None:
+            since = f"{known.silent_since:%Y-%m-%d %H:%M}; is a node reachable?"
+            return f"the chain told of no block since {since}"
+        return waiting_for_session(supplier.address, known, spent_until)
+
+    def lists_models(self, endpoint: Endpoint) -> bool:
+        """Miners list nothing."""
+        return False
+
+    def check(self, config: Config, service: str) -> Iterator[Finding]:
+        """Nodes, applications, and the keys that sign for them."""
+        from testbench_dagster.transports.pocket.checks import chain_findings, key_findings
+
+        yield from chain_findings(config, service, signed=True)
+        yield from key_findings(config, service)

@@ -1,0 +1,93 @@
+"""The fault table: what its columns promise together, and that the documentation shows it as it is."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from testbench_dagster.core.faults import DocState, Fault, FaultRow, Owner
+
+DOCS = Path(__file__).parents[2] / "docs"
+#: What becomes of a doc, as the table of reference.md says it.
+IN_WINDOWS = {DocState.SCORED: "scored", DocState.FAILED: "error", DocState.OPEN: "shown"}
+AVAILABILITY = {True: "answered", False: "not answered", None: "–"}
+
+
+def table() -> str:
+    """The table of reference.md as it has to be."""
+    lines = [
+        "| fault | when | owner | asked again in the run | in windows | in `availability` | do |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for fault in Fault:
+        row = fault.row
+        cells = (
+            f"`{fault.value}`",
+            row.when,
+            "–" if row.owner is Owner.NONE else row.owner.value,
+            "–" if fault.answered else "yes" if row.retried else "no",
+            IN_WINDOWS[row.doc],
+            AVAILABILITY[row.available],
+            "–" if fault.answered else row.remedy,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_reference_shows_the_table() -> None:
+    reference = (DOCS / "reference.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Faults$(.*?)^## ", reference, re.M | re.S)
+    assert section, "docs/reference.md has no section Faults"
+    shown = "\n".join(line for line in section[1].splitlines() if line.startswith("|"))
+    wanted = table()
+    assert shown == wanted, f"paste this table into the section Faults of docs/reference.md:\n\n{wanted}\n"
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_the_columns_of_a_row_agree(fault: Fault) -> None:
+    row = fault.row
+    assert fault.answered == (row.owner is Owner.NONE)
+    assert not (row.retried and fault.settled), "what is closed is not asked again"
+    assert row.available is True or not fault.answered
+    assert not row.cut_short or fault.answered
+    if row.paces:
+        assert row.retried, "a wait is kept before a further attempt"
+    if row.slows_host:
+        assert row.slows_supplier
+    if row.kept_by_session:
+        assert not row.reached and not row.charged and not fault.blames_supplier
+    if not row.reached:
+        assert row.available is not True and not fault.settled
+
+
+def test_who_answers_decides_what_is_final_and_whom_it_counts_against() -> None:
+    for fault in Fault:
+        assert fault.settled == (fault.answered or fault.blames_supplier)
+        assert fault.blames_supplier == (fault.owner is Owner.SUPPLIER)
+    assert {owner for owner in Owner if owner.ours} == {Owner.CLIENT, Owner.INTERNAL}
+    assert {fault.owner for fault in Fault} == set(Owner), "every owner answers for something"
+
+
+def test_a_member_is_its_stored_name() -> None:
+    for fault in Fault:
+        assert Fault(fault.value) is fault == fault.value == str(fault)
+        assert pickle.loads(pickle.dumps(fault)) is fault is copy.deepcopy(fault)
+    assert len({fault.value for fault in Fault}) == len(Fault)
+    with pytest.raises(ValueError, match="is not a valid Fault"):
+        Fault("unheard of")
+
+
+def test_a_fault_without_a_row_is_refused_with_the_remedy() -> None:
+    with pytest.raises(TypeError, match=r"fault 'new' has no row: write it as 'new', FaultRow\(\.\.\.\)"):
+        Fault.__new_member__(Fault, "new")  # as the class is made: a row that was forgotten
+
+
+def test_a_row_has_the_defaults_of_a_fault_that_says_nothing_of_the_supplier() -> None:
+    row = FaultRow(Owner.INTERNAL, "whatever")
+    assert row.doc is DocState.OPEN
+    assert row.available is None
+    assert row.remedy == "ask its operator"

@@ -1,0 +1,95 @@
+"""``Testbench.run`` and ``.backfill``: passes until a width is reached or a cap is, recorded in Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from testbench_dagster.api import Testbench
+from testbench_dagster.config import load_config
+from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.defs.backfills import BackfillRequests
+from testbench_dagster.localnet.run import LocalnetProcess
+from testbench_dagster.relays.report import Progress
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster_tests.defs.conftest import opened_instance, starter_settings
+
+
+@pytest.fixture
+def workspace(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
+    """Two suppliers; one task towards a width that its first docs do not reach."""
+    settings = starter_settings(localnet)
+    settings["suppliers"] = settings["suppliers"][:2]
+    settings["tasks"] = [
+        {"name": "starter_logic", "samples": {"min": 4, "max": 12, "half_width": 0.01}},
+    ]
+    path = tmp_path / "testbench.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Workspace(load_config(path)) as opened:
+        yield opened
+
+
+def jobs(workspace: Workspace) -> list[str]:
+    with opened_instance(workspace) as instance:
+        return [run.job_name for run in instance.get_runs()][::-1]
+
+
+def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Workspace) -> None:
+    testbench = Testbench(workspace)
+    planned: list[int] = []
+    seen: list[Progress] = []
+    notes: list[str] = []
+    report = testbench.run(on_planned=planned.append, on_progress=seen.append, on_note=notes.append)
+    keys = tuple(s.key for s in workspace.config.settings.suppliers)
+    assert (report.suppliers, report.tasks) == (keys, ("starter_logic",))
+    assert report.sent == report.settled == workspace.documents.count(ATTEMPTS) == 2 * 12
+    assert report.passes == len(planned) > 1, "a width shows only after scoring"
+    assert sum(planned) == 24 and planned[0] == 2 * 4
+    assert seen
+    assert (report.waiting, report.problem) == ("", "")
+    assert notes == [
+        "catalog: preparing 1 of 1 tasks",
+        "evaluation: 2 suppliers, 1 tasks",
+        "evaluation: 24 relays sent",
+    ]
+    assert jobs(workspace) == [
+        "refresh_suppliers",
+        "refresh_catalog",
+        *["evaluate_suppliers"] * report.passes,
+        "refresh_identity",
+        "refresh_summaries",
+    ]
+    assert (workspace.on_planned, workspace.on_progress) == (None, None), "nobody watches any more"
+
+    again = testbench.run(keys[:1])
+    assert (again.suppliers, again.sent, again.passes) == (keys[:1], 0, 1)
+    forced = testbench.run(keys[:1], force=True, max_relays=3)
+    assert (forced.sent, forced.passes) == (3, 1), "the cap holds over all passes"
+
+
+def test_a_cap_is_over_all_passes_and_nothing_scored_is_told(workspace: Workspace) -> None:
+    testbench = Testbench(workspace)
+    none = testbench.run(max_relays=0)
+    assert (none.sent, none.settled, none.passes) == (0, 0, 1)
+    assert none.problem == "nothing was scored"
+    some = testbench.run(max_relays=10)
+    assert (some.sent, some.problem) == (10, "")
+    assert some.passes > 1
+
+
+def test_a_backfill_is_handed_to_the_daemon(workspace: Workspace) -> None:
+    testbench = Testbench(workspace)
+    with pytest.raises(TestbenchError, match="has no partition yet"):
+        testbench.backfill()
+    testbench.run(max_relays=0)
+    requested = testbench.backfill(rescore=True)
+    assert requested.suppliers == tuple(s.key for s in workspace.config.settings.suppliers)
+    assert not requested.daemon_is_running()
+    outcome = requested.outcome()
+    assert (outcome.status, outcome.ended) == ("REQUESTED", False)
+    with BackfillRequests(workspace) as requests:
+        assert requests.outcome(requested.id) == outcome

@@ -102,7 +102,7 @@ def register(workspace: Workspace) -> dict[str, Registration]:
 def facts(supplier: str, registration: Registration, docs: int) -> Iterator[tuple[dict, dict]]:
     """The attempt and the score of every doc of a supplier and task."""
     service = supplier.partition("@")[2]
-    metric, name = registration.flags["metric_order"][0], registration.flags["filters"][0]
+    metric, name = registration.flags.metric_order[0], registration.flags.filters[0]
     for doc in range(docs):
         at = NOW - timedelta(minutes=doc)
         shared = {"supplier": supplier, "service": service, "task": registration.task,

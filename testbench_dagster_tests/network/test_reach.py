@@ -14,6 +14,7 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.quota import FixedQuota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
@@ -25,7 +26,7 @@ from testbench_dagster.stages.relay.relay import RelayReport, relay_due
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents import Document, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.transports.pocket import replays
@@ -413,7 +414,8 @@ def test_what_was_stored_under_a_lost_lease_is_part_of_what_a_session_grants(
     stage.collect()
     documents, told = stage.workspace.documents, stage.attempts()
     documents.purge(ATTEMPTS, {"service": SERVICE})
-    documents.put_new(ATTEMPTS, [disowned(attempt) for attempt in told])
+    lost = [disowned(AttemptRecord.from_document(attempt)) for attempt in told]
+    typed.put_new(documents, AttemptRecord, lost)
     documents.purge(PLANS, {"service": SERVICE})
     stage.collect()
     assert len(stage.attempts()) == len(told) == 7 * len(NAMES)

@@ -9,9 +9,9 @@ from typing import Any
 
 from testbench_dagster.config.settings import BudgetSettings
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.relays.quotas import LedgerQuota, service_account, supplier_account
-from testbench_dagster.stores.documents import DocumentStore
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 
 def budget_left(documents: DocumentStore, budget: BudgetSettings, service: str, now: datetime) -> int | None:
@@ -37,7 +37,7 @@ def politeness_left(documents: DocumentStore, budget: BudgetSettings, key: str, 
 
 def attempts_since(documents: DocumentStore, where: Mapping[str, Any], start: datetime) -> int:
     """Stored attempts of a service or supplier since an instant: what a new budget period begins with."""
-    return documents.count(ATTEMPTS, {**where, "finished_at": {"gte": start}})
+    return typed.count(documents, AttemptRecord, {**where, "finished_at": {"gte": start}})
 
 
 def ledger_quota(documents: DocumentStore, budget: BudgetSettings) -> LedgerQuota:

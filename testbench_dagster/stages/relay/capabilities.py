@@ -35,7 +35,7 @@ def learn_capabilities(
     All at once; the answers are remembered in the roster. Where the network, not the supplier, stood in the
     way nothing is learnt. The attempts are kept like all others, under a task of their own.
     """
-    if all(registration.flags["output_type"] in _NEVER_NEED_IT for registration in registrations):
+    if all(registration.flags.output_type in _NEVER_NEED_IT for registration in registrations):
         return
     unknown = [
         target.endpoint

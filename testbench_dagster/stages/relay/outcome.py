@@ -28,7 +28,7 @@ def record_outcome(
     """
     kinds: dict[str, set[str]] = {}  # of answers, by supplier that was due
     for task in planned:
-        kinds.setdefault(task.supplier, set()).add(task.registration.flags["output_type"])
+        kinds.setdefault(task.supplier, set()).add(task.registration.flags.output_type)
     used_up = {
         target.key: until for target in targets if (until := transports.used_up(target.endpoint)) is not None
     }

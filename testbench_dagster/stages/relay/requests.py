@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from testbench_dagster.core.records.prompts import PromptRequests
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
 
@@ -33,14 +32,12 @@ class Prompts:
     def __init__(self, documents: DocumentStore, most: int = 4096) -> None:
         self._documents = documents
         self._most = most
-        self._known: dict[str, Document] = {}
+        self._known: dict[str, PromptRequests] = {}
 
-    def get(self, ids: Sequence[str]) -> Mapping[str, Document]:
+    def get(self, ids: Sequence[str]) -> Mapping[str, PromptRequests]:
         """Return the requests of the prompts with these ids."""
         missing = [i for i in ids if i not in self._known]
-        fetched = (
-            {p["_id"]: p for p in self._documents.find(PROMPTS, {"_id": {"in": missing}})} if missing else {}
-        )
+        fetched = typed.by_id(self._documents, PromptRequests, missing) if missing else {}
         found = {i: fetched.get(i) or self._known[i] for i in ids}
         self._known.update(fetched)
         while len(self._known) > self._most:
@@ -67,7 +64,7 @@ def _task_relays(target: Endpoint, planned: PlannedTask, prompts: Prompts) -> It
         lot = due[start : start + _FETCH]
         bodies = prompts.get([d.prompt.id for d in lot])
         for item in lot:
-            requests: list[dict[str, Any]] = bodies[item.prompt.id]["requests"]
+            requests = bodies[item.prompt.id].requests
             for call in item.calls:
                 yield Relay(
                     supplier=target.supplier,

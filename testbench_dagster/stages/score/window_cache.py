@@ -2,8 +2,9 @@
 
 A pure cache of what :mod:`testbench_dagster.scoring.rows` makes of the facts. A cached task is used while
 three things are so: nobody took it out, as whoever writes facts of it does before (see
-:mod:`testbench_dagster.coordination.writing`); supplier, task, registration and settings are those it was made
-with; and no sample has grown too old since. Anything else is computed from the facts, with the same result.
+:mod:`testbench_dagster.coordination.writing`); supplier, task, registration and settings are those it was
+made with; and no sample has grown too old since. Anything else is computed from the facts, with the same
+result.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from testbench_dagster.stores.documents import Document, content_hash
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-#: What a cached row holds; the rest is said by the supplier, the task and the registration that it is bound to,
-#: or by others' answers.
+#: What a cached row holds; the rest is said by the supplier, the task and the registration that it is bound
+#: to, or by others' answers.
 _STORED = tuple(name for name, field in columns_of(Window).items() if field.column.origin is Origin.ANSWERS)
 _TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is datetime)
 
@@ -161,7 +162,7 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
-        [registration.n_docs, registration.flags],
+        [registration.n_docs, registration.flags.to_document()],
     ]
     return content_hash(parts)[:24]
 

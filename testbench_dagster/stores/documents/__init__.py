@@ -13,7 +13,7 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.ids import canonical_json, content_hash, document_id
-from testbench_dagster.stores.documents import collections
+from testbench_dagster.stores.documents import collections, typed
 from testbench_dagster.stores.documents.contract import (
     Collection,
     Document,
@@ -39,6 +39,7 @@ __all__ = [
     "content_hash",
     "document_id",
     "open_documents",
+    "typed",
 ]
 
 

@@ -8,8 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from testbench_dagster.stores.documents.values import CODEC
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, DOCUMENTS_SCHEMA, SchemaError
 from testbench_dagster_tests.fixtures import b1e3080
 
-MANY = 30_000  # attempts: enough that a migration can be killed in its middle
 _TABLES = ("registrations", "current_tasks", "dataset_docs", "dataset_fewshot")
 
 
@@ -295,18 +293,10 @@ def many_attempts(home: Path, n: int) -> None:
 def filled(home: Path) -> int:
     """How many attempts name their classifier by now."""
     with closing(sqlite3.connect(home / "documents.sqlite3", timeout=30)) as connection:
+        if "classifier" not in {row[1] for row in connection.execute('PRAGMA table_info("attempts")')}:
+            return 0
         query = 'SELECT COUNT(*) FROM "attempts" WHERE "classifier" IS NOT NULL'
         return int(connection.execute(query).fetchone()[0])
-
-
-def begun(home: Path) -> bool:
-    """Whether the first attempts name their classifier; quick, as it must be to see the middle."""
-    with closing(sqlite3.connect(home / "documents.sqlite3", timeout=30)) as connection:
-        query = 'SELECT "classifier" FROM "attempts" ORDER BY "_seq" LIMIT 1'
-        try:
-            return connection.execute(query).fetchone() != (None,)
-        except sqlite3.OperationalError:  # the column is not there yet
-            return False
 
 
 def started(config: Path) -> subprocess.Popen[str]:
@@ -316,28 +306,47 @@ def started(config: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+#: Migrates, and is killed at the end of its n-th transaction, before that is kept.
+_KILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from testbench_dagster.config import load_config
+from testbench_dagster.migration import migrate
+from testbench_dagster.stores.documents.connections import Connections
+
+begin, left = Connections.write, int(sys.argv[2])
+
+@contextmanager
+def write(self):
+    global left
+    with begin(self) as connection:
+        yield connection
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Connections.write = write
+migrate(load_config(sys.argv[1]), print)
+"""
 
 
 def test_killed_in_the_middle_it_goes_on(old_home: Path) -> None:
     home = old_home.parent / ".testbench"
-    many_attempts(home, MANY)
+    many_attempts(home, 2_000)
     before = stored(home / "documents.sqlite3")
-    process = started(old_home)
-    wait_for(lambda: begun(home))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = filled(home)
-    assert 0 < done < MANY + b1e3080.N_ATTEMPTS, "it was not killed in the middle"
-    refused = run_command(old_home, "scores")
-    assert refused.returncode == 1 and "`testbench migrate`" in refused.stderr
-    again = run_command(old_home, "migrate")
-    assert again.returncode == 0, again.stderr
+    progress = []
+    for transactions in (1, 3, 4, 5, 6):
+        killed = subprocess.run(
+            [sys.executable, "-c", _KILLED, str(old_home), str(transactions)], check=False, timeout=120
+        )
+        assert killed.returncode == -signal.SIGKILL
+        progress.append(filled(home))
+        with closing(open_documents(home, None)) as documents, pytest.raises(SchemaError):
+            documents.count(SUPPLIERS)
+    assert progress == sorted(progress) and len({*progress}) > 2, "it was not killed in the middle"
+    assert 0 < progress[-1] < 2_000 + b1e3080.N_ATTEMPTS
     config = load_config(old_home)
+    migrate(config, lambda _: None)
     with opened(config) as (documents, _):
         unchanged_but(documents, before)
 

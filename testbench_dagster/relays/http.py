@@ -6,7 +6,7 @@ connected to public addresses only: the addresses a name resolves to are judged,
 
 aiohttp connects (DNS, TLS, pool) and parses; its ``ClientSession`` is left out, because what that does per
 request (URL and header handling, one task and several timers) costs three times as much as all the rest.
-The connector and its protocol are used as the session uses them.
+The connector and its protocol are used as the session uses them (:mod:`.aiohttp_internals`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from testbench_dagster.network.addresses import REMEDY, AddressRefused, is_public, refusal
+from testbench_dagster.relays import aiohttp_internals
+from testbench_dagster.relays.aiohttp_internals import HttpProcessingError, ResponseHandler
 from testbench_dagster.relays.answers import Answer, escaped
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Attempt, Endpoint, Limits, SessionRef
@@ -151,7 +151,7 @@ class Target:
         words = {word for value in secret_headers.values() for word in value.split()}
         return cls(
             private_allowed,
-            aiohttp.ClientRequest(method, parsed, loop=asyncio.get_running_loop()),
+            aiohttp_internals.address(method, parsed),
             aiohttp.ClientTimeout(connect=connect_s),
             "\r\n".join(lines).encode(),
             tuple(word.encode() for word in words if len(word) >= _MIN_SECRET_CHARS),
@@ -309,7 +309,7 @@ class Exchange:
     ) -> None:
         """Send and receive; raises what goes wrong, with ``phase`` telling how far it came."""
         self.phase = "connecting"
-        connection = await connector.connect(target.connect, [], target.timeout)
+        connection = await aiohttp_internals.connect(connector, target.connect, target.timeout)
         protocol = self._protocol = connection.protocol
         try:
             if protocol is None or protocol.transport is None:
@@ -317,10 +317,10 @@ class Exchange:
             self.phase = "waiting"
             self._extend(self._limits.first_byte_s)
             deadlines.add(self)
-            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            aiohttp_internals.expect_raw_answer(protocol)
             outbox.write(protocol.transport, target.message(body))
             while True:
-                message, content = await protocol.read()
+                message, content = await aiohttp_internals.read_head(protocol)
                 # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
                 if not 100 <= message.code < 200 or message.code == 101:
                     break

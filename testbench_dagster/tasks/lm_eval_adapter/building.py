@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval.utils
 import yaml
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Entry as LmEntry
-from lm_eval.tasks._index import Kind as LmKind
 
 from testbench_dagster.errors import TaskError, TaskInputError
 from testbench_dagster.tasks.index import TaskIndex
+from testbench_dagster.tasks.lm_eval_adapter.internals import LmEntry, LmKind, TaskFactory, reuse_templates
 from testbench_dagster.tasks.local_data import read_rows
 from testbench_dagster.tasks.records import TaskData
 from testbench_dagster.tasks.resources import prepare_offline_resources
@@ -27,18 +24,7 @@ from testbench_dagster.tasks.specs import TaskSpec
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 
-_compile = lm_eval.utils.env.from_string
-
-
-@functools.lru_cache(maxsize=4096)
-def _compiled(source: str) -> Any:
-    template = _compile(source)
-    template.globals = dict(template.globals)  # jinja copies them at every rendering: slow from a ChainMap
-    return template
-
-
-# compiling a template costs 1 ms and lm-eval does it for every doc: keep compiled ones
-lm_eval.utils.env.from_string = _compiled
+reuse_templates()
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 

@@ -16,6 +16,7 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, get_aggregation, get_m
 from lm_eval.api.task import ConfigurableTask
 
 from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
+from testbench_dagster.tasks.lm_eval_adapter.internals import set_instances
 from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
 from testbench_dagster.tasks.records import Answered, DocScore, TaskData
@@ -60,7 +61,7 @@ def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator
             instance.resps = [tuple(r) if isinstance(r, (list, tuple)) else r for r in responses]
             instances.append(instance)
         grouped.append(sorted(instances, key=lambda i: i.idx))
-    task._instances = [instance for instances in grouped for instance in instances]
+    set_instances(task, [instance for instances in grouped for instance in instances])
     seed_checkers(0)
     task.apply_filters()
     for answer, instances in zip(answers, grouped, strict=True):

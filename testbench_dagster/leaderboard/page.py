@@ -1,8 +1,10 @@
 """The leaderboard as one HTML file that needs nothing else: style, script and drawings are inside.
 
-Without JavaScript it is a document of plain tables; the script adds tabs, sorting and the filter. All text
-that comes from suppliers or task data goes through :func:`text`, and the page's own policy (a Content
-Security Policy naming the hashes of its script and style) keeps anything else from running or loading.
+Without JavaScript it is a document of plain tables; the script adds tabs, sorting and the filter. The markup
+is that of ``page.html.jinja``, and whatever is put into it is escaped: by Jinja, or by :func:`filled` where
+there are thousands. Text that comes from suppliers or task data is made :func:`readable` too, and the page's
+own policy (a Content Security Policy naming the hashes of its script and style) keeps anything else from
+running or loading.
 
 Size: the rankings come first; ability columns and the details of suppliers, best first, are added as long as
 they fit into :data:`MAX_BYTES`, and the page says what it left out. 5,000 suppliers stay below it.
@@ -11,22 +13,33 @@ they fit into :data:`MAX_BYTES`, and the page says what it left out. 5,000 suppl
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
 
 from testbench_dagster.leaderboard.ranking import Board, Entry
 from testbench_dagster.scoring.windows import Window
 
 MAX_BYTES = 9_500_000
-_TIED = ' class="tie" title="tied with others in this range"'
 _SPARE = 1000  # bytes kept for what stands around the details
 _ABILITIES = 12  # columns of them at most; a supplier's details show all
-_STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
-_SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")
+
+
+def _file(name: str) -> str:
+    """The text of a file beside this module."""
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+_STYLE = _file("page.css")
+_SCRIPT = _file("page.js")
+_READING = _file("reading.html")
 
 
 def _hash(code: str) -> str:
@@ -38,65 +51,49 @@ POLICY = (
     f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; "
     "base-uri 'none'; form-action 'none'"
 )
-_READING = """
-<p>Every score lies in 0–1 and is drawn as a dot on its 95 % interval: the true score lies within it in 95 of
-100 cases. A <b>rank</b> such as 2–5 holds the supplier's true rank with 95 % confidence: somebody else
-counts as better only if the difference of the two scores is more than chance explains, allowing for all the
-comparisons made. <b>Suppliers whose ranks overlap are tied</b>: the order of the rows among them says
-nothing. “Best” is the probability that nobody is better, from a parametric bootstrap.</p>
-<p>Suppliers of one <b>group</b> answer alike; they are measured together and share one score and their ranks.
-<b>Errors</b> are docs that ended in the supplier's own fault; they are not part of the score.
-<b>Available</b> is the share of answered docs among those answered or failed through the supplier or the
-network.
-<b>Newest</b> is the age of the last sample when this page was made. A dash means unknown, never zero.</p>
-"""
 
 
-def text(value: object, limit: int = 200) -> str:
+def text(value: object, limit: int = 200) -> Markup:
     """Text made inert for HTML: escaped, cut, invisible and direction-changing characters replaced."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return html.escape(shown if len(shown) <= limit else shown[: limit - 1] + "…")
+    return Markup(html.escape(readable(value, limit)))
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Parts one after another; ``Markup.join`` would look into each of them again."""
+    return Markup("".join(parts))
+
+
+def readable(value: object, limit: int = 200) -> str:
+    """Text cut, invisible and direction-changing characters replaced; not escaped yet."""
+    shown = str(value)
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def filled(pattern: str, values: Iterable[str]) -> Markup:
+    """Markup of ours with one ``%s`` for each value; the values are escaped, and hold no NUL.
+
+    They are escaped in one go: Jinja would take a microsecond for each, half the time of a large page.
+    """
+    escaped = html.escape("\0".join(values))
+    return Markup(pattern % tuple(escaped.split("\0")))
 
 
 def render_page(board: Board, max_bytes: int = MAX_BYTES) -> str:
     """The whole page; at most ``max_bytes`` long in UTF-8 as long as its frame and one row fit."""
     anchors = {supplier.key: f"s{i}" for i, supplier in enumerate(board.suppliers)}
-    head, tail = _head(board), f"<script>{_SCRIPT}</script></body></html>\n"
+    made = board.made_at.strftime("%Y-%m-%d %H:%M UTC")
+    # four texts of our own, which are to arrive as they are
+    own = [Markup(part) for part in (POLICY, _STYLE, _READING, _SCRIPT)]
+    head, tail = _PARTS.head(board, made, *own[:3]), _PARTS.tail(own[3]) + "\n"
     left = max_bytes - len((head + tail).encode()) - _SPARE
     sections = []
     for i, (name, entries) in enumerate(board.rankings.items()):
         section, used = _section(board, name, i, entries, anchors, left // (len(board.rankings) - i))
         sections.append(section)
         left -= used
-    return head + "".join(sections) + _details(board, anchors, left) + tail
-
-
-# ------------------------------------------------------------------------------------------------ frame
-
-
-def _head(board: Board) -> str:
-    made = board.made_at.strftime("%Y-%m-%d %H:%M UTC")
-    notice = (
-        '<p class="simulation" role="note"><b>Simulation.</b> These suppliers are simulated: nothing here is '
-        "about a real one.</p>"
-        if board.simulation
-        else ""
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="referrer" content="no-referrer">'
-        f"<title>Leaderboard{' (simulation)' if board.simulation else ''}</title>"
-        f"<style>{_STYLE}</style></head>"
-        "<body><header><h1>Leaderboard</h1><p>Made "
-        f'<time datetime="{board.made_at.isoformat()}">{made}</time>, '
-        f"{len(board.suppliers)} suppliers.</p>{notice}"
-        '<p class="controls" id="controls" hidden><label>Filter suppliers '
-        '<input type="search" id="filter" autocomplete="off"></label> <output id="shown"></output></p>'
-        f"<details><summary>How to read this</summary>{_READING}</details></header>"
-        '<div id="tabs" role="tablist" aria-label="Taxonomies" hidden></div>'
-    )
+    return str(joined((head, *sections, _details(board, anchors, left), tail)))
 
 
 # ------------------------------------------------------------------------------------------------ rankings
@@ -122,32 +119,28 @@ _COLUMNS = (
 
 def _section(
     board: Board, name: str, number: int, entries: Sequence[Entry], anchors: Mapping[str, str], room: int
-) -> tuple[str, int]:
+) -> tuple[Markup, int]:
     """One ranking, and the bytes it takes."""
     scale = _scale(entries)
-    rows = [f"<tr>{_row(board, entry, anchors, scale)}" for entry in entries]
+
+    def rows_with(abilities: Sequence[str]) -> list[Markup]:
+        return [_row(board, name, entry, anchors[entry.supplier], scale, abilities) for entry in entries]
+
     abilities = _ability_names(board, name)
-    heads = "".join(_column(*column) for column in _COLUMNS)
-    more_heads = "".join(_column(ability, "Ability", "n", "ability") for ability in abilities)
-    cells = [_ability_cells(board.nodes.get((e.supplier, name), {}), abilities) for e in entries]
+    rows = rows_with(abilities)
+    heads = joined(_PARTS.column(*column) for column in _COLUMNS)
+    more_heads = joined(_PARTS.ability_column(ability) for ability in abilities)
     notes = []
     room -= _SPARE + len(heads.encode())
-    if _bytes(rows) + _bytes(cells) + len(more_heads.encode()) <= room:
+    if _bytes(rows) + len(more_heads.encode()) <= room:
         heads += more_heads
-        rows = [row + more for row, more in zip(rows, cells, strict=True)]
     elif abilities:
+        rows = rows_with(())
         notes.append("The abilities are left out here to keep the page small.")
     shown = _fitting(rows, room)
     if shown < len(rows):
         notes.append(f"Only the first {shown} of {len(rows)} suppliers are shown, to keep the page small.")
-    body = "".join(rows[:shown])
-    section = (
-        f'<section id="t{number}" aria-labelledby="h{number}"><h2 id="h{number}"><bdi>{text(name)}</bdi></h2>'
-        + "".join(f"<p>{note}</p>" for note in notes)
-        + ("" if entries else "<p>No suppliers yet.</p>")
-        + f'<div class="wide" tabindex="0" role="region" aria-labelledby="h{number}"><table class="ranking">'
-        + f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></section>"
-    )
+    section = _PARTS.section(number, name, notes, not entries, heads, joined(rows[:shown]))
     return section, len(section.encode())
 
 
@@ -164,40 +157,11 @@ def _fitting(parts: Sequence[str], room: int) -> int:
     return len(parts)
 
 
-def _column(title: str, explanation: str, kind: str, style: str = "") -> str:
-    attributes = f' data-k="{kind}"' if kind else ""
-    attributes += f' title="{text(explanation)}"' if explanation else ""
-    attributes += f' class="{style}"' if style else ""
-    shown = f"<bdi>{text(title, 60)}</bdi>" if style else title or '<span class="hide">Drawing</span>'
-    return f'<th scope="col"{attributes}>{shown}</th>'
-
-
-def _row(board: Board, entry: Entry, anchors: Mapping[str, str], scale: tuple[float, float]) -> str:
-    tied = entry.rank_low != entry.rank_high
-    rank = _rank(entry)
-    age = _age(board.made_at, entry.last_sample_at)
-    return (
-        f"<td{_TIED if tied else ''}>{rank}</td>"
-        f'<th scope="row"><a href="#{anchors[entry.supplier]}"><bdi>{text(entry.supplier)}</bdi></a></th>'
-        f"<td>{_number(entry.score)}</td><td>{_interval(entry.ci_low, entry.ci_high)}</td>"
-        f"<td>{_drawing(entry.score, entry.ci_low, entry.ci_high, scale)}</td>"
-        f"<td>{_percent(entry.p_best)}</td><td>{entry.tasks_measured}/{entry.tasks_total}</td>"
-        f"<td>{entry.n}</td><td>{_percent(entry.error_rate)}</td><td>{_percent(entry.availability)}</td>"
-        f"{_latency(entry.latency_ms.get('p50'))}{_latency(entry.latency_ms.get('p95'))}"
-        f'<td data-v="{"" if age is None else round(age)}">{_duration(age)}</td>'
-        f"<td>{_name(entry.group)}</td>"
-    )
-
-
 def _ability_names(board: Board, taxonomy: str) -> list[str]:
     for (_, name), nodes in board.nodes.items():
         if name == taxonomy:
             return [node for node in nodes if node != board.roots.get(taxonomy)][:_ABILITIES]
     return []
-
-
-def _ability_cells(nodes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    return "".join(f"<td>{_number(nodes.get(name, {}).get('score'))}</td>" for name in names)
 
 
 def _scale(entries: Sequence[Entry]) -> tuple[float, float]:
@@ -206,90 +170,102 @@ def _scale(entries: Sequence[Entry]) -> tuple[float, float]:
     return min([0.0, *ends]), max([1.0, *ends])
 
 
-def _drawing(score: float | None, low: float | None, high: float | None, scale: tuple[float, float]) -> str:
-    if score is None:
-        return ""
-
-    def place(value: float) -> str:
-        return f"{3 + 114 * (value - scale[0]) / (scale[1] - scale[0]):.1f}"
-
-    line = "" if low is None or high is None else f'<path d="M{place(low)} 7H{place(high)}"/>'
-    return (
-        f'<svg viewBox="0 0 120 14" aria-hidden="true">{line}<circle cx="{place(score)}" cy="7" r="3"/></svg>'
+def _row(
+    board: Board,
+    taxonomy: str,
+    entry: Entry,
+    anchor: str,
+    scale: tuple[float, float],
+    abilities: Sequence[str],
+) -> Markup:
+    score, low, high = entry.score, entry.ci_low, entry.ci_high
+    values = [_rank(entry), anchor, readable(entry.supplier), _number(score), _interval(low, high)]
+    lined = score is not None and low is not None and high is not None
+    drawn = (low, high, score) if lined else (score,)
+    values += [_place(value, scale) for value in drawn if value is not None]
+    p50, p95 = entry.latency_ms.get("p50"), entry.latency_ms.get("p95")
+    age = _age(board.made_at, entry.last_sample_at)
+    values += (
+        _percent(entry.p_best),
+        f"{entry.tasks_measured}/{entry.tasks_total}",
+        str(entry.n),
+        _percent(entry.error_rate),
+        _percent(entry.availability),
+        _whole(p50),
+        _milliseconds(p50),
+        _whole(p95),
+        _milliseconds(p95),
+        _whole(age),
+        _duration(age),
+        "–" if entry.group is None else readable(entry.group),
     )
+    nodes = board.nodes.get((entry.supplier, taxonomy), {})
+    values += [_number(nodes.get(ability, {}).get("score")) for ability in abilities]
+    tied = entry.rank_low != entry.rank_high
+    pattern = _row_pattern(tied, score is not None, lined, entry.group is not None, len(abilities))
+    return filled(pattern, values)
+
+
+@functools.cache
+def _row_pattern(tied: bool, drawn: bool, lined: bool, grouped: bool, abilities: int) -> str:
+    return str(_PARTS.row(tied, drawn, lined, grouped, abilities))
+
+
+def _place(value: float, scale: tuple[float, float]) -> str:
+    """Where a score is drawn."""
+    return f"{3 + 114 * (value - scale[0]) / (scale[1] - scale[0]):.1f}"
 
 
 # ------------------------------------------------------------------------------------------------ details
 
 
-def _details(board: Board, anchors: Mapping[str, str], room: int) -> str:
+def _details(board: Board, anchors: Mapping[str, str], room: int) -> Markup:
     order = list(dict.fromkeys(entry.supplier for entry in board.entries))
     places: dict[str, list[Entry]] = {}
     for entry in board.entries:
         places.setdefault(entry.supplier, []).append(entry)
-    parts: list[str] = []
+    parts: list[Markup] = []
     for key in order:  # not made if it has no place: there may be thousands
         part = _supplier(board, key, anchors[key], places[key])
         room -= len(part.encode())
         if room < 0:
             break
         parts.append(part)
-    missing = len(order) - len(parts)
-    note = (
-        f"<p>{missing} suppliers are left out here to keep the page small; "
-        "<code>testbench scores --supplier KEY</code> and the JSON feed have them.</p>"
-        if missing
-        else ""
-    )
-    return f'<section id="suppliers"><h2>Suppliers</h2>{note}{"".join(parts)}</section>'
+    return _PARTS.details(len(order) - len(parts), joined(parts))
 
 
-def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry]) -> str:
+def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry]) -> Markup:
     rows = board.windows.get(key, ())
-    first = entries[0]
-    facts = []
-    if first.group is not None:
-        facts.append(f"Group {_name(first.group)}, represented by {_name(first.proxy)}.")
     cuts = [row.cut_at for row in rows if row.cut_at is not None]
-    if cuts:
-        facts.append(f"Only answers after {max(cuts):%Y-%m-%d %H:%M} UTC count: its model changed then.")
+    cut = f"{max(cuts):%Y-%m-%d %H:%M}" if cuts else ""
+    abilities = []
     for entry in entries:
         nodes = board.nodes.get((key, entry.taxonomy), {})
-        shown = [
-            f"<bdi>{text(node)}</bdi> {_number(value.get('score'))} "
-            f"({_interval(value.get('ci_low'), value.get('ci_high'))})"
-            for node, value in nodes.items()
-            if value.get("score") is not None
-        ]
-        if shown:
-            facts.append(f"<b><bdi>{text(entry.taxonomy)}</bdi></b>: {', '.join(shown)}.")
-    table = "".join(_task(board.made_at, row) for row in rows)
-    return (
-        f'<details id="{anchor}"><summary><bdi>{text(key)}</bdi> '
-        f"<span>rank {_rank(first)}, score {_number(first.score)}</span></summary>"
-        + "".join(f"<p>{fact}</p>" for fact in facts)
-        + '<div class="wide"><table><thead><tr><th scope="col">Task<th scope="col">Score<th scope="col">95 % '
-        'interval<th scope="col">Docs<th scope="col">Errors<th scope="col">p50<th scope="col">p95'
-        f'<th scope="col">Newest</tr></thead><tbody>{table}</tbody></table></div></details>'
-    )
+        known = [(node, value) for node, value in nodes.items() if value.get("score") is not None]
+        if known:
+            abilities.append((entry.taxonomy, known))
+    values = [value for row in rows for value in _task_values(board.made_at, row)]
+    tasks = filled(_task_pattern() * len(rows), values) if rows else ""
+    return _PARTS.supplier(key, anchor, entries[0], cut, abilities, tasks)
 
 
-def _task(made_at: datetime, row: Window) -> str:
-    errors = ", ".join(f"{text(fault)} {count}" for fault, count in row.errors.items()) or "none"
+def _task_values(made_at: datetime, row: Window) -> tuple[str, ...]:
     planned = "" if row.n_planned is None else f"/{row.n_planned}"
-    docs = f"{row.n}{planned}" if row.status != "unsupported" else "unsupported"
-    age = _age(made_at, row.last_sample_at)
-    cells = (
+    return (
+        readable(row.task),
         _number(row.score),
         _interval(row.ci_low, row.ci_high),
-        docs,
-        errors,
+        f"{row.n}{planned}" if row.status != "unsupported" else "unsupported",
+        ", ".join(f"{readable(fault)} {count}" for fault, count in row.errors.items()) or "none",
         _milliseconds(row.latency_ms.get("p50")),
         _milliseconds(row.latency_ms.get("p95")),
-        _duration(age),
+        _duration(_age(made_at, row.last_sample_at)),
     )
-    head = f'<tr><th scope="row"><bdi>{text(row.task)}</bdi></th>'
-    return head + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+@functools.cache
+def _task_pattern() -> str:
+    return str(_PARTS.task())
 
 
 # ------------------------------------------------------------------------------------------------ cells
@@ -299,10 +275,6 @@ def _rank(entry: Entry) -> str:
     if entry.rank_low is None:
         return "–"
     return str(entry.rank_low) if entry.rank_low == entry.rank_high else f"{entry.rank_low}–{entry.rank_high}"
-
-
-def _name(value: object) -> str:
-    return "–" if value is None else f"<bdi>{text(value)}</bdi>"
 
 
 def _number(value: float | None) -> str:
@@ -317,8 +289,8 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _latency(value: float | None) -> str:
-    return f'<td data-v="{"" if value is None else round(value)}">{_milliseconds(value)}</td>'
+def _whole(value: float | None) -> str:
+    return "" if value is None else str(round(value))
 
 
 def _milliseconds(value: float | None) -> str:
@@ -338,3 +310,14 @@ def _duration(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _parts() -> Any:
+    """The macros of the template: functions that return markup and escape all else they are given."""
+    environment = Environment(autoescape=True)
+    environment.filters |= {"inert": text, "interval": _interval, "number": _number, "rank": _rank}
+    source = "".join(line.strip() for line in _file("page.html.jinja").splitlines())
+    return environment.from_string(source).module
+
+
+_PARTS = _parts()

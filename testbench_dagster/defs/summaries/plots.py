@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from testbench_dagster.defs.metadata import picture
+from testbench_dagster.defs.metadata import Markdown, picture
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 from testbench_dagster.taxonomies import plots
@@ -14,7 +14,7 @@ from testbench_dagster.taxonomies.model import Taxonomy
 from testbench_dagster.taxonomies.refresh import configured_taxonomies
 from testbench_dagster.workspace import Workspace
 
-SIMULATION = "**Simulation**: these suppliers are simulated."
+SIMULATION = Markdown("**Simulation**: these suppliers are simulated.")
 _IN_AN_EVENT = 20
 """Suppliers on a heat map that lives in a row of the event log."""
 

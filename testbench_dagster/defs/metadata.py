@@ -40,7 +40,7 @@ def inert(value: object) -> str:
 
 
 # Jinja's own escaping is that of HTML; "finalize" sees every value that a template shows
-_TEMPLATES = Environment(finalize=inert, autoescape=False, trim_blocks=True)
+_TEMPLATES = Environment(finalize=inert, autoescape=False, trim_blocks=True)  # noqa: S701  markdown, see above
 _TABLE = _TEMPLATES.from_string(
     "|{% for header in headers %} {{ header }} |{% endfor %}\n\n"
     "|{% for _ in headers %}---|{% endfor %}\n"

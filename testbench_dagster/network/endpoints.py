@@ -65,7 +65,8 @@ def _through_gateway(config: Config, supplier: Supplier, service: ServiceConfig)
     from testbench_dagster.relays.shannon.messages import RpcType  # with the codec, which a roster needs not
 
     gateway = service.gateway
-    assert gateway is not None
+    if gateway is None:
+        raise ConfigError(f"services.{supplier.service}: transport path needs a gateway")
     where = f"supplier {supplier.key}: services.{supplier.service}.gateway.token_env"
     headers = _authorization(where, gateway.token_env)
     if gateway.app_address is not None:

@@ -95,8 +95,9 @@ def app_key(config: Config, service: str, app: AppConfig) -> PrivateKey:
         if app.key_env is not None:
             held = f"key_env {app.key_env}"
             key = PrivateKey.from_env(app.key_env)
+        elif app.key_file is None:
+            raise ConfigError(f"{where} names no key: give key_env or key_file")
         else:
-            assert app.key_file is not None  # one of them, says the configuration
             held = f"key_file {app.key_file}"
             key = PrivateKey.from_file(config.base / Path(app.key_file).expanduser())
     except KeyMaterialError as error:

@@ -72,7 +72,8 @@ class Reach:
         except ConfigError as error:
             self.problems[service] = str(error)
             return
-        assert settings.nodes is not None  # which transport shannon has, says the configuration
+        if settings.nodes is None:
+            raise ConfigError(f"services.{service}: transport shannon needs nodes")
         book = SessionBook(
             client,
             service,

@@ -107,7 +107,8 @@ def _keys(config: Config, name: str, service: ServiceConfig) -> Iterator[Service
 
 
 def _gateway(name: str, service: ServiceConfig) -> Iterator[ServiceFinding]:
-    assert service.gateway is not None
+    if service.gateway is None:
+        raise ConfigError(f"services.{name}: transport path needs a gateway")
     what = f"service {name}, gateway {service.gateway.url}"
     report = check_gateway(name, service)
     for problem in report.problems:

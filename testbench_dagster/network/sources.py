@@ -22,7 +22,7 @@ import orjson
 from pydantic import ValidationError
 
 from testbench_dagster.config import SupplierConfig, SupplierSource
-from testbench_dagster.errors import TestbenchError
+from testbench_dagster.errors import ConfigError, TestbenchError
 from testbench_dagster.network.addresses import refusal
 from testbench_dagster.relays.answers import escaped
 
@@ -142,7 +142,7 @@ async def fetch(
         # of the whole exchange: httpx's own timeouts start anew with every byte
         async with (
             asyncio.timeout(seconds),
-            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,
+            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,  # noqa: S113
             client.stream("GET", url, headers=headers) as response,
         ):
             status = response.status_code
@@ -171,7 +171,8 @@ def source_of(settings: SupplierSource, base: Path) -> Source:
     """The source that ``supplier_sources`` describes; relative files start at ``base``."""
     if settings.file is not None:
         return FileSource(base / Path(settings.file).expanduser())
-    assert settings.url is not None
+    if settings.url is None:
+        raise ConfigError("supplier_sources: a source has neither file nor url; give one of them")
     return HttpSource(settings.url, settings.timeout_s, settings.token_env)
 
 

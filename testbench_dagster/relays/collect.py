@@ -297,18 +297,22 @@ class _Stage:
         self._report.planned += lots
         return lots
 
+    def _relayed(self) -> Report:
+        """What became of the relays; only known once they are through."""
+        if self._report.relays is None:
+            raise RuntimeError("no relay was made yet")
+        return self._report.relays
+
     def _not_asked(self, due: Iterable[str]) -> set[str]:
         """Of suppliers that were due, those that no session allowed a relay to: no node answers, say."""
-        assert self._report.relays is not None
-        counts = self._report.relays.suppliers
+        counts = self._relayed().suppliers
         return {key for key in due if not counts[key].settled and counts[key].faults.keys() <= _OF_SESSIONS}
 
     def _note_progress(
         self, suppliers: Sequence[Supplier], spent: Mapping[str, int], put_off: Collection[str]
     ) -> None:
         """Who answered, who was due and settled nothing although it was asked, who could not be asked."""
-        assert self._report.relays is not None
-        counts = self._report.relays.suppliers
+        counts = self._relayed().suppliers
         reached = [s.key for s in suppliers if s.key in counts and counts[s.key].settled]
         of_pages = self._asked_for_pages_only()
         failed = {

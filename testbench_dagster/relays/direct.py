@@ -48,7 +48,8 @@ class DirectTransport:
             target = self._target(endpoint, path, "GET" if page else "POST")
             secrets = target.secrets
             await self._http.run(exchange, target, body)
-            assert exchange.status is not None
+            if exchange.status is None:
+                raise RuntimeError("an exchange came to its end without a status")
             answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
         except Exception as exc:
             fault = fault_of(exc, exchange.phase)

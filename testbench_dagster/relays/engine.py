@@ -129,7 +129,7 @@ class _Run:
         self._waiting = 0
         self._sent = 0
         self._settled = 0
-        self._rng = random.Random()
+        self._rng = random.Random()  # noqa: S311  jitter
         self._heart_timer: asyncio.TimerHandle | None = None
         self._next_progress = 0.0
         self._started = 0.0
@@ -314,7 +314,8 @@ class _Run:
         task.add_done_callback(self._asking.discard)
 
     async def _refill(self, lane: Lane) -> None:
-        assert self._allowance is not None
+        if self._allowance is None:
+            raise RuntimeError("no allowance was given that could be refilled")
         try:
             await self._loop.run_in_executor(None, self._allowance.refill, lane.endpoint)
         except Exception as exc:

@@ -215,7 +215,8 @@ class PathTransport:
             target = self._target(endpoint, path, "GET" if page else "POST")
             secrets = target.secrets
             await self._http.run(exchange, target, body)
-            assert exchange.status is not None
+            if exchange.status is None:
+                raise RuntimeError("an exchange came to its end without a status")
             told = Told.of(exchange.headers, secrets)
             answer = judge(told, endpoint, relay.request, exchange.status, _blotted(exchange.body, secrets))
         except Exception as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from testbench_dagster.errors import StoreError
 from testbench_dagster.relays.answers import parse_answer
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SIGNATURES
@@ -36,7 +37,8 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[D
 def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: Document) -> Document:
     attempt = workspace.documents.get(ATTEMPTS, score["attempt_ids"][0])
     prompt = workspace.documents.get(PROMPTS, score["prompt_id"])
-    assert attempt is not None and prompt is not None, "fresh scores have their evidence"
+    if attempt is None or prompt is None:
+        raise StoreError(f"score {score['_id']}: its prompt or attempt is not stored; fresh scores have both")
     request = prompt["requests"][attempt["idx"]]
     answer = parse_answer(request, prompt["api"], attempt["status"], bytes(attempt["body"]))
     signature, body = Signatures().signed(spec, answer.text or "")

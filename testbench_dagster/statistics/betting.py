@@ -94,7 +94,8 @@ def _plug_in_bets(scores: np.ndarray, alpha: float) -> np.ndarray:
     means = (0.5 + np.cumsum(scores, axis=-1)) / (t + 1)
     spreads = (0.25 + np.cumsum((scores - means) ** 2, axis=-1)) / (t + 1)
     before = np.concatenate([np.full((*scores.shape[:-1], 1), 0.25), spreads[..., :-1]], axis=-1)
-    return np.sqrt(2 * refuting(alpha) / (before * n))
+    bets: np.ndarray = np.sqrt(2 * refuting(alpha) / (before * n))
+    return bets
 
 
 def _plug_in_capital(scores: np.ndarray, bets: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -156,8 +157,10 @@ def running_lower(scores: np.ndarray, alpha: float, steps: int, bank: int | None
         refuted += news.sum(axis=0)
         if not news.any(axis=-1).all():
             break  # what lies above the lowest mean that stands was never refuted either
-    lower = np.maximum(refuted - 1, 0) / steps
-    return lower if bank is None else np.maximum(lower, np.cumsum(scores) / bank)
+    lower: np.ndarray = np.maximum(refuted - 1, 0) / steps
+    if bank is not None:
+        lower = np.maximum(lower, np.cumsum(scores) / bank)
+    return lower
 
 
 def spread_capital(

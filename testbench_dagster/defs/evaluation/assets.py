@@ -47,7 +47,7 @@ class RelayConfig(dg.Config):
 )
 def relay_responses(
     context: dg.AssetExecutionContext, config: RelayConfig, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Every attempt to get the due prompts answered by the suppliers, stored as evidence."""
     keys = context.partition_keys  # once: every access reads the whole partition list
     logged = 0.0
@@ -73,7 +73,8 @@ def relay_responses(
     )
     for key, problem in (*report.problems.items(), *report.refused.items()):
         context.log.warning(f"{key}: {problem}")
-    assert report.relays is not None
+    if report.relays is None:
+        raise RuntimeError("a run that collected left no report of its relays")
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
     return dg.MaterializeResult(
@@ -114,7 +115,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
 )
 def supplier_scores(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter.
 
     A supplier that answers the same prompts otherwise than before, or whose scores moved, is cut there: what

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -34,7 +35,7 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
 )
 def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Abilities of the suppliers: their windows rolled up into every configured taxonomy.
 
     The end of an evaluation: the suppliers' plans are made anew here, since gates look at abilities.
@@ -79,7 +80,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
     )
-    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult[Any]:
         """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds."""
         return _ranking(workspace)
 
@@ -98,7 +99,7 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
 )
 def supplier_snapshots(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Append-only history: every active supplier's windows and summaries of a day, never changed later."""
     day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
     if not today - timedelta(days=1) <= day <= today:
@@ -110,7 +111,7 @@ def supplier_snapshots(
     return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
 
 
-def _ranking(workspace: Workspace) -> dg.MaterializeResult:
+def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
     published = publish(workspace)
     entries = published.board.entries
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []

@@ -28,7 +28,7 @@ reuse_templates()
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
-class StoredTask(ConfigurableTask):
+class StoredTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not typed
     """A task whose eval docs and few-shot pool come from the dataset store."""
 
     def __init__(self, config: dict[str, Any], data: TaskData) -> None:
@@ -56,7 +56,7 @@ class StoredTask(ConfigurableTask):
         return [json.loads(text) for text in self._data.fewshot] or None
 
 
-class SourceTask(ConfigurableTask):
+class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not typed
     """A task that loads its data from local files, or from the hub as stock lm-eval does."""
 
     def __init__(self, config: dict[str, Any], spec: TaskSpec) -> None:
@@ -153,7 +153,8 @@ class _Recorder:
     configs: dict[str, dict[str, Any]] | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
-        assert _Recorder.configs is not None
+        if _Recorder.configs is None:
+            raise RuntimeError("configurations are recorded while the factory builds, not at other times")
         self.task_name = config["task"]
         config.pop("class", None)
         _Recorder.configs[self.task_name] = config
@@ -203,7 +204,7 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
     configs = _configs(spec.root, spec.include, folders_state(spec.include))
     if spec.leaf not in configs:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
-    config = copy_config(configs[spec.leaf])
+    config: dict[str, Any] = copy_config(configs[spec.leaf])
     if config.get("unsafe_code"):
         raise TaskInputError(
             f"task {spec.leaf!r} runs code that the model wrote; this version has no sandbox for it, "

@@ -116,11 +116,12 @@ def _inherited(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]
     A metric function of a generative task may return several numbers by name; each takes the aggregation of
     the metric that gave it. Everything else unlisted is a mean, as in lm-eval.
     """
+    average: Callable[..., Any] = mean
     if config.get("process_results") is not None:
-        return mean
+        return average
     givers = {
         known[_metric_name(entry)]
         for entry in config.get("metric_list") or ()
         if callable(entry["metric"]) or entry.get("hf_evaluate")
     }
-    return givers.pop() if len(givers) == 1 else mean
+    return givers.pop() if len(givers) == 1 else average

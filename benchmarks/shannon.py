@@ -22,7 +22,7 @@ from typing import Any
 
 import uvloop
 
-from testbench_dagster.localnet.pocket.run import start_pocket
+from testbench_dagster.localnet.pocket.run import PocketProcess
 from testbench_dagster.network.chain.client import ChainClient
 from testbench_dagster.relays.faults import Fault
 from testbench_dagster.relays.messages import Endpoint, Limits, Relay
@@ -164,7 +164,7 @@ def loopback(relays: int) -> dict[str, float]:
         "to a classic miner (closes each connection)": ("classic", False),
     }
     found = {}
-    net = start_pocket(6, latency_ms=0.0, block_s=None)
+    net = PocketProcess(6, latency_ms=0.0, block_s=None).start()
     try:
         described = net.describe()
         for name, (flavour, stream) in kinds.items():

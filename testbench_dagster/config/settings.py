@@ -6,9 +6,9 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from testbench_dagster.config.fields import RelayOverrides, RelaySettings, http_url
+from testbench_dagster.config.fields import RelayOverrides, RelaySettings, Strict, http_url
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.planning.rules import PlanningRule, PlanningSettings
 from testbench_dagster.relays.messages import Limits
@@ -23,12 +23,6 @@ SIGNATURES = ("tokenizer", "config", "identity")
 """The tasks of the framework ``signatures``."""
 
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
-
-
-class _Strict(BaseModel):
-    """Base of every block: unknown keys are refused, values are never changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SupplierConfig(RelayOverrides):
@@ -76,7 +70,7 @@ class SupplierConfig(RelayOverrides):
         return self.over(inherited)
 
 
-class SampleRule(_Strict):
+class SampleRule(Strict):
     """How many docs of a task each supplier answers per window.
 
     At least ``min``; then until the 95 % interval of the primary score is at most ``2 * half_width`` wide,
@@ -94,7 +88,7 @@ class SampleRule(_Strict):
         return self
 
 
-class TaskConfig(_Strict):
+class TaskConfig(Strict):
     """One lm-eval task, a group or tag that expands to its leaf tasks, or a signature (by ``framework``)."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -172,7 +166,7 @@ class TaskConfig(_Strict):
         return {**(inside if isinstance(inside, dict) else {}), **(self.where or {})}
 
 
-class SamplingSettings(_Strict):
+class SamplingSettings(Strict):
     """Age of a sample (days) after which it no longer counts, window size (docs), seed of the epochs."""
 
     max_age_days: float = Field(default=32, gt=0)
@@ -180,7 +174,7 @@ class SamplingSettings(_Strict):
     epoch_seed: int | None = None
 
 
-class BudgetSettings(_Strict):
+class BudgetSettings(Strict):
     """Hard caps on relays, retries and capability probes included; None means no cap.
 
     ``relays_per_day``: per service and UTC day, ``services`` overrides it by service.
@@ -188,7 +182,7 @@ class BudgetSettings(_Strict):
     """
 
     relays_per_day: int | None = Field(default=None, ge=0)
-    services: dict[str, Annotated[int, Field(ge=0)]] = {}
+    services: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     relays_per_supplier_hour: int | None = Field(default=None, ge=1)
 
     def of_service(self, service: str) -> int | None:
@@ -196,7 +190,7 @@ class BudgetSettings(_Strict):
         return self.services.get(service, self.relays_per_day)
 
 
-class SupplierSource(_Strict):
+class SupplierSource(Strict):
     """Where further suppliers come from: a JSON ``file``, or a ``url`` that returns such a roster.
 
     What a source lists is not trusted: its endpoints may not lie in private networks unless
@@ -236,27 +230,27 @@ class SupplierSource(_Strict):
         return self.name or self.file or str(self.url)
 
 
-class RosterSettings(_Strict):
+class RosterSettings(Strict):
     """``grace_hours``: how long a supplier that left keeps its partition; its history stays for good."""
 
     grace_hours: float = Field(default=72, ge=0)
 
 
-class SensorSettings(_Strict):
+class SensorSettings(Strict):
     """A sensor: whether it runs, and the least number of seconds between its ticks."""
 
     enabled: bool = True
     every_s: int = Field(default=60, ge=1, le=86_400)
 
 
-class ScheduleSettings(_Strict):
+class ScheduleSettings(Strict):
     """A schedule: whether it runs, and when (a cron expression, UTC)."""
 
     enabled: bool = True
     cron: str
 
 
-class AutomationSettings(_Strict):
+class AutomationSettings(Strict):
     """What happens by itself when the Dagster daemon runs; each part can be switched off and timed.
 
     What a part's block leaves out is as by default: ``{enabled: false}`` needs no time.
@@ -291,7 +285,14 @@ class AutomationSettings(_Strict):
         return merged
 
 
-class IdentityConfig(_Strict):
+Cut = Literal["repeat", "group", "score"]
+
+
+def _all_cuts() -> list[Cut]:
+    return ["repeat", "group", "score"]
+
+
+class IdentityConfig(Strict):
     """What is asked to tell which suppliers answer alike, and what follows from a change.
 
     ``probes`` prompts of at most ``probe_tokens`` tokens are drawn per epoch of the task ``identity``
@@ -305,10 +306,10 @@ class IdentityConfig(_Strict):
     probe_tokens: int = Field(default=16, ge=8, le=256)
     probe_days: float = Field(default=10, gt=0)
     rotate_days: float = Field(default=7, gt=0)
-    cut_on: list[Literal["repeat", "group", "score"]] = ["repeat", "group", "score"]
+    cut_on: list[Cut] = Field(default_factory=_all_cuts)
 
 
-class SummarySettings(_Strict):
+class SummarySettings(Strict):
     """How windows are rolled up into abilities.
 
     ``partial_pooling``: tasks with fewer than 20 docs are drawn towards what the other suppliers reach; the
@@ -318,7 +319,7 @@ class SummarySettings(_Strict):
     partial_pooling: bool = False
 
 
-class RetentionSettings(_Strict):
+class RetentionSettings(Strict):
     """What ``apply_retention`` removes: evidence after ``evidence_days``, run logs after ``events_days``.
 
     ``evidence_days`` None keeps prompts, attempts and scores for good. Materializations and check results
@@ -329,24 +330,24 @@ class RetentionSettings(_Strict):
     events_days: float = Field(default=30, gt=0)
 
 
-class Settings(_Strict):
+class Settings(Strict):
     """The whole of ``testbench.yaml``."""
 
-    suppliers: list[SupplierConfig] = []
+    suppliers: list[SupplierConfig] = Field(default_factory=list)
     tasks: list[TaskConfig]
-    taxonomies: list[str] = []
+    taxonomies: list[str] = Field(default_factory=list)
     summaries: SummarySettings = SummarySettings()
     relays: RelaySettings = RelaySettings()
     sampling: SamplingSettings = SamplingSettings()
     budget: BudgetSettings = BudgetSettings()
     planning: PlanningSettings = PlanningSettings()
-    supplier_sources: list[SupplierSource] = []
+    supplier_sources: list[SupplierSource] = Field(default_factory=list)
     roster: RosterSettings = RosterSettings()
     identity: IdentityConfig = IdentityConfig()
     automation: AutomationSettings = AutomationSettings()
     retention: RetentionSettings = RetentionSettings()
-    services: dict[str, ServiceConfig] = {}
-    task_paths: list[str] = []
+    services: dict[str, ServiceConfig] = Field(default_factory=dict)
+    task_paths: list[str] = Field(default_factory=list)
     simulation: bool = False
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The closed fault taxonomy: what can happen to a relay, and who answers for it.
 
 Only faults owned by the supplier count against it; those of the network, of the protocol around it and our
-own are kept and shown, never scored. ``LEGACY_CODES`` names the numeric code the proven system used.
+own are kept and shown, never scored.
 """
 
 from __future__ import annotations
@@ -87,23 +87,3 @@ _RETRIED = frozenset({Fault.RATE_LIMITED, Fault.TRANSPORT, Fault.GATEWAY, Fault.
 
 #: Names of the faults that count against the supplier, for queries on the stored ``fault`` field.
 SUPPLIER_FAULTS = tuple(f.value for f in Fault if f.owner is Owner.SUPPLIER)
-
-#: Numeric codes of the proven system (pocket-ml-testbench), for people who know those.
-LEGACY_CODES = {
-    Fault.OK: 0,
-    Fault.TRUNCATED: 0,
-    Fault.EMPTY: 0,
-    Fault.SUPPLIER_HTTP: 2,
-    Fault.SUPPLIER_TIMEOUT: 2,
-    Fault.SUPPLIER_PROTOCOL: 2,
-    Fault.SUPPLIER_REFUSED: 13,
-    Fault.SUPPLIER_SIGNATURE: 2,
-    Fault.RATE_LIMITED: 4,
-    Fault.TRANSPORT: 1,
-    Fault.CLIENT_REQUEST: 4,
-    Fault.GATEWAY: 1,
-    Fault.ROLLOVER: 3,
-    Fault.BUDGET: 3,
-    Fault.NODE: 7,
-    Fault.INTERNAL: 12,
-}

@@ -24,7 +24,7 @@ import uvloop
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Endpoint, Limits, Relay
-from testbench_dagster.localnet.pocket.run import start_pocket
+from testbench_dagster.localnet.pocket.run import PocketProcess
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.messages import (
@@ -164,7 +164,7 @@ def loopback(relays: int) -> dict[str, float]:
         "to a classic miner (closes each connection)": ("classic", False),
     }
     found = {}
-    net = start_pocket(6, latency_ms=0.0, block_s=None)
+    net = PocketProcess(6, latency_ms=0.0, block_s=None).start()
     try:
         described = net.describe()
         for name, (flavour, stream) in kinds.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -169,6 +171,98 @@ def test_only_the_worker_imports_the_adapter() -> None:
     assert users == {"testbench_dagster.tasks.worker"}
 
 
+#: What these libraries publish: modules whose names may be imported anywhere; "*" with what lies in them.
+PUBLISHED = {
+    "aiohttp": ("aiohttp", "aiohttp.abc", "aiohttp.web"),
+    "coincurve": ("coincurve",),
+    "dagster": ("dagster",),
+    "dagster_postgres": ("dagster_postgres",),
+    "lm_eval": ("lm_eval", "lm_eval.api.*"),
+}
+
+#: The one module for the private parts of each; beside its tests, a canary for those who raise the pin.
+PRIVATE_PARTS = {
+    "aiohttp": "testbench_dagster.transports.aiohttp_internals",
+    "dagster": "testbench_dagster.defs.dagster_internals",
+    "lm_eval": "testbench_dagster.tasks.lm_eval_adapter.internals",
+}
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is an installed module, looked up without importing what it lies in."""
+    top, *rest = name.split(".")
+    spec = importlib.util.find_spec(top)
+    folders = (spec and spec.submodule_search_locations) or ()
+    paths = [Path(folder, *rest) for folder in folders]
+    return any(path.is_dir() or path.with_suffix(".py").is_file() for path in paths)
+
+
+def private_imports(tree: ast.AST) -> Iterator[str]:
+    """What a module imports from these libraries that they do not publish."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(node.module or "", alias.name) for alias in node.names]
+        else:
+            continue
+        for where, name in names:
+            published = PUBLISHED.get(where.partition(".")[0])
+            if published is None:
+                continue
+            module = f"{where}.{name}" if name and is_module(f"{where}.{name}") else where
+            known = any(fnmatch.fnmatchcase(module, pattern) for pattern in published)
+            if not known or name.startswith("_"):
+                yield f"{where}.{name}".rstrip(".")
+
+
+def test_private_parts_of_libraries_are_imported_in_one_module_each() -> None:
+    found = {
+        name: set(private_imports(ast.parse(path.read_text("utf-8")))) for name, path in modules().items()
+    }
+    outside = {name: parts for name, parts in found.items() if parts and name not in PRIVATE_PARTS.values()}
+    assert outside == {}, f"import it from one of {', '.join(PRIVATE_PARTS.values())}"
+    for library, module in PRIVATE_PARTS.items():
+        assert {part.partition(".")[0] for part in found[module]} == {library}
+
+
+@pytest.mark.parametrize(
+    ("source", "private"),
+    [
+        ("from dagster._core.events import X", ["dagster._core.events.X"]),
+        ("import dagster._daemon", ["dagster._daemon"]),
+        ("from dagster import Field, _utils", ["dagster._utils"]),
+        ("from aiohttp import client_proto, web", ["aiohttp.client_proto"]),
+        ("from aiohttp.web import Request", []),
+        ("from lm_eval.api.task import ConfigurableTask", []),
+        ("from lm_eval import simple_evaluate, utils", ["lm_eval.utils"]),
+        ("from coincurve.keys import PublicKey", ["coincurve.keys.PublicKey"]),
+    ],
+)
+def test_what_is_private_is_told_from_what_is_published(source: str, private: list[str]) -> None:
+    assert list(private_imports(ast.parse(source))) == private
+
+
+def test_private_attributes_of_others_are_touched_in_those_modules_alone() -> None:
+    """Attributes with one leading underscore that nothing in this package defines."""
+    ours: set[str] = set()
+    touched: set[tuple[str, str]] = set()
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                ours.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                ours.add(node.id)
+            elif isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr):
+                if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls"):
+                    ours.add(node.attr)
+                touched.add((module, ast.unparse(node)))
+    others = {(module, use) for module, use in touched if use.rpartition(".")[2] not in ours}
+    outside = {use for module, use in others if module not in PRIVATE_PARTS.values()}
+    assert outside == {"os._exit"}, "a private attribute of a library; os._exit is documented"
+    assert others > {(PRIVATE_PARTS["lm_eval"], "task._instances")}, "the walk sees attributes"
+
+
 #: The layers, from the ground up: a folder imports itself and the folders of layers below, none beside it.
 #: The two modules at the top of the package stand under their own names. See docs/design.md.
 LAYERS = (
@@ -326,7 +420,7 @@ def test_every_package_says_what_belongs_in_it() -> None:
 
 
 #: Imported without being declared: parts of the interface of a declared package that itself needs them.
-COMES_WITH = {"jinja2": "lm-eval", "yarl": "aiohttp", "multidict": "aiohttp"}
+COMES_WITH = {"markupsafe": "jinja2", "yarl": "aiohttp", "multidict": "aiohttp"}
 
 #: Packages that are needed though no module of ours imports them.
 NEEDED_UNSEEN = {

@@ -51,7 +51,8 @@ class _Commands(click.Group):
             return None
         module, name = COMMANDS[cmd_name]
         command = getattr(import_module(f"{__name__}.{module}"), name)
-        assert isinstance(command, click.Command)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{__name__}.{module}.{name} is no click command; mend COMMANDS")
         return command
 
 

@@ -119,7 +119,7 @@ def _serve_ui(config: Config, port: int) -> None:
     command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     # a session of its own: whatever Dagster starts below it can be ended as one group
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  this Python, and options that click checked
         command, env=environment, start_new_session=True, preexec_fn=_restore_interrupts
     )
     signal.signal(signal.SIGTERM, _interrupt)
@@ -231,7 +231,7 @@ def localnet_up(pocket: bool, **options: Any) -> None:
     for name, value in options.items():
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, command)  # noqa: S606  this Python, and options that click checked
 
 
 @localnet.command("control")

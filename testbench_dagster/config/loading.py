@@ -85,7 +85,7 @@ def load_config(path: Path | str | None = None) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {source}: {error}") from None
     try:
-        raw = yaml.load(text, Loader=_UniqueKeys)
+        raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  a safe loader, with rules of its own
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {_without_keys(_yaml_problem(error))}") from None
     if not isinstance(raw, dict):

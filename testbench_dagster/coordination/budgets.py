@@ -71,7 +71,7 @@ class BudgetLedger:
                 _check("opening", document["granted"])
                 self._documents.put_new(BUDGETS, [document])
                 continue
-            granted = document["granted"]
+            granted: int = document["granted"]
             more = max(0, min(wanted, cap - granted))
             if not more or self._documents.claim(
                 BUDGETS, {"_id": id_, "granted": granted}, {"granted": granted + more}

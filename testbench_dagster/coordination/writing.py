@@ -136,7 +136,7 @@ def _change(
             lot = _tried(documents, lot, change)
             if not lot:
                 break
-            time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))
+            time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))  # noqa: S311  jitter
         else:
             raise StoreError(f"windows of {lot[0]}: changed by others {_ATTEMPTS} times in a row; try again")
 

@@ -9,6 +9,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.defs.dagster_internals import is_valid_cron_schedule
 from testbench_dagster.defs.partitions import UNFINISHED
 
 
@@ -28,8 +29,6 @@ def checked_cron(name: str, settings: ScheduleSettings) -> str:
     Raises:
         ConfigError: it is none.
     """
-    from dagster._utils.schedules import is_valid_cron_schedule
-
     if not is_valid_cron_schedule(settings.cron):
         raise ConfigError(
             f"automation.{name}.cron: {settings.cron!r} is no cron expression; write it like '0 2 * * *'"

@@ -1,6 +1,6 @@
 """Backfills requested from outside the UI: stored in the instance, worked off by its daemon.
 
-Internals of Dagster 1.13 are used (``PartitionBackfill``), as in :mod:`.storage`; a test runs one for real.
+Dagster publishes no way to do that (:mod:`.dagster_internals`); a test runs one for real.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.execution.backfill import (
-    BULK_ACTION_TERMINAL_STATUSES,
-    BulkActionStatus,
-    PartitionBackfill,
-)
-from dagster._core.utils import make_new_backfill_id
-from dagster._daemon.controller import get_daemon_statuses
-from dagster._time import get_current_timestamp
 
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.dagster_internals import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+    get_current_timestamp,
+    get_daemon_statuses,
+    make_new_backfill_id,
+)
 from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance

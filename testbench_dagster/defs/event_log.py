@@ -1,14 +1,15 @@
 """Keeps Dagster's event log from growing without end: what old runs logged goes, what they made stays.
 
 ``DagsterInstance.delete_run`` is no way to do that: it takes the run's materializations along, and with them
-the status of partitions. Here only rows of types nothing is derived from are deleted. Internals of Dagster
-1.13 are used (its tables, and one SQLite file per run), hence the pin on that minor; a test runs both back
-ends. Ticks of sensors and schedules have a retention of Dagster's own (``dagster.yaml``).
+the status of partitions. Here only rows of types nothing is derived from are deleted, from Dagster's tables
+and its SQLite files of one run each (:mod:`.dagster_internals`); a test runs both back ends. Ticks of sensors
+and schedules have a retention of Dagster's own (``dagster.yaml``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,12 +17,17 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.defs.dagster_internals import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
+    FINISHED_STATUSES,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+)
 
 #: Partition statuses, latest materializations, check results, run statuses and the sensors on them are
 #: derived from these; a failed step says why its run failed. Planned materializations are among the asset
@@ -118,11 +124,10 @@ def _prune_file(path: Path) -> int:
         ) as file:
             if file.execute("PRAGMA user_version").fetchone()[0] == _PRUNED:
                 return 0
-            marks = ", ".join("?" * len(KEPT))
             deleted = file.execute(
                 "DELETE FROM event_logs WHERE dagster_event_type IS NULL "
-                f"OR dagster_event_type NOT IN ({marks})",
-                sorted(KEPT),
+                "OR dagster_event_type NOT IN (SELECT value FROM json_each(?))",
+                [json.dumps(sorted(KEPT))],
             ).rowcount
             file.execute(f"PRAGMA user_version = {_PRUNED}")
             with contextlib.suppress(sqlite3.OperationalError):  # somebody reads it: it keeps its size

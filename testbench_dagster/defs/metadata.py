@@ -1,6 +1,7 @@
 """What materializations show: tables, counts and plots.
 
-Everything that comes from suppliers or task data is escaped here, on its way into markdown.
+All markdown is made by the templates here, and whatever they are given is escaped on its way in, but
+:class:`Markdown`.
 """
 
 from __future__ import annotations
@@ -12,29 +13,47 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from jinja2 import Environment
 
 from testbench_dagster.core.columns import Cell, Shape, Unit
 from testbench_dagster.core.window import UNSUPPORTED, WINDOW_VIEWS, Window
 
-_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
+_MARKUP = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 
 
-def escape(text: object) -> str:
-    """Make foreign text inert in markdown tables: no markup, no line breaks, at most 200 characters."""
-    return " ".join(str(text).split())[:200].translate(_MARKDOWN)
+class Markdown(str):
+    """Markdown of ours, which templates take as it is; never of foreign text."""
+
+    __slots__ = ()
+
+
+def inert(value: object) -> str:
+    """A value as markdown that shows it and does nothing else.
+
+    Text has no markup, no line breaks and at most 200 characters; numbers have four digits, None is a dash.
+    """
+    if isinstance(value, Markdown):
+        return value
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " ".join(str(value).split())[:200].translate(_MARKUP)
+
+
+# Jinja's own escaping is that of HTML; "finalize" sees every value that a template shows
+_TEMPLATES = Environment(finalize=inert, autoescape=False, trim_blocks=True)  # noqa: S701  markdown, see above
+_TABLE = _TEMPLATES.from_string(
+    "|{% for header in headers %} {{ header }} |{% endfor %}\n\n"
+    "|{% for _ in headers %}---|{% endfor %}\n"
+    "{% for row in rows %}\n\n|{% for value in row %} {{ value }} |{% endfor %}{% endfor %}"
+)
+_PICTURE = _TEMPLATES.from_string("![{{ title }}](data:image/png;base64,{{ image }})\n\n{{ note }}")
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownMetadataValue:
-    """A markdown table; cells are escaped, numbers shown to four digits, None as a dash."""
-    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
-    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
-    return dg.MetadataValue.md("\n".join(lines))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else escape(value)
+    """A markdown table; cells are made inert, see :func:`inert`."""
+    return dg.MetadataValue.md(_TABLE.render(headers=headers, rows=rows))
 
 
 def record_table(cells: Sequence[Cell], records: Sequence[object]) -> dg.MarkdownMetadataValue:
@@ -110,5 +129,5 @@ def interval_plot(title: str, rows: Sequence[Mapping[str, Any]], note: str = "")
 
 def picture(title: str, png: bytes, note: str = "") -> dg.MarkdownMetadataValue:
     """A PNG inside markdown. It lives in a row of the event log: keep it below some 100 KB."""
-    encoded = base64.b64encode(png).decode()
-    return dg.MetadataValue.md(f"![{escape(title)}](data:image/png;base64,{encoded})\n\n{note}")
+    image = Markdown(base64.b64encode(png).decode())
+    return dg.MetadataValue.md(_PICTURE.render(title=title, image=image, note=note))

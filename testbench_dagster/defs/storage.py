@@ -1,7 +1,7 @@
 """Dagster's own storage: PostgreSQL when ``DAGSTER_POSTGRES_URL`` is set, SQLite otherwise.
 
-One ``dagster.yaml`` thus serves a laptop and production without an edit (``storage.custom``). Internals of
-Dagster 1.13 are used here, hence the pin on that minor; a test runs both back ends.
+One ``dagster.yaml`` thus serves a laptop and production without an edit (``storage.custom``). A test runs
+both back ends.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dagster import Field, StringSource
-from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from testbench_dagster.config import HOME_ENV
+from testbench_dagster.defs.dagster_internals import (
+    ConfigurableClass,
+    ConfigurableClassData,
+    DagsterSqliteStorage,
+    DagsterStorage,
+)
 
 POSTGRES_ENV = "DAGSTER_POSTGRES_URL"
 
@@ -38,7 +41,7 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
         """Build the PostgreSQL or the SQLite storage."""
         url = os.environ.get(POSTGRES_ENV)
         if url:
-            from dagster_postgres.storage import DagsterPostgresStorage
+            from dagster_postgres import DagsterPostgresStorage
 
             # the URL stays in the environment: instance data is shown in the UI and on command lines
             return DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)

@@ -248,7 +248,8 @@ def _group_changes(
         # a tie is both sides of the same disagreements only if taking one out leaves the other without
         first = top[0]
         change = runs[first].change
-        assert change is not None
+        if change is None:
+            raise RuntimeError(f"{first} raised the alarm without a change")
         without = {**until, first: min(change.at, until.get(first, change.at))}
         left = _deviations(members, eras, without, settings)
         for other in top[1:]:

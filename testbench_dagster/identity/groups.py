@@ -100,7 +100,6 @@ class Grouping:
         self.suspects = suspects
         #: Pairs whose own evidence would merge them, in different groups: a third kept them apart.
         self.contested = contested
-        self.tested_pairs = tables.tested
         self._tables = tables
         self._group_of = {member: group for group in groups for member in group.members}
 

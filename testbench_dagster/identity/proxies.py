@@ -52,10 +52,8 @@ def elect(
     due = previous.rotates_at if previous else None
     candidates = [m for m in sorted(set(members)) if m in alive]
     if not candidates and last is not None:
-        assert previous is not None
         return Election(last, due or _drawn(now, rng, settings), changed=False, reason="dead")
-    if last in candidates and due is not None and now < moment("rotates_at", due):
-        assert last is not None
+    if last is not None and last in candidates and due is not None and now < moment("rotates_at", due):
         return Election(last, due, changed=False, reason="kept")
 
     def worth(member: str) -> float:

@@ -75,14 +75,12 @@ class IdentitySettings:
     rotation_days: float = 7.0
     #: Proxies that differ by less than this share in availability x self-agreement are drawn by lot.
     election_tie: float = 0.02
-    #: Share of a group's relays and probes that go to members other than the proxy.
-    audit_share: float = 0.15
 
     def __post_init__(self) -> None:
         shares = (
             "null_floor merge_alpha split_agreement split_alpha self_quantile noisy_below prior_collision "
             "template_share lean_agreement lineage_agreement mixture_explained mixture_share mixture_alpha "
-            "mixture_ordered baseline_alpha election_tie audit_share"
+            "mixture_ordered baseline_alpha election_tie"
         )
         for name in shares.split():
             value = getattr(self, name)

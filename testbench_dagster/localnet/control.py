@@ -19,7 +19,8 @@ from testbench_dagster.localnet.personas import FAIL_MODES, Api, Backend, Person
 from testbench_dagster.localnet.requests import BadRequestError
 
 if TYPE_CHECKING:
-    from testbench_dagster.localnet.server import Localnet, Supplier
+    from testbench_dagster.localnet.server import Localnet
+    from testbench_dagster.localnet.supplier import Supplier
 
 #: First parts of paths that describe the simulation, so no supplier may have them as its address.
 PAGES = ("control", "healthz", "requests", "roster", "stats")

@@ -50,7 +50,8 @@ def call(url: str, body: bytes | None = None) -> Any:
     """
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
-        with _OPENER.open(urllib.request.Request(url, body, headers), timeout=10) as response:
+        # of the localnet's own control pages: an opener without a proxy, and for http alone
+        with _OPENER.open(urllib.request.Request(url, body, headers), timeout=10) as response:  # noqa: S310
             return json.load(response)
     except urllib.error.HTTPError as error:
         with error:
@@ -121,7 +122,8 @@ class LocalnetProcess:
         if self._process is not None:
             raise LocalnetError("the localnet is running already")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
-        self._process = subprocess.Popen(
+        # the command is this Python and options that were checked
+        self._process = subprocess.Popen(  # noqa: S603
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
         try:
@@ -141,7 +143,8 @@ class LocalnetProcess:
 
     def _first_line(self, process: subprocess.Popen[bytes]) -> str:
         """First line of the server's output, "" when it ended or time is up."""
-        assert process.stdout is not None
+        if process.stdout is None:
+            raise RuntimeError("the localnet was started without a pipe for its output")
         descriptor, deadline, received = (
             process.stdout.fileno(),
             time.monotonic() + self._start_timeout_s,
@@ -162,15 +165,18 @@ class LocalnetProcess:
 
     def roster(self) -> list[dict[str, Any]]:
         """The suppliers: ``address``, ``service``, ``api``, ``base_url``, ``model``, ``simulation``."""
-        return self._get("roster")["suppliers"]
+        suppliers: list[dict[str, Any]] = self._get("roster")["suppliers"]
+        return suppliers
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """Counts per supplier address since the start, those that left included."""
-        return self._get("stats")["suppliers"]
+        counts: dict[str, dict[str, Any]] = self._get("stats")["suppliers"]
+        return counts
 
     def requests(self, address: str) -> list[dict[str, Any]]:
         """What a supplier was asked, in order: ``at``, ``digest``, ``outcome``, ``backend``."""
-        return self._get(f"requests?address={quote(address)}")["requests"]
+        asked: list[dict[str, Any]] = self._get(f"requests?address={quote(address)}")["requests"]
+        return asked
 
     def join(
         self,
@@ -222,7 +228,8 @@ class LocalnetProcess:
         """Ends the server; harmless when it is not running."""
         process, self._process, self._url = self._process, None, ""
         if process is not None:
-            assert process.stdin is not None and process.stdout is not None
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("the localnet was started without pipes")
             process.stdin.close()
             try:
                 process.wait(timeout=5)

@@ -84,13 +84,12 @@ def run_relays(
     Raises:
         ValueError: neither ``transport`` nor ``open_transport`` was given.
     """
-    if transport is None and open_transport is None:
-        raise ValueError("run_relays needs a transport, or open_transport to make one")
 
     async def main() -> Report:
-        if open_transport is None or transport is not None:
-            assert transport is not None  # one of them, was checked
+        if transport is not None:
             return await relay_all(work, transport, sink, **options)
+        if open_transport is None:
+            raise ValueError("run_relays needs a transport, or open_transport to make one")
         opened = open_transport()
         try:
             return await relay_all(work, opened, sink, **options)
@@ -135,7 +134,7 @@ class _Run:
         self._waiting = 0
         self._sent = 0
         self._settled = 0
-        self._rng = random.Random()
+        self._rng = random.Random()  # noqa: S311  jitter
         self._heart_timer: asyncio.TimerHandle | None = None
         self._next_progress = 0.0
         self._started = 0.0
@@ -320,7 +319,8 @@ class _Run:
         task.add_done_callback(self._asking.discard)
 
     async def _refill(self, lane: Lane) -> None:
-        assert self._quota is not None
+        if self._quota is None:
+            raise RuntimeError("no quota was given that could be refilled")
         try:
             await self._loop.run_in_executor(None, self._quota.refill, lane.endpoint)
         except Exception as exc:

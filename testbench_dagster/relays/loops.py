@@ -52,7 +52,8 @@ def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     async def tracked() -> T:
         task = asyncio.current_task()
-        assert task is not None
+        if task is None:
+            raise RuntimeError("a coroutine runs outside of any task")
         started.append((asyncio.get_running_loop(), task))
         return await main()
 

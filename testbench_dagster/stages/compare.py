@@ -226,8 +226,14 @@ def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: fl
 
 def _as_measured(row: Comparison) -> Comparison:
     """Turn a row of 1 - value back into the metric's own values; the verdict stands."""
-    assert row.mean_a is not None and row.mean_b is not None and row.difference is not None
-    assert row.ci_low is not None and row.ci_high is not None
+    if (
+        row.mean_a is None
+        or row.mean_b is None
+        or row.difference is None
+        or row.ci_low is None
+        or row.ci_high is None
+    ):
+        raise ValueError("a row of a comparison without figures has no values to turn back")
     return replace(
         row,
         mean_a=1 - row.mean_a,

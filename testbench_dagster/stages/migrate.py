@@ -140,13 +140,15 @@ def _migrate(config: Config, documents: DocumentStore, datasets: DatasetStore, s
         first, second = _pending(config, documents, datasets)
         version = first.version or 0
         for step in first.steps:
-            assert isinstance(step, DocumentStep)
+            if not isinstance(step, DocumentStep):
+                raise TypeError(f"step {step.to} of the document store is not made for it")
             step.run(documents)
             documents.move_schema(version, step.to)
             version = step.to
         version = second.version or 0
         for of_datasets in second.steps:
-            assert isinstance(of_datasets, DatasetStep)
+            if not isinstance(of_datasets, DatasetStep):
+                raise TypeError(f"step {of_datasets.to} of the dataset store is not made for it")
             datasets.move_schema(version, of_datasets.to, of_datasets.run)
             version = of_datasets.to
     for store in (first, second):

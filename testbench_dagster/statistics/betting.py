@@ -39,7 +39,6 @@ MOST_AT_STAKE = 0.5
 #: Constant bets, as shares of the largest possible one; the small ones are for very many scores.
 SHARES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BISECTIONS = 40  # to 2^-40
-_AT_ONCE = 64  # means a capital is computed against
 
 
 def checked_scores(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -94,7 +93,8 @@ def _plug_in_bets(scores: np.ndarray, alpha: float) -> np.ndarray:
     means = (0.5 + np.cumsum(scores, axis=-1)) / (t + 1)
     spreads = (0.25 + np.cumsum((scores - means) ** 2, axis=-1)) / (t + 1)
     before = np.concatenate([np.full((*scores.shape[:-1], 1), 0.25), spreads[..., :-1]], axis=-1)
-    return np.sqrt(2 * refuting(alpha) / (before * n))
+    bets: np.ndarray = np.sqrt(2 * refuting(alpha) / (before * n))
+    return bets
 
 
 def _plug_in_capital(scores: np.ndarray, bets: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -142,22 +142,6 @@ def round_bounds(
         return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
 
     return lower(scores), 1 - lower(1 - scores)
-
-
-def running_lower(scores: np.ndarray, alpha: float, steps: int, bank: int | None = None) -> np.ndarray:
-    """The lower end after each score of one sample, rounded outwards to a multiple of 1 / ``steps``."""
-    import numpy as np
-
-    refuted = np.zeros(scores.shape[-1], dtype=int)  # how many multiples; those refuted are the lowest ones
-    for start in range(0, steps, _AT_ONCE):
-        means = np.arange(start, min(start + _AT_ONCE, steps))[:, None] / steps
-        capital = spread_capital(np.broadcast_to(scores, (len(means), len(scores))), means, bank)
-        news = np.maximum.accumulate(capital, axis=-1) >= refuting(alpha)
-        refuted += news.sum(axis=0)
-        if not news.any(axis=-1).all():
-            break  # what lies above the lowest mean that stands was never refuted either
-    lower = np.maximum(refuted - 1, 0) / steps
-    return lower if bank is None else np.maximum(lower, np.cumsum(scores) / bank)
 
 
 def spread_capital(

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 from testbench_dagster.statistics.intervals import two_sided_z, wilson
 
@@ -115,13 +114,3 @@ def mover(
 def combined_error(weights: Sequence[float], errors: Sequence[float]) -> float:
     """Standard error of ``sum(weight * mean)`` of independent means with these standard errors."""
     return math.sqrt(math.fsum((w * e) ** 2 for w, e in zip(weights, errors, strict=True)))
-
-
-def chance_of_reaching(score: float, se: float, bar: float) -> float:
-    """Chance that a mean known as ``score`` with standard error ``se`` is at least ``bar``.
-
-    Normal with a flat prior; with ``se`` 0 it is 0 or 1. Raises ValueError for a negative ``se``.
-    """
-    if se < 0:
-        raise ValueError(f"a standard error cannot be negative, got {se}")
-    return NormalDist(score, se).cdf(2 * score - bar) if se else float(score >= bar)

@@ -7,28 +7,16 @@ Society B 84 (2022), 822-852 (e-BH); Bonferroni's inequality for the family-wise
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
-
-
-def e_bh(log_e: Any, alpha: float) -> np.ndarray:
-    """Which of m hypotheses are rejected at a false discovery rate of ``alpha``, whatever their dependence.
-
-    Sorted from the largest, the first k are rejected for the largest k with e_k >= m / (k alpha). Takes
-    natural logarithms of e-values of any shape and gives booleans of that shape. Raises ValueError unless
-    0 < alpha < 1 and no value is nan.
-    """
-    import numpy as np
-
-    # equal e-values stand or fall together: with one of them among the first k, k was not the largest
-    rejected: np.ndarray = np.asarray(log_e, dtype=float) >= e_bh_threshold(log_e, alpha)
-    return rejected
+from typing import Any
 
 
 def e_bh_threshold(log_e: Any, alpha: float) -> float:
-    """Smallest log e-value that :func:`e_bh` rejects; infinity where it rejects none. Raises as there."""
+    """Smallest log e-value of m that is rejected at a false discovery rate of ``alpha`` (e-BH).
+
+    Whatever the hypotheses' dependence: sorted from the largest, the first k are rejected for the largest k
+    with e_k >= m / (k alpha). Takes natural logarithms of e-values of any shape; infinity where none is
+    rejected. Raises ValueError unless 0 < alpha < 1 and no value is nan.
+    """
     import numpy as np
 
     _check_alpha(alpha)

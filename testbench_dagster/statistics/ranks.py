@@ -28,7 +28,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.statistics.intervals import normal_quantile, two_sided_z
@@ -137,19 +136,6 @@ def bootstrap_ranks(
     last = np.quantile(high, 1.0 - tail, axis=0, method="higher")
     best = (low == 1).mean(axis=0)
     return [LikelyRank(int(f), int(x), float(p)) for f, x, p in zip(first, last, best, strict=True)]
-
-
-def p_at_least(estimate: Estimate, threshold: float, confidence: float = 0.95) -> float:
-    """P(score >= threshold) in the distribution that :func:`bootstrap_ranks` draws from.
-
-    ``confidence`` is that of the interval. With an arm of no length all of that side's mass lies on the score
-    itself.
-    """
-    arm = estimate.high - estimate.score if threshold > estimate.score else estimate.score - estimate.low
-    distance = (threshold - estimate.score) * two_sided_z(confidence)
-    if arm == 0.0:
-        return 1.0 if distance <= 0 else 0.0
-    return 1.0 - NormalDist().cdf(distance / arm)
 
 
 def _arrays(

@@ -289,7 +289,7 @@ class _Loader:
 
         base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-        class Loader(base):
+        class Loader(base):  # type: ignore[misc]  # the C loader or, without libyaml, the Python one
             pass
 
         def as_text(loader: Any, node: Any) -> str:

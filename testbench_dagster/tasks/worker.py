@@ -70,7 +70,8 @@ class FrameworkWorker:
             raise ValueError(f"{function!r} is none of {', '.join(_FUNCTIONS)}")
         with self._lock:
             process = self._started()
-            assert process.stdin is not None and process.stdout is not None
+            if process.stdin is None or process.stdout is None:
+                raise RuntimeError("the worker was started without pipes")
             try:
                 _write(process.stdin, (function, args))
                 ok, value = _read(process.stdout, timeout_s)
@@ -147,7 +148,8 @@ def _write(stream: IO[bytes], value: Any) -> None:
 def _read(stream: IO[bytes], timeout_s: float | None = None) -> Any:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size, deadline))
-    return pickle.loads(_read_exactly(stream, length, deadline))
+    # what was pickled by this package, in a pipe that it shares with its own child process
+    return pickle.loads(_read_exactly(stream, length, deadline))  # noqa: S301
 
 
 def _read_exactly(stream: IO[bytes], size: int, deadline: float | None) -> bytes:

@@ -68,11 +68,6 @@ class Summary:
     nodes: Mapping[str, NodeSummary]
     tasks: Mapping[str, TaskScore]
 
-    @property
-    def overall(self) -> NodeSummary:
-        """The root's summary."""
-        return self.nodes[self.root]
-
     def covariance(self) -> list[list[float | None]]:
         """Covariance of the nodes' scores in the order of ``nodes``; None where one has no score."""
         errors = {task: score.error for task, score in self.tasks.items()}

@@ -162,7 +162,7 @@ async def fetch(
         # of the whole exchange: httpx's own timeouts start anew with every byte
         async with (
             asyncio.timeout(seconds),
-            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,
+            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,  # noqa: S113
             client.stream("GET", url, headers=headers) as response,
         ):
             status = response.status_code

@@ -7,7 +7,7 @@ only: the addresses a name resolves to are judged, and those judged are used.
 
 aiohttp connects (DNS, TLS, pool) and parses; its ``ClientSession`` is left out, because what that does per
 request (URL and header handling, one task and several timers) costs three times as much as all the rest.
-The connector and its protocol are used as the session uses them.
+The connector and its protocol are used as the session uses them (:mod:`.aiohttp_internals`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from testbench_dagster.core.relay import Endpoint, Limits
 from testbench_dagster.core.text import escaped
+from testbench_dagster.transports import aiohttp_internals
 from testbench_dagster.transports.addresses import REMEDY, AddressRefused, is_public, refusal
+from testbench_dagster.transports.aiohttp_internals import ResponseHandler
 from testbench_dagster.transports.payload import RequestError
 
 #: Least size limit of a page (the answer to a GET task), in MiB: tokenizers are larger than any answer,
@@ -173,7 +174,7 @@ class PreparedRequest:
         words = {word for value in secret_headers.values() for word in value.split()}
         return cls(
             private_allowed,
-            aiohttp.ClientRequest(method, parsed, loop=asyncio.get_running_loop()),
+            aiohttp_internals.address(method, parsed),
             aiohttp.ClientTimeout(connect=connect_s),
             "\r\n".join(lines).encode(),
             tuple(word.encode() for word in words if len(word) >= _MIN_SECRET_CHARS),
@@ -338,7 +339,7 @@ class _Running:
         exchange = self._exchange
         try:
             exchange.phase = "connecting"
-            connection = await connector.connect(request.connect, [], request.timeout)
+            connection = await aiohttp_internals.connect(connector, request.connect, request.timeout)
             protocol = self._protocol = connection.protocol
             try:
                 if protocol is None or protocol.transport is None:
@@ -346,10 +347,10 @@ class _Running:
                 exchange.phase = "waiting"
                 self._extend(self._limits.first_byte_s)
                 deadlines.add(self)
-                protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+                aiohttp_internals.expect_raw_answer(protocol)
                 outbox.write(protocol.transport, request.message(body))
                 while True:
-                    message, content = await protocol.read()
+                    message, content = await aiohttp_internals.read_head(protocol)
                     # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
                     if not 100 <= message.code < 200 or message.code == 101:
                         break

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, SessionRef
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import AddressRefused
+from testbench_dagster.transports.aiohttp_internals import HttpProcessingError
 from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.http import BadEncoding, Exchange, Phase, TooLarge
 
@@ -24,7 +24,8 @@ _REDACTED = "[redacted]"
 
 def broken(exchange: Exchange, *, page: bool) -> Answer:
     """Whose fault it is that an exchange brought no complete answer. ``page``: the request was a GET."""
-    assert exchange.error is not None
+    if exchange.error is None:
+        raise ValueError("an exchange that came to its end is nobody's fault")
     fault = fault_of(exchange.error, exchange.phase)
     if page and isinstance(exchange.error, TooLarge):
         fault = Fault.CLIENT_REQUEST  # a page may honestly be larger than what we keep

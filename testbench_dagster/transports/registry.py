@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, admit_transport
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
@@ -16,7 +17,6 @@ from testbench_dagster.transports.direct.plug import DirectPlug
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.path.plug import PathPlug
 from testbench_dagster.transports.plug import (
-    Finding,
     KnownOperators,
     RelayHistory,
     TransportFactory,

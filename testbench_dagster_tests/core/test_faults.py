@@ -75,7 +75,7 @@ def test_who_answers_decides_what_is_final_and_whom_it_counts_against() -> None:
 def test_a_member_is_its_stored_name() -> None:
     for fault in Fault:
         assert Fault(fault.value) is fault == fault.value == str(fault)
-        assert pickle.loads(pickle.dumps(fault)) is fault is copy.deepcopy(fault)
+        assert pickle.loads(pickle.dumps(fault)) is fault is copy.deepcopy(fault)  # noqa: S301
     assert len({fault.value for fault in Fault}) == len(Fault)
     with pytest.raises(ValueError, match="is not a valid Fault"):
         Fault("unheard of")

@@ -28,6 +28,7 @@ from testbench_dagster_tests.identity.population import START, World, ask
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("population")]
 
 SETTINGS = IdentitySettings()
+AUDIT_SHARE = 0.15  # of a group's relays, to members other than its proxy
 SUPPLIERS, BACKENDS = 60, 8
 COLD = 160  # common prompts everybody is asked before anybody stands for others
 DAYS, DOCS = 30, 60  # then so many days of so many docs
@@ -100,8 +101,8 @@ class Population:
                 self.send(proxy, range(docs.start, docs.stop, 10), begin + timedelta(hours=8), round=1)
                 self.outcome.relays += DOCS // 10
             else:
-                # the fewest audits that are audit_share of the group's relays: a / (a + docs) >= share
-                share = SETTINGS.audit_share
+                # the fewest audits that are AUDIT_SHARE of the group's relays: a / (a + docs) >= share
+                share = AUDIT_SHARE
                 audits = -int(-share * DOCS // (1 - share))
                 others = [m for m in members if m != proxy]
                 for doc in self.rng.sample(list(docs), audits):
@@ -225,7 +226,7 @@ def test_relays_are_saved_five_times_with_audits_kept(outcome: Outcome) -> None:
     assert everybody >= 5 * outcome.relays
     assert len(outcome.audits) == BACKENDS
     for group, audits in outcome.audits.items():
-        assert audits >= SETTINGS.audit_share * outcome.group_relays[group], group
+        assert audits >= AUDIT_SHARE * outcome.group_relays[group], group
 
 
 def test_lineage_is_told_from_one_stack(outcome: Outcome) -> None:

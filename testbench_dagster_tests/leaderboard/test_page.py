@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from testbench_dagster.ranking.page import MAX_BYTES, render_page, text
+from testbench_dagster.ranking.page import MAX_BYTES, filled, render_page, text
 from testbench_dagster_tests.conftest import server_or_skip
-from testbench_dagster_tests.leaderboard.boards import HOSTILE, board
+from testbench_dagster_tests.leaderboard.boards import ABILITIES, HOSTILE, board
 from testbench_dagster_tests.operations.browser import chromium
 
 NAMES = [f"operator-{i:02d}" for i in range(12)]
@@ -54,6 +58,66 @@ def test_names_cannot_become_markup() -> None:
     links = [given["href"] for tag, given in wild.tags if tag == "a"]
     assert links and all(re.fullmatch(r"#s\d+", str(link)) for link in links)
     assert {c for words in wild.words for c in words if not c.isprintable()} <= {"\n", " "}
+
+
+#: What names are made of to break out: of markup, of the page's templates and patterns, of lines and cells.
+PIECES = st.sampled_from(
+    [
+        "<",
+        ">",
+        '"',
+        "'",
+        "&",
+        "/",
+        "=",
+        "%s",
+        "%",
+        "{{",
+        "}}",
+        "{%",
+        "{#",
+        "-->",
+        "\0",
+        "\n",
+        "script",
+        "on",
+        "x",
+        " ",
+    ]
+)
+NAME = st.text(max_size=12) | st.lists(PIECES, max_size=12).map("".join)
+
+
+def drawn(names: Sequence[str], tasks: Sequence[str], taxonomy: str, ability: str, group: str) -> Elements:
+    """A page of these suppliers, of which two form a group and one changed."""
+    made = board(names, tasks, [taxonomy])
+    entries = [replace(entry, group=group, proxy=group) for entry in made.rankings[taxonomy]]
+    nodes = {key: {**nodes, ability: nodes["reasoning"]} for key, nodes in made.nodes.items()}
+    windows = {
+        key: [replace(row, cut_at=row.last_sample_at, errors={group: 1}) for row in rows]
+        for key, rows in made.windows.items()
+    }
+    return Elements(render_page(replace(made, rankings={taxonomy: entries}, nodes=nodes, windows=windows)))
+
+
+@given(st.lists(NAME, min_size=3, max_size=3, unique=True), st.tuples(NAME, NAME), NAME, NAME, NAME)
+@settings(max_examples=60, deadline=None)
+def test_no_name_yields_a_tag_or_an_attribute(names, tasks, taxonomy, ability, group) -> None:
+    assume(ability not in (taxonomy, *ABILITIES) and tasks[0] != tasks[1])
+    tame = drawn(["a", "b", "c"], ["d", "e"], "f", "g", "h")
+    wild = drawn(names, tasks, taxonomy, ability, group)
+    shape = [(tag, sorted(given)) for tag, given in tame.tags]
+    assert [(tag, sorted(given)) for tag, given in wild.tags] == shape
+    assert {c for words in wild.words for c in words if not c.isprintable()} <= {"\n"}
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1, max_size=5))
+def test_a_filled_pattern_escapes_each_value_in_its_place(values: list[str]) -> None:
+    page = filled("<td>%s</td>" * len(values), values)
+    assert page == "".join(f"<td>{html.escape(value)}</td>" for value in values)
+    assert isinstance(page, Markup), "known to Jinja as markup"
+    with pytest.raises(TypeError):
+        filled("<td>%s</td>" * len(values), [*values[1:], "a\0b", "c"])
 
 
 def test_inert_text_keeps_what_can_be_read() -> None:

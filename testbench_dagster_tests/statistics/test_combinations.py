@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.combinations import (
-    chance_of_reaching,
     combined_error,
     docs_behind,
     mover,
@@ -64,13 +63,8 @@ def test_mover_is_newcombes_interval_of_a_difference():
     assert (low, high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
 
 
-def test_errors_add_in_squares_and_chances_follow_the_normal():
+def test_errors_add_in_squares():
     assert combined_error([0.6, 0.8], [1.0, 1.0]) == pytest.approx(1.0)
-    assert chance_of_reaching(0.8, 0.05, 0.8) == pytest.approx(0.5)
-    assert chance_of_reaching(0.8, 0.05, 0.7) == pytest.approx(0.9772, abs=1e-4)
-    assert (chance_of_reaching(0.8, 0.0, 0.8), chance_of_reaching(0.8, 0.0, 0.9)) == (1.0, 0.0)
-    with pytest.raises(ValueError, match="negative"):
-        chance_of_reaching(0.8, -0.1, 0.8)
 
 
 def coverage(generator, truths, sizes, weights, rounds=1000):

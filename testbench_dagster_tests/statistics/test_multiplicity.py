@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.evalues import log_e_at_least
-from testbench_dagster.statistics.multiplicity import e_bh, e_bh_threshold, family_wise_threshold
+from testbench_dagster.statistics.multiplicity import e_bh_threshold, family_wise_threshold
+
+
+def e_bh(log_e, alpha: float) -> np.ndarray:
+    """Which hypotheses are rejected: equal e-values stand or fall together."""
+    return np.asarray(log_e, dtype=float) >= e_bh_threshold(log_e, alpha)
 
 
 def test_by_hand() -> None:

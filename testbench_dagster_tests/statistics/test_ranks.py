@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.intervals import normal_quantile, wilson
-from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks, p_at_least
+from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
 
 POPULATIONS = {
     "near ties": np.linspace(0.69, 0.71, 20),
@@ -159,18 +159,6 @@ def test_more_suppliers_never_make_ranks_more_certain() -> None:
     assert certain_ranks(pair) == [(2, 2), (1, 1)]
     crowd = pair + [Estimate(0.1, 0.05, 0.15)] * 60
     assert certain_ranks(crowd)[:2] == [(1, 2), (1, 2)]
-
-
-def test_p_at_least_agrees_with_draws() -> None:
-    estimate = Estimate(0.7, 0.6, 0.75)
-    z = normal_quantile(0.975)
-    noise = np.random.default_rng(0).standard_normal(200_000)
-    drawn = 0.7 + noise * np.where(noise > 0, 0.05 / z, 0.1 / z)
-    for threshold in (0.55, 0.65, 0.7, 0.74, 0.8):
-        assert p_at_least(estimate, threshold) == pytest.approx((drawn >= threshold).mean(), abs=0.005)
-    assert p_at_least(Estimate(1.0, 0.9, 1.0), 1.0) == 0.5
-    assert p_at_least(Estimate(1.0, 0.9, 1.0), 1.1) == 0.0
-    assert p_at_least(Estimate(0.5, 0.5, 0.5), 0.5) == 1.0
 
 
 def test_five_thousand_suppliers_in_two_seconds_of_one_core() -> None:

@@ -18,9 +18,9 @@ from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import (
+    _is_stale,
     catalogue_fingerprint,
     current_epoch,
-    dataset_is_stale,
     definition_changed,
     refresh_dataset,
     refresh_prompts,
@@ -222,6 +222,11 @@ def _counted(documents: DocumentStore, monkeypatch: pytest.MonkeyPatch) -> list[
     return asked
 
 
+def stale(workspace: Workspace, spec: TaskSpec) -> bool:
+    """Whether the next refresh registers the task again."""
+    return _is_stale(spec, workspace.datasets.current(spec.name))
+
+
 # --- registration ---------------------------------------------------------------------------------------
 
 
@@ -229,14 +234,14 @@ def test_an_edited_filter_leaves_prompts_and_hash_and_ends_staleness(
     workspace: Workspace, spec: TaskSpec
 ) -> None:
     before, changed = refresh_dataset(workspace, spec)
-    assert changed and not dataset_is_stale(workspace, spec) and not definition_changed(spec, before)
+    assert changed and not stale(workspace, spec) and not definition_changed(spec, before)
     built = refresh_prompts(workspace, spec).built
     path = Path(spec.include[0]) / "one.yaml"
     path.write_text(YAML.format(name="one").replace("name: plain", "name: own"), encoding="utf-8")
-    assert dataset_is_stale(workspace, spec) and definition_changed(spec, before)
+    assert stale(workspace, spec) and definition_changed(spec, before)
     after, changed = refresh_dataset(workspace, spec)
     assert changed
-    assert not dataset_is_stale(workspace, spec) and not definition_changed(spec, after)
+    assert not stale(workspace, spec) and not definition_changed(spec, after)
     assert (after.task_hash, after.fingerprint) == (before.task_hash, before.fingerprint)
     assert after.config_hash != before.config_hash
     assert (before.flags.filters, after.flags.filters) == (["plain"], ["own"])
@@ -248,9 +253,9 @@ def test_a_comment_in_the_yaml_ends_staleness_too(workspace: Workspace, spec: Ta
     before, _ = refresh_dataset(workspace, spec)
     path = Path(spec.include[0]) / "one.yaml"
     path.write_text(YAML.format(name="one") + "# a remark\n", encoding="utf-8")
-    assert dataset_is_stale(workspace, spec)
+    assert stale(workspace, spec)
     after, _ = refresh_dataset(workspace, spec)
-    assert not dataset_is_stale(workspace, spec)
+    assert not stale(workspace, spec)
     assert (after.task_hash, after.config_hash) == (before.task_hash, before.config_hash)
 
 

@@ -153,7 +153,7 @@ def branches():
 
 def test_missing_children_do_not_drag_the_root_down():
     summary = summarize(branches(), {"x": TaskScore(1.0, 10), "y": TaskScore(0.5, 20)})
-    root = summary.overall
+    root = summary.nodes["root"]
     assert root.score == 0.75
     assert root.weights == {"x": 0.5, "y": 0.5}
     assert root.missing == ("z", "w")
@@ -165,26 +165,26 @@ def test_missing_children_do_not_drag_the_root_down():
 
 def test_a_node_with_own_tasks_does_not_borrow_from_its_children():
     taxonomy = Taxonomy("t", {"r": ("x",), "a": ("y",)}, (("r", "a"),), "r")
-    assert summarize(taxonomy, {"y": TaskScore(1.0, 5)}).overall.score is None
-    assert summarize(taxonomy, {"x": TaskScore(0.2, 5), "y": TaskScore(1.0, 5)}).overall.score == 0.2
+    assert summarize(taxonomy, {"y": TaskScore(1.0, 5)}).nodes["r"].score is None
+    assert summarize(taxonomy, {"x": TaskScore(0.2, 5), "y": TaskScore(1.0, 5)}).nodes["r"].score == 0.2
 
 
 def test_a_shared_task_is_one_term():
     taxonomy = Taxonomy("t", {"r": (), "a": ("x",), "b": ("x",)}, (("r", "a"), ("r", "b")), "r")
-    root = summarize(taxonomy, {"x": TaskScore(0.5, 25)}).overall
+    root = summarize(taxonomy, {"x": TaskScore(0.5, 25)}).nodes["r"]
     assert root.weights == {"x": 1.0}
     assert root.se == pytest.approx(0.1), "two branches are no second opinion"
 
 
 def test_nine_equal_tasks_divide_the_error_by_three():
     taxonomy = Taxonomy("t", {"r": tuple("abcdefghi")}, (), "r")
-    root = summarize(taxonomy, {task: TaskScore(0.5, 25) for task in "abcdefghi"}).overall
+    root = summarize(taxonomy, {task: TaskScore(0.5, 25) for task in "abcdefghi"}).nodes["r"]
     assert root.se == pytest.approx(0.1 / 3)
 
 
 def test_scores_beyond_the_unit_are_not_clipped():
     taxonomy = Taxonomy("t", {"r": ("x", "y")}, (), "r")
-    root = summarize(taxonomy, {"x": TaskScore(30.0, 4, 2.0), "y": TaskScore(-2.0, 4, 2.0)}).overall
+    root = summarize(taxonomy, {"x": TaskScore(30.0, 4, 2.0), "y": TaskScore(-2.0, 4, 2.0)}).nodes["r"]
     assert root.score == 14.0
     assert root.se == pytest.approx(math.sqrt(2.0))
     assert root.ci_high == pytest.approx(14.0 + normal_quantile(0.975) * math.sqrt(2.0))
@@ -193,9 +193,9 @@ def test_scores_beyond_the_unit_are_not_clipped():
 def test_a_node_of_one_task_has_the_tasks_own_numbers_to_the_last_digit():
     taxonomy = Taxonomy("t", {"r": (), "a": ("x",), "b": ("y",)}, (("r", "a"), ("r", "b")), "r")
     given = TaskScore(19 / 23, 23, 0.0837, 0.611, 0.93)
-    root = summarize(taxonomy, {"x": given, "other": TaskScore(0.0, 1)}).overall
+    root = summarize(taxonomy, {"x": given, "other": TaskScore(0.0, 1)}).nodes["r"]
     assert (root.score, root.se, root.ci_low, root.ci_high) == (19 / 23, 0.0837, 0.611, 0.93)
-    plain = summarize(taxonomy, {"y": TaskScore(1.0, 12)}).overall
+    plain = summarize(taxonomy, {"y": TaskScore(1.0, 12)}).nodes["r"]
     assert (plain.ci_low, plain.ci_high) == wilson(12, 12)
     assert plain.se == 0.0 and plain.ci_low < 0.8, "perfect answers to twelve questions prove little"
 
@@ -293,7 +293,7 @@ def test_a_group_shares_one_part_and_placeholders_show_as_such():
     assert taxonomy.leaves() == ("g1", "g2", "g3", "x", "undefined_task1")
     measured = {"g1": TaskScore(1.0, 10), "g3": TaskScore(0.5, 10), "x": TaskScore(0.25, 10)}
     summary = summarize(taxonomy, {**measured, "undefined_task1": TaskScore(1.0, 5)})
-    root, bare = summary.overall, summary.nodes["a"]
+    root, bare = summary.nodes["r"], summary.nodes["a"]
     assert root.score == 0.5
     assert root.weights == {"g1": 0.25, "g3": 0.25, "x": 0.5}
     assert (root.n_tasks, root.n_measured, root.missing) == (4, 3, ("g2",))

@@ -344,7 +344,7 @@ def stored_changes(cls: type[Record], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _made(cls: type[P], where: str) -> type[P]:
-    made: Any = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    made: type[P] = dataclass(frozen=True, slots=True, kw_only=True)(cls)
     hints = typing.get_type_hints(made)
     fields = tuple(
         _stored_field(made, field, hints[field.name])

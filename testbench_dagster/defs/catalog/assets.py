@@ -1,6 +1,7 @@
 """Assets ``task_datasets`` and ``sampled_prompts``, one partition per task, one run for any range of them."""
 
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -38,7 +39,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
     )
     def task_datasets(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[Any]:
         """Processed docs of each lm-eval task, loaded from the hub or local files into the dataset store."""
         rows, total = [], 0
         for name in context.partition_keys:
@@ -81,7 +82,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
     )
     def sampled_prompts(
         context: dg.AssetExecutionContext, config: PromptsConfig, workspace: dg.ResourceParam[Workspace]
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[Any]:
         """The ordered prompt sequence of each task's current epoch, the same for every supplier."""
         roll_before = None if config.roll_before is None else datetime.fromisoformat(config.roll_before)
         rows, built = [], 0

@@ -86,7 +86,7 @@ class RelayConfig(dg.Config):
 )
 def relay_responses(
     context: dg.AssetExecutionContext, config: RelayConfig, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Every attempt to get the due prompts answered by the suppliers, stored as evidence.
 
     Notes in the suppliers' plans who failed and who was put off (see supplier_plans).
@@ -167,7 +167,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
 )
 def supplier_scores(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Scores of the answered docs exactly as lm-eval gives them, one document per answer and filter.
 
     A supplier that answers the same prompts otherwise than before, or whose scores moved, is cut there: what

@@ -34,7 +34,7 @@ _SHOWN = 500  # rows of a table: it lives in an event row
 )
 def suppliers(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """The roster of suppliers, with joins, leaves and changes recorded; adds their partitions."""
     report = refresh_roster(workspace)
     for what, told in [*report.problems.items(), *report.warnings.items()]:

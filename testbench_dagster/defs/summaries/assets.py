@@ -1,6 +1,7 @@
 """Assets ``taxonomy_summaries`` (by supplier), ``leaderboard`` and ``supplier_snapshots`` (by day)."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -68,7 +69,7 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
 )
 def taxonomy_summaries(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Abilities of the suppliers: their windows rolled up into every configured taxonomy.
 
     The end of an evaluation: the suppliers' plans are made anew here (see supplier_plans), since gates look
@@ -132,7 +133,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             writes={LEADERBOARDS.name: "one per taxonomy, and the files in TESTBENCH_HOME/published"},
         ),
     )
-    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult[Any]:
         """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds.
 
         As of one instant, which the metadata shows: every window, summary and sample is read for it.
@@ -158,7 +159,7 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
 )
 def supplier_snapshots(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Append-only history: every active supplier's windows and summaries of a day, never changed later."""
     day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
     if not today - timedelta(days=1) <= day <= today:
@@ -170,7 +171,7 @@ def supplier_snapshots(
     return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
 
 
-def _ranking(workspace: Workspace) -> dg.MaterializeResult:
+def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
     published = publish(workspace)
     entries = published.board.entries
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []

@@ -47,7 +47,7 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
     )
     def identity_groups(
         context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[Any]:
         """Suppliers that answer alike, from their answers to common prompts, and the proxy of each group.
 
         Says who answers like whom, never what runs behind an endpoint. Members are asked audits only, their

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from testbench_dagster.defs.metadata import picture
+from testbench_dagster.defs.metadata import Markdown, picture
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.taxonomies import plots
 
-SIMULATION = "**Simulation**: these suppliers are simulated."
+SIMULATION = Markdown("**Simulation**: these suppliers are simulated.")
 _IN_AN_EVENT = 20
 """Suppliers on a heat map that lives in a row of the event log."""
 

@@ -241,7 +241,8 @@ class Chain:
     def params(self, height: int) -> Params:
         """The parameters in force at a height."""
         params = self._params.at(height)
-        assert params is not None  # the first are in force from 0
+        if params is None:
+            raise ValueError(f"height {height} is none: parameters are in force from 0")
         return params
 
     def block_hash(self, height: int) -> bytes:
@@ -499,7 +500,7 @@ class Chain:
             if mine and (offer.until is None or offer.until > last):
                 self._offers[place] = replace(offer, until=last)
 
-    def _at(self, entries: Mapping[str, History[Any]], key: str, height: int) -> Any:
+    def _at(self, entries: Mapping[str, History[T]], key: str, height: int) -> T | None:
         history = entries.get(key)
         return None if history is None else history.at(height)
 

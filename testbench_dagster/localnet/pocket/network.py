@@ -197,7 +197,8 @@ class PocketNet:
             if unit(self.seed, name, "restaked") < 0.5:
                 operator = self.operator(name)
                 stake = self.chain.stake(operator, self.chain.height)
-                assert stake is not None  # just staked
+                if stake is None:
+                    raise RuntimeError(f"{operator} was staked just now and has no stake")
                 self.chain.restake(operator, stake.amount)
 
     def account(self, name: str) -> str:

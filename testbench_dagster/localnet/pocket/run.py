@@ -92,13 +92,3 @@ class PocketProcess(LocalnetProcess):
         """
         given = {name: value for name, value in fields.items() if value is not None}
         return post(f"{self.url}/_sim/{action}", given)
-
-
-def start_pocket(suppliers: int = 6, seed: int = 0, port: int = 0, **options: Any) -> PocketProcess:
-    """Start a simulated Pocket network and return it once it listens; end it by ``stop()``.
-
-    ``options`` are those of :class:`PocketProcess`. Raises LocalnetError when it does not start.
-    """
-    net = PocketProcess(suppliers, seed, port, **options)
-    net.start()
-    return net

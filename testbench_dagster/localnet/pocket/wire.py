@@ -302,8 +302,7 @@ def _field_json(each: Field, value: Any) -> Any:
 
 
 def _one_json(each: Field, value: Any) -> Any:
-    if each.kind == "message":
-        assert each.message is not None  # checked by Field
+    if each.message is not None:  # of the kind "message", as Field checks
         return None if value is None else to_json(each.message, value)
     if each.kind == "bytes":
         return base64.b64encode(value).decode() if value else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, Opening
 from testbench_dagster.core.records.scores import DatedScore
@@ -18,6 +19,7 @@ from testbench_dagster.scoring.rows import is_mean, primary_pair
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS
 
 #: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
 PROMPTS = 240
@@ -50,7 +52,8 @@ def read_answers(
         cut_at = cuts[supplier]
         if cut_at is not None and at <= cut_at:
             continue
-        assert row.opening is not None, "only those that have one were asked for"
+        if row.opening is None:
+            raise StoreError(f"{ATTEMPTS}: only answers with an opening were asked for, and one has none")
         calls = f"/{row.idx}" if row.idx else ""
         yield Answer(
             # equal texts are kept once: there are as many as answers, and most are shared

@@ -94,15 +94,11 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     return workspace.datasets.current(spec.name) or registration, changed
 
 
-def dataset_is_stale(workspace: Workspace, spec: TaskSpec) -> bool:
+def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
     """Whether a task was never registered, its configuration or files changed since, or it lacks a choice.
 
     A configured metric or filter the task does not have counts as well: registering says what it has.
     """
-    return _is_stale(spec, workspace.datasets.current(spec.name))
-
-
-def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
     return (
         current is None
         or current.flags.source != source_state(spec)

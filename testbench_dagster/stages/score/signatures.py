@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
@@ -39,8 +40,10 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[S
 def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
     attempt = typed.get(workspace.documents, RawAnswer, score.attempt_ids[0])
     prompt = typed.get(workspace.documents, AskedPrompt, score.prompt_id)
-    assert attempt is not None and prompt is not None, "fresh scores have their evidence"
-    assert attempt.status is not None, "it was answered"
+    if attempt is None or prompt is None:
+        raise StoreError(f"score {score.id}: its prompt or attempt is not stored; fresh scores have both")
+    if attempt.status is None:
+        raise StoreError(f"score {score.id}: its attempt {attempt.id} has no status, so it was not answered")
     answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)
     signature, body = Signatures().signed(spec, answer.text or "")
     return {

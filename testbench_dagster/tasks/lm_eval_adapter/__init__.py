@@ -1,8 +1,8 @@
 """lm-eval behind five functions: register, identify, build prompts, score, aggregate.
 
-The only package that imports lm_eval, pinned to 0.4.13 because it uses private parts: ``tasks._factory``,
-``tasks._index``, ``Task._instances`` and the Jinja environment in ``utils``. Requests and scores are those of
-``lm_eval.simple_evaluate`` for the same docs and answers; the parity suite compares them.
+The only package that imports lm_eval, pinned to 0.4.13 because it uses private parts (:mod:`.internals`).
+Requests and scores are those of ``lm_eval.simple_evaluate`` for the same docs and answers; the parity suite
+compares them.
 
 Facts the code relies on (`reference/lm_eval.md` sections 1, 2, 6):
 

@@ -9,40 +9,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lm_eval.utils
 import yaml
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks._factory import TaskFactory
-from lm_eval.tasks._index import Entry as LmEntry
-from lm_eval.tasks._index import Kind as LmKind
 
 from testbench_dagster.core.errors import TaskError, TaskInputError
 from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.index import TaskIndex
+from testbench_dagster.tasks.lm_eval_adapter.internals import LmEntry, LmKind, TaskFactory, reuse_templates
 from testbench_dagster.tasks.local_data import read_rows
 from testbench_dagster.tasks.resources import prepare_offline_resources
 from testbench_dagster.tasks.sources import folders_state
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 
-_compile = lm_eval.utils.env.from_string
-
-
-@functools.lru_cache(maxsize=4096)
-def _compiled(source: str) -> Any:
-    template = _compile(source)
-    template.globals = dict(template.globals)  # jinja copies them at every rendering: slow from a ChainMap
-    return template
-
-
-# compiling a template costs 1 ms and lm-eval does it for every doc: keep compiled ones
-lm_eval.utils.env.from_string = _compiled
+reuse_templates()
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
-class StoredTask(ConfigurableTask):
+class StoredTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not typed
     """A task whose eval docs and few-shot pool come from the dataset store."""
 
     def __init__(self, config: dict[str, Any], data: TaskData) -> None:
@@ -70,7 +56,7 @@ class StoredTask(ConfigurableTask):
         return [json.loads(text) for text in self._data.fewshot] or None
 
 
-class SourceTask(ConfigurableTask):
+class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not typed
     """A task that loads its data from local files, or from the hub as stock lm-eval does."""
 
     def __init__(self, config: dict[str, Any], spec: TaskSpec) -> None:
@@ -167,7 +153,8 @@ class _Recorder:
     configs: dict[str, dict[str, Any]] | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
-        assert _Recorder.configs is not None
+        if _Recorder.configs is None:
+            raise RuntimeError("configurations are recorded while the factory builds, not at other times")
         self.task_name = config["task"]
         config.pop("class", None)
         _Recorder.configs[self.task_name] = config
@@ -217,7 +204,7 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
     configs = _configs(spec.root, spec.include, folders_state(spec.include))
     if spec.leaf not in configs:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
-    config = copy_config(configs[spec.leaf])
+    config: dict[str, Any] = copy_config(configs[spec.leaf])
     if config.get("unsafe_code"):
         raise TaskInputError(
             f"task {spec.leaf!r} runs code that the model wrote; this version has no sandbox for it, "

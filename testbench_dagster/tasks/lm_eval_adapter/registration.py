@@ -32,6 +32,7 @@ from testbench_dagster.tasks.lm_eval_adapter.building import (
     shots_of,
     stored_task,
 )
+from testbench_dagster.tasks.lm_eval_adapter.internals import filter_names, metric_names
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
 REQUESTS = 1  # raise when our code, or another lm-eval, builds other requests from the same configuration
@@ -102,7 +103,7 @@ def register(spec: TaskSpec) -> Registered:
             )
             for name, function in task.aggregation().items()
         },
-        filters=[ensemble.name for ensemble in task._filters],
+        filters=filter_names(task),
     )
     _check_choice(spec, flags)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
@@ -134,7 +135,7 @@ def _hashes(task: ConfigurableTask, shots: int, fingerprint: str) -> tuple[str, 
     """What requests are made of, and the whole configuration with its scoring code."""
     plain = _plain(task.config)
     asked = {name: value for name, value in plain.items() if name not in _NOT_OF_REQUESTS}
-    asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in task._metric_fn_list
+    asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in metric_names(task)
     task_hash = content_hash([REQUESTS, shots, asked, asks_more, fingerprint])[:40]
     return task_hash, content_hash([LM_EVAL_VERSION, shots, plain])
 

@@ -102,7 +102,7 @@ def _relayable(request: Mapping[str, Any]) -> bool:
     """Rolling loglikelihood and empty contexts need the supplier's prefix token, which HTTP does not give."""
     if request["type"] == "loglikelihood":
         return bool(request["context"].rstrip())
-    return request["type"] == "generate_until"
+    return bool(request["type"] == "generate_until")
 
 
 def arguments_of(request: Mapping[str, Any]) -> tuple[Any, ...]:

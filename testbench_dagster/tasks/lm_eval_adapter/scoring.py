@@ -19,6 +19,7 @@ from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
+from testbench_dagster.tasks.lm_eval_adapter.internals import set_instances
 from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
 
@@ -61,7 +62,7 @@ def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator
             instance.resps = [tuple(r) if isinstance(r, (list, tuple)) else r for r in responses]
             instances.append(instance)
         grouped.append(sorted(instances, key=lambda i: i.idx))
-    task._instances = [instance for instances in grouped for instance in instances]
+    set_instances(task, [instance for instances in grouped for instance in instances])
     seed_checkers(0)
     task.apply_filters()
     for answer, instances in zip(answers, grouped, strict=True):
@@ -116,11 +117,12 @@ def _inherited(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]
     A metric function of a generative task may return several numbers by name; each takes the aggregation of
     the metric that gave it. Everything else unlisted is a mean, as in lm-eval.
     """
+    average: Callable[..., Any] = mean
     if config.get("process_results") is not None:
-        return mean
+        return average
     givers = {
         known[_metric_name(entry)]
         for entry in config.get("metric_list") or ()
         if callable(entry["metric"]) or entry.get("hf_evaluate")
     }
-    return givers.pop() if len(givers) == 1 else mean
+    return givers.pop() if len(givers) == 1 else average

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from testbench_dagster.core.answer_prefix import opening_of
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
@@ -61,8 +62,7 @@ class Signatures:
         if spec.leaf in PAGES:
             request = {"type": "get", "idx": 0, "path": PAGES[spec.leaf]}
             return [BuiltPrompt(doc_id, [dict(request)], None, 0, True) for doc_id in doc_ids]
-        assert spec.probes is not None
-        questions = draw_probes(seed, spec.probes)
+        questions = draw_probes(seed, _probes(spec))
         return [self._probe(spec, doc_id, questions[doc_id], api) for doc_id in doc_ids]
 
     def score(
@@ -97,8 +97,7 @@ class Signatures:
     def _docs(spec: TaskSpec) -> list[str]:
         if spec.leaf in PAGES:
             return [json.dumps({"path": PAGES[spec.leaf]})]
-        assert spec.probes is not None
-        return [json.dumps({"probe": number}) for number in range(spec.probes)]
+        return [json.dumps({"probe": number}) for number in range(_probes(spec))]
 
     @staticmethod
     def _probe(spec: TaskSpec, doc_id: int, question: str, api: str) -> BuiltPrompt:
@@ -111,3 +110,9 @@ class Signatures:
         generation: dict[str, Any] = {"until": [], "max_gen_toks": spec.probe_tokens, "temperature": 0}
         request = {"type": "generate_until", "idx": 0, **asked, "generation": generation}
         return BuiltPrompt(doc_id, [request], None, chars, True)
+
+
+def _probes(spec: TaskSpec) -> int:
+    if spec.probes is None:
+        raise TaskError(f"task {spec.name!r} has no number of probes; give probes in testbench.yaml")
+    return spec.probes

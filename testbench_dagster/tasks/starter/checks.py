@@ -24,7 +24,7 @@ def words(text: str) -> list[str]:
 
 
 def _word_count(text: str, rule: Rule) -> bool:
-    return len(words(text)) == rule["count"]
+    return bool(len(words(text)) == rule["count"])
 
 
 def _avoid_letter(text: str, rule: Rule) -> bool:
@@ -36,7 +36,7 @@ def _include_words(text: str, rule: Rule) -> bool:
 
 
 def _repeat_word(text: str, rule: Rule) -> bool:
-    return sum(word.lower() == rule["word"] for word in words(text)) == rule["count"]
+    return bool(sum(word.lower() == rule["word"] for word in words(text)) == rule["count"])
 
 
 def _starts_with(text: str, rule: Rule) -> bool:

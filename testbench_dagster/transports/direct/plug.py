@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.rosters import RosterSource
@@ -13,7 +14,6 @@ from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
     FAULTS_OF_ANSWERS,
     About,
-    Finding,
     KnownOperators,
     KnownSessions,
     PlainFactory,

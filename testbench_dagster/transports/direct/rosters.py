@@ -20,6 +20,7 @@ import orjson
 from pydantic import ValidationError
 
 from testbench_dagster.config import SupplierConfig, SupplierSource
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import refusal
@@ -114,7 +115,8 @@ class RosterSource:
         """The source that ``supplier_sources`` describes; relative files start at ``base``."""
         if settings.file is not None:
             return cls(settings, RosterFile(base / Path(settings.file).expanduser()))
-        assert settings.url is not None
+        if settings.url is None:
+            raise ConfigError("supplier_sources: a source has neither file nor url; give one of them")
         return cls(settings, RosterUrl(settings.url, settings.timeout_s, settings.token_env))
 
     def read(self, deadline: float) -> Listing:

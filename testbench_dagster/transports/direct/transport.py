@@ -38,7 +38,8 @@ class DirectTransport:
         exchange = await self._http.ask(endpoint, relay.request)
         if exchange.error is None:
             try:
-                assert exchange.status is not None  # it is complete
+                if exchange.status is None:
+                    raise RuntimeError("an exchange came to its end without a status")
                 answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
             except Exception as error:  # it promises not to raise
                 exchange.error = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.transports.path.gateways import check_gateway
 
@@ -12,7 +13,8 @@ from testbench_dagster.transports.path.gateways import check_gateway
 def gateway_findings(config: Config, name: str) -> Iterator[Finding]:
     """Whether the gateway answers, and whether it is set up for evaluation."""
     service = config.settings.services[name]
-    assert service.gateway is not None
+    if service.gateway is None:
+        raise ConfigError(f"services.{name}: transport path needs a gateway")
     what = f"service {name}, gateway {service.gateway.url}"
     report = check_gateway(name, service)
     for problem in report.problems:

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbench_dagster.config import SERVICE_SOURCE, THROUGH_GATEWAY, Config
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
@@ -15,7 +17,6 @@ from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
     FAULTS_OF_ANSWERS,
     About,
-    Finding,
     KnownOperators,
     KnownSessions,
     PlainFactory,
@@ -70,7 +71,8 @@ class PathPlug:
 
         service = config.settings.services[supplier.service]
         gateway = service.gateway
-        assert gateway is not None  # says the configuration
+        if gateway is None:
+            raise ConfigError(f"services.{supplier.service}: transport path needs a gateway")
         where = f"supplier {supplier.key}: services.{supplier.service}.gateway.token_env"
         headers = authorization(where, gateway.token_env)
         if gateway.app_address is not None:

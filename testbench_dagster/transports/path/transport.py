@@ -217,7 +217,8 @@ class PathTransport:
         said = GatewayHeaders.from_headers(exchange.headers, secrets)
         if exchange.error is None:
             try:
-                assert exchange.status is not None  # it is complete
+                if exchange.status is None:
+                    raise RuntimeError("an exchange came to its end without a status")
                 body = redacted_body(exchange.body, secrets)
                 answer = judge(said, endpoint, relay.request, exchange.status, body)
             except Exception as error:  # it promises not to raise

@@ -113,17 +113,16 @@ def service_keys(config: Config, service: str) -> dict[str, tuple[PrivateKey, st
 def app_key(config: Config, service: str, app: AppConfig) -> PrivateKey:
     """Load the key that signs for one application; see :func:`service_keys`."""
     from testbench_dagster.core.errors import KeyMaterialError
-    from testbench_dagster.transports.pocket.keys import (
-        PrivateKey,
-    )  # with coincurve: not in the code location
+    from testbench_dagster.transports.pocket.keys import PrivateKey  # with coincurve
 
     where = f"{config.path}: services.{service}.apps: {app.address}"
     try:
         if app.key_env is not None:
             held = f"key_env {app.key_env}"
             key = PrivateKey.from_env(app.key_env)
+        elif app.key_file is None:
+            raise ConfigError(f"{where} names no key: give key_env or key_file")
         else:
-            assert app.key_file is not None  # one of them, says the configuration
             held = f"key_file {app.key_file}"
             key = PrivateKey.from_file(config.base / Path(app.key_file).expanduser())
     except KeyMaterialError as error:

@@ -59,7 +59,8 @@ class PocketFactory:
         except ConfigError as error:
             self._problems[service] = str(error)
             return
-        assert settings.nodes is not None  # says the configuration
+        if settings.nodes is None:
+            raise ConfigError(f"services.{service}: transport shannon needs nodes")
         book = SessionBook(
             client,
             service,

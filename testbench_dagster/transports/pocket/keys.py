@@ -31,14 +31,14 @@ class PrivateKey:
     equal, only identical: compare addresses.
     """
 
-    __slots__ = ("__secret", "address", "public_key")
+    __slots__ = ("__key", "address", "public_key")
 
     def __init__(self, secret: bytes, what: str = "private key") -> None:
         """Take 32 bytes; raises :class:`KeyMaterialError`, naming ``what``, unless they are in 1..N-1."""
         if not secp256k1.is_scalar(secret):
             raise KeyMaterialError(f"{what} is no secp256k1 private key: give 32 bytes within its range")
-        self.__secret = bytes(secret)
-        self.public_key = secp256k1.compressed(secp256k1.from_generator(secret))
+        self.__key = secp256k1.SigningKey(bytes(secret))
+        self.public_key = secp256k1.compressed(self.__key.public_key)
         self.address = address_of(self.public_key)
 
     @classmethod
@@ -87,11 +87,11 @@ class PrivateKey:
 
     def secret(self) -> bytes:
         """Return the key itself, for arithmetic: not to be kept, shown or stored."""
-        return self.__secret
+        return self.__key.secret
 
     def ecdsa_sign(self, digest: bytes) -> bytes:
         """Return R and S (64 bytes, low S) over a 32-byte digest."""
-        return secp256k1.ecdsa_sign(self.__secret, digest)
+        return secp256k1.ecdsa_sign(self.__key, digest)
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.address})"

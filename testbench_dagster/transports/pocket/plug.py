@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import Source
@@ -14,7 +15,6 @@ from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.plug import (
     FAULTS_OF_ANSWERS,
     About,
-    Finding,
     KnownOperators,
     KnownSessions,
     RelayHistory,

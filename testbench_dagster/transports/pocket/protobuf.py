@@ -155,8 +155,7 @@ def _put(parts: list[bytes], schema: Schema, field: Field, value: Any) -> None:
         parts.append(_varint(field.number << 3 | _VARINT))
         parts.append(_varint(value & (2**64 - 1)))
         return
-    if kind == "message":
-        assert field.message is not None  # checked by Field
+    if field.message is not None:  # of the kind "message", as Field checks
         if not isinstance(value, Mapping):
             raise CodecError(f"{schema.name}.{field.name} is {value!r:.80}: give a mapping of its fields")
         data = encode_message(field.message, value)

@@ -34,10 +34,10 @@ from testbench_dagster.transports.pocket.secp256k1 import (
     POINT_BYTES,
     N,
     Point,
+    add,
     compressed,
     from_generator,
     multiply,
-    total,
 )
 
 #: Members a ring may have. Applications on mainnet can delegate to seven gateways.
@@ -149,8 +149,8 @@ class RingSigner:
         while True:
             number = _random()
             scalar = _bytes(number)
-            left = total((from_generator(scalar), challenged))
-            right = total((multiply(scalar, hashed), linked))
+            left = add(from_generator(scalar), challenged)
+            right = add(multiply(scalar, hashed), linked)
             following = _challenge(digest, left, right, left_align=False)
             if following >= _SHORT:
                 return number, following
@@ -190,8 +190,8 @@ def verify_ring(digest: bytes, signature: bytes, *, left_align: bool = True) -> 
             public, hashed = _member(public_key)
             start = _HEAD_BYTES + at * _MEMBER_BYTES
             scalar = signature[start : start + _SCALAR_BYTES]
-            left = total((from_generator(scalar), multiply(challenge, public)))
-            right = total((multiply(scalar, hashed), multiply(challenge, image)))
+            left = add(from_generator(scalar), multiply(challenge, public))
+            right = add(multiply(scalar, hashed), multiply(challenge, image))
             challenge = _bytes(_challenge(digest, left, right, left_align=left_align))
     except RingError:
         return False

@@ -200,7 +200,8 @@ class ShannonTransport:
         self, service: ServiceContext, call: Call, exchange: Exchange, key: bytes, ref: SessionRef
     ) -> _Outcome:
         """Say whose fault a complete HTTP answer is, or what it answers."""
-        assert exchange.status is not None
+        if exchange.status is None:
+            raise RuntimeError("an exchange came to its end without a status")
         raw = exchange.body
         if exchange.status != 200 and not _is_stream(exchange):
             return await self._refused(service, call, faults.of_status(exchange.status, raw), ref)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
-from testbench_dagster.localnet.pocket.run import PocketProcess, start_pocket
+from testbench_dagster.localnet.pocket.run import PocketProcess
 from testbench_dagster.localnet.run import LocalnetError
 from testbench_dagster_tests.acceptance.harness import console_script
 
@@ -42,7 +42,7 @@ def test_a_network_of_its_own_process(tmp_path):
 
 
 def test_blocks_come_by_themselves():
-    net = start_pocket(1, block_s=0.05, blocks_per_session=5)
+    net = PocketProcess(1, block_s=0.05, blocks_per_session=5).start()
     try:
         first = net.describe()["height"]
         while net.describe()["height"] < first + 5:
@@ -50,7 +50,7 @@ def test_blocks_come_by_themselves():
     finally:
         net.stop()
     with pytest.raises(LocalnetError, match="want at least"):
-        start_pocket(1, blocks_per_session=0)
+        PocketProcess(1, blocks_per_session=0).start()
 
 
 def test_up_prints_what_to_configure(tmp_path):

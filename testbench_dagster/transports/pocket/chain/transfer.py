@@ -134,7 +134,8 @@ class Transfer:
 
     def _serve(self) -> None:
         loop = self._loop
-        assert loop is not None
+        if loop is None:
+            raise RuntimeError("the thread of the chain's client has no event loop to run")
         asyncio.set_event_loop(loop)
         loop.run_forever()
         try:
@@ -218,7 +219,7 @@ class Transfer:
             client = self._clients[outside, tls] = httpx.AsyncClient(
                 follow_redirects=False,
                 trust_env=outside,
-                timeout=None,
+                timeout=None,  # noqa: S113  _bounded ends every exchange as a whole
                 limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_S),
                 # reading all certificates of the system takes 0.1 s; an empty store trusts nobody
                 verify=True if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),

@@ -1,0 +1,50 @@
+"""The parts of Dagster used here that it does not publish: all of them, and no other module has more.
+
+Each minor version of Dagster may change them, hence the pin on one in ``pyproject.toml``. Before it is
+raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what changed.
+
+- the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
+- pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
+- backfills requested from outside the UI (:mod:`.backfills`);
+- the rule for cron expressions (:mod:`.automation`).
+"""
+
+from __future__ import annotations
+
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.utils import make_new_backfill_id
+from dagster._daemon.controller import get_daemon_statuses
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._time import get_current_timestamp
+from dagster._utils.schedules import is_valid_cron_schedule
+
+__all__ = [
+    "ASSET_CHECK_EVENTS",
+    "ASSET_EVENTS",
+    "BULK_ACTION_TERMINAL_STATUSES",
+    "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
+    "FINISHED_STATUSES",
+    "BulkActionStatus",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "DagsterSqliteStorage",
+    "DagsterStorage",
+    "PartitionBackfill",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageTable",
+    "SqliteEventLogStorage",
+    "get_current_timestamp",
+    "get_daemon_statuses",
+    "is_valid_cron_schedule",
+    "make_new_backfill_id",
+]

@@ -1,0 +1,112 @@
+"""Canary: the private parts of Dagster are as this package uses them. Run it before the pin is raised."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from testbench_dagster_tests.upstream import gone, otherwise_called, says, taken
+
+MODULE = "testbench_dagster.defs.dagster_internals"
+
+
+def test_all_names_are_there() -> None:
+    assert gone(MODULE, "dagster") == []
+
+
+def test_a_missing_name_is_told_with_the_place_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("dagster._core.utils.make_new_backfill_id")
+    (sentence,) = gone(MODULE, "dagster")
+    assert sentence == (
+        f"dagster {dg.__version__}: dagster._core.utils has no make_new_backfill_id any more; "
+        f"mend {MODULE.replace('.', '/')}.py"
+    )
+
+
+def test_nothing_but_private_parts_is_kept_there() -> None:
+    assert [name for where, name in taken(MODULE, "dagster") if "._" not in where] == []
+
+
+def test_backfills_are_made_and_stored_as_we_do() -> None:
+    ours = importlib.import_module(MODULE)
+    changed = [
+        otherwise_called(
+            ours.PartitionBackfill.from_asset_partitions,
+            backfill_id="",
+            asset_graph=None,
+            partition_names=[],
+            asset_selection=[],
+            backfill_timestamp=0.0,
+            tags={},
+            dynamic_partitions_store=None,
+            all_partitions=False,
+            title="",
+            description=None,
+            run_config=None,
+        ),
+        otherwise_called(ours.get_daemon_statuses, None, ["BACKFILL"]),
+        otherwise_called(ours.make_new_backfill_id),
+        otherwise_called(ours.get_current_timestamp),
+        otherwise_called(dg.DagsterInstance.add_backfill, None, None),
+        otherwise_called(dg.DagsterInstance.get_backfill, None, ""),
+    ]
+    assert [says("dagster", what, MODULE) for what in changed if what] == []
+    ended = {status.name for status in ours.BULK_ACTION_TERMINAL_STATUSES}
+    assert ended == {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}, says(
+        "dagster", f"backfills now end as {sorted(ended)}", MODULE
+    )
+
+
+def test_storages_are_made_as_we_do() -> None:
+    from dagster_postgres import DagsterPostgresStorage
+
+    ours = importlib.import_module(MODULE)
+    changed = [
+        otherwise_called(ours.DagsterSqliteStorage.from_local, base_dir="", inst_data=None),
+        otherwise_called(DagsterPostgresStorage, postgres_url="", inst_data=None),
+        otherwise_called(ours.ConfigurableClass.from_config_value, None, {}),
+    ]
+    assert [says("dagster", what, MODULE) for what in changed if what] == []
+
+
+def test_the_event_log_has_the_tables_we_prune(tmp_path: Path) -> None:
+    ours = importlib.import_module(MODULE)
+    table = ours.SqlEventLogStorageTable
+    columns = {"id", "run_id", "dagster_event_type"}
+    assert table.name == "event_logs", says("dagster", f"the event log's table is {table.name}", MODULE)
+    assert columns <= set(table.c.keys()), says("dagster", f"it has the columns {table.c.keys()}", MODULE)
+
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        assert isinstance(storage, ours.SqliteEventLogStorage), says(
+            "dagster", f"the local event log is a {type(storage).__name__}", MODULE
+        )
+        run = dg.materialize([thing], instance=instance).run_id
+        with sqlite3.connect(storage.path_for_shard(run)) as file:
+            found = [row[1] for row in file.execute("PRAGMA table_info(event_logs)")]
+            marked = file.execute("PRAGMA user_version").fetchone()[0]
+    assert columns <= set(found), says("dagster", f"a run's file has the columns {found}", MODULE)
+    assert marked == 0, says("dagster", "it sets user_version, which marks pruned files here", MODULE)
+
+
+@dg.asset
+def thing() -> None:
+    """Leaves one run's events."""
+
+
+def test_events_that_status_is_derived_from_are_known() -> None:
+    ours = importlib.import_module(MODULE)
+    types = dg.DagsterEventType
+    assert {types.ASSET_MATERIALIZATION, types.ASSET_MATERIALIZATION_PLANNED} <= set(ours.ASSET_EVENTS)
+    assert types.ASSET_CHECK_EVALUATION in ours.ASSET_CHECK_EVENTS
+    assert {types.RUN_SUCCESS, types.RUN_FAILURE} <= set(ours.EVENT_TYPE_TO_PIPELINE_RUN_STATUS)
+    assert {status.value for status in ours.FINISHED_STATUSES} == {"SUCCESS", "FAILURE", "CANCELED"}
+
+
+@pytest.mark.parametrize(("cron", "valid"), [("0 2 * * *", True), ("@daily", True), ("soon", False)])
+def test_cron_expressions_are_judged(cron: str, valid: bool) -> None:
+    assert importlib.import_module(MODULE).is_valid_cron_schedule(cron) is valid

@@ -10,7 +10,7 @@ import pytest
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.evidence.classification import shown
-from testbench_dagster.stages.relay.writer import attempt_document
+from testbench_dagster.stages.relay.writer import attempt_record
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.path.transport import PathTransport
 from testbench_dagster.transports.pocket.transport import ShannonTransport
@@ -26,9 +26,9 @@ def _evidence_shows_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def checked(send: Send) -> Send:
         async def both(transport: Any, endpoint: Endpoint, relay: Relay) -> Attempt:
             attempt = await send(transport, endpoint, relay)
-            document = attempt_document(relay, 1, attempt)
-            found = shown(document, relay.request, endpoint.api, document["error"])
-            assert attempt.fault in found.faults, (attempt.fault, found, document)
+            record = attempt_record(relay, 1, attempt)
+            found = shown(record, relay.request, endpoint.api, record.error)
+            assert attempt.fault in found.faults, (attempt.fault, found, record)
             same = found.answer is not None and found.answer.fault is attempt.fault
             if same and attempt.fault is not Fault.SUPPLIER_PROTOCOL and "redacted" not in attempt.evidence:
                 assert found.answer.error == attempt.error

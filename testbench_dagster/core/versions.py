@@ -62,7 +62,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "2f54d32b93123cfddde288b4da8b67d36442949746ac068352e7cb0db54e180f",
+    "e5bf0be1f2744f109357f4e0e5ab8bc6e692e9e5ed18e9f7be8a6a32882ef711",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -82,7 +82,7 @@ SCORER = Version(
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
+    "196903167e5a7c27a47515dd32bc5e08487b1ba81359405c591107418339da5c",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from testbench_dagster.core.columns import Cell, Shape, Unit
+from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
 from testbench_dagster.core.window import UNSUPPORTED
 
 UNKNOWN = "–"
@@ -28,7 +28,8 @@ def cell_writer(record: type, cell: Cell, made_at: datetime) -> Callable[[Any], 
         case Shape.AGE:
             return lambda one: duration_text(age_seconds(made_at, read(one)))
         case _:
-            return lambda one: value_text(read(one), unit)
+            show_value = _value_text(record, cell)
+            return lambda one: show_value(read(one))
 
 
 def sort_writer(record: type, cell: Cell, made_at: datetime) -> Callable[[Any], str] | None:
@@ -52,26 +53,35 @@ def _docs_text(n: int, *more: Any) -> str:
     return UNSUPPORTED if status == UNSUPPORTED else f"{n}{planned}"
 
 
-def value_text(value: Any, unit: Unit) -> str:
-    """One value."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {number}" for name, number in value.items()) or "none"
+def _value_text(record: type, cell: Cell) -> Callable[[Any], str]:
+    """What writes one value; chosen once, there may be thousands of rows."""
+    field = columns_of(record).get(cell.paths[0])
+    if field is not None and field.kind is dict:
+        return _counts_text
+    match cell.unit(record):
+        case Unit.SCORE:
+            return number_text
+        case Unit.SHARE:
+            return lambda value: UNKNOWN if value is None else f"{100 * value:.1f} %"
+        case Unit.MILLISECONDS:
+            return _milliseconds_text
+        case _:
+            return lambda value: UNKNOWN if value is None else str(value)
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items()) or "none"
+
+
+def _milliseconds_text(value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    match unit:
-        case Unit.SCORE:
-            return f"{value:.3f}"
-        case Unit.SHARE:
-            return f"{100 * value:.1f} %"
-        case Unit.MILLISECONDS:
-            return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
-        case _:
-            return str(value)
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
 
 
 def number_text(value: float | None) -> str:
     """A score."""
-    return value_text(value, Unit.SCORE)
+    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def interval_text(low: float | None, high: float | None) -> str:

@@ -28,7 +28,6 @@ from markupsafe import Markup
 from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
 from testbench_dagster.core.window import WINDOW_VIEWS, Window
 from testbench_dagster.ranking.cells import (
-    UNKNOWN,
     cell_writer,
     interval_text,
     number_text,
@@ -177,23 +176,36 @@ def _cell_writer(
     if cell.shape is Shape.DRAWING:
         score, low, high = cell.readers
         return lambda entry: _drawing(score(entry), low(entry), high(entry), scale)
-    shown = cell_writer(Entry, cell, made_at)
+    shown = _readable_writer(Entry, cell, made_at)
     if cell.shape is Shape.NAME:
-        return lambda entry: ("link", (anchors[entry.supplier], readable(shown(entry))))
+        return lambda entry: ("link", (anchors[entry.supplier], shown(entry)))
     if cell.shape is Shape.RANGE and cell.unit(Entry) is Unit.RANK:
         first, last = cell.readers
-        return lambda entry: ("tied" if first(entry) != last(entry) else "plain", (readable(shown(entry)),))
+        return lambda entry: ("tied" if first(entry) != last(entry) else "plain", (shown(entry),))
     number = sort_writer(Entry, cell, made_at)
     if number is not None:
-        return lambda entry: ("sorted", (number(entry), readable(shown(entry))))
+        return lambda entry: ("sorted", (number(entry), shown(entry)))
     if _is_name(cell):
         (read,) = cell.readers
-        return lambda entry: _named(read(entry))
-    return lambda entry: ("plain", (readable(shown(entry)),))
+        return lambda entry: ("plain" if read(entry) is None else "name", (shown(entry),))
+    return lambda entry: ("plain", (shown(entry),))
 
 
-def _named(name: str | None) -> _Written:
-    return ("plain", (UNKNOWN,)) if name is None else ("name", (readable(name),))
+def _readable_writer(record: type, cell: Cell, made_at: datetime, limit: int = 200) -> Callable[[Any], str]:
+    """Returns what writes the text of a cell as it may go into a pattern: :func:`readable`."""
+    shown = cell_writer(record, cell, made_at)
+    if all(_is_number(record, path) for path in cell.paths):  # written by us: nothing to look for
+        return shown
+    return lambda one: readable(shown(one), limit)
+
+
+def _is_number(record: type, path: str) -> bool:
+    """Whether a column holds numbers or times, or is a part of one, as latencies are, that has a unit."""
+    name, _, part = path.partition(".")
+    field = columns_of(record).get(name)
+    if field is None:
+        return False
+    return field.column.unit is not Unit.NONE if part else field.kind in (bool, int, float, datetime)
 
 
 def _drawing(
@@ -248,7 +260,7 @@ def _details(board: Board, anchors: Mapping[str, str], room: int) -> Markup:
     for entry in board.entries:
         places.setdefault(entry.supplier, []).append(entry)
     parts: list[Markup] = []
-    write = [cell_writer(Window, cell, board.made_at) for cell in WINDOW_VIEWS.page]
+    write = [_readable_writer(Window, cell, board.made_at, _CELL_CHARS) for cell in WINDOW_VIEWS.page]
     for key in order:  # not made if it has no place: there may be thousands
         part = _supplier(board, key, anchors[key], places[key], write)
         room -= len(part.encode())
@@ -275,11 +287,16 @@ def _supplier(
         known = [(node, value) for node, value in nodes.items() if value.get("score") is not None]
         if known:
             abilities.append((entry.taxonomy, known))
-    values = [readable(cell(row), _CELL_CHARS) for row in rows for cell in write]
+    values = [cell(row) for row in rows for cell in write]
     tasks = filled(_task_pattern() * len(rows), values) if rows else ""
-    heads = [cell.title for cell in WINDOW_VIEWS.page]
-    details: Markup = _PARTS.supplier(key, anchor, entries[0], cut, abilities, heads, tasks)
+    details: Markup = _PARTS.supplier(key, anchor, entries[0], cut, abilities, _task_heads(), tasks)
     return details
+
+
+@functools.cache
+def _task_heads() -> Markup:
+    heads: Markup = _PARTS.task_heads([cell.title for cell in WINDOW_VIEWS.page])
+    return heads
 
 
 @functools.cache

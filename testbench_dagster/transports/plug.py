@@ -37,21 +37,6 @@ KnownOperators = Callable[[str], Mapping[str, str | None]]
 #: Finds the session of a service by its id; None if it is not known.
 SessionLookup = Callable[[str, str], SessionRef | None]
 
-#: How attempts over HTTP can end, whoever sends them: what :mod:`.answers` and :mod:`.outcome` find.
-FAULTS_OF_ANSWERS = (
-    Fault.OK,
-    Fault.TRUNCATED,
-    Fault.EMPTY,
-    Fault.SUPPLIER_HTTP,
-    Fault.SUPPLIER_TIMEOUT,
-    Fault.SUPPLIER_PROTOCOL,
-    Fault.SUPPLIER_REFUSED,
-    Fault.RATE_LIMITED,
-    Fault.TRANSPORT,
-    Fault.CLIENT_REQUEST,
-    Fault.INTERNAL,
-)
-
 
 @dataclass(frozen=True)
 class About:

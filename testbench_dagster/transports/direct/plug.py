@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.rosters import RosterSource
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
-    FAULTS_OF_ANSWERS,
     About,
     Finding,
     KnownOperators,
@@ -34,7 +34,7 @@ class DirectPlug:
         keys=("suppliers", "supplier_sources"),
         quotas="nothing",
         check="that the supplier answers a short question, and which models it lists",
-        faults=FAULTS_OF_ANSWERS,
+        faults=faults_on(Way.PLAIN),
         more="reference.md",
     )
 

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbench_dagster.config import SERVICE_SOURCE, THROUGH_GATEWAY, Config
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
-    FAULTS_OF_ANSWERS,
     About,
     Finding,
     KnownOperators,
@@ -41,11 +40,7 @@ class PathPlug:
         quotas="nothing here: the gateway's applications pay",
         check="nodes and applications where they are configured; that the gateway answers, knows the "
         "service, and neither hedges nor retries",
-        faults=(
-            *(fault for fault in FAULTS_OF_ANSWERS if fault is not Fault.TRANSPORT),
-            Fault.GATEWAY,
-            Fault.ROLLOVER,
-        ),
+        faults=faults_on(Way.GATEWAY),
         more="gateways.md",
     )
 

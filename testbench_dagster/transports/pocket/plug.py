@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.plug import (
-    FAULTS_OF_ANSWERS,
     About,
     Finding,
     KnownOperators,
@@ -49,13 +48,7 @@ class PocketPlug:
         "the miner's own word",
         check="that the nodes answer, how each application stands (stake, delegation, session, budget), and "
         "that its key is there",
-        faults=(
-            *FAULTS_OF_ANSWERS,
-            Fault.SUPPLIER_SIGNATURE,
-            Fault.ROLLOVER,
-            Fault.BUDGET,
-            Fault.NODE,
-        ),
+        faults=faults_on(Way.SIGNED),
         more="pocket.md",
     )
 

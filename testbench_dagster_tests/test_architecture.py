@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ HEAVY = (
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """All modules of the package by dotted name, lm-eval's own task helpers left out."""
     found = {}
@@ -45,6 +47,12 @@ def modules() -> dict[str, Path]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
@@ -60,7 +68,7 @@ def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
 
 def imports(path: Path, *, anywhere: bool = True) -> Iterator[str]:
     """Dotted names a module imports: anywhere in it, or only what its own import executes."""
-    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    todo: list[ast.AST] = [tree(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -186,8 +194,7 @@ def folder(module: str) -> str:
 
 def imports_at_run_time(path: Path) -> Iterator[str]:
     """All imports of a module, late ones too, but those that only a type checker sees."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    todo: list[ast.AST] = [tree]
+    todo: list[ast.AST] = [tree(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -303,19 +310,19 @@ def test_modules_import_each_other_without_cycles() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
-    ]
+    silent = [name for name, path in modules().items() if not ast.get_docstring(tree(path))]
     assert silent == []
 
 
-def test_every_room_says_what_belongs_in_it() -> None:
-    for room in ("catalog", "network", "evaluation", "summaries"):
-        text = (
-            ast.get_docstring(ast.parse((PACKAGE / "defs" / room / "__init__.py").read_text("utf-8"))) or ""
-        )
-        assert "Belongs here:" in text, room
-        assert "Does not:" in text, room
+def test_every_package_says_what_belongs_in_it() -> None:
+    packages = {name: path for name, path in modules().items() if path.name == "__init__.py"}
+    assert {"testbench_dagster.core", "testbench_dagster.defs.catalog"} <= set(packages)
+    silent = []
+    for name, path in packages.items():
+        text = " ".join((ast.get_docstring(tree(path)) or "").split())
+        if not re.search(r"\bBelongs here: \S.*\bDoes not: \S", text):
+            silent.append(name)
+    assert silent == [], "write `Belongs here: ... Does not: ...` into their docstrings"
 
 
 #: Imported without being declared: parts of the interface of a declared package that itself needs them.

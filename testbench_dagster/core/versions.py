@@ -37,7 +37,6 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.http:_decoder",
         "testbench_dagster.transports.plain:PlainExchange",
         "testbench_dagster.transports.plain:PlainHttp.ask",
-        "testbench_dagster.transports.outcome:judged",
         "testbench_dagster.transports.outcome:broken",
         "testbench_dagster.transports.outcome:fault_of",
         "testbench_dagster.transports.direct.transport:DirectTransport.send",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.stores.documents import Document
 from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.event_streams import is_event_stream
 from testbench_dagster.transports.path.transport import GatewayHeaders, judge
@@ -58,21 +58,21 @@ class Shown:
     answer: Answer | None = None
 
 
-def shown(attempt: Document, request: Mapping[str, Any], api: Api, error: str | None) -> Shown:
+def shown(attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None) -> Shown:
     """What the evidence of an attempt at a request shows; ``error`` is the text that it was given."""
-    evidence, status, body = attempt["evidence"], attempt["status"], bytes(attempt["body"])
+    evidence, status, body = attempt.evidence, attempt.status, attempt.body
     http_status = evidence.get("http_status")
-    if isinstance(http_status, int) and attempt["session"] is not None and "request_hash" in evidence:
+    if isinstance(http_status, int) and attempt.session is not None and "request_hash" in evidence:
         return _of_miner(http_status, body, attempt, request, error)
     if status is None:
         return Shown(frozenset() if body else frozenset(Fault) - _OF_ANSWERS)
     if "gateway" in evidence:
-        return _of_gateway(attempt, request, api, error)
+        return _of_gateway(attempt, status, request, api, error)
     answer = parse_answer(request, api, status, body)
     exact = Shown(frozenset({answer.fault}), answer)
     if answer.fault.answered or "public_key" in evidence:  # signed: nothing is missing
         return exact
-    if attempt.get("body_truncated"):
+    if attempt.body_truncated:
         return Shown(frozenset({_too_large(request)}))
     broken = broken_fault(error)
     if broken is None or (answer.fault.owner is not Owner.SUPPLIER and _is_whole(body)):
@@ -105,17 +105,17 @@ def _is_whole(body: bytes) -> bool:
     return True
 
 
-def _of_gateway(attempt: Document, request: Mapping[str, Any], api: Api, error: str | None) -> Shown:
-    said = attempt["evidence"]["gateway"]
+def _of_gateway(
+    attempt: AttemptRecord, status: int, request: Mapping[str, Any], api: Api, error: str | None
+) -> Shown:
+    said = attempt.evidence["gateway"]
     said = said if isinstance(said, Mapping) else {}
     told = GatewayHeaders.from_evidence(said)
     address = str(said.get("requested", ""))
-    endpoint = Endpoint(
-        str(attempt["supplier"]), str(attempt["service"]), "", api, "", transport="path", address=address
-    )
-    answer = judge(told, endpoint, request, attempt["status"], bytes(attempt["body"]))
+    endpoint = Endpoint(attempt.supplier, attempt.service, "", api, "", transport="path", address=address)
+    answer = judge(told, endpoint, request, status, attempt.body)
     faults = {answer.fault}
-    if attempt.get("body_truncated"):
+    if attempt.body_truncated:
         return Shown(frozenset({Fault.GATEWAY, _too_large(request)}))
     if broken_fault(error) is not None and not answer.fault.answered:
         faults.add(Fault.GATEWAY)
@@ -123,12 +123,12 @@ def _of_gateway(attempt: Document, request: Mapping[str, Any], api: Api, error: 
 
 
 def _of_miner(
-    status: int, body: bytes, attempt: Document, request: Mapping[str, Any], error: str | None
+    status: int, body: bytes, attempt: AttemptRecord, request: Mapping[str, Any], error: str | None
 ) -> Shown:
     """An answer of a relay miner that was not signed, or not well."""
     from testbench_dagster.transports.pocket.faults import of_status  # with its codecs: 0.1 s
 
-    if attempt.get("body_truncated"):
+    if attempt.body_truncated:
         return Shown(frozenset({_too_large(request)}))
 
     def possible(verdict: Verdict) -> frozenset[Fault]:
@@ -142,6 +142,8 @@ def _of_miner(
         answer = None if verdict.session else Answer(verdict.fault, error=verdict.error)
     for found in _read(body, refused=status != 200):
         faults |= _UNVERIFIED if found is None else possible(found)
+    if attempt.evidence.get("redacted"):  # with a key blotted out of it nothing can be read any more
+        faults |= _UNVERIFIED
     broken = broken_fault(error)
     if broken is not None:
         faults.add(broken)

@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.stores.documents.connections import connect
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
@@ -428,6 +429,7 @@ def _registration_row(registration: Registration) -> dict[str, Any]:
     if registration.registered_at.tzinfo is None:
         raise StoreError(f"task {registration.task}: registered_at {registration.registered_at} has no zone")
     row["registered_at"] = milliseconds(registration.registered_at)
+    row["flags"] = registration.flags.to_document()
     for name in ("splits", "flags"):
         try:
             row[name] = json.dumps(row[name], sort_keys=True)
@@ -443,4 +445,5 @@ def _registration(row: Mapping[Any, Any]) -> Registration:
     fields["registered_at"] = from_milliseconds(fields["registered_at"])
     for name in ("splits", "flags"):
         fields[name] = json.loads(fields[name])
+    fields["flags"] = TaskFlags.from_document(fields["flags"])
     return Registration(**fields)

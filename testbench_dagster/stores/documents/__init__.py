@@ -2,6 +2,9 @@
 
 The contract is :mod:`.contract`, the collections are :mod:`.collections`, ids come from :mod:`.ids`. Code
 outside this package uses what is exported here and never a store's own API.
+
+Belongs here: the contract, the collections with their declared fields, and one module per server. Does not:
+what a document means.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.ids import canonical_json, content_hash, document_id
-from testbench_dagster.stores.documents import collections
+from testbench_dagster.stores.documents import collections, typed
 from testbench_dagster.stores.documents.contract import (
     Collection,
     Document,
@@ -36,6 +39,7 @@ __all__ = [
     "content_hash",
     "document_id",
     "open_documents",
+    "typed",
 ]
 
 

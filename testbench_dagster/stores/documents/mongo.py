@@ -143,14 +143,28 @@ class MongoDocuments:
         fields: Sequence[str] | None = None,
     ) -> Iterator[Document]:
         """Stream the matching documents; see the contract."""
-        query = _query(collection, where)
-        values.check_sort(collection, sort)
-        values.check_limit(collection, limit)
         if fields is not None:
-            collection.check_declared(fields)
-        if limit == 0:  # which MongoDB reads as "no limit"
-            return iter(())
-        return self._stream(collection, query, sort, limit or 0, fields)
+            rows = self.rows(collection, fields, where, sort=sort, limit=limit)
+            return (dict(zip(fields, row, strict=True)) for row in rows)
+        query = self._checked(collection, where, sort, limit)
+        return self._stream(collection, query, sort, limit, None)
+
+    def rows(
+        self,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Stream these fields of the matching documents; see the contract."""
+        query = self._checked(collection, where, sort, limit)
+        collection.check_declared(fields)
+        # an empty projection would mean all of the document
+        projection = {"_id": int("_id" in fields or not fields)} | dict.fromkeys(fields, 1)
+        found = self._stream(collection, query, sort, limit, projection)
+        return (tuple(_plain(collection, name, document.get(name)) for name in fields) for document in found)
 
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
@@ -251,23 +265,31 @@ class MongoDocuments:
         if client is not None:
             client.close()
 
+    def _checked(
+        self, collection: Collection, where: Where | None, sort: Sequence[tuple[str, int]], limit: int | None
+    ) -> Document:
+        """The query of a stream, once all that it is asked for is found to be right."""
+        query = _query(collection, where)
+        values.check_sort(collection, sort)
+        values.check_limit(collection, limit)
+        return query
+
     def _stream(
         self,
         collection: Collection,
         query: Document,
         sort: Sequence[tuple[str, int]],
-        limit: int,
-        fields: Sequence[str] | None,
+        limit: int | None,
+        projection: Mapping[str, int] | None,
     ) -> Iterator[Document]:
-        projection = None if fields is None else {"_id": int("_id" in fields)} | dict.fromkeys(fields, 1)
-        if fields is not None and not fields:
-            projection = {"_id": 1}  # an empty projection would mean all of the document
+        if limit == 0:  # which MongoDB reads as "no limit"
+            return
         with self._errors():
             cursor = self._native(collection).find(
                 query,
                 projection,
                 sort=list(sort) or None,
-                limit=limit,
+                limit=limit or 0,
                 batch_size=_READ_DOCUMENTS,
                 allow_disk_use=True,
             )
@@ -277,8 +299,6 @@ class MongoDocuments:
                     document = next(cursor, None)
                 if document is None:
                     return
-                if fields is not None:
-                    document = {name: _plain(collection, name, document.get(name)) for name in fields}
                 yield document
 
     def _replace(self, native: Native[Document], batch: list[tuple[str, RawBSONDocument]]) -> None:

@@ -125,13 +125,35 @@ class SqliteDocuments:
         then read in batches, each in a read transaction of its own. A document that stopped matching before
         its batch was read is left out.
         """
+        if fields is not None:
+            rows = self.rows(collection, fields, where, sort=sort, limit=limit)
+            return (dict(zip(fields, row, strict=True)) for row in rows)
+        found = self._checked(collection, where, sort, limit)
+        return self._stream(collection, found, sort, limit, ("_body",), lambda row: values.decode(row[0]))
+
+    def rows(
+        self,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Stream these fields of the matching documents, as :meth:`find` does, without reading bodies."""
+        found = self._checked(collection, where, sort, limit)
+        collection.check_declared(fields)
+        return self._stream(collection, found, sort, limit, fields, _row_decoder(collection, fields))
+
+    def _checked(
+        self, collection: Collection, where: Where | None, sort: Sequence[tuple[str, int]], limit: int | None
+    ) -> _Filter:
+        """The filter of a stream, once all that it is asked for is found to be right."""
         found = _compile(collection, values.terms(collection, where))
         values.check_sort(collection, sort)
         values.check_limit(collection, limit)
-        if fields is not None:
-            collection.check_declared(fields)
         self._ensure(collection)
-        return self._stream(collection, found, sort, limit, fields)
+        return found
 
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
@@ -323,8 +345,10 @@ class SqliteDocuments:
         found: _Filter,
         sort: Sequence[tuple[str, int]],
         limit: int | None,
-        fields: Sequence[str] | None,
-    ) -> Iterator[Document]:
+        names: Sequence[str],
+        decode: Callable[[tuple[Any, ...]], Any] | None,
+    ) -> Iterator[Any]:
+        """Stream columns of the matching documents, or what ``decode`` makes of each row."""
         with self._reading(found) as connection:
             sql = (
                 f'SELECT t."_seq" FROM "{collection.name}" AS t '
@@ -332,8 +356,7 @@ class SqliteDocuments:
             )
             cursor = connection.execute(sql, (*found.params, -1 if limit is None else limit))
             sequence = array("q", (row[0] for row in cursor))
-        names = ["_body"] if fields is None else list(dict.fromkeys(fields))
-        decoders = [values.decode] if fields is None else [_decoder(collection, name) for name in names]
+        with_bodies = "_body" in names
         checked = [name for name, _, _ in found.long_lists]
         outputs = ", ".join(["j.key", *(_column(name) for name in (*names, *checked))])
         # CROSS JOIN keeps the order of the list: it forbids the planner to swap the loops.
@@ -346,27 +369,24 @@ class SqliteDocuments:
         while position < len(sequence):
             batch = json.dumps(sequence[position : position + _READ_ROWS].tolist())
             step = _READ_ROWS
-            rows: list[Sequence[Any]] = []
+            rows: list[tuple[Any, ...]] = []
             size = 0
             with self._connections.use() as connection:
                 cursor = connection.execute(sql, (batch, *found.rest_params))
                 for row in cursor:
                     if found.matches_lists(row[width:]):
                         rows.append(row[1:width])
-                    size += len(row[1]) if fields is None else 0
+                    size += len(row[1]) if with_bodies else 0
                     if size >= _READ_BYTES:
                         step = row[0] + 1
                         break
                 cursor.close()
             position += step
-            for row in rows:
-                if fields is None:
-                    yield values.decode(row[0])
-                else:
-                    yield {
-                        name: None if value is None else decoder(value)
-                        for name, decoder, value in zip(names, decoders, row, strict=True)
-                    }
+            if decode is None:
+                yield from rows
+            else:
+                for row in rows:
+                    yield decode(row)
 
     @contextlib.contextmanager
     def _reading(self, found: _Filter) -> Iterator[sqlite3.Connection]:
@@ -420,6 +440,26 @@ def _decoder(collection: Collection, name: str) -> Callable[[Any], Any]:
     """How a column value becomes a value of the declared type."""
     kind = values.field_type(collection, name)
     return values.from_milliseconds if kind is datetime else kind
+
+
+def _row_decoder(
+    collection: Collection, fields: Sequence[str]
+) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:
+    """How columns become values of the declared types; None where SQLite gives these already."""
+    decoders = [
+        (place, _decoder(collection, name))
+        for place, name in enumerate(fields)
+        if values.field_type(collection, name) in (bool, datetime)
+    ]
+
+    def decode(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        made = list(row)
+        for place, decoder in decoders:
+            if made[place] is not None:
+                made[place] = decoder(made[place])
+        return tuple(made)
+
+    return decode if decoders else None
 
 
 def _order(sort: Sequence[tuple[str, int]]) -> str:

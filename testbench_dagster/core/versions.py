@@ -62,7 +62,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "a7fab1c82707d505d41cabbee35ea94b1dd3ff724b892a6604b4267b119adab5",
+    "2f54d32b93123cfddde288b4da8b67d36442949746ac068352e7cb0db54e180f",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -74,7 +74,7 @@ SCORER = Version(
         "testbench_dagster.stages.score.score:score_batch",
         "testbench_dagster.stages.score.score:_answers",
         "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_documents",
+        "testbench_dagster.stages.score.score:_records",
         "testbench_dagster.stages.score.score:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
@@ -82,7 +82,7 @@ SCORER = Version(
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "57a99bd60fb771799d668c5fab30983d68beb6071b3eafff3b86ccd697031b3c",
+    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -99,7 +99,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "b885ce0a797c353aee8d9ab96ca5c3d68a5e059fb6035bb515f6784ed71ae575",
+    "405911031e0020584df2e71661f022051034c8f5bb9b32146a2bdb27111af954",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -112,5 +112,5 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "cc6b3b0e687b6732f81759f34220bf7076cceeafdf917a70e0666e91b17b1057",
+    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
 )

@@ -32,7 +32,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.relay.probe import probe_suppliers
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
@@ -207,7 +207,7 @@ def test_a_plug_is_found_planned_bounded_and_relayed_to(workspace: Workspace, tm
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
 
-    report = collect(workspace, [supplier.key for supplier in suppliers])
+    report = relay_due(workspace, [supplier.key for supplier in suppliers])
 
     assert report.problems == {
         "nailed@post": "its box is nailed up",

@@ -62,7 +62,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "2f54d32b93123cfddde288b4da8b67d36442949746ac068352e7cb0db54e180f",
+    "b46b7dbf5a83dcfae7464372edf85dd833e0585ed76df86dc84aa8bcb7d48156",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -99,7 +99,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "405911031e0020584df2e71661f022051034c8f5bb9b32146a2bdb27111af954",
+    "4b8a205600b3aeec1f6a42dcabf9e736e6f91c3a9ef3c768728c32c9a15e52af",
 )
 
 #: Plans evaluations; kept plans of another number count as due.

@@ -48,7 +48,7 @@ class About:
 
     ``summary`` is how it reaches suppliers, ``suppliers`` where these come from, ``keys`` which keys of
     testbench.yaml are its own, ``quotas`` what bounds its relays beside the budget, ``check`` what
-    ``testbench check`` looks at, ``more`` the page that says more.
+    ``testbench check`` looks at, ``faults`` how its attempts can end, ``more`` the page that says more.
     """
 
     summary: str
@@ -56,6 +56,7 @@ class About:
     keys: Sequence[str]
     quotas: str
     check: str
+    faults: Sequence[Fault]
     more: str
 
 

@@ -29,17 +29,16 @@ QUESTION: dict[str, Any] = {
     "messages": [{"role": "user", "content": "?"}],
     "generation": {"until": [], "max_gen_toks": 8},
 }
-ASKED = Relay(f"{MINE}@llm", "llm", "task", "hash", 1, 1, "prompt", 0, 0, 0, 0, QUESTION)
 RIGHT = orjson.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]})
 EMPTY = orjson.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]})
 BROKE = "ClientPayloadError while reading: not enough data"
 
 
 def attempt(status: int | None, body: bytes, session: str | None = None, **evidence: Any) -> AttemptRecord:
-    """What is stored of an attempt with this answer; its fault, which nothing here reads, is made up."""
     now = datetime.now(UTC)
-    made = Attempt(Fault.INTERNAL, now, now, 1.0, status=status, body=body, evidence=evidence)
-    return replace(attempt_record(ASKED, 1, made), session=session)
+    relay = Relay(f"{MINE}@llm", "llm", "t", "h", 1, 1, "p", 0, 0, 0, 0, QUESTION)
+    sent = Attempt(Fault.INTERNAL, now, now, 1.0, status=status, body=body)
+    return replace(attempt_record(relay, 1, sent), session=session, evidence=evidence)
 
 
 def faults(record: AttemptRecord, error: str | None = None) -> set[str]:

@@ -25,6 +25,7 @@ from testbench_dagster.config import (
     services,
 )
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import FixedQuota, Quota
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -64,7 +65,9 @@ class Letterbox:
     name = "letterbox"
     rules = ServiceRules("letterbox", lambda service: None if service.prefix else "letterbox needs prefix")
     sends_only_in_sessions = False
-    about = About("By letter.", "who has a box", ("prefix",), "three a run", "boxes", "")
+    about = About(
+        "By letter.", "who has a box", ("prefix",), "three a run", "boxes", faults_on(Way.PLAIN), ""
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """Everybody who has a folder."""

@@ -6,9 +6,11 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import testbench_dagster
 from testbench_dagster.config import ServiceConfig, Settings
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Fault, Way, faults_on
 from testbench_dagster.transports.plug import TransportPlug
 from testbench_dagster.transports.registry import transports
 
@@ -21,16 +23,13 @@ HEAD = """\
 
 How relays reach suppliers. Each transport is a package in `testbench_dagster/transports/` whose `plug.py`
 holds all that is particular to it, and says what stands here; what every plug gives is described in
-`plug.py` beside the packages.
-
-An attempt over HTTP, whoever sends it, can end in {faults}; each transport adds its own. What they mean:
-[operations.md](operations.md).
+`plug.py` beside the packages. What the faults mean: [operations.md](operations.md).
 """
 
 
 def page() -> str:
     """What the plugs say, as the page has it."""
-    return "\n".join([HEAD.format(faults=listed(common_faults())), *map(section, transports())])
+    return "\n".join([HEAD, *map(section, transports())])
 
 
 def section(plug: TransportPlug) -> str:
@@ -38,8 +37,7 @@ def section(plug: TransportPlug) -> str:
     about = plug.about
     where = f"`services.<id>` with `transport: {plug.name}`: " if plug.rules else ""
     keys = ", ".join(f"`{key}`" for key in about.keys)
-    package = ROOT / Path(*type(plug).__module__.split(".")[:-1])
-    own = set(faults_named(*package.rglob("*.py"))) - common_faults()
+    faults = ", ".join(f"`{fault.value}`" for fault in about.faults)
     return f"""\
 ## `{plug.name}`
 
@@ -51,20 +49,10 @@ def section(plug: TransportPlug) -> str:
 | keys | {where}{keys} |
 | bounded by, beside the budget | {about.quotas} |
 | `testbench check` looks at | {about.check} |
-| faults of its own | {listed(own) or "none"} |
+| faults | {faults} |
 
 More in [{about.more}]({about.more}).
 """
-
-
-def listed(faults: set[Fault]) -> str:
-    """Faults by name, in the order of their table."""
-    return ", ".join(f"`{fault.value}`" for fault in Fault if fault in faults)
-
-
-def common_faults() -> set[Fault]:
-    """What answers and exchanges end in."""
-    return set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
 
 
 def faults_named(*paths: Path) -> Iterator[Fault]:
@@ -85,12 +73,15 @@ def test_the_page_says_what_the_plugs_say() -> None:
     assert all((PAGE.parent / plug.about.more).is_file() for plug in transports())
 
 
-def test_faults_of_transports_are_found_in_their_code() -> None:
-    assert {Fault.OK, Fault.TRANSPORT} <= common_faults()
-    assert not {Fault.GATEWAY, Fault.SUPPLIER_SIGNATURE} & common_faults()
-    gateway, signed = (section(plug) for plug in transports() if plug.rules)
-    assert "`gateway`" in gateway and "`supplier_signature`" not in gateway
-    assert "`supplier_signature`" in signed
+def test_the_common_faults_are_those_that_answers_and_exchanges_end_in() -> None:
+    assert set(faults_on(Way.PLAIN)) == set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
+
+
+@pytest.mark.parametrize("plug", transports(), ids=lambda plug: plug.name)
+def test_the_faults_of_a_transport_are_those_its_package_names(plug: TransportPlug) -> None:
+    package = ROOT / Path(*type(plug).__module__.split(".")[:-1])
+    named = set(faults_named(*(path for path in package.rglob("*.py") if path.name != "plug.py")))
+    assert named <= set(plug.about.faults) <= named | set(faults_on(Way.PLAIN))
 
 
 def test_the_keys_are_those_of_the_configuration() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
@@ -37,6 +38,7 @@ class DirectPlug:
         keys=("suppliers", "supplier_sources"),
         quotas="nothing",
         check="that the supplier answers a short question, and which models it lists",
+        faults=faults_on(Way.PLAIN),
         more="reference.md",
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, THROUGH_GATEWAY, Config
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
@@ -43,6 +44,7 @@ class PathPlug:
         quotas="nothing here: the gateway's applications pay",
         check="nodes and applications where they are configured; that the gateway answers, knows the "
         "service, and neither hedges nor retries",
+        faults=faults_on(Way.GATEWAY),
         more="gateways.md",
     )
 

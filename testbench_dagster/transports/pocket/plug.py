@@ -7,6 +7,7 @@ from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
@@ -51,6 +52,7 @@ class PocketPlug:
         "the miner's own word",
         check="that the nodes answer, how each application stands (stake, delegation, session, budget), and "
         "that its key is there",
+        faults=faults_on(Way.SIGNED),
         more="pocket.md",
     )
 

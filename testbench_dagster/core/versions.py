@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbench_dagster.core.registration import Registration
+
 
 @dataclass(frozen=True)
 class Version:
@@ -63,7 +65,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "a7fab1c82707d505d41cabbee35ea94b1dd3ff724b892a6604b4267b119adab5",
+    "7017f2ff740ba962fcbc8a212dbe4f270068bec34012a1a2dcf6b0444161bdcc",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -72,18 +74,18 @@ SCORER = Version(
     (
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
-        "testbench_dagster.stages.score.score:score_batch",
-        "testbench_dagster.stages.score.score:_answers",
-        "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_documents",
-        "testbench_dagster.stages.score.score:_total",
+        "testbench_dagster.stages.score.batch:score_batch",
+        "testbench_dagster.stages.score.batch:_answers",
+        "testbench_dagster.stages.score.batch:_answered",
+        "testbench_dagster.stages.score.batch:_records",
+        "testbench_dagster.stages.score.batch:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "57a99bd60fb771799d668c5fab30983d68beb6071b3eafff3b86ccd697031b3c",
+    "1439052a9da7869741fa9f726bcc97f4353ceed8dfeb8c04bac163f58fac600c",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -100,7 +102,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "b885ce0a797c353aee8d9ab96ca5c3d68a5e059fb6035bb515f6784ed71ae575",
+    "25d37350b6c4db9691c5fd00a843b12df581b30e5450bf43f1fe8f0a6a98a9a0",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -113,5 +115,11 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "cc6b3b0e687b6732f81759f34220bf7076cceeafdf917a70e0666e91b17b1057",
+    "d637a0383dd34b68b86baa1619390ec5e265e96689004299edaa518c03d615a1",
 )
+
+
+def scorer_version(registration: Registration) -> str:
+    """Name what computed a score: framework, its version, the task configuration, our own revision."""
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"

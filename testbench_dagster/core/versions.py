@@ -39,7 +39,6 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.http:_decoder",
         "testbench_dagster.transports.plain:PlainExchange",
         "testbench_dagster.transports.plain:PlainHttp.ask",
-        "testbench_dagster.transports.outcome:judged",
         "testbench_dagster.transports.outcome:broken",
         "testbench_dagster.transports.outcome:fault_of",
         "testbench_dagster.transports.direct.transport:DirectTransport.send",
@@ -65,7 +64,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "7017f2ff740ba962fcbc8a212dbe4f270068bec34012a1a2dcf6b0444161bdcc",
+    "b46b7dbf5a83dcfae7464372edf85dd833e0585ed76df86dc84aa8bcb7d48156",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -102,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "25d37350b6c4db9691c5fd00a843b12df581b30e5450bf43f1fe8f0a6a98a9a0",
+    "f6e9a26ef910d835692375f4e193036f5e8d49880c74ab9c76fbc560c73f260e",
 )
 
 #: Plans evaluations; kept plans of another number count as due.

@@ -37,7 +37,6 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.http:_decoder",
         "testbench_dagster.transports.plain:PlainExchange",
         "testbench_dagster.transports.plain:PlainHttp.ask",
-        "testbench_dagster.transports.outcome:judged",
         "testbench_dagster.transports.outcome:broken",
         "testbench_dagster.transports.outcome:fault_of",
         "testbench_dagster.transports.direct.transport:DirectTransport.send",
@@ -63,7 +62,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "a7fab1c82707d505d41cabbee35ea94b1dd3ff724b892a6604b4267b119adab5",
+    "b46b7dbf5a83dcfae7464372edf85dd833e0585ed76df86dc84aa8bcb7d48156",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -75,7 +74,7 @@ SCORER = Version(
         "testbench_dagster.stages.score.score:score_batch",
         "testbench_dagster.stages.score.score:_answers",
         "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_documents",
+        "testbench_dagster.stages.score.score:_records",
         "testbench_dagster.stages.score.score:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
@@ -83,7 +82,7 @@ SCORER = Version(
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "57a99bd60fb771799d668c5fab30983d68beb6071b3eafff3b86ccd697031b3c",
+    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -100,7 +99,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "b885ce0a797c353aee8d9ab96ca5c3d68a5e059fb6035bb515f6784ed71ae575",
+    "4b8a205600b3aeec1f6a42dcabf9e736e6f91c3a9ef3c768728c32c9a15e52af",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -113,5 +112,5 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "cc6b3b0e687b6732f81759f34220bf7076cceeafdf917a70e0666e91b17b1057",
+    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
 )

@@ -142,6 +142,8 @@ def _of_miner(
         answer = None if verdict.session else Answer(verdict.fault, error=verdict.error)
     for found in _read(body, refused=status != 200):
         faults |= _UNVERIFIED if found is None else possible(found)
+    if attempt.evidence.get("redacted"):  # with a key blotted out of it nothing can be read any more
+        faults |= _UNVERIFIED
     broken = broken_fault(error)
     if broken is not None:
         faults.add(broken)

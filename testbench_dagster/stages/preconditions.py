@@ -102,7 +102,8 @@ def why_nothing_is_scored(
     where = {"supplier": {"in": keys}, "task": {"in": names}}
     if next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None:
         return None
-    failed = {"supplier": {"in": keys}, "fault": {"ne": Fault.OK.value}}
+    faults = [fault.value for fault in Fault if not fault.answered]
+    failed = {"supplier": {"in": keys}, "fault": {"in": faults}}
     rows = typed.group(workspace.documents, FaultCount, failed)
     rows.sort(key=lambda row: -row.n)
     told = [f"{row.supplier} {row.fault} x {row.n}" for row in rows[:_FAULTS_TOLD]]

@@ -17,7 +17,6 @@ DECIDES_FAULTS = {
     "evidence.classification": "what stored evidence can have been",
     "relays.engine": "a transport that raises",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
-    "stages.preconditions": "attempts that ended in any fault",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
     "stages.score.window_cache": "an answer that was scored",

@@ -14,7 +14,7 @@ import pytest
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.dispute.rescore import rescore
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_prompts
 from testbench_dagster.stages.score.score import score_new
@@ -66,7 +66,7 @@ def busy(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory) -> I
         workspace = evaluated(configure(folder, url, tasks=tasks), worker)
         for spec in workspace.specs:
             refresh_prompts(workspace, spec, roll_before=datetime.now(UTC) + timedelta(seconds=1))
-        collect(workspace, [KEY], force_since=datetime.now(UTC))
+        relay_due(workspace, [KEY], force_since=datetime.now(UTC))
         score_new(workspace, [KEY])
     lost = next(workspace.documents.find(ATTEMPTS, {"task": "starter_reading", "fault": "ok"}))
     record = disowned(AttemptRecord.from_document({**lost, "lease": 7}))

@@ -22,7 +22,7 @@ from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.preconditions import who_waits
 from testbench_dagster.stages.relay.history import transports_to
-from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.relay.relay import RelayReport, relay_due
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
@@ -78,10 +78,10 @@ class Stage:
         self.workspace = Workspace(load_config(path))
         self.workspace.worker = self.worker
 
-    def collect(self) -> CollectReport:
+    def collect(self) -> RelayReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
         refresh_roster(self.workspace)
-        report = collect(self.workspace, list(self.keys.values()))
+        report = relay_due(self.workspace, list(self.keys.values()))
         planner = Planner(self.workspace)
         suppliers = [s for s in active_suppliers(self.workspace) if s.key in self.keys.values()]
         refresh_plans(self.workspace, suppliers, planner.now)
@@ -325,7 +325,7 @@ def test_without_a_key_the_service_is_named_once_and_nothing_is_sent(
     stage = begin()
     refresh_roster(stage.workspace)
     monkeypatch.delenv("TB_APP_KEY")
-    report = collect(stage.workspace, list(stage.keys.values()))
+    report = relay_due(stage.workspace, list(stage.keys.values()))
     assert report.problems.keys() == set(stage.keys.values())
     assert all("TB_APP_KEY" in problem for problem in report.problems.values())
     assert stage.attempts() == []
@@ -338,7 +338,7 @@ def test_while_no_node_answers_nothing_is_asked_and_everything_stays_due(
     refresh_roster(stage.workspace)
     stage.net.post("roll")  # what the store knows is over
     stage.net.post("node", node=0, status=503)
-    report = collect(stage.workspace, list(stage.keys.values()))
+    report = relay_due(stage.workspace, list(stage.keys.values()))
     assert f"service:{SERVICE}" in report.problems
     assert all(a["owner"] == "node" for a in stage.attempts())
     stage.net.post("node", node=0)

@@ -13,7 +13,7 @@ from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
-from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.sessions import Sessions, heard_since
 from testbench_dagster.stores.documents import typed
@@ -167,7 +167,7 @@ def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
     (found,) = active_suppliers(made.workspace)
     refresh_plans(made.workspace, [found])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
-    note_progress(made.workspace, [KEY], {}, spent={KEY: 110})
+    record_progress(made.workspace, [KEY], {}, spent={KEY: 110})
     assert wanted_suppliers(made.workspace) == []
     assert {state for state, _ in states(made).values()} == {"waiting"}
     refresh_plans(made.workspace, [found])
@@ -180,8 +180,8 @@ def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
 
 
 def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
-    note_progress(made.workspace, [], {KEY: "did not answer"})
-    note_progress(made.workspace, [], {}, spent={KEY: 110})
+    record_progress(made.workspace, [], {KEY: "did not answer"})
+    record_progress(made.workspace, [], {}, spent={KEY: 110})
     kept = made.workspace.documents.get(PLANS, KEY)
     assert kept is not None
     assert (kept["failures"], kept["session_spent_until"]) == (1, 110)
@@ -189,14 +189,14 @@ def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
 
 def test_who_could_not_be_asked_is_looked_at_again_a_while_later(made: Stage) -> None:
     (found,) = active_suppliers(made.workspace)
-    note_progress(made.workspace, [], {}, put_off={KEY})
+    record_progress(made.workspace, [], {}, put_off={KEY})
     refresh_plans(made.workspace, [found])
     now = datetime.now(UTC)
     assert wanted_suppliers(made.workspace, now + timedelta(minutes=4)) == []
     assert [w.key for w in wanted_suppliers(made.workspace, now + timedelta(minutes=5))] == [KEY]
     plan = Planner(made.workspace).plan(found)
     assert plan.n_calls and plan.due_at is not None and plan.due_at > now
-    note_progress(made.workspace, [KEY], {})
+    record_progress(made.workspace, [KEY], {})
     refresh_plans(made.workspace, [found])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY], "it was asked: that is over"
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import (
     prompt_filter,
     refresh_dataset,
@@ -25,7 +25,7 @@ from testbench_dagster.stages.sample.catalogue import (
 )
 from testbench_dagster.stages.score import score as module
 from testbench_dagster.stages.score.score import score_new, scorer_version
-from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS, WINDOWS
 from testbench_dagster.tasks.worker import FrameworkWorker
@@ -200,24 +200,24 @@ def test_an_edit_during_scoring_keeps_the_scores_back(sums: Sums, monkeypatch: p
 
 def test_scoring_takes_kept_windows_out(sums: Sums) -> None:
     sums.answer(0)
-    assert (sums.score(), keep_windows(sums.workspace, [ALPHA, BETA], now=NOW)) == (1, 2)
+    assert (sums.score(), refresh_window_cache(sums.workspace, [ALPHA, BETA], now=NOW)) == (1, 2)
     assert sums.window() == (1, 0.0)
     sums.answer(1)
     assert sums.window() == (1, 0.0), "what is not scored is in no window"
     assert (sums.score(), sums.window()) == (1, (2, 0.0))
-    assert keep_windows(sums.workspace, [ALPHA, BETA], now=NOW) == 1, "only what was scored is new"
+    assert refresh_window_cache(sums.workspace, [ALPHA, BETA], now=NOW) == 1, "only what was scored is new"
 
 
 def test_relaying_takes_kept_windows_out(sums: Sums) -> None:
     """Nobody listens where this supplier should be: its windows show that at once."""
     sums.answer(0, supplier=BETA, at=datetime.now(UTC))
-    keep_windows(sums.workspace, [ALPHA, BETA])
+    refresh_window_cache(sums.workspace, [ALPHA, BETA])
     (kept,) = sums.workspace.documents.find(WINDOWS, {"_id": BETA})
-    report = collect(sums.workspace, [ALPHA], max_relays=2)
+    report = relay_due(sums.workspace, [ALPHA], max_relays=2)
     assert report.relays is not None and report.relays.total.sent == 2
     (row,) = windows(sums.workspace, suppliers=[ALPHA])
     assert sum(row.errors.values()) == 2
-    assert collect(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
+    assert relay_due(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
     assert list(sums.workspace.documents.find(WINDOWS, {"_id": BETA})) == [kept], "nothing was to be written"
 
 

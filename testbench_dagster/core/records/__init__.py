@@ -3,6 +3,9 @@
 The stores' columns and indexes, the parquet files of ``testbench export``, what an evidence bundle must hold
 and ``docs/collections.md`` all follow from these classes. Nothing here opens a file, a socket or a store.
 
+Belongs here: what documents are, as they are stored. Does not: what is computed of them, and when they are
+written.
+
 How a collection is declared, in a module of its own or of its family::
 
     @record("heights", one_per="service", kind=ROSTER, indexes=(("at",),))

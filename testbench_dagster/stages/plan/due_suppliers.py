@@ -34,7 +34,7 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
     now = now or datetime.now(UTC)
     kept = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
     sessions = Sessions.read(workspace, now)
-    fingerprint = settings_fingerprint(workspace)
+    fingerprint, budget = settings_fingerprint(workspace), workspace.config.settings.budget
     broke: dict[str, bool] = {}
     found = []
     for supplier in active_suppliers(workspace):
@@ -45,7 +45,7 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
         if sessions.waiting(supplier, spent_until(plan)) is not None:
             continue
         if supplier.service not in broke:
-            broke[supplier.service] = budget_left(workspace, supplier.service, now) == 0
+            broke[supplier.service] = budget_left(workspace.documents, budget, supplier.service, now) == 0
         if not broke[supplier.service]:
             version = str(plan.planned_at) if plan else f"new {supplier.joined_at}"
             found.append(Wanted(supplier.key, version))

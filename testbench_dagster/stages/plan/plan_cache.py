@@ -41,7 +41,12 @@ def refresh_plans(
     planned = list(suppliers)
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
-    spent = {s for s in {p.service for p in planned} if budget_left(workspace, s, planner.now) == 0}
+    budget = workspace.config.settings.budget
+    spent = {
+        service
+        for service in {supplier.service for supplier in planned}
+        if budget_left(workspace.documents, budget, service, planner.now) == 0
+    }
     before = _kept_plans(workspace, plans)
     records = []
     for supplier in planned:
@@ -81,7 +86,7 @@ def refresh_plans(
     return CachedPlans(len(records), len(dates) - len(later), min(later, default=None))
 
 
-def note_progress(
+def record_progress(
     workspace: Workspace,
     reached: Iterable[str],
     failed: Mapping[str, str],
@@ -96,9 +101,9 @@ def note_progress(
     """
     now = datetime.now(UTC)
     settled, spent = set(reached), spent or {}
-    until = now + retry_delay(1, workspace.config.settings.planning)
     keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
     before = _kept_plans(workspace, keys)
+    until = now + retry_delay(1, workspace.config.settings.planning)
     updates = []
     for key in keys:
         kept = before.get(key)
@@ -166,5 +171,5 @@ def _waits(
         yield now + retry_delay(1, workspace.config.settings.planning)
     if supplier.service in spent:
         yield next_period("day", now)
-    if politeness_left(workspace, supplier.key, now) == 0:
+    if politeness_left(workspace.documents, workspace.config.settings.budget, supplier.key, now) == 0:
         yield next_period("hour", now)

@@ -80,7 +80,6 @@ class Planner:
         self.now = now or datetime.now(UTC)
         self.specs = workspace.chosen_specs(tasks)
         self._chosen = frozenset(spec.name for spec in self.specs)
-        self._gating = self._gating_tasks()
         self._epochs: dict[str, int] = {}
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
@@ -90,6 +89,11 @@ class Planner:
         """Current registrations of the tasks that have one."""
         known = ((s.name, self._workspace.datasets.current(s.name)) for s in self._workspace.specs)
         return {name: registration for name, registration in known if registration is not None}
+
+    @property
+    def chosen_registrations(self) -> list[Registration]:
+        """Those of the chosen tasks that have one."""
+        return [self.registrations[s.name] for s in self.specs if s.name in self.registrations]
 
     def epoch(self, spec: TaskSpec) -> int:
         """Number of a task's current epoch."""
@@ -168,7 +172,8 @@ class Planner:
         """
         quotas: dict[str, int] = {}
         for service in {s.service for s in suppliers}:
-            left = budget_left(self._workspace, service, self.now)
+            budget = self._workspace.config.settings.budget
+            left = budget_left(self._workspace.documents, budget, service, self.now)
             if left is None:
                 continue
             own = {s.key: plans[s.key].n_calls for s in suppliers if s.service == service}
@@ -178,7 +183,8 @@ class Planner:
 
     # -- what suppliers share ---------------------------------------------------------------------------
 
-    def _gating_tasks(self) -> frozenset[str]:
+    @cached_property
+    def _gating(self) -> frozenset[str]:
         """Tasks that a gate of a chosen task looks at."""
         names = {
             gate.task for s in self.specs for gate in s.planning.gates if not isinstance(gate, TaxonomyGate)

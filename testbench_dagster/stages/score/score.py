@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.coordination.heartbeats import beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
@@ -111,7 +112,8 @@ def score_new(
     to_score = _to_score(workspace, suppliers, specs, registrations, now)
     if not to_score:
         return report
-    with writing_facts(workspace.documents, workspace.heart) as writer:
+    documents = workspace.documents
+    with beating(documents, workspace.heart) as heart, writing_facts(documents, heart) as writer:
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
             _score_task(workspace, specs[name], registrations[name], since, writer, report)

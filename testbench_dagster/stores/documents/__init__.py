@@ -2,6 +2,9 @@
 
 The contract is :mod:`.contract`, the collections are :mod:`.collections`, ids come from :mod:`.ids`. Code
 outside this package uses what is exported here and never a store's own API.
+
+Belongs here: the contract, the collections with their declared fields, and one module per server. Does not:
+what a document means.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
 from testbench_dagster.core.versions import CLASSIFIER
-from testbench_dagster.evidence.classification import shown
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
 from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
+from testbench_dagster.transports.registry import shown
 
 _FAULTS = frozenset(fault.value for fault in Fault)
 

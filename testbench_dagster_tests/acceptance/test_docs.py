@@ -194,7 +194,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if str(field.annotation).startswith("dict[") and inner:
             key += f".<{name.removesuffix('s')}>"
         several = any(kind in str(field.annotation) for kind in ("list[", "tuple["))
-        if several and not key.startswith("tasks[]"):
+        if several and not key.startswith("tasks[]") and key != "planning.gates":
             key += "[]"
         if key == "planning.gates" or not inner:
             yield key

@@ -193,7 +193,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         inner = models_of(field.annotation)
         if str(field.annotation).startswith("dict[") and inner:
             key += f".<{name.removesuffix('s')}>"
-        if "list[" in str(field.annotation) and not key.startswith("tasks[]"):
+        several = any(kind in str(field.annotation) for kind in ("list[", "tuple["))
+        if several and not key.startswith("tasks[]") and key != "planning.gates":
             key += "[]"
         if key == "planning.gates" or not inner:
             yield key

@@ -42,7 +42,11 @@ T = TypeVar("T")
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Where slow tests run, those of one ``xdist_group`` stay together, in order: they share a platform."""
-    if config.option.markexpr != "not slow" and config.option.dist == "worksteal":
+    if config.option.markexpr == "not slow":
+        return
+    if hasattr(config, "workerinput"):  # a worker reads the command line anew
+        config.option.loadgroup = True
+    elif config.option.dist == "worksteal":
         config.option.dist, config.option.loadscopereorder = "loadgroup", False
 
 

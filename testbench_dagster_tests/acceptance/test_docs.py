@@ -51,7 +51,6 @@ YAML = yaml_of(OPERATIONS)
 
 
 @pytest.mark.slow(minutes=3)
-@pytest.mark.xdist_group("platforms-1")
 def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()

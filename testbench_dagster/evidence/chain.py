@@ -238,7 +238,7 @@ class Chain:
             "opening": opening,
             "body_bytes": len(body),
         }
-        if evidence.get("redacted"):  # a key the supplier quoted was blotted out of its answer
+        if evidence.get("redacted"):  # a key that the supplier quoted in its answer
             return
         if fault is Fault.SUPPLIER_PROTOCOL:
             del values["error"]  # in the words of the JSON parser, which may be of another version

@@ -149,6 +149,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/identity.md",
         "docs/disputes.md",
         "docs/pocket.md",
+        "docs/transports.md",
         "docs/taxonomies/README.md",
     ],
 )

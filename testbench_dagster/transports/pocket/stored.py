@@ -44,7 +44,7 @@ def shown_by_miner(
         answer = None if verdict.session else Answer(verdict.fault, error=verdict.error)
     for found in _read(body, refused=status != 200):
         faults |= _UNVERIFIED if found is None else possible(found)
-    if attempt.evidence.get("redacted"):  # with a key blotted out of it nothing can be read any more
+    if attempt.evidence.get("redacted"):  # a redacted answer cannot be read any more
         faults |= _UNVERIFIED
     broken = broken_fault(error)
     if broken is not None:

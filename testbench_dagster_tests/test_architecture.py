@@ -305,6 +305,7 @@ UNTYPED = {
     "testbench_dagster.defs.summaries.checks",
     "testbench_dagster.defs.summaries.identity",
     "testbench_dagster.defs.summaries.plots",
+    "testbench_dagster.identity.plots",
     "testbench_dagster.stages.identify.identify",
     "testbench_dagster.stages.identify.views",
     "testbench_dagster.stages.migrate",

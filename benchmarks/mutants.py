@@ -2,17 +2,17 @@
 
     python benchmarks/mutants.py [--seed 1] [--number 200] [--packages statistics ...] [--workers 2]
 
-cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` or `or` changed in one place. Of
-all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the checkout
-(the checkout itself is never touched), where the tests of the package's folder that execute the mutated line run,
-quickest first, until one fails. Which tests execute which line is measured once, with coverage.py. What a module
-does when it is imported counts as executed by every test that uses the module. Where no test executes the line in
-this process, all tests of the folder run, as processes that they start may. A mutant that makes the tests hang is
-killed too.
+cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` or `or` changed in one place.
+Of all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the
+checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
+mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
+coverage.py. What a module does when it is imported counts as executed by every test that uses the module.
+Where no test executes the line in this process, all tests of the folder run, as processes that they start
+may. A mutant that makes the tests hang is killed too.
 
-Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises are
-named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An entry that no
-mutant matches any more is an error.
+Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises
+are named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An
+entry that no mutant matches any more is an error.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ Of all mutants of the packages, as many as asked for are drawn with the seed. Ea
 checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
 mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
 coverage.py. What a module does when it is imported counts as executed by every test that uses the module.
-Where no test executes the line in this process, all tests of the folder run, as processes that they start
-may. A mutant that makes the tests hang is killed too.
+Where no test executes the line itself, those that start other processes run. A mutant that makes the tests
+hang is killed too.
 
 Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises
 are named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An
@@ -38,6 +38,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ PRELOADED = (
 LEAST_SECONDS = 20.0  # a mutant's tests may take this long at least
 SLOWER = 5.0  # else this many times what the same tests took without a mutant
 MEMORY_BYTES = 8 << 30  # address space of a mutant's process
+MOST_SECONDS = 30.0  # of the quickest tests run for what is executed nowhere but on import
 NO_TESTS = 5  # pytest's exit code when nothing was selected
 
 
@@ -155,6 +157,21 @@ class Measured:
 
     seconds: dict[str, float] = field(default_factory=dict)  # of each test that passed
     lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)  # module -> line -> tests
+    starting: set[str] = field(default_factory=set)  # tests that start processes
+
+    def tests_for(self, module: str, lines: range | None) -> list[str]:
+        """The tests to run for a mutant of the lines, quickest first.
+
+        Where no test executes them in its own process, those that start others. A module of which nothing is
+        executed but on import is that of all tests: the quickest of them run.
+        """
+        if found := self.tests_of(module, lines):
+            return found
+        order = sorted(self.seconds, key=lambda test: (self.seconds[test], test))
+        if lines is not None:
+            return [test for test in order if test in self.starting]
+        total = accumulate(self.seconds[test] for test in order)
+        return [test for test, seconds in zip(order, total, strict=True) if seconds <= MOST_SECONDS]
 
     def tests_of(self, module: str, lines: range | None) -> list[str]:
         """The tests that execute one of the lines (of any line where none are given), quickest first."""
@@ -243,6 +260,16 @@ class Selection:
         self.coverage = coverage
         self.seconds: dict[str, float] = defaultdict(float)
         self.failed: list[str] = []
+        self.starting: set[str] = set()  # tests that start processes
+        self._running: str | None = None
+        if coverage is not None:
+            sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        # multiprocessing asks its fork server by a path
+        asked = event == "socket.connect" and isinstance(arguments[1], str | bytes)
+        if self._running and (asked or event in ("subprocess.Popen", "os.fork", "os.posix_spawn")):
+            self.starting.add(self._running)
 
     def pytest_sessionstart(self, session: Any) -> None:
         """Look for failing examples only: neither the smallest is of interest nor what was found before."""
@@ -259,6 +286,7 @@ class Selection:
             items[:] = sorted((i for i in items if i.nodeid in order), key=lambda i: order[i.nodeid])
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running = nodeid
         if self.coverage is not None:
             self.coverage.switch_context(nodeid)
 
@@ -301,6 +329,7 @@ def measure(package: str, files: list[str], folder: Path) -> dict[str, Any]:
         "seconds": {test: s for test, s in plugin.seconds.items() if test not in failed},
         "lines": lines,
         "failed": sorted(failed),
+        "starting": sorted(plugin.starting),
     }
 
 
@@ -328,6 +357,7 @@ def forked(
     if child == 0:
         try:
             os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
             with log.open("wb") as out:
                 os.dup2(out.fileno(), 1)
                 os.dup2(out.fileno(), 2)
@@ -365,9 +395,9 @@ def judge(mutant: Mutant, measured: Measured, copy: Path) -> Result:
     path = copy / mutant.module
     source, times = path.read_text(encoding="utf-8"), path.stat()
     start = time.monotonic()
-    tests = measured.tests_of(mutant.module, executed_lines(source, mutant.line))
+    tests = measured.tests_for(mutant.module, executed_lines(source, mutant.line))
     if not tests:
-        tests = sorted(measured.seconds, key=lambda test: (measured.seconds[test], test))
+        return Result(mutant, False, "0 tests", 0.0)
     seconds = max(LEAST_SECONDS, SLOWER * sum(measured.seconds[test] for test in tests))
     code = mutant.code(source)
     assert code is not None
@@ -428,11 +458,12 @@ def measured_package(package: str, copy: Path, keep: Path) -> Measured:
         if not told or not told.get("seconds"):
             raise SystemExit(f"the tests of {package} cannot run: see {copy.parent / 'log.txt'}")
         for file in stale:
-            kept[file] = {"mark": wanted[file], "seconds": {}, "lines": {}, "failed": []}
+            kept[file] = {"mark": wanted[file], "seconds": {}, "lines": {}, "failed": [], "starting": []}
         for test, seconds in told["seconds"].items():
             kept[test.partition("::")[0]]["seconds"][test] = seconds
-        for test in told["failed"]:
-            kept[test.partition("::")[0]]["failed"].append(test)
+        for kind in ("failed", "starting"):
+            for test in told[kind]:
+                kept[test.partition("::")[0]][kind].append(test)
         for module, by_line in told["lines"].items():
             for line, tests in by_line.items():
                 for test in tests:
@@ -444,6 +475,7 @@ def measured_package(package: str, copy: Path, keep: Path) -> Measured:
         for test in kept[file]["failed"]:
             print(f"left out, as it fails without a mutant: {test}")
         found.seconds.update(kept[file]["seconds"])
+        found.starting.update(kept[file]["starting"])
         for module, by_line in kept[file]["lines"].items():
             for line, tests in by_line.items():
                 found.lines.setdefault(module, {}).setdefault(int(line), []).extend(tests)

@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import fields
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from testbench_dagster.identity.pairs import SelfAgreement, distance, lean, log_
 from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.identity.population import START, phrase
+from testbench_dagster_tests.pictures import assert_approved, figure_of
 
 MINUTE = timedelta(minutes=1)
 
@@ -413,10 +415,8 @@ def test_a_member_2_percent_below_the_best_may_be_drawn_and_no_other() -> None:
 # --------------------------------------------------------------------------------------------------- picture
 
 
-def picture(groups: list[str], services: list[str] | None = None, **own: float) -> np.ndarray:
-    """The matrix of suppliers that answer alike within a group, as an array of pixels 0 to 255."""
-    from matplotlib import image
-
+def matrix(groups: list[str], services: list[str] | None = None, **own: float | None) -> bytes:
+    """The picture of suppliers that answer alike within a group and nowhere else."""
     n = len(groups)
     names = [f"s{i:02}" for i in range(n)]
     given = [answer(names[i], f"q{q}", phrase(groups[i], q)) for i in range(n) for q in range(30)]
@@ -430,7 +430,14 @@ def picture(groups: list[str], services: list[str] | None = None, **own: float) 
         }
         for i, name in enumerate(names)
     ]
-    png = agreement_matrix(documents, {"x": grouping, "y": grouping}, "who")
+    return agreement_matrix(documents, {"x": grouping, "y": grouping}, "who $x$")
+
+
+def picture(groups: list[str], services: list[str] | None = None, **own: float) -> np.ndarray:
+    """The same as an array of pixels from 0 to 255."""
+    from matplotlib import image
+
+    png = matrix(groups, services, **own)
     return (image.imread(io.BytesIO(png))[..., :3] * 255).round()
 
 
@@ -440,6 +447,12 @@ def pixels(image: np.ndarray, colour: tuple[int, int, int]) -> int:
 
 
 YELLOW, PURPLE, RED, GREY = (253, 231, 37), (68, 1, 84), (214, 39, 40), (217, 217, 217)
+
+
+def test_the_matrix_as_it_was_approved(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, services = ["g", "g", "h", "i"], ["x", "x", "x", "y"]
+    figure = figure_of(lambda: matrix(groups, services, s00=1.0, s01=0.6, s02=0.61, s03=None), monkeypatch)
+    assert_approved(figure, Path(__file__).with_name("matrix.txt"))
 
 
 def test_a_matrix_shows_agreement_groups_and_what_is_not_known() -> None:

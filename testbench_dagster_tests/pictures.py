@@ -80,7 +80,7 @@ def _axes(axes: Axes) -> Iterator[str]:
     for text in axes.texts:
         yield f"text {_text(text)}"
     if axes.get_title(loc="left"):
-        yield f"heading {axes.get_title(loc='left')!r} in {axes.title.get_size():g}"
+        yield f"heading {_text(axes._left_title)}"  # type: ignore[attr-defined]
 
 
 def _colour(colour: Any) -> str:

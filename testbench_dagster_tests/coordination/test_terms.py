@@ -30,6 +30,7 @@ from testbench_dagster.errors import StoreError
 from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere
 from testbench_dagster_tests.coordination.test_leases import KEYS, Counted, leased_elsewhere
+from testbench_dagster_tests.records import changeable
 
 
 class Timed(Counted):
@@ -214,3 +215,7 @@ def test_more_given_back_than_granted_leaves_none(local):
     assert ledger.grant("a", DAY, 10, 99) == 10
     ledger.give_back("a", DAY, 1)
     assert ledger.spent("a", DAY) == 9
+
+
+def test_records_stay_what_they_are():
+    assert changeable("testbench_dagster.coordination") <= set()

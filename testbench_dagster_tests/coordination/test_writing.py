@@ -127,15 +127,14 @@ def test_only_writers_whose_heart_may_beat_count(local):
     assert living_writers(local, [void_document("s@x")]) == {"s@x": []}
 
 
-def test_many_suppliers_are_changed_200_at_once(local):
-    keys = [f"s{n:03}@x" for n in range(401)]
+@pytest.mark.parametrize(("number", "batches"), [(1, 1), (200, 1), (201, 2), (400, 2), (401, 3)])
+def test_many_suppliers_are_changed_200_at_once(local, number, batches):
     counted = Counted(local)
     with Heart(local, "me") as heart:
         writer = FactWriter(counted, heart)  # type: ignore[arg-type]
-        writer.enter({key: ["a"] for key in keys})
-        assert counted.calls == ["find", "put_new"] * 3
-    assert local.count(WINDOWS) == 401
-    assert all(len(document["writers"]) == 1 for document in local.find(WINDOWS))
+        writer.enter({f"s{n:03}@x": ["a"] for n in range(number)})
+    assert counted.calls == ["find", "put_new"] * batches
+    assert [len(document["writers"]) for document in local.find(WINDOWS)] == [1] * number
 
 
 class Contested(Counted):

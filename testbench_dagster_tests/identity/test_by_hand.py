@@ -35,6 +35,7 @@ from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.identity.population import START, phrase
 from testbench_dagster_tests.pictures import assert_approved, figure_of
+from testbench_dagster_tests.records import changeable
 
 MINUTE = timedelta(minutes=1)
 
@@ -479,3 +480,7 @@ def test_numbers_are_written_while_there_is_room(
 def test_long_names_are_cut_in_the_middle() -> None:
     assert _short("a" * 28) == "a" * 28
     assert _short("0123456789abc" + "-" * 5 + "0123456789abcd") == "0123456789ab…0123456789abcd"
+
+
+def test_records_stay_what_they_are() -> None:
+    assert changeable("testbench_dagster.identity") <= {"IdentityReport"}

@@ -26,6 +26,7 @@ from testbench_dagster.statistics.sequences import mean_bounds
 from testbench_dagster.statistics.sequential import sprt
 from testbench_dagster.statistics.shrinkage import Prior, fit_prior
 from testbench_dagster.statistics.strata import rounds_of
+from testbench_dagster_tests.records import changeable
 
 TINY = 1e-9
 
@@ -192,3 +193,14 @@ def test_errors_need_values_and_a_cluster_for_each() -> None:
             call()
     with pytest.raises(ValueError, match="got 1 for 2 values"):
         clustered_standard_error([0.5, 0.6], ["a"])
+
+
+def test_records_stay_what_they_are() -> None:
+    assert changeable("testbench_dagster.statistics") <= {"DropDetector"}
+
+
+def test_the_first_of_several_scores_that_are_none_is_named() -> None:
+    with pytest.raises(ValueError, match="got 2.0"):
+        betting.checked_scores([0.5, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"null must lie between 0 and 1, both excluded; got 2\.0"):
+        log_e_at_most(1, 1, [0.5, 2.0, 3.0], (0.5,))  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -119,7 +120,7 @@ PRELOADED = (
     "anyio.pytest_plugin",
     "trio",
 )
-LEAST_SECONDS = 20.0  # a mutant's tests may take this long at least
+LEAST_SECONDS = 60.0  # a mutant's tests may take this long at least
 SLOWER = 5.0  # else this many times what the same tests took without a mutant
 MEMORY_BYTES = 8 << 30  # address space of a mutant's process
 MOST_SECONDS = 30.0  # of the quickest tests run for what is executed nowhere but on import
@@ -578,6 +579,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write one object per mutant to")
     options = parser.parse_args()
 
+    entries = equivalents(CHECKOUT)
     mutants = list(mutants_of(CHECKOUT, sorted(options.packages)))
     mutants = [m for m in mutants if (options.module or "") in m.module]
     sample = drawn(mutants, options.seed, options.number or len(mutants), CHECKOUT)
@@ -610,22 +612,42 @@ def main() -> None:
     if options.json:
         rows = [vars(r.mutant) | {"killed": r.killed, "by": r.by, "seconds": r.seconds} for r in results]
         options.json.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    report(results)
+    report(results, entries)
 
 
-def report(results: list[Result]) -> None:
+def is_equivalent(entries: list[dict[str, str]], module: str, before: str, after: str) -> bool:
+    """Whether a change of a line is named among those that cannot be told from the original."""
+    return any(
+        re.fullmatch(entry["pattern"], after) is not None
+        if "pattern" in entry
+        else (entry["file"], entry["line"], entry["mutant"]) == (Path(module).name, before, after)
+        for entry in entries
+    )
+
+
+def equivalents(checkout: Path) -> list[dict[str, str]]:
+    """The entries of `equivalent_mutants.yaml`; ends the program where one is of a line that is not there."""
+    entries: list[dict[str, str]] = yaml.safe_load(EQUIVALENTS.read_text(encoding="utf-8"))
+    lines: dict[str, set[str]] = defaultdict(set)
+    for path in (checkout / PACKAGE).rglob("*.py"):
+        lines[path.name].update(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    for entry in entries:
+        if "pattern" not in entry and entry["line"] not in lines[entry["file"]]:
+            raise SystemExit(
+                f"{EQUIVALENTS.name}: no {entry['file']} has the line {entry['line']!r}; correct it"
+            )
+    return entries
+
+
+def report(results: list[Result], entries: list[dict[str, str]]) -> None:
     """Print the table; survivors that are named as equivalent are counted apart."""
-    named = yaml.safe_load(EQUIVALENTS.read_text(encoding="utf-8")) if EQUIVALENTS.exists() else []
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
-        package = result.mutant.package
         kind = "killed"
         if not result.killed:
-            before, after = changed_lines(result.mutant, CHECKOUT)
-            name = Path(result.mutant.module).name
-            same = any((e["file"], e["line"], e["mutant"]) == (name, before, after) for e in named)
-            kind = "equivalent" if same else "survived"
-        counts[package][kind] += 1
+            module, changed = result.mutant.module, changed_lines(result.mutant, CHECKOUT)
+            kind = "equivalent" if is_equivalent(entries, module, *changed) else "survived"
+        counts[result.mutant.package][kind] += 1
         counts["all"][kind] += 1
     print("\n| package | drawn | killed | equivalent | survived | killed of those that differ |")
     print("|---|---|---|---|---|---|")

@@ -136,6 +136,11 @@ def test_a_holder_that_may_be_dead_is_looked_at_four_times_a_second(local, monke
         assert pauses and set(pauses) == {0.25}
 
 
+def test_a_look_that_comes_too_late_is_not_waited_for():
+    assert leases_module._Watch(until=time.monotonic() - 5).pause_s() == 0.0
+    assert leases_module._Watch(until=time.monotonic() + 5).pause_s() == 0.25
+
+
 def test_no_longer_is_waited_than_asked_for(local, monkeypatch):
     leased_elsewhere(local, KEYS[:1], left_s=3600)
     pauses: list[float] = []

@@ -200,7 +200,7 @@ def test_records_stay_what_they_are() -> None:
 
 
 def test_the_first_of_several_scores_that_are_none_is_named() -> None:
-    with pytest.raises(ValueError, match="got 2.0"):
+    with pytest.raises(ValueError, match=r"got 2\.0"):
         betting.checked_scores([0.5, 2.0, 3.0])
     with pytest.raises(ValueError, match=r"null must lie between 0 and 1, both excluded; got 2\.0"):
         log_e_at_most(1, 1, [0.5, 2.0, 3.0], (0.5,))  # type: ignore[arg-type]

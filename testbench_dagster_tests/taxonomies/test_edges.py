@@ -162,7 +162,8 @@ def test_what_is_wrong_on_which_line_of_a_tax_file(blocks: str, line: int, said:
 
 
 def test_quoted_names_and_comments_of_a_tax_file() -> None:
-    text = '\ufeffdigraph "a" {\n  // root_c -> z;\n"root_c" -> "b";\nroot_c -> ""b"";\n\n}\na_labeling {\nb -> t\n}'
+    text = '\ufeffdigraph "a" {\n  // root_c -> z;\n"root_c" -> "b";\nroot_c -> ""b"";\n\n}\n'
+    text += "a_labeling {\nb -> t\n}"
     with pytest.raises(tax_format.LineError, match="is no name"):
         tax_format.parse(text)
     found = tax_format.parse(

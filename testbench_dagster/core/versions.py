@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbench_dagster.core.registration import Registration
+
 
 @dataclass(frozen=True)
 class Version:
@@ -62,7 +64,7 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:disowned",
     ),
-    "e5bf0be1f2744f109357f4e0e5ab8bc6e692e9e5ed18e9f7be8a6a32882ef711",
+    "a04a6f254cf9597ed96a873b43bc0e7d9505b66aaa157ea3772dc60d6e4e5454",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -71,18 +73,18 @@ SCORER = Version(
     (
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
-        "testbench_dagster.stages.score.score:score_batch",
-        "testbench_dagster.stages.score.score:_answers",
-        "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_records",
-        "testbench_dagster.stages.score.score:_total",
+        "testbench_dagster.stages.score.batch:score_batch",
+        "testbench_dagster.stages.score.batch:_answers",
+        "testbench_dagster.stages.score.batch:_answered",
+        "testbench_dagster.stages.score.batch:_records",
+        "testbench_dagster.stages.score.batch:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "196903167e5a7c27a47515dd32bc5e08487b1ba81359405c591107418339da5c",
+    "872b97ec74d6fa660e30e599472410c89a6ffefe333fc75d9ae4468532a17b3d",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -99,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "405911031e0020584df2e71661f022051034c8f5bb9b32146a2bdb27111af954",
+    "f6e9a26ef910d835692375f4e193036f5e8d49880c74ab9c76fbc560c73f260e",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -112,5 +114,11 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
+    "d637a0383dd34b68b86baa1619390ec5e265e96689004299edaa518c03d615a1",
 )
+
+
+def scorer_version(registration: Registration) -> str:
+    """Name what computed a score: framework, its version, the task configuration, our own revision."""
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"

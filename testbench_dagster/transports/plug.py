@@ -9,6 +9,7 @@ writes another one gives it
 - an endpoint per supplier: where relays go, with which bounds and keys;
 - a :class:`TransportFactory` per run, which opens it, bounds it and says what stands in the way;
 - why a supplier has to wait, and findings for ``testbench check``;
+- what its stored attempts show of their faults when evidence is checked (:mod:`.stored`);
 - what ``docs/transports.md`` says of it (:class:`About`).
 
 A plug is imported wherever Dagster loads its definitions, so ``plug.py`` imports what is heavy where it is
@@ -28,29 +29,17 @@ from testbench_dagster.config import Config, ServiceRules
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import Quota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import ChainReading, Source
+from testbench_dagster.transports.payload import Api
+from testbench_dagster.transports.stored import Shown
 
 #: Operators of a service whom the roster has as active, with their public keys as far as it knows them.
 KnownOperators = Callable[[str], Mapping[str, str | None]]
 #: Finds the session of a service by its id; None if it is not known.
 SessionLookup = Callable[[str, str], SessionRef | None]
-
-#: How attempts over HTTP can end, whoever sends them: what :mod:`.answers` and :mod:`.outcome` find.
-FAULTS_OF_ANSWERS = (
-    Fault.OK,
-    Fault.TRUNCATED,
-    Fault.EMPTY,
-    Fault.SUPPLIER_HTTP,
-    Fault.SUPPLIER_TIMEOUT,
-    Fault.SUPPLIER_PROTOCOL,
-    Fault.SUPPLIER_REFUSED,
-    Fault.RATE_LIMITED,
-    Fault.TRANSPORT,
-    Fault.CLIENT_REQUEST,
-    Fault.INTERNAL,
-)
 
 
 @dataclass(frozen=True)
@@ -231,6 +220,19 @@ class TransportPlug(Protocol):
             supplier: one of its suppliers.
             known: what is known of the sessions of its service.
             spent_until: last height of the session in which its relays are used up.
+        """
+        ...
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """What a stored attempt shows of its fault by the transport's own rules; None without such rules.
+
+        Args:
+            attempt: an attempt as anybody may have written it; its evidence says whose it claims to be.
+            request: what was asked.
+            api: the request form.
+            error: the text that its fault was given.
         """
         ...
 

@@ -5,15 +5,22 @@ That every attempt a transport makes holds is proven where transports are tested
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.evidence.classification import broken_fault, shown
-from testbench_dagster.transports.http import TooLarge, describe
-from testbench_dagster.transports.path.transport import Told
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.stages.relay.writer import attempt_record
+from testbench_dagster.transports.http import TooLarge
+from testbench_dagster.transports.outcome import describe
+from testbench_dagster.transports.path.transport import GatewayHeaders
+from testbench_dagster.transports.registry import shown
+from testbench_dagster.transports.stored import broken_fault
 
 MINE, OTHER = "pokt1mine", "pokt1other"
 QUESTION: dict[str, Any] = {
@@ -27,19 +34,15 @@ EMPTY = orjson.dumps({"choices": [{"message": {"content": ""}, "finish_reason": 
 BROKE = "ClientPayloadError while reading: not enough data"
 
 
-def attempt(status: int | None, body: bytes, session: str | None = None, **evidence: Any) -> dict[str, Any]:
-    return {
-        "supplier": f"{MINE}@llm",
-        "service": "llm",
-        "status": status,
-        "body": body,
-        "session": session,
-        "evidence": evidence,
-    }
+def attempt(status: int | None, body: bytes, session: str | None = None, **evidence: Any) -> AttemptRecord:
+    now = datetime.now(UTC)
+    relay = Relay(f"{MINE}@llm", "llm", "t", "h", 1, 1, "p", 0, 0, 0, 0, QUESTION)
+    sent = Attempt(Fault.INTERNAL, now, now, 1.0, status=status, body=body)
+    return replace(attempt_record(relay, 1, sent), session=session, evidence=evidence)
 
 
-def faults(document: dict[str, Any], error: str | None = None) -> set[str]:
-    return {fault.value for fault in shown(document, QUESTION, "chat", error).faults}
+def faults(record: AttemptRecord, error: str | None = None) -> set[str]:
+    return {fault.value for fault in shown(record, QUESTION, "chat", error).faults}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_without_a_status_there_was_no_answer() -> None:
 
 
 def test_what_was_cut_was_too_large() -> None:
-    cut = {**attempt(200, RIGHT[:-9]), "body_truncated": True}
+    cut = replace(attempt(200, RIGHT[:-9]), body_truncated=True)
     assert faults(cut) == {"supplier_protocol"}
     page = shown(cut, {"type": "get", "idx": 0, "path": "/config"}, "chat", None)
     assert page.faults == {Fault.CLIENT_REQUEST}
@@ -126,10 +129,10 @@ def test_a_gateway_that_broke_off_is_its_own_fault() -> None:
 
 
 def test_what_a_gateway_said_is_read_back_as_written() -> None:
-    told = Told(MINE, (MINE, OTHER), 2, "hedge_won", "s1", "a1")
-    assert Told.from_evidence(told.evidence()) == told
-    assert Told.from_evidence(Told().evidence()) == Told()
-    assert Told.from_evidence({"suppliers_tried": 7, "retry_count": "x"}) == Told()
+    told = GatewayHeaders(MINE, (MINE, OTHER), 2, "hedge_won", "s1", "a1")
+    assert GatewayHeaders.from_evidence(told.evidence()) == told
+    assert GatewayHeaders.from_evidence(GatewayHeaders().evidence()) == GatewayHeaders()
+    assert GatewayHeaders.from_evidence({"suppliers_tried": 7, "retry_count": "x"}) == GatewayHeaders()
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,10 @@ def test_another_scorers_scores_are_unchecked(
 
 def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:
     """While the number of the classifier stays, it comes to the same: whatever else became of its source."""
+    from testbench_dagster.core.records.attempts import AttemptRecord
+    from testbench_dagster.core.records.prompts import PromptRecord
     from testbench_dagster.evidence.archive import BundleReader
-    from testbench_dagster.evidence.records import document_of
-    from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS
+    from testbench_dagster.evidence.records import record_of
 
     assert CLASSIFIER.number == 1, "keep a bundle of the classifier before, and compare with the new one's"
     findings: list = []
@@ -153,13 +154,13 @@ def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:
         tasks = {name: read_task(bundle, name) for name in manifest.tasks}
         chain = Chain(manifest.supplier, tasks, findings.append)
         prompts = {
-            record["_id"]: document_of(PROMPTS, record, "prompt")
+            record["_id"]: record_of(PromptRecord, record, "prompt")
             for record in bundle.records("prompts.jsonl")
         }
         faults = set()
         for record in bundle.records("attempts.jsonl"):
-            attempt = document_of(ATTEMPTS, record, "attempt")
-            faults.add(attempt["fault"])
-            chain.attempt(attempt, record["body_sha256"], prompts[attempt["prompt_id"]])
+            attempt = record_of(AttemptRecord, record, "attempt")
+            faults.add(str(attempt.fault))
+            chain.attempt(attempt, record["body_sha256"], prompts[attempt.prompt_id])
     assert faults == {"ok", "truncated", "empty", "supplier_http", "rate_limited", "transport"}
     assert findings == [] and chain.witnessed == 2 and not chain.otherwise_classified

@@ -25,14 +25,16 @@ from testbench_dagster.config import (
     services,
 )
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import FixedQuota, Quota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.relay.probe import probe_suppliers
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
@@ -43,15 +45,15 @@ from testbench_dagster.transports.discovery import Entry, Listing, Source
 from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.http import Exchange
 from testbench_dagster.transports.outcome import attempt_from
-from testbench_dagster.transports.payload import build_payload
+from testbench_dagster.transports.payload import Api, build_payload
 from testbench_dagster.transports.plug import (
-    FAULTS_OF_ANSWERS,
     About,
     KnownOperators,
     KnownSessions,
     RelayHistory,
     TransportFactory,
 )
+from testbench_dagster.transports.stored import Shown
 
 TASK, DOCS, MOST = "starter_units", 5, 3
 ANSWER = {"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}
@@ -63,7 +65,9 @@ class Letterbox:
     name = "letterbox"
     rules = ServiceRules("letterbox", lambda service: None if service.prefix else "letterbox needs prefix")
     sends_only_in_sessions = False
-    about = About("By letter.", "who has a box", ("prefix",), "three a run", "boxes", FAULTS_OF_ANSWERS, "")
+    about = About(
+        "By letter.", "who has a box", ("prefix",), "three a run", "boxes", faults_on(Way.PLAIN), ""
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """Everybody who has a folder."""
@@ -85,6 +89,12 @@ class Letterbox:
     def waiting(self, supplier: Supplier, known: KnownSessions, spent_until: int | None) -> str | None:
         """Until the box is opened."""
         return "its box is shut" if supplier.address == "shut" else None
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """Like any answer's."""
+        return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """A box lists nothing."""
@@ -207,7 +217,7 @@ def test_a_plug_is_found_planned_bounded_and_relayed_to(workspace: Workspace, tm
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
 
-    report = collect(workspace, [supplier.key for supplier in suppliers])
+    report = relay_due(workspace, [supplier.key for supplier in suppliers])
 
     assert report.problems == {
         "nailed@post": "its box is nailed up",

@@ -10,8 +10,8 @@ import pytest
 
 import testbench_dagster
 from testbench_dagster.config import ServiceConfig, Settings
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.transports.plug import FAULTS_OF_ANSWERS, TransportPlug
+from testbench_dagster.core.faults import Fault, Way, faults_on
+from testbench_dagster.transports.plug import TransportPlug
 from testbench_dagster.transports.registry import transports
 
 ROOT = Path(testbench_dagster.__file__).parents[1]
@@ -74,14 +74,14 @@ def test_the_page_says_what_the_plugs_say() -> None:
 
 
 def test_the_common_faults_are_those_that_answers_and_exchanges_end_in() -> None:
-    assert set(FAULTS_OF_ANSWERS) == set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
+    assert set(faults_on(Way.PLAIN)) == set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
 
 
 @pytest.mark.parametrize("plug", transports(), ids=lambda plug: plug.name)
 def test_the_faults_of_a_transport_are_those_its_package_names(plug: TransportPlug) -> None:
     package = ROOT / Path(*type(plug).__module__.split(".")[:-1])
     named = set(faults_named(*(path for path in package.rglob("*.py") if path.name != "plug.py")))
-    assert named <= set(plug.about.faults) <= named | set(FAULTS_OF_ANSWERS)
+    assert named <= set(plug.about.faults) <= named | set(faults_on(Way.PLAIN))
 
 
 def test_the_keys_are_those_of_the_configuration() -> None:

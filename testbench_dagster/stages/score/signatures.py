@@ -9,8 +9,7 @@ from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, typed
+from testbench_dagster.stores.documents import Document, DocumentStore, typed
 from testbench_dagster.stores.documents.collections import SIGNATURES
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
@@ -19,7 +18,7 @@ from testbench_dagster.transports.answers import parse_answer
 MAX_BODY_CHARS = 65_536
 
 
-def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[ScoreRecord]) -> int:
+def remember_signatures(documents: DocumentStore, spec: TaskSpec, scores: Iterable[ScoreRecord]) -> int:
     """Store what the signatures of fresh scores stand for, where it is not known; return how many.
 
     It is made again from the stored answer, one at a time: a new signature is rare and a page may be large.
@@ -28,18 +27,17 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[S
     for score in sorted(scores, key=lambda s: s.answered_at):
         if score.error is None:
             first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
-    known = workspace.documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
+    known = documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
     for row in list(known):
         del first[row["_id"]]
     return sum(
-        workspace.documents.put_new(SIGNATURES, [_meaning(workspace, spec, key, score)])
-        for key, score in first.items()
+        documents.put_new(SIGNATURES, [_meaning(documents, spec, key, score)]) for key, score in first.items()
     )
 
 
-def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
-    attempt = typed.get(workspace.documents, RawAnswer, score.attempt_ids[0])
-    prompt = typed.get(workspace.documents, AskedPrompt, score.prompt_id)
+def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
+    attempt = typed.get(documents, RawAnswer, score.attempt_ids[0])
+    prompt = typed.get(documents, AskedPrompt, score.prompt_id)
     if attempt is None or prompt is None:
         raise StoreError(f"score {score.id}: its prompt or attempt is not stored; fresh scores have both")
     if attempt.status is None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, THROUGH_GATEWAY, Config
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
+from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
-    FAULTS_OF_ANSWERS,
     About,
     KnownOperators,
     KnownSessions,
@@ -25,6 +27,7 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
 )
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
+from testbench_dagster.transports.stored import Shown
 
 
 class PathPlug:
@@ -42,11 +45,7 @@ class PathPlug:
         quotas="nothing here: the gateway's applications pay",
         check="nodes and applications where they are configured; that the gateway answers, knows the "
         "service, and neither hedges nor retries",
-        faults=(
-            *(fault for fault in FAULTS_OF_ANSWERS if fault is not Fault.TRANSPORT),
-            Fault.GATEWAY,
-            Fault.ROLLOVER,
-        ),
+        faults=faults_on(Way.GATEWAY),
         more="gateways.md",
     )
 
@@ -102,6 +101,16 @@ class PathPlug:
         if known.silent_since is not None or not known.current:
             return None
         return waiting_for_session(supplier.address, known, spent_until)
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """A gateway's answer is judged again."""
+        if attempt.status is None or "gateway" not in attempt.evidence:
+            return None
+        from testbench_dagster.transports.path.stored import shown_by_gateway  # with aiohttp: 0.2 s
+
+        return shown_by_gateway(attempt, attempt.status, request, api, error)
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """What lies there is the gateway."""

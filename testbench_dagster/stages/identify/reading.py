@@ -19,7 +19,6 @@ from testbench_dagster.identity import Answer, ScorePoint
 from testbench_dagster.scoring.rows import is_mean, primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import ATTEMPTS
 
 #: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
 PROMPTS = 240
@@ -53,7 +52,7 @@ def read_answers(
         if cut_at is not None and at <= cut_at:
             continue
         if row.opening is None:
-            raise StoreError(f"{ATTEMPTS}: only answers with an opening were asked for, and one has none")
+            raise StoreError("attempts: only answers with an opening were asked for, and one has none")
         calls = f"/{row.idx}" if row.idx else ""
         yield Answer(
             # equal texts are kept once: there are as many as answers, and most are shared

@@ -16,7 +16,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import _quantile
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.plan.measured import WindowState, window_state
-from testbench_dagster.stages.score.score import _score
+from testbench_dagster.stages.score.batch import _score
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout

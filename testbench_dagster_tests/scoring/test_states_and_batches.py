@@ -172,12 +172,8 @@ def scored(
 ) -> dict[int, str | None]:
     """The error of each doc that has an outcome, by number."""
 
-    class Opened:
-        def framework(self, spec: Any) -> Framework:
-            return framework
-
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
-    found = _score(Opened(), None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    found = _score(framework, None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
     return {number: score.error for number, score in found.items()}
 
 

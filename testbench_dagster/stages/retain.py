@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from testbench_dagster.coordination.heartbeats import bury, heartbeats, is_gone
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
+from testbench_dagster.core.records.coordination import BudgetRecord
 from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
 from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Group, typed
-from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS, LEASES
+from testbench_dagster.stores.documents.collections import HEARTBEATS, LEASES
 
 BUDGETS_KEPT = timedelta(days=40)
 #: A heartbeat that expired this long ago is looked at; the clocks of two machines differ by less.
@@ -72,7 +73,7 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
         removed["prompts"] = _purge_sequences(workspace, oldest)
     removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)
     removed["leases"] = _purge_leases(workspace)
-    removed["budgets"] = documents.purge(BUDGETS, {"period": {"lt": now - BUDGETS_KEPT}})
+    removed["budgets"] = typed.purge(documents, BudgetRecord, {"period": {"lt": now - BUDGETS_KEPT}})
     return removed
 
 

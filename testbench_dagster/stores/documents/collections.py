@@ -14,6 +14,7 @@ from datetime import datetime
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.coordination import BudgetRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
@@ -81,12 +82,7 @@ HEARTBEATS = Collection("heartbeats", fields={"expires_at": datetime, "host": st
 LEASES = Collection("leases", fields={"holder": str, "token": int}, indexes=(("holder",),))
 """One per supplier (its ``_id``): who may relay to it; the token grows with every new holder."""
 
-BUDGETS = Collection(
-    "budgets",
-    fields={"account": str, "period": datetime, "granted": int},
-    indexes=(("account", "period"), ("period",)),
-)
-"""One per account and period: relays granted to processes, before they are sent."""
+BUDGETS = BudgetRecord.collection
 
 ALL = (
     SUPPLIERS,

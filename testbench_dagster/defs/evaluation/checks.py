@@ -12,6 +12,7 @@ import dagster as dg
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
+from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import offenders_result
@@ -21,7 +22,6 @@ from testbench_dagster.stages.score.score import answered_docs, score_batch, sco
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import CHANGES
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
 _RESCORED_DOCS = 20  # per run
@@ -118,8 +118,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             "detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)},
         }
         offenders = {
-            f"{change['supplier']} {change['at']:%Y-%m-%d %H:%M}": change["reason"]
-            for change in workspace.documents.find(CHANGES, where, sort=[("at", 1)])
+            f"{change.supplier} {change.at:%Y-%m-%d %H:%M}": change.reason
+            for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", 1)])
         }
         return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 

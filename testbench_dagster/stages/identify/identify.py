@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
@@ -33,7 +34,7 @@ from testbench_dagster.stages.identify.reading import read_answers, read_availab
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, document_id, typed
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
 
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 #: Scores to a false alarm, on average at least: there are a hundred times as many of them as of probes.
@@ -49,7 +50,7 @@ class IdentityReport:
 
     documents: list[Document] = field(default_factory=list)
     suspects: dict[str, str] = field(default_factory=dict)
-    changes: list[Document] = field(default_factory=list)
+    changes: list[ChangeRecord] = field(default_factory=list)
     n_answers: int = 0
     groupings: dict[str, Grouping] = field(default_factory=dict)
 
@@ -89,7 +90,7 @@ def refresh_identity(
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
-        if any(change["cut"] for change in recorded):
+        if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             cuts = cuts_of(suppliers)
             answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
@@ -105,7 +106,7 @@ def detect_changes(
     keys: Sequence[str],
     tasks: Iterable[str] = (),
     now: datetime | None = None,
-) -> list[Document]:
+) -> list[ChangeRecord]:
     """Look for changes in what suppliers answer to the same prompts, and in their scores of ``tasks``.
 
     What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
@@ -117,7 +118,7 @@ def detect_changes(
     now = now or datetime.now(UTC)
     wanted = set(keys)
     settings = identity_settings(workspace)
-    recorded: list[Document] = []
+    recorded: list[ChangeRecord] = []
     for service, suppliers in _by_service(workspace).items():
         chosen = [s for s in suppliers if s.key in wanted]
         if not chosen:
@@ -129,41 +130,41 @@ def detect_changes(
                 points = read_scores(workspace, chosen, spec, registration, now)
                 found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
         new = record_changes(workspace, found, now)
-        if any(change["cut"] for change in new):
+        if any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
     return recorded
 
 
-def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[Document]:
+def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[ChangeRecord]:
     """Store changes and cut their suppliers where ``identity.cut_on`` says so; return the new ones."""
     cut_on = workspace.config.settings.identity.cut_on
     new = []
     for change in found:
-        document: Document = {
-            "_id": document_id("change", change.supplier, change.kind, change.stream, str(change.at)),
-            "supplier": change.supplier,
-            "service": change.supplier.rpartition("@")[2],
-            "kind": change.kind,
-            "task": change.stream if change.kind == "score" else None,
-            "at": change.at,
-            "detected_at": now,
-            "seen_at": change.detected_at,
-            "cut": change.kind in cut_on,
-            "reason": change.wording,
-            "before_at": change.before_at,
-            "log_e": change.log_e,
-            "arl": change.arl,
-            "observations": change.observations,
-            "since_change": change.since_change,
-            "null_rate": change.null_rate,
-            "rate_after": change.rate_after,
-            "direction": change.direction,
-            "certain": change.certain,
-        }
-        if workspace.documents.put_new(CHANGES, [document]):
-            new.append(document)
-        if document["cut"]:
+        record = ChangeRecord(
+            id=document_id("change", change.supplier, change.kind, change.stream, str(change.at)),
+            supplier=change.supplier,
+            service=change.supplier.rpartition("@")[2],
+            kind=change.kind,
+            task=change.stream if change.kind == "score" else None,
+            at=change.at,
+            detected_at=now,
+            seen_at=change.detected_at,
+            cut=change.kind in cut_on,
+            reason=change.wording,
+            before_at=change.before_at,
+            log_e=change.log_e,
+            arl=change.arl,
+            observations=change.observations,
+            since_change=change.since_change,
+            null_rate=change.null_rate,
+            rate_after=change.rate_after,
+            direction=change.direction,
+            certain=change.certain,
+        )
+        if typed.put_new(workspace.documents, ChangeRecord, [record]):
+            new.append(record)
+        if record.cut:
             cut_windows(workspace, change.supplier, change.at - _MOMENT, change.wording)
     return new
 

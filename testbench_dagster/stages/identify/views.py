@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
+from testbench_dagster.core.records.declaring import ID, Record
+from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.identity import Evidence, find_groups
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
 from testbench_dagster.stages.identify.reading import read_answers
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
+from testbench_dagster.stores.documents import Document, typed
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
 
 _PAIRS_SHOWN = 5_000
 
@@ -88,8 +90,13 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
 def change_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
     """Detected changes, newest first."""
     where = {} if suppliers is None else {"supplier": {"in": sorted(suppliers)}}
-    found = workspace.documents.find(CHANGES, where, sort=[("at", -1)])
-    return [{name: _plain(value) for name, value in change.items() if name != "_id"} for change in found]
+    found = typed.find(workspace.documents, ChangeRecord, where, sort=[("at", -1)])
+    return [_plain_fields(change) for change in found]
+
+
+def _plain_fields(of: Record) -> dict[str, Any]:
+    """What a record holds besides its id, as people and JSON are shown it."""
+    return {name: _plain(value) for name, value in of.to_document().items() if name != ID}
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,8 @@ from datetime import datetime
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
-from testbench_dagster.core.records.coordination import BudgetRecord
+from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
+from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
@@ -61,27 +62,10 @@ SIGNATURES = Collection(
 )
 """Facts: one per distinct signature of a task (``task:signature``), what it stands for and who showed it."""
 
-CHANGES = Collection(
-    "changes",
-    fields={
-        "supplier": str,
-        "service": str,
-        "kind": str,
-        "task": str,
-        "at": datetime,
-        "detected_at": datetime,
-        "cut": bool,
-    },
-    indexes=(("supplier", "at"), ("detected_at",)),
-)
-"""Facts: one per detected change of what a supplier answers, dated by its answers, with the evidence."""
+CHANGES = ChangeRecord.collection
 
-HEARTBEATS = Collection("heartbeats", fields={"expires_at": datetime, "host": str})
-"""One per process that works on suppliers (its ``_id``): alive until ``expires_at``, renewed before."""
-
-LEASES = Collection("leases", fields={"holder": str, "token": int}, indexes=(("holder",),))
-"""One per supplier (its ``_id``): who may relay to it; the token grows with every new holder."""
-
+HEARTBEATS = HeartbeatRecord.collection
+LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
 
 ALL = (

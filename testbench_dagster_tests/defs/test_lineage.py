@@ -53,7 +53,7 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._store, name)
-        if name in ("get", "find", "count", "group"):
+        if name in ("get", "find", "rows", "count", "group"):
             noted = self.read
         elif name in ("put_new", "upsert", "claim", "purge"):
             noted = self.written

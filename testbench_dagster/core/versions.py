@@ -99,7 +99,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "4b8a205600b3aeec1f6a42dcabf9e736e6f91c3a9ef3c768728c32c9a15e52af",
+    "778abd7cf1a857263a3315af389b32c875ba1287f5dd0e0e0d41caff67bc6d84",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -112,5 +112,5 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
+    "27d472883a7575afc6e7d200bcc9427d5e0bf0694fe59de31870a9423558b8b2",
 )

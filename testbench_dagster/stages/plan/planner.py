@@ -15,6 +15,7 @@ from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
 from testbench_dagster.core.records.prompts import SequencePrompt
 from testbench_dagster.core.registration import Registration
@@ -37,7 +38,6 @@ from testbench_dagster.stages.score.score import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import (
-    IDENTITY_GROUPS,
     TAXONOMY_SUMMARIES,
 )
 
@@ -209,17 +209,16 @@ class Planner:
 
         Nor does one, and for nobody, whose model changed since the groups were made.
         """
-        fields = ["_id", "proxy", "cut_at"]
-        rows = {d["_id"]: d for d in self._workspace.documents.find(IDENTITY_GROUPS, fields=fields)}
+        rows = {row.id: row for row in typed.find(self._workspace.documents, ProxyOfSupplier)}
         if not rows:
             return {}
         unchanged = {
             s.key
             for s in active_suppliers(self._workspace)
-            if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
+            if s.key in rows and rows[s.key].cut_at == s.cut_at
         }
         living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
-        return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
+        return {k: p for k in unchanged if (p := rows[k].proxy) != k and p in living}
 
     def _failures(self, key: str) -> int:
         kept = self._kept.get(key)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.signatures import SignatureId, SignatureRecord
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, typed
-from testbench_dagster.stores.documents.collections import SIGNATURES
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
 
@@ -27,29 +27,28 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[S
     for score in sorted(scores, key=lambda s: s.answered_at):
         if score.error is None:
             first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
-    known = workspace.documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
-    for row in list(known):
-        del first[row["_id"]]
+    for known in list(typed.find(workspace.documents, SignatureId, {"_id": {"in": sorted(first)}})):
+        del first[known.id]
     return sum(
-        workspace.documents.put_new(SIGNATURES, [_meaning(workspace, spec, key, score)])
+        typed.put_new(workspace.documents, SignatureRecord, [_meaning(workspace, spec, key, score)])
         for key, score in first.items()
     )
 
 
-def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
+def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> SignatureRecord:
     attempt = typed.get(workspace.documents, RawAnswer, score.attempt_ids[0])
     prompt = typed.get(workspace.documents, AskedPrompt, score.prompt_id)
     assert attempt is not None and prompt is not None, "fresh scores have their evidence"
     assert attempt.status is not None, "it was answered"
     answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)
     signature, body = Signatures().signed(spec, answer.text or "")
-    return {
-        "_id": key,
-        "signature": signature,
-        "task": spec.leaf,
-        "first_seen_at": score.answered_at,
-        "supplier": score.supplier,
-        "attempt_id": attempt.id,
-        "body": body[:MAX_BODY_CHARS],
-        "body_chars": len(body),
-    }
+    return SignatureRecord(
+        id=key,
+        signature=signature,
+        task=spec.leaf,
+        first_seen_at=score.answered_at,
+        supplier=score.supplier,
+        attempt_id=attempt.id,
+        body=body[:MAX_BODY_CHARS],
+        body_chars=len(body),
+    )

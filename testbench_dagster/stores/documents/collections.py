@@ -15,10 +15,11 @@ from datetime import datetime
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
-from testbench_dagster.core.records.identity import ChangeRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.stores.documents.contract import Collection
 
@@ -50,17 +51,9 @@ SUPPLIER_SNAPSHOTS = Collection(
 
 PLANS = PlanRecord.collection
 
-IDENTITY_GROUPS = Collection(
-    "identity_groups",
-    fields={"service": str, "group": str, "proxy": str, "cut_at": datetime},
-    indexes=(("proxy",), ("service",)),
-)
-"""One per compared supplier (its ``_id``): its group, alone or with others, and who stands for it."""
+IDENTITY_GROUPS = IdentityGroupRecord.collection
 
-SIGNATURES = Collection(
-    "signatures", fields={"task": str, "first_seen_at": datetime, "supplier": str}, indexes=(("task",),)
-)
-"""Facts: one per distinct signature of a task (``task:signature``), what it stands for and who showed it."""
+SIGNATURES = SignatureRecord.collection
 
 CHANGES = ChangeRecord.collection
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbench_dagster.core.registration import Registration
+
 
 @dataclass(frozen=True)
 class Version:
@@ -71,18 +73,18 @@ SCORER = Version(
     (
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
-        "testbench_dagster.stages.score.score:score_batch",
-        "testbench_dagster.stages.score.score:_answers",
-        "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_records",
-        "testbench_dagster.stages.score.score:_total",
+        "testbench_dagster.stages.score.batch:score_batch",
+        "testbench_dagster.stages.score.batch:_answers",
+        "testbench_dagster.stages.score.batch:_answered",
+        "testbench_dagster.stages.score.batch:_records",
+        "testbench_dagster.stages.score.batch:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
+    "1439052a9da7869741fa9f726bcc97f4353ceed8dfeb8c04bac163f58fac600c",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -99,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "778abd7cf1a857263a3315af389b32c875ba1287f5dd0e0e0d41caff67bc6d84",
+    "0b1f02a71952328f54da81e80d8ab219b89618d16f17ca83e04f67cf9c653f07",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -112,5 +114,11 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "27d472883a7575afc6e7d200bcc9427d5e0bf0694fe59de31870a9423558b8b2",
+    "80c26d89636aa7e8786fad92d3ce4f8898e58348043c96a25afc0f9f5fc0fd93",
 )
+
+
+def scorer_version(registration: Registration) -> str:
+    """Name what computed a score: framework, its version, the task configuration, our own revision."""
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"

@@ -112,9 +112,8 @@ def _named(field: StoredField) -> str:
         if field.types[0] is list:
             return f"list of {named}"
         return named if field.hint in (field.part, field.part | None) else f"{named} by name"
-    names = {
-        _NAMES.get(kind) or {list: "list", dict: "object"}.get(kind, kind.__name__) for kind in field.types
-    }
+    containers: dict[type, str] = {list: "list", dict: "object"}
+    names = {_NAMES.get(kind) or containers.get(kind, kind.__name__) for kind in field.types}
     return " or ".join(sorted(names)) or "any"
 
 

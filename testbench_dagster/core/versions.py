@@ -114,7 +114,7 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "80c26d89636aa7e8786fad92d3ce4f8898e58348043c96a25afc0f9f5fc0fd93",
+    "2001e0cbc6ea01c1e5ad1a8c7bf560bffc9fbcb07cd5adec8464f9545f21af41",
 )
 
 

@@ -16,9 +16,9 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
-from typing import Any
 
 from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import WINDOW_VIEWS, Window
 from testbench_dagster.ranking.cells import (
     UNKNOWN,
@@ -210,8 +210,9 @@ def _ability_names(board: Board, taxonomy: str) -> list[str]:
     return []
 
 
-def _ability_cells(nodes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    return "".join(f"<td>{number_text(nodes.get(name, {}).get('score'))}</td>" for name in names)
+def _ability_cells(nodes: Mapping[str, Ability], names: Sequence[str]) -> str:
+    scores = (nodes[name].score if name in nodes else None for name in names)
+    return "".join(f"<td>{number_text(score)}</td>" for score in scores)
 
 
 def _scale(entries: Sequence[Entry]) -> tuple[float, float]:
@@ -270,10 +271,10 @@ def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry]) -> 
     for entry in entries:
         nodes = board.nodes.get((key, entry.taxonomy), {})
         shown = [
-            f"<bdi>{text(node)}</bdi> {number_text(value.get('score'))} "
-            f"({interval_text(value.get('ci_low'), value.get('ci_high'))})"
+            f"<bdi>{text(node)}</bdi> {number_text(value.score)} "
+            f"({interval_text(value.ci_low, value.ci_high)})"
             for node, value in nodes.items()
-            if value.get("score") is not None
+            if value.score is not None
         ]
         if shown:
             facts.append(f"<b><bdi>{text(entry.taxonomy)}</bdi></b>: {', '.join(shown)}.")

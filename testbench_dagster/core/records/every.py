@@ -16,6 +16,11 @@ from testbench_dagster.core.records.declaring import Part, Record, StoredField
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.rankings import (
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
+    TaxonomySummaryRecord,
+)
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -29,6 +34,9 @@ RECORDS: tuple[type[Record], ...] = (
     HeightRecord,
     SessionRecord,
     PlanRecord,
+    TaxonomySummaryRecord,
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
     IdentityGroupRecord,
     ChangeRecord,
     SignatureRecord,

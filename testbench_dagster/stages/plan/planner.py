@@ -18,6 +18,7 @@ from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
 from testbench_dagster.core.records.prompts import SequencePrompt
+from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
@@ -37,9 +38,6 @@ from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filt
 from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import (
-    TAXONOMY_SUMMARIES,
-)
 
 #: A proxy that failed this many evaluations in a row no longer stands for its group.
 PROXY_FAILURES = 3
@@ -267,18 +265,18 @@ class Planner:
             return {}
         where = {"supplier": key, "taxonomy": {"in": sorted(wanted)}}
         found: dict[tuple[str, str | None], Ability] = {}
-        for summary in self._workspace.documents.find(TAXONOMY_SUMMARIES, where):
-            for name, node in summary["nodes"].items():
-                answered, failed = node["n"], node["errors"]
+        for summary in typed.find(self._workspace.documents, SupplierAbilities, where):
+            for name, node in summary.nodes.items():
+                answered, failed = node.n, node.errors
                 ability = Ability(
-                    score=node["score"],
+                    score=node.score,
                     success=answered / (answered + failed) if answered + failed else None,
-                    min_samples=node["min_n"] if node["n_measured"] == node["n_tasks"] else 0,
-                    summarized_at=summary["summarized_at"],
+                    min_samples=node.min_n or 0 if node.n_measured == node.n_tasks else 0,
+                    summarized_at=summary.summarized_at,
                 )
-                found[summary["taxonomy"], name] = ability
-                if name == summary["root"]:
-                    found[summary["taxonomy"], None] = ability
+                found[summary.taxonomy, name] = ability
+                if name == summary.root:
+                    found[summary.taxonomy, None] = ability
         return found
 
     def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:

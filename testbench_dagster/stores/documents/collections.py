@@ -18,6 +18,11 @@ from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatR
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.rankings import (
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
+    TaxonomySummaryRecord,
+)
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -34,20 +39,11 @@ SCORES = ScoreRecord.collection
 WINDOWS = Collection("windows", fields={"token": str, "kept_at": datetime})
 """One per supplier (its ``_id``): the kept rows of its tasks, and who writes facts of which tasks now."""
 
-TAXONOMY_SUMMARIES = Collection(
-    "taxonomy_summaries",
-    fields={"supplier": str, "taxonomy": str, "summarized_at": datetime, "score": float},
-    indexes=(("taxonomy",),),
-    unique=(("supplier", "taxonomy"),),
-)
+TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 
-LEADERBOARDS = Collection("leaderboards", fields={"taxonomy": str, "made_at": datetime})
+LEADERBOARDS = LeaderboardRecord.collection
 
-SUPPLIER_SNAPSHOTS = Collection(
-    "supplier_snapshots",
-    fields={"supplier": str, "day": str, "taken_at": datetime},
-    indexes=(("day",), ("supplier", "day")),
-)
+SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
 
 PLANS = PlanRecord.collection
 

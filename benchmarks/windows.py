@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
@@ -38,10 +39,10 @@ from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.score.window_cache import subject
 from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
-from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_documents
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_records
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, TAXONOMY_SUMMARIES, WINDOWS
+from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, WINDOWS
 
 TARGET_S = 60.0
 TAXONOMIES = 3
@@ -164,9 +165,9 @@ def summarize(workspace: Workspace) -> int:
     lot: dict[str, list[Window]] = {}
 
     def store() -> int:
-        documents = summary_documents(workspace, taxonomies, lot, NOW)
+        records = summary_records(workspace, taxonomies, lot, NOW)
         lot.clear()
-        return workspace.documents.upsert(TAXONOMY_SUMMARIES, documents)
+        return typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
 
     for key, own in primary_windows(workspace, now=NOW):
         lot[key] = own

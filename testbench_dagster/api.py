@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.compare import compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
@@ -27,7 +28,6 @@ from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,21 +221,22 @@ class Testbench:
         active = active_suppliers(self._workspace) if suppliers is None else []
         wanted = {*(suppliers or ()), *(s.key for s in active)}
         rows = []
-        for document in self._workspace.documents.find(
-            TAXONOMY_SUMMARIES,
+        for summary in typed.find(
+            self._workspace.documents,
+            SupplierAbilities,
             {} if taxonomy is None else {"taxonomy": taxonomy},
             sort=[("taxonomy", 1), ("supplier", 1)],
         ):
-            if document["supplier"] in wanted:
-                for name, node in document["nodes"].items():
+            if summary.supplier in wanted:
+                for name, node in summary.nodes.items():
                     head = {
-                        "supplier": document["supplier"],
-                        "taxonomy": document["taxonomy"],
+                        "supplier": summary.supplier,
+                        "taxonomy": summary.taxonomy,
                         "node": name,
-                        "root": name == document["root"],
-                        "summarized_at": document["summarized_at"].isoformat(),
+                        "root": name == summary.root,
+                        "summarized_at": summary.summarized_at.isoformat(),
                     }
-                    rows.append({**head, **node})
+                    rows.append({**head, **node.to_document()})
         return Table(rows)
 
     def leaderboard(self, taxonomy: str | None = None) -> Table:

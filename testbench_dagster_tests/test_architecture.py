@@ -385,35 +385,16 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
 
 #: Modules that still handle documents by the names of their fields.
 UNTYPED = {
-    "testbench_dagster.api",
-    "testbench_dagster.coordination.budgets",
-    "testbench_dagster.coordination.heartbeats",
-    "testbench_dagster.coordination.leases",
     "testbench_dagster.coordination.writing",
     "testbench_dagster.defs.catalog.assets",
     "testbench_dagster.defs.evaluation.assets",
-    "testbench_dagster.defs.evaluation.checks",
     "testbench_dagster.defs.lineage",
     "testbench_dagster.defs.network.assets",
-    "testbench_dagster.defs.operations.change_alerts",
     "testbench_dagster.defs.summaries.assets",
-    "testbench_dagster.defs.summaries.checks",
     "testbench_dagster.defs.summaries.identity",
-    "testbench_dagster.defs.summaries.plots",
-    "testbench_dagster.identity.plots",
-    "testbench_dagster.stages.identify.identify",
-    "testbench_dagster.stages.identify.views",
-    "testbench_dagster.stages.migrate",
-    "testbench_dagster.stages.plan.planner",
-    "testbench_dagster.stages.rank.ranking",
-    "testbench_dagster.stages.retain",
     "testbench_dagster.stages.score.pooled",
-    "testbench_dagster.stages.score.signatures",
     "testbench_dagster.stages.score.window_cache",
     "testbench_dagster.stages.score.windows",
-    "testbench_dagster.stages.snapshot",
-    "testbench_dagster.stages.summarize.pooling",
-    "testbench_dagster.stages.summarize.refresh",
 }
 
 

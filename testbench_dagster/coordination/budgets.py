@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from testbench_dagster.stores.documents import DocumentStore, document_id
-from testbench_dagster.stores.documents.collections import BUDGETS
+from testbench_dagster.core.records.coordination import BudgetRecord
+from testbench_dagster.stores.documents import DocumentStore, document_id, typed
 
 Unit = Literal["hour", "day"]
 
@@ -45,8 +45,8 @@ class BudgetLedger:
 
     def spent(self, account: str, period: datetime) -> int | None:
         """Relays granted so far; None when nobody has asked yet."""
-        document = self._documents.get(BUDGETS, _id(account, period))
-        return None if document is None else int(document["granted"])
+        budget = typed.get(self._documents, BudgetRecord, _id(account, period))
+        return None if budget is None else budget.granted
 
     def grant(
         self,
@@ -65,17 +65,14 @@ class BudgetLedger:
         _check("wanted", wanted)
         id_ = _id(account, period)
         while True:
-            document = self._documents.get(BUDGETS, id_)
-            if document is None:
-                document = {"_id": id_, "account": account, "period": period, "granted": opening()}
-                _check("opening", document["granted"])
-                self._documents.put_new(BUDGETS, [document])
+            budget = typed.get(self._documents, BudgetRecord, id_)
+            if budget is None:
+                budget = BudgetRecord(id=id_, account=account, period=period, granted=opening())
+                _check("opening", budget.granted)
+                typed.put_new(self._documents, BudgetRecord, [budget])
                 continue
-            granted: int = document["granted"]
-            more = max(0, min(wanted, cap - granted))
-            if not more or self._documents.claim(
-                BUDGETS, {"_id": id_, "granted": granted}, {"granted": granted + more}
-            ):
+            more = max(0, min(wanted, cap - budget.granted))
+            if not more or self._change(budget, budget.granted + more):
                 return more
 
     def give_back(self, account: str, period: datetime, n: int) -> None:
@@ -83,13 +80,16 @@ class BudgetLedger:
         _check("n", n)
         id_ = _id(account, period)
         while n:
-            document = self._documents.get(BUDGETS, id_)
-            if document is None:
+            budget = typed.get(self._documents, BudgetRecord, id_)
+            if budget is None:
                 return  # an old period that was purged
-            granted = document["granted"]
-            left = max(0, granted - n)
-            if self._documents.claim(BUDGETS, {"_id": id_, "granted": granted}, {"granted": left}):
+            if self._change(budget, max(0, budget.granted - n)):
                 return
+
+    def _change(self, read: BudgetRecord, granted: int) -> bool:
+        """Change what is granted, unless somebody else did since it was read; whether it was changed."""
+        where = {"_id": read.id, "granted": read.granted}
+        return typed.claim(self._documents, BudgetRecord, where, granted=granted) is not None
 
 
 def _id(account: str, period: datetime) -> str:

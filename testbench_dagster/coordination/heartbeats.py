@@ -29,8 +29,8 @@ from testbench_dagster.coordination.processes import (
     shares_boot_clock,
 )
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import HEARTBEATS
+from testbench_dagster.core.records.coordination import HeartbeatRecord
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 DEFAULT_TTL_S = 30.0
 _BEATS_PER_TTL = 3
@@ -81,14 +81,14 @@ class Heart:
 
     def __enter__(self) -> Heart:
         began = boot_clock()
-        document = self._document()
-        while not self._documents.put_new(HEARTBEATS, [document]):
-            other = self._documents.get(HEARTBEATS, self.holder)
+        beat = self._heartbeat()
+        while not typed.put_new(self._documents, HeartbeatRecord, [beat]):
+            other = typed.get(self._documents, HeartbeatRecord, self.holder)
             if other is not None and not (is_gone(other) and bury(self._documents, other)):
                 raise StoreError(f"{self.holder} is at work already: {described(other)}; wait until it ends")
             began = boot_clock()
-            document = self._document()
-        self._written = [document["expires_at"]]
+            beat = self._heartbeat()
+        self._written = [beat.expires_at]
         self._deadline = began + self.ttl_s
         self._entered = True
         self._thread.start()
@@ -102,22 +102,22 @@ class Heart:
         self._thread.join(self.ttl_s)  # it may hang in a store that does not answer
         self._deadline = _NEVER
         try:
-            self._documents.purge(HEARTBEATS, self._own())
+            typed.purge(self._documents, HeartbeatRecord, self._own())
         except StoreError as error:
             _log.warning("the heartbeat of %s is left to expire: %s", self.holder, error)
 
-    def _document(self) -> dict[str, Any]:
+    def _heartbeat(self) -> HeartbeatRecord:
         """The heartbeat as of now."""
         deadline = boot_clock() + self.ttl_s if shares_boot_clock() else None
-        return {
-            "_id": self.holder,
-            "expires_at": _in(self.ttl_s),
-            "boot_deadline": deadline,
-            "ttl_s": self.ttl_s,
-            "host": machine(),
-            "pid": os.getpid(),
-            "started": process_started(os.getpid()),
-        }
+        return HeartbeatRecord(
+            id=self.holder,
+            expires_at=_in(self.ttl_s),
+            boot_deadline=deadline,
+            ttl_s=self.ttl_s,
+            host=machine(),
+            pid=os.getpid(),
+            started=process_started(os.getpid()),
+        )
 
     def _own(self) -> dict[str, Any]:
         """Matches the heartbeat as this heart last wrote it, and nothing else."""
@@ -148,13 +148,13 @@ class Heart:
             )
 
     def _renew(self) -> bool:
-        document = self._document()
-        changes = {name: document[name] for name in ("expires_at", "boot_deadline")}
+        beat = self._heartbeat()
+        changes = {"expires_at": beat.expires_at, "boot_deadline": beat.boot_deadline}
         own = self._own()
-        self._written.append(document["expires_at"])
-        if self._documents.claim(HEARTBEATS, own, changes) is None:
+        self._written.append(beat.expires_at)
+        if typed.claim(self._documents, HeartbeatRecord, own, **changes) is None:
             return False
-        self._written = [document["expires_at"]]
+        self._written = [beat.expires_at]
         return True
 
 
@@ -170,41 +170,41 @@ def beating(documents: DocumentStore, heart: Heart | None) -> Iterator[Heart]:
 
 def holder_is_gone(documents: DocumentStore, holder: str) -> bool:
     """Whether a holder's heart has stopped for good: no heartbeat, an expired one, or its process is gone."""
-    beat = documents.get(HEARTBEATS, holder)
+    beat = typed.get(documents, HeartbeatRecord, holder)
     return beat is None or is_gone(beat)
 
 
-def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, Document]:
+def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, HeartbeatRecord]:
     """Read the heartbeats of the holders that have one."""
-    return {beat["_id"]: beat for beat in documents.find(HEARTBEATS, {"_id": {"in": sorted(holders)}})}
+    return typed.by_id(documents, HeartbeatRecord, holders)
 
 
-def is_gone(beat: Document) -> bool:
+def is_gone(beat: HeartbeatRecord) -> bool:
     """Whether a heartbeat, as just read, is that of a dead heart."""
-    if beat["host"] != machine():
-        return bool(datetime.now(UTC) > beat["expires_at"] + timedelta(seconds=_MARGIN * beat["ttl_s"]))
-    if not is_running(beat["pid"], beat["started"]):
+    if beat.host != machine():
+        return datetime.now(UTC) > beat.expires_at + timedelta(seconds=_MARGIN * beat.ttl_s)
+    if not is_running(beat.pid, beat.started):
         return True
-    if beat["boot_deadline"] is None:
-        return bool(datetime.now(UTC) > beat["expires_at"])
-    return bool(boot_clock() > beat["boot_deadline"])
+    if beat.boot_deadline is None:
+        return datetime.now(UTC) > beat.expires_at
+    return boot_clock() > beat.boot_deadline
 
 
-def silence_s(beat: Document) -> float:
+def silence_s(beat: HeartbeatRecord) -> float:
     """Seconds without a change after which a watched heartbeat is dead, whatever its machine's clock says."""
-    return float((1 + _MARGIN) * beat["ttl_s"])
+    return (1 + _MARGIN) * beat.ttl_s
 
 
-def bury(documents: DocumentStore, beat: Document) -> bool:
+def bury(documents: DocumentStore, beat: HeartbeatRecord) -> bool:
     """Delete a dead heart's heartbeat; False when it changed since it was read, so was alive after all."""
-    if documents.purge(HEARTBEATS, {"_id": beat["_id"], "expires_at": beat["expires_at"]}):
+    if typed.purge(documents, HeartbeatRecord, {"_id": beat.id, "expires_at": beat.expires_at}):
         return True
-    return documents.get(HEARTBEATS, beat["_id"]) is None
+    return typed.get(documents, HeartbeatRecord, beat.id) is None
 
 
-def described(beat: Document) -> str:
+def described(beat: HeartbeatRecord) -> str:
     """Who that is, for people."""
-    return f"process {beat['pid']} on {beat['host'].partition('/')[0]}"
+    return f"process {beat.pid} on {beat.host.partition('/')[0]}"
 
 
 def _in(seconds: float) -> datetime:

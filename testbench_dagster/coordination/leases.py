@@ -21,8 +21,8 @@ from types import TracebackType
 from testbench_dagster.coordination.heartbeats import Heart, bury, described, heartbeats, is_gone, silence_s
 from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import LEASES
+from testbench_dagster.core.records.coordination import HeartbeatRecord, LeaseRecord, LeaseToken
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 #: Id of the counter that tokens are drawn from; no supplier's key, for it holds no ``@``.
 COUNTER = "#token"
@@ -93,7 +93,7 @@ class SupplierLeases:
         given = self._asked.copy() if keys is None else self._asked.intersection(keys)
         if given:
             where = {"_id": {"in": sorted(given)}, "holder": self._heart.holder}
-            self._documents.purge(LEASES, where)
+            typed.purge(self._documents, LeaseRecord, where)
         self._asked -= given
         for key in given:
             self._held.pop(key, None)
@@ -102,7 +102,7 @@ class SupplierLeases:
         """Read the leases of these suppliers and return the keys that are no longer held."""
         asked = set(keys)
         where = {"_id": {"in": sorted(asked)}, "holder": self._heart.holder}
-        found = {d["_id"]: d["token"] for d in self._documents.find(LEASES, where, fields=["_id", "token"])}
+        found = {lease.id: lease.token for lease in typed.find(self._documents, LeaseToken, where)}
         return {key for key in asked if key not in found or found[key] != self._held.get(key)}
 
     def _check_heart(self) -> None:
@@ -112,53 +112,55 @@ class SupplierLeases:
                 f"cut off from the store for too long; start it again"
             )
 
-    def _take(self, keys: list[str]) -> tuple[dict[str, int], dict[str, Document]]:
+    def _take(self, keys: list[str]) -> tuple[dict[str, int], dict[str, LeaseRecord | None]]:
         """Insert leases where there are none; return the tokens of ours and the leases of others."""
         self._check_heart()
         token = self._draw_token()
-        lease = {"holder": self._heart.holder, "token": token, "since": datetime.now(UTC)}
-        if self._documents.put_new(LEASES, [{"_id": key, **lease} for key in keys]) == len(keys):
+        holder, since = self._heart.holder, datetime.now(UTC)
+        leases = [LeaseRecord(id=key, holder=holder, token=token, since=since) for key in keys]
+        if typed.put_new(self._documents, LeaseRecord, leases) == len(keys):
             return dict.fromkeys(keys, token), {}
-        found = {d["_id"]: d for d in self._documents.find(LEASES, {"_id": {"in": keys}})}
-        ours = {key: d["token"] for key, d in found.items() if d["holder"] == self._heart.holder}
-        # one that vanished since was just given back: empty stands for a holder that is gone
-        return ours, {key: found.get(key, {}) for key in keys if key not in ours}
+        found = typed.by_id(self._documents, LeaseRecord, keys)
+        ours = {key: lease.token for key, lease in found.items() if lease.holder == holder}
+        # one that vanished since was just given back: None stands for a holder that is gone
+        return ours, {key: found.get(key) for key in keys if key not in ours}
 
     def _draw_token(self) -> int:
         while True:
-            counter = self._documents.get(LEASES, COUNTER)
+            counter = typed.get(self._documents, LeaseRecord, COUNTER)
             if counter is None:
-                self._documents.put_new(LEASES, [{"_id": COUNTER, "token": 0}])
+                typed.put_new(self._documents, LeaseRecord, [LeaseRecord(id=COUNTER, token=0)])
                 continue
-            drawn: int = counter["token"] + 1
-            if self._documents.claim(LEASES, {"_id": COUNTER, "token": drawn - 1}, {"token": drawn}):
+            drawn = counter.token + 1
+            same = {"_id": COUNTER, "token": counter.token}
+            if typed.claim(self._documents, LeaseRecord, same, token=drawn) is not None:
                 return drawn
 
     def _look_at(
-        self, leases: dict[str, Document], watch: _Watch, refused: dict[str, str]
+        self, leases: dict[str, LeaseRecord | None], watch: _Watch, refused: dict[str, str]
     ) -> tuple[list[str], list[str]]:
         """Free what dead holders hold; return the keys free now and those worth waiting for."""
-        held = {key: lease for key, lease in leases.items() if lease}
-        free = [key for key, lease in leases.items() if not lease]
-        holders = {lease["holder"] for lease in held.values()}
+        held = {key: (lease, lease.holder or "") for key, lease in leases.items() if lease is not None}
+        free = [key for key, lease in leases.items() if lease is None]
+        holders = {holder for _, holder in held.values()}
         beats = heartbeats(self._documents, holders) if holders else {}
         gone = {h for h in holders if h not in beats or self._is_dead(beats[h], watch)}
-        inherited = [key for key, lease in held.items() if lease["holder"] in gone]
+        inherited = [key for key, (_, holder) in held.items() if holder in gone]
         if inherited:
             where = {"_id": {"in": sorted(inherited)}, "holder": {"in": sorted(gone)}}
-            self._documents.purge(LEASES, where)
+            typed.purge(self._documents, LeaseRecord, where)
         unclear = []
-        for key, lease in held.items():
-            if lease["holder"] in gone:
+        for key, (lease, holder) in held.items():
+            if holder in gone:
                 continue
-            beat = beats[lease["holder"]]
+            beat = beats[holder]
             if watch.is_unclear(beat):
                 unclear.append(key)
             else:
-                refused[key] = f"{described(beat)} has been relaying to it since {lease['since']:%F %T} UTC"
+                refused[key] = f"{described(beat)} has been relaying to it since {lease.since:%F %T} UTC"
         return free + inherited, unclear
 
-    def _is_dead(self, beat: Document, watch: _Watch) -> bool:
+    def _is_dead(self, beat: HeartbeatRecord, watch: _Watch) -> bool:
         return (is_gone(beat) or watch.is_silent(beat)) and bury(self._documents, beat)
 
 
@@ -170,21 +172,21 @@ class _Watch:
         self._seen: dict[str, tuple[datetime, float]] = {}  # the first expiry seen, and when
         self._renewed: set[str] = set()
 
-    def is_silent(self, beat: Document) -> bool:
+    def is_silent(self, beat: HeartbeatRecord) -> bool:
         """Whether a heart was watched for longer than it can live without a renewal.
 
         Unlike the written expiry this also tells the death of a machine whose clock was ahead of ours.
         """
-        expiry, since = self._seen.setdefault(beat["_id"], (beat["expires_at"], boot_clock()))
-        if expiry != beat["expires_at"]:
-            self._renewed.add(beat["_id"])
-        return beat["_id"] not in self._renewed and boot_clock() - since > silence_s(beat)
+        expiry, since = self._seen.setdefault(beat.id, (beat.expires_at, boot_clock()))
+        if expiry != beat.expires_at:
+            self._renewed.add(beat.id)
+        return beat.id not in self._renewed and boot_clock() - since > silence_s(beat)
 
-    def is_unclear(self, beat: Document) -> bool:
+    def is_unclear(self, beat: HeartbeatRecord) -> bool:
         """Whether there is still time to find out if a heart beats."""
-        if beat["_id"] in self._renewed or time.monotonic() >= self._until:
+        if beat.id in self._renewed or time.monotonic() >= self._until:
             return False
-        return beat["host"] != machine() or is_stopped(beat["pid"])
+        return beat.host != machine() or is_stopped(beat.pid)
 
     def pause_s(self) -> float:
         """Seconds until the next look."""

@@ -101,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "f6e9a26ef910d835692375f4e193036f5e8d49880c74ab9c76fbc560c73f260e",
+    "0b1f02a71952328f54da81e80d8ab219b89618d16f17ca83e04f67cf9c653f07",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -114,7 +114,7 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "d637a0383dd34b68b86baa1619390ec5e265e96689004299edaa518c03d615a1",
+    "2001e0cbc6ea01c1e5ad1a8c7bf560bffc9fbcb07cd5adec8464f9545f21af41",
 )
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.plan.plan_cache import CachedPlans
-from testbench_dagster.stores.documents import Collection, Document
+from testbench_dagster.stores.documents import Collection
 
 _SHOWN = 200  # rows of a table: it lives in an event row
 
@@ -80,21 +81,21 @@ def observe_plans(context: dg.AssetExecutionContext, plans: CachedPlans) -> None
     context.log_event(dg.AssetObservation(supplier_plans.key, metadata=plans_metadata(plans)))
 
 
-def changes_metadata(changes: Sequence[Document]) -> dict[str, dg.MetadataValue[Any]]:
+def changes_metadata(changes: Sequence[ChangeRecord]) -> dict[str, dg.MetadataValue[Any]]:
     """What is told of changes that were recorded: how many, how many of them cut windows, and each."""
     told: dict[str, dg.MetadataValue] = {
         "changes": dg.MetadataValue.int(len(changes)),
-        "cuts": dg.MetadataValue.int(sum(bool(change["cut"]) for change in changes)),
+        "cuts": dg.MetadataValue.int(sum(change.cut for change in changes)),
     }
     if changes:
         rows = [
             [
-                change["supplier"],
-                change["kind"],
-                change["task"],
-                f"{change['at']:%Y-%m-%d %H:%M}",
-                "cut" if change["cut"] else "reported only",
-                change["reason"],
+                change.supplier,
+                change.kind,
+                change.task,
+                f"{change.at:%Y-%m-%d %H:%M}",
+                "cut" if change.cut else "reported only",
+                change.reason,
             ]
             for change in changes[:_SHOWN]
         ]
@@ -103,8 +104,8 @@ def changes_metadata(changes: Sequence[Document]) -> dict[str, dg.MetadataValue[
     return told
 
 
-def observe_changes(context: dg.AssetExecutionContext, changes: Sequence[Document]) -> None:
+def observe_changes(context: dg.AssetExecutionContext, changes: Sequence[ChangeRecord]) -> None:
     """Note what this run wrote into ``detected_changes``, in its log as well."""
     for change in changes:
-        context.log.warning(f"{change['supplier']} changed at {change['at']}: {change['reason']}")
+        context.log.warning(f"{change.supplier} changed at {change.at}: {change.reason}")
     context.log_event(dg.AssetObservation(detected_changes.key, metadata=changes_metadata(changes)))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
+from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.identity import Grouping
-from testbench_dagster.stores.documents import Document
 
 _LABEL_CHARS = 28
 _NUMBERED = 14  # suppliers up to which cells carry numbers
 
 
-def agreement_matrix(documents: Sequence[Document], groupings: Mapping[str, Grouping], title: str) -> bytes:
-    """PNG of who agrees with whom how often; the documents of ``identity_groups`` in the order shown.
+def agreement_matrix(
+    placed: Sequence[IdentityGroupRecord], groupings: Mapping[str, Grouping], title: str
+) -> bytes:
+    """PNG of who agrees with whom how often; the records of ``identity_groups`` in the order shown.
 
     Groups of several are framed. Grey: no common prompts, or another service.
     """
@@ -21,13 +23,13 @@ def agreement_matrix(documents: Sequence[Document], groupings: Mapping[str, Grou
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    n = len(documents)
+    n = len(placed)
     side = 2.4 + 0.24 * n
     figure = Figure(figsize=(side + 0.9, side), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_facecolor("#d9d9d9")
-    cells = [[_agreement(a, b, groupings) for b in documents] for a in documents]
+    cells = [[_agreement(a, b, groupings) for b in placed] for a in placed]
     image = axes.imshow(
         [[float("nan") if v is None else v for v in row] for row in cells], cmap="viridis", vmin=0, vmax=1
     )
@@ -41,14 +43,14 @@ def agreement_matrix(documents: Sequence[Document], groupings: Mapping[str, Grou
     start = 0
     while start < n:
         end = start + 1
-        while end < n and documents[end]["group"] == documents[start]["group"]:
+        while end < n and placed[end].group == placed[start].group:
             end += 1
         if end - start > 1:
             size = end - start
             frame = Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor="#d62728", lw=2)
             axes.add_patch(frame)
         start = end
-    labels = [_short(d["_id"]) for d in documents]
+    labels = [_short(one.id) for one in placed]
     axes.set_xticks(range(n), labels, rotation=90, fontsize=7, parse_math=False)
     axes.set_yticks(range(n), labels, fontsize=7, parse_math=False)
     axes.set_title(title, fontsize=9, loc="left", parse_math=False)
@@ -58,13 +60,14 @@ def agreement_matrix(documents: Sequence[Document], groupings: Mapping[str, Grou
     return buffer.getvalue()
 
 
-def _agreement(a: Document, b: Document, groupings: Mapping[str, Grouping]) -> float | None:
-    if a["service"] != b["service"]:
+def _agreement(
+    a: IdentityGroupRecord, b: IdentityGroupRecord, groupings: Mapping[str, Grouping]
+) -> float | None:
+    if a.service != b.service:
         return None
-    if a["_id"] == b["_id"]:
-        own: float | None = a["self_agreement"]
-        return own
-    return groupings[a["service"]].pair(a["_id"], b["_id"]).agreement
+    if a.id == b.id:
+        return a.self_agreement
+    return groupings[a.service].pair(a.id, b.id).agreement
 
 
 def _short(key: str) -> str:

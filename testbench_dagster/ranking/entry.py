@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from testbench_dagster.core.columns import Cell, Column, Gauge, Shape, Unit, Views, plain_json
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 
@@ -182,7 +183,7 @@ class Board:
     simulation: bool
     suppliers: Sequence[Supplier]
     rankings: Mapping[str, Sequence[Entry]]
-    nodes: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]]
+    nodes: Mapping[tuple[str, str], Mapping[str, Ability]]
     roots: Mapping[str, str]
     windows: Mapping[str, Sequence[Window]]
 

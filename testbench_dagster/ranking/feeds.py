@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from testbench_dagster.core.columns import Cell, Gauge, Shape, Unit, columns_of, reader_of
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import OK, WINDOW_VIEWS, Window
 from testbench_dagster.ranking.cells import age_seconds
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Board, Entry
@@ -84,14 +86,14 @@ def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict
     newest = {row.task: row.last_sample_at for row in board.windows.get(supplier, ())}
     nodes = {
         name: {
-            "score": node.get("score"),
-            "lower_bound": node.get("ci_low"),
-            "upper_bound": node.get("ci_high"),
-            "n": node.get("n"),
-            "coverage": node.get("weight_coverage"),
+            "score": node.score,
+            "lower_bound": node.ci_low,
+            "upper_bound": node.ci_high,
+            "n": node.n,
+            "coverage": node.weight_coverage,
             "age_seconds": age_seconds(
                 board.made_at,
-                max((at for task in node.get("weights", ()) if (at := newest.get(task))), default=None),
+                max((at for task in node.weights if (at := newest.get(task))), default=None),
             ),
         }
         for name, node in board.nodes.get((supplier, taxonomy), {}).items()
@@ -193,9 +195,9 @@ def _families(board: Board) -> Iterator[tuple[str, str, Iterable[_Sample]]]:
     yield (
         "testbench_ability_score_lower_bound",
         f"Lower 95 % confidence bound of the score {node}.",
-        _by_node(board, "ci_low"),
+        _by_node(board, attrgetter("ci_low")),
     )
-    yield "testbench_ability_score", f"Score {node}.", _by_node(board, "score")
+    yield "testbench_ability_score", f"Score {node}.", _by_node(board, attrgetter("score"))
     for gauge in WINDOW_VIEWS.gauges:
         yield gauge.name, gauge.explanation, _samples(gauge, _by_task(board, gauge))
 
@@ -236,10 +238,10 @@ def _samples(gauge: Gauge, records: Iterable[tuple[Mapping[str, str], object]]) 
             yield labels, float(value)
 
 
-def _by_node(board: Board, field: str) -> Iterator[_Sample]:
+def _by_node(board: Board, read: Callable[[Ability], float | None]) -> Iterator[_Sample]:
     for (supplier, taxonomy), nodes in board.nodes.items():
         for name, node in nodes.items():
-            value = node.get(field)
+            value = read(node)
             if value is not None:
                 yield {"supplier": supplier, "taxonomy": taxonomy, "node": name}, float(value)
 

@@ -26,6 +26,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import WINDOW_VIEWS, Window
 from testbench_dagster.ranking.cells import (
     cell_writer,
@@ -224,12 +225,10 @@ def _place(value: float, scale: tuple[float, float]) -> str:
     return f"{3 + 114 * (value - scale[0]) / (scale[1] - scale[0]):.1f}"
 
 
-def _row(
-    cells: Iterable[_Written], nodes: Mapping[str, Mapping[str, Any]], abilities: Sequence[str]
-) -> Markup:
+def _row(cells: Iterable[_Written], nodes: Mapping[str, Ability], abilities: Sequence[str]) -> Markup:
     """A row of cells, with the supplier's scores by ability behind them."""
     kinds, values = zip(*cells, strict=True)
-    scores = [number_text(nodes.get(ability, {}).get("score")) for ability in abilities]
+    scores = [number_text(nodes[ability].score if ability in nodes else None) for ability in abilities]
     return filled(_row_pattern(kinds, len(abilities)), [*itertools.chain(*values), *scores])
 
 
@@ -284,7 +283,7 @@ def _supplier(
     abilities = []
     for entry in entries:
         nodes = board.nodes.get((key, entry.taxonomy), {})
-        known = [(node, value) for node, value in nodes.items() if value.get("score") is not None]
+        known = [(node, ability) for node, ability in nodes.items() if ability.score is not None]
         if known:
             abilities.append((entry.taxonomy, known))
     values = [cell(row) for row in rows for cell in write]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import OK, Window
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.statistics.combinations import wilson_of_mean
@@ -19,6 +20,21 @@ from testbench_dagster.statistics.task_score import measured_tasks
 class _Group:
     name: str
     proxy: str
+
+
+class _Score(NamedTuple):
+    """What a supplier is ranked by, and how many tasks it rests on; nothing by default."""
+
+    score: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n_measured: int = 0
+    n_tasks: int = 0
+    weight_coverage: float | None = None
+
+    @classmethod
+    def from_ability(cls, root: Ability) -> _Score:
+        return cls(*(getattr(root, name) for name in cls._fields))
 
 
 def ranked(entries: Iterable[Entry], groups: Mapping[str, _Group] | None = None) -> list[Entry]:
@@ -79,25 +95,27 @@ def _estimate(entry: Entry) -> Estimate:
 def _entry(
     taxonomy: str,
     supplier: str,
-    node: Mapping[str, Any],
+    of: _Score,
     counts: tuple[int, int],
     rows: Sequence[Window],
     simulation: bool,
 ) -> Entry:
     n, errors = counts
-    measured, total = node.get("n_measured", 0), node.get("n_tasks", 0)
+    coverage = of.weight_coverage
+    if coverage is None and of.n_tasks:
+        coverage = of.n_measured / of.n_tasks
     return Entry(
         taxonomy=taxonomy,
         supplier=supplier,
-        score=node.get("score"),
-        ci_low=node.get("ci_low"),
-        ci_high=node.get("ci_high"),
-        tasks_measured=measured,
-        tasks_total=total,
+        score=of.score,
+        ci_low=of.ci_low,
+        ci_high=of.ci_high,
+        tasks_measured=of.n_measured,
+        tasks_total=of.n_tasks,
         n=n,
         errors=errors,
         simulation=simulation,
-        coverage=node.get("weight_coverage", measured / total if total else None),
+        coverage=coverage,
         last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
         error_rate=errors / (n + errors) if n + errors else None,
         availability=availability(rows),
@@ -125,19 +143,13 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _mean_over_tasks(rows: Sequence[Window]) -> dict[str, Any]:
+def _mean_over_tasks(rows: Sequence[Window]) -> _Score:
     """Unweighted mean of the primary scores; its interval treats tasks as independent."""
     tasks = list(measured_tasks(rows).values())
     k = len(tasks)
     if not tasks:
-        return {"n_measured": 0, "n_tasks": len(rows)}
+        return _Score(n_tasks=len(rows))
     shares = [t.score for t in tasks]
     # of one task its own interval, to the last digit
     low, high = tasks[0].interval if k == 1 else wilson_of_mean([1 / k] * k, shares, [t.docs for t in tasks])
-    return {
-        "score": sum(shares) / k,
-        "ci_low": low,
-        "ci_high": high,
-        "n_measured": k,
-        "n_tasks": len(rows),
-    }
+    return _Score(sum(shares) / k, low, high, n_measured=k, n_tasks=len(rows))

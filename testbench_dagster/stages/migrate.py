@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from testbench_dagster.config import Config
 from testbench_dagster.coordination.heartbeats import Heart, described, is_gone
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import DocumentStore, open_documents
-from testbench_dagster.stores.documents.collections import HEARTBEATS
+from testbench_dagster.core.records.coordination import HeartbeatRecord
+from testbench_dagster.stores.documents import DocumentStore, open_documents, typed
 from testbench_dagster.stores.migrations import DATASET_STEPS, DOCUMENT_STEPS, DatasetStep, DocumentStep
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, DOCUMENTS_SCHEMA, SchemaError, check_schema
 from testbench_dagster.stores.uris import without_password
@@ -166,8 +166,8 @@ def _alone(documents: DocumentStore, say: Say) -> Iterator[None]:
     with ExitStack() as stack:
         told = False
         while True:
-            at_work = [beat for beat in documents.find(HEARTBEATS) if not is_gone(beat)]
-            others = [beat for beat in at_work if beat["_id"] != HOLDER]
+            at_work = [beat for beat in typed.find(documents, HeartbeatRecord) if not is_gone(beat)]
+            others = [beat for beat in at_work if beat.id != HOLDER]
             if others:
                 raise SchemaError(
                     "the stores were made by an earlier version of testbench_dagster, and "
@@ -180,7 +180,7 @@ def _alone(documents: DocumentStore, say: Say) -> Iterator[None]:
                     break
                 except StoreError:
                     # another migration was faster, if it is there
-                    if not documents.count(HEARTBEATS, {"_id": HOLDER}):
+                    if not typed.count(documents, HeartbeatRecord, {"_id": HOLDER}):
                         raise
             elif not told:
                 say(f"{described(at_work[0])} is migrating; waiting for its end")

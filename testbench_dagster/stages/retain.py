@@ -13,11 +13,16 @@ from datetime import datetime, timedelta
 from testbench_dagster.coordination.heartbeats import bury, heartbeats, is_gone
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
+from testbench_dagster.core.records.coordination import (
+    BudgetRecord,
+    HeartbeatRecord,
+    LeaseRecord,
+    LeasesOfHolder,
+)
 from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
 from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Group, typed
-from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS, LEASES
+from testbench_dagster.stores.documents import typed
 
 BUDGETS_KEPT = timedelta(days=40)
 #: A heartbeat that expired this long ago is looked at; the clocks of two machines differ by less.
@@ -72,7 +77,7 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
         removed["prompts"] = _purge_sequences(workspace, oldest)
     removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)
     removed["leases"] = _purge_leases(workspace)
-    removed["budgets"] = documents.purge(BUDGETS, {"period": {"lt": now - BUDGETS_KEPT}})
+    removed["budgets"] = typed.purge(documents, BudgetRecord, {"period": {"lt": now - BUDGETS_KEPT}})
     return removed
 
 
@@ -106,7 +111,7 @@ def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetim
 
 
 def _purge_heartbeats(workspace: Workspace, before: datetime) -> int:
-    beats = workspace.documents.find(HEARTBEATS, {"expires_at": {"lt": before}})
+    beats = typed.find(workspace.documents, HeartbeatRecord, {"expires_at": {"lt": before}})
     return sum(is_gone(beat) and bury(workspace.documents, beat) for beat in beats)
 
 
@@ -114,7 +119,7 @@ def _purge_leases(workspace: Workspace) -> int:
     """Remove the leases of holders that have no heartbeat: nobody can be at work under them."""
     documents = workspace.documents
     # the holders are read before their heartbeats: a heart beats before it takes its first lease
-    rows = documents.group(LEASES, Group(by=["holder"]), {"holder": {"ne": None}})
-    holders = {row["holder"] for row in rows}
+    rows = typed.group(documents, LeasesOfHolder, {"holder": {"ne": None}})
+    holders = {row.holder for row in rows if row.holder is not None}
     gone = holders - heartbeats(documents, holders).keys() if holders else holders
-    return documents.purge(LEASES, {"holder": {"in": sorted(gone)}}) if gone else 0
+    return typed.purge(documents, LeaseRecord, {"holder": {"in": sorted(gone)}}) if gone else 0

@@ -12,16 +12,17 @@ import math
 import textwrap
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.taxonomies.model import Taxonomy
+from testbench_dagster.taxonomies.summary import NodeSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Node = Mapping[str, Any]
-"""A node's ``score``, ``ci_low``, ``ci_high``, ``status``, ``n_measured`` and ``n_tasks``; {} if unknown."""
+Node = NodeSummary | Ability
+"""What is drawn of an ability: as just summarized, or as it was stored."""
 Format = Literal["png", "svg"]
 
 SIMULATED = "Simulation: these suppliers are simulated."
@@ -72,8 +73,8 @@ def dag(
     reached = taxonomy.reached()
     colours = colormaps[_COLOURS]
     for name, (x, y) in places.items():
-        node = nodes.get(name, {})
-        score = node.get("score")
+        node = nodes.get(name)
+        score = None if node is None else node.score
         face = _NO_DATA if score is None else colours(min(1.0, max(0.0, score)))
         axes.add_patch(
             FancyBboxPatch(
@@ -128,8 +129,8 @@ def bars(
     figure, axes = _canvas(4.6 + 0.07 * longest, 1.3 + 0.27 * len(order), title, note)
     colours = colormaps[_COLOURS]
     for place, (name, _) in enumerate(order):
-        node = nodes.get(name, {})
-        score = node.get("score")
+        node = nodes.get(name)
+        score = None if node is None else node.score
         if score is None:
             axes.barh(place, 1.0, color="white", edgecolor="#bbbbbb", hatch="////", height=0.62, linewidth=0)
             axes.text(
@@ -143,8 +144,8 @@ def bars(
             )
             continue
         axes.barh(place, score, color=colours(0.72), height=0.62)
-        if node.get("ci_low") is not None:
-            axes.plot([node["ci_low"], node["ci_high"]], [place, place], color=colours(0.0), linewidth=2)
+        if node is not None and node.ci_low is not None and node.ci_high is not None:
+            axes.plot([node.ci_low, node.ci_high], [place, place], color=colours(0.0), linewidth=2)
         axes.text(
             1.02,
             place,
@@ -182,7 +183,7 @@ def heatmap(
     names = [name for name, _ in _outline(taxonomy)]
 
     def rank(key: str) -> tuple[bool, float, str]:
-        score = suppliers[key].get(taxonomy.root, {}).get("score")
+        score = _score(suppliers[key], taxonomy.root)
         return score is None, -(score or 0.0), key
 
     keys = sorted(suppliers, key=rank)
@@ -197,7 +198,7 @@ def heatmap(
     colours = colormaps[_COLOURS]
     for row, key in enumerate(shown):
         for column, name in enumerate(names):
-            score = suppliers[key].get(name, {}).get("score")
+            score = _score(suppliers[key], name)
             face = _NO_DATA if score is None else colours(min(1.0, max(0.0, score)))
             axes.add_patch(
                 Rectangle(
@@ -288,14 +289,18 @@ def _outline(taxonomy: Taxonomy) -> list[tuple[str, int]]:
     return list(seen.items())
 
 
-def _figures(node: Node) -> str:
-    if node.get("score") is None:
-        return "no task yet" if node.get("status") == "undefined" else "no data"
+def _score(nodes: Mapping[str, Node], name: str) -> float | None:
+    return nodes[name].score if name in nodes else None
+
+
+def _figures(node: Node | None) -> str:
+    if node is None or node.score is None:
+        return "no task yet" if node is not None and node.status == "undefined" else "no data"
     interval = ""
-    if node.get("ci_low") is not None:
-        interval = f" [{node['ci_low']:.2f}, {node['ci_high']:.2f}]"
-    part = "" if node["n_measured"] == node["n_tasks"] else f"  {node['n_measured']}/{node['n_tasks']} tasks"
-    return f"{node['score']:.2f}{interval}{part}"
+    if node.ci_low is not None:
+        interval = f" [{node.ci_low:.2f}, {node.ci_high:.2f}]"
+    part = "" if node.n_measured == node.n_tasks else f"  {node.n_measured}/{node.n_tasks} tasks"
+    return f"{node.score:.2f}{interval}{part}"
 
 
 def _canvas(width: float, height: float, title: str, note: str) -> tuple[Figure, Axes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sqlite3
 import time
@@ -13,7 +14,8 @@ import pytest
 from testbench_dagster.coordination.heartbeats import Heart, bury, heartbeats, holder_is_gone, is_gone
 from testbench_dagster.coordination.processes import machine
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.core.records.coordination import HeartbeatRecord
+from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster_tests.coordination.workers import hold, lines, running, signalled, wait_for
 from testbench_dagster_tests.stores.workers import Target
@@ -22,8 +24,8 @@ TTL_S = 0.9
 SHORT_TTL_S = 0.6  # where a loaded machine that loses it does no harm
 
 
-def beat(store: DocumentStore, holder: str = "me") -> dict:
-    found = store.get(HEARTBEATS, holder)
+def beat(store: DocumentStore, holder: str = "me") -> HeartbeatRecord:
+    found = typed.get(store, HeartbeatRecord, holder)
     assert found is not None
     return found
 
@@ -45,12 +47,12 @@ def test_a_heart_beats_while_its_context_is_open(store):
     heart = Heart(store, "me", TTL_S)
     assert not heart.alive and not heart.lost
     with heart:
-        first = beat(store)["expires_at"]
+        first = beat(store).expires_at
         for _ in range(12):
             assert heart.alive and not heart.lost
             assert not holder_is_gone(store, "me")
             time.sleep(0.1)
-        assert beat(store)["expires_at"] > first + timedelta(seconds=0.5)
+        assert beat(store).expires_at > first + timedelta(seconds=0.5)
     assert not heart.alive and not heart.lost
     assert holder_is_gone(store, "me")
     assert store.count(HEARTBEATS) == 0
@@ -65,7 +67,7 @@ def test_a_dead_heart_makes_way_for_one_of_its_name(store):
     store.put_new(HEARTBEATS, [elsewhere("me", left_s=-60)])
     with Heart(store, "me", TTL_S) as heart:
         assert heart.alive
-        assert beat(store)["host"] == machine()
+        assert beat(store).host == machine()
 
 
 def test_a_buried_heart_never_beats_again(local):
@@ -83,7 +85,7 @@ def test_a_buried_heart_never_beats_again(local):
 def test_only_what_was_read_is_buried(store):
     with Heart(store, "me", TTL_S) as heart:
         read = beat(store)
-        wait_for(lambda: beat(store)["expires_at"] != read["expires_at"])
+        wait_for(lambda: beat(store).expires_at != read.expires_at)
         assert not bury(store, read)
         assert heart.alive and not holder_is_gone(store, "me")
     assert bury(store, read)  # nothing is left to bury
@@ -113,7 +115,7 @@ def test_clean_up_does_not_touch_another_heart_of_the_name(local):
             pass
         local.put_new(HEARTBEATS, [elsewhere("me", left_s=60)])
         wait_for(lambda: heart.lost, 2 * TTL_S)
-    assert beat(local)["host"].startswith("elsewhere")
+    assert beat(local).host.startswith("elsewhere")
 
 
 def test_other_machines_are_given_a_tenth_of_the_time_for_their_clocks(store):
@@ -131,7 +133,7 @@ def test_nobody_is_gone(store):
 def test_a_step_of_the_wall_clock_kills_nobody_on_this_machine(local):
     with Heart(local, "me", TTL_S):
         read = beat(local)
-        assert not is_gone({**read, "expires_at": read["expires_at"] - timedelta(hours=1)})
+        assert not is_gone(dataclasses.replace(read, expires_at=read.expires_at - timedelta(hours=1)))
 
 
 def test_a_killed_process_is_gone_at_once(local, local_target: Target, tmp_path: Path):
@@ -141,7 +143,7 @@ def test_a_killed_process_is_gone_at_once(local, local_target: Target, tmp_path:
         assert not holder_is_gone(local, "they")
         process.kill()
         process.join(10)
-        assert beat(local, "they")["expires_at"] > datetime.now(UTC) + timedelta(seconds=10)
+        assert beat(local, "they").expires_at > datetime.now(UTC) + timedelta(seconds=10)
         assert holder_is_gone(local, "they")
 
 

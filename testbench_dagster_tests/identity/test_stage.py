@@ -205,10 +205,10 @@ def test_a_swap_is_found_in_repeats_dated_by_answers_and_cuts(open_workspace: Op
     swapped_at = NOW - 10 * HOUR
     answer(workspace, "a2", range(12), "other", swapped_at, round_=3)
     (change,) = detect_changes(workspace, [key("a2")], now=NOW)
-    assert (change["supplier"], change["kind"], change["cut"]) == (key("a2"), "repeat", True)
-    assert change["at"] == swapped_at
-    assert change["detected_at"] == NOW
-    assert change["before_at"] < swapped_at < change["seen_at"] < NOW
+    assert (change.supplier, change.kind, change.cut) == (key("a2"), "repeat", True)
+    assert change.at == swapped_at
+    assert change.detected_at == NOW
+    assert change.before_at is not None and change.before_at < swapped_at < change.seen_at < NOW
     (supplier,) = [s for s in active_suppliers(workspace) if s.address == "a2"]
     assert supplier.cut_at == swapped_at - timedelta(milliseconds=1)
     groups = stored(workspace)
@@ -228,7 +228,7 @@ def test_a_member_that_leaves_its_groups_answers_is_found_without_repeats(open_w
         answer(workspace, name, range(60, 80), "z" if name == "a3" else "a", swapped_at)
     report = refresh_identity(workspace, now=NOW)
     (change,) = report.changes
-    assert (change["supplier"], change["kind"], change["at"]) == (key("a3"), "group", swapped_at)
+    assert (change.supplier, change.kind, change.at) == (key("a3"), "group", swapped_at)
     assert stored(workspace)["a1"]["members"] == [key("a1"), key("a2")]
     assert stored(workspace)["a3"]["role"] == "alone"
     assert refresh_identity(workspace, now=NOW + HOUR).changes == []
@@ -249,9 +249,9 @@ def test_scores_that_moved_are_found_per_task(open_workspace: Opener) -> None:
     keys = [key("b1"), key("c1")]
     assert detect_changes(workspace, keys, now=NOW) == [], "no task was scored"
     (change,) = detect_changes(workspace, keys, tasks=[TASK], now=NOW)
-    assert (change["supplier"], change["kind"], change["task"]) == (key("b1"), "score", TASK)
-    assert abs((change["at"] - (start + 150 * HOUR)) / HOUR) <= 8
-    assert change["direction"] == "down"
+    assert (change.supplier, change.kind, change.task) == (key("b1"), "score", TASK)
+    assert abs((change.at - (start + 150 * HOUR)) / HOUR) <= 8
+    assert change.direction == "down"
 
 
 def test_hard_docs_of_one_burst_that_come_last_are_no_change(open_workspace: Opener) -> None:
@@ -276,7 +276,7 @@ def test_what_the_configuration_does_not_cut_on_is_reported_only(open_workspace:
     answer(workspace, "b1", range(40), "b", NOW - 30 * HOUR, round_=2)
     answer(workspace, "b1", range(15), "other", NOW - 10 * HOUR, round_=3)
     (change,) = detect_changes(workspace, [key("b1")], now=NOW)
-    assert change["cut"] is False
+    assert change.cut is False
     assert all(s.cut_at is None for s in active_suppliers(workspace))
     assert detect_changes(workspace, [key("b1")], now=NOW + HOUR) == []
     assert workspace.documents.count(CHANGES) == 1

@@ -8,6 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Board, Entry
@@ -38,14 +39,14 @@ def board(
     chance = random.Random(seed)
     suppliers = [_supplier(name) for name in names]
     keys = [s.key for s in suppliers]
-    nodes: dict[tuple[str, str], Any] = {}
+    nodes: dict[tuple[str, str], dict[str, Ability]] = {}
     rankings = {}
     for taxonomy in taxonomies:
         entries = []
         for key in keys:
             unknown = key == keys[-1]
             summary = {
-                node: _node(None if unknown else chance.random() ** 0.5, tasks)
+                node: _node(node, None if unknown else chance.random() ** 0.5, tasks)
                 for node in (taxonomy, *ABILITIES)
             }
             nodes[key, taxonomy] = summary
@@ -54,9 +55,9 @@ def board(
                 Entry(
                     taxonomy=taxonomy,
                     supplier=key,
-                    score=root["score"],
-                    ci_low=root["ci_low"],
-                    ci_high=root["ci_high"],
+                    score=root.score,
+                    ci_low=root.ci_low,
+                    ci_high=root.ci_high,
                     tasks_measured=0 if unknown else len(tasks),
                     tasks_total=len(tasks),
                     n=0 if unknown else 75 * len(tasks),
@@ -78,15 +79,25 @@ def _supplier(name: str) -> Supplier:
     return Supplier(name, "external", "http://127.0.0.1:9/v1", "chat", "m")
 
 
-def _node(score: float | None, tasks: Sequence[str]) -> dict[str, Any]:
-    if score is None:
-        numbers: dict[str, Any] = {"score": None, "ci_low": None, "ci_high": None, "n": 0}
-        numbers |= {"coverage": 0.0, "weight_coverage": 0.0}
-        return {**numbers, "weights": {}, "missing": list(tasks)}
-    low, high = max(0.0, score - 0.06), min(1.0, score + 0.05)
-    weights = {task: 1 / len(tasks) for task in tasks}
-    numbers = {"score": score, "ci_low": low, "ci_high": high, "n": 75}
-    return {**numbers, "coverage": 1.0, "weight_coverage": 0.75, "weights": weights}
+def _node(name: str, score: float | None, tasks: Sequence[str]) -> Ability:
+    unknown = score is None
+    return Ability(
+        node=name,
+        status="no_data" if unknown else "ok",
+        score=score,
+        se=None if unknown else 0.03,
+        ci_low=None if score is None else max(0.0, score - 0.06),
+        ci_high=None if score is None else min(1.0, score + 0.05),
+        weights={} if unknown else {task: 1 / len(tasks) for task in tasks},
+        n_tasks=len(tasks),
+        n_measured=0 if unknown else len(tasks),
+        coverage=0.0 if unknown else 1.0,
+        weight_coverage=0.0 if unknown else 0.75,
+        min_n=None if unknown else 75,
+        missing=list(tasks) if unknown else [],
+        n=0 if unknown else 75,
+        errors=0,
+    )
 
 
 def _window(supplier: str, task: str, chance: random.Random, unknown: bool) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.ranking.entry import ALL_TASKS, Entry
 from testbench_dagster.ranking.ranking import ranked
 from testbench_dagster.stages.rank import leaderboard, make_board, refresh_leaderboard
@@ -20,6 +22,7 @@ from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, LEADERBOARDS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
@@ -73,8 +76,8 @@ def test_ranks_come_from_the_stored_summaries(facts: Facts) -> None:
 def test_a_summary_past_the_age_ranks_nobody(facts: Facts) -> None:
     fill(facts, {(ALPHA, "starter_logic"): 20})
     (document, _) = refresh_summaries(facts.workspace, [ALPHA, BETA])
-    old = {**document, "summarized_at": NOW - timedelta(days=33)}
-    facts.workspace.documents.upsert(TAXONOMY_SUMMARIES, [old])
+    old = dataclasses.replace(document, summarized_at=NOW - timedelta(days=33))
+    typed.upsert(facts.workspace.documents, TaxonomySummaryRecord, [old])
     entry = next(e for e in leaderboard(facts.workspace) if e.supplier == ALPHA)
     assert (entry.score, entry.rank_low, entry.n) == (None, None, 0)
 

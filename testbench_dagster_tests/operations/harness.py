@@ -24,12 +24,13 @@ import testbench_dagster
 from testbench_dagster.config import load_config
 from testbench_dagster.coordination.heartbeats import is_gone
 from testbench_dagster.coordination.leases import COUNTER
+from testbench_dagster.core.records.coordination import HeartbeatRecord
 from testbench_dagster.defs.local_runs import prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
-from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS, LEASES, PLANS, SCORES
+from testbench_dagster.stores.documents import Document, DocumentStore, open_documents, typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS, LEASES, PLANS, SCORES
 from testbench_dagster_tests.servers import ends_with_us, free_port, show_log
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
@@ -368,7 +369,7 @@ class Platform:
     def workers(self) -> dict[str, int]:
         """The living processes of runs: run id → process id."""
         with self.documents() as documents:
-            return {b["_id"]: b["pid"] for b in documents.find(HEARTBEATS) if not is_gone(b)}
+            return {b.id: b.pid for b in typed.find(documents, HeartbeatRecord) if not is_gone(b)}
 
     def leases(self) -> dict[str, str]:
         """Who relays to whom: supplier → run id."""

@@ -91,7 +91,11 @@ def test_an_ability_opens_a_gate(stage: Any, changes: dict[str, Any], opens: boo
     made = stage({"taxonomies": ["builtin:starter"]}, tasks=tasks)
     made.registrations["apart"] = made.facts.registration("apart", n_docs=50)
     made.epoch("apart", 1)
-    node = {"score": 0.9, "n": 100, "errors": 10, "min_n": 30, "n_measured": 2, "n_tasks": 2, **changes}
+    node = {
+        "node": "root", "status": "ok", "score": 0.9, "se": 0.03, "ci_low": 0.84, "ci_high": 0.94,
+        "weights": {}, "n_tasks": 2, "n_measured": 2, "coverage": 1.0, "min_n": 30, "missing": [],
+        "n": 100, "errors": 10, **changes,
+    }  # fmt: skip
     made.workspace.documents.upsert(
         TAXONOMY_SUMMARIES,
         [

@@ -25,8 +25,7 @@ TAXONOMY = Taxonomy(
 
 
 def rows(measured):
-    summary = summarize(TAXONOMY, measured)
-    return {name: {f: getattr(node, f) for f in node.__slots__} for name, node in summary.nodes.items()}
+    return summarize(TAXONOMY, measured).nodes
 
 
 MEASURED = rows({"x": TaskScore(0.75, 40), "z": TaskScore(1.0, 5)})
@@ -53,7 +52,7 @@ def test_a_supplier_shows_every_node_with_its_numbers_or_why_there_are_none(draw
     for wanted in ("all", "reading", "maths", "$later$", "apart", "t: $a$ <b>", plots.SIMULATED):
         assert wanted in said
     assert "no task yet" in said and "no data" in said
-    low, high = MEASURED["reading"]["ci_low"], MEASURED["reading"]["ci_high"]
+    low, high = MEASURED["reading"].ci_low, MEASURED["reading"].ci_high
     assert f"0.75 [{low:.2f}, {high:.2f}]" in said
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.summarize.refresh import (
     configured_taxonomies,
@@ -19,7 +20,7 @@ from testbench_dagster.stages.summarize.refresh import (
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.shrinkage import fit_prior
 from testbench_dagster.statistics.task_score import measured_tasks
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
 
 NOW = datetime.now(UTC)
@@ -91,30 +92,30 @@ def test_what_is_stored_of_a_summary(workspace: Workspace) -> None:
     answered(facts, "starter_logic", 30, 40)
     answered(facts, "starter_units_again", 10, 10)
     (document,) = refresh_summaries(workspace, [ALPHA])
-    stored = workspace.documents.get(TAXONOMY_SUMMARIES, document["_id"])
-    assert stored is not None and stored["nodes"] == document["nodes"]
-    root, thinking, units = (document["nodes"][name] for name in ("all", "thinking", "units"))
-    assert root["score"] == 0.875 and root["weights"] == {"starter_logic": 0.5, "starter_units_again": 0.5}
-    assert root["missing"] == ["starter_units", "undefined_task1"]
-    assert (root["coverage"], root["weight_coverage"]) == (0.5, 0.625)
-    assert (thinking["n_measured"], thinking["n_tasks"], thinking["weight_coverage"]) == (1, 3, 0.25)
+    stored = typed.get(workspace.documents, TaxonomySummaryRecord, document.id)
+    assert stored is not None and (stored.nodes, stored.tasks) == (document.nodes, document.tasks)
+    root, thinking, units = (document.nodes[name] for name in ("all", "thinking", "units"))
+    assert root.score == 0.875 and root.weights == {"starter_logic": 0.5, "starter_units_again": 0.5}
+    assert root.missing == ["starter_units", "undefined_task1"]
+    assert (root.coverage, root.weight_coverage) == (0.5, 0.625)
+    assert (thinking.n_measured, thinking.n_tasks, thinking.weight_coverage) == (1, 3, 0.25)
     rows = {row.task: row for row in windows(workspace, suppliers=[ALPHA], now=NOW) if row.primary}
     one = rows["starter_units_again"]
-    assert (units["ci_low"], units["ci_high"]) == (one.ci_low, one.ci_high), "the window's own interval"
-    assert root["se"] == pytest.approx(0.5 * (0.75 * 0.25 / 40) ** 0.5)
-    assert root["partial_pooling"] is None
+    assert (units.ci_low, units.ci_high) == (one.ci_low, one.ci_high), "the window's own interval"
+    assert root.se == pytest.approx(0.5 * (0.75 * 0.25 / 40) ** 0.5)
+    assert root.partial_pooling is None
     order, covariance = node_covariance(document)
     place = {name: i for i, name in enumerate(order)}
-    assert covariance[place["all"]][place["all"]] == pytest.approx(root["se"] ** 2)
-    assert covariance[place["all"]][place["thinking"]] == pytest.approx(0.5 * thinking["se"] ** 2)
+    assert covariance[place["all"]][place["all"]] == pytest.approx(root.se**2)
+    assert covariance[place["all"]][place["thinking"]] == pytest.approx(0.5 * thinking.se**2)
     assert covariance[place["thinking"]][place["units"]] == 0.0
 
 
 def test_a_supplier_without_data_has_a_summary_without_numbers(workspace: Workspace) -> None:
     Facts(workspace)
     (document,) = refresh_summaries(workspace, [BETA])
-    assert document["score"] is None and document["tasks"] == {}
-    assert {node["status"] for node in document["nodes"].values()} == {"no_data"}
+    assert document.score is None and document.tasks == {}
+    assert {node.status for node in document.nodes.values()} == {"no_data"}
     assert {value for row in node_covariance(document)[1] for value in row} == {None}
 
 
@@ -126,20 +127,21 @@ def test_partial_pooling_stands_beside_the_raw_scores(tmp_path: Path) -> None:
         facts = Facts(workspace)
         for supplier, (right, n) in suppliers.items():
             answered(facts, "starter_logic", right, n, supplier)
-        documents = {d["supplier"]: d for d in refresh_summaries(workspace, list(suppliers))}
+        documents = {d.supplier: d for d in refresh_summaries(workspace, list(suppliers))}
         prior = fit_prior([k for k, _ in suppliers.values()], [n for _, n in suppliers.values()])
         assert prior is not None
         expected = prior.pooled(3, 4)
-        node = documents[ALPHA]["nodes"]["all"]
-        assert node["score"] == 0.75, "the raw score stays"
-        pooled = node["partial_pooling"]
-        assert pooled["tasks"] == ["starter_logic"]
-        assert (pooled["score"], pooled["se"]) == (expected.score, expected.se)
-        assert pooled["ci_high"] - pooled["ci_low"] < 0.6 * (node["ci_high"] - node["ci_low"])
-        assert documents[BETA]["nodes"]["all"]["partial_pooling"] is None, "40 docs speak for themselves"
+        node = documents[ALPHA].nodes["all"]
+        assert node.score == 0.75, "the raw score stays"
+        pooled = node.partial_pooling
+        assert pooled is not None
+        assert pooled.tasks == ["starter_logic"]
+        assert (pooled.score, pooled.se) == (expected.score, expected.se)
+        assert pooled.ci_high - pooled.ci_low < 0.6 * (node.ci_high - node.ci_low)
+        assert documents[BETA].nodes["all"].partial_pooling is None, "40 docs speak for themselves"
         # one supplier alone is pooled with what is stored of the others
         (alone,) = refresh_summaries(workspace, [ALPHA])
-        assert alone["nodes"]["all"]["partial_pooling"] == pooled
+        assert alone.nodes["all"].partial_pooling == pooled
 
 
 def test_a_pooled_window_gives_the_groups_score(workspace: Workspace) -> None:

@@ -41,9 +41,10 @@ def key(meaning: str) -> Any:
     return dataclasses.field(metadata={_META: _Declared(meaning, queryable=True)})
 
 
-def queryable(meaning: str, *, default: Any = dataclasses.MISSING) -> Any:
-    """A scalar that filters, sorts, groups and views of the collection may name."""
-    return dataclasses.field(default=default, metadata={_META: _Declared(meaning, queryable=True)})
+def queryable(meaning: str, *, default: Any = dataclasses.MISSING, sparse: bool = False) -> Any:
+    """A scalar that filters, sorts, groups and views of the collection may name; ``sparse`` as of others."""
+    declared = _Declared(meaning, queryable=True, sparse=sparse)
+    return dataclasses.field(default=default, metadata={_META: declared})
 
 
 def content(
@@ -192,7 +193,7 @@ class Record(Part):
 
     collection: ClassVar[Collection]
     one_per: ClassVar[str]
-    kind: ClassVar[str]
+    collection_kind: ClassVar[str]
 
 
 R = TypeVar("R", bound=Record)
@@ -228,7 +229,7 @@ def record(
                 declared[field.name] = field.scalar
         made.collection = Collection(name, declared, indexes, unique)
         made.collection.check_declared([n for listed in (*indexes, *unique) for n in listed])
-        made.one_per, made.kind = one_per, kind
+        made.one_per, made.collection_kind = one_per, kind
         return made
 
     return decorate

@@ -11,10 +11,18 @@ from datetime import datetime
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.rankings import (
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
+    TaxonomySummaryRecord,
+)
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 
 RECORDS: tuple[type[Record], ...] = (
@@ -26,6 +34,15 @@ RECORDS: tuple[type[Record], ...] = (
     HeightRecord,
     SessionRecord,
     PlanRecord,
+    TaxonomySummaryRecord,
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
+    IdentityGroupRecord,
+    ChangeRecord,
+    SignatureRecord,
+    HeartbeatRecord,
+    LeaseRecord,
+    BudgetRecord,
 )
 
 _HEAD = """# Collections of the document store
@@ -57,7 +74,7 @@ def _section(record: type[Record]) -> Iterator[str]:
     collection = record.collection
     yield f"## `{collection.name}`"
     yield ""
-    yield f"{_summary(record)} One per {record.one_per}; {record.kind}."
+    yield f"{_summary(record)} One per {record.one_per}; {record.collection_kind}."
     for title, keys in (("Indexes", collection.indexes), ("Unique", collection.unique)):
         if keys:
             yield ""

@@ -12,6 +12,7 @@ import dagster as dg
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
+from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
@@ -23,7 +24,6 @@ from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import CHANGES
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
 _RESCORED_DOCS = 20  # per run
@@ -120,8 +120,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             "detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)},
         }
         offenders = {
-            f"{change['supplier']} {change['at']:%Y-%m-%d %H:%M}": change["reason"]
-            for change in workspace.documents.find(CHANGES, where, sort=[("at", 1)])
+            f"{change.supplier} {change.at:%Y-%m-%d %H:%M}": change.reason
+            for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", 1)])
         }
         return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
 

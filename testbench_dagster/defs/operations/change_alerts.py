@@ -12,11 +12,11 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.defs.operations.alerts import post
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import CHANGES
+from testbench_dagster.stores.documents import typed
 
 #: How far back each tick looks for changes that another process recorded with an earlier time of its clock.
 _OVERLAP = timedelta(minutes=10)
@@ -46,8 +46,8 @@ def change_alerts_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         where = {"detected_at": {"gte": since - _OVERLAP}}
         fresh = [
             change
-            for change in workspace.documents.find(CHANGES, where, sort=[("detected_at", 1)])
-            if change["_id"] not in told
+            for change in typed.find(workspace.documents, ToldChange, where, sort=[("detected_at", 1)])
+            if change.id not in told
         ]
         problem = None
         sent = 0
@@ -56,8 +56,8 @@ def change_alerts_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
             if problem:
                 break
             sent += 1
-            told[change["_id"]] = change["detected_at"]
-            since = max(since, change["detected_at"])
+            told[change.id] = change.detected_at
+            since = max(since, change.detected_at)
         kept = {key: at.isoformat() for key, at in told.items() if at >= since - _OVERLAP}
         context.update_cursor(json.dumps({"since": since.isoformat(), "told": kept}))
         if problem:
@@ -69,23 +69,23 @@ def change_alerts_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
     return change_alerts
 
 
-def change_alert(change: Document) -> dict[str, Any]:
+def change_alert(change: ToldChange) -> dict[str, Any]:
     """What is told of a change; ``text`` alone is what chat services show."""
-    followed = "its window was cut there" if change["cut"] else "reported only"
-    kind = ", ".join(filter(None, (change["kind"], change["task"])))
+    followed = "its window was cut there" if change.cut else "reported only"
+    kind = ", ".join(filter(None, (change.kind, change.task)))
     text = (
-        f"testbench: {change['supplier']} answers differently since {change['at']:%Y-%m-%d %H:%M} UTC "
-        f"({kind}): {change['reason']}; {followed}"
+        f"testbench: {change.supplier} answers differently since {change.at:%Y-%m-%d %H:%M} UTC "
+        f"({kind}): {change.reason}; {followed}"
     )
     return {
         "text": text,
-        "change": change["_id"],
-        "supplier": change["supplier"],
-        "kind": change["kind"],
-        "at": change["at"].isoformat(),
-        "detected_at": change["detected_at"].isoformat(),
-        "reason": change["reason"],
-        "cut": change["cut"],
+        "change": change.id,
+        "supplier": change.supplier,
+        "kind": change.kind,
+        "at": change.at.isoformat(),
+        "detected_at": change.detected_at.isoformat(),
+        "reason": change.reason,
+        "cut": change.cut,
     }
 
 

@@ -77,29 +77,29 @@ def taxonomy_summaries(
     """
     keys = set(context.partition_keys)  # once: every access reads the whole partition list
     suppliers = [s for s in active_suppliers(workspace) if s.key in keys]
-    documents = refresh_summaries(workspace, [s.key for s in suppliers])
+    summaries = refresh_summaries(workspace, [s.key for s in suppliers])
     plans = refresh_plans(workspace, suppliers)
     observe_plans(context, plans)
     rows = [
         [
-            d["supplier"],
-            d["taxonomy"],
+            summary.supplier,
+            summary.taxonomy,
             name,
-            node["score"],
-            interval_text(node["ci_low"], node["ci_high"]),
-            f"{node['n_measured']}/{node['n_tasks']}",
+            node.score,
+            interval_text(node.ci_low, node.ci_high),
+            f"{node.n_measured}/{node.n_tasks}",
         ]
-        for d in documents
-        for name, node in d["nodes"].items()
-        if name == d["root"] or len(keys) == 1
+        for summary in summaries
+        for name, node in summary.nodes.items()
+        if name == summary.root or len(keys) == 1
     ]
     headers = ["supplier", "taxonomy", "ability", "score", "95 % interval", "tasks measured"]
     return dg.MaterializeResult(
         metadata={
-            "summaries": len(documents),
+            "summaries": len(summaries),
             "abilities": markdown_table(headers, rows[:200]),
             **plans_metadata(plans),
-            **(supplier_plots(workspace, documents) if len(keys) == 1 else {}),
+            **(supplier_plots(workspace, summaries) if len(keys) == 1 else {}),
         }
     )
 

@@ -5,11 +5,11 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:
@@ -27,16 +27,16 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
             plan.id: {name for name, task in (plan.tasks or {}).items() if task.state != "unsupported"}
             for plan in typed.find(workspace.documents, PlanRecord, {"_id": {"in": keys}})
         }
-        for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": keys}}):
-            root = summary["nodes"][summary["root"]]
-            lowest = root["coverage"] if lowest is None else min(lowest, root["coverage"])
+        for summary in typed.find(workspace.documents, SupplierAbilities, {"supplier": {"in": keys}}):
+            root = summary.nodes[summary.root]
+            lowest = root.coverage if lowest is None else min(lowest, root.coverage)
             bare = [
                 name
-                for name, node in summary["nodes"].items()
-                if not node["n_measured"] and askable.get(summary["supplier"], set()) & set(node["missing"])
+                for name, node in summary.nodes.items()
+                if not node.n_measured and askable.get(summary.supplier, set()) & set(node.missing)
             ]
             if bare:
-                offenders[f"{summary['supplier']} {summary['taxonomy']}"] = ", ".join(bare)
+                offenders[f"{summary.supplier} {summary.taxonomy}"] = ", ".join(bare)
         extra = {} if lowest is None else {"lowest_coverage": lowest}
         return offenders_result(offenders, dg.AssetCheckSeverity.WARN, **extra)
 

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.records.identity import Suspect
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.checks import offenders_result
@@ -13,6 +14,7 @@ from testbench_dagster.defs.metadata import markdown_table, picture
 from testbench_dagster.defs.summaries.plots import SIMULATION
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     CHANGES,
@@ -63,7 +65,7 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
 
 def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
     groups = report.groups
-    proxies = {d["group"]: d["proxy"] for d in report.documents}
+    proxies = {placed.group: placed.proxy for placed in report.documents}
     table = markdown_table(
         ["group", "stands for it", "members"],
         [
@@ -92,8 +94,8 @@ def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.Markdo
     from testbench_dagster.identity.plots import agreement_matrix
 
     ordered = sorted(
-        (d for d in report.documents if d["n_prompts"]),
-        key=lambda d: (d["service"], -len(d["members"]), d["group"], d["_id"]),
+        (placed for placed in report.documents if placed.n_prompts),
+        key=lambda placed: (placed.service, -len(placed.members), placed.group, placed.id),
     )[:_PLOTTED]
     if len(ordered) < 2:
         return None
@@ -106,6 +108,8 @@ def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.Markdo
 def identity_consistent(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
     """No supplier answers like two groups that differ: none is suspected of routing to several backends."""
     offenders = {
-        d["_id"]: d["suspect"] for d in workspace.documents.find(IDENTITY_GROUPS) if d["suspect"] is not None
+        placed.id: placed.suspect
+        for placed in typed.find(workspace.documents, Suspect)
+        if placed.suspect is not None
     }
     return offenders_result(offenders, dg.AssetCheckSeverity.WARN)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.defs.metadata import Markdown, picture
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
 from testbench_dagster.taxonomies import plots
 
 SIMULATION = Markdown("**Simulation**: these suppliers are simulated.")
@@ -19,16 +19,16 @@ _IN_AN_EVENT = 20
 
 
 def supplier_plots(
-    workspace: Workspace, documents: Sequence[Document]
+    workspace: Workspace, summaries: Sequence[TaxonomySummaryRecord]
 ) -> dict[str, dg.MarkdownMetadataValue]:
     """For the summaries of one supplier: per taxonomy the graph and the bars."""
     taxonomies = {taxonomy.name: taxonomy for taxonomy in configured_taxonomies(workspace)}
     simulated = workspace.config.settings.simulation
     found = {}
-    for document in documents:
-        name = document["taxonomy"]
-        title = f"{name}: {document['supplier']}"
-        drawn = (taxonomies[name], document["nodes"], title, plots.SIMULATED if simulated else "")
+    for summary in summaries:
+        name = summary.taxonomy
+        title = f"{name}: {summary.supplier}"
+        drawn = (taxonomies[name], summary.nodes, title, plots.SIMULATED if simulated else "")
         for kind, draw in (("graph", plots.dag), ("bars", plots.bars)):
             found[f"{kind}_{_key(name)}"] = picture(title, draw(*drawn), SIMULATION if simulated else "")
     return found

@@ -13,6 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.records.identity import (
+    ChangeRecord,
+    GroupAssignment,
+    GroupMembers,
+    IdentityGroupRecord,
+    ProxyOfSupplier,
+)
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
@@ -32,8 +39,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers, cut_windo
 from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, document_id, typed
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
+from testbench_dagster.stores.documents import Where, document_id, typed
 
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 #: Scores to a false alarm, on average at least: there are a hundred times as many of them as of probes.
@@ -42,14 +48,14 @@ _SCORE_ARL = 1e7
 
 @dataclass
 class IdentityReport:
-    """What a comparison found: documents of ``identity_groups``, suspects by supplier, changes recorded.
+    """What a comparison found: records of ``identity_groups``, suspects by supplier, changes recorded.
 
     ``groupings`` hold the evidence behind, by service.
     """
 
-    documents: list[Document] = field(default_factory=list)
+    documents: list[IdentityGroupRecord] = field(default_factory=list)
     suspects: dict[str, str] = field(default_factory=dict)
-    changes: list[Document] = field(default_factory=list)
+    changes: list[ChangeRecord] = field(default_factory=list)
     n_answers: int = 0
     groupings: dict[str, Grouping] = field(default_factory=dict)
 
@@ -61,7 +67,7 @@ class IdentityReport:
     @property
     def groups(self) -> dict[str, list[str]]:
         """Members of the groups of several, by group."""
-        return {d["group"]: d["members"] for d in self.documents if len(d["members"]) > 1}
+        return {placed.group: placed.members for placed in self.documents if len(placed.members) > 1}
 
 
 def identity_settings(workspace: Workspace) -> IdentitySettings:
@@ -83,20 +89,21 @@ def refresh_identity(
     for service in by_service if services is None else sorted(set(services)):
         suppliers = by_service.get(service, [])
         answers = list(read_answers(workspace, service, suppliers, now))
-        groups = [d["members"] for d in _stored(workspace, suppliers) if len(d["members"]) > 1]
+        stored = typed.find(workspace.documents, GroupMembers, _of(suppliers))
+        groups = [placed.members for placed in stored if len(placed.members) > 1]
         found = find_changes(
             answers, identity_settings(workspace), cut_at=cuts_of(suppliers), groups=_distinct(groups)
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
-        if any(change["cut"] for change in recorded):
+        if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             cuts = cuts_of(suppliers)
             answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
         report.n_answers += len(answers)
         _group(workspace, service, suppliers, answers, now, report)
     if services is None:
-        _forget(workspace, {d["_id"] for d in report.documents})
+        _forget(workspace, {placed.id for placed in report.documents})
     return report
 
 
@@ -105,7 +112,7 @@ def detect_changes(
     keys: Sequence[str],
     tasks: Iterable[str] = (),
     now: datetime | None = None,
-) -> list[Document]:
+) -> list[ChangeRecord]:
     """Look for changes in what suppliers answer to the same prompts, and in their scores of ``tasks``.
 
     What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
@@ -117,7 +124,7 @@ def detect_changes(
     now = now or datetime.now(UTC)
     wanted = set(keys)
     settings = identity_settings(workspace)
-    recorded: list[Document] = []
+    recorded: list[ChangeRecord] = []
     for service, suppliers in _by_service(workspace).items():
         chosen = [s for s in suppliers if s.key in wanted]
         if not chosen:
@@ -129,41 +136,41 @@ def detect_changes(
                 points = read_scores(workspace, chosen, spec, registration, now)
                 found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
         new = record_changes(workspace, found, now)
-        if any(change["cut"] for change in new):
+        if any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
     return recorded
 
 
-def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[Document]:
+def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[ChangeRecord]:
     """Store changes and cut their suppliers where ``identity.cut_on`` says so; return the new ones."""
     cut_on = workspace.config.settings.identity.cut_on
     new = []
     for change in found:
-        document: Document = {
-            "_id": document_id("change", change.supplier, change.kind, change.stream, str(change.at)),
-            "supplier": change.supplier,
-            "service": change.supplier.rpartition("@")[2],
-            "kind": change.kind,
-            "task": change.stream if change.kind == "score" else None,
-            "at": change.at,
-            "detected_at": now,
-            "seen_at": change.detected_at,
-            "cut": change.kind in cut_on,
-            "reason": change.wording,
-            "before_at": change.before_at,
-            "log_e": change.log_e,
-            "arl": change.arl,
-            "observations": change.observations,
-            "since_change": change.since_change,
-            "null_rate": change.null_rate,
-            "rate_after": change.rate_after,
-            "direction": change.direction,
-            "certain": change.certain,
-        }
-        if workspace.documents.put_new(CHANGES, [document]):
-            new.append(document)
-        if document["cut"]:
+        record = ChangeRecord(
+            id=document_id("change", change.supplier, change.kind, change.stream, str(change.at)),
+            supplier=change.supplier,
+            service=change.supplier.rpartition("@")[2],
+            kind=change.kind,
+            task=change.stream if change.kind == "score" else None,
+            at=change.at,
+            detected_at=now,
+            seen_at=change.detected_at,
+            cut=change.kind in cut_on,
+            reason=change.wording,
+            before_at=change.before_at,
+            log_e=change.log_e,
+            arl=change.arl,
+            observations=change.observations,
+            since_change=change.since_change,
+            null_rate=change.null_rate,
+            rate_after=change.rate_after,
+            direction=change.direction,
+            certain=change.certain,
+        )
+        if typed.put_new(workspace.documents, ChangeRecord, [record]):
+            new.append(record)
+        if record.cut:
             cut_windows(workspace, change.supplier, change.at - _MOMENT, change.wording)
     return new
 
@@ -180,9 +187,9 @@ def _group(
     cuts = cuts_of(suppliers)
     # a cut may lie before the grouping it undoes: what counts is whether it was known then
     previous = {
-        d["_id"]: _assignment(d)
-        for d in _stored(workspace, suppliers)
-        if d.get("cut_at") == cuts.get(d["_id"])
+        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
+        for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
+        if placed.cut_at == cuts.get(placed.id)
     }
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
     grouping = find_groups(evidence, settings, previous.values(), now=now)
@@ -195,16 +202,15 @@ def _group(
         if (plan.failures or 0) >= PROXY_FAILURES
     }
     alive = {s.key for s in suppliers} - failing
-    documents: list[Document] = []
+    records: list[IdentityGroupRecord] = []
     for group in grouping.groups:
         proxy, rotates_at = _elected(group, grouping, previous, availability, alive, now, settings)
-        documents += [
-            _document(service, key, group, proxy, rotates_at, grouping, suspects.get(key), now)
-            | {"cut_at": cuts.get(key)}
+        records += [
+            _record(service, key, group, proxy, rotates_at, grouping, suspects.get(key), cuts.get(key), now)
             for key in group.members
         ]
-    workspace.documents.upsert(IDENTITY_GROUPS, documents)
-    report.documents += documents
+    typed.upsert(workspace.documents, IdentityGroupRecord, records)
+    report.documents += records
     report.suspects |= suspects
 
 
@@ -235,7 +241,7 @@ def _elected(
     return election.proxy, election.rotates_at
 
 
-def _document(
+def _record(
     service: str,
     key: str,
     group: Group,
@@ -243,41 +249,37 @@ def _document(
     rotates_at: datetime | None,
     grouping: Grouping,
     suspect: str | None,
+    cut_at: datetime | None,
     now: datetime,
-) -> Document:
+) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
     like = grouping.pair(key, proxy) if key != proxy else None
     alone = len(group.members) == 1
-    return {
-        "_id": key,
-        "service": service,
-        "group": group.id,
-        "proxy": proxy,
-        "role": "alone" if alone else "proxy" if key == proxy else "member",
-        "members": list(group.members),
-        "since": group.since[key],
-        "rotates_at": rotates_at,
-        "compared_at": now,
-        "n_prompts": profile.answers,
-        "self_agreement": profile.self_agreement,
-        "self_low": profile.self_low,
-        "self_high": profile.self_high,
-        "repeats": profile.repeats,
-        "agreement": like.agreement if like else None,
-        "distance": like.distance if like else None,
-        "nearest": profile.nearest,
-        "nearest_agreement": profile.nearest_agreement,
-        "nearest_low": profile.nearest_low,
-        "nearest_high": profile.nearest_high,
-        "nearest_common": profile.nearest_common,
-        "suspect": suspect,
-        "reason": profile.reason,
-    }
-
-
-def _assignment(document: Document) -> Assignment:
-    return Assignment(
-        document["_id"], document["group"], document["proxy"], document["since"], document["rotates_at"]
+    return IdentityGroupRecord(
+        id=key,
+        service=service,
+        group=group.id,
+        proxy=proxy,
+        role="alone" if alone else "proxy" if key == proxy else "member",
+        members=list(group.members),
+        since=group.since[key],
+        rotates_at=rotates_at,
+        compared_at=now,
+        n_prompts=profile.answers,
+        self_agreement=profile.self_agreement,
+        self_low=profile.self_low,
+        self_high=profile.self_high,
+        repeats=profile.repeats,
+        agreement=like.agreement if like else None,
+        distance=like.distance if like else None,
+        nearest=profile.nearest,
+        nearest_agreement=profile.nearest_agreement,
+        nearest_low=profile.nearest_low,
+        nearest_high=profile.nearest_high,
+        nearest_common=profile.nearest_common,
+        suspect=suspect,
+        reason=profile.reason,
+        cut_at=cut_at,
     )
 
 
@@ -293,8 +295,9 @@ def cuts_of(suppliers: Iterable[Supplier]) -> dict[str, datetime]:
     return {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
 
 
-def _stored(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[Document]:
-    return list(workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(s.key for s in suppliers)}}))
+def _of(suppliers: Iterable[Supplier]) -> Where:
+    """Matches what is stored under the keys of suppliers."""
+    return {"_id": {"in": sorted(s.key for s in suppliers)}}
 
 
 def _distinct(groups: Iterable[Sequence[str]]) -> list[list[str]]:
@@ -303,6 +306,6 @@ def _distinct(groups: Iterable[Sequence[str]]) -> list[list[str]]:
 
 def _forget(workspace: Workspace, known: set[str]) -> None:
     """Remove the documents of suppliers that left."""
-    gone = {d["_id"] for d in workspace.documents.find(IDENTITY_GROUPS, fields=["_id"])} - known
+    gone = {placed.id for placed in typed.find(workspace.documents, ProxyOfSupplier)} - known
     if gone:
-        workspace.documents.purge(IDENTITY_GROUPS, {"_id": {"in": sorted(gone)}})
+        typed.purge(workspace.documents, IdentityGroupRecord, {"_id": {"in": sorted(gone)}})

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
+from testbench_dagster.core.records.declaring import ID, Record
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ProxyOfSupplier
 from testbench_dagster.identity import Evidence, find_groups
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
 from testbench_dagster.stages.identify.reading import read_answers
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
+from testbench_dagster.stores.documents import typed
 
 _PAIRS_SHOWN = 5_000
 
@@ -23,21 +24,21 @@ def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[s
 
     Sorted by service, then the largest groups first.
     """
-    documents = list(workspace.documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}))
-    proxies = {
-        d["group"]: d["proxy"] for d in workspace.documents.find(IDENTITY_GROUPS, fields=["group", "proxy"])
-    }
-    ordered = sorted(documents, key=lambda d: (d["service"], -len(d["members"]), d["group"], d["_id"]))
-    return [_row(document, proxies.get(document["nearest"])) for document in ordered]
+    of = {"_id": {"in": sorted(suppliers)}}
+    placed = list(typed.find(workspace.documents, IdentityGroupRecord, of))
+    proxies = {one.group: one.proxy for one in typed.find(workspace.documents, ProxyOfSupplier)}
+    ordered = sorted(placed, key=lambda one: (one.service, -len(one.members), one.group, one.id))
+    return [_row(one, proxies.get(one.nearest or "")) for one in ordered]
 
 
-def _row(document: Document, nearest_proxy: str | None) -> dict[str, Any]:
-    rest = {name: _plain(value) for name, value in document.items() if name not in ("_id", "members")}
+def _row(placed: IdentityGroupRecord, nearest_proxy: str | None) -> dict[str, Any]:
+    rest = _plain_fields(placed)
+    del rest["members"]
     return {
-        "supplier": document["_id"],
+        "supplier": placed.id,
         **rest,
-        "members": document["members"],
-        "n_members": len(document["members"]),
+        "members": placed.members,
+        "n_members": len(placed.members),
         "nearest_proxy": nearest_proxy,
     }
 
@@ -57,9 +58,8 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
         answers = read_answers(workspace, service, chosen, now)
         evidence = Evidence.of(answers, settings, cut_at=cuts_of(chosen))
         grouping = find_groups(evidence, settings, now=now)
-        groups = {
-            d["_id"]: d["group"] for d in workspace.documents.find(IDENTITY_GROUPS, {"service": service})
-        }
+        stored = typed.find(workspace.documents, ProxyOfSupplier, {"service": service})
+        groups = {one.id: one.group for one in stored}
         for a, b in combinations(evidence.suppliers, 2):
             pair = grouping.pair(a, b)
             rows.append(
@@ -88,8 +88,13 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
 def change_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
     """Detected changes, newest first."""
     where = {} if suppliers is None else {"supplier": {"in": sorted(suppliers)}}
-    found = workspace.documents.find(CHANGES, where, sort=[("at", -1)])
-    return [{name: _plain(value) for name, value in change.items() if name != "_id"} for change in found]
+    found = typed.find(workspace.documents, ChangeRecord, where, sort=[("at", -1)])
+    return [_plain_fields(change) for change in found]
+
+
+def _plain_fields(of: Record) -> dict[str, Any]:
+    """What a record holds besides its id, as people and JSON are shown it."""
+    return {name: _plain(value) for name, value in of.to_document().items() if name != ID}
 
 
 def _plain(value: Any) -> Any:

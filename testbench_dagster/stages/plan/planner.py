@@ -15,8 +15,10 @@ from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
 from testbench_dagster.core.records.prompts import SequencePrompt
+from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
@@ -36,10 +38,6 @@ from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filt
 from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import (
-    IDENTITY_GROUPS,
-    TAXONOMY_SUMMARIES,
-)
 
 #: A proxy that failed this many evaluations in a row no longer stands for its group.
 PROXY_FAILURES = 3
@@ -209,17 +207,16 @@ class Planner:
 
         Nor does one, and for nobody, whose model changed since the groups were made.
         """
-        fields = ["_id", "proxy", "cut_at"]
-        rows = {d["_id"]: d for d in self._workspace.documents.find(IDENTITY_GROUPS, fields=fields)}
+        rows = {row.id: row for row in typed.find(self._workspace.documents, ProxyOfSupplier)}
         if not rows:
             return {}
         unchanged = {
             s.key
             for s in active_suppliers(self._workspace)
-            if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
+            if s.key in rows and rows[s.key].cut_at == s.cut_at
         }
         living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
-        return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
+        return {k: p for k in unchanged if (p := rows[k].proxy) != k and p in living}
 
     def _failures(self, key: str) -> int:
         kept = self._kept.get(key)
@@ -268,18 +265,18 @@ class Planner:
             return {}
         where = {"supplier": key, "taxonomy": {"in": sorted(wanted)}}
         found: dict[tuple[str, str | None], Ability] = {}
-        for summary in self._workspace.documents.find(TAXONOMY_SUMMARIES, where):
-            for name, node in summary["nodes"].items():
-                answered, failed = node["n"], node["errors"]
+        for summary in typed.find(self._workspace.documents, SupplierAbilities, where):
+            for name, node in summary.nodes.items():
+                answered, failed = node.n, node.errors
                 ability = Ability(
-                    score=node["score"],
+                    score=node.score,
                     success=answered / (answered + failed) if answered + failed else None,
-                    min_samples=node["min_n"] if node["n_measured"] == node["n_tasks"] else 0,
-                    summarized_at=summary["summarized_at"],
+                    min_samples=node.min_n or 0 if node.n_measured == node.n_tasks else 0,
+                    summarized_at=summary.summarized_at,
                 )
-                found[summary["taxonomy"], name] = ability
-                if name == summary["root"]:
-                    found[summary["taxonomy"], None] = ability
+                found[summary.taxonomy, name] = ability
+                if name == summary.root:
+                    found[summary.taxonomy, None] = ability
         return found
 
     def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:

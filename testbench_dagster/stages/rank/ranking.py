@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.records.rankings import Ability, LeaderboardRecord, SupplierAbilities
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
-from testbench_dagster.ranking.ranking import _entry, _Group, _mean_over_tasks, ranked
+from testbench_dagster.ranking.ranking import _entry, _Group, _mean_over_tasks, _Score, ranked
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.pooled import PooledGroup, pooled_groups
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, document_id
-from testbench_dagster.stores.documents.collections import LEADERBOARDS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import document_id, typed
 
 
 def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
@@ -58,7 +57,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         if len(keys.intersection(group.members)) > 1
     }
     simulation = workspace.config.settings.simulation
-    nodes: dict[tuple[str, str], Mapping[str, Mapping[str, Any]]] = {}
+    nodes: dict[tuple[str, str], Mapping[str, Ability]] = {}
     roots: dict[str, str] = {}
     rankings: dict[str, list[Entry]] = {}
     for name in names:
@@ -66,15 +65,16 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         summaries = _summaries(workspace, name, now)
         for supplier in suppliers:
             own = rows[supplier.key]
-            summary: Document = summaries.get(supplier.key, {})
-            if summary:
-                nodes[supplier.key, name] = summary["nodes"]
-                roots[name] = summary["root"]
-            node = summary["nodes"][summary["root"]] if summary else {}
-            scope = {*node.get("weights", ()), *node.get("missing", ())}
-            counts = (summary.get("n", 0), summary.get("errors", 0))
-            used = [row for row in own if row.task in scope]
-            entries.append(_entry(name, supplier.key, node, counts, used, simulation))
+            summary = summaries.get(supplier.key)
+            if summary is None:
+                entries.append(_entry(name, supplier.key, _Score(), (0, 0), (), simulation))
+                continue
+            nodes[supplier.key, name] = summary.nodes
+            roots[name] = summary.root
+            root = summary.nodes[summary.root]
+            counts = (summary.n, summary.errors)
+            used = [row for row in own if row.task in {*root.weights, *root.missing}]
+            entries.append(_entry(name, supplier.key, _Score.from_ability(root), counts, used, simulation))
         rankings[name] = ranked(entries, groups)
     if not names:
         rankings[ALL_TASKS] = ranked(
@@ -96,23 +96,23 @@ def refresh_leaderboard(workspace: Workspace, now: datetime | None = None) -> li
 
 def store_board(workspace: Workspace, board: Board) -> None:
     """Store the rankings of a board, replacing the last ones."""
-    documents = [
-        {
-            "_id": document_id("leaderboard", name),
-            "taxonomy": name,
-            "made_at": board.made_at,
-            "entries": [entry.to_json() for entry in entries],
-        }
+    records = [
+        LeaderboardRecord(
+            id=document_id("leaderboard", name),
+            taxonomy=name,
+            made_at=board.made_at,
+            entries=[entry.to_json() for entry in entries],
+        )
         for name, entries in board.rankings.items()
         if entries
     ]
-    workspace.documents.upsert(LEADERBOARDS, documents)
+    typed.upsert(workspace.documents, LeaderboardRecord, records)
 
 
-def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, Document]:
+def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, SupplierAbilities]:
     oldest = now - timedelta(days=workspace.config.settings.sampling.max_age_days)
     where = {"taxonomy": taxonomy, "summarized_at": {"gt": oldest}}
-    return {d["supplier"]: d for d in workspace.documents.find(TAXONOMY_SUMMARIES, where)}
+    return {one.supplier: one for one in typed.find(workspace.documents, SupplierAbilities, where)}
 
 
 def _scored_windows(

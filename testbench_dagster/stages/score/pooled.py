@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
@@ -17,8 +18,8 @@ from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import DocumentStore
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, WINDOWS
+from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.stores.documents.collections import WINDOWS
 
 _Rank = tuple[int, int, int]  # when it was answered, epoch, round
 
@@ -123,8 +124,8 @@ def _ranked(
 def pooled_groups(documents: DocumentStore, suppliers: Iterable[str]) -> dict[str, PooledGroup]:
     """By supplier the identity group it is in with others; who stands alone is left out."""
     found = {}
-    for row in documents.find(IDENTITY_GROUPS, {"_id": {"in": sorted(suppliers)}}):
-        members = tuple(sorted(row.get("members") or ()))
+    for placed in typed.find(documents, GroupMembers, {"_id": {"in": sorted(suppliers)}}):
+        members = tuple(sorted(placed.members))
         if len(members) > 1:
-            found[row["_id"]] = PooledGroup(row["group"], members, row["proxy"])
+            found[placed.id] = PooledGroup(placed.group, members, placed.proxy)
     return found

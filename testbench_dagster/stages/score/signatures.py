@@ -8,9 +8,9 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.signatures import SignatureId, SignatureRecord
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stores.documents import Document, DocumentStore, typed
-from testbench_dagster.stores.documents.collections import SIGNATURES
+from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
 
@@ -27,15 +27,15 @@ def remember_signatures(documents: DocumentStore, spec: TaskSpec, scores: Iterab
     for score in sorted(scores, key=lambda s: s.answered_at):
         if score.error is None:
             first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
-    known = documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
-    for row in list(known):
-        del first[row["_id"]]
+    for known in list(typed.find(documents, SignatureId, {"_id": {"in": sorted(first)}})):
+        del first[known.id]
     return sum(
-        documents.put_new(SIGNATURES, [_meaning(documents, spec, key, score)]) for key, score in first.items()
+        typed.put_new(documents, SignatureRecord, [_meaning(documents, spec, key, score)])
+        for key, score in first.items()
     )
 
 
-def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
+def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRecord) -> SignatureRecord:
     attempt = typed.get(documents, RawAnswer, score.attempt_ids[0])
     prompt = typed.get(documents, AskedPrompt, score.prompt_id)
     if attempt is None or prompt is None:
@@ -44,13 +44,13 @@ def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRec
         raise StoreError(f"score {score.id}: its attempt {attempt.id} has no status, so it was not answered")
     answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)
     signature, body = Signatures().signed(spec, answer.text or "")
-    return {
-        "_id": key,
-        "signature": signature,
-        "task": spec.leaf,
-        "first_seen_at": score.answered_at,
-        "supplier": score.supplier,
-        "attempt_id": attempt.id,
-        "body": body[:MAX_BODY_CHARS],
-        "body_chars": len(body),
-    }
+    return SignatureRecord(
+        id=key,
+        signature=signature,
+        task=spec.leaf,
+        first_seen_at=score.answered_at,
+        supplier=score.supplier,
+        attempt_id=attempt.id,
+        body=body[:MAX_BODY_CHARS],
+        body_chars=len(body),
+    )

@@ -6,13 +6,13 @@ Off by default; a summary then carries both: its raw scores and, per node, what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from testbench_dagster.core.records.rankings import PooledAbility, SupplierTasks
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.shrinkage import Prior, fit_prior
 from testbench_dagster.statistics.task_score import TaskScore
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.taxonomies.model import Taxonomy
 from testbench_dagster.taxonomies.summary import Summary, summarize
 
@@ -28,10 +28,11 @@ def task_priors(workspace: Workspace, measured: Mapping[str, Mapping[str, TaskSc
             shares.setdefault(task, {})[supplier] = (one.score * one.n, one.n)
     others = {supplier.key for supplier in active_suppliers(workspace)} - set(measured)
     if others:
-        for document in workspace.documents.find(TAXONOMY_SUMMARIES):
-            if document["supplier"] in others:
-                for task, one in document.get("tasks", {}).items():
-                    shares.setdefault(task, {})[document["supplier"]] = (one["score"] * one["n"], one["n"])
+        for stored in typed.find(workspace.documents, SupplierTasks):
+            if stored.supplier in others:
+                for task, summarized in (stored.tasks or {}).items():
+                    share = (summarized.score * summarized.n, summarized.n)
+                    shares.setdefault(task, {})[stored.supplier] = share
     priors = {}
     for task, by_supplier in shares.items():
         prior = fit_prior([k for k, _ in by_supplier.values()], [n for _, n in by_supplier.values()])
@@ -42,7 +43,7 @@ def task_priors(workspace: Workspace, measured: Mapping[str, Mapping[str, TaskSc
 
 def pooled_nodes(
     taxonomy: Taxonomy, summary: Summary, priors: Mapping[str, Prior]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PooledAbility]:
     """Per node that rests on a task with few docs: score, error and interval with those tasks pooled.
 
     ``tasks`` names them. Nodes without such a task are left out: pooling changes nothing for them.
@@ -61,13 +62,13 @@ def pooled_nodes(
         for task, one in summary.tasks.items()
     }
     return {
-        name: {
-            "score": node.score,
-            "se": node.se,
-            "ci_low": node.ci_low,
-            "ci_high": node.ci_high,
-            "tasks": sorted(set(few) & set(node.weights)),
-        }
+        name: PooledAbility(
+            score=node.score,
+            se=node.se,
+            ci_low=node.ci_low,
+            ci_high=node.ci_high,
+            tasks=sorted(set(few) & set(node.weights)),
+        )
         for name, node in summarize(taxonomy, changed).nodes.items()
         if set(few) & set(node.weights)
     }

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from testbench_dagster.core.errors import TaskError, TestbenchError
+from testbench_dagster.core.records.rankings import (
+    Ability,
+    PooledAbility,
+    SummariesOfSupplier,
+    SummarizedTask,
+    TaxonomySummaryRecord,
+)
 from testbench_dagster.core.window import OK, Window
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import measured_tasks
-from testbench_dagster.stores.documents import Document, Group, document_id
-from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.taxonomies.load import load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
 from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
@@ -74,7 +79,7 @@ def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, 
 
 def refresh_summaries(
     workspace: Workspace, suppliers: Sequence[str], now: datetime | None = None
-) -> list[Document]:
+) -> list[TaxonomySummaryRecord]:
     """Compute and store the summaries of suppliers with these keys as of ``now``; return them."""
     taxonomies = configured_taxonomies(workspace)
     if not taxonomies:
@@ -82,34 +87,33 @@ def refresh_summaries(
     now = now or datetime.now(UTC)
     by_supplier: dict[str, list[Window]] = {key: [] for key in suppliers}
     by_supplier.update(primary_windows(workspace, named_suppliers(workspace, suppliers), now))
-    documents = summary_documents(workspace, taxonomies, by_supplier, now)
-    workspace.documents.upsert(TAXONOMY_SUMMARIES, documents)
-    return documents
+    records = summary_records(workspace, taxonomies, by_supplier, now)
+    typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
+    return records
 
 
-def summary_documents(
+def summary_records(
     workspace: Workspace,
     taxonomies: Sequence[Taxonomy],
     rows: Mapping[str, Sequence[Window]],
     now: datetime,
-) -> list[Document]:
+) -> list[TaxonomySummaryRecord]:
     """The summaries of suppliers from their windows, supplier by supplier; nothing is stored."""
     measured = {key: measured_tasks(own) for key, own in rows.items()}
     priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
-    made: dict[tuple[str, str], Document] = {}
+    made: dict[tuple[str, str], TaxonomySummaryRecord] = {}
     for taxonomy in taxonomies:
         summaries = summarize_many(taxonomy, list(measured.values()))
         for key, summary in zip(measured, summaries, strict=True):
             shrunk = pooled_nodes(taxonomy, summary, priors) if priors is not None else {}
-            made[key, taxonomy.name] = _document(key, summary, rows[key], now, shrunk)
+            made[key, taxonomy.name] = _record(key, summary, rows[key], now, shrunk)
     return [made[key, taxonomy.name] for key in measured for taxonomy in taxonomies]
 
 
 def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:
     """Suppliers on the roster with a summary last made before an instant."""
     where = {"summarized_at": {"lt": before}}
-    rows = workspace.documents.group(TAXONOMY_SUMMARIES, Group(by=["supplier"]), where)
-    outdated = {row["supplier"] for row in rows}
+    outdated = {row.supplier for row in typed.group(workspace.documents, SummariesOfSupplier, where)}
     return [s.key for s in active_suppliers(workspace) if s.key in outdated]
 
 
@@ -119,52 +123,63 @@ def docs_and_errors(rows: Iterable[Window]) -> tuple[int, int]:
     return sum(n for n, _ in counts), sum(errors for _, errors in counts)
 
 
-def node_covariance(summary: Document) -> tuple[list[str], list[list[float | None]]]:
+def node_covariance(summary: TaxonomySummaryRecord) -> tuple[list[str], list[list[float | None]]]:
     """Nodes of a stored summary and the covariance of their scores, None where one has none.
 
     It is not stored itself: weights and the tasks' standard errors, which are, say the same in less.
     """
-    nodes = list(summary["nodes"])
-    weights = [node["weights"] or None for node in summary["nodes"].values()]
-    return nodes, covariance(weights, {task: one["se"] for task, one in summary["tasks"].items()})
+    weights = [node.weights or None for node in summary.nodes.values()]
+    errors = {task: one.se for task, one in (summary.tasks or {}).items()}
+    return list(summary.nodes), covariance(weights, errors)
 
 
 def _docs_and_errors(row: Window) -> tuple[int, int]:
     return row.n if row.status == OK else 0, row.supplier_errors
 
 
-def _document(
+def _record(
     supplier: str,
     summary: Summary,
     rows: Sequence[Window],
     now: datetime,
-    shrunk: Mapping[str, Mapping[str, Any]],
-) -> Document:
+    shrunk: Mapping[str, PooledAbility],
+) -> TaxonomySummaryRecord:
     counts = {row.task: _docs_and_errors(row) for row in rows if row.primary}
-    nodes: dict[str, Any] = {}
+    nodes: dict[str, Ability] = {}
     for name, node in summary.nodes.items():
         own = [counts[task] for task in (*node.weights, *node.missing) if task in counts]
-        nodes[name] = {
-            **{field: getattr(node, field) for field in node.__slots__},
-            "missing": list(node.missing),
-            "n": sum(n for n, _ in own),
-            "errors": sum(errors for _, errors in own),
-            "partial_pooling": shrunk.get(name),
-        }
+        nodes[name] = Ability(
+            node=node.node,
+            status=node.status,
+            score=node.score,
+            se=node.se,
+            ci_low=node.ci_low,
+            ci_high=node.ci_high,
+            weights=node.weights,
+            n_tasks=node.n_tasks,
+            n_measured=node.n_measured,
+            coverage=node.coverage,
+            weight_coverage=node.weight_coverage,
+            min_n=node.min_n,
+            missing=list(node.missing),
+            n=sum(n for n, _ in own),
+            errors=sum(errors for _, errors in own),
+            partial_pooling=shrunk.get(name),
+        )
     root = nodes[summary.root]
-    return {
-        "_id": document_id("taxonomy_summary", supplier, summary.taxonomy),
-        "supplier": supplier,
-        "taxonomy": summary.taxonomy,
-        "summarized_at": now,
-        "score": root["score"],
-        "root": summary.root,
-        "n": root["n"],
-        "errors": root["errors"],
-        "nodes": nodes,
-        "tasks": {
-            task: {"score": one.score, "n": one.n, "se": one.error, "ci_low": low, "ci_high": high}
+    return TaxonomySummaryRecord(
+        id=document_id("taxonomy_summary", supplier, summary.taxonomy),
+        supplier=supplier,
+        taxonomy=summary.taxonomy,
+        summarized_at=now,
+        score=root.score,
+        root=summary.root,
+        n=root.n,
+        errors=root.errors,
+        nodes=nodes,
+        tasks={
+            task: SummarizedTask(score=one.score, n=one.n, se=one.error, ci_low=low, ci_high=high)
             for task, one in summary.tasks.items()
             for low, high in (one.interval,)
         },
-    }
+    )

@@ -1,0 +1,73 @@
+"""How processes keep out of each other's way: their heartbeats, leases on suppliers, and budgets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from testbench_dagster.core.records.declaring import (
+    COORDINATION,
+    Record,
+    content,
+    counted,
+    key,
+    queryable,
+    record,
+    view,
+)
+
+
+@record(
+    "budgets",
+    one_per="account and period",
+    kind=COORDINATION,
+    indexes=(("account", "period"), ("period",)),
+)
+class BudgetRecord(Record):
+    """Relays granted to processes from an account in a period, before they are sent."""
+
+    id: str = key("follows from account and period")
+    account: str = queryable("what the relays are taken from")
+    period: datetime = queryable("start of the UTC hour or day")
+    granted: int = queryable("relays granted so far, those given back taken off")
+
+
+@record("leases", one_per="supplier that is held, and one counter", kind=COORDINATION, indexes=(("holder",),))
+class LeaseRecord(Record):
+    """Who may relay to a supplier; the counter of tokens is stored among these, without a holder."""
+
+    id: str = key("key of the supplier; of the counter `#token`")
+    holder: str | None = queryable("name of the heart it lives by", default=None, sparse=True)
+    token: int = queryable("grows with every new holder; of the counter the last one drawn")
+    since: datetime | None = content("when it was taken", default=None, sparse=True)
+
+
+@view(LeaseRecord)
+class LeaseToken(NamedTuple):
+    """With which token a supplier is held."""
+
+    id: str
+    token: int
+
+
+@counted(LeaseRecord)
+class LeasesOfHolder(NamedTuple):
+    """Leases by holder."""
+
+    holder: str | None
+    n: int
+
+
+@record("heartbeats", one_per="process that works on suppliers", kind=COORDINATION)
+class HeartbeatRecord(Record):
+    """That a process is alive until an instant, which it moves on in time."""
+
+    id: str = key("name of its heart, such as a run id")
+    expires_at: datetime = queryable("alive until then, by the machine's clock")
+    boot_deadline: float | None = content(
+        "the same in seconds since its machine booted, null where the machine tells no boot from the next"
+    )
+    ttl_s: float = content("seconds after which it is dead if it is not renewed")
+    host: str = queryable("its machine: host name, boot and namespaces")
+    pid: int = content("its process id there")
+    started: int | None = content("when the process started, in clock ticks since boot; null if unknown")

@@ -1,0 +1,128 @@
+"""Identity: which suppliers answer alike, and when what a supplier answers changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from testbench_dagster.core.records.declaring import FACT, VIEW, Record, content, key, queryable, record, view
+
+
+@record(
+    "changes",
+    one_per="detected change",
+    kind=FACT,
+    indexes=(("supplier", "at"), ("detected_at",)),
+)
+class ChangeRecord(Record):
+    """A detected change of what a supplier answers, dated by its answers, with the evidence."""
+
+    id: str = key("follows from supplier, kind, stream of evidence and date")
+    supplier: str = queryable("key of the supplier")
+    service: str = queryable("its service")
+    kind: Literal["repeat", "group", "score"] = queryable(
+        "against what it changed: its own earlier answers, its group's, or its scores of a task"
+    )
+    task: str | None = queryable("of scores: the task, by its name")
+    at: datetime = queryable("when the first answer that looked otherwise came")
+    detected_at: datetime = queryable("when it was recorded")
+    seen_at: datetime = content("when the answer that raised the alarm came")
+    cut: bool = queryable("whether what it answered before counts no more")
+    reason: str = content("what was seen, in words")
+    before_at: datetime | None = content("when the last answer that looked as before came")
+    log_e: float = content("evidence for the change, in nats")
+    arl: float = content("observations to a false alarm, on average at least")
+    observations: int = content("observations until the alarm")
+    since_change: int = content("how many of them came after the change")
+    null_rate: float = content("the mean that the time before allowed for: the lowest, for `up` the highest")
+    rate_after: float = content("mean of the observations after the change")
+    direction: Literal["down", "up"] = content("where the mean went")
+    certain: bool = content("false where another member of its group may have changed instead")
+
+
+@view(ChangeRecord)
+class ToldChange(NamedTuple):
+    """What is told of a change."""
+
+    id: str
+    supplier: str
+    kind: Literal["repeat", "group", "score"]
+    task: str | None
+    at: datetime
+    detected_at: datetime
+    cut: bool
+    reason: str
+
+
+@record("identity_groups", one_per="compared supplier", kind=VIEW, indexes=(("proxy",), ("service",)))
+class IdentityGroupRecord(Record):
+    """Whom a supplier answers like, and who stands for them."""
+
+    id: str = key("key of the supplier")
+    service: str = queryable("its service")
+    group: str = queryable("name of its group; whoever is like nobody is in one alone")
+    proxy: str = queryable("key of the member that is asked for all")
+    role: Literal["alone", "proxy", "member"] = content("what it is in its group")
+    members: list[str] = content("keys of the members, its own among them")
+    since: datetime = content("since when it is in this group")
+    rotates_at: datetime | None = content("when another member becomes the proxy, null for who is alone")
+    compared_at: datetime = content("when it was compared")
+    n_prompts: int = content("prompts whose answers tell something")
+    self_agreement: float | None = content("share of prompts asked again that it answered as before")
+    self_low: float = content("lower bound of that share")
+    self_high: float = content("upper bound of that share")
+    repeats: int = content("prompts asked again")
+    agreement: float | None = content(
+        "share of common prompts answered as its proxy does, null for the proxy"
+    )
+    distance: float | None = content(
+        "half the sum of its and its proxy's self-agreements less their agreement: 0 for one model"
+    )
+    nearest: str | None = content("the other group it is most like")
+    nearest_agreement: float | None = content("share of common prompts answered as that group does")
+    nearest_low: float | None = content("lower bound of that share")
+    nearest_high: float | None = content("upper bound of that share")
+    nearest_common: int = content("prompts it has in common with that group")
+    suspect: str | None = content("why it seems to route to several backends, null if it does not")
+    reason: str = content("why it is in its group, in words")
+    cut_at: datetime | None = queryable("its cut as it was known when it was compared", default=None)
+
+
+@view(IdentityGroupRecord)
+class GroupAssignment(NamedTuple):
+    """Where a supplier was placed, and as of which cut."""
+
+    id: str
+    group: str
+    proxy: str
+    since: datetime
+    rotates_at: datetime | None
+    cut_at: datetime | None
+
+
+@view(IdentityGroupRecord)
+class GroupMembers(NamedTuple):
+    """Who is in the group of a supplier, and who stands for it."""
+
+    id: str
+    group: str
+    proxy: str
+    members: list[str]
+
+
+@view(IdentityGroupRecord)
+class ProxyOfSupplier(NamedTuple):
+    """Who stands for a supplier, as of which cut."""
+
+    id: str
+    group: str
+    proxy: str
+    cut_at: datetime | None
+
+
+@view(IdentityGroupRecord)
+class Suspect(NamedTuple):
+    """Whether a supplier seems to route to several backends."""
+
+    id: str
+    suspect: str | None

@@ -1,0 +1,166 @@
+"""Abilities and rankings: summaries of suppliers by taxonomy, leaderboards, and what is kept of each day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    VIEW,
+    Part,
+    Record,
+    content,
+    counted,
+    key,
+    nested,
+    queryable,
+    record,
+    view,
+)
+
+
+@nested
+class PooledAbility(Part):
+    """An ability's score with tasks of few docs drawn towards what other suppliers reach on them."""
+
+    score: float | None = content("the score")
+    se: float | None = content("its standard error")
+    ci_low: float | None = content("lower end of its 95 % interval")
+    ci_high: float | None = content("upper end of it")
+    tasks: list[str] = content("the tasks that were drawn")
+
+
+@nested
+class Ability(Part):
+    """An ability's score with all it rests on; score, error, interval and `min_n` are null without data."""
+
+    node: str = content("name of the ability in the taxonomy")
+    status: str = content("ok, no_data or undefined (it has only placeholders for tasks)")
+    score: float | None = content("weighted mean of its parts")
+    se: float | None = content("its standard error")
+    ci_low: float | None = content("lower end of its 95 % interval")
+    ci_high: float | None = content("upper end of it")
+    weights: Mapping[str, float] = content("weights of the measured tasks in the score; they add up to 1")
+    n_tasks: int = content("tasks it could rest on")
+    n_measured: int = content("those with data")
+    coverage: float = content("`n_measured` / `n_tasks`")
+    weight_coverage: float | None = content("share of its weight that was measured", default=None)
+    min_n: int | None = content("smallest number of docs behind a task that counts")
+    missing: list[str] = content("names of the tasks without data")
+    n: int = content("docs behind the score")
+    errors: int = content("docs that ended in the supplier's fault")
+    partial_pooling: PooledAbility | None = content(
+        "the same by partial pooling, null where it is off or changes nothing", default=None
+    )
+
+
+@nested
+class SummarizedTask(Part):
+    """A task's score as it went into a summary."""
+
+    score: float = content("the score")
+    n: int = content("docs behind it")
+    se: float = content("its standard error")
+    ci_low: float = content("lower end of its 95 % interval")
+    ci_high: float = content("upper end of it")
+
+
+@record(
+    "taxonomy_summaries",
+    one_per="supplier and taxonomy",
+    kind=VIEW,
+    indexes=(("taxonomy",),),
+    unique=(("supplier", "taxonomy"),),
+)
+class TaxonomySummaryRecord(Record):
+    """The abilities of a supplier by a taxonomy."""
+
+    id: str = key("follows from supplier and taxonomy")
+    supplier: str = queryable("key of the supplier")
+    taxonomy: str = queryable("name of the taxonomy")
+    summarized_at: datetime = queryable("as of when it was summarized")
+    score: float | None = queryable("score of the taxonomy's root")
+    root: str = content("name of the root")
+    n: int = content("docs behind the root's score", default=0)
+    errors: int = content("docs that ended in the supplier's fault", default=0)
+    nodes: Mapping[str, Ability] = content("abilities by name, parents before children")
+    tasks: Mapping[str, SummarizedTask] | None = content("the tasks with data by name", default=None)
+
+
+@view(TaxonomySummaryRecord)
+class SupplierAbilities(NamedTuple):
+    """The abilities of a supplier, without the tasks behind them."""
+
+    supplier: str
+    taxonomy: str
+    summarized_at: datetime
+    root: str
+    n: int
+    errors: int
+    nodes: Mapping[str, Ability]
+
+
+@view(TaxonomySummaryRecord)
+class SupplierTasks(NamedTuple):
+    """The tasks behind the abilities of a supplier."""
+
+    supplier: str
+    tasks: Mapping[str, SummarizedTask] | None
+
+
+@counted(TaxonomySummaryRecord)
+class SummariesOfSupplier(NamedTuple):
+    """Summaries by supplier."""
+
+    supplier: str
+    n: int
+
+
+@record("leaderboards", one_per="taxonomy", kind=VIEW)
+class LeaderboardRecord(Record):
+    """The ranking by a taxonomy as it was last made."""
+
+    id: str = key("follows from the taxonomy")
+    taxonomy: str = queryable("name of the taxonomy, or `all tasks`")
+    made_at: datetime = queryable("as of which instant it was made")
+    entries: list[dict[str, Any]] = content("suppliers, best first: the columns of a leaderboard as JSON")
+
+
+@nested
+class SummaryOfDay(Part):
+    """The summary of the supplier by one taxonomy."""
+
+    taxonomy: str = content("name of the taxonomy")
+    summarized_at: datetime = content("as of when it was summarized")
+    score: float | None = content("score of the taxonomy's root")
+    root: str = content("name of the root")
+    n: int = content("docs behind the root's score", default=0)
+    errors: int = content("docs that ended in the supplier's fault", default=0)
+    nodes: Mapping[str, Ability] = content("abilities by name, parents before children")
+    tasks: Mapping[str, SummarizedTask] | None = content("the tasks with data by name", default=None)
+
+
+@record(
+    "supplier_snapshots",
+    one_per="supplier and day",
+    kind=FACT,
+    indexes=(("day",), ("supplier", "day")),
+)
+class SupplierSnapshotRecord(Record):
+    """What was known of a supplier on a day."""
+
+    id: str = key("follows from supplier and day")
+    supplier: str = queryable("key of the supplier")
+    day: str = queryable("the day, in UTC, as YYYY-MM-DD")
+    taken_at: datetime = queryable("when it was taken")
+    windows: list[dict[str, Any]] = content("its primary windows with their columns, without the shared ones")
+    summaries: tuple[SummaryOfDay, ...] = content("its summaries by taxonomy")
+
+
+@view(SupplierSnapshotRecord)
+class SnapshotOfSupplier(NamedTuple):
+    """That there is a snapshot of a supplier."""
+
+    supplier: str

@@ -290,16 +290,12 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
 
 #: Modules that still handle documents by the names of their fields.
 UNTYPED = {
-    "testbench_dagster.coordination.writing",
     "testbench_dagster.defs.catalog.assets",
     "testbench_dagster.defs.evaluation.assets",
     "testbench_dagster.defs.lineage",
     "testbench_dagster.defs.network.assets",
     "testbench_dagster.defs.summaries.assets",
     "testbench_dagster.defs.summaries.identity",
-    "testbench_dagster.stages.score.pooled",
-    "testbench_dagster.stages.score.window_cache",
-    "testbench_dagster.stages.score.windows",
 }
 
 

@@ -383,21 +383,6 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
     assert said == ["testbench_dagster.transports.registry"]
 
 
-#: Modules that still handle documents by the names of their fields.
-UNTYPED = {
-    "testbench_dagster.coordination.writing",
-    "testbench_dagster.defs.catalog.assets",
-    "testbench_dagster.defs.evaluation.assets",
-    "testbench_dagster.defs.lineage",
-    "testbench_dagster.defs.network.assets",
-    "testbench_dagster.defs.summaries.assets",
-    "testbench_dagster.defs.summaries.identity",
-    "testbench_dagster.stages.score.pooled",
-    "testbench_dagster.stages.score.window_cache",
-    "testbench_dagster.stages.score.windows",
-}
-
-
 def test_documents_are_records_above_the_stores() -> None:
     """A raw document is had from a store's own operations, these take a collection, and nobody else gets one.
 
@@ -421,7 +406,7 @@ def test_documents_are_records_above_the_stores() -> None:
         )
         if imported or taken:
             found.add(name)
-    assert found == UNTYPED
+    assert found == set()
 
 
 def test_modules_import_each_other_without_cycles() -> None:

@@ -11,6 +11,7 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, note
 from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.taxonomies import plots
 
@@ -112,9 +113,9 @@ def _picture(
     workspace: Workspace, suppliers: Sequence[str], name: str | None, kind: str, suffix: str
 ) -> bytes:
     taxonomy = _chosen_taxonomy(workspace, name)
-    nodes: dict[str, dict[str, Any]] = {}
+    nodes: dict[str, dict[str, Ability]] = {}
     for row in Testbench(workspace).taxonomies(suppliers or None, taxonomy.name).rows:
-        nodes.setdefault(row["supplier"], {})[row["node"]] = row
+        nodes.setdefault(row["supplier"], {})[row["node"]] = Ability.from_document(row)
     if not nodes:
         raise TestbenchError(
             f"nothing is summarized by {taxonomy.name!r} yet; `testbench run` evaluates the suppliers"

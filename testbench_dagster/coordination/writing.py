@@ -21,12 +21,13 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from testbench_dagster.coordination.heartbeats import Heart, heartbeats, is_gone
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import WINDOWS
+from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 _AT_ONCE = 200  # suppliers whose documents are in memory together
 _ATTEMPTS = 100  # of changing one document that others change too
@@ -68,19 +69,19 @@ class FactWriter:
         entered, self._entered = self._entered, {}
         _change(self._documents, entered, lambda key, document: self._without(document, entered[key]))
 
-    def _with(self, document: Document, tasks: Sequence[str]) -> dict[str, Any]:
-        own = {"writer": self._name, "holder": self._heart.holder, "tasks": list(tasks)}
-        return {"writers": [*self._others(document), own], "rows": _rows_without(document, tasks)}
+    def _with(self, document: WindowRecord, tasks: Sequence[str]) -> dict[str, Any]:
+        own = WritingProcess(writer=self._name, holder=self._heart.holder, tasks=list(tasks))
+        return {"writers": (*self._others(document), own), "rows": _rows_without(document, tasks)}
 
-    def _without(self, document: Document, tasks: Sequence[str]) -> dict[str, Any]:
+    def _without(self, document: WindowRecord, tasks: Sequence[str]) -> dict[str, Any]:
         others = self._others(document)
-        if len(others) < len(document["writers"]):
+        if len(others) < len(document.writers):
             return {"writers": others}
         # taken for dead and taken out: what was kept since may lack what was written since
         return {"rows": _rows_without(document, tasks)}
 
-    def _others(self, document: Document) -> list[Document]:
-        return [writer for writer in document["writers"] if writer["writer"] != self._name]
+    def _others(self, document: WindowRecord) -> tuple[WritingProcess, ...]:
+        return tuple(writer for writer in document.writers if writer.writer != self._name)
 
 
 @contextlib.contextmanager
@@ -100,9 +101,9 @@ def writing_facts(documents: DocumentStore, heart: Heart) -> Iterator[FactWriter
             _log.warning("kept windows stay void until the heart of %s ends: %s", heart.holder, error)
 
 
-def void_document(key: str) -> Document:
+def void_document(key: str) -> WindowRecord:
     """The document of a supplier of which nothing is kept."""
-    return {"_id": key, "token": new_token(), "kept_at": None, "subject": None, "writers": [], "rows": []}
+    return WindowRecord(id=key, token=new_token(), kept_at=None, subject=None, writers=(), rows=[])
 
 
 def new_token() -> str:
@@ -110,23 +111,25 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def living_writers(documents: DocumentStore, found: Iterable[Document]) -> dict[str, list[Document]]:
+def living_writers(
+    documents: DocumentStore, found: Iterable[WindowRecord]
+) -> dict[str, tuple[WritingProcess, ...]]:
     """By supplier the entered writers whose heart has not stopped for good."""
-    entered = {document["_id"]: document["writers"] for document in found}
-    holders = {writer["holder"] for writers in entered.values() for writer in writers}
+    entered = {document.id: document.writers for document in found}
+    holders = {writer.holder for writers in entered.values() for writer in writers}
     beats = heartbeats(documents, holders) if holders else {}
     gone = {holder for holder in holders if holder not in beats or is_gone(beats[holder])}
-    return {key: [w for w in writers if w["holder"] not in gone] for key, writers in entered.items()}
+    return {key: tuple(w for w in writers if w.holder not in gone) for key, writers in entered.items()}
 
 
-def _rows_without(document: Document, tasks: Sequence[str]) -> list[Document]:
-    return [row for row in document["rows"] if row["task"] not in tasks]
+def _rows_without(document: WindowRecord, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    return [row for row in document.rows if row["task"] not in tasks]
 
 
 def _change(
     documents: DocumentStore,
     keys: Iterable[str],
-    change: Callable[[str, Document], Mapping[str, Any]],
+    change: Callable[[str, WindowRecord], Mapping[str, Any]],
 ) -> None:
     """Change the documents of suppliers, each from what it is to what ``change`` makes of it."""
     pending = list(dict.fromkeys(keys))
@@ -142,22 +145,22 @@ def _change(
 
 
 def _tried(
-    documents: DocumentStore, keys: Sequence[str], change: Callable[[str, Document], Mapping[str, Any]]
+    documents: DocumentStore, keys: Sequence[str], change: Callable[[str, WindowRecord], Mapping[str, Any]]
 ) -> list[str]:
     """Change those documents that nobody else changes at the same time; return the keys of the others."""
-    found = {d["_id"]: d for d in documents.find(WINDOWS, {"_id": {"in": list(keys)}})}
+    found = typed.by_id(documents, WindowRecord, keys)
     made = []
     for key in keys:
         if key not in found:
             void = void_document(key)
-            made.append({**void, **change(key, void)})
+            made.append(replace(void, **change(key, void)))
     left: list[str] = []
-    if made and documents.put_new(WINDOWS, made) < len(made):
+    if made and typed.put_new(documents, WindowRecord, made) < len(made):
         # who was faster, or whether it was us, is seen at the next look: changing twice does no harm
-        left += [document["_id"] for document in made]
+        left += [document.id for document in made]
     for key, document in found.items():
-        where = {"_id": key, "token": document["token"]}
+        where = {"_id": key, "token": document.token}
         changes = {**change(key, document), "token": new_token()}
-        if documents.claim(WINDOWS, where, changes) is None:
+        if typed.claim(documents, WindowRecord, where, **changes) is None:
             left.append(key)
     return left

@@ -101,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "0b1f02a71952328f54da81e80d8ab219b89618d16f17ca83e04f67cf9c653f07",
+    "10bfb03a395aae4476c835860f4fa892973b46a1127dee0f37eb653966ed2460",
 )
 
 #: Plans evaluations; kept plans of another number count as due.

@@ -18,16 +18,16 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.plan.plan_cache import CachedPlans
-from testbench_dagster.stores.documents import Collection
 
 _SHOWN = 200  # rows of a table: it lives in an event row
 
 
 def touches(
-    *, reads: Sequence[Collection] = (), writes: Mapping[str, str] | None = None
+    *, reads: Sequence[type[Record]] = (), writes: Mapping[str, str] | None = None
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Metadata of an asset's definition: the collections that it reads, and by collection what it writes.
 
@@ -36,7 +36,7 @@ def touches(
     """
     found: dict[str, dg.MetadataValue[Any]] = {}
     if reads:
-        found["reads"] = dg.MetadataValue.text(", ".join(collection.name for collection in reads))
+        found["reads"] = dg.MetadataValue.text(", ".join(of.collection.name for of in reads))
     if writes:
         told = (f"{name}: {what}" for name, what in writes.items())
         found["writes"] = dg.MetadataValue.text("; ".join(told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from testbench_dagster.coordination.writing import (
     writing_facts,
 )
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
+from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.stores.documents.collections import HEARTBEATS, WINDOWS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere
 from testbench_dagster_tests.coordination.test_leases import Counted
@@ -28,7 +30,11 @@ def row(task: str) -> dict[str, Any]:
 
 def kept(store: DocumentStore, key: str, *tasks: str, writers: tuple[dict[str, Any], ...] = ()) -> None:
     """Keep rows of tasks for a supplier."""
-    document = {**void_document(key), "rows": [row(task) for task in tasks], "writers": list(writers)}
+    document = {
+        **void_document(key).to_document(),
+        "rows": [row(task) for task in tasks],
+        "writers": list(writers),
+    }
     store.put_new(WINDOWS, [document])
 
 
@@ -76,7 +82,10 @@ def test_each_change_has_a_token_of_its_own(local):
 def test_who_was_taken_for_dead_voids_what_was_kept_since(local):
     with Heart(local, "me") as heart, writing_facts(local, heart) as writer:
         writer.enter({"s@x": ["a"]})
-        local.upsert(WINDOWS, [{**void_document("s@x"), "rows": [row("a"), row("b")], "writers": [OTHER]}])
+        local.upsert(
+            WINDOWS,
+            [{**void_document("s@x").to_document(), "rows": [row("a"), row("b")], "writers": [OTHER]}],
+        )
     assert found(local, "s@x") == (["b"], [("other", ["b"])])
 
 
@@ -100,7 +109,7 @@ def test_a_check_is_cheap_while_the_heart_beats_and_enters_again_when_it_stopped
         writer.check(["s@x"])
         assert counted.calls == []
     for key in ("s@x", "t@x", "u@x"):
-        local.upsert(WINDOWS, [void_document(key)])
+        typed.upsert(local, WindowRecord, [void_document(key)])
     writer.check(["t@x", "unknown@x"])
     assert [found(local, key)[1] for key in ("s@x", "t@x", "u@x")] == [[], [("me", ["b"])], []]
     writer.check()
@@ -113,18 +122,20 @@ def test_a_check_is_cheap_while_the_heart_beats_and_enters_again_when_it_stopped
 
 def test_only_writers_whose_heart_may_beat_count(local):
     local.put_new(HEARTBEATS, [elsewhere("silent", left_s=60), elsewhere("late", left_s=-60)])
-    entered = [{"writer": f"{h}/1", "holder": h, "tasks": ["a"]} for h in ("silent", "late", "gone", "me")]
+    entered = tuple(
+        WritingProcess(writer=f"{h}/1", holder=h, tasks=["a"]) for h in ("silent", "late", "gone", "me")
+    )
     documents = [
-        {**void_document("s@x"), "writers": entered},
-        {**void_document("t@x"), "writers": entered[1:2]},
+        replace(void_document("s@x"), writers=entered),
+        replace(void_document("t@x"), writers=entered[1:2]),
     ]
     with Heart(local, "me"):
         living = living_writers(local, documents)
-    assert {key: [w["holder"] for w in writers] for key, writers in living.items()} == {
+    assert {key: [w.holder for w in writers] for key, writers in living.items()} == {
         "s@x": ["silent", "me"],
         "t@x": [],
     }
-    assert living_writers(local, [void_document("s@x")]) == {"s@x": []}
+    assert living_writers(local, [void_document("s@x")]) == {"s@x": ()}
 
 
 @pytest.mark.parametrize(("number", "batches"), [(1, 1), (200, 1), (201, 2), (400, 2), (401, 3)])
@@ -207,5 +218,5 @@ def test_a_writer_that_cannot_leave_is_left_to_its_heart(local, caplog):
             writer.enter({"s@x": ["a"]})
         assert found(local, "s@x")[1] == [("me", ["a"])]
         assert bury(local, beat(local))
-        assert living_writers(local, local.find(WINDOWS)) == {"s@x": []}
+        assert living_writers(local, typed.find(local, WindowRecord)) == {"s@x": ()}
     assert "kept windows stay void until the heart of me ends: out of reach" in caplog.text

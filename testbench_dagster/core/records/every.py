@@ -24,6 +24,7 @@ from testbench_dagster.core.records.rankings import (
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.windows import WindowRecord
 
 RECORDS: tuple[type[Record], ...] = (
     EpochRecord,
@@ -34,6 +35,7 @@ RECORDS: tuple[type[Record], ...] = (
     HeightRecord,
     SessionRecord,
     PlanRecord,
+    WindowRecord,
     TaxonomySummaryRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,

@@ -5,12 +5,13 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS, SUPPLIERS
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
 GROUP = "catalog"
@@ -73,10 +74,10 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         freshness_policy=freshness.CATALOG,
         kinds={"python"},
         metadata=touches(
-            reads=(SUPPLIERS, EPOCHS, PROMPTS),
+            reads=(SupplierRecord, EpochRecord, PromptRecord),
             writes={
-                EPOCHS.name: "number and seed of each epoch",
-                PROMPTS.name: "the requests, in the order of the seed",
+                EpochRecord.collection.name: "number and seed of each epoch",
+                PromptRecord.collection.name: "the requests, in the order of the seed",
             },
         ),
     )

@@ -5,6 +5,16 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
 from testbench_dagster.defs.metadata import counts, window_table
@@ -15,21 +25,6 @@ from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
-    CHANGES,
-    EPOCHS,
-    HEIGHTS,
-    IDENTITY_GROUPS,
-    PLANS,
-    PROMPTS,
-    SCORES,
-    SESSIONS,
-    SIGNATURES,
-    SUPPLIERS,
-    TAXONOMY_SUMMARIES,
-    WINDOWS,
-)
 
 GROUP = "evaluation"
 FORCE_TAG = "testbench/force"
@@ -62,25 +57,25 @@ class RelayConfig(dg.Config):
     kinds={"python"},
     metadata=touches(
         reads=(
-            SUPPLIERS,
-            HEIGHTS,
-            SESSIONS,
-            EPOCHS,
-            PROMPTS,
-            ATTEMPTS,
-            PLANS,
-            IDENTITY_GROUPS,
-            TAXONOMY_SUMMARIES,
-            SCORES,
-            WINDOWS,
+            SupplierRecord,
+            HeightRecord,
+            SessionRecord,
+            EpochRecord,
+            PromptRecord,
+            AttemptRecord,
+            PlanRecord,
+            IdentityGroupRecord,
+            TaxonomySummaryRecord,
+            ScoreRecord,
+            WindowRecord,
         ),
         writes={
-            ATTEMPTS.name: "every attempt, with its evidence",
-            PLANS.name: "who failed, who was put off, whose relays of a session are used up",
-            SUPPLIERS.name: "who echoes log-probabilities",
-            HEIGHTS.name: "the newest block of a service",
-            SESSIONS.name: "the sessions of its applications",
-            WINDOWS.name: "takes out cached rows of what it is about to ask",
+            AttemptRecord.collection.name: "every attempt, with its evidence",
+            PlanRecord.collection.name: "who failed, who was put off, whose relays of a session are used up",
+            SupplierRecord.collection.name: "who echoes log-probabilities",
+            HeightRecord.collection.name: "the newest block of a service",
+            SessionRecord.collection.name: "the sessions of its applications",
+            WindowRecord.collection.name: "takes out cached rows of what it is about to ask",
         },
     ),
 )
@@ -153,15 +148,25 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
     freshness_policy=freshness.EVALUATION,
     kinds={"python"},
     metadata=touches(
-        reads=(SUPPLIERS, PROMPTS, ATTEMPTS, SCORES, SIGNATURES, IDENTITY_GROUPS, WINDOWS, PLANS, CHANGES),
+        reads=(
+            SupplierRecord,
+            PromptRecord,
+            AttemptRecord,
+            ScoreRecord,
+            SignatureRecord,
+            IdentityGroupRecord,
+            WindowRecord,
+            PlanRecord,
+            ChangeRecord,
+        ),
         writes={
-            SCORES.name: "one per answer and filter",
-            SIGNATURES.name: "what a new signature stands for",
-            WINDOWS.name: "the cached rows of the suppliers",
-            CHANGES.name: "changes it detected",
-            SUPPLIERS.name: "the cut of a supplier that changed",
-            PLANS.name: "who was cut is due at once",
-            IDENTITY_GROUPS.name: "the groups of a service where a supplier was cut",
+            ScoreRecord.collection.name: "one per answer and filter",
+            SignatureRecord.collection.name: "what a new signature stands for",
+            WindowRecord.collection.name: "the cached rows of the suppliers",
+            ChangeRecord.collection.name: "changes it detected",
+            SupplierRecord.collection.name: "the cut of a supplier that changed",
+            PlanRecord.collection.name: "who was cut is due at once",
+            IdentityGroupRecord.collection.name: "the groups of a service where a supplier was cut",
         },
     ),
 )

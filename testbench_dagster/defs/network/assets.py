@@ -4,7 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.core.records.chains import SessionRecord
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
@@ -12,7 +14,6 @@ from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS, SUPPLIERS
 
 GROUP = "network"
 _SHOWN = 500  # rows of a table: it lives in an event row
@@ -23,12 +24,12 @@ _SHOWN = 500  # rows of a table: it lives in an event row
     freshness_policy=freshness.ROSTER,
     kinds={"python"},
     metadata=touches(
-        reads=(SUPPLIERS, HEIGHTS, SESSIONS, PLANS),
+        reads=(SupplierRecord, HeightRecord, SessionRecord, PlanRecord),
         writes={
-            SUPPLIERS.name: "joins, leaves, returns and changes, with their history",
-            HEIGHTS.name: "the newest block of a service",
-            SESSIONS.name: "the sessions of its applications",
-            PLANS.name: "who joined, returned or changed is due at once",
+            SupplierRecord.collection.name: "joins, leaves, returns and changes, with their history",
+            HeightRecord.collection.name: "the newest block of a service",
+            SessionRecord.collection.name: "the sessions of its applications",
+            PlanRecord.collection.name: "who joined, returned or changed is due at once",
         },
     ),
 )

@@ -7,6 +7,19 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.identity import IdentityGroupRecord
+from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.rankings import (
+    LeaderboardRecord,
+    SupplierSnapshotRecord,
+    TaxonomySummaryRecord,
+)
+from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
@@ -20,21 +33,6 @@ from testbench_dagster.stages.publish.publish import Published, publish
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
-    EPOCHS,
-    HEIGHTS,
-    IDENTITY_GROUPS,
-    LEADERBOARDS,
-    PLANS,
-    PROMPTS,
-    SCORES,
-    SESSIONS,
-    SUPPLIER_SNAPSHOTS,
-    SUPPLIERS,
-    TAXONOMY_SUMMARIES,
-    WINDOWS,
-)
 
 GROUP = "summaries"
 _PLOTTED = 30  # suppliers on the plot: it lives in an event row
@@ -49,21 +47,21 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
     kinds={"python"},
     metadata=touches(
         reads=(
-            SUPPLIERS,
-            WINDOWS,
-            SCORES,
-            ATTEMPTS,
-            IDENTITY_GROUPS,
-            TAXONOMY_SUMMARIES,
-            PLANS,
-            EPOCHS,
-            PROMPTS,
-            HEIGHTS,
-            SESSIONS,
+            SupplierRecord,
+            WindowRecord,
+            ScoreRecord,
+            AttemptRecord,
+            IdentityGroupRecord,
+            TaxonomySummaryRecord,
+            PlanRecord,
+            EpochRecord,
+            PromptRecord,
+            HeightRecord,
+            SessionRecord,
         ),
         writes={
-            TAXONOMY_SUMMARIES.name: "one per supplier and taxonomy",
-            PLANS.name: "when each of the suppliers is due next, and what it would be asked",
+            TaxonomySummaryRecord.collection.name: "one per supplier and taxonomy",
+            PlanRecord.collection.name: "when each of the suppliers is due next, and what it would be asked",
         },
     ),
 )
@@ -129,8 +127,18 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
         metadata=touches(
-            reads=(SUPPLIERS, IDENTITY_GROUPS, WINDOWS, SCORES, ATTEMPTS, TAXONOMY_SUMMARIES),
-            writes={LEADERBOARDS.name: "one per taxonomy, and the files in TESTBENCH_HOME/published"},
+            reads=(
+                SupplierRecord,
+                IdentityGroupRecord,
+                WindowRecord,
+                ScoreRecord,
+                AttemptRecord,
+                TaxonomySummaryRecord,
+            ),
+            writes={
+                LeaderboardRecord.collection.name: "one per taxonomy, and the files in "
+                "TESTBENCH_HOME/published",
+            },
         ),
     )
     def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult[Any]:
@@ -153,8 +161,16 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
     freshness_policy=freshness.SNAPSHOTS,
     kinds={"python"},
     metadata=touches(
-        reads=(SUPPLIERS, WINDOWS, SCORES, ATTEMPTS, IDENTITY_GROUPS, TAXONOMY_SUMMARIES, SUPPLIER_SNAPSHOTS),
-        writes={SUPPLIER_SNAPSHOTS.name: "one per supplier and day"},
+        reads=(
+            SupplierRecord,
+            WindowRecord,
+            ScoreRecord,
+            AttemptRecord,
+            IdentityGroupRecord,
+            TaxonomySummaryRecord,
+            SupplierSnapshotRecord,
+        ),
+        writes={SupplierSnapshotRecord.collection.name: "one per supplier and day"},
     ),
 )
 def supplier_snapshots(

@@ -5,7 +5,10 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
-from testbench_dagster.core.records.identity import Suspect
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, Suspect
+from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.checks import offenders_result
@@ -15,13 +18,6 @@ from testbench_dagster.defs.summaries.plots import SIMULATION
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
-    CHANGES,
-    IDENTITY_GROUPS,
-    PLANS,
-    SUPPLIERS,
-)
 
 _SHOWN = 200  # rows of a table: it lives in an event row
 _PLOTTED = 36  # suppliers on the agreement matrix
@@ -38,12 +34,12 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
         metadata=touches(
-            reads=(SUPPLIERS, ATTEMPTS, PLANS, IDENTITY_GROUPS, CHANGES),
+            reads=(SupplierRecord, AttemptRecord, PlanRecord, IdentityGroupRecord, ChangeRecord),
             writes={
-                IDENTITY_GROUPS.name: "group and proxy of each supplier",
-                CHANGES.name: "members that left their group's answers",
-                SUPPLIERS.name: "the cut of a supplier that changed",
-                PLANS.name: "who was cut is due at once",
+                IdentityGroupRecord.collection.name: "group and proxy of each supplier",
+                ChangeRecord.collection.name: "members that left their group's answers",
+                SupplierRecord.collection.name: "the cut of a supplier that changed",
+                PlanRecord.collection.name: "who was cut is due at once",
             },
         ),
     )

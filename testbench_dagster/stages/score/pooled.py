@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
@@ -19,7 +20,6 @@ from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_
 from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
-from testbench_dagster.stores.documents.collections import WINDOWS
 
 _Rank = tuple[int, int, int]  # when it was answered, epoch, round
 
@@ -94,7 +94,8 @@ class GroupPools:
 
     def _scored(self, member: Supplier) -> dict[str, Answers | list[Sample]]:
         """By task what a member's answers scored: as cached where that holds, else from the facts."""
-        document = None if self._from_facts else self._workspace.documents.get(WINDOWS, member.key)
+        documents = self._workspace.documents
+        document = None if self._from_facts else typed.get(documents, WindowRecord, member.key)
         cache = WindowCache(document, member, self._now)
         found: dict[str, Answers | list[Sample]] = {}
         rest = []

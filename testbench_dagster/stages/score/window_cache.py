@@ -20,6 +20,7 @@ import orjson
 from testbench_dagster.core import versions
 from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -28,7 +29,7 @@ from testbench_dagster.core.window import Sample, Window
 from testbench_dagster.scoring.rows import known_beforehand
 from testbench_dagster.stages.score.samples import counts_after, newest_scored
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, content_hash
+from testbench_dagster.stores.documents import content_hash
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -70,12 +71,12 @@ class Answers:
 class WindowCache:
     """What is cached of one supplier, as read from the store at once."""
 
-    def __init__(self, document: Document | None, supplier: Supplier, now: datetime) -> None:
+    def __init__(self, document: WindowRecord | None, supplier: Supplier, now: datetime) -> None:
         self._supplier = supplier
         self._moment, self._now = now, microseconds(now)
-        same = document is not None and document["subject"] == subject(supplier)
-        self._entries: dict[str, Document] = (
-            {entry["task"]: entry for entry in document["rows"]} if same and document else {}
+        same = document is not None and document.subject == subject(supplier)
+        self._entries: dict[str, dict[str, Any]] = (
+            {entry["task"]: entry for entry in document.rows} if same and document is not None else {}
         )
 
     def holds(self, task: str, fingerprint: str) -> bool:

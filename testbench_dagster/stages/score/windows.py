@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
+from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -30,8 +31,7 @@ from testbench_dagster.stages.score.window_cache import (
     subject,
 )
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import WINDOWS
+from testbench_dagster.stores.documents import typed
 
 _SUPPLIERS = 100  # whose cached rows are in memory at once
 _TRIES = 5  # of caching rows of a supplier that others change too; then they are left to the next
@@ -138,9 +138,10 @@ class _Reader:
                 pooled = self._pooled(row, spec, registration, pools)
                 yield row if pooled is None else replace(row, pooled=pooled)
 
-    def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+    def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
         where = {"_id": {"in": [s.key for s in suppliers]}}
-        return {d["_id"]: d for d in self._workspace.documents.find(WINDOWS, where)}
+        found = typed.find(self._workspace.documents, WindowRecord, where)
+        return {document.id: document for document in found}
 
     def _missing(self, supplier: Supplier, cache: WindowCache, *, with_scored: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
@@ -208,55 +209,57 @@ class _Reader:
                     break
         return written
 
-    def _documents_to_change(self, suppliers: Sequence[Supplier]) -> dict[str, Document]:
+    def _documents_to_change(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
         found = self._documents(suppliers)
         absent = [void_document(s.key) for s in suppliers if s.key not in found]
         if absent:
             # one that another process inserts meanwhile is that process's: what counts is read again
-            self._workspace.documents.put_new(WINDOWS, absent)
+            typed.put_new(self._workspace.documents, WindowRecord, absent)
             found = self._documents(suppliers)
         return found
 
     def _cache(
-        self, supplier: Supplier, document: Document, writers: Sequence[Document], *, grouped: bool
+        self, supplier: Supplier, document: WindowRecord, writers: Sequence[WritingProcess], *, grouped: bool
     ) -> int | None:
         """Cache what is missing of one supplier, read after its document; None where that changed since."""
-        busy = {task for writer in writers for task in writer["tasks"]}
+        busy = {task for writer in writers for task in writer.tasks}
         cache = WindowCache(document, supplier, self._now)
         missing = [
             (spec, registration)
             for spec, registration in self._missing(supplier, cache, with_scored=grouped)
             if spec.name not in busy
         ]
-        if not missing and len(writers) == len(document["writers"]):
+        if not missing and len(writers) == len(document.writers):
             return 0
         computed = self._compute(supplier, missing)
         changes = {
             "token": new_token(),
             "kept_at": datetime.now(UTC),
             "subject": subject(supplier),
-            "writers": list(writers),
+            "writers": tuple(writers),
             "rows": [
                 *self._still_good(supplier, document, set(computed)),
                 *(self._entry(spec, computed[spec.name], grouped) for spec, _ in missing),
             ],
         }
-        where = {"_id": supplier.key, "token": document["token"]}
-        changed = self._workspace.documents.claim(WINDOWS, where, changes)
+        where = {"_id": supplier.key, "token": document.token}
+        changed = typed.claim(self._workspace.documents, WindowRecord, where, **changes)
         return None if changed is None else len(computed)
 
-    def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> Document:
+    def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> dict[str, Any]:
         fingerprint = self._fingerprints[spec.name]
         return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
 
-    def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
+    def _still_good(
+        self, supplier: Supplier, document: WindowRecord, replaced: set[str]
+    ) -> list[dict[str, Any]]:
         """Of what is cached the rows not replaced, those of tasks that nobody may ask for left out."""
-        if document["subject"] != subject(supplier):
+        if document.subject != subject(supplier):
             return []
         configured = {spec.name for spec in self._workspace.specs}
         now = microseconds(self._now)
         return [
             row
-            for row in document["rows"]
+            for row in document.rows
             if row["task"] not in replaced and (row["task"] in configured or (row["until"] or 0) > now)
         ]

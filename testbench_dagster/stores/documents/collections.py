@@ -10,8 +10,6 @@ Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``h
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
@@ -26,7 +24,7 @@ from testbench_dagster.core.records.rankings import (
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
-from testbench_dagster.stores.documents.contract import Collection
+from testbench_dagster.core.records.windows import WindowRecord
 
 SUPPLIERS = SupplierRecord.collection
 HEIGHTS = HeightRecord.collection
@@ -36,8 +34,7 @@ PROMPTS = PromptRecord.collection
 ATTEMPTS = AttemptRecord.collection
 SCORES = ScoreRecord.collection
 
-WINDOWS = Collection("windows", fields={"token": str, "kept_at": datetime})
-"""One per supplier (its ``_id``): the kept rows of its tasks, and who writes facts of which tasks now."""
+WINDOWS = WindowRecord.collection
 
 TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 

@@ -239,7 +239,7 @@ def heatmap(
 def layout(taxonomy: Taxonomy) -> dict[str, tuple[int, float]]:
     """Column and height of every node: columns by the longest way from the root, parents amid their children.
 
-    Nodes of one column are at least 1 apart. Nodes out of the root's reach stand below the others.
+    Nodes of one column are at least 1 apart. Nodes out of the root's reach stand below the others of theirs.
     """
     column: dict[str, int] = {}
     for node in taxonomy.top_down():
@@ -266,8 +266,9 @@ def layout(taxonomy: Taxonomy) -> dict[str, tuple[int, float]]:
             else:
                 below = [height[child] for child in taxonomy.children(node)]
                 height[node] = sum(below) / len(below)
+    reached = taxonomy.reached()
     for number in set(column.values()):
-        own = sorted((n for n in column if column[n] == number), key=lambda n: height[n])
+        own = sorted((n for n in column if column[n] == number), key=lambda n: (n not in reached, height[n]))
         for before, node in pairwise(own):
             height[node] = max(height[node], height[before] + 1.0)
     return {node: (column[node], height[node]) for node in taxonomy.nodes}

@@ -1,0 +1,486 @@
+"""Numbers of identity worked out by hand or by plain loops from their definitions."""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from testbench_dagster.identity import (
+    Answer,
+    Assignment,
+    Evidence,
+    IdentityError,
+    IdentitySettings,
+    ScorePoint,
+    elect,
+    find_changes,
+    find_groups,
+    score_changes,
+)
+from testbench_dagster.identity.evidence import NONE
+from testbench_dagster.identity.kernel import common_prefix, kernel
+from testbench_dagster.identity.mixtures import _one_sided
+from testbench_dagster.identity.pairs import SelfAgreement, distance, lean, log_merge, mean_common_prefix
+from testbench_dagster.identity.plots import _short, agreement_matrix
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster_tests.identity.population import START, phrase
+from testbench_dagster_tests.pictures import assert_approved, figure_of
+from testbench_dagster_tests.records import changeable
+
+MINUTE = timedelta(minutes=1)
+
+
+def answer(supplier: str, prompt: str, opening: str, minute: float = 0, round: int = 0) -> Answer:
+    return Answer(supplier, prompt, "f", START + minute * MINUTE, round, opening)
+
+
+# -------------------------------------------------------------------------------------------------- settings
+
+SHARES = [
+    "null_floor",
+    "merge_alpha",
+    "split_agreement",
+    "split_alpha",
+    "self_quantile",
+    "noisy_below",
+    "prior_collision",
+    "template_share",
+    "lean_agreement",
+    "lineage_agreement",
+    "mixture_explained",
+    "mixture_share",
+    "mixture_alpha",
+    "mixture_ordered",
+    "baseline_alpha",
+    "election_tie",
+]
+OPEN = {"null_floor": 0.5, "lean_agreement": 0.6, "split_agreement": 0.7}  # room on either side of each
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_shares_lie_between_0_and_1(name: str) -> None:
+    for value in (0.0, 1.0, -0.5, 1.5):
+        with pytest.raises(
+            IdentityError, match=f"{name} must lie between 0 and 1, both excluded; got {value}"
+        ):
+            IdentitySettings(**{name: value})
+    if name not in OPEN:
+        for value in (1e-9, 1 - 1e-9):
+            assert getattr(IdentitySettings(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", ["merge_shares", "split_ratios"])
+def test_alternatives_lie_between_0_and_1(name: str) -> None:
+    assert getattr(IdentitySettings(**{name: (1e-9, 1 - 1e-9)}), name)
+    for values in ((), (0.5, 0.0), (0.5, 1.0)):
+        with pytest.raises(IdentityError, match=f"{name} must be one or more numbers between 0 and 1"):
+            IdentitySettings(**{name: values})
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        *((name, 1e-9, 0.0) for name in ("self_prior", "prior_groups", "near_days", "rotation_days")),
+        *((name, 1, 0) for name in ("prefix_chars", "template_chars", "least_common")),
+        ("arl", 1.0001, 1.0),
+    ],
+)
+def test_the_least_of_each_number(name: str, inside: float, outside: float) -> None:
+    assert getattr(IdentitySettings(**{name: inside}), name) == inside
+    with pytest.raises(IdentityError, match=f"{name} must be .*got {outside}"):
+        IdentitySettings(**{name: outside})
+
+
+def test_a_pair_leans_between_what_distinct_models_and_one_model_show() -> None:
+    assert IdentitySettings(lean_agreement=0.95, split_agreement=0.95)
+    for floor, leaning, split in ((0.9, 0.9, 0.95), (0.75, 0.96, 0.95)):
+        with pytest.raises(IdentityError, match=f"got {floor}, {leaning}, {split}"):
+            IdentitySettings(null_floor=floor, lean_agreement=leaning, split_agreement=split)
+
+
+def test_the_documented_constants() -> None:
+    """Measured on public answers (see their comments): a change of one is a change of every claim."""
+    documented = {
+        "prefix_chars": 20, "null_floor": 0.75, "merge_shares": (0.4, 0.6, 0.8, 0.96), "merge_alpha": 0.01,
+        "split_agreement": 0.95, "split_ratios": (0.1, 0.3, 0.5, 0.7, 0.85), "split_alpha": 0.05,
+        "self_prior": 10.0, "self_quantile": 0.1, "noisy_below": 0.9, "prior_groups": 2.0,
+        "prior_collision": 0.25, "template_chars": 12, "template_share": 0.1, "lean_agreement": 0.9,
+        "lean_slack": 2.0, "least_common": 8, "lineage_agreement": 0.45, "mixture_explained": 0.9,
+        "mixture_share": 0.1, "mixture_alpha": 0.05, "mixture_ordered": 0.95, "arl": 1e5,
+        "baseline_alpha": 0.01, "near_days": 3.0, "rotation_days": 7.0, "election_tie": 0.02,
+    }  # fmt: skip
+    found = {field.name: field.default for field in fields(IdentitySettings)}
+    assert {name: found[name] for name in documented} == documented
+
+
+# ----------------------------------------------------------------------------------------------------- pairs
+
+
+def test_prefixes_of_openings() -> None:
+    assert [common_prefix(a, b) for a, b in (("", "a"), ("ab", "ab"), ("ab", "abc"), ("xb", "ab"))] == [
+        0,
+        2,
+        2,
+        0,
+    ]
+    assert kernel("ab", 2) == "ab" and kernel("a", 2) is None and kernel("abc", 2) == "ab"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), min_size=1, max_size=20), st.floats(0, 1))
+def test_a_merge_is_an_average_of_likelihood_ratios(pairs: list[tuple[int, int]], habit: float) -> None:
+    """Per agreement 1 + k (1 / q0 - 1) with q0 = floor + (1 - floor) b, per disagreement 1 - k."""
+    conf = IdentitySettings()
+    left, right = (np.array([[pair[side] for pair in pairs]]) for side in (0, 1))
+    common = np.full(left.shape, habit)
+    common[0, 0] = 0.1
+    found = log_merge(left, right, common, lambda p, t, cells: np.where(t == 0, 0.6, 0.2), conf)
+    parts = []
+    for k in (0.4, 0.6, 0.8, 0.96):
+        ratio = 1.0
+        for t, (a, b) in enumerate(pairs):
+            if a == NONE or b == NONE:
+                continue
+            null = 0.75 + 0.25 * max(0.1 if t == 0 else habit, 0.6 if t == 0 else 0.2)
+            ratio *= 1 + k * (1 / null - 1) if a == b else 1 - k
+        parts.append(ratio)
+    assert found[0] == pytest.approx(math.log(sum(parts) / 4), abs=1e-6)
+
+
+def test_how_plain_counts_lean() -> None:
+    """agree ln(.9 / .75) + disagree ln(.1 / .25): nine agreements outweigh one disagreement, four do not."""
+    found = lean(np.array([10, 6, 0]), np.array([9, 5, 0]), IdentitySettings())
+    expected = [9 * math.log(1.2) + math.log(0.4), 5 * math.log(1.2) + math.log(0.4), 0.0]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert expected[0] > 0 > expected[1]
+
+
+def test_self_agreement_is_a_beta_posterior() -> None:
+    """The prior is worth ten repeats at .95; noisy is who is below .9 with 97.5 % by Clopper and Pearson."""
+    x, y = phrase("x"), phrase("y")
+    said = {"a": [x] * 9, "b": [x, y] * 3, "c": [x], "d": [x] * 7 + [y, x]}
+    evidence = Evidence.of(
+        [answer(s, "q", text, minute=n, round=n) for s, texts in said.items() for n, text in enumerate(texts)]
+    )
+    selves = SelfAgreement.of(evidence)
+    counts = {"a": (8, 8), "b": (5, 0), "c": (0, 0), "d": (8, 6)}
+    for s, (n, k) in counts.items():
+        i = evidence.index[s]
+        assert (evidence.repeats[i], evidence.repeated[i]) == (n, k)
+        posterior = stats.beta(9.5 + k, 0.5 + n - k)
+        assert (selves.low[i], selves.high[i]) == pytest.approx((posterior.ppf(0.025), posterior.ppf(0.975)))
+        assert selves.tested[i] == pytest.approx(posterior.ppf(0.1))
+        assert selves.rate[i] == pytest.approx(k / n) if n else math.isnan(selves.rate[i])
+        upper = 1.0 if k == n else stats.beta(k + 1, n - k).ppf(0.975)
+        assert selves.noisy[i] == (upper < 0.9)
+    assert selves.noisy[evidence.index["b"]]
+
+
+def test_a_distance_by_hand() -> None:
+    """Halves of self-agreements less the agreement; its bounds by MOVER from the three intervals."""
+    low, high = wilson(60, 100)
+    value, below, above = distance(60, 100, (1.0, 0.9), (0.95, 0.8), (1.0, 0.97))
+    assert value == pytest.approx(0.35)
+    assert below == pytest.approx(0.35 - math.sqrt(0.025**2 + 0.05**2 + (high - 0.6) ** 2))
+    assert above == pytest.approx(0.35 + math.sqrt(0.0**2 + 0.035**2 + (0.6 - low) ** 2))
+    assert distance(0, 9, (1.0, 1.0), (0.9, 0.9), (1.0, 1.0))[::2] == (1.0, 1.0)
+    assert distance(9, 9, (0.9, 0.9), (0.8, 0.8), (1.0, 1.0))[:2] == (0.0, 0.0)
+
+
+def test_what_is_said_of_a_pair() -> None:
+    """Two of three common prompts open alike; the third shares four characters."""
+    a = [answer("a", "q1", phrase(1)), answer("a", "q2", phrase(2)), answer("a", "q3", "abcd" + phrase(3))]
+    b = [answer("b", "q1", phrase(1)), answer("b", "q2", phrase(2)), answer("b", "q3", "abcd" + phrase(4))]
+    evidence = Evidence.of([*a, *b, answer("a", "q4", phrase(5)), answer("c", "q5", phrase(6))])
+    shared = 4 + common_prefix(phrase(3), phrase(4))
+    assert mean_common_prefix(evidence, 0, 1) == pytest.approx((40 + 40 + shared) / 3)
+    assert mean_common_prefix(evidence, 0, 2) is None
+    grouping = find_groups(evidence, now=START)
+    pair = grouping.pair("a", "b")
+    assert (pair.common, pair.agree, pair.agreement) == (3, 2, pytest.approx(2 / 3))
+    assert (pair.low, pair.high) == pytest.approx(wilson(2, 3))
+    assert pair.distance == pytest.approx(0.95 - 2 / 3)  # unknown self-agreements are taken for .95
+    assert (pair.relation, pair.split) == ("too little evidence", False)
+    none = grouping.pair("a", "c")
+    assert (none.common, none.agreement, none.low, none.high, none.distance) == (0, None, 0.0, 1.0, None)
+    assert none.mean_lcp is None and none.log_merge == none.log_split == 0
+
+
+def test_a_profile_names_the_nearest_other_group() -> None:
+    given = [answer(s, f"q{n}", phrase(n)) for s in ("a", "b") for n in range(80)]
+    given += [answer("c", f"q{n}", phrase(n) if n < 12 else phrase("c", n)) for n in range(28)]
+    given += [answer("d", f"q{n}", phrase("d", n)) for n in range(7)]  # one too few to be compared
+    grouping = find_groups(Evidence.of(given, suppliers=["e"]), now=START)
+    together = grouping.group_of("a")
+    assert together.members == ("a", "b") and grouping.group_of("c").members == ("c",)
+    c = grouping.profiles["c"]
+    assert (c.nearest, c.nearest_common, c.nearest_agreement) == (together.id, 28, pytest.approx(12 / 28))
+    assert (c.nearest_low, c.nearest_high) == pytest.approx(wilson(12, 28))
+    assert (c.answers, c.repeats, c.self_agreement, c.role_hint) == (28, 0, None, "alone")
+    assert c.reason == "answers like nobody else on 28 prompts"
+    a = grouping.profiles["a"]
+    assert a.reason == "answers like 1 other on 80 common prompts" and a.role_hint == "member"
+    assert (a.nearest, a.nearest_common) == (grouping.group_of("c").id, 28)
+    d, e = grouping.profiles["d"], grouping.profiles["e"]
+    assert (d.nearest, d.nearest_agreement, d.nearest_low, d.nearest_common) == (None, None, None, 0)
+    assert (e.answers, e.reason) == (0, "no informative answers yet")
+    third = [answer("z", f"q{n}", phrase(n)) for n in range(80)]
+    three = find_groups(Evidence.of([*given, *third]), now=START)
+    assert three.profiles["a"].reason == "answers like 2 others on 80 common prompts"
+
+
+def test_a_supplier_that_contradicts_itself_is_noisy() -> None:
+    given = [answer("a", f"q{n}", phrase(n, r % 2), minute=r, round=r) for n in range(4) for r in range(3)]
+    found = find_groups(Evidence.of(given), now=START).profiles["a"]
+    assert (found.role_hint, found.self_agreement, found.repeats) == ("noisy", 0.0, 8)
+    assert found.reason.startswith("repeats itself on 0% of 8 prompts asked again: too noisy")
+
+
+def test_a_group_keeps_its_name_while_more_than_half_of_it_stays() -> None:
+    def since(*members: str, group: str) -> list[Assignment]:
+        return [Assignment(m, group, m, START - timedelta(days=9)) for m in members]
+
+    def alike(*suppliers: str, kind: str = "x") -> list[Answer]:
+        return [answer(s, f"q{n}", phrase(kind, n)) for s in suppliers for n in range(40)]
+
+    evidence = Evidence.of([*alike("a", "b", "e"), *alike("c", "d", kind="y")])
+    kept = find_groups(evidence, previous=since("a", "b", "c", group="old"), now=START)
+    assert kept.group_of("a").id == "old" != kept.group_of("c").id
+    assert kept.group_of("a").since == {
+        "a": START - timedelta(days=9),
+        "b": START - timedelta(days=9),
+        "e": START,
+    }
+    assert kept.group_of("c").since == {"c": START, "d": START}
+    half = find_groups(evidence, previous=since("a", "b", "c", "d", group="old"), now=START)
+    assert "old" not in (half.group_of("a").id, half.group_of("c").id)  # neither has more than half
+    fresh = half.group_of("a").id
+    assert fresh.startswith("g-") and len(fresh) == 14
+    bigger = find_groups(evidence, previous=since("a", "b", group="z") + since("e", group="y"), now=START)
+    assert bigger.group_of("e").id == "z"  # of two names that of the larger part
+
+
+# ------------------------------------------------------------------------------------------------- mixtures
+
+
+@given(st.lists(st.sampled_from("abn"), min_size=1, max_size=12), st.randoms())
+def test_one_sided_is_the_best_cut_in_time(said: list[str], rng: random.Random) -> None:
+    n = len(said)
+    times = np.array(rng.sample(range(100), n), dtype=float)
+    ordered = [kind for _, kind in sorted(zip(times, said, strict=True))]
+    total = sum(kind != "n" for kind in said)
+    best = max(
+        sum(k == first for k in ordered[:cut]) + sum(k == second for k in ordered[cut:])
+        for cut in range(n + 1)
+        for first, second in ("ab", "ba")
+    )
+    a, b = (np.array([kind == which for kind in said]) for which in "ab")
+    assert _one_sided(a, b, times) == pytest.approx(best / total if total else 0.0)
+
+
+def test_a_suspect_by_hand() -> None:
+    """Thirty-six answers of one group, twenty-four of another, in turns, on prompts where these differ."""
+    given = [answer(s, f"q{n}", phrase("xy"[s > "b"], n)) for s in "abcd" for n in range(60)]
+    given += [answer("m", f"q{n}", phrase("x" if n % 5 < 3 else "y", n), minute=n) for n in range(60)]
+    grouping = find_groups(Evidence.of(given), now=START)
+    (suspect,) = grouping.suspects
+    shares = dict(zip(suspect.groups, suspect.shares, strict=True))
+    assert shares == {grouping.group_of("a").id: 0.6, grouping.group_of("c").id: 0.4}
+    assert (suspect.supplier, suspect.prompts, suspect.explained, suspect.kind) == ("m", 60, 1.0, "mixture")
+    assert suspect.explained_low == pytest.approx(wilson(60, 60, 0.9)[0])
+    # one lone supplier, one pair of the two other groups: 5 % in two shares, one-sided
+    lows = {36: wilson(36, 60, 0.95)[0], 24: wilson(24, 60, 0.95)[0]}
+    found = dict(zip((round(60 * s) for s in suspect.shares), suspect.shares_low, strict=True))
+    assert found == pytest.approx(lows)
+    assert "60%" in suspect.wording and "40% of 60 prompts, in no order of time" in suspect.wording
+
+
+# -------------------------------------------------------------------------------------------------- changes
+
+
+def test_a_change_in_repeats_by_hand() -> None:
+    """One prompt a minute, asked again and again; from minute 60 on it opens otherwise each time."""
+    given = [answer("s", "q", phrase("x") if m < 60 else phrase(m), minute=m, round=m) for m in range(80)]
+    (change,) = find_changes(given)
+    assert (change.kind, change.stream, change.direction, change.certain) == (
+        "repeat",
+        "openings",
+        "down",
+        True,
+    )
+    assert change.at == START + 60 * MINUTE and change.before_at == START + 59 * MINUTE
+    assert change.rate_after == 0.0
+    after = int((change.detected_at - change.at) / MINUTE) + 1
+    assert (change.since_change, change.observations) == (
+        after,
+        59 + after,
+    )  # the first answer repeats nothing
+    assert change.arl == 1e5 and change.log_e >= math.log(1e5)
+    share = f"before on at least {change.null_rate:.0%}"
+    assert change.wording.startswith(
+        "since 2026-01-01 01:00 it answers like its own earlier answers on 0% of"
+    )
+    assert change.wording.endswith(f"{after} prompts, {share}")
+
+
+def test_only_another_round_repeats_and_short_answers_say_nothing() -> None:
+    same = [answer("s", "q", phrase(m), minute=m, round=0) for m in range(90)]
+    assert find_changes(same) == []
+    short = [answer("s", "q", "A" if m % 2 else "B", minute=m, round=m) for m in range(90)]
+    assert find_changes(short) == []
+    gone = [answer("s", "q", phrase("x") if m < 60 else "A", minute=m, round=m) for m in range(90)]
+    assert [c.at for c in find_changes(gone)] == [START + 60 * MINUTE]
+
+
+@pytest.mark.parametrize(("apart_days", "compared"), [(3.0, True), (3.001, False)])
+def test_members_are_compared_with_what_was_said_within_three_days(apart_days: float, compared: bool) -> None:
+    given = []
+    for n in range(70):
+        day = START + timedelta(days=20 * n)
+        for s in "ab":
+            given.append(Answer(s, f"q{n}", "f", day, 0, phrase("x", n)))
+        given.append(Answer("c", f"q{n}", "f", day + timedelta(days=apart_days), 0, phrase("xc"[n >= 40], n)))
+    found = find_changes(given, groups=[["a", "b", "c"]])
+    assert [c.supplier for c in found] == (["c"] if compared else [])
+    if compared:
+        assert found[0].kind == "group" and found[0].certain
+        assert found[0].at == START + timedelta(days=20 * 40 + 3)
+        assert "like the rest of its group on 0%" in found[0].wording
+
+
+def test_a_score_change_by_hand() -> None:
+    points = [ScorePoint("s", "t", START + n * MINUTE, float(n < 150 or n % 4 == 0)) for n in range(400)]
+    (change,) = score_changes(points)
+    assert (change.kind, change.stream, change.direction) == ("score", "t", "down")
+    assert abs(change.at - (START + 150 * MINUTE)) <= 2 * MINUTE
+    first = int((change.at - START) / MINUTE)
+    last = int((change.detected_at - START) / MINUTE)
+    after = [p.score for p in points[first : last + 1]]
+    assert (change.since_change, change.observations) == (len(after), last + 1)
+    assert change.rate_after == pytest.approx(sum(after) / len(after))
+    assert change.before_at == points[first - 1].at
+    assert 0.8 < change.null_rate <= 0.98
+    assert change.wording.endswith(f"over {len(after)} docs, before at least {change.null_rate:.2f}")
+    (rise,) = score_changes([ScorePoint("s", "t", p.at, 1 - p.score) for p in points])
+    assert (rise.direction, rise.null_rate) == ("up", pytest.approx(1 - change.null_rate))
+    assert f"before at most {rise.null_rate:.2f}" in rise.wording
+    assert (rise.at, rise.detected_at, rise.rate_after) == (
+        change.at,
+        change.detected_at,
+        1 - change.rate_after,
+    )
+
+
+@pytest.mark.parametrize("score", [-1e-9, 1 + 1e-9])
+def test_scores_lie_between_0_and_1(score: float) -> None:
+    assert score_changes([ScorePoint("s", "t", START, float(score > 0.5))]) == []
+    with pytest.raises(IdentityError, match="must lie between 0 and 1"):
+        score_changes([ScorePoint("s", "t", START, score)])
+
+
+# -------------------------------------------------------------------------------------------------- proxies
+
+
+def test_a_member_2_percent_below_the_best_may_be_drawn_and_no_other() -> None:
+    def drawn(availability: dict[str, float]) -> set[str]:
+        return {
+            elect(
+                sorted(availability),
+                availability=availability,
+                self_agreement={"a": 1.0, "b": 1.0},
+                alive=availability,
+                previous=None,
+                now=START,
+                rng=random.Random(seed),
+            ).proxy
+            for seed in range(40)
+        }
+
+    assert drawn({"a": 1.0, "b": 0.981}) == {"a", "b"}
+    assert drawn({"a": 1.0, "b": 0.979}) == {"a"}
+    assert drawn({"a": 0.5, "b": 0.4905}) == {"a", "b"}  # of the best, whatever that is
+    assert drawn({"a": 0.96, "c": 1.0}) == {"a", "c"}  # an unknown self-agreement is taken for .95
+    assert drawn({"a": 0.99, "c": 1.0}) == {"a"}
+
+
+# --------------------------------------------------------------------------------------------------- picture
+
+
+def matrix(groups: list[str], services: list[str] | None = None, **own: float | None) -> bytes:
+    """The picture of suppliers that answer alike within a group and nowhere else."""
+    n = len(groups)
+    names = [f"s{i:02}" for i in range(n)]
+    given = [answer(names[i], f"q{q}", phrase(groups[i], q)) for i in range(n) for q in range(30)]
+    grouping = find_groups(Evidence.of(given), now=START)
+    documents = [
+        {
+            "_id": name,
+            "service": services[i] if services else "x",
+            "group": groups[i],
+            "self_agreement": own.get(name, 0.95),
+        }
+        for i, name in enumerate(names)
+    ]
+    return agreement_matrix(documents, {"x": grouping, "y": grouping}, "who $x$")
+
+
+def picture(groups: list[str], services: list[str] | None = None, **own: float) -> np.ndarray:
+    """The same as an array of pixels from 0 to 255."""
+    from matplotlib import image
+
+    png = matrix(groups, services, **own)
+    return (image.imread(io.BytesIO(png))[..., :3] * 255).round()
+
+
+def pixels(image: np.ndarray, colour: tuple[int, int, int]) -> int:
+    """How many pixels have a colour, but for rounding."""
+    return int((np.abs(image - np.array(colour)).max(axis=-1) <= 2).sum())
+
+
+YELLOW, PURPLE, RED, GREY = (253, 231, 37), (68, 1, 84), (214, 39, 40), (217, 217, 217)
+
+
+def test_the_matrix_as_it_was_approved(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, services = ["g", "g", "h", "i"], ["x", "x", "x", "y"]
+    figure = figure_of(lambda: matrix(groups, services, s00=1.0, s01=0.6, s02=0.61, s03=None), monkeypatch)
+    assert_approved(figure, Path(__file__).with_name("matrix.txt"))
+
+
+def test_a_matrix_shows_agreement_groups_and_what_is_not_known() -> None:
+    """Viridis from purple for 0 to yellow for 1; a frame around groups of several; grey between services."""
+    image = picture(["g", "g", "h", "i"], s00=1.0)
+    # 2.4 inches and 0.24 a supplier, 0.9 more for the bar, 80 dots an inch
+    assert image.shape[:2] == (int((2.4 + 0.24 * 4) * 80), int((2.4 + 0.24 * 4 + 0.9) * 80))
+    assert pixels(image, YELLOW) > 100 and pixels(image, PURPLE) > 100
+    assert pixels(image, RED) > 50
+    alone = picture(["g", "h", "i", "j"])
+    assert pixels(alone, RED) == 0
+    apart = picture(["g", "g"], services=["x", "y"])
+    assert pixels(apart, GREY) > 100 + 2 * pixels(image, GREY)
+
+
+@pytest.mark.parametrize(("suppliers", "numbers"), [(14, 14 * 14), (15, 0)])
+def test_numbers_are_written_while_there_is_room(
+    suppliers: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = figure_of(lambda: matrix([f"g{i}" for i in range(suppliers)]), monkeypatch)
+    assert len(figure.axes[0].texts) == numbers
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    assert _short("a" * 28) == "a" * 28
+    assert _short("0123456789abc" + "-" * 5 + "0123456789abcd") == "0123456789ab…0123456789abcd"
+
+
+def test_records_stay_what_they_are() -> None:
+    assert changeable("testbench_dagster.identity") <= {"IdentityReport"}

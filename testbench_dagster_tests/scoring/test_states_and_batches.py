@@ -1,0 +1,231 @@
+"""What the planner is told of a window, how batches that hang are cut, and the ends of numbers in rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbench_dagster.network.roster import known_suppliers
+from testbench_dagster.relays.faults import Fault
+from testbench_dagster.scoring.measured import WindowState, window_state
+from testbench_dagster.scoring.rows import Window, _quantile
+from testbench_dagster.scoring.score import _score
+from testbench_dagster.scoring.windows import windows
+from testbench_dagster.tasks.records import Answered, DocScore
+from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
+from testbench_dagster.workspace import Workspace
+from testbench_dagster_tests.records import changeable
+from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration, days_ago
+
+TASK = "starter_logic"
+
+
+def test_records_stay_what_they_are() -> None:
+    assert changeable("testbench_dagster.scoring") <= {"ScoreReport"}
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    with Workspace(configuration(tmp_path, {"tasks": [{"name": TASK}]})) as workspace:
+        yield Facts(workspace)
+
+
+def state(facts: Facts) -> WindowState:
+    workspace = facts.workspace
+    (supplier,) = [s for s in known_suppliers(workspace) if s.key == ALPHA]
+    (spec,) = workspace.chosen_specs([TASK])
+    registration = workspace.datasets.current(TASK)
+    assert registration is not None
+    return window_state(workspace, supplier, spec, registration, NOW)
+
+
+# ------------------------------------------------------------------------------------ what the planner sees
+
+
+def test_nothing_is_known_of_a_task_without_samples(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    assert state(facts) == WindowState()
+    facts.attempt(registration, 0, Fault.TRANSPORT)  # of the network: no sample of the supplier
+    assert not state(facts).state.present
+    facts.attempt(registration, 1, Fault.SUPPLIER_HTTP)
+    found = state(facts)
+    assert found.state.present and found.state.score is None and found.measured.failed == 1
+
+
+def test_values_stand_in_the_order_they_were_answered(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    for doc, value, hours in ((0, 1.0, 1), (1, 0.0, 3), (2, 0.5, 2), (3, 0.25, 2)):
+        facts.score(registration, doc, value, NOW - timedelta(hours=hours))
+    found = state(facts)
+    assert found.state.values == found.measured.values == (0.0, 0.5, 0.25, 1.0)  # of one instant by doc
+    assert found.state.score == found.measured.mean == pytest.approx(0.4375)
+    assert (found.measured.n, found.state.signature) == (4, None)
+
+
+def test_a_mean_of_other_numbers_is_a_score_and_no_share(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    for doc, value in ((0, 3.0), (1, -1.0)):
+        facts.score(registration, doc, value)
+    found = state(facts)
+    assert (found.state.score, found.state.values, found.measured.mean) == (1.0, (), None)
+
+
+def test_what_is_no_mean_is_no_score(facts: Facts) -> None:
+    registration = facts.registration(TASK, metrics={"exact_match": "median"})
+    facts.score(registration, 0, 1.0)
+    found = state(facts)
+    assert found.state.present and found.state.score is None and found.state.values == ()
+    assert found.measured.n == 1 and found.measured.mean is None
+
+
+def test_the_newest_signature_counts(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    for doc, said, days in ((0, "older", 2.0), (1, "newer", 1.0), (2, "oldest", 3.0)):
+        facts.score(registration, doc, said, days_ago(days))
+    found = state(facts)
+    assert (found.state.signature, found.state.score, found.state.values) == ("newer", None, ())
+
+
+# ------------------------------------------------------------------------------------------ numbers of rows
+
+
+def row(facts: Facts) -> Window:
+    (found,) = [r for r in windows(facts.workspace, now=NOW) if r.primary and r.supplier == ALPHA]
+    return found
+
+
+def test_quantiles_are_of_the_nearest_rank() -> None:
+    assert _quantile([], 0.5) is None
+    assert [_quantile(list(range(1, n + 1)), 0.5) for n in (1, 2, 3, 4)] == [1, 1, 2, 2]
+    assert [_quantile(list(range(1, n + 1)), 0.95) for n in (1, 19, 20, 21, 100)] == [1, 19, 19, 20, 95]
+    assert _quantile([3.0, 5.0], 0.0) == 3.0
+
+
+def test_bounds_and_shares_by_hand(facts: Facts) -> None:
+    """Ten docs planned, four scored (three right), two failed by the supplier, one by the network."""
+    registration = facts.registration(TASK, n_docs=10)
+    for doc in range(4):
+        facts.score(registration, doc, float(doc < 3), days_ago(doc), latency_ms=10.0 * (doc + 1))
+    facts.score(registration, 4, error="odd")
+    facts.attempt(registration, 5, Fault.SUPPLIER_HTTP, days_ago(5))
+    facts.attempt(registration, 6, Fault.SUPPLIER_HTTP)
+    facts.attempt(registration, 7, Fault.TRANSPORT, days_ago(6))
+    found = row(facts)
+    assert (found.n, found.n_planned, found.coverage, found.score) == (4, 10, 0.4, 0.75)
+    assert found.score_errors_as_zero == pytest.approx(3 / 6)
+    assert (found.bound_low, found.bound_high) == (pytest.approx(3 / 10), pytest.approx(9 / 10))
+    assert found.errors == {"internal": 1, "supplier_http": 2, "transport": 1}
+    assert (found.first_sample_at, found.last_sample_at) == (days_ago(5), NOW)
+    assert found.latency_ms == {"p50": 20.0, "p95": 40.0}
+    assert found.tokens == {"prompt": 400, "completion": 20}
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_shares_may_be_none_and_all(facts: Facts, value: float) -> None:
+    facts.score(facts.registration(TASK), 0, value)
+    assert row(facts).ci_low is not None and row(facts).se == 0.0
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9])
+def test_what_lies_outside_has_no_interval(facts: Facts, value: float) -> None:
+    facts.score(facts.registration(TASK), 0, value)
+    found = row(facts)
+    assert (found.score, found.ci_low, found.bound_low, found.score_errors_as_zero) == (
+        value,
+        None,
+        None,
+        None,
+    )
+
+
+# ------------------------------------------------------------------------------------- batches that hang
+
+
+class Framework:
+    """Scores a batch, but for the docs that hang it, in the place of a worker that takes half a minute."""
+
+    def __init__(self, hanging: set[int], error: type[Exception] = WorkerTimeout) -> None:
+        self.hanging, self.error = hanging, error
+        self.batches: list[list[int]] = []
+        self.limits: list[float] = []
+
+    def score(self, spec: Any, data: Any, answers: Sequence[Answered], *, timeout_s: float) -> list[DocScore]:
+        docs = [answer.doc_id for answer in answers]
+        self.batches.append(docs)
+        self.limits.append(timeout_s)
+        if self.hanging & set(docs):
+            raise self.error(f"stopped at {docs}")
+        return [DocScore(doc, {"none": {"m": 1.0}}) for doc in docs]
+
+
+def scored(
+    framework: Framework, docs: dict[str, Sequence[int]], strikes: Counter[str] | None = None
+) -> dict[int, str | None]:
+    """The error of each doc that has an outcome, by number."""
+
+    class Opened:
+        def framework(self, spec: Any) -> Framework:
+            return framework
+
+    items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
+    found = _score(Opened(), None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    return {number: score.error for number, score in found.items()}
+
+
+def test_a_batch_has_half_a_minute_and_half_a_second_per_doc() -> None:
+    framework = Framework(set())
+    assert scored(framework, {"a": range(10), "b": range(10, 14)}) == dict.fromkeys(range(14))
+    assert (framework.batches, framework.limits) == ([list(range(14))], [30.0 + 0.5 * 14])
+    assert scored(framework, {}) == {} and len(framework.batches) == 1
+
+
+@pytest.mark.parametrize("error", [WorkerTimeout, WorkerDied])
+def test_the_answer_that_hangs_is_found_by_cutting(error: type[Exception]) -> None:
+    """First by supplier, then into eight parts, until it stands alone; then the worker itself is tried."""
+    framework = Framework({21}, error)
+    strikes: Counter[str] = Counter()
+    found = scored(framework, {"a": range(20), "b": range(20, 40)}, strikes)
+    assert {doc for doc, message in found.items() if message} == {21} and len(found) == 40
+    assert strikes == {"b": 1}
+    parts = [list(range(start, min(start + 3, 40))) for start in range(20, 40, 3)]
+    expected = [
+        list(range(40)),
+        list(range(20)),
+        list(range(20, 40)),
+        parts[0],
+        [20],
+        [21],
+        [],
+        [22],
+        *parts[1:],
+    ]
+    assert framework.batches == expected
+    assert framework.limits[expected.index([])] == 30.0
+
+
+def test_trouble_that_stays_without_the_answer_fails() -> None:
+    class Broken(Framework):
+        def score(self, *arguments: Any, timeout_s: float) -> list[DocScore]:
+            self.batches.append([])
+            raise WorkerDied("no memory")
+
+    broken = Broken(set())
+    with pytest.raises(WorkerDied, match="no memory"):
+        scored(broken, {"a": [1]})
+    assert len(broken.batches) == 2
+
+
+@pytest.mark.parametrize(("before", "tried"), [(0, 3), (1, 2), (2, 1), (3, 0)])
+def test_a_supplier_with_three_strikes_is_put_off(before: int, tried: int) -> None:
+    strikes = Counter({"a": before})
+    found = scored(Framework({0, 1, 2, 3, 4}), {"a": range(5), "b": [9]}, strikes)
+    assert {doc for doc, message in found.items() if message} == set(range(tried))
+    assert found[9] is None and strikes["a"] == 3

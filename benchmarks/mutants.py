@@ -570,7 +570,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--number", type=int, default=200, help="mutants to draw; 0 takes all")
-    parser.add_argument("--packages", nargs="+", default=PACKAGES, choices=PACKAGES)
+    parser.add_argument("--packages", nargs="+", default=PACKAGES)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--module", help="only modules whose path contains this")
     parser.add_argument(

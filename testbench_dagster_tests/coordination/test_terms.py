@@ -26,7 +26,7 @@ from testbench_dagster.coordination.heartbeats import (
 )
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.processes import boot_clock, is_running, machine, process_started
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere
 from testbench_dagster_tests.coordination.test_leases import KEYS, Counted, leased_elsewhere

@@ -15,7 +15,7 @@ from testbench_dagster.coordination.writing import (
     void_document,
     writing_facts,
 )
-from testbench_dagster.errors import StoreError
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import HEARTBEATS, WINDOWS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.network.roster import known_suppliers
-from testbench_dagster.relays.faults import Fault
-from testbench_dagster.scoring.measured import WindowState, window_state
-from testbench_dagster.scoring.rows import Window, _quantile
-from testbench_dagster.scoring.score import _score
-from testbench_dagster.scoring.windows import windows
-from testbench_dagster.tasks.records import Answered, DocScore
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.prompt import Answered, DocScore
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.rows import _quantile
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.plan.measured import WindowState, window_state
+from testbench_dagster.stages.score.score import _score
+from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
-from testbench_dagster.workspace import Workspace
 from testbench_dagster_tests.records import changeable
 from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration, days_ago
 

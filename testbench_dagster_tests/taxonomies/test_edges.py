@@ -6,12 +6,12 @@ import math
 
 import pytest
 
+from testbench_dagster.stages.summarize.pooling import FEW_DOCS, pooled_nodes
 from testbench_dagster.statistics.combinations import mover, wilson_of_mean
 from testbench_dagster.statistics.intervals import normal_quantile, wilson
 from testbench_dagster.statistics.shrinkage import Prior
 from testbench_dagster.taxonomies import tax_format, yaml_format
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError
-from testbench_dagster.taxonomies.pooling import FEW_DOCS, pooled_nodes
 from testbench_dagster.taxonomies.summary import TaskScore, covariance, summarize, summarize_many
 from testbench_dagster_tests.records import changeable
 

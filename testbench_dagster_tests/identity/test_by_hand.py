@@ -30,7 +30,14 @@ from testbench_dagster.identity import (
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import common_prefix, kernel
 from testbench_dagster.identity.mixtures import _one_sided
-from testbench_dagster.identity.pairs import SelfAgreement, distance, lean, log_merge, mean_common_prefix
+from testbench_dagster.identity.pairs import (
+    SelfAgreement,
+    agreements,
+    distance,
+    lean,
+    log_merge,
+    mean_common_prefix,
+)
 from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.identity.population import START, phrase
@@ -268,6 +275,21 @@ def test_a_group_keeps_its_name_while_more_than_half_of_it_stays() -> None:
     assert fresh.startswith("g-") and len(fresh) == 14
     bigger = find_groups(evidence, previous=since("a", "b", group="z") + since("e", group="y"), now=START)
     assert bigger.group_of("e").id == "z"  # of two names that of the larger part
+
+
+def test_many_suppliers_are_compared_a_block_at_a_time() -> None:
+    """Blocks of 256 suppliers and 8,192 pairs: nobody between two of them is left out."""
+    names = [f"s{n:03}" for n in range(520)]
+    openings = [[phrase(group, prompt) for prompt in range(80)] for group in range(4)]
+    given = [answer(s, f"q{p:02}", openings[n % 4][p]) for n, s in enumerate(names) for p in range(80)]
+    grouping = find_groups(Evidence.of(given), now=START)
+    assert sorted(g.members for g in grouping.groups) == [tuple(names[g::4]) for g in range(4)]
+    assert grouping.contested == () and grouping.suspects == ()
+    rows = np.array([[n % 7, -1 if n % 5 == 0 else n % 3] for n in range(520)])
+    common, agree = agreements(rows, rows)
+    both = ((rows[:, None, :] != NONE) & (rows[None, :, :] != NONE)).sum(axis=2)
+    alike = ((rows[:, None, :] == rows[None, :, :]) & (rows[:, None, :] != NONE)).sum(axis=2)
+    assert (common == both).all() and (agree == alike).all()
 
 
 # ------------------------------------------------------------------------------------------------- mixtures

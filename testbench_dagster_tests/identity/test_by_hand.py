@@ -27,6 +27,7 @@ from testbench_dagster.identity import (
     find_groups,
     score_changes,
 )
+from testbench_dagster.identity.changes import _against_others
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import common_prefix, kernel
 from testbench_dagster.identity.mixtures import _one_sided
@@ -378,6 +379,70 @@ def test_members_are_compared_with_what_was_said_within_three_days(apart_days: f
         assert found[0].kind == "group" and found[0].certain
         assert found[0].at == START + timedelta(days=20 * 40 + 3)
         assert "like the rest of its group on 0%" in found[0].wording
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcd"),
+        st.dictionaries(st.integers(0, 12), st.sampled_from("xyz"), min_size=1, max_size=3),
+        min_size=2,
+    ),
+    st.integers(0, 5),
+)
+def test_the_others_majority_is_of_their_nearest_answers(drawn: dict[str, dict[int, str]], near: int) -> None:
+    """Of each other member the answer nearest in time, the earlier of two; more than half must agree."""
+    theirs = {m: [(START + t * MINUTE, own[t]) for t in sorted(own)] for m, own in drawn.items()}
+    expected = []
+    for member, own in theirs.items():
+        for at, text in own:
+            votes = []
+            for other, said in theirs.items():
+                if other == member:
+                    continue
+                nearest = min(said, key=lambda entry: (abs(entry[0] - at), entry[0]))
+                if abs(nearest[0] - at) <= near * MINUTE:
+                    votes.append(nearest)
+            for usual in {opened for _, opened in votes}:
+                alike = [t for t, opened in votes if opened == usual]
+                if 2 * len(alike) > len(votes):
+                    expected.append((member, at, usual, text, max(at, *alike)))
+    assert sorted(_against_others(theirs, near * MINUTE)) == sorted(expected)
+
+
+def test_answers_at_a_cut_belong_to_the_era_before() -> None:
+    given = [answer("s", "q", phrase("x") if m < 60 else phrase(m), minute=m, round=m) for m in range(80)]
+    assert len(find_changes(given, cut_at={"s": START - MINUTE})) == 1
+    assert find_changes(given, cut_at={"s": START + 59 * MINUTE}) == []
+    scores = [ScorePoint("s", "t", START + n * MINUTE, float(n < 60)) for n in range(120)]
+    assert len(score_changes(scores, cut_at={"s": START - MINUTE})) == 1
+    assert score_changes(scores, cut_at={"s": START + 59 * MINUTE}) == []
+    evidence = Evidence.of(
+        [answer("s", "q", phrase(1), minute=1), answer("s", "r", phrase(2), minute=1.001)],
+        cut_at={"s": START + MINUTE},
+    )
+    assert evidence.prompts == ("r",)
+    former = Assignment("s", "old", "s", START + MINUTE)
+    for cut, kept in ((START + MINUTE, True), (START + 1.001 * MINUTE, False)):
+        found = find_groups(
+            Evidence.of([answer("s", "q", phrase(1), minute=9)], cut_at={"s": cut}),
+            previous=[former],
+            now=START,
+        )
+        assert (found.group_of("s").id == "old") is kept
+
+
+def test_how_common_an_opening_is_by_its_first_dozen_characters() -> None:
+    """Equal beginnings of a tenth of the answers to a family are its template, of less are chance."""
+
+    def commonness(alike: int, of: int, chars: int = 12) -> float:
+        given = [answer("a", f"q{n:03}", "t" * chars + phrase(n)) for n in range(alike)]
+        given += [answer("a", f"q{n:03}", phrase(n)) for n in range(alike, of)]
+        return float(Evidence.of(given).common[0, 0])
+
+    assert commonness(2, 20) == pytest.approx(0.1)
+    assert commonness(2, 21) == 0.0
+    assert commonness(1, 5) == 0.0
+    assert commonness(5, 20, chars=11) == 0.0
 
 
 def test_a_score_change_by_hand() -> None:

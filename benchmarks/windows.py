@@ -37,7 +37,7 @@ from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.window_cache import subject
-from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_documents
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
@@ -102,7 +102,7 @@ def register(workspace: Workspace) -> dict[str, Registration]:
 def facts(supplier: str, registration: Registration, docs: int) -> Iterator[tuple[dict, dict]]:
     """The attempt and the score of every doc of a supplier and task."""
     service = supplier.partition("@")[2]
-    metric, name = registration.flags["metric_order"][0], registration.flags["filters"][0]
+    metric, name = registration.flags.metric_order[0], registration.flags.filters[0]
     for doc in range(docs):
         at = NOW - timedelta(minutes=doc)
         shared = {"supplier": supplier, "service": service, "task": registration.task,
@@ -181,7 +181,7 @@ def large(folder: Path, suppliers: int, tasks: int, docs: int) -> None:
         registered = register(workspace)
         example = active_suppliers(workspace)[0].key
         fill_facts(workspace, [example], list(registered.values()), docs)
-        keep_windows(workspace, [example], now=NOW)
+        refresh_window_cache(workspace, [example], now=NOW)
         filling, _ = timed(lambda: spread(workspace, example))
         read, rows = timed(
             lambda: sum(row.n == docs for _, own in primary_windows(workspace, now=NOW) for row in own)
@@ -205,7 +205,7 @@ def small(folder: Path, pairs: int, tasks: int, docs: int) -> None:
         fill_facts(workspace, keys, list(registered.values()), docs)
         before, old = timed(lambda: as_before(workspace, registered))
         cold, new = timed(lambda: windows(workspace, now=NOW, from_facts=True))
-        keeping, _ = timed(lambda: keep_windows(workspace, keys, now=NOW))
+        keeping, _ = timed(lambda: refresh_window_cache(workspace, keys, now=NOW))
         warm, kept = timed(lambda: windows(workspace, now=NOW))
         assert old == new == kept
     print(f"{suppliers * tasks} windows of {docs} docs")

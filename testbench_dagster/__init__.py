@@ -1,4 +1,8 @@
-"""Measures language-model suppliers continuously: lm-eval scores with evidence, as Dagster assets."""
+"""Measures language-model suppliers continuously: lm-eval scores with evidence, as Dagster assets.
+
+Belongs here: the front door: `Testbench`, `rescore` and the version, imported on demand. Does not: code of
+its own; what each folder holds says its own page.
+"""
 
 from __future__ import annotations
 

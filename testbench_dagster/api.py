@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.compare import compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
@@ -25,7 +26,8 @@ from testbench_dagster.stages.rank.items import items
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,8 +292,7 @@ class Testbench:
     def attempts(self, supplier: str | None = None, task: str | None = None) -> Table:
         """Return the declared fields of the stored attempts (bodies stay in the store)."""
         where = {k: v for k, v in (("supplier", supplier), ("task", task)) if v is not None}
-        fields = ["_id", *ATTEMPTS.fields]
-        return Table(list(self._workspace.documents.find(ATTEMPTS, where, fields=fields)))
+        return Table(list(typed.declared(self._workspace.documents, AttemptRecord, where)))
 
     def item_matrix(self) -> Table:
         """Return one row per supplier × doc of the current windows, with the primary value.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ HEAVY = (
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """All modules of the package by dotted name, lm-eval's own task helpers left out."""
     found = {}
@@ -45,6 +47,12 @@ def modules() -> dict[str, Path]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
@@ -60,7 +68,7 @@ def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
 
 def imports(path: Path, *, anywhere: bool = True) -> Iterator[str]:
     """Dotted names a module imports: anywhere in it, or only what its own import executes."""
-    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    todo: list[ast.AST] = [tree(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -186,8 +194,7 @@ def folder(module: str) -> str:
 
 def imports_at_run_time(path: Path) -> Iterator[str]:
     """All imports of a module, late ones too, but those that only a type checker sees."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    todo: list[ast.AST] = [tree]
+    todo: list[ast.AST] = [tree(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -221,6 +228,66 @@ def test_only_stages_and_faces_name_the_workspace() -> None:
     assert named <= inside
 
 
+#: Where transports may be told apart by name: in their registry and in the packages of each.
+OF_TRANSPORTS = tuple(
+    f"testbench_dagster.transports.{name}" for name in ("registry", "direct", "path", "pocket")
+)
+TRANSPORT_NAMES = {"direct", "path", "shannon"}
+
+
+def tells_transports_apart(node: ast.AST) -> bool:
+    """Whether code compares something with a transport's name, or looks something up by the names.
+
+    That something is compared with "path" alone says nothing: other things are called that too.
+    """
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.Compare):
+        parts = [node.left, *node.comparators]
+        of_none = any(isinstance(part, ast.Constant) and part.value is None for part in parts)
+        if not of_none and any(
+            isinstance(part, ast.Attribute) and part.attr == "transport" for part in parts
+        ):
+            return True
+    elif isinstance(node, ast.MatchValue):
+        parts = [node.value]
+    elif isinstance(node, ast.Dict):
+        keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+        return len(TRANSPORT_NAMES & keys) > 1
+    inner = [constant for part in parts for constant in ast.walk(part) if isinstance(constant, ast.Constant)]
+    return any(constant.value in TRANSPORT_NAMES - {"path"} for constant in inner)
+
+
+@pytest.mark.parametrize(
+    ("code", "apart"),
+    [
+        ("s.transport == other", True),
+        ("name != 'shannon'", True),
+        ("x in ('direct', 'other')", True),
+        ("match t:\n case 'direct': pass", True),
+        ("{'path': 1, 'direct': 2}[t]", True),
+        ("s.transport in known", True),
+        ("protocol.transport is None", False),
+        ("Endpoint(transport='direct')", False),
+        ("plug.sends_only_in_sessions", False),
+    ],
+)
+def test_the_search_for_names_of_transports_finds_them(code: str, apart: bool) -> None:
+    assert any(map(tells_transports_apart, ast.walk(ast.parse(code)))) is apart
+
+
+def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
+    found = [
+        f"{name}:{getattr(node, 'lineno', '?')}"
+        for name, path in modules().items()
+        if not name.startswith(OF_TRANSPORTS)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if tells_transports_apart(node)
+    ]
+    assert found == []
+    said = [name for name, path in modules().items() if "transport ==" in path.read_text("utf-8")]
+    assert said == ["testbench_dagster.transports.registry"]
+
+
 def test_modules_import_each_other_without_cycles() -> None:
     """At import time; an import inside a function may close a circle."""
     graph = {name: own(imports(path, anywhere=False)) for name, path in modules().items()}
@@ -243,19 +310,19 @@ def test_modules_import_each_other_without_cycles() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
-    ]
+    silent = [name for name, path in modules().items() if not ast.get_docstring(tree(path))]
     assert silent == []
 
 
-def test_every_room_says_what_belongs_in_it() -> None:
-    for room in ("catalog", "network", "evaluation", "summaries"):
-        text = (
-            ast.get_docstring(ast.parse((PACKAGE / "defs" / room / "__init__.py").read_text("utf-8"))) or ""
-        )
-        assert "Belongs here:" in text, room
-        assert "Does not:" in text, room
+def test_every_package_says_what_belongs_in_it() -> None:
+    packages = {name: path for name, path in modules().items() if path.name == "__init__.py"}
+    assert {"testbench_dagster.core", "testbench_dagster.defs.catalog"} <= set(packages)
+    silent = []
+    for name, path in packages.items():
+        text = " ".join((ast.get_docstring(tree(path)) or "").split())
+        if not re.search(r"\bBelongs here: \S.*\bDoes not: \S", text):
+            silent.append(name)
+    assert silent == [], "write `Belongs here: ... Does not: ...` into their docstrings"
 
 
 #: Imported without being declared: parts of the interface of a declared package that itself needs them.

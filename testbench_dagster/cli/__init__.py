@@ -1,6 +1,9 @@
 """The ``testbench`` command. Results go to stdout, everything else to stderr; exit codes 0, 1, 2.
 
 0: done. 1: the command could not do its job. 2: wrong usage or configuration.
+
+Belongs here: options, progress bars, output, exit codes; one module per family of commands. Does not: loops
+over suppliers or passes, arithmetic, or anything that `Testbench` could not do as well.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("show", "export"),
     "evidence": ("evidence", "evidence"),
     "rescore": ("evidence", "rescore"),
+    "migrate": ("migrate", "migrate_command"),
     "localnet": ("serve", "localnet"),
     "import-frameworks": ("frameworks", "import_frameworks_command"),
 }

@@ -101,8 +101,11 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
 @click.pass_obj
 def up(config: str | None, port: int) -> None:
     """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+    from testbench_dagster.stages.migrate import migrate_if_safe
+
     loaded = load_config(config)
     _require_free(port)
+    migrate_if_safe(loaded, note)
     _serve_ui(loaded, port)
 
 

@@ -1,4 +1,8 @@
-"""The configuration: what may be written (:mod:`.settings`) and how it is read (:mod:`.loading`)."""
+"""The configuration: what may be written (:mod:`.settings`) and how it is read (:mod:`.loading`).
+
+Belongs here: the settings, their bounds and error messages, and how files and variables are read. Does not:
+reading a store or a network, and what a setting leads to.
+"""
 
 from testbench_dagster.config.fields import RelayOverrides, RelaySettings
 from testbench_dagster.config.loading import (

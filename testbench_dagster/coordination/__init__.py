@@ -2,4 +2,7 @@
 
 Everything rests on the document store alone (SQLite or MongoDB), so it holds among all processes that share
 one: runs, commands, several machines.
+
+Belongs here: heartbeats, leases, budgets, and who writes which facts now. Does not: what the processes do
+while they hold a lease.
 """

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any
@@ -154,6 +156,16 @@ class Heart:
             return False
         self._written = [document["expires_at"]]
         return True
+
+
+@contextmanager
+def beating(documents: DocumentStore, heart: Heart | None) -> Iterator[Heart]:
+    """Work by a heart that beats already, or by one of this process's own that ends with the context."""
+    if heart is not None:
+        yield heart
+        return
+    with Heart(documents, f"process-{secrets.token_hex(8)}") as own:
+        yield own
 
 
 def holder_is_gone(documents: DocumentStore, holder: str) -> bool:

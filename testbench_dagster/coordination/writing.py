@@ -21,7 +21,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from testbench_dagster.coordination.heartbeats import Heart, heartbeats, is_gone
@@ -85,21 +84,20 @@ class FactWriter:
 
 
 @contextlib.contextmanager
-def writing_facts(documents: DocumentStore, heart: Heart | None) -> Iterator[FactWriter]:
-    """Open a :class:`FactWriter` that lives by ``heart``, or by one of its own; leave at the end.
+def writing_facts(documents: DocumentStore, heart: Heart) -> Iterator[FactWriter]:
+    """Open a :class:`FactWriter` that lives by ``heart``; leave at the end.
 
     Raises:
         StoreError: the store failed.
     """
-    with nullcontext(heart) if heart else Heart(documents, f"process-{secrets.token_hex(8)}") as beating:
-        writer = FactWriter(documents, beating)
+    writer = FactWriter(documents, heart)
+    try:
+        yield writer
+    finally:
         try:
-            yield writer
-        finally:
-            try:
-                writer.leave()
-            except StoreError as error:  # as after a kill: it is taken out once its heart is gone
-                _log.warning("kept windows stay void until the heart of %s ends: %s", beating.holder, error)
+            writer.leave()
+        except StoreError as error:  # as after a kill: it is taken out once its heart is gone
+            _log.warning("kept windows stay void until the heart of %s ends: %s", heart.holder, error)
 
 
 def void_document(key: str) -> Document:

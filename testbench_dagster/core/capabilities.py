@@ -12,7 +12,7 @@ def is_unsupported(api: str, registration: Registration, echo_logprobs: bool | N
     Loglikelihood needs completions with ``echo`` and ``logprobs`` (``echo_logprobs`` is what the capability
     probe found); rolling loglikelihood would need the supplier's own prefix token as well.
     """
-    output_type = registration.flags["output_type"]
+    output_type = registration.flags.output_type
     if output_type in ANY_API:
         return False
     return output_type == "loglikelihood_rolling" or api == "chat" or echo_logprobs is False

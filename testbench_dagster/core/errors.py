@@ -17,6 +17,13 @@ class StoreError(TestbenchError):
     """A document or dataset store cannot be opened, read or written."""
 
 
+class UndeclaredField(StoreError, KeyError):
+    """A filter, sort, group or projection names a field the collection does not declare."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class TaskError(TestbenchError):
     """A task is unknown, its data cannot be loaded, or it cannot be built or scored."""
 

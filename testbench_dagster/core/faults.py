@@ -31,6 +31,14 @@ class Owner(StrEnum):
         return self in (Owner.CLIENT, Owner.INTERNAL)
 
 
+class Way(StrEnum):
+    """How a relay travels, which bounds what can happen to it."""
+
+    PLAIN = "plain"
+    GATEWAY = "gateway"
+    SIGNED = "signed"
+
+
 class DocState(StrEnum):
     """What a doc is whose newest attempt ended in a fault: closed for this round, or still open."""
 
@@ -45,7 +53,8 @@ class FaultRow:
 
     ``owner``: who answers for it. ``when``: what happened, for the documentation. ``doc``: what it makes of
     the doc. ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says
-    nothing of the supplier (None). ``remedy``: what to do about it, as ``testbench check`` tells.
+    nothing of the supplier (None). ``remedy``: what to do about it, as ``testbench check`` tells. ``ways``:
+    how a relay travels to which it can happen.
     """
 
     owner: Owner
@@ -53,6 +62,7 @@ class FaultRow:
     doc: DocState = DocState.OPEN
     available: bool | None = None
     remedy: str = "ask its operator"
+    ways: frozenset[Way] = frozenset(Way)
 
     # -- in a run: retries, limits, giving up --
     #: A further attempt may help and does not excuse the supplier.
@@ -185,6 +195,7 @@ class Fault(StrEnum):
     SUPPLIER_SIGNATURE = (
         "supplier_signature",
         FaultRow(
+            ways=frozenset({Way.SIGNED}),
             owner=Owner.SUPPLIER,
             when="forged or missing signature",
             doc=DocState.FAILED,
@@ -209,6 +220,7 @@ class Fault(StrEnum):
     TRANSPORT = (
         "transport",
         FaultRow(
+            ways=frozenset({Way.PLAIN, Way.SIGNED}),
             owner=Owner.NETWORK,
             when="DNS, connect, reset before a response",
             available=False,
@@ -235,11 +247,17 @@ class Fault(StrEnum):
     )
     GATEWAY = (
         "gateway",
-        FaultRow(owner=Owner.GATEWAY, when="a PATH gateway failed, or may have asked others", retried=True),
+        FaultRow(
+            owner=Owner.GATEWAY,
+            when="a PATH gateway failed, or may have asked others",
+            ways=frozenset({Way.GATEWAY}),
+            retried=True,
+        ),
     )
     ROLLOVER = (
         "rollover",
         FaultRow(
+            ways=frozenset({Way.GATEWAY, Way.SIGNED}),
             owner=Owner.SESSION,
             when="the session ended, or has not the supplier",
             retried=True,
@@ -252,6 +270,7 @@ class Fault(StrEnum):
     BUDGET = (
         "budget",
         FaultRow(
+            ways=frozenset({Way.SIGNED}),
             owner=Owner.BUDGET,
             when="no relay is left for the supplier in the session",
             reached=False,
@@ -263,6 +282,7 @@ class Fault(StrEnum):
     NODE = (
         "node",
         FaultRow(
+            ways=frozenset({Way.SIGNED}),
             owner=Owner.NODE,
             when="no node of the chain answers, or the chain lacks the public key",
             remedy="nothing was sent to it",
@@ -304,3 +324,8 @@ class Fault(StrEnum):
     def blames_supplier(self) -> bool:
         """Whether it counts against the supplier."""
         return self.row.owner is Owner.SUPPLIER
+
+
+def faults_on(way: Way) -> tuple[Fault, ...]:
+    """The faults that a relay can end in which travels this way, in the table's order."""
+    return tuple(fault for fault in Fault if way in fault.row.ways)

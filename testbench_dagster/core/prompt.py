@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbench_dagster.core.task_flags import TaskFlags
+
 #: Output types that every supplier can be asked, each in the form of its own API.
 ANY_API = frozenset({"generate_until", "get"})
 
@@ -19,7 +21,7 @@ class TaskData:
 
     docs: Mapping[int, str]
     fewshot: Sequence[str]
-    flags: Mapping[str, Any]
+    flags: TaskFlags
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+
+from testbench_dagster.core.task_flags import TaskFlags
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Registration:
     ``task_hash`` identifies what requests are made of, data included; the docs are kept under it.
     ``config_hash`` identifies the whole configuration, that of scoring included. ``lm_task`` is the
     framework's own task name, ``engine_version`` the framework's version, ``fingerprint`` a hash over the
-    docs' hashes. ``splits`` maps a split to its rows, ``flags`` holds any JSON values. ``registered_at`` is
-    aware, and kept to the millisecond.
+    docs' hashes. ``splits`` maps a split to its rows, ``flags`` are what its framework says of it.
+    ``registered_at`` is aware, and kept to the millisecond.
     """
 
     task: str
@@ -36,7 +37,7 @@ class Registration:
     fingerprint: str
     eval_split: str
     splits: dict[str, int]
-    flags: dict[str, Any]
+    flags: TaskFlags
     n_docs: int
     n_fewshot: int
     registered_at: datetime

@@ -13,6 +13,8 @@ from testbench_dagster.core.faults import Fault
 TransportName = str
 #: Transport of suppliers that are asked as they are listed: where nothing else is said.
 DEFAULT_TRANSPORT: TransportName = "direct"
+#: Forms of requests, named after the endpoint of the OpenAI API they go to.
+Api = Literal["chat", "completions"]
 
 
 @dataclass(frozen=True, slots=True)

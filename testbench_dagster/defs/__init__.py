@@ -1,7 +1,11 @@
-"""The Dagster shell: one room per asset group, thin over the domain packages.
+"""The Dagster shell: one package per asset group, thin over the stages.
 
-Each room (``catalog``, ``network``, ``evaluation``, ``summaries``) holds its group's assets, checks and jobs.
-What the rooms share lies beside them: partitions, resources, metadata, instance settings.
+Each package (``catalog``, ``network``, ``evaluation``, ``summaries``) holds its group's assets, checks and
+jobs, ``operations`` what keeps the installation itself in order. What they share lies beside them:
+partitions, lineage, resources, metadata, instance settings.
+
+Belongs here: assets, checks, jobs, sensors and schedules: when which stage runs, over which partitions, and
+what Dagster shows of it. Does not: what a stage does; it is called, never written here.
 """
 
 import warnings

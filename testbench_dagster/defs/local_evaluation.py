@@ -13,6 +13,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.migrate import migrate_if_safe
 from testbench_dagster.stages.preconditions import (
     chosen_suppliers,
     require_data_files,
@@ -78,6 +79,7 @@ def evaluate(
     note = on_note or (lambda text: None)
     specs = workspace.chosen_specs(tasks or None)
     require_data_files(workspace)
+    migrate_if_safe(workspace.config, note)
     if workspace.config.settings.discovers:
         report = refresh_roster(workspace)
         for problem in [*report.problems.values(), *report.warnings.values()]:

@@ -17,13 +17,20 @@ import orjson
 
 from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.prompts import PromptRecord
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
+from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.evidence.classification import shown
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
-from testbench_dagster.stores.documents import Document, content_hash, document_id
-from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.stores.documents import content_hash, document_id
+from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
+
+_FAULTS = frozenset(fault.value for fault in Fault)
 
 Add = Callable[[Finding], None]
 
@@ -40,6 +47,9 @@ class Chain:
         self._numbers: dict[tuple[str, int, str, int, int, int], set[int]] = {}
         self.unproven_requests = 0
         self.witnessed = 0
+        #: Attempts that another classifier judged: by its number how many, and by task which.
+        self.otherwise_classified: Counter[int] = Counter()
+        self.unjudged: dict[str, set[str]] = {name: set() for name in tasks}
         self.signed = 0
 
     # --------------------------------------------------------------------------------------- docs, prompts
@@ -61,25 +71,31 @@ class Chain:
         if found != listed:
             self._say("doc", "hash of question and target", task.spec.name, doc_id, listed, found)
 
-    def prompt(self, prompt: Document) -> None:
+    def prompt(self, prompt: PromptRecord) -> None:
         """A prompt's id follows from its requests, its doc is the registered one, its place from the seed."""
         task = self._task(prompt)
-        name, doc_id = prompt["task"], prompt["doc_id"]
+        name, doc_id = prompt.task, prompt.doc_id
         if task is None:
             self._say("prompt", "its task or task hash is not that of this bundle", name, doc_id)
             return
         identity = [
-            prompt[n] for n in ("task", "task_hash", "epoch", "api", "position", "doc_id", "requests")
+            name,
+            prompt.task_hash,
+            prompt.epoch,
+            prompt.api,
+            prompt.position,
+            doc_id,
+            prompt.requests,
         ]
-        self._equal("prompt", "id", name, doc_id, prompt["_id"], document_id("prompt", *identity))
+        self._equal("prompt", "id", name, doc_id, prompt.id, document_id("prompt", *identity))
         listed = task.doc_hashes[doc_id] if 0 <= doc_id < len(task.doc_hashes) else None
-        self._equal("prompt", "hash of its doc", name, doc_id, prompt["doc_hash"], listed)
-        calls = len(prompt["requests"]) * prompt["repeats"]
-        self._equal("prompt", "number of calls", name, doc_id, prompt["calls"], calls)
-        order = self._order(task, prompt["epoch"])
+        self._equal("prompt", "hash of its doc", name, doc_id, prompt.doc_hash, listed)
+        calls = len(prompt.requests) * prompt.repeats
+        self._equal("prompt", "number of calls", name, doc_id, prompt.calls, calls)
+        order = self._order(task, prompt.epoch)
         if order is not None:
             found = order.index(doc_id) if doc_id in order else None
-            self._equal("prompt", "position by the epoch's seed", name, doc_id, prompt["position"], found)
+            self._equal("prompt", "position by the epoch's seed", name, doc_id, prompt.position, found)
 
     def _order(self, task: TaskFacts, epoch: int) -> list[int] | None:
         """The order of an epoch whose seed is known, and is the one committed to."""
@@ -95,14 +111,14 @@ class Chain:
 
     # ------------------------------------------------------------------------------------------- attempts
 
-    def attempt(self, attempt: Document, body_sha256: Any, prompt: Document | None) -> None:
+    def attempt(self, attempt: AttemptRecord, body_sha256: Any, prompt: PromptRecord | None) -> None:
         """An attempt belongs to a prompt of the bundle and is what its request and its raw answer make it."""
-        name, doc_id = attempt["task"], attempt["doc_id"]
-        if self._task(attempt) is None or attempt["supplier"] != self._supplier.key:
+        name, doc_id = attempt.task, attempt.doc_id
+        if self._task(attempt) is None or attempt.supplier != self._supplier.key:
             self._say("attempt", "it is of another supplier, task or task hash", name, doc_id)
             return
         self._seen[name][0][doc_id] += 1
-        number, body = attempt["attempt"], bytes(attempt["body"])
+        number, body = attempt.attempt, attempt.body
         what = f"attempt {number}"
         self._equal(
             "attempt",
@@ -112,40 +128,45 @@ class Chain:
             body_sha256,
             hashlib.sha256(body).hexdigest(),
         )
-        parts = [attempt[n] for n in ("supplier", "prompt_id", "round", "idx", "repeat")]
-        found = document_id("attempt", *parts, number)
+        call = (attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat)
+        found = document_id("attempt", attempt.supplier, *call, number)
         if number == 0:  # stored under a lost lease, see relays.writer.disowned
-            original = attempt["evidence"].get("disowned")
+            original = attempt.evidence.get("disowned")
             first = original.get("attempt") if isinstance(original, Mapping) else None
-            found = document_id("disowned", document_id("attempt", *parts, first), attempt["lease"])
+            found = document_id("attempt", attempt.supplier, *call, first)
+            found = document_id("disowned", found, attempt.lease)
         else:
-            call = (name, doc_id, *parts[1:])
-            self._numbers.setdefault(call, set()).add(number)
-        self._equal("attempt", f"id of {what}", name, doc_id, attempt["_id"], found)
-        try:
-            fault = Fault(attempt["fault"])
-        except ValueError:
-            self._say("attempt", f"fault of {what} is unknown", name, doc_id, attempt["fault"])
+            self._numbers.setdefault((name, doc_id, *call), set()).add(number)
+        self._equal("attempt", f"id of {what}", name, doc_id, attempt.id, found)
+        classifier = attempt.classifier or FIRST_CLASSIFIER  # which older bundles do not name
+        ours = classifier == CLASSIFIER.number
+        if not ours:
+            self.otherwise_classified[classifier] += 1
+            self.unjudged[name].add(attempt.id)
+        fault = Fault(attempt.fault) if attempt.fault in _FAULTS else None
+        if ours and fault is None:
+            self._say("attempt", f"fault of {what} is unknown", name, doc_id, attempt.fault)
             return
-        self._equal("attempt", f"owner of {what}", name, doc_id, attempt["owner"], fault.owner.value)
+        if ours and fault is not None:
+            self._equal("attempt", f"owner of {what}", name, doc_id, attempt.owner, fault.owner.value)
         if prompt is None:
-            self._say("attempt", f"{what} has no prompt", name, doc_id, attempt["prompt_id"])
+            self._say("attempt", f"{what} has no prompt", name, doc_id, attempt.prompt_id)
             return
         for field in ("task", "task_hash", "epoch", "position", "doc_id"):
-            self._equal("attempt", f"{field} of {what}", name, doc_id, attempt[field], prompt[field])
-        if not 0 <= attempt["idx"] < len(prompt["requests"]):
-            self._say(
-                "attempt", f"{what} names request {attempt['idx']}, which its prompt lacks", name, doc_id
-            )
+            stored, asked = getattr(attempt, field), getattr(prompt, field)
+            self._equal("attempt", f"{field} of {what}", name, doc_id, stored, asked)
+        if not 0 <= attempt.idx < len(prompt.requests):
+            self._say("attempt", f"{what} names request {attempt.idx}, which its prompt lacks", name, doc_id)
             return
-        request = prompt["requests"][attempt["idx"]]
-        self._request(attempt, request, prompt["api"], what)
-        self._answer(attempt, request, prompt["api"], fault, body, what)
+        request = prompt.requests[attempt.idx]
+        self._request(attempt, request, prompt.api, what)
+        if ours and fault is not None:
+            self._answer(attempt, request, prompt.api, fault, body, what)
         self._signature(attempt, fault, body, what)
 
-    def _request(self, attempt: Document, request: Mapping[str, Any], api: Any, what: str) -> None:
+    def _request(self, attempt: AttemptRecord, request: Mapping[str, Any], api: Any, what: str) -> None:
         """The request as sent is the stored one, under one of the supplier's model names."""
-        stored = attempt.get("payload_sha256")
+        stored = attempt.payload_sha256
         if stored is None:
             self.unproven_requests += 1
             return
@@ -164,50 +185,72 @@ class Chain:
             self._say(
                 "attempt",
                 f"hash of the request as sent of {what}, under every known model name",
-                attempt["task"],
-                attempt["doc_id"],
+                attempt.task,
+                attempt.doc_id,
                 stored,
                 known,
             )
 
     def _answer(
-        self, attempt: Document, request: Mapping[str, Any], api: Any, fault: Fault, body: bytes, what: str
+        self,
+        attempt: AttemptRecord,
+        request: Mapping[str, Any],
+        api: Any,
+        fault: Fault,
+        body: bytes,
+        what: str,
     ) -> None:
         """The raw answer is classified, counted and abbreviated as stored."""
-        name, doc_id, status = attempt["task"], attempt["doc_id"], attempt["status"]
-        if not fault.row.shown_by_answer or status is None or attempt.get("body_truncated"):
+        name, doc_id, evidence = attempt.task, attempt.doc_id, attempt.evidence
+        error = attempt.error
+        disowned = evidence.get("disowned")
+        if disowned is not None:  # what it was before its lease was lost, see relays.writer.disowned
+            self._equal("attempt", f"fault of {what}", name, doc_id, fault.value, Fault.INTERNAL.value)
+            was = disowned if isinstance(disowned, Mapping) else {}
+            try:
+                fault, error = Fault(str(was.get("fault"))), was.get("error")
+            except ValueError:
+                self._say("attempt", f"fault of {what} before its lease was lost is unknown", name, doc_id)
+                return
+        found = shown(attempt, request, api, error)
+        answer = found.answer
+        if disowned is not None or answer is None or fault is not answer.fault:
             self.witnessed += 1
-            answered = status is not None and parse_answer(request, api, status, body).fault.answered
-            if answered and "disowned" not in attempt["evidence"]:
+        if fault not in found.faults:
+            if answer is not None and answer.fault.answered:
                 self._say(
                     "answer", f"{what} has a complete answer all the same", name, doc_id, fault.value, "ok"
                 )
+                return
+            possible = ", ".join(sorted(each.value for each in found.faults)) or "an answer without a status"
+            self._say("answer", f"fault of {what}", name, doc_id, fault.value, possible)
             return
-        answer = parse_answer(request, api, status, body)
+        if disowned is not None or answer is None or fault is not answer.fault:
+            return
         opening = None
         if answer.text is not None and fault.answered and is_deterministic(request):
             opening = opening_of(answer.text)
-        found: dict[str, Any] = {
-            "fault": answer.fault.value,
+        values: dict[str, Any] = {
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "error": answer.error,
             "opening": opening,
+            "body_bytes": len(body),
         }
-        if attempt["evidence"].get("redacted"):  # a key the supplier quoted was blotted out of its answer
-            found = {"fault": found["fault"]}
-        else:
-            found["body_bytes"] = len(body)
-        for field, value in found.items():
-            self._equal("answer", f"{field} of {what}", name, doc_id, attempt.get(field), value)
+        if evidence.get("redacted"):  # a key the supplier quoted was blotted out of its answer
+            return
+        if fault is Fault.SUPPLIER_PROTOCOL:
+            del values["error"]  # in the words of the JSON parser, which may be of another version
+        for field, value in values.items():
+            self._equal("answer", f"{field} of {what}", name, doc_id, getattr(attempt, field), value)
 
-    def _signature(self, attempt: Document, fault: Fault, body: bytes, what: str) -> None:
+    def _signature(self, attempt: AttemptRecord, fault: Fault | None, body: bytes, what: str) -> None:
         """What came over a Pocket network is signed by the supplier: nobody else can have made it up."""
-        evidence, name, doc_id = attempt["evidence"], attempt["task"], attempt["doc_id"]
+        evidence, name, doc_id = attempt.evidence, attempt.task, attempt.doc_id
         if "envelope" not in evidence:
             signed = "gateway" not in evidence and not evidence.get("redacted")
-            if attempt.get("session") is not None and signed and fault.answered:
+            if attempt.session is not None and signed and fault is not None and fault.answered:
                 self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
             return
         from testbench_dagster.core.errors import ShannonError
@@ -224,26 +267,26 @@ class Chain:
             return
         self.signed += 1
         self._equal("answer", f"signer of {what}", name, doc_id, self._supplier.address, signer)
-        said = [attempt.get(n) for n in ("app", "session", "session_start", "session_end")]
+        said = [attempt.app, attempt.session, attempt.session_start, attempt.session_end]
         found = [header.application, header.session_id, header.start_height, header.end_height]
         self._equal("answer", f"session of {what}", name, doc_id, said, found)
 
     # --------------------------------------------------------------------------------------------- scores
 
-    def score(self, score: Document, present: Callable[[Iterable[str]], set[str]]) -> None:
+    def score(self, score: ScoreRecord, present: Callable[[Iterable[str]], set[str]]) -> None:
         """A score belongs to answers of the bundle; ``present`` tells which attempt ids it holds."""
-        name, doc_id = score["task"], score["doc_id"]
+        name, doc_id = score.task, score.doc_id
         task = self._task(score)
-        if task is None or score["supplier"] != self._supplier.key:
+        if task is None or score.supplier != self._supplier.key:
             self._say("score", "it is of another supplier, task or task hash", name, doc_id)
             return
         self._seen[name][1][doc_id] += 1
-        self._equal("score", "scorer version", name, doc_id, score["scorer_version"], task.scorer_version)
-        ids = [str(id_) for id_ in score["attempt_ids"]]
+        self._equal("score", "scorer version", name, doc_id, score.scorer_version, task.scorer_version)
+        ids = [str(id_) for id_ in score.attempt_ids]
         answer = ids[0] if len(ids) == 1 else document_id("answer", *ids)
-        self._equal("score", "id of its answer", name, doc_id, score["answer_id"], answer)
-        found = document_id("score", score["answer_id"], score["filter"], score["scorer_version"])
-        self._equal("score", "id", name, doc_id, score["_id"], found)
+        self._equal("score", "id of its answer", name, doc_id, score.answer_id, answer)
+        found = document_id("score", score.answer_id, score.filter, score.scorer_version)
+        self._equal("score", "id", name, doc_id, score.id, found)
         for id_ in sorted(set(ids) - present(ids)):
             self._say("attempt", "an answer that was scored is missing", name, doc_id, id_)
 
@@ -261,9 +304,9 @@ class Chain:
 
     # ------------------------------------------------------------------------------------------------ help
 
-    def _task(self, document: Document) -> TaskFacts | None:
-        task = self._tasks.get(document["task"])
-        return None if task is None or task.registration.task_hash != document["task_hash"] else task
+    def _task(self, record: PromptRecord | AttemptRecord | ScoreRecord) -> TaskFacts | None:
+        task = self._tasks.get(record.task)
+        return None if task is None or task.registration.task_hash != record.task_hash else task
 
     def _equal(self, kind: str, what: str, task: str, doc_id: int | None, stored: Any, found: Any) -> None:
         if type(stored) is not type(found) or stored != found:

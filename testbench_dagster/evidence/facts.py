@@ -13,12 +13,25 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import PlanningRule
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.layout import BundleError
-from testbench_dagster.evidence.records import moment
+from testbench_dagster.evidence.records import checked, moment
 
 Model = TypeVar("Model", bound=BaseModel)
+#: Of a task whose flags do not fit: it can be neither built nor scored.
+NO_FLAGS = TaskFlags(
+    output_type="unknown",
+    features=[],
+    multiple_input=False,
+    multiple_target=False,
+    repeats=1,
+    num_fewshot=0,
+    version="unknown",
+    metrics={},
+    filters=[],
+)
 
 
 class _Said(BaseModel):
@@ -114,8 +127,9 @@ class _Task(_Said):
 class TaskFacts:
     """A task as registered when the bundle was made.
 
-    ``counts`` are the attempts and scores of each doc, ``definitions`` the files of its own definition,
-    ``seeds`` the hash and, once it was published, the seed of each epoch asked.
+    ``counts`` are the attempts and scores of each doc, ``definitions`` the files of its own definition.
+    ``flags_problem`` says why the registration's flags could not be read; there are none then. ``seeds`` are
+    the hash and, once it was published, the seed of each epoch asked.
     """
 
     spec: TaskSpec
@@ -126,6 +140,7 @@ class TaskFacts:
     counts: Mapping[int, Mapping[str, int]]
     definitions: list[str]
     definitions_problem: str | None
+    flags_problem: str | None
     seeds: Mapping[int, tuple[str, str | None]]
 
 
@@ -189,15 +204,21 @@ def read_task(bundle: BundleReader, name: str) -> TaskFacts:
     )
     said = task.registration.model_dump()
     registered_at: datetime = moment(said.pop("registered_at"), f"{where}.registered_at")
+    flags, flags_problem = NO_FLAGS, None
+    try:
+        flags = checked(TaskFlags, said.pop("flags"), "registration.flags")
+    except BundleError as error:
+        flags_problem = str(error)
     return TaskFacts(
         spec=spec,
-        registration=Registration(**said, registered_at=registered_at),
+        registration=Registration(**said, flags=flags, registered_at=registered_at),
         scorer_version=task.scorer_version,
         doc_hashes=task.doc_hashes,
         fewshot_hashes=task.fewshot_hashes,
         counts=counts,
         definitions=task.definitions,
         definitions_problem=task.definitions_problem,
+        flags_problem=flags_problem,
         seeds={e.epoch: (e.seed_sha256, e.seed) for e in task.epochs},
     )
 

@@ -1,4 +1,4 @@
-"""Stored documents as lines of a bundle, and back: nothing is lost, nothing from a bundle is believed.
+"""Records as lines of a bundle, and back: nothing is lost, nothing from a bundle is believed.
 
 Times are ISO 8601 in UTC, to the millisecond as the stores keep them. An attempt's raw answer is
 ``body_base64``. Values that JSON lacks are written ``{"$bytes": base64}``, ``{"$time": iso}``; an object with
@@ -12,73 +12,67 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.declaring import Part, Record
 from testbench_dagster.evidence.layout import BundleError
-from testbench_dagster.stores.documents import Collection, Document
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 
-_NUMBER = (int, float)
-#: Fields that have to be there, with their types; declared fields besides may be null or missing.
-_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
-    PROMPTS.name: {
-        "_id": str, "task": str, "task_hash": str, "epoch": int, "api": str, "position": int, "doc_id": int,
-        "doc_hash": str, "calls": int, "repeats": int, "requests": list,
-    },
-    ATTEMPTS.name: {
-        "_id": str, "supplier": str, "service": str, "task": str, "task_hash": str, "epoch": int,
-        "round": int, "prompt_id": str, "position": int, "doc_id": int, "idx": int, "repeat": int,
-        "attempt": int, "fault": str, "owner": str, "finished_at": datetime, "latency_ms": _NUMBER,
-        "body": bytes, "evidence": dict,
-    },
-    SCORES.name: {
-        "_id": str, "supplier": str, "task": str, "task_hash": str, "epoch": int, "round": int,
-        "position": int, "doc_id": int, "filter": str, "answer_id": str, "answered_at": datetime,
-        "scorer_version": str, "metrics": dict, "attempt_ids": list, "prompt_id": str,
-    },
-}  # fmt: skip
-_TIMES = {PROMPTS.name: ("created_at",), ATTEMPTS.name: ("started_at",), SCORES.name: ("scored_at",)}
 _INT64 = 1 << 63
+R = TypeVar("R", bound=Record)
+P = TypeVar("P", bound=Part)
 
 
-def record_of(collection: Collection, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of a document."""
-    record: dict[str, Any] = {}
-    for name, value in sorted(document.items()):
+def line_of(record: Record) -> dict[str, Any]:
+    """The line of a record."""
+    line: dict[str, Any] = {}
+    for name, value in sorted(record.to_document().items()):
         if isinstance(value, datetime):
-            record[name] = iso(value)
-        elif collection is ATTEMPTS and name == "body":
-            body = bytes(value)
-            record["body_base64"] = base64.b64encode(body).decode()
-            record["body_sha256"] = hashlib.sha256(body).hexdigest()
+            line[name] = iso(value)
+        elif name == "body" and isinstance(record, AttemptRecord):
+            line["body_base64"] = base64.b64encode(record.body).decode()
+            line["body_sha256"] = hashlib.sha256(record.body).hexdigest()
         else:
-            record[name] = plain(value)
-    return record
+            line[name] = plain(value)
+    return line
 
 
-def document_of(collection: Collection, record: Mapping[str, Any], where: str) -> Document:
-    """The document of a line.
+def record_of(of: type[R], line: Mapping[str, Any], where: str) -> R:
+    """The record of a line.
 
     Raises:
         BundleError: a field is missing or of a wrong type; the message begins with ``where``.
     """
-    document: Document = {}
-    times = {name for name, kind in collection.fields.items() if kind is datetime} | {
-        *_TIMES[collection.name]
-    }
-    for name, value in record.items():
+    document: dict[str, Any] = {}
+    times = {field.name for field in of.fields if field.scalar is datetime}
+    for name, value in line.items():
         if name in times and isinstance(value, str):
             document[name] = moment(value, f"{where}.{name}")
-        elif collection is ATTEMPTS and name == "body_base64":
+        elif name == "body_base64" and of is AttemptRecord:
             document["body"] = _decoded(value, f"{where}.{name}")
         elif name != "body_sha256":
             document[name] = restored(value, f"{where}.{name}")
-    for name, kind in _NEEDED[collection.name].items():
-        _check(document.get(name), kind, f"{where}.{name}")
-    for name, kind in collection.fields.items():
-        if document.setdefault(name, None) is not None:
-            _check(document[name], _NUMBER if kind is float else kind, f"{where}.{name}")
-    return document
+    return checked(of, document, where)
+
+
+def checked(of: type[P], document: Mapping[str, Any], where: str) -> P:
+    """The record of a document of unknown origin.
+
+    Raises:
+        BundleError: a field is missing or of a wrong type; the message begins with ``where``.
+    """
+    for field in of.fields:
+        value = document.get(field.name)
+        if value is None:
+            if field.needed and not field.nullable:
+                _check(value, field.types, f"{where}.{field.name}")
+            continue
+        _check(value, field.types, f"{where}.{field.name}")
+        if field.part is not None:
+            for place, item in field.parts(value):
+                _check(item, (dict,), f"{where}.{field.name}{place}")
+                checked(field.part, item, f"{where}.{field.name}{place}")
+    return of.from_document(document)
 
 
 def plain(value: Any) -> Any:
@@ -146,8 +140,7 @@ def _decoded(value: Any, where: str) -> bytes:
         raise BundleError(f"{where} is no base64") from None
 
 
-def _check(value: Any, kind: type | tuple[type, ...], where: str) -> None:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+def _check(value: Any, kinds: tuple[type, ...], where: str) -> None:
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
         wanted = " or ".join(k.__name__ for k in kinds)
         raise BundleError(f"{where} is {type(value).__name__}, not {wanted}")

@@ -3,6 +3,9 @@
 Relative and from answers only: suppliers of a group answer like each other. What runs behind them nobody can
 see, and nothing here says so. Evidence are the answers that suppliers give to common prompts at temperature
 0; no reference model is needed. Pure functions, numpy and scipy imported on use.
+
+Belongs here: how alike answers are, groups, proxies and change detection, as functions of values. Does not:
+reading answers, and recording or acting on what is found.
 """
 
 from testbench_dagster.identity.changes import Change, ScorePoint, find_changes, score_changes

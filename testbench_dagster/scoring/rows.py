@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured, target_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
@@ -34,7 +35,7 @@ class Aggregation:
     of each doc (:attr:`~testbench_dagster.core.task.TaskSpec.cluster`).
     """
 
-    aggregate: Callable[[TaskSpec, Mapping[str, Any], str, Sequence[Any]], float | None]
+    aggregate: Callable[[TaskSpec, TaskFlags, str, Sequence[Any]], float | None]
     clusters: Callable[[str, str, str, Sequence[int]], Sequence[Hashable]]
 
 
@@ -71,7 +72,7 @@ def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
 
 def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
     """Whether the supplier says that it does not serve the page the task asks for."""
-    asks_page = registration.flags["output_type"] == "get"
+    asks_page = registration.flags.output_type == "get"
     return asks_page and any(s.fault.row.denies_page for s in samples)
 
 
@@ -79,8 +80,8 @@ def primary_pair(spec: TaskSpec, registration: Registration) -> tuple[str, str]:
     """The configured (metric, filter), by default the task's first."""
     flags = registration.flags
     # the store keeps JSON objects sorted by key: the task's own order stands beside
-    names = flags.get("metric_order") or list(flags["metrics"])
-    return spec.metric or names[0], spec.filter or flags["filters"][0]
+    names = flags.metric_order or list(flags.metrics)
+    return spec.metric or names[0], spec.filter or flags.filters[0]
 
 
 def value_of(sample: Sample, pair: tuple[str | None, str | None]) -> Any:
@@ -97,8 +98,8 @@ def _pairs(
         for name, metrics in (sample.metrics or {}).items():
             pairs.update(dict.fromkeys((metric, name) for metric in metrics))
     if not scored:
-        for name in registration.flags["filters"]:
-            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags["metrics"]))
+        for name in registration.flags.filters:
+            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags.metrics))
     return list(pairs)
 
 
@@ -122,8 +123,8 @@ def measured(samples: Sequence[Sample], registration: Registration, primary: tup
 
 def is_mean(registration: Registration, metric: str) -> bool:
     """Whether lm-eval aggregates a metric by its plain mean."""
-    known = registration.flags["metrics"].get(metric)
-    return known is None or known["aggregation"] == "mean"
+    known = registration.flags.metrics.get(metric)
+    return known is None or known.aggregation == "mean"
 
 
 def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
@@ -144,7 +145,7 @@ def _row(
     scored = [s for s in samples if s.scored]
     counted = [s for s in samples if s.scored or s.fault.settled]
     latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
-    metrics = registration.flags["metrics"] if registration else {}
+    flags = registration.flags.metrics.get(pair[0] or "") if registration else None
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
         **known_beforehand(supplier, spec, registration),
@@ -172,7 +173,7 @@ def _row(
         last_sample_at=max((s.at for s in counted), default=None),
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
-        higher_is_better=bool(metrics.get(pair[0], {}).get("higher_is_better", True)),
+        higher_is_better=flags is None or flags.higher_is_better,
     )
 
 

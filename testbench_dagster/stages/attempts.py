@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import CallAttempt, WindowAttempt
 from testbench_dagster.planning.due import CallOutcome
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents import DocumentStore, typed
 
-_FIELDS = (
-    "_id",
-    "service",
-    "prompt_id",
-    "doc_id",
-    "position",
-    "epoch",
-    "round",
-    "idx",
-    "repeat",
-    "attempt",
-    "fault",
-    "finished_at",
-    "latency_ms",
-    "prompt_tokens",
-    "completion_tokens",
-    "height",
-)
+Seen = TypeVar("Seen", CallAttempt, WindowAttempt)
 
 
 def last_attempts(
@@ -38,27 +22,27 @@ def last_attempts(
     task_hash: str,
     epoch: int | Mapping[str, int] | None = None,
     since: datetime | None = None,
-) -> dict[tuple[str, int, int, int], Document]:
-    """Last attempt per call, keyed (prompt id, round, idx, repeat); declared fields only.
+) -> dict[tuple[str, int, int, int], CallAttempt]:
+    """Last attempt per call, keyed (prompt id, round, idx, repeat), without bodies.
 
     ``epoch`` is a number, a condition such as ``{"lt": 3}``, or None for all. With ``since`` only calls whose
     last attempt finished after it.
     """
-    where: Document = {"supplier": supplier, "task": task, "task_hash": task_hash}
+    where: dict[str, Any] = {"supplier": supplier, "task": task, "task_hash": task_hash}
     if epoch is not None:
         where["epoch"] = epoch
     if since is not None:
         where["finished_at"] = {"gt": since}
-    return last_by_call(documents.find(ATTEMPTS, where, fields=_FIELDS))
+    return last_by_call(typed.find(documents, CallAttempt, where))
 
 
-def last_by_call(attempts: Iterable[Document]) -> dict[tuple[str, int, int, int], Document]:
+def last_by_call(attempts: Iterable[Seen]) -> dict[tuple[str, int, int, int], Seen]:
     """Of the attempts of one supplier and task the last per call, keyed (prompt id, round, idx, repeat)."""
-    last: dict[tuple[str, int, int, int], Document] = {}
+    last: dict[tuple[str, int, int, int], Seen] = {}
     for attempt in attempts:
-        key = (attempt["prompt_id"], attempt["round"], attempt["idx"], attempt["repeat"])
+        key = (attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat)
         known = last.get(key)
-        if known is None or known["attempt"] < attempt["attempt"]:
+        if known is None or known.attempt < attempt.attempt:
             last[key] = attempt
     return last
 
@@ -76,11 +60,11 @@ class History:
     last_at: datetime | None = None
     last_height: int | None = None
 
-    def saw(self, attempt: Document) -> None:
+    def saw(self, attempt: CallAttempt) -> None:
         """Take note of when the supplier was last heard of, by the clock and by the chain."""
-        if not Fault(attempt["fault"]).settled:
+        if not Fault(attempt.fault).settled:
             return
-        at, height = attempt["finished_at"], attempt["height"]
+        at, height = attempt.finished_at, attempt.height
         self.last_at = at if self.last_at is None else max(at, self.last_at)
         if height is not None:
             self.last_height = height if self.last_height is None else max(height, self.last_height)
@@ -105,13 +89,13 @@ def history(
         found.saw(attempt)
         found.outcomes.append(
             CallOutcome(
-                prompt_id=attempt["prompt_id"],
-                idx=attempt["idx"],
-                repeat=attempt["repeat"],
-                attempt=attempt["attempt"],
-                fault=Fault(attempt["fault"]),
-                finished_at=attempt["finished_at"],
-                round=attempt["round"],
+                prompt_id=attempt.prompt_id,
+                idx=attempt.idx,
+                repeat=attempt.repeat,
+                attempt=attempt.attempt,
+                fault=Fault(attempt.fault),
+                finished_at=attempt.finished_at,
+                round=attempt.round,
             )
         )
     if epoch > 1:
@@ -129,15 +113,15 @@ def _earlier_epochs(
     calls: Mapping[str, int],
     found: History,
 ) -> None:
-    by_doc: dict[tuple[str, int], list[Document]] = {}
+    by_doc: dict[tuple[str, int], list[CallAttempt]] = {}
     for (prompt_id, round_, _, _), attempt in last_attempts(
         documents, supplier, task, task_hash, {"lt": epoch}, since
     ).items():
         found.saw(attempt)
         by_doc.setdefault((prompt_id, round_), []).append(attempt)
     for (prompt_id, _), attempts in by_doc.items():
-        faults = [Fault(a["fault"]) for a in attempts]
+        faults = [Fault(a.fault) for a in attempts]
         failed = any(fault.settled and not fault.answered for fault in faults)
         if failed or sum(fault.answered for fault in faults) == calls.get(prompt_id):
-            doc_id, at = attempts[0]["doc_id"], max(a["finished_at"] for a in attempts)
+            doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
             found.settled_elsewhere[doc_id] = max(at, found.settled_elsewhere.get(doc_id, at))

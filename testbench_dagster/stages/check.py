@@ -65,8 +65,8 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
             yield Finding(f"task {spec.name}", str(error), ok=False)
             continue
         flags = registered.data.flags
-        docs, shots = len(registered.data.docs), flags["num_fewshot"]
-        yield Finding(f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags['output_type']}")
+        docs, shots = len(registered.data.docs), flags.num_fewshot
+        yield Finding(f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags.output_type}")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:

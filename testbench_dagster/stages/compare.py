@@ -155,8 +155,8 @@ def _task(
         return _Pairs(replace(row, note=NO_MEAN))
     if not common:
         return _Pairs(row)
-    flags = registration.flags["metrics"].get(pair[0]) or {}
-    higher = bool(flags.get("higher_is_better", True))
+    flags = registration.flags.metrics.get(pair[0])
+    higher = flags is None or flags.higher_is_better
     if not all(0 <= value <= 1 for value in (*values_a, *values_b)):
         return _Pairs(_unbounded(row, values_a, values_b))
     if not higher:

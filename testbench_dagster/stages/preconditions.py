@@ -9,12 +9,13 @@ from pathlib import Path
 from testbench_dagster.config import Config
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import FaultCount
+from testbench_dagster.core.records.scores import ScoredId
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text
 from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Group
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.registry import supplier_endpoint, transport
 
 _FAULTS_TOLD = 5  # in the message on an evaluation that scored nothing
@@ -99,12 +100,13 @@ def why_nothing_is_scored(
     keys = list(suppliers or ()) or [s.key for s in active_suppliers(workspace)]
     names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
     where = {"supplier": {"in": keys}, "task": {"in": names}}
-    if next(workspace.documents.find(SCORES, where, limit=1, fields=["_id"]), None) is not None:
+    if next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None:
         return None
-    failed = {"supplier": {"in": keys}, "fault": {"ne": Fault.OK.value}}
-    rows = workspace.documents.group(ATTEMPTS, Group(by=["supplier", "fault"]), failed)
-    rows.sort(key=lambda row: -row["count"])
-    told = [f"{row['supplier']} {row['fault']} x {row['count']}" for row in rows[:_FAULTS_TOLD]]
+    faults = [fault.value for fault in Fault if not fault.answered]
+    failed = {"supplier": {"in": keys}, "fault": {"in": faults}}
+    rows = typed.group(workspace.documents, FaultCount, failed)
+    rows.sort(key=lambda row: -row.n)
+    told = [f"{row.supplier} {row.fault} x {row.n}" for row in rows[:_FAULTS_TOLD]]
     if len(rows) > _FAULTS_TOLD:
         told.append("...")
     reason = ", ".join(told) or who_waits(workspace, suppliers)

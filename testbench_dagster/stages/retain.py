@@ -12,17 +12,12 @@ from datetime import datetime, timedelta
 
 from testbench_dagster.coordination.heartbeats import bury, heartbeats, is_gone
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
+from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
+from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Group
-from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
-    BUDGETS,
-    EPOCHS,
-    HEARTBEATS,
-    LEASES,
-    PROMPTS,
-    SCORES,
-)
+from testbench_dagster.stores.documents import Group, typed
+from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS, LEASES
 
 BUDGETS_KEPT = timedelta(days=40)
 #: A heartbeat that expired this long ago is looked at; the clocks of two machines differ by less.
@@ -72,8 +67,8 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
     if days is not None:
         oldest = now - timedelta(days=days)
         # scores first: one without its evidence could not be checked
-        removed["scores"] = documents.purge(SCORES, {"answered_at": {"lt": oldest}})
-        removed["attempts"] = documents.purge(ATTEMPTS, {"finished_at": {"lt": oldest}})
+        removed["scores"] = typed.purge(documents, ScoreRecord, {"answered_at": {"lt": oldest}})
+        removed["attempts"] = typed.purge(documents, AttemptRecord, {"finished_at": {"lt": oldest}})
         removed["prompts"] = _purge_sequences(workspace, oldest)
     removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)
     removed["leases"] = _purge_leases(workspace)
@@ -83,28 +78,29 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
 
 def _purge_sequences(workspace: Workspace, oldest: datetime) -> int:
     """Remove the prompt sequences replaced before an instant that no attempt and no score refers to."""
-    documents, by = workspace.documents, ("task", "task_hash", "epoch")
-    stored = {_sequence(row) for row in documents.group(PROMPTS, Group(by=by))}
+    documents = workspace.documents
+    stored = {_sequence(row) for row in typed.group(documents, PromptSequence)}
     over = {sequence for sequence in stored if _replaced_before(workspace, sequence, oldest)}
     if not over:
         return 0
-    for collection in (ATTEMPTS, SCORES):
-        over -= {_sequence(row) for row in documents.group(collection, Group(by=by))}
-    return sum(documents.purge(PROMPTS, dict(zip(by, sequence, strict=True))) for sequence in sorted(over))
+    over -= {_sequence(row) for row in typed.group(documents, AttemptSequence)}
+    over -= {_sequence(row) for row in typed.group(documents, ScoreSequence)}
+    return sum(
+        typed.purge(documents, PromptRecord, {"task": task, "task_hash": task_hash, "epoch": epoch})
+        for task, task_hash, epoch in sorted(over)
+    )
 
 
-def _sequence(row: dict[str, object]) -> _Sequence:
-    return str(row["task"]), str(row["task_hash"]), int(str(row["epoch"]))
+def _sequence(row: PromptSequence | AttemptSequence | ScoreSequence) -> _Sequence:
+    return row.task, row.task_hash, row.epoch
 
 
 def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetime) -> bool:
     """Whether a later epoch, or another registration of the task, took over before an instant."""
     task, task_hash, epoch = sequence
-    later = workspace.documents.find(
-        EPOCHS, {"task": task, "epoch": {"gt": epoch}}, sort=[("epoch", 1)], limit=1, fields=["started_at"]
-    )
-    for successor in later:
-        return bool(successor["started_at"] < instant)
+    where = {"task": task, "epoch": {"gt": epoch}}
+    for successor in typed.find(workspace.documents, EpochStart, where, sort=[("epoch", 1)], limit=1):
+        return successor.started_at < instant
     current = workspace.datasets.current(task)
     return current is not None and current.task_hash != task_hash and current.registered_at < instant
 

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from sqlalchemy.pool import NullPool
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.stores.documents.connections import connect
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
+from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
 CONNECT_SECONDS = 5
@@ -74,16 +76,25 @@ _fewshot = sa.Table(
     sa.Column("doc_hash", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
 )
+# One row. Missing where tables were made before there was a version: that is version 0.
+_schema = sa.Table(
+    "dataset_schema",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+)
 
 
 class DatasetStore:
     """Registered tasks and their docs; safe to use from several threads and processes, and across forks.
 
     ``url`` is ``sqlite:///<file>``, or a PostgreSQL URI in any of its spellings (``postgres://``,
-    ``postgresql://``, ``postgresql+psycopg2://``). Tables are created at first use.
+    ``postgresql://``, ``postgresql+psycopg2://``). Tables are created at first use; those of another schema
+    version are refused then, unless ``any_schema``: for who migrates them.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, any_schema: bool = False) -> None:
+        self._any_schema = any_schema
         self._shown = without_password(url)
         self._url = _parsed(url)
         self._engine = _engine(self._url)
@@ -182,6 +193,31 @@ class DatasetStore:
             rows = connection.execute(query).all()
         return [StoredDoc(row.doc_id, row.body, row.doc_hash) for row in rows]
 
+    def schema_version(self) -> int | None:
+        """The schema version of what is stored (0: from before there were any); None where nothing is.
+
+        Creates nothing.
+        """
+        path = self._url.database if self._url.get_backend_name() == "sqlite" else None
+        if path is not None and not Path(path).exists():
+            return None
+        with self._errors(), self._engine.connect() as connection:
+            return _schema_version(connection)
+
+    def move_schema(self, before: int, after: int, change: Callable[[Connection], None]) -> bool:
+        """Take one step of the schema: ``change`` and the new version in one transaction, or nothing.
+
+        Nothing happens and the result is False unless the version is ``before``: another process was faster.
+        """
+        with self._errors(), self._locked(_SCHEMA_LOCK) as connection:
+            if _schema_version(connection) != before:
+                return False
+            change(connection)
+            _schema.create(connection, checkfirst=True)
+            connection.execute(sa.delete(_schema))
+            connection.execute(sa.insert(_schema), {"id": 1, "version": after})
+        return True
+
     def close(self) -> None:
         """Release this process's connections; the store may not be used afterwards."""
         self._closed = True
@@ -239,10 +275,17 @@ class DatasetStore:
         if self._ready:
             return
         with self._engine.connect() as connection:
-            missing = not sa.inspect(connection).has_table(_registrations.name)
-        if missing:
+            found = _schema_version(connection)
+        if found is None:
             with self._locked(_SCHEMA_LOCK) as connection:
-                _metadata.create_all(connection)
+                found = _schema_version(connection)  # another process may have made them meanwhile
+                if found is None:
+                    _metadata.create_all(connection)
+                    connection.execute(sa.insert(_schema), {"id": 1, "version": DATASETS_SCHEMA})
+                    found = DATASETS_SCHEMA
+        if not self._any_schema:
+            where = self._url.database if self._url.get_backend_name() == "sqlite" else self._shown
+            check_schema(f"the dataset store {where}", found, DATASETS_SCHEMA)
         self._ready = True
 
     @contextlib.contextmanager
@@ -267,11 +310,24 @@ class DatasetStore:
             raise StoreError(f"dataset store {self._shown}: {error}") from error
 
 
-def open_datasets(home: Path, postgres_uri: str | None) -> DatasetStore:
-    """Return the dataset store: PostgreSQL when a URI is given, else ``datasets.sqlite3`` in ``home``."""
-    if postgres_uri:
-        return DatasetStore(postgres_uri)
-    return DatasetStore(f"sqlite:///{home / 'datasets.sqlite3'}")
+def open_datasets(home: Path, postgres_uri: str | None, *, any_schema: bool = False) -> DatasetStore:
+    """Return the dataset store: PostgreSQL when a URI is given, else ``datasets.sqlite3`` in ``home``.
+
+    The first use raises :class:`~testbench_dagster.stores.schema.SchemaError` for a store of another schema
+    version, unless ``any_schema``.
+    """
+    url = postgres_uri or f"sqlite:///{home / 'datasets.sqlite3'}"
+    return DatasetStore(url, any_schema=any_schema)
+
+
+def _schema_version(connection: Connection) -> int | None:
+    """The schema version of a database; None where there is no table of ours."""
+    tables = sa.inspect(connection)
+    if tables.has_table(_schema.name):
+        version: int | None = connection.execute(sa.select(_schema.c.version)).scalar()
+        if version is not None:
+            return version
+    return 0 if tables.has_table(_registrations.name) else None
 
 
 def _parsed(url: str) -> URL:
@@ -373,6 +429,7 @@ def _registration_row(registration: Registration) -> dict[str, Any]:
     if registration.registered_at.tzinfo is None:
         raise StoreError(f"task {registration.task}: registered_at {registration.registered_at} has no zone")
     row["registered_at"] = milliseconds(registration.registered_at)
+    row["flags"] = registration.flags.to_document()
     for name in ("splits", "flags"):
         try:
             row[name] = json.dumps(row[name], sort_keys=True)
@@ -388,4 +445,5 @@ def _registration(row: Mapping[Any, Any]) -> Registration:
     fields["registered_at"] = from_milliseconds(fields["registered_at"])
     for name in ("splits", "flags"):
         fields[name] = json.loads(fields[name])
+    fields["flags"] = TaskFlags.from_document(fields["flags"])
     return Registration(**fields)

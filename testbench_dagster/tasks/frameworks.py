@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import LM_EVAL, SIGNATURES, TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.signatures import Signatures
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
@@ -44,9 +45,7 @@ class Framework(Protocol):
         """
         ...
 
-    def aggregate(
-        self, spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]
-    ) -> float | None:
+    def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """Aggregate a metric's per-doc values, in ascending order of docs; None where there is no number."""
         ...
 
@@ -76,9 +75,7 @@ class LmEval:
         scores: list[DocScore] = self._worker.call("score", spec, data, list(answers), timeout_s=timeout_s)
         return scores
 
-    def aggregate(
-        self, spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]
-    ) -> float | None:
+    def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """See :func:`lm_eval_adapter.aggregate`."""
         result: float | None = self._worker.call("aggregate", spec, flags, metric, list(values))
         return result

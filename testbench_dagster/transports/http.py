@@ -16,8 +16,8 @@ import asyncio
 import socket
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -63,7 +63,7 @@ class HttpClient:
         self._deadlines = _Deadlines()
         self._outbox = _Outbox()
 
-    async def run(
+    def run(
         self,
         exchange: Exchange,
         request: PreparedRequest,
@@ -72,20 +72,17 @@ class HttpClient:
         *,
         page: bool = False,
         on_chunk: OnChunk | None = None,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Send a request with this body and note in ``exchange`` what happens, also what goes wrong.
 
         Only cancellation of the calling task is raised. A ``page`` may be as large as :data:`MAX_PAGE_MB`.
         ``on_chunk`` is told every piece of the decoded body as it arrives; what it raises ends the exchange.
         """
         max_mb = max(limits.max_response_mb, MAX_PAGE_MB) if page else limits.max_response_mb
-        cap = int(max_mb * 1024 * 1024)
-        running = _Running(exchange, limits, cap, on_chunk)
-        try:
-            connector = self._opened(request.private_allowed)
-            await running.run(connector, self._deadlines, self._outbox, request, body)
-        except Exception as error:
-            exchange.error = error
+        running = _Running(exchange, limits, int(max_mb * 1024 * 1024), on_chunk)
+        connector = self._opened(request.private_allowed)
+        # no coroutine of its own: every layer costs each time the exchange is woken
+        return running.run(connector, self._deadlines, self._outbox, request, body)
 
     async def close(self) -> None:
         """Close the connections; a later exchange would open new ones."""
@@ -273,7 +270,6 @@ class BadEncoding(Exception):
     """The answer's content encoding is unknown or broken."""
 
 
-@dataclass(slots=True, eq=False)
 class Exchange:
     """What happened between a request being handed to a transport and its answer being complete.
 
@@ -283,17 +279,32 @@ class Exchange:
     ``first_byte`` are readings of ``time.perf_counter()``.
     """
 
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    started: float = field(default_factory=time.perf_counter)
-    first_byte: float | None = None
-    phase: Phase = "preparing"
-    error: Exception | None = None
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
-    body: bytes = b""
-    body_bytes: int = 0
-    too_large: bool = False
-    retry_after_s: float | None = None
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "error",
+        "first_byte",
+        "headers",
+        "phase",
+        "retry_after_s",
+        "started",
+        "started_at",
+        "status",
+        "too_large",
+    )
+
+    def __init__(self) -> None:
+        self.started_at = datetime.now(UTC)
+        self.started = time.perf_counter()
+        self.first_byte: float | None = None
+        self.phase: Phase = "preparing"
+        self.error: Exception | None = None
+        self.status: int | None = None
+        self.headers = _NO_HEADERS
+        self.body = b""
+        self.body_bytes = 0
+        self.too_large = False
+        self.retry_after_s: float | None = None
 
     @property
     def elapsed_ms(self) -> float:
@@ -323,38 +334,41 @@ class _Running:
         request: PreparedRequest,
         body: bytes,
     ) -> None:
-        """Send and receive; raises what goes wrong."""
+        """Send and receive; notes what goes wrong."""
         exchange = self._exchange
-        exchange.phase = "connecting"
-        connection = await connector.connect(request.connect, [], request.timeout)
-        protocol = self._protocol = connection.protocol
         try:
-            if protocol is None or protocol.transport is None:
-                raise aiohttp.ServerDisconnectedError
-            exchange.phase = "waiting"
-            self._extend(self._limits.first_byte_s)
-            deadlines.add(self)
-            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            outbox.write(protocol.transport, request.message(body))
-            while True:
-                message, content = await protocol.read()
-                # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
-                if not 100 <= message.code < 200 or message.code == 101:
-                    break
-            exchange.phase = "reading"
-            self._content = content
-            exchange.first_byte = time.perf_counter()
-            exchange.status = message.code
-            headers = exchange.headers = message.headers
-            if message.code in (429, 503):
-                exchange.retry_after_s = retry_after(headers.get("Retry-After"), datetime.now(UTC))
-            await self._read(headers, content)
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            deadlines.remove(self)
-        connection.release()
+            exchange.phase = "connecting"
+            connection = await connector.connect(request.connect, [], request.timeout)
+            protocol = self._protocol = connection.protocol
+            try:
+                if protocol is None or protocol.transport is None:
+                    raise aiohttp.ServerDisconnectedError
+                exchange.phase = "waiting"
+                self._extend(self._limits.first_byte_s)
+                deadlines.add(self)
+                protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+                outbox.write(protocol.transport, request.message(body))
+                while True:
+                    message, content = await protocol.read()
+                    # interim answers (100 to 199) precede the answer; 101 would end HTTP, so it counts as one
+                    if not 100 <= message.code < 200 or message.code == 101:
+                        break
+                exchange.phase = "reading"
+                self._content = content
+                exchange.first_byte = time.perf_counter()
+                exchange.status = message.code
+                headers = exchange.headers = message.headers
+                if message.code in (429, 503):
+                    exchange.retry_after_s = retry_after(headers.get("Retry-After"), datetime.now(UTC))
+                await self._read(headers, content)
+            except BaseException:
+                connection.close()
+                raise
+            finally:
+                deadlines.remove(self)
+            connection.release()
+        except Exception as error:
+            exchange.error = error
 
     def _extend(self, seconds: float) -> None:
         now = time.perf_counter()

@@ -6,7 +6,6 @@ The one place where an exchange turns into an attempt, whichever transport made 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,19 +20,6 @@ from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.http import BadEncoding, Exchange, Phase, TooLarge
 
 _REDACTED = "[redacted]"
-
-
-def judged(exchange: Exchange, judge: Callable[[], Answer], *, page: bool) -> Answer:
-    """What ``judge`` says of a complete answer, or whose fault it is that there is none.
-
-    An exception of ``judge`` is ours. ``page``: the request was a GET.
-    """
-    if exchange.error is None:
-        try:
-            return judge()
-        except Exception as error:
-            exchange.error = error
-    return broken(exchange, page=page)
 
 
 def broken(exchange: Exchange, *, page: bool) -> Answer:
@@ -52,6 +38,7 @@ def attempt_from(
     secrets: tuple[bytes, ...] = (),
     *,
     wrapped: tuple[int, bytes] | None = None,
+    with_status: bool = True,
     first_token_ms: float | None = None,
     session: SessionRef | None = None,
 ) -> Attempt:
@@ -64,6 +51,7 @@ def attempt_from(
         secrets: what no attempt may hold: a key that the server quoted back is redacted.
         wrapped: status and body of an answer that came wrapped in another; by default they are those of the
             exchange itself.
+        with_status: whether the status is kept.
         first_token_ms: when the first text of a streamed answer came.
         session: the session of a relay on a Pocket network.
     """
@@ -86,7 +74,7 @@ def attempt_from(
         latency_ms=(finished - exchange.started) * 1000,
         first_byte_ms=first_byte_ms,
         first_token_ms=first_token_ms,
-        status=status,
+        status=status if with_status else None,
         body=body,
         body_bytes=exchange.body_bytes if wrapped is None else len(body),
         body_truncated=exchange.too_large,

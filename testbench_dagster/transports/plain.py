@@ -7,17 +7,14 @@ few headers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import orjson
 
 from testbench_dagster import __version__
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.http import Exchange, HttpClient, PreparedRequest, PreparedRequests
-from testbench_dagster.transports.outcome import judged
 from testbench_dagster.transports.payload import build_payload, page_path
 
 _HEADERS = {
@@ -48,18 +45,20 @@ class Addressing(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class PlainExchange:
-    """What happened to one plain request, with what its attempt carries."""
+class PlainExchange(Exchange):
+    """What happened to one plain request, with what its attempt carries.
 
-    exchange: Exchange
-    page: bool
-    evidence: dict[str, Any] = field(default_factory=dict)
-    secrets: tuple[bytes, ...] = ()
+    ``page``: it was a GET. ``evidence`` and ``secrets`` are those of
+    :func:`~testbench_dagster.transports.outcome.attempt_from`.
+    """
 
-    def judged(self, judge: Callable[[], Answer]) -> Answer:
-        """What ``judge`` says of a complete answer, or whose fault it is that there is none."""
-        return judged(self.exchange, judge, page=self.page)
+    __slots__ = ("evidence", "page", "secrets")
+
+    def __init__(self, *, page: bool) -> None:
+        super().__init__()
+        self.page = page
+        self.evidence: dict[str, Any] = {}
+        self.secrets: tuple[bytes, ...] = ()
 
 
 class PlainHttp:
@@ -76,8 +75,7 @@ class PlainHttp:
         Only cancellation of the calling task is raised.
         """
         page = request.get("type") == "get"
-        exchange = Exchange()
-        asked = PlainExchange(exchange, page)
+        exchange = PlainExchange(page=page)
         try:
             if page:
                 path, body = page_path(request), b""
@@ -85,14 +83,14 @@ class PlainHttp:
                 path, payload = build_payload(request, endpoint.api, endpoint.model)
                 body = orjson.dumps(payload)
             path = self._addressing.prefix(endpoint, page=page) + path
-            asked.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
+            exchange.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
             prepared = self._request(endpoint, path, page=page)
         except Exception as error:
             exchange.error = error
-            return asked
-        asked.secrets = prepared.secrets
+            return exchange
+        exchange.secrets = prepared.secrets
         await self._http.run(exchange, prepared, body, endpoint.limits, page=page)
-        return asked
+        return exchange
 
     async def close(self) -> None:
         """Close the connections; a later request would open new ones."""

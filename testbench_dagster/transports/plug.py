@@ -8,7 +8,8 @@ writes another one gives it
 - sources, which find suppliers (:mod:`.discovery`);
 - an endpoint per supplier: where relays go, with which bounds and keys;
 - a :class:`TransportFactory` per run, which opens it, bounds it and says what stands in the way;
-- why a supplier has to wait, and findings for ``testbench check``.
+- why a supplier has to wait, and findings for ``testbench check``;
+- what ``docs/transports.md`` says of it (:class:`About`).
 
 A plug is imported wherever Dagster loads its definitions, so ``plug.py`` imports what is heavy where it is
 used (aiohttp 0.2 s, httpx 60 ms, the curve library). Its transport sends through :mod:`.http` and makes
@@ -35,6 +36,24 @@ from testbench_dagster.transports.discovery import ChainReading, Source
 KnownOperators = Callable[[str], Mapping[str, str | None]]
 #: Finds the session of a service by its id; None if it is not known.
 SessionLookup = Callable[[str, str], SessionRef | None]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the documentation says of a transport, written where it is done.
+
+    ``summary`` is how it reaches suppliers, ``suppliers`` where these come from, ``keys`` which keys of
+    testbench.yaml are its own, ``quotas`` what bounds its relays beside the budget, ``check`` what
+    ``testbench check`` looks at, ``faults`` how its attempts can end, ``more`` the page that says more.
+    """
+
+    summary: str
+    suppliers: str
+    keys: Sequence[str]
+    quotas: str
+    check: str
+    faults: Sequence[Fault]
+    more: str
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,11 @@ class TransportPlug(Protocol):
     @property
     def sends_only_in_sessions(self) -> bool:
         """Whether a relay that no session allowed says nothing about its supplier, because none was sent."""
+        ...
+
+    @property
+    def about(self) -> About:
+        """What the documentation says of it."""
         ...
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:

@@ -117,7 +117,7 @@ def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
 def test_the_documented_roster_is_read_as_one() -> None:
     (text,) = [block.text for block in BLOCKS if block.language == "json"]
     listing = parse_roster(text.encode())
-    assert len(listing.entries) == 1
+    assert len(listing.suppliers) == 1
     assert listing.height == 123
 
 

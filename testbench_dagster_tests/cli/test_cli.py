@@ -30,6 +30,7 @@ COMMANDS = [
     "export",
     "evidence",
     "rescore",
+    "migrate",
     "localnet",
     "localnet up",
     "localnet control",

@@ -13,20 +13,22 @@ from testbench_dagster_tests.test_architecture import modules
 #: Modules that decide which fault an event is, and so may name faults. Whoever asks what a fault means reads
 #: its row, see core/faults.py.
 DECIDES_FAULTS = {
+    "evidence.chain": "what an attempt was before its lease was lost; whose words an error is in",
+    "evidence.classification": "what stored evidence can have been",
     "relays.engine": "a transport that raises",
+    "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
     "stages.score.window_cache": "an answer that was scored",
     "transports.answers": "HTTP status and body",
-    "transports.direct.transport": "a page that is too large",
-    "transports.http": "exceptions of an exchange",
+    "transports.outcome": "exceptions of an exchange; a page that is too large",
     "transports.path.transport": "what a gateway says",
     "transports.pocket.faults": "what a relay miner says",
     "transports.pocket.services": "what keeps a relay from being sent",
     "transports.pocket.transport": "a relay that was not sent",
 }
 #: Of these the ones that hold a table from events to faults.
-HOLDS_A_FAULT_TABLE = {"transports.answers", "transports.pocket.faults"}
+HOLDS_A_FAULT_TABLE = {"evidence.classification", "transports.answers", "transports.pocket.faults"}
 
 
 def named_faults(node: ast.AST) -> set[str]:

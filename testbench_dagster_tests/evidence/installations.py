@@ -18,7 +18,7 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.stages.discover.roster import refresh_roster
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
@@ -138,7 +138,7 @@ def evaluated(path: Path, worker: FrameworkWorker) -> Workspace:
     for spec in workspace.specs:
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
-    collect(workspace, [KEY])
+    relay_due(workspace, [KEY])
     score_new(workspace, [KEY])
     return workspace
 

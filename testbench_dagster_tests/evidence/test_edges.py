@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 
 import pytest
 
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.dispute.rescore import rescore
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_prompts
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.evidence.forging import Records, contents, edited, records, write
@@ -64,10 +66,11 @@ def busy(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory) -> I
         workspace = evaluated(configure(folder, url, tasks=tasks), worker)
         for spec in workspace.specs:
             refresh_prompts(workspace, spec, roll_before=datetime.now(UTC) + timedelta(seconds=1))
-        collect(workspace, [KEY], force_since=datetime.now(UTC))
+        relay_due(workspace, [KEY], force_since=datetime.now(UTC))
         score_new(workspace, [KEY])
     lost = next(workspace.documents.find(ATTEMPTS, {"task": "starter_reading", "fault": "ok"}))
-    workspace.documents.put_new(ATTEMPTS, [disowned({**lost, "lease": 7})])
+    record = disowned(AttemptRecord.from_document({**lost, "lease": 7}))
+    typed.put_new(workspace.documents, AttemptRecord, [record])
     yield workspace
     del workspace.worker
     workspace.close()

@@ -11,6 +11,7 @@ import pytest
 
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stages.dispute.rescore import rescore
+from testbench_dagster.stores.documents import document_id
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.evidence.forging import Records, contents, edited, lines, records, say, write
 
@@ -71,6 +72,66 @@ def retold(rows: Records) -> None:
     next(row for row in rows if row["fault"] == "supplier_http").update(fault="rate_limited", owner="network")
 
 
+def failed(rows: Records) -> dict[str, Any]:
+    return next(row for row in rows if row["fault"] == "supplier_http")
+
+
+def refused(rows: Records) -> None:
+    """A right answer as something the supplier would not say."""
+    answered(rows).update(fault="supplier_refused", owner="supplier", opening=None)
+
+
+def garbled(rows: Records) -> None:
+    answered(rows).update(fault="supplier_protocol", owner="supplier", error="invalid JSON", opening=None)
+
+
+def ours(rows: Records) -> None:
+    answered(rows).update(fault="internal", owner="internal", opening=None)
+
+
+def unheard(rows: Records) -> None:
+    """A right answer as one that never came, though it is there."""
+    answered(rows).update(fault="transport", owner="network", status=None, opening=None)
+
+
+def too_long(rows: Records) -> None:
+    answered(rows).update(fault="supplier_protocol", owner="supplier", body_truncated=True, opening=None)
+
+
+def late(rows: Records) -> None:
+    """A failure of the supplier as another of its failures."""
+    failed(rows).update(fault="supplier_timeout")
+
+
+def by_gateway(rows: Records) -> None:
+    failed(rows).update(fault="gateway", owner="gateway")
+
+
+def excused_by_words(rows: Records) -> None:
+    """The words of a connection that broke excuse nobody: what came first was an HTTP error."""
+    error = "ClientOSError while reading: Connection reset by peer"
+    failed(rows).update(fault="transport", owner="network", error=error)
+
+
+def without_status(rows: Records) -> None:
+    failed(rows).update(fault="transport", owner="network", status=None)
+
+
+def of_a_miner(rows: Records) -> None:
+    """What a relay miner's answer would be excused by is none in an answer over plain HTTP."""
+    row = failed(rows)
+    row.update(fault="budget", owner="budget", status=None)
+    row["evidence"]["http_status"] = 429
+
+
+def disowned_failure(rows: Records) -> None:
+    row = failed(rows)
+    original = {"_id": row["_id"], "attempt": 1, "fault": "ok", "error": None}
+    row["evidence"]["disowned"] = original
+    row.update(fault="internal", owner="internal", attempt=0, lease=1)
+    row["_id"] = document_id("disowned", original["_id"], 1)
+
+
 def later(rows: Records) -> None:
     answered(rows)["finished_at"] = "2020-01-01T00:00:00.000+00:00"
 
@@ -94,7 +155,19 @@ CASES: dict[str, tuple[str, Callable[[Records], None], str, str]] = {
     "failure dropped": ("attempts.jsonl", dropped("supplier_http"), "attempt", "number of attempts"),
     "score dropped": ("scores.jsonl", dropped("ok"), "score", "number of scores"),
     "answer called a failure": ("attempts.jsonl", blamed, "answer", "complete answer all the same"),
+    "answer called refused": ("attempts.jsonl", refused, "answer", "complete answer all the same"),
+    "answer called garbled": ("attempts.jsonl", garbled, "answer", "complete answer all the same"),
+    "answer called our failure": ("attempts.jsonl", ours, "answer", "complete answer all the same"),
+    "answer called lost": ("attempts.jsonl", unheard, "answer", "fault of attempt 1"),
+    "answer called too large": ("attempts.jsonl", too_long, "answer", "complete answer all the same"),
     "failure called another": ("attempts.jsonl", retold, "answer", "fault of attempt 1"),
+    "failure called the network's": ("attempts.jsonl", excused, "answer", "fault of attempt 1"),
+    "failure called late": ("attempts.jsonl", late, "answer", "fault of attempt 1"),
+    "failure called the gateway's": ("attempts.jsonl", by_gateway, "answer", "fault of attempt 1"),
+    "failure excused by words": ("attempts.jsonl", excused_by_words, "answer", "fault of attempt 1"),
+    "failure without its status": ("attempts.jsonl", without_status, "answer", "fault of attempt 1"),
+    "failure called a miner's": ("attempts.jsonl", of_a_miner, "answer", "fault of attempt 1"),
+    "failure called disowned": ("attempts.jsonl", disowned_failure, "answer", "fault of attempt 0"),
     "tokens": ("attempts.jsonl", cheaper, "answer", "completion_tokens"),
     "time": ("attempts.jsonl", later, "score", "answered_at"),
     "attempt number": ("attempts.jsonl", renumbered, "attempt", "attempt 1 is missing"),
@@ -132,7 +205,7 @@ def test_a_change_without_the_hashes_names_the_file_too(
 def test_a_failure_that_becomes_nobodys_fault_changes_the_window(
     bundle: Path, tmp_path: Path, worker: FrameworkWorker
 ) -> None:
-    """A transport's word cannot be refuted by the answer; the published numbers still say otherwise."""
+    """Beside the answer that shows the failure, the published numbers say otherwise."""
     report = rescore(
         edited(bundle, tmp_path / "x.zip", "attempts.jsonl", excused), trust_code=True, worker=worker
     )

@@ -99,7 +99,7 @@ def test_a_definition_is_told_by_its_hashes_alone(
         found = worker.call("identify", elsewhere, data, registered.fingerprint)
         assert found == (registered.task_hash, registered.config_hash), name
         other = worker.call("identify", spec_of(name, num_fewshot=1), data, registered.fingerprint)
-        assert (other != found) or registered.data.flags["num_fewshot"] == 0, name
+        assert (other != found) or registered.data.flags.num_fewshot == 0, name
 
 
 @pytest.mark.slow

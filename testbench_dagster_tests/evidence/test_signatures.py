@@ -15,7 +15,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.dispute.rescore import rescore
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
@@ -57,7 +57,7 @@ def bundle(
             refresh_dataset(workspace, spec)
             refresh_prompts(workspace, spec)
         key = f"{net.operator('two')}@{SERVICE}"
-        report = collect(workspace, [f"{net.operator('one')}@{SERVICE}", key])
+        report = relay_due(workspace, [f"{net.operator('one')}@{SERVICE}", key])
         assert report.relays is not None and report.relays.total.settled == 20
         score_new(workspace, [key])
     out = folder / "bundle.zip"

@@ -119,7 +119,7 @@ def test_failure_modes(mode):
     async def scenario():
         async with running(Persona("a", FAST, failures={mode: 1.0})) as (net, session, _, _):
             url = f"{net.url}/a/v1/chat/completions"
-            timeout = aiohttp.ClientTimeout(total=0.5)
+            timeout = aiohttp.ClientTimeout(total=0.5 if mode == "timeout" else 60)
             try:
                 async with session.post(url, json=CHAT, timeout=timeout) as response:
                     seen = response.status, await response.read(), response.headers

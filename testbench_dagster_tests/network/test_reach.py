@@ -14,6 +14,7 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.quota import FixedQuota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
@@ -21,11 +22,11 @@ from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.preconditions import who_waits
 from testbench_dagster.stages.relay.history import transports_to
-from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.relay.relay import RelayReport, relay_due
 from testbench_dagster.stages.relay.writer import disowned
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
+from testbench_dagster.stores.documents import Document, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.transports.pocket import replays
@@ -77,10 +78,10 @@ class Stage:
         self.workspace = Workspace(load_config(path))
         self.workspace.worker = self.worker
 
-    def collect(self) -> CollectReport:
+    def collect(self) -> RelayReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
         refresh_roster(self.workspace)
-        report = collect(self.workspace, list(self.keys.values()))
+        report = relay_due(self.workspace, list(self.keys.values()))
         planner = Planner(self.workspace)
         suppliers = [s for s in active_suppliers(self.workspace) if s.key in self.keys.values()]
         refresh_plans(self.workspace, suppliers, planner.now)
@@ -324,7 +325,7 @@ def test_without_a_key_the_service_is_named_once_and_nothing_is_sent(
     stage = begin()
     refresh_roster(stage.workspace)
     monkeypatch.delenv("TB_APP_KEY")
-    report = collect(stage.workspace, list(stage.keys.values()))
+    report = relay_due(stage.workspace, list(stage.keys.values()))
     assert report.problems.keys() == set(stage.keys.values())
     assert all("TB_APP_KEY" in problem for problem in report.problems.values())
     assert stage.attempts() == []
@@ -337,7 +338,7 @@ def test_while_no_node_answers_nothing_is_asked_and_everything_stays_due(
     refresh_roster(stage.workspace)
     stage.net.post("roll")  # what the store knows is over
     stage.net.post("node", node=0, status=503)
-    report = collect(stage.workspace, list(stage.keys.values()))
+    report = relay_due(stage.workspace, list(stage.keys.values()))
     assert f"service:{SERVICE}" in report.problems
     assert all(a["owner"] == "node" for a in stage.attempts())
     stage.net.post("node", node=0)
@@ -413,7 +414,8 @@ def test_what_was_stored_under_a_lost_lease_is_part_of_what_a_session_grants(
     stage.collect()
     documents, told = stage.workspace.documents, stage.attempts()
     documents.purge(ATTEMPTS, {"service": SERVICE})
-    documents.put_new(ATTEMPTS, [disowned(attempt) for attempt in told])
+    lost = [disowned(AttemptRecord.from_document(attempt)) for attempt in told]
+    typed.put_new(documents, AttemptRecord, lost)
     documents.purge(PLANS, {"service": SERVICE})
     stage.collect()
     assert len(stage.attempts()) == len(told) == 7 * len(NAMES)

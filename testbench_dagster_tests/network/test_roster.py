@@ -321,7 +321,8 @@ def test_who_joins_returns_or_changes_is_planned_at_once(open_workspace: Opener,
     write_roster(tmp_path / "r.json", [entry("same"), entry("changed"), entry("gone")])
     refresh_roster(workspace, at(1))
     later = T0 + timedelta(days=9)
-    workspace.documents.put_new(PLANS, [{"_id": key, "service": "s", "due_at": later} for key in keys])
+    plan = {"service": "s", "planned_at": T0, "due_at": later, "failures": 0}
+    workspace.documents.put_new(PLANS, [{"_id": key, **plan} for key in keys])
     now_there = [entry("same"), entry("changed", api="completions"), entry("new"), entry("returned")]
     write_roster(tmp_path / "r.json", now_there)
     refresh_roster(workspace, at(2))
@@ -480,7 +481,8 @@ def test_a_detected_change_cuts_once_and_only_forward(open_workspace: Opener) ->
     refresh_roster(workspace)
     later, far = at(10), datetime.now(UTC) + timedelta(days=9)
     workspace.documents.upsert(
-        PLANS, [{"_id": "a@external", "service": "external", "due_at": far, "failures": 0}]
+        PLANS,
+        [{"_id": "a@external", "service": "external", "planned_at": T0, "due_at": far, "failures": 0}],
     )
     assert cut_windows(workspace, "a@external", at(5), "other answers")
     assert not cut_windows(workspace, "a@external", at(5), "again")

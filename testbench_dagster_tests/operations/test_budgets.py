@@ -117,7 +117,9 @@ class Watch:
 def spent(made: Platform) -> bool:
     """Whether the day's budget is used up, and the platform knows that there is nothing to do."""
     with made.workspace() as workspace:
-        left = budget_left(workspace, "simulation", datetime.now(UTC))
+        left = budget_left(
+            workspace.documents, workspace.config.settings.budget, "simulation", datetime.now(UTC)
+        )
     return left == 0 and made.at_rest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Stage:
                     "task": task,
                     "epoch": number,
                     "seed": f"seed {number}",
+                    "seed_sha256": hashlib.sha256(f"seed {number}".encode()).hexdigest(),
                     "started_at": NOW,
                 }
             ],

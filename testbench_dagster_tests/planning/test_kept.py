@@ -8,7 +8,7 @@ from typing import Any
 
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
-from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS
 from testbench_dagster_tests.planning.stage import DOCS, GATED, GATING, NOW
@@ -52,7 +52,7 @@ def test_who_does_not_answer_is_asked_ever_more_rarely(stage: Any) -> None:
     made = stage({"planning": {"retry_minutes": 5, "retry_max_hours": 1}})
     waits = []
     for _ in range(6):
-        note_progress(made.workspace, reached=[], failed={ALPHA: "none of 3 relays was settled"})
+        record_progress(made.workspace, reached=[], failed={ALPHA: "none of 3 relays was settled"})
         refresh_plans(made.workspace, [made.supplier()])
         plan = made.workspace.documents.get(PLANS, ALPHA)
         assert plan is not None
@@ -60,7 +60,7 @@ def test_who_does_not_answer_is_asked_ever_more_rarely(stage: Any) -> None:
         waits.append(round((plan["due_at"] - plan["planned_at"]).total_seconds() / 60))
     assert waits == [5, 10, 20, 40, 60, 60]
     assert ALPHA not in {w.key for w in wanted_suppliers(made.workspace)}
-    note_progress(made.workspace, reached=[ALPHA], failed={})
+    record_progress(made.workspace, reached=[ALPHA], failed={})
     refresh_plans(made.workspace, [made.supplier()])
     assert ALPHA in {w.key for w in wanted_suppliers(made.workspace)}, "one answer ends it"
 

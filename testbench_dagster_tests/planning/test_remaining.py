@@ -20,12 +20,14 @@ from testbench_dagster_tests.scoring.facts import ALPHA, BETA
 
 def test_a_spent_budget_puts_everyone_off_until_the_next_day(stage: Any) -> None:
     made = stage({"budget": {"relays_per_day": 30}})
-    assert budget_left(made.workspace, "external", NOW) == 30
+    assert budget_left(made.workspace.documents, made.workspace.config.settings.budget, "external", NOW) == 30
     made.answered(GATED, range(4))
-    assert budget_left(made.workspace, "external", NOW) == 26, "before the ledger knows, attempts are counted"
+    assert (
+        budget_left(made.workspace.documents, made.workspace.config.settings.budget, "external", NOW) == 26
+    ), "before the ledger knows, attempts are counted"
     ledger = BudgetLedger(made.workspace.documents)
     assert ledger.grant(service_account("external"), period_start("day", NOW), 30, 30, lambda: 4) == 26
-    assert budget_left(made.workspace, "external", NOW) == 0
+    assert budget_left(made.workspace.documents, made.workspace.config.settings.budget, "external", NOW) == 0
     assert wanted_suppliers(made.workspace, NOW) == []
     refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
     plan = made.workspace.documents.get(PLANS, ALPHA)

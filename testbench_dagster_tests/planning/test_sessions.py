@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from testbench_dagster.config import Settings
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
-from testbench_dagster.stages.plan.plan_cache import note_progress, refresh_plans
+from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.sessions import Sessions, heard_since
-from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import PLANS
 from testbench_dagster_tests.planning.stage import GATED, GATING, Stage
 
 SERVICE = "text-generation"
@@ -31,32 +33,27 @@ def supplier(**changes: Any) -> Supplier:
     )
 
 
-def session(start: int, end: int, suppliers: list[str], app: str = APP) -> dict[str, Any]:
-    return {
-        "_id": f"{SERVICE}/{app}",
-        "service": SERVICE,
-        "app": app,
-        "session_id": f"session {start}",
-        "start_height": start,
-        "end_height": end,
-        "suppliers": suppliers,
-        "height": start,
-        "at": datetime.now(UTC),
-    }
+def session(start: int, end: int, suppliers: list[str], app: str = APP) -> SessionRecord:
+    return SessionRecord(
+        id=f"{SERVICE}/{app}",
+        service=SERVICE,
+        app=app,
+        session_id=f"session {start}",
+        start_height=start,
+        end_height=end,
+        suppliers=suppliers,
+        height=start,
+        at=datetime.now(UTC),
+    )
 
 
-def chain(height: int, blocks: int = 10, at: datetime | None = None) -> dict[str, Any]:
+def chain(height: int, blocks: int = 10, at: datetime | None = None) -> HeightRecord:
     """A chain that told of its newest block at an instant, just now by default."""
-    return {
-        "_id": SERVICE,
-        "height": height,
-        "at": at or datetime.now(UTC),
-        "blocks_per_session": blocks,
-    }
+    return HeightRecord(id=SERVICE, height=height, at=at or datetime.now(UTC), blocks_per_session=blocks)
 
 
-def waiting(height: int, *rows: dict[str, Any], spent_until: int | None = None) -> str | None:
-    sessions = Sessions({SERVICE: tuple(rows)}, {SERVICE: chain(height)})
+def waiting(height: int, *rows: SessionRecord, spent_until: int | None = None) -> str | None:
+    sessions = Sessions({SERVICE: rows}, {SERVICE: chain(height)})
     return sessions.waiting(supplier(), spent_until)
 
 
@@ -137,8 +134,8 @@ def made(request: pytest.FixtureRequest, stage: Any) -> Stage:
     found.facts.on_roster(
         KEY, source=f"service:{SERVICE}", transport="shannon", rpc_type=4, stake_upokt=1, host="h"
     )
-    found.workspace.documents.upsert(HEIGHTS, [chain(105)])
-    found.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS])])
+    typed.upsert(found.workspace.documents, HeightRecord, [chain(105)])
+    typed.upsert(found.workspace.documents, SessionRecord, [session(101, 110, [ADDRESS])])
     return found
 
 
@@ -151,7 +148,7 @@ def states(stage: Stage) -> dict[str, tuple[str, int]]:
 def test_what_is_due_waits_for_a_session_and_is_due_in_it(made: Stage) -> None:
     documents = made.workspace.documents
     assert {state for state, _ in states(made).values()} == {"due"}
-    documents.upsert(SESSIONS, [session(101, 110, ["other"])])
+    typed.upsert(documents, SessionRecord, [session(101, 110, ["other"])])
     assert states(made) == {GATED: ("waiting", 0), GATING: ("waiting", 0)}
     (found,) = active_suppliers(made.workspace)
     plan = Planner(made.workspace).plan(found)
@@ -159,9 +156,9 @@ def test_what_is_due_waits_for_a_session_and_is_due_in_it(made: Stage) -> None:
     assert plan.tasks[GATED].reason == "in no session of our applications; the next begins at block 111"
     refresh_plans(made.workspace, [found])
     assert wanted_suppliers(made.workspace) == [], "sensors leave it alone"
-    documents.upsert(HEIGHTS, [chain(111)])
+    typed.upsert(documents, HeightRecord, [chain(111)])
     assert wanted_suppliers(made.workspace) == [], "the next session is not known yet"
-    documents.upsert(SESSIONS, [session(111, 120, [ADDRESS])])
+    typed.upsert(documents, SessionRecord, [session(111, 120, [ADDRESS])])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
     assert {state for state, _ in states(made).values()} == {"due"}
 
@@ -170,21 +167,21 @@ def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
     (found,) = active_suppliers(made.workspace)
     refresh_plans(made.workspace, [found])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
-    note_progress(made.workspace, [KEY], {}, spent={KEY: 110})
+    record_progress(made.workspace, [KEY], {}, spent={KEY: 110})
     assert wanted_suppliers(made.workspace) == []
     assert {state for state, _ in states(made).values()} == {"waiting"}
     refresh_plans(made.workspace, [found])
     kept = made.workspace.documents.get(PLANS, KEY)
     assert kept is not None
     assert (kept["session_spent_until"], kept["tasks"][GATED]["state"]) == (110, "waiting")
-    made.workspace.documents.upsert(HEIGHTS, [chain(111)])
-    made.workspace.documents.upsert(SESSIONS, [session(111, 120, [ADDRESS])])
+    typed.upsert(made.workspace.documents, HeightRecord, [chain(111)])
+    typed.upsert(made.workspace.documents, SessionRecord, [session(111, 120, [ADDRESS])])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
 
 
 def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
-    note_progress(made.workspace, [], {KEY: "did not answer"})
-    note_progress(made.workspace, [], {}, spent={KEY: 110})
+    record_progress(made.workspace, [], {KEY: "did not answer"})
+    record_progress(made.workspace, [], {}, spent={KEY: 110})
     kept = made.workspace.documents.get(PLANS, KEY)
     assert kept is not None
     assert (kept["failures"], kept["session_spent_until"]) == (1, 110)
@@ -192,14 +189,14 @@ def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
 
 def test_who_could_not_be_asked_is_looked_at_again_a_while_later(made: Stage) -> None:
     (found,) = active_suppliers(made.workspace)
-    note_progress(made.workspace, [], {}, put_off={KEY})
+    record_progress(made.workspace, [], {}, put_off={KEY})
     refresh_plans(made.workspace, [found])
     now = datetime.now(UTC)
     assert wanted_suppliers(made.workspace, now + timedelta(minutes=4)) == []
     assert [w.key for w in wanted_suppliers(made.workspace, now + timedelta(minutes=5))] == [KEY]
     plan = Planner(made.workspace).plan(found)
     assert plan.n_calls and plan.due_at is not None and plan.due_at > now
-    note_progress(made.workspace, [KEY], {})
+    record_progress(made.workspace, [KEY], {})
     refresh_plans(made.workspace, [found])
     assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY], "it was asked: that is over"
 
@@ -212,12 +209,12 @@ def test_who_waits_takes_no_part_in_the_days_budget(made: Stage) -> None:
             f"{name}@{SERVICE}", source=f"service:{SERVICE}", transport="shannon", rpc_type=4, stake_upokt=1
         )
     suppliers = {s.address: s for s in active_suppliers(made.workspace)}
-    made.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS, "absent"])])
+    typed.upsert(made.workspace.documents, SessionRecord, [session(101, 110, [ADDRESS, "absent"])])
     refresh_plans(made.workspace, [suppliers["absent"]])
     kept = made.workspace.documents.get(PLANS, f"absent@{SERVICE}")
     assert kept is not None and kept["due_calls"] > 8
     assert Planner(made.workspace).shared_plans([suppliers[ADDRESS]]).quotas == {KEY: 4}
-    made.workspace.documents.upsert(SESSIONS, [session(101, 110, [ADDRESS])])
+    typed.upsert(made.workspace.documents, SessionRecord, [session(101, 110, [ADDRESS])])
     assert Planner(made.workspace).shared_plans([suppliers[ADDRESS]]).quotas == {KEY: 8}
 
 
@@ -225,6 +222,6 @@ def test_sessions_are_as_long_as_the_chain_says(made: Stage) -> None:
     """`schedule: {every: 1, unit: session}` counts the chain's blocks, not those of `planning`."""
     (found,) = active_suppliers(made.workspace)
     assert Planner(made.workspace).facts(found).blocks_per_session == 10
-    made.workspace.documents.upsert(HEIGHTS, [chain(105, blocks=60)])
+    typed.upsert(made.workspace.documents, HeightRecord, [chain(105, blocks=60)])
     facts = Planner(made.workspace).facts(replace(found, joined_at=NOW - timedelta(days=1)))
     assert facts.blocks_per_session == 60

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.answer_prefix import OPENING_CHARS, opening_of
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
-from testbench_dagster.stages.relay.writer import attempt_document, disowned
-from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.stages.relay.writer import attempt_record, disowned
+from testbench_dagster.stores.documents import DocumentStore, open_documents, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster_tests.relays.servers import relay
 
@@ -59,18 +60,18 @@ def _relay(**generation: Any) -> Relay:
     ],
 )
 def test_only_answers_at_temperature_0_have_one(asked: Relay, attempt: Attempt, opening: str | None):
-    assert attempt_document(asked, 1, attempt)["opening"] == opening
+    assert attempt_record(asked, 1, attempt).opening == opening
 
 
 def test_choices_have_none():
     asked = relay()
     asked.request = {"type": "loglikelihood", "idx": 0, "context": "a", "continuation": " b"}
-    assert attempt_document(asked, 1, _attempt(None))["opening"] is None
+    assert attempt_record(asked, 1, _attempt(None)).opening is None
 
 
 def test_who_lost_the_lease_gives_no_evidence():
-    document = attempt_document(_relay(), 1, _attempt("One"), lease=3)
-    assert document["opening"] == "One" and disowned(document)["opening"] is None
+    record = attempt_record(_relay(), 1, _attempt("One"), lease=3)
+    assert record.opening == "One" and disowned(record).opening is None
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
@@ -83,10 +84,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def test_stores_give_openings_without_bodies(store: DocumentStore):
     texts = {1: "One", 2: "zero\0byte", 3: "\U0001f600 𝒳 café"}
-    store.put_new(
-        ATTEMPTS,
-        [attempt_document(_relay(), number, _attempt(text)) for number, text in texts.items()]
-        + [attempt_document(_relay(temperature=1), 4, _attempt("hot"))],
+    typed.put_new(
+        store,
+        AttemptRecord,
+        [attempt_record(_relay(), number, _attempt(text)) for number, text in texts.items()]
+        + [attempt_record(_relay(temperature=1), 4, _attempt("hot"))],
     )
     found = store.find(ATTEMPTS, {"prompt_id": "p0"}, fields=["attempt", "opening"])
     assert {d["attempt"]: d["opening"] for d in found} == {**texts, 4: None}

@@ -21,7 +21,7 @@ from testbench_dagster.core.relay import Attempt
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stages.attempts import last_attempts
 from testbench_dagster.stages.relay import writer as writer_module
-from testbench_dagster.stages.relay.writer import AttemptWriter, Fence, attempt_document, attempt_id, disowned
+from testbench_dagster.stages.relay.writer import AttemptWriter, Fence, attempt_id, attempt_record, disowned
 from testbench_dagster.stores.documents.collections import ATTEMPTS, HEARTBEATS
 from testbench_dagster.stores.documents.contract import Collection, Document
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Any:
 
 
 def test_document_has_every_declared_field():
-    document = attempt_document(relay(7), 3, attempt())
+    document = attempt_record(relay(7), 3, attempt()).to_document()
     assert set(ATTEMPTS.fields) <= set(document)
     assert (document["fault"], document["owner"], document["attempt"]) == ("ok", "none", 3)
     assert (document["path"], document["payload_sha256"], document["evidence"]) == ("/x", "0", {"z": 1})
@@ -192,9 +192,9 @@ def test_attempts_of_a_lost_lease_are_evidence_that_counts_for_nothing(store: Sq
         3: ("supplier_http", held["b@test"]),
     }
     # of a, the old answers count for nothing: before the new ones, and beside them
-    assert {(a["fault"], a["attempt"]) for a in between.values()} == {("internal", 0)}
+    assert {(a.fault, a.attempt) for a in between.values()} == {("internal", 0)}
     latest = last_attempts(store, "a@test", "t", "h")
-    assert {key[0]: (a["fault"], a["attempt"]) for key, a in latest.items()} == {
+    assert {key[0]: (a.fault, a.attempt) for key, a in latest.items()} == {
         "p1": ("ok", 1),
         "p2": ("ok", 1),
     }
@@ -213,11 +213,11 @@ def test_attempts_of_a_lost_lease_are_evidence_that_counts_for_nothing(store: Sq
 
 
 def test_disowned_attempts_have_ids_of_their_lease():
-    document = attempt_document(relay(7), 3, attempt(), lease=5)
-    other = attempt_document(relay(7), 3, attempt(), lease=6)
-    ids = {document["_id"], disowned(document)["_id"], disowned(other)["_id"]}
-    assert len(ids) == 3 and disowned(document) == disowned(document)
-    assert document["fault"] == "ok" and "disowned" not in document["evidence"]  # a copy was changed
+    record = attempt_record(relay(7), 3, attempt(), lease=5)
+    other = attempt_record(relay(7), 3, attempt(), lease=6)
+    ids = {record.id, disowned(record).id, disowned(other).id}
+    assert len(ids) == 3 and disowned(record) == disowned(record)
+    assert record.fault == "ok" and "disowned" not in record.evidence  # a copy was changed
 
 
 def test_a_store_that_cannot_verify_ends_the_writing(store: SqliteDocuments):

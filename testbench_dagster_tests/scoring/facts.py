@@ -12,13 +12,15 @@ import yaml
 
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.relay import Attempt, Relay
-from testbench_dagster.stages.relay.writer import attempt_document
+from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.stages.relay.writer import attempt_record
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import content_hash, document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.documents import content_hash, document_id, typed
+from testbench_dagster.stores.documents.collections import SCORES, SUPPLIERS
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALPHA = "alpha@external"
@@ -66,16 +68,21 @@ class Facts:
             fingerprint="f",
             eval_split="test",
             splits={"test": n_docs},
-            flags={
-                "output_type": output_type,
-                "repeats": 1,
-                "metrics": {
-                    name: {"aggregation": how, "higher_is_better": higher_is_better}
+            flags=TaskFlags(
+                output_type=output_type,
+                features=[],
+                multiple_input=False,
+                multiple_target=False,
+                repeats=1,
+                num_fewshot=0,
+                version="1.0",
+                metrics={
+                    name: MetricFlags(aggregation=how, higher_is_better=higher_is_better)
                     for name, how in aggregations.items()
                 },
-                "metric_order": list(aggregations),
-                "filters": list(filters),
-            },
+                filters=list(filters),
+                metric_order=list(aggregations),
+            ),
             n_docs=n_docs,
             n_fewshot=0,
             registered_at=NOW,
@@ -105,7 +112,7 @@ class Facts:
         answer = document_id("answer", supplier, registration.task, doc_id, epoch, round_, at.isoformat())
         by_filter = metrics or {"none": {"exact_match": value}}
         if error is not None:
-            by_filter = {name: {} for name in registration.flags["filters"]}
+            by_filter = {name: {} for name in registration.flags.filters}
         documents = [
             {
                 "_id": document_id("score", answer, name, version or ""),
@@ -171,8 +178,8 @@ class Facts:
             request={},
         )
         attempt = Attempt(fault, at, at, 10.0, status=200, body=body, body_bytes=len(body))
-        document = attempt_document(relay, number, attempt, height=height)
-        assert self.workspace.documents.put_new(ATTEMPTS, [document]) == 1
+        record = attempt_record(relay, number, attempt, height=height)
+        assert typed.put_new(self.workspace.documents, AttemptRecord, [record]) == 1
 
     def echo(self, supplier: str, supported: bool | None) -> None:
         """What a capability probe found out about a supplier."""

@@ -20,14 +20,15 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heart, beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import Window
-from testbench_dagster.stages.discover.roster import cut_windows
-from testbench_dagster.stages.score.pooled import GroupPools
-from testbench_dagster.stages.score.windows import keep_windows, primary_windows, windows
+from testbench_dagster.stages.discover.roster import cut_windows, named_suppliers
+from testbench_dagster.stages.score.pooled import GroupPools, pooled_groups
+from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
     HEARTBEATS,
@@ -64,6 +65,13 @@ def installation(tmp_path: Path) -> Iterator[Callable[..., Facts]]:
         workspace.close()
 
 
+@contextlib.contextmanager
+def writing(documents: DocumentStore) -> Iterator[FactWriter]:
+    """Write facts as a process of its own does."""
+    with beating(documents, None) as heart, writing_facts(documents, heart) as writer:
+        yield writer
+
+
 def from_facts(facts: Facts, now: datetime = NOW) -> list[Window]:
     return windows(facts.workspace, now=now, from_facts=True)
 
@@ -75,7 +83,7 @@ def purge_facts(facts: Facts) -> None:
 
 
 def keep(facts: Facts, now: datetime = NOW) -> int:
-    return keep_windows(facts.workspace, [ALPHA, BETA], now=now)
+    return refresh_window_cache(facts.workspace, [ALPHA, BETA], now=now)
 
 
 # ----------------------------------------------------------------------------------------------- what is kept
@@ -293,7 +301,7 @@ def test_pooled_numbers_are_never_kept(installation: Callable[..., Facts]) -> No
     assert keep(facts) == 2, "the answers of who is in a group are kept for the others"
     assert keep(facts) == 0
     # the other member answers more: no row of ALPHA's own changes
-    with writing_facts(facts.workspace.documents, None) as writer:
+    with writing(facts.workspace.documents) as writer:
         writer.enter({BETA: [TASK]})
         facts.score(task, 20, 0.0, supplier=BETA)
     [row] = [r for r in windows(facts.workspace, now=NOW) if r.supplier == ALPHA and r.task == TASK]
@@ -316,8 +324,10 @@ def test_pooled_values_come_back_as_they_were(installation: Callable[..., Facts]
     keep(facts)
     assert keep(facts) == 0
     tasks = [(facts.workspace.spec(TASK), task)]
-    pool = GroupPools(facts.workspace, [ALPHA], tasks, NOW)
-    same = GroupPools(facts.workspace, [ALPHA], tasks, NOW, from_facts=True)
+    groups = pooled_groups(facts.workspace.documents, [ALPHA])
+    suppliers = named_suppliers(facts.workspace, [ALPHA])
+    pool = GroupPools(facts.workspace, suppliers, groups, tasks, NOW)
+    same = GroupPools(facts.workspace, suppliers, groups, tasks, NOW, from_facts=True)
     group = pool.group_of(ALPHA)
     assert group is not None
     seen, truth = (
@@ -335,7 +345,7 @@ def test_a_task_that_is_being_written_is_left_to_its_writer(installation: Callab
     task = facts.registration(TASK)
     facts.registration(SUMS)
     keep(facts)
-    with writing_facts(facts.workspace.documents, None) as writer:
+    with writing(facts.workspace.documents) as writer:
         writer.enter({ALPHA: [TASK]})
         assert keep(facts) == 0
         facts.score(task, 0)
@@ -348,7 +358,7 @@ def test_of_two_writers_the_second_to_end_counts(installation: Callable[..., Fac
     facts = installation()
     task = facts.registration(TASK)
     documents = facts.workspace.documents
-    with writing_facts(documents, None) as first, writing_facts(documents, None) as second:
+    with writing(documents) as first, writing(documents) as second:
         first.enter({ALPHA: [TASK]})
         second.enter({ALPHA: [TASK, SUMS]})
         first.leave()
@@ -459,7 +469,7 @@ def relaying(first_doc: int) -> Callable[[Facts, Heart], None]:
 
 def keeping(facts: Facts, _: Heart) -> None:
     for _ in range(2):
-        keep_windows(facts.workspace, [ALPHA, BETA], tasks=[TASK], now=NOW)
+        refresh_window_cache(facts.workspace, [ALPHA, BETA], tasks=[TASK], now=NOW)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -511,8 +521,9 @@ _WORKER = """
     import sys
     from pathlib import Path
     from testbench_dagster.config import load_config
+    from testbench_dagster.coordination.heartbeats import beating
     from testbench_dagster.coordination.writing import writing_facts
-    from testbench_dagster.stages.score.windows import keep_windows
+    from testbench_dagster.stages.score.windows import refresh_window_cache
     from testbench_dagster.stages.workspace import Workspace
     from testbench_dagster_tests.scoring.facts import ALPHA, BETA, NOW, Facts
 
@@ -521,11 +532,12 @@ _WORKER = """
         task = workspace.datasets.current("starter_logic")
         print("ready", flush=True)
         while True:
-            with writing_facts(workspace.documents, None) as writer:
+            documents = workspace.documents
+            with beating(documents, None) as heart, writing_facts(documents, heart) as writer:
                 writer.enter({ALPHA: ["starter_logic"], BETA: ["starter_logic"]})
                 facts.score(task, doc % 190, float(doc % 2), supplier=(ALPHA, BETA)[doc % 2], epoch=doc)
                 facts.score(task, (doc + 1) % 190, 1.0, supplier=ALPHA, epoch=doc)
-            keep_windows(workspace, [ALPHA, BETA], now=NOW)
+            refresh_window_cache(workspace, [ALPHA, BETA], now=NOW)
             doc += 2
 """
 
@@ -581,7 +593,7 @@ def test_the_same_on_mongodb(installation: Callable[..., Facts], mongo_database_
     facts.attempt(task, 9, Fault.EMPTY, days_ago(1))
     computed = from_facts(facts)
     assert keep(facts) == 2
-    with writing_facts(facts.workspace.documents, None) as writer:
+    with writing(facts.workspace.documents) as writer:
         writer.enter({BETA: [TASK]})
         facts.score(task, 0, supplier=BETA)
         assert keep(facts) == 0

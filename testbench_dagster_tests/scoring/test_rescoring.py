@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import (
     prompt_filter,
     refresh_dataset,
@@ -25,7 +25,7 @@ from testbench_dagster.stages.sample.catalogue import (
 )
 from testbench_dagster.stages.score import score as module
 from testbench_dagster.stages.score.score import score_new, scorer_version
-from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS, WINDOWS
 from testbench_dagster.tasks.worker import FrameworkWorker
@@ -200,24 +200,24 @@ def test_an_edit_during_scoring_keeps_the_scores_back(sums: Sums, monkeypatch: p
 
 def test_scoring_takes_kept_windows_out(sums: Sums) -> None:
     sums.answer(0)
-    assert (sums.score(), keep_windows(sums.workspace, [ALPHA, BETA], now=NOW)) == (1, 2)
+    assert (sums.score(), refresh_window_cache(sums.workspace, [ALPHA, BETA], now=NOW)) == (1, 2)
     assert sums.window() == (1, 0.0)
     sums.answer(1)
     assert sums.window() == (1, 0.0), "what is not scored is in no window"
     assert (sums.score(), sums.window()) == (1, (2, 0.0))
-    assert keep_windows(sums.workspace, [ALPHA, BETA], now=NOW) == 1, "only what was scored is new"
+    assert refresh_window_cache(sums.workspace, [ALPHA, BETA], now=NOW) == 1, "only what was scored is new"
 
 
 def test_relaying_takes_kept_windows_out(sums: Sums) -> None:
     """Nobody listens where this supplier should be: its windows show that at once."""
     sums.answer(0, supplier=BETA, at=datetime.now(UTC))
-    keep_windows(sums.workspace, [ALPHA, BETA])
+    refresh_window_cache(sums.workspace, [ALPHA, BETA])
     (kept,) = sums.workspace.documents.find(WINDOWS, {"_id": BETA})
-    report = collect(sums.workspace, [ALPHA], max_relays=2)
+    report = relay_due(sums.workspace, [ALPHA], max_relays=2)
     assert report.relays is not None and report.relays.total.sent == 2
     (row,) = windows(sums.workspace, suppliers=[ALPHA])
     assert sum(row.errors.values()) == 2
-    assert collect(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
+    assert relay_due(sums.workspace, [BETA], max_relays=0).planned, "there is something to ask it"
     assert list(sums.workspace.documents.find(WINDOWS, {"_id": BETA})) == [kept], "nothing was to be written"
 
 
@@ -297,7 +297,7 @@ def test_two_queries_per_supplier_see_that_nothing_is_to_do(
         sums.answer(doc, supplier=BETA)
     assert sums.score() == 2 * N_DOCS
     asked: Counter[str] = Counter()
-    for name in ("find", "group", "get", "count", "put_new"):
+    for name in ("find", "rows", "group", "get", "count", "put_new"):
         operation = getattr(sums.workspace.documents, name)
 
         def counting(
@@ -308,12 +308,13 @@ def test_two_queries_per_supplier_see_that_nothing_is_to_do(
 
         monkeypatch.setattr(sums.workspace.documents, name, counting)
     assert sums.score() == 0
-    assert asked == {"find suppliers": 1, "group attempts": 2, "group scores": 2}
+    assert asked == {"rows suppliers": 1, "group attempts": 2, "group scores": 2}
     asked.clear()
     sums.answer(0, round_=2, at=NOW)
     asked.clear()
     assert sums.score() == 1
-    assert asked["find attempts"] == 2, "the supplier with something new, its list and then its evidence"
+    reads = asked["rows attempts"], asked["find attempts"]
+    assert reads == (1, 1), "the supplier with something new, its list and then its evidence"
 
 
 # --- the whole of it, against a live supplier -----------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import CallAttempt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
@@ -251,17 +252,20 @@ def test_raw_answers_are_held_a_few_at_a_time(case: Case, monkeypatch: pytest.Mo
     for doc in range(N_DOCS):
         case.answer(doc, "a" * (doc + 1))
     docs = list(answered_docs(case.workspace, ALPHA, case.spec, case.registration))
-    assert all("body" not in attempt for doc in docs for attempt in doc.attempts)
+    assert all("body" not in attempt._fields for doc in docs for attempt in doc.attempts)
     whole = score_batch(case.workspace, case.spec, case.registration, docs)
     monkeypatch.setattr(module, "_EVIDENCE", 5)
     parts = score_batch(case.workspace, case.spec, case.registration, docs, Counter())
-    assert [(s["_id"], s["metrics"]) for s in parts] == [(s["_id"], s["metrics"]) for s in whole]
+    assert [(s.id, s.metrics) for s in parts] == [(s.id, s.metrics) for s in whole]
     assert len(whole) == 2 * N_DOCS
 
 
 def test_the_answers_id_is_its_attempts() -> None:
-    one = AnsweredDoc(ALPHA, "p", 1, ({"_id": "x"},))
-    two = AnsweredDoc(ALPHA, "p", 1, ({"_id": "x"}, {"_id": "y"}))
+    def attempt(id_: str) -> CallAttempt:
+        return CallAttempt(id_, "s", "p", 0, 0, 1, 1, 0, 0, 1, "ok", NOW, 1.0, None, None, None)
+
+    one = AnsweredDoc(ALPHA, "p", 1, (attempt("x"),))
+    two = AnsweredDoc(ALPHA, "p", 1, (attempt("x"), attempt("y")))
     assert one.answer_id == "x"
     assert two.answer_id not in ("x", "y")
-    assert two.answer_id != AnsweredDoc(ALPHA, "p", 1, ({"_id": "y"}, {"_id": "x"})).answer_id
+    assert two.answer_id != AnsweredDoc(ALPHA, "p", 1, (attempt("y"), attempt("x"))).answer_id

@@ -19,6 +19,7 @@ from testbench_dagster.stores.datasets import DatasetStore, open_datasets
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.stores.workers import (
     dataset_docs,
+    flags,
     race,
     register_own,
     register_same,
@@ -61,7 +62,7 @@ def test_registering_again_reads_nothing(datasets):
     [
         {"config_hash": "d" * 64},
         {"engine_version": "0.5.0"},
-        {"flags": {"filters": ["strict"], "source": "other"}},
+        {"flags": replace(flags(), filters=["strict"], source="other")},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -121,7 +122,7 @@ def test_a_failed_registration_leaves_nothing(datasets):
     with pytest.raises(StoreError, match="few-shot"):
         datasets.register(registration("gsm8k", "h1", 3), dataset_docs(3), [])
     with pytest.raises(StoreError, match="flags"):
-        datasets.register(registration("g", "h1", 3, flags={"x": {1}}), dataset_docs(3), dataset_docs(2))
+        datasets.register(registration("g", "h1", 3, flags=flags(x={1})), dataset_docs(3), dataset_docs(2))
     assert datasets.current("gsm8k") is None
     assert list(datasets.docs("h1")) == []
 
@@ -129,8 +130,8 @@ def test_a_failed_registration_leaves_nothing(datasets):
 def test_bodies_round_trip_exactly(datasets):
     values = ["\0", "\ud800", "a\\u0000b", "ünï 🜁", float("nan"), float("inf"), 2**80, "%s %(x)s :y"]
     docs = [StoredDoc(i, json.dumps({"v": value}), "h") for i, value in enumerate(values)]
-    flags = {"text": "\0\ud800ä", "nan": None, "deep": {"list": [1, 2.5, "x"]}}
-    stored = registration("tâsk", "h1", len(docs), flags=flags, n_fewshot=0)
+    kept = flags(text="\0\ud800ä", nan=None, deep={"list": [1, 2.5, "x"]})
+    stored = registration("tâsk", "h1", len(docs), flags=kept, n_fewshot=0)
     datasets.register(stored, docs, [])
     assert list(datasets.docs("h1")) == docs
     assert json.loads(next(datasets.docs("h1", [1])).body) == {"v": "\ud800"}

@@ -25,6 +25,7 @@ from testbench_dagster.stores.documents import (
     collections,
     open_documents,
 )
+from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, SchemaError
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.stores.workers import JOBS, claim_all, first_open, put_same, race, upsert_same
 
@@ -537,3 +538,51 @@ def test_four_processes_open_a_new_store_at_once(target):
     store = target.open()
     assert ids(store.find(JOBS)) == ["from-0", "from-1", "from-2", "from-3"]
     store.close()
+
+
+# ------------------------------------------------------------------------- schema version, new fields
+
+
+def test_fill_sets_what_is_null_and_leaves_the_rest(target):
+    with contextlib.closing(target.open()) as store:
+        store.put_new(JOBS, [{"_id": f"{n:04d}", "rank": n, "more": b"x" * n} for n in range(1_100)])
+    gained = replace(JOBS, fields={**JOBS.fields, "maker": int})
+    with contextlib.closing(target.open()) as store:
+        store.put_new(gained, [{"_id": "own", "rank": 5, "maker": 9}])
+        assert store.fill(gained, "maker", 4) == 1_100
+        assert store.fill(gained, "maker", 7) == 0
+        assert store.count(gained, {"maker": 4}) == 1_100
+        assert store.get(gained, "own") == {"_id": "own", "rank": 5, "maker": 9}
+        assert store.get(gained, "0003") == {"_id": "0003", "rank": 3, "more": b"xxx", "maker": 4}
+        with pytest.raises(StoreError, match="maker"):
+            store.fill(gained, "maker", "four")
+
+
+def test_a_field_that_was_stored_before_it_was_declared_is_found(target):
+    with contextlib.closing(target.open()) as store:
+        store.put_new(JOBS, [{"_id": "a", "maker": 3}, {"_id": "b"}, {"_id": "c", "note": "maker"}])
+    gained = replace(JOBS, fields={**JOBS.fields, "maker": int})
+    with contextlib.closing(target.open()) as store:
+        assert ids(store.find(gained, {"maker": 3})) == ["a"]
+        assert ids(store.find(gained, {"maker": None})) == ["b", "c"]
+
+
+def test_a_store_begins_at_the_current_schema_version(target):
+    with contextlib.closing(target.open()) as store:
+        assert store.schema_version() is None
+        assert store.size(collections.SUPPLIERS.name) == 0
+        store.put_new(collections.SUPPLIERS, [{"_id": "a@b"}])
+        assert store.schema_version() == DOCUMENTS_SCHEMA
+        assert store.size(collections.SUPPLIERS.name) == 1
+
+
+def test_only_one_of_several_moves_the_schema(target):
+    with contextlib.closing(target.open()) as store:
+        store.count(collections.SUPPLIERS)
+        moved = [store.move_schema(DOCUMENTS_SCHEMA, DOCUMENTS_SCHEMA + 1) for _ in range(2)]
+        assert moved == [True, False]
+        assert store.schema_version() == DOCUMENTS_SCHEMA + 1
+    with contextlib.closing(target.open()) as store:
+        with pytest.raises(SchemaError, match="newer version"):
+            store.count(collections.SUPPLIERS)
+        assert not store.move_schema(0, 1)

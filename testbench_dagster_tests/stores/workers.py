@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import Collection, DocumentStore, document_id, open_documents
 
@@ -147,6 +148,22 @@ def write_forever(target: Target, log: str, batch: int) -> None:
             acknowledged.write(b"%d\n" % number)
 
 
+def flags(**extra: Any) -> TaskFlags:
+    """Flags of a task, with others that this version does not know."""
+    return TaskFlags(
+        output_type="generate_until",
+        features=[],
+        multiple_input=False,
+        multiple_target=False,
+        repeats=1,
+        num_fewshot=0,
+        version="1.0",
+        metrics={"acc": MetricFlags(aggregation="mean", higher_is_better=True)},
+        filters=["none"],
+        extra=extra or None,
+    )
+
+
 def registration(task: str, task_hash: str, n_docs: int, **changes: Any) -> Registration:
     values = {
         "framework": "lm_eval",
@@ -156,7 +173,7 @@ def registration(task: str, task_hash: str, n_docs: int, **changes: Any) -> Regi
         "fingerprint": "f" * 64,
         "eval_split": "test",
         "splits": {"test": n_docs, "train": 2},
-        "flags": {"output_type": "generate_until", "multiple_input": False, "shots": [1, 2.5, None]},
+        "flags": flags(shots=[1, 2.5, None]),
         "n_fewshot": 2,
         "registered_at": DATASETS_AT,
     }

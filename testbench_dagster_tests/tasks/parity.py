@@ -30,6 +30,7 @@ from lm_eval.tasks import TaskManager
 from testbench_dagster.config import load_config
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, TaskData
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.tasks.index import STARTER_PATH, lm_eval_tasks
 from testbench_dagster.tasks.lm_eval_adapter import aggregate, build_prompts, register, score, seed_checkers
@@ -193,7 +194,7 @@ def stored(data: TaskData) -> TaskData:
     return TaskData(
         {int(doc_id): text for doc_id, text in docs.items()},
         through_json(list(data.fewshot)),
-        through_json(dict(data.flags)),
+        TaskFlags.from_document(through_json(data.flags.to_document())),
     )
 
 
@@ -207,7 +208,7 @@ def _entry(request: Mapping[str, Any], repeats: int) -> list[Any]:
 
 
 def _answered(case: Case, prompt: BuiltPrompt, data: TaskData) -> Answered:
-    repeats = data.flags["repeats"]
+    repeats = data.flags.repeats
     doc = json.loads(data.docs[prompt.doc_id])
     responses = [
         [answer(r["type"], _entry(r, 0)[3:], n, doc, case.candidates) for n in range(repeats)]
@@ -234,7 +235,7 @@ def ours(case: Case, spec: TaskSpec) -> Side:
 
     side = Side()
     for prompt in prompts:
-        side.requests[prompt.doc_id] = [_entry(r, data.flags["repeats"]) for r in prompt.requests]
+        side.requests[prompt.doc_id] = [_entry(r, data.flags.repeats) for r in prompt.requests]
         side.targets[prompt.doc_id] = prompt.target
     answers = [_answered(case, prompt, data) for prompt in prompts]
     draw.shuffle(answers)
@@ -263,8 +264,8 @@ def _aggregates(spec: TaskSpec, data: TaskData, side: Side) -> dict[str, Any]:
     for key, items in values.items():
         metric = key.partition(",")[0]
         found[key] = aggregate(spec, data.flags, metric, items)
-        known = data.flags["metrics"].get(metric)
-        if known is not None and known["aggregation"] == "mean":
+        known = data.flags.metrics.get(metric)
+        if known is not None and known.aggregation == "mean":
             assert found[key] == sum(items) / len(items), f"{key} is a mean, but aggregate() says otherwise"
     return found
 

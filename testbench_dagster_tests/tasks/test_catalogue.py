@@ -211,7 +211,7 @@ def test_the_current_epoch_is_one_query(
 def _counted(documents: DocumentStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the store's operations from now on, as they are called."""
     asked: list[str] = []
-    for name in ("find", "get", "count", "group", "put_new", "upsert", "claim"):
+    for name in ("find", "rows", "get", "count", "group", "put_new", "upsert", "claim"):
         operation = getattr(documents, name)
 
         def counting(*args: Any, _name: str = name, _operation: Any = operation, **more: Any) -> Any:
@@ -239,7 +239,7 @@ def test_an_edited_filter_leaves_prompts_and_hash_and_ends_staleness(
     assert not dataset_is_stale(workspace, spec) and not definition_changed(spec, after)
     assert (after.task_hash, after.fingerprint) == (before.task_hash, before.fingerprint)
     assert after.config_hash != before.config_hash
-    assert (before.flags["filters"], after.flags["filters"]) == (["plain"], ["own"])
+    assert (before.flags.filters, after.flags.filters) == (["plain"], ["own"])
     assert (built, refresh_prompts(workspace, spec).built) == (10, 0)
     assert refresh_dataset(workspace, spec) == (after, False)
 

@@ -29,7 +29,7 @@ def test_docs_shots_and_flags_are_kept(tmp_path):
     assert len(found.doc_hashes) == 8 and len(set(found.doc_hashes)) == 8
     assert found.doc_hashes[:4] == found.fewshot_hashes, "equal docs have equal hashes wherever they are"
     assert (found.eval_split, dict(found.splits)) == ("test", {"test": 8, "train": 4})
-    flags = dict(found.data.flags)
+    flags = found.data.flags.to_document()
     assert flags["output_type"] == "generate_until" and flags["features"] == ["question", "answer"]
     assert flags["num_fewshot"] == 2 and flags["repeats"] == 1 and flags["filters"] == ["none"]
     assert flags["metrics"] == {"exact_match": {"aggregation": "mean", "higher_is_better": True}}
@@ -60,7 +60,7 @@ def test_at_zero_shots_no_few_shot_split_is_looked_at(tmp_path):
 
 def test_zero_in_the_yaml_is_final(tmp_path):
     spec = quiz(tmp_path, YAML.replace("num_fewshot: 2", "num_fewshot: 0"), num_fewshot=3)
-    assert register(spec).data.flags["num_fewshot"] == 0
+    assert register(spec).data.flags.num_fewshot == 0
 
 
 def test_where_picks_the_rows(tmp_path):

@@ -94,7 +94,7 @@ def test_the_flags_of_the_whole_split_hold_for_a_part(tmp_path):
     rows = [{"question": "q0", "answer": "['a', 'b']"}, {"question": "q1", "answer": "c"}]
     spec = quiz(tmp_path, test=rows, num_fewshot=0)
     data = register(spec).data
-    assert data.flags["multiple_target"] == 2
+    assert data.flags.multiple_target == 2
     answers = answered(spec, data, {0: "b", 1: "c"})
     whole = score(spec, data, answers)
     part = score(spec, TaskData({1: data.docs[1]}, [], data.flags), answers[1:])
@@ -152,7 +152,7 @@ def test_means_are_plain_sums_in_order(values, expected, tmp_path):
 def test_an_aggregate_that_is_no_number_is_none(tmp_path):
     spec = quiz(tmp_path, YAML.replace("metric: exact_match", "metric: exact_match, aggregation: nanmean"))
     flags = register(spec).data.flags
-    assert flags["metrics"]["exact_match"]["aggregation"] == "nanmean"
+    assert flags.metrics["exact_match"].aggregation == "nanmean"
     assert aggregate(spec, flags, "exact_match", [float("nan")] * 2) is None
     assert aggregate(spec, flags, "exact_match", [float("nan"), 1.0]) == 1.0
 

@@ -49,7 +49,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                     name,
                     registration.n_docs,
                     registration.n_fewshot,
-                    registration.flags["output_type"],
+                    registration.flags.output_type,
                     registration.eval_split,
                     registration.task_hash[:12],
                     "new or changed" if changed else "unchanged",

@@ -5,10 +5,11 @@ import random
 import dagster as dg
 
 from testbench_dagster.core.ids import content_hash
+from testbench_dagster.core.records.prompts import PromptPlace, PromptRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, task_data
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster.stores.documents import typed
 
 _PROMPTS_CHECKED = 5  # per task: rebuilding a prompt costs a millisecond, reading a task's docs more
 
@@ -53,26 +54,27 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                 "task_hash": registration.task_hash,
                 "epoch": epoch.epoch,
             }
-            rows = list(workspace.documents.find(PROMPTS, where, fields=["position", "doc_id", "api"]))
-            if any(order[row["position"]] != row["doc_id"] for row in rows):
+            places = list(typed.find(workspace.documents, PromptPlace, where))
+            if any(order[place.position] != place.doc_id for place in places):
                 offenders[spec.name] = "the order does not follow from the seed"
                 continue
             data = task_data(workspace, registration)
-            for api in sorted({row["api"] for row in rows}):
-                positions = sorted(row["position"] for row in rows if row["api"] == api)
+            for api in sorted({place.api for place in places}):
+                positions = sorted(place.position for place in places if place.api == api)
                 chosen = random.sample(positions, min(_PROMPTS_CHECKED, len(positions)))
                 stored = list(
-                    workspace.documents.find(
-                        PROMPTS,
+                    typed.find(
+                        workspace.documents,
+                        PromptRecord,
                         {**prompt_filter(registration, epoch.epoch, api), "position": {"in": chosen}},
                     )
                 )
                 rebuilt = workspace.framework(spec).build_prompts(
-                    spec, data, [p["doc_id"] for p in stored], api, epoch.seed
+                    spec, data, [p.doc_id for p in stored], api, epoch.seed
                 )
                 again = {p.doc_id: p.requests for p in rebuilt}
                 checked += len(stored)
-                if any(again[p["doc_id"]] != p["requests"] for p in stored):
+                if any(again[p.doc_id] != p.requests for p in stored):
                     offenders[spec.name] = f"rebuilding {api} prompts gives other requests"
         return dg.AssetCheckResult(
             passed=not offenders, metadata={"offenders": offenders, "prompts_rebuilt": checked}

@@ -11,9 +11,9 @@ from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.identify.identify import detect_changes
-from testbench_dagster.stages.relay.relay import collect
+from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.score import score_new
-from testbench_dagster.stages.score.windows import keep_windows, windows
+from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
     ATTEMPTS,
@@ -102,7 +102,7 @@ def relay_responses(
             logged = progress.seconds
             context.log.info(f"{progress.settled} relays settled, {progress.in_flight} in flight")
 
-    report = collect(
+    report = relay_due(
         workspace,
         keys,
         tasks=config.tasks,
@@ -115,7 +115,6 @@ def relay_responses(
     )
     for key, problem in (*report.problems.items(), *report.refused.items()):
         context.log.warning(f"{key}: {problem}")
-    assert report.relays is not None
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
     return dg.MaterializeResult(
@@ -179,7 +178,7 @@ def supplier_scores(
     report = score_new(workspace, keys)
     changes = detect_changes(workspace, keys, tasks=report.scored)
     observe_changes(context, changes)
-    keep_windows(workspace, keys)
+    refresh_window_cache(workspace, keys)
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,

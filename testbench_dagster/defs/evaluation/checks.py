@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
@@ -18,8 +20,8 @@ from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.score import answered_docs, score_batch, scorer_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, SCORES
-from testbench_dagster.stores.documents.contract import Group
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import CHANGES
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
 _RESCORED_DOCS = 20  # per run
@@ -43,15 +45,13 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         """Every attempt inside the window age carries a fault of the closed list and the owner it has."""
         owners = {fault.value: fault.owner.value for fault in Fault}
         oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
-        rows = workspace.documents.group(
-            ATTEMPTS,
-            Group(by=["supplier", "fault", "owner"]),
+        rows = typed.group(
+            workspace.documents,
+            OwnerCount,
             {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
         )
         offenders = {
-            f"{row['supplier']} {row['fault']}": row["count"]
-            for row in rows
-            if owners.get(row["fault"]) != row["owner"]
+            f"{row.supplier} {row.fault}": row.n for row in rows if owners.get(row.fault) != row.owner
         }
         return offenders_result(offenders, dg.AssetCheckSeverity.ERROR)
 
@@ -61,19 +61,19 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     ) -> dg.AssetCheckResult:
         """At most a fifth of a supplier's attempts inside the window age failed by its own fault."""
         oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
-        rows = workspace.documents.group(
-            ATTEMPTS,
-            Group(by=["supplier", "fault"]),
+        rows = typed.group(
+            workspace.documents,
+            FaultCount,
             {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
         )
         totals: dict[str, int] = {}
         blamed: dict[str, int] = {}
         for row in rows:
-            fault = Fault(row["fault"])
+            fault = Fault(row.fault)
             if fault.answered or fault.blames_supplier:
-                totals[row["supplier"]] = totals.get(row["supplier"], 0) + row["count"]
+                totals[row.supplier] = totals.get(row.supplier, 0) + row.n
             if fault.blames_supplier:
-                blamed[row["supplier"]] = blamed.get(row["supplier"], 0) + row["count"]
+                blamed[row.supplier] = blamed.get(row.supplier, 0) + row.n
         offenders = {
             key: round(count / totals[key], 3)
             for key, count in blamed.items()
@@ -147,15 +147,16 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 "scorer_version": scorer_version(registration),
             }
             # an answer that could not be scored is left alone: it may cost its time limit once more
-            scored = [d for d in workspace.documents.find(SCORES, where) if d["error"] is None]
-            ids = {d["answer_id"] for d in scored}
+            found = typed.find(workspace.documents, ScoreRecord, where)
+            scored = [score for score in found if score.error is None]
+            ids = {score.answer_id for score in scored}
             chosen = [d for d in chosen if d.answer_id in ids]
-            again = {d["_id"]: d for d in score_batch(workspace, spec, registration, chosen)}
+            again = {score.id: score for score in score_batch(workspace, spec, registration, chosen)}
             for stored in scored:
                 checked += 1
-                new = again.get(stored["_id"])
-                if new is None or (new["metrics"], new["error"]) != (stored["metrics"], stored["error"]):
-                    offenders[stored["_id"]] = f"{key} {spec.name} doc {stored['doc_id']}"
+                new = again.get(stored.id)
+                if new is None or (new.metrics, new.error) != (stored.metrics, stored.error):
+                    offenders[stored.id] = f"{key} {spec.name} doc {stored.doc_id}"
         return offenders_result(offenders, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
 
     return [

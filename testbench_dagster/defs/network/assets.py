@@ -4,12 +4,14 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.chains import SessionRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS, SESSIONS, SUPPLIERS
 
 GROUP = "network"
@@ -84,8 +86,8 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
 def _sessions(workspace: Workspace) -> dict[str, Any]:
     """The newest known session of each application on Pocket Network, where there are any."""
     rows = [
-        [d["service"], d["app"], d["session_id"], d["start_height"], d["end_height"], len(d["suppliers"])]
-        for d in workspace.documents.find(SESSIONS, sort=[("_id", 1)])
+        [s.service, s.app, s.session_id, s.start_height, s.end_height, len(s.suppliers)]
+        for s in typed.find(workspace.documents, SessionRecord, sort=[("_id", 1)])
     ]
     if not rows:
         return {}

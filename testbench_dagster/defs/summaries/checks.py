@@ -4,10 +4,12 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import PLANS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import TAXONOMY_SUMMARIES
 
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:
@@ -22,8 +24,8 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
         lowest: float | None = None
         keys = run_suppliers(context.instance, context.run.tags)
         askable = {
-            plan["_id"]: {name for name, task in plan["tasks"].items() if task["state"] != "unsupported"}
-            for plan in workspace.documents.find(PLANS, {"_id": {"in": keys}})
+            plan.id: {name for name, task in (plan.tasks or {}).items() if task.state != "unsupported"}
+            for plan in typed.find(workspace.documents, PlanRecord, {"_id": {"in": keys}})
         }
         for summary in workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": {"in": keys}}):
             root = summary["nodes"][summary["root"]]

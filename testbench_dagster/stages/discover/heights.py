@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import HEIGHTS
+from testbench_dagster.core.records.chains import HeightRecord
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 
 def note_height(
@@ -20,16 +20,15 @@ def note_height(
     Returns:
         The newest height. It never goes down, whatever the order in which processes note theirs.
     """
-    changes: Document = {"height": height, "at": now}
-    if blocks_per_session is not None:
-        changes["blocks_per_session"] = blocks_per_session
-    if documents.put_new(HEIGHTS, [{"_id": service, **changes}]):
+    told = HeightRecord(id=service, height=height, at=now, blocks_per_session=blocks_per_session)
+    if typed.put_new(documents, HeightRecord, [told]):
         return height
-    documents.claim(HEIGHTS, {"_id": service, "height": {"lt": height}}, changes)
-    stored = documents.get(HEIGHTS, service)
+    session = {} if blocks_per_session is None else {"blocks_per_session": blocks_per_session}
+    lower = {"_id": service, "height": {"lt": height}}
+    typed.claim(documents, HeightRecord, lower, height=height, at=now, **session)
+    stored = typed.get(documents, HeightRecord, service)
     if stored is None:
         return height
-    known = stored.get("blocks_per_session")
-    if blocks_per_session is not None and known != blocks_per_session and stored["height"] <= height:
-        documents.claim(HEIGHTS, {"_id": service}, {"blocks_per_session": blocks_per_session})
-    return int(stored["height"])
+    if session and stored.blocks_per_session != blocks_per_session and stored.height <= height:
+        typed.claim(documents, HeightRecord, {"_id": service}, **session)
+    return stored.height

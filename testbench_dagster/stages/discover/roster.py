@@ -18,13 +18,21 @@ from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.core.relay import DEFAULT_TRANSPORT
+from testbench_dagster.core.records.plans import PlanId, PlanRecord
+from testbench_dagster.core.records.suppliers import (
+    OperatorKey,
+    RosterEvent,
+    RosterRow,
+    SourceApi,
+    SupplierId,
+    SupplierRecord,
+)
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import note_height
 from testbench_dagster.stages.discover.sessions import note_chain
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, DocumentStore, Group
-from testbench_dagster.stores.documents.collections import PLANS, SUPPLIERS
+from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading, Entry, SourceError, read_sources
 from testbench_dagster.transports.registry import sources
 
@@ -36,11 +44,6 @@ HISTORY_EVENTS = 200
 _REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
 #: Changes without being an event: it moves with every block, and how a supplier answers does not with it.
 _QUIET = ("stake_upokt", "host", "public_key")
-_READ = (
-    "_id", "address", "service", "base_url", "api", "model", "transport", "rpc_type", "stake_upokt", "host",
-    "source", "status", "joined_at", "left_at", "cut_at", "echo_logprobs", "probed_at",
-)  # fmt: skip
-_LEARNED = ("joined_at", "cut_at", "echo_logprobs", "probed_at")  # of a supplier, whatever its source
 _WRITES_AT_ONCE = 8
 _ATTEMPTS = 20  # of writing one document that others change too
 #: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
@@ -90,10 +93,14 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     """
     settings = workspace.config.settings
     origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
-    documents = {d["_id"]: d for d in workspace.documents.find(SUPPLIERS, fields=_READ)}
-    known = [configured_supplier(config, documents.pop(config.key, None)) for config in settings.suppliers]
+    rows = {row.id: row for row in typed.find(workspace.documents, RosterRow)}
+    known = [configured_supplier(config, rows.pop(config.key, None)) for config in settings.suppliers]
     now = datetime.now(UTC)
-    others = [_listed(d, origins.get(d["source"]), now) for d in documents.values() if d["base_url"]]
+    others = [
+        found
+        for row in rows.values()
+        if (found := _listed(row, origins.get(row.source or ""), now)) is not None
+    ]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
 
@@ -105,19 +112,20 @@ def named_suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[
     return [supplier for supplier in known_suppliers(workspace) if supplier.key in wanted]
 
 
-def active_apis(workspace: Workspace) -> set[str]:
+def active_apis(workspace: Workspace) -> set[Api]:
     """The request forms of :func:`active_suppliers`, without reading them one by one."""
     settings = workspace.config.settings
     labels = set(source_labels(settings))
-    rows = workspace.documents.group(SUPPLIERS, Group(by=["source", "api"]), {"status": ACTIVE})
-    return {s.api for s in settings.suppliers} | {r["api"] for r in rows if r["source"] in labels}
+    rows = typed.group(workspace.documents, SourceApi, {"status": ACTIVE})
+    listed = {row.api for row in rows if row.source in labels and row.api is not None}
+    return {s.api for s in settings.suppliers} | listed
 
 
 def retirable(workspace: Workspace, now: datetime) -> list[str]:
     """Keys of suppliers that left at least ``roster.grace_hours`` ago: their partitions may go."""
     until = now - timedelta(hours=workspace.config.settings.roster.grace_hours)
     where = {"status": LEFT, "left_at": {"lte": until}}
-    return [d["_id"] for d in workspace.documents.find(SUPPLIERS, where, sort=[("_id", 1)], fields=["_id"])]
+    return [row.id for row in typed.find(workspace.documents, SupplierId, where, sort=[("_id", 1)])]
 
 
 def no_suppliers_text(workspace: Workspace) -> str:
@@ -158,9 +166,8 @@ class _Origin:
         return cls(source.allow_private_networks, source.api_key_env)
 
 
-def configured_supplier(config: SupplierConfig, document: Document | None = None) -> Supplier:
-    """A supplier of testbench.yaml, with what its document in the roster knows of it."""
-    known = {name: document[name] for name in _LEARNED} if document else {}
+def configured_supplier(config: SupplierConfig, row: RosterRow | None = None) -> Supplier:
+    """A supplier of testbench.yaml, with what the roster knows of it."""
     return Supplier(
         address=config.address,
         service=config.service,
@@ -169,36 +176,45 @@ def configured_supplier(config: SupplierConfig, document: Document | None = None
         model=config.model,
         api_key_env=config.api_key_env,
         bounds=config.bounds,
-        **known,
+        joined_at=row.joined_at if row else None,
+        cut_at=row.cut_at if row else None,
+        echo_logprobs=row.echo_logprobs if row else None,
+        probed_at=row.probed_at if row else None,
     )
 
 
-def _listed(document: Document, origin: _Origin | None, now: datetime) -> Supplier:
-    active = document["status"] == ACTIVE and origin is not None
+def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier | None:
+    """A supplier of another source; None where nothing tells how it was reached."""
+    if row.base_url is None or row.api is None or row.model is None:
+        return None
+    active = row.status == ACTIVE and origin is not None
     return Supplier(
-        address=document["address"],
-        service=document["service"],
-        base_url=document["base_url"],
-        api=document["api"],
-        model=document["model"],
+        address=row.address,
+        service=row.service,
+        base_url=row.base_url,
+        api=row.api,
+        model=row.model,
         api_key_env=origin.api_key_env if origin else None,
         bounds=origin.bounds if origin else {},
-        source=document["source"] or CONFIG_SOURCE,
+        source=row.source or CONFIG_SOURCE,
         trusted=origin is not None and origin.trusted,
         status=ACTIVE if active else LEFT,
-        left_at=None if active else document["left_at"] or now,
-        transport=document["transport"] or DEFAULT_TRANSPORT,
-        rpc_type=document["rpc_type"],
-        stake_upokt=document["stake_upokt"],
-        host=document["host"],
-        **{name: document[name] for name in _LEARNED},
+        joined_at=row.joined_at,
+        left_at=None if active else row.left_at or now,
+        cut_at=row.cut_at,
+        echo_logprobs=row.echo_logprobs,
+        probed_at=row.probed_at,
+        transport=row.transport or DEFAULT_TRANSPORT,
+        rpc_type=row.rpc_type,
+        stake_upokt=row.stake_upokt,
+        host=row.host,
     )
 
 
 def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> None:
     """Record what a capability probe found, leaving alone what others change meanwhile."""
-    changes = {"echo_logprobs": supported, "probed_at": datetime.now(UTC)}
-    workspace.documents.claim(SUPPLIERS, {"_id": key}, changes)
+    now = datetime.now(UTC)
+    typed.claim(workspace.documents, SupplierRecord, {"_id": key}, echo_logprobs=supported, probed_at=now)
 
 
 def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bool:
@@ -214,14 +230,12 @@ def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bo
     """
     documents = workspace.documents
     for _ in range(_ATTEMPTS):
-        before = documents.get(SUPPLIERS, key)
-        if before is None or (before["cut_at"] is not None and before["cut_at"] >= at):
+        before = typed.get(documents, SupplierRecord, key)
+        if before is None or (before.cut_at is not None and before.cut_at >= at):
             return False
         noted_at = datetime.now(UTC)
-        event = {"at": noted_at, "event": "cut", "cut_at": at, "reason": reason}
-        version = (before.get("version") or 0) + 1
-        changes = {"cut_at": at, "version": version, **_recorded(before, event)}
-        if documents.claim(SUPPLIERS, {"_id": key, "version": before.get("version")}, changes) is not None:
+        event = RosterEvent(at=noted_at, event="cut", cut_at=at, reason=reason)
+        if _changed(documents, before, {"cut_at": at, **_recorded(before, event)}):
             _plan_at_once(documents, [key], noted_at)
             return True
     raise StoreError(f"the cut of {key!r} could not be noted: other processes kept changing it; run again")
@@ -318,8 +332,7 @@ def _read(workspace: Workspace, deadline_s: float) -> _Found:
 def _known(workspace: Workspace, service: str) -> dict[str, str | None]:
     """Operators of a service whom the roster has as active, with their public keys as far as known."""
     where = {"source": f"{SERVICE_SOURCE}{service}", "status": ACTIVE}
-    rows = workspace.documents.find(SUPPLIERS, where, fields=["address", "public_key"])
-    return {row["address"]: row["public_key"] for row in rows}
+    return {row.address: row.public_key for row in typed.find(workspace.documents, OperatorKey, where)}
 
 
 class _Recorder:
@@ -341,7 +354,7 @@ class _Recorder:
         only: set[str] | None = None  # documents that another process was faster with
         for _ in range(_ATTEMPTS):
             where = None if only is None else {"_id": {"in": only}}
-            known = {d["_id"]: d for d in self._documents.find(SUPPLIERS, where)}
+            known = {record.id: record for record in typed.find(self._documents, SupplierRecord, where)}
             missed = self._insert(known, only) | self._update(known)
             if not missed:
                 return
@@ -351,35 +364,31 @@ class _Recorder:
             "refresh again"
         )
 
-    def _insert(self, known: Mapping[str, Document], only: set[str] | None) -> set[str]:
+    def _insert(self, known: Mapping[str, SupplierRecord], only: set[str] | None) -> set[str]:
         """Add who is new; return the keys that another process added first."""
         new = [
-            self._document(key, entry, source)
+            self._record(key, entry, source)
             for key, (entry, source) in self._found.suppliers.items()
             if key not in known and (only is None or key in only)
         ]
-        keys = {d["_id"] for d in new}
-        if self._documents.put_new(SUPPLIERS, new) == len(new):
-            self._report.joined.extend(d["_id"] for d in new)
+        keys = {record.id for record in new}
+        if typed.put_new(self._documents, SupplierRecord, new) == len(new):
+            self._report.joined.extend(record.id for record in new)
             return set()
-        stored = self._documents.find(SUPPLIERS, {"_id": {"in": keys}})
-        ours = {d["_id"] for d in stored if d["history"][0].get("refresh") == self._refresh}
-        self._report.joined.extend(d["_id"] for d in new if d["_id"] in ours)
+        stored = typed.by_id(self._documents, SupplierRecord, keys)
+        ours = {key for key, record in stored.items() if record.history[0].refresh == self._refresh}
+        self._report.joined.extend(record.id for record in new if record.id in ours)
         return keys - ours
 
-    def _update(self, known: Mapping[str, Document]) -> set[str]:
+    def _update(self, known: Mapping[str, SupplierRecord]) -> set[str]:
         """Change who is not as found; return the keys that another process changed first."""
         updates = [
-            (key, before.get("version"), *update)
-            for key, before in known.items()
-            if (update := self._change(key, before)) is not None
+            (before, *update) for before in known.values() if (update := self._change(before)) is not None
         ]
 
-        def write(update: tuple[str, int | None, str, Document]) -> bool:
-            key, version, _, changes = update
-            where = {"_id": key, "version": version}
-            changes = {**changes, "version": (version or 0) + 1}
-            return self._documents.claim(SUPPLIERS, where, changes) is not None
+        def write(update: tuple[SupplierRecord, str, dict[str, Any]]) -> bool:
+            before, _, changes = update
+            return _changed(self._documents, before, changes)
 
         missed = set()
         told = {
@@ -390,36 +399,36 @@ class _Recorder:
         }
         # a replicated store takes milliseconds to confirm each, but many at once
         with ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
-            for (key, _, event, _), written in zip(updates, pool.map(write, updates), strict=True):
+            for (before, event, _), written in zip(updates, pool.map(write, updates), strict=True):
                 if written:
-                    told[event].append(key)
+                    told[event].append(before.id)
                 else:
-                    missed.add(key)
+                    missed.add(before.id)
         return missed
 
-    def _document(self, key: str, entry: Entry, source: str) -> Document:
+    def _record(self, key: str, entry: Entry, source: str) -> SupplierRecord:
         supplier, facts = entry.config, _facts(entry, source)
-        return {
-            "_id": key,
-            "address": supplier.address,
-            "service": supplier.service,
-            "status": ACTIVE,
-            "joined_at": self._now,
-            "left_at": None,
-            "cut_at": None,
-            "echo_logprobs": None,
-            "probed_at": None,
-            "updated_at": self._now,
-            "version": 1,
-            "history": [self._event("joined", source, facts)],
+        return SupplierRecord(
+            id=key,
+            address=supplier.address,
+            service=supplier.service,
+            status=ACTIVE,
+            joined_at=self._now,
+            left_at=None,
+            cut_at=None,
+            echo_logprobs=None,
+            probed_at=None,
+            updated_at=self._now,
+            version=1,
+            history=(self._event("joined", source, facts),),
             **facts,
             **_quiet(entry),
-        }
+        )
 
-    def _change(self, key: str, before: Document) -> tuple[str, Document] | None:
+    def _change(self, before: SupplierRecord) -> tuple[str, dict[str, Any]] | None:
         """What has to happen to a known supplier: the event and the changed fields, or None."""
-        source = before.get("source") or CONFIG_SOURCE
-        if self._now < before.get("updated_at", self._now) <= self._now + _OVERLAP:
+        key, source = before.id, before.source or CONFIG_SOURCE
+        if self._now < (before.updated_at or self._now) <= self._now + _OVERLAP:
             return None  # another process read the sources later than this one
         # who was listed by a source that fails now, or garbles the entry, does not become another's meanwhile
         unclear = source in self._found.unread or key in self._found.broken.get(source, ())
@@ -427,7 +436,7 @@ class _Recorder:
         if unclear and (entry is None or entry[1] != CONFIG_SOURCE):
             return None
         if entry is None:
-            if before["status"] == LEFT:
+            if before.status == LEFT:
                 return None
             return "left", {
                 "status": LEFT,
@@ -437,31 +446,37 @@ class _Recorder:
             }
         facts, quiet = _facts(*entry), _quiet(entry[0])
         changed = [
-            name for name, value in facts.items() if value != (before.get(name) or _DEFAULTS.get(name))
+            name for name, value in facts.items() if value != (getattr(before, name) or _DEFAULTS.get(name))
         ]
-        if before["status"] == ACTIVE and not changed:
-            if all(before.get(name) == value for name, value in quiet.items()):
+        if before.status == ACTIVE and not changed:
+            if all(getattr(before, name) == value for name, value in quiet.items()):
                 return None
             return "noted", {**quiet, "updated_at": self._now}
-        event = "returned" if before["status"] == LEFT else "changed"
-        changes: Document = {"status": ACTIVE, "left_at": None, **facts, **quiet}
+        event = "returned" if before.status == LEFT else "changed"
+        changes: dict[str, Any] = {"status": ACTIVE, "left_at": None, **facts, **quiet}
         if any(name in _REACHED_BY for name in changed):
-            changes["echo_logprobs"] = changes["probed_at"] = None  # it must be probed anew
-        if "model" in changed and before.get("model") is not None:
-            changes["cut_at"] = self._now
+            changes |= {"echo_logprobs": None, "probed_at": None}  # it must be probed anew
+        if "model" in changed and before.model is not None:
+            changes |= {"cut_at": self._now}
         told = self._event(event, entry[1], {**facts, "changed": changed})
         return event, {**changes, "updated_at": self._now, **_recorded(before, told)}
 
-    def _event(self, event: str, source: str, facts: Mapping[str, Any]) -> Document:
+    def _event(self, event: str, source: str, facts: Mapping[str, Any]) -> RosterEvent:
         height = self._found.told.get(source)
-        at_height = {} if height is None else {"height": height}
-        return {"at": self._now, "event": event, "refresh": self._refresh, **at_height, **facts}
+        return RosterEvent(at=self._now, event=event, refresh=self._refresh, height=height, **facts)
 
 
-def _recorded(before: Document, event: Document) -> Document:
+def _changed(documents: DocumentStore, before: SupplierRecord, changes: Mapping[str, Any]) -> bool:
+    """Change a supplier unless another process did meanwhile; say whether it was changed."""
+    where = {"_id": before.id, "version": before.version}
+    version = (before.version or 0) + 1
+    return typed.claim(documents, SupplierRecord, where, version=version, **changes) is not None
+
+
+def _recorded(before: SupplierRecord, event: RosterEvent) -> dict[str, Any]:
     """The history of a supplier with one more event."""
-    history = [*before.get("history", ()), event]
-    dropped = before.get("history_dropped", 0) + max(0, len(history) - HISTORY_EVENTS)
+    history = (*before.history, event)
+    dropped = before.history_dropped + max(0, len(history) - HISTORY_EVENTS)
     return {"history": history[-HISTORY_EVENTS:], "history_dropped": dropped}
 
 
@@ -469,7 +484,8 @@ def _recorded(before: Document, event: Document) -> Document:
 _DEFAULTS = {"source": CONFIG_SOURCE, "transport": DEFAULT_TRANSPORT}
 
 
-def _facts(entry: Entry, source: str) -> Document:
+def _facts(entry: Entry, source: str) -> dict[str, Any]:
+    """What of an entry is an event when it changes."""
     supplier = entry.config
     return {
         "transport": entry.transport,
@@ -481,7 +497,7 @@ def _facts(entry: Entry, source: str) -> Document:
     }
 
 
-def _quiet(entry: Entry) -> Document:
+def _quiet(entry: Entry) -> dict[str, Any]:
     """What changes without being an event; what nothing tells leaves alone what is known."""
     told = {name: getattr(entry, name) for name in _QUIET}
     return {name: value for name, value in told.items() if value is not None}
@@ -492,6 +508,5 @@ def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) 
     wanted = list(keys)
     if not wanted:
         return
-    kept = [d["_id"] for d in documents.find(PLANS, {"_id": {"in": wanted}}, fields=["_id"])]
-    for key in kept:
-        documents.claim(PLANS, {"_id": key}, {"due_at": now})
+    for key in typed.by_id(documents, PlanId, wanted):
+        typed.claim(documents, PlanRecord, {"_id": key}, due_at=now)

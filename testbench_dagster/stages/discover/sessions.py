@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from testbench_dagster.core.records.chains import HeightRecord, SessionApp, SessionRecord
 from testbench_dagster.stages.discover.heights import note_height
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, DocumentStore
-from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
+from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading
 from testbench_dagster.transports.pocket.access import read_chain, service_config
 
@@ -43,9 +43,9 @@ def note_chain(workspace: Workspace, reading: ChainReading, now: datetime | None
     for session in reading.sessions:
         _note_session(documents, service, session, height, now)
     apps = service_config(workspace.config, service).session_apps
-    for row in list(documents.find(SESSIONS, {"service": service}, fields=["_id", "app"])):
-        if row["app"] not in apps:
-            documents.purge(SESSIONS, {"_id": row["_id"]})
+    for row in list(typed.find(documents, SessionApp, {"service": service})):
+        if row.app not in apps:
+            typed.purge(documents, SessionRecord, {"_id": row.id})
     return note_height(documents, service, height, now, reading.blocks_per_session)
 
 
@@ -55,18 +55,19 @@ def _forget_another_chain(documents: DocumentStore, service: str, height: int, n
     Heights of one chain never go down, however the readings of several nodes and processes mix: what is well
     below one that was known for a while is no reading of the same chain.
     """
-    known = documents.get(HEIGHTS, service)
-    if known is None or known["height"] - height <= _LAG_BLOCKS or now - known["at"] <= _LAG:
+    known = typed.get(documents, HeightRecord, service)
+    if known is None or known.height - height <= _LAG_BLOCKS or now - known.at <= _LAG:
         return
-    if documents.claim(HEIGHTS, {"_id": service, "height": known["height"]}, {"height": height, "at": now}):
-        documents.purge(SESSIONS, {"service": service})
+    same = {"_id": service, "height": known.height}
+    if typed.claim(documents, HeightRecord, same, height=height, at=now):
+        typed.purge(documents, SessionRecord, {"service": service})
 
 
 def _note_session(
     documents: DocumentStore, service: str, session: Session, height: int, now: datetime
 ) -> None:
     header = session.header
-    content: Document = {
+    content: dict[str, Any] = {
         "service": service,
         "app": header.application,
         "session_id": header.session_id,
@@ -77,5 +78,6 @@ def _note_session(
         "at": now,
     }
     key = f"{service}/{header.application}"
-    if not documents.put_new(SESSIONS, [{"_id": key, **content}]):
-        documents.claim(SESSIONS, {"_id": key, "start_height": {"lte": header.start_height}}, content)
+    if not typed.put_new(documents, SessionRecord, [SessionRecord(id=key, **content)]):
+        earlier = {"_id": key, "start_height": {"lte": header.start_height}}
+        typed.claim(documents, SessionRecord, earlier, **content)

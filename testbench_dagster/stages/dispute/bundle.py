@@ -10,11 +10,16 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import testbench_dagster
 from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
+from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
+from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.scores import ScoreHead, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -22,21 +27,20 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
-from testbench_dagster.evidence.records import iso, plain, record_of
+from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Collection, Document
-from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.documents import typed
 
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
 _ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
-_HEAD = ("_id", "prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt")
-_SCORE_HEAD = ("_id", "doc_id", "answer_id", "filter", "answered_at")
 #: What windows take from other suppliers, and so does no bundle of one.
 FROM_OTHERS = tuple(name for name, one in columns_of(Window).items() if one.column.origin is Origin.OTHERS)
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,12 @@ class _Stock:
 
     spec: TaskSpec
     registration: Registration
-    attempts: list[Document]
-    scores: list[Document]
+    attempts: list[AttemptHead]
+    scores: list[ScoreHead]
     docs: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.docs = sorted({row["doc_id"] for row in (*self.attempts, *self.scores)})
+        self.docs = sorted({a.doc_id for a in self.attempts} | {s.doc_id for s in self.scores})
 
 
 def write_bundle(
@@ -103,19 +107,19 @@ def write_bundle(
     total, done = sum(len(s.attempts) for s in stock), 0
     with BundleWriter(out) as bundle:
         with bundle.lines(layout.PROMPTS) as lines:
-            for document in _prompts(workspace, stock):
-                lines.write(record_of(PROMPTS, document))
+            for prompt in _prompts(workspace, stock):
+                lines.write(line_of(prompt))
         with bundle.lines(layout.ATTEMPTS) as lines:
-            ids = [head["_id"] for s in stock for head in s.attempts]
-            for document in _by_id(workspace, ATTEMPTS, ids, _EVIDENCE):
-                lines.write(record_of(ATTEMPTS, document))
+            ids = [head.id for s in stock for head in s.attempts]
+            for attempt in _by_id(workspace, AttemptRecord, ids, _EVIDENCE):
+                lines.write(line_of(attempt))
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
         with bundle.lines(layout.SCORES) as lines:
-            ids = [head["_id"] for s in stock for head in s.scores]
-            for document in _by_id(workspace, SCORES, ids, _DOCUMENTS):
-                lines.write(record_of(SCORES, document))
+            ids = [head.id for s in stock for head in s.scores]
+            for score in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
+                lines.write(line_of(score))
         for part in stock:
             _write_task(bundle, workspace, part)
         counts = {
@@ -226,31 +230,35 @@ def _stock_of(
     registration: Registration,
     docs: Sequence[int] | None,
 ) -> _Stock:
-    where: Document = {"supplier": supplier, "task": spec.name, "task_hash": registration.task_hash}
+    where: dict[str, Any] = {
+        "supplier": supplier,
+        "task": spec.name,
+        "task_hash": registration.task_hash,
+    }
     if docs is not None:
         where["doc_id"] = {"in": sorted(set(docs))}
-    attempts = list(workspace.documents.find(ATTEMPTS, where, fields=_HEAD))
-    attempts.sort(key=lambda a: tuple(a[n] for n in (*_HEAD[2:], "prompt_id", "_id")))
+    attempts = list(typed.find(workspace.documents, AttemptHead, where))
+    attempts.sort(key=lambda a: (a.doc_id, a.epoch, a.round, a.idx, a.repeat, a.attempt, a.prompt_id, a.id))
     current = {**where, "scorer_version": scorer_version(registration)}
-    scores = list(workspace.documents.find(SCORES, current, fields=_SCORE_HEAD))
-    scores.sort(key=lambda s: tuple(s[n] for n in ("doc_id", "answered_at", "answer_id", "filter")))
+    scores = list(typed.find(workspace.documents, ScoreHead, current))
+    scores.sort(key=lambda s: (s.doc_id, s.answered_at, s.answer_id, s.filter))
     return _Stock(spec, registration, attempts, scores)
 
 
 # ----------------------------------------------------------------------------------------- what goes in
 
 
-def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[Document]:
+def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[PromptRecord]:
     for part in stock:
-        ids = list(dict.fromkeys(head["prompt_id"] for head in part.attempts))
-        yield from _by_id(workspace, PROMPTS, ids, _EVIDENCE)
+        ids = list(dict.fromkeys(head.prompt_id for head in part.attempts))
+        yield from _by_id(workspace, PromptRecord, ids, _EVIDENCE)
 
 
-def _by_id(workspace: Workspace, collection: Collection, ids: Sequence[str], size: int) -> Iterator[Document]:
-    """Stream documents in the order of their ids; what was removed meanwhile is left out."""
+def _by_id(workspace: Workspace, of: type[R], ids: Sequence[str], size: int) -> Iterator[R]:
+    """Stream records in the order of their ids; what was removed meanwhile is left out."""
     rest = iter(ids)
     while lot := list(islice(rest, size)):
-        found = {d["_id"]: d for d in workspace.documents.find(collection, {"_id": {"in": lot}})}
+        found = typed.by_id(workspace.documents, of, lot)
         yield from (found[id_] for id_ in lot if id_ in found)
 
 
@@ -273,8 +281,8 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
             if doc.doc_id in wanted:
                 lines.write({"doc_id": doc.doc_id, "doc_hash": doc.doc_hash, "body": doc.body})
     counted = {
-        "attempts": Counter(head["doc_id"] for head in part.attempts),
-        "scores": Counter(head["doc_id"] for head in part.scores),
+        "attempts": Counter(head.doc_id for head in part.attempts),
+        "scores": Counter(head.doc_id for head in part.scores),
     }
     names = sorted(layout.definition_file(p.folder, p.path) for p in definitions.files)
     task = {
@@ -293,7 +301,11 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
         },
         "max_age_days": spec.max_age(workspace.config.settings.sampling.max_age_days).total_seconds()
         / 86_400,
-        "registration": {**asdict(registration), "registered_at": iso(registration.registered_at)},
+        "registration": {
+            **vars(registration),
+            "flags": registration.flags.to_document(),
+            "registered_at": iso(registration.registered_at),
+        },
         "scorer_version": scorer_version(registration),
         "doc_hashes": hashes,
         "fewshot_hashes": [d.doc_hash for d in workspace.datasets.fewshot(registration.task_hash)],
@@ -310,24 +322,26 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
 
 def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
     """The epochs asked, with the seed that ordered their docs where it is no secret any more."""
-    asked = {head["epoch"] for head in part.attempts}
-    found = list(workspace.documents.find(EPOCHS, {"task": part.spec.name}, sort=[("epoch", 1)]))
+    asked = {head.epoch for head in part.attempts}
+    where = {"task": part.spec.name}
+    found = list(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", 1)]))
     for epoch in found:
-        if epoch["epoch"] in asked:
-            over = epoch["epoch"] < found[-1]["epoch"]
+        if epoch.epoch in asked:
+            over = epoch.epoch < found[-1].epoch
             yield {
-                "epoch": epoch["epoch"],
-                "started_at": iso(epoch["started_at"]),
-                "seed_sha256": epoch["seed_sha256"],
-                "seed": epoch["seed"] if over else None,
+                "epoch": epoch.epoch,
+                "started_at": iso(epoch.started_at),
+                "seed_sha256": epoch.seed_sha256,
+                "seed": epoch.seed if over else None,
             }
 
 
 def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
     """What scores and requests depend on; where the supplier is reached stays out, as keys do."""
-    stored = workspace.documents.get(SUPPLIERS, supplier.key) or {}
-    models = [event.get("model") for event in stored.get("history", ())]
-    models += [stored.get("model"), supplier.model]
+    stored = typed.get(workspace.documents, SupplierRecord, supplier.key)
+    models: list[str | None] = [supplier.model]
+    if stored is not None:
+        models = [*(event.model for event in stored.history), stored.model, *models]
     return {
         "key": supplier.key,
         "address": supplier.address,

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import testbench_dagster
 from testbench_dagster.config import Config, Settings
 from testbench_dagster.core.errors import StoreError, TaskError
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord
+from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.prompts import PromptRecord
+from testbench_dagster.core.records.scores import ScoredId, ScoreEvidence, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.versions import CLASSIFIER
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
@@ -29,7 +36,7 @@ from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.definitions import unpack
 from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest, read_task
 from testbench_dagster.evidence.layout import BundleError
-from testbench_dagster.evidence.records import document_of, moment, restored
+from testbench_dagster.evidence.records import moment, record_of, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
 from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
 from testbench_dagster.stages.score.score import (
@@ -43,8 +50,12 @@ from testbench_dagster.stages.score.score import (
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import DatasetStore
-from testbench_dagster.stores.documents import Document, DocumentStore, canonical_json, open_documents
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.documents import (
+    DocumentStore,
+    canonical_json,
+    open_documents,
+    typed,
+)
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.worker import FrameworkWorker
@@ -57,17 +68,24 @@ _EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle
 #: What is checked field by field may still not fit together, and then surprises the code of an installation.
 _UNFITTING = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StoreError)
 
+_FAULTS = frozenset(fault.value for fault in Fault)
+
 OnProgress = Callable[[str, int, int], None]
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them."""
+    """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them.
+
+    ``unjudged`` are, by task, the attempts whose fault another classifier decided.
+    """
 
     manifest: Manifest
     tasks: Mapping[str, TaskFacts]
     workspace: Workspace
     claimed: DocumentStore
+    unjudged: Mapping[str, Set[str]]
 
 
 class _Datasets(DatasetStore):
@@ -158,9 +176,10 @@ class _Check:
                 datasets=datasets,
                 worker=worker,
             )
-            documents.put_new(SUPPLIERS, [_roster_document(manifest)])
-            opened = _Opened(manifest, tasks, workspace, claimed)
-            self._load(opened, datasets)
+            typed.put_new(documents, SupplierRecord, [_roster_record(manifest)])
+            chain = Chain(manifest.supplier, tasks, report.add)
+            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged)
+            self._load(opened, datasets, chain)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
         return report
 
@@ -181,47 +200,46 @@ class _Check:
             listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
             notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
         for task in tasks.values():
-            if scorer_version(task.registration) != task.scorer_version:
-                notes.append(
-                    f"{task.spec.name}: scored by {task.scorer_version}, this version of testbench_dagster "
-                    f"scores as {scorer_version(task.registration)}"
-                )
+            if (other_scorer := _other_scorer(task)) is not None:
+                notes.append(f"{task.spec.name}: {other_scorer}")
 
     # --------------------------------------------------------------------------------------- loading
 
-    def _load(self, opened: _Opened, datasets: _Datasets) -> None:
+    def _load(self, opened: _Opened, datasets: _Datasets, chain: Chain) -> None:
         """Every record is checked on its way into the stores."""
-        chain = Chain(opened.manifest.supplier, opened.tasks, self._report.add)
         documents = opened.workspace.documents
         for task in opened.tasks.values():
             chain.dataset(task)
             _register(datasets, task, self._docs(task, chain))
         total = opened.manifest.counts.get("attempts", 0)
-        for prompts in _lots(self._documents(layout.PROMPTS)):
+        for prompts in _lots(self._records(layout.PROMPTS, PromptRecord)):
             for prompt, _ in prompts:
                 chain.prompt(prompt)
-            _store(documents, PROMPTS, prompts)
+            _store(documents, PromptRecord, prompts)
         done = 0
-        for attempts in _lots(self._documents(layout.ATTEMPTS)):
-            ids = sorted({attempt["prompt_id"] for attempt, _ in attempts})
-            known = {p["_id"]: p for p in documents.find(PROMPTS, {"_id": {"in": ids}})}
-            for attempt, record in attempts:
-                chain.attempt(attempt, record.get("body_sha256"), known.get(attempt["prompt_id"]))
-            _store(documents, ATTEMPTS, attempts)
+        for attempts in _lots(self._records(layout.ATTEMPTS, AttemptRecord)):
+            known = typed.by_id(documents, PromptRecord, {attempt.prompt_id for attempt, _ in attempts})
+            for attempt, line in attempts:
+                chain.attempt(attempt, line.get("body_sha256"), known.get(attempt.prompt_id))
+            _store(documents, AttemptRecord, [(_with_known_fault(a), line) for a, line in attempts])
             done += len(attempts)
             self._progress("attempts", done, max(total, done))
 
         def present(ids: Iterable[str]) -> set[str]:
-            rows = documents.find(ATTEMPTS, {"_id": {"in": sorted(set(ids))}}, fields=["_id"])
-            return {row["_id"] for row in rows}
+            return set(typed.by_id(documents, AttemptId, set(ids)))
 
-        for scores in _lots(self._documents(layout.SCORES)):
+        for scores in _lots(self._records(layout.SCORES, ScoreRecord)):
             for score, _ in scores:
                 chain.score(score, present)
-            _store(opened.claimed, SCORES, scores)
+            _store(opened.claimed, ScoreRecord, scores)
         chain.finish()
         if chain.unproven_requests:
             self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
+        for classifier, count in sorted(chain.otherwise_classified.items()):
+            self._report.notes.append(
+                f"{count} attempts were judged by classifier {classifier}, this version has "
+                f"{CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+            )
         if chain.signed:
             self._report.notes.append(
                 f"{chain.signed} answers carry the supplier's own signature, made with the key of its address"
@@ -241,11 +259,10 @@ class _Check:
             chain.doc(task, doc_id, body)
             yield StoredDoc(doc_id, body, said)
 
-    def _documents(self, name: str) -> Iterator[tuple[Document, dict[str, Any]]]:
-        collection = {layout.PROMPTS: PROMPTS, layout.ATTEMPTS: ATTEMPTS, layout.SCORES: SCORES}[name]
-        for number, record in enumerate(self._bundle.records(name), 1):
-            where = f"{self._bundle.path}: {name}:{number}"
-            yield document_of(collection, record, where), record
+    def _records(self, name: str, of: type[R]) -> Iterator[tuple[R, dict[str, Any]]]:
+        """The records in a file of the bundle, each with its line."""
+        for number, line in enumerate(self._bundle.records(name), 1):
+            yield record_of(of, line, f"{self._bundle.path}: {name}:{number}"), line
 
     # --------------------------------------------------------------------------------------- scoring
 
@@ -254,16 +271,18 @@ class _Check:
         name = task.spec.name
         verdict = TaskVerdict(name)
         where = {"task": name, "supplier": key}
-        verdict.attempts = workspace.documents.count(ATTEMPTS, where)
-        rows = opened.claimed.find(SCORES, where, fields=["answer_id"])
-        claimed = {row["answer_id"] for row in rows}
+        verdict.attempts = typed.count(workspace.documents, AttemptRecord, where)
+        claimed = {row.answer_id for row in typed.find(opened.claimed, ScoredId, where)}
         verdict.docs = len(claimed)
         answered = {d.answer_id: d for d in answered_docs(workspace, key, task.spec, task.registration)}
         verdict.failed = len(
-            {a["doc_id"] for a in workspace.documents.find(ATTEMPTS, where, fields=["doc_id"])}
-            - {d.attempts[0]["doc_id"] for d in answered.values()}
+            {a.doc_id for a in typed.find(workspace.documents, AttemptDoc, where)}
+            - {d.attempts[0].doc_id for d in answered.values()}
         )
+        unjudged = opened.unjudged[name]
         for row in sorted(claimed - answered.keys()):
+            if unjudged and _rests_on(opened.claimed, row, unjudged):
+                continue
             verdict.different += 1
             self._report.add(
                 Finding("score", "its answer is not in the bundle, or no answer", name, None, row)
@@ -273,8 +292,16 @@ class _Check:
         try:
             spec = self._usable(task)
             self._same_definition(opened, task, spec)
-            waiting = [doc for id_, doc in answered.items() if id_ in claimed]
+            if (other_scorer := _other_scorer(task)) is not None:
+                raise TaskError(other_scorer)
+            waiting = [
+                doc
+                for id_, doc in answered.items()
+                if id_ in claimed and unjudged.isdisjoint(a.id for a in doc.attempts)
+            ]
             self._compare(opened, task, spec, waiting, verdict)
+            if unjudged:
+                raise TaskError(f"another classifier than this version's judged {len(unjudged)} attempts")
             verdict.windows = self._windows(opened, task, spec)
         except TaskError as error:
             verdict.why = escaped(str(error), 400)
@@ -289,6 +316,8 @@ class _Check:
             TaskError: its definition is missing here, or would run code that nobody vouches for.
         """
         spec = task.spec
+        if task.flags_problem is not None:
+            raise TaskError(task.flags_problem)
         if spec.framework not in VERSIONS:
             raise TaskError(f"framework {spec.framework!r} is unknown to this version")
         if spec.framework != LM_EVAL:
@@ -356,17 +385,18 @@ class _Check:
         docs: Sequence[AnsweredDoc],
         verdict: TaskVerdict,
     ) -> None:
-        size = PAGES if task.registration.flags["output_type"] == "get" else BATCH
+        size = PAGES if task.registration.flags.output_type == "get" else BATCH
         for start in range(0, len(docs), size):
             batch = docs[start : start + size]
             again = score_batch(opened.workspace, spec, task.registration, batch)
-            opened.workspace.documents.put_new(SCORES, again)
-            found: dict[str, dict[str, Document]] = {}
-            for document in again:
-                found.setdefault(document["answer_id"], {})[document["filter"]] = document
-            said: dict[str, dict[str, Document]] = {}
-            for document in opened.claimed.find(SCORES, {"answer_id": {"in": [d.answer_id for d in batch]}}):
-                said.setdefault(document["answer_id"], {})[document["filter"]] = document
+            typed.put_new(opened.workspace.documents, ScoreRecord, again)
+            found: dict[str, dict[str, ScoreRecord]] = {}
+            for score in again:
+                found.setdefault(score.answer_id, {})[score.filter] = score
+            said: dict[str, dict[str, ScoreRecord]] = {}
+            where = {"answer_id": {"in": [d.answer_id for d in batch]}}
+            for score in typed.find(opened.claimed, ScoreRecord, where):
+                said.setdefault(score.answer_id, {})[score.filter] = score
             for doc in batch:
                 if doc.answer_id not in found:
                     verdict.unchecked += 1
@@ -413,26 +443,29 @@ class _Check:
         return "different" if different else "equal"
 
 
-def _differences(task: str, said: Mapping[str, Document], found: Mapping[str, Document]) -> Iterator[Finding]:
+def _differences(
+    task: str, said: Mapping[str, ScoreRecord], found: Mapping[str, ScoreRecord]
+) -> Iterator[Finding]:
     """Compare the scores of one doc to the last bit: types, signs of zero and NaN included."""
     for name in sorted({*said, *found}):
         stored, again = said.get(name), found.get(name)
-        doc_id = (stored or again or {}).get("doc_id")
+        doc_id = next(score.doc_id for score in (stored, again) if score is not None)
         if stored is None or again is None:
             what = f"filter {name} is {'missing' if stored is None else 'not one of the task'}"
             yield Finding("score", what, task, doc_id)
             continue
         # the text of an error may name a time limit, which depends on what was scored together
-        if (stored.get("error") is None) != (again["error"] is None):
-            yield Finding("score", f"error, filter {name}", task, doc_id, stored.get("error"), again["error"])
+        if (stored.error is None) != (again.error is None):
+            yield Finding("score", f"error, filter {name}", task, doc_id, stored.error, again.error)
             continue
-        for metric in sorted({*stored["metrics"], *again["metrics"]}):
-            one, two = (d["metrics"].get(metric) for d in (stored, again))
+        for metric in sorted({*stored.metrics, *again.metrics}):
+            one, two = (score.metrics.get(metric) for score in (stored, again))
             if canonical_json(one) != canonical_json(two):
                 yield Finding("score", f"{metric}, filter {name}", task, doc_id, _text(one), _text(two))
         for field in _COPIED:
-            if stored.get(field) != again[field]:
-                yield Finding("score", field, task, doc_id, str(stored.get(field)), str(again[field]))
+            one, two = getattr(stored, field), getattr(again, field)
+            if one != two:
+                yield Finding("score", field, task, doc_id, str(one), str(two))
 
 
 #: Fields of a score that are copied from its attempts and prompt; windows are made of them.
@@ -440,6 +473,27 @@ _COPIED = (
     "service", "epoch", "round", "position", "doc_id", "answered_at", "prompt_id", "attempt_ids", "calls",
     "truncated", "latency_ms", "prompt_tokens", "completion_tokens",
 )  # fmt: skip
+
+
+def _rests_on(scores: DocumentStore, answer_id: str, attempts: Set[str]) -> bool:
+    """Whether one of some attempts is behind the scores of an answer."""
+    found = typed.find(scores, ScoreEvidence, {"answer_id": answer_id})
+    return any(not attempts.isdisjoint(score.attempt_ids) for score in found)
+
+
+def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:
+    """An attempt whose fault is a word of another classifier, or was said to be wrong, counts as ours."""
+    return attempt if attempt.fault in _FAULTS else replace(attempt, fault=Fault.INTERNAL.value)
+
+
+def _other_scorer(task: TaskFacts) -> str | None:
+    """That its scores are of another scorer than this one's, if so: then they cannot be compared."""
+    registration = task.registration
+    here = VERSIONS.get(registration.framework, registration.engine_version)
+    own = scorer_version(replace(registration, engine_version=here))
+    if task.scorer_version == own:
+        return None
+    return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
 
 
 def _text(value: Any) -> str:
@@ -467,21 +521,21 @@ def _config(manifest: Manifest, folder: Path) -> Config:
     return Config(settings, folder / "testbench.yaml", folder)
 
 
-def _roster_document(manifest: Manifest) -> Document:
+def _roster_record(manifest: Manifest) -> SupplierRecord:
     supplier = manifest.supplier
-    return {
-        "_id": supplier.key,
-        "address": supplier.address,
-        "service": supplier.service,
-        "status": ACTIVE,
-        "joined_at": None,
-        "left_at": None,
-        "cut_at": None if supplier.cut_at is None else moment(supplier.cut_at, "cut_at"),
-        "echo_logprobs": supplier.echo_logprobs,
-        "probed_at": None,
-        "version": 1,
-        "history": [],
-    }
+    return SupplierRecord(
+        id=supplier.key,
+        address=supplier.address,
+        service=supplier.service,
+        status=ACTIVE,
+        joined_at=None,
+        left_at=None,
+        cut_at=None if supplier.cut_at is None else moment(supplier.cut_at, "cut_at"),
+        echo_logprobs=supplier.echo_logprobs,
+        probed_at=None,
+        version=1,
+        history=(),
+    )
 
 
 def _register(datasets: _Datasets, task: TaskFacts, docs: Iterable[StoredDoc]) -> None:
@@ -496,20 +550,18 @@ def _first_doc(opened: _Opened, task: TaskFacts) -> dict[int, str]:
     raise TaskError("the bundle holds none of its docs")
 
 
-def _store(store: DocumentStore, collection: Any, lot: Sequence[tuple[Document, Any]]) -> None:
-    if store.put_new(collection, [document for document, _ in lot]) != len(lot):
-        raise BundleError(f"two records of {collection.name} have the same id")
+def _store(store: DocumentStore, of: type[R], lot: Sequence[tuple[R, Any]]) -> None:
+    if typed.put_new(store, of, [record for record, _ in lot]) != len(lot):
+        raise BundleError(f"two records of {of.collection.name} have the same id")
 
 
-def _lots(
-    rows: Iterator[tuple[Document, dict[str, Any]]],
-) -> Iterator[list[tuple[Document, dict[str, Any]]]]:
+def _lots(rows: Iterator[tuple[R, dict[str, Any]]]) -> Iterator[list[tuple[R, dict[str, Any]]]]:
     """Cut a stream into lots that fit into memory."""
-    lot: list[tuple[Document, dict[str, Any]]] = []
+    lot: list[tuple[R, dict[str, Any]]] = []
     size = 0
-    for row in rows:
-        lot.append(row)
-        size += len(row[0].get("body") or b"")
+    for record, line in rows:
+        lot.append((record, line))
+        size += len(record.body) if isinstance(record, AttemptRecord) else 0
         if len(lot) == _LOT or size > _LOT_BYTES:
             yield lot
             lot, size = [], 0

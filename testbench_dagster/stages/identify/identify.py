@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
     Answer,
@@ -31,8 +32,8 @@ from testbench_dagster.stages.discover.roster import active_suppliers, cut_windo
 from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, document_id
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
+from testbench_dagster.stores.documents import Document, document_id, typed
+from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS
 
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 #: Scores to a false alarm, on average at least: there are a hundred times as many of them as of probes.
@@ -189,9 +190,9 @@ def _group(
     suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
     availability = read_availability(workspace, service, now)
     failing = {
-        d["_id"]
-        for d in workspace.documents.find(PLANS, {"service": service}, fields=["_id", "failures"])
-        if (d["failures"] or 0) >= PROXY_FAILURES
+        plan.id
+        for plan in typed.find(workspace.documents, FailedEvaluations, {"service": service})
+        if (plan.failures or 0) >= PROXY_FAILURES
     }
     alive = {s.key for s in suppliers} - failing
     documents: list[Document] = []

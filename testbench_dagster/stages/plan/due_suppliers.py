@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from testbench_dagster.core.records.plans import DuePlan, SpentSession
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import settings_fingerprint, supplier_fingerprint
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import PLANS
+from testbench_dagster.stores.documents import typed
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,9 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
     that no session lets be reached until one does.
     """
     now = now or datetime.now(UTC)
-    fields = [
-        "_id", "planned_at", "due_at", "due_height", "fingerprint", "failures", "session_spent_until",
-    ]  # fmt: skip
-    kept = {d["_id"]: d for d in workspace.documents.find(PLANS, fields=fields)}
+    kept = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
     sessions = Sessions.read(workspace, now)
-    fingerprint = settings_fingerprint(workspace)
+    fingerprint, budget = settings_fingerprint(workspace), workspace.config.settings.budget
     broke: dict[str, bool] = {}
     found = []
     for supplier in active_suppliers(workspace):
@@ -48,9 +45,9 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
         if sessions.waiting(supplier, spent_until(plan)) is not None:
             continue
         if supplier.service not in broke:
-            broke[supplier.service] = budget_left(workspace, supplier.service, now) == 0
+            broke[supplier.service] = budget_left(workspace.documents, budget, supplier.service, now) == 0
         if not broke[supplier.service]:
-            version = str(plan["planned_at"]) if plan else f"new {supplier.joined_at}"
+            version = str(plan.planned_at) if plan else f"new {supplier.joined_at}"
             found.append(Wanted(supplier.key, version))
     return found
 
@@ -61,17 +58,17 @@ def waiting_suppliers(
     """Why suppliers cannot be asked now for want of a session, by key; the others are left out."""
     now = now or datetime.now(UTC)
     sessions = Sessions.read(workspace, now)
-    plans = workspace.documents.find(PLANS, fields=["_id", "session_spent_until"])
-    spent = {plan["_id"]: spent_until(plan) for plan in plans}
+    plans = typed.find(workspace.documents, SpentSession)
+    spent = {plan.id: plan.session_spent_until for plan in plans}
     told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in suppliers}
     return {key: reason for key, reason in told.items() if reason is not None}
 
 
-def _is_due(plan: Document | None, fingerprint: str, height: int | None, now: datetime) -> bool:
+def _is_due(plan: DuePlan | None, fingerprint: str, height: int | None, now: datetime) -> bool:
     if plan is None:
         return True
-    if plan["fingerprint"] != fingerprint and not plan["failures"]:
+    if plan.fingerprint != fingerprint and not plan.failures:
         return True
-    if plan["due_height"] is not None and height is not None and plan["due_height"] <= height:
+    if plan.due_height is not None and height is not None and plan.due_height <= height:
         return True
-    return plan["due_at"] is not None and plan["due_at"] <= now
+    return plan.due_at is not None and plan.due_at <= now

@@ -7,10 +7,12 @@ attempts to see who is due (:mod:`.wanted`).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
+from testbench_dagster.core import versions
+from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
@@ -18,8 +20,7 @@ from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left, politeness_left
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, content_hash
-from testbench_dagster.stores.documents.collections import PLANS
+from testbench_dagster.stores.documents import content_hash, typed
 
 
 @dataclass(frozen=True)
@@ -40,47 +41,52 @@ def refresh_plans(
     planned = list(suppliers)
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
-    spent = {s for s in {p.service for p in planned} if budget_left(workspace, s, planner.now) == 0}
+    budget = workspace.config.settings.budget
+    spent = {
+        service
+        for service in {supplier.service for supplier in planned}
+        if budget_left(workspace.documents, budget, service, planner.now) == 0
+    }
     before = _kept_plans(workspace, plans)
-    documents = []
+    records = []
     for supplier in planned:
         plan = plans[supplier.key]
-        kept = before.get(supplier.key, {})
+        kept = before.get(supplier.key)
         due_at = plan.due_at
         if due_at is not None:
             waits = _waits(workspace, supplier, plan, planner.now, quotas.get(supplier.key), spent)
             due_at = max([due_at, *waits])
-        documents.append(
-            {
-                "_id": supplier.key,
-                "service": supplier.service,
-                "planned_at": planner.now,
-                "due_at": due_at,
-                "due_height": plan.due_height,
-                "due_calls": plan.n_calls,
-                "failures": kept.get("failures", 0),
-                "problem": kept.get("problem"),
-                "put_off_until": kept.get("put_off_until"),
-                "session_spent_until": kept.get("session_spent_until"),
-                "fingerprint": supplier_fingerprint(fingerprint, supplier),
-                "tasks": {
-                    name: {
-                        "state": decision.state,
-                        "reason": decision.reason,
-                        "calls": decision.plan.n_calls,
-                        "due_at": decision.due_at,
-                    }
+        records.append(
+            PlanRecord(
+                id=supplier.key,
+                service=supplier.service,
+                planned_at=planner.now,
+                due_at=due_at,
+                due_height=plan.due_height,
+                due_calls=plan.n_calls,
+                failures=kept.failures if kept else 0,
+                put_off_until=kept.put_off_until if kept else None,
+                session_spent_until=kept.session_spent_until if kept else None,
+                fingerprint=supplier_fingerprint(fingerprint, supplier),
+                problem=kept.problem if kept else None,
+                tasks={
+                    name: PlannedTaskState(
+                        state=decision.state,
+                        reason=decision.reason,
+                        calls=decision.plan.n_calls,
+                        due_at=decision.due_at,
+                    )
                     for name, decision in plan.tasks.items()
                 },
-            }
+            )
         )
-    workspace.documents.upsert(PLANS, documents)
-    dates = [document["due_at"] for document in documents if document["due_at"] is not None]
+    typed.upsert(workspace.documents, PlanRecord, records)
+    dates = [record.due_at for record in records if record.due_at is not None]
     later = [due_at for due_at in dates if due_at > planner.now]
-    return CachedPlans(len(documents), len(dates) - len(later), min(later, default=None))
+    return CachedPlans(len(records), len(dates) - len(later), min(later, default=None))
 
 
-def note_progress(
+def record_progress(
     workspace: Workspace,
     reached: Iterable[str],
     failed: Mapping[str, str],
@@ -95,9 +101,9 @@ def note_progress(
     """
     now = datetime.now(UTC)
     settled, spent = set(reached), spent or {}
-    until = now + retry_delay(1, workspace.config.settings.planning)
     keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
     before = _kept_plans(workspace, keys)
+    until = now + retry_delay(1, workspace.config.settings.planning)
     updates = []
     for key in keys:
         kept = before.get(key)
@@ -106,20 +112,26 @@ def note_progress(
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
-            kept = {"_id": key, "service": service, "due_at": now, "due_calls": 0, "failures": 0}
-        failures = kept["failures"] + 1 if key in failed else 0 if key in settled else kept["failures"]
-        update = {**kept, "failures": failures, "problem": failed.get(key), "planned_at": now}
-        update["put_off_until"] = until if key in put_off else None
-        updates.append({**update, "session_spent_until": spent.get(key, kept.get("session_spent_until"))})
-    workspace.documents.upsert(PLANS, updates)
+            kept = PlanRecord(id=key, service=service, planned_at=now, due_at=now, due_calls=0, failures=0)
+        updates.append(
+            replace(
+                kept,
+                planned_at=now,
+                failures=kept.failures + 1 if key in failed else 0 if key in settled else kept.failures,
+                problem=failed.get(key),
+                put_off_until=until if key in put_off else None,
+                session_spent_until=spent.get(key, kept.session_spent_until),
+            )
+        )
+    typed.upsert(workspace.documents, PlanRecord, updates)
 
 
-def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, Document]:
-    return {plan["_id"]: plan for plan in workspace.documents.find(PLANS, {"_id": {"in": list(keys)}})}
+def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:
+    return typed.by_id(workspace.documents, PlanRecord, keys)
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling or catalogue changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]
@@ -132,6 +144,7 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
             catalogue_fingerprint(workspace),
+            versions.PLANS.number,
         ]
     )
 
@@ -158,5 +171,5 @@ def _waits(
         yield now + retry_delay(1, workspace.config.settings.planning)
     if supplier.service in spent:
         yield next_period("day", now)
-    if politeness_left(workspace, supplier.key, now) == 0:
+    if politeness_left(workspace.documents, workspace.config.settings.budget, supplier.key, now) == 0:
         yield next_period("hour", now)

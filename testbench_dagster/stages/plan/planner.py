@@ -14,6 +14,9 @@ from typing import Any
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.records.attempts import AttemptsOfSupplier
+from testbench_dagster.core.records.plans import PlanOutlook
+from testbench_dagster.core.records.prompts import SequencePrompt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
@@ -32,12 +35,9 @@ from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.score.score import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, Group
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import (
-    ATTEMPTS,
     IDENTITY_GROUPS,
-    PLANS,
-    PROMPTS,
     TAXONOMY_SUMMARIES,
 )
 
@@ -80,7 +80,6 @@ class Planner:
         self.now = now or datetime.now(UTC)
         self.specs = workspace.chosen_specs(tasks)
         self._chosen = frozenset(spec.name for spec in self.specs)
-        self._gating = self._gating_tasks()
         self._epochs: dict[str, int] = {}
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
@@ -90,6 +89,11 @@ class Planner:
         """Current registrations of the tasks that have one."""
         known = ((s.name, self._workspace.datasets.current(s.name)) for s in self._workspace.specs)
         return {name: registration for name, registration in known if registration is not None}
+
+    @property
+    def chosen_registrations(self) -> list[Registration]:
+        """Those of the chosen tasks that have one."""
+        return [self.registrations[s.name] for s in self.specs if s.name in self.registrations]
 
     def epoch(self, spec: TaskSpec) -> int:
         """Number of a task's current epoch."""
@@ -168,7 +172,8 @@ class Planner:
         """
         quotas: dict[str, int] = {}
         for service in {s.service for s in suppliers}:
-            left = budget_left(self._workspace, service, self.now)
+            budget = self._workspace.config.settings.budget
+            left = budget_left(self._workspace.documents, budget, service, self.now)
             if left is None:
                 continue
             own = {s.key: plans[s.key].n_calls for s in suppliers if s.service == service}
@@ -178,7 +183,8 @@ class Planner:
 
     # -- what suppliers share ---------------------------------------------------------------------------
 
-    def _gating_tasks(self) -> frozenset[str]:
+    @cached_property
+    def _gating(self) -> frozenset[str]:
         """Tasks that a gate of a chosen task looks at."""
         names = {
             gate.task for s in self.specs for gate in s.planning.gates if not isinstance(gate, TaxonomyGate)
@@ -194,12 +200,8 @@ class Planner:
         return Sessions.read(self._workspace, self.now)
 
     @cached_property
-    def _kept(self) -> dict[str, Document]:
-        fields = [
-            "_id", "service", "failures", "planned_at", "due_at", "due_calls", "put_off_until",
-            "session_spent_until",
-        ]  # fmt: skip
-        return {d["_id"]: d for d in self._workspace.documents.find(PLANS, fields=fields)}
+    def _kept(self) -> dict[str, PlanOutlook]:
+        return {plan.id: plan for plan in typed.find(self._workspace.documents, PlanOutlook)}
 
     @cached_property
     def _proxies(self) -> dict[str, str]:
@@ -216,8 +218,12 @@ class Planner:
             for s in active_suppliers(self._workspace)
             if s.key in rows and rows[s.key]["cut_at"] == s.cut_at
         }
-        living = {k for k in unchanged if self._kept.get(k, {}).get("failures", 0) < PROXY_FAILURES}
+        living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
         return {k: p for k in unchanged if (p := rows[k]["proxy"]) != k and p in living}
+
+    def _failures(self, key: str) -> int:
+        kept = self._kept.get(key)
+        return 0 if kept is None else kept.failures
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
         """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``.
@@ -234,15 +240,15 @@ class Planner:
                 continue
             if kept is None:
                 demands[supplier.key] = never_planned
-            elif kept["due_at"] is not None and kept["due_at"] <= self.now:
-                demands[supplier.key] = kept["due_calls"] or 0
+            elif kept.due_at is not None and kept.due_at <= self.now:
+                demands[supplier.key] = kept.due_calls or 0
         return {**demands, **own}
 
     def _asked_today(self, service: str) -> dict[str, int]:
         """Stored attempts of a service's UTC day by supplier; as many rows as its budget allows at most."""
         where = {"service": service, "finished_at": {"gte": period_start("day", self.now)}}
-        rows = self._workspace.documents.group(ATTEMPTS, Group(by=["supplier"]), where)
-        return {row["supplier"]: row["count"] for row in rows}
+        rows = typed.group(self._workspace.documents, AttemptsOfSupplier, where)
+        return {row.supplier: row.n for row in rows}
 
     # -- one supplier -----------------------------------------------------------------------------------
 
@@ -250,11 +256,10 @@ class Planner:
         kept = self._kept.get(key)
         if kept is None:
             return None
-        put_off: datetime | None = kept.get("put_off_until")
-        if not kept["failures"]:
+        put_off = kept.put_off_until
+        if not kept.failures:
             return put_off
-        delay = retry_delay(kept["failures"], self._workspace.config.settings.planning)
-        retry_at: datetime = kept["planned_at"] + delay
+        retry_at = kept.planned_at + retry_delay(kept.failures, self._workspace.config.settings.planning)
         return retry_at if put_off is None else max(retry_at, put_off)
 
     def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:
@@ -290,7 +295,7 @@ class Planner:
         if needs_width or self._with_windows or spec.name in self._gating:
             window = window_state(self._workspace, supplier, spec, registration, self.now)
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
-        elsewhere = {} if registration.flags.get("questions_of_epoch") else past.settled_elsewhere
+        elsewhere = {} if registration.flags.questions_of_epoch else past.settled_elsewhere
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -303,7 +308,7 @@ class Planner:
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
-            absent_until=_absent_until(past.outcomes) if registration.flags["output_type"] == "get" else None,
+            absent_until=_absent_until(past.outcomes) if registration.flags.output_type == "get" else None,
             # whoever wants every doc of a task wants this supplier's own answers
             personal=spec.signs or spec.samples is None,
         )
@@ -326,17 +331,17 @@ class Planner:
     def _prompts(self, spec: TaskSpec, registration: Registration, api: str) -> list[PromptRef]:
         key = (spec.name, api)
         if key not in self._sequences:
-            repeats = int(registration.flags["repeats"])
-            rows = self._workspace.documents.find(
-                PROMPTS,
+            repeats = registration.flags.repeats
+            prompts = typed.find(
+                self._workspace.documents,
+                SequencePrompt,
                 prompt_filter(registration, self.epoch(spec), api),
                 sort=[("position", 1)],
-                fields=["_id", "position", "doc_id", "calls", "relayable"],
             )
             refs = [
-                PromptRef(r["_id"], r["position"], r["doc_id"], r["calls"] // repeats, repeats)
-                for r in rows
-                if r["relayable"]
+                PromptRef(p.id, p.position, p.doc_id, p.calls // repeats, repeats)
+                for p in prompts
+                if p.relayable
             ]
             self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
@@ -352,4 +357,4 @@ def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
 
 def request_form(supplier: Supplier, registration: Registration) -> str:
     """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
-    return supplier.api if registration.flags["output_type"] in ANY_API else "completions"
+    return supplier.api if registration.flags.output_type in ANY_API else "completions"

@@ -46,7 +46,10 @@ def plan_rows(
     left = {
         service: relays
         for service in sorted({s.service for s in suppliers})
-        if (relays := budget_left(workspace, service, planner.now)) is not None
+        if (
+            relays := budget_left(workspace.documents, workspace.config.settings.budget, service, planner.now)
+        )
+        is not None
     }
     return PlanRows(rows, sum(p.n_calls for p in plans.values()), left)
 

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from testbench_dagster.config import Settings
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.plans import DuePlan, PlanOutlook
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.plug import KnownSession, KnownSessions
 from testbench_dagster.transports.registry import transport
 
@@ -40,27 +41,27 @@ class Sessions:
     as it may be.
     """
 
-    by_service: Mapping[str, tuple[Document, ...]]
-    chains: Mapping[str, Document]
+    by_service: Mapping[str, tuple[SessionRecord, ...]]
+    chains: Mapping[str, HeightRecord]
     heard_since: datetime | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, now: datetime) -> Sessions:
         """Read them as of an instant: a row per application and one per service."""
         documents = workspace.documents
-        by_service: dict[str, list[Document]] = {}
-        for row in documents.find(SESSIONS):
-            by_service.setdefault(row["service"], []).append(row)
+        by_service: dict[str, list[SessionRecord]] = {}
+        for row in typed.find(documents, SessionRecord):
+            by_service.setdefault(row.service, []).append(row)
         return cls(
             {service: tuple(rows) for service, rows in by_service.items()},
-            {row["_id"]: row for row in documents.find(HEIGHTS)},
+            {chain.id: chain for chain in typed.find(documents, HeightRecord)},
             heard_since(workspace.config.settings, now),
         )
 
     def height(self, service: str) -> int | None:
         """Newest known block height of a service."""
         chain = self.chains.get(service)
-        return None if chain is None else chain["height"]
+        return None if chain is None else chain.height
 
     def waiting(self, supplier: Supplier, spent_until: int | None = None) -> str | None:
         """Why a supplier cannot be sent relays now, None if it can.
@@ -78,10 +79,7 @@ class Sessions:
         return {
             service: KnownSessions(
                 self.height(service),
-                [
-                    KnownSession(row["end_height"], row["suppliers"])
-                    for row in self.by_service.get(service, ())
-                ],
+                [KnownSession(row.end_height, row.suppliers) for row in self.by_service.get(service, ())],
                 self._silent_since(service),
             )
             for service in self.by_service.keys() | self.chains.keys()
@@ -90,16 +88,16 @@ class Sessions:
     def _silent_since(self, service: str) -> datetime | None:
         """When the chain of a service told of its last block, if that is too long ago."""
         chain = self.chains.get(service)
-        if chain is None or self.heard_since is None or chain["at"] >= self.heard_since:
+        if chain is None or self.heard_since is None or chain.at >= self.heard_since:
             return None
-        return chain["at"]
+        return chain.at
 
     def blocks_per_session(self, service: str) -> int | None:
         """Blocks of a session of a service, as its chain says."""
         chain = self.chains.get(service)
-        return None if chain is None else chain.get("blocks_per_session")
+        return None if chain is None else chain.blocks_per_session
 
 
-def spent_until(plan: Document | None) -> int | None:
+def spent_until(plan: PlanOutlook | DuePlan | None) -> int | None:
     """Last height of the session in which a supplier's relays are used up, from its kept plan."""
-    return None if plan is None else plan.get("session_spent_until")
+    return None if plan is None else plan.session_spent_until

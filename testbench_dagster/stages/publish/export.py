@@ -15,12 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from testbench_dagster.core.columns import Column, columns_of
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.prompts import PromptRecord
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Collection, DocumentStore
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.stores.documents import DocumentStore
 
 _BATCH = 1000  # rows per row group: bounds memory
 _ITEM_BATCH = 50_000  # the same for the item matrix, whose rows are small
@@ -30,35 +33,6 @@ _TYPES = {
     float: pa.float64(),
     bool: pa.bool_(),
     datetime: pa.timestamp("ms", tz="UTC"),
-}
-#: Undeclared fields worth a column: nested ones become JSON text, bodies text.
-_MORE: dict[str, dict[str, type]] = {
-    "prompts": {"requests": str, "target": str, "context_chars": int, "created_at": datetime},
-    "attempts": {
-        "body": str,
-        "body_bytes": int,
-        "body_truncated": bool,
-        "error": str,
-        "finish_reason": str,
-        "first_byte_ms": float,
-        "first_token_ms": float,
-        "session_start": int,
-        "session_end": int,
-        "started_at": datetime,
-        "payload_sha256": str,
-        "evidence": str,
-    },
-    "scores": {
-        "metrics": str,
-        "error": str,
-        "prompt_id": str,
-        "attempt_ids": str,
-        "truncated": bool,
-        "latency_ms": float,
-        "prompt_tokens": int,
-        "completion_tokens": int,
-        "scored_at": datetime,
-    },
 }
 
 
@@ -71,9 +45,9 @@ def export_parquet(
     """
     out.mkdir(parents=True, exist_ok=True)
     written = {}
-    for collection in (PROMPTS, ATTEMPTS, SCORES):
-        path = out / f"{collection.name}.parquet"
-        written[path] = _write(path, _schema(collection), documents.find(collection))
+    for of in (PromptRecord, AttemptRecord, ScoreRecord):
+        path = out / f"{of.collection.name}.parquet"
+        written[path] = _write(path, _schema(of), documents.find(of.collection))
     for name, (record, rows) in tables.items():
         path = out / f"{name}.parquet"
         written[path] = _write(path, _text_schema(record), rows)
@@ -139,9 +113,10 @@ def _narrow(columns: Mapping[str, type]) -> pa.Schema:
     return pa.schema([(name, words if kind is str else _TYPES[kind]) for name, kind in columns.items()])
 
 
-def _schema(collection: Collection) -> pa.Schema:
-    fields: dict[str, type] = {"_id": str, **collection.fields, **_MORE[collection.name]}
-    return pa.schema([(name, _TYPES[kind]) for name, kind in fields.items()])
+def _schema(of: type[Record]) -> pa.Schema:
+    """Columns of a collection's file, queryable fields first; what is nested becomes JSON text."""
+    exported = sorted((f for f in of.fields if f.exported), key=lambda field: not field.queryable)
+    return pa.schema([(field.name, _TYPES[field.scalar or str]) for field in exported])
 
 
 def _plain(value: Any) -> Any:

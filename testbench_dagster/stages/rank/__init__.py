@@ -1,6 +1,7 @@
-"""The leaderboard: ranking, the page that shows it, and the feeds that gateways read.
+"""The leaderboard (Summarizer): all suppliers ranked, and the values behind it.
 
-Belongs here: what is published about all suppliers at once. Does not: how scores come about.
+Belongs here: one board of all suppliers as of one instant, and the item matrix. Does not: how scores come
+about, and the files that show a board.
 """
 
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry

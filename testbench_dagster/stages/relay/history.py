@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import SessionAttempt
+from testbench_dagster.core.records.chains import SessionSpan
 from testbench_dagster.core.relay import Endpoint, SessionRef
 from testbench_dagster.stages.discover.sessions import note_chain
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SESSIONS
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.discovery import ChainReading
 from testbench_dagster.transports.plug import PastRelay, SessionLookup
 from testbench_dagster.transports.registry import RunTransports
@@ -31,10 +33,10 @@ class StoredHistory:
     def sessions(self) -> SessionLookup:
         """Find the sessions that are stored as of now, by service and id."""
         known = {
-            (row["service"], row["session_id"]): SessionRef(
-                row["app"], row["session_id"], row["start_height"], row["end_height"], row["height"]
+            (row.service, row.session_id): SessionRef(
+                row.app, row.session_id, row.start_height, row.end_height, row.height
             )
-            for row in self._workspace.documents.find(SESSIONS)
+            for row in typed.find(self._workspace.documents, SessionSpan)
         }
         return lambda service, session_id: known.get((service, session_id))
 
@@ -42,14 +44,14 @@ class StoredHistory:
         """The suppliers' stored attempts in a session, without those that ended in some faults."""
         faults = [fault.value for fault in Fault if fault not in but]
         where = {"session": session_id, "fault": {"in": faults}}
-        for attempt in self._workspace.documents.find(ATTEMPTS, where):
-            if attempt["supplier"] in self._suppliers:
+        for attempt in typed.find(self._workspace.documents, SessionAttempt, where):
+            if attempt.supplier in self._suppliers:
                 yield PastRelay(
-                    attempt["supplier"],
-                    attempt["payload_sha256"],
-                    attempt["body"],
-                    attempt["evidence"],
-                    attempt["finished_at"],
+                    attempt.supplier,
+                    attempt.payload_sha256 or "",
+                    attempt.body,
+                    attempt.evidence,
+                    attempt.finished_at,
                 )
 
 

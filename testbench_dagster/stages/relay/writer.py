@@ -7,18 +7,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
 
 from testbench_dagster.coordination.heartbeats import Heart
 from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import document_id
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
-from testbench_dagster.stores.documents.collections import ATTEMPTS
-from testbench_dagster.stores.documents.contract import DocumentStore
+from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 #: Attempts and body bytes that may wait for the store before ``add`` asks its caller to wait.
 MAX_QUEUED = 8_192
@@ -49,84 +49,90 @@ class Fence:
         return set() if self.heart.alive else self.verify(suppliers)
 
 
-def attempt_document(
+def attempt_record(
     relay: Relay, number: int, attempt: Attempt, *, lease: int | None = None, height: int | None = None
-) -> dict[str, Any]:
-    """Return the ``attempts`` document of one attempt: declared fields, and the evidence for them.
+) -> AttemptRecord:
+    """Return what is stored of one attempt: declared fields, and the evidence for them.
 
     ``path`` is relative to the supplier's base URL, which is left out with the headers: they may hold
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
     request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
     the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
-    charged to and the ``session``. ``opening`` is how an answer at temperature 0 begins, null for whatever is
-    no such answer.
+    charged to and the ``session``. ``classifier`` is the number of what decided the fault. ``opening`` is how
+    an answer at temperature 0 begins, null for whatever is no such answer.
     """
     evidence = dict(attempt.evidence)
     session = attempt.session
     opening = None
     if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
         opening = opening_of(attempt.text)
-    return {
-        "_id": attempt_id(relay, number),
-        "supplier": relay.supplier,
-        "service": relay.service,
-        "task": relay.task,
-        "task_hash": relay.task_hash,
-        "epoch": relay.epoch,
-        "round": relay.round,
-        "prompt_id": relay.prompt_id,
-        "position": relay.position,
-        "doc_id": relay.doc_id,
-        "idx": relay.idx,
-        "repeat": relay.repeat,
-        "attempt": number,
-        "fault": attempt.fault.value,
-        "owner": attempt.fault.owner.value,
-        "status": attempt.status,
-        "started_at": attempt.started_at,
-        "finished_at": attempt.finished_at,
-        "latency_ms": attempt.latency_ms,
-        "first_byte_ms": attempt.first_byte_ms,
-        "first_token_ms": attempt.first_token_ms,
-        "finish_reason": attempt.finish_reason,
-        "prompt_tokens": attempt.prompt_tokens,
-        "completion_tokens": attempt.completion_tokens,
-        "opening": opening,
-        "error": attempt.error,
-        "path": evidence.pop("path", None),
-        "payload_sha256": evidence.pop("payload_sha256", None),
-        "body": attempt.body,
-        "body_bytes": attempt.body_bytes,
-        "body_truncated": attempt.body_truncated,
-        "app": session.app if session else None,
-        "session": session.session_id if session else None,
-        "session_start": session.start_height if session else None,
-        "session_end": session.end_height if session else None,
-        "height": session.height if session and session.height is not None else height,
-        "lease": lease,
-        "evidence": evidence,
-    }
+    return AttemptRecord(
+        id=attempt_id(relay, number),
+        supplier=relay.supplier,
+        service=relay.service,
+        task=relay.task,
+        task_hash=relay.task_hash,
+        epoch=relay.epoch,
+        round=relay.round,
+        prompt_id=relay.prompt_id,
+        position=relay.position,
+        doc_id=relay.doc_id,
+        idx=relay.idx,
+        repeat=relay.repeat,
+        attempt=number,
+        fault=attempt.fault.value,
+        owner=attempt.fault.owner.value,
+        classifier=CLASSIFIER.number,
+        status=attempt.status,
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        latency_ms=attempt.latency_ms,
+        first_byte_ms=attempt.first_byte_ms,
+        first_token_ms=attempt.first_token_ms,
+        finish_reason=attempt.finish_reason,
+        prompt_tokens=attempt.prompt_tokens,
+        completion_tokens=attempt.completion_tokens,
+        opening=opening,
+        error=attempt.error,
+        path=evidence.pop("path", None),
+        payload_sha256=evidence.pop("payload_sha256", None),
+        body=attempt.body,
+        body_bytes=attempt.body_bytes,
+        body_truncated=attempt.body_truncated,
+        app=session.app if session else None,
+        session=session.session_id if session else None,
+        session_start=session.start_height if session else None,
+        session_end=session.end_height if session else None,
+        height=session.height if session and session.height is not None else height,
+        lease=lease,
+        evidence=evidence,
+    )
 
 
-def disowned(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn an attempt's document into that of an attempt whose lease was lost before it could be stored.
+def disowned(attempt: AttemptRecord) -> AttemptRecord:
+    """Turn an attempt into one whose lease was lost before it could be stored.
 
     It was sent, so it stays evidence, but the supplier's next holder may have asked the same. Hence an id of
     its own, our fault, and the number 0: every attempt of the new holder comes after it, and one that asks
     again goes on with 1. What it was otherwise is in its evidence.
     """
     fault = Fault.INTERNAL
-    original = {name: document[name] for name in ("_id", "attempt", "fault", "error")}
-    return {
-        **document,
-        "_id": document_id("disowned", document["_id"], document["lease"]),
-        "attempt": 0,
-        "fault": fault.value,
-        "owner": fault.owner.value,
-        "opening": None,
-        "error": "lease lost: another process may have been relaying to the supplier when this was stored",
-        "evidence": {**document["evidence"], "disowned": original},
+    original = {
+        "_id": attempt.id,
+        "attempt": attempt.attempt,
+        "fault": attempt.fault,
+        "error": attempt.error,
     }
+    return replace(
+        attempt,
+        id=document_id("disowned", attempt.id, attempt.lease),
+        attempt=0,
+        fault=fault.value,
+        owner=fault.owner.value,
+        opening=None,
+        error="lease lost: another process may have been relaying to the supplier when this was stored",
+        evidence={**attempt.evidence, "disowned": original},
+    )
 
 
 class AttemptWriter:
@@ -231,7 +237,7 @@ class AttemptWriter:
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
-                self.written += self._store.put_new(ATTEMPTS, self._documents(batch))
+                self.written += typed.put_new(self._store, AttemptRecord, self._records(batch))
         except BaseException as exc:  # handed to whoever adds or closes
             with self._lock:
                 self._error = exc
@@ -239,10 +245,10 @@ class AttemptWriter:
             with self._lock:
                 self._release_waiters()
 
-    def _documents(self, batch: list[tuple[Relay, int, Attempt]]) -> list[dict[str, Any]]:
+    def _records(self, batch: list[tuple[Relay, int, Attempt]]) -> list[AttemptRecord]:
         tokens = self._fence.tokens if self._fence is not None else {}
-        documents = [
-            attempt_document(
+        records = [
+            attempt_record(
                 relay,
                 number,
                 attempt,
@@ -252,10 +258,10 @@ class AttemptWriter:
             for relay, number, attempt in batch
         ]
         if self._fence is None:
-            return documents
+            return records
         # Last of all, so that next to nothing can happen between this and the write.
-        lost = self._fence.lost({document["supplier"] for document in documents})
-        return [disowned(d) if d["supplier"] in lost else d for d in documents] if lost else documents
+        lost = self._fence.lost({record.supplier for record in records})
+        return [disowned(r) if r.supplier in lost else r for r in records] if lost else records
 
     def _next_batch(self) -> list[tuple[Relay, int, Attempt]]:
         """Wait for the next batch to fall due; empty when closed and all is written."""

@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import ANY_API, BuiltPrompt, TaskData
+from testbench_dagster.core.records.prompts import (
+    EpochRecord,
+    NewestEpoch,
+    PromptPlace,
+    PromptRecord,
+    SequenceLength,
+)
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, Group, content_hash, document_id
-from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS
+from testbench_dagster.stores.documents import content_hash, document_id, typed
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.sources import definition_state, source_state
@@ -28,44 +35,18 @@ _BUILD_CHUNK = 2000  # docs per call to the worker: bounds memory on large few-s
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One prompt sequence of a task: its number (from 1) and the seed that orders the docs.
-
-    ``roll_before`` is the instant that :func:`roll_epoch` was asked to pass when it started this epoch.
-    """
-
-    task: str
-    epoch: int
-    seed: str
-    started_at: datetime
-    roll_before: datetime | None = None
-
-    @property
-    def commitment(self) -> str:
-        """SHA-256 of the seed: published at once, so that the order cannot be chosen afterwards."""
-        return hashlib.sha256(self.seed.encode()).hexdigest()
-
-    def began_before(self, instant: datetime) -> bool:
-        """Whether the epoch is older than an instant; never than the one it was started for.
-
-        The clock of who names the instant may be ahead of the one that dated the epoch.
-        """
-        return max(self.started_at, self.roll_before or self.started_at) < instant
-
-
-@dataclass(frozen=True)
 class PromptReport:
     """What :func:`refresh_prompts` did; ``built`` counts new prompt documents.
 
     ``revealed`` is the epoch before, whose seed may now be published: its prompts are asked no more.
     """
 
-    epoch: Epoch
+    epoch: EpochRecord
     positions: int
     built: int
-    apis: tuple[str, ...]
+    apis: tuple[Api, ...]
     relayable: bool
-    revealed: Epoch | None = None
+    revealed: EpochRecord | None = None
 
 
 # ------------------------------------------------------------------------------------------ datasets
@@ -94,12 +75,12 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
         fingerprint=registered.fingerprint,
         eval_split=registered.eval_split,
         splits=dict(registered.splits),
-        flags={
-            **data.flags,
-            "metric_order": list(data.flags["metrics"]),  # the store sorts the keys of JSON objects
-            "source": source,
-            "definition": definition,
-        },
+        flags=replace(
+            data.flags,
+            metric_order=list(data.flags.metrics),  # the store sorts the keys of JSON objects
+            source=source,
+            definition=definition,
+        ),
         n_docs=len(data.docs),
         n_fewshot=len(data.fewshot),
         registered_at=datetime.now(UTC),
@@ -124,15 +105,15 @@ def dataset_is_stale(workspace: Workspace, spec: TaskSpec) -> bool:
 def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
     return (
         current is None
-        or current.flags.get("source") != source_state(spec)
-        or (spec.metric is not None and spec.metric not in current.flags["metrics"])
-        or (spec.filter is not None and spec.filter not in current.flags["filters"])
+        or current.flags.source != source_state(spec)
+        or (spec.metric is not None and spec.metric not in current.flags.metrics)
+        or (spec.filter is not None and spec.filter not in current.flags.filters)
     )
 
 
 def definition_changed(spec: TaskSpec, registration: Registration) -> bool:
     """Whether the worker would score by another definition of the task than the registered one."""
-    return registration.flags.get("definition") not in (None, definition_state(spec))
+    return registration.flags.definition not in (None, definition_state(spec))
 
 
 def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -144,14 +125,14 @@ def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpe
     current = {r.task: r for r in workspace.datasets.tasks()}
     epochs = _current_epochs(workspace)
     lengths = _sequence_lengths(workspace, current.values(), epochs)
-    forms: dict[str, tuple[str, ...]] = {}
+    forms: dict[str, tuple[Api, ...]] = {}
     stale = []
     for spec in specs:
         registration = current.get(spec.name)
         if registration is None or _is_stale(spec, registration):
             stale.append(spec)
             continue
-        kind = registration.flags["output_type"]
+        kind = registration.flags.output_type
         if kind not in forms:
             forms[kind] = needed_apis(workspace, kind)
         known = lengths.get(spec.name, {})
@@ -185,8 +166,7 @@ def catalogue_fingerprint(workspace: Workspace) -> str:
 
 def _current_epochs(workspace: Workspace) -> dict[str, int]:
     """Number of the newest epoch of every task that has one."""
-    rows = workspace.documents.group(EPOCHS, Group(by=["task"], max=["epoch"]))
-    return {row["task"]: row["max_epoch"] for row in rows}
+    return {row.task: row.max_epoch for row in typed.group(workspace.documents, NewestEpoch)}
 
 
 def _sequence_lengths(
@@ -200,9 +180,9 @@ def _sequence_lengths(
         "epoch": {"in": sorted({epochs[task] for task in wanted})},
     }
     found: dict[str, dict[str, int]] = {}
-    for row in workspace.documents.group(PROMPTS, Group(by=["task", "task_hash", "epoch", "api"]), where):
-        if (row["task_hash"], row["epoch"]) == (wanted.get(row["task"]), epochs[row["task"]]):
-            found.setdefault(row["task"], {})[row["api"]] = row["count"]
+    for row in typed.group(workspace.documents, SequenceLength, where):
+        if (row.task_hash, row.epoch) == (wanted.get(row.task), epochs[row.task]):
+            found.setdefault(row.task, {})[row.api] = row.n
     return found
 
 
@@ -233,14 +213,14 @@ def task_data(
 # ------------------------------------------------------------------------------------------ prompts
 
 
-def current_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch:
+def current_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord:
     """The newest epoch of a task; the first one is started when there is none."""
     while (newest := _newest_epoch(workspace, spec)) is None:
         start_epoch(workspace, spec, 1)
     return newest
 
 
-def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> Epoch:
+def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> EpochRecord:
     """The current epoch of a task, after starting the next one if it began before an instant.
 
     Repeated with the same instant it starts no further epoch; any number of callers agree on one. Identity
@@ -260,20 +240,9 @@ def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> Epoch:
         start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before)
 
 
-def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> Epoch | None:
-    for found in workspace.documents.find(EPOCHS, {"task": spec.name}, sort=[("epoch", -1)], limit=1):
-        return _epoch(found)
-    return None
-
-
-def _epoch(stored: Document) -> Epoch:
-    return Epoch(
-        task=stored["task"],
-        epoch=stored["epoch"],
-        seed=stored["seed"],
-        started_at=stored["started_at"],
-        roll_before=stored.get("roll_before"),
-    )
+def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
+    where = {"task": spec.name}
+    return next(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", -1)], limit=1), None)
 
 
 def start_epoch(
@@ -282,19 +251,19 @@ def start_epoch(
     """Store the seed of an epoch with its hash, unless another process has already."""
     fixed = workspace.config.settings.sampling.epoch_seed
     seed = secrets.token_hex(16) if fixed is None else f"{fixed}:{spec.name}:{number}"
-    document = {
-        "_id": document_id("epoch", spec.name, number),
-        "task": spec.name,
-        "epoch": number,
-        "seed": seed,
-        "seed_sha256": hashlib.sha256(seed.encode()).hexdigest(),
-        "started_at": datetime.now(UTC),
-        "roll_before": roll_before,
-    }
-    workspace.documents.put_new(EPOCHS, [document])
+    epoch = EpochRecord(
+        id=document_id("epoch", spec.name, number),
+        task=spec.name,
+        epoch=number,
+        started_at=datetime.now(UTC),
+        seed=seed,
+        seed_sha256=hashlib.sha256(seed.encode()).hexdigest(),
+        roll_before=roll_before,
+    )
+    typed.put_new(workspace.documents, EpochRecord, [epoch])
 
 
-def needed_apis(workspace: Workspace, output_type: str) -> tuple[str, ...]:
+def needed_apis(workspace: Workspace, output_type: str) -> tuple[Api, ...]:
     """The request forms (chat, completions) the active suppliers need of a task."""
     if output_type not in ANY_API:
         return ("completions",)
@@ -325,14 +294,14 @@ def refresh_prompts(
         epoch = roll_epoch(workspace, spec, roll_before)
     order = sequence(epoch.seed, registration.n_docs)
     length = sequence_length(spec, registration)
-    apis = needed_apis(workspace, registration.flags["output_type"])
+    apis = needed_apis(workspace, registration.flags.output_type)
     data: TaskData | None = None
     built = 0
     for api in apis:
         stored = {
-            p["position"]
-            for p in workspace.documents.find(
-                PROMPTS, prompt_filter(registration, epoch.epoch, api), fields=["position"]
+            prompt.position
+            for prompt in typed.find(
+                workspace.documents, PromptPlace, prompt_filter(registration, epoch.epoch, api)
             )
         }
         missing = [position for position in range(length) if position not in stored]
@@ -343,23 +312,25 @@ def refresh_prompts(
             hashes = {
                 d.doc_id: d.doc_hash for d in workspace.datasets.docs(registration.task_hash, sorted(part))
             }
-            built += workspace.documents.put_new(
-                PROMPTS, _prompt_documents(registration, epoch, api, prompts, part, hashes)
+            built += typed.put_new(
+                workspace.documents,
+                PromptRecord,
+                _prompt_records(registration, epoch, api, prompts, part, hashes),
             )
     before = None
     if epoch.epoch > 1:
-        before = workspace.documents.get(EPOCHS, document_id("epoch", spec.name, epoch.epoch - 1))
+        before = typed.get(workspace.documents, EpochRecord, document_id("epoch", spec.name, epoch.epoch - 1))
     return PromptReport(
         epoch,
         length,
         built,
         apis,
         task_relayable(workspace, registration, epoch.epoch, apis),
-        revealed=_epoch(before) if before else None,
+        revealed=before,
     )
 
 
-def prompt_filter(registration: Registration, epoch: int, api: str) -> Document:
+def prompt_filter(registration: Registration, epoch: int, api: str) -> dict[str, Any]:
     """Select the prompts of one sequence."""
     return {"task": registration.task, "task_hash": registration.task_hash, "epoch": epoch, "api": api}
 
@@ -367,38 +338,42 @@ def prompt_filter(registration: Registration, epoch: int, api: str) -> Document:
 def task_relayable(workspace: Workspace, registration: Registration, epoch: int, apis: Iterable[str]) -> bool:
     """Whether every prompt of the sequence can be relayed over HTTP at all."""
     return not any(
-        workspace.documents.count(PROMPTS, {**prompt_filter(registration, epoch, api), "relayable": False})
+        typed.count(
+            workspace.documents,
+            PromptRecord,
+            {**prompt_filter(registration, epoch, api), "relayable": False},
+        )
         for api in apis
     )
 
 
-def _prompt_documents(
+def _prompt_records(
     registration: Registration,
-    epoch: Epoch,
-    api: str,
+    epoch: EpochRecord,
+    api: Api,
     prompts: Sequence[BuiltPrompt],
     positions: dict[int, int],
     hashes: dict[int, str],
-) -> Iterable[Document]:
+) -> Iterable[PromptRecord]:
     now = datetime.now(UTC)
-    repeats = int(registration.flags["repeats"])
+    repeats = registration.flags.repeats
     for prompt in prompts:
         position = positions[prompt.doc_id]
         identity: list[Any] = [registration.task, registration.task_hash, epoch.epoch, api, position]
-        yield {
-            "_id": document_id("prompt", *identity, prompt.doc_id, prompt.requests),
-            "task": registration.task,
-            "task_hash": registration.task_hash,
-            "epoch": epoch.epoch,
-            "api": api,
-            "position": position,
-            "doc_id": prompt.doc_id,
-            "doc_hash": hashes[prompt.doc_id],
-            "calls": len(prompt.requests) * repeats,
-            "repeats": repeats,
-            "relayable": prompt.relayable,
-            "requests": prompt.requests,
-            "target": prompt.target,
-            "context_chars": prompt.context_chars,
-            "created_at": now,
-        }
+        yield PromptRecord(
+            id=document_id("prompt", *identity, prompt.doc_id, prompt.requests),
+            task=registration.task,
+            task_hash=registration.task_hash,
+            epoch=epoch.epoch,
+            api=api,
+            position=position,
+            doc_id=prompt.doc_id,
+            doc_hash=hashes[prompt.doc_id],
+            calls=len(prompt.requests) * repeats,
+            relayable=prompt.relayable,
+            requests=prompt.requests,
+            target=prompt.target,
+            context_chars=prompt.context_chars,
+            created_at=now,
+            repeats=repeats,
+        )

@@ -15,7 +15,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
-from testbench_dagster.stages.score.window_cache import Answers, Kept, fingerprints, microseconds
+from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, WINDOWS
@@ -92,13 +92,13 @@ class GroupPools:
         return found
 
     def _scored(self, member: Supplier) -> dict[str, Answers | list[Sample]]:
-        """By task what a member's answers scored: as kept where that holds, else from the facts."""
+        """By task what a member's answers scored: as cached where that holds, else from the facts."""
         document = None if self._from_facts else self._workspace.documents.get(WINDOWS, member.key)
-        kept = Kept(document, member, self._now)
+        cache = WindowCache(document, member, self._now)
         found: dict[str, Answers | list[Sample]] = {}
         rest = []
         for spec, registration in self._tasks:
-            samples = kept.scored(self._workspace, spec, self._fingerprints[spec.name])
+            samples = cache.scored(self._workspace, spec, self._fingerprints[spec.name])
             if samples is None:
                 rest.append((spec, registration))
             else:

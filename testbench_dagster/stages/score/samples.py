@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import WindowAttempt
+from testbench_dagster.core.records.scores import ScoredAnswer
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -14,11 +17,9 @@ from testbench_dagster.core.window import Sample
 from testbench_dagster.stages.attempts import last_by_call
 from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents import typed
 
 _TASKS = 50  # whose facts of one supplier are read together, and in memory at once
-_ATTEMPT = ("prompt_id", "doc_id", "epoch", "round", "idx", "repeat", "attempt", "fault", "finished_at")
 Task = tuple[TaskSpec, Registration]
 
 
@@ -81,7 +82,7 @@ def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: 
 
 
 def _window(
-    workspace: Workspace, spec: TaskSpec, scored: Sequence[Sample], attempts: Sequence[Document]
+    workspace: Workspace, spec: TaskSpec, scored: Sequence[Sample], attempts: Sequence[WindowAttempt]
 ) -> WindowSamples:
     failed, ends = _failed(attempts)
     newest: dict[int, Sample] = {}
@@ -103,13 +104,13 @@ def _window(
 
 
 def _hidden(
-    counting: Iterable[Sample], inside: set[int], scored: Iterable[Sample], attempts: Iterable[Document]
+    counting: Iterable[Sample], inside: set[int], scored: Iterable[Sample], attempts: Iterable[WindowAttempt]
 ) -> list[datetime]:
     """When docs too old for a full window may show up again: something younger of them is hidden so far."""
     youngest: dict[int, datetime] = {}
     for doc_id, at in (
         *((s.doc_id, s.at) for s in scored),
-        *((a["doc_id"], a["finished_at"]) for a in attempts),
+        *((a.doc_id, a.finished_at) for a in attempts),
     ):
         youngest[doc_id] = max(at, youngest.get(doc_id, at))
     return [s.at for s in counting if s.doc_id not in inside and s.at < youngest[s.doc_id]]
@@ -134,7 +135,7 @@ def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample
     return newest_docs(workspace, spec, newest.values())
 
 
-def _of_tasks(supplier: str, tasks: Sequence[Task]) -> Document:
+def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:
     return {
         "supplier": supplier,
         "task": {"in": [spec.name for spec, _ in tasks]},
@@ -149,78 +150,75 @@ def _read_scored(
     wanted = {
         spec.name: (registration.task_hash, scorer_version(registration)) for spec, registration in tasks
     }
-    where: Document = {
+    where = {
         **_of_tasks(supplier, tasks),
         "scorer_version": {"in": sorted({version for _, version in wanted.values()})},
         "answered_at": {"gt": min(since.values())},
     }
     found: dict[str, dict[str, Sample]] = {name: {} for name in wanted}
-    for score in workspace.documents.find(SCORES, where):
-        task = score["task"]
-        if (score["task_hash"], score["scorer_version"]) != wanted[task] or score["answered_at"] <= since[
-            task
-        ]:
+    for score in typed.find(workspace.documents, ScoredAnswer, where):
+        task = score.task
+        if (score.task_hash, score.scorer_version) != wanted[task] or score.answered_at <= since[task]:
             continue
-        known = found[task].get(score["answer_id"])
+        known = found[task].get(score.answer_id)
         if known is not None and known.metrics is not None:
-            known.metrics[score["filter"]] = score["metrics"]
+            known.metrics[score.filter] = score.metrics
             continue
-        failed = score["error"] is not None
-        found[task][score["answer_id"]] = Sample(
-            doc_id=score["doc_id"],
-            at=score["answered_at"],
-            epoch=score["epoch"],
-            round=score["round"],
+        failed = score.error is not None
+        found[task][score.answer_id] = Sample(
+            doc_id=score.doc_id,
+            at=score.answered_at,
+            epoch=score.epoch,
+            round=score.round,
             # an answer the scorer cannot digest is our fault until someone shows otherwise
-            fault=Fault.INTERNAL if failed else Fault.TRUNCATED if score["truncated"] else Fault.OK,
-            metrics=None if failed else {score["filter"]: score["metrics"]},
-            latency_ms=score["latency_ms"],
-            prompt_tokens=score["prompt_tokens"],
-            completion_tokens=score["completion_tokens"],
+            fault=Fault.INTERNAL if failed else Fault.TRUNCATED if score.truncated else Fault.OK,
+            metrics=None if failed else {score.filter: score.metrics},
+            latency_ms=score.latency_ms,
+            prompt_tokens=score.prompt_tokens,
+            completion_tokens=score.completion_tokens,
         )
     return {task: list(samples.values()) for task, samples in found.items()}
 
 
 def _read_attempts(
     workspace: Workspace, supplier: str, tasks: Sequence[Task], since: Mapping[str, datetime]
-) -> dict[str, list[Document]]:
+) -> dict[str, list[WindowAttempt]]:
     """By task the attempts that finished in time, in one query, without their bodies."""
     hashes = {spec.name: registration.task_hash for spec, registration in tasks}
-    where: Document = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}}
-    fields = [*_ATTEMPT, "task", "task_hash"]
-    found: dict[str, list[Document]] = {name: [] for name in hashes}
-    for attempt in workspace.documents.find(ATTEMPTS, where, fields=fields):
-        task = attempt["task"]
-        if attempt["task_hash"] == hashes[task] and attempt["finished_at"] > since[task]:
+    where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}}
+    found: dict[str, list[WindowAttempt]] = {name: [] for name in hashes}
+    for attempt in typed.find(workspace.documents, WindowAttempt, where):
+        task = attempt.task
+        if attempt.task_hash == hashes[task] and attempt.finished_at > since[task]:
             found[task].append(attempt)
     return found
 
 
-def _failed(attempts: Sequence[Document]) -> tuple[list[Sample], list[datetime]]:
+def _failed(attempts: Sequence[WindowAttempt]) -> tuple[list[Sample], list[datetime]]:
     """Docs whose outcome in a round is a failure: one of their calls ended in a fault.
 
     Returned as well: instants whose ageing may put another failure in the place of one of these.
     """
-    worst: dict[tuple[str, int], Document] = {}
+    worst: dict[tuple[str, int], WindowAttempt] = {}
     ends = []
     last = last_by_call(attempts)
     for (prompt_id, round_, _, _), attempt in last.items():
-        fault = Fault(attempt["fault"])
+        fault = Fault(attempt.fault)
         if fault.answered:
             continue
         known = worst.get((prompt_id, round_))
         if known is not None:
-            ends += [known["finished_at"], attempt["finished_at"]]
+            ends += [known.finished_at, attempt.finished_at]
         # of several failed calls the one that settles the doc stands for it
-        if known is None or (fault.settled and not Fault(known["fault"]).settled):
+        if known is None or (fault.settled and not Fault(known.fault).settled):
             worst[(prompt_id, round_)] = attempt
     # the last by number is the last by time as well, but for machines whose clocks differ
     for attempt in attempts:
-        of_call = last[attempt["prompt_id"], attempt["round"], attempt["idx"], attempt["repeat"]]
-        if of_call["finished_at"] < attempt["finished_at"]:
-            ends.append(of_call["finished_at"])
+        of_call = last[attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat]
+        if of_call.finished_at < attempt.finished_at:
+            ends.append(of_call.finished_at)
     samples = [
-        Sample(attempt["doc_id"], attempt["finished_at"], attempt["epoch"], round_, Fault(attempt["fault"]))
+        Sample(attempt.doc_id, attempt.finished_at, attempt.epoch, round_, Fault(attempt.fault))
         for (_, round_), attempt in worst.items()
     ]
     return samples, ends

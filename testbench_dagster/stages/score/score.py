@@ -12,22 +12,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.coordination.heartbeats import beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
+from testbench_dagster.core.records.attempts import AttemptsOfTask, CallAttempt, RawAnswer
+from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
+from testbench_dagster.core.records.scores import ScoredCalls, ScoredId, ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierCut
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import SCORER
 from testbench_dagster.stages.attempts import last_attempts
 from testbench_dagster.stages.sample.catalogue import definition_changed, task_data
 from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Collection, Document, Group, document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS
+from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster.transports.answers import parse_answer
-from testbench_dagster.transports.payload import Api
 
-SCORER = 2  # raise when our own scoring code changes what it computes
 BATCH = 500  # docs per call to the framework
 PAGES = 8  # the same of pages, which may have megabytes each
 _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
@@ -45,12 +49,12 @@ class AnsweredDoc:
     supplier: str
     prompt_id: str
     round: int
-    attempts: tuple[Document, ...]
+    attempts: tuple[CallAttempt, ...]
 
     @property
     def answer_id(self) -> str:
         """Id of the answer: of its attempt, or derived from its several attempts."""
-        ids = [a["_id"] for a in self.attempts]
+        ids = [a.id for a in self.attempts]
         return ids[0] if len(ids) == 1 else document_id("answer", *ids)
 
 
@@ -82,7 +86,8 @@ class ScoreReport:
 
 def scorer_version(registration: Registration) -> str:
     """Name what computed a score: framework, its version, the task configuration, our own revision."""
-    return f"{registration.framework}-{registration.engine_version}/{registration.config_hash[:12]}/{SCORER}"
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"
 
 
 def score_new(
@@ -107,7 +112,8 @@ def score_new(
     to_score = _to_score(workspace, suppliers, specs, registrations, now)
     if not to_score:
         return report
-    with writing_facts(workspace.documents, workspace.heart) as writer:
+    documents = workspace.documents
+    with beating(documents, workspace.heart) as heart, writing_facts(documents, heart) as writer:
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
             _score_task(workspace, specs[name], registrations[name], since, writer, report)
@@ -138,16 +144,16 @@ def _score_task(
         for doc in unscored(workspace, supplier, spec, registration, calls, oldest)
     ]
     strikes: Counter[str] = Counter()
-    size = PAGES if registration.flags["output_type"] == "get" else BATCH
+    size = PAGES if registration.flags.output_type == "get" else BATCH
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
-        documents = _score_as_registered(workspace, spec, registration, batch, strikes)
+        scores = _score_as_registered(workspace, spec, registration, batch, strikes)
         if spec.signs:
-            remember_signatures(workspace, spec, documents)
+            remember_signatures(workspace, spec, scores)
         writer.check({doc.supplier for doc in batch})
-        workspace.documents.put_new(SCORES, documents)
-        covered = {d["answer_id"] for d in documents}
-        failed = {d["answer_id"] for d in documents if d["error"] is not None}
+        typed.put_new(workspace.documents, ScoreRecord, scores)
+        covered = {score.answer_id for score in scores}
+        failed = {score.answer_id for score in scores if score.error is not None}
         for counts, count in (
             (report.scored, len(covered) - len(failed)),
             (report.failed, len(failed)),
@@ -163,15 +169,15 @@ def _score_as_registered(
     registration: Registration,
     docs: Sequence[AnsweredDoc],
     strikes: Counter[str],
-) -> list[Document]:
+) -> list[ScoreRecord]:
     """Score a batch; give nothing when the worker would do it, or did, by an edited definition.
 
     Such scores would claim to be the registered scorer's. The catalogue is refreshed first.
     """
     if definition_changed(spec, registration):
         return []
-    documents = score_batch(workspace, spec, registration, docs, strikes)
-    return [] if definition_changed(spec, registration) else documents
+    scores = score_batch(workspace, spec, registration, docs, strikes)
+    return [] if definition_changed(spec, registration) else scores
 
 
 def _to_score(
@@ -186,8 +192,8 @@ def _to_score(
     Answered calls and the calls behind the current scores are counted, in two queries per supplier (and per
     distinct ``max_age_days``): where the numbers are equal every answer has its score.
     """
-    rows = workspace.documents.find(SUPPLIERS, {"_id": {"in": sorted(suppliers)}}, fields=["_id", "cut_at"])
-    cuts = {row["_id"]: row["cut_at"] for row in rows}
+    known = typed.by_id(workspace.documents, SupplierCut, suppliers)
+    cuts = {key: supplier.cut_at for key, supplier in known.items()}
     by_age: dict[datetime, list[str]] = {}
     for name in registrations:
         by_age.setdefault(
@@ -207,34 +213,33 @@ def _unequal(
 ) -> list[str]:
     """Tasks whose answered calls after an instant are not as many as those behind the current scores."""
     names = {"in": sorted(r.task for r in registrations)}
-    answers = workspace.documents.group(
-        ATTEMPTS,
-        Group(by=["task", "task_hash"]),
+    answers = typed.group(
+        workspace.documents,
+        AttemptsOfTask,
         {"supplier": supplier, "task": names, "fault": {"in": _ANSWERED}, "finished_at": {"gt": since}},
     )
-    answered = {(row["task"], row["task_hash"]): row["count"] for row in answers}
+    answered = {(row.task, row.task_hash): row.n for row in answers}
     if not answered:
         return []
     # every answer has one document per filter
-    kinds = ["task", "task_hash", "scorer_version", "filter"]
-    scores = workspace.documents.group(
-        SCORES,
-        Group(by=kinds, sum=["calls"]),
+    scores = typed.group(
+        workspace.documents,
+        ScoredCalls,
         {"supplier": supplier, "task": names, "answered_at": {"gt": since}},
     )
-    scored = {tuple(row[kind] for kind in kinds): row["sum_calls"] for row in scores}
+    scored = {(s.task, s.task_hash, s.scorer_version, s.filter): s.sum_calls for s in scores}
     return [
         r.task
         for r in registrations
         if (count := answered.get((r.task, r.task_hash)))
-        and count != scored.get((r.task, r.task_hash, scorer_version(r), r.flags["filters"][0]))
+        and count != scored.get((r.task, r.task_hash, scorer_version(r), r.flags.filters[0]))
     ]
 
 
 def prompt_calls(workspace: Workspace, registration: Registration) -> dict[str, int]:
     """Number of calls each prompt of a task needs, by prompt id."""
     where = {"task": registration.task, "task_hash": registration.task_hash}
-    return {p["_id"]: p["calls"] for p in workspace.documents.find(PROMPTS, where, fields=["_id", "calls"])}
+    return {p.id: p.calls for p in typed.find(workspace.documents, PromptCalls, where)}
 
 
 def unscored(
@@ -249,7 +254,7 @@ def unscored(
 
     For ``calls`` and ``since`` see :func:`answered_docs`.
     """
-    where: Document = {
+    where: dict[str, Any] = {
         "supplier": supplier,
         "task": spec.name,
         "task_hash": registration.task_hash,
@@ -257,7 +262,7 @@ def unscored(
     }
     if since is not None:
         where["answered_at"] = {"gt": since}
-    done = {row["answer_id"] for row in workspace.documents.find(SCORES, where, fields=["answer_id"])}
+    done = {row.answer_id for row in typed.find(workspace.documents, ScoredId, where)}
     for doc in answered_docs(workspace, supplier, spec, registration, calls, since):
         if doc.answer_id not in done:
             yield doc
@@ -278,14 +283,14 @@ def answered_docs(
     """
     if calls is None:
         calls = prompt_calls(workspace, registration)
-    by_doc: dict[tuple[str, int], list[Document]] = {}
+    by_doc: dict[tuple[str, int], list[CallAttempt]] = {}
     for (prompt_id, round_, _, _), attempt in last_attempts(
         workspace.documents, supplier, spec.name, registration.task_hash, since=since
     ).items():
         by_doc.setdefault((prompt_id, round_), []).append(attempt)
     for (prompt_id, round_), attempts in by_doc.items():
-        if len(attempts) == calls.get(prompt_id) and all(Fault(a["fault"]).answered for a in attempts):
-            ordered = tuple(sorted(attempts, key=lambda a: (a["idx"], a["repeat"])))
+        if len(attempts) == calls.get(prompt_id) and all(Fault(a.fault).answered for a in attempts):
+            ordered = tuple(sorted(attempts, key=lambda a: (a.idx, a.repeat)))
             yield AnsweredDoc(supplier, prompt_id, round_, ordered)
 
 
@@ -295,8 +300,8 @@ def score_batch(
     registration: Registration,
     docs: Sequence[AnsweredDoc],
     strikes: Counter[str] | None = None,
-) -> list[Document]:
-    """Score answered docs from their evidence and return the score documents, not yet stored.
+) -> list[ScoreRecord]:
+    """Score answered docs from their evidence and return the scores, not yet stored.
 
     ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
     are left out.
@@ -307,40 +312,39 @@ def score_batch(
     scores = _score(workspace, spec, data, items, Counter() if strikes is None else strikes)
     version, now = scorer_version(registration), datetime.now(UTC)
     return [
-        document
+        record
         for i, score in sorted(scores.items())
-        for document in _documents(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
+        for record in _records(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
     ]
 
 
-def _answers(workspace: Workspace, docs: Sequence[AnsweredDoc]) -> tuple[dict[str, Document], list[Answered]]:
+def _answers(
+    workspace: Workspace, docs: Sequence[AnsweredDoc]
+) -> tuple[dict[str, AskedPrompt], list[Answered]]:
     """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
-    prompts = _by_id(workspace, PROMPTS, {d.prompt_id for d in docs})
+    prompts = typed.by_id(workspace.documents, AskedPrompt, {d.prompt_id for d in docs})
     answers = []
     for start in range(0, len(docs), _EVIDENCE):
         lot = docs[start : start + _EVIDENCE]
-        evidence = _by_id(workspace, ATTEMPTS, {a["_id"] for d in lot for a in d.attempts})
+        evidence = typed.by_id(workspace.documents, RawAnswer, {a.id for d in lot for a in d.attempts})
         answers += [_answered(d, prompts[d.prompt_id], evidence) for d in lot]
     return prompts, answers
 
 
-def _by_id(workspace: Workspace, collection: Collection, ids: Iterable[str]) -> dict[str, Document]:
-    return {d["_id"]: d for d in workspace.documents.find(collection, {"_id": {"in": sorted(ids)}})}
-
-
-def _answered(doc: AnsweredDoc, prompt: Document, evidence: Mapping[str, Document]) -> Answered:
-    requests = prompt["requests"]
+def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawAnswer]) -> Answered:
+    requests = prompt.requests
     responses: list[list[Any]] = [[] for _ in requests]
-    api: Api = prompt["api"]
     for attempt in doc.attempts:
-        stored = evidence[attempt["_id"]]
-        request = requests[attempt["idx"]]
-        answer = parse_answer(request, api, stored["status"], bytes(stored["body"]))
+        stored = evidence[attempt.id]
+        if stored.status is None:
+            raise StoreError(f"attempts[{attempt.id}] counts as answered, but has no HTTP status")
+        request = requests[attempt.idx]
+        answer = parse_answer(request, prompt.api, stored.status, stored.body)
         if request["type"] in ANY_API:
-            responses[attempt["idx"]].append(answer.text or "")
+            responses[attempt.idx].append(answer.text or "")
         else:
-            responses[attempt["idx"]].append((answer.logprob, answer.greedy))
-    return Answered(prompt["doc_id"], requests, responses)
+            responses[attempt.idx].append((answer.logprob, answer.greedy))
+    return Answered(prompt.doc_id, requests, responses)
 
 
 def _score(
@@ -382,44 +386,44 @@ def _score(
     return found
 
 
-def _documents(
+def _records(
     doc: AnsweredDoc,
     score: DocScore,
-    prompt: Document,
+    prompt: AskedPrompt,
     registration: Registration,
     version: str,
     now: datetime,
-) -> Iterator[Document]:
-    last = max(doc.attempts, key=lambda a: a["finished_at"])
-    filters = score.metrics if score.error is None else {f: {} for f in registration.flags["filters"]}
+) -> Iterator[ScoreRecord]:
+    last = max(doc.attempts, key=lambda a: a.finished_at)
+    filters = score.metrics if score.error is None else {f: {} for f in registration.flags.filters}
     for name, metrics in filters.items():
-        yield {
-            "_id": document_id("score", doc.answer_id, name, version),
-            "supplier": doc.supplier,
-            "service": last["service"],
-            "task": registration.task,
-            "task_hash": registration.task_hash,
-            "epoch": prompt["epoch"],
-            "round": doc.round,
-            "position": prompt["position"],
-            "doc_id": prompt["doc_id"],
-            "filter": name,
-            "answer_id": doc.answer_id,
-            "answered_at": last["finished_at"],
-            "scorer_version": version,
-            "metrics": metrics,
-            "error": score.error,
-            "prompt_id": doc.prompt_id,
-            "attempt_ids": [a["_id"] for a in doc.attempts],
-            "calls": len(doc.attempts),
-            "truncated": any(Fault(a["fault"]).row.cut_short for a in doc.attempts),
-            "latency_ms": sum(a["latency_ms"] for a in doc.attempts),
-            "prompt_tokens": _total(doc.attempts, "prompt_tokens"),
-            "completion_tokens": _total(doc.attempts, "completion_tokens"),
-            "scored_at": now,
-        }
+        yield ScoreRecord(
+            id=document_id("score", doc.answer_id, name, version),
+            supplier=doc.supplier,
+            service=last.service,
+            task=registration.task,
+            task_hash=registration.task_hash,
+            epoch=prompt.epoch,
+            round=doc.round,
+            position=prompt.position,
+            doc_id=prompt.doc_id,
+            filter=name,
+            answer_id=doc.answer_id,
+            answered_at=last.finished_at,
+            calls=len(doc.attempts),
+            scorer_version=version,
+            metrics=metrics,
+            error=score.error,
+            prompt_id=doc.prompt_id,
+            attempt_ids=[a.id for a in doc.attempts],
+            truncated=any(Fault(a.fault).row.cut_short for a in doc.attempts),
+            latency_ms=sum(a.latency_ms for a in doc.attempts),
+            prompt_tokens=_total(a.prompt_tokens for a in doc.attempts),
+            completion_tokens=_total(a.completion_tokens for a in doc.attempts),
+            scored_at=now,
+        )
 
 
-def _total(attempts: Iterable[Document], name: str) -> int | None:
-    values = [a[name] for a in attempts if a[name] is not None]
-    return sum(values) if values else None
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from testbench_dagster.core.records.attempts import RawAnswer
+from testbench_dagster.core.records.prompts import AskedPrompt
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SIGNATURES
+from testbench_dagster.stores.documents import Document, typed
+from testbench_dagster.stores.documents.collections import SIGNATURES
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
 
@@ -15,15 +18,15 @@ from testbench_dagster.transports.answers import parse_answer
 MAX_BODY_CHARS = 65_536
 
 
-def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[Document]) -> int:
-    """Store what the signatures of fresh score documents stand for, where it is not known; return how many.
+def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[ScoreRecord]) -> int:
+    """Store what the signatures of fresh scores stand for, where it is not known; return how many.
 
     It is made again from the stored answer, one at a time: a new signature is rare and a page may be large.
     """
-    first: dict[str, Document] = {}
-    for score in sorted(scores, key=lambda s: s["answered_at"]):
-        if score["error"] is None:
-            first.setdefault(f"{spec.leaf}:{score['metrics'][METRIC]}", score)
+    first: dict[str, ScoreRecord] = {}
+    for score in sorted(scores, key=lambda s: s.answered_at):
+        if score.error is None:
+            first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
     known = workspace.documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
     for row in list(known):
         del first[row["_id"]]
@@ -33,20 +36,20 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[D
     )
 
 
-def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: Document) -> Document:
-    attempt = workspace.documents.get(ATTEMPTS, score["attempt_ids"][0])
-    prompt = workspace.documents.get(PROMPTS, score["prompt_id"])
+def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
+    attempt = typed.get(workspace.documents, RawAnswer, score.attempt_ids[0])
+    prompt = typed.get(workspace.documents, AskedPrompt, score.prompt_id)
     assert attempt is not None and prompt is not None, "fresh scores have their evidence"
-    request = prompt["requests"][attempt["idx"]]
-    answer = parse_answer(request, prompt["api"], attempt["status"], bytes(attempt["body"]))
+    assert attempt.status is not None, "it was answered"
+    answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)
     signature, body = Signatures().signed(spec, answer.text or "")
     return {
         "_id": key,
         "signature": signature,
         "task": spec.leaf,
-        "first_seen_at": score["answered_at"],
-        "supplier": score["supplier"],
-        "attempt_id": attempt["_id"],
+        "first_seen_at": score.answered_at,
+        "supplier": score.supplier,
+        "attempt_id": attempt.id,
         "body": body[:MAX_BODY_CHARS],
         "body_chars": len(body),
     }

@@ -1,9 +1,10 @@
-"""Kept windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
+"""Cached windows: the rows of a supplier as they were computed last, and how to tell that they still hold.
 
-A pure cache of what :mod:`.rows` makes of the facts. A kept task is used while three things are so: nobody
-took it out, as whoever writes facts of it does before (see :mod:`testbench_dagster.coordination.writing`);
-supplier, task, registration and settings are those it was made with; and no sample has grown too old since.
-Anything else is computed from the facts, with the same result.
+A pure cache of what :mod:`testbench_dagster.scoring.rows` makes of the facts. A cached task is used while
+three things are so: nobody took it out, as whoever writes facts of it does before (see
+:mod:`testbench_dagster.coordination.writing`); supplier, task, registration and settings are those it was
+made with; and no sample has grown too old since. Anything else is computed from the facts, with the same
+result.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.core import versions
 from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
@@ -28,11 +30,10 @@ from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, content_hash
 
-REVISION = 1  # raise when our own code makes other rows of the same facts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-#: What a kept row holds; the rest is said by the supplier, the task and the registration that it is bound to,
-#: or by others' answers.
+#: What a cached row holds; the rest is said by the supplier, the task and the registration that it is bound
+#: to, or by others' answers.
 _STORED = tuple(name for name, field in columns_of(Window).items() if field.column.origin is Origin.ANSWERS)
 _TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is datetime)
 
@@ -66,8 +67,8 @@ class Answers:
         return Sample(doc_id, _EPOCH + timedelta(microseconds=at), epoch, round_, Fault.OK, metrics)
 
 
-class Kept:
-    """What is kept of one supplier, as read from the store at once."""
+class WindowCache:
+    """What is cached of one supplier, as read from the store at once."""
 
     def __init__(self, document: Document | None, supplier: Supplier, now: datetime) -> None:
         self._supplier = supplier
@@ -78,7 +79,7 @@ class Kept:
         )
 
     def holds(self, task: str, fingerprint: str) -> bool:
-        """Whether what is kept of a task is right at the instant asked for."""
+        """Whether what is cached of a task is right at the instant asked for."""
         entry = self._entries.get(task)
         return (
             entry is not None
@@ -88,7 +89,7 @@ class Kept:
         )
 
     def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> Answers | None:
-        """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not kept.
+        """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not cached.
 
         Those too old by now are left out: what is younger than them is there, so they may age.
         """
@@ -101,7 +102,7 @@ class Kept:
         return Answers(entry["scored"], since)
 
     def lacks_scored(self, task: str) -> bool:
-        """Whether the rows of a task were kept when nobody needed its scored answers."""
+        """Whether the rows of a task were cached when nobody needed its scored answers."""
         return task in self._entries and self._entries[task]["scored"] is None
 
     def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
@@ -123,9 +124,9 @@ def entry(
     *,
     grouped: bool,
 ) -> dict[str, Any]:
-    """What to keep of a task's rows as computed at an instant: the store's form of them.
+    """What to cache of a task's rows as computed at an instant: the store's form of them.
 
-    Of a supplier in an identity group (``grouped``) its scored answers are kept as well.
+    Of a supplier in an identity group (``grouped``) its scored answers are cached as well.
     """
     primary, *others = computed.rows
     oldest, max_age = computed.oldest, spec.max_age(workspace.config.settings.sampling.max_age_days)
@@ -154,14 +155,14 @@ def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registrat
 def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
     rule = spec.samples
     parts = [
-        REVISION,
+        versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
         None if rule is None else rule.model_dump(mode="json"),
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
-        [registration.n_docs, registration.flags],
+        [registration.n_docs, registration.flags.to_document()],
     ]
     return content_hash(parts)[:24]
 

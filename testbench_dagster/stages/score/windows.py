@@ -1,7 +1,7 @@
 """Windows: what is known now about a supplier on a task, one row per metric and filter.
 
-A pure view of scores and attempts. The stage that scores keeps it (:func:`keep_windows`); readers take what
-is kept where that still holds, compute the rest from the facts, and write nothing.
+A pure view of scores and attempts. The stage that scores caches it (:func:`refresh_window_cache`); readers
+take what is cached where that still holds, compute the rest from the facts, and write nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, poole
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.window_cache import (
     Computed,
-    Kept,
+    WindowCache,
     entry,
     fingerprints,
     microseconds,
@@ -33,8 +33,8 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document
 from testbench_dagster.stores.documents.collections import WINDOWS
 
-_SUPPLIERS = 100  # whose kept rows are in memory at once
-_TRIES = 5  # of keeping rows of a supplier that others change too; then they are left to the next
+_SUPPLIERS = 100  # whose cached rows are in memory at once
+_TRIES = 5  # of caching rows of a supplier that others change too; then they are left to the next
 
 
 def windows(
@@ -47,7 +47,7 @@ def windows(
 ) -> list[Window]:
     """Return the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
 
-    Of suppliers named by key those that left are shown too. With ``from_facts`` nothing that was kept is
+    Of suppliers named by key those that left are shown too. With ``from_facts`` nothing that was cached is
     looked at.
     """
     reader = _Reader(workspace, tasks, now)
@@ -70,22 +70,22 @@ def primary_windows(
     yield from reader.read(chosen, primary_only=True, groups=groups)
 
 
-def keep_windows(
+def refresh_window_cache(
     workspace: Workspace,
     suppliers: Sequence[str],
     *,
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Compute and keep what is not kept of the suppliers' windows; return how many tasks' rows were written.
+    """Compute and cache what is missing of the suppliers' windows; return how many tasks' rows were written.
 
     Tasks of which a living process writes facts now are left to it. Call it after scoring.
     """
-    return _Reader(workspace, tasks, now).keep(named_suppliers(workspace, suppliers))
+    return _Reader(workspace, tasks, now).refresh(named_suppliers(workspace, suppliers))
 
 
 class _Reader:
-    """Reads and keeps windows of any number of suppliers as of one instant."""
+    """Reads and caches windows of any number of suppliers as of one instant."""
 
     def __init__(self, workspace: Workspace, tasks: Sequence[str] | None, now: datetime | None) -> None:
         self._workspace = workspace
@@ -119,13 +119,13 @@ class _Reader:
             lot = suppliers[start : start + _SUPPLIERS]
             documents = {} if from_facts else self._documents(lot)
             for supplier in lot:
-                kept = Kept(documents.get(supplier.key), supplier, self._now)
-                yield supplier.key, list(self._rows(supplier, kept, pools, primary_only))
+                cache = WindowCache(documents.get(supplier.key), supplier, self._now)
+                yield supplier.key, list(self._rows(supplier, cache, pools, primary_only))
 
     def _rows(
-        self, supplier: Supplier, kept: Kept, pools: GroupPools, primary_only: bool
+        self, supplier: Supplier, cache: WindowCache, pools: GroupPools, primary_only: bool
     ) -> Iterator[Window]:
-        missing = self._missing(supplier, kept)
+        missing = self._missing(supplier, cache)
         computed = self._compute(supplier, missing) if missing else {}
         for spec, registration in self._chosen:
             if spec.name in computed:
@@ -133,7 +133,7 @@ class _Reader:
             elif registration is None or cannot_be_asked(supplier, registration):
                 rows = list(task_windows(supplier, spec, registration, [], self._aggregation))
             else:
-                rows = kept.rows(spec, registration, primary_only=primary_only)
+                rows = cache.rows(spec, registration, primary_only=primary_only)
             for row in rows[:1] if primary_only else rows:
                 pooled = self._pooled(row, spec, registration, pools)
                 yield row if pooled is None else replace(row, pooled=pooled)
@@ -142,14 +142,14 @@ class _Reader:
         where = {"_id": {"in": [s.key for s in suppliers]}}
         return {d["_id"]: d for d in self._workspace.documents.find(WINDOWS, where)}
 
-    def _missing(self, supplier: Supplier, kept: Kept, *, with_scored: bool = False) -> list[Task]:
+    def _missing(self, supplier: Supplier, cache: WindowCache, *, with_scored: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
         return [
             (spec, registration)
             for spec, registration in self._registered
             if not (
-                kept.holds(spec.name, self._fingerprints[spec.name])
-                and not (with_scored and kept.lacks_scored(spec.name))
+                cache.holds(spec.name, self._fingerprints[spec.name])
+                and not (with_scored and cache.lacks_scored(spec.name))
             )
             and not cannot_be_asked(supplier, registration)
         ]
@@ -182,10 +182,10 @@ class _Reader:
             }
         return pools.numbers[key]
 
-    # -- keeping ------------------------------------------------------------------------------------------
+    # -- caching ------------------------------------------------------------------------------------------
 
-    def keep(self, suppliers: Sequence[Supplier]) -> int:
-        """Keep the rows of suppliers; see :func:`keep_windows`."""
+    def refresh(self, suppliers: Sequence[Supplier]) -> int:
+        """Cache the rows of suppliers; see :func:`refresh_window_cache`."""
         written = 0
         grouped = pooled_groups(self._workspace.documents, [s.key for s in suppliers]).keys()
         for start in range(0, len(suppliers), _SUPPLIERS):
@@ -196,13 +196,13 @@ class _Reader:
                 left = []
                 for supplier in pending:
                     document = documents[supplier.key]
-                    kept = self._keep(
+                    cached = self._cache(
                         supplier, document, writers[supplier.key], grouped=supplier.key in grouped
                     )
-                    if kept is None:
+                    if cached is None:
                         left.append(supplier)
                     else:
-                        written += kept
+                        written += cached
                 pending = left
                 if not pending:
                     break
@@ -217,15 +217,15 @@ class _Reader:
             found = self._documents(suppliers)
         return found
 
-    def _keep(
+    def _cache(
         self, supplier: Supplier, document: Document, writers: Sequence[Document], *, grouped: bool
     ) -> int | None:
-        """Keep what is missing of one supplier, read after its document; None where that changed since."""
+        """Cache what is missing of one supplier, read after its document; None where that changed since."""
         busy = {task for writer in writers for task in writer["tasks"]}
-        kept = Kept(document, supplier, self._now)
+        cache = WindowCache(document, supplier, self._now)
         missing = [
             (spec, registration)
-            for spec, registration in self._missing(supplier, kept, with_scored=grouped)
+            for spec, registration in self._missing(supplier, cache, with_scored=grouped)
             if spec.name not in busy
         ]
         if not missing and len(writers) == len(document["writers"]):
@@ -250,7 +250,7 @@ class _Reader:
         return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
 
     def _still_good(self, supplier: Supplier, document: Document, replaced: set[str]) -> list[Document]:
-        """Of what is kept the rows that are not replaced, those of tasks that nobody may ask for left out."""
+        """Of what is cached the rows not replaced, those of tasks that nobody may ask for left out."""
         if document["subject"] != subject(supplier):
             return []
         configured = {spec.name for spec in self._workspace.specs}

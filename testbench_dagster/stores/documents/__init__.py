@@ -2,6 +2,9 @@
 
 The contract is :mod:`.contract`, the collections are :mod:`.collections`, ids come from :mod:`.ids`. Code
 outside this package uses what is exported here and never a store's own API.
+
+Belongs here: the contract, the collections with their declared fields, and one module per server. Does not:
+what a document means.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.ids import canonical_json, content_hash, document_id
-from testbench_dagster.stores.documents import collections
+from testbench_dagster.stores.documents import collections, typed
 from testbench_dagster.stores.documents.contract import (
     Collection,
     Document,
@@ -36,17 +39,20 @@ __all__ = [
     "content_hash",
     "document_id",
     "open_documents",
+    "typed",
 ]
 
 
-def open_documents(home: Path, mongo_uri: str | None) -> DocumentStore:
+def open_documents(home: Path, mongo_uri: str | None, *, any_schema: bool = False) -> DocumentStore:
     """Return the document store: MongoDB when a URI is given, else ``documents.sqlite3`` in ``home``.
 
-    Nothing is created or contacted before the first use.
+    Nothing is created or contacted before the first use, which raises
+    :class:`~testbench_dagster.stores.schema.SchemaError` for a store of another schema version, unless
+    ``any_schema``.
     """
     if mongo_uri:
         # Only who uses MongoDB pays for importing its client.
         from testbench_dagster.stores.documents.mongo import MongoDocuments
 
-        return MongoDocuments(mongo_uri)
-    return SqliteDocuments(home / "documents.sqlite3")
+        return MongoDocuments(mongo_uri, any_schema=any_schema)
+    return SqliteDocuments(home / "documents.sqlite3", any_schema=any_schema)

@@ -12,111 +12,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.stores.documents.contract import Collection
 
-SUPPLIERS = Collection(
-    "suppliers",
-    fields={
-        "address": str,
-        "service": str,
-        "status": str,
-        "joined_at": datetime,
-        "left_at": datetime,
-        "cut_at": datetime,
-        "echo_logprobs": bool,
-        "probed_at": datetime,
-        "source": str,
-        "base_url": str,
-        "api": str,
-        "model": str,
-        "transport": str,
-        "rpc_type": int,
-        "stake_upokt": int,
-        "host": str,
-        "public_key": str,
-        "version": int,
-    },
-    indexes=(("status",), ("service", "status")),
-    unique=(("address", "service"),),
-)
-
-EPOCHS = Collection(
-    "epochs",
-    fields={"task": str, "epoch": int, "started_at": datetime},
-    unique=(("task", "epoch"),),
-)
-
-PROMPTS = Collection(
-    "prompts",
-    fields={
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "api": str,
-        "position": int,
-        "doc_id": int,
-        "doc_hash": str,
-        "calls": int,
-        "relayable": bool,
-    },
-    indexes=(("task", "task_hash", "epoch", "api", "position"),),
-)
-
-ATTEMPTS = Collection(
-    "attempts",
-    fields={
-        "supplier": str,
-        "service": str,
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "round": int,
-        "prompt_id": str,
-        "position": int,
-        "doc_id": int,
-        "idx": int,
-        "repeat": int,
-        "attempt": int,
-        "fault": str,
-        "owner": str,
-        "status": int,
-        "finished_at": datetime,
-        "latency_ms": float,
-        "prompt_tokens": int,
-        "completion_tokens": int,
-        "opening": str,
-        "app": str,
-        "session": str,
-        "height": int,
-        "lease": int,
-    },
-    indexes=(
-        ("supplier", "task", "task_hash", "epoch", "round"),
-        ("service", "finished_at"),
-        ("prompt_id",),
-        ("session",),
-    ),
-)
-
-SCORES = Collection(
-    "scores",
-    fields={
-        "supplier": str,
-        "service": str,
-        "task": str,
-        "task_hash": str,
-        "epoch": int,
-        "round": int,
-        "position": int,
-        "doc_id": int,
-        "filter": str,
-        "answer_id": str,
-        "answered_at": datetime,
-        "calls": int,
-        "scorer_version": str,
-    },
-    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",)),
-)
+SUPPLIERS = SupplierRecord.collection
+HEIGHTS = HeightRecord.collection
+SESSIONS = SessionRecord.collection
+EPOCHS = EpochRecord.collection
+PROMPTS = PromptRecord.collection
+ATTEMPTS = AttemptRecord.collection
+SCORES = ScoreRecord.collection
 
 WINDOWS = Collection("windows", fields={"token": str, "kept_at": datetime})
 """One per supplier (its ``_id``): the kept rows of its tasks, and who writes facts of which tasks now."""
@@ -136,22 +46,7 @@ SUPPLIER_SNAPSHOTS = Collection(
     indexes=(("day",), ("supplier", "day")),
 )
 
-PLANS = Collection(
-    "plans",
-    fields={
-        "service": str,
-        "planned_at": datetime,
-        "due_at": datetime,
-        "due_height": int,
-        "due_calls": int,
-        "failures": int,
-        "put_off_until": datetime,
-        "session_spent_until": int,
-        "fingerprint": str,
-    },
-    indexes=(("service", "due_calls"),),
-)
-"""One per supplier (its ``_id``): when its next evaluation should begin, and how much it would ask."""
+PLANS = PlanRecord.collection
 
 IDENTITY_GROUPS = Collection(
     "identity_groups",
@@ -179,26 +74,6 @@ CHANGES = Collection(
     indexes=(("supplier", "at"), ("detected_at",)),
 )
 """Facts: one per detected change of what a supplier answers, dated by its answers, with the evidence."""
-
-HEIGHTS = Collection("heights", fields={"height": int, "at": datetime, "blocks_per_session": int})
-"""One per service (its ``_id``): the newest block height the chain or a supplier source told, and how many
-blocks a session has, where the chain told that."""
-
-SESSIONS = Collection(
-    "sessions",
-    fields={
-        "service": str,
-        "app": str,
-        "session_id": str,
-        "start_height": int,
-        "end_height": int,
-        "height": int,
-        "at": datetime,
-    },
-    indexes=(("service",),),
-)
-"""One per service and application (``service/app``): its newest known session on Pocket Network, with the
-operators of the ``suppliers`` in it, as of block ``height``."""
 
 HEARTBEATS = Collection("heartbeats", fields={"expires_at": datetime, "host": str})
 """One per process that works on suppliers (its ``_id``): alive until ``expires_at``, renewed before."""

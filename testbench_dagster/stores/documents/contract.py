@@ -1,7 +1,8 @@
 """The document contract: a narrow set of operations that SQLite and MongoDB implement alike.
 
 Documents are plain dicts of BSON values whose ``_id`` is a string the caller derives from the content
-(see :mod:`testbench_dagster.core.ids`). Filters, sorts, groups and projections name only the
+(see :mod:`testbench_dagster.core.ids`); :mod:`.typed` makes records of them, and nothing above this package
+handles the dicts themselves. Filters, sorts, groups and projections name only the
 *declared* fields of a :class:`Collection`; anything else raises :class:`UndeclaredField` on both stores, so
 that a query which works on one works on the other.
 
@@ -15,63 +16,29 @@ Times are timezone-aware UTC datetimes, kept to the millisecond by both stores.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import StoreError, UndeclaredField
+from testbench_dagster.core.records.collection import Collection, Group
+
+__all__ = [
+    "OPERATORS",
+    "Collection",
+    "Document",
+    "DocumentStore",
+    "DuplicateKey",
+    "Group",
+    "UndeclaredField",
+    "Where",
+]
 
 Document = dict[str, Any]
 Where = Mapping[str, Any]
 OPERATORS = frozenset({"eq", "ne", "in", "gt", "gte", "lt", "lte"})
 
 
-class UndeclaredField(StoreError, KeyError):
-    """A filter, sort, group or projection names a field the collection does not declare."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 class DuplicateKey(StoreError):
     """A write would break a unique index of the collection (not its ``_id``: see ``put_new``)."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Name, declared fields and indexes of one collection.
-
-    ``fields`` maps a declared field to its scalar type (``str``, ``int``, ``float``, ``bool``,
-    ``datetime``); every one may be null. ``_id`` is always declared. ``indexes`` and ``unique`` list
-    compound keys of declared fields.
-    """
-
-    name: str
-    fields: Mapping[str, type]
-    indexes: tuple[tuple[str, ...], ...] = ()
-    unique: tuple[tuple[str, ...], ...] = ()
-
-    def check_declared(self, names: Iterable[str]) -> None:
-        """Raise :class:`UndeclaredField` unless every name is ``_id`` or a declared field."""
-        for name in names:
-            if name != "_id" and name not in self.fields:
-                raise UndeclaredField(
-                    f"{self.name}.{name} is not a declared field; declare it in "
-                    f"stores/documents/collections.py or use one of: {', '.join(sorted(self.fields))}"
-                )
-
-
-@dataclass(frozen=True)
-class Group:
-    """What :meth:`DocumentStore.group` computes per distinct combination of the ``by`` fields.
-
-    The result rows hold the ``by`` fields plus ``count`` and, for each requested field ``f``,
-    ``min_f``, ``max_f`` or ``sum_f``.
-    """
-
-    by: Sequence[str]
-    min: Sequence[str] = field(default_factory=tuple)
-    max: Sequence[str] = field(default_factory=tuple)
-    sum: Sequence[str] = field(default_factory=tuple)
 
 
 class DocumentStore(Protocol):
@@ -105,6 +72,18 @@ class DocumentStore(Protocol):
         """
         ...
 
+    def rows(
+        self,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Stream these declared fields of the matching documents, in this order, null where missing."""
+        ...
+
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
         ...
@@ -129,6 +108,25 @@ class DocumentStore(Protocol):
 
     def purge(self, collection: Collection, where: Where) -> int:
         """Delete the matching documents; return how many. ``where`` may not be empty."""
+        ...
+
+    def fill(self, collection: Collection, field: str, value: Any) -> int:
+        """Set a declared field on every document in which it is null or missing; return how many.
+
+        In parts, each kept when it is written: repeated after an interruption it goes on.
+        """
+        ...
+
+    def schema_version(self) -> int | None:
+        """The schema version of what is stored (0: from before there were any); None where nothing is."""
+        ...
+
+    def move_schema(self, before: int, after: int) -> bool:
+        """Write the schema version ``after`` if it is ``before`` now; whether it was."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Count the documents of a collection by its name, whatever the schema version. Creates nothing."""
         ...
 
     def close(self) -> None:

@@ -32,8 +32,9 @@ from pymongo.errors import (
 )
 
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import values
+from testbench_dagster.stores.documents import collections, values
 from testbench_dagster.stores.documents.contract import Collection, Document, DuplicateKey, Group, Where
+from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
 DEFAULT_DATABASE = "testbench"
@@ -42,6 +43,8 @@ SELECTION_MS = 5_000
 ACKNOWLEDGE_MS = 30_000
 """How long a write waits for a majority of the replica set."""
 
+_SCHEMA = "testbench_schema"  # holds one document, with the schema version
+_SCHEMA_ID = "documents"
 _BATCH_DOCUMENTS = 1_000
 _BATCH_BYTES = 16 * 1024 * 1024
 _READ_DOCUMENTS = 500
@@ -64,6 +67,8 @@ _LEAST = {
     bool: False,
     datetime: datetime(MINYEAR, 1, 1, tzinfo=UTC),
 }
+#: Names by which a database is known to hold something of ours.
+_OURS = frozenset(collection.name for collection in collections.ALL)
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
 
@@ -73,10 +78,14 @@ class MongoDocuments:
     Writes are acknowledged by a majority with their journal on disk, whatever the URI says: with less, a
     server that is killed loses writes it has acknowledged. Reads go to the primary, so that every process
     sees what another has written. Safe across forks: each process opens its own client at first use.
+
+    A database of another schema version is refused at first use, unless ``any_schema``: for who migrates it.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, any_schema: bool = False) -> None:
         self._uri = uri
+        self._any_schema = any_schema
+        self._admitted = False
         self._clients: dict[int, MongoClient[Document]] = {}
         self._ready: dict[str, Collection] = {}
         self._closed = False
@@ -134,14 +143,28 @@ class MongoDocuments:
         fields: Sequence[str] | None = None,
     ) -> Iterator[Document]:
         """Stream the matching documents; see the contract."""
-        query = _query(collection, where)
-        values.check_sort(collection, sort)
-        values.check_limit(collection, limit)
         if fields is not None:
-            collection.check_declared(fields)
-        if limit == 0:  # which MongoDB reads as "no limit"
-            return iter(())
-        return self._stream(collection, query, sort, limit or 0, fields)
+            rows = self.rows(collection, fields, where, sort=sort, limit=limit)
+            return (dict(zip(fields, row, strict=True)) for row in rows)
+        query = self._checked(collection, where, sort, limit)
+        return self._stream(collection, query, sort, limit, None)
+
+    def rows(
+        self,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Stream these fields of the matching documents; see the contract."""
+        query = self._checked(collection, where, sort, limit)
+        collection.check_declared(fields)
+        # an empty projection would mean all of the document
+        projection = {"_id": int("_id" in fields or not fields)} | dict.fromkeys(fields, 1)
+        found = self._stream(collection, query, sort, limit, projection)
+        return (tuple(_plain(collection, name, document.get(name)) for name in fields) for document in found)
 
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
@@ -207,6 +230,34 @@ class MongoDocuments:
         with self._errors():
             return self._native(collection).delete_many(query).deleted_count
 
+    def fill(self, collection: Collection, field: str, value: Any) -> int:
+        """Set a declared field wherever it is null or missing; return how many. The server does it alone."""
+        prepared = values.prepare_changes(collection, {field: value})
+        with self._errors():
+            return self._native(collection).update_many({field: None}, {"$set": prepared}).modified_count
+
+    def schema_version(self) -> int | None:
+        """The schema version of what is stored; None where nothing is. Creates nothing."""
+        with self._errors():
+            return _schema_version(self._database())
+
+    def move_schema(self, before: int, after: int) -> bool:
+        """Write the schema version ``after`` if it is ``before`` now; whether it was."""
+        with self._errors():
+            native = self._database()[_SCHEMA]
+            if before == 0:  # which is not written
+                with contextlib.suppress(DuplicateKeyError):
+                    native.insert_one({"_id": _SCHEMA_ID, "version": after})
+                    return True
+                return False
+            moved = native.update_one({"_id": _SCHEMA_ID, "version": before}, {"$set": {"version": after}})
+            return moved.modified_count == 1
+
+    def size(self, name: str) -> int:
+        """Count the documents of a collection by its name alone, as it is stored. Creates nothing."""
+        with self._errors():
+            return self._database()[name].count_documents({})
+
     def close(self) -> None:
         """Close this process's client; the store may not be used afterwards."""
         self._closed = True
@@ -214,23 +265,31 @@ class MongoDocuments:
         if client is not None:
             client.close()
 
+    def _checked(
+        self, collection: Collection, where: Where | None, sort: Sequence[tuple[str, int]], limit: int | None
+    ) -> Document:
+        """The query of a stream, once all that it is asked for is found to be right."""
+        query = _query(collection, where)
+        values.check_sort(collection, sort)
+        values.check_limit(collection, limit)
+        return query
+
     def _stream(
         self,
         collection: Collection,
         query: Document,
         sort: Sequence[tuple[str, int]],
-        limit: int,
-        fields: Sequence[str] | None,
+        limit: int | None,
+        projection: Mapping[str, int] | None,
     ) -> Iterator[Document]:
-        projection = None if fields is None else {"_id": int("_id" in fields)} | dict.fromkeys(fields, 1)
-        if fields is not None and not fields:
-            projection = {"_id": 1}  # an empty projection would mean all of the document
+        if limit == 0:  # which MongoDB reads as "no limit"
+            return
         with self._errors():
             cursor = self._native(collection).find(
                 query,
                 projection,
                 sort=list(sort) or None,
-                limit=limit,
+                limit=limit or 0,
                 batch_size=_READ_DOCUMENTS,
                 allow_disk_use=True,
             )
@@ -240,8 +299,6 @@ class MongoDocuments:
                     document = next(cursor, None)
                 if document is None:
                     return
-                if fields is not None:
-                    document = {name: _plain(collection, name, document.get(name)) for name in fields}
                 yield document
 
     def _replace(self, native: Native[Document], batch: list[tuple[str, RawBSONDocument]]) -> None:
@@ -307,12 +364,25 @@ class MongoDocuments:
                 f"write mongodb://user:password@host:port/database, with the password percent-encoded"
             ) from None
 
+    def _admit(self, database: Database[Document]) -> None:
+        """Begin a new database with the current schema version; refuse one of another version."""
+        found = _schema_version(database)
+        if found is None:
+            with contextlib.suppress(DuplicateKeyError):  # another process began it meanwhile
+                database[_SCHEMA].insert_one({"_id": _SCHEMA_ID, "version": DOCUMENTS_SCHEMA})
+            found = _schema_version(database) or 0
+        if not self._any_schema:
+            check_schema(f"the document store {without_password(self._uri)}", found, DOCUMENTS_SCHEMA)
+        self._admitted = True
+
     def _native(self, collection: Collection) -> Native[Document]:
         """The collection with its validator and indexes in place, checked once per store and declaration."""
         database = self._database()
         native = database[collection.name]
         if self._ready.get(collection.name) != collection:
             values.check_collection(collection)
+            if not self._admitted:
+                self._admit(database)
             _set_validator(database, collection)
             _create_indexes(native, collection)
             self._ready[collection.name] = collection
@@ -341,6 +411,20 @@ class MongoDocuments:
             raise StoreError(f"{self!r}: {error.details and error.details.get('errmsg')}{remedy}") from error
         except PyMongoError as error:
             raise StoreError(f"{self!r}: {error}") from error
+
+
+def _schema_version(database: Database[Document]) -> int | None:
+    """The schema version of a database; 0 where collections were made before there was one, None without any.
+
+    Who begins a database writes the version before the first collection: hence the second look.
+    """
+    for look in range(2):
+        stored = database[_SCHEMA].find_one({"_id": _SCHEMA_ID})
+        if stored is not None:
+            return int(stored["version"])
+        if look == 0 and not _OURS.intersection(database.list_collection_names()):
+            return None
+    return 0
 
 
 def _encoded(collection: Collection, documents: Iterable[Document]) -> list[tuple[str, RawBSONDocument]]:

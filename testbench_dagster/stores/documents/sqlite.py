@@ -25,8 +25,17 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
 from testbench_dagster.stores.documents.connections import Connections
 from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where
+from testbench_dagster.stores.documents.sqlite_tables import (
+    COLUMN_TYPES,
+    column_value,
+    is_current,
+    make_or_extend,
+    row_of,
+    schema_version,
+    write_schema_version,
+)
+from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, check_schema
 
-_COLUMN_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
 _COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _BOUND_IN_VALUES = 500  # longer lists go through a temporary table: SQLite limits variables per statement
 _READ_ROWS = 500  # most documents per read transaction of a stream
@@ -61,10 +70,14 @@ class SqliteDocuments:
     Opening is lazy: the file, its private folder and each collection's table appear at first use. A
     collection that declares a new field gets the column, filled from the stored bodies. A process that still
     runs the old declaration meanwhile leaves the new column null in what it writes: restart all of them.
+
+    A file of another schema version is refused at first use, unless ``any_schema``: for who migrates it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, any_schema: bool = False) -> None:
         self.path = Path(path)
+        self._any_schema = any_schema
+        self._admitted = False
         self._connections = Connections(self.path)
         self._ready: dict[str, Collection] = {}
         self._written: dict[str, int] = {}
@@ -112,13 +125,35 @@ class SqliteDocuments:
         then read in batches, each in a read transaction of its own. A document that stopped matching before
         its batch was read is left out.
         """
+        if fields is not None:
+            rows = self.rows(collection, fields, where, sort=sort, limit=limit)
+            return (dict(zip(fields, row, strict=True)) for row in rows)
+        found = self._checked(collection, where, sort, limit)
+        return self._stream(collection, found, sort, limit, ("_body",), lambda row: values.decode(row[0]))
+
+    def rows(
+        self,
+        collection: Collection,
+        fields: Sequence[str],
+        where: Where | None = None,
+        *,
+        sort: Sequence[tuple[str, int]] = (),
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Stream these fields of the matching documents, as :meth:`find` does, without reading bodies."""
+        found = self._checked(collection, where, sort, limit)
+        collection.check_declared(fields)
+        return self._stream(collection, found, sort, limit, fields, _row_decoder(collection, fields))
+
+    def _checked(
+        self, collection: Collection, where: Where | None, sort: Sequence[tuple[str, int]], limit: int | None
+    ) -> _Filter:
+        """The filter of a stream, once all that it is asked for is found to be right."""
         found = _compile(collection, values.terms(collection, where))
         values.check_sort(collection, sort)
         values.check_limit(collection, limit)
-        if fields is not None:
-            collection.check_declared(fields)
         self._ensure(collection)
-        return self._stream(collection, found, sort, limit, fields)
+        return found
 
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
@@ -189,7 +224,7 @@ class SqliteDocuments:
             assigned = ", ".join(f'"{name}" = ?' for name in (*collection.fields, "_body"))
             connection.execute(
                 f'UPDATE {table} SET {assigned} WHERE "_seq" = ?',
-                (*_row(collection, document)[1:], row[0]),
+                (*row_of(collection, document)[1:], row[0]),
             )
         return document
 
@@ -211,6 +246,61 @@ class SqliteDocuments:
             if deleted < _PURGE_ROWS:
                 return purged
 
+    def fill(self, collection: Collection, field: str, value: Any) -> int:
+        """Set a declared field wherever it is null, some hundreds per transaction; return how many."""
+        prepared = values.prepare_changes(collection, {field: value})
+        self._ensure(collection)
+        table = f'"{collection.name}"'
+        found = (
+            f'SELECT "_seq", "_body" FROM {table} WHERE "_seq" > ? AND "{field}" IS NULL '
+            f'ORDER BY "_seq" LIMIT {_READ_ROWS}'
+        )
+        column = column_value(collection, field, prepared[field])
+        position, filled = -1, 0
+        while True:
+            rows: list[tuple[Any, bytes, int]] = []
+            size = 0
+            with self._connections.write() as connection:
+                for sequence, body in connection.execute(found, (position,)):
+                    document = values.decode(body) | prepared
+                    rows.append((column, values.encode(collection, document), sequence))
+                    size += len(body)
+                    if size >= _READ_BYTES:
+                        break
+                connection.executemany(
+                    f'UPDATE {table} SET "{field}" = ?, "_body" = ? WHERE "_seq" = ?', rows
+                )
+            if not rows:
+                return filled
+            position = rows[-1][2]
+            filled += len(rows)
+
+    def schema_version(self) -> int | None:
+        """The schema version of what is stored; None where nothing is. Creates nothing."""
+        if not self.path.exists():
+            return None
+        with self._connections.use() as connection:
+            return schema_version(connection)
+
+    def move_schema(self, before: int, after: int) -> bool:
+        """Write the schema version ``after`` if it is ``before`` now; whether it was."""
+        with self._connections.write() as connection:
+            if schema_version(connection) != before:
+                return False
+            write_schema_version(connection, after)
+        return True
+
+    def size(self, name: str) -> int:
+        """Count the documents of a collection by its name alone, as it is stored. Creates nothing."""
+        if not self.path.exists():
+            return 0
+        with self._connections.use() as connection:
+            known = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?"
+            if connection.execute(known, (name,)).fetchone() is None:
+                return 0
+            found: int = connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone()[0]
+        return found
+
     def close(self) -> None:
         """Close all connections; the store may not be used afterwards."""
         for name, rows in self._written.items():
@@ -222,7 +312,7 @@ class SqliteDocuments:
     def _insert(self, collection: Collection, documents: Iterable[Document], on_conflict: str) -> int:
         self._ensure(collection)
         # The caller's iterable runs, and bodies are encoded, before the write lock is taken.
-        rows = [_row(collection, values.prepare(collection, document)) for document in documents]
+        rows = [row_of(collection, values.prepare(collection, document)) for document in documents]
         if not rows:
             return 0
         names = ", ".join(f'"{name}"' for name in ("_id", *collection.fields, "_body"))
@@ -255,8 +345,10 @@ class SqliteDocuments:
         found: _Filter,
         sort: Sequence[tuple[str, int]],
         limit: int | None,
-        fields: Sequence[str] | None,
-    ) -> Iterator[Document]:
+        names: Sequence[str],
+        decode: Callable[[tuple[Any, ...]], Any] | None,
+    ) -> Iterator[Any]:
+        """Stream columns of the matching documents, or what ``decode`` makes of each row."""
         with self._reading(found) as connection:
             sql = (
                 f'SELECT t."_seq" FROM "{collection.name}" AS t '
@@ -264,8 +356,7 @@ class SqliteDocuments:
             )
             cursor = connection.execute(sql, (*found.params, -1 if limit is None else limit))
             sequence = array("q", (row[0] for row in cursor))
-        names = ["_body"] if fields is None else list(dict.fromkeys(fields))
-        decoders = [values.decode] if fields is None else [_decoder(collection, name) for name in names]
+        with_bodies = "_body" in names
         checked = [name for name, _, _ in found.long_lists]
         outputs = ", ".join(["j.key", *(_column(name) for name in (*names, *checked))])
         # CROSS JOIN keeps the order of the list: it forbids the planner to swap the loops.
@@ -278,27 +369,24 @@ class SqliteDocuments:
         while position < len(sequence):
             batch = json.dumps(sequence[position : position + _READ_ROWS].tolist())
             step = _READ_ROWS
-            rows: list[Sequence[Any]] = []
+            rows: list[tuple[Any, ...]] = []
             size = 0
             with self._connections.use() as connection:
                 cursor = connection.execute(sql, (batch, *found.rest_params))
                 for row in cursor:
                     if found.matches_lists(row[width:]):
                         rows.append(row[1:width])
-                    size += len(row[1]) if fields is None else 0
+                    size += len(row[1]) if with_bodies else 0
                     if size >= _READ_BYTES:
                         step = row[0] + 1
                         break
                 cursor.close()
             position += step
-            for row in rows:
-                if fields is None:
-                    yield values.decode(row[0])
-                else:
-                    yield {
-                        name: None if value is None else decoder(value)
-                        for name, decoder, value in zip(names, decoders, row, strict=True)
-                    }
+            if decode is None:
+                yield from rows
+            else:
+                for row in rows:
+                    yield decode(row)
 
     @contextlib.contextmanager
     def _reading(self, found: _Filter) -> Iterator[sqlite3.Connection]:
@@ -315,28 +403,37 @@ class SqliteDocuments:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
+    def _admit(self) -> None:
+        """Begin a new file with the current schema version; refuse one of another version."""
+        with self._connections.use() as connection:
+            found = schema_version(connection)
+        if found is None:
+            with self._connections.write() as connection:
+                found = schema_version(connection)  # another process may have begun it meanwhile
+                if found is None:
+                    write_schema_version(connection, DOCUMENTS_SCHEMA)
+                    found = DOCUMENTS_SCHEMA
+        if not self._any_schema:
+            check_schema(f"the document store {self.path}", found, DOCUMENTS_SCHEMA)
+        self._admitted = True
+
     def _ensure(self, collection: Collection) -> None:
         """Create or extend the collection's table, once per store and declaration."""
         if self._ready.get(collection.name) == collection:
             return
         values.check_collection(collection)
+        if not self._admitted:
+            self._admit()
         with self._connections.use() as connection:
-            current = _is_current(connection, collection)
+            current = is_current(connection, collection)
         if not current:
             with self._connections.write() as connection:
-                _migrate(connection, collection)
+                make_or_extend(connection, collection)
         self._ready[collection.name] = collection
 
 
 def _column(name: str) -> str:
     return f't."{name}"'
-
-
-def _encoder(kind: type) -> Callable[[Any], Any] | None:
-    """How a normalised value of this type becomes a column value; None when it already is one."""
-    if kind is datetime:
-        return values.milliseconds
-    return int if kind is bool else None
 
 
 def _decoder(collection: Collection, name: str) -> Callable[[Any], Any]:
@@ -345,15 +442,24 @@ def _decoder(collection: Collection, name: str) -> Callable[[Any], Any]:
     return values.from_milliseconds if kind is datetime else kind
 
 
-def _stored(collection: Collection, name: str, value: Any) -> Any:
-    encoder = _encoder(values.field_type(collection, name))
-    return value if value is None or encoder is None else encoder(value)
+def _row_decoder(
+    collection: Collection, fields: Sequence[str]
+) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:
+    """How columns become values of the declared types; None where SQLite gives these already."""
+    decoders = [
+        (place, _decoder(collection, name))
+        for place, name in enumerate(fields)
+        if values.field_type(collection, name) in (bool, datetime)
+    ]
 
+    def decode(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        made = list(row)
+        for place, decoder in decoders:
+            if made[place] is not None:
+                made[place] = decoder(made[place])
+        return tuple(made)
 
-def _row(collection: Collection, prepared: Document) -> tuple[Any, ...]:
-    """The table row of a prepared document: ``_id``, declared fields, body."""
-    columns = [_stored(collection, name, prepared.get(name)) for name in collection.fields]
-    return (prepared["_id"], *columns, values.encode(collection, prepared))
+    return decode if decoders else None
 
 
 def _order(sort: Sequence[tuple[str, int]]) -> str:
@@ -369,14 +475,14 @@ def _compile(collection: Collection, terms: Sequence[values.Term]) -> _Filter:
     for term in terms:
         column = _column(term.field)
         if term.op != "in":
-            value = _stored(collection, term.field, term.operand)
+            value = column_value(collection, term.field, term.operand)
             # IS NOT counts null as different from every value, as MongoDB's $ne does.
             operator = {"eq": "IS", "ne": "IS NOT"}.get(term.op) if value is None or term.op == "ne" else None
             condition = (f"{column} {operator or _COMPARISONS[term.op]} ?", [value])
             every.append(condition)
             rest.append(condition)
             continue
-        listed = [_stored(collection, term.field, value) for value in term.operand]
+        listed = [column_value(collection, term.field, value) for value in term.operand]
         present = [value for value in listed if value is not None]
         null = f" OR {column} IS NULL" if len(present) < len(listed) else ""
         if len(present) <= _BOUND_IN_VALUES:
@@ -385,7 +491,7 @@ def _compile(collection: Collection, terms: Sequence[values.Term]) -> _Filter:
             rest.append(condition)
         else:
             every.append((f'({column} IN (SELECT value FROM temp."in_{len(long_lists)}"){null})', []))
-            kind = _COLUMN_TYPES[values.field_type(collection, term.field)]
+            kind = COLUMN_TYPES[values.field_type(collection, term.field)]
             long_lists.append((term.field, kind, set(listed)))
     return _Filter(
         sql=" AND ".join(sql for sql, _ in every) or "TRUE",
@@ -407,102 +513,3 @@ def _temporary_lists(connection: sqlite3.Connection, found: _Filter) -> Iterator
     yield  # on an error the caller rolls back, and the tables go with the transaction
     for number in range(len(found.long_lists)):
         connection.execute(f'DROP TABLE temp."in_{number}"')
-
-
-def _declared(connection: sqlite3.Connection, collection: Collection) -> dict[str, str]:
-    """Fields and types whose columns are known to agree with the stored bodies."""
-    rows = connection.execute('SELECT field, type FROM "_declared" WHERE collection = ?', (collection.name,))
-    return dict(rows.fetchall())
-
-
-def _exists(connection: sqlite3.Connection, kind: str, name: str) -> bool:
-    sql = "SELECT 1 FROM main.sqlite_master WHERE type = ? AND name = ?"
-    return connection.execute(sql, (kind, name)).fetchone() is not None
-
-
-def _indexes(collection: Collection) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Name, fields and uniqueness of each index; names are shared by all tables of the file."""
-    plain = [(key, False) for key in values.plain_indexes(collection)]
-    return [
-        (f"{collection.name}.{values.index_name(key, unique=unique)}", key, unique)
-        for key, unique in [*plain, *((key, True) for key in collection.unique)]
-    ]
-
-
-def _is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
-    if not (_exists(connection, "table", "_declared") and _exists(connection, "table", collection.name)):
-        return False
-    wanted = {name: kind.__name__ for name, kind in collection.fields.items()}
-    return _declared(connection, collection) == wanted and all(
-        _exists(connection, "index", name) for name, _, _ in _indexes(collection)
-    )
-
-
-def _migrate(connection: sqlite3.Connection, collection: Collection) -> None:
-    """Create the table or add what the declaration has gained; inside a write transaction, idempotent.
-
-    Raises :class:`StoreError` when a field's type changed: its column could not hold both.
-    """
-    connection.execute(
-        'CREATE TABLE IF NOT EXISTS "_declared" (collection TEXT, field TEXT, type TEXT, '
-        "PRIMARY KEY (collection, field)) WITHOUT ROWID"
-    )
-    columns = "".join(f'"{name}" {_COLUMN_TYPES[kind]}, ' for name, kind in collection.fields.items())
-    connection.execute(
-        f'CREATE TABLE IF NOT EXISTS "{collection.name}" ("_seq" INTEGER PRIMARY KEY, '
-        f'"_id" TEXT NOT NULL UNIQUE, {columns}"_body" BLOB NOT NULL)'
-    )
-    declared = _declared(connection, collection)
-    existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
-    gained: list[str] = []
-    for name, kind in collection.fields.items():
-        if name not in existing:
-            connection.execute(f'ALTER TABLE "{collection.name}" ADD COLUMN "{name}" {_COLUMN_TYPES[kind]}')
-        before = declared.get(name)
-        if before is None:
-            gained.append(name)
-        elif before != kind.__name__:
-            raise StoreError(
-                f"{collection.name}.{name} is stored as {before} and now declared {kind.__name__}; "
-                f"declare a field of another name instead"
-            )
-    if gained:
-        _backfill(connection, collection, gained)
-    # A field no longer declared is no longer written: forget it, so that it is filled again on its return.
-    connection.execute('DELETE FROM "_declared" WHERE collection = ?', (collection.name,))
-    connection.executemany(
-        'INSERT INTO "_declared" VALUES (?, ?, ?)',
-        [(collection.name, name, kind.__name__) for name, kind in collection.fields.items()],
-    )
-    for index, key, unique in _indexes(collection):
-        listed = ", ".join(f'"{name}"' for name in key)
-        connection.execute(
-            f'CREATE {"UNIQUE " if unique else ""}INDEX IF NOT EXISTS "{index}" '
-            f'ON "{collection.name}" ({listed})'
-        )
-
-
-def _backfill(connection: sqlite3.Connection, collection: Collection, names: Sequence[str]) -> None:
-    """Fill the columns of newly declared fields from the bodies."""
-    assigned = ", ".join(f'"{name}" = ?' for name in names)
-    position = -1
-    while True:
-        rows = connection.execute(
-            f'SELECT "_seq", "_body" FROM "{collection.name}" WHERE "_seq" > ? ORDER BY "_seq" LIMIT 500',
-            (position,),
-        ).fetchall()
-        if not rows:
-            return
-        updates = []
-        for sequence, body in rows:
-            document = values.decode(body)
-            try:
-                columns = [
-                    _stored(collection, name, values.normalise(collection, name, document.get(name)))
-                    for name in names
-                ]
-            except StoreError as error:
-                raise StoreError(f"stored document {document['_id']} does not fit: {error}") from None
-            updates.append((*columns, sequence))
-        connection.executemany(f'UPDATE "{collection.name}" SET {assigned} WHERE "_seq" = ?', updates)
-        position = rows[-1][0]

@@ -11,6 +11,9 @@ Facts the code relies on (`reference/lm_eval.md` sections 1, 2, 6):
 * processed docs are stored once, because ``process_docs`` may be random;
 * doc 0 of the eval split decides some flags of a task, so the flags are stored with it;
 * compiling templates dominates request building, so compiled ones are kept.
+
+Belongs here: everything that touches lm_eval, on the worker's side. Does not: stores, suppliers, and anything
+that runs outside of the worker.
 """
 
 from testbench_dagster.tasks.lm_eval_adapter.registration import identify, register

@@ -47,13 +47,13 @@ class StoredTask(ConfigurableTask):
 
     def __init__(self, config: dict[str, Any], data: TaskData) -> None:
         self._data = data
-        self._docs = _Docs(data.docs, data.flags["features"])
+        self._docs = _Docs(data.docs, data.flags.features)
         super().__init__(config=config)
         self._docs.probing = False
         # doc 0 of the whole split decided these at registration; a subset may probe another doc
-        self.features = list(data.flags["features"])
-        self.multiple_input = data.flags["multiple_input"]
-        self.multiple_target = data.flags["multiple_target"]
+        self.features = list(data.flags.features)
+        self.multiple_input = data.flags.multiple_input
+        self.multiple_target = data.flags.multiple_target
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load nothing: the docs are there."""

@@ -22,6 +22,7 @@ from testbench_dagster.core.errors import TaskError, TaskInputError
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
     config_of,
@@ -86,23 +87,23 @@ def register(spec: TaskSpec) -> Registered:
     fewshot_hashes = [content_hash(text) for text in fewshot]
     fingerprint = content_hash([doc_hashes, fewshot_hashes])
     task_hash, config_hash = _hashes(task, shots, fingerprint)
-    flags = {
-        "output_type": task.OUTPUT_TYPE,
-        "features": list(task.features),
-        "multiple_input": task.multiple_input,
-        "multiple_target": task.multiple_target,
-        "repeats": task.config.repeats,
-        "num_fewshot": shots,
-        "version": str(task.VERSION),
-        "metrics": {
-            name: {
-                "aggregation": "mean" if function is mean else getattr(function, "__name__", "custom"),
-                "higher_is_better": bool(task.higher_is_better().get(name, True)),
-            }
+    flags = TaskFlags(
+        output_type=task.OUTPUT_TYPE,
+        features=list(task.features),
+        multiple_input=task.multiple_input,
+        multiple_target=task.multiple_target,
+        repeats=task.config.repeats,
+        num_fewshot=shots,
+        version=str(task.VERSION),
+        metrics={
+            name: MetricFlags(
+                aggregation="mean" if function is mean else getattr(function, "__name__", "custom"),
+                higher_is_better=bool(task.higher_is_better().get(name, True)),
+            )
             for name, function in task.aggregation().items()
         },
-        "filters": [ensemble.name for ensemble in task._filters],
-    }
+        filters=[ensemble.name for ensemble in task._filters],
+    )
     _check_choice(spec, flags)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     return Registered(
@@ -147,10 +148,10 @@ def _pool_needed(task: ConfigurableTask, shots: int) -> int:
     return shots if only_first and task.fewshot_cfg.split is None else shots + 1
 
 
-def _check_choice(spec: TaskSpec, flags: Mapping[str, Any]) -> None:
+def _check_choice(spec: TaskSpec, flags: TaskFlags) -> None:
     for kind, chosen, known in (
-        ("metric", spec.metric, list(flags["metrics"])),
-        ("filter", spec.filter, flags["filters"]),
+        ("metric", spec.metric, list(flags.metrics)),
+        ("filter", spec.filter, flags.filters),
     ):
         if chosen is not None and chosen not in known:
             raise TaskInputError(f"task {spec.name!r} has no {kind} {chosen!r}; it has {', '.join(known)}")

@@ -17,6 +17,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.tasks.lm_eval_adapter.building import config_of, stored_task
 from testbench_dagster.tasks.lm_eval_adapter.requests import arguments_of
 from testbench_dagster.tasks.lm_eval_adapter.values import json_value
@@ -83,9 +84,9 @@ def seed_checkers(doc_id: int) -> None:
         detector.DetectorFactory.seed = 0
 
 
-def aggregate(spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]) -> float | None:
+def aggregate(spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
     """Aggregate raw per-doc values with the task's own function, in the order given (ascending docs)."""
-    known = _aggregations(config_of(spec), flags["output_type"])
+    known = _aggregations(config_of(spec), flags.output_type)
     function = known[metric] if metric in known else _inherited(config_of(spec), known)
     result = float(function(list(values)))
     return None if math.isnan(result) else result

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from testbench_dagster.core.answer_prefix import opening_of
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.tasks.signatures.pages import page_signature
 from testbench_dagster.tasks.signatures.probes import draw_probes
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
@@ -30,21 +31,21 @@ class Signatures:
         fingerprint = content_hash([hashes, []])
         # the questions themselves come from the epoch's seed, which therefore is no part of the hash
         asked = [SIGNATURES_VERSION, spec.leaf, spec.probe_tokens, fingerprint]
-        flags = {
-            "output_type": "get" if spec.leaf in PAGES else "generate_until",
-            "features": [],
-            "multiple_input": False,
-            "multiple_target": False,
-            "repeats": 1,
-            "num_fewshot": 0,
-            "version": SIGNATURES_VERSION,
-            "metrics": {METRIC: {"aggregation": "none", "higher_is_better": True}},
-            "filters": [FILTER],
-            "questions_of_epoch": spec.leaf not in PAGES,
-        }
+        flags = TaskFlags(
+            output_type="get" if spec.leaf in PAGES else "generate_until",
+            features=[],
+            multiple_input=False,
+            multiple_target=False,
+            repeats=1,
+            num_fewshot=0,
+            version=SIGNATURES_VERSION,
+            metrics={METRIC: MetricFlags(aggregation="none", higher_is_better=True)},
+            filters=[FILTER],
+            questions_of_epoch=spec.leaf not in PAGES,
+        )
         return Registered(
             task_hash=content_hash(["signatures", *asked])[:40],
-            config_hash=content_hash(["signatures", *asked, flags]),
+            config_hash=content_hash(["signatures", *asked, flags.to_document()]),
             fingerprint=fingerprint,
             eval_split="test",
             splits={"test": len(docs)},
@@ -70,9 +71,7 @@ class Signatures:
         """Sign answered docs, in the order given; quick, so ``timeout_s`` is not needed."""
         return [self._sign(spec, answer) for answer in answers]
 
-    def aggregate(
-        self, spec: TaskSpec, flags: Mapping[str, Any], metric: str, values: Sequence[Any]
-    ) -> float | None:
+    def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """None: signatures are compared, not averaged."""
         return None
 

@@ -1,7 +1,8 @@
 """Starter catalogue: small lm-eval tasks of our own, with data, usable without any download.
 
-What belongs here: the task YAMLs, their data, the loader and checks those YAMLs name, and the generator that
-made the data. `README.md` describes every task. Nothing here imports lm_eval or datasets at import time.
+Belongs here: the task YAMLs, their data, the loader and checks those YAMLs name, and the generator that
+made the data. `README.md` describes every task. Does not: anything that imports lm_eval or datasets at import
+time.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from testbench_dagster.config import Config
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.rosters import RosterSource
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
+    About,
     Finding,
     KnownOperators,
     KnownSessions,
@@ -26,6 +28,15 @@ class DirectPlug:
     name = DEFAULT_TRANSPORT
     rules = None
     sends_only_in_sessions = False
+    about = About(
+        summary="Plain HTTP to the OpenAI-style API at the supplier's own `base_url`.",
+        suppliers="those of `suppliers`, and those that `supplier_sources` list",
+        keys=("suppliers", "supplier_sources"),
+        quotas="nothing",
+        check="that the supplier answers a short question, and which models it lists",
+        faults=faults_on(Way.PLAIN),
+        more="reference.md",
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """Those of ``supplier_sources``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
-from testbench_dagster.transports.answers import Answer, parse_answer
-from testbench_dagster.transports.outcome import attempt_from
+from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.outcome import attempt_from, broken
 from testbench_dagster.transports.payload import service_root
 from testbench_dagster.transports.plain import PlainHttp
 
@@ -35,14 +35,16 @@ class DirectTransport:
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        asked = await self._http.ask(endpoint, relay.request)
-        exchange = asked.exchange
-
-        def judge() -> Answer:
-            assert exchange.status is not None  # it is complete
-            return parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
-
-        return attempt_from(exchange, asked.judged(judge), asked.evidence, asked.secrets)
+        exchange = await self._http.ask(endpoint, relay.request)
+        if exchange.error is None:
+            try:
+                assert exchange.status is not None  # it is complete
+                answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
+            except Exception as error:  # it promises not to raise
+                exchange.error = error
+        if exchange.error is not None:
+            answer = broken(exchange, page=exchange.page)
+        return attempt_from(exchange, answer, exchange.evidence, exchange.secrets)
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""

@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbench_dagster.config import SERVICE_SOURCE, THROUGH_GATEWAY, Config
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
 from testbench_dagster.transports.plug import (
+    About,
     Finding,
     KnownOperators,
     KnownSessions,
@@ -31,6 +33,16 @@ class PathPlug:
     #: The gateway is asked all the same. That it has the supplier in no session may be so for ever, so such a
     #: supplier is asked ever more rarely.
     sends_only_in_sessions = False
+    about = About(
+        summary="Through a PATH gateway, which is told the supplier, signs, and says who answered.",
+        suppliers="per service those the gateway calls ready, or with `nodes` those the chain knows",
+        keys=("gateway", "nodes", "apps", "discover", "only", "prefix", "rpc_types"),
+        quotas="nothing here: the gateway's applications pay",
+        check="nodes and applications where they are configured; that the gateway answers, knows the "
+        "service, and neither hedges nor retries",
+        faults=faults_on(Way.GATEWAY),
+        more="gateways.md",
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """What the gateway of each service calls ready, or the chain where nodes are configured."""

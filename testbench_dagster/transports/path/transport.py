@@ -149,6 +149,19 @@ class GatewayHeaders:
             app=value("x-app-address"),
         )
 
+    @classmethod
+    def from_evidence(cls, said: Mapping[str, Any]) -> GatewayHeaders:
+        """What :meth:`evidence` wrote, read back; whatever it did not write counts as not said."""
+        tried, retries = said.get("suppliers_tried"), said.get("retry_count")
+        return cls(
+            supplier=str(said.get("supplier", "")),
+            tried=tuple(str(name) for name in tried) if isinstance(tried, list) else (),
+            retries=retries if isinstance(retries, int) else None,
+            hedge=str(said.get("hedge_result", "")),
+            session_id=str(said.get("session_id", "")),
+            app=str(said.get("app", "")),
+        )
+
     @property
     def hedged(self) -> bool:
         """Whether the gateway made more than one request, or may have."""
@@ -199,21 +212,22 @@ class PathTransport:
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        asked = await self._http.ask(endpoint, relay.request)
-        exchange, secrets = asked.exchange, asked.secrets
+        exchange = await self._http.ask(endpoint, relay.request)
+        secrets = exchange.secrets
         said = GatewayHeaders.from_headers(exchange.headers, secrets)
         if exchange.error is None:
             try:
                 assert exchange.status is not None  # it is complete
                 body = redacted_body(exchange.body, secrets)
                 answer = judge(said, endpoint, relay.request, exchange.status, body)
-            except Exception as error:
+            except Exception as error:  # it promises not to raise
                 exchange.error = error
         if exchange.error is not None:
-            answer = _broken(asked, said, endpoint)
+            answer = _broken(exchange, said, endpoint)
         if exchange.status is not None:
-            self._note(asked.evidence, said, endpoint)
-        return attempt_from(exchange, answer, asked.evidence, secrets, session=self._session(endpoint, said))
+            self._note(exchange.evidence, said, endpoint)
+        session = self._session(endpoint, said)
+        return attempt_from(exchange, answer, exchange.evidence, secrets, session=session)
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""
@@ -298,11 +312,11 @@ def _gateway(why: str, status: int, body: bytes, fault: Fault = Fault.GATEWAY) -
     return Answer(fault, error=escaped(f"{why}: HTTP {status}{f': {said}' if said else ' without a body'}"))
 
 
-def _broken(asked: PlainExchange, said: GatewayHeaders, endpoint: Endpoint) -> Answer:
+def _broken(exchange: PlainExchange, said: GatewayHeaders, endpoint: Endpoint) -> Answer:
     """Whose fault a broken exchange is: it was with the gateway, so hardly anything is the supplier's."""
-    answer = broken(asked.exchange, page=asked.page)
+    answer = broken(exchange, page=exchange.page)
     doubt = _doubt(said, endpoint.address)
-    too_large = isinstance(asked.exchange.error, TooLarge)
+    too_large = isinstance(exchange.error, TooLarge)
     ours = not too_large and answer.fault.owner.ours
     theirs = too_large and doubt is None and said.supplier != ""
     if not (ours or theirs):

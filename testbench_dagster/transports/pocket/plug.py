@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.plug import (
+    About,
     Finding,
     KnownOperators,
     KnownSessions,
@@ -26,6 +28,29 @@ class PocketPlug:
     name = SIGNED_RELAYS.transport
     rules = SIGNED_RELAYS
     sends_only_in_sessions = True
+    about = About(
+        summary="Relays on Pocket's Shannon network, signed here and sent to the URL the supplier staked; "
+        "what it signed is verified.",
+        suppliers="per service those in the sessions of its `apps`, or all that staked",
+        keys=(
+            "nodes",
+            "apps",
+            "ring",
+            "discover",
+            "only",
+            "prefix",
+            "rpc_types",
+            "stream",
+            "allow_private_networks",
+            "max_relays_per_session",
+        ),
+        quotas="per supplier and session what the application's stake covers, `max_relays_per_session`, and "
+        "the miner's own word",
+        check="that the nodes answer, how each application stands (stake, delegation, session, budget), and "
+        "that its key is there",
+        faults=faults_on(Way.SIGNED),
+        more="pocket.md",
+    )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:
         """The chain, per service."""

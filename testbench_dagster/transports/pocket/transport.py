@@ -317,14 +317,12 @@ def _attempt(
     Its status is kept only where judging that body by it comes to the same fault, as is done again whenever
     evidence is checked.
     """
-    status = exchange.status
+    status, shown = exchange.status, True
     if status is not None:
         call.evidence["http_status"] = status
-        shown = status != 200 and (
-            not answer.fault.row.shown_by_answer or _same(call, status, exchange.body, answer)
-        )
-        exchange = exchange if shown else replace(exchange, status=None)
-    return attempt_from(exchange, answer, call.evidence, secrets, session=ref)
+        judged_by_it = answer.fault.row.shown_by_answer
+        shown = status != 200 and (not judged_by_it or _same(call, status, exchange.body, answer))
+    return attempt_from(exchange, answer, call.evidence, secrets, with_status=shown, session=ref)
 
 
 def _same(call: Call, status: int, body: bytes, answer: Answer) -> bool:

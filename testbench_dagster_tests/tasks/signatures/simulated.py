@@ -18,7 +18,7 @@ from testbench_dagster.localnet.personas import Persona
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
-from testbench_dagster.stages.relay.relay import CollectReport, collect
+from testbench_dagster.stages.relay.relay import RelayReport, relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts, stale_tasks
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
@@ -55,14 +55,14 @@ def installed(folder: Path, net: Localnet, tasks: Sequence[dict[str, Any]], **bl
     return Workspace(load_config(path))
 
 
-def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> CollectReport:
+def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> RelayReport:
     """One pass of all stages over all suppliers."""
     refresh_roster(workspace)
     for spec in stale_tasks(workspace, workspace.specs):
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
     suppliers = active_suppliers(workspace)
-    report = collect(workspace, [s.key for s in suppliers], force_since=force_since)
+    report = relay_due(workspace, [s.key for s in suppliers], force_since=force_since)
     score_new(workspace, [s.key for s in suppliers])
     refresh_plans(workspace, suppliers)
     return report

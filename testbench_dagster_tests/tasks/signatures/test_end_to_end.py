@@ -150,7 +150,7 @@ def test_stored_answers_sign_the_same_again(workspace: Workspace) -> None:
         registration = workspace.datasets.current(spec.name)
         assert registration is not None
         docs = list(answered_docs(workspace, "one@simulation", spec, registration))
-        again = {d["_id"]: d["metrics"] for d in score_batch(workspace, spec, registration, docs)}
+        again = {s.id: s.metrics for s in score_batch(workspace, spec, registration, docs)}
         stored = workspace.documents.find(SCORES, {"supplier": "one@simulation", "task": spec.name})
         assert {d["_id"]: d["metrics"] for d in stored} == again and again
 

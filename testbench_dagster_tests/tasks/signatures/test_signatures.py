@@ -101,7 +101,7 @@ def test_hashes_depend_on_what_is_asked_and_on_nothing_else(tmp_path: Path) -> N
         return spec
 
     usual = Signatures().register(identity())
-    assert usual.splits == {"test": 60} and usual.data.flags["output_type"] == "generate_until"
+    assert usual.splits == {"test": 60} and usual.data.flags.output_type == "generate_until"
     assert Signatures().register(identity(probe_days=9)) == usual
     hashes = {usual.task_hash}
     for block in ({"probes": 30}, {"probe_tokens": 20}):

@@ -2,6 +2,9 @@
 
 A kind is a function from a seeded random source to one :class:`Draft`; the generator calls the kinds in turn
 and keeps what is new. A maker knows the exact answer because it computes question and answer together.
+
+Belongs here: question makers: functions from a seed to a question with its answer. Does not: files, formats,
+and task configuration.
 """
 
 from __future__ import annotations

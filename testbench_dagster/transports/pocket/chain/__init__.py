@@ -3,6 +3,9 @@
 :class:`ChainClient` asks nodes by REST, or by CometBFT's RPC (``abci_query``), and remembers answers for as
 long as they stay true. Answers of nodes are not trusted: see ``reading`` for what is checked, ``nodes`` for
 who is asked, ``transfer`` for the bounds of an exchange.
+
+Belongs here: asking nodes, checking what they say, and remembering it. Does not: what a session allows, and
+storing any of it.
 """
 
 from testbench_dagster.transports.pocket.chain.client import ChainClient

@@ -1,0 +1,221 @@
+"""Attempts: what every relay that was sent brought, kept as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    Record,
+    content,
+    counted,
+    key,
+    queryable,
+    record,
+    view,
+)
+
+
+@record(
+    "attempts",
+    one_per="attempt",
+    kind=FACT,
+    indexes=(
+        ("supplier", "task", "task_hash", "epoch", "round"),
+        ("service", "finished_at"),
+        ("prompt_id",),
+        ("session",),
+    ),
+)
+class AttemptRecord(Record):
+    """One attempt at a relay: declared fields, and the evidence for them."""
+
+    id: str = key("follows from supplier, prompt, round, request, repeat and number")
+    supplier: str = queryable("key of the supplier that was asked")
+    service: str = queryable("its service")
+    task: str = queryable("name of the task")
+    task_hash: str = queryable("what the task's requests are made of")
+    epoch: int = queryable("prompt sequence of the task, from 1")
+    round: int = queryable("how often the sequence was asked, from 1")
+    prompt_id: str = queryable("the prompt")
+    position: int = queryable("place of the prompt in its sequence, from 0")
+    doc_id: int = queryable("row of the doc in the task's data")
+    idx: int = queryable("which request of the prompt, from 0")
+    repeat: int = queryable("which sample of the request, from 0")
+    attempt: int = queryable("number of the attempt at this call, from 1; 0 where its lease was lost")
+    fault: str = queryable("how it ended, by the name of the fault")
+    owner: str = queryable("who answers for that fault")
+    classifier: int | None = queryable("version of what decided the fault; null for the first", default=None)
+    status: int | None = queryable("HTTP status, null without a response")
+    finished_at: datetime = queryable("when it ended")
+    latency_ms: float = queryable("from the hand-over to the transport to the end, in milliseconds")
+    prompt_tokens: int | None = queryable("tokens of the prompt, as the supplier counts them")
+    completion_tokens: int | None = queryable("tokens of the answer, as the supplier counts them")
+    opening: str | None = queryable("how an answer at temperature 0 begins; null for all others")
+    app: str | None = queryable("application that was charged, of a relay in a session")
+    session: str | None = queryable("id of the session it was sent in")
+    height: int | None = queryable("newest block height known when it was sent")
+    lease: int | None = queryable("token of the lease under which it was sent")
+    body: bytes = content("the answer as received, after decompression")
+    body_bytes: int = content("its size before it was cut, in bytes")
+    body_truncated: bool = content("whether it was cut at `relays.max_response_mb`")
+    error: str | None = content("what went wrong, in words")
+    finish_reason: str | None = content("why the answer ended, as the supplier says")
+    first_byte_ms: float | None = content("until the first byte of the response, in milliseconds")
+    first_token_ms: float | None = content("until the first token of a streamed answer, in milliseconds")
+    session_start: int | None = content("first height of the session")
+    session_end: int | None = content("last height of the session")
+    started_at: datetime = content("when it was handed to the transport")
+    payload_sha256: str | None = content("SHA-256 of the request body as sent")
+    evidence: Mapping[str, Any] = content("what else the transport saw, under names of its own")
+    path: str | None = content("path of the request, relative to the supplier's base URL", exported=False)
+
+
+@view(AttemptRecord)
+class CallAttempt(NamedTuple):
+    """How an attempt at a call ended, without its answer."""
+
+    id: str
+    service: str
+    prompt_id: str
+    doc_id: int
+    position: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    fault: str
+    finished_at: datetime
+    latency_ms: float
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    height: int | None
+
+
+@view(AttemptRecord)
+class WindowAttempt(NamedTuple):
+    """What a window needs of an attempt."""
+
+    task: str
+    task_hash: str
+    prompt_id: str
+    doc_id: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    fault: str
+    finished_at: datetime
+
+
+@view(AttemptRecord)
+class RawAnswer(NamedTuple):
+    """What an attempt brought, as received."""
+
+    id: str
+    idx: int
+    status: int | None
+    body: bytes
+
+
+@view(AttemptRecord)
+class Opening(NamedTuple):
+    """How the answer of an attempt begins: what identity compares."""
+
+    supplier: str
+    task: str
+    prompt_id: str
+    idx: int
+    position: int
+    round: int
+    finished_at: datetime
+    opening: str | None
+
+
+@view(AttemptRecord)
+class SessionAttempt(NamedTuple):
+    """An attempt in a session, with what its signature was made over."""
+
+    supplier: str
+    finished_at: datetime
+    body: bytes
+    payload_sha256: str | None
+    evidence: Mapping[str, Any]
+
+
+@view(AttemptRecord)
+class AttemptHead(NamedTuple):
+    """What an evidence bundle is ordered by."""
+
+    id: str
+    prompt_id: str
+    doc_id: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+
+
+@view(AttemptRecord)
+class AttemptId(NamedTuple):
+    """That an attempt is there."""
+
+    id: str
+
+
+@view(AttemptRecord)
+class AttemptDoc(NamedTuple):
+    """Which doc an attempt was about."""
+
+    doc_id: int
+
+
+@counted(AttemptRecord)
+class AttemptsOfSupplier(NamedTuple):
+    """Attempts per supplier."""
+
+    supplier: str
+    n: int
+
+
+@counted(AttemptRecord)
+class AttemptsOfTask(NamedTuple):
+    """Attempts per task and what its requests were made of."""
+
+    task: str
+    task_hash: str
+    n: int
+
+
+@counted(AttemptRecord)
+class AttemptSequence(NamedTuple):
+    """Attempts per prompt sequence."""
+
+    task: str
+    task_hash: str
+    epoch: int
+    n: int
+
+
+@counted(AttemptRecord)
+class FaultCount(NamedTuple):
+    """Attempts per supplier and how they ended."""
+
+    supplier: str
+    fault: str
+    n: int
+
+
+@counted(AttemptRecord)
+class OwnerCount(NamedTuple):
+    """Attempts per supplier, how they ended and who is said to answer for it."""
+
+    supplier: str
+    fault: str
+    owner: str
+    n: int

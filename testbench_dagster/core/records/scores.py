@@ -1,0 +1,128 @@
+"""Scores: what the scorer of a task made of each answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    Record,
+    content,
+    counted,
+    key,
+    queryable,
+    record,
+    view,
+)
+
+
+@record(
+    "scores",
+    one_per="answer and filter",
+    kind=FACT,
+    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",)),
+)
+class ScoreRecord(Record):
+    """The metrics of one answer after one filter."""
+
+    id: str = key("follows from answer, filter and scorer version")
+    supplier: str = queryable("key of the supplier that answered")
+    service: str = queryable("its service")
+    task: str = queryable("name of the task")
+    task_hash: str = queryable("what the task's requests are made of")
+    epoch: int = queryable("prompt sequence of the task, from 1")
+    round: int = queryable("how often the sequence was asked, from 1")
+    position: int = queryable("place of the prompt in its sequence, from 0")
+    doc_id: int = queryable("row of the doc in the task's data")
+    filter: str = queryable("name of the filter")
+    answer_id: str = queryable("id of the answer: of its attempt, or derived from its several attempts")
+    answered_at: datetime = queryable("when the last of its calls was answered")
+    calls: int = queryable("calls that it took")
+    scorer_version: str = queryable("what computed the score: framework, configuration, our own revision")
+    metrics: dict[str, Any] = content("values by metric; empty where the scorer failed")
+    error: str | None = content("why the scorer could not digest the answer")
+    prompt_id: str = content("the prompt")
+    attempt_ids: list[str] = content("the attempts that brought the answer, by request and repeat")
+    truncated: bool = content("whether one of them was cut")
+    latency_ms: float = content("sum of their latencies, in milliseconds")
+    prompt_tokens: int | None = content("sum of their prompt tokens")
+    completion_tokens: int | None = content("sum of their completion tokens")
+    scored_at: datetime = content("when it was scored")
+
+
+@view(ScoreRecord)
+class ScoredAnswer(NamedTuple):
+    """What a window needs of a score."""
+
+    task: str
+    task_hash: str
+    epoch: int
+    round: int
+    doc_id: int
+    filter: str
+    answer_id: str
+    answered_at: datetime
+    scorer_version: str
+    metrics: dict[str, Any]
+    error: str | None
+    truncated: bool
+    latency_ms: float
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+@view(ScoreRecord)
+class DatedScore(NamedTuple):
+    """The metrics of an answer and when it was asked for."""
+
+    supplier: str
+    answered_at: datetime
+    latency_ms: float
+    metrics: dict[str, Any]
+
+
+@view(ScoreRecord)
+class ScoredId(NamedTuple):
+    """That an answer was scored."""
+
+    answer_id: str
+
+
+@view(ScoreRecord)
+class ScoreEvidence(NamedTuple):
+    """What an answer that was scored rests on."""
+
+    attempt_ids: list[str]
+
+
+@view(ScoreRecord)
+class ScoreHead(NamedTuple):
+    """What an evidence bundle is ordered by."""
+
+    id: str
+    doc_id: int
+    answer_id: str
+    filter: str
+    answered_at: datetime
+
+
+@counted(ScoreRecord)
+class ScoredCalls(NamedTuple):
+    """Calls behind the scores of a task by what computed them."""
+
+    task: str
+    task_hash: str
+    scorer_version: str
+    filter: str
+    sum_calls: int
+
+
+@counted(ScoreRecord)
+class ScoreSequence(NamedTuple):
+    """Scores per prompt sequence."""
+
+    task: str
+    task_hash: str
+    epoch: int
+    n: int

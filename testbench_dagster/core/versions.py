@@ -1,0 +1,116 @@
+"""Versions of what makes stored things: each has a number, the source it stands for, and its hash.
+
+A stored thing names what made it, so that another version's is told apart: attempts the classifier that
+decided their fault, scores the scorer, kept windows and plans the code that made them. A test computes the
+hashes anew (of the syntax tree: names and statements, not comments, docstrings, formatting or where an import
+comes from) and fails when one is not what stands here. Then either the number has to be raised, because
+something would be decided or computed otherwise than before, or only the hash is written anew, because
+nothing would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Version:
+    """The ``number`` that stored things carry, and the ``sources`` it stands for with their ``sha256``.
+
+    A source is a module, or one definition in it after a colon (``module:Class.method``).
+    """
+
+    number: int
+    sources: tuple[str, ...]
+    sha256: str
+
+
+#: Decides the fault of an attempt. 1 is also that of all attempts stored before they named it.
+CLASSIFIER = Version(
+    1,
+    (
+        "testbench_dagster.core.faults",
+        "testbench_dagster.transports.answers",
+        "testbench_dagster.transports.event_streams",
+        "testbench_dagster.transports.http:_Running",
+        "testbench_dagster.transports.http:_Decoder",
+        "testbench_dagster.transports.http:_decoder",
+        "testbench_dagster.transports.plain:PlainExchange",
+        "testbench_dagster.transports.plain:PlainHttp.ask",
+        "testbench_dagster.transports.outcome:broken",
+        "testbench_dagster.transports.outcome:fault_of",
+        "testbench_dagster.transports.direct.transport:DirectTransport.send",
+        "testbench_dagster.transports.path.transport:GatewayHeaders",
+        "testbench_dagster.transports.path.transport:PathTransport.send",
+        "testbench_dagster.transports.path.transport:judge",
+        "testbench_dagster.transports.path.transport:_doubt",
+        "testbench_dagster.transports.path.transport:_gateway",
+        "testbench_dagster.transports.path.transport:_broken",
+        "testbench_dagster.transports.pocket.faults",
+        "testbench_dagster.transports.pocket.replays",
+        "testbench_dagster.transports.pocket.responses",
+        "testbench_dagster.transports.pocket.streams",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._send",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._call",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._exchange",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._post",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._judged",
+        "testbench_dagster.transports.pocket.transport:ShannonTransport._refused",
+        "testbench_dagster.transports.pocket.transport:_is_stream",
+        "testbench_dagster.transports.pocket.transport:_split",
+        "testbench_dagster.transports.pocket.transport:_body",
+        "testbench_dagster.transports.pocket.transport:_broken",
+        "testbench_dagster.stages.relay.writer:disowned",
+    ),
+    "b46b7dbf5a83dcfae7464372edf85dd833e0585ed76df86dc84aa8bcb7d48156",
+)
+
+#: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
+SCORER = Version(
+    2,
+    (
+        "testbench_dagster.transports.answers",
+        "testbench_dagster.transports.event_streams",
+        "testbench_dagster.stages.score.score:score_batch",
+        "testbench_dagster.stages.score.score:_answers",
+        "testbench_dagster.stages.score.score:_answered",
+        "testbench_dagster.stages.score.score:_records",
+        "testbench_dagster.stages.score.score:_total",
+        "testbench_dagster.tasks.lm_eval_adapter.building",
+        "testbench_dagster.tasks.lm_eval_adapter.scoring",
+        "testbench_dagster.tasks.lm_eval_adapter.values",
+        "testbench_dagster.tasks.signatures.framework",
+        "testbench_dagster.tasks.signatures.pages",
+    ),
+    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
+)
+
+#: Makes windows of the facts; kept windows of another number are made anew.
+WINDOWS = Version(
+    1,
+    (
+        "testbench_dagster.core.faults",
+        "testbench_dagster.stages.score.clusters",
+        "testbench_dagster.stages.score.window_cache",
+        "testbench_dagster.stages.score.pooled",
+        "testbench_dagster.scoring.rows",
+        "testbench_dagster.core.window:Sample",
+        "testbench_dagster.stages.score.samples",
+        "testbench_dagster.core.sampling:target_docs",
+        "testbench_dagster.statistics.intervals",
+    ),
+    "4b8a205600b3aeec1f6a42dcabf9e736e6f91c3a9ef3c768728c32c9a15e52af",
+)
+
+#: Plans evaluations; kept plans of another number count as due.
+PLANS = Version(
+    1,
+    (
+        "testbench_dagster.planning.due",
+        "testbench_dagster.planning.gates",
+        "testbench_dagster.stages.plan.planner",
+        "testbench_dagster.planning.schedule",
+        "testbench_dagster.planning.supplier",
+    ),
+    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
+)

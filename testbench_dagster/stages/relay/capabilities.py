@@ -1,0 +1,81 @@
+"""Finding out what suppliers can do before they are planned: whether they echo log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.quota import Quota
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import remember_echo_logprobs
+from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, probe_relay
+from testbench_dagster.stages.relay.targets import Targets
+from testbench_dagster.stages.relay.writer import AttemptWriter
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.transports.plug import TransportFactory
+
+_PROBE_AGAIN = timedelta(days=1)  # after a supplier was found unable to echo log-probabilities
+_NEVER_NEED_IT = ANY_API | {"loglikelihood_rolling"}
+
+
+def learn_capabilities(
+    workspace: Workspace,
+    targets: Targets,
+    registrations: Iterable[Registration],
+    transports: TransportFactory,
+    quota: Quota,
+) -> None:
+    """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known.
+
+    All at once; the answers are remembered in the roster. Where the network, not the supplier, stood in the
+    way nothing is learnt. The attempts are kept like all others, under a task of their own.
+    """
+    if all(registration.flags.output_type in _NEVER_NEED_IT for registration in registrations):
+        return
+    unknown = [
+        target.endpoint
+        for target in targets
+        if target.supplier.api == "completions"
+        and not _echo_is_known(target.supplier)
+        and not quota.refused(target.endpoint)
+    ]
+    found = _probe_echo_logprobs(workspace.documents, unknown, transports, quota) if unknown else {}
+    for key, supported in found.items():
+        remember_echo_logprobs(workspace, key, supported)
+    targets.learn(found)
+
+
+def _echo_is_known(supplier: Supplier) -> bool:
+    """Whether what a probe found still holds: a yes for good, a no for a day."""
+    if supplier.echo_logprobs is None:
+        return False
+    return supplier.echo_logprobs or (
+        supplier.probed_at is not None and datetime.now(UTC) - supplier.probed_at <= _PROBE_AGAIN
+    )
+
+
+def _probe_echo_logprobs(
+    documents: DocumentStore, endpoints: Sequence[Endpoint], transports: TransportFactory, quota: Quota
+) -> dict[str, bool]:
+    """Which of the suppliers echo log-probabilities; those that stayed unknown are left out."""
+    from testbench_dagster.relays.engine import run_relays
+
+    faults: dict[str, Fault] = {}
+    with AttemptWriter(documents) as writer:
+
+        def sink(relay: Relay, number: int, attempt: Attempt) -> Awaitable[None] | None:
+            faults[relay.supplier] = attempt.fault
+            return writer.add(relay, number, attempt)
+
+        run_relays(
+            [(endpoint, [probe_relay(endpoint, ECHO_REQUEST)]) for endpoint in endpoints],
+            sink,
+            open_transport=transports.open,
+            quota=quota,
+        )
+    return {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}

@@ -1,0 +1,155 @@
+"""The tables of the embedded document store: made, extended and filled as collections are declared."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence, Set
+from datetime import datetime
+from typing import Any
+
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.stores.documents import values
+from testbench_dagster.stores.documents.contract import Collection, Document
+
+COLUMN_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
+
+
+def _encoder(kind: type) -> Callable[[Any], Any] | None:
+    """How a normalised value of this type becomes a column value; None when it already is one."""
+    if kind is datetime:
+        return values.milliseconds
+    return int if kind is bool else None
+
+
+def column_value(collection: Collection, name: str, value: Any) -> Any:
+    """What the column of a declared field holds for a normalised value."""
+    encoder = _encoder(values.field_type(collection, name))
+    return value if value is None or encoder is None else encoder(value)
+
+
+def row_of(collection: Collection, prepared: Document) -> tuple[Any, ...]:
+    """The table row of a prepared document: ``_id``, declared fields, body."""
+    columns = [column_value(collection, name, prepared.get(name)) for name in collection.fields]
+    return (prepared["_id"], *columns, values.encode(collection, prepared))
+
+
+def schema_version(connection: sqlite3.Connection) -> int | None:
+    """The schema version of the file; 0 where tables were made before there was one, None without any."""
+    version: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
+    if version == 0 and connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone() is None:
+        return None
+    return version
+
+
+def write_schema_version(connection: sqlite3.Connection, version: int) -> None:
+    """Write the schema version; inside a write transaction, with which it is kept or undone."""
+    connection.execute(f"PRAGMA main.user_version = {int(version)}")
+
+
+def _declared(connection: sqlite3.Connection, collection: Collection) -> dict[str, str]:
+    """Fields and types whose columns are known to agree with the stored bodies."""
+    rows = connection.execute('SELECT field, type FROM "_declared" WHERE collection = ?', (collection.name,))
+    return dict(rows.fetchall())
+
+
+def _exists(connection: sqlite3.Connection, kind: str, name: str) -> bool:
+    sql = "SELECT 1 FROM main.sqlite_master WHERE type = ? AND name = ?"
+    return connection.execute(sql, (kind, name)).fetchone() is not None
+
+
+def _indexes(collection: Collection) -> list[tuple[str, tuple[str, ...], bool]]:
+    """Name, fields and uniqueness of each index; names are shared by all tables of the file."""
+    plain = [(key, False) for key in values.plain_indexes(collection)]
+    return [
+        (f"{collection.name}.{values.index_name(key, unique=unique)}", key, unique)
+        for key, unique in [*plain, *((key, True) for key in collection.unique)]
+    ]
+
+
+def is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
+    """Whether the table and its indexes are there as the collection is declared now."""
+    if not (_exists(connection, "table", "_declared") and _exists(connection, "table", collection.name)):
+        return False
+    wanted = {name: kind.__name__ for name, kind in collection.fields.items()}
+    return _declared(connection, collection) == wanted and all(
+        _exists(connection, "index", name) for name, _, _ in _indexes(collection)
+    )
+
+
+def make_or_extend(connection: sqlite3.Connection, collection: Collection) -> None:
+    """Create the table or add what the declaration has gained; inside a write transaction, idempotent.
+
+    Raises :class:`StoreError` when a field's type changed: its column could not hold both.
+    """
+    connection.execute(
+        'CREATE TABLE IF NOT EXISTS "_declared" (collection TEXT, field TEXT, type TEXT, '
+        "PRIMARY KEY (collection, field)) WITHOUT ROWID"
+    )
+    columns = "".join(f'"{name}" {COLUMN_TYPES[kind]}, ' for name, kind in collection.fields.items())
+    connection.execute(
+        f'CREATE TABLE IF NOT EXISTS "{collection.name}" ("_seq" INTEGER PRIMARY KEY, '
+        f'"_id" TEXT NOT NULL UNIQUE, {columns}"_body" BLOB NOT NULL)'
+    )
+    declared = _declared(connection, collection)
+    existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
+    gained: list[str] = []
+    added: set[str] = set()
+    for name, kind in collection.fields.items():
+        if name not in existing:
+            connection.execute(f'ALTER TABLE "{collection.name}" ADD COLUMN "{name}" {COLUMN_TYPES[kind]}')
+            added.add(name)
+        before = declared.get(name)
+        if before is None:
+            gained.append(name)
+        elif before != kind.__name__:
+            raise StoreError(
+                f"{collection.name}.{name} is stored as {before} and now declared {kind.__name__}; "
+                f"declare a field of another name instead"
+            )
+    if gained:
+        _fill_columns(connection, collection, gained, added)
+    # A field no longer declared is no longer written: forget it, so that it is filled again on its return.
+    connection.execute('DELETE FROM "_declared" WHERE collection = ?', (collection.name,))
+    connection.executemany(
+        'INSERT INTO "_declared" VALUES (?, ?, ?)',
+        [(collection.name, name, kind.__name__) for name, kind in collection.fields.items()],
+    )
+    for index, key, unique in _indexes(collection):
+        listed = ", ".join(f'"{name}"' for name in key)
+        connection.execute(
+            f'CREATE {"UNIQUE " if unique else ""}INDEX IF NOT EXISTS "{index}" '
+            f'ON "{collection.name}" ({listed})'
+        )
+
+
+def _fill_columns(
+    connection: sqlite3.Connection, collection: Collection, names: Sequence[str], added: Set[str]
+) -> None:
+    """Fill the columns of newly declared fields from the bodies; those just ``added`` are null as yet."""
+    all_null = added >= set(names)
+    marks = [name.encode() + b"\0" for name in names]  # how BSON writes the name of a field
+    assigned = ", ".join(f'"{name}" = ?' for name in names)
+    position = -1
+    while True:
+        rows = connection.execute(
+            f'SELECT "_seq", "_body" FROM "{collection.name}" WHERE "_seq" > ? ORDER BY "_seq" LIMIT 500',
+            (position,),
+        ).fetchall()
+        if not rows:
+            return
+        updates = []
+        for sequence, body in rows:
+            # a row is written as a whole, its body too: not for nothing
+            if all_null and not any(mark in body for mark in marks):
+                continue
+            document = values.decode(body)
+            try:
+                columns = [
+                    column_value(collection, name, values.normalise(collection, name, document.get(name)))
+                    for name in names
+                ]
+            except StoreError as error:
+                raise StoreError(f"stored document {document['_id']} does not fit: {error}") from None
+            updates.append((*columns, sequence))
+        connection.executemany(f'UPDATE "{collection.name}" SET {assigned} WHERE "_seq" = ?', updates)
+        position = rows[-1][0]

@@ -1,0 +1,84 @@
+"""Records in and out of a document store: what the stages use instead of raw documents.
+
+Classes are those of :mod:`testbench_dagster.core.records`: a record for whole documents, a view for a part of
+each, a count for aggregates. Filters and sorts are those of :mod:`.contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from testbench_dagster.core.records.declaring import Record, count_of, shape_of, stored_changes
+from testbench_dagster.stores.documents.contract import DocumentStore, Where
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+def find(
+    documents: DocumentStore,
+    of: type[T],
+    where: Where | None = None,
+    *,
+    sort: Sequence[tuple[str, int]] = (),
+    limit: int | None = None,
+) -> Iterator[T]:
+    """Stream the matching records, or views of them; of views of queryable fields no body is read."""
+    shape = shape_of(of)
+    collection = shape.record.collection
+    if shape.names is None:
+        return map(shape.from_document, documents.find(collection, where, sort=sort, limit=limit))
+    return map(shape.from_row, documents.rows(collection, shape.names, where, sort=sort, limit=limit))
+
+
+def declared(
+    documents: DocumentStore, of: type[Record], where: Where | None = None
+) -> Iterator[dict[str, Any]]:
+    """Stream all queryable fields of the matching records by their names, as tables for people show them."""
+    return documents.find(of.collection, where, fields=["_id", *of.collection.fields])
+
+
+def get(documents: DocumentStore, of: type[T], id_: str) -> T | None:
+    """The record with this id, or a view of it; None where there is none."""
+    shape = shape_of(of)
+    document = documents.get(shape.record.collection, id_)
+    return None if document is None else shape.from_document(document)
+
+
+def by_id(documents: DocumentStore, of: type[T], ids: Iterable[str]) -> dict[str, T]:
+    """The records with these ids, or views of them with their ids, those that are there."""
+    found: Iterator[Any] = find(documents, of, {"_id": {"in": sorted(ids)}})
+    return {record.id: record for record in found}
+
+
+def put_new(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:
+    """Insert the records whose id is not yet there; return how many."""
+    return documents.put_new(of.collection, (record.to_document() for record in records))
+
+
+def upsert(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:
+    """Insert or wholly replace each record by its id; return how many were written."""
+    return documents.upsert(of.collection, (record.to_document() for record in records))
+
+
+def claim(documents: DocumentStore, of: type[R], where: Where, **changes: Any) -> R | None:
+    """Atomically set attributes of the first matching record; return it as changed, or None."""
+    document = documents.claim(of.collection, where, stored_changes(of, changes))
+    return None if document is None else of.from_document(document)
+
+
+def count(documents: DocumentStore, of: type[Record], where: Where | None = None) -> int:
+    """Count the matching records."""
+    return documents.count(of.collection, where)
+
+
+def group(documents: DocumentStore, of: type[T], where: Where | None = None) -> list[T]:
+    """Count the matching records by the fields of a count."""
+    shape = count_of(of)
+    return [shape.from_row(row) for row in documents.group(shape.record.collection, shape.group, where)]
+
+
+def purge(documents: DocumentStore, of: type[Record], where: Where) -> int:
+    """Delete the matching records; return how many. ``where`` may not be empty."""
+    return documents.purge(of.collection, where)

@@ -1,0 +1,96 @@
+"""docs/transports.md says of each transport what its plug says: ``python -m`` this module writes it anew."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import testbench_dagster
+from testbench_dagster.config import ServiceConfig, Settings
+from testbench_dagster.core.faults import Fault, Way, faults_on
+from testbench_dagster.transports.plug import TransportPlug
+from testbench_dagster.transports.registry import transports
+
+ROOT = Path(testbench_dagster.__file__).parents[1]
+PAGE = ROOT / "docs" / "transports.md"
+FOLDERS = ROOT / "testbench_dagster" / "transports"
+
+HEAD = """\
+# Transports
+
+How relays reach suppliers. Each transport is a package in `testbench_dagster/transports/` whose `plug.py`
+holds all that is particular to it, and says what stands here; what every plug gives is described in
+`plug.py` beside the packages. What the faults mean: [operations.md](operations.md).
+"""
+
+
+def page() -> str:
+    """What the plugs say, as the page has it."""
+    return "\n".join([HEAD, *map(section, transports())])
+
+
+def section(plug: TransportPlug) -> str:
+    """One transport."""
+    about = plug.about
+    where = f"`services.<id>` with `transport: {plug.name}`: " if plug.rules else ""
+    keys = ", ".join(f"`{key}`" for key in about.keys)
+    faults = ", ".join(f"`{fault.value}`" for fault in about.faults)
+    return f"""\
+## `{plug.name}`
+
+{about.summary}
+
+| | |
+|---|---|
+| suppliers | {about.suppliers} |
+| keys | {where}{keys} |
+| bounded by, beside the budget | {about.quotas} |
+| `testbench check` looks at | {about.check} |
+| faults | {faults} |
+
+More in [{about.more}]({about.more}).
+"""
+
+
+def faults_named(*paths: Path) -> Iterator[Fault]:
+    """Faults that code names."""
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "Fault"
+            ):
+                yield Fault[node.attr]
+
+
+def test_the_page_says_what_the_plugs_say() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page(), f"python -m {__name__} writes it anew"
+    assert all((PAGE.parent / plug.about.more).is_file() for plug in transports())
+
+
+def test_the_common_faults_are_those_that_answers_and_exchanges_end_in() -> None:
+    assert set(faults_on(Way.PLAIN)) == set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
+
+
+@pytest.mark.parametrize("plug", transports(), ids=lambda plug: plug.name)
+def test_the_faults_of_a_transport_are_those_its_package_names(plug: TransportPlug) -> None:
+    package = ROOT / Path(*type(plug).__module__.split(".")[:-1])
+    named = set(faults_named(*(path for path in package.rglob("*.py") if path.name != "plug.py")))
+    assert named <= set(plug.about.faults) <= named | set(faults_on(Way.PLAIN))
+
+
+def test_the_keys_are_those_of_the_configuration() -> None:
+    common = {"transport", "model", "api", "relays"}
+    of_services = {key for plug in transports() if plug.rules for key in plug.about.keys}
+    assert of_services | common == ServiceConfig.model_fields.keys()
+    others = {key for plug in transports() if not plug.rules for key in plug.about.keys}
+    assert others == {"suppliers", "supplier_sources"} <= Settings.model_fields.keys()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -19,6 +19,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import (
     DEFAULT_TTL_S,
     Heart,
+    beating,
     bury,
     described,
     is_gone,
@@ -59,6 +60,17 @@ def test_a_heart_lives_30_seconds_and_says_so(local):
     assert left - 15 < written["boot_deadline"] - 30 <= left
     assert (written["host"], written["pid"]) == (machine(), os.getpid())
     assert described(written) == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_who_has_no_heart_works_by_one_of_its_own(local):
+    with Heart(local, "me") as heart:
+        with beating(local, heart) as same:
+            assert same is heart and local.count(HEARTBEATS) == 1
+        assert heart.alive
+    with beating(local, None) as own:
+        assert own.holder.startswith("process-") and len(own.holder) == len("process-") + 16
+        assert own.alive and beat(local, own.holder)["ttl_s"] == 30
+    assert local.count(HEARTBEATS) == 0
 
 
 def test_a_heart_beats_three_times_in_its_time(local):

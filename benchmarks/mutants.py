@@ -6,7 +6,8 @@ cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` o
 Of all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the
 checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
 mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
-coverage.py. What a module does when it is imported counts as executed by every test that uses the module.
+coverage.py. What a module does when it is imported concerns the tests that use it and those that look at it:
+the quickest of all run too.
 Where no test executes the line itself, those that start other processes run. A mutant that makes the tests
 hang is killed too.
 
@@ -123,7 +124,7 @@ PRELOADED = (
 LEAST_SECONDS = 60.0  # a mutant's tests may take this long at least
 SLOWER = 5.0  # else this many times what the same tests took without a mutant
 MEMORY_BYTES = 8 << 30  # address space of a mutant's process
-MOST_SECONDS = 30.0  # of the quickest tests run for what is executed nowhere but on import
+MOST_SECONDS = 30.0  # of the quickest tests run for what is executed on import
 NO_TESTS = 5  # pytest's exit code when nothing was selected
 
 
@@ -163,16 +164,17 @@ class Measured:
     def tests_for(self, module: str, lines: range | None) -> list[str]:
         """The tests to run for a mutant of the lines, quickest first.
 
-        Where no test executes them in its own process, those that start others. A module of which nothing is
-        executed but on import is that of all tests: the quickest of them run.
+        Where no test executes them in its own process, those that start others. What is executed on import
+        concerns all tests: those that use the module run, and the quickest of the rest.
         """
-        if found := self.tests_of(module, lines):
+        found = self.tests_of(module, lines)
+        if found and lines is not None:
             return found
         order = sorted(self.seconds, key=lambda test: (self.seconds[test], test))
         if lines is not None:
             return [test for test in order if test in self.starting]
-        total = accumulate(self.seconds[test] for test in order)
-        return [test for test, seconds in zip(order, total, strict=True) if seconds <= MOST_SECONDS]
+        total, using = accumulate(self.seconds[test] for test in order), set(found)
+        return [t for t, seconds in zip(order, total, strict=True) if t in using or seconds <= MOST_SECONDS]
 
     def tests_of(self, module: str, lines: range | None) -> list[str]:
         """The tests that execute one of the lines (of any line where none are given), quickest first."""

@@ -328,6 +328,34 @@ def test_a_suspect_by_hand() -> None:
     assert "60%" in suspect.wording and "40% of 60 prompts, in no order of time" in suspect.wording
 
 
+@pytest.mark.parametrize(
+    ("name", "at", "beyond"),
+    [
+        ("mixture_explained", wilson(60, 60, 0.9)[0], math.nextafter(wilson(60, 60, 0.9)[0], 1)),
+        ("mixture_share", wilson(24, 60, 0.95)[0], math.nextafter(wilson(24, 60, 0.95)[0], 1)),
+        ("least_common", 60, 61),
+        ("prefix_chars", 40, 41),  # openings of 40 characters
+    ],
+)
+def test_a_suspect_at_the_bounds(name: str, at: float, beyond: float) -> None:
+    given = [answer(s, f"q{n}", phrase("xy"[s > "b"], n)) for s in "abcd" for n in range(60)]
+    given += [answer("m", f"q{n}", phrase("x" if n % 5 < 3 else "y", n), minute=n) for n in range(60)]
+    for value, suspects in ((at, 1), (beyond, 0)):
+        evidence = Evidence.of(given, IdentitySettings(**{name: value}))  # type: ignore[arg-type]
+        assert len(find_groups(evidence, now=START).suspects) == suspects
+
+
+@pytest.mark.parametrize(("ordered", "kind"), [(57, "change"), (56, "mixture")])
+def test_nineteen_in_twenty_in_order_of_time_are_a_change(ordered: int, kind: str) -> None:
+    """Of 60 answers: thirty of one group, then thirty of the other, but for some that are out of order."""
+    given = [answer(s, f"q{n}", phrase("xy"[s > "b"], n)) for s in "abcd" for n in range(60)]
+    odd = {2 * n for n in range(60 - ordered)}
+    given += [answer("m", f"q{n}", phrase("xy"[(n >= 30) != (n in odd)], n), minute=n) for n in range(60)]
+    (suspect,) = find_groups(Evidence.of(given), now=START).suspects
+    assert suspect.kind == kind
+    assert ("one after the other: its model may have changed" in suspect.wording) is (kind == "change")
+
+
 # -------------------------------------------------------------------------------------------------- changes
 
 

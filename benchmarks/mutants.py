@@ -6,10 +6,9 @@ cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` o
 Of all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the
 checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
 mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
-coverage.py. What a module does when it is imported concerns the tests that use it and those that look at it:
-the quickest of all run too.
-Where no test executes the line itself, those that start other processes run. A mutant that makes the tests
-hang is killed too.
+coverage.py. What a module does when it is imported concerns the tests that use it and those that look at
+it: the quickest of all run too. Where no test executes the line itself, those that start other processes
+run. A mutant that makes the tests hang is killed too.
 
 Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises
 are named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An

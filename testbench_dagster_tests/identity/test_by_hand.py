@@ -205,6 +205,15 @@ def test_a_distance_by_hand() -> None:
     assert distance(9, 9, (0.9, 0.9), (0.8, 0.8), (1.0, 1.0))[:2] == (0.0, 0.0)
 
 
+def test_where_nothing_was_answered() -> None:
+    evidence = Evidence.of([answer("a", "q", phrase(1)), answer("b", "r", phrase(2), minute=3)])
+    for empty in ((0, 1), (1, 0)):
+        assert evidence.cells[empty] == evidence.local[empty] == evidence.opening[empty] == NONE == -1
+        assert evidence.common[empty] == 0.0 and math.isnan(evidence.at[empty])
+    assert evidence.at[1, 1] == (START + 3 * MINUTE).timestamp()
+    assert evidence.index == {"a": 0, "b": 1} and evidence.cut_at == {}
+
+
 def test_what_is_said_of_a_pair() -> None:
     """Two of three common prompts open alike; the third shares four characters."""
     a = [answer("a", "q1", phrase(1)), answer("a", "q2", phrase(2)), answer("a", "q3", "abcd" + phrase(3))]

@@ -605,6 +605,8 @@ def main() -> None:
         measured = {package: measured_package(package, original, keep) for package in packages}
         for result in judged(sample, measured, options.workers, original):
             results.append(result)
+            if not len(results) % 25:
+                print(f"{len(results)} judged", file=sys.stderr, flush=True)
             if not result.killed:
                 print(
                     f"\nsurvived {result.by}: {result.mutant.operator}\n{diff(result.mutant, CHECKOUT)}",

@@ -129,6 +129,12 @@ def test_bounds_and_shares_by_hand(facts: Facts) -> None:
     assert found.tokens == {"prompt": 400, "completion": 20}
 
 
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_metric_says_which_way_is_better(facts: Facts, higher: bool) -> None:
+    facts.score(facts.registration(TASK, higher_is_better=higher), 0)
+    assert row(facts).higher_is_better is higher
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_shares_may_be_none_and_all(facts: Facts, value: float) -> None:
     facts.score(facts.registration(TASK), 0, value)

@@ -29,13 +29,13 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import Aggregation, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.samples import window_samples
-from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.window_cache import subject
 from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_documents

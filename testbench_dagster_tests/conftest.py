@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from testbench_dagster.config import load_config
 from testbench_dagster.stages.workspace import Workspace
@@ -39,11 +40,34 @@ LOG_CHARACTERS = 4000
 T = TypeVar("T")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Where slow tests run, those of one ``xdist_group`` stay together, in order: they share a platform."""
-    if config.option.markexpr != "not slow" and config.option.dist == "worksteal":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+#: Files that start whole platforms, in two chains: two platforms at a time are what two cores can bear.
+CHAINS = {
+    "operations/test_kills.py": 1,
+    "operations/test_cancel.py": 1,
+    "operations/test_ui.py": 1,
+    "acceptance/test_docs.py": 1,
+    "operations/test_by_itself.py": 2,
+    "operations/test_budgets.py": 2,
+    "operations/test_pocket.py": 2,
+    "acceptance/test_pocket_docs.py": 2,
+}
+
+
+class SlowTests(LoadScopeScheduling):
+    """Keeps the tests of a file together and in order, for they share a platform; files of one chain too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        chain = CHAINS.get("/".join(file.split("/")[-2:]))
+        return file if chain is None else f"chain {chain}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowTests | None:
+    """Where slow tests run, tests are not torn from those they share a platform with."""
+    if config.option.markexpr == "not slow":
+        return None
+    config.option.loadscopereorder = False
+    return SlowTests(config, log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

@@ -288,6 +288,66 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
     assert said == ["testbench_dagster.transports.registry"]
 
 
+#: Modules that still handle documents by the names of their fields.
+UNTYPED = {
+    "testbench_dagster.api",
+    "testbench_dagster.coordination.budgets",
+    "testbench_dagster.coordination.heartbeats",
+    "testbench_dagster.coordination.leases",
+    "testbench_dagster.coordination.writing",
+    "testbench_dagster.defs.catalog.assets",
+    "testbench_dagster.defs.evaluation.assets",
+    "testbench_dagster.defs.evaluation.checks",
+    "testbench_dagster.defs.lineage",
+    "testbench_dagster.defs.network.assets",
+    "testbench_dagster.defs.operations.change_alerts",
+    "testbench_dagster.defs.summaries.assets",
+    "testbench_dagster.defs.summaries.checks",
+    "testbench_dagster.defs.summaries.identity",
+    "testbench_dagster.defs.summaries.plots",
+    "testbench_dagster.identity.plots",
+    "testbench_dagster.stages.identify.identify",
+    "testbench_dagster.stages.identify.views",
+    "testbench_dagster.stages.migrate",
+    "testbench_dagster.stages.plan.planner",
+    "testbench_dagster.stages.rank.ranking",
+    "testbench_dagster.stages.retain",
+    "testbench_dagster.stages.score.pooled",
+    "testbench_dagster.stages.score.signatures",
+    "testbench_dagster.stages.score.window_cache",
+    "testbench_dagster.stages.score.windows",
+    "testbench_dagster.stages.snapshot",
+    "testbench_dagster.stages.summarize.pooling",
+    "testbench_dagster.stages.summarize.refresh",
+}
+
+
+def test_documents_are_records_above_the_stores() -> None:
+    """A raw document is had from a store's own operations, these take a collection, and nobody else gets one.
+
+    So no document can be taken apart by the names of its fields outside the stores and the records.
+    """
+    raw = re.compile(r"\.documents(\.contract)?\.(Document|Collection)$|\.documents\.collections\.[A-Z_]+$")
+    found = set()
+    for name, path in modules().items():
+        if name.startswith(("testbench_dagster.stores.", "testbench_dagster.core.records")):
+            continue
+        named = set(imports(path))
+        if not any(re.match(r"testbench_dagster\.(core\.records|stores)\b", i) for i in named):
+            continue  # it gets neither documents nor records
+        tree = ast.parse(path.read_text("utf-8"))
+        imported = any(map(raw.search, named))
+        # `.collection.name` is a word, `.collection` alone the key to raw documents
+        words = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "name"}
+        taken = any(
+            isinstance(n, ast.Attribute) and n.attr == "collection" and id(n) not in words
+            for n in ast.walk(tree)
+        )
+        if imported or taken:
+            found.add(name)
+    assert found == UNTYPED
+
+
 def test_modules_import_each_other_without_cycles() -> None:
     """At import time; an import inside a function may close a circle."""
     graph = {name: own(imports(path, anywhere=False)) for name, path in modules().items()}

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbench_dagster.core.registration import Registration
+
 
 @dataclass(frozen=True)
 class Version:
@@ -71,18 +73,18 @@ SCORER = Version(
     (
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
-        "testbench_dagster.stages.score.score:score_batch",
-        "testbench_dagster.stages.score.score:_answers",
-        "testbench_dagster.stages.score.score:_answered",
-        "testbench_dagster.stages.score.score:_records",
-        "testbench_dagster.stages.score.score:_total",
+        "testbench_dagster.stages.score.batch:score_batch",
+        "testbench_dagster.stages.score.batch:_answers",
+        "testbench_dagster.stages.score.batch:_answered",
+        "testbench_dagster.stages.score.batch:_records",
+        "testbench_dagster.stages.score.batch:_total",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "66e13da6fa7084dacaff50ac55aaea6cac4f44fb497710741a4ba92c51781cd0",
+    "1439052a9da7869741fa9f726bcc97f4353ceed8dfeb8c04bac163f58fac600c",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -99,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "4b8a205600b3aeec1f6a42dcabf9e736e6f91c3a9ef3c768728c32c9a15e52af",
+    "f6e9a26ef910d835692375f4e193036f5e8d49880c74ab9c76fbc560c73f260e",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -112,5 +114,11 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "58f0f4a77b4731412b65b4275c857a5ff3242ff51b5ee769255df2cc1fbbea49",
+    "d637a0383dd34b68b86baa1619390ec5e265e96689004299edaa518c03d615a1",
 )
+
+
+def scorer_version(registration: Registration) -> str:
+    """Name what computed a score: framework, its version, the task configuration, our own revision."""
+    framework = f"{registration.framework}-{registration.engine_version}"
+    return f"{framework}/{registration.config_hash[:12]}/{SCORER.number}"

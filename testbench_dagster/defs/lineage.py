@@ -55,7 +55,7 @@ supplier_plans = dg.AssetSpec(
 
 detected_changes = dg.AssetSpec(
     "detected_changes",
-    group_name="evaluation",
+    group_name="summaries",
     deps=["supplier_scores", "identity_groups"],
     description="Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
     "windows are cut by and the webhook is told. Recorded by supplier_scores (answers and scores of one "

@@ -23,12 +23,12 @@ from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
 from testbench_dagster.core.versions import CLASSIFIER
-from testbench_dagster.evidence.classification import shown
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
 from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
+from testbench_dagster.transports.registry import shown
 
 _FAULTS = frozenset(fault.value for fault in Fault)
 
@@ -238,7 +238,7 @@ class Chain:
             "opening": opening,
             "body_bytes": len(body),
         }
-        if evidence.get("redacted"):  # a key the supplier quoted was blotted out of its answer
+        if evidence.get("redacted"):  # a key that the supplier quoted in its answer
             return
         if fault is Fault.SUPPLIER_PROTOCOL:
             del values["error"]  # in the words of the JSON parser, which may be of another version

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import SUPPLIERS
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.registry import check_service
 
 
@@ -29,7 +30,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     yield _store_finding(
         workspace,
         "document store",
-        lambda: workspace.documents.count(SUPPLIERS),
+        lambda: typed.count(workspace.documents, SupplierRecord),
         "MongoDB" if config.mongo_uri else None,
     )
     yield _store_finding(

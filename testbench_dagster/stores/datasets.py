@@ -321,13 +321,18 @@ def open_datasets(home: Path, postgres_uri: str | None, *, any_schema: bool = Fa
 
 
 def _schema_version(connection: Connection) -> int | None:
-    """The schema version of a database; None where there is no table of ours."""
+    """The schema version of a database; None where there is no table of ours.
+
+    All tables of a new database are committed together, the version with them: who sees the one first looked
+    for sees the other afterwards.
+    """
     tables = sa.inspect(connection)
+    if not tables.has_table(_registrations.name):
+        return None
+    version: int | None = None
     if tables.has_table(_schema.name):
-        version: int | None = connection.execute(sa.select(_schema.c.version)).scalar()
-        if version is not None:
-            return version
-    return 0 if tables.has_table(_registrations.name) else None
+        version = connection.execute(sa.select(_schema.c.version)).scalar()
+    return version or 0
 
 
 def _parsed(url: str) -> URL:

@@ -9,6 +9,7 @@ writes another one gives it
 - an endpoint per supplier: where relays go, with which bounds and keys;
 - a :class:`TransportFactory` per run, which opens it, bounds it and says what stands in the way;
 - why a supplier has to wait, and findings for ``testbench check``;
+- what its stored attempts show of their faults when evidence is checked (:mod:`.stored`);
 - what ``docs/transports.md`` says of it (:class:`About`).
 
 A plug is imported wherever Dagster loads its definitions, so ``plug.py`` imports what is heavy where it is
@@ -28,9 +29,12 @@ from testbench_dagster.config import Config, ServiceRules
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import Quota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint, SessionRef, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import ChainReading, Source
+from testbench_dagster.transports.payload import Api
+from testbench_dagster.transports.stored import Shown
 
 #: Operators of a service whom the roster has as active, with their public keys as far as it knows them.
 KnownOperators = Callable[[str], Mapping[str, str | None]]
@@ -216,6 +220,19 @@ class TransportPlug(Protocol):
             supplier: one of its suppliers.
             known: what is known of the sessions of its service.
             spent_until: last height of the session in which its relays are used up.
+        """
+        ...
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """What a stored attempt shows of its fault by the transport's own rules; None without such rules.
+
+        Args:
+            attempt: an attempt as anybody may have written it; its evidence says whose it claims to be.
+            request: what was asked.
+            api: the request form.
+            error: the text that its fault was given.
         """
         ...
 

@@ -6,15 +6,18 @@ A further transport is a :class:`~testbench_dagster.transports.plug.TransportPlu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, admit_transport
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.quota import Quota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport, TransportName
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.plug import DirectPlug
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.path.plug import PathPlug
+from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
     Finding,
     KnownOperators,
@@ -23,6 +26,7 @@ from testbench_dagster.transports.plug import (
     TransportPlug,
 )
 from testbench_dagster.transports.pocket.plug import PocketPlug
+from testbench_dagster.transports.stored import Shown, shown_by_answer
 
 _PLUGS: dict[TransportName, TransportPlug] = {
     plug.name: plug for plug in (DirectPlug(), PathPlug(), PocketPlug())
@@ -96,6 +100,19 @@ def supplier_endpoint(config: Config, supplier: Supplier) -> Endpoint:
 def check_service(config: Config, name: str) -> Iterator[Finding]:
     """Look at everything that relays for a service need; sends no relay and raises for nothing it finds."""
     return transport(config.settings.services[name].transport).check(config, name)
+
+
+def shown(attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None) -> Shown:
+    """What the evidence of an attempt at a request shows; ``error`` is the text that it was given.
+
+    Whose attempt it was, only its evidence says. The signed transport is asked first: what was signed goes
+    before what a gateway is said to have said.
+    """
+    for plug in reversed(_PLUGS.values()):
+        found = plug.shown(attempt, request, api, error)
+        if found is not None:
+            return found
+    return shown_by_answer(attempt, request, api, error)
 
 
 class Transports:

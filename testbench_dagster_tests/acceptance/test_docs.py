@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -50,7 +51,6 @@ YAML = yaml_of(OPERATIONS)
 
 
 @pytest.mark.slow(minutes=3)
-@pytest.mark.xdist_group("platforms-1")
 def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
@@ -149,6 +149,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/identity.md",
         "docs/disputes.md",
         "docs/pocket.md",
+        "docs/transports.md",
         "docs/taxonomies/README.md",
     ],
 )
@@ -192,7 +193,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         inner = models_of(field.annotation)
         if str(field.annotation).startswith("dict[") and inner:
             key += f".<{name.removesuffix('s')}>"
-        if "list[" in str(field.annotation) and not key.startswith("tasks[]"):
+        several = any(kind in str(field.annotation) for kind in ("list[", "tuple["))
+        if several and not key.startswith("tasks[]") and key != "planning.gates":
             key += "[]"
         if key == "planning.gates" or not inner:
             yield key
@@ -239,6 +241,23 @@ def test_reference_shows_every_command_with_exactly_its_options() -> None:
         options = {max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)}
         assert set(re.findall(r"--[a-z-]+", rows[name])) == options, name
     assert all(f"`{max(p.opts, key=len)}`" in REFERENCE for p in cli.params)
+
+
+def test_reference_shows_every_method_with_its_arguments() -> None:
+    rows = {cell.split("(")[0].strip("`"): cell.strip("`") for cell in first_cells("Python")}
+    methods = {
+        name: method
+        for name, method in vars(Testbench).items()
+        if inspect.isfunction(method) and not name.startswith("_") and name != "close"
+    }
+    assert set(rows) == set(methods)
+    for name, method in methods.items():
+        arguments = [
+            str(parameter.replace(annotation=inspect.Parameter.empty)).replace(" ", "")
+            for parameter in inspect.signature(method).parameters.values()
+        ]
+        shown = [part for part in rows[name].partition("(")[2].removesuffix(")").split(", ") if part != "*"]
+        assert ["self", *filter(None, shown)] == arguments, name
 
 
 def test_every_option_explains_itself() -> None:

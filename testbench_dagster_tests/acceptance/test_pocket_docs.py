@@ -38,7 +38,6 @@ WRITTEN = re.findall(r"<<'YAML'\n(.*?)^YAML$", POCKET, re.M | re.S)
 
 
 @pytest.mark.slow(minutes=3)
-@pytest.mark.xdist_group("platforms-2")
 def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()

@@ -14,7 +14,6 @@ from testbench_dagster_tests.test_architecture import modules
 #: its row, see core/faults.py.
 DECIDES_FAULTS = {
     "evidence.chain": "what an attempt was before its lease was lost; whose words an error is in",
-    "evidence.classification": "what stored evidence can have been",
     "relays.engine": "a transport that raises",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
@@ -22,13 +21,21 @@ DECIDES_FAULTS = {
     "stages.score.window_cache": "an answer that was scored",
     "transports.answers": "HTTP status and body",
     "transports.outcome": "exceptions of an exchange; a page that is too large",
+    "transports.path.stored": "what the stored answer of a gateway can have been",
     "transports.path.transport": "what a gateway says",
     "transports.pocket.faults": "what a relay miner says",
     "transports.pocket.services": "what keeps a relay from being sent",
+    "transports.pocket.stored": "what the stored answer of a relay miner can have been",
     "transports.pocket.transport": "a relay that was not sent",
+    "transports.stored": "what stored evidence can have been",
 }
 #: Of these the ones that hold a table from events to faults.
-HOLDS_A_FAULT_TABLE = {"evidence.classification", "transports.answers", "transports.pocket.faults"}
+HOLDS_A_FAULT_TABLE = {
+    "transports.answers",
+    "transports.pocket.faults",
+    "transports.pocket.stored",
+    "transports.stored",
+}
 
 
 def named_faults(node: ast.AST) -> set[str]:

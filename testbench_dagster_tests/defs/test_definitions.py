@@ -31,7 +31,7 @@ ASSETS = {
     "supplier_snapshots": ("summaries", "day"),
 }
 #: Written by runs of other assets, and observed there: external ones, which nothing materializes.
-RECORDED = {"supplier_plans": ("summaries", None), "detected_changes": ("evaluation", None)}
+RECORDED = {"supplier_plans": ("summaries", None), "detected_changes": ("summaries", None)}
 CHECKS = {
     "task_datasets": {"datasets_intact"},
     "sampled_prompts": {"prompts_reproducible"},

@@ -43,6 +43,10 @@ SELDOM = {
 }
 
 
+#: Operations of a document store that change nothing.
+READS = ("get", "find", "rows", "count", "group")
+
+
 class Watched:
     """A document store that notes which collections are read and which are written."""
 
@@ -53,16 +57,11 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._store, name)
-        if name in ("get", "find", "count", "group"):
-            noted = self.read
-        elif name in ("put_new", "upsert", "claim", "purge"):
-            noted = self.written
-        else:
-            return operation
 
-        def watched(collection: Collection, *arguments: Any, **options: Any) -> Any:
-            noted.add(collection.name)
-            return operation(collection, *arguments, **options)
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if arguments and isinstance(arguments[0], Collection):
+                (self.read if name in READS else self.written).add(arguments[0].name)
+            return operation(*arguments, **options)
 
         return watched
 

@@ -25,7 +25,7 @@ from testbench_dagster.identity import (
 from testbench_dagster_tests.identity.population import START, World, ask
 
 # 15 s: forty days of sixty suppliers, once for all tests
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("population")]
+pytestmark = pytest.mark.slow
 
 SETTINGS = IdentitySettings()
 SUPPLIERS, BACKENDS = 60, 8

@@ -21,7 +21,7 @@ from testbench_dagster_tests.operations.evidence import assert_scored_once, docs
 from testbench_dagster_tests.operations.harness import Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores
 
-pytestmark = [pytest.mark.slow(minutes=5), pytest.mark.xdist_group("platforms-2")]
+pytestmark = pytest.mark.slow(minutes=5)
 
 SUPPLIERS_N, PER_RUN, DOCS = 9, 3, 30
 TASKS = ("starter_logic", "starter_units")

@@ -19,7 +19,7 @@ from testbench_dagster.stores.documents.collections import SUPPLIERS
 from testbench_dagster_tests.operations.harness import DAY, INTERVAL_S, Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores
 
-pytestmark = [pytest.mark.slow(minutes=5), pytest.mark.xdist_group("platforms-2")]
+pytestmark = pytest.mark.slow(minutes=5)
 
 SUPPLIERS_N = 20
 DOCS, TASKS = 8, 2

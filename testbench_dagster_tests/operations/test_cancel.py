@@ -31,7 +31,7 @@ from testbench_dagster_tests.operations.evidence import (
 from testbench_dagster_tests.operations.harness import INTERVAL_S, Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores
 
-pytestmark = [pytest.mark.slow(minutes=4), pytest.mark.xdist_group("platforms-1")]
+pytestmark = pytest.mark.slow(minutes=4)
 
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
 SUPPLIERS_N, DOCS, MORE_DOCS = 4, 60, 120

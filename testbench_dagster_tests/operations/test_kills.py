@@ -32,7 +32,7 @@ from testbench_dagster_tests.operations.harness import (
 )
 from testbench_dagster_tests.operations.servers import both_stores
 
-pytestmark = [pytest.mark.slow(minutes=6), pytest.mark.xdist_group("platforms-1")]
+pytestmark = pytest.mark.slow(minutes=6)
 
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
 SUPPLIERS_N, PER_RUN, DOCS, MORE_DOCS = 12, 4, 15, 25

@@ -29,7 +29,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS, SUPPLIERS
 from testbench_dagster_tests.acceptance.harness import console_script
 from testbench_dagster_tests.operations.harness import Platform, wait_until
 
-pytestmark = [pytest.mark.slow(minutes=4), pytest.mark.xdist_group("platforms-2")]
+pytestmark = pytest.mark.slow(minutes=4)
 
 DOCS = 8
 TASKS = ("starter_logic", "starter_units")

@@ -20,7 +20,7 @@ from testbench_dagster_tests.conftest import server_or_skip
 from testbench_dagster_tests.operations.browser import Browser, chromium
 from testbench_dagster_tests.operations.harness import Platform, platform, wait_until
 
-pytestmark = [pytest.mark.slow(minutes=4), pytest.mark.xdist_group("platforms-1")]
+pytestmark = pytest.mark.slow(minutes=4)
 
 SUPPLIERS_N = 6
 SUPPLIER_ASSETS = ("relay_responses", "supplier_scores", "taxonomy_summaries")

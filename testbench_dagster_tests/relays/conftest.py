@@ -9,11 +9,11 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
-from testbench_dagster.evidence.classification import shown
 from testbench_dagster.stages.relay.writer import attempt_record
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.path.transport import PathTransport
 from testbench_dagster.transports.pocket.transport import ShannonTransport
+from testbench_dagster.transports.registry import shown
 from testbench_dagster_tests.relays.servers import Supplier
 
 Send = Callable[[Any, Endpoint, Relay], Awaitable[Attempt]]

@@ -16,8 +16,8 @@ from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.relay import Attempt, Relay
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.relay.writer import attempt_record
-from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash, document_id, typed
 from testbench_dagster.stores.documents.collections import SCORES, SUPPLIERS

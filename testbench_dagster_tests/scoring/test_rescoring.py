@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.sample.catalogue import (
     prompt_filter,
@@ -24,7 +25,7 @@ from testbench_dagster.stages.sample.catalogue import (
     stale_tasks,
 )
 from testbench_dagster.stages.score import score as module
-from testbench_dagster.stages.score.score import score_new, scorer_version
+from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, SUPPLIERS, WINDOWS

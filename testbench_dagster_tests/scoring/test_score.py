@@ -17,8 +17,10 @@ from testbench_dagster.core.records.attempts import CallAttempt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
-from testbench_dagster.stages.score import score as module
-from testbench_dagster.stages.score.score import AnsweredDoc, answered_docs, score_batch, score_new, unscored
+from testbench_dagster.stages.score import batch as module
+from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs, unscored
+from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
@@ -194,7 +196,7 @@ def short_limits(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     began = time.monotonic()
     with Workspace(case.workspace.config) as other:
         case.answer(N_DOCS - 1, "a" * N_DOCS)
-        docs = list(answered_docs(other, ALPHA, case.spec, case.registration))
+        docs = list(answered_docs(other.documents, ALPHA, case.spec, case.registration))
         score_batch(other, case.spec, case.registration, docs)
     monkeypatch.setattr(module, "_SECONDS_PER_CALL", max(4.0, 2.0 * (time.monotonic() - began)))
     monkeypatch.setattr(module, "_SECONDS_PER_DOC", 0.05)
@@ -232,7 +234,7 @@ def test_a_supplier_that_hangs_the_scorer_again_and_again_is_put_off(
     assert report.n_failed == 2
     assert report.n_put_off + report.n_scored == 8  # six hang as well; two more are fine
     assert case.values(supplier=SECOND) == {0: 1.0}, "the other supplier does not wait for it"
-    left = list(unscored(case.workspace, ALPHA, case.spec, case.registration))
+    left = list(unscored(case.workspace.documents, ALPHA, case.spec, case.registration))
     assert len(left) == report.n_put_off >= 6
 
 
@@ -251,7 +253,7 @@ def test_trouble_that_is_not_the_answers_fails_the_stage(case: Case, monkeypatch
 def test_raw_answers_are_held_a_few_at_a_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     for doc in range(N_DOCS):
         case.answer(doc, "a" * (doc + 1))
-    docs = list(answered_docs(case.workspace, ALPHA, case.spec, case.registration))
+    docs = list(answered_docs(case.workspace.documents, ALPHA, case.spec, case.registration))
     assert all("body" not in attempt._fields for doc in docs for attempt in doc.attempts)
     whole = score_batch(case.workspace, case.spec, case.registration, docs)
     monkeypatch.setattr(module, "_EVIDENCE", 5)

@@ -10,9 +10,10 @@ from testbench_dagster.stages.summarize.pooling import FEW_DOCS, pooled_nodes
 from testbench_dagster.statistics.combinations import mover, wilson_of_mean
 from testbench_dagster.statistics.intervals import normal_quantile, wilson
 from testbench_dagster.statistics.shrinkage import Prior
+from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies import tax_format, yaml_format
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError
-from testbench_dagster.taxonomies.summary import TaskScore, covariance, summarize, summarize_many
+from testbench_dagster.taxonomies.summary import covariance, summarize, summarize_many
 from testbench_dagster_tests.records import changeable
 
 FLAT = Taxonomy("t", {"r": ("x", "y")}, (), "r")

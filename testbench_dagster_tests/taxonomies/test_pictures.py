@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_rgb
 
+from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies import plots
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import TaskScore, summarize
+from testbench_dagster.taxonomies.summary import summarize
 from testbench_dagster_tests.pictures import assert_approved, figure_of
 
 APPROVED = Path(__file__).with_name("pictures")

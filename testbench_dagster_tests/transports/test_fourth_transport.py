@@ -28,6 +28,7 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Way, faults_on
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.quota import FixedQuota, Quota
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
@@ -44,7 +45,7 @@ from testbench_dagster.transports.discovery import Entry, Listing, Source
 from testbench_dagster.transports.endpoints import endpoint_of
 from testbench_dagster.transports.http import Exchange
 from testbench_dagster.transports.outcome import attempt_from
-from testbench_dagster.transports.payload import build_payload
+from testbench_dagster.transports.payload import Api, build_payload
 from testbench_dagster.transports.plug import (
     About,
     KnownOperators,
@@ -52,6 +53,7 @@ from testbench_dagster.transports.plug import (
     RelayHistory,
     TransportFactory,
 )
+from testbench_dagster.transports.stored import Shown
 
 TASK, DOCS, MOST = "starter_units", 5, 3
 ANSWER = {"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}
@@ -87,6 +89,12 @@ class Letterbox:
     def waiting(self, supplier: Supplier, known: KnownSessions, spent_until: int | None) -> str | None:
         """Until the box is opened."""
         return "its box is shut" if supplier.address == "shut" else None
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """Like any answer's."""
+        return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """A box lists nothing."""

@@ -16,7 +16,6 @@ from testbench_dagster.defs.evaluation.assets import relay_responses, supplier_s
 from testbench_dagster.defs.evaluation.checks import evaluation_checks
 from testbench_dagster.defs.evaluation.schedules import nightly_evaluation_schedule
 from testbench_dagster.defs.evaluation.sensors import stale_scores_sensor
-from testbench_dagster.defs.lineage import detected_changes
 
 EVALUATION = ("relay_responses", "supplier_scores", "taxonomy_summaries")
 """The assets of a supplier, in their order."""
@@ -42,7 +41,7 @@ rescore = dg.define_asset_job(
 def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
     """This room's definitions."""
     return {
-        "assets": [relay_responses, supplier_scores, detected_changes],
+        "assets": [relay_responses, supplier_scores],
         "asset_checks": evaluation_checks(),
         "jobs": [evaluate_suppliers, rescore],
         "sensors": [stale_scores_sensor(settings)],

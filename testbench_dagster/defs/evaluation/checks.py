@@ -13,11 +13,13 @@ import dagster as dg
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import offenders_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.sample.catalogue import definition_changed
-from testbench_dagster.stages.score.score import answered_docs, score_batch, scorer_version
+from testbench_dagster.stages.score.answered import answered_docs
+from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -138,7 +140,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 continue
             if definition_changed(spec, registration):
                 continue  # edited and not yet materialized: the worker would score by other rules
-            docs = list(answered_docs(workspace, key, spec, registration))
+            docs = list(answered_docs(workspace.documents, key, spec, registration))
             chosen = random.sample(docs, min(len(docs), _RESCORED_DOCS - checked))
             if not chosen:
                 continue

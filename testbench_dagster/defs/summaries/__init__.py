@@ -12,7 +12,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.automation import sensor_status
-from testbench_dagster.defs.lineage import supplier_plans
+from testbench_dagster.defs.lineage import detected_changes, supplier_plans
 from testbench_dagster.defs.summaries.assets import leaderboard_asset, supplier_snapshots, taxonomy_summaries
 from testbench_dagster.defs.summaries.checks import summary_checks
 from testbench_dagster.defs.summaries.identity import identity_consistent, identity_groups_asset
@@ -54,6 +54,7 @@ def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
             leaderboard_asset(automation),
             supplier_snapshots,
             supplier_plans,
+            detected_changes,
         ],
         "asset_checks": [*summary_checks(), identity_consistent],
         "jobs": [refresh_summaries, refresh_identity, refresh_abilities, take_snapshots],

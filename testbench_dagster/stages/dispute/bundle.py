@@ -23,13 +23,13 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed

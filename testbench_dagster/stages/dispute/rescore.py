@@ -28,7 +28,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
-from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.core.versions import CLASSIFIER, scorer_version
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
@@ -39,14 +39,9 @@ from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import moment, record_of, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
 from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
-from testbench_dagster.stages.score.score import (
-    BATCH,
-    PAGES,
-    AnsweredDoc,
-    answered_docs,
-    score_batch,
-    scorer_version,
-)
+from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs
+from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.score import BATCH, PAGES
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import DatasetStore
@@ -274,7 +269,9 @@ class _Check:
         verdict.attempts = typed.count(workspace.documents, AttemptRecord, where)
         claimed = {row.answer_id for row in typed.find(opened.claimed, ScoredId, where)}
         verdict.docs = len(claimed)
-        answered = {d.answer_id: d for d in answered_docs(workspace, key, task.spec, task.registration)}
+        answered = {
+            d.answer_id: d for d in answered_docs(workspace.documents, key, task.spec, task.registration)
+        }
         verdict.failed = len(
             {a.doc_id for a in typed.find(workspace.documents, AttemptDoc, where)}
             - {d.attempts[0].doc_id for d in answered.values()}

@@ -33,7 +33,7 @@ from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
-from testbench_dagster.stages.score.score import prompt_calls
+from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import (
@@ -317,7 +317,7 @@ class Planner:
         self, supplier: Supplier, spec: TaskSpec, registration: Registration, max_age: timedelta
     ) -> History:
         if spec.name not in self._calls:
-            self._calls[spec.name] = prompt_calls(self._workspace, registration)
+            self._calls[spec.name] = prompt_calls(self._workspace.documents, registration)
         return history(
             self._workspace.documents,
             supplier.key,

@@ -23,7 +23,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import DocumentStore
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 _BATCH = 1000  # rows per row group: bounds memory
 _ITEM_BATCH = 50_000  # the same for the item matrix, whose rows are small
@@ -47,7 +47,7 @@ def export_parquet(
     written = {}
     for of in (PromptRecord, AttemptRecord, ScoreRecord):
         path = out / f"{of.collection.name}.parquet"
-        written[path] = _write(path, _schema(of), documents.find(of.collection))
+        written[path] = _write(path, _schema(of), typed.whole(documents, of))
     for name, (record, rows) in tables.items():
         path = out / f"{name}.parquet"
         written[path] = _write(path, _text_schema(record), rows)

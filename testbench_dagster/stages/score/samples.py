@@ -13,9 +13,9 @@ from testbench_dagster.core.records.scores import ScoredAnswer
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
 from testbench_dagster.stages.attempts import last_by_call
-from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 

@@ -8,8 +8,7 @@ from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import Document, typed
+from testbench_dagster.stores.documents import Document, DocumentStore, typed
 from testbench_dagster.stores.documents.collections import SIGNATURES
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
@@ -18,7 +17,7 @@ from testbench_dagster.transports.answers import parse_answer
 MAX_BODY_CHARS = 65_536
 
 
-def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[ScoreRecord]) -> int:
+def remember_signatures(documents: DocumentStore, spec: TaskSpec, scores: Iterable[ScoreRecord]) -> int:
     """Store what the signatures of fresh scores stand for, where it is not known; return how many.
 
     It is made again from the stored answer, one at a time: a new signature is rare and a page may be large.
@@ -27,18 +26,17 @@ def remember_signatures(workspace: Workspace, spec: TaskSpec, scores: Iterable[S
     for score in sorted(scores, key=lambda s: s.answered_at):
         if score.error is None:
             first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
-    known = workspace.documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
+    known = documents.find(SIGNATURES, {"_id": {"in": sorted(first)}}, fields=["_id"])
     for row in list(known):
         del first[row["_id"]]
     return sum(
-        workspace.documents.put_new(SIGNATURES, [_meaning(workspace, spec, key, score)])
-        for key, score in first.items()
+        documents.put_new(SIGNATURES, [_meaning(documents, spec, key, score)]) for key, score in first.items()
     )
 
 
-def _meaning(workspace: Workspace, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
-    attempt = typed.get(workspace.documents, RawAnswer, score.attempt_ids[0])
-    prompt = typed.get(workspace.documents, AskedPrompt, score.prompt_id)
+def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRecord) -> Document:
+    attempt = typed.get(documents, RawAnswer, score.attempt_ids[0])
+    prompt = typed.get(documents, AskedPrompt, score.prompt_id)
     assert attempt is not None and prompt is not None, "fresh scores have their evidence"
     assert attempt.status is not None, "it was answered"
     answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)

@@ -23,10 +23,10 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample, Window
 from testbench_dagster.scoring.rows import known_beforehand
 from testbench_dagster.stages.score.samples import counts_after, newest_scored
-from testbench_dagster.stages.score.score import scorer_version
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, content_hash
 

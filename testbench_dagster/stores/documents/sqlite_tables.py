@@ -14,22 +14,22 @@ from testbench_dagster.stores.documents.contract import Collection, Document
 COLUMN_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER", datetime: "INTEGER"}
 
 
-def _encoder(kind: type) -> Callable[[Any], Any] | None:
-    """How a normalised value of this type becomes a column value; None when it already is one."""
-    if kind is datetime:
-        return values.milliseconds
-    return int if kind is bool else None
+#: How normalised values of some types become column values; those of the others are ones.
+_ENCODERS: dict[type, Callable[[Any], Any]] = {datetime: values.milliseconds, bool: int}
 
 
 def column_value(collection: Collection, name: str, value: Any) -> Any:
     """What the column of a declared field holds for a normalised value."""
-    encoder = _encoder(values.field_type(collection, name))
+    encoder = _ENCODERS.get(values.field_type(collection, name))
     return value if value is None or encoder is None else encoder(value)
 
 
 def row_of(collection: Collection, prepared: Document) -> tuple[Any, ...]:
     """The table row of a prepared document: ``_id``, declared fields, body."""
-    columns = [column_value(collection, name, prepared.get(name)) for name in collection.fields]
+    columns = [
+        value if (value := prepared.get(name)) is None or kind not in _ENCODERS else _ENCODERS[kind](value)
+        for name, kind in collection.fields.items()
+    ]
     return (prepared["_id"], *columns, values.encode(collection, prepared))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from testbench_dagster.core.records.declaring import Record, count_of, shape_of, stored_changes
-from testbench_dagster.stores.documents.contract import DocumentStore, Where
+from testbench_dagster.stores.documents.contract import Document, DocumentStore, Where
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -37,6 +37,11 @@ def declared(
 ) -> Iterator[dict[str, Any]]:
     """Stream all queryable fields of the matching records by their names, as tables for people show them."""
     return documents.find(of.collection, where, fields=["_id", *of.collection.fields])
+
+
+def whole(documents: DocumentStore, of: type[Record]) -> Iterator[Document]:
+    """Stream all documents of a collection as they are stored, for files that people read."""
+    return documents.find(of.collection)
 
 
 def get(documents: DocumentStore, of: type[T], id_: str) -> T | None:

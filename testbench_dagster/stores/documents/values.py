@@ -132,9 +132,12 @@ def prepare(collection: Collection, document: Mapping[str, Any]) -> Document:
     for name in prepared:
         if name[:1] == "$":
             raise StoreError(f"{collection.name}[{id_}]: the name {name!r} may not start with '$'")
-    for name in ("_id", *collection.fields):
-        if name in prepared:
-            prepared[name] = normalise(collection, name, prepared[name])
+    for name, kind in (("_id", str), *collection.fields.items()):
+        value = prepared.get(name)
+        # most are what they have to be
+        if value is None or ((kind is str or kind is bool) and type(value) is kind):
+            continue
+        prepared[name] = normalise(collection, name, value)
     return prepared
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from testbench_dagster.config import Config
 from testbench_dagster.core.faults import Way, faults_on
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.rosters import RosterSource
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import authorization, endpoint_of
+from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
     About,
     Finding,
@@ -20,6 +23,7 @@ from testbench_dagster.transports.plug import (
     RelayHistory,
     TransportFactory,
 )
+from testbench_dagster.transports.stored import Shown
 
 
 class DirectPlug:
@@ -62,6 +66,12 @@ class DirectPlug:
 
     def waiting(self, supplier: Supplier, known: KnownSessions, spent_until: int | None) -> str | None:
         """It never waits."""
+        return None
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """It has no rules but those of answers."""
         return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:

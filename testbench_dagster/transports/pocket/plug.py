@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from testbench_dagster.config import SERVICE_SOURCE, SIGNED_RELAYS, Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Way, faults_on
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import Source
 from testbench_dagster.transports.endpoints import endpoint_of
+from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
     About,
     Finding,
@@ -20,6 +23,7 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
 )
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
+from testbench_dagster.transports.stored import Shown
 
 
 class PocketPlug:
@@ -99,6 +103,18 @@ class PocketPlug:
             since = f"{known.silent_since:%Y-%m-%d %H:%M}; is a node reachable?"
             return f"the chain told of no block since {since}"
         return waiting_for_session(supplier.address, known, spent_until)
+
+    def shown(
+        self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
+    ) -> Shown | None:
+        """A miner's refusal is read again; what was signed well is judged like any answer."""
+        status = attempt.evidence.get("http_status")
+        signed = attempt.session is not None and "request_hash" in attempt.evidence
+        if not (isinstance(status, int) and signed):
+            return None
+        from testbench_dagster.transports.pocket.stored import shown_by_miner  # with its codecs: 0.1 s
+
+        return shown_by_miner(attempt, status, request, error)
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """Miners list nothing."""

@@ -22,6 +22,14 @@ integers out of their range and strings that are not UTF-8: those are refused.
 Input may be hostile. Decoding raises nothing but :class:`CodecError`, descends only as deep as the schema
 (which cannot hold itself), copies no sub-message, and stops after ``max_fields`` fields.
 Wire format: protobuf.dev/programming-guides/encoding.
+
+``google.protobuf`` (which Dagster brings; 6.33 with upb) was tried in its place, on these messages with the
+same bytes, maps included, and four times the speed: 12 us instead of 52 for an answer and its hash, of some
+700 for a whole relay. It has no bound but the length, though: 8 MB of empty header values, which this codec
+refuses after 20,000 fields and 13 ms, become four million objects and 147 MB, for each answer in flight. It
+also cuts integers that are out of range, keeps unknown fields and writes them again, and so takes messages,
+or hashes them, otherwise than miners do (81 of 20,000 damaged ones). Counting fields first costs what it
+saves.
 """
 
 from __future__ import annotations

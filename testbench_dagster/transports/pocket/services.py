@@ -14,12 +14,12 @@ from testbench_dagster.core.errors import ShannonError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import ChainError
-from testbench_dagster.transports.pocket.chain.types import Session
+from testbench_dagster.transports.pocket.chain.types import Chain, Session
 from testbench_dagster.transports.pocket.errors import RingError
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.replays import Replays
 from testbench_dagster.transports.pocket.rings import RingSigner
-from testbench_dagster.transports.pocket.sessions import Chain, SessionBook
+from testbench_dagster.transports.pocket.sessions import SessionBook
 
 #: A public key that the chain lacks, or that did not fit an answer, is asked for again after so long.
 KEY_AGAIN_S = 30.0

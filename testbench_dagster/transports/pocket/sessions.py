@@ -17,12 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
 from testbench_dagster.transports.pocket.chain.types import (
     UNLIMITED,
-    ServiceInfo,
+    Chain,
     Session,
     SharedParams,
     session_budget_relays,
@@ -41,34 +40,6 @@ AWAITED_S = 10.0
 _STALE_POLLS = 3.0
 _SHORTEST_POLL_S = 0.1
 _HEIGHTS = 16  # kept to estimate the pace of blocks
-
-
-class Chain(Protocol):
-    """What is asked of :class:`~testbench_dagster.transports.pocket.chain.client.ChainClient`."""
-
-    def height(self, *, fresh: bool = False) -> int:
-        """Height of the chain."""
-        ...
-
-    def shared_params(self) -> SharedParams:
-        """Parameters of now."""
-        ...
-
-    def suppliers_per_session(self) -> int:
-        """How many suppliers a session has at most."""
-        ...
-
-    def service(self, service: str) -> ServiceInfo:
-        """A service."""
-        ...
-
-    def session(self, application: str, service: str, *, fresh: bool = False) -> Session:
-        """The current session of an application."""
-        ...
-
-    def public_key(self, address: str, *, fresh: bool = False) -> bytes | None:
-        """The public key of an account, None if it has none."""
-        ...
 
 
 @dataclass(slots=True)

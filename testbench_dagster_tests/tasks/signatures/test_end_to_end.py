@@ -17,7 +17,8 @@ from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
 from testbench_dagster.stages.plan.planner import Planner
-from testbench_dagster.stages.score.score import answered_docs, score_batch
+from testbench_dagster.stages.score.answered import answered_docs
+from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import (
@@ -149,7 +150,7 @@ def test_stored_answers_sign_the_same_again(workspace: Workspace) -> None:
     for spec in workspace.specs:
         registration = workspace.datasets.current(spec.name)
         assert registration is not None
-        docs = list(answered_docs(workspace, "one@simulation", spec, registration))
+        docs = list(answered_docs(workspace.documents, "one@simulation", spec, registration))
         again = {s.id: s.metrics for s in score_batch(workspace, spec, registration, docs)}
         stored = workspace.documents.find(SCORES, {"supplier": "one@simulation", "task": spec.name})
         assert {d["_id"]: d["metrics"] for d in stored} == again and again

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Protocol
 
 from testbench_dagster.transports.pocket.messages import SessionHeader
 
@@ -202,3 +203,31 @@ def session_budget_relays(
 def _relay_cost(service: ServiceInfo, shared: SharedParams) -> Fraction:
     units = service.compute_units_per_relay * shared.compute_units_to_tokens_multiplier
     return Fraction(units, shared.compute_unit_cost_granularity)
+
+
+class Chain(Protocol):
+    """What is asked of :class:`~testbench_dagster.transports.pocket.chain.client.ChainClient`."""
+
+    def height(self, *, fresh: bool = False) -> int:
+        """Height of the chain."""
+        ...
+
+    def shared_params(self) -> SharedParams:
+        """Parameters of now."""
+        ...
+
+    def suppliers_per_session(self) -> int:
+        """How many suppliers a session has at most."""
+        ...
+
+    def service(self, service: str) -> ServiceInfo:
+        """A service."""
+        ...
+
+    def session(self, application: str, service: str, *, fresh: bool = False) -> Session:
+        """The current session of an application."""
+        ...
+
+    def public_key(self, address: str, *, fresh: bool = False) -> bytes | None:
+        """The public key of an account, None if it has none."""
+        ...

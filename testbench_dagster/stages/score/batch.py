@@ -1,0 +1,166 @@
+"""Scoring a batch of answered docs from their evidence, whatever one of the answers does to the scorer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
+from testbench_dagster.core.records.attempts import RawAnswer
+from testbench_dagster.core.records.prompts import AskedPrompt
+from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.stages.sample.catalogue import task_data
+from testbench_dagster.stages.score.answered import AnsweredDoc
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore, document_id, typed
+from testbench_dagster.tasks.frameworks import Framework
+from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
+from testbench_dagster.transports.answers import parse_answer
+
+_EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
+_SECONDS_PER_CALL = 30.0  # includes starting the worker on a busy machine
+_SECONDS_PER_DOC = 0.5
+_PARTS = 8  # into which a batch is cut when it cannot be scored in time
+_STRIKES = 3  # answers of one supplier and task that had to be stopped before the rest is put off
+
+
+def score_batch(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    docs: Sequence[AnsweredDoc],
+    strikes: Counter[str] | None = None,
+) -> list[ScoreRecord]:
+    """Score answered docs from their evidence and return the scores, not yet stored.
+
+    ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
+    are left out.
+    """
+    prompts, answers = _answers(workspace.documents, docs)
+    data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
+    items = [(i, doc.supplier, answer) for i, (doc, answer) in enumerate(zip(docs, answers, strict=True))]
+    framework = workspace.framework(spec)
+    scores = _score(framework, spec, data, items, Counter() if strikes is None else strikes)
+    version, now = scorer_version(registration), datetime.now(UTC)
+    return [
+        record
+        for i, score in sorted(scores.items())
+        for record in _records(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
+    ]
+
+
+def _answers(
+    documents: DocumentStore, docs: Sequence[AnsweredDoc]
+) -> tuple[dict[str, AskedPrompt], list[Answered]]:
+    """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
+    prompts = typed.by_id(documents, AskedPrompt, {d.prompt_id for d in docs})
+    answers = []
+    for start in range(0, len(docs), _EVIDENCE):
+        lot = docs[start : start + _EVIDENCE]
+        evidence = typed.by_id(documents, RawAnswer, {a.id for d in lot for a in d.attempts})
+        answers += [_answered(d, prompts[d.prompt_id], evidence) for d in lot]
+    return prompts, answers
+
+
+def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawAnswer]) -> Answered:
+    requests = prompt.requests
+    responses: list[list[Any]] = [[] for _ in requests]
+    for attempt in doc.attempts:
+        stored = evidence[attempt.id]
+        if stored.status is None:
+            raise StoreError(f"attempts[{attempt.id}] counts as answered, but has no HTTP status")
+        request = requests[attempt.idx]
+        answer = parse_answer(request, prompt.api, stored.status, stored.body)
+        if request["type"] in ANY_API:
+            responses[attempt.idx].append(answer.text or "")
+        else:
+            responses[attempt.idx].append((answer.logprob, answer.greedy))
+    return Answered(prompt.doc_id, requests, responses)
+
+
+def _score(
+    framework: Framework,
+    spec: TaskSpec,
+    data: TaskData,
+    items: Sequence[tuple[int, str, Answered]],
+    strikes: Counter[str],
+) -> dict[int, DocScore]:
+    """Score (number, supplier, answer) items in the worker and return the scores by number.
+
+    An answer may keep a filter busy for ever, or kill the worker. The batch is then cut, first by supplier,
+    until the answer stands alone and becomes an error of its own.
+    """
+    items = [item for item in items if strikes[item[1]] < _STRIKES]
+    if not items:
+        return {}
+    limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(items)
+    try:
+        scores = framework.score(spec, data, [answer for _, _, answer in items], timeout_s=limit)
+        return {number: score for (number, _, _), score in zip(items, scores, strict=True)}
+    except (WorkerTimeout, WorkerDied) as error:
+        if len(items) == 1:
+            number, supplier, answer = items[0]
+            # without it the worker must be well, or the trouble is not the answer's and fails the stage
+            framework.score(spec, data, [], timeout_s=_SECONDS_PER_CALL)
+            strikes[supplier] += 1
+            return {number: DocScore(answer.doc_id, error=str(error))}
+    suppliers = dict.fromkeys(supplier for _, supplier, _ in items)
+    if len(suppliers) > 1:
+        parts = [[item for item in items if item[1] == supplier] for supplier in suppliers]
+    else:
+        size = -(-len(items) // _PARTS)
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+    found: dict[int, DocScore] = {}
+    for part in parts:
+        found |= _score(framework, spec, data, part, strikes)
+    return found
+
+
+def _records(
+    doc: AnsweredDoc,
+    score: DocScore,
+    prompt: AskedPrompt,
+    registration: Registration,
+    version: str,
+    now: datetime,
+) -> Iterator[ScoreRecord]:
+    last = max(doc.attempts, key=lambda a: a.finished_at)
+    filters = score.metrics if score.error is None else {f: {} for f in registration.flags.filters}
+    for name, metrics in filters.items():
+        yield ScoreRecord(
+            id=document_id("score", doc.answer_id, name, version),
+            supplier=doc.supplier,
+            service=last.service,
+            task=registration.task,
+            task_hash=registration.task_hash,
+            epoch=prompt.epoch,
+            round=doc.round,
+            position=prompt.position,
+            doc_id=prompt.doc_id,
+            filter=name,
+            answer_id=doc.answer_id,
+            answered_at=last.finished_at,
+            calls=len(doc.attempts),
+            scorer_version=version,
+            metrics=metrics,
+            error=score.error,
+            prompt_id=doc.prompt_id,
+            attempt_ids=[a.id for a in doc.attempts],
+            truncated=any(Fault(a.fault).row.cut_short for a in doc.attempts),
+            latency_ms=sum(a.latency_ms for a in doc.attempts),
+            prompt_tokens=_total(a.prompt_tokens for a in doc.attempts),
+            completion_tokens=_total(a.completion_tokens for a in doc.attempts),
+            scored_at=now,
+        )
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -19,7 +19,7 @@ from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.lanes import Host, Job, Lane, lanes_of
 from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, Pace, backoff_s, is_congestion
 from testbench_dagster.relays.quotas import LedgerQuota, service_account, supplier_account
-from testbench_dagster.relays.report import Counts, LatencyHistogram, Report
+from testbench_dagster.relays.report import Counts, LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.relays.test_engine import Scripted, Sink, some, target
 
@@ -348,6 +348,20 @@ def test_a_period_ends_on_the_second(ledger: BudgetLedger) -> None:
     assert quota.take(one) is REFUSED and quota.refused(one)
 
 
+def test_a_day_that_is_used_up_refuses_until_it_is_over(ledger: BudgetLedger) -> None:
+    now = [NOON]
+    quota = LedgerQuota(ledger, lambda service: 1, clock=lambda: now[0].timestamp())
+    one = target()
+    quota.refill(one)
+    assert not quota.refused(one) and quota.take(one) is LOW
+    quota.refill(one)
+    assert quota.refused(one) and quota.take(one) is REFUSED
+    now[0] = DAY + timedelta(days=1, seconds=-0.001)
+    assert quota.refused(one) and quota.take(one) is REFUSED
+    now[0] = DAY + timedelta(days=1)
+    assert not quota.refused(one) and quota.take(one) is UNKNOWN
+
+
 def test_a_share_is_hard_and_a_refund_returns_to_it(ledger: BudgetLedger) -> None:
     quota = LedgerQuota(ledger, lambda service: None, clock=NOON.timestamp)
     quota.limit({"a@test": 2})
@@ -400,6 +414,14 @@ def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, lanes:
     report = run_relays(work, Sink(), transport=transport, max_in_flight=slots)
     assert report.total.settled == 2 * slots + lanes - 1
     assert peak == most
+
+
+def test_nothing_waits_or_is_under_way_at_the_end() -> None:
+    seen: list[Progress] = []
+    faults = {"a@test": [Fault.TRANSPORT, Fault.TRANSPORT, Fault.TRANSPORT]}
+    run_relays([(target(retries=2), some(2))], Sink(), transport=Scripted(faults), on_progress=seen.append)
+    last = seen[-1]
+    assert (last.waiting, last.in_flight) == (0, 0) and last.sent >= 4 and last.seconds > 0
 
 
 def test_counts_of_a_run_add_up() -> None:

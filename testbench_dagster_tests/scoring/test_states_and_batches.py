@@ -16,7 +16,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import _quantile
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.plan.measured import WindowState, window_state
-from testbench_dagster.stages.score.score import _score
+from testbench_dagster.stages.score.batch import _score
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
@@ -177,13 +177,8 @@ def scored(
     framework: Framework, docs: dict[str, Sequence[int]], strikes: Counter[str] | None = None
 ) -> dict[int, str | None]:
     """The error of each doc that has an outcome, by number."""
-
-    class Opened:
-        def framework(self, spec: Any) -> Framework:
-            return framework
-
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
-    found = _score(Opened(), None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    found = _score(framework, None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
     return {number: score.error for number, score in found.items()}
 
 

@@ -151,6 +151,7 @@ def test_a_weighted_mean_needs_weights_and_docs_above_zero() -> None:
 
 def test_counts_start_at_none() -> None:
     assert mcnemar(0, 0).exact == mcnemar(0, 0).mid == 1
+    assert (mcnemar(1, 0).exact, mcnemar(0, 1).mid) == (1.0, 0.5)
     for b, c in ((-1, 0), (0, -1), (-1, 3), (3, -1)):
         with pytest.raises(ValueError, match=f"got {b} and {c}"):
             mcnemar(b, c)

@@ -23,6 +23,7 @@ import difflib
 import gc
 import hashlib
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -35,11 +36,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,14 @@ def never_run(tree: ast.Module) -> Iterator[ast.AST]:
             yield node
 
 
+def bare_stars(source: str) -> Iterator[tuple[int, int]]:
+    """Yield where a star only says that parameters are named, which cosmic-ray takes for an operator."""
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.OP]
+    yield from (
+        one.start for one, following in pairwise(tokens) if (one.string, following.string) == ("*", ",")
+    )
+
+
 def mutants_of(checkout: Path, packages: Iterable[str]) -> Iterator[Mutant]:
     """Yield all mutants of the packages, in a fixed order."""
     for package in packages:
@@ -222,13 +232,14 @@ def mutants_of(checkout: Path, packages: Iterable[str]) -> Iterator[Mutant]:
                 for node in never_run(ast.parse(source))
                 if isinstance(node, ast.expr | ast.stmt)
             ]
+            stars = set(bare_stars(source))
             nodes = list(ast_nodes(get_ast(source)))
             for operator in OPERATORS:
                 positions = get_operator(operator)().mutation_positions
                 starts = [start for node in nodes for start, _ in positions(node)]
                 for occurrence, (line, column) in enumerate(starts):
                     at = (line, len(lines[line - 1][:column].encode()))
-                    if not any(first <= at < last for first, last in spans):
+                    if (line, column) not in stars and not any(first <= at < last for first, last in spans):
                         yield Mutant(str(path.relative_to(checkout)), operator, occurrence, line)
 
 

@@ -12,6 +12,7 @@ import pytest
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader, BundleWriter, json_line, json_text
+from testbench_dagster.evidence.facts import read_manifest
 from testbench_dagster.evidence.layout import BundleError, is_member, parsed_definition
 from testbench_dagster.evidence.records import plain, restored
 from testbench_dagster.evidence.report import MAX_FINDINGS, Finding, Report, TaskVerdict
@@ -166,6 +167,32 @@ def test_names_of_files() -> None:
     assert parsed_definition("definitions/7/a/b.yaml") == layout.DefinitionFile(7, "a/b.yaml")
     for name in ("definitions/7/a/../b", "definitions/7/.", "definitions//b", "definitions/7/", "tasks/.."):
         assert not is_member(name)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ({}, "a.zip is no evidence bundle"),
+        ({"kind": layout.KIND}, "manifest.json has no format version"),
+        ({"kind": layout.KIND, "format": 0}, "manifest.json has no format version"),
+        ({"kind": layout.KIND, "format": "1"}, "manifest.json has no format version"),
+        ({"kind": layout.KIND, "format": 2, "product": "p" * 41}, f"has format 2, .* by {'p' * 40!r}"),
+        ({"kind": layout.KIND, "format": 1}, "manifest.json: product: Field required"),
+        (
+            {"kind": layout.KIND, "format": 1, "files": {"x" * 61: {"size": 1}}},
+            f"files.{'x' * 60}.sha256: ",
+        ),
+    ],
+)
+def test_what_a_manifest_has_to_say(tmp_path: Path, manifest: dict[str, object], said: str) -> None:
+    supplier = {"key": "s@x", "address": "s", "service": "x", "api": "chat", "models": [], "status": "active"}
+    complete: dict[str, object] = {"product": "p", "made_at": "", "simulation": False, "window_docs": 1}
+    complete |= {"tasks": [], "docs": None, "counts": {}, "versions": {}, "windows": []}
+    complete["supplier"] = supplier | {"echo_logprobs": None, "cut_at": None}
+    with BundleWriter(tmp_path / "a.zip") as writer:
+        writer.whole(layout.MANIFEST, json_text(complete | manifest if "files" in manifest else manifest))
+    with BundleReader(tmp_path / "a.zip") as reader, pytest.raises(BundleError, match=said):
+        read_manifest(reader)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def test_bounds_and_shares_by_hand(facts: Facts) -> None:
     assert found.tokens == {"prompt": 400, "completion": 20}
 
 
+@pytest.mark.parametrize(
+    ("output_type", "fault", "status"),
+    [
+        ("get", Fault.CLIENT_REQUEST, "unsupported"),
+        ("get", Fault.SUPPLIER_HTTP, "no_data"),
+        ("generate_until", Fault.CLIENT_REQUEST, "no_data"),
+    ],
+)
+def test_only_a_page_can_be_denied(facts: Facts, output_type: str, fault: Fault, status: str) -> None:
+    facts.attempt(facts.registration(TASK, output_type=output_type), 0, fault)
+    assert row(facts).status == status
+
+
 @pytest.mark.parametrize("higher", [True, False])
 def test_a_metric_says_which_way_is_better(facts: Facts, higher: bool) -> None:
     facts.score(facts.registration(TASK, higher_is_better=higher), 0)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import betaincinv
 
 from testbench_dagster.identity import (
     Answer,
@@ -192,6 +193,17 @@ def test_self_agreement_is_a_beta_posterior() -> None:
         upper = 1.0 if k == n else stats.beta(k + 1, n - k).ppf(0.975)
         assert selves.noisy[i] == (upper < 0.9)
     assert selves.noisy[evidence.index["b"]]
+
+
+def test_who_is_noisy_is_below_the_bound_and_not_at_it() -> None:
+    """Six of eight repeats agree: the upper end by Clopper and Pearson is .968."""
+    x, y = phrase("x"), phrase("y")
+    given = [answer("d", "q", text, minute=n, round=n) for n, text in enumerate([x] * 7 + [y, x])]
+    upper = float(betaincinv(7, 2, 0.975))
+    assert upper == pytest.approx(0.968, abs=1e-3)
+    for bound, noisy in ((upper, False), (math.nextafter(upper, 1), True)):
+        found = SelfAgreement.of(Evidence.of(given, IdentitySettings(noisy_below=bound)))
+        assert bool(found.noisy[0]) is noisy
 
 
 def test_a_distance_by_hand() -> None:

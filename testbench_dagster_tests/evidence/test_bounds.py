@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader, BundleWriter, json_line, json_text
+from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.facts import read_manifest
 from testbench_dagster.evidence.layout import BundleError, is_member, parsed_definition
 from testbench_dagster.evidence.records import plain, restored
 from testbench_dagster.evidence.report import MAX_FINDINGS, Finding, Report, TaskVerdict
 from testbench_dagster_tests.records import changeable
+from testbench_dagster_tests.tasks.quiz import spec_of
 
 
 def test_records_stay_what_they_are() -> None:
@@ -223,6 +226,14 @@ def test_values_that_json_lacks_come_back() -> None:
     value = {"n": [2**63 - 1, -(2**63)], "$": b"x", "b": {"$x": None}, "t": datetime(2026, 1, 1, tzinfo=UTC)}
     assert restored(plain(value), "here") == value
     assert restored({"$object": []}, "here") == {}
+
+
+def test_only_tasks_of_lm_eval_have_definitions_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("task: one\ndataset_path: x\n", encoding="utf-8")
+    spec = spec_of("one", include=(str(tmp_path),))
+    assert {place.path for place in own_definitions(spec).files} == {"one.yaml"}
+    assert own_definitions(replace(spec, framework="signatures")).files == {}
+    assert own_definitions(replace(spec, include=())).files == {}
 
 
 # ------------------------------------------------------------------------------------------------- reports

@@ -416,6 +416,14 @@ def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, lanes:
     assert peak == most
 
 
+def test_a_run_does_not_wait_for_retries_it_may_not_send() -> None:
+    """The only relay that is allowed is limited for a minute: nothing else can come, so the run ends."""
+    transport = Scripted({"a@test": [Fault.RATE_LIMITED]}, delay={"a@test": 0.1}, retry_after_s=60.0)
+    report = run_relays([(target(retries=2), some(3))], Sink(), transport=transport, quota={"test": 1})
+    assert (report.total.sent, report.total.unsettled, report.total.unsent) == (1, 1, 2)
+    assert report.seconds < 20
+
+
 def test_nothing_waits_or_is_under_way_at_the_end() -> None:
     seen: list[Progress] = []
     faults = {"a@test": [Fault.TRANSPORT, Fault.TRANSPORT, Fault.TRANSPORT]}
@@ -447,6 +455,10 @@ def test_latencies_are_right_within_one_percent() -> None:
         found.add(value)
     for q in (0.0, 0.001, 0.5, 0.95, 1.0):
         assert found.quantile(q) == pytest.approx(values[max(1, math.ceil(q * 999)) - 1], rel=0.0101)
+    for step in range(300):  # wherever in its bucket a latency lies
+        one = LatencyHistogram()
+        one.add(math.exp(step * 0.00371))
+        assert one.quantile(0.5) == pytest.approx(math.exp(step * 0.00371), rel=0.01006)
     least = LatencyHistogram()
     least.add(0.0)
     assert least.quantile(0.5) == pytest.approx(1e-3, rel=0.0101)

@@ -6,9 +6,9 @@ cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` o
 Of all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the
 checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
 mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
-coverage.py. What a module does when it is imported counts as executed by every test that uses the module.
-Where no test executes the line itself, those that start other processes run. A mutant that makes the tests
-hang is killed too.
+coverage.py. What a module does when it is imported concerns the tests that use it and those that look at
+it: the quickest of all run too. Where no test executes the line itself, those that start other processes
+run. A mutant that makes the tests hang is killed too.
 
 Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises
 are named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An
@@ -23,6 +23,7 @@ import difflib
 import gc
 import hashlib
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -35,11 +36,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,7 @@ PRELOADED = (
 LEAST_SECONDS = 60.0  # a mutant's tests may take this long at least
 SLOWER = 5.0  # else this many times what the same tests took without a mutant
 MEMORY_BYTES = 8 << 30  # address space of a mutant's process
-MOST_SECONDS = 30.0  # of the quickest tests run for what is executed nowhere but on import
+MOST_SECONDS = 30.0  # of the quickest tests run for what is executed on import
 NO_TESTS = 5  # pytest's exit code when nothing was selected
 
 
@@ -163,16 +165,17 @@ class Measured:
     def tests_for(self, module: str, lines: range | None) -> list[str]:
         """The tests to run for a mutant of the lines, quickest first.
 
-        Where no test executes them in its own process, those that start others. A module of which nothing is
-        executed but on import is that of all tests: the quickest of them run.
+        Where no test executes them in its own process, those that start others. What is executed on import
+        concerns all tests: those that use the module run, and the quickest of the rest.
         """
-        if found := self.tests_of(module, lines):
+        found = self.tests_of(module, lines)
+        if found and lines is not None:
             return found
         order = sorted(self.seconds, key=lambda test: (self.seconds[test], test))
         if lines is not None:
             return [test for test in order if test in self.starting]
-        total = accumulate(self.seconds[test] for test in order)
-        return [test for test, seconds in zip(order, total, strict=True) if seconds <= MOST_SECONDS]
+        total, using = accumulate(self.seconds[test] for test in order), set(found)
+        return [t for t, seconds in zip(order, total, strict=True) if t in using or seconds <= MOST_SECONDS]
 
     def tests_of(self, module: str, lines: range | None) -> list[str]:
         """The tests that execute one of the lines (of any line where none are given), quickest first."""
@@ -210,6 +213,14 @@ def never_run(tree: ast.Module) -> Iterator[ast.AST]:
             yield node
 
 
+def bare_stars(source: str) -> Iterator[tuple[int, int]]:
+    """Yield where a star only says that parameters are named, which cosmic-ray takes for an operator."""
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.OP]
+    yield from (
+        one.start for one, following in pairwise(tokens) if (one.string, following.string) == ("*", ",")
+    )
+
+
 def mutants_of(checkout: Path, packages: Iterable[str]) -> Iterator[Mutant]:
     """Yield all mutants of the packages, in a fixed order."""
     for package in packages:
@@ -221,13 +232,14 @@ def mutants_of(checkout: Path, packages: Iterable[str]) -> Iterator[Mutant]:
                 for node in never_run(ast.parse(source))
                 if isinstance(node, ast.expr | ast.stmt)
             ]
+            stars = set(bare_stars(source))
             nodes = list(ast_nodes(get_ast(source)))
             for operator in OPERATORS:
                 positions = get_operator(operator)().mutation_positions
                 starts = [start for node in nodes for start, _ in positions(node)]
                 for occurrence, (line, column) in enumerate(starts):
                     at = (line, len(lines[line - 1][:column].encode()))
-                    if not any(first <= at < last for first, last in spans):
+                    if (line, column) not in stars and not any(first <= at < last for first, last in spans):
                         yield Mutant(str(path.relative_to(checkout)), operator, occurrence, line)
 
 
@@ -570,7 +582,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--number", type=int, default=200, help="mutants to draw; 0 takes all")
-    parser.add_argument("--packages", nargs="+", default=PACKAGES, choices=PACKAGES)
+    parser.add_argument("--packages", nargs="+", default=PACKAGES)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--module", help="only modules whose path contains this")
     parser.add_argument(
@@ -604,6 +616,8 @@ def main() -> None:
         measured = {package: measured_package(package, original, keep) for package in packages}
         for result in judged(sample, measured, options.workers, original):
             results.append(result)
+            if not len(results) % 25:
+                print(f"{len(results)} judged", file=sys.stderr, flush=True)
             if not result.killed:
                 print(
                     f"\nsurvived {result.by}: {result.mutant.operator}\n{diff(result.mutant, CHECKOUT)}",
@@ -617,10 +631,15 @@ def main() -> None:
 
 def is_equivalent(entries: list[dict[str, str]], module: str, before: str, after: str) -> bool:
     """Whether a change of a line is named among those that cannot be told from the original."""
+
+    def packed(text: str) -> str:
+        return "".join(text.split())  # cosmic-ray sets spaces of its own
+
     return any(
         re.fullmatch(entry["pattern"], after) is not None
         if "pattern" in entry
-        else (entry["file"], entry["line"], entry["mutant"]) == (Path(module).name, before, after)
+        else (entry["file"], packed(entry["line"]), packed(entry["mutant"]))
+        == (Path(module).name, packed(before), packed(after))
         for entry in entries
     )
 

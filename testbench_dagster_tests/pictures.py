@@ -1,7 +1,7 @@
 """Pictures as lists of what is drawn where, to be compared with what was approved when they were looked at.
 
 A list does not depend on how a version of matplotlib renders. Who changes a picture on purpose looks at it,
-runs the test with ``TESTBENCH_APPROVE_PICTURES=1`` and commits the new list.
+runs the test with ``APPROVE_PICTURES=1`` and commits the new list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def figure_of(draw: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> Fig
 def assert_approved(figure: Figure, file: Path) -> None:
     """Compare what a figure shows with the approved list in a file."""
     found = "".join(f"{line}\n" for line in shown(figure))
-    if os.environ.get("TESTBENCH_APPROVE_PICTURES"):
+    if os.environ.get("APPROVE_PICTURES"):
         file.write_text(found, encoding="utf-8")
     assert found == file.read_text(encoding="utf-8")
 
@@ -94,7 +94,7 @@ def _text(text: Text) -> str:
     back = f" on {_colour(box.get_facecolor())} {box.get_boxstyle().pad:.3f}" if box else ""
     weight = "" if text.get_weight() == "normal" else f" {text.get_weight()}"
     anchor = f"{text.get_ha()} {text.get_va()}"
-    maths = "" if not text.get_parse_math() or "$" not in text.get_text() else " as maths"
+    maths = " as maths" if text.get_parse_math() else ""
     said = text.get_text().replace("\n", " / ")
     look = f"{text.get_size():g}{weight} {_colour(text.get_color())}{back}{maths}"
     return f"{x:.2f},{y:.2f} {anchor} {said!r} in {look}"
@@ -108,5 +108,6 @@ def _ticks(axis: Any) -> str:
     first = ticks[0]
     label = first.label1
     look = f"{label.get_size():g} {label.get_weight()} {label.get_ha()} turned {label.get_rotation():g}"
+    look += " as maths" if label.get_parse_math() else ""
     marks = f"marks {first.tick1line.get_markersize():g}, pad {first.get_pad():.3g}"
     return f"labels {', '.join(said)} in {look}, {marks}"

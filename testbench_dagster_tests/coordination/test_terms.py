@@ -19,6 +19,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import (
     DEFAULT_TTL_S,
     Heart,
+    beating,
     bury,
     described,
     is_gone,
@@ -30,6 +31,7 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere
 from testbench_dagster_tests.coordination.test_leases import KEYS, Counted, leased_elsewhere
+from testbench_dagster_tests.coordination.workers import wait_for
 from testbench_dagster_tests.records import changeable
 
 
@@ -61,6 +63,17 @@ def test_a_heart_lives_30_seconds_and_says_so(local):
     assert described(written) == f"process {os.getpid()} on {socket.gethostname()}"
 
 
+def test_who_has_no_heart_works_by_one_of_its_own(local):
+    with Heart(local, "me") as heart:
+        with beating(local, heart) as same:
+            assert same is heart and local.count(HEARTBEATS) == 1
+        assert heart.alive
+    with beating(local, None) as own:
+        assert own.holder.startswith("process-") and len(own.holder) == len("process-") + 16
+        assert own.alive and beat(local, own.holder)["ttl_s"] == 30
+    assert local.count(HEARTBEATS) == 0
+
+
 def test_a_heart_beats_three_times_in_its_time(local):
     timed = Timed(local)
     with Heart(timed, "me", 0.9):  # type: ignore[arg-type]
@@ -78,6 +91,17 @@ def test_a_renewal_that_failed_is_tried_again_after_a_tenth_of_the_time(local):
     pauses = [later - earlier for earlier, later in pairwise(timed.at)]
     assert min(pauses[:3]) >= 0.119
     assert min(pauses[:3]) < 0.3
+
+
+def test_a_lost_heart_says_so_and_one_that_ends_does_not(local, caplog):
+    with Heart(local, "me", 0.3):
+        time.sleep(0.25)
+    assert caplog.text == ""
+    with Heart(local, "me", 0.6) as heart:
+        while not bury(local, beat(local)):
+            pass  # it was renewed in between
+        wait_for(lambda: "me lost its heart: it was stopped or cut off from the store" in caplog.text)
+        assert heart.lost and not heart.alive
 
 
 def test_a_silent_heart_is_dead_after_a_tenth_more_than_its_time():

@@ -89,15 +89,6 @@ def test_who_was_taken_for_dead_voids_what_was_kept_since(local):
     assert found(local, "s@x") == (["b"], [("other", ["b"])])
 
 
-def test_without_a_heart_the_writer_has_one_of_its_own(local):
-    with writing_facts(local, None) as writer:
-        writer.enter({"s@x": ["a"]})
-        ((holder, _),) = found(local, "s@x")[1]
-        assert holder.startswith("process-") and len(holder) == len("process-") + 16
-        assert beat(local, holder)["ttl_s"] == 30
-    assert local.count(HEARTBEATS) == 0
-
-
 def test_a_check_is_cheap_while_the_heart_beats_and_enters_again_when_it_stopped(local):
     heart = Heart(local, "me")
     counted = Counted(local)

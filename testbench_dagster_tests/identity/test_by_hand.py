@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import betaincinv
 
 from testbench_dagster.identity import (
     Answer,
@@ -27,10 +28,18 @@ from testbench_dagster.identity import (
     find_groups,
     score_changes,
 )
+from testbench_dagster.identity.changes import _against_others
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import common_prefix, kernel
 from testbench_dagster.identity.mixtures import _one_sided
-from testbench_dagster.identity.pairs import SelfAgreement, distance, lean, log_merge, mean_common_prefix
+from testbench_dagster.identity.pairs import (
+    SelfAgreement,
+    agreements,
+    distance,
+    lean,
+    log_merge,
+    mean_common_prefix,
+)
 from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.identity.population import START, phrase
@@ -186,6 +195,17 @@ def test_self_agreement_is_a_beta_posterior() -> None:
     assert selves.noisy[evidence.index["b"]]
 
 
+def test_who_is_noisy_is_below_the_bound_and_not_at_it() -> None:
+    """Six of eight repeats agree: the upper end by Clopper and Pearson is .968."""
+    x, y = phrase("x"), phrase("y")
+    given = [answer("d", "q", text, minute=n, round=n) for n, text in enumerate([x] * 7 + [y, x])]
+    upper = float(betaincinv(7, 2, 0.975))
+    assert upper == pytest.approx(0.968, abs=1e-3)
+    for bound, noisy in ((upper, False), (math.nextafter(upper, 1), True)):
+        found = SelfAgreement.of(Evidence.of(given, IdentitySettings(noisy_below=bound)))
+        assert bool(found.noisy[0]) is noisy
+
+
 def test_a_distance_by_hand() -> None:
     """Halves of self-agreements less the agreement; its bounds by MOVER from the three intervals."""
     low, high = wilson(60, 100)
@@ -195,6 +215,15 @@ def test_a_distance_by_hand() -> None:
     assert above == pytest.approx(0.35 + math.sqrt(0.0**2 + 0.035**2 + (0.6 - low) ** 2))
     assert distance(0, 9, (1.0, 1.0), (0.9, 0.9), (1.0, 1.0))[::2] == (1.0, 1.0)
     assert distance(9, 9, (0.9, 0.9), (0.8, 0.8), (1.0, 1.0))[:2] == (0.0, 0.0)
+
+
+def test_where_nothing_was_answered() -> None:
+    evidence = Evidence.of([answer("a", "q", phrase(1)), answer("b", "r", phrase(2), minute=3)])
+    for empty in ((0, 1), (1, 0)):
+        assert evidence.cells[empty] == evidence.local[empty] == evidence.opening[empty] == NONE == -1
+        assert evidence.common[empty] == 0.0 and math.isnan(evidence.at[empty])
+    assert evidence.at[1, 1] == (START + 3 * MINUTE).timestamp()
+    assert evidence.index == {"a": 0, "b": 1} and evidence.cut_at == {}
 
 
 def test_what_is_said_of_a_pair() -> None:
@@ -270,6 +299,21 @@ def test_a_group_keeps_its_name_while_more_than_half_of_it_stays() -> None:
     assert bigger.group_of("e").id == "z"  # of two names that of the larger part
 
 
+def test_many_suppliers_are_compared_a_block_at_a_time() -> None:
+    """Blocks of 256 suppliers and 8,192 pairs: nobody between two of them is left out."""
+    names = [f"s{n:03}" for n in range(520)]
+    openings = [[phrase(group, prompt) for prompt in range(80)] for group in range(4)]
+    given = [answer(s, f"q{p:02}", openings[n % 4][p]) for n, s in enumerate(names) for p in range(80)]
+    grouping = find_groups(Evidence.of(given), now=START)
+    assert sorted(g.members for g in grouping.groups) == [tuple(names[g::4]) for g in range(4)]
+    assert grouping.contested == () and grouping.suspects == ()
+    rows = np.array([[n % 7, -1 if n % 5 == 0 else n % 3] for n in range(520)])
+    common, agree = agreements(rows, rows)
+    both = ((rows[:, None, :] != NONE) & (rows[None, :, :] != NONE)).sum(axis=2)
+    alike = ((rows[:, None, :] == rows[None, :, :]) & (rows[:, None, :] != NONE)).sum(axis=2)
+    assert (common == both).all() and (agree == alike).all()
+
+
 # ------------------------------------------------------------------------------------------------- mixtures
 
 
@@ -303,6 +347,34 @@ def test_a_suspect_by_hand() -> None:
     found = dict(zip((round(60 * s) for s in suspect.shares), suspect.shares_low, strict=True))
     assert found == pytest.approx(lows)
     assert "60%" in suspect.wording and "40% of 60 prompts, in no order of time" in suspect.wording
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "beyond"),
+    [
+        ("mixture_explained", wilson(60, 60, 0.9)[0], math.nextafter(wilson(60, 60, 0.9)[0], 1)),
+        ("mixture_share", wilson(24, 60, 0.95)[0], math.nextafter(wilson(24, 60, 0.95)[0], 1)),
+        ("least_common", 60, 61),
+        ("prefix_chars", 40, 41),  # openings of 40 characters
+    ],
+)
+def test_a_suspect_at_the_bounds(name: str, at: float, beyond: float) -> None:
+    given = [answer(s, f"q{n}", phrase("xy"[s > "b"], n)) for s in "abcd" for n in range(60)]
+    given += [answer("m", f"q{n}", phrase("x" if n % 5 < 3 else "y", n), minute=n) for n in range(60)]
+    for value, suspects in ((at, 1), (beyond, 0)):
+        evidence = Evidence.of(given, IdentitySettings(**{name: value}))  # type: ignore[arg-type]
+        assert len(find_groups(evidence, now=START).suspects) == suspects
+
+
+@pytest.mark.parametrize(("ordered", "kind"), [(57, "change"), (56, "mixture")])
+def test_nineteen_in_twenty_in_order_of_time_are_a_change(ordered: int, kind: str) -> None:
+    """Of 60 answers: thirty of one group, then thirty of the other, but for some that are out of order."""
+    given = [answer(s, f"q{n}", phrase("xy"[s > "b"], n)) for s in "abcd" for n in range(60)]
+    odd = {2 * n for n in range(60 - ordered)}
+    given += [answer("m", f"q{n}", phrase("xy"[(n >= 30) != (n in odd)], n), minute=n) for n in range(60)]
+    (suspect,) = find_groups(Evidence.of(given), now=START).suspects
+    assert suspect.kind == kind
+    assert ("one after the other: its model may have changed" in suspect.wording) is (kind == "change")
 
 
 # -------------------------------------------------------------------------------------------------- changes
@@ -356,6 +428,70 @@ def test_members_are_compared_with_what_was_said_within_three_days(apart_days: f
         assert found[0].kind == "group" and found[0].certain
         assert found[0].at == START + timedelta(days=20 * 40 + 3)
         assert "like the rest of its group on 0%" in found[0].wording
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcd"),
+        st.dictionaries(st.integers(0, 12), st.sampled_from("xyz"), min_size=1, max_size=3),
+        min_size=2,
+    ),
+    st.integers(0, 5),
+)
+def test_the_others_majority_is_of_their_nearest_answers(drawn: dict[str, dict[int, str]], near: int) -> None:
+    """Of each other member the answer nearest in time, the earlier of two; more than half must agree."""
+    theirs = {m: [(START + t * MINUTE, own[t]) for t in sorted(own)] for m, own in drawn.items()}
+    expected = []
+    for member, own in theirs.items():
+        for at, text in own:
+            votes = []
+            for other, said in theirs.items():
+                if other == member:
+                    continue
+                nearest = min(said, key=lambda entry: (abs(entry[0] - at), entry[0]))
+                if abs(nearest[0] - at) <= near * MINUTE:
+                    votes.append(nearest)
+            for usual in {opened for _, opened in votes}:
+                alike = [t for t, opened in votes if opened == usual]
+                if 2 * len(alike) > len(votes):
+                    expected.append((member, at, usual, text, max(at, *alike)))
+    assert sorted(_against_others(theirs, near * MINUTE)) == sorted(expected)
+
+
+def test_answers_at_a_cut_belong_to_the_era_before() -> None:
+    given = [answer("s", "q", phrase("x") if m < 60 else phrase(m), minute=m, round=m) for m in range(80)]
+    assert len(find_changes(given, cut_at={"s": START - MINUTE})) == 1
+    assert find_changes(given, cut_at={"s": START + 59 * MINUTE}) == []
+    scores = [ScorePoint("s", "t", START + n * MINUTE, float(n < 60)) for n in range(120)]
+    assert len(score_changes(scores, cut_at={"s": START - MINUTE})) == 1
+    assert score_changes(scores, cut_at={"s": START + 59 * MINUTE}) == []
+    evidence = Evidence.of(
+        [answer("s", "q", phrase(1), minute=1), answer("s", "r", phrase(2), minute=1.001)],
+        cut_at={"s": START + MINUTE},
+    )
+    assert evidence.prompts == ("r",)
+    former = Assignment("s", "old", "s", START + MINUTE)
+    for cut, kept in ((START + MINUTE, True), (START + 1.001 * MINUTE, False)):
+        found = find_groups(
+            Evidence.of([answer("s", "q", phrase(1), minute=9)], cut_at={"s": cut}),
+            previous=[former],
+            now=START,
+        )
+        assert (found.group_of("s").id == "old") is kept
+
+
+def test_how_common_an_opening_is_by_its_first_dozen_characters() -> None:
+    """Equal beginnings of a tenth of the answers to a family are its template, of less are chance."""
+
+    def commonness(alike: int, of: int, chars: int = 12) -> float:
+        given = [answer("a", f"q{n:03}", "t" * chars + phrase(n)) for n in range(alike)]
+        given += [answer("a", f"q{n:03}", phrase(n)) for n in range(alike, of)]
+        return float(Evidence.of(given).common[0, 0])
+
+    assert commonness(2, 20) == pytest.approx(0.1)
+    assert commonness(2, 21) == 0.0
+    assert commonness(1, 5) == 0.0
+    assert commonness(5, 20, chars=11) == 0.0
 
 
 def test_a_score_change_by_hand() -> None:

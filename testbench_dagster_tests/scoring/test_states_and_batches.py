@@ -129,6 +129,25 @@ def test_bounds_and_shares_by_hand(facts: Facts) -> None:
     assert found.tokens == {"prompt": 400, "completion": 20}
 
 
+@pytest.mark.parametrize(
+    ("output_type", "fault", "status"),
+    [
+        ("get", Fault.CLIENT_REQUEST, "unsupported"),
+        ("get", Fault.SUPPLIER_HTTP, "no_data"),
+        ("generate_until", Fault.CLIENT_REQUEST, "no_data"),
+    ],
+)
+def test_only_a_page_can_be_denied(facts: Facts, output_type: str, fault: Fault, status: str) -> None:
+    facts.attempt(facts.registration(TASK, output_type=output_type), 0, fault)
+    assert row(facts).status == status
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_metric_says_which_way_is_better(facts: Facts, higher: bool) -> None:
+    facts.score(facts.registration(TASK, higher_is_better=higher), 0)
+    assert row(facts).higher_is_better is higher
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_shares_may_be_none_and_all(facts: Facts, value: float) -> None:
     facts.score(facts.registration(TASK), 0, value)
@@ -171,7 +190,6 @@ def scored(
     framework: Framework, docs: dict[str, Sequence[int]], strikes: Counter[str] | None = None
 ) -> dict[int, str | None]:
     """The error of each doc that has an outcome, by number."""
-
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
     found = _score(framework, None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
     return {number: score.error for number, score in found.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from testbench_dagster.statistics import betting
 from testbench_dagster.statistics.change import DropDetector, ScoreDetector
-from testbench_dagster.statistics.combinations import docs_behind, mover, wilson_of_mean
+from testbench_dagster.statistics.combinations import combined_error, docs_behind, mover, wilson_of_mean
 from testbench_dagster.statistics.evalues import log_e_at_least, log_e_at_most
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
@@ -151,6 +151,7 @@ def test_a_weighted_mean_needs_weights_and_docs_above_zero() -> None:
 
 def test_counts_start_at_none() -> None:
     assert mcnemar(0, 0).exact == mcnemar(0, 0).mid == 1
+    assert (mcnemar(1, 0).exact, mcnemar(0, 1).mid) == (1.0, 0.5)
     for b, c in ((-1, 0), (0, -1), (-1, 3), (3, -1)):
         with pytest.raises(ValueError, match=f"got {b} and {c}"):
             mcnemar(b, c)
@@ -204,3 +205,20 @@ def test_the_first_of_several_scores_that_are_none_is_named() -> None:
         betting.checked_scores([0.5, 2.0, 3.0])
     with pytest.raises(ValueError, match=r"null must lie between 0 and 1, both excluded; got 2\.0"):
         log_e_at_most(1, 1, [0.5, 2.0, 3.0], (0.5,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: combined_error([0.5, 0.5], [0.1]),
+        lambda: mover([1.0, 1.0], [0.5], [0.4], [0.6]),
+        lambda: mover([1.0], [0.5, 0.5], [0.4], [0.6]),
+        lambda: wilson_of_mean([1.0], [0.5], [9.0, 9.0]),
+        lambda: fit_prior([1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2]),
+        lambda: paired_difference([1.0], [1.0, 0.0]),
+        lambda: clustered_standard_error([1.0, 0.0], ["a"]),
+    ],
+)
+def test_lists_that_belong_together_are_of_one_length(call: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"zip|one cluster per value|common docs"):
+        call()

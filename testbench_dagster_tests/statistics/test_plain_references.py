@@ -548,6 +548,19 @@ def test_likely_ranks_are_ranks_of_scores_drawn_anew(
         assert one.p_best == pytest.approx((array[:, 0, i] == 1).mean())
 
 
+def test_many_suppliers_are_ranked_a_block_at_a_time() -> None:
+    """Blocks of 256: scores in order, known to the thousandth, have certain ranks."""
+    found = certain_ranks([Estimate(n / 600, n / 600, n / 600) for n in range(600)])
+    assert found == [(600 - n, 600 - n) for n in range(600)]
+
+
+def test_chances_come_in_thousandths() -> None:
+    likely = bootstrap_ranks([Estimate(0.5, 0.4, 0.6), Estimate(0.52, 0.4, 0.6), Estimate(0.45, 0.4, 0.6)])
+    parts = [one.p_best * 1000 for one in likely]
+    assert parts == pytest.approx([round(part) for part in parts], abs=1e-6)
+    assert min(parts) > 0 and sum(parts) == pytest.approx(1000)
+
+
 def test_a_group_moves_as_one_and_is_always_tied() -> None:
     pair = [Estimate(0.8, 0.7, 0.9, "g"), Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9, "g")]
     likely = bootstrap_ranks(pair, draws=50)

@@ -24,46 +24,6 @@ def test_records_stay_what_they_are() -> None:
     assert changeable("testbench_dagster.taxonomies") <= {"_Block"}
 
 
-def test_a_task_score_at_its_ends() -> None:
-    assert TaskScore(0.0, 1).error == TaskScore(1.0, 1).error == 0
-    assert TaskScore(0.5, 25).error == pytest.approx(0.1)
-    assert TaskScore(0.5, 25, 0.0).error == 0.0
-    assert TaskScore(0.5, 9, 0.1, 0.5, 0.5).interval == (0.5, 0.5)
-    for score in (-1e-9, 1 + 1e-9):
-        assert not TaskScore(score, 1, 0.1).in_unit
-        with pytest.raises(ValueError, match="give its standard error"):
-            TaskScore(score, 1)
-    for arguments, said in (
-        ((0.5, 0), "n >= 1, got 0"),
-        ((0.5, -1), "n >= 1, got -1"),
-        ((0.5, 5, -1e-9), "not negative"),
-        ((0.5, 5, math.nan), "must be finite"),
-        ((math.inf, 5, 0.1), "must be finite"),
-        ((0.5, 5, None, None, 0.6), "both ends"),
-        ((0.5, 5, None, 0.5 + 1e-9, 0.6), "must lie in its interval"),
-        ((0.5, 5, None, 0.4, 0.5 - 1e-9), "must lie in its interval"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            TaskScore(*arguments)
-
-
-def test_intervals_that_are_not_given() -> None:
-    assert TaskScore(0.6, 10).interval == pytest.approx(wilson(6, 10))
-    assert TaskScore(0.0, 10).interval[0] == 0 and TaskScore(1.0, 10).interval[1] == 1
-    half = normal_quantile(0.975) * 0.5
-    assert TaskScore(3.0, 10, 0.5).interval == pytest.approx((3 - half, 3 + half))
-
-
-def test_the_docs_an_interval_stands_for() -> None:
-    assert TaskScore(0.6, 10).docs == 10.0
-    low, high = wilson(6, 10)
-    assert TaskScore(0.6, 99, None, low, high).docs == pytest.approx(10)
-    assert TaskScore(0.5, 99, None, 0.0, 1.0).docs == 1.0  # it says nothing
-    assert TaskScore(0.5, 99, None, -0.5, 1.5).docs == 1.0
-    wide = TaskScore(0.5, 99, None, -0.5, 0.9)  # what lies outside 0 to 1 counts for nothing
-    assert wide.docs == pytest.approx(TaskScore(0.5, 99, None, 0.0, 0.9).docs)
-
-
 def test_the_covariance_of_nodes_that_share_a_task() -> None:
     found = covariance([{"x": 0.5, "y": 0.5}, {"y": 1.0}, None], {"x": 0.2, "y": 0.4})
     assert found == [

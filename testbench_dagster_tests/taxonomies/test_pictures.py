@@ -110,3 +110,22 @@ def test_children_stand_right_of_and_amid_their_parents() -> None:
         "proofs": (2, 1.0),
         "apart": (0, pytest.approx(5 / 3)),
     }
+
+
+def test_bars_stand_in_the_order_of_the_tree_whatever_that_of_the_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The root first, then who has no parent, children right after their first parent."""
+    tree = Taxonomy(
+        "t",
+        {"kid": ("y",), "all": (), "low": ("x",), "top": ("z",), "mid": ("w",)},
+        (("top", "kid"), ("all", "mid"), ("mid", "low"), ("all", "low")),
+        "all",
+        detached=("kid", "top"),
+    )
+    axes = figure_of(lambda: plots.bars(tree, {}, "t"), monkeypatch).axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == ["all", "    mid", "        low", "top", "    kid"]
+    places = plots.layout(tree)
+    assert {name: x for name, (x, _) in places.items()} == {"all": 0, "mid": 1, "low": 2, "top": 0, "kid": 1}
+    assert places["top"][1] > places["all"][1]

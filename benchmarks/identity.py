@@ -90,8 +90,8 @@ def stage(given: list[Answer], folder: Path) -> list[float]:
     with Workspace(load_config(path)) as workspace:
         refresh_roster(workspace)
         for start in range(0, len(given), 5_000):
-            lot = given[start : start + 5_000]
-            workspace.documents.put_new(ATTEMPTS, [_attempt(a, start + i) for i, a in enumerate(lot)])
+            batch = given[start : start + 5_000]
+            workspace.documents.put_new(ATTEMPTS, [_attempt(a, start + i) for i, a in enumerate(batch)])
         for _ in range(2):
             start_at = time.perf_counter()
             refresh_identity(workspace, now=newest + timedelta(minutes=1))

@@ -125,7 +125,7 @@ def ours(port: int, requests: int, in_flight: int = 256) -> dict[str, Any]:
                 lambda *_: None,
                 max_in_flight=in_flight,
                 open_transport=DirectTransport,
-            ).total.settled
+            ).total.final
         ),
     )
 

@@ -54,13 +54,13 @@ def keys(count: int) -> list[PrivateKey]:
 def rate(work: Callable[[int], object], seconds: float) -> float:
     """Calls per CPU second: the best of ten lots at least, as others share the machine."""
     best, spent = float("inf"), 0.0
-    lots = 0
-    while lots < 10 or spent < seconds:
+    batches = 0
+    while batches < 10 or spent < seconds:
         start = time.process_time()
         for number in range(LOT):
             work(number)
         took = time.process_time() - start
-        best, spent, lots = min(best, took), spent + took, lots + 1
+        best, spent, batches = min(best, took), spent + took, batches + 1
     return LOT / best
 
 
@@ -146,12 +146,12 @@ async def whole(net: dict[str, Any], flavour: str, *, stream: bool, relays: int)
                 if number >= until:
                     return
 
-        best, lot = float("inf"), max(IN_FLIGHT, relays // 5)
+        best, batch = float("inf"), max(IN_FLIGHT, relays // 5)
         await work(0)
         for number in range(5):
             start = time.process_time()
-            await asyncio.gather(*(work((number + 1) * lot) for _ in range(IN_FLIGHT)))
-            best = min(best, (time.process_time() - start) / lot)
+            await asyncio.gather(*(work((number + 1) * batch) for _ in range(IN_FLIGHT)))
+            best = min(best, (time.process_time() - start) / batch)
         await transport.close()
     return best * 1e6
 

@@ -134,9 +134,9 @@ def spread(workspace: Workspace, example: str) -> None:
     (kept,) = workspace.documents.find(WINDOWS, {"_id": example})
     suppliers = active_suppliers(workspace)
     for start in range(0, len(suppliers), TOGETHER):
-        lot = suppliers[start : start + TOGETHER]
+        batch = suppliers[start : start + TOGETHER]
         workspace.documents.upsert(
-            WINDOWS, ({**kept, "_id": s.key, "subject": subject(s)} for s in lot if s.key != example)
+            WINDOWS, ({**kept, "_id": s.key, "subject": subject(s)} for s in batch if s.key != example)
         )
 
 
@@ -160,20 +160,20 @@ def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Wind
 
 
 def summarize(workspace: Workspace) -> int:
-    """All summaries, in lots as the runs make them; return how many."""
+    """All summaries, in batches as the runs make them; return how many."""
     taxonomies, made = configured_taxonomies(workspace), 0
-    lot: dict[str, list[Window]] = {}
+    batch: dict[str, list[Window]] = {}
 
     def store() -> int:
-        records = summary_records(workspace, taxonomies, lot, NOW)
-        lot.clear()
+        records = summary_records(workspace, taxonomies, batch, NOW)
+        batch.clear()
         return typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
 
     for key, own in primary_windows(workspace, now=NOW):
-        lot[key] = own
-        if len(lot) == TOGETHER:
+        batch[key] = own
+        if len(batch) == TOGETHER:
             made += store()
-    return made + (store() if lot else 0)
+    return made + (store() if batch else 0)
 
 
 def large(folder: Path, suppliers: int, tasks: int, docs: int) -> None:

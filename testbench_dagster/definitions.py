@@ -1,4 +1,4 @@
-"""The Dagster front door: one ``Definitions`` object built from the rooms under ``defs``.
+"""The Dagster front door: one ``Definitions`` object built from the packages under ``defs``.
 
 Import stays light (no lm_eval, datasets or pandas): a test holds it to that.
 """

@@ -27,6 +27,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import CACHE_ENV
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests import servers
+from testbench_dagster_tests.endpoints import Supplier
 from testbench_dagster_tests.tasks.layouts import DATA
 
 # A busy machine makes no property false: neither a pause nor slow drawing fails a test.
@@ -240,3 +241,17 @@ def open_installation(
     yield build
     for workspace in opened:
         workspace.close()
+
+
+@pytest.fixture
+def supplier() -> Iterator[Supplier]:
+    """A supplier on loopback that behaves as its path says."""
+    server = Supplier()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def open_workspace(open_installation: Callable[..., Workspace]) -> Callable[..., Workspace]:
+    """The installation that roster tests open again and again."""
+    return open_installation

@@ -140,25 +140,25 @@ def test_child_processes_pay_for_nothing_they_do_not_need(module: str) -> None:
 
 def test_only_the_shell_imports_dagster() -> None:
     allowed = ("testbench_dagster.defs", "testbench_dagster.definitions", "testbench_dagster.cli")
-    offenders = [
+    violations = [
         name
         for name, path in modules().items()
         if any(re.match(r"dagster($|\.|_)", i) for i in imports(path)) and not name.startswith(allowed)
     ]
-    assert offenders == []
+    assert violations == []
     assert any("dagster" in set(imports(path)) for path in modules().values()), "the walk sees imports"
 
 
 def test_only_the_adapter_imports_lm_eval() -> None:
     inside = ("testbench_dagster.tasks.lm_eval_adapter", "testbench_dagster.tasks.starter")
-    offenders = [
+    violations = [
         name
         for name, path in modules().items()
         if any(re.match(r"(lm_eval|datasets)($|\.)", i) for i in imports(path))
         and not name.startswith(inside)
         and name != "testbench_dagster.tasks.worker"  # the child process that owns the adapter
     ]
-    assert offenders == []
+    assert violations == []
 
 
 def test_only_the_worker_imports_the_adapter() -> None:

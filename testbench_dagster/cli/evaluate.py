@@ -90,7 +90,7 @@ class RelayBar:
         """Show how far they are."""
         rate = progress.sent / progress.seconds if progress.seconds else 0.0
         text = f"{rate:.0f}/s, {progress.in_flight} in flight"
-        self._bar.update(self._task, completed=progress.settled, rate=text)
+        self._bar.update(self._task, completed=progress.final, rate=text)
 
     def note(self, text: str) -> None:
         """Say something to the person at the terminal."""

@@ -1,4 +1,4 @@
-"""``testbench import-frameworks``: planning rules of the proven system as a piece of ``testbench.yaml``."""
+"""``testbench import-frameworks``: planning rules of pocket-ml-testbench as a piece of ``testbench.yaml``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How processes keep out of each other's way: hearts, leases on suppliers, and budgets nobody can exceed.
+"""How processes keep out of each other's way: heartbeats, leases on suppliers, and budgets nobody can exceed.
 
 Everything rests on the document store alone (SQLite or MongoDB), so it holds among all processes that share
 one: runs, commands, several machines.

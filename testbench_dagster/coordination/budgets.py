@@ -54,12 +54,12 @@ class BudgetLedger:
         period: datetime,
         cap: int,
         wanted: int,
-        opening: Callable[[], int] = lambda: 0,
+        spent_before: Callable[[], int] = lambda: 0,
     ) -> int:
         """Grant ``wanted`` relays or what is left below ``cap``; return how many, perhaps 0.
 
-        ``opening`` is called for what was spent before, when the period's document does not exist yet. What
-        is granted by then stays granted, also when the cap was lowered below it.
+        ``spent_before`` is called for what was spent before, when the period's document does not exist yet.
+        What is granted by then stays granted, also when the cap was lowered below it.
         """
         _check("cap", cap)
         _check("wanted", wanted)
@@ -67,7 +67,7 @@ class BudgetLedger:
         while True:
             budget = typed.get(self._documents, BudgetRecord, id_)
             if budget is None:
-                budget = BudgetRecord(id=id_, account=account, period=period, granted=opening())
+                budget = BudgetRecord(id=id_, account=account, period=period, granted=spent_before())
                 _check("opening", budget.granted)
                 typed.put_new(self._documents, BudgetRecord, [budget])
                 continue

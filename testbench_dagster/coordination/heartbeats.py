@@ -1,12 +1,12 @@
 """Hearts: how a process that works on suppliers lets the others know that it is alive, and knows it itself.
 
-A heart renews a document with an expiry. Two clocks are at work. The process itself, and others on its
+A heartbeat renews a document with an expiry. Two clocks are at work. The process itself, and others on its
 machine, go by the machine's boot clock, which nobody can set. Other machines have only the written
 ``expires_at``: they allow for clocks that differ by a tenth of the time to live (3 s by default), so machines
 that share a store must keep their clocks synchronised (NTP) to within that.
 
-Death is final. A heart is not renewed once its time is over, and whoever takes over from an expired one first
-buries it, that is deletes the document as it was read: a renewal then finds nothing to renew.
+Death is final. A heartbeat is not renewed once its time is over, and whoever takes over from an expired one
+first buries it, that is deletes the document as it was read: a renewal then finds nothing to renew.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _NEVER = float("-inf")
 _log = logging.getLogger(__name__)
 
 
-class Heart:
-    """The heart of one holder of leases, beating in a thread while the context is open.
+class Heartbeat:
+    """The heartbeat of one holder of leases, beating in a thread while the context is open.
 
     Args:
         documents: the store that the processes share.
-        holder: a name that no other heart has or had, such as a run id.
-        ttl_s: seconds after which a heart that was not renewed is dead; renewed three times as often.
+        holder: a name that no other heartbeat has or had, such as a run id.
+        ttl_s: seconds after which a heartbeat that was not renewed is dead; renewed three times as often.
 
-    Entering raises :class:`StoreError` when the store fails or a living heart has this name already.
+    Entering raises :class:`StoreError` when the store fails or a living heartbeat has this name already.
     """
 
     def __init__(self, documents: DocumentStore, holder: str, ttl_s: float = DEFAULT_TTL_S) -> None:
@@ -79,12 +79,12 @@ class Heart:
         """Whether it stopped beating before its context ended."""
         return self._entered and not self._ending.is_set() and not self.alive
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         began = boot_clock()
         beat = self._heartbeat()
         while not typed.put_new(self._documents, HeartbeatRecord, [beat]):
             other = typed.get(self._documents, HeartbeatRecord, self.holder)
-            if other is not None and not (is_gone(other) and bury(self._documents, other)):
+            if other is not None and not (is_gone(other) and delete_expired(self._documents, other)):
                 raise StoreError(f"{self.holder} is at work already: {described(other)}; wait until it ends")
             began = boot_clock()
             beat = self._heartbeat()
@@ -120,7 +120,7 @@ class Heart:
         )
 
     def _own(self) -> dict[str, Any]:
-        """Matches the heartbeat as this heart last wrote it, and nothing else."""
+        """Matches the heartbeat as this heartbeat last wrote it, and nothing else."""
         return {"_id": self.holder, "expires_at": {"in": self._written}}
 
     def _beat(self) -> None:
@@ -136,7 +136,7 @@ class Heart:
                 _log.warning("the heartbeat of %s could not be renewed yet: %s", self.holder, error)
                 pause = min(1.0, self.ttl_s / 10)
                 continue
-            # One that came through too late does not count: others may have seen the heart expired.
+            # One that came through too late does not count: others may have seen the heartbeat expired.
             if not renewed or boot_clock() >= deadline or self._ending.is_set():
                 break
             self._deadline = began + self.ttl_s
@@ -144,7 +144,7 @@ class Heart:
         if not self._ending.is_set():
             self._deadline = _NEVER
             _log.error(
-                "%s lost its heart: it was stopped or cut off from the store for too long", self.holder
+                "%s lost its heartbeat: it was stopped or cut off from the store for too long", self.holder
             )
 
     def _renew(self) -> bool:
@@ -159,17 +159,17 @@ class Heart:
 
 
 @contextmanager
-def beating(documents: DocumentStore, heart: Heart | None) -> Iterator[Heart]:
-    """Work by a heart that beats already, or by one of this process's own that ends with the context."""
-    if heart is not None:
-        yield heart
+def beating(documents: DocumentStore, heartbeat: Heartbeat | None) -> Iterator[Heartbeat]:
+    """Work by a heartbeat that beats already, or by one of this process's own that ends with the context."""
+    if heartbeat is not None:
+        yield heartbeat
         return
-    with Heart(documents, f"process-{secrets.token_hex(8)}") as own:
+    with Heartbeat(documents, f"process-{secrets.token_hex(8)}") as own:
         yield own
 
 
 def holder_is_gone(documents: DocumentStore, holder: str) -> bool:
-    """Whether a holder's heart has stopped for good: no heartbeat, an expired one, or its process is gone."""
+    """Whether a holder is gone for good: no heartbeat, an expired one, or its process is gone."""
     beat = typed.get(documents, HeartbeatRecord, holder)
     return beat is None or is_gone(beat)
 
@@ -180,7 +180,7 @@ def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, He
 
 
 def is_gone(beat: HeartbeatRecord) -> bool:
-    """Whether a heartbeat, as just read, is that of a dead heart."""
+    """Whether a heartbeat, as just read, is that of a dead heartbeat."""
     if beat.host != machine():
         return datetime.now(UTC) > beat.expires_at + timedelta(seconds=_MARGIN * beat.ttl_s)
     if not is_running(beat.pid, beat.started):
@@ -195,8 +195,8 @@ def silence_s(beat: HeartbeatRecord) -> float:
     return (1 + _MARGIN) * beat.ttl_s
 
 
-def bury(documents: DocumentStore, beat: HeartbeatRecord) -> bool:
-    """Delete a dead heart's heartbeat; False when it changed since it was read, so was alive after all."""
+def delete_expired(documents: DocumentStore, beat: HeartbeatRecord) -> bool:
+    """Delete an expired heartbeat; False when it changed since it was read, so was alive after all."""
     if typed.purge(documents, HeartbeatRecord, {"_id": beat.id, "expires_at": beat.expires_at}):
         return True
     return typed.get(documents, HeartbeatRecord, beat.id) is None

@@ -3,7 +3,7 @@
 A lease is a document under the supplier's key that exists while somebody holds it. Taking one is an insert,
 which succeeds once; giving it back, or taking it from a dead holder, is a delete that names the holder. All
 three work on any number of suppliers in one call of the store. Never two living holders: a lease is only
-taken from a holder whose heart has stopped for good (see :mod:`.heartbeats`).
+taken from a holder whose heartbeat has stopped for good (see :mod:`.heartbeats`).
 
 Tokens come from one counter. No two holders of a supplier ever have the same, and they grow in the order in
 which they were drawn.
@@ -18,7 +18,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 
-from testbench_dagster.coordination.heartbeats import Heart, bury, described, heartbeats, is_gone, silence_s
+from testbench_dagster.coordination.heartbeats import (
+    Heartbeat,
+    delete_expired,
+    described,
+    heartbeats,
+    is_gone,
+    silence_s,
+)
 from testbench_dagster.coordination.processes import boot_clock, is_stopped, machine
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.coordination import HeartbeatRecord, LeaseRecord, LeaseToken
@@ -42,13 +49,13 @@ class Acquired:
 class SupplierLeases:
     """The leases of one holder; at the end of the context all are given back.
 
-    ``heart`` is what the leases live by: it must be beating when they are taken, and while it does nobody
+    ``heartbeat`` is what the leases live by: it must be beating when they are taken, and while it does nobody
     else can take them.
     """
 
-    def __init__(self, documents: DocumentStore, heart: Heart) -> None:
+    def __init__(self, documents: DocumentStore, heartbeat: Heartbeat) -> None:
         self._documents = documents
-        self._heart = heart
+        self._heartbeat = heartbeat
         self._held: dict[str, int] = {}
         self._asked: set[str] = set()  # a failed call may have taken some that it could not report
 
@@ -60,8 +67,8 @@ class SupplierLeases:
     ) -> None:
         try:
             self.release()
-        except StoreError as error:  # they end with the heart; what was done under them is done
-            _log.warning("leases of %s are left to its heart's end: %s", self._heart.holder, error)
+        except StoreError as error:  # they end with the heartbeat; what was done under them is done
+            _log.warning("leases of %s are left to its heart's end: %s", self._heartbeat.holder, error)
 
     def acquire(self, keys: Iterable[str], wait_s: float = 0.0) -> Acquired:
         """Take the leases of suppliers that are free or whose holder is gone; keep those held already.
@@ -70,7 +77,7 @@ class SupplierLeases:
         or suspended) is watched for at most ``wait_s`` seconds, until it expires or is seen alive.
 
         Raises:
-            StoreError: the store failed, or this holder's own heart has stopped.
+            StoreError: the store failed, or this holder's own heartbeat has stopped.
         """
         acquired = Acquired()
         watch = _Watch(until=time.monotonic() + wait_s)
@@ -83,8 +90,8 @@ class SupplierLeases:
             pending = free + unclear
             if not free and unclear:
                 time.sleep(watch.pause_s())
-        # What was inserted after the heart stopped belongs to nobody.
-        self._check_heart()
+        # What was inserted after the heartbeat stopped belongs to nobody.
+        self._check_heartbeat()
         self._held.update(acquired.held)
         return acquired
 
@@ -92,7 +99,7 @@ class SupplierLeases:
         """Give back the leases of these suppliers, or all."""
         given = self._asked.copy() if keys is None else self._asked.intersection(keys)
         if given:
-            where = {"_id": {"in": sorted(given)}, "holder": self._heart.holder}
+            where = {"_id": {"in": sorted(given)}, "holder": self._heartbeat.holder}
             typed.purge(self._documents, LeaseRecord, where)
         self._asked -= given
         for key in given:
@@ -101,22 +108,22 @@ class SupplierLeases:
     def verify(self, keys: Iterable[str]) -> set[str]:
         """Read the leases of these suppliers and return the keys that are no longer held."""
         asked = set(keys)
-        where = {"_id": {"in": sorted(asked)}, "holder": self._heart.holder}
+        where = {"_id": {"in": sorted(asked)}, "holder": self._heartbeat.holder}
         found = {lease.id: lease.token for lease in typed.find(self._documents, LeaseToken, where)}
         return {key for key in asked if key not in found or found[key] != self._held.get(key)}
 
-    def _check_heart(self) -> None:
-        if not self._heart.alive:
+    def _check_heartbeat(self) -> None:
+        if not self._heartbeat.alive:
             raise StoreError(
-                f"{self._heart.holder} has no beating heart and may not take suppliers: it was stopped or "
-                f"cut off from the store for too long; start it again"
+                f"{self._heartbeat.holder} has no living heartbeat and may not take suppliers: "
+                "it was stopped or cut off from the store for too long; start it again"
             )
 
     def _take(self, keys: list[str]) -> tuple[dict[str, int], dict[str, LeaseRecord | None]]:
         """Insert leases where there are none; return the tokens of ours and the leases of others."""
-        self._check_heart()
+        self._check_heartbeat()
         token = self._draw_token()
-        holder, since = self._heart.holder, datetime.now(UTC)
+        holder, since = self._heartbeat.holder, datetime.now(UTC)
         leases = [LeaseRecord(id=key, holder=holder, token=token, since=since) for key in keys]
         if typed.put_new(self._documents, LeaseRecord, leases) == len(keys):
             return dict.fromkeys(keys, token), {}
@@ -161,11 +168,11 @@ class SupplierLeases:
         return free + inherited, unclear
 
     def _is_dead(self, beat: HeartbeatRecord, watch: _Watch) -> bool:
-        return (is_gone(beat) or watch.is_silent(beat)) and bury(self._documents, beat)
+        return (is_gone(beat) or watch.is_silent(beat)) and delete_expired(self._documents, beat)
 
 
 class _Watch:
-    """What one call of ``acquire`` has seen of the hearts it waits for."""
+    """What one call of ``acquire`` has seen of the heartbeats it waits for."""
 
     def __init__(self, until: float) -> None:
         self._until = until
@@ -173,7 +180,7 @@ class _Watch:
         self._renewed: set[str] = set()
 
     def is_silent(self, beat: HeartbeatRecord) -> bool:
-        """Whether a heart was watched for longer than it can live without a renewal.
+        """Whether a heartbeat was watched for longer than it can live without a renewal.
 
         Unlike the written expiry this also tells the death of a machine whose clock was ahead of ours.
         """
@@ -183,7 +190,7 @@ class _Watch:
         return beat.id not in self._renewed and boot_clock() - since > silence_s(beat)
 
     def is_unclear(self, beat: HeartbeatRecord) -> bool:
-        """Whether there is still time to find out if a heart beats."""
+        """Whether there is still time to find out if a heartbeat beats."""
         if beat.id in self._renewed or time.monotonic() >= self._until:
             return False
         return beat.host != machine() or is_stopped(beat.pid)

@@ -9,7 +9,7 @@ of which of them now. It is only ever changed as a whole, by its token (compare 
    only where no writer was entered for the task.
 
 So no fact of a task was written between the reading of the facts and the keeping, and none can be later while
-the rows are there. A writer that dies stays entered: the next that keeps rows finds its heart gone (see
+the rows are there. A writer that dies stays entered: the next that keeps rows finds its heartbeat gone (see
 :mod:`.heartbeats`) and takes it out. Readers need none of this: a row that is there is right.
 """
 
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from testbench_dagster.coordination.heartbeats import Heart, heartbeats, is_gone
+from testbench_dagster.coordination.heartbeats import Heartbeat, heartbeats, is_gone
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
 from testbench_dagster.stores.documents import DocumentStore, typed
@@ -38,10 +38,10 @@ _log = logging.getLogger(__name__)
 class FactWriter:
     """One process's writing of attempts or scores; made by :func:`writing_facts`."""
 
-    def __init__(self, documents: DocumentStore, heart: Heart) -> None:
+    def __init__(self, documents: DocumentStore, heartbeat: Heartbeat) -> None:
         self._documents = documents
-        self._heart = heart
-        self._name = f"{heart.holder}/{secrets.token_hex(6)}"
+        self._heartbeat = heartbeat
+        self._name = f"{heartbeat.holder}/{secrets.token_hex(6)}"
         self._entered: dict[str, list[str]] = {}
 
     def enter(self, tasks: Mapping[str, Iterable[str]]) -> None:
@@ -56,11 +56,13 @@ class FactWriter:
         _change(self._documents, wanted, lambda key, document: self._with(document, wanted[key]))
 
     def check(self, suppliers: Iterable[str] | None = None) -> None:
-        """Call it right before writing: whoever has lost its heart may have been taken out, and enters again.
+        """Call it right before writing: whoever has lost its heartbeat may have been taken out, and enters
+        again.
 
-        Cheap while the heart beats. ``suppliers`` are those written of now, all that were entered for None.
+        Cheap while the heartbeat beats. ``suppliers`` are those written of now, all that were entered for
+        None.
         """
-        if not self._heart.alive:
+        if not self._heartbeat.alive:
             keys = self._entered.keys() if suppliers is None else self._entered.keys() & set(suppliers)
             self.enter({key: self._entered[key] for key in keys})
 
@@ -70,7 +72,7 @@ class FactWriter:
         _change(self._documents, entered, lambda key, document: self._without(document, entered[key]))
 
     def _with(self, document: WindowRecord, tasks: Sequence[str]) -> dict[str, Any]:
-        own = WritingProcess(writer=self._name, holder=self._heart.holder, tasks=list(tasks))
+        own = WritingProcess(writer=self._name, holder=self._heartbeat.holder, tasks=list(tasks))
         return {"writers": (*self._others(document), own), "rows": _rows_without(document, tasks)}
 
     def _without(self, document: WindowRecord, tasks: Sequence[str]) -> dict[str, Any]:
@@ -85,20 +87,20 @@ class FactWriter:
 
 
 @contextlib.contextmanager
-def writing_facts(documents: DocumentStore, heart: Heart) -> Iterator[FactWriter]:
-    """Open a :class:`FactWriter` that lives by ``heart``; leave at the end.
+def writing_facts(documents: DocumentStore, heartbeat: Heartbeat) -> Iterator[FactWriter]:
+    """Open a :class:`FactWriter` that lives by ``heartbeat``; leave at the end.
 
     Raises:
         StoreError: the store failed.
     """
-    writer = FactWriter(documents, heart)
+    writer = FactWriter(documents, heartbeat)
     try:
         yield writer
     finally:
         try:
             writer.leave()
-        except StoreError as error:  # as after a kill: it is taken out once its heart is gone
-            _log.warning("kept windows stay void until the heart of %s ends: %s", heart.holder, error)
+        except StoreError as error:  # as after a kill: it is taken out once its heartbeat is gone
+            _log.warning("kept windows stay void until the heart of %s ends: %s", heartbeat.holder, error)
 
 
 def void_document(key: str) -> WindowRecord:
@@ -114,7 +116,7 @@ def new_token() -> str:
 def living_writers(
     documents: DocumentStore, found: Iterable[WindowRecord]
 ) -> dict[str, tuple[WritingProcess, ...]]:
-    """By supplier the entered writers whose heart has not stopped for good."""
+    """By supplier the entered writers whose heartbeat has not stopped for good."""
     entered = {document.id: document.writers for document in found}
     holders = {writer.holder for writers in entered.values() for writer in writers}
     beats = heartbeats(documents, holders) if holders else {}
@@ -134,14 +136,16 @@ def _change(
     """Change the documents of suppliers, each from what it is to what ``change`` makes of it."""
     pending = list(dict.fromkeys(keys))
     for start in range(0, len(pending), _AT_ONCE):
-        lot = pending[start : start + _AT_ONCE]
+        batch = pending[start : start + _AT_ONCE]
         for attempt in range(_ATTEMPTS):
-            lot = _tried(documents, lot, change)
-            if not lot:
+            batch = _tried(documents, batch, change)
+            if not batch:
                 break
             time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))  # noqa: S311  jitter
         else:
-            raise StoreError(f"windows of {lot[0]}: changed by others {_ATTEMPTS} times in a row; try again")
+            raise StoreError(
+                f"windows of {batch[0]}: changed by others {_ATTEMPTS} times in a row; try again"
+            )
 
 
 def _tried(

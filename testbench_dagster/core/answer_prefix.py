@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 #: Characters of an answer kept beside it; identity evidence compares 20 of them, signatures all.
-OPENING_CHARS = 64
+ANSWER_PREFIX_CHARS = 64
 #: What is looked at first: nearly always enough, and an answer may have megabytes.
-_HEAD_CHARS = 4 * OPENING_CHARS
+_HEAD_CHARS = 4 * ANSWER_PREFIX_CHARS
 
 
-def opening_of(text: str) -> str:
-    """First :data:`OPENING_CHARS` characters of ``text`` once every run of white space is one space.
+def answer_prefix(text: str) -> str:
+    """First :data:`ANSWER_PREFIX_CHARS` characters of ``text`` once every run of white space is one space.
 
     White space at both ends is dropped, so the opening of a text of white space alone is empty.
     """
     # what the head of a text collapses to is a prefix of what all of it collapses to
     collapsed = " ".join(text[:_HEAD_CHARS].split())
-    if len(collapsed) < OPENING_CHARS and len(text) > _HEAD_CHARS:
+    if len(collapsed) < ANSWER_PREFIX_CHARS and len(text) > _HEAD_CHARS:
         collapsed = " ".join(text.split())
-    return collapsed[:OPENING_CHARS]
+    return collapsed[:ANSWER_PREFIX_CHARS]
 
 
 def is_deterministic(request: Mapping[str, Any]) -> bool:

@@ -311,7 +311,7 @@ class Fault(StrEnum):
         return self.row.doc is DocState.SCORED
 
     @property
-    def settled(self) -> bool:
+    def final(self) -> bool:
         """Whether the question is closed for this round: answered, or failed by the supplier's fault."""
         return self.row.doc is not DocState.OPEN
 

@@ -49,7 +49,7 @@ class Measured:
 
 
 def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> int:
-    """How many docs the supplier should have settled: all, or as many as the rule's interval width needs.
+    """How many docs the supplier should have final: all, or as many as the rule's interval width needs.
 
     The number for a width solves Wilson's half width for n at the measured mean, at 95 %. Failed docs say
     nothing about the mean, so they come on top. The result is bounded by ``min`` and ``max``.

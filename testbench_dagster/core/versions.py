@@ -62,9 +62,9 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_split",
         "testbench_dagster.transports.pocket.transport:_body",
         "testbench_dagster.transports.pocket.transport:_broken",
-        "testbench_dagster.stages.relay.writer:disowned",
+        "testbench_dagster.stages.relay.writer:fenced_out",
     ),
-    "a04a6f254cf9597ed96a873b43bc0e7d9505b66aaa157ea3772dc60d6e4e5454",
+    "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -84,7 +84,7 @@ SCORER = Version(
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "872b97ec74d6fa660e30e599472410c89a6ffefe333fc75d9ae4468532a17b3d",
+    "89762b48c0f672c152c3c5b42acc929caa3e504121010a20f6599a888b0d18b9",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -101,7 +101,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "10bfb03a395aae4476c835860f4fa892973b46a1127dee0f37eb653966ed2460",
+    "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -114,7 +114,7 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "2001e0cbc6ea01c1e5ad1a8c7bf560bffc9fbcb07cd5adec8464f9545f21af41",
+    "e5e3ca315fda97a71cc6503bcdd6d3c1e3304e25647a9bbe1dd59fcd333c1111",
 )
 
 

@@ -38,7 +38,7 @@ class Sample:
     @property
     def counts(self) -> bool:
         """Whether it is a sample of the window: scored, or failed by the supplier's fault."""
-        return self.scored or self.fault.settled
+        return self.scored or self.fault.final
 
     @property
     def rank(self) -> tuple[bool, datetime, int, int]:

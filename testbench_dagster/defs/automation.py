@@ -1,4 +1,4 @@
-"""What the rooms' sensors and schedules share: whether they run, and idempotent keys of their requests."""
+"""What the packages' sensors and schedules share: whether they run, and idempotent keys of their requests."""
 
 from __future__ import annotations
 

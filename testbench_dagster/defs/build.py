@@ -1,4 +1,4 @@
-"""The factory of all Dagster definitions: the rooms put together over one installation."""
+"""The factory of all Dagster definitions: the packages put together over one installation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
     opened = workspace or Workspace(load_config())
     check_retention(opened)
     settings = opened.config.settings
-    rooms = [
+    packages = [
         catalog.definitions(settings, task_partitions(opened.specs)),
         network.definitions(settings),
         evaluation.definitions(settings),
@@ -36,7 +36,7 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
     ]
 
     def collected(kind: str) -> list[Any]:
-        return [definition for room in rooms for definition in room.get(kind, ())]
+        return [definition for package in packages for definition in package.get(kind, ())]
 
     return dg.Definitions(
         assets=collected("assets"),

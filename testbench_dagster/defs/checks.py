@@ -1,4 +1,4 @@
-"""What the rooms' checks share: a verdict with its offenders in the metadata."""
+"""What the packages' checks share: a verdict with its violations in the metadata."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _OFFENDERS_SHOWN = 50  # they live in an event row
 
 
 def offenders_result(
-    offenders: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
+    violations: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
 ) -> dg.AssetCheckResult:
-    """Passed where there are no offenders; the first of them, and ``extra``, are shown."""
-    shown = dict(list(offenders.items())[:_OFFENDERS_SHOWN])
+    """Passed where there are no violations; the first of them, and ``extra``, are shown."""
+    shown = dict(list(violations.items())[:_OFFENDERS_SHOWN])
     return dg.AssetCheckResult(
-        passed=not offenders,
+        passed=not violations,
         severity=severity,
-        metadata={"offenders": shown, "n_offenders": len(offenders), **extra},
+        metadata={"offenders": shown, "n_offenders": len(violations), **extra},
     )

@@ -31,7 +31,7 @@ _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run g
 class RunReport:
     """What an evaluation came to.
 
-    ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries included), ``settled`` the
+    ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries included), ``final`` the
     calls that were answered or failed by the supplier's fault. ``waiting`` says how many suppliers wait for a
     session and why, ``problem`` why there is no score at all; both are empty where there is nothing to say.
     """
@@ -40,7 +40,7 @@ class RunReport:
     tasks: tuple[str, ...]
     passes: int
     sent: int
-    settled: int
+    final: int
     waiting: str = ""
     problem: str = ""
 
@@ -95,7 +95,7 @@ def evaluate(
             note(f"catalog: preparing {len(stale)} of {len(specs)} tasks")
             runs.refresh_catalog(stale)
         note(f"evaluation: {len(keys)} suppliers, {len(specs)} tasks")
-        passes = sent = settled = 0
+        passes = sent = final = 0
         with _watched(workspace, on_planned, on_progress):
             for passes in range(1, _passes(specs) + 1):
                 left = None if max_relays is None else max_relays - sent
@@ -107,8 +107,8 @@ def evaluate(
                     force=force and passes == 1,
                 )
                 sent += relayed.sent
-                settled += relayed.settled
-                if relayed.settled == 0 or left == relayed.sent:
+                final += relayed.final
+                if relayed.final == 0 or left == relayed.sent:
                     break  # also when nobody could be reached: another pass would only ask again
         runs.refresh_summaries()
     note(f"evaluation: {sent} relays sent")
@@ -120,7 +120,7 @@ def evaluate(
         tuple(spec.name for spec in specs),
         passes,
         sent,
-        settled,
+        final,
         waiting,
         why_nothing_is_scored(workspace, suppliers, tasks) or "",
     )

@@ -90,7 +90,7 @@ class Relayed(NamedTuple):
     """What an evaluation relayed: attempts sent, and calls answered or failed by the supplier's fault."""
 
     sent: int
-    settled: int
+    final: int
 
 
 @contextmanager
@@ -149,7 +149,7 @@ class LocalRuns:
     ) -> Relayed:
         """Relay, score and summarize for the suppliers, in ranges; ``force`` asks again what is fresh."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
-        sent = settled = 0
+        sent = final = 0
         for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
@@ -165,8 +165,8 @@ class LocalRuns:
             )
             for event in result.asset_materializations_for_node("relay_responses")[:1]:
                 sent += cast(int, event.metadata["sent"].value)
-                settled += cast(int, event.metadata["settled"].value)
-        return Relayed(sent, settled)
+                final += cast(int, event.metadata["settled"].value)
+        return Relayed(sent, final)
 
     def refresh_summaries(self) -> None:
         """Materialize the identity groups and, with them, the leaderboard."""

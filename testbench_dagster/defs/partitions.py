@@ -62,18 +62,18 @@ def pack_ranges(
     wanted: Collection[str],
     max_size: int,
     max_gap: int = 0,
-    barred: Collection[str] = (),
+    blocked: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Pack the wanted keys into contiguous ranges of ``order``, the fewest that the bounds allow greedily.
 
     Dagster's runs carry contiguous ranges only, so a range may run over up to ``max_gap`` keys that are not
-    wanted between two that are (the run finds nothing to do for them), but never over one of ``barred``.
+    wanted between two that are (the run finds nothing to do for them), but never over one of ``blocked``.
     ``max_size`` bounds the length of a range, gaps included.
 
     Returns (first, last) pairs, disjoint and ascending, that together cover all wanted keys.
     """
     position: Mapping[str, int] = {key: i for i, key in enumerate(order)}
-    fences = {position[key] for key in barred if key in position}
+    fences = {position[key] for key in blocked if key in position}
     ranges: list[tuple[int, int]] = []
     for place in sorted(position[key] for key in wanted):
         if ranges:

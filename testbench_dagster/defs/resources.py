@@ -8,15 +8,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.stages.workspace import Workspace
 
 
 def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:
-    """A resource that gives each run the installation, with a heart for as long as the run lasts.
+    """A resource that gives each run the installation, with a heartbeat for as long as the run lasts.
 
-    The heart tells other processes, and the sensor ``lost_runs``, that the run's process is alive. Sensors
-    and schedules get the installation without one.
+    The heartbeat tells other processes, and the sensor ``lost_runs``, that the run's process is alive.
+    Sensors and schedules get the installation without one.
 
     Args:
         installation: an opened one that all runs of this process share (commands, tests), or the path of a
@@ -29,12 +29,12 @@ def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:
             if run is None:
                 yield workspace
                 return
-            with Heart(workspace.documents, run.run_id) as heart:
-                workspace.heart = heart
+            with Heartbeat(workspace.documents, run.run_id) as heartbeat:
+                workspace.heartbeat = heartbeat
                 try:
                     yield workspace
                 finally:
-                    workspace.heart = None
+                    workspace.heartbeat = None
 
     return dg.ResourceDefinition(
         resource_fn=dg.resource(opened).resource_fn,

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
+from testbench_dagster.core.answer_prefix import answer_prefix, is_deterministic
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.prompts import PromptRecord
@@ -130,7 +130,7 @@ class Chain:
         )
         call = (attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat)
         found = document_id("attempt", attempt.supplier, *call, number)
-        if number == 0:  # stored under a lost lease, see relays.writer.disowned
+        if number == 0:  # stored under a lost lease, see stages.relay.writer.fenced_out
             original = attempt.evidence.get("disowned")
             first = original.get("attempt") if isinstance(original, Mapping) else None
             found = document_id("attempt", attempt.supplier, *call, first)
@@ -203,10 +203,12 @@ class Chain:
         """The raw answer is classified, counted and abbreviated as stored."""
         name, doc_id, evidence = attempt.task, attempt.doc_id, attempt.evidence
         error = attempt.error
-        disowned = evidence.get("disowned")
-        if disowned is not None:  # what it was before its lease was lost, see relays.writer.disowned
+        fenced_out = evidence.get("disowned")
+        if (
+            fenced_out is not None
+        ):  # what it was before its lease was lost, see stages.relay.writer.fenced_out
             self._equal("attempt", f"fault of {what}", name, doc_id, fault.value, Fault.INTERNAL.value)
-            was = disowned if isinstance(disowned, Mapping) else {}
+            was = fenced_out if isinstance(fenced_out, Mapping) else {}
             try:
                 fault, error = Fault(str(was.get("fault"))), was.get("error")
             except ValueError:
@@ -214,7 +216,7 @@ class Chain:
                 return
         found = shown(attempt, request, api, error)
         answer = found.answer
-        if disowned is not None or answer is None or fault is not answer.fault:
+        if fenced_out is not None or answer is None or fault is not answer.fault:
             self.witnessed += 1
         if fault not in found.faults:
             if answer is not None and answer.fault.answered:
@@ -225,11 +227,11 @@ class Chain:
             possible = ", ".join(sorted(each.value for each in found.faults)) or "an answer without a status"
             self._say("answer", f"fault of {what}", name, doc_id, fault.value, possible)
             return
-        if disowned is not None or answer is None or fault is not answer.fault:
+        if fenced_out is not None or answer is None or fault is not answer.fault:
             return
         opening = None
         if answer.text is not None and fault.answered and is_deterministic(request):
-            opening = opening_of(answer.text)
+            opening = answer_prefix(answer.text)
         values: dict[str, Any] = {
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,

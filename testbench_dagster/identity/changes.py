@@ -46,7 +46,8 @@ class Change:
     the supplier's era just before ``at``. ``log_e`` (nats) is the detector's level then, alarms being at
     ln ``arl``. ``observations`` had been made, ``since_change`` of them after the change, with a mean of
     ``rate_after``; ``null_rate`` is the lowest mean (for "up" the highest) the era before allowed for.
-    ``stream`` is "openings" or the task. Not ``certain``: one of two members changed, and this may be either.
+    ``stream`` is "answer prefixes" or the task. Not ``certain``: one of two members changed, and this may be
+    either.
     """
 
     supplier: str
@@ -157,7 +158,7 @@ def _eras(
     for answer in answers:
         at = moment(f"at of an answer by {answer.supplier}", answer.at)
         if answer.supplier not in cuts or at > cuts[answer.supplier]:
-            text = kernel(answer.opening, settings.prefix_chars) or _SHORT
+            text = kernel(answer.answer_prefix, settings.prefix_chars) or _SHORT
             eras[answer.supplier].append((answer, text))
     for era in eras.values():
         era.sort(key=lambda entry: (entry[0].at, entry[0].prompt, entry[0].round))

@@ -23,11 +23,11 @@ class Evidence:
 
     ``cells[s, t]`` numbers the opening supplier s gave to prompt t; two suppliers opened alike if the numbers
     are equal, and no two prompts share a number. :data:`NONE` where there is none. ``local`` is the same
-    counted from 0 within each prompt, ``opening`` an index into ``texts``, ``at`` the time of the answer
-    (POSIX seconds). ``common[s, t]`` is how little of its own the opening has: the share of the supplier's
-    answers to the prompt's family that begin the same way on different prompts (templates, boilerplate).
-    ``repeats`` and ``repeated`` count comparisons of a supplier's successive answers to one prompt, and how
-    many of these agreed.
+    counted from 0 within each prompt, ``answer_prefix`` an index into ``texts``, ``at`` the time of the
+    answer (POSIX seconds). ``common[s, t]`` is how little of its own the opening has: the share of the
+    supplier's answers to the prompt's family that begin the same way on different prompts (templates,
+    boilerplate). ``repeats`` and ``repeated`` count comparisons of a supplier's successive answers to one
+    prompt, and how many of these agreed.
     """
 
     settings: IdentitySettings
@@ -35,7 +35,7 @@ class Evidence:
     prompts: tuple[str, ...]
     cells: np.ndarray
     local: np.ndarray
-    opening: np.ndarray
+    answer_prefix: np.ndarray
     texts: tuple[str, ...]
     at: np.ndarray
     common: np.ndarray
@@ -66,48 +66,54 @@ class Evidence:
         names: dict[str, int] = {name: number for number, name in enumerate(dict.fromkeys(suppliers))}
         prompts: dict[str, int] = {}
         families: dict[str, int] = {}
-        openings: dict[str, int] = {}
+        answer_prefixes: dict[str, int] = {}
         rows: list[tuple[int, int, float, int, int]] = []
         family_of: list[int] = []
         for answer in answers:
             came = moment(f"at of an answer by {answer.supplier}", answer.at)
             supplier = names.setdefault(answer.supplier, len(names))
             cut = cuts.get(answer.supplier)
-            if (cut is not None and came <= cut) or len(answer.opening) < settings.prefix_chars:
+            if (cut is not None and came <= cut) or len(answer.answer_prefix) < settings.prefix_chars:
                 continue
             prompt = prompts.setdefault(answer.prompt, len(prompts))
             if prompt == len(family_of):
                 family_of.append(families.setdefault(answer.family, len(families)))
-            number = openings.setdefault(answer.opening, len(openings))
+            number = answer_prefixes.setdefault(answer.answer_prefix, len(answer_prefixes))
             rows.append((supplier, prompt, came.timestamp(), answer.round, number))
 
         # all numbers below follow names and texts in their order, so that equal answers give equal evidence
-        ordered, wanted, texts = sorted(names), sorted(prompts), tuple(sorted(openings))
+        ordered, wanted, texts = sorted(names), sorted(prompts), tuple(sorted(answer_prefixes))
         table = np.array(rows, dtype=float).reshape(-1, 5)
         s = _ranks(names, ordered)[table[:, 0].astype(int)]
         t = _ranks(prompts, wanted)[table[:, 1].astype(int)]
         family = np.zeros(len(wanted), dtype=int)
         family[_ranks(prompts, wanted)] = family_of
-        table[:, 4] = _ranks(openings, texts)[table[:, 4].astype(int)]
+        table[:, 4] = _ranks(answer_prefixes, texts)[table[:, 4].astype(int)]
         key_of = _numbered([kernel(text, settings.prefix_chars) or "" for text in texts])
         template_of = _numbered([text[: settings.template_chars] for text in texts])
 
         # by supplier and prompt, then time: neighbours are repeats, the last of each run is the newest
         order = np.lexsort((table[:, 4], table[:, 3], table[:, 2], t, s))
         s, t, table = s[order], t[order], table[order]
-        opening = table[:, 4].astype(np.int32)
-        key = key_of[opening]
+        answer_prefix = table[:, 4].astype(np.int32)
+        key = key_of[answer_prefix]
         same = (s[1:] == s[:-1]) & (t[1:] == t[:-1])
         again = same & (table[1:, 3] != table[:-1, 3])
         repeats = np.bincount(s[1:][again], minlength=len(ordered))
         repeated = np.bincount(s[1:][again & (key[1:] == key[:-1])], minlength=len(ordered))
 
         newest = np.append(~same, True)[: len(s)]
-        s, t, key, opening, at_ = s[newest], t[newest], key[newest], opening[newest], table[newest, 2]
+        s, t, key, answer_prefix, at_ = (
+            s[newest],
+            t[newest],
+            key[newest],
+            answer_prefix[newest],
+            table[newest, 2],
+        )
         width = max(int(key_of.max(initial=0)) + 1, 1)
         first_of_prompt, cell = np.unique(t * width + key, return_inverse=True)
         offsets = np.searchsorted(first_of_prompt, np.arange(len(wanted)) * width)
-        common = _commonness(s, family[t], key, template_of[opening], settings.template_share)
+        common = _commonness(s, family[t], key, template_of[answer_prefix], settings.template_share)
 
         shape = (len(ordered), len(wanted))
 
@@ -123,7 +129,7 @@ class Evidence:
             prompts=tuple(wanted),
             cells=matrix(cell, NONE, np.int32),
             local=matrix(cell - offsets[t], NONE, np.int16),
-            opening=matrix(opening, NONE, np.int32),
+            answer_prefix=matrix(answer_prefix, NONE, np.int32),
             texts=texts,
             at=matrix(at_, np.nan, np.float64),
             common=matrix(common, 0.0, np.float32),

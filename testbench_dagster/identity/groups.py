@@ -344,7 +344,7 @@ class _Tables:
 
 
 class _Linkage:
-    """Agglomeration: clusters by number, their members and pooled openings."""
+    """Agglomeration: clusters by number, their members and pooled answer prefixes."""
 
     def __init__(self, tables: _Tables) -> None:
         import numpy as np
@@ -434,7 +434,7 @@ class _Linkage:
         return float(pairs.log_merge(ours[None, :], theirs[None, :], habits, shares, tables.settings)[0])
 
     def _majority(self, cluster: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """A cluster's openings, how common each is among its members' own, and its component."""
+        """A cluster's answer prefixes, how common each is among its members' own, and its component."""
         import numpy as np
 
         if cluster not in self._pooled:

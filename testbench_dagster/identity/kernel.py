@@ -18,8 +18,8 @@ class Answer:
     """One answered attempt at temperature 0.
 
     ``prompt`` identifies a text that all suppliers were sent alike, ``family`` the task it belongs to,
-    ``round`` which repetition of it this was; ``at`` is when the answer came, with a time zone. ``opening``
-    is the start of its text, at most 64 characters, white space collapsed.
+    ``round`` which repetition of it this was; ``at`` is when the answer came, with a time zone.
+    ``answer_prefix`` is the start of its text, at most 64 characters, white space collapsed.
     """
 
     supplier: str
@@ -27,7 +27,7 @@ class Answer:
     family: str
     at: datetime
     round: int
-    opening: str
+    answer_prefix: str
 
 
 def moment(field: str, value: datetime) -> datetime:
@@ -37,11 +37,11 @@ def moment(field: str, value: datetime) -> datetime:
     return value
 
 
-def kernel(opening: str, chars: int) -> str | None:
+def kernel(answer_prefix: str, chars: int) -> str | None:
     """What is compared of an opening: its first ``chars`` characters; None when it has fewer."""
-    return opening[:chars] if len(opening) >= chars else None
+    return answer_prefix[:chars] if len(answer_prefix) >= chars else None
 
 
 def common_prefix(a: str, b: str) -> int:
-    """Number of leading characters two openings share."""
+    """Number of leading characters two answer prefixes share."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -49,7 +49,7 @@ def find_suspects(
 ) -> tuple[Suspect, ...]:
     """Suspects among the suppliers that stand alone, by name.
 
-    ``majority[g]`` holds the openings of group g, ``labels[s]`` the group of supplier s.
+    ``majority[g]`` holds the answer prefixes of group g, ``labels[s]`` the group of supplier s.
     """
     import numpy as np
 

@@ -5,11 +5,11 @@ What an agreement is worth depends on the opening. Its null rate is
     q0 = floor + (1 - floor) b,
 
 b being the largest of: the share of other, distinct groups that opened the same way on this prompt (with
-caution for how few there are), and how common such openings are among either supplier's own answers to the
-prompt's family. Read: two distinct models agree by the habits all models share at rate b, and where not, by
-kinship at up to ``floor``. Boilerplate (b = 1) weighs nothing; a disagreement weighs the same everywhere.
-The null that the merge e-value tests is thus, per prompt, sum over openings of P(both open so) / q0 <= 1,
-which holds for any pair that agrees at a rate of at most ``floor``.
+caution for how few there are), and how common such answer prefixes are among either supplier's own answers to
+the prompt's family. Read: two distinct models agree by the habits all models share at rate b, and where not,
+by kinship at up to ``floor``. Boilerplate (b = 1) weighs nothing; a disagreement weighs the same everywhere.
+The null that the merge e-value tests is thus, per prompt, sum over answer prefixes of P(both open so) / q0 <=
+1, which holds for any pair that agrees at a rate of at most ``floor``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class PairFinding:
 
     ``distance`` is half the sum of both self-agreements less the agreement: 0 for two that answer like one.
     ``log_merge`` and ``log_split`` are e-values in nats, ``split`` whether the latter counts against grouping
-    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of openings, characters.
+    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of answer prefixes,
+    characters.
     """
 
     a: str
@@ -58,7 +59,7 @@ class PairFinding:
 
 
 def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Common prompts and agreements of all pairs of rows of two matrices of openings (-1: none).
+    """Common prompts and agreements of all pairs of rows of two matrices of answer prefixes (-1: none).
 
     Two arrays (rows x columns), of 16 bits: up to 65,535 prompts.
     """
@@ -139,7 +140,7 @@ def log_merge(
     shares: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     settings: IdentitySettings,
 ) -> np.ndarray:
-    """Merge e-values (nats) of pairs of rows of openings, ``left[p]`` with ``right[p]``.
+    """Merge e-values (nats) of pairs of rows of answer prefixes, ``left[p]`` with ``right[p]``.
 
     ``commonness`` is the larger of both rows' own; ``shares(p, t, cells)`` gives other groups' collisions.
     """
@@ -216,16 +217,18 @@ class SelfAgreement:
 
 
 def mean_common_prefix(evidence: Evidence, i: int, j: int) -> float | None:
-    """Mean length of the common prefix of two suppliers' openings on common prompts, characters."""
+    """Mean length of the common prefix of two suppliers' answer prefixes on common prompts, characters."""
     import numpy as np
 
     from testbench_dagster.identity.kernel import common_prefix
 
-    both = np.flatnonzero((evidence.opening[i] != NONE) & (evidence.opening[j] != NONE))
+    both = np.flatnonzero((evidence.answer_prefix[i] != NONE) & (evidence.answer_prefix[j] != NONE))
     if not len(both):
         return None
     lengths = [
-        common_prefix(evidence.texts[evidence.opening[i, t]], evidence.texts[evidence.opening[j, t]])
+        common_prefix(
+            evidence.texts[evidence.answer_prefix[i, t]], evidence.texts[evidence.answer_prefix[j, t]]
+        )
         for t in both
     ]
     return sum(lengths) / len(lengths)

@@ -43,7 +43,7 @@ class IdentitySettings:
     self_quantile: float = 0.1
     #: Suppliers whose self-agreement lies below with 97.5 % confidence are noisy and never merged.
     noisy_below: float = 0.9
-    #: Other groups' openings are counted as if so many more groups had answered ...
+    #: Other groups' answer prefixes are counted as if so many more groups had answered ...
     prior_groups: float = 2.0
     #: ... and given the same opening at this rate: caution while few suppliers are known.
     prior_collision: float = 0.25

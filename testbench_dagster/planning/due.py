@@ -2,14 +2,14 @@
 
 Rules (design section 5):
 
-* A *call* is one request of a prompt (``idx``) and repeat. It is settled when its last attempt was answered
+* A *call* is one request of a prompt (``idx``) and repeat. It is final when its last attempt was answered
   or failed by the supplier's fault; any other failure leaves it due.
 * A *prompt* is scored when all its calls are answered, an error when one failed by the supplier's fault, and
   due otherwise. An error is not asked again in the same round unless ``retry_errors``.
-* A settled prompt is *fresh* until ``max_age`` after its last call, in whatever round that was.
+* A final prompt is *fresh* until ``max_age`` after its last call, in whatever round that was.
 * Prompts are asked in the order of the sequence. When none of the round is left and too few are fresh, the
   next round asks those that are not.
-* A doc that an earlier epoch settled counts while it is fresh: a new sequence does not ask all anew.
+* A doc that an earlier epoch final counts while it is fresh: a new sequence does not ask all anew.
 * What was answered before a change of the supplier's model (``cut_at``), or before a forced renewal began
   (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in the next round.
 """
@@ -100,7 +100,7 @@ def plan_task(
     now: datetime,
     max_age: timedelta,
     cut_at: datetime | None = None,
-    settled_elsewhere: Mapping[int, datetime] | None = None,
+    final_elsewhere: Mapping[int, datetime] | None = None,
     at_least: int = 0,
     at_most: int | None = None,
     undecided: bool = False,
@@ -115,11 +115,11 @@ def plan_task(
         rule: how many docs; None for all.
         measured: the current window, for rules with a target width.
         now: the present, timezone-aware.
-        max_age: after which a settled prompt no longer counts.
+        max_age: after which a final prompt no longer counts.
         cut_at: when the supplier's model changed; what finished at or before it is void.
-        settled_elsewhere: doc id → when its newest settled outcome of earlier epochs finished.
+        settled_elsewhere: doc id → when its newest final outcome of earlier epochs finished.
         at_least: docs to ask even if fewer are wanted: those the round has not asked yet, then, in the next
-            round, the others, longest settled first.
+            round, the others, longest final first.
         at_most: docs to ask at most.
         undecided: a sequential gate waits for this task: as many docs as the rule allows are wanted.
         force_since: ask again what finished before it: the docs of the sequence that count now, and at
@@ -139,8 +139,8 @@ def plan_task(
         return after_cut(at) and (force_since is None or at >= force_since)
 
     def fresh_docs(counts: Callable[[datetime], bool]) -> dict[int, datetime]:
-        settled = _settled(prompts, asked, settled_elsewhere or {}, counts)
-        return {doc: at for doc, at in settled.items() if at > now - max_age}
+        final = _final(prompts, asked, final_elsewhere or {}, counts)
+        return {doc: at for doc, at in final.items() if at > now - max_age}
 
     fresh = fresh_docs(valid)
     target = target_docs(rule, len(prompts), measured)
@@ -163,23 +163,23 @@ def plan_task(
         elif prompt.doc_id not in fresh:
             (stale if void or verdict != DUE else wanted).append(prompt)
 
-    room = max(0, target - len(fresh))
-    settled = [prompt for prompt in prompts if prompt.doc_id in fresh]
-    settled.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
-    untouched = [prompt for prompt in settled if prompt.id not in states]
-    roll = bool(room) and (not wanted or any(prompt.doc_id in renewed for prompt in stale))
-    if min(room, len(wanted)) < at_least:
+    missing = max(0, target - len(fresh))
+    final = [prompt for prompt in prompts if prompt.doc_id in fresh]
+    final.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
+    untouched = [prompt for prompt in final if prompt.id not in states]
+    roll = bool(missing) and (not wanted or any(prompt.doc_id in renewed for prompt in stale))
+    if min(missing, len(wanted)) < at_least:
         roll = roll or len(wanted) + len(untouched) < min(at_least, len(prompts))
 
     pool = [*wanted, *stale] if roll else wanted
     pool = sorted(pool, key=lambda prompt: prompt.doc_id not in renewed)
-    chosen = pool[:room]
+    chosen = pool[:missing]
     if len(chosen) < at_least:
-        chosen = [*pool, *(settled if roll else untouched)][:at_least]
+        chosen = [*pool, *(final if roll else untouched)][:at_least]
     chosen = chosen[:at_most]
     due = [DuePrompt(prompt, _calls(prompt, {} if roll else states.get(prompt.id, {}))) for prompt in chosen]
 
-    if not room:
+    if not missing:
         reason = f"all {target} wanted docs are fresh" + (f"; {len(due)} are renewed" if due else "")
     elif force_since is not None:
         reason = f"{len(fresh)} of {target} docs are renewed by force"
@@ -190,7 +190,7 @@ def plan_task(
     due_at = None
     if due:
         due_at = now
-    elif not room:
+    elif not missing:
         due_at = sorted(fresh.values())[len(fresh) - target] + max_age
     return TaskPlan(current + 1 if roll and due else current, due, reason, target, len(fresh), due_at)
 
@@ -209,13 +209,13 @@ def _by_round(prompts: Sequence[PromptRef], outcomes: Iterable[CallOutcome]) -> 
     return asked
 
 
-def _settled(
+def _final(
     prompts: Sequence[PromptRef],
     asked: _Asked,
     elsewhere: Mapping[int, datetime],
     counts: Callable[[datetime], bool],
 ) -> dict[int, datetime]:
-    """When each doc was last settled with all its calls in time, in whatever round or epoch."""
+    """When each doc was last final with all its calls in time, in whatever round or epoch."""
     found = {doc_id: at for doc_id, at in elsewhere.items() if counts(at)}
     by_id = {prompt.id: prompt for prompt in prompts}
     for states in asked.values():
@@ -228,7 +228,7 @@ def _settled(
 
 
 def _verdict(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> str:
-    if any(c.fault.settled and not c.fault.answered for c in calls.values()):
+    if any(c.fault.final and not c.fault.answered for c in calls.values()):
         return ERROR
     answered = sum(c.fault.answered for c in calls.values())
     return SCORED if answered == prompt.requests * prompt.repeats else DUE

@@ -1,4 +1,4 @@
-"""Reads the planning rules of the proven system (pocket-ml-testbench) and writes them as ``testbench.yaml``.
+"""Reads the planning rules of pocket-ml-testbench and writes them as ``testbench.yaml``.
 
 There the ``frameworks`` object of the manager's configuration holds rules as short strings, per framework and
 task, ``any`` standing for the tasks that are not named:

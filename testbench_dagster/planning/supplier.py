@@ -1,6 +1,6 @@
 """What one supplier is asked now, over all its tasks, and why the rest is not.
 
-The order of the rules is that of the proven system: a task must be askable at all, then its gates must be
+The order of the rules is that of pocket-ml-testbench: a task must be askable at all, then its gates must be
 open, then its schedule allow a sample; then the docs decide (:mod:`testbench_dagster.planning.due`). A
 supplier that another one stands for, both running the same backend, is only audited.
 """
@@ -38,9 +38,10 @@ class TaskFacts:
     """What is known of a supplier's task.
 
     ``rule`` is the rule as it applies, ``samples`` how many docs (None: all). ``last_at`` and ``last_height``
-    are of the newest settled sample in any epoch. ``state`` is what gates of other tasks look at. Before
-    ``absent_until`` the supplier is not asked, for it said that it does not serve the task. ``personal``:
-    the supplier's own answers are wanted, so nobody can stand for it. The other fields are those of
+    are of the newest final sample in any epoch. ``state`` is what gates of other tasks look at. Before
+    ``absent_until`` the supplier is not asked, for it said that it does not serve the task.
+    ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. The other fields
+    are those of
     :func:`testbench_dagster.planning.due.plan_task`.
     """
 
@@ -50,7 +51,7 @@ class TaskFacts:
     prompts: Sequence[PromptRef] = ()
     outcomes: Sequence[CallOutcome] = ()
     measured: Measured = field(default_factory=Measured)
-    settled_elsewhere: Mapping[int, datetime] = field(default_factory=dict)
+    final_elsewhere: Mapping[int, datetime] = field(default_factory=dict)
     supported: bool = True
     registered: bool = True
     last_at: datetime | None = None
@@ -58,7 +59,7 @@ class TaskFacts:
     max_age: timedelta = field(kw_only=True)
     state: TaskState = field(default_factory=TaskState)
     absent_until: datetime | None = None
-    personal: bool = False
+    needs_own_answers: bool = False
 
     @property
     def askable(self) -> bool:
@@ -208,7 +209,9 @@ class _Planner:
         if task.absent_until is not None and task.absent_until > self._now and self._force_since is None:
             reason = f"the supplier does not serve it; asked again {task.absent_until:%Y-%m-%d %H:%M}"
             return _held(task, "unsupported", reason, due_at=task.absent_until)
-        return self._ordinary(task) if self._facts.proxy is None or task.personal else self._audit(task)
+        return (
+            self._ordinary(task) if self._facts.proxy is None or task.needs_own_answers else self._audit(task)
+        )
 
     def _ordinary(self, task: TaskFacts) -> Decision:
         schedule = self._schedule(task)
@@ -296,7 +299,7 @@ class _Planner:
             now=self._now,
             max_age=task.max_age,
             cut_at=self._facts.cut_at,
-            settled_elsewhere=task.settled_elsewhere,
+            final_elsewhere=task.final_elsewhere,
             at_least=at_least,
             at_most=at_most,
             undecided=task.task in self._undecided,

@@ -159,14 +159,14 @@ def render_prometheus(board: Board, max_series: int = MAX_SERIES) -> str:
     left out whole and counted in ``testbench_feed_omitted_series``.
     """
     lines: list[str] = []
-    room = max_series
+    space = max_series
     omitted: list[_Sample] = []
     for name, explanation, samples in _families(board):
         found = [(labels, value) for labels, value in samples if math.isfinite(value)]
-        if len(found) > room:
+        if len(found) > space:
             omitted.append(({"metric": name}, float(len(found))))
             continue
-        room -= len(found)
+        space -= len(found)
         lines += _family(name, explanation, found)
     lines += _family(
         "testbench_feed_omitted_series", "Series left out to bound the size, by metric.", omitted

@@ -114,7 +114,7 @@ _Written = tuple[str, tuple[str, ...]]
 
 
 def _section(
-    board: Board, name: str, number: int, entries: Sequence[Entry], anchors: Mapping[str, str], room: int
+    board: Board, name: str, number: int, entries: Sequence[Entry], anchors: Mapping[str, str], space: int
 ) -> tuple[Markup, int]:
     """One ranking, and the bytes it takes."""
     scale = _scale(entries)
@@ -132,13 +132,13 @@ def _section(
     heads = joined(_PARTS.column(cell.title, cell.explanation, _order(cell)) for cell in ENTRY_VIEWS.page)
     more_heads = joined(_PARTS.ability_column(ability) for ability in abilities)
     notes = []
-    room -= _SPARE + len(heads.encode())
-    if _bytes(rows) + len(more_heads.encode()) <= room:
+    space -= _SPARE + len(heads.encode())
+    if _bytes(rows) + len(more_heads.encode()) <= space:
         heads += more_heads
     elif abilities:
         rows = rows_with(())
         notes.append("The abilities are left out here to keep the page small.")
-    shown = _fitting(rows, room)
+    shown = _fitting(rows, space)
     if shown < len(rows):
         notes.append(f"Only the first {shown} of {len(rows)} suppliers are shown, to keep the page small.")
     section = _PARTS.section(number, name, notes, not entries, heads, joined(rows[:shown]))
@@ -149,11 +149,11 @@ def _bytes(parts: Sequence[str]) -> int:
     return sum(len(part.encode()) for part in parts)
 
 
-def _fitting(parts: Sequence[str], room: int) -> int:
+def _fitting(parts: Sequence[str], space: int) -> int:
     """How many of the parts, from the first on, fit."""
     for i, part in enumerate(parts):
-        room -= len(part.encode())
-        if room < 0:
+        space -= len(part.encode())
+        if space < 0:
             return i
     return len(parts)
 
@@ -253,7 +253,7 @@ def _scale(entries: Sequence[Entry]) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------ details
 
 
-def _details(board: Board, anchors: Mapping[str, str], room: int) -> Markup:
+def _details(board: Board, anchors: Mapping[str, str], space: int) -> Markup:
     order = list(dict.fromkeys(entry.supplier for entry in board.entries))
     places: dict[str, list[Entry]] = {}
     for entry in board.entries:
@@ -262,8 +262,8 @@ def _details(board: Board, anchors: Mapping[str, str], room: int) -> Markup:
     write = [_readable_writer(Window, cell, board.made_at, _CELL_CHARS) for cell in WINDOW_VIEWS.page]
     for key in order:  # not made if it has no place: there may be thousands
         part = _supplier(board, key, anchors[key], places[key], write)
-        room -= len(part.encode())
-        if room < 0:
+        space -= len(part.encode())
+        if space < 0:
             break
         parts.append(part)
     section: Markup = _PARTS.details(len(order) - len(parts), joined(parts))

@@ -61,15 +61,15 @@ def backoff_s(failures: int, rng: random.Random) -> float:
     return ceiling * rng.uniform(0.5, 1.0)
 
 
-class Pace:
+class CircuitBreaker:
     """One supplier's rate limiting and losses: how long to wait, whether all must, when to give up."""
 
-    __slots__ = ("_last_loss_at", "_limited", "losses", "paused_until")
+    __slots__ = ("_last_loss_at", "_limited", "consecutive_failures", "paused_until")
 
     def __init__(self) -> None:
         self._limited = 0  # rate-limited answers since the last success
         self._last_loss_at = float("-inf")
-        self.losses = 0
+        self.consecutive_failures = 0
         self.paused_until = float("-inf")
 
     def succeeded(self) -> None:
@@ -92,16 +92,16 @@ class Pace:
             self.paused_until = max(self.paused_until, now + wait)
         return wait
 
-    def contact(self, fault: Fault, started: float, now: float) -> bool:
+    def record_attempt(self, fault: Fault, started: float, now: float) -> bool:
         """Note any attempt by its start and end; return whether the supplier is to be given up.
 
         Relays that were in flight together and failed together count once: a supplier that restarts, or
         a quota that runs out, fails them all without being gone.
         """
         if not fault.row.loses_contact:
-            self.losses = 0
+            self.consecutive_failures = 0
             self._last_loss_at = float("-inf")
         elif started >= self._last_loss_at:
-            self.losses += 1
+            self.consecutive_failures += 1
             self._last_loss_at = now
-        return self.losses >= GIVE_UP_AFTER
+        return self.consecutive_failures >= GIVE_UP_AFTER

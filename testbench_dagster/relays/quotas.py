@@ -32,7 +32,7 @@ _LOW = 4  # at this part of a chunk the next one is asked for
 _log = logging.getLogger(__name__)
 
 #: Counts what was spent before the ledger knew: ``opening(where, start)``, ``where`` as a filter on attempts.
-Opening = Callable[[Mapping[str, Any], datetime], int]
+SpentBefore = Callable[[Mapping[str, Any], datetime], int]
 
 
 def service_account(service: str) -> str:
@@ -94,13 +94,13 @@ class LedgerQuota:
         service_cap: Callable[[str], int | None],
         *,
         supplier_hour_cap: int | None = None,
-        opening: Opening | None = None,
+        spent_before: SpentBefore | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._service_cap = service_cap
         self._supplier_hour_cap = supplier_hour_cap
-        self._opening = opening
+        self._spent_before = spent_before
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below; never held while the ledger is asked
         self._accounts: dict[str, _Account] = {}
@@ -239,16 +239,16 @@ class LedgerQuota:
             account.asked = False
         self._give_back(account, start, late)
 
-    def _chunk(self, account: _Account, room: int, shares: list[int | None]) -> int:
+    def _chunk(self, account: _Account, capacity: int, shares: list[int | None]) -> int:
         """How many relays to ask for: enough for a while, never much of what is left for all."""
         known = [share for share in shares if share is not None]
         demand = max(sum(known), 0) if len(known) == len(shares) else account.cap
         if account.unit == "hour":
-            return max(1, min(MAX_SUPPLIER_CHUNK, room, demand))
-        return max(1, min(MAX_SERVICE_CHUNK, room // _PARTS, _PER_SUPPLIER * len(shares), demand))
+            return max(1, min(MAX_SUPPLIER_CHUNK, capacity, demand))
+        return max(1, min(MAX_SERVICE_CHUNK, capacity // _PARTS, _PER_SUPPLIER * len(shares), demand))
 
     def _opened_with(self, account: _Account, start: datetime) -> int:
-        return 0 if self._opening is None else self._opening(account.where, start)
+        return 0 if self._spent_before is None else self._spent_before(account.where, start)
 
     def _give_back(self, account: _Account, start: datetime, n: int) -> None:
         if not n:

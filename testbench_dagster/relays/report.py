@@ -45,14 +45,14 @@ class Counts:
     """Counts of one supplier, or of all.
 
     ``sent`` counts attempts (retries included) and ``faults`` what they came to; an attempt cut short by the
-    end of the run is in neither. Relays split into ``settled`` (answered, or failed by the supplier's
-    fault), ``unsettled`` (sent, still due), ``unsent`` (a cap was reached first) and ``abandoned`` (the
+    end of the run is in neither. Relays split into ``final`` (answered, or failed by the supplier's
+    fault), ``still_due`` (sent, still due), ``unsent`` (a cap was reached first) and ``abandoned`` (the
     supplier was given up first).
     """
 
     sent: int = 0
-    settled: int = 0
-    unsettled: int = 0
+    final: int = 0
+    still_due: int = 0
     unsent: int = 0
     abandoned: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class Counts:
     @property
     def relays(self) -> int:
         """All relays there were."""
-        return self.settled + self.unsettled + self.unsent + self.abandoned
+        return self.final + self.still_due + self.unsent + self.abandoned
 
     @property
     def p50_ms(self) -> float | None:
@@ -76,8 +76,8 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Add another's counts to these."""
         self.sent += other.sent
-        self.settled += other.settled
-        self.unsettled += other.unsettled
+        self.final += other.final
+        self.still_due += other.still_due
         self.unsent += other.unsent
         self.abandoned += other.abandoned
         self.faults.update(other.faults)
@@ -88,7 +88,7 @@ class Counts:
 class Report:
     """Result of a run: totals, and the same per supplier key; ``seconds`` is wall time.
 
-    ``lost``: the run ended early because this process lost its heart; what it did not send is ``unsent``.
+    ``lost``: the run ended early because this process lost its heartbeat; what it did not send is ``unsent``.
     """
 
     seconds: float
@@ -104,10 +104,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A glimpse of a running engine: attempts done, relays settled, in flight, and waiting for a retry."""
+    """A glimpse of a running engine: attempts done, relays final, in flight, and waiting for a retry."""
 
     sent: int
-    settled: int
+    final: int
     in_flight: int
     waiting: int
     seconds: float

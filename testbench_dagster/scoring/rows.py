@@ -117,7 +117,7 @@ def measured(samples: Sequence[Sample], registration: Registration, primary: tup
         mean=sum(values) / len(values)
         if values and is_proportion(values, registration, primary[0])
         else None,
-        failed=sum(not s.scored and s.fault.settled for s in samples),
+        failed=sum(not s.scored and s.fault.final for s in samples),
     )
 
 
@@ -143,7 +143,7 @@ def _row(
     planned: int | None,
 ) -> Window:
     scored = [s for s in samples if s.scored]
-    counted = [s for s in samples if s.scored or s.fault.settled]
+    counted = [s for s in samples if s.scored or s.fault.final]
     latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
     flags = registration.flags.metrics.get(pair[0] or "") if registration else None
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)

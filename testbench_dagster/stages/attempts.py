@@ -51,18 +51,18 @@ def last_by_call(attempts: Iterable[Seen]) -> dict[tuple[str, int, int, int], Se
 class History:
     """What the planner needs of a supplier's attempts at a task.
 
-    ``outcomes`` are those of the current epoch; ``settled_elsewhere`` gives, per doc that earlier epochs
-    settled, when that was. ``last_at`` and ``last_height`` are the newest of settled calls, in any epoch.
+    ``outcomes`` are those of the current epoch; ``final_elsewhere`` gives, per doc that earlier epochs
+    final, when that was. ``last_at`` and ``last_height`` are the newest of final calls, in any epoch.
     """
 
     outcomes: list[CallOutcome] = field(default_factory=list)
-    settled_elsewhere: dict[int, datetime] = field(default_factory=dict)
+    final_elsewhere: dict[int, datetime] = field(default_factory=dict)
     last_at: datetime | None = None
     last_height: int | None = None
 
     def saw(self, attempt: CallAttempt) -> None:
         """Take note of when the supplier was last heard of, by the clock and by the chain."""
-        if not Fault(attempt.fault).settled:
+        if not Fault(attempt.fault).final:
             return
         at, height = attempt.finished_at, attempt.height
         self.last_at = at if self.last_at is None else max(at, self.last_at)
@@ -121,7 +121,7 @@ def _earlier_epochs(
         by_doc.setdefault((prompt_id, round_), []).append(attempt)
     for (prompt_id, _), attempts in by_doc.items():
         faults = [Fault(a.fault) for a in attempts]
-        failed = any(fault.settled and not fault.answered for fault in faults)
+        failed = any(fault.final and not fault.answered for fault in faults)
         if failed or sum(fault.answered for fault in faults) == calls.get(prompt_id):
             doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
-            found.settled_elsewhere[doc_id] = max(at, found.settled_elsewhere.get(doc_id, at))
+            found.final_elsewhere[doc_id] = max(at, found.final_elsewhere.get(doc_id, at))

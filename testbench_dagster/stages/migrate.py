@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbench_dagster.config import Config
-from testbench_dagster.coordination.heartbeats import Heart, described, is_gone
+from testbench_dagster.coordination.heartbeats import Heartbeat, described, is_gone
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.coordination import HeartbeatRecord
 from testbench_dagster.stores.documents import DocumentStore, open_documents, typed
@@ -176,7 +176,7 @@ def _alone(documents: DocumentStore, say: Say) -> Iterator[None]:
                 )
             if not at_work:
                 try:
-                    stack.enter_context(Heart(documents, HOLDER))
+                    stack.enter_context(Heartbeat(documents, HOLDER))
                     break
                 except StoreError:
                     # another migration was faster, if it is there

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from testbench_dagster.coordination.heartbeats import bury, heartbeats, is_gone
+from testbench_dagster.coordination.heartbeats import delete_expired, heartbeats, is_gone
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
 from testbench_dagster.core.records.coordination import (
@@ -112,13 +112,13 @@ def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetim
 
 def _purge_heartbeats(workspace: Workspace, before: datetime) -> int:
     beats = typed.find(workspace.documents, HeartbeatRecord, {"expires_at": {"lt": before}})
-    return sum(is_gone(beat) and bury(workspace.documents, beat) for beat in beats)
+    return sum(is_gone(beat) and delete_expired(workspace.documents, beat) for beat in beats)
 
 
 def _purge_leases(workspace: Workspace) -> int:
     """Remove the leases of holders that have no heartbeat: nobody can be at work under them."""
     documents = workspace.documents
-    # the holders are read before their heartbeats: a heart beats before it takes its first lease
+    # the holders are read before their heartbeats: a heartbeat beats before it takes its first lease
     rows = typed.group(documents, LeasesOfHolder, {"holder": {"ne": None}})
     holders = {row.holder for row in rows if row.holder is not None}
     gone = holders - heartbeats(documents, holders).keys() if holders else holders

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from testbench_dagster.config import Config, load_config
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.relays.report import Progress
@@ -57,7 +57,7 @@ class Workspace:
         self.on_planned: Callable[[int], None] | None = None
         self.on_progress: Callable[[Progress], None] | None = None
         #: What tells other processes that the run this workspace serves is alive; None outside of runs.
-        self.heart: Heart | None = None
+        self.heartbeat: Heartbeat | None = None
 
     @classmethod
     def open(cls, path: Path | str | None = None) -> Workspace:

@@ -151,7 +151,7 @@ class ScoreDetector:
         return "down" if down else "up" if up else None
 
 
-#: Alternatives for scores, where falls are shallower than those of a swapped model's openings.
+#: Alternatives for scores, where falls are shallower than those of a swapped model's answer prefixes.
 SCORE_RATIOS = (0.2, 0.5, 0.7, 0.85, 0.93)
 
 

@@ -24,10 +24,10 @@ from testbench_dagster.stores.datasets import DatasetStore, open_datasets
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import PROMPTS
 from testbench_dagster_tests.servers import free_port, stop
-from testbench_dagster_tests.tasks.layouts import SHARED
+from testbench_dagster_tests.tasks.layouts import REPOSITORY, SHARED
 
 TOOLS = SHARED / "tools"
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = REPOSITORY / "examples"
 START_SECONDS = 30.0
 #: Variables that would point a command to something else than its own folder.
 _FOREIGN = (

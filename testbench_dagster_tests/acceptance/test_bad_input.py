@@ -12,7 +12,7 @@ import pytest
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, PROMPTS, SCORES
 from testbench_dagster_tests.acceptance import gsm8k
 from testbench_dagster_tests.acceptance.harness import Answers, Finished, Installation, Replay
-from testbench_dagster_tests.relays.servers import Supplier
+from testbench_dagster_tests.endpoints import Supplier
 from testbench_dagster_tests.servers import free_port
 from testbench_dagster_tests.tasks.layouts import shared_rows
 

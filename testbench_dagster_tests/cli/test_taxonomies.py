@@ -13,7 +13,8 @@ from testbench_dagster.cli import cli
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster_tests.scoring.facts import ALPHA, BETA, Facts, configuration
+from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts, configuration
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 NOW = datetime.now(UTC)
 
@@ -51,7 +52,7 @@ def test_rows_have_every_documented_field(installation: Path) -> None:
     root = next(row for row in rows if row["root"])
     assert (root["score"], root["n"], root["status"]) == (0.75, 20, "ok")
     assert root["weights"] == {"starter_logic": 1.0} and len(root["missing"]) == 7
-    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    reference = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
     section = reference.split("## Fields of `testbench taxonomies --format json`")[1].split("\n## ")[0]
     cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
     assert {name.strip("`|, ") for cell in cells for name in cell.split()} - {""} == set(root)

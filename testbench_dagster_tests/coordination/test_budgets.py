@@ -48,15 +48,15 @@ def test_a_period_opens_with_what_was_spent_before(store):
     ledger = BudgetLedger(store)
     asked = []
 
-    def opening() -> int:
+    def spent_before() -> int:
         asked.append(1)
         return 8
 
-    assert ledger.grant("a", DAY, 10, 5, opening) == 2
-    assert ledger.grant("a", DAY, 12, 5, opening) == 2
+    assert ledger.grant("a", DAY, 10, 5, spent_before) == 2
+    assert ledger.grant("a", DAY, 12, 5, spent_before) == 2
     assert len(asked) == 1
     assert ledger.spent("a", DAY) == 12
-    assert ledger.grant("a", DAY, 6, 5, opening) == 0  # a cap that was lowered takes nothing back
+    assert ledger.grant("a", DAY, 6, 5, spent_before) == 0  # a cap that was lowered takes nothing back
     assert ledger.spent("a", DAY) == 12
 
 

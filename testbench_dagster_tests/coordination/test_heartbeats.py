@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.coordination.heartbeats import Heart, bury, heartbeats, holder_is_gone, is_gone
+from testbench_dagster.coordination.heartbeats import (
+    Heartbeat,
+    delete_expired,
+    heartbeats,
+    holder_is_gone,
+    is_gone,
+)
 from testbench_dagster.coordination.processes import machine
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.coordination import HeartbeatRecord
@@ -44,60 +50,63 @@ def elsewhere(holder: str, left_s: float, ttl_s: float = 30.0) -> dict:
 
 
 def test_a_heart_beats_while_its_context_is_open(store):
-    heart = Heart(store, "me", TTL_S)
-    assert not heart.alive and not heart.lost
-    with heart:
+    heartbeat = Heartbeat(store, "me", TTL_S)
+    assert not heartbeat.alive and not heartbeat.lost
+    with heartbeat:
         first = beat(store).expires_at
         for _ in range(12):
-            assert heart.alive and not heart.lost
+            assert heartbeat.alive and not heartbeat.lost
             assert not holder_is_gone(store, "me")
             time.sleep(0.1)
         assert beat(store).expires_at > first + timedelta(seconds=0.5)
-    assert not heart.alive and not heart.lost
+    assert not heartbeat.alive and not heartbeat.lost
     assert holder_is_gone(store, "me")
     assert store.count(HEARTBEATS) == 0
 
 
 def test_one_name_has_one_living_heart(store):
-    with Heart(store, "me", TTL_S), pytest.raises(StoreError, match=r"me is at work already: process \d+ on"):
-        Heart(store, "me", TTL_S).__enter__()
+    with (
+        Heartbeat(store, "me", TTL_S),
+        pytest.raises(StoreError, match=r"me is at work already: process \d+ on"),
+    ):
+        Heartbeat(store, "me", TTL_S).__enter__()
 
 
 def test_a_dead_heart_makes_way_for_one_of_its_name(store):
     store.put_new(HEARTBEATS, [elsewhere("me", left_s=-60)])
-    with Heart(store, "me", TTL_S) as heart:
-        assert heart.alive
+    with Heartbeat(store, "me", TTL_S) as heartbeat:
+        assert heartbeat.alive
         assert beat(store).host == machine()
 
 
 def test_a_buried_heart_never_beats_again(local):
-    with Heart(local, "me", SHORT_TTL_S) as heart:
-        while not bury(local, beat(local)):
+    with Heartbeat(local, "me", SHORT_TTL_S) as heartbeat:
+        while not delete_expired(local, beat(local)):
             pass  # it was renewed in between
-        wait_for(lambda: not heart.alive, 2 * SHORT_TTL_S)
-        assert heart.lost
+        wait_for(lambda: not heartbeat.alive, 2 * SHORT_TTL_S)
+        assert heartbeat.lost
         time.sleep(SHORT_TTL_S)
-        assert not heart.alive
+        assert not heartbeat.alive
         assert local.count(HEARTBEATS) == 0
-    assert not heart.lost
+    assert not heartbeat.lost
 
 
 def test_only_what_was_read_is_buried(store):
-    with Heart(store, "me", TTL_S) as heart:
+    with Heartbeat(store, "me", TTL_S) as heartbeat:
         read = beat(store)
         wait_for(lambda: beat(store).expires_at != read.expires_at)
-        assert not bury(store, read)
-        assert heart.alive and not holder_is_gone(store, "me")
-    assert bury(store, read)  # nothing is left to bury
+        assert not delete_expired(store, read)
+        assert heartbeat.alive and not holder_is_gone(store, "me")
+    assert delete_expired(store, read)  # nothing is left to bury
 
 
 @pytest.mark.parametrize(("locked_s", "survives"), [(0.45, True), (1.02, False)])
 def test_a_store_out_of_reach_is_waited_for_until_the_time_is_over(local, tmp_path, locked_s, survives):
-    with Heart(local, "me", TTL_S) as heart:
+    with Heartbeat(local, "me", TTL_S) as heartbeat:
         other = sqlite3.connect(tmp_path / "home" / "documents.sqlite3", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         time.sleep(locked_s)
-        assert heart.alive is survives
+        assert heartbeat.alive is survives
         other.execute("ROLLBACK")
         other.close()
         # Now the renewal of a third of the time ago comes through: after 1.02 s it is late, although what it
@@ -105,16 +114,16 @@ def test_a_store_out_of_reach_is_waited_for_until_the_time_is_over(local, tmp_pa
         time.sleep(0.1)
         for _ in range(5):
             time.sleep(0.05)
-            assert heart.alive is survives
-        assert heart.lost is not survives
+            assert heartbeat.alive is survives
+        assert heartbeat.lost is not survives
 
 
 def test_clean_up_does_not_touch_another_heart_of_the_name(local):
-    with Heart(local, "me", TTL_S) as heart:
-        while not bury(local, beat(local)):
+    with Heartbeat(local, "me", TTL_S) as heartbeat:
+        while not delete_expired(local, beat(local)):
             pass
         local.put_new(HEARTBEATS, [elsewhere("me", left_s=60)])
-        wait_for(lambda: heart.lost, 2 * TTL_S)
+        wait_for(lambda: heartbeat.lost, 2 * TTL_S)
     assert beat(local).host.startswith("elsewhere")
 
 
@@ -131,7 +140,7 @@ def test_nobody_is_gone(store):
 
 
 def test_a_step_of_the_wall_clock_kills_nobody_on_this_machine(local):
-    with Heart(local, "me", TTL_S):
+    with Heartbeat(local, "me", TTL_S):
         read = beat(local)
         assert not is_gone(dataclasses.replace(read, expires_at=read.expires_at - timedelta(hours=1)))
 
@@ -168,4 +177,4 @@ def test_a_stopped_process_is_gone_when_its_time_is_over_and_knows_it(
 @pytest.mark.parametrize(("arguments", "wrong"), [(("", 1.0), "holder"), (("me", 0.0), "ttl_s")])
 def test_bad_arguments_are_named(tmp_path, arguments, wrong):
     with pytest.raises(ValueError, match=wrong):
-        Heart(Target(str(tmp_path)).open(), *arguments)
+        Heartbeat(Target(str(tmp_path)).open(), *arguments)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.coordination.leases import COUNTER, Acquired, SupplierLeases
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import DocumentStore
@@ -37,10 +37,10 @@ def leased_elsewhere(store: DocumentStore, keys: list[str], left_s: float, ttl_s
 
 
 def test_one_holder_at_a_time(store):
-    with Heart(store, "one") as one, SupplierLeases(store, one) as mine:
+    with Heartbeat(store, "one") as one, SupplierLeases(store, one) as mine:
         first = mine.acquire([*KEYS, *KEYS])
         assert set(first.held) == set(KEYS) and not first.refused
-        with Heart(store, "two") as two, SupplierLeases(store, two) as theirs:
+        with Heartbeat(store, "two") as two, SupplierLeases(store, two) as theirs:
             second = theirs.acquire([*KEYS[:2], "free@x"])
             assert set(second.held) == {"free@x"} and set(second.refused) == set(KEYS[:2])
             assert mine.acquire(KEYS) == first  # keeps its tokens
@@ -53,15 +53,15 @@ def test_one_holder_at_a_time(store):
 def test_every_holder_has_a_greater_token(store):
     tokens = []
     for holder in ("one", "two", "one-again"):
-        with Heart(store, holder) as heart, SupplierLeases(store, heart) as leases:
+        with Heartbeat(store, holder) as heartbeat, SupplierLeases(store, heartbeat) as leases:
             tokens.append(leases.acquire(KEYS[:1]).held[KEYS[0]])
     assert tokens == sorted(set(tokens))
 
 
 def test_who_holds_it_is_told_at_once(store):
-    with Heart(store, "one") as one, SupplierLeases(store, one) as mine:
+    with Heartbeat(store, "one") as one, SupplierLeases(store, one) as mine:
         mine.acquire(KEYS[:1])
-        with Heart(store, "two") as two, SupplierLeases(store, two) as theirs:
+        with Heartbeat(store, "two") as two, SupplierLeases(store, two) as theirs:
             started = time.monotonic()
             refused = theirs.acquire(KEYS[:1], wait_s=60).refused[KEYS[0]]
             assert time.monotonic() - started < 20
@@ -83,9 +83,9 @@ class Counted:
 
 def test_many_suppliers_take_few_calls(store):
     keys = [f"s{n}@x" for n in range(250)]
-    with Heart(store, "one") as heart:
+    with Heartbeat(store, "one") as heartbeat:
         counted = Counted(store)
-        leases = SupplierLeases(counted, heart)  # type: ignore[arg-type]
+        leases = SupplierLeases(counted, heartbeat)  # type: ignore[arg-type]
         for _ in range(2):
             counted.calls.clear()
             assert len(leases.acquire(keys).held) == 250
@@ -95,15 +95,15 @@ def test_many_suppliers_take_few_calls(store):
 
 
 def test_leases_end_with_their_heart(store):
-    with Heart(store, "one") as heart:
-        SupplierLeases(store, heart).acquire(KEYS)
-    with Heart(store, "two") as heart, SupplierLeases(store, heart) as leases:
+    with Heartbeat(store, "one") as heartbeat:
+        SupplierLeases(store, heartbeat).acquire(KEYS)
+    with Heartbeat(store, "two") as heartbeat, SupplierLeases(store, heartbeat) as leases:
         assert set(leases.acquire(KEYS).held) == set(KEYS)
 
 
 def test_leases_are_given_back_on_errors(local):
     def work() -> None:
-        with Heart(local, "one") as heart, SupplierLeases(local, heart) as leases:
+        with Heartbeat(local, "one") as heartbeat, SupplierLeases(local, heartbeat) as leases:
             leases.acquire(KEYS)
             raise LookupError
 
@@ -113,15 +113,15 @@ def test_leases_are_given_back_on_errors(local):
 
 
 def test_who_lost_its_heart_gets_and_keeps_nothing(store):
-    with Heart(store, "one", 0.6) as one, SupplierLeases(store, one) as mine:
+    with Heartbeat(store, "one", 0.6) as one, SupplierLeases(store, one) as mine:
         mine.acquire(KEYS[:3])
         assert mine.verify(KEYS[:3]) == set() and mine.verify(["other@x"]) == {"other@x"}
         wait_for(lambda: one.lost or not store.purge(HEARTBEATS, {"_id": "one"}))
         wait_for(lambda: one.lost)
-        with pytest.raises(StoreError, match="one has no beating heart"):
+        with pytest.raises(StoreError, match="one has no living heartbeat"):
             mine.acquire(KEYS)
         assert mine.verify(KEYS[:3]) == set()  # nobody else has taken them yet
-        with Heart(store, "two") as two, SupplierLeases(store, two) as theirs:
+        with Heartbeat(store, "two") as two, SupplierLeases(store, two) as theirs:
             assert set(theirs.acquire(KEYS[:2]).held) == set(KEYS[:2])
             assert mine.verify(KEYS[:3]) == set(KEYS[:2])
             mine.release()
@@ -132,7 +132,7 @@ def test_a_killed_process_is_succeeded_at_once(local, local_target: Target, tmp_
     log = tmp_path / "log"
     with running(hold, local_target, "they", KEYS, 30.0, str(log)) as process:
         wait_for(lambda: lines(log))
-        with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+        with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
             assert set(leases.acquire(KEYS, wait_s=5).refused) == set(KEYS)
             process.kill()
             process.join(10)
@@ -144,7 +144,7 @@ def test_a_stopped_process_is_waited_for(local, local_target: Target, tmp_path: 
     with running(hold, local_target, "they", KEYS, 1.2, str(log)) as process:
         wait_for(lambda: lines(log))
         signalled(process, signal.SIGSTOP)
-        with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+        with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
             time.sleep(0.05)  # the signal has arrived
             assert set(leases.acquire(KEYS).refused) == set(KEYS)
             assert set(leases.acquire(KEYS, wait_s=10).held) == set(KEYS)
@@ -153,7 +153,7 @@ def test_a_stopped_process_is_waited_for(local, local_target: Target, tmp_path: 
 
 def test_a_silent_holder_elsewhere_is_waited_for_until_it_expires(store):
     leased_elsewhere(store, KEYS, left_s=1.5, ttl_s=1.5)
-    with Heart(store, "me") as heart, SupplierLeases(store, heart) as leases:
+    with Heartbeat(store, "me") as heartbeat, SupplierLeases(store, heartbeat) as leases:
         acquired = leases.acquire([*KEYS, "free@x"], wait_s=0.2)
         assert set(acquired.held) == {"free@x"} and set(acquired.refused) == set(KEYS)
         assert (
@@ -167,7 +167,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_until_it_expires(store):
 
 def test_a_dead_machine_whose_clock_was_ahead_is_found_out(local):
     leased_elsewhere(local, KEYS, left_s=3600, ttl_s=0.5)
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         assert set(leases.acquire(KEYS).refused) == set(KEYS)
         started = time.monotonic()
         assert set(leases.acquire(KEYS, wait_s=60).held) == set(KEYS)
@@ -177,7 +177,7 @@ def test_a_dead_machine_whose_clock_was_ahead_is_found_out(local):
 def test_a_holder_elsewhere_that_is_seen_renewing_is_alive(local):
     leased_elsewhere(local, KEYS, left_s=6.0, ttl_s=6.0)
     renewal = elsewhere("they", 12.0, 6.0)
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         started = time.monotonic()
         threading.Timer(0.5, local.upsert, (HEARTBEATS, [renewal])).start()
         assert set(leases.acquire(KEYS, wait_s=60).refused) == set(KEYS)
@@ -194,8 +194,8 @@ def test_a_renewal_in_the_last_moment_counts(local):
                 local.upsert(HEARTBEATS, [elsewhere("they", 30)])
             return local.purge(collection, where)
 
-    with Heart(local, "me") as heart:
-        acquired = SupplierLeases(LateRenewal(local), heart).acquire(KEYS)  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        acquired = SupplierLeases(LateRenewal(local), heartbeat).acquire(KEYS)  # type: ignore[arg-type]
     assert acquired.held == {} and set(acquired.refused) == set(KEYS)
     assert holders(local) == dict.fromkeys(KEYS, "they")
 
@@ -211,8 +211,8 @@ def test_a_lease_that_another_inherits_first_is_his(local):
             return local.purge(collection, where)
 
     quicker: dict[str, int] = {}
-    with Heart(local, "quicker") as heart, Heart(local, "me") as mine:
-        theirs = SupplierLeases(local, heart)
+    with Heartbeat(local, "quicker") as heartbeat, Heartbeat(local, "me") as mine:
+        theirs = SupplierLeases(local, heartbeat)
         acquired = SupplierLeases(Overtaken(local), mine).acquire(KEYS)  # type: ignore[arg-type]
         assert set(quicker) == set(acquired.refused) == set(KEYS[:2])
         assert set(acquired.held) == set(KEYS[2:])
@@ -220,7 +220,7 @@ def test_a_lease_that_another_inherits_first_is_his(local):
 
 
 def test_nothing_to_acquire(local):
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         assert leases.acquire([]) == Acquired()
         assert leases.verify([]) == set()
 
@@ -257,11 +257,11 @@ def test_expired_leases_are_taken_once(store):
     found: list[Acquired] = []
 
     def take(number: int) -> None:
-        leases = SupplierLeases(store, hearts[number])
+        leases = SupplierLeases(store, heartbeats[number])
         barrier.wait()
         found.append(leases.acquire(KEYS))
 
-    hearts = [Heart(store, f"h{n}").__enter__() for n in range(5)]
+    heartbeats = [Heartbeat(store, f"h{n}").__enter__() for n in range(5)]
     barrier = threading.Barrier(5)
     threads = [threading.Thread(target=take, args=(n,)) for n in range(5)]
     for thread in threads:
@@ -271,13 +271,13 @@ def test_expired_leases_are_taken_once(store):
     taken = [key for acquired in found for key in acquired.held]
     assert sorted(taken) == sorted(KEYS)
     assert all(set(acquired.held) | set(acquired.refused) == set(KEYS) for acquired in found)
-    for heart in hearts:
-        heart.__exit__(None, None, None)
+    for heartbeat in heartbeats:
+        heartbeat.__exit__(None, None, None)
 
 
 def test_time_left_is_a_matter_of_the_heart_not_of_the_lease(local):
     """A lease itself never expires: work of many hours keeps it."""
-    with Heart(local, "me", 0.6) as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me", 0.6) as heartbeat, SupplierLeases(local, heartbeat) as leases:
         leases.acquire(KEYS[:1])
         time.sleep(1.2)
         assert leases.verify(KEYS[:1]) == set()

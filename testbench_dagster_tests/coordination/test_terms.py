@@ -1,4 +1,4 @@
-"""The times that coordination promises: when hearts beat, when they count as dead, how long is waited."""
+"""The times that coordination promises: when heartbeats beat, when they count as dead, how long is waited."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from testbench_dagster.coordination import processes
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.coordination.heartbeats import (
     DEFAULT_TTL_S,
-    Heart,
+    Heartbeat,
     beating,
-    bury,
+    delete_expired,
     described,
     is_gone,
     silence_s,
@@ -36,7 +36,7 @@ from testbench_dagster_tests.records import changeable
 
 
 class Timed(Counted):
-    """Notes when hearts are renewed; the first renewals fail."""
+    """Notes when heartbeats are renewed; the first renewals fail."""
 
     def __init__(self, store: Any, failing: int = 0) -> None:
         super().__init__(store)
@@ -52,7 +52,7 @@ class Timed(Counted):
 
 def test_a_heart_lives_30_seconds_and_says_so(local):
     before = datetime.now(UTC)
-    with Heart(local, "me"):
+    with Heartbeat(local, "me"):
         written = beat(local)
         left = boot_clock()
     assert DEFAULT_TTL_S == written["ttl_s"] == 30
@@ -64,10 +64,10 @@ def test_a_heart_lives_30_seconds_and_says_so(local):
 
 
 def test_who_has_no_heart_works_by_one_of_its_own(local):
-    with Heart(local, "me") as heart:
-        with beating(local, heart) as same:
-            assert same is heart and local.count(HEARTBEATS) == 1
-        assert heart.alive
+    with Heartbeat(local, "me") as heartbeat:
+        with beating(local, heartbeat) as same:
+            assert same is heartbeat and local.count(HEARTBEATS) == 1
+        assert heartbeat.alive
     with beating(local, None) as own:
         assert own.holder.startswith("process-") and len(own.holder) == len("process-") + 16
         assert own.alive and beat(local, own.holder)["ttl_s"] == 30
@@ -76,7 +76,7 @@ def test_who_has_no_heart_works_by_one_of_its_own(local):
 
 def test_a_heart_beats_three_times_in_its_time(local):
     timed = Timed(local)
-    with Heart(timed, "me", 0.9):  # type: ignore[arg-type]
+    with Heartbeat(timed, "me", 0.9):  # type: ignore[arg-type]
         time.sleep(1.4)
     pauses = [later - earlier for earlier, later in pairwise(timed.at)]
     assert min(pauses) >= 0.299  # never more often; a busy machine may make it less often
@@ -85,23 +85,23 @@ def test_a_heart_beats_three_times_in_its_time(local):
 
 def test_a_renewal_that_failed_is_tried_again_after_a_tenth_of_the_time(local):
     timed = Timed(local, failing=3)
-    with Heart(timed, "me", 1.2) as heart:  # type: ignore[arg-type]
+    with Heartbeat(timed, "me", 1.2) as heartbeat:  # type: ignore[arg-type]
         time.sleep(1.0)
-        assert heart.alive and len(timed.at) >= 4
+        assert heartbeat.alive and len(timed.at) >= 4
     pauses = [later - earlier for earlier, later in pairwise(timed.at)]
     assert min(pauses[:3]) >= 0.119
     assert min(pauses[:3]) < 0.3
 
 
 def test_a_lost_heart_says_so_and_one_that_ends_does_not(local, caplog):
-    with Heart(local, "me", 0.3):
+    with Heartbeat(local, "me", 0.3):
         time.sleep(0.25)
     assert caplog.text == ""
-    with Heart(local, "me", 0.6) as heart:
-        while not bury(local, beat(local)):
+    with Heartbeat(local, "me", 0.6) as heartbeat:
+        while not delete_expired(local, beat(local)):
             pass  # it was renewed in between
-        wait_for(lambda: "me lost its heart: it was stopped or cut off from the store" in caplog.text)
-        assert heart.lost and not heart.alive
+        wait_for(lambda: "me lost its heartbeat: it was stopped or cut off from the store" in caplog.text)
+        assert heartbeat.lost and not heartbeat.alive
 
 
 def test_a_silent_heart_is_dead_after_a_tenth_more_than_its_time():
@@ -137,10 +137,10 @@ def test_what_was_renewed_since_it_was_read_is_not_buried(local):
     local.put_new(HEARTBEATS, [elsewhere("they", left_s=-60)])
     read = beat(local, "they")
     local.upsert(HEARTBEATS, [{**read, "expires_at": read["expires_at"] + timedelta(seconds=30)}])
-    assert not bury(local, read)
-    assert bury(local, beat(local, "they"))
+    assert not delete_expired(local, read)
+    assert delete_expired(local, beat(local, "they"))
     assert local.count(HEARTBEATS) == 0
-    assert bury(local, read)  # somebody else did
+    assert delete_expired(local, read)  # somebody else did
 
 
 def test_a_holder_that_may_be_dead_is_looked_at_four_times_a_second(local, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_holder_that_may_be_dead_is_looked_at_four_times_a_second(local, monke
         wait(seconds)
 
     monkeypatch.setattr(leases_module.time, "sleep", noted)
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         started = time.monotonic()
         assert set(leases.acquire(KEYS[:1], wait_s=60).held) == {KEYS[0]}
         assert time.monotonic() - started >= 1.1  # its time to live and a tenth
@@ -170,14 +170,14 @@ def test_no_longer_is_waited_than_asked_for(local, monkeypatch):
     pauses: list[float] = []
     wait = time.sleep
     monkeypatch.setattr(leases_module.time, "sleep", lambda seconds: (pauses.append(seconds), wait(seconds)))
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         assert set(leases.acquire(KEYS[:1]).refused) == {KEYS[0]} and pauses == []
         assert set(leases.acquire(KEYS[:1], wait_s=0.3).refused) == {KEYS[0]}
     assert pauses[0] == 0.25 and 0 <= pauses[-1] < 0.06
 
 
 def test_tokens_are_counted_from_one(local):
-    with Heart(local, "me") as heart, SupplierLeases(local, heart) as leases:
+    with Heartbeat(local, "me") as heartbeat, SupplierLeases(local, heartbeat) as leases:
         drawn = [leases.acquire([key]).held[key] for key in KEYS[:3]]
         assert drawn == [1, 2, 3]
         assert leases.acquire(KEYS[:1]).held == {KEYS[0]: 1}  # it keeps the one it has

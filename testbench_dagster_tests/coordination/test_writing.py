@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.coordination import writing
-from testbench_dagster.coordination.heartbeats import Heart, bury
+from testbench_dagster.coordination.heartbeats import Heartbeat, delete_expired
 from testbench_dagster.coordination.writing import (
     FactWriter,
     living_writers,
@@ -51,8 +51,8 @@ OTHER = {"writer": "other/1", "holder": "other", "tasks": ["b"]}
 
 def test_a_writer_voids_the_rows_of_its_tasks_alone_while_it_writes(local):
     kept(local, "s@x", "a", "b", writers=(OTHER,))
-    with Heart(local, "me") as heart:
-        with writing_facts(local, heart) as writer:
+    with Heartbeat(local, "me") as heartbeat:
+        with writing_facts(local, heartbeat) as writer:
             writer.enter({"s@x": ["a"], "new@x": ["a", "a", "c"]})
             assert found(local, "s@x") == (["b"], [("other", ["b"]), ("me", ["a"])])
             assert found(local, "new@x") == ([], [("me", ["a", "c"])])
@@ -66,8 +66,8 @@ def test_a_writer_voids_the_rows_of_its_tasks_alone_while_it_writes(local):
 def test_each_change_has_a_token_of_its_own(local):
     tokens = {new_token() for _ in range(50)}
     assert len(tokens) == 50 and {len(token) for token in tokens} == {16}
-    with Heart(local, "me") as heart:
-        writers = [FactWriter(local, heart) for _ in range(2)]
+    with Heartbeat(local, "me") as heartbeat:
+        writers = [FactWriter(local, heartbeat) for _ in range(2)]
         seen = set()
         for writer in writers:
             writer.enter({"s@x": ["a"]})
@@ -80,7 +80,7 @@ def test_each_change_has_a_token_of_its_own(local):
 
 
 def test_who_was_taken_for_dead_voids_what_was_kept_since(local):
-    with Heart(local, "me") as heart, writing_facts(local, heart) as writer:
+    with Heartbeat(local, "me") as heartbeat, writing_facts(local, heartbeat) as writer:
         writer.enter({"s@x": ["a"]})
         local.upsert(
             WINDOWS,
@@ -90,10 +90,10 @@ def test_who_was_taken_for_dead_voids_what_was_kept_since(local):
 
 
 def test_a_check_is_cheap_while_the_heart_beats_and_enters_again_when_it_stopped(local):
-    heart = Heart(local, "me")
+    heartbeat = Heartbeat(local, "me")
     counted = Counted(local)
-    with heart:
-        writer = FactWriter(counted, heart)  # type: ignore[arg-type]
+    with heartbeat:
+        writer = FactWriter(counted, heartbeat)  # type: ignore[arg-type]
         writer.enter({"s@x": ["a"], "t@x": ["b"], "u@x": ["c"]})
         counted.calls.clear()
         writer.check()
@@ -120,7 +120,7 @@ def test_only_writers_whose_heart_may_beat_count(local):
         replace(void_document("s@x"), writers=entered),
         replace(void_document("t@x"), writers=entered[1:2]),
     ]
-    with Heart(local, "me"):
+    with Heartbeat(local, "me"):
         living = living_writers(local, documents)
     assert {key: [w.holder for w in writers] for key, writers in living.items()} == {
         "s@x": ["silent", "me"],
@@ -132,8 +132,8 @@ def test_only_writers_whose_heart_may_beat_count(local):
 @pytest.mark.parametrize(("number", "batches"), [(1, 1), (200, 1), (201, 2), (400, 2), (401, 3)])
 def test_many_suppliers_are_changed_200_at_once(local, number, batches):
     counted = Counted(local)
-    with Heart(local, "me") as heart:
-        writer = FactWriter(counted, heart)  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        writer = FactWriter(counted, heartbeat)  # type: ignore[arg-type]
         writer.enter({f"s{n:03}@x": ["a"] for n in range(number)})
     assert counted.calls == ["find", "put_new"] * batches
     assert [len(document["writers"]) for document in local.find(WINDOWS)] == [1] * number
@@ -142,16 +142,16 @@ def test_many_suppliers_are_changed_200_at_once(local, number, batches):
 class Contested(Counted):
     """A store in which others are quicker at the first changes of some documents."""
 
-    def __init__(self, store: DocumentStore, losses: dict[str, int]) -> None:
+    def __init__(self, store: DocumentStore, consecutive_failures: dict[str, int]) -> None:
         super().__init__(store)
-        self.losses = losses
+        self.consecutive_failures = consecutive_failures
         self.claimed: list[str] = []
 
     def claim(self, collection: Any, where: Any, changes: Any) -> Any:
         key = where["_id"]
         self.claimed.append(key)
-        if self.losses.get(key, 0) > 0:
-            self.losses[key] -= 1
+        if self.consecutive_failures.get(key, 0) > 0:
+            self.consecutive_failures[key] -= 1
             self._store.upsert(WINDOWS, [{**self._store.get(WINDOWS, key), "token": new_token()}])
         return self._store.claim(collection, where, changes)
 
@@ -160,8 +160,8 @@ def test_only_what_others_changed_meanwhile_is_tried_again(local):
     for key in ("s@x", "t@x"):
         kept(local, key, "a", "b")
     contested = Contested(local, {"s@x": 2})
-    with Heart(local, "me") as heart:
-        FactWriter(contested, heart).enter({"s@x": ["a"], "t@x": ["a"]})  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        FactWriter(contested, heartbeat).enter({"s@x": ["a"], "t@x": ["a"]})  # type: ignore[arg-type]
     assert contested.claimed == ["s@x", "t@x", "s@x", "s@x"]
     assert found(local, "s@x") == found(local, "t@x") == (["b"], [("me", ["a"])])
 
@@ -171,14 +171,14 @@ def test_who_loses_a_hundred_times_says_so(local, monkeypatch):
     monkeypatch.setattr(writing.time, "sleep", pauses.append)
     kept(local, "s@x", "a")
     contested = Contested(local, {"s@x": 99})
-    with Heart(local, "me") as heart:
-        writer = FactWriter(contested, heart)  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        writer = FactWriter(contested, heartbeat)  # type: ignore[arg-type]
         writer.enter({"s@x": ["a"]})
         assert len(contested.claimed) == 100 and len(pauses) == 99
         # up to 2 ms more each time, at most 50 ms, drawn so that two do not meet again and again
         assert all(0 < pause <= 0.002 * min(n, 25) for n, pause in enumerate(pauses, start=1))
         assert max(pauses) > 0.025 and len(set(pauses)) > 90
-        contested.losses["s@x"] = 100
+        contested.consecutive_failures["s@x"] = 100
         with pytest.raises(
             StoreError, match="windows of s@x: changed by others 100 times in a row; try again"
         ):
@@ -193,8 +193,8 @@ def test_two_first_writers_of_a_supplier_are_both_entered(local):
                 kept(local, "s@x", "b", writers=(OTHER,))
             return self._store.put_new(collection, documents)
 
-    with Heart(local, "me") as heart:
-        FactWriter(Overtaken(local), heart).enter({"s@x": ["a"], "t@x": ["a"]})  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        FactWriter(Overtaken(local), heartbeat).enter({"s@x": ["a"], "t@x": ["a"]})  # type: ignore[arg-type]
     assert found(local, "s@x") == (["b"], [("other", ["b"]), ("me", ["a"])])
     assert found(local, "t@x") == ([], [("me", ["a"])])
 
@@ -204,10 +204,10 @@ def test_a_writer_that_cannot_leave_is_left_to_its_heart(local, caplog):
         def claim(self, collection: Any, where: Any, changes: Any) -> Any:
             raise StoreError("out of reach")
 
-    with Heart(local, "me") as heart:
-        with writing_facts(Failing(local), heart) as writer:  # type: ignore[arg-type]
+    with Heartbeat(local, "me") as heartbeat:
+        with writing_facts(Failing(local), heartbeat) as writer:  # type: ignore[arg-type]
             writer.enter({"s@x": ["a"]})
         assert found(local, "s@x")[1] == [("me", ["a"])]
-        assert bury(local, beat(local))
+        assert delete_expired(local, beat(local))
         assert living_writers(local, typed.find(local, WindowRecord)) == {"s@x": ()}
     assert "kept windows stay void until the heart of me ends: out of reach" in caplog.text

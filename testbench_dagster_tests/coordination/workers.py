@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from testbench_dagster.coordination.budgets import BudgetLedger
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.processes import boot_clock
 from testbench_dagster.core.errors import StoreError
@@ -48,40 +48,40 @@ def wait_for(condition, seconds: float = 20.0) -> None:
 
 
 def hold(target: Target, holder: str, keys: list[str], ttl_s: float, log: str) -> None:
-    """Hold suppliers for ever, and note several times a second whether the heart is alive."""
+    """Hold suppliers for ever, and note several times a second whether the heartbeat is alive."""
     store = target.open()
-    with Heart(store, holder, ttl_s) as heart, SupplierLeases(store, heart) as leases:
+    with Heartbeat(store, holder, ttl_s) as heartbeat, SupplierLeases(store, heartbeat) as leases:
         held = leases.acquire(keys).held
         with open(log, "a", buffering=1) as out:
             out.write(f"holds {len(held)}\n")
             while True:
                 now = boot_clock()
-                out.write(f"{now} {heart.alive}\n")
+                out.write(f"{now} {heartbeat.alive}\n")
                 time.sleep(0.02)
 
 
 def fight(target: Target, keys: list[str], ttl_s: float, log: str) -> None:
-    """Take suppliers, relay to them while the heart beats, give them back, and so on until killed.
+    """Take suppliers, relay to them while the heartbeat beats, give them back, and so on until killed.
 
-    Each line is one send: supplier, token, and a time at which the heart was alive, or before.
+    Each line is one send: supplier, token, and a time at which the heartbeat was alive, or before.
     """
     rng = random.Random(os.getpid())
     store = target.open()
     out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     while True:
         try:
-            with Heart(store, f"fighter-{secrets.token_hex(6)}", ttl_s) as heart:
-                while not heart.lost:
-                    with SupplierLeases(store, heart) as leases:
+            with Heartbeat(store, f"fighter-{secrets.token_hex(6)}", ttl_s) as heartbeat:
+                while not heartbeat.lost:
+                    with SupplierLeases(store, heartbeat) as leases:
                         held = leases.acquire(rng.sample(keys, rng.randint(1, 4))).held
                         for _ in range(rng.randint(1, 30)):
                             for key, token in held.items():
                                 now = boot_clock()
-                                if heart.alive:
+                                if heartbeat.alive:
                                     os.write(out, f"{key} {token} {now}\n".encode())
                             time.sleep(0.002)
         except StoreError as error:
-            if "no beating heart" not in str(error):
+            if "no living heartbeat" not in str(error):
                 raise
 
 

@@ -32,7 +32,7 @@ from testbench_dagster.core.window import (
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
 from testbench_dagster.scoring.rows import known_beforehand
 from testbench_dagster_tests.acceptance.documents import document
-from testbench_dagster_tests.leaderboard.boards import board
+from testbench_dagster_tests.ranking.boards import board
 
 RECORDS = [(Window, WINDOW_VIEWS), (Entry, ENTRY_VIEWS)]
 KINDS = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from pathlib import Path
 
 import pytest
 
 from testbench_dagster.core.faults import DocState, Fault, FaultRow, Owner
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = REPOSITORY / "docs"
 #: What becomes of a doc, as the table of reference.md says it.
 IN_WINDOWS = {DocState.SCORED: "scored", DocState.FAILED: "error", DocState.OPEN: "shown"}
 AVAILABILITY = {True: "answered", False: "not answered", None: "–"}
@@ -51,7 +51,7 @@ def test_reference_shows_the_table() -> None:
 def test_the_columns_of_a_row_agree(fault: Fault) -> None:
     row = fault.row
     assert fault.answered == (row.owner is Owner.NONE)
-    assert not (row.retried and fault.settled), "what is closed is not asked again"
+    assert not (row.retried and fault.final), "what is closed is not asked again"
     assert row.available is True or not fault.answered
     assert not row.cut_short or fault.answered
     if row.paces:
@@ -61,12 +61,12 @@ def test_the_columns_of_a_row_agree(fault: Fault) -> None:
     if row.kept_by_session:
         assert not row.reached and not row.charged and not fault.blames_supplier
     if not row.reached:
-        assert row.available is not True and not fault.settled
+        assert row.available is not True and not fault.final
 
 
 def test_who_answers_decides_what_is_final_and_whom_it_counts_against() -> None:
     for fault in Fault:
-        assert fault.settled == (fault.answered or fault.blames_supplier)
+        assert fault.final == (fault.answered or fault.blames_supplier)
         assert fault.blames_supplier == (fault.owner is Owner.SUPPLIER)
     assert {owner for owner in Owner if owner.ours} == {Owner.CLIENT, Owner.INTERNAL}
     assert {fault.owner for fault in Fault} == set(Owner), "every owner answers for something"

@@ -18,7 +18,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import AutomationSettings
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.operations import lost_runs
 from testbench_dagster.defs.operations.alerts import alert_of, post
@@ -242,7 +242,7 @@ def test_a_run_without_a_heartbeat_is_failed_at_the_second_look(
 ) -> None:
     monkeypatch.setattr(lost_runs, "_GRACE_S", 0.0)
     lost, living = started(room), started(room)
-    with Heart(room.workspace.documents, living.run_id):
+    with Heartbeat(room.workspace.documents, living.run_id):
         first = room.tick("lost_runs")
         assert status(room, lost) is dg.DagsterRunStatus.STARTED, (
             "one that is just ending has no heart either"

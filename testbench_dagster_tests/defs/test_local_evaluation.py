@@ -46,7 +46,7 @@ def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Wo
     report = testbench.run(on_planned=planned.append, on_progress=seen.append, on_note=notes.append)
     keys = tuple(s.key for s in workspace.config.settings.suppliers)
     assert (report.suppliers, report.tasks) == (keys, ("starter_logic",))
-    assert report.sent == report.settled == workspace.documents.count(ATTEMPTS) == 2 * 12
+    assert report.sent == report.final == workspace.documents.count(ATTEMPTS) == 2 * 12
     assert report.passes == len(planned) > 1, "a width shows only after scoring"
     assert sum(planned) == 24 and planned[0] == 2 * 4
     assert seen
@@ -74,7 +74,7 @@ def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Wo
 def test_a_cap_is_over_all_passes_and_nothing_scored_is_told(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
     none = testbench.run(max_relays=0)
-    assert (none.sent, none.settled, none.passes) == (0, 0, 1)
+    assert (none.sent, none.final, none.passes) == (0, 0, 1)
     assert none.problem == "nothing was scored"
     some = testbench.run(max_relays=10)
     assert (some.sent, some.problem) == (10, "")

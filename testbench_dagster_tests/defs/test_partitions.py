@@ -31,8 +31,8 @@ def choices(draw: st.DrawFn) -> tuple[list[str], set[str], set[str]]:
 def test_ranges_cover_the_wanted_within_the_bounds(
     chosen: tuple[list[str], set[str], set[str]], size: int, gap: int
 ) -> None:
-    order, wanted, barred = chosen
-    ranges = pack_ranges(order, wanted, size, gap, barred)
+    order, wanted, blocked = chosen
+    ranges = pack_ranges(order, wanted, size, gap, blocked)
     covered: list[str] = []
     for first, last in ranges:
         keys = order[order.index(first) : order.index(last) + 1]
@@ -46,12 +46,12 @@ def test_ranges_cover_the_wanted_within_the_bounds(
     assert covered == sorted(covered, key=order.index), "ascending and disjoint"
     assert len(covered) == len(set(covered))
     assert wanted <= set(covered)
-    assert not barred & set(covered)
+    assert not blocked & set(covered)
     for (_, last), (first, _) in itertools.pairwise(ranges):
         between = order[order.index(last) + 1 : order.index(first)]
         start = next(f for f, la in ranges if la == last)
         fits = order.index(first) - order.index(start) < size
-        assert len(between) > gap or set(between) & barred or not fits, "no range is cut without need"
+        assert len(between) > gap or set(between) & blocked or not fits, "no range is cut without need"
 
 
 def test_suppliers_in_flight_are_those_of_unfinished_runs() -> None:

@@ -20,7 +20,7 @@ def phrase(*parts: object) -> str:
 
 @dataclass
 class World:
-    """Backends with openings of their own, of which some are habits that all models share.
+    """Backends with answer prefixes of their own, of which some are habits that all models share.
 
     ``twins``: share of prompts that two suppliers of one backend open alike; ``collisions``: the same of two
     unrelated backends; ``lineage``: the same of backends 0 and 1.
@@ -35,7 +35,7 @@ class World:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
 
-    def opening(self, backend: int, prompt: object) -> str:
+    def answer_prefix(self, backend: int, prompt: object) -> str:
         """What a backend says without noise."""
         if backend == 1:
             kin = (self.lineage - self.collisions) / (1 - self.collisions)
@@ -49,7 +49,7 @@ class World:
         """One answer of a supplier whose traffic goes to backends by ``weights``, noise included."""
         backend = self.rng.choices(list(weights), list(weights.values()))[0]
         if self.rng.random() < self.twins**0.5:
-            return self.opening(backend, prompt)
+            return self.answer_prefix(backend, prompt)
         return phrase("slip", self.rng.random())
 
     def _fixed(self, *parts: object) -> float:

@@ -49,8 +49,8 @@ from testbench_dagster_tests.records import changeable
 MINUTE = timedelta(minutes=1)
 
 
-def answer(supplier: str, prompt: str, opening: str, minute: float = 0, round: int = 0) -> Answer:
-    return Answer(supplier, prompt, "f", START + minute * MINUTE, round, opening)
+def answer(supplier: str, prompt: str, answer_prefix: str, minute: float = 0, round: int = 0) -> Answer:
+    return Answer(supplier, prompt, "f", START + minute * MINUTE, round, answer_prefix)
 
 
 # -------------------------------------------------------------------------------------------------- settings
@@ -220,7 +220,7 @@ def test_a_distance_by_hand() -> None:
 def test_where_nothing_was_answered() -> None:
     evidence = Evidence.of([answer("a", "q", phrase(1)), answer("b", "r", phrase(2), minute=3)])
     for empty in ((0, 1), (1, 0)):
-        assert evidence.cells[empty] == evidence.local[empty] == evidence.opening[empty] == NONE == -1
+        assert evidence.cells[empty] == evidence.local[empty] == evidence.answer_prefix[empty] == NONE == -1
         assert evidence.common[empty] == 0.0 and math.isnan(evidence.at[empty])
     assert evidence.at[1, 1] == (START + 3 * MINUTE).timestamp()
     assert evidence.index == {"a": 0, "b": 1} and evidence.cut_at == {}
@@ -302,8 +302,8 @@ def test_a_group_keeps_its_name_while_more_than_half_of_it_stays() -> None:
 def test_many_suppliers_are_compared_a_block_at_a_time() -> None:
     """Blocks of 256 suppliers and 8,192 pairs: nobody between two of them is left out."""
     names = [f"s{n:03}" for n in range(520)]
-    openings = [[phrase(group, prompt) for prompt in range(80)] for group in range(4)]
-    given = [answer(s, f"q{p:02}", openings[n % 4][p]) for n, s in enumerate(names) for p in range(80)]
+    answer_prefixes = [[phrase(group, prompt) for prompt in range(80)] for group in range(4)]
+    given = [answer(s, f"q{p:02}", answer_prefixes[n % 4][p]) for n, s in enumerate(names) for p in range(80)]
     grouping = find_groups(Evidence.of(given), now=START)
     assert sorted(g.members for g in grouping.groups) == [tuple(names[g::4]) for g in range(4)]
     assert grouping.contested == () and grouping.suspects == ()
@@ -355,7 +355,7 @@ def test_a_suspect_by_hand() -> None:
         ("mixture_explained", wilson(60, 60, 0.9)[0], math.nextafter(wilson(60, 60, 0.9)[0], 1)),
         ("mixture_share", wilson(24, 60, 0.95)[0], math.nextafter(wilson(24, 60, 0.95)[0], 1)),
         ("least_common", 60, 61),
-        ("prefix_chars", 40, 41),  # openings of 40 characters
+        ("prefix_chars", 40, 41),  # answer prefixes of 40 characters
     ],
 )
 def test_a_suspect_at_the_bounds(name: str, at: float, beyond: float) -> None:

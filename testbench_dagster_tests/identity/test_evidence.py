@@ -15,9 +15,9 @@ from testbench_dagster_tests.identity.population import START, World, ask, phras
 
 
 def answer(
-    supplier: str, prompt: str, opening: str, minute: int = 0, round: int = 0, family: str = "f"
+    supplier: str, prompt: str, answer_prefix: str, minute: int = 0, round: int = 0, family: str = "f"
 ) -> Answer:
-    return Answer(supplier, prompt, family, START + timedelta(minutes=minute), round, opening)
+    return Answer(supplier, prompt, family, START + timedelta(minutes=minute), round, answer_prefix)
 
 
 def test_the_kernel_is_the_first_characters() -> None:
@@ -42,7 +42,7 @@ def test_the_newest_informative_answer_counts() -> None:
     assert evidence.cells[0, 1] != NONE == evidence.cells[1, 1]
     assert evidence.cells[0, 0] != evidence.cells[0, 1]
     assert (evidence.local[:, 1] == [0, NONE]).all()
-    assert evidence.texts[evidence.opening[1, 0]] == new
+    assert evidence.texts[evidence.answer_prefix[1, 0]] == new
     assert (evidence.repeats == [0, 1]).all() and (evidence.repeated == [0, 0]).all()
 
 
@@ -56,7 +56,8 @@ def test_answers_before_a_cut_do_not_count() -> None:
 def test_repeats_are_of_different_rounds_and_successive() -> None:
     x, y = phrase("x"), phrase("y")
     given = [
-        answer("a", "q", opening, minute=n, round=n) for n, opening in enumerate([x, x + "more", y, y, x])
+        answer("a", "q", answer_prefix, minute=n, round=n)
+        for n, answer_prefix in enumerate([x, x + "more", y, y, x])
     ]
     given.append(answer("a", "q", y, minute=9, round=4))  # the same round once more is no repeat
     evidence = Evidence.of(given)

@@ -77,7 +77,7 @@ def test_two_distinct_models_alone_in_the_world_do_not_merge_on_boilerplate() ->
 
 
 def test_two_twins_alone_in_the_world_merge_with_more_evidence_than_among_others() -> None:
-    """Nobody else tells which openings are habits of all models, so agreement counts for less."""
+    """Nobody else tells which answer prefixes are habits of all models, so agreement counts for less."""
     needed = {}
     for others in (0, 8):
         weights = {"a": {0: 1.0}, "b": {0: 1.0}} | {f"x{n}": {n + 2: 1.0} for n in range(others)}
@@ -130,9 +130,11 @@ def test_a_chain_is_no_group() -> None:
             "a": base if drift > 0.1 else phrase("a", t),
             "c": base if drift < 0.9 else phrase("c", t),
         }
-        # others, so that the openings are known to be no habit of all
+        # others, so that the answer prefixes are known to be no habit of all
         said |= {f"x{n}": phrase("x", n, t) for n in range(6)}
-        given += [Answer(name, f"p{t}", "f", minutes(t), 0, opening) for name, opening in said.items()]
+        given += [
+            Answer(name, f"p{t}", "f", minutes(t), 0, answer_prefix) for name, answer_prefix in said.items()
+        ]
     settings = IdentitySettings()
     grouping = find_groups(Evidence.of(given, settings), now=START)
     assert grouping.pair("a", "b").log_merge > grouping.pair("a", "c").log_merge
@@ -156,12 +158,12 @@ def test_a_noisy_supplier_is_never_merged() -> None:
             "task",
             minutes(t + 10_000),
             1,
-            phrase("noise", rng.random()) if t % 2 else world.opening(0, t),
+            phrase("noise", rng.random()) if t % 2 else world.answer_prefix(0, t),
         )
         for t in range(-30, 0)
     ]
     given += [
-        Answer("noisy", f"p{t:05d}", "task", minutes(t + 5_000), 0, world.opening(0, t))
+        Answer("noisy", f"p{t:05d}", "task", minutes(t + 5_000), 0, world.answer_prefix(0, t))
         for t in range(-30, 0)
     ]
     grouping = find_groups(Evidence.of(given), now=START)

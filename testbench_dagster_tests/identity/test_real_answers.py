@@ -41,7 +41,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def opening(text: str, skip: int = 0) -> str:
+def answer_prefix(text: str, skip: int = 0) -> str:
     return " ".join(text.split())[skip : skip + 64]
 
 
@@ -53,7 +53,7 @@ def outputs(shared: Path) -> dict[str, dict[str, str]]:
     """Openings by model and prompt."""
     return {
         path.name.removeprefix("outputs_").removesuffix(".jsonl.gz"): {
-            row["id"]: opening(row["output"]) for row in rows(path)
+            row["id"]: answer_prefix(row["output"]) for row in rows(path)
         }
         for path in sorted((shared / "alpaca_eval").glob("outputs_*.jsonl.gz"))
     }
@@ -148,13 +148,13 @@ def test_one_endpoint_is_never_split_from_itself(shared: Path, model: str, skip:
     """Ten runs of one endpoint as ten suppliers, then as one supplier asked again and again.
 
     Its answers open with the same phrase; further into the text they start to differ, so the text from
-    ``skip`` characters on stands for noisier openings.
+    ``skip`` characters on stands for noisier answer prefixes.
     """
     given = rows(shared / "llm_stability" / f"runs_logical_deduction_few__{model}.jsonl.gz")
     runs = sorted({int(row["run"]) for row in given})
     suppliers, repeats = [], []
     for row in given:
-        run, item, text = int(row["run"]), int(row["item"]), opening(str(row["response"]), skip)
+        run, item, text = int(row["run"]), int(row["item"]), answer_prefix(str(row["response"]), skip)
         suppliers.append(Answer(f"run{run}", str(item), "deduction", START + item * MINUTE, 0, text))
         at = START + (run * 300 + item) * MINUTE
         repeats.append(Answer("endpoint", str(item), "deduction", at, run, text))
@@ -218,8 +218,8 @@ def test_march_to_june_is_seen_in_scores(shared: Path, march: str, june: str, di
 )
 def test_march_to_june_is_seen_in_openings(shared: Path, march: str, june: str) -> None:
     """A group of three replays March's answers; one of them turns to June's after 100 questions."""
-    old = {r["id"]: opening(r["answer"]) for r in drift(shared, march, 0, 1000)}
-    new = {r["id"]: opening(r["answer"]) for r in drift(shared, june, 0, 1000)}
+    old = {r["id"]: answer_prefix(r["answer"]) for r in drift(shared, march, 0, 1000)}
+    new = {r["id"]: answer_prefix(r["answer"]) for r in drift(shared, june, 0, 1000)}
     order = sorted(old)
     random.Random(3).shuffle(order)
     answers = [

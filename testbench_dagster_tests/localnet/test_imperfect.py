@@ -8,7 +8,7 @@ from itertools import combinations
 import httpx
 import pytest
 
-from testbench_dagster.core.answer_prefix import opening_of
+from testbench_dagster.core.answer_prefix import answer_prefix
 from testbench_dagster.localnet.answers import Answers, starter_questions
 from testbench_dagster.localnet.personas import Backend, Persona, Route, Swap, default_population
 from testbench_dagster.localnet.server import Localnet
@@ -41,7 +41,7 @@ def openings(net: Localnet, address: str, prompts: list[str], **more: object) ->
             )
             for prompt in prompts
         ]
-    return [opening_of(body.json()["choices"][0]["message"]["content"])[:20] for body in bodies]
+    return [answer_prefix(body.json()["choices"][0]["message"]["content"])[:20] for body in bodies]
 
 
 def test_noise_is_the_share_of_answers_that_deviate(net: Localnet) -> None:
@@ -86,7 +86,7 @@ def test_different_backends_begin_alike_no_more_often_than_real_models() -> None
     answers = Answers(0)
     backends = {p.backend.name: p.backend for p in default_population(20, 0)}.values()
     questions = starter_questions()[::9]
-    said = [[opening_of(answers.reply(b, q.text))[:20] for q in questions] for b in backends]
+    said = [[answer_prefix(answers.reply(b, q.text))[:20] for q in questions] for b in backends]
     shares = sorted(
         sum(a == b for a, b in zip(one, other, strict=True)) / len(questions)
         for one, other in combinations(said, 2)

@@ -121,12 +121,12 @@ class Stage:
             **changes,
         )
 
-    def settled(self) -> bool:
+    def final(self) -> bool:
         """Whether every doc of every supplier that can be reached is answered or failed by its fault."""
         docs = {
             (a["supplier"], a["task"], a["doc_id"])
             for a in self.platform.attempts()
-            if Fault(a["fault"]).settled and a["task"] in TASKS
+            if Fault(a["fault"]).final and a["task"] in TASKS
         }
         reached = [n for kind, n in self.by_fault.items() if kind not in UNREACHED]
         names = [*reached, *self.sound, "newcomer"]
@@ -178,7 +178,7 @@ def finished(stage: Stage) -> Stage:
     stage.net.sim("url", supplier=stage.sound[1], host="host-1")
     stage.net.sim("node", node=0, status=503)  # the second one serves from now on
     wait_until("the newcomer", lambda: stage.key("newcomer") in set(platform.partitions()) - known, 90)
-    wait_until("all docs settled", stage.settled, SETTLES_WITHIN_S, every_s=3)
+    wait_until("all docs settled", stage.final, SETTLES_WITHIN_S, every_s=3)
     wait_until("everything at rest", platform.at_rest, 180, every_s=2)
     stage.net.sim("leave", supplier=leaver)
 

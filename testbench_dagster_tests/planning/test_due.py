@@ -68,13 +68,13 @@ def test_without_prompts_nothing_is_due_and_the_reason_says_so() -> None:
     assert (plan.due, plan.target, plan.reason) == ([], 0, "the sequence has no prompts")
 
 
-@pytest.mark.parametrize("fault", [f for f in Fault if not f.settled])
+@pytest.mark.parametrize("fault", [f for f in Fault if not f.final])
 def test_a_failure_that_is_not_the_suppliers_leaves_the_prompt_due(fault: Fault) -> None:
     plan = plan_task(prompts(1), [outcome(0, fault, attempt=3)], **ALL_OF)
     assert [due.calls for due in plan.due] == [(DueCall(0, 0, 4),)]
 
 
-@pytest.mark.parametrize("fault", [f for f in Fault if f.settled and not f.answered])
+@pytest.mark.parametrize("fault", [f for f in Fault if f.final and not f.answered])
 def test_a_suppliers_failure_is_asked_again_only_on_request(fault: Fault) -> None:
     history = [outcome(0, fault, attempt=2), outcome(1)]
     assert plan_task(prompts(2), history, **ALL_OF).due == []
@@ -274,7 +274,7 @@ def planned(
 
 
 def settled_prompt(prompt: PromptRef, calls: Sequence[CallOutcome]) -> bool:
-    failed = any(c.fault.settled and not c.fault.answered for c in calls)
+    failed = any(c.fault.final and not c.fault.answered for c in calls)
     return failed or sum(c.fault.answered for c in calls) == prompt.requests * prompt.repeats
 
 
@@ -312,7 +312,7 @@ def test_plans_keep_the_rules(
         assert due.calls
         assert len({(c.idx, c.repeat) for c in due.calls}) == len(due.calls)
         before = {(o.idx, o.repeat): o for o in calls_of(due.prompt, plan.round)}
-        failed = any(o.fault.settled and not o.fault.answered for o in before.values())
+        failed = any(o.fault.final and not o.fault.answered for o in before.values())
         assert retry or not failed, "an error is asked again only on request"
         assert due.prompt.id not in fresh or (retry and failed), "what is fresh is not asked"
         for call in due.calls:

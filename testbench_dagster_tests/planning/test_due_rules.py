@@ -85,23 +85,23 @@ def test_an_error_from_before_a_change_is_not_completed_by_a_retry() -> None:
 def test_a_new_epoch_asks_only_what_is_missing() -> None:
     options = {**ALL_OF, "rule": TEN}
     elsewhere = {1000 + i: YOUNG for i in range(7)}
-    plan = plan_task(prompts(10), [], **options, settled_elsewhere=elsewhere)
+    plan = plan_task(prompts(10), [], **options, final_elsewhere=elsewhere)
     assert (plan.fresh, positions(plan)) == (7, [0, 1, 2])
-    assert plan_task(prompts(10), answered(plan), **options, settled_elsewhere=elsewhere).due == []
+    assert plan_task(prompts(10), answered(plan), **options, final_elsewhere=elsewhere).due == []
 
 
 def test_a_doc_of_both_epochs_counts_once_and_is_not_asked_while_fresh() -> None:
     options = {**ALL_OF, "rule": SampleRule(min=2, max=2, half_width=None)}
     elsewhere = {doc(0): YOUNG, doc(1): OLD, doc(2): YOUNG - HOUR}
-    plan = plan_task(prompts(4), [outcome(0)], **options, settled_elsewhere=elsewhere)
+    plan = plan_task(prompts(4), [outcome(0)], **options, final_elsewhere=elsewhere)
     assert (plan.fresh, plan.due) == (2, [])
-    assert plan_task(prompts(4), [], **ALL_OF, settled_elsewhere={doc(1): YOUNG}).fresh == 1
-    unasked = plan_task(prompts(4), [], **ALL_OF, settled_elsewhere={doc(1): YOUNG, doc(3): OLD})
+    assert plan_task(prompts(4), [], **ALL_OF, final_elsewhere={doc(1): YOUNG}).fresh == 1
+    unasked = plan_task(prompts(4), [], **ALL_OF, final_elsewhere={doc(1): YOUNG, doc(3): OLD})
     assert positions(unasked) == [0, 2, 3]
 
 
 def test_a_change_of_the_model_voids_earlier_epochs_too() -> None:
-    plan = plan_task(prompts(1), [], **ALL_OF, settled_elsewhere={doc(0): YOUNG}, cut_at=YOUNG)
+    plan = plan_task(prompts(1), [], **ALL_OF, final_elsewhere={doc(0): YOUNG}, cut_at=YOUNG)
     assert (plan.fresh, positions(plan)) == (0, [0])
 
 
@@ -259,7 +259,7 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
         now=NOW,
         max_age=MAX_AGE,
         cut_at=cut_at,
-        settled_elsewhere=elsewhere,
+        final_elsewhere=elsewhere,
         at_least=at_least,
         at_most=at_most,
         undecided=undecided,
@@ -319,7 +319,7 @@ def test_answering_all_that_is_due_comes_to_an_end(
             now=at,
             max_age=MAX_AGE,
             cut_at=cut_at,
-            settled_elsewhere=elsewhere,
+            final_elsewhere=elsewhere,
             at_most=at_most,
             force_since=force_since,
             retry_errors=retry,

@@ -1,4 +1,4 @@
-"""The importer against the configuration the proven system ships, and against what may go wrong in one."""
+"""The importer against the configuration pocket-ml-testbench ships, and against what may go wrong in one."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_docs_are_due_until_they_are_fresh() -> None:
 def test_docs_of_earlier_epochs_count_while_they_are_fresh() -> None:
     earlier = {1001: NOW - DAY, 1002: NOW - 2 * DAY, 1003: NOW - MAX_AGE}
     rule = SampleRule(min=3, max=3, half_width=None)
-    decision = only_decision(supplier(task("a", samples=rule, settled_elsewhere=earlier)))
+    decision = only_decision(supplier(task("a", samples=rule, final_elsewhere=earlier)))
     assert (decision.plan.fresh, len(decision.plan.due)) == (2, 1)
 
 
@@ -297,11 +297,11 @@ def test_audits_keep_the_other_rules() -> None:
 
 
 def test_nobody_stands_for_what_a_supplier_says_of_itself() -> None:
-    facts = supplier(task("a", 8, 3, NOW - HOUR, personal=True), proxy="p@external")
+    facts = supplier(task("a", 8, 3, NOW - HOUR, needs_own_answers=True), proxy="p@external")
     decision = only_decision(facts)
     assert summary(decision) == ("due", 5, NOW) and not decision.reason.startswith("audit")
     assert (
-        only_decision(supplier(task("a", 8, 8, NOW - HOUR, personal=True), proxy="p@external")).state
+        only_decision(supplier(task("a", 8, 8, NOW - HOUR, needs_own_answers=True), proxy="p@external")).state
         == "fresh"
     )
 
@@ -414,14 +414,14 @@ def suppliers(draw: st.DrawFn) -> SupplierFacts:
             prompts=prompts if samples is None else prompts[: samples.max],
             outcomes=outcomes,
             measured=draw(st.builds(Measured, st.integers(0, 8), st.none() | st.floats(0, 1))),
-            settled_elsewhere=draw(
+            final_elsewhere=draw(
                 st.dictionaries(
                     st.integers(0, 60), st.integers(0, 1440).map(lambda h: NOW - h * HOUR), max_size=4
                 )
             ),
             supported=draw(st.sampled_from([True, True, True, False])),
             registered=draw(st.sampled_from([True, True, True, False])),
-            last_at=max((o.finished_at for o in outcomes if o.fault.settled), default=None),
+            last_at=max((o.finished_at for o in outcomes if o.fault.final), default=None),
             max_age=draw(st.sampled_from([DAY, MAX_AGE])),
             state=draw(
                 st.sampled_from(

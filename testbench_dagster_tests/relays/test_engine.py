@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.relays.engine import relay_all, run_relays
@@ -30,7 +30,8 @@ from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.transports.direct.transport import DirectTransport
-from testbench_dagster_tests.relays.servers import FAST, Supplier, endpoint, relay
+from testbench_dagster_tests.endpoints import FAST, Supplier, endpoint, relay
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 
 class Scripted:
@@ -96,8 +97,8 @@ def test_everything_is_relayed_once_over_http(supplier: Supplier):
         (endpoint(url, replace(FAST, max_in_flight=8), name), some(40, name)) for name in ("a@test", "b@test")
     ]
     report = run_relays(work, sink, on_progress=progress.append, open_transport=DirectTransport)
-    assert report.total.sent == report.total.settled == report.total.faults[Fault.OK] == 80
-    assert {name: counts.settled for name, counts in report.suppliers.items()} == {"a@test": 40, "b@test": 40}
+    assert report.total.sent == report.total.final == report.total.faults[Fault.OK] == 80
+    assert {name: counts.final for name, counts in report.suppliers.items()} == {"a@test": 40, "b@test": 40}
     assert sorted(n for n in sink.numbers().values()) == [[1, 1]] * 40  # two suppliers, same prompt ids
     assert 40 <= report.total.p50_ms <= report.total.p95_ms
     assert report.relays_per_s == pytest.approx(80 / report.seconds)
@@ -130,7 +131,7 @@ def test_retries_end():
     faults = {"a@test": [Fault.TRANSPORT] * 3}
     report = run_relays([(target(retries=2), some(1))], sink, transport=Scripted(faults))
     assert sink.numbers() == {"p0": [1, 2, 3]}
-    assert (report.total.settled, report.total.unsettled) == (0, 1)
+    assert (report.total.final, report.total.still_due) == (0, 1)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if not fault.retried])
@@ -138,7 +139,7 @@ def test_what_may_not_be_retried_is_not(fault: Fault):
     sink = Sink()
     report = run_relays([(target(retries=2), some(1))], sink, transport=Scripted({"a@test": [fault]}))
     assert sink.numbers() == {"p0": [1]}
-    assert report.total.settled == (1 if fault.settled else 0)
+    assert report.total.final == (1 if fault.final else 0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -180,7 +181,7 @@ def test_caps_end_a_run_that_waits():
     transport = Scripted(faults, retry_after_s=60.0)
     report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, max_relays=2)
     assert time.monotonic() - started < 20
-    assert (report.total.sent, report.total.unsettled, report.total.unsent) == (2, 2, 3)
+    assert (report.total.sent, report.total.still_due, report.total.unsent) == (2, 2, 3)
 
 
 class Watched:
@@ -201,7 +202,7 @@ def test_iterables_are_consumed_as_slots_become_free():
     report = run_relays(
         [(target(start_in_flight=50), relays)], lambda *_: None, transport=transport, max_in_flight=50
     )
-    assert report.total.settled == 5_000
+    assert report.total.final == 5_000
     assert relays.ahead <= 1
 
 
@@ -243,9 +244,9 @@ def test_a_dead_supplier_is_given_up_and_starves_nobody(supplier: Supplier):
         open_transport=DirectTransport,
     )
     gone = report.suppliers["dead@test"]
-    assert report.suppliers["alive@test"].settled == 100
+    assert report.suppliers["alive@test"].final == 100
     assert GIVE_UP_AFTER <= gone.sent <= GIVE_UP_AFTER + 2
-    assert gone.abandoned + gone.unsettled == 500
+    assert gone.abandoned + gone.still_due == 500
     assert finished["alive@test"] - started < 5
 
 
@@ -315,7 +316,7 @@ def test_a_sink_may_make_the_engine_wait():
 
     work = [(target(start_in_flight=64), some(60))]
     report = run_relays(work, lambda *_: store(), transport=Scripted(), max_in_flight=10)
-    assert report.total.settled == 60
+    assert report.total.final == 60
     assert most == 10
 
 
@@ -361,7 +362,7 @@ def test_from_a_thread_and_inside_a_running_loop(supplier: Supplier):
     thread.start()
     thread.join()
     asyncio.run(inside())
-    assert [report.total.settled for report in reports] == [5, 5]
+    assert [report.total.final for report in reports] == [5, 5]
 
 
 def test_errors_cross_the_thread():
@@ -415,23 +416,23 @@ def test_what_a_signal_handler_raises_ends_the_run():
 
 def test_work_of_one_supplier_is_joined():
     report = run_relays([(target(), some(3)), (target(), some(4))], Sink(), transport=Scripted())
-    assert report.suppliers["a@test"].settled == 7
+    assert report.suppliers["a@test"].final == 7
 
 
 class Mortal:
-    """A transport that buries its own process's heart at the ``at``-th send."""
+    """A transport that buries its own process's heartbeat at the ``at``-th send."""
 
     def __init__(self, documents: SqliteDocuments, at: int) -> None:
         self.documents, self.at = documents, at
         self.sent_when_lost = 0
         self.inner = Scripted(delay={"a@test": 0.02, "b@test": 0.02})
-        self.heart: Heart
+        self.heartbeat: Heartbeat
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
-        if self.heart.lost:
+        if self.heartbeat.lost:
             self.sent_when_lost += 1
         if sum(self.inner.sent.values()) == self.at:
-            self.documents.purge(HEARTBEATS, {"_id": self.heart.holder})
+            self.documents.purge(HEARTBEATS, {"_id": self.heartbeat.holder})
         return await self.inner.send(endpoint, relay)
 
     async def close(self) -> None:
@@ -488,33 +489,36 @@ def test_suppliers_of_one_host_share_its_limit(
     expected = sum(docs * (1 + n % 3) for n in range(len(hosts)))
     assert report.total.relays == expected
     if report.total.sent < 60:
-        assert report.total.unsent == report.total.unsettled == 0
+        assert report.total.unsent == report.total.still_due == 0
 
 
 def test_a_beating_heart_changes_nothing(documents: SqliteDocuments):
-    with Heart(documents, "me") as heart:
-        report = run_relays([(target(), some(50))], Sink(), transport=Scripted(), heart=heart)
-    assert report.total.settled == 50 and not report.lost
+    with Heartbeat(documents, "me") as heartbeat:
+        report = run_relays([(target(), some(50))], Sink(), transport=Scripted(), heartbeat=heartbeat)
+    assert report.total.final == 50 and not report.lost
 
 
 def test_a_lost_heart_ends_the_sending_and_nothing_else(documents: SqliteDocuments):
     transport, sink = Mortal(documents, at=20), Sink()
     names = ["a@test", "b@test"]
-    # four in flight cannot be done before the heart notices; six seconds outlast a pause of a busy machine
+    # four in flight cannot be done before the heartbeat notices; six seconds outlast a pause of a busy
+    # machine
     work = [(target(name, max_in_flight=4), iter(some(10_000, name))) for name in names]
-    with Heart(documents, "me", ttl_s=6.0) as transport.heart:
-        report = run_relays(work, sink, transport=transport, heart=transport.heart)
-        assert transport.heart.lost
+    with Heartbeat(documents, "me", ttl_s=6.0) as transport.heartbeat:
+        report = run_relays(work, sink, transport=transport, heartbeat=transport.heartbeat)
+        assert transport.heartbeat.lost
     assert report.lost
     assert transport.sent_when_lost == transport.inner.in_flight == 0
     total = report.total
-    assert 20 < total.sent == total.settled == len(sink.attempts) == sum(transport.inner.sent.values())
-    assert total.settled + total.unsent == total.relays == 20_000
+    assert 20 < total.sent == total.final == len(sink.attempts) == sum(transport.inner.sent.values())
+    assert total.final + total.unsent == total.relays == 20_000
 
 
 def test_without_a_heartbeat_nothing_is_sent(documents: SqliteDocuments):
     transport = Scripted()
-    report = run_relays([(target(), some(5))], Sink(), transport=transport, heart=Heart(documents, "me"))
+    report = run_relays(
+        [(target(), some(5))], Sink(), transport=transport, heartbeat=Heartbeat(documents, "me")
+    )
     assert report.lost and report.total.unsent == 5
     assert not transport.sent
 
@@ -530,10 +534,10 @@ def test_a_run_that_waits_notices_the_loss_of_its_heart(documents: SqliteDocumen
 
     started = time.monotonic()
     transport = Later({"a@test": [Fault.RATE_LIMITED] * 9})
-    with Heart(documents, "me", ttl_s=2.0) as heart:
-        report = run_relays([(target(retries=3), some(1))], Sink(), transport=transport, heart=heart)
+    with Heartbeat(documents, "me", ttl_s=2.0) as heartbeat:
+        report = run_relays([(target(retries=3), some(1))], Sink(), transport=transport, heartbeat=heartbeat)
     assert time.monotonic() - started < 20
-    assert report.lost and (report.total.sent, report.total.unsettled) == (1, 1)
+    assert report.lost and (report.total.sent, report.total.still_due) == (1, 1)
 
 
 STOPPED = """
@@ -544,7 +548,7 @@ from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.core.relay import Limits
 from testbench_dagster.transports.direct.transport import DirectTransport
-from testbench_dagster_tests.relays.servers import endpoint, relay
+from testbench_dagster_tests.endpoints import endpoint, relay
 
 with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heart:
     relays = (relay(n) for n in range(10**6))
@@ -555,7 +559,7 @@ print(report.lost)
 
 
 def test_a_process_that_was_stopped_sends_nothing_more(supplier: Supplier, tmp_path: Path):
-    root = Path(__file__).parents[2]
+    root = REPOSITORY
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPED, str(tmp_path / "documents.sqlite"), supplier.url("slowly")],
         cwd=root,

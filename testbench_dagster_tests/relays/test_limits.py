@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, Pace, backoff_s
+from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, CircuitBreaker, backoff_s
 
 RNG = random.Random(1)
 
@@ -57,33 +57,33 @@ def test_backoff_is_bounded_and_grows(failures: int):
 @settings(deadline=None)
 @given(st.floats(0, 60), st.floats(0, 1e6))
 def test_only_repeated_rate_limiting_pauses_the_supplier(wish: float, now: float):
-    pace = Pace()
-    wait = pace.rate_limited(now, wish, RNG)
+    breaker = CircuitBreaker()
+    wait = breaker.rate_limited(now, wish, RNG)
     assert wish <= wait <= wish * 1.1 + 0.01
-    assert pace.paused_until < now
-    pace.succeeded()
-    pace.rate_limited(now, wish, RNG)
-    assert pace.paused_until < now
-    assert pace.paused_until < pace.rate_limited(now, wish, RNG) + now == pace.paused_until
+    assert breaker.paused_until < now
+    breaker.succeeded()
+    breaker.rate_limited(now, wish, RNG)
+    assert breaker.paused_until < now
+    assert breaker.paused_until < breaker.rate_limited(now, wish, RNG) + now == breaker.paused_until
 
 
 def test_gives_up_where_no_session_has_the_supplier():
     """A gateway that never has it in a session would otherwise be told of every single prompt."""
-    pace = Pace()
-    results = [pace.contact(Fault.ROLLOVER, n, n + 0.5) for n in range(GIVE_UP_AFTER)]
+    breaker = CircuitBreaker()
+    results = [breaker.record_attempt(Fault.ROLLOVER, n, n + 0.5) for n in range(GIVE_UP_AFTER)]
     assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
 
 
 def test_gives_up_after_losses_in_a_row():
-    pace = Pace()
+    breaker = CircuitBreaker()
     for n in range(GIVE_UP_AFTER - 1):
-        assert not pace.contact(Fault.TRANSPORT, n, n + 0.5)
-    assert not pace.contact(Fault.SUPPLIER_HTTP, 99, 99.5)
-    results = [pace.contact(Fault.TRANSPORT, 100 + n, 100.5 + n) for n in range(GIVE_UP_AFTER)]
+        assert not breaker.record_attempt(Fault.TRANSPORT, n, n + 0.5)
+    assert not breaker.record_attempt(Fault.SUPPLIER_HTTP, 99, 99.5)
+    results = [breaker.record_attempt(Fault.TRANSPORT, 100 + n, 100.5 + n) for n in range(GIVE_UP_AFTER)]
     assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
 
 
 def test_losses_of_one_burst_count_once():
-    pace = Pace()
-    assert not any(pace.contact(Fault.RATE_LIMITED, 0.0, 1.0 + n / 100) for n in range(200))
-    assert pace.losses == 1
+    breaker = CircuitBreaker()
+    assert not any(breaker.record_attempt(Fault.RATE_LIMITED, 0.0, 1.0 + n / 100) for n in range(200))
+    assert breaker.consecutive_failures == 1

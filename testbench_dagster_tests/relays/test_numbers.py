@@ -16,8 +16,14 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits
 from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.lanes import Host, Job, Lane, lanes_of
-from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, Pace, backoff_s, is_congestion
+from testbench_dagster.relays.limits import (
+    GIVE_UP_AFTER,
+    AdaptiveLimit,
+    CircuitBreaker,
+    backoff_s,
+    is_congestion,
+)
+from testbench_dagster.relays.queues import Host, Job, SupplierQueue, supplier_queues
 from testbench_dagster.relays.quotas import LedgerQuota, service_account, supplier_account
 from testbench_dagster.relays.report import Counts, LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
@@ -90,31 +96,31 @@ def test_waits_double_from_half_a_second_to_a_minute() -> None:
 
 @pytest.mark.parametrize(("wish", "least", "most"), [(2.0, 2.0, 2.2), (0.0, 0.0, 0.01), (0.05, 0.05, 0.06)])
 def test_what_a_server_asks_for_is_kept_to_a_tenth(wish: float, least: float, most: float) -> None:
-    assert Pace().rate_limited(0.0, wish, Drawn(0.0)) == pytest.approx(least)
-    assert Pace().rate_limited(0.0, wish, Drawn(1.0)) == pytest.approx(most)
+    assert CircuitBreaker().rate_limited(0.0, wish, Drawn(0.0)) == pytest.approx(least)
+    assert CircuitBreaker().rate_limited(0.0, wish, Drawn(1.0)) == pytest.approx(most)
 
 
 def test_rate_limits_without_a_wish_double_and_pause_from_the_second_on() -> None:
-    pace = Pace()
-    waits = [pace.rate_limited(100.0, None, Drawn(1.0)) for _ in range(3)]
-    assert waits == [0.5, 1.0, 2.0] and pace.paused_until == 102.0
-    pace.rate_limited(100.0, 0.0, Drawn(0.0))
-    assert pace.paused_until == 102.0  # a shorter wish does not end a pause
-    pace.succeeded()
-    assert pace.rate_limited(200.0, None, Drawn(1.0)) == 0.5 and pace.paused_until == 102.0
+    breaker = CircuitBreaker()
+    waits = [breaker.rate_limited(100.0, None, Drawn(1.0)) for _ in range(3)]
+    assert waits == [0.5, 1.0, 2.0] and breaker.paused_until == 102.0
+    breaker.rate_limited(100.0, 0.0, Drawn(0.0))
+    assert breaker.paused_until == 102.0  # a shorter wish does not end a pause
+    breaker.succeeded()
+    assert breaker.rate_limited(200.0, None, Drawn(1.0)) == 0.5 and breaker.paused_until == 102.0
 
 
 def test_losses_count_once_per_burst_and_from_the_start_after_contact() -> None:
-    pace = Pace()
-    assert not pace.contact(Fault.TRANSPORT, 0.0, 1.0) and pace.losses == 1
+    breaker = CircuitBreaker()
+    assert not breaker.record_attempt(Fault.TRANSPORT, 0.0, 1.0) and breaker.consecutive_failures == 1
     assert (
-        not pace.contact(Fault.TRANSPORT, 0.999, 2.0) and pace.losses == 1
+        not breaker.record_attempt(Fault.TRANSPORT, 0.999, 2.0) and breaker.consecutive_failures == 1
     )  # began before the first was over
-    assert not pace.contact(Fault.TRANSPORT, 1.0, 2.0) and pace.losses == 2
-    assert not pace.contact(Fault.OK, 0.0, 3.0) and pace.losses == 0
-    assert not pace.contact(Fault.TRANSPORT, 0.0, 3.0) and pace.losses == 1
+    assert not breaker.record_attempt(Fault.TRANSPORT, 1.0, 2.0) and breaker.consecutive_failures == 2
+    assert not breaker.record_attempt(Fault.OK, 0.0, 3.0) and breaker.consecutive_failures == 0
+    assert not breaker.record_attempt(Fault.TRANSPORT, 0.0, 3.0) and breaker.consecutive_failures == 1
     assert GIVE_UP_AFTER == 20
-    given_up = [pace.contact(Fault.TRANSPORT, 10.0 * n, 10.0 * n + 1) for n in range(1, 20)]
+    given_up = [breaker.record_attempt(Fault.TRANSPORT, 10.0 * n, 10.0 * n + 1) for n in range(1, 20)]
     assert given_up == [False] * 18 + [True]
 
 
@@ -128,7 +134,8 @@ def test_what_says_that_a_supplier_is_overloaded(fault: Fault, status: int | Non
     assert is_congestion(Attempt(fault, now, now, 1.0, status=status)) is congested
 
 
-# ----------------------------------------------------------------------------------------------------- lanes
+# -----------------------------------------------------------------------------------------------------
+# supplier queues
 
 
 def test_a_host_gives_way_to_what_it_says_itself() -> None:
@@ -136,30 +143,30 @@ def test_a_host_gives_way_to_what_it_says_itself() -> None:
     host.in_flight = 5
     assert host.room == 3
     for fault in (Fault.SUPPLIER_TIMEOUT, Fault.SUPPLIER_HTTP, Fault.CLIENT_REQUEST):
-        host.heard(fault, 10.0)
+        host.record_outcome(fault, 10.0)
     assert host.room == 3
-    host.heard(Fault.TRANSPORT, 10.0)
+    host.record_outcome(Fault.TRANSPORT, 10.0)
     assert host.room == -1
-    host.heard(Fault.RATE_LIMITED, 11.0)
+    host.record_outcome(Fault.RATE_LIMITED, 11.0)
     assert host.limit.value == 2
     for _ in range(2):
-        host.heard(Fault.OK, 11.0)
+        host.record_outcome(Fault.OK, 11.0)
     assert host.limit.value == 3
 
 
-def lane(count: int = 9, **limits: Any) -> Lane:
-    return Lane(target(**{"start_in_flight": 2, "max_in_flight": 4} | limits), [some(count)])
+def queue(count: int = 9, **limits: Any) -> SupplierQueue:
+    return SupplierQueue(target(**{"start_in_flight": 2, "max_in_flight": 4} | limits), [some(count)])
 
 
 def test_a_lane_sends_within_its_limit_and_not_while_it_pauses() -> None:
-    one = lane()
+    one = queue()
     assert one.may_send(0.0)
     one.in_flight = 1
     assert one.may_send(0.0)
     one.in_flight = 2
     assert not one.may_send(0.0)
     one.in_flight = 0
-    one.pace.paused_until = 5.0
+    one.breaker.paused_until = 5.0
     assert not one.may_send(4.999) and one.may_send(5.0)
     one.asking = True
     assert not one.may_send(9.0)
@@ -169,7 +176,7 @@ def test_a_lane_sends_within_its_limit_and_not_while_it_pauses() -> None:
 
 @pytest.mark.parametrize(("limit", "waiting"), [(1, 2), (2, 2), (3, 3)])
 def test_no_new_relay_is_taken_while_too_many_wait(limit: int, waiting: int) -> None:
-    one = lane(start_in_flight=limit)
+    one = queue(start_in_flight=limit)
     first = one.next_job()
     assert first is not None
     for number in range(waiting):
@@ -181,7 +188,7 @@ def test_no_new_relay_is_taken_while_too_many_wait(limit: int, waiting: int) -> 
 
 
 def test_a_lane_is_idle_when_nothing_can_come_any_more() -> None:
-    one = lane(1)
+    one = queue(1)
     assert not one.idle
     job = one.next_job()
     assert isinstance(job, Job) and job.failures == 0 and not one.idle
@@ -199,7 +206,7 @@ def test_a_lane_is_idle_when_nothing_can_come_any_more() -> None:
     assert not one.idle
 
 
-async def rest(one: Lane) -> int:
+async def rest(one: SupplierQueue) -> int:
     return await one.count_rest()
 
 
@@ -209,7 +216,7 @@ def test_what_was_never_sent_is_counted(sized: bool, count: int, pulled: int) ->
     import asyncio
 
     relays = some(count)
-    one = Lane(target(), [relays if sized else iter(relays)])
+    one = SupplierQueue(target(), [relays if sized else iter(relays)])
     for _ in range(pulled):
         one.next_job()
     assert asyncio.run(rest(one)) == count - pulled
@@ -223,15 +230,15 @@ def test_suppliers_of_one_host_share_its_limit() -> None:
         limits = Limits(max_per_host=7)
         return Endpoint(supplier, "test", "http://127.0.0.1:9", "chat", "m", limits, host=host)
 
-    lanes = lanes_of(
+    queues = supplier_queues(
         [(at("a", "h"), some(1)), (at("b", "h"), some(1)), (at("c", None), []), (at("a", "h"), some(2))]
     )
-    assert [one.endpoint.supplier for one in lanes] == ["a", "b", "c"]
-    assert lanes[0].host is lanes[1].host is not None and lanes[2].host is None
-    assert lanes[0].host.room == 7
-    assert [lanes[0].next_job() is not None for _ in range(4)] == [True, True, True, False]
+    assert [one.endpoint.supplier for one in queues] == ["a", "b", "c"]
+    assert queues[0].host is queues[1].host is not None and queues[2].host is None
+    assert queues[0].host.room == 7
+    assert [queues[0].next_job() is not None for _ in range(4)] == [True, True, True, False]
     with pytest.raises(ValueError, match="'a' appears with two different endpoints"):
-        lanes_of([(at("a", "h"), []), (at("a", "i"), [])])
+        supplier_queues([(at("a", "h"), []), (at("a", "i"), [])])
 
 
 def test_the_limits_of_a_relay_that_are_documented() -> None:
@@ -380,7 +387,7 @@ def test_a_run_needs_a_slot_and_a_transport() -> None:
         run_relays([], Sink(), transport=Scripted(), max_in_flight=0)
     with pytest.raises(ValueError, match="needs a transport, or open_transport"):
         run_relays([], Sink())
-    assert run_relays([(target(), some(3))], Sink(), transport=Scripted(), max_in_flight=1).total.settled == 3
+    assert run_relays([(target(), some(3))], Sink(), transport=Scripted(), max_in_flight=1).total.final == 3
 
 
 @pytest.mark.parametrize(("cap", "sent"), [(0, 0), (1, 1), (5, 5), (6, 6), (7, 6)])
@@ -389,10 +396,10 @@ def test_a_cap_on_the_run_is_hard(cap: int, sent: int) -> None:
     assert (report.total.sent, report.total.unsent, report.total.relays) == (sent, 6 - sent, 6)
 
 
-@pytest.mark.parametrize(("slots", "lanes", "most"), [(8, 1, 8), (8, 2, 5), (16, 2, 11), (16, 4, 9)])
-def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, lanes: int, most: int) -> None:
+@pytest.mark.parametrize(("slots", "queues", "most"), [(8, 1, 8), (8, 2, 5), (16, 2, 11), (16, 4, 9)])
+def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, queues: int, most: int) -> None:
     """Who wants all slots gets three quarters, less what the others use, until these are done."""
-    names = [f"{chr(97 + n)}@test" for n in range(lanes)]
+    names = [f"{chr(97 + n)}@test" for n in range(queues)]
     transport = Scripted(delay={names[0]: 0.12, **dict.fromkeys(names[1:], 0.3)})
     flying: Counter[str] = Counter()
     peak = 0
@@ -412,7 +419,7 @@ def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, lanes:
     work = [(target(names[0], start_in_flight=64, max_in_flight=64), some(2 * slots, names[0]))]
     work += [(target(name, start_in_flight=1, max_in_flight=1), some(1, name)) for name in names[1:]]
     report = run_relays(work, Sink(), transport=transport, max_in_flight=slots)
-    assert report.total.settled == 2 * slots + lanes - 1
+    assert report.total.final == 2 * slots + queues - 1
     assert peak == most
 
 
@@ -420,7 +427,7 @@ def test_a_run_does_not_wait_for_retries_it_may_not_send() -> None:
     """The only relay that is allowed is limited for a minute: nothing else can come, so the run ends."""
     transport = Scripted({"a@test": [Fault.RATE_LIMITED]}, delay={"a@test": 0.1}, retry_after_s=60.0)
     report = run_relays([(target(retries=2), some(3))], Sink(), transport=transport, quota={"test": 1})
-    assert (report.total.sent, report.total.unsettled, report.total.unsent) == (1, 1, 2)
+    assert (report.total.sent, report.total.still_due, report.total.unsent) == (1, 1, 2)
     assert report.seconds < 20
 
 
@@ -438,7 +445,7 @@ def test_counts_of_a_run_add_up() -> None:
     two.faults[Fault.OK] = 3
     two.latency.add(100.0)
     one.add(two)
-    assert (one.sent, one.settled, one.unsettled, one.unsent, one.abandoned) == (11, 22, 33, 44, 55)
+    assert (one.sent, one.final, one.still_due, one.unsent, one.abandoned) == (11, 22, 33, 44, 55)
     assert one.relays == 22 + 33 + 44 + 55 and one.faults[Fault.OK] == 5
     assert one.p50_ms == pytest.approx(100, rel=0.011)
     assert Report(2.0, one, {}).relays_per_s == 5.5

@@ -189,16 +189,18 @@ def test_what_was_not_sent_returns_to_its_own_period(ledger):
 def test_a_period_opens_with_what_the_ledger_did_not_see(ledger):
     asked: list[tuple[Mapping[str, Any], datetime]] = []
 
-    def opening(where: Mapping[str, Any], start: datetime) -> int:
+    def spent_before(where: Mapping[str, Any], start: datetime) -> int:
         asked.append((where, start))
         return 6
 
     for expected in (4, 0):
-        quota = LedgerQuota(ledger, lambda _: 10, opening=opening, clock=Clock())
+        quota = LedgerQuota(ledger, lambda _: 10, spent_before=spent_before, clock=Clock())
         assert allowed(quota, target("a@test")) == expected
         quota.close()
     assert asked == [({"service": "test"}, DAY)]
-    quota = LedgerQuota(ledger, lambda _: None, supplier_hour_cap=10, opening=opening, clock=Clock())
+    quota = LedgerQuota(
+        ledger, lambda _: None, supplier_hour_cap=10, spent_before=spent_before, clock=Clock()
+    )
     assert allowed(quota, target("a@test")) == 4
     assert asked[1:] == [({"service": "test", "supplier": "a@test"}, HOUR)]
 
@@ -295,7 +297,7 @@ def test_retries_are_paid_for(ledger):
     quota = LedgerQuota(ledger, lambda _: 4)
     transport = Scripted({"a@test": [Fault.RATE_LIMITED] * 99})
     report = run_relays([(target(retries=9), some(1))], Sink(), transport=transport, quota=quota)
-    assert (report.total.sent, report.total.unsettled) == (4, 1)
+    assert (report.total.sent, report.total.still_due) == (4, 1)
     quota.close()
     assert spent(ledger, service_account("test")) == 4
 
@@ -306,7 +308,7 @@ def test_a_used_up_budget_ends_a_run_that_waits_for_retries(ledger):
     started = time.monotonic()
     report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, quota=quota)
     assert time.monotonic() - started < 20
-    assert (report.total.sent, report.total.unsettled, report.total.unsent) == (2, 2, 3)
+    assert (report.total.sent, report.total.still_due, report.total.unsent) == (2, 2, 3)
 
 
 def test_runs_at_the_same_time_share_a_budget(ledger):
@@ -351,7 +353,7 @@ def test_a_slow_store_does_not_stop_the_others(documents, tmp_path):
 
     work = [(target(name), some(50, name)) for name in ("a@test", "b@free")]
     report = run_relays(work, sink, transport=Scripted(), quota=quota)
-    assert report.total.settled == 100
+    assert report.total.final == 100
     assert done["b@free"] < released[0] < done["a@test"]
     timer.join()
     other.close()

@@ -21,7 +21,7 @@ from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
 from testbench_dagster_tests.records import changeable
-from testbench_dagster_tests.scoring.facts import ALPHA, NOW, Facts, configuration, days_ago
+from testbench_dagster_tests.stages.score.facts import ALPHA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"
 

@@ -10,8 +10,9 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import TaskIndex, _Loader
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
+ROOT = REPOSITORY
 DOCS = ROOT / "docs" / "taxonomies"
 OWN = [name for name in builtin_names() if name != "starter"]
 

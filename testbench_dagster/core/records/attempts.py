@@ -123,7 +123,7 @@ class RawAnswer(NamedTuple):
 
 
 @view(AttemptRecord)
-class Opening(NamedTuple):
+class AnswerPrefix(NamedTuple):
     """How the answer of an attempt begins: what identity compares."""
 
     supplier: str

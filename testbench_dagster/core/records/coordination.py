@@ -37,7 +37,7 @@ class LeaseRecord(Record):
     """Who may relay to a supplier; the counter of tokens is stored among these, without a holder."""
 
     id: str = key("key of the supplier; of the counter `#token`")
-    holder: str | None = queryable("name of the heart it lives by", default=None, sparse=True)
+    holder: str | None = queryable("name of the heartbeat it lives by", default=None, sparse=True)
     token: int = queryable("grows with every new holder; of the counter the last one drawn")
     since: datetime | None = content("when it was taken", default=None, sparse=True)
 
@@ -62,7 +62,7 @@ class LeasesOfHolder(NamedTuple):
 class HeartbeatRecord(Record):
     """That a process is alive until an instant, which it moves on in time."""
 
-    id: str = key("name of its heart, such as a run id")
+    id: str = key("name of its heartbeat, such as a run id")
     expires_at: datetime = queryable("alive until then, by the machine's clock")
     boot_deadline: float | None = content(
         "the same in seconds since its machine booted, null where the machine tells no boot from the next"

@@ -21,8 +21,8 @@ from testbench_dagster.core.records.declaring import (
 class WritingProcess(Part):
     """A process that writes facts of the supplier now."""
 
-    writer: str = content("its name: that of its heart, and one of this writing")
-    holder: str = content("name of the heart it lives by")
+    writer: str = content("its name: that of its heartbeat, and one of this writing")
+    holder: str = content("name of the heartbeat it lives by")
     tasks: list[str] = content("names of the tasks whose facts it writes")
 
 

@@ -24,7 +24,7 @@ refresh_catalog = dg.define_asset_job(
 
 
 def definitions(settings: Settings, partitions: dg.StaticPartitionsDefinition) -> dict[str, Sequence[Any]]:
-    """This room's definitions for the configured tasks."""
+    """This package's definitions for the configured tasks."""
     return {
         "assets": catalog_assets(partitions),
         "asset_checks": catalog_checks(),

@@ -15,12 +15,12 @@ _PROMPTS_CHECKED = 5  # per task: rebuilding a prompt costs a millisecond, readi
 
 
 def catalog_checks() -> list[dg.AssetChecksDefinition]:
-    """All checks of the room."""
+    """All checks of the package."""
 
     @dg.asset_check(asset="task_datasets", blocking=True)
     def datasets_intact(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
         """Every registered task has docs, and they hash to the fingerprint they were registered with."""
-        offenders: dict[str, str] = {}
+        violations: dict[str, str] = {}
         for spec in workspace.specs:
             registration = workspace.datasets.current(spec.name)
             if registration is None:
@@ -33,15 +33,15 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                 )
             ]
             if not hashes[0]:
-                offenders[spec.name] = "has no docs"
+                violations[spec.name] = "has no docs"
             elif content_hash(hashes) != registration.fingerprint:
-                offenders[spec.name] = "differs from its fingerprint"
-        return dg.AssetCheckResult(passed=not offenders, metadata={"offenders": offenders})
+                violations[spec.name] = "differs from its fingerprint"
+        return dg.AssetCheckResult(passed=not violations, metadata={"offenders": violations})
 
     @dg.asset_check(asset="sampled_prompts")
     def prompts_reproducible(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
         """The stored order is the one of the seed, and rebuilding some prompts gives the same requests."""
-        offenders: dict[str, str] = {}
+        violations: dict[str, str] = {}
         checked = 0
         for spec in workspace.specs:
             registration = workspace.datasets.current(spec.name)
@@ -56,7 +56,7 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
             }
             places = list(typed.find(workspace.documents, PromptPlace, where))
             if any(order[place.position] != place.doc_id for place in places):
-                offenders[spec.name] = "the order does not follow from the seed"
+                violations[spec.name] = "the order does not follow from the seed"
                 continue
             data = task_data(workspace, registration)
             for api in sorted({place.api for place in places}):
@@ -75,9 +75,9 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                 again = {p.doc_id: p.requests for p in rebuilt}
                 checked += len(stored)
                 if any(again[p.doc_id] != p.requests for p in stored):
-                    offenders[spec.name] = f"rebuilding {api} prompts gives other requests"
+                    violations[spec.name] = f"rebuilding {api} prompts gives other requests"
         return dg.AssetCheckResult(
-            passed=not offenders, metadata={"offenders": offenders, "prompts_rebuilt": checked}
+            passed=not violations, metadata={"offenders": violations, "prompts_rebuilt": checked}
         )
 
     return [datasets_intact, prompts_reproducible]

@@ -39,7 +39,7 @@ rescore = dg.define_asset_job(
 
 
 def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This room's definitions."""
+    """This package's definitions."""
     return {
         "assets": [relay_responses, supplier_scores],
         "asset_checks": evaluation_checks(),

@@ -95,7 +95,7 @@ def relay_responses(
             workspace.on_progress(progress)
         if progress.seconds - logged >= _LOG_EVERY_S:
             logged = progress.seconds
-            context.log.info(f"{progress.settled} relays settled, {progress.in_flight} in flight")
+            context.log.info(f"{progress.final} relays settled, {progress.in_flight} in flight")
 
     report = relay_due(
         workspace,
@@ -117,7 +117,7 @@ def relay_responses(
             "suppliers": len(keys),
             "due": report.n_due,
             "sent": total.sent,
-            "settled": total.settled,
+            "settled": total.final,
             "unsent_by_cap": total.unsent,
             "abandoned": total.abandoned,
             "outcomes": counts({fault.value: n for fault, n in total.faults.items()}),

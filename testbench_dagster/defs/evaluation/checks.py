@@ -1,6 +1,6 @@
 """Checks of the evaluation: evidence is complete and owned, scores are fresh, tight and reproducible.
 
-Unpartitioned, one evaluation per run over the run's suppliers, offenders in the metadata
+Unpartitioned, one evaluation per run over the run's suppliers, violations in the metadata
 (`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs).
 """
 
@@ -38,7 +38,7 @@ def _primary(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> li
 
 
 def evaluation_checks() -> list[dg.AssetChecksDefinition]:
-    """All checks of the room."""
+    """All checks of the package."""
 
     @dg.asset_check(asset="relay_responses")
     def attempts_have_an_owner(
@@ -52,10 +52,10 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             OwnerCount,
             {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
         )
-        offenders = {
+        violations = {
             f"{row.supplier} {row.fault}": row.n for row in rows if owners.get(row.fault) != row.owner
         }
-        return offenders_result(offenders, dg.AssetCheckSeverity.ERROR)
+        return offenders_result(violations, dg.AssetCheckSeverity.ERROR)
 
     @dg.asset_check(asset="relay_responses")
     def supplier_fault_rate(
@@ -76,39 +76,39 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 totals[row.supplier] = totals.get(row.supplier, 0) + row.n
             if fault.blames_supplier:
                 blamed[row.supplier] = blamed.get(row.supplier, 0) + row.n
-        offenders = {
+        violations = {
             key: round(count / totals[key], 3)
             for key, count in blamed.items()
             if count / totals[key] > FAULT_RATE_LIMIT
         }
-        return offenders_result(offenders, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
+        return offenders_result(violations, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_fresh(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
         """Every supported task of the run's suppliers has scores younger than ``sampling.max_age_days``."""
-        offenders = {
+        violations = {
             f"{row.supplier} {row.task}": "no scores inside the window age"
             for row in _primary(context, workspace)
             if row.status == "no_data"
         }
-        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
+        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def windows_tight(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
         """Windows with a wanted half width reach it, unless they hold as many docs as they may."""
-        offenders: dict[str, Any] = {}
+        violations: dict[str, Any] = {}
         for row in _primary(context, workspace):
             rule = workspace.spec(row.task).samples
             if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
                 continue
             half = (row.ci_high - row.ci_low) / 2
             if half > rule.half_width and row.n + row.supplier_errors < (row.n_planned or 0):
-                offenders[f"{row.supplier} {row.task}"] = round(half, 3)
-        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
+                violations[f"{row.supplier} {row.task}"] = round(half, 3)
+        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def models_unchanged(
@@ -119,18 +119,18 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             "supplier": {"in": _suppliers(context)},
             "detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)},
         }
-        offenders = {
+        violations = {
             f"{change.supplier} {change.at:%Y-%m-%d %H:%M}": change.reason
             for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", 1)])
         }
-        return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
+        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_reproducible(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
         """Scoring a random sample of stored answers again gives the stored metrics, value by value."""
-        offenders: dict[str, str] = {}
+        violations: dict[str, str] = {}
         checked = 0
         pairs = [(key, spec) for key in _suppliers(context) for spec in workspace.specs]
         random.shuffle(pairs)
@@ -158,8 +158,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 checked += 1
                 new = again.get(stored.id)
                 if new is None or (new.metrics, new.error) != (stored.metrics, stored.error):
-                    offenders[stored.id] = f"{key} {spec.name} doc {stored.doc_id}"
-        return offenders_result(offenders, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
+                    violations[stored.id] = f"{key} {spec.name} doc {stored.doc_id}"
+        return offenders_result(violations, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
 
     return [
         attempts_have_an_owner,

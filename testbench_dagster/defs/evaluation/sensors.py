@@ -42,7 +42,7 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         due = [key for key in versions if key not in busy]
         if not due:
             return dg.SensorResult(skip_reason=f"nothing is due; {len(busy)} suppliers are being evaluated")
-        ranges = pack_ranges(order, due, suppliers_per_run(), MAX_GAP, barred=busy)
+        ranges = pack_ranges(order, due, suppliers_per_run(), MAX_GAP, blocked=busy)
         place = {key: i for i, key in enumerate(order)}
         requests = []
         for first, last in ranges[:RUNS_PER_TICK]:

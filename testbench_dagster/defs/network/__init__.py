@@ -22,7 +22,7 @@ refresh_suppliers = dg.define_asset_job(
 
 
 def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This room's definitions."""
+    """This package's definitions."""
     return {
         "assets": [suppliers],
         "jobs": [refresh_suppliers],

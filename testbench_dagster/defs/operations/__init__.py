@@ -16,7 +16,7 @@ from testbench_dagster.defs.operations.retention import apply_retention, retenti
 
 
 def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This room's definitions."""
+    """This package's definitions."""
     return {
         "jobs": [apply_retention],
         "sensors": [

@@ -2,8 +2,8 @@
 
 Dagster's default run launcher cannot tell that a run's process died together with the code server that
 watched it (a power cut, an out-of-memory kill of the whole tree): the run would stay "started" until
-``max_runtime_seconds``. Every run of ours has a heart in the document store; one without a heartbeat is lost.
-Failing it is an infrastructure failure, which Dagster's run retries start once more.
+``max_runtime_seconds``. Every run of ours has a heartbeat in the document store; one without a heartbeat is
+lost. Failing it is an infrastructure failure, which Dagster's run retries start once more.
 """
 
 import json
@@ -16,7 +16,7 @@ from testbench_dagster.coordination.heartbeats import holder_is_gone
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.stages.workspace import Workspace
 
-#: A run gets its heart a moment after it is started.
+#: A run gets its heartbeat a moment after it is started.
 _GRACE_S = 30.0
 
 

@@ -45,7 +45,7 @@ take_snapshots = dg.define_asset_job(
 
 
 def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This room's definitions."""
+    """This package's definitions."""
     automation = settings.automation
     return {
         "assets": [

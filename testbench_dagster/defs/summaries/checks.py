@@ -13,14 +13,14 @@ from testbench_dagster.stores.documents import typed
 
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:
-    """All checks of the room."""
+    """All checks of the package."""
 
     @dg.asset_check(asset="taxonomy_summaries")
     def taxonomies_covered(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
         """Every ability that a supplier's configured tasks could measure has a measured task behind it."""
-        offenders: dict[str, Any] = {}
+        violations: dict[str, Any] = {}
         lowest: float | None = None
         keys = run_suppliers(context.instance, context.run.tags)
         askable = {
@@ -36,8 +36,8 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
                 if not node.n_measured and askable.get(summary.supplier, set()) & set(node.missing)
             ]
             if bare:
-                offenders[f"{summary.supplier} {summary.taxonomy}"] = ", ".join(bare)
+                violations[f"{summary.supplier} {summary.taxonomy}"] = ", ".join(bare)
         extra = {} if lowest is None else {"lowest_coverage": lowest}
-        return offenders_result(offenders, dg.AssetCheckSeverity.WARN, **extra)
+        return offenders_result(violations, dg.AssetCheckSeverity.WARN, **extra)
 
     return [taxonomies_covered]

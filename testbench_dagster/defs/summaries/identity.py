@@ -103,9 +103,9 @@ def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.Markdo
 @dg.asset_check(asset="identity_groups")
 def identity_consistent(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
     """No supplier answers like two groups that differ: none is suspected of routing to several backends."""
-    offenders = {
+    violations = {
         placed.id: placed.suspect
         for placed in typed.find(workspace.documents, Suspect)
         if placed.suspect is not None
     }
-    return offenders_result(offenders, dg.AssetCheckSeverity.WARN)
+    return offenders_result(violations, dg.AssetCheckSeverity.WARN)

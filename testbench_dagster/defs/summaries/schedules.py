@@ -43,7 +43,7 @@ def hourly_summaries_schedule(automation: AutomationSettings) -> dg.ScheduleDefi
         outdated = set(outdated_summaries(workspace, tick - timedelta(days=1))) & set(order) - busy
         if not outdated:
             return dg.SkipReason("every summary was refreshed within a day")
-        ranges = pack_ranges(order, outdated, suppliers_per_run(), MAX_GAP, barred=busy)
+        ranges = pack_ranges(order, outdated, suppliers_per_run(), MAX_GAP, blocked=busy)
         return [
             dg.RunRequest(
                 run_key=run_key("summaries", tick.isoformat(), first, last), tags=range_tags(first, last)

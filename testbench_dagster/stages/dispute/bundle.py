@@ -257,9 +257,9 @@ def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[PromptRe
 def _by_id(workspace: Workspace, of: type[R], ids: Sequence[str], size: int) -> Iterator[R]:
     """Stream records in the order of their ids; what was removed meanwhile is left out."""
     rest = iter(ids)
-    while lot := list(islice(rest, size)):
-        found = typed.by_id(workspace.documents, of, lot)
-        yield from (found[id_] for id_ in lot if id_ in found)
+    while batch := list(islice(rest, size)):
+        found = typed.by_id(workspace.documents, of, batch)
+        yield from (found[id_] for id_ in batch if id_ in found)
 
 
 def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> None:

@@ -55,8 +55,8 @@ from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.worker import FrameworkWorker
 
-_LOT = 200
-_LOT_BYTES = 32 * layout.MEBIBYTE
+_BATCH = 200
+_BATCH_BYTES = 32 * layout.MEBIBYTE
 #: lm-eval's own helpers that would evaluate text of a doc or an answer as Python.
 _EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle\.loads?\(")
 
@@ -207,12 +207,12 @@ class _Check:
             chain.dataset(task)
             _register(datasets, task, self._docs(task, chain))
         total = opened.manifest.counts.get("attempts", 0)
-        for prompts in _lots(self._records(layout.PROMPTS, PromptRecord)):
+        for prompts in _batches(self._records(layout.PROMPTS, PromptRecord)):
             for prompt, _ in prompts:
                 chain.prompt(prompt)
             _store(documents, PromptRecord, prompts)
         done = 0
-        for attempts in _lots(self._records(layout.ATTEMPTS, AttemptRecord)):
+        for attempts in _batches(self._records(layout.ATTEMPTS, AttemptRecord)):
             known = typed.by_id(documents, PromptRecord, {attempt.prompt_id for attempt, _ in attempts})
             for attempt, line in attempts:
                 chain.attempt(attempt, line.get("body_sha256"), known.get(attempt.prompt_id))
@@ -223,7 +223,7 @@ class _Check:
         def present(ids: Iterable[str]) -> set[str]:
             return set(typed.by_id(documents, AttemptId, set(ids)))
 
-        for scores in _lots(self._records(layout.SCORES, ScoreRecord)):
+        for scores in _batches(self._records(layout.SCORES, ScoreRecord)):
             for score, _ in scores:
                 chain.score(score, present)
             _store(opened.claimed, ScoreRecord, scores)
@@ -547,23 +547,23 @@ def _first_doc(opened: _Opened, task: TaskFacts) -> dict[int, str]:
     raise TaskError("the bundle holds none of its docs")
 
 
-def _store(store: DocumentStore, of: type[R], lot: Sequence[tuple[R, Any]]) -> None:
-    if typed.put_new(store, of, [record for record, _ in lot]) != len(lot):
+def _store(store: DocumentStore, of: type[R], batch: Sequence[tuple[R, Any]]) -> None:
+    if typed.put_new(store, of, [record for record, _ in batch]) != len(batch):
         raise BundleError(f"two records of {of.collection.name} have the same id")
 
 
-def _lots(rows: Iterator[tuple[R, dict[str, Any]]]) -> Iterator[list[tuple[R, dict[str, Any]]]]:
-    """Cut a stream into lots that fit into memory."""
-    lot: list[tuple[R, dict[str, Any]]] = []
+def _batches(rows: Iterator[tuple[R, dict[str, Any]]]) -> Iterator[list[tuple[R, dict[str, Any]]]]:
+    """Cut a stream into batches that fit into memory."""
+    batch: list[tuple[R, dict[str, Any]]] = []
     size = 0
     for record, line in rows:
-        lot.append((record, line))
+        batch.append((record, line))
         size += len(record.body) if isinstance(record, AttemptRecord) else 0
-        if len(lot) == _LOT or size > _LOT_BYTES:
-            yield lot
-            lot, size = [], 0
-    if lot:
-        yield lot
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def evaluates_text(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import FaultCount, Opening
+from testbench_dagster.core.records.attempts import AnswerPrefix, FaultCount
 from testbench_dagster.core.records.scores import DatedScore
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
@@ -44,7 +44,7 @@ def read_answers(
     }
     if len(suppliers) <= 250:
         where["supplier"] = {"in": sorted(cuts)}
-    for row in typed.find(workspace.documents, Opening, where):
+    for row in typed.find(workspace.documents, AnswerPrefix, where):
         supplier, at = row.supplier, row.finished_at
         if supplier not in cuts or (row.position >= per_task and row.task not in signing):
             continue
@@ -61,7 +61,7 @@ def read_answers(
             family=sys.intern(row.task),
             at=at,
             round=row.round,
-            opening=sys.intern(row.opening),
+            answer_prefix=sys.intern(row.opening),
         )
 
 

@@ -93,22 +93,22 @@ def record_progress(
     spent: Mapping[str, int] | None = None,
     put_off: Collection[str] = (),
 ) -> None:
-    """Remember how an evaluation went: who answered, and who was due but settled nothing, with the problem.
+    """Remember how an evaluation went: who answered, and who was due but final nothing, with the problem.
 
     A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
     ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
     ``put_off`` are those that something else stood in the way of: they are looked at again a while later.
     """
     now = datetime.now(UTC)
-    settled, spent = set(reached), spent or {}
-    keys = list(dict.fromkeys([*settled, *failed, *spent, *put_off]))
+    final, spent = set(reached), spent or {}
+    keys = list(dict.fromkeys([*final, *failed, *spent, *put_off]))
     before = _kept_plans(workspace, keys)
     until = now + retry_delay(1, workspace.config.settings.planning)
     updates = []
     for key in keys:
         kept = before.get(key)
         if kept is None:
-            if key in settled and key not in spent:
+            if key in final and key not in spent:
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
@@ -117,7 +117,7 @@ def record_progress(
             replace(
                 kept,
                 planned_at=now,
-                failures=kept.failures + 1 if key in failed else 0 if key in settled else kept.failures,
+                failures=kept.failures + 1 if key in failed else 0 if key in final else kept.failures,
                 problem=failed.get(key),
                 put_off_until=until if key in put_off else None,
                 session_spent_until=spent.get(key, kept.session_spent_until),

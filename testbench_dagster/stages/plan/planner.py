@@ -292,14 +292,14 @@ class Planner:
         if needs_width or self._with_windows or spec.name in self._gating:
             window = window_state(self._workspace, supplier, spec, registration, self.now)
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
-        elsewhere = {} if registration.flags.questions_of_epoch else past.settled_elsewhere
+        elsewhere = {} if registration.flags.questions_of_epoch else past.final_elsewhere
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
             samples=spec.samples,
             prompts=self._prompts(spec, registration, request_form(supplier, registration)),
             outcomes=past.outcomes,
-            settled_elsewhere=elsewhere,
+            final_elsewhere=elsewhere,
             measured=window.measured,
             state=window.state,
             last_at=past.last_at,
@@ -307,7 +307,7 @@ class Planner:
             max_age=max_age,
             absent_until=_absent_until(past.outcomes) if registration.flags.output_type == "get" else None,
             # whoever wants every doc of a task wants this supplier's own answers
-            personal=spec.signs or spec.samples is None,
+            needs_own_answers=spec.signs or spec.samples is None,
         )
 
     def _history(

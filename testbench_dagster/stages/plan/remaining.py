@@ -46,5 +46,5 @@ def ledger_quota(documents: DocumentStore, budget: BudgetSettings) -> LedgerQuot
         BudgetLedger(documents),
         budget.of_service,
         supplier_hour_cap=budget.relays_per_supplier_hour,
-        opening=partial(attempts_since, documents),
+        spent_before=partial(attempts_since, documents),
     )

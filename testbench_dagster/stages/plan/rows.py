@@ -56,7 +56,10 @@ def plan_rows(
 
 def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[str, Any]:
     task = facts.tasks[decision.task]
-    measured, has_score = task.measured, not task.personal  # a signature is no score: it has no interval
+    measured, has_score = (
+        task.measured,
+        not task.needs_own_answers,
+    )  # a signature is no score: it has no interval
     docs = len(decision.plan.due)
     return {
         "supplier": plan.supplier,

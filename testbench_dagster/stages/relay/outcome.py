@@ -22,7 +22,7 @@ def record_outcome(
     *,
     capped: bool,
 ) -> None:
-    """Remember in the suppliers' plans who answered, who settled nothing although asked, who was not asked.
+    """Remember in the suppliers' plans who answered, who final nothing although asked, who was not asked.
 
     ``capped``: the run had a cap of its own, which is no reason to wait with the next one.
     """
@@ -38,13 +38,13 @@ def record_outcome(
         key: _what_failed(counts[key])
         for key in asked
         if counts[key].sent
-        and not counts[key].settled
+        and not counts[key].final
         # that it serves no such page says nothing about how it is
         and not (kinds[key] == {"get"} and all(fault.row.denies_page for fault in counts[key].faults))
     }
     record_progress(
         workspace,
-        [key for key in asked if counts[key].settled],
+        [key for key in asked if counts[key].final],
         {**failed, **targets.unreachable},
         used_up,
         set() if capped else not_asked - used_up.keys(),
@@ -59,7 +59,7 @@ def _no_session_allowed(target: Target, counts: Counts) -> bool:
     """
     return (
         transport(target.endpoint.transport).sends_only_in_sessions
-        and not counts.settled
+        and not counts.final
         and all(fault.row.kept_by_session for fault in counts.faults)
     )
 

@@ -1,6 +1,6 @@
 """The relay stage: plan what is due per supplier and task, relay it, store every attempt.
 
-Idempotent: what has a stored, settled answer is not asked again, so a killed run is continued by starting it
+Idempotent: what has a stored, final answer is not asked again, so a killed run is continued by starting it
 again. One bad supplier never fails the stage; its problem is reported. Each supplier is relayed to by one
 process at a time (a lease), within budgets that no crash and no second process can exceed (a ledger).
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from testbench_dagster.coordination.heartbeats import Heart, beating
+from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import StoreError
@@ -64,7 +64,7 @@ def relay_due(
     """Relay what is due for the given supplier keys and store the attempts.
 
     Args:
-        workspace: the installation; its heart, if it has one, is what the leases live by.
+        workspace: the installation; its heartbeat, if it has one, is what the leases live by.
         suppliers: partition keys; one that is not known or has left is reported as a problem.
         tasks: names of tasks or groups; None for all.
         max_relays: hard cap on attempts in this call, retries included.
@@ -75,13 +75,14 @@ def relay_due(
         on_planned: called once with the number of due calls.
 
     Raises:
-        StoreError: the store failed, or this process lost its heart (it was stopped or cut off for so long
+        StoreError: the store failed, or this process lost its heartbeat (it was stopped or cut off for so
+        long
             that others may have taken over); what was answered until then is stored.
     """
     from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
 
     documents, settings = workspace.documents, workspace.config.settings
-    with beating(documents, workspace.heart) as heart, SupplierLeases(documents, heart) as leases:
+    with beating(documents, workspace.heartbeat) as heartbeat, SupplierLeases(documents, heartbeat) as leases:
         targets = Targets(workspace, suppliers)
         acquired = leases.acquire(targets.keys, wait_s=lease_wait_s)
         targets.keep(acquired.held)
@@ -104,9 +105,9 @@ def relay_due(
             prompts = Prompts(documents)
             heights = {s.service: planner.height(s.service) for s in targets.suppliers}
             with (
-                writing_facts(documents, heart) as facts,
+                writing_facts(documents, heartbeat) as facts,
                 AttemptWriter(
-                    documents, fence=_fence(acquired.held, heart, facts, leases), heights=heights
+                    documents, fence=_fence(acquired.held, heartbeat, facts, leases), heights=heights
                 ) as writer,
             ):
                 if max_relays != 0:
@@ -122,7 +123,7 @@ def relay_due(
                     max_in_flight=settings.relays.max_in_flight,
                     quota=bounded,
                     max_relays=max_relays,
-                    heart=heart,
+                    heartbeat=heartbeat,
                     on_progress=on_progress,
                 )
         finally:
@@ -183,11 +184,13 @@ def _without_prompts(planner: Planner, plans: Iterable[SupplierPlan]) -> dict[st
     }
 
 
-def _fence(tokens: Mapping[str, int], heart: Heart, facts: FactWriter, leases: SupplierLeases) -> Fence:
+def _fence(
+    tokens: Mapping[str, int], heartbeat: Heartbeat, facts: FactWriter, leases: SupplierLeases
+) -> Fence:
     def verify(keys: Iterable[str]) -> set[str]:
-        """Called right before a write, once the heart has stopped."""
+        """Called right before a write, once the heartbeat has stopped."""
         asked = set(keys)
         facts.check(asked)
         return leases.verify(asked)
 
-    return Fence(tokens, heart, verify)
+    return Fence(tokens, heartbeat, verify)

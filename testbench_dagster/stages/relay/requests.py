@@ -61,9 +61,9 @@ def due_relays(target: Endpoint, plans: Sequence[PlannedTask], prompts: Prompts)
 def _task_relays(target: Endpoint, planned: PlannedTask, prompts: Prompts) -> Iterator[Relay]:
     due: list[DuePrompt] = planned.plan.due
     for start in range(0, len(due), _FETCH):
-        lot = due[start : start + _FETCH]
-        bodies = prompts.get([d.prompt.id for d in lot])
-        for item in lot:
+        batch = due[start : start + _FETCH]
+        bodies = prompts.get([d.prompt.id for d in batch])
+        for item in batch:
             requests = bodies[item.prompt.id].requests
             for call in item.calls:
                 yield Relay(

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from testbench_dagster.coordination.heartbeats import Heart
-from testbench_dagster.core.answer_prefix import is_deterministic, opening_of
+from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.core.answer_prefix import answer_prefix, is_deterministic
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import document_id
@@ -41,12 +41,12 @@ class Fence:
     """
 
     tokens: Mapping[str, int]
-    heart: Heart
+    heartbeat: Heartbeat
     verify: Callable[[Iterable[str]], set[str]]
 
     def lost(self, suppliers: Iterable[str]) -> set[str]:
         """Return which of these suppliers others may have taken over."""
-        return set() if self.heart.alive else self.verify(suppliers)
+        return set() if self.heartbeat.alive else self.verify(suppliers)
 
 
 def attempt_record(
@@ -65,7 +65,7 @@ def attempt_record(
     session = attempt.session
     opening = None
     if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
-        opening = opening_of(attempt.text)
+        opening = answer_prefix(attempt.text)
     return AttemptRecord(
         id=attempt_id(relay, number),
         supplier=relay.supplier,
@@ -109,7 +109,7 @@ def attempt_record(
     )
 
 
-def disowned(attempt: AttemptRecord) -> AttemptRecord:
+def fenced_out(attempt: AttemptRecord) -> AttemptRecord:
     """Turn an attempt into one whose lease was lost before it could be stored.
 
     It was sent, so it stays evidence, but the supplier's next holder may have asked the same. Hence an id of
@@ -144,7 +144,7 @@ class AttemptWriter:
     again by a later run.
 
     With a ``fence``, attempts to suppliers that were lost to another process by the time they are written
-    are :func:`disowned`. ``heights`` are the block heights to note, by service.
+    are :func:`fenced out`. ``heights`` are the block heights to note, by service.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class AttemptWriter:
             return records
         # Last of all, so that next to nothing can happen between this and the write.
         lost = self._fence.lost({record.supplier for record in records})
-        return [disowned(r) if r.supplier in lost else r for r in records] if lost else records
+        return [fenced_out(r) if r.supplier in lost else r for r in records] if lost else records
 
     def _next_batch(self) -> list[tuple[Relay, int, Attempt]]:
         """Wait for the next batch to fall due; empty when closed and all is written."""

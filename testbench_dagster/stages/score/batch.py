@@ -63,9 +63,9 @@ def _answers(
     prompts = typed.by_id(documents, AskedPrompt, {d.prompt_id for d in docs})
     answers = []
     for start in range(0, len(docs), _EVIDENCE):
-        lot = docs[start : start + _EVIDENCE]
-        evidence = typed.by_id(documents, RawAnswer, {a.id for d in lot for a in d.attempts})
-        answers += [_answered(d, prompts[d.prompt_id], evidence) for d in lot]
+        batch = docs[start : start + _EVIDENCE]
+        evidence = typed.by_id(documents, RawAnswer, {a.id for d in batch for a in d.attempts})
+        answers += [_answered(d, prompts[d.prompt_id], evidence) for d in batch]
     return prompts, answers
 
 

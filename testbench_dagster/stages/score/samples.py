@@ -55,11 +55,11 @@ def samples_by_task(
 ) -> Iterator[tuple[str, WindowSamples]]:
     """Yield each task's name and the samples in its window: two queries for up to 50 tasks."""
     for start in range(0, len(tasks), _TASKS):
-        lot = tasks[start : start + _TASKS]
-        since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in lot}
-        scored = _read_scored(workspace, supplier.key, lot, since)
-        attempts = _read_attempts(workspace, supplier.key, lot, since)
-        for spec, _ in lot:
+        batch = tasks[start : start + _TASKS]
+        since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in batch}
+        scored = _read_scored(workspace, supplier.key, batch, since)
+        attempts = _read_attempts(workspace, supplier.key, batch, since)
+        for spec, _ in batch:
             yield spec.name, _window(workspace, spec, scored[spec.name], attempts[spec.name])
 
 
@@ -210,7 +210,7 @@ def _failed(attempts: Sequence[WindowAttempt]) -> tuple[list[Sample], list[datet
         if known is not None:
             ends += [known.finished_at, attempt.finished_at]
         # of several failed calls the one that settles the doc stands for it
-        if known is None or (fault.settled and not Fault(known.fault).settled):
+        if known is None or (fault.final and not Fault(known.fault).final):
             worst[(prompt_id, round_)] = attempt
     # the last by number is the last by time as well, but for machines whose clocks differ
     for attempt in attempts:

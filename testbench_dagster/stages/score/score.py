@@ -77,7 +77,7 @@ def score_new(
     if not to_score:
         return report
     documents = workspace.documents
-    with beating(documents, workspace.heart) as heart, writing_facts(documents, heart) as writer:
+    with beating(documents, workspace.heartbeat) as heartbeat, writing_facts(documents, heartbeat) as writer:
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
             _score_task(workspace, specs[name], registrations[name], since, writer, report)

@@ -116,9 +116,9 @@ class _Reader:
             self._workspace, suppliers, groups, self._registered, self._now, from_facts=from_facts
         )
         for start in range(0, len(suppliers), _SUPPLIERS):
-            lot = suppliers[start : start + _SUPPLIERS]
-            documents = {} if from_facts else self._documents(lot)
-            for supplier in lot:
+            batch = suppliers[start : start + _SUPPLIERS]
+            documents = {} if from_facts else self._documents(batch)
+            for supplier in batch:
                 cache = WindowCache(documents.get(supplier.key), supplier, self._now)
                 yield supplier.key, list(self._rows(supplier, cache, pools, primary_only))
 

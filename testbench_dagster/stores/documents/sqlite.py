@@ -121,7 +121,7 @@ class SqliteDocuments:
     ) -> Iterator[Document]:
         """Stream the matching documents; see the contract.
 
-        Which documents come, and their order, is settled at the first ``next`` (eight bytes each); they are
+        Which documents come, and their order, is final at the first ``next`` (eight bytes each); they are
         then read in batches, each in a read transaction of its own. A document that stopped matching before
         its batch was read is left out.
         """

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from testbench_dagster.core.answer_prefix import opening_of
+from testbench_dagster.core.answer_prefix import answer_prefix
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
@@ -83,7 +83,7 @@ class Signatures:
         """
         if spec.leaf in PAGES:
             return page_signature(text)
-        opening = opening_of(text)
+        opening = answer_prefix(text)
         return hashlib.sha256(opening.encode("utf-8", "surrogatepass")).hexdigest(), opening
 
     def _sign(self, spec: TaskSpec, answer: Answered) -> DocScore:

@@ -75,12 +75,12 @@ class Call:
         base = endpoint.base_url + endpoint.prefix
         if page:
             path, body = page_path(request), b""
-            inner = _opening("GET", service_root(base) + path, streamed=False)
+            inner = _request_head("GET", service_root(base) + path, streamed=False)
         else:
             api_path, payload = build_payload(request, endpoint.api, endpoint.model)
             path = endpoint.prefix + api_path
             body = orjson.dumps(as_stream(payload) if streamed else payload)
-            inner = _opening("POST", base + api_path, streamed=streamed) + _field(4, body)
+            inner = _request_head("POST", base + api_path, streamed=streamed) + _field(4, body)
         digest, message = signed_request(header, endpoint.address, inner, signer)
         asked = hashlib.sha256(body)
         evidence = {
@@ -132,7 +132,7 @@ def header_bytes(header: SessionHeader) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _opening(method: str, url: str, *, streamed: bool) -> bytes:
+def _request_head(method: str, url: str, *, streamed: bool) -> bytes:
     """All of the inner request but its body, which comes last."""
     headers = _PAGE_HEADERS if method == "GET" else _STREAM_HEADERS if streamed else _HEADERS
     return HttpRequest(method, url, headers).encode()

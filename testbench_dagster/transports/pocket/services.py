@@ -172,9 +172,9 @@ class ServiceContext:
         failure = self.book.failure
         if failure is not None:
             raise Unready(Fault.NODE, escaped(failure))
-        shunned = self.book.shunned(operator)
-        if shunned is not None:
-            raise Unready(Fault.INTERNAL, shunned)
+        blocked = self.book.blocked(operator)
+        if blocked is not None:
+            raise Unready(Fault.INTERNAL, blocked)
         if self.book.in_session(operator):
             raise Unready(Fault.BUDGET, "no relay is left for the supplier in this session")
         problems = "; ".join(self.book.problems.values())

@@ -43,7 +43,7 @@ _HEIGHTS = 16  # kept to estimate the pace of blocks
 
 
 @dataclass(slots=True)
-class _Purse:
+class _RelayBudget:
     """Relays of one supplier in one session: how many it grants, how many are used or reserved."""
 
     limit: int
@@ -62,7 +62,7 @@ class _Held:
     session: Session
     members: frozenset[str]
     limit: int  # relays per supplier
-    purses: dict[str, _Purse] = field(default_factory=dict)
+    purses: dict[str, _RelayBudget] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -134,7 +134,7 @@ class SessionBook:
         with self._lock:
             return dict(self._problems)
 
-    def shunned(self, operator: str) -> str | None:
+    def blocked(self, operator: str) -> str | None:
         """Why a session that contains a supplier is not used for now; None if there is no such session."""
         with self._lock:
             found = [self._is_shunned(h) for h in self._by_operator.get(operator, ()) if self._usable(h)]
@@ -455,10 +455,10 @@ class SessionBook:
             held.sort(key=lambda h: self._purse(h, operator).left, reverse=True)
         return held
 
-    def _purse(self, held: _Held, operator: str) -> _Purse:
+    def _purse(self, held: _Held, operator: str) -> _RelayBudget:
         purse = held.purses.get(operator)
         if purse is None:
-            purse = held.purses[operator] = _Purse(held.limit)
+            purse = held.purses[operator] = _RelayBudget(held.limit)
         return purse
 
     def _spend(self, operator: str) -> _Held | None:

@@ -22,7 +22,7 @@ from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.discovery import SourceError
 from testbench_dagster.transports.path.gateways import ReadySource, check_gateway
 from testbench_dagster.transports.path.transport import PathTransport
-from testbench_dagster_tests.relays.servers import FAST, relay
+from testbench_dagster_tests.endpoints import FAST, relay
 
 T = TypeVar("T")
 SERVICE = "simulation"

@@ -25,6 +25,7 @@ from testbench_dagster.tasks.signatures.probes import TEMPLATES, WORDS, draw_pro
 from testbench_dagster.tasks.sources import definition_state, source_state
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.transports.payload import build_payload
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 
 def specs(folder: Path, *tasks: dict[str, Any], **blocks: Any) -> list[TaskSpec]:
@@ -232,7 +233,7 @@ def test_gates_on_signatures_may_ask_for_any_or_for_one(tmp_path: Path) -> None:
 
 
 def test_the_documented_example_loads(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
     section = text.split("## Signatures\n")[1].split("\n## ")[0]
     (example,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     path = tmp_path / "testbench.yaml"

@@ -66,7 +66,7 @@ class SharedParams:
 
     @property
     def pending_sessions(self) -> int:
-        """Sessions that may draw on a stake at once: those not yet settled, and the current one."""
+        """Sessions that may draw on a stake at once: those not yet final, and the current one."""
         blocks = (
             self.claim_window_open_offset_blocks
             + self.claim_window_close_offset_blocks

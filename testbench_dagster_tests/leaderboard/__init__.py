@@ -1,1 +1,0 @@
-"""Tests of testbench_dagster.stages.rank."""

@@ -1,0 +1,188 @@
+"""The feeds: the same numbers in both forms, valid for any name, bounded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from testbench_dagster.ranking.feeds import feed, render_json, render_prometheus
+from testbench_dagster_tests.ranking.boards import ABILITIES, HOSTILE, MADE_AT, board
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
+
+NAMES = ["one", "two", "three"]
+SERIES = re.compile(
+    r'(?P<name>[a-z_]+)(?:\{[a-z_]+="(?:[^"\\\n]|\\[\\n"])*"(?:,[a-z_]+="(?:[^"\\\n]|\\[\\n"])*")*\})? '
+    r"(?P<value>-?[0-9][0-9.e+-]*)"
+)
+
+
+def parsed(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Series by metric as a scraper reads them; one HELP, one TYPE and contiguous lines per metric."""
+    names: list[str] = []
+    for line in text.removesuffix("\n").split("\n"):
+        if line.startswith("# HELP "):
+            names.append(line.split(" ")[2])
+        elif line.startswith("# TYPE "):
+            assert line == f"# TYPE {names[-1]} gauge"
+        else:
+            found = SERIES.fullmatch(line)
+            assert found, line
+            assert found["name"] == names[-1], "lines of a metric stand together"
+    assert len(names) == len(set(names))
+    assert text.endswith("\n")
+    families: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        assert family.type == "gauge" and family.documentation
+        rows = families[family.name] = {}
+        for sample in family.samples:
+            key = tuple(sorted(sample.labels.items()))
+            assert key not in rows, "a series stands once"
+            rows[key] = sample.value
+    return families
+
+
+def labels(**given: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(given.items()))
+
+
+def test_both_forms_tell_what_the_board_holds() -> None:
+    made = board(NAMES, ["gsm8k", "ifeval"], ["general", "maths"])
+    data = json.loads(render_json(made))
+    metrics = parsed(render_prometheus(made))
+    assert (data["schema"], data["made_at"], data["simulation"]) == (1, MADE_AT.isoformat(), True)
+    assert metrics["testbench_feed_made_timestamp_seconds"] == {(): MADE_AT.timestamp()}
+    assert metrics["testbench_feed_simulation"] == {(): 1.0}
+    assert [s["supplier"] for s in data["suppliers"]] == [e.supplier for e in made.rankings["general"]]
+    for supplier in data["suppliers"]:
+        key = supplier["supplier"]
+        one = labels(supplier=key, taxonomy="general")
+        for field, metric in (("lower_bound", "score_lower_bound"), ("error_rate", "error_ratio")):
+            assert metrics[f"testbench_supplier_{metric}"].get(one) == supplier[field]
+        sampled = metrics["testbench_supplier_last_sample_timestamp_seconds"].get(one)
+        age = supplier["age_seconds"]
+        assert sampled == (None if age is None else MADE_AT.timestamp() - age)
+        for task, row in supplier["tasks"].items():
+            assert metrics["testbench_task_score"].get(labels(supplier=key, task=task)) == row["score"]
+            assert row["age_seconds"] == (None if row["score"] is None else 3 * 3600)
+        for taxonomy, own in supplier["taxonomies"].items():
+            assert set(own["nodes"]) == {taxonomy, *ABILITIES}
+            for node, numbers in own["nodes"].items():
+                series = labels(supplier=key, taxonomy=taxonomy, node=node)
+                assert metrics["testbench_ability_score_lower_bound"].get(series) == numbers["lower_bound"]
+                assert numbers["coverage"] == (0.0 if numbers["score"] is None else 0.75)
+                assert (numbers["age_seconds"] is None) == (numbers["score"] is None)
+    last = data["suppliers"][-1]
+    assert (last["supplier"], last["score"], last["age_seconds"]) == ("three@external", None, None)
+    latency = metrics["testbench_supplier_latency_seconds"]
+    assert latency[labels(supplier="one@external", taxonomy="general", quantile="0.95")] == 4.096
+    assert metrics["testbench_feed_omitted_series"] == {}
+    assert metrics["testbench_supplier_info"].keys() == {
+        labels(supplier=f"{n}@external", address=n, service="external", group="", proxy="") for n in NAMES
+    }
+
+
+def test_groups_are_told() -> None:
+    made = board(NAMES, ["gsm8k"], ["general"])
+    grouped = [replace(e, group="g1", proxy="one@external") for e in made.rankings["general"]]
+    made = replace(made, rankings={"general": grouped})
+    assert {(s["group"], s["proxy"]) for s in feed(made)["suppliers"]} == {("g1", "one@external")}
+    info = parsed(render_prometheus(made))["testbench_supplier_info"]
+    assert {(dict(series)["group"], dict(series)["proxy"]) for series in info} == {("g1", "one@external")}
+
+
+def test_a_pooled_window_speaks_for_its_group() -> None:
+    made = board(NAMES, ["gsm8k"], ["general"])
+    row = made.windows["one@external"][0]
+    pooled = {"group": "g", "n": 300, "score": 0.5, "ci_low": 0.45, "ci_high": 0.55, "se": 0.03}
+    object.__setattr__(row, "pooled", pooled)
+    (one,) = [s for s in feed(made)["suppliers"] if s["supplier"] == "one@external"]
+    assert (one["tasks"]["gsm8k"]["score"], one["tasks"]["gsm8k"]["lower_bound"]) == (0.5, 0.45)
+
+
+def test_any_name_is_a_valid_label() -> None:
+    made = board(HOSTILE, [HOSTILE[4]], [HOSTILE[1], HOSTILE[4]])
+    metrics = parsed(render_prometheus(made))
+    suppliers = {dict(series)["address"] for series in metrics["testbench_supplier_info"]}
+    # a lone surrogate has no bytes in UTF-8
+    assert suppliers == {name.replace("\ud800", "?") for name in HOSTILE}
+    assert {s["address"] for s in json.loads(render_json(made))["suppliers"]} == set(HOSTILE)
+
+
+def test_what_is_no_number_has_no_series() -> None:
+    made = board(NAMES, ["ppl"], ["general"])
+    rows = {key: [replace(row, score=math.inf) for row in own] for key, own in made.windows.items()}
+    made = replace(made, windows={**rows, "two@external": [replace(rows["two@external"][0], score=math.nan)]})
+    assert parsed(render_prometheus(made))["testbench_task_score"] == {}
+    assert "Infinity" not in render_json(made) and "NaN" not in render_json(made)
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    made = board([f"s{i}" for i in range(40)], [f"t{i}" for i in range(50)], ["general"])
+    limited = parsed(render_prometheus(made, max_series=1000))
+    omitted = {dict(series)["metric"]: n for series, n in limited["testbench_feed_omitted_series"].items()}
+    assert omitted["testbench_task_score"] == 39 * 50
+    assert "testbench_task_score" not in limited, "a family is there whole or not at all"
+    assert len(limited["testbench_supplier_score"]) == 39
+    assert sum(len(rows) for name, rows in limited.items() if name != "testbench_feed_omitted_series") <= 1000
+    assert parsed(render_prometheus(made))["testbench_feed_omitted_series"] == {}
+
+
+def test_a_json_feed_of_a_large_network_leaves_the_tasks_out_and_says_so() -> None:
+    made = board(NAMES, ["a", "b"], ["general"])
+    assert feed(made)["omitted"] == []
+    small = feed(made, max_task_rows=5)
+    assert small["omitted"] == ["tasks"]
+    assert {s["tasks"] for s in small["suppliers"]} == {None}
+
+
+@pytest.mark.parametrize("taxonomies", [[], ["general"]])
+def test_a_board_of_nobody(taxonomies: list[str]) -> None:
+    nobody = replace(
+        board(NAMES, [], taxonomies), suppliers=[], nodes={}, windows={}, rankings={t: [] for t in taxonomies}
+    )
+    assert feed(nobody)["suppliers"] == []
+    assert parsed(render_prometheus(nobody))["testbench_feed_suppliers"] == {(): 0.0}
+
+
+def test_the_reference_lists_every_field_and_metric() -> None:
+    from testbench_dagster_tests.acceptance.test_docs import documented_keys
+
+    made = board(NAMES, ["gsm8k"], ["general"])
+    data = feed(made)
+    fields = {*data} - {"suppliers"} | {f"suppliers[].{name}" for name in data["suppliers"][0]}
+    assert documented_keys("Fields of the JSON feed") == fields
+    assert documented_keys("Metrics of the Prometheus feed") == parsed(render_prometheus(made)).keys()
+
+
+def test_the_example_for_gateways_runs(tmp_path: Path) -> None:
+    """As written, on a feed from a file, with its taxonomy and node."""
+    guide = (REPOSITORY / "docs" / "gateways.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    made = replace(
+        board(["one", "two", "three", "four"], ["gsm8k"], ["reasoning_math"]), made_at=datetime.now(UTC)
+    )
+    rows = {k: [replace(r, last_sample_at=made.made_at) for r in own] for k, own in made.windows.items()}
+    path = tmp_path / "feed.json"
+    path.write_text(render_json(replace(made, windows=rows)), "utf-8")
+    code = code.replace("http://127.0.0.1:9469/feed.json", path.as_uri())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    fit = {
+        s["supplier"]: bound
+        for s in feed(made)["suppliers"]
+        if (bound := s["taxonomies"]["reasoning_math"]["nodes"]["mathematics"]["lower_bound"])
+        and bound >= 0.5
+    }
+    assert fit, "somebody is fit"
+    best_first = sorted(fit.items(), key=lambda item: -item[1])
+    assert done.stdout.splitlines() == [f"{bound:.3f} {name}" for name, bound in best_first]

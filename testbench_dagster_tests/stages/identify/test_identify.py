@@ -1,0 +1,300 @@
+"""The identity stage on both stores: groups, proxies and changes from stored attempts and scores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
+from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
+from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import document_id
+from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
+from testbench_dagster_tests.stages.score.facts import Facts
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR = timedelta(hours=1)
+TASK = "starter_reading"
+NAMES = ("a1", "a2", "a3", "b1", "c1")
+TASKS = [
+    {"name": TASK, "samples": {"min": 5, "max": 50, "half_width": None}},
+    {"name": "identity", "framework": "signatures"},
+]
+Opener = Callable[..., Workspace]
+
+
+@pytest.fixture
+def open_workspace(open_installation: Callable[..., Workspace]) -> Opener:
+    """Opens the installation with suppliers of these names, the roster refreshed."""
+
+    def build(names: Sequence[str] = NAMES, **blocks: Any) -> Workspace:
+        workspace = open_installation(*({"address": name} for name in names), tasks=TASKS, **blocks)
+        refresh_roster(workspace)
+        return workspace
+
+    return build
+
+
+def key(name: str) -> str:
+    return f"{name}@external"
+
+
+def answer_prefix(backend: str, prompt: int) -> str:
+    return f"{random.Random(f'{backend}{prompt}').getrandbits(120):030x} and so on"
+
+
+def answer(
+    workspace: Workspace,
+    name: str,
+    prompts: Sequence[int],
+    backend: str,
+    start: datetime,
+    *,
+    round_: int = 1,
+    task: str = "identity",
+    fault: str = "ok",
+) -> None:
+    """Stored attempts: one a minute, in the words of a backend."""
+    workspace.documents.put_new(
+        ATTEMPTS,
+        [
+            {
+                "_id": document_id("attempt", name, task, prompt, round_, start.isoformat()),
+                "supplier": key(name),
+                "service": "external",
+                "task": task,
+                "task_hash": "h",
+                "epoch": 1,
+                "round": round_,
+                "prompt_id": f"{task}-{prompt}",
+                "position": prompt,
+                "doc_id": prompt,
+                "idx": 0,
+                "repeat": 0,
+                "attempt": 1,
+                "fault": fault,
+                "owner": "none" if fault == "ok" else "supplier",
+                "status": 200,
+                "finished_at": start + timedelta(minutes=number),
+                "latency_ms": 5.0,
+                "prompt_tokens": 1,
+                "completion_tokens": 1,
+                "opening": answer_prefix(backend, prompt) if fault == "ok" else None,
+                "height": None,
+                "lease": None,
+            }
+            for number, prompt in enumerate(prompts)
+        ],
+    )
+
+
+def stored(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    return {d["_id"].partition("@")[0]: d for d in workspace.documents.find(IDENTITY_GROUPS)}
+
+
+def everybody(workspace: Workspace, prompts: range = range(60)) -> None:
+    for name in NAMES:
+        answer(workspace, name, prompts, name[0], NOW - 48 * HOUR)
+
+
+def test_twins_are_grouped_and_one_stands_for_the_others(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    report = refresh_identity(workspace, now=NOW)
+    groups = stored(workspace)
+    twins = [key(n) for n in ("a1", "a2", "a3")]
+    assert groups["a1"]["members"] == groups["a2"]["members"] == groups["a3"]["members"] == twins
+    assert [report.groups[g] for g in report.groups] == [twins]
+    proxy = groups["a1"]["proxy"]
+    assert proxy in twins
+    assert {d["proxy"] for n, d in groups.items() if n[0] == "a"} == {proxy}
+    roles = {name: d["role"] for name, d in groups.items()}
+    assert sorted(roles.values()) == ["alone", "alone", "member", "member", "proxy"]
+    assert (roles["b1"], roles["c1"]) == ("alone", "alone")
+    assert groups["b1"]["members"] == [key("b1")]
+    assert groups["a1"]["rotates_at"] > NOW
+    again = refresh_identity(workspace, now=NOW + HOUR)
+    assert stored(workspace)["a2"]["proxy"] == proxy, "it stays until its time is over"
+    assert stored(workspace)["a2"]["group"] == groups["a2"]["group"]
+    assert stored(workspace)["a2"]["since"] == groups["a2"]["since"]
+    assert again.changes == []
+
+
+def test_the_planner_asks_members_audits_and_probes_only(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    proxy = stored(workspace)["a1"]["proxy"]
+    planner = Planner(workspace, now=NOW)
+    for supplier in active_suppliers(workspace):
+        stands = planner.facts(supplier).proxy
+        expected = proxy if supplier.address[0] == "a" and supplier.key != proxy else None
+        assert stands == expected
+
+
+def test_nobody_stands_for_a_changed_model(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    member = next(s for s in active_suppliers(workspace) if stored(workspace)[s.address]["role"] == "member")
+    assert Planner(workspace, now=NOW).facts(member).proxy is not None
+    cut_windows(workspace, member.key, NOW - HOUR, "declared")
+    assert Planner(workspace, now=NOW).facts(member).proxy is None
+
+
+def test_a_dead_proxy_is_replaced_and_stands_for_nobody_meanwhile(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    first = stored(workspace)["a1"]["proxy"]
+    workspace.documents.upsert(
+        PLANS, [{"_id": first, "service": "external", "failures": 3, "planned_at": NOW, "due_at": NOW}]
+    )
+    member = next(s for s in active_suppliers(workspace) if s.address[0] == "a" and s.key != first)
+    assert Planner(workspace, now=NOW).facts(member).proxy is None
+    refresh_identity(workspace, now=NOW + HOUR)
+    second = stored(workspace)["a1"]["proxy"]
+    assert second != first
+    assert second.startswith("a")
+
+
+def test_the_more_available_member_is_elected(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    for name in ("a1", "a3"):
+        answer(workspace, name, range(100, 130), "a", NOW - 20 * HOUR, fault="supplier_http", task=TASK)
+    refresh_identity(workspace, now=NOW)
+    assert stored(workspace)["a1"]["proxy"] == key("a2")
+
+
+def test_who_left_is_forgotten(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    smaller = open_workspace(("a1", "a2", "b1"))
+    refresh_identity(smaller, now=NOW + HOUR)
+    assert set(stored(smaller)) == {"a1", "a2", "b1"}
+    assert stored(smaller)["a1"]["members"] == [key("a1"), key("a2")]
+
+
+def test_answers_before_a_cut_are_no_evidence(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    cut_windows(workspace, key("a2"), NOW - HOUR, "another model, it says")
+    refresh_identity(workspace, now=NOW)
+    groups = stored(workspace)
+    assert groups["a2"]["role"] == "alone"
+    assert groups["a2"]["n_prompts"] == 0
+    assert groups["a1"]["members"] == [key("a1"), key("a3")]
+
+
+def test_a_swap_is_found_in_repeats_dated_by_answers_and_cuts(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    for name in NAMES:
+        answer(workspace, name, range(40), name[0], NOW - 30 * HOUR, round_=2)
+    assert detect_changes(workspace, [key(n) for n in NAMES], now=NOW) == []
+    swapped_at = NOW - 10 * HOUR
+    answer(workspace, "a2", range(12), "other", swapped_at, round_=3)
+    (change,) = detect_changes(workspace, [key("a2")], now=NOW)
+    assert (change.supplier, change.kind, change.cut) == (key("a2"), "repeat", True)
+    assert change.at == swapped_at
+    assert change.detected_at == NOW
+    assert change.before_at is not None and change.before_at < swapped_at < change.seen_at < NOW
+    (supplier,) = [s for s in active_suppliers(workspace) if s.address == "a2"]
+    assert supplier.cut_at == swapped_at - timedelta(milliseconds=1)
+    groups = stored(workspace)
+    assert groups["a2"]["role"] == "alone", "the groups are made anew at once"
+    assert groups["a1"]["members"] == [key("a1"), key("a3")]
+    assert detect_changes(workspace, [key(n) for n in NAMES], now=NOW + HOUR) == []
+    assert [row["supplier"] for row in change_rows(workspace, None)] == [key("a2")]
+    assert change_rows(workspace, [key("a1")]) == []
+
+
+def test_a_member_that_leaves_its_groups_answers_is_found_without_repeats(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    swapped_at = NOW - 5 * HOUR
+    for name in ("a1", "a2", "a3"):
+        answer(workspace, name, range(60, 80), "z" if name == "a3" else "a", swapped_at)
+    report = refresh_identity(workspace, now=NOW)
+    (change,) = report.changes
+    assert (change.supplier, change.kind, change.at) == (key("a3"), "group", swapped_at)
+    assert stored(workspace)["a1"]["members"] == [key("a1"), key("a2")]
+    assert stored(workspace)["a3"]["role"] == "alone"
+    assert refresh_identity(workspace, now=NOW + HOUR).changes == []
+
+
+def test_scores_that_moved_are_found_per_task(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    facts = Facts(workspace)
+    registration = facts.registration(TASK, n_docs=400)
+    draw = random.Random(5)
+    start = NOW - 200 * HOUR
+    for doc in range(150):
+        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("b1"))
+        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("c1"))
+    for doc in range(150, 200):
+        facts.score(registration, doc, float(draw.random() < 0.3), start + doc * HOUR, supplier=key("b1"))
+        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("c1"))
+    keys = [key("b1"), key("c1")]
+    assert detect_changes(workspace, keys, now=NOW) == [], "no task was scored"
+    (change,) = detect_changes(workspace, keys, tasks=[TASK], now=NOW)
+    assert (change.supplier, change.kind, change.task) == (key("b1"), "score", TASK)
+    assert abs((change.at - (start + 150 * HOUR)) / HOUR) <= 8
+    assert change.direction == "down"
+
+
+def test_hard_docs_of_one_burst_that_come_last_are_no_change(open_workspace: Opener) -> None:
+    """Two hundred docs asked within a second: a third is hard, takes half a minute and is mostly wrong."""
+    workspace = open_workspace()
+    facts = Facts(workspace)
+    registration = facts.registration(TASK, n_docs=400)
+    draw = random.Random(3)
+    asked = NOW - 2 * HOUR
+    for doc in range(200):
+        hard = draw.random() < 1 / 3
+        took = 30_000.0 + doc if hard else 500.0
+        at = asked + timedelta(milliseconds=5 * doc + took)
+        value = float(draw.random() < (0.1 if hard else 1.0))
+        facts.score(registration, doc, value, at, supplier=key("b1"), latency_ms=took)
+    assert detect_changes(workspace, [key("b1")], tasks=[TASK], now=NOW) == []
+
+
+def test_what_the_configuration_does_not_cut_on_is_reported_only(open_workspace: Opener) -> None:
+    workspace = open_workspace(identity={"cut_on": ["score"]})
+    everybody(workspace)
+    answer(workspace, "b1", range(40), "b", NOW - 30 * HOUR, round_=2)
+    answer(workspace, "b1", range(15), "other", NOW - 10 * HOUR, round_=3)
+    (change,) = detect_changes(workspace, [key("b1")], now=NOW)
+    assert change.cut is False
+    assert all(s.cut_at is None for s in active_suppliers(workspace))
+    assert detect_changes(workspace, [key("b1")], now=NOW + HOUR) == []
+    assert workspace.documents.count(CHANGES) == 1
+
+
+def test_rows_for_people(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    rows = identity_rows(workspace, [key(n) for n in NAMES])
+    assert [r["supplier"] for r in rows[:3]] == [key("a1"), key("a2"), key("a3")], "large groups first"
+    assert rows[0]["n_members"] == 3
+    assert isinstance(rows[0]["since"], str)
+    pairs = pair_rows(workspace, None)
+    assert len(pairs) == 10
+    assert {(p["a"], p["b"]) for p in pairs[:3]} == {
+        (key("a1"), key("a2")), (key("a1"), key("a3")), (key("a2"), key("a3"))
+    }  # fmt: skip
+    assert all(p["same_group"] and p["relation"] == "same stack" for p in pairs[:3])
+    assert all(not p["same_group"] and p["relation"] == "different" for p in pairs[3:])
+    assert len(pair_rows(workspace, [key("a1"), key("b1")])) == 1

@@ -1,0 +1,152 @@
+"""Plans from stored facts: answers, epochs, ages, gates, schedules, proxies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
+from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
+from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
+
+
+def test_what_is_not_answered_is_due(stage: Any) -> None:
+    made = stage()
+    assert made.states() == {GATED: ("due", DOCS), GATING: ("due", DOCS)}
+    made.answered(GATED, range(4))
+    assert made.states() == {GATED: ("due", DOCS - 4), GATING: ("due", DOCS)}
+    assert made.states(BETA) == {GATED: ("due", DOCS), GATING: ("due", DOCS)}
+    assert made.states(tasks=[GATED]) == {GATED: ("due", DOCS - 4)}
+
+
+def test_answers_of_an_earlier_epoch_count_while_they_are_fresh(stage: Any) -> None:
+    made = stage({"sampling": {"max_age_days": 1}})
+    made.answered(GATED, range(4), at=NOW - timedelta(hours=2))
+    made.answered(GATED, range(4, 8), at=NOW - timedelta(hours=30))
+    made.epoch(GATED, 2, order=list(range(20, 30)))
+    assert made.states()[GATED] == ("due", DOCS - 4)
+
+
+def test_answers_before_a_change_of_the_model_are_void(stage: Any) -> None:
+    made = stage()
+    made.answered(GATED, range(DOCS), at=NOW - timedelta(hours=2))
+    assert made.states()[GATED] == ("fresh", 0)
+    made.facts.on_roster(ALPHA, cut_at=NOW - timedelta(hours=1))
+    assert made.states()[GATED] == ("due", DOCS)
+
+
+def test_a_task_has_its_own_age(stage: Any) -> None:
+    tasks = [
+        {"name": GATED, "samples": DOCS, "planning": {"max_age_days": 1}},
+        {"name": GATING, "samples": DOCS},
+    ]
+    made = stage(tasks=tasks)
+    for task in (GATED, GATING):
+        made.answered(task, range(DOCS), at=NOW - timedelta(days=2))
+    assert made.states() == {GATED: ("due", DOCS), GATING: ("fresh", 0)}
+
+
+def test_a_gate_looks_at_the_other_task(stage: Any) -> None:
+    tasks = [
+        {
+            "name": GATED,
+            "samples": DOCS,
+            "planning": {"gates": [{"task": GATING, "pass": 0.9, "fail": 0.5, "alpha": 0.05, "beta": 0.05}]},
+        },
+        {"name": GATING, "samples": {"min": 2, "max": DOCS, "half_width": 0.4}},
+    ]
+    made = stage(tasks=tasks)
+    assert made.states()[GATED] == ("gated", 0)
+    made.answered(GATING, range(3))
+    assert made.states()[GATED] == ("gated", 0)
+    # it would have docs enough for its own rule, were the gate decided
+    assert made.states()[GATING] == ("due", DOCS - 3)
+    made.answered(GATING, range(3, 7))
+    assert made.states() == {GATED: ("due", DOCS), GATING: ("fresh", 0)}
+    assert made.states(tasks=[GATED]) == {GATED: ("due", DOCS)}, "also where the gating task is not chosen"
+
+
+@pytest.mark.parametrize(
+    ("changes", "opens"),
+    [
+        ({}, True),
+        ({"score": 0.7}, False),
+        ({"errors": 60}, False),
+        ({"min_n": 9}, False),
+        ({"n_measured": 1}, False),
+        ({"age_days": 40}, False),
+    ],
+)
+def test_an_ability_opens_a_gate(stage: Any, changes: dict[str, Any], opens: bool) -> None:
+    gate = {"taxonomy": "starter", "min_score": 0.8, "min_success": 0.8, "min_samples": 10}
+    tasks = [
+        # a second configuration of a task, which is no part of the taxonomy it waits for
+        {"name": GATED, "alias": "apart", "samples": DOCS, "planning": {"gates": [gate]}},
+        {"name": GATED, "samples": DOCS},
+        {"name": GATING, "samples": DOCS},
+    ]
+    made = stage({"taxonomies": ["builtin:starter"]}, tasks=tasks)
+    made.registrations["apart"] = made.facts.registration("apart", n_docs=50)
+    made.epoch("apart", 1)
+    node = {
+        "node": "root", "status": "ok", "score": 0.9, "se": 0.03, "ci_low": 0.84, "ci_high": 0.94,
+        "weights": {}, "n_tasks": 2, "n_measured": 2, "coverage": 1.0, "min_n": 30, "missing": [],
+        "n": 100, "errors": 10, **changes,
+    }  # fmt: skip
+    made.workspace.documents.upsert(
+        TAXONOMY_SUMMARIES,
+        [
+            {
+                "_id": "summary",
+                "supplier": ALPHA,
+                "taxonomy": "starter",
+                "summarized_at": NOW - timedelta(days=changes.get("age_days", 1)),
+                "score": node["score"],
+                "root": "root",
+                "nodes": {"root": node},
+            }
+        ],
+    )
+    assert made.states()["apart"][0] == ("due" if opens else "gated")
+
+
+def test_a_schedule_counts_blocks_of_the_service(stage: Any) -> None:
+    settings = {
+        "supplier_sources": [{"file": "roster.json"}],
+        "planning": {"schedule": {"every": 2, "unit": "session"}, "blocks_per_session": 10},
+    }
+    made = stage(settings)
+    made.workspace.documents.upsert(HEIGHTS, [{"_id": "external", "height": 119, "at": NOW}])
+    registration = made.registrations[GATED]
+    made.facts.attempt(registration, 0, at=NOW, prompt_id=f"{GATED}-1-chat-0", text="x")
+    assert made.states()[GATED] == ("due", DOCS - 1), "a sample without a height does not block for good"
+    made.facts.attempt(registration, 1, at=NOW, prompt_id=f"{GATED}-1-chat-1", text="x", height=100)
+    assert made.states()[GATED] == ("scheduled", 0)
+    made.workspace.documents.upsert(HEIGHTS, [{"_id": "external", "height": 120, "at": NOW}])
+    assert made.states()[GATED] == ("due", DOCS - 2)
+
+
+def test_a_member_is_only_audited_while_its_proxy_lives(stage: Any) -> None:
+    made = stage({"planning": {"audit_docs": 2, "audit_hours": 24}})
+    made.workspace.documents.upsert(
+        IDENTITY_GROUPS,
+        [{"_id": ALPHA, "group": "g", "proxy": BETA}, {"_id": BETA, "group": "g", "proxy": BETA}],
+    )
+    assert made.states() == {GATED: ("due", 2), GATING: ("due", 2)}
+    made.answered(GATED, range(2), at=NOW - timedelta(hours=1))
+    assert made.states()[GATED] == ("represented", 0)
+    assert made.states(BETA) == {GATED: ("due", DOCS), GATING: ("due", DOCS)}, "the proxy is asked in full"
+    kept = {"_id": BETA, "service": "external", "planned_at": NOW, "failures": 3, "due_calls": 0}
+    made.workspace.documents.upsert(PLANS, [kept])
+    assert made.states()[GATED] == ("due", DOCS - 2), "a proxy that does not answer stands for nobody"
+
+
+def test_faults_that_settle_nothing_leave_the_doc_due(stage: Any) -> None:
+    made = stage()
+    made.facts.attempt(made.registrations[GATED], 0, Fault.TRANSPORT, NOW, prompt_id=f"{GATED}-1-chat-0")
+    assert made.states()[GATED] == ("due", DOCS)
+    made.facts.attempt(made.registrations[GATED], 1, Fault.SUPPLIER_HTTP, NOW, prompt_id=f"{GATED}-1-chat-1")
+    assert made.states()[GATED] == ("due", DOCS - 1)

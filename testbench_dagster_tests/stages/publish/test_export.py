@@ -1,0 +1,99 @@
+"""Parquet files of facts: every declared column, whole files or none, memory bounded by batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from testbench_dagster.api import Testbench
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.stages.publish import export as module
+from testbench_dagster.stages.publish.export import export_parquet
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster_tests.stages.score.facts import NOW, Facts, configuration
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    settings = {"tasks": [{"name": "starter_logic", "samples": "all"}], "sampling": {"max_age_days": 36500}}
+    with Workspace(configuration(tmp_path, settings)) as workspace:
+        yield Facts(workspace)
+
+
+def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 3)  # several row groups
+    task = facts.registration("starter_logic", n_docs=10)
+    text = 'héllo "wörld"\n\u0000 \U0001f600'
+    for doc in range(7):
+        facts.attempt(task, doc, Fault.OK if doc else Fault.EMPTY, text=text)
+        if doc:
+            facts.score(task, doc, float(doc % 2))
+    out = tmp_path / "out"
+    written = Testbench(facts.workspace).export(out)
+    counts = {path.stem: rows for path, rows in written.items()}
+    assert counts == {
+        "prompts": 0,
+        "attempts": 7,
+        "scores": 6,
+        "windows": 2,
+        "item_matrix": 7,
+        "leaderboard": 2,
+    }
+    assert {p.name for p in out.iterdir()} == {f"{name}.parquet" for name in counts}
+
+    for collection in (PROMPTS, ATTEMPTS, SCORES):
+        table = pq.read_table(out / f"{collection.name}.parquet")
+        assert {"_id", *collection.fields} <= set(table.column_names)
+        assert table.num_rows == counts[collection.name]
+    attempts = pq.read_table(out / "attempts.parquet")
+    assert pq.ParquetFile(out / "attempts.parquet").num_row_groups == 3
+    assert attempts.schema.field("finished_at").type == pa.timestamp("ms", tz="UTC")
+    rows = {row["doc_id"]: row for row in attempts.to_pylist()}
+    assert rows[0]["fault"] == "empty"
+    assert "wörld" in rows[1]["body"]
+    assert rows[1]["finished_at"] == NOW
+    items = {r["doc_id"]: r for r in pq.read_table(out / "item_matrix.parquet").to_pylist()}
+    assert (items[0]["value"], items[0]["outcome"]) == (None, "empty")
+    assert [items[doc]["value"] for doc in (1, 2)] == [1.0, 0.0]
+
+
+def test_frames_hold_what_the_commands_print(facts: Facts) -> None:
+    task = facts.registration("starter_logic", n_docs=10)
+    facts.score(task, 3, 1.0)
+    bench = Testbench(facts.workspace)
+    frame = bench.scores().to_pandas()
+    assert list(frame["supplier"]) == ["alpha@external", "beta@external"]
+    assert list(frame["n"]) == [1, 0]
+    assert len(bench.attempts().to_pandas()) == 0
+
+
+def test_a_file_appears_whole_or_not_at_all(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails in the middle of a file."""
+    task = facts.registration("starter_logic", n_docs=10)
+    facts.attempt(task, 0, text="fine")
+    out = tmp_path / "out"
+    export_parquet(facts.workspace.documents, out, {})
+    before = (out / "attempts.parquet").read_bytes()
+    find = facts.workspace.documents.find
+
+    def failing(collection: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        for row in find(collection, *args, **kwargs):
+            yield row
+            raise OSError("the disk is gone")
+
+    monkeypatch.setattr(facts.workspace.documents, "find", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        export_parquet(facts.workspace.documents, out, {})
+    assert (out / "attempts.parquet").read_bytes() == before
+    assert not list(out.glob("*.partial"))

@@ -1,0 +1,203 @@
+"""Ranks, ties and what they rest on, over summaries made from hand-written scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.ranking.entry import ALL_TASKS, Entry
+from testbench_dagster.ranking.ranking import ranked
+from testbench_dagster.stages.rank import leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.stages.rank.items import items
+from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.combinations import wilson_of_mean
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, LEADERBOARDS, TAXONOMY_SUMMARIES
+from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts, configuration
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Facts]:
+    """Two tasks, a signature and two suppliers; parametrized with the taxonomies."""
+    for name in ("TESTBENCH_HOME", "TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TESTBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    tasks = [{"name": n, "samples": "all"} for n in ("starter_logic", "starter_units")]
+    tasks.append({"name": "config", "framework": "signatures"})
+    configured = {"tasks": tasks, "taxonomies": request.param, "simulation": True}
+    with Workspace(configuration(tmp_path, configured)) as workspace:
+        yield Facts(workspace)
+
+
+def fill(facts: Facts, shares: dict[tuple[str, str], int]) -> None:
+    """Score 20 docs of a task, so many of them right."""
+    for task in ("starter_logic", "starter_units"):
+        registration = facts.registration(task, n_docs=40)
+        for (supplier, name), right in shares.items():
+            if name == task:
+                for doc in range(20):
+                    facts.score(registration, doc, float(doc < right), NOW, supplier=supplier)
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_ranks_come_from_the_stored_summaries(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 2, (BETA, "starter_logic"): 18, (BETA, "starter_units"): 19})
+    units = facts.registration("starter_units", n_docs=40)
+    facts.attempt(units, 30, Fault.EMPTY, NOW, supplier=BETA)
+    facts.attempt(units, 31, Fault.TRANSPORT, NOW, supplier=BETA)
+    assert {e.score for e in leaderboard(facts.workspace)} == {None}, "nothing is summarized yet"
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    first, second = leaderboard(facts.workspace)
+    assert (first.supplier, first.rank_low, first.rank_high) == (BETA, 1, 1)
+    assert (second.supplier, second.rank_low, second.rank_high) == (ALPHA, 2, 2)
+    assert (first.n, first.errors) == (40, 1), "the network's fault is not the supplier's"
+    assert (second.n, second.errors, second.tasks_measured) == (20, 0, 1)
+    (summary,) = facts.workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": ALPHA})
+    root = summary["nodes"][summary["root"]]
+    assert second.coverage == root["weight_coverage"] != root["coverage"]
+    assert first.simulation
+    assert leaderboard(facts.workspace, first.taxonomy) == [first, second]
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_a_summary_past_the_age_ranks_nobody(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 20})
+    (document, _) = refresh_summaries(facts.workspace, [ALPHA, BETA])
+    old = dataclasses.replace(document, summarized_at=NOW - timedelta(days=33))
+    typed.upsert(facts.workspace.documents, TaxonomySummaryRecord, [old])
+    entry = next(e for e in leaderboard(facts.workspace) if e.supplier == ALPHA)
+    assert (entry.score, entry.rank_low, entry.n) == (None, None, 0)
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_an_unknown_taxonomy_is_refused(facts: Facts) -> None:
+    with pytest.raises(ConfigError, match="taxonomy 'nope' is not configured; configured are: "):
+        leaderboard(facts.workspace, "nope")
+
+
+@pytest.mark.parametrize("facts", [[]], indirect=True)
+def test_without_taxonomies_the_mean_over_all_tasks_ranks(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10, (ALPHA, "starter_units"): 20, (BETA, "starter_logic"): 12})
+    first, second = leaderboard(facts.workspace)
+    assert {first.taxonomy, second.taxonomy} == {ALL_TASKS}
+    assert (first.supplier, first.score, first.tasks_measured, first.tasks_total) == (ALPHA, 0.75, 2, 2)
+    assert (second.supplier, second.score, second.tasks_measured) == (BETA, 0.6, 1)
+    assert (second.ci_low, second.ci_high) == wilson(12, 20), "of one task its own interval"
+    assert (first.ci_low, first.ci_high) == wilson_of_mean([0.5, 0.5], [0.5, 1.0], [20, 20])
+    assert (first.rank_low, first.rank_high, second.rank_low, second.rank_high) == (1, 2, 1, 2)
+
+
+@pytest.mark.parametrize("facts", [[]], indirect=True)
+def test_signatures_take_no_part(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    alone = leaderboard(facts.workspace)
+    signature = facts.registration("config", n_docs=1, metrics={"signature": "none"})
+    later = NOW + timedelta(seconds=5)
+    facts.score(signature, 0, at=later, metrics={"none": {"signature": "ab" * 32}}, latency_ms=9000.0)
+    facts.attempt(signature, 0, Fault.EMPTY, later, supplier=BETA)
+    assert leaderboard(facts.workspace) == alone
+    board = make_board(facts.workspace)
+    assert {row.task for rows in board.windows.values() for row in rows} == {"starter_logic", "starter_units"}
+    assert {row["task"] for row in items(facts.workspace)} == {"starter_logic"}
+
+
+@pytest.mark.parametrize("facts", [[]], indirect=True)
+def test_refreshing_replaces_the_stored_board(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    for _ in range(2):
+        entries = refresh_leaderboard(facts.workspace)
+    (board,) = facts.workspace.documents.find(LEADERBOARDS)
+    assert board["entries"] == [e.to_json() for e in entries]
+    assert [e.supplier for e in entries] == [ALPHA, BETA]
+    assert entries[1].rank_low is None
+
+
+def entry(number: int, score: float | None, half: float | None) -> Entry:
+    low, high = (None, None) if half is None or score is None else (score - half, score + half)
+    return Entry("t", f"s{number}", score, low, high, 1, 1, 10, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.none() | st.floats(0, 1), st.none() | st.floats(0, 0.5)), max_size=12))
+def test_ranks_are_those_of_the_scored(values: list[tuple[float | None, float | None]]) -> None:
+    entries = [entry(i, *v) for i, v in enumerate(values)]
+    done = ranked(entries)
+    assert sorted(e.supplier for e in done) == sorted(e.supplier for e in entries)
+    scored = [e for e in done if e.score is not None]
+    assert done[: len(scored)] == scored, "the unscored stand last"
+    for place, one in enumerate(scored, start=1):
+        assert one.rank_low is not None and one.rank_high is not None
+        assert 1 <= one.rank_low <= place <= one.rank_high <= len(scored), (
+            "its row's place is one it may have"
+        )
+        assert one.p_best is not None and 0 <= one.p_best <= 1
+    assert all((e.rank_low, e.p_best) == (None, None) for e in done[len(scored) :])
+    scores = [e.score for e in scored]
+    assert scores == sorted(scores, key=lambda s: -(s or 0))
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_members_of_a_group_share_score_and_ranks(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10, (BETA, "starter_logic"): 18})
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    group = {"group": "g7", "proxy": BETA, "members": [ALPHA, BETA]}
+    apart = {e.supplier: e for e in leaderboard(facts.workspace)}
+    facts.workspace.documents.upsert(IDENTITY_GROUPS, [{"_id": key, **group} for key in (ALPHA, BETA)])
+    first, second = leaderboard(facts.workspace)
+    assert {first.supplier, second.supplier} == {ALPHA, BETA}
+    assert (
+        (first.score, first.ci_low)
+        == (second.score, second.ci_low)
+        == (apart[BETA].score, apart[BETA].ci_low)
+    )
+    assert (first.rank_low, first.rank_high, first.p_best) == (1, 2, 1.0)
+    assert (second.rank_low, second.rank_high, second.p_best) == (1, 2, 1.0)
+    assert {(e.group, e.proxy) for e in (first, second)} == {("g7", BETA)}
+    # a group whose other members are gone is none
+    alone = {"_id": ALPHA, "group": "g8", "proxy": "gone@external", "members": [ALPHA, "gone@external"]}
+    facts.workspace.documents.upsert(IDENTITY_GROUPS, [alone, {"_id": BETA, **group, "members": [BETA]}])
+    assert {e.group for e in leaderboard(facts.workspace)} == {None}
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_an_entry_tells_age_latency_errors_and_availability(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    logic = facts.registration("starter_logic", n_docs=40)
+    for doc, fault in ((30, Fault.EMPTY), (31, Fault.TRANSPORT), (32, Fault.TRANSPORT), (33, Fault.GATEWAY)):
+        facts.attempt(logic, doc, fault, NOW, supplier=ALPHA)
+    units = facts.registration("starter_units", n_docs=40)
+    for doc in range(4):
+        facts.score(units, doc, 1.0, NOW - timedelta(hours=1), supplier=ALPHA, latency_ms=50.0)
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    board = make_board(facts.workspace)
+    one, other = board.entries
+    assert one.latency_ms == {"p50": 30.0, "p95": 30.0}, "median over tasks of 10 and 50"
+    assert one.last_sample_at is not None and abs(one.last_sample_at - NOW) < timedelta(seconds=1)
+    assert (one.n, one.errors, one.error_rate) == (24, 1, 1 / 25)
+    assert one.availability == 24 / 27, "of the network's faults only those on the way to the supplier"
+    assert (other.latency_ms, other.last_sample_at) == ({"p50": None, "p95": None}, None)
+    assert (other.error_rate, other.availability, other.p_best, other.rank_low) == (None, None, None, None)
+    assert one.to_json()["last_sample_at"] == one.last_sample_at.isoformat()
+    assert [row.task for row in board.windows[ALPHA]] == ["starter_logic", "starter_units"]
+    assert board.roots == {one.taxonomy: next(iter(board.nodes[ALPHA, one.taxonomy]))}
+
+
+def test_the_reference_lists_the_fields_of_an_entry() -> None:
+    from testbench_dagster_tests.acceptance.test_docs import documented_keys
+
+    assert documented_keys("Fields of `testbench leaderboard --format json`") == set(
+        entry(0, 0.5, 0.1).to_json()
+    )

@@ -1,0 +1,143 @@
+"""The client on the simulated network: what that tells by either API is what it has staked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from testbench_dagster.localnet.personas import default_population
+from testbench_dagster.localnet.pocket.network import PocketNet
+from testbench_dagster.localnet.pocket.node import NodeFaults
+from testbench_dagster.transports.pocket.chain import (
+    ChainClient,
+    NotFound,
+    SessionUnavailable,
+    relay_cost_upokt,
+    session_budget_upokt,
+)
+from testbench_dagster_tests.transports.pocket.chain.conftest import address
+
+APP = "app-simulation"
+
+
+@pytest.fixture
+def net() -> Iterator[PocketNet]:
+    """A network with two nodes whose blocks come only when told, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> PocketNet:
+        return await PocketNet(default_population(8), block_s=None, nodes=2, page_cap=3).__aenter__()
+
+    running = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+    yield running
+    asyncio.run_coroutine_threadsafe(running.__aexit__(), loop).result(20)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()
+
+
+def client_of(api: str, urls: Sequence[str]) -> ChainClient:
+    return ChainClient(rest=urls, timeout_s=5.0) if api == "rest" else ChainClient(rpc=urls, timeout_s=5.0)
+
+
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_what_is_staked_arrives(net: PocketNet, api: str) -> None:
+    chain, paid = net.chain, net.apps[APP]
+    with client_of(api, [net.url]) as client:
+        assert client.height() == chain.height
+        params = chain.params(chain.height)
+        shared = client.shared_params()
+        assert shared.num_blocks_per_session == params.num_blocks_per_session
+        assert client.suppliers_per_session() == params.num_suppliers_per_session
+
+        found = {s.operator: s for s in client.suppliers(paid.service)}
+        staked = {o.operator for o in chain.offers() if o.service == paid.service and o.active(chain.height)}
+        assert found.keys() == staked and len(staked) > 3, "more than a page"
+        for operator, supplier in found.items():
+            stake = chain.supplier(operator, chain.height).stake
+            assert (supplier.owner, supplier.stake_upokt) == (stake.owner, stake.amount)
+            assert {e.url for e in supplier.endpoints} <= {m.url for m in net.miners}
+            assert {e.rpc_type for e in supplier.endpoints} == {4}
+            assert client.public_key(operator) == net.public_keys[operator]
+            assert client.supplier(operator, paid.service) == supplier
+
+        session = client.session(paid.address, paid.service)
+        assert session.header == chain.session(paid.address, paid.service, chain.height).header
+        assert {s.operator for s in session.suppliers} == staked
+        assert session.application == client.application(paid.address)
+        assert session.application.ring_addresses(session.header.end_height) == tuple(net.gateways.values())
+
+        service = client.service(paid.service)
+        known = chain.service(paid.service)
+        assert relay_cost_upokt(service, shared) == float(params.relay_cost(known.compute_units_per_relay))
+        budget = session_budget_upokt(session.application.stake_upokt, shared, 50)
+        assert budget == int(params.session_budget(session.application.stake_upokt))
+
+
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_its_refusals_are_understood(net: PocketNet, api: str) -> None:
+    paid, stranger = net.apps[APP], address("stranger")
+    with client_of(api, [net.url]) as client:
+        for app, service, reason in (
+            (stranger, paid.service, "app_not_found"),
+            (paid.address, "another", "app_not_staked"),
+        ):
+            with pytest.raises(SessionUnavailable) as caught:
+                client.session(app, service)
+            assert caught.value.reason == reason
+        with pytest.raises(NotFound):
+            client.application(stranger)
+        with pytest.raises(NotFound):
+            client.supplier(stranger, paid.service)
+        with pytest.raises(NotFound):
+            client.service("another")
+        assert client.public_key(stranger) is None
+
+
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_faults_of_a_node_leave_the_other(net: PocketNet, api: str) -> None:
+    paid, node = net.apps[APP], net.nodes[0]
+    for fault in (
+        NodeFaults(status=503),
+        NodeFaults(lag_blocks=500),
+        NodeFaults(catching_up=True),
+        NodeFaults(truncate=True),
+        NodeFaults(garbage=True),
+        NodeFaults(down=True),
+    ):
+        net.chain.clock.advance(1000 if net.chain.height < 2000 else 1)
+        with client_of(api, net.node_urls) as client:
+            node.faults = fault
+            session = client.session(paid.address, paid.service)
+            assert session.header.end_height >= net.chain.height == client.height()
+            first, second = client.nodes()
+            assert first.problem is not None and second.problem is None, fault
+        node.faults = NodeFaults()
+
+
+def test_sessions_roll_over_and_members_change(net: PocketNet) -> None:
+    paid, clock = net.apps[APP], net.chain.clock
+    with ChainClient(rest=[net.url], timeout_s=5.0, height_ttl_s=0.0) as client:
+        first = client.session(paid.address, paid.service)
+        leaver = first.suppliers[0].operator
+        net.chain.unstake_supplier(leaver)
+        net.chain.undelegate(paid.address, net.gateways["gateway"])
+        assert client.session(paid.address, paid.service) == first
+        clock.reach(first.header.end_height)
+        assert client.session(paid.address, paid.service) == first
+        clock.advance(1)
+        second = client.session(paid.address, paid.service)
+        assert second.header.start_height == first.header.end_height + 1
+        assert leaver not in {s.operator for s in second.suppliers}
+        app = client.application(paid.address)
+        assert app.ring_addresses(first.header.end_height) == tuple(net.gateways.values())
+        assert app.ring_addresses(second.header.end_height) == ()
+        past = client.session(paid.address, paid.service, height=first.header.start_height)
+        assert past.header == first.header
+        assert replace(first, application=past.application) == replace(past, suppliers=first.suppliers)

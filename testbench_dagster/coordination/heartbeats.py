@@ -63,7 +63,7 @@ class Heartbeat:
         self._entered = False
         self._written: list[datetime] = []  # what expires_at may be by now: an acknowledgement can get lost
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"testbench-heart-{holder}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"testbench-heartbeat-{holder}", daemon=True)
 
     @property
     def alive(self) -> bool:

@@ -68,7 +68,9 @@ class SupplierLeases:
         try:
             self.release()
         except StoreError as error:  # they end with the heartbeat; what was done under them is done
-            _log.warning("leases of %s are left to its heart's end: %s", self._heartbeat.holder, error)
+            _log.warning(
+                "leases of %s are left to the end of its heartbeat: %s", self._heartbeat.holder, error
+            )
 
     def acquire(self, keys: Iterable[str], wait_s: float = 0.0) -> Acquired:
         """Take the leases of suppliers that are free or whose holder is gone; keep those held already.

@@ -100,7 +100,7 @@ def writing_facts(documents: DocumentStore, heartbeat: Heartbeat) -> Iterator[Fa
         try:
             writer.leave()
         except StoreError as error:  # as after a kill: it is taken out once its heartbeat is gone
-            _log.warning("kept windows stay void until the heart of %s ends: %s", heartbeat.holder, error)
+            _log.warning("kept windows stay void until the heartbeat of %s ends: %s", heartbeat.holder, error)
 
 
 def void_document(key: str) -> WindowRecord:

@@ -210,4 +210,4 @@ def test_a_writer_that_cannot_leave_is_left_to_its_heart(local, caplog):
         assert found(local, "s@x")[1] == [("me", ["a"])]
         assert delete_expired(local, beat(local))
         assert living_writers(local, typed.find(local, WindowRecord)) == {"s@x": ()}
-    assert "kept windows stay void until the heart of me ends: out of reach" in caplog.text
+    assert "kept windows stay void until the heartbeat of me ends: out of reach" in caplog.text

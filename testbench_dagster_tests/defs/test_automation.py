@@ -245,7 +245,7 @@ def test_a_run_without_a_heartbeat_is_failed_at_the_second_look(
     with Heartbeat(room.workspace.documents, living.run_id):
         first = room.tick("lost_runs")
         assert status(room, lost) is dg.DagsterRunStatus.STARTED, (
-            "one that is just ending has no heart either"
+            "one that is just ending has no heartbeat either"
         )
         room.tick("lost_runs", first.cursor)
         assert status(room, lost) is dg.DagsterRunStatus.FAILURE

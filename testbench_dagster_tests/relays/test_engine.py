@@ -543,17 +543,17 @@ def test_a_run_that_waits_notices_the_loss_of_its_heart(documents: SqliteDocumen
 STOPPED = """
 import sys
 from pathlib import Path
-from testbench_dagster.coordination.heartbeats import Heart
+from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.core.relay import Limits
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.endpoints import endpoint, relay
 
-with Heart(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heart:
+with Heartbeat(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heartbeat:
     relays = (relay(n) for n in range(10**6))
     target = endpoint(sys.argv[2], Limits(max_in_flight=4, start_in_flight=4))
-    report = run_relays([(target, relays)], lambda *_: None, open_transport=DirectTransport, heart=heart)
+    report = run_relays([(target, relays)], lambda *_: None, open_transport=DirectTransport, heartbeat=heartbeat)
 print(report.lost)
 """
 

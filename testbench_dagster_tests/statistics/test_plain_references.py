@@ -69,11 +69,13 @@ def spread_capital(
     for i, x in enumerate(scores):
         m = mean if bank is None else (bank * mean - seen) / (bank - i)
         seen += x
-        if m < 0:
+        if m < -1e-9:
             return found + [math.inf] * (len(scores) - i)
+        # a mean of 0 is refuted by any score above it
+        ratio = x / m if m > 1e-12 else math.inf if x > 0 else 1.0
         stake = stakes[i] if stakes else 1.0
         for k, share in enumerate(betting.SHARES):
-            capitals[k] *= 1 + share * stake * (x / m - 1)
+            capitals[k] *= 1 + share * stake * (ratio - 1)
         found.append(math.fsum(capitals) / len(capitals))
     return found
 

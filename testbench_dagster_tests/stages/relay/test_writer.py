@@ -154,7 +154,7 @@ def test_attempts_carry_their_lease_and_height(store: SqliteDocuments):
         held = leases.acquire(["a@test"]).held
 
         def verify(_: Iterable[str]) -> set[str]:
-            raise AssertionError("a living heart need not ask the store")
+            raise AssertionError("a living heartbeat need not ask the store")
 
         fence = Fence(held, heartbeat, verify)
         with AttemptWriter(store, fence=fence, heights={"test": 77, "other": 1}) as writer:

@@ -383,7 +383,7 @@ def test_one_taken_for_dead_does_no_harm(installation: Callable[..., Facts]) -> 
         writer.check([ALPHA])
         facts.score(task, 0)
         assert windows(facts.workspace, now=NOW) == from_facts(facts)
-        assert keep(facts) == 1, "whose heart has stopped holds up nobody"
+        assert keep(facts) == 1, "whose heartbeat has stopped holds up nobody"
         facts.score(task, 1)
         writer.leave()
         assert windows(facts.workspace, now=NOW) == from_facts(facts)
@@ -534,7 +534,7 @@ _WORKER = """
         print("ready", flush=True)
         while True:
             documents = workspace.documents
-            with beating(documents, None) as heart, writing_facts(documents, heart) as writer:
+            with beating(documents, None) as heartbeat, writing_facts(documents, heartbeat) as writer:
                 writer.enter({ALPHA: ["starter_logic"], BETA: ["starter_logic"]})
                 facts.score(task, doc % 190, float(doc % 2), supplier=(ALPHA, BETA)[doc % 2], epoch=doc)
                 facts.score(task, (doc + 1) % 190, 1.0, supplier=ALPHA, epoch=doc)

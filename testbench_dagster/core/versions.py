@@ -1,11 +1,11 @@
-"""Versions of what makes stored things: each has a number, the source it stands for, and its hash.
+"""Versions of what makes stored things: each has a number, and the source it stands for.
 
 A stored thing names what made it, so that another version's is told apart: attempts the classifier that
-decided their fault, scores the scorer, kept windows and plans the code that made them. A test computes the
-hashes anew (of the syntax tree: names and statements, not comments, docstrings, formatting or where an import
-comes from) and fails when one is not what stands here. Then either the number has to be raised, because
-something would be decided or computed otherwise than before, or only the hash is written anew, because
-nothing would.
+decided their fault, scores the scorer, cached windows and plans the code that made them. A test takes the
+hash of each source (of the syntax tree: names and statements, not comments, docstrings, formatting or where
+an import comes from) and fails when it is another than it was. Then either the number has to be raised,
+because something would be decided or computed otherwise than before, or only the test's hash is written
+anew, because nothing would.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from testbench_dagster.core.registration import Registration
 
 @dataclass(frozen=True)
 class Version:
-    """The ``number`` that stored things carry, and the ``sources`` it stands for with their ``sha256``.
+    """The ``number`` that stored things carry, and the ``sources`` it stands for.
 
     A source is a module, or one definition in it after a colon (``module:Class.method``).
     """
 
     number: int
     sources: tuple[str, ...]
-    sha256: str
 
 
 #: Decides the fault of an attempt. 1 is also that of all attempts stored before they named it.
@@ -64,7 +63,6 @@ CLASSIFIER = Version(
         "testbench_dagster.transports.pocket.transport:_broken",
         "testbench_dagster.stages.relay.writer:fenced_out",
     ),
-    "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1",
 )
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
@@ -84,7 +82,6 @@ SCORER = Version(
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
-    "89762b48c0f672c152c3c5b42acc929caa3e504121010a20f6599a888b0d18b9",
 )
 
 #: Makes windows of the facts; kept windows of another number are made anew.
@@ -101,7 +98,6 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.statistics.intervals",
     ),
-    "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557",
 )
 
 #: Plans evaluations; kept plans of another number count as due.
@@ -114,7 +110,6 @@ PLANS = Version(
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.supplier",
     ),
-    "e5e3ca315fda97a71cc6503bcdd6d3c1e3304e25647a9bbe1dd59fcd333c1111",
 )
 
 

@@ -122,7 +122,9 @@ def anytime_bounds(
         # of a bank, what was seen is certain
         return found if bank is None else np.maximum(found, x.sum(axis=-1) / bank)
 
-    return lower(scores), 1 - lower(1 - scores)
+    low, high = lower(scores), 1 - lower(1 - scores)
+    # of a bank that is known both ends are the mean, but for rounding
+    return low, np.where(np.abs(high - low) < 1e-12, np.maximum(low, high), high)
 
 
 def round_bounds(

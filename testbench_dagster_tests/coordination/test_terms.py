@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -28,6 +29,8 @@ from testbench_dagster.coordination.heartbeats import (
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.processes import boot_clock, is_running, machine, process_started
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.records.coordination import HeartbeatRecord
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import BUDGETS, HEARTBEATS
 from testbench_dagster_tests.coordination.test_heartbeats import beat, elsewhere
 from testbench_dagster_tests.coordination.test_leases import KEYS, Counted, leased_elsewhere
@@ -55,11 +58,11 @@ def test_a_heart_lives_30_seconds_and_says_so(local):
     with Heartbeat(local, "me"):
         written = beat(local)
         left = boot_clock()
-    assert DEFAULT_TTL_S == written["ttl_s"] == 30
-    assert timedelta(seconds=29.999) <= written["expires_at"] - before < timedelta(seconds=45)
-    assert written["expires_at"].microsecond % 1000 == 0  # what stores keep of an instant
-    assert left - 15 < written["boot_deadline"] - 30 <= left
-    assert (written["host"], written["pid"]) == (machine(), os.getpid())
+    assert DEFAULT_TTL_S == written.ttl_s == 30
+    assert timedelta(seconds=29.999) <= written.expires_at - before < timedelta(seconds=45)
+    assert written.expires_at.microsecond % 1000 == 0  # what stores keep of an instant
+    assert left - 15 < written.boot_deadline - 30 <= left
+    assert (written.host, written.pid) == (machine(), os.getpid())
     assert described(written) == f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -70,7 +73,7 @@ def test_who_has_no_heart_works_by_one_of_its_own(local):
         assert heartbeat.alive
     with beating(local, None) as own:
         assert own.holder.startswith("process-") and len(own.holder) == len("process-") + 16
-        assert own.alive and beat(local, own.holder)["ttl_s"] == 30
+        assert own.alive and beat(local, own.holder).ttl_s == 30
     assert local.count(HEARTBEATS) == 0
 
 
@@ -104,24 +107,34 @@ def test_a_lost_heart_says_so_and_one_that_ends_does_not(local, caplog):
         assert heartbeat.lost and not heartbeat.alive
 
 
+def remote(left_s: float, ttl_s: float = 30.0) -> HeartbeatRecord:
+    """The heartbeat of a process on another machine, as it is read."""
+    return HeartbeatRecord.from_document(elsewhere("they", left_s, ttl_s))
+
+
 def test_a_silent_heart_is_dead_after_a_tenth_more_than_its_time():
-    assert silence_s(elsewhere("they", 0.0, ttl_s=30.0)) == pytest.approx(33)
-    assert silence_s(elsewhere("they", 0.0, ttl_s=0.5)) == pytest.approx(0.55)
+    assert silence_s(remote(0.0, ttl_s=30.0)) == pytest.approx(33)
+    assert silence_s(remote(0.0, ttl_s=0.5)) == pytest.approx(0.55)
 
 
 def test_clocks_of_other_machines_may_be_a_tenth_of_the_time_apart():
     """3 s of 30; the seconds between are for a busy machine."""
-    assert not is_gone(elsewhere("they", left_s=-1.5))
-    assert is_gone(elsewhere("they", left_s=-3.01))
-    assert not is_gone(elsewhere("they", left_s=-9.0, ttl_s=100.0))
-    assert is_gone(elsewhere("they", left_s=-10.01, ttl_s=100.0))
+    assert not is_gone(remote(left_s=-1.5))
+    assert is_gone(remote(left_s=-3.01))
+    assert not is_gone(remote(left_s=-9.0, ttl_s=100.0))
+    assert is_gone(remote(left_s=-10.01, ttl_s=100.0))
 
 
-def own(**changes: Any) -> dict[str, Any]:
+def own(**changes: Any) -> HeartbeatRecord:
     """The heartbeat of this very process."""
-    found = elsewhere("me", left_s=60)
-    found |= {"host": machine(), "pid": os.getpid(), "started": process_started(os.getpid())}
-    return found | {"boot_deadline": boot_clock() + 60} | changes
+    found = dataclasses.replace(
+        HeartbeatRecord.from_document(elsewhere("me", left_s=60)),
+        host=machine(),
+        pid=os.getpid(),
+        started=process_started(os.getpid()),
+        boot_deadline=boot_clock() + 60,
+    )
+    return dataclasses.replace(found, **changes)
 
 
 def test_on_this_machine_the_boot_clock_decides_where_there_is_one():
@@ -136,7 +149,8 @@ def test_on_this_machine_the_boot_clock_decides_where_there_is_one():
 def test_what_was_renewed_since_it_was_read_is_not_buried(local):
     local.put_new(HEARTBEATS, [elsewhere("they", left_s=-60)])
     read = beat(local, "they")
-    local.upsert(HEARTBEATS, [{**read, "expires_at": read["expires_at"] + timedelta(seconds=30)}])
+    renewed = dataclasses.replace(read, expires_at=read.expires_at + timedelta(seconds=30))
+    typed.upsert(local, HeartbeatRecord, [renewed])
     assert not delete_expired(local, read)
     assert delete_expired(local, beat(local, "they"))
     assert local.count(HEARTBEATS) == 0

@@ -15,6 +15,13 @@ from testbench_dagster.core import versions
 from testbench_dagster.core.versions import Version
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
+#: The number of each version, and the hash of its source when that was looked at last.
+LOOKED_AT = {
+    "CLASSIFIER": (1, "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1"),
+    "SCORER": (2, "89762b48c0f672c152c3c5b42acc929caa3e504121010a20f6599a888b0d18b9"),
+    "WINDOWS": (1, "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557"),
+    "PLANS": (1, "e5e3ca315fda97a71cc6503bcdd6d3c1e3304e25647a9bbe1dd59fcd333c1111"),
+}
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.
 _SILENT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
@@ -73,9 +80,9 @@ def _is_text(node: ast.AST) -> bool:
 def test_a_changed_source_has_a_new_number_or_a_word_that_nothing_changed(name: str) -> None:
     pinned = PINNED[name]
     found = source_hash(pinned.sources)
-    assert found == pinned.sha256, (
+    assert (pinned.number, found) == LOOKED_AT.get(name), (
         f"the source behind {name} changed. If anything stored would come out otherwise than before, raise "
-        f"its number {pinned.number} in versions.py; in any case write its hash there: {found}"
+        f"its number {pinned.number} in core/versions.py; in any case write into LOOKED_AT: {found}"
     )
 
 

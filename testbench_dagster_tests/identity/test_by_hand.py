@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import betaincinv
 
+from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.identity import (
     Answer,
     Assignment,
@@ -552,22 +553,46 @@ def test_a_member_2_percent_below_the_best_may_be_drawn_and_no_other() -> None:
 # --------------------------------------------------------------------------------------------------- picture
 
 
+def placed(name: str, service: str, group: str, self_agreement: float | None) -> IdentityGroupRecord:
+    """A record of ``identity_groups``; what the picture does not show is that of a supplier alone."""
+    return IdentityGroupRecord(
+        id=name,
+        service=service,
+        group=group,
+        proxy=name,
+        role="alone",
+        members=[name],
+        since=START,
+        rotates_at=None,
+        compared_at=START,
+        n_prompts=30,
+        self_agreement=self_agreement,
+        self_low=0.0,
+        self_high=1.0,
+        repeats=0,
+        agreement=None,
+        distance=None,
+        nearest=None,
+        nearest_agreement=None,
+        nearest_low=None,
+        nearest_high=None,
+        nearest_common=0,
+        suspect=None,
+        reason="",
+    )
+
+
 def matrix(groups: list[str], services: list[str] | None = None, **own: float | None) -> bytes:
     """The picture of suppliers that answer alike within a group and nowhere else."""
     n = len(groups)
     names = [f"s{i:02}" for i in range(n)]
     given = [answer(names[i], f"q{q}", phrase(groups[i], q)) for i in range(n) for q in range(30)]
     grouping = find_groups(Evidence.of(given), now=START)
-    documents = [
-        {
-            "_id": name,
-            "service": services[i] if services else "x",
-            "group": groups[i],
-            "self_agreement": own.get(name, 0.95),
-        }
+    records = [
+        placed(name, services[i] if services else "x", groups[i], own.get(name, 0.95))
         for i, name in enumerate(names)
     ]
-    return agreement_matrix(documents, {"x": grouping, "y": grouping}, "who $x$")
+    return agreement_matrix(records, {"x": grouping, "y": grouping}, "who $x$")
 
 
 def picture(groups: list[str], services: list[str] | None = None, **own: float) -> np.ndarray:

@@ -553,7 +553,8 @@ from testbench_dagster_tests.endpoints import endpoint, relay
 with Heartbeat(SqliteDocuments(Path(sys.argv[1])), "they", ttl_s=2.0) as heartbeat:
     relays = (relay(n) for n in range(10**6))
     target = endpoint(sys.argv[2], Limits(max_in_flight=4, start_in_flight=4))
-    report = run_relays([(target, relays)], lambda *_: None, open_transport=DirectTransport, heartbeat=heartbeat)
+    options = {"open_transport": DirectTransport, "heartbeat": heartbeat}
+    report = run_relays([(target, relays)], lambda *_: None, **options)
 print(report.lost)
 """
 

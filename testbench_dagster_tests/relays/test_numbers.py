@@ -141,12 +141,12 @@ def test_what_says_that_a_supplier_is_overloaded(fault: Fault, status: int | Non
 def test_a_host_gives_way_to_what_it_says_itself() -> None:
     host = Host(8)
     host.in_flight = 5
-    assert host.room == 3
+    assert host.capacity == 3
     for fault in (Fault.SUPPLIER_TIMEOUT, Fault.SUPPLIER_HTTP, Fault.CLIENT_REQUEST):
         host.record_outcome(fault, 10.0)
-    assert host.room == 3
+    assert host.capacity == 3
     host.record_outcome(Fault.TRANSPORT, 10.0)
-    assert host.room == -1
+    assert host.capacity == -1
     host.record_outcome(Fault.RATE_LIMITED, 11.0)
     assert host.limit.value == 2
     for _ in range(2):
@@ -235,7 +235,7 @@ def test_suppliers_of_one_host_share_its_limit() -> None:
     )
     assert [one.endpoint.supplier for one in queues] == ["a", "b", "c"]
     assert queues[0].host is queues[1].host is not None and queues[2].host is None
-    assert queues[0].host.room == 7
+    assert queues[0].host.capacity == 7
     assert [queues[0].next_job() is not None for _ in range(4)] == [True, True, True, False]
     with pytest.raises(ValueError, match="'a' appears with two different endpoints"):
         supplier_queues([(at("a", "h"), []), (at("a", "i"), [])])

@@ -75,10 +75,10 @@ def test_tasks_with_few_docs_are_pooled_and_no_others() -> None:
     priors = {task: Prior(6.0, 2.0) for task in "xyz"}
     scores = {"x": TaskScore(0.5, 19), "y": TaskScore(0.5, 20), "z": TaskScore(0.5, 5)}
     found = pooled_nodes(TWO, summarize(TWO, scores), {k: priors[k] for k in "xy"})
-    assert {name: node["tasks"] for name, node in found.items()} == {"r": ["x"], "a": ["x"]}
+    assert {name: node.tasks for name, node in found.items()} == {"r": ["x"], "a": ["x"]}
     pooled = priors["x"].pooled(9.5, 19)
-    assert found["a"]["score"] == pytest.approx((pooled.score + 0.5) / 2)
-    assert found["a"]["se"] == pytest.approx(math.sqrt(pooled.se**2 + 0.25 / 20) / 2)
+    assert found["a"].score == pytest.approx((pooled.score + 0.5) / 2)
+    assert found["a"].se == pytest.approx(math.sqrt(pooled.se**2 + 0.25 / 20) / 2)
     assert pooled_nodes(TWO, summarize(TWO, {"y": scores["y"]}), priors) == {}
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_rgb
 
+from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies import plots
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import summarize
+from testbench_dagster.taxonomies.summary import NodeSummary, summarize
 from testbench_dagster_tests.pictures import assert_approved, figure_of
 
 APPROVED = Path(__file__).with_name("pictures")
@@ -43,9 +45,28 @@ MEASURED = {
 }
 
 
-def rows(measured: dict[str, TaskScore]) -> dict[str, dict[str, object]]:
-    summary = summarize(TREE, measured)
-    return {name: {f: getattr(node, f) for f in node.__slots__} for name, node in summary.nodes.items()}
+def rows(measured: dict[str, TaskScore]) -> Mapping[str, NodeSummary]:
+    return summarize(TREE, measured).nodes
+
+
+def ability(score: float) -> Ability:
+    """As it is stored, of one task and without an interval."""
+    return Ability(
+        node="all",
+        status="ok",
+        score=score,
+        se=None,
+        ci_low=None,
+        ci_high=None,
+        weights={"x": 1.0},
+        n_tasks=1,
+        n_measured=1,
+        coverage=1.0,
+        min_n=None,
+        missing=[],
+        n=0,
+        errors=0,
+    )
 
 
 def test_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +111,7 @@ def luminance(colour: object) -> float:
 def test_figures_can_be_read_on_their_colour(score: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A contrast of 3.7 and more (WCAG wants 3 of large letters), also of scores outside 0 to 1."""
     tree = Taxonomy("t", {"all": ("x",)}, (), "all")
-    nodes = {"all": {"score": score, "n_measured": 1, "n_tasks": 1}}
+    nodes = {"all": ability(score)}
     graph = figure_of(lambda: plots.dag(tree, nodes, "t"), monkeypatch).axes[0]
     heat = figure_of(lambda: plots.heatmap(tree, {"s": nodes}, "t"), monkeypatch).axes[0]
     for axes in (graph, heat):

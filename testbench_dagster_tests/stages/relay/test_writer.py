@@ -83,6 +83,8 @@ class Failing:
     def find(self, *_: Any, **__: Any) -> Any:
         raise OSError("no space left")
 
+    rows = find
+
 
 def test_store_errors_surface_in_add_and_close():
     writer = AttemptWriter(Failing(), flush_s=0.01)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ machine, go by the machine's boot clock, which nobody can set. Other machines ha
 that share a store must keep their clocks synchronised (NTP) to within that.
 
 Death is final. A heartbeat is not renewed once its time is over, and whoever takes over from an expired one
-first buries it, that is deletes the document as it was read: a renewal then finds nothing to renew.
+first deletes the document as it was read: a renewal then finds nothing to renew.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import dagster as dg
 _OFFENDERS_SHOWN = 50  # they live in an event row
 
 
-def offenders_result(
+def violations_result(
     violations: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
 ) -> dg.AssetCheckResult:
     """Passed where there are no violations; the first of them, and ``extra``, are shown."""

@@ -46,8 +46,8 @@ class Change:
     the supplier's era just before ``at``. ``log_e`` (nats) is the detector's level then, alarms being at
     ln ``arl``. ``observations`` had been made, ``since_change`` of them after the change, with a mean of
     ``rate_after``; ``null_rate`` is the lowest mean (for "up" the highest) the era before allowed for.
-    ``stream`` is "answer prefixes" or the task. Not ``certain``: one of two members changed, and this may be
-    either.
+    ``stream`` is "openings" (answer prefixes) or the task. Not ``certain``: one of two members changed, and
+    this may be either.
     """
 
     supplier: str

@@ -117,7 +117,7 @@ def plan_task(
         now: the present, timezone-aware.
         max_age: after which a final prompt no longer counts.
         cut_at: when the supplier's model changed; what finished at or before it is void.
-        settled_elsewhere: doc id → when its newest final outcome of earlier epochs finished.
+        final_elsewhere: doc id → when its newest final outcome of earlier epochs finished.
         at_least: docs to ask even if fewer are wanted: those the round has not asked yet, then, in the next
             round, the others, longest final first.
         at_most: docs to ask at most.

@@ -41,8 +41,7 @@ class TaskFacts:
     are of the newest final sample in any epoch. ``state`` is what gates of other tasks look at. Before
     ``absent_until`` the supplier is not asked, for it said that it does not serve the task.
     ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. The other fields
-    are those of
-    :func:`testbench_dagster.planning.due.plan_task`.
+    are those of :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str

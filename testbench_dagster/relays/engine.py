@@ -357,7 +357,7 @@ class _Run:
             self._stop_queue(queue, "unsent")
 
     def _stop_queue(self, queue: SupplierQueue, reason: Literal["unsent", "abandoned"]) -> None:
-        """Send nothing more to this supplier; its relays waiting for a retry stay unsettled."""
+        """Send nothing more to this supplier; its relays waiting for a retry stay due."""
         if queue.stopped is None and not queue.finished:
             queue.stopped = reason
             for _, timer in queue.waiting.values():

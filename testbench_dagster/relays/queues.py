@@ -1,5 +1,4 @@
-"""The supplier queues of a run: each supplier's relays, limits and retries, and what suppliers behind one
-host share.
+"""The supplier queues of a run: relays, limits and retries, and what suppliers behind one host share.
 
 A supplier queue decides nothing about others; the order of service and the caps are the engine's.
 """

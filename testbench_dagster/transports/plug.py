@@ -99,7 +99,7 @@ class PastRelay:
 class RelayHistory(Protocol):
     """What the store of a run's installation tells a transport, and keeps for the next run."""
 
-    def note_chain(self, reading: ChainReading) -> None:
+    def record_chain(self, reading: ChainReading) -> None:
         """Keep what the chain told."""
         ...
 

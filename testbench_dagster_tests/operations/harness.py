@@ -27,7 +27,7 @@ from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.core.records.coordination import HeartbeatRecord
 from testbench_dagster.defs.local_runs import prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, LEASES, PLANS, SCORES
@@ -312,7 +312,7 @@ class Platform:
     def at_rest(self) -> bool:
         """Whether nothing is due and no run is queued or at work."""
         with self.workspace() as workspace:
-            due = wanted_suppliers(workspace)
+            due = due_suppliers(workspace)
         return not due and not self.runs(*UNFINISHED)
 
     def backfill(self, keys: list[str], tags: dict[str, str] | None = None) -> str:

@@ -16,7 +16,7 @@ from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
-from testbench_dagster.defs.checks import offenders_result
+from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
@@ -55,7 +55,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         violations = {
             f"{row.supplier} {row.fault}": row.n for row in rows if owners.get(row.fault) != row.owner
         }
-        return offenders_result(violations, dg.AssetCheckSeverity.ERROR)
+        return violations_result(violations, dg.AssetCheckSeverity.ERROR)
 
     @dg.asset_check(asset="relay_responses")
     def supplier_fault_rate(
@@ -81,7 +81,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             for key, count in blamed.items()
             if count / totals[key] > FAULT_RATE_LIMIT
         }
-        return offenders_result(violations, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
+        return violations_result(violations, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_fresh(
@@ -93,7 +93,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             for row in _primary(context, workspace)
             if row.status == "no_data"
         }
-        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
+        return violations_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def windows_tight(
@@ -108,7 +108,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             half = (row.ci_high - row.ci_low) / 2
             if half > rule.half_width and row.n + row.supplier_errors < (row.n_planned or 0):
                 violations[f"{row.supplier} {row.task}"] = round(half, 3)
-        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
+        return violations_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def models_unchanged(
@@ -123,7 +123,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             f"{change.supplier} {change.at:%Y-%m-%d %H:%M}": change.reason
             for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", 1)])
         }
-        return offenders_result(violations, dg.AssetCheckSeverity.WARN)
+        return violations_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_reproducible(
@@ -159,7 +159,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
                 new = again.get(stored.id)
                 if new is None or (new.metrics, new.error) != (stored.metrics, stored.error):
                     violations[stored.id] = f"{key} {spec.name} doc {stored.doc_id}"
-        return offenders_result(violations, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
+        return violations_result(violations, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
 
     return [
         attempts_have_an_owner,

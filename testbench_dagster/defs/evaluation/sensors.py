@@ -14,7 +14,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason="no task has its dataset yet")
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known = set(order)
-        versions = {w.key: w.version for w in wanted_suppliers(workspace) if w.key in known}
+        versions = {w.key: w.version for w in due_suppliers(workspace) if w.key in known}
         busy = suppliers_in_flight(context.instance, order)
         due = [key for key in versions if key not in busy]
         if not due:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.rankings import SupplierAbilities
-from testbench_dagster.defs.checks import offenders_result
+from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -38,6 +38,6 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
             if bare:
                 violations[f"{summary.supplier} {summary.taxonomy}"] = ", ".join(bare)
         extra = {} if lowest is None else {"lowest_coverage": lowest}
-        return offenders_result(violations, dg.AssetCheckSeverity.WARN, **extra)
+        return violations_result(violations, dg.AssetCheckSeverity.WARN, **extra)
 
     return [taxonomies_covered]

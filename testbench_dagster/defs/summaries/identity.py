@@ -11,7 +11,7 @@ from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
-from testbench_dagster.defs.checks import offenders_result
+from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
 from testbench_dagster.defs.metadata import markdown_table, picture
 from testbench_dagster.defs.summaries.plots import SIMULATION
@@ -108,4 +108,4 @@ def identity_consistent(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheck
         for placed in typed.find(workspace.documents, Suspect)
         if placed.suspect is not None
     }
-    return offenders_result(violations, dg.AssetCheckSeverity.WARN)
+    return violations_result(violations, dg.AssetCheckSeverity.WARN)

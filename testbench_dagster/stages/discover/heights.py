@@ -8,7 +8,7 @@ from testbench_dagster.core.records.chains import HeightRecord
 from testbench_dagster.stores.documents import DocumentStore, typed
 
 
-def note_height(
+def record_height(
     documents: DocumentStore,
     service: str,
     height: int,

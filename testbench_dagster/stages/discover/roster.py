@@ -29,8 +29,8 @@ from testbench_dagster.core.records.suppliers import (
 )
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
-from testbench_dagster.stages.discover.heights import note_height
-from testbench_dagster.stages.discover.sessions import note_chain
+from testbench_dagster.stages.discover.heights import record_height
+from testbench_dagster.stages.discover.sessions import record_chain
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading, Entry, SourceError, read_sources
@@ -265,9 +265,9 @@ def refresh_roster(
     found = _read(workspace, deadline_s)
     report = RosterReport(problems=found.problems, warnings=found.warnings)
     for reading in found.chains:
-        note_chain(workspace, reading, now)
+        record_chain(workspace, reading, now)
     for service, height in found.heights.items():
-        report.heights[service] = note_height(workspace.documents, service, height, now)
+        report.heights[service] = record_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
     _plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
     report.active.extend(supplier.key for supplier in active_suppliers(workspace))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.records.chains import HeightRecord, SessionApp, SessionRecord
-from testbench_dagster.stages.discover.heights import note_height
+from testbench_dagster.stages.discover.heights import record_height
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading
@@ -25,11 +25,11 @@ def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False)
     See :func:`~testbench_dagster.transports.pocket.access.read_chain` for the arguments and what is raised.
     """
     reading = read_chain(workspace.config, service, fresh=fresh)
-    note_chain(workspace, reading)
+    record_chain(workspace, reading)
     return list(reading.sessions)
 
 
-def note_chain(workspace: Workspace, reading: ChainReading, now: datetime | None = None) -> int:
+def record_chain(workspace: Workspace, reading: ChainReading, now: datetime | None = None) -> int:
     """Note sessions and height of a service; what another process knows of a later session stays.
 
     Sessions of applications that are no longer configured go.
@@ -41,12 +41,12 @@ def note_chain(workspace: Workspace, reading: ChainReading, now: datetime | None
     documents, service, height = workspace.documents, reading.service, reading.height
     _forget_another_chain(documents, service, height, now)
     for session in reading.sessions:
-        _note_session(documents, service, session, height, now)
+        _record_session(documents, service, session, height, now)
     apps = service_config(workspace.config, service).session_apps
     for row in list(typed.find(documents, SessionApp, {"service": service})):
         if row.app not in apps:
             typed.purge(documents, SessionRecord, {"_id": row.id})
-    return note_height(documents, service, height, now, reading.blocks_per_session)
+    return record_height(documents, service, height, now, reading.blocks_per_session)
 
 
 def _forget_another_chain(documents: DocumentStore, service: str, height: int, now: datetime) -> None:
@@ -63,7 +63,7 @@ def _forget_another_chain(documents: DocumentStore, service: str, height: int, n
         typed.purge(documents, SessionRecord, {"service": service})
 
 
-def _note_session(
+def _record_session(
     documents: DocumentStore, service: str, session: Session, height: int, now: datetime
 ) -> None:
     header = session.header

@@ -17,14 +17,14 @@ from testbench_dagster.stores.documents import typed
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DueSupplier:
     """A supplier whose evaluation should begin; ``version`` changes when it has been planned anew."""
 
     key: str
     version: str
 
 
-def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Wanted]:
+def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[DueSupplier]:
     """The active suppliers whose kept plan is due, outdated or missing, in the order of the roster.
 
     Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
@@ -48,7 +48,7 @@ def wanted_suppliers(workspace: Workspace, now: datetime | None = None) -> list[
             broke[supplier.service] = budget_left(workspace.documents, budget, supplier.service, now) == 0
         if not broke[supplier.service]:
             version = str(plan.planned_at) if plan else f"new {supplier.joined_at}"
-            found.append(Wanted(supplier.key, version))
+            found.append(DueSupplier(supplier.key, version))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Kept plans: when a supplier's next evaluation should begin and what it would ask, for sensors to look at.
+"""Cached plans: when a supplier's next evaluation should begin and what it would ask, for sensors to look at.
 
 They are a view, made at the end of every evaluation, so that a sensor need not read five thousand suppliers'
 attempts to see who is due (:mod:`.wanted`).
@@ -47,7 +47,7 @@ def refresh_plans(
         for service in {supplier.service for supplier in planned}
         if budget_left(workspace.documents, budget, service, planner.now) == 0
     }
-    before = _kept_plans(workspace, plans)
+    before = _cached_plans(workspace, plans)
     records = []
     for supplier in planned:
         plan = plans[supplier.key]
@@ -102,7 +102,7 @@ def record_progress(
     now = datetime.now(UTC)
     final, spent = set(reached), spent or {}
     keys = list(dict.fromkeys([*final, *failed, *spent, *put_off]))
-    before = _kept_plans(workspace, keys)
+    before = _cached_plans(workspace, keys)
     until = now + retry_delay(1, workspace.config.settings.planning)
     updates = []
     for key in keys:
@@ -126,7 +126,7 @@ def record_progress(
     typed.upsert(workspace.documents, PlanRecord, updates)
 
 
-def _kept_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:
+def _cached_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:
     return typed.by_id(workspace.documents, PlanRecord, keys)
 
 

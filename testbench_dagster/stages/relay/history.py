@@ -8,7 +8,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import SessionAttempt
 from testbench_dagster.core.records.chains import SessionSpan
 from testbench_dagster.core.relay import Endpoint, SessionRef
-from testbench_dagster.stages.discover.sessions import note_chain
+from testbench_dagster.stages.discover.sessions import record_chain
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.transports.discovery import ChainReading
@@ -26,9 +26,9 @@ class StoredHistory:
         self._workspace = workspace
         self._suppliers = frozenset(suppliers)
 
-    def note_chain(self, reading: ChainReading) -> None:
+    def record_chain(self, reading: ChainReading) -> None:
         """Keep height and sessions, for plans and for who wakes later."""
-        note_chain(self._workspace, reading)
+        record_chain(self._workspace, reading)
 
     def sessions(self) -> SessionLookup:
         """Find the sessions that are stored as of now, by service and id."""

@@ -75,9 +75,8 @@ def relay_due(
         on_planned: called once with the number of due calls.
 
     Raises:
-        StoreError: the store failed, or this process lost its heartbeat (it was stopped or cut off for so
-        long
-            that others may have taken over); what was answered until then is stored.
+        StoreError: the store failed, or this process lost its heartbeat (it was stopped or cut off for
+            so long that others may have taken over); what was answered until then is stored.
     """
     from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
 

@@ -144,7 +144,7 @@ class AttemptWriter:
     again by a later run.
 
     With a ``fence``, attempts to suppliers that were lost to another process by the time they are written
-    are :func:`fenced out`. ``heights`` are the block heights to note, by service.
+    are :func:`fenced_out`. ``heights`` are the block heights to note, by service.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class PocketFactory:
             service, client, book, keys, ring=settings.ring, stream=settings.stream
         )
         try:
-            self._history.note_chain(read_chain(self._config, service))
+            self._history.record_chain(read_chain(self._config, service))
             book.refresh()
         except ChainError as error:
             self.unread[service] = str(error)

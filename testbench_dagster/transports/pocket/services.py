@@ -150,7 +150,7 @@ class ServiceContext:
             except ChainError as exc:
                 raise Unready(Fault.NODE, escaped(str(exc))) from None
             except ShannonError as exc:  # another application may do
-                self.book.shun(header.session_id, SIGNER_AGAIN_S, escaped(str(exc)))
+                self.book.block_session(header.session_id, SIGNER_AGAIN_S, escaped(str(exc)))
                 continue
             finally:
                 if not done:
@@ -212,7 +212,7 @@ class ServiceContext:
             key = await self._once(("key", operator), partial(self._service.client.public_key, operator))
         if key is None:
             self._keys_again.setdefault(operator, now + KEY_AGAIN_S)
-            self.book.bar(operator, KEY_AGAIN_S)
+            self.book.block_supplier(operator, KEY_AGAIN_S)
             raise Unready(
                 Fault.NODE,
                 f"the chain has no public key of {operator}, so its answers cannot be verified; it has one "

@@ -105,7 +105,7 @@ class SessionBook:
         self._problems: dict[str, str] = {}
         self._invalid: set[str] = set()
         self._barred: dict[str, float] = {}  # operators that get nothing for now, and until when
-        self._shunned: dict[str, tuple[float, str]] = {}  # session ids: until when, and why
+        self._blocked: dict[str, tuple[float, str]] = {}  # session ids: until when, and why
         self._heights: deque[tuple[float, int]] = deque(maxlen=_HEIGHTS)  # when each was first seen
         self._height: int | None = None
         self._height_at = 0.0
@@ -137,7 +137,7 @@ class SessionBook:
     def blocked(self, operator: str) -> str | None:
         """Why a session that contains a supplier is not used for now; None if there is no such session."""
         with self._lock:
-            found = [self._is_shunned(h) for h in self._by_operator.get(operator, ()) if self._usable(h)]
+            found = [self._is_blocked(h) for h in self._by_operator.get(operator, ()) if self._usable(h)]
             return next((why for why in found if why is not None), None)
 
     def sessions(self) -> list[Session]:
@@ -240,7 +240,7 @@ class SessionBook:
             while reserved:
                 session_id = reserved.popleft()
                 for held in self._by_operator.get(operator, ()):
-                    usable = self._usable(held) and self._is_shunned(held) is None
+                    usable = self._usable(held) and self._is_blocked(held) is None
                     if held.id == session_id and usable:
                         return held.session
                 self._unspend(session_id, operator)
@@ -259,15 +259,15 @@ class SessionBook:
                 if held.id == session_id:
                     self._purse(held, operator).limit = 0
 
-    def bar(self, operator: str, seconds: float) -> None:
+    def block_supplier(self, operator: str, seconds: float) -> None:
         """Reserve nothing for a supplier for some time: what is sent to it could not be verified."""
         with self._lock:
             self._barred[operator] = self._clock() + seconds
 
-    def shun(self, session_id: str, seconds: float, why: str) -> None:
+    def block_session(self, session_id: str, seconds: float, why: str) -> None:
         """Send nothing in a session for some time, to whomever: no relay for it can be signed."""
         with self._lock:
-            self._shunned[session_id] = self._clock() + seconds, why
+            self._blocked[session_id] = self._clock() + seconds, why
 
     def unnoted(self, operator: str) -> list[Session]:
         """Sessions of now for which :meth:`note` was not called for a supplier."""
@@ -428,11 +428,11 @@ class SessionBook:
         del self._barred[operator]
         return False
 
-    def _is_shunned(self, held: _Held) -> str | None:
-        until, why = self._shunned.get(held.id, (0.0, ""))
+    def _is_blocked(self, held: _Held) -> str | None:
+        until, why = self._blocked.get(held.id, (0.0, ""))
         if not why or self._clock() < until:
             return why or None
-        del self._shunned[held.id]
+        del self._blocked[held.id]
         return None
 
     def _hangs(self) -> bool:
@@ -449,7 +449,7 @@ class SessionBook:
 
     def _usable_for(self, operator: str) -> list[_Held]:
         held = [
-            h for h in self._by_operator.get(operator, ()) if self._usable(h) and self._is_shunned(h) is None
+            h for h in self._by_operator.get(operator, ()) if self._usable(h) and self._is_blocked(h) is None
         ]
         if len(held) > 1:
             held.sort(key=lambda h: self._purse(h, operator).left, reverse=True)

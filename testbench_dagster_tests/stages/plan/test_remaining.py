@@ -9,7 +9,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger, next_period, pe
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.relays.quotas import service_account, supplier_account
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left
@@ -28,7 +28,7 @@ def test_a_spent_budget_puts_everyone_off_until_the_next_day(stage: Any) -> None
     ledger = BudgetLedger(made.workspace.documents)
     assert ledger.grant(service_account("external"), period_start("day", NOW), 30, 30, lambda: 4) == 26
     assert budget_left(made.workspace.documents, made.workspace.config.settings.budget, "external", NOW) == 0
-    assert wanted_suppliers(made.workspace, NOW) == []
+    assert due_suppliers(made.workspace, NOW) == []
     refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
     plan = made.workspace.documents.get(PLANS, ALPHA)
     assert plan is not None

@@ -12,7 +12,7 @@ from testbench_dagster.config import Settings
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.sessions import Sessions, heard_since
@@ -155,20 +155,20 @@ def test_what_is_due_waits_for_a_session_and_is_due_in_it(made: Stage) -> None:
     assert plan.n_calls == 0 and plan.reason == "nothing is due (2 waiting)"
     assert plan.tasks[GATED].reason == "in no session of our applications; the next begins at block 111"
     refresh_plans(made.workspace, [found])
-    assert wanted_suppliers(made.workspace) == [], "sensors leave it alone"
+    assert due_suppliers(made.workspace) == [], "sensors leave it alone"
     typed.upsert(documents, HeightRecord, [chain(111)])
-    assert wanted_suppliers(made.workspace) == [], "the next session is not known yet"
+    assert due_suppliers(made.workspace) == [], "the next session is not known yet"
     typed.upsert(documents, SessionRecord, [session(111, 120, [ADDRESS])])
-    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+    assert [w.key for w in due_suppliers(made.workspace)] == [KEY]
     assert {state for state, _ in states(made).values()} == {"due"}
 
 
 def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
     (found,) = active_suppliers(made.workspace)
     refresh_plans(made.workspace, [found])
-    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+    assert [w.key for w in due_suppliers(made.workspace)] == [KEY]
     record_progress(made.workspace, [KEY], {}, spent={KEY: 110})
-    assert wanted_suppliers(made.workspace) == []
+    assert due_suppliers(made.workspace) == []
     assert {state for state, _ in states(made).values()} == {"waiting"}
     refresh_plans(made.workspace, [found])
     kept = made.workspace.documents.get(PLANS, KEY)
@@ -176,7 +176,7 @@ def test_who_has_used_up_its_session_waits_for_the_next(made: Stage) -> None:
     assert (kept["session_spent_until"], kept["tasks"][GATED]["state"]) == (110, "waiting")
     typed.upsert(made.workspace.documents, HeightRecord, [chain(111)])
     typed.upsert(made.workspace.documents, SessionRecord, [session(111, 120, [ADDRESS])])
-    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY]
+    assert [w.key for w in due_suppliers(made.workspace)] == [KEY]
 
 
 def test_a_used_up_session_is_no_failure_and_no_success(made: Stage) -> None:
@@ -192,13 +192,13 @@ def test_who_could_not_be_asked_is_looked_at_again_a_while_later(made: Stage) ->
     record_progress(made.workspace, [], {}, put_off={KEY})
     refresh_plans(made.workspace, [found])
     now = datetime.now(UTC)
-    assert wanted_suppliers(made.workspace, now + timedelta(minutes=4)) == []
-    assert [w.key for w in wanted_suppliers(made.workspace, now + timedelta(minutes=5))] == [KEY]
+    assert due_suppliers(made.workspace, now + timedelta(minutes=4)) == []
+    assert [w.key for w in due_suppliers(made.workspace, now + timedelta(minutes=5))] == [KEY]
     plan = Planner(made.workspace).plan(found)
     assert plan.n_calls and plan.due_at is not None and plan.due_at > now
     record_progress(made.workspace, [KEY], {})
     refresh_plans(made.workspace, [found])
-    assert [w.key for w in wanted_suppliers(made.workspace)] == [KEY], "it was asked: that is over"
+    assert [w.key for w in due_suppliers(made.workspace)] == [KEY], "it was asked: that is over"
 
 
 @pytest.mark.parametrize("made", [{"budget": {"relays_per_day": 8}}], indirect=True)

@@ -17,7 +17,7 @@ from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.defs.network.assets import roster_metadata
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.preconditions import who_waits
@@ -97,7 +97,7 @@ class Stage:
 
     def wanted(self) -> set[str]:
         names = {key: name for name, key in self.keys.items()}
-        return {names[w.key] for w in wanted_suppliers(self.workspace)}
+        return {names[w.key] for w in due_suppliers(self.workspace)}
 
 
 #: Tests of what the store remembers from run to run.
@@ -359,8 +359,8 @@ def test_runs_that_could_ask_nobody_do_not_follow_each_other(begin: Callable[...
     plans = list(stage.workspace.documents.find(PLANS))
     assert [plan["failures"] for plan in plans] == [0, 0, 0], "nothing is wrong with the suppliers"
     later = datetime.now(UTC) + timedelta(minutes=6)
-    assert len(wanted_suppliers(stage.workspace, later)) == 3, "planning.retry_minutes later"
-    assert wanted_suppliers(stage.workspace, later + timedelta(minutes=5)) == [], "no block came: it waits"
+    assert len(due_suppliers(stage.workspace, later)) == 3, "planning.retry_minutes later"
+    assert due_suppliers(stage.workspace, later + timedelta(minutes=5)) == [], "no block came: it waits"
     stage.net.post("node", node=0)
     stage.collect()
     assert stage.answered() == dict.fromkeys(NAMES, DOCS)

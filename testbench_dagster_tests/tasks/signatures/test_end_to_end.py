@@ -15,7 +15,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.plan.due_suppliers import wanted_suppliers
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
@@ -117,7 +117,7 @@ def test_who_serves_no_page_is_not_blamed_and_not_asked_again_soon(workspace: Wo
     plan = workspace.documents.get(PLANS, "bare@simulation")
     assert plan is not None and (plan["failures"], plan["due_calls"]) == (0, 0)
     assert plan["tasks"]["tokenizer"]["state"] == "unsupported" and plan["due_at"] > datetime.now(UTC)
-    assert wanted_suppliers(workspace) == []
+    assert due_suppliers(workspace) == []
     again = evaluated(workspace)
     assert again.relays is not None and again.relays.total.sent == 0
     (bare,) = [s for s in active_suppliers(workspace) if s.address == "bare"]

@@ -237,7 +237,7 @@ def test_what_is_known_from_elsewhere_counts_once(chain: Chain):
 def test_barred_suppliers_get_nothing_for_a_while(chain: Chain):
     book = a_book(chain)
     book.refresh()
-    book.bar("s1", 30)
+    book.block_supplier("s1", 30)
     assert book.left("s1") == 0 and not book.reserve("s1") and book.in_session("s1")
     chain.now += 30
     assert book.left("s1") == 11
@@ -248,7 +248,7 @@ def test_a_session_nothing_can_be_signed_for_is_left_to_the_others(chain: Chain)
     book.refresh()
     first, second = ids(book, "s2")
     book.reserve("s2")
-    book.shun(first, 30, "no delegation")
+    book.block_session(first, 30, "no delegation")
     assert ids(book, "s2") == [second] and book.blocked("s2") == "no delegation"
     taken = book.take("s2")
     assert taken is not None and taken.header.session_id == second, "what was reserved is not lost"

@@ -64,7 +64,9 @@ def attempt_from(
         received, body = body, redacted_body(body, secrets)
         if body != received:
             evidence["redacted"] = True
-        error, text, reason = (quoted and redacted(quoted, secrets) for quoted in (error, text, reason))
+        error = error and redacted(error, secrets)
+        text = text and redacted(text, secrets)
+        reason = reason and redacted(reason, secrets)
     first_byte_ms = None
     if exchange.first_byte is not None:
         first_byte_ms = (exchange.first_byte - exchange.started) * 1000

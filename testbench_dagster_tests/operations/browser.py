@@ -147,7 +147,7 @@ class Browser:
 
     # -- pictures ---------------------------------------------------------------------------------------
 
-    def final(self) -> None:
+    def settled(self) -> None:
         """Wait until two looks in a row find the same page, numbers aside, and nothing loading."""
         seen: list[str] = []
 
@@ -162,7 +162,7 @@ class Browser:
         folder = os.environ.get(SCREENSHOTS_ENV)
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self.final()
+            self.settled()
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
     @contextlib.contextmanager

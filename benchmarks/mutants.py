@@ -4,11 +4,11 @@
 
 cosmic-ray lists the mutants: one comparison, operator, constant, `not`, `and` or `or` changed in one place.
 Of all mutants of the packages, as many as asked for are drawn with the seed. Each is put into a copy of the
-checkout (the checkout itself is never touched), where the tests of the package's folder that execute the
-mutated line run, quickest first, until one fails. Which tests execute which line is measured once, with
-coverage.py. What a module does when it is imported concerns the tests that use it and those that look at
-it: the quickest of all run too. Where no test executes the line itself, those that start other processes
-run. A mutant that makes the tests hang is killed too.
+checkout (the checkout itself is never touched). There those tests run, quickest first and until one fails,
+that execute the mutated line, of the package's folder and of that of the stage that uses it (`STAGES`). Which
+tests execute which line is measured once, with coverage.py. What a module does when it is imported concerns
+the tests that use it and those that look at it: the quickest of all run too. Where no test executes the line
+itself, those that start other processes run. A mutant that makes the tests hang is killed too.
 
 Each survivor is printed as a diff. Those that cannot be told from the original by what the package promises
 are named with a reason in `equivalent_mutants.yaml` beside this file, and are left out of the share. An
@@ -63,6 +63,15 @@ PACKAGES = (
     "statistics",
     "taxonomies",
 )
+#: Where else a package is tested: by the stages that bring it and the stores together.
+STAGES = {
+    "evidence": "stages/dispute",
+    "identity": "stages/identify",
+    "planning": "stages/plan",
+    "relays": "stages/relay",
+    "scoring": "stages/score",
+    "taxonomies": "stages/summarize",
+}
 EQUIVALENTS = Path(__file__).with_name("equivalent_mutants.yaml")
 TARGET = 0.9
 
@@ -346,9 +355,14 @@ def measure(package: str, files: list[str], folder: Path) -> dict[str, Any]:
     }
 
 
+def test_folders(package: str) -> tuple[str, ...]:
+    """The folders of tests that stand for a package."""
+    return (package, STAGES[package]) if package in STAGES else (package,)
+
+
 def compiled(packages: Iterable[str], folder: Path) -> dict[str, Any]:
     """Import the packages and their tests, which leaves their compiled code in the copy."""
-    paths = [f"{TESTS}/{package}" for package in packages]
+    paths = [f"{TESTS}/{folder}" for package in packages for folder in test_folders(package)]
     return {"code": pytest_here(Selection(None), paths, folder, "--collect-only")}
 
 
@@ -450,7 +464,9 @@ def fingerprints(checkout: Path, package: str) -> dict[str, str]:
             found.update(f"{path.relative_to(checkout)}\0".encode() + path.read_bytes())
         return found.hexdigest()
 
-    tests = sorted((checkout / TESTS / package).rglob("*.py"))
+    tests = sorted(
+        path for folder in test_folders(package) for path in (checkout / TESTS / folder).rglob("*.py")
+    )
     shared = [path for path in tests if not path.name.startswith("test_")]
     base = digest([*sorted((checkout / PACKAGE / package).rglob("*.py")), *shared])
     return {

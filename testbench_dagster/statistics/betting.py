@@ -118,13 +118,16 @@ def anytime_bounds(
         def capital(mean: np.ndarray) -> np.ndarray:
             return spread_capital(x, mean[..., None], bank)
 
-        found = _smallest_not_refuted(capital, scores.shape[:-1], alpha)
-        # of a bank, what was seen is certain
-        return found if bank is None else np.maximum(found, x.sum(axis=-1) / bank)
+        return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
 
     low, high = lower(scores), 1 - lower(1 - scores)
-    # of a bank that is known both ends are the mean, but for rounding
-    return low, np.where(np.abs(high - low) < 1e-12, np.maximum(low, high), high)
+    if bank is None:
+        return low, high
+    # of a bank what was seen is certain, and goes before what was refuted, which errs once in a while
+    least = scores.sum(axis=-1) / bank
+    most = least + (bank - scores.shape[-1]) / bank
+    low, high = np.clip(low, least, most), np.clip(high, least, most)
+    return np.minimum(low, high), np.maximum(low, high)
 
 
 def round_bounds(

@@ -152,7 +152,7 @@ def test_a_stopped_process_is_waited_for(local, local_target: Target, tmp_path: 
 
 
 def test_a_silent_holder_elsewhere_is_waited_for_until_it_expires(store):
-    leased_elsewhere(store, KEYS, left_s=1.5, ttl_s=1.5)
+    leased_elsewhere(store, KEYS, left_s=4.0, ttl_s=4.0)
     with Heartbeat(store, "me") as heartbeat, SupplierLeases(store, heartbeat) as leases:
         acquired = leases.acquire([*KEYS, "free@x"], wait_s=0.2)
         assert set(acquired.held) == {"free@x"} and set(acquired.refused) == set(KEYS)

@@ -104,8 +104,9 @@ def test_bounds_for_all_times_hold_what_no_capital_refutes(
     low, high = mean_bounds(scores, alpha, bank)
     for end, side in ((low, scores), (1 - high, [1 - x for x in scores])):
         certain = 0.0 if bank is None else sum(side) / bank
-        assert end >= certain - 1e-9
-        if end + 1e-6 < 1:
+        most = 1.0 if bank is None else certain + (bank - len(side)) / bank
+        assert certain - 1e-9 <= end <= most + 1e-9
+        if end + 1e-6 < most:
             above = spread_capital(side, end + 1e-6, bank)
             assert max(above) < 2 / alpha
         if end > certain + 1e-6:

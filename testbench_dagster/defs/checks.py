@@ -7,14 +7,14 @@ from typing import Any
 
 import dagster as dg
 
-_OFFENDERS_SHOWN = 50  # they live in an event row
+_VIOLATIONS_SHOWN = 50  # they live in an event row
 
 
 def violations_result(
     violations: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
 ) -> dg.AssetCheckResult:
     """Passed where there are no violations; the first of them, and ``extra``, are shown."""
-    shown = dict(list(violations.items())[:_OFFENDERS_SHOWN])
+    shown = dict(list(violations.items())[:_VIOLATIONS_SHOWN])
     return dg.AssetCheckResult(
         passed=not violations,
         severity=severity,

@@ -43,7 +43,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     if config.settings.taxonomies:
         yield from _taxonomy_findings(workspace)
     for name in config.settings.services:
-        yield from _service_findings(workspace, name)
+        yield from check_service(config, name)
     if suppliers:
         yield from _supplier_findings(workspace)
 
@@ -85,10 +85,6 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
         covered = len(tasks & known)
         detail = f"{covered} of its {len(tasks)} tasks configured"
         yield Finding(f"taxonomy {taxonomy.name}", detail, ok=covered > 0)
-
-
-def _service_findings(workspace: Workspace, name: str) -> Iterator[Finding]:
-    yield from check_service(workspace.config, name)
 
 
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:

@@ -10,23 +10,13 @@ from testbench_dagster.stages.discover.heights import record_height
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading
-from testbench_dagster.transports.pocket.access import read_chain, service_config
+from testbench_dagster.transports.pocket.access import service_config
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.types import Session
 
 #: Blocks, and time, by which readings of one chain by several nodes and processes may differ at most.
 _LAG_BLOCKS, _LAG = 20, timedelta(minutes=2)
-
-
-def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False) -> list[Session]:
-    """Read the current sessions of a service's applications and note them, and the height, in the store.
-
-    See :func:`~testbench_dagster.transports.pocket.access.read_chain` for the arguments and what is raised.
-    """
-    reading = read_chain(workspace.config, service, fresh=fresh)
-    record_chain(workspace, reading)
-    return list(reading.sessions)
 
 
 def record_chain(workspace: Workspace, reading: ChainReading, now: datetime | None = None) -> int:

@@ -38,7 +38,6 @@ N = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 POINT_BYTES = 33
 SIGNATURE_BYTES = 64
 
-_ZERO = bytes(32)
 _NO_POINT = "a scalar is 0 or not below the order of the curve, or a sum of points is infinity"
 
 

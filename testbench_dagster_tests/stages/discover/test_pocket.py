@@ -25,11 +25,11 @@ from testbench_dagster.stages.discover.roster import (
     no_suppliers_text,
     refresh_roster,
 )
-from testbench_dagster.stages.discover.sessions import refresh_sessions
+from testbench_dagster.stages.discover.sessions import record_chain
 from testbench_dagster.stages.preconditions import require_keys
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import HEIGHTS, SESSIONS, SUPPLIERS
-from testbench_dagster.transports.pocket.access import chain_client, service_keys
+from testbench_dagster.transports.pocket.access import chain_client, read_chain, service_keys
 from testbench_dagster.transports.pocket.chain import ChainError
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
@@ -42,6 +42,13 @@ SOURCE = f"service:{SERVICE}"
 #: Tests of what is done with the chain's answers, not with the store.
 on_sqlite = pytest.mark.parametrize("open_installation", ["sqlite"], indirect=True)
 NOBODY = encode("pokt", bytes(20))
+
+
+def refresh_sessions(workspace: Workspace, service: str, *, fresh: bool = False) -> list[Any]:
+    """Read the current sessions of a service's applications and record them, as a run does."""
+    reading = read_chain(workspace.config, service, fresh=fresh)
+    record_chain(workspace, reading)
+    return list(reading.sessions)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from hashlib import sha256
 
 import dagster as dg
@@ -11,6 +12,9 @@ from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.dagster_internals import is_valid_cron_schedule
 from testbench_dagster.defs.partitions import UNFINISHED
+
+REQUEST = "testbench/request"
+"""Tag of runs that a sensor may ask for again: what was asked for."""
 
 
 def sensor_status(settings: SensorSettings) -> dg.DefaultSensorStatus:
@@ -36,14 +40,27 @@ def checked_cron(name: str, settings: ScheduleSettings) -> str:
     return settings.cron
 
 
-def run_key(kind: str, *parts: str, retry_s: float | None = None) -> str:
-    """A key that makes a request idempotent: equal parts ask once.
+def run_key(kind: str, *parts: str) -> str:
+    """A key that makes a request idempotent: equal parts ask once."""
+    return f"{kind}:{sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
 
-    With ``retry_s`` a request that came to nothing may be made again after that many seconds (the key
-    contains the present, cut to such a period).
+
+def repeatable_request(
+    instance: dg.DagsterInstance, key: str, retry_s: float, tags: Mapping[str, str]
+) -> dg.RunRequest | None:
+    """A request that may be made again ``retry_s`` seconds after its last run ended, still to be done.
+
+    None until then. A request after a run is named after that run, so it is made once, too.
     """
-    period = [] if retry_s is None else [str(int(time.time() // retry_s))]
-    return f"{kind}:{sha256(chr(0).join([*period, *parts]).encode()).hexdigest()[:32]}"
+    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST: key}), limit=1)
+    tags = {**tags, REQUEST: key}
+    if not records:
+        return dg.RunRequest(run_key=key, tags=tags)
+    (last,) = records
+    ended = last.end_time or last.update_timestamp.timestamp()
+    if last.dagster_run.status in UNFINISHED or time.time() < ended + retry_s:
+        return None
+    return dg.RunRequest(run_key=f"{key}:{last.dagster_run.run_id}", tags=tags)
 
 
 def unfinished_runs(instance: dg.DagsterInstance, job_name: str) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -172,6 +174,30 @@ def test_a_catalogue_that_is_not_there_is_asked_for_once(room: Room) -> None:
     assert room.tick("stale_catalog").skip_reason is not None, "while one is under way none is asked for"
 
 
+def test_a_catalogue_that_failed_is_tried_again_a_while_after_that_run(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request,) = room.tick("stale_catalog").run_requests
+    failed = fail(room, "refresh_catalog", request)
+    waiting = room.tick("stale_catalog")
+    assert waiting.skip_reason is not None
+    assert "starter_logic came to nothing" in str(waiting.skip_reason.skip_message)
+    monkeypatch.setattr("testbench_dagster.defs.catalog.sensors._RETRY_S", 0)
+    first, second = room.tick("stale_catalog"), room.tick("stale_catalog")
+    assert first.run_requests[0].run_key == second.run_requests[0].run_key == f"{request.run_key}:{failed}"
+    again = fail(room, "refresh_catalog", first.run_requests[0])
+    assert room.tick("stale_catalog").run_requests[0].run_key == f"{request.run_key}:{again}"
+
+
+def fail(room: Room, job: str, request: dg.RunRequest) -> str:
+    """A run that a request asked for, failed a moment ago."""
+    run = room.instance.create_run_for_job(
+        room.definitions.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED, tags=request.tags
+    )
+    room.instance.report_run_failed(run)
+    return run.run_id
+
+
 def test_a_complete_catalogue_is_left_alone(evaluated: Room) -> None:
     assert evaluated.tick("stale_catalog").skip_reason is not None
 
@@ -198,6 +224,21 @@ def test_due_suppliers_are_asked_for_in_one_range_with_an_idempotent_key(evaluat
         PLANS, {"_id": "sim-01@simulation"}, {"planned_at": datetime.now(UTC) + timedelta(seconds=5)}
     )
     assert evaluated.tick("stale_scores").run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_due_suppliers_whose_run_came_to_nothing_are_asked_for_a_while_after_it(
+    evaluated: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due(evaluated, "sim-01@simulation")
+    (request,) = evaluated.tick("stale_scores").run_requests
+    failed = fail(evaluated, "evaluate_suppliers", request)
+    waiting = evaluated.tick("stale_scores")
+    assert waiting.skip_reason is not None
+    assert "1 suppliers are due; their last runs" in str(waiting.skip_reason.skip_message)
+    retry_minutes = evaluated.workspace.config.settings.planning.retry_minutes
+    later = time.time() + retry_minutes * 60 + 1
+    monkeypatch.setattr("testbench_dagster.defs.automation.time", SimpleNamespace(time=lambda: later))
+    assert evaluated.tick("stale_scores").run_requests[0].run_key == f"{request.run_key}:{failed}"
 
 
 def test_a_supplier_in_flight_is_not_asked_for_and_no_range_runs_over_it(evaluated: Room) -> None:

@@ -3,7 +3,12 @@
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
-from testbench_dagster.defs.automation import run_key, sensor_status, unfinished_runs
+from testbench_dagster.defs.automation import (
+    repeatable_request,
+    run_key,
+    sensor_status,
+    unfinished_runs,
+)
 from testbench_dagster.defs.partitions import pack_ranges, range_tags
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint, stale_tasks
 from testbench_dagster.stages.workspace import Workspace
@@ -40,8 +45,13 @@ def stale_catalog_sensor(
             return dg.SensorResult(skip_reason=f"{len(order)} tasks are complete")
         # one run over all of them: a task that is complete in between costs it nothing
         ((first, last),) = pack_ranges(order, wanted, len(order), max_gap=len(order))
-        key = run_key("catalog", catalogue_fingerprint(workspace), *sorted(wanted), retry_s=_RETRY_S)
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key, tags=range_tags(first, last))])
+        key = run_key("catalog", catalogue_fingerprint(workspace), *sorted(wanted))
+        request = repeatable_request(context.instance, key, _RETRY_S, range_tags(first, last))
+        if request is None:
+            return dg.SensorResult(
+                skip_reason=f"{', '.join(wanted)} came to nothing; tried again {_RETRY_S} s after that run"
+            )
+        return dg.SensorResult(run_requests=[request])
 
     return stale_catalog
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from testbench_dagster.config.settings import Settings
-from testbench_dagster.defs.automation import run_key, sensor_status
+from testbench_dagster.defs.automation import repeatable_request, run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
 from testbench_dagster.defs.partitions import (
     MAX_GAP,
@@ -21,6 +21,7 @@ from testbench_dagster.stages.workspace import Workspace
 def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
     """The sensor, looking at the kept plans as often as configured."""
     automation = settings.automation
+    retry_s = settings.planning.retry_minutes * 60
 
     @dg.sensor(
         name="stale_scores",
@@ -47,16 +48,16 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         requests = []
         for first, last in ranges[:RUNS_PER_TICK]:
             covered = order[place[first] : place[last] + 1]
-            key = run_key(
-                "stale",
-                first,
-                last,
-                *(f"{k} {versions[k]}" for k in covered if k in versions),
-                retry_s=settings.planning.retry_minutes * 60,
-            )
+            key = run_key("stale", first, last, *(f"{k} {versions[k]}" for k in covered if k in versions))
             # scheduled work gives way to what people start by hand
-            requests.append(
-                dg.RunRequest(run_key=key, tags={**range_tags(first, last), "dagster/priority": "-1"})
+            tags = {**range_tags(first, last), "dagster/priority": "-1"}
+            request = repeatable_request(context.instance, key, retry_s, tags)
+            if request is not None:
+                requests.append(request)
+        if not requests:
+            return dg.SensorResult(
+                skip_reason=f"{len(due)} suppliers are due; their last runs came to nothing less than "
+                f"{retry_s:g} s ago"
             )
         return dg.SensorResult(run_requests=requests)
 

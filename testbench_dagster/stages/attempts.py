@@ -51,8 +51,8 @@ def last_by_call(attempts: Iterable[Seen]) -> dict[tuple[str, int, int, int], Se
 class History:
     """What the planner needs of a supplier's attempts at a task.
 
-    ``outcomes`` are those of the current epoch; ``final_elsewhere`` gives, per doc that earlier epochs
-    final, when that was. ``last_at`` and ``last_height`` are the newest of final calls, in any epoch.
+    ``outcomes`` are those of the current epoch; ``final_elsewhere`` gives, per doc that is closed in an
+    earlier epoch, when that was. ``last_at`` and ``last_height`` are the newest of final calls, in any epoch.
     """
 
     outcomes: list[CallOutcome] = field(default_factory=list)

@@ -93,7 +93,7 @@ def record_progress(
     spent: Mapping[str, int] | None = None,
     put_off: Collection[str] = (),
 ) -> None:
-    """Remember how an evaluation went: who answered, and who was due but final nothing, with the problem.
+    """Remember how an evaluation went: who answered, and who was due but closed no call, with the problem.
 
     A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
     ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.

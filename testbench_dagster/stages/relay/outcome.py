@@ -22,7 +22,7 @@ def record_outcome(
     *,
     capped: bool,
 ) -> None:
-    """Remember in the suppliers' plans who answered, who final nothing although asked, who was not asked.
+    """Remember in the suppliers' plans who answered, who closed no call although asked, who was not asked.
 
     ``capped``: the run had a cap of its own, which is no reason to wait with the next one.
     """
@@ -66,4 +66,4 @@ def _no_session_allowed(target: Target, counts: Counts) -> bool:
 
 def _what_failed(counts: Counts) -> str:
     faults = ", ".join(f"{fault.value} x {n}" for fault, n in counts.faults.most_common(3))
-    return f"none of {counts.sent} relays was settled ({faults})"
+    return f"none of {counts.sent} relays was answered or failed for good ({faults})"

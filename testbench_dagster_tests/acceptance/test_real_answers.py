@@ -130,7 +130,7 @@ def assert_verdicts_equal_the_flags(installation: Installation) -> None:
 def test_gsm8k_of_four_recorded_systems(
     server_installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:
-    """On MongoDB and PostgreSQL; on the embedded stores test_faults.py and test_kill.py score all docs."""
+    """On MongoDB and PostgreSQL; on the embedded stores the last of test_kill.py scores all docs."""
     with replays([answers.gsm8k(s) for s in GSM8K], tmp_path, "--latency-ms", "2") as servers:
         server_installation.configure_example("gsm8k-replay.yaml", **gsm8k_urls(servers))
         done = server_installation.run()

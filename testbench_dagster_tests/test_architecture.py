@@ -383,6 +383,33 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
     assert said == ["testbench_dagster.transports.registry"]
 
 
+def test_nothing_but_the_registry_reaches_into_a_transport() -> None:
+    """What a transport does goes through its plug; its simulation speaks its language, too."""
+    plugs = tuple(name for name in OF_TRANSPORTS if not name.endswith("registry"))
+    inside = ("testbench_dagster.transports.", "testbench_dagster.localnet.")
+    found = {
+        name: sorted(reached)
+        for name, path in modules().items()
+        if not name.startswith(inside)
+        and (reached := {i for i in own(imports_at_run_time(path)) if i.startswith(plugs)})
+    }
+    # names the sources that decide an attempt's fault, and imports none of them
+    assert found == {}
+
+
+def test_private_names_stay_in_their_folder() -> None:
+    """A module may use what another one of its own folder keeps for itself, and nobody else."""
+    found = [
+        f"{name} imports {node.module}.{alias.name}"
+        for name, path in modules().items()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("testbench_dagster.")
+        for alias in node.names
+        if re.match(r"_[^_]", alias.name) and folder(str(node.module)) != folder(name)
+    ]
+    assert found == [], "give it a name without an underscore, or keep it at home"
+
+
 def test_documents_are_records_above_the_stores() -> None:
     """A raw document is had from a store's own operations, these take a collection, and nobody else gets one.
 

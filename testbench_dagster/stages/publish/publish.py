@@ -16,7 +16,7 @@ from pathlib import Path
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.feeds import render_json, render_prometheus
 from testbench_dagster.ranking.page import render_page
-from testbench_dagster.stages.rank.ranking import make_board, store_board
+from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.workspace import Workspace
 
 #: Suppliers × tasks up to which the item matrix is published with every leaderboard: it reads every sample.

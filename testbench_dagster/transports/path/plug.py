@@ -27,7 +27,7 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
 )
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature
 
 
 class PathPlug:
@@ -111,6 +111,10 @@ class PathPlug:
         from testbench_dagster.transports.path.stored import shown_by_gateway  # with aiohttp: 0.2 s
 
         return shown_by_gateway(attempt, attempt.status, request, api, error)
+
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """Its answers carry none."""
+        return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """What lies there is the gateway."""

@@ -23,7 +23,7 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
 )
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature, Unsigned, shown_by_answer
 
 
 class PocketPlug:
@@ -111,10 +111,27 @@ class PocketPlug:
         status = attempt.evidence.get("http_status")
         signed = attempt.session is not None and "request_hash" in attempt.evidence
         if not (isinstance(status, int) and signed):
+            if (
+                "public_key" in attempt.evidence and "gateway" not in attempt.evidence
+            ):  # its signature is over all of it
+                return shown_by_answer(attempt, request, api, error, complete=True)
             return None
         from testbench_dagster.transports.pocket.stored import shown_by_miner  # with its codecs: 0.1 s
 
         return shown_by_miner(attempt, status, request, error)
+
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """What a miner answered is signed by it, for the session it was asked in."""
+        if "envelope" in attempt.evidence:
+            # with the curve library: 0.1 s
+            from testbench_dagster.transports.pocket.stored import verified_signature
+
+            return verified_signature(attempt)
+        # what quoted a key was redacted: the signature is over what it said before
+        excused = "gateway" in attempt.evidence or attempt.evidence.get("redacted")
+        if attempt.session is not None and answered and not excused:
+            raise Unsigned
+        return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:
         """Miners list nothing."""

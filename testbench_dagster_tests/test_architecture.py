@@ -135,6 +135,54 @@ def test_child_processes_pay_for_nothing_they_do_not_need(module: str) -> None:
     assert not loaded & {*HEAVY, "dagster", "sqlalchemy", "pydantic"}
 
 
+#: What libraries cost whoever imports them, in seconds of CPU: they are imported where they are used.
+COSTS = {
+    "dagster_postgres": 0.64,
+    "datasets": 0.51,
+    "httpx": 0.05,
+    "matplotlib": 0.36,
+    "nltk": 1.04,
+    "numpy": 0.10,
+    "pandas": 0.29,
+    "pyarrow": 0.13,
+    "rich": 0.02,
+    "scipy": 0.24,
+    "uvloop": 0.03,
+    "yaml": 0.01,
+}
+
+
+def late_imports(module: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports inside functions."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (n for f in ast.walk(module) if isinstance(f, functions) for n in ast.walk(f))
+    yield from {id(n): n for n in found if isinstance(n, (ast.Import, ast.ImportFrom))}.values()
+
+
+def says_why(lines: list[str], node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether a comment stands at an import, or above the block of imports it stands in."""
+    first, last = node.lineno - 1, node.end_lineno or node.lineno
+    if any("#" in line for line in lines[first:last]):
+        return True
+    above = first - 1
+    while lines[above].strip().startswith(("import ", "from ")):
+        if "#" in lines[above]:
+            return True
+        above -= 1
+    return lines[above].strip().startswith("#")
+
+
+def test_late_imports_say_what_they_cost() -> None:
+    silent = []
+    for name, path in modules().items():
+        lines = path.read_text("utf-8").splitlines()
+        for node in late_imports(tree(path)):
+            what = node.names[0].name if isinstance(node, ast.Import) else str(node.module)
+            if what.partition(".")[0] not in COSTS and not says_why(lines, node):
+                silent.append(f"{name}:{node.lineno} {what}")
+    assert silent == [], "import it at the top, or write in a comment what that would cost"
+
+
 # --------------------------------------------------------------------------------- who imports whom
 
 

@@ -41,6 +41,7 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | No
     Raises:
         OSError: a file cannot be written.
     """
+    # with pyarrow: 0.2 s
     from testbench_dagster.stages.publish.export import write_item_matrix
 
     board = make_board(workspace, now=now)

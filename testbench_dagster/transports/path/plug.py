@@ -122,6 +122,7 @@ class PathPlug:
 
     def check(self, config: Config, service: str) -> Iterator[Finding]:
         """Nodes and applications, where they are configured, and the gateway."""
+        # with the codecs of a chain: 50 ms
         from testbench_dagster.transports.path.checks import gateway_findings
         from testbench_dagster.transports.pocket.checks import chain_findings
 

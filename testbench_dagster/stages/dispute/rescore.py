@@ -287,10 +287,11 @@ class _Check:
         if unscored := len(answered.keys() - claimed):
             self._report.notes.append(f"{name}: {unscored} answers were not scored when this was written")
         try:
-            spec = self._usable(task)
-            self._same_definition(opened, task, spec)
+            # first: another one builds and scores by other rules, so that no hash of them has to agree
             if (other_scorer := _other_scorer(task)) is not None:
                 raise TaskError(other_scorer)
+            spec = self._usable(task)
+            self._same_definition(opened, task, spec)
             waiting = [
                 doc
                 for id_, doc in answered.items()
@@ -348,7 +349,10 @@ class _Check:
         return unpack(files, Path(tempfile.mkdtemp(prefix="definitions-", dir=self._folder)))
 
     def _same_definition(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
-        """Whether what scores here is what was registered, filters, metrics and helpers included."""
+        """Whether what scores here is what was registered, filters, metrics and helpers included.
+
+        Of a task of the same version of lm-eval and the same scorer only.
+        """
         if spec.framework != LM_EVAL:
             return
         registration = task.registration
@@ -364,15 +368,8 @@ class _Check:
             found,
             strict=True,
         ):
-            if stored == here:
-                continue
-            if registration.engine_version == VERSIONS[LM_EVAL] or what == "task hash":
+            if stored != here:
                 self._report.add(Finding("definition", what, spec.name, None, stored, here))
-            else:
-                self._report.notes.append(
-                    f"{spec.name}: registered with lm-eval {registration.engine_version}, here is "
-                    f"{VERSIONS[LM_EVAL]}"
-                )
 
     def _compare(
         self,
@@ -484,13 +481,15 @@ def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:
 
 
 def _other_scorer(task: TaskFacts) -> str | None:
-    """That its scores are of another scorer than this one's, if so: then they cannot be compared."""
+    """That another framework's version or another scorer made its scores, if so: they cannot be compared."""
     registration = task.registration
     here = VERSIONS.get(registration.framework, registration.engine_version)
     own = scorer_version(replace(registration, engine_version=here))
-    if task.scorer_version == own:
-        return None
-    return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
+    if task.scorer_version != own:
+        return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
+    if registration.engine_version != here:
+        return f"registered with {registration.framework} {registration.engine_version}, here is {here}"
+    return None
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from testbench_dagster.evidence.facts import read_manifest, read_task
 from testbench_dagster.evidence.report import Report
 from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stores.documents import document_id
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.fixtures import b1e3080
 from testbench_dagster_tests.stages.dispute.forging import Records, contents, edited, lines, records, write
@@ -138,6 +139,86 @@ def test_another_scorers_scores_are_unchecked(
     unchecked(report, docs=11)
     (note,) = [note for note in report.notes if "scored by" in note]
     assert f"/{SCORER.number + 1}, this version" in note and note.endswith(f"/{SCORER.number}")
+
+
+def of_other_requests(bundle: Path, path: Path, engine: str, scorer: int) -> Path:
+    """The bundle as one whose first task asks otherwise: under another task hash, from which all ids follow."""
+    files = contents(bundle)
+    task, manifest = (json.loads(files[name]) for name in ("tasks/sums.json", "manifest.json"))
+    task_hash, config_hash = "a" * 40, "b" * 64
+    version = f"lm_eval-{engine}/{config_hash[:12]}/{scorer}"
+    task["registration"].update(task_hash=task_hash, config_hash=config_hash, engine_version=engine)
+    task["scorer_version"] = version
+    now: dict[str, str] = {}
+    kinds = {name: records(files[f"{name}.jsonl"]) for name in ("prompts", "attempts", "scores")}
+    for kind, rows in kinds.items():
+        for row in (row for row in rows if row["task"] == "sums"):
+            row["task_hash"] = task_hash
+            if kind == "prompts":
+                named = ("task", "task_hash", "epoch", "api", "position", "doc_id", "requests")
+                made = document_id("prompt", *(row[name] for name in named))
+            elif kind == "attempts":
+                row["prompt_id"] = now[row["prompt_id"]]
+                named = ("supplier", "prompt_id", "round", "idx", "repeat", "attempt")
+                made = document_id("attempt", *(row[name] for name in named))
+            else:
+                row["prompt_id"] = now[row["prompt_id"]]
+                row["attempt_ids"] = [now[id_] for id_ in row["attempt_ids"]]
+                (row["answer_id"],) = row["attempt_ids"]
+                row["scorer_version"] = version
+                made = document_id("score", row["answer_id"], row["filter"], version)
+            now[row["_id"]] = row["_id"] = made
+    for window in manifest["windows"]:
+        if window["task"] == "sums":
+            window["task_hash"] = task_hash
+    changed = {"tasks/sums.json": task, "manifest.json": manifest}
+    return write(
+        path,
+        {
+            **files,
+            **{name: json.dumps(value).encode() for name, value in changed.items()},
+            **{f"{name}.jsonl": lines(rows) for name, rows in kinds.items()},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "scorer"), [(LM_EVAL_VERSION, SCORER.number + 1), ("0.0.1", SCORER.number)]
+)
+def test_another_scorer_may_have_another_task_hash(
+    engine: str, scorer: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = of_other_requests(bundle, tmp_path / "x.zip", engine, scorer)
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert [note for note in report.notes if "scored by" in note] == [
+        f"sums: scored by lm_eval-{engine}/{'b' * 12}/{scorer}, this version of testbench_dagster scores as "
+        f"lm_eval-{LM_EVAL_VERSION}/{'b' * 12}/{SCORER.number}"
+    ]
+
+
+def test_of_the_same_scorer_another_task_hash_is_a_finding(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = of_other_requests(bundle, tmp_path / "x.zip", LM_EVAL_VERSION, SCORER.number)
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.verdict.startswith("DIFFERENT")
+    assert {finding.what for finding in report.findings if finding.kind == "definition"} == {
+        "task hash",
+        "hash of the definition",
+    }
+
+
+def test_a_registration_with_another_lm_eval_is_unchecked_whatever_its_scores_say(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    files = contents(bundle)
+    task = json.loads(files["tasks/sums.json"])
+    task["registration"]["engine_version"] = "0.0.1"
+    path = write(tmp_path / "x.zip", {**files, "tasks/sums.json": json.dumps(task).encode()})
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert f"sums: registered with lm_eval 0.0.1, here is {LM_EVAL_VERSION}" in report.notes
 
 
 def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:

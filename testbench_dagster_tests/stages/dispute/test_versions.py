@@ -142,7 +142,7 @@ def test_another_scorers_scores_are_unchecked(
 
 
 def of_other_requests(bundle: Path, path: Path, engine: str, scorer: int) -> Path:
-    """The bundle as one whose first task asks otherwise: under another task hash, from which all ids follow."""
+    """The bundle as one whose first task asks otherwise: all ids follow from its other task hash."""
     files = contents(bundle)
     task, manifest = (json.loads(files[name]) for name in ("tasks/sums.json", "manifest.json"))
     task_hash, config_hash = "a" * 40, "b" * 64

@@ -138,7 +138,8 @@ class Chain:
         else:
             self._numbers.setdefault((name, doc_id, *call), set()).add(number)
         self._equal("attempt", f"id of {what}", name, doc_id, attempt.id, found)
-        classifier = attempt.classifier or FIRST_CLASSIFIER  # which older bundles do not name
+        # which older bundles do not name
+        classifier = FIRST_CLASSIFIER if attempt.classifier is None else attempt.classifier
         ours = classifier == CLASSIFIER.number
         if not ours:
             self.otherwise_classified[classifier] += 1

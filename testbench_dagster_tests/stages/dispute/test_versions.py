@@ -90,6 +90,18 @@ def test_another_classifiers_faults_are_unchecked(
     ]
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_that_no_classifier_has_are_another_classifiers(
+    number: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(
+        bundle, tmp_path / "x.zip", "attempts.jsonl", newer(lambda row: row.update(classifier=number))
+    )
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert any(f"judged by classifier {number}, this version" in note for note in report.notes)
+
+
 def test_what_our_classifier_judged_is_checked_beside_it(
     bundle: Path, tmp_path: Path, worker: FrameworkWorker
 ) -> None:

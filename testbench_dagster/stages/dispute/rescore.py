@@ -28,7 +28,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
-from testbench_dagster.core.versions import CLASSIFIER, scorer_version
+from testbench_dagster.core.versions import CLASSIFIER, WINDOWS, scorer_version
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
@@ -194,6 +194,8 @@ class _Check:
         if other:
             listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
             notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
+        if self._manifest.windows_version != WINDOWS.number:
+            notes.append(f"{_of_other_version(self._manifest)}: the published windows are not checked")
         for task in tasks.values():
             if (other_scorer := _other_scorer(task)) is not None:
                 notes.append(f"{task.spec.name}: {other_scorer}")
@@ -409,6 +411,8 @@ class _Check:
         published = [row for row in manifest.windows if row.get("task") == name]
         if manifest.docs is not None:
             return "not computed: the bundle holds a part of the docs"
+        if manifest.windows_version != WINDOWS.number:
+            return f"not computed: {_of_other_version(manifest)}"
         again = windows(
             opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
         )
@@ -490,6 +494,11 @@ def _other_scorer(task: TaskFacts) -> str | None:
     if registration.engine_version != here:
         return f"registered with {registration.framework} {registration.engine_version}, here is {here}"
     return None
+
+
+def _of_other_version(manifest: Manifest) -> str:
+    """That the windows follow from other formulas than this version's."""
+    return f"windows by formulas of version {manifest.windows_version}, here of version {WINDOWS.number}"
 
 
 def _text(value: Any) -> str:

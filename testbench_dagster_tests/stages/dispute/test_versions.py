@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.core.versions import CLASSIFIER, SCORER
+from testbench_dagster.core.versions import CLASSIFIER, SCORER, WINDOWS
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.facts import read_manifest, read_task
 from testbench_dagster.evidence.report import Report
@@ -231,6 +231,44 @@ def test_a_registration_with_another_lm_eval_is_unchecked_whatever_its_scores_sa
     report = rescore(path, trust_code=True, worker=worker)
     unchecked(report, docs=11)
     assert f"sums: registered with lm_eval 0.0.1, here is {LM_EVAL_VERSION}" in report.notes
+
+
+def test_the_manifest_names_what_made_its_windows(bundle: Path) -> None:
+    assert json.loads(contents(bundle)["manifest.json"])["windows_version"] == WINDOWS.number
+
+
+def of_windows(bundle: Path, path: Path, version: int | None) -> Path:
+    """The bundle as one whose windows follow from another formula, by an installation of that version."""
+    files = contents(bundle)
+    manifest = json.loads(files["manifest.json"])
+    del manifest["windows_version"]
+    if version is not None:
+        manifest["windows_version"] = version
+    for window in manifest["windows"]:
+        window["ci_high"] = 0.99999
+    return write(path, {**files, "manifest.json": json.dumps(manifest).encode()})
+
+
+@pytest.mark.parametrize("version", [WINDOWS.number + 1, 0])
+def test_windows_of_another_formula_are_unchecked(
+    version: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    report = rescore(of_windows(bundle, tmp_path / "x.zip", version), trust_code=True, worker=worker)
+    assert report.findings == [] and report.verdict.startswith("INCOMPLETE")
+    said = f"windows by formulas of version {version}, here of version {WINDOWS.number}"
+    assert [(task.equal, task.different, task.windows) for task in report.tasks] == [
+        (11, 0, f"not computed: {said}"),
+        (17, 0, f"not computed: {said}"),
+    ]
+    assert f"{said}: the published windows are not checked" in report.notes
+
+
+def test_windows_of_bundles_that_name_no_version_are_those_of_the_first(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    assert WINDOWS.number == 1, "rescore notes another version now: expect that of both tasks here"
+    report = rescore(of_windows(bundle, tmp_path / "x.zip", None), trust_code=True, worker=worker)
+    assert [task.windows for task in report.tasks] == ["different"] * 2
 
 
 def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:

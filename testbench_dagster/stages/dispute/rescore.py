@@ -28,7 +28,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
-from testbench_dagster.core.versions import CLASSIFIER, WINDOWS, scorer_version
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS, WINDOWS, scorer_version
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
@@ -73,7 +73,8 @@ R = TypeVar("R", bound=Record)
 class _Opened:
     """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them.
 
-    ``unjudged`` are, by task, the attempts whose fault another classifier decided.
+    ``unjudged`` are, by task, the attempts whose fault another classifier decided; ``unbuilt`` says of how
+    many another version built the request, otherwise than it is built here.
     """
 
     manifest: Manifest
@@ -81,6 +82,7 @@ class _Opened:
     workspace: Workspace
     claimed: DocumentStore
     unjudged: Mapping[str, Set[str]]
+    unbuilt: Mapping[str, int]
 
 
 class _Datasets(DatasetStore):
@@ -173,7 +175,7 @@ class _Check:
             )
             typed.put_new(documents, SupplierRecord, [_roster_record(manifest)])
             chain = Chain(manifest.supplier, tasks, report.add)
-            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged)
+            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged, chain.unbuilt)
             self._load(opened, datasets, chain)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
         return report
@@ -236,6 +238,11 @@ class _Check:
             self._report.notes.append(
                 f"{count} attempts were judged by classifier {classifier}, this version has "
                 f"{CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+            )
+        for version, count in sorted(chain.otherwise_built.items()):
+            self._report.notes.append(
+                f"the requests of {count} attempts were built by version {version} of what builds them, here "
+                f"is {PAYLOADS.number}: whether they were sent as stored is not checked"
             )
         if chain.signed:
             self._report.notes.append(
@@ -307,6 +314,9 @@ class _Check:
             verdict.why = escaped(str(error), 400)
             verdict.unchecked = verdict.docs - verdict.equal - verdict.different
             verdict.windows = "not computed"
+        verdict.unchecked_requests = opened.unbuilt.get(name, 0)
+        if verdict.unchecked_requests and verdict.why is None:
+            verdict.why = f"another version built the requests of {verdict.unchecked_requests} attempts"
         return verdict
 
     def _usable(self, task: TaskFacts) -> TaskSpec:

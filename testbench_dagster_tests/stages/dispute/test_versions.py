@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from testbench_dagster.core.versions import CLASSIFIER, SCORER, WINDOWS
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS, SCORER, WINDOWS
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.facts import read_manifest, read_task
 from testbench_dagster.evidence.report import Report
@@ -231,6 +232,70 @@ def test_a_registration_with_another_lm_eval_is_unchecked_whatever_its_scores_sa
     report = rescore(path, trust_code=True, worker=worker)
     unchecked(report, docs=11)
     assert f"sums: registered with lm_eval 0.0.1, here is {LM_EVAL_VERSION}" in report.notes
+
+
+# ---------------------------------------------------------------------------------------- requests
+
+
+def test_attempts_name_what_built_their_request(bundle: Path) -> None:
+    rows = records(contents(bundle)["attempts.jsonl"])
+    assert {row["payload_version"] for row in rows} == {PAYLOADS.number}
+
+
+def built_by(version: int | None, otherwise: bool = True) -> Callable[[Records], None]:
+    """All attempts at one task as sent by another version, in other words or in the same."""
+
+    def edit(rows: Records) -> None:
+        for row in rows:
+            if row["task"] == "sums":
+                row["payload_version"] = version
+                if otherwise:
+                    row["payload_sha256"] = hashlib.sha256(row["_id"].encode()).hexdigest()
+
+    return edit
+
+
+@pytest.mark.parametrize("version", [PAYLOADS.number + 1, 0])
+def test_requests_that_another_version_built_otherwise_are_unchecked(
+    version: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(version))
+    report = rescore(path, trust_code=True, worker=worker)
+    sums, reading = report.tasks
+    assert report.findings == [] and report.verdict.startswith("INCOMPLETE")
+    assert (sums.unchecked_requests, reading.unchecked_requests) == (12, 0)
+    assert sums.why == "another version built the requests of 12 attempts" and reading.why is None
+    assert [(task.equal, task.windows) for task in report.tasks] == [(11, "equal"), (17, "equal")]
+    assert report.notes == [
+        f"the requests of 12 attempts were built by version {version} of what builds them, here is "
+        f"{PAYLOADS.number}: whether they were sent as stored is not checked"
+    ]
+
+
+def test_requests_that_come_out_the_same_are_checked_whoever_built_them(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(
+        bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(PAYLOADS.number + 1, otherwise=False)
+    )
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.equal and report.notes == []
+
+
+@pytest.mark.parametrize("version", [PAYLOADS.number, None])
+def test_of_the_same_version_another_request_is_a_finding(
+    version: int | None, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    assert PAYLOADS.number == 1, "attempts that name no version are those of another one now"
+    path = edited(bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(version))
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.n_findings == 12 and report.verdict.startswith("DIFFERENT")
+    assert {finding.what for finding in report.findings} == {
+        "hash of the request as sent of attempt 1, under every known model name"
+    }
+
+
+# ----------------------------------------------------------------------------------------- windows
 
 
 def test_the_manifest_names_what_made_its_windows(bundle: Path) -> None:

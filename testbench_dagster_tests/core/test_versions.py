@@ -13,14 +13,16 @@ import pytest
 import testbench_dagster
 from testbench_dagster.core import versions
 from testbench_dagster.core.versions import Version
+from testbench_dagster_tests.core.reaching import definition
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1"),
-    "SCORER": (2, "89762b48c0f672c152c3c5b42acc929caa3e504121010a20f6599a888b0d18b9"),
-    "WINDOWS": (1, "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557"),
-    "PLANS": (1, "e5e3ca315fda97a71cc6503bcdd6d3c1e3304e25647a9bbe1dd59fcd333c1111"),
+    "CLASSIFIER": (1, "c3e28a3acd64ea31deaa10b569a12caefdbbb00986946b4441f8d22f7a3afff2"),
+    "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
+    "SCORER": (2, "899cb23fef61235f36eaa9416fd6c257789b460f9d14e1434b5f137daad80f89"),
+    "WINDOWS": (1, "1493c2bc67d581065bc261254646172c9b4ecc82af1421558fa3ab82249500ce"),
+    "PLANS": (1, "483f23e3dae8457aa80bcaa09fbc49fc61f9852ed61b19f0b6dbe5ca87eb4ddc"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.
@@ -43,11 +45,9 @@ def _definition(root: Path, module: str, name: str) -> ast.AST:
         f"versions.py names {module}{f':{name}' if name else ''}, which is not there any more: correct it"
     )
     assert path.is_file(), missing
-    node: Any = ast.parse(path.read_text(encoding="utf-8"))
-    for part in name.split(".") if name else ():
-        node = next((n for n in node.body if getattr(n, "name", None) == part), None)
-        assert node is not None, missing
-    return node
+    found = definition(ast.parse(path.read_text(encoding="utf-8")), name)
+    assert found is not None, missing
+    return found[0]
 
 
 def _signs(node: Any) -> Iterator[Any]:

@@ -494,8 +494,8 @@ def _profiles(
     profiles = {}
     for i, name in enumerate(evidence.suppliers):
         group = groups[labels[i]]
-        nearest = int(score[i].argmax()) if score.shape[1] else 0
-        known = bool(score.shape[1]) and score[i, nearest] >= 0
+        nearest = int(score[i].argmax())
+        known = bool(score[i, nearest] >= 0)
         n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
         low, high = wilson(k, n) if n else (None, None)
         others = len(group.members) - 1

@@ -300,6 +300,55 @@ def test_a_group_keeps_its_name_while_more_than_half_of_it_stays() -> None:
     assert bigger.group_of("e").id == "z"  # of two names that of the larger part
 
 
+def test_members_that_differ_part_before_there_is_enough_for_a_relation() -> None:
+    """Six common prompts are two fewer than a pair needs to lean anywhere; the split e-value tells already."""
+    former = [Assignment(s, "old", "a", START) for s in "ab"]
+    for kinds, members in (("xx", [("a", "b")]), ("xy", [("a",), ("b",)])):
+        given = [answer(s, f"q{n}", phrase(k, n)) for s, k in zip("ab", kinds, strict=True) for n in range(6)]
+        found = find_groups(Evidence.of(given), previous=former, now=START)
+        assert sorted(group.members for group in found.groups) == members
+        assert found.pair("a", "b").split is (kinds == "xy")
+
+
+def test_kin_that_repeat_themselves_without_fail_do_not_merge() -> None:
+    """They agree on 7 of 8 prompts: more than distinct models do, less than one model does with itself."""
+    given = [answer("a", f"q{n}", phrase(n)) for n in range(800)]
+    given += [answer("b", f"q{n}", phrase(n) if n % 8 else phrase("b", n)) for n in range(800)]
+    again = [answer(a.supplier, a.prompt, a.answer_prefix, minute=9, round=1) for a in given]
+    found = find_groups(Evidence.of([*given, *again]), now=START)
+    assert len(found.groups) == 2
+    pair = found.pair("a", "b")
+    assert (pair.agreement, pair.split, pair.relation) == (0.875, True, "same lineage")
+    assert pair.log_merge > math.log(1 / 0.01), "alone this would have merged them"
+    assert found.contested == (("a", "b"),)
+
+
+@pytest.mark.parametrize("before", [0, 254, 255, 256, 257])
+def test_a_contested_pair_is_named_once_wherever_it_stands(before: int) -> None:
+    """One of the two contradicts itself and joins nobody; so many suppliers without answers come first."""
+    given = [answer(s, f"q{n}", phrase(n)) for s in "yz" for n in range(80)]
+    given += [answer("z", f"r{n}", phrase(n, r), minute=r, round=r) for n in range(9) for r in range(3)]
+    evidence = Evidence.of(given, suppliers=[f"s{n:03}" for n in range(before)])
+    assert find_groups(evidence, now=START).contested == (("y", "z"),)
+
+
+@pytest.mark.parametrize(("alike", "known"), [(25, 2), (26, 1)])
+def test_who_is_one_at_a_hundred_to_one_counts_once_among_those_who_open_alike(
+    alike: int, known: int
+) -> None:
+    """a and b say the same; at 26 prompts, 26 ln(.9 / .75) = 4.7 nats, that is no longer two who do.
+
+    c and d open seven prompts as these do. That is worth the less the more others do so, two more counting
+    as if a quarter of them did.
+    """
+    given = [answer(s, f"q{n}", phrase(n)) for s in "ab" for n in range(alike)]
+    given += [answer(s, f"q{n}", phrase(n)) for s in "cd" for n in range(7)]
+    found = find_groups(Evidence.of(given), now=START).pair("c", "d")
+    null = 0.75 + 0.25 * (known + 2 * 0.25) / (known + 2)
+    ratios = [(1 + k * (1 / null - 1)) ** 7 for k in (0.4, 0.6, 0.8, 0.96)]
+    assert found.log_merge == pytest.approx(math.log(sum(ratios) / 4), abs=1e-6)
+
+
 def test_many_suppliers_are_compared_a_block_at_a_time() -> None:
     """Blocks of 256 suppliers and 8,192 pairs: nobody between two of them is left out."""
     names = [f"s{n:03}" for n in range(520)]
@@ -413,6 +462,16 @@ def test_only_another_round_repeats_and_short_answers_say_nothing() -> None:
     assert find_changes(short) == []
     gone = [answer("s", "q", phrase("x") if m < 60 else "A", minute=m, round=m) for m in range(90)]
     assert [c.at for c in find_changes(gone)] == [START + 60 * MINUTE]
+
+
+def test_short_answers_that_give_way_to_text_are_a_difference() -> None:
+    """Of two prompts in turn one always had text, from which the baseline is learnt."""
+    given = [answer("s", "q", phrase("x"), minute=m, round=m) for m in range(90)]
+    given += [answer("s", "r", "A" if m < 60 else phrase("y"), minute=m + 0.5, round=m) for m in range(90)]
+    (change,) = find_changes(given)
+    assert change.at == START + 60.5 * MINUTE and change.rate_after < 0.6
+    # nothing is said of the short ones: 59 repeats of text until then
+    assert change.observations - change.since_change == 59 + 1
 
 
 @pytest.mark.parametrize(("apart_days", "compared"), [(3.0, True), (3.001, False)])

@@ -488,7 +488,7 @@ def _profiles(
     own = np.arange(len(labels)), labels
     least = evidence.settings.least_common
     answered = (evidence.cells != NONE).sum(axis=1)
-    # nearest by the lower bound's cheap cousin: one agreement in two more prompts is added to each
+    # nearest by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
     score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
     score[own] = -1.0
     profiles = {}

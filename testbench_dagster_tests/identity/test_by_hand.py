@@ -281,7 +281,7 @@ def test_the_nearest_of_a_few_prompts_that_agree_and_of_many_that_mostly_do(alik
 
 
 def test_a_distance_counts_how_each_of_the_two_repeats_itself() -> None:
-    """Asked again once, one contradicted itself and the other did not; what was assumed of both weighs more."""
+    """Asked again once, one contradicted itself and one did not; what was assumed of both weighs more."""
     given = [answer(s, f"q{n}", phrase(s, n)) for s in "ab" for n in range(60)]
     given.append(answer("a", "q0", phrase("else"), minute=1, round=1))
     given.append(answer("b", "q0", phrase("b", 0), minute=1, round=1))

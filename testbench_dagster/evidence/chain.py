@@ -105,13 +105,14 @@ class Chain:
 
     def _order(self, task: TaskFacts, epoch: int) -> list[int] | None:
         """The order of an epoch whose seed is known, and is the one committed to."""
-        key = (task.spec.name, epoch)
+        name = task.spec.name
+        key = (name, epoch)
         if key not in self._orders:
             committed, seed = task.seeds.get(epoch, ("", None))
             self._orders[key] = None
             if seed is not None:
                 found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
-                self._equal("prompt", f"hash of the seed of epoch {epoch}", key[0], None, committed, found)
+                self._equal("prompt", f"hash of the seed of epoch {epoch}", name, None, committed, found)
                 self._orders[key] = sequence(seed, len(task.doc_hashes))
         return self._orders[key]
 

@@ -488,14 +488,14 @@ def _profiles(
     own = np.arange(len(labels)), labels
     least = evidence.settings.least_common
     answered = (evidence.cells != NONE).sum(axis=1)
-    # nearest by the lower bound's cheap cousin: one agreement in two more prompts is added to each
+    # nearest by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
     score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
     score[own] = -1.0
     profiles = {}
     for i, name in enumerate(evidence.suppliers):
         group = groups[labels[i]]
-        nearest = int(score[i].argmax()) if score.shape[1] else 0
-        known = bool(score.shape[1]) and score[i, nearest] >= 0
+        nearest = int(score[i].argmax())
+        known = bool(score[i, nearest] >= 0)
         n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
         low, high = wilson(k, n) if n else (None, None)
         others = len(group.members) - 1

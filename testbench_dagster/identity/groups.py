@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from testbench_dagster.identity import pairs
 from testbench_dagster.identity.evidence import NONE, Evidence
@@ -70,7 +70,6 @@ class Profile:
 
     supplier: str
     group: str
-    role_hint: Literal["member", "alone", "noisy", "suspect"]
     answers: int
     self_agreement: float | None
     self_low: float
@@ -339,7 +338,6 @@ class _Tables:
             log_split=split,
             split=apart,
             relation=relation,
-            mean_lcp=pairs.mean_common_prefix(evidence, i, j),
         )
 
 
@@ -499,17 +497,14 @@ def _profiles(
         n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
         low, high = wilson(k, n) if n else (None, None)
         others = len(group.members) - 1
-        hint: Literal["member", "alone", "noisy", "suspect"] = "alone"
         if name in suspects:
-            hint, reason = "suspect", "its answers are those of two groups"
+            reason = "its answers are those of two groups"
         elif selves.noisy[i]:
-            hint = "noisy"
             reason = (
                 f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again:"
                 " too noisy to say whom it answers like"
             )
         elif others:
-            hint = "member"
             n_own = int(common[i, labels[i]])
             reason = f"answers like {others} other{'s' * (others > 1)} on {n_own} common prompts"
         elif not answered[i]:
@@ -519,7 +514,6 @@ def _profiles(
         profiles[name] = Profile(
             supplier=name,
             group=group.id,
-            role_hint=hint,
             answers=int(answered[i]),
             self_agreement=float(selves.rate[i]) if evidence.repeats[i] else None,
             self_low=float(selves.low[i]),

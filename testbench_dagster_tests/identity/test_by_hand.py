@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import betaincinv
@@ -31,15 +31,12 @@ from testbench_dagster.identity import (
 )
 from testbench_dagster.identity.changes import _against_others
 from testbench_dagster.identity.evidence import NONE
-from testbench_dagster.identity.kernel import common_prefix, kernel
 from testbench_dagster.identity.mixtures import _one_sided
 from testbench_dagster.identity.pairs import (
     SelfAgreement,
     agreements,
     distance,
     lean,
-    log_merge,
-    mean_common_prefix,
 )
 from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
@@ -136,37 +133,6 @@ def test_the_documented_constants() -> None:
 # ----------------------------------------------------------------------------------------------------- pairs
 
 
-def test_prefixes_of_openings() -> None:
-    assert [common_prefix(a, b) for a, b in (("", "a"), ("ab", "ab"), ("ab", "abc"), ("xb", "ab"))] == [
-        0,
-        2,
-        2,
-        0,
-    ]
-    assert kernel("ab", 2) == "ab" and kernel("a", 2) is None and kernel("abc", 2) == "ab"
-
-
-@settings(max_examples=30)
-@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), min_size=1, max_size=20), st.floats(0, 1))
-def test_a_merge_is_an_average_of_likelihood_ratios(pairs: list[tuple[int, int]], habit: float) -> None:
-    """Per agreement 1 + k (1 / q0 - 1) with q0 = floor + (1 - floor) b, per disagreement 1 - k."""
-    conf = IdentitySettings()
-    left, right = (np.array([[pair[side] for pair in pairs]]) for side in (0, 1))
-    common = np.full(left.shape, habit)
-    common[0, 0] = 0.1
-    found = log_merge(left, right, common, lambda p, t, cells: np.where(t == 0, 0.6, 0.2), conf)
-    parts = []
-    for k in (0.4, 0.6, 0.8, 0.96):
-        ratio = 1.0
-        for t, (a, b) in enumerate(pairs):
-            if a == NONE or b == NONE:
-                continue
-            null = 0.75 + 0.25 * max(0.1 if t == 0 else habit, 0.6 if t == 0 else 0.2)
-            ratio *= 1 + k * (1 / null - 1) if a == b else 1 - k
-        parts.append(ratio)
-    assert found[0] == pytest.approx(math.log(sum(parts) / 4), abs=1e-6)
-
-
 def test_how_plain_counts_lean() -> None:
     """agree ln(.9 / .75) + disagree ln(.1 / .25): nine agreements outweigh one disagreement, four do not."""
     found = lean(np.array([10, 6, 0]), np.array([9, 5, 0]), IdentitySettings())
@@ -228,13 +194,10 @@ def test_where_nothing_was_answered() -> None:
 
 
 def test_what_is_said_of_a_pair() -> None:
-    """Two of three common prompts open alike; the third shares four characters."""
+    """Two of three common prompts open alike."""
     a = [answer("a", "q1", phrase(1)), answer("a", "q2", phrase(2)), answer("a", "q3", "abcd" + phrase(3))]
     b = [answer("b", "q1", phrase(1)), answer("b", "q2", phrase(2)), answer("b", "q3", "abcd" + phrase(4))]
     evidence = Evidence.of([*a, *b, answer("a", "q4", phrase(5)), answer("c", "q5", phrase(6))])
-    shared = 4 + common_prefix(phrase(3), phrase(4))
-    assert mean_common_prefix(evidence, 0, 1) == pytest.approx((40 + 40 + shared) / 3)
-    assert mean_common_prefix(evidence, 0, 2) is None
     grouping = find_groups(evidence, now=START)
     pair = grouping.pair("a", "b")
     assert (pair.common, pair.agree, pair.agreement) == (3, 2, pytest.approx(2 / 3))
@@ -243,7 +206,7 @@ def test_what_is_said_of_a_pair() -> None:
     assert (pair.relation, pair.split) == ("too little evidence", False)
     none = grouping.pair("a", "c")
     assert (none.common, none.agreement, none.low, none.high, none.distance) == (0, None, 0.0, 1.0, None)
-    assert none.mean_lcp is None and none.log_merge == none.log_split == 0
+    assert none.log_merge == none.log_split == 0
 
 
 def test_a_profile_names_the_nearest_other_group() -> None:
@@ -256,10 +219,10 @@ def test_a_profile_names_the_nearest_other_group() -> None:
     c = grouping.profiles["c"]
     assert (c.nearest, c.nearest_common, c.nearest_agreement) == (together.id, 28, pytest.approx(12 / 28))
     assert (c.nearest_low, c.nearest_high) == pytest.approx(wilson(12, 28))
-    assert (c.answers, c.repeats, c.self_agreement, c.role_hint) == (28, 0, None, "alone")
+    assert (c.answers, c.repeats, c.self_agreement) == (28, 0, None)
     assert c.reason == "answers like nobody else on 28 prompts"
     a = grouping.profiles["a"]
-    assert a.reason == "answers like 1 other on 80 common prompts" and a.role_hint == "member"
+    assert a.reason == "answers like 1 other on 80 common prompts"
     assert (a.nearest, a.nearest_common) == (grouping.group_of("c").id, 28)
     d, e = grouping.profiles["d"], grouping.profiles["e"]
     assert (d.nearest, d.nearest_agreement, d.nearest_low, d.nearest_common) == (None, None, None, 0)
@@ -300,7 +263,7 @@ def test_a_distance_counts_how_each_of_the_two_repeats_itself() -> None:
 def test_a_supplier_that_contradicts_itself_is_noisy() -> None:
     given = [answer("a", f"q{n}", phrase(n, r % 2), minute=r, round=r) for n in range(4) for r in range(3)]
     found = find_groups(Evidence.of(given), now=START).profiles["a"]
-    assert (found.role_hint, found.self_agreement, found.repeats) == ("noisy", 0.0, 8)
+    assert (found.self_agreement, found.repeats) == (0.0, 8)
     assert found.reason.startswith("repeats itself on 0% of 8 prompts asked again: too noisy")
 
 

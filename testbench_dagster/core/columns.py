@@ -49,7 +49,9 @@ class Column:
     """What is to be known of a field besides its name and type.
 
     ``parts`` are the keys of a value that is a mapping, where they are always the same. A ``sparse`` column
-    is shown by the commands' tables only where a row has a value.
+    is shown by the commands' tables only where a row has a value. ``version``: of a window's column, the
+    number of :data:`~testbench_dagster.core.versions.WINDOWS` since which it means what it does, so that a
+    value of before is not compared with one of now.
     """
 
     meaning: str
@@ -58,6 +60,7 @@ class Column:
     origin: Origin = Origin.ANSWERS
     parts: tuple[str, ...] = ()
     sparse: bool = False
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
     "CLASSIFIER": (1, "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1"),
-    "SCORER": (2, "89762b48c0f672c152c3c5b42acc929caa3e504121010a20f6599a888b0d18b9"),
-    "WINDOWS": (1, "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557"),
+    "SCORER": (2, "d458e18ac1ca8e6730d0c2f60fe4e49536d981d6ec9f4a0ccea399837a4db848"),
+    "WINDOWS": (2, "8c8fd794161014e93e8a0f4bfa94b94c400014be53d08a40d73a1645516ec2e5"),
     "PLANS": (1, "e5e3ca315fda97a71cc6503bcdd6d3c1e3304e25647a9bbe1dd59fcd333c1111"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -23,14 +23,14 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.core.versions import WINDOWS, scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.score.windows import deadline_s, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -141,6 +141,7 @@ def write_bundle(
                 "left_out": left_out,
                 "counts": counts,
                 "versions": installed_versions(),
+                "windows_version": WINDOWS.number,
                 "window_docs": workspace.config.settings.sampling.window,
                 "windows": [{k: plain(v) for k, v in row.items()} for row in published],
                 "files": {name: asdict(member) for name, member in sorted(bundle.members.items())},
@@ -351,6 +352,7 @@ def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
         "status": supplier.status,
         "echo_logprobs": supplier.echo_logprobs,
         "cut_at": None if supplier.cut_at is None else iso(supplier.cut_at),
+        "deadline_s": deadline_s(workspace, supplier),
     }
 
 

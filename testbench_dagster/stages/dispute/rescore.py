@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import testbench_dagster
 from testbench_dagster.config import Config, Settings
+from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.errors import StoreError, TaskError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
@@ -28,8 +29,8 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
-from testbench_dagster.core.versions import CLASSIFIER, scorer_version
-from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
+from testbench_dagster.core.versions import CLASSIFIER, WINDOWS, scorer_version
+from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE, Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -142,6 +143,12 @@ class _Check:
         self._progress = progress
         self._manifest = read_manifest(bundle)
         self._at = moment(self._manifest.made_at, f"{bundle.path}: {layout.MANIFEST}: made_at")
+        #: Columns of windows that mean something else since the bundle was written.
+        self._other_meaning = {
+            name
+            for name, one in columns_of(Window).items()
+            if one.column.version > self._manifest.windows_version
+        }
         self._report = Report(
             sha256=bundle.members[layout.MANIFEST].sha256,
             supplier=self._manifest.supplier.key,
@@ -194,6 +201,12 @@ class _Check:
         if other:
             listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
             notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
+        if self._other_meaning:
+            notes.append(
+                f"its windows are of version {self._manifest.windows_version}, this one makes "
+                f"{WINDOWS.number}: {', '.join(sorted(self._other_meaning))} had another meaning and is not "
+                "compared"
+            )
         for task in tasks.values():
             if (other_scorer := _other_scorer(task)) is not None:
                 notes.append(f"{task.spec.name}: {other_scorer}")
@@ -412,6 +425,8 @@ class _Check:
         published = [row for row in manifest.windows if row.get("task") == name]
         if manifest.docs is not None:
             return "not computed: the bundle holds a part of the docs"
+        if manifest.windows_version > WINDOWS.number:
+            return f"not computed: made by version {manifest.windows_version}, here is {WINDOWS.number}"
         again = windows(
             opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
         )
@@ -427,6 +442,8 @@ class _Check:
                 continue
             for field, value in row.items():
                 if field in FROM_OTHERS or (field not in said and field not in REQUIRED_IN_EVIDENCE):
+                    continue
+                if field in self._other_meaning:
                     continue
                 stored = restored(said.get(field), field)
                 if canonical_json(stored) != canonical_json(value):
@@ -459,6 +476,10 @@ def _differences(
             one, two = (score.metrics.get(metric) for score in (stored, again))
             if canonical_json(one) != canonical_json(two):
                 yield Finding("score", f"{metric}, filter {name}", task, doc_id, _text(one), _text(two))
+        # earlier versions did not keep it
+        if stored.extracted is not None and stored.extracted != again.extracted:
+            what = f"extracted answer, filter {name}"
+            yield Finding("score", what, task, doc_id, _text(stored.extracted), _text(again.extracted))
         for field in _COPIED:
             one, two = getattr(stored, field), getattr(again, field)
             if one != two:
@@ -512,6 +533,7 @@ def _config(manifest: Manifest, folder: Path) -> Config:
             ],
             "tasks": [{"name": "of-the-bundle", "samples": "all"}],  # they are set below
             "sampling": {"window": manifest.window_docs},
+            "relays": {"total_s": supplier.deadline_s},
             "simulation": manifest.simulation,
         }
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster.core.versions import CLASSIFIER, SCORER
+from testbench_dagster.core.versions import CLASSIFIER, SCORER, WINDOWS
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.facts import read_manifest, read_task
 from testbench_dagster.evidence.report import Report
@@ -29,6 +29,62 @@ def test_a_bundle_of_b1e3080_is_equal(worker: FrameworkWorker) -> None:
         "2 failed attempts (timeouts, broken connections) rest on the word of who relayed: their answers "
         "cannot show it"
     ]
+
+
+def test_what_b1e3080_published_with_another_meaning_is_named_and_not_compared(
+    worker: FrameworkWorker,
+) -> None:
+    notes = rescore(b1e3080.BUNDLE, trust_code=True, worker=worker).notes
+    assert [note for note in notes if "its windows are" in note] == [
+        f"its windows are of version 1, this one makes {WINDOWS.number}: latency_ms had another meaning and "
+        "is not compared"
+    ]
+
+
+def test_scores_without_the_extracted_answer_are_equal(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    """As earlier versions stored them."""
+
+    def forget(rows: Records) -> None:
+        assert {row.pop("extracted") is not None for row in rows} == {True}
+
+    path = edited(bundle, tmp_path / "x.zip", "scores.jsonl", forget)
+    assert rescore(path, trust_code=True, worker=worker).equal
+
+
+def with_manifest(bundle: Path, path: Path, change: Callable[[dict], None]) -> Path:
+    """The bundle with another manifest."""
+    files = contents(bundle)
+    manifest = json.loads(files["manifest.json"])
+    change(manifest)
+    return write(path, {**files, "manifest.json": json.dumps(manifest).encode()})
+
+
+def test_latencies_rest_on_the_deadline_the_bundle_names(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    def shorter(manifest: dict) -> None:
+        assert manifest["windows_version"] == WINDOWS.number
+        assert manifest["supplier"]["deadline_s"] == 120.0
+        manifest["supplier"]["deadline_s"] = 60
+
+    report = rescore(with_manifest(bundle, tmp_path / "x.zip", shorter), trust_code=True, worker=worker)
+    assert {finding.what.partition(" of ")[0] for finding in report.findings} == {"latency_ms"}
+    (first, *_) = report.findings
+    assert "120000.0" in str(first.stored) and "60000.0" in str(first.recomputed)
+
+
+def test_windows_of_a_newer_version_are_not_computed(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    def newer_windows(manifest: dict) -> None:
+        manifest["windows_version"] = WINDOWS.number + 1
+
+    report = rescore(with_manifest(bundle, tmp_path / "x.zip", newer_windows), trust_code=True, worker=worker)
+    wanted = f"not computed: made by version {WINDOWS.number + 1}, here is {WINDOWS.number}"
+    assert {task.windows for task in report.tasks} == {wanted}
+    assert report.findings == [] and not report.equal
 
 
 def test_attempts_name_their_classifier(bundle: Path) -> None:

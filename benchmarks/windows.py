@@ -32,13 +32,14 @@ from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.reliability import calls_of
 from testbench_dagster.scoring.rows import Aggregation, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.clusters import Clusters
-from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.window_cache import subject
-from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
+from testbench_dagster.stages.score.windows import deadline_s, primary_windows, refresh_window_cache, windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_records
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -145,18 +146,15 @@ def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Wind
     aggregation = Aggregation(
         lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest), Clusters(workspace.datasets).of
     )
-    return [
-        row
-        for supplier in active_suppliers(workspace)
-        for spec in workspace.specs
-        for row in task_windows(
-            supplier,
-            spec,
-            tasks[spec.name],
-            window_samples(workspace, supplier, spec, tasks[spec.name], NOW),
-            aggregation,
-        )
-    ]
+    found: list[Window] = []
+    for supplier in active_suppliers(workspace):
+        deadline_ms = deadline_s(workspace, supplier) * 1000
+        for spec in workspace.specs:
+            registration = tasks[spec.name]
+            [(_, read)] = samples_by_task(workspace, supplier, [(spec, registration)], NOW)
+            calls = calls_of(read.attempts, deadline_ms)
+            found += task_windows(supplier, spec, registration, read.samples, aggregation, calls)
+    return found
 
 
 def summarize(workspace: Workspace) -> int:

@@ -69,8 +69,14 @@ class Answered:
 
 @dataclass
 class DocScore:
-    """Metrics of one doc by filter, or why it could not be scored."""
+    """Metrics of one doc by filter, or why it could not be scored.
+
+    ``extracted`` is, by filter, what the metrics saw of the answer: the text that the filter extracted, or
+    the index of the chosen option, bounded by :func:`~testbench_dagster.core.extracted.bounded_extract`. A
+    filter of which there is no such text is left out.
+    """
 
     doc_id: int
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
+    extracted: dict[str, str] = field(default_factory=dict)

@@ -86,18 +86,21 @@ SCORER = Version(
         "testbench_dagster.tasks.lm_eval_adapter.requests",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
+        "testbench_dagster.core.extracted",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),
 )
 
-#: Makes windows of the facts; kept windows of another number are made anew.
+#: Makes windows of the facts; kept windows of another number are made anew. Where a number means something
+#: else than before, its column names the new version, and windows of evidence are compared without it.
 WINDOWS = Version(
-    1,
+    2,
     (
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling:Measured",
+        "testbench_dagster.scoring.reliability",
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.core.sampling:_wilson_half_width",
         "testbench_dagster.core.sampling:_Z",

@@ -26,7 +26,6 @@ class Sample:
     round: int
     fault: Fault
     metrics: dict[str, dict[str, Any]] | None = None
-    latency_ms: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
@@ -91,7 +90,12 @@ class Window:
     truncated: Annotated[int, Column("scored answers that were cut at the token limit", Unit.DOCS)]
     latency_ms: Annotated[
         Mapping[str, float | None],
-        Column("`p50` and `p95` of answered docs", Unit.MILLISECONDS, parts=("p50", "p95")),
+        Column(
+            "`p50` and `p95` over calls: how long the attempt took that answered; an unanswered call stands "
+            "at the deadline, `relays.total_s`",
+            Unit.MILLISECONDS,
+            parts=("p50", "p95"),
+        ),
     ]
     tokens: Annotated[
         Mapping[str, int | None],
@@ -115,6 +119,14 @@ class Window:
         Column(
             "standard error of a `score` that is a mean, for clusters where the task names them; else `null`",
             Unit.SCORE,
+        ),
+    ] = None
+    first_attempt_success: Annotated[
+        float | None,
+        Column(
+            "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
+            "sessions, gateways and chain nodes, are no attempts here",
+            Unit.SHARE,
         ),
     ] = None
     pooled: Annotated[
@@ -150,6 +162,7 @@ WINDOW_VIEWS = Views(
         Cell("score", ("score",)),
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
         Cell("errors", ("errors",)),
+        Cell("at once", ("first_attempt_success",)),
         Cell("p50 ms", ("latency_ms.p50",)),
         Cell("newest", ("last_sample_at",)),
     ),
@@ -159,6 +172,7 @@ WINDOW_VIEWS = Views(
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
         Cell("Docs", ("n", "n_planned", "status"), Shape.DOCS),
         Cell("Errors", ("errors",)),
+        Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
         Cell("p50", ("latency_ms.p50",)),
         Cell("p95", ("latency_ms.p95",)),
         Cell("Newest", ("last_sample_at",), Shape.AGE),

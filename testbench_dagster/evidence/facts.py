@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.relay import Limits
 from testbench_dagster.core.rules import PlanningRule
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.task import TaskSpec
@@ -41,7 +42,11 @@ class _Said(BaseModel):
 
 
 class SupplierFacts(_Said):
-    """The supplier as the roster had it; ``models`` are all names it was asked under."""
+    """The supplier as the roster had it; ``models`` are all names it was asked under.
+
+    ``deadline_s``: seconds after which a relay to it was given up; what earlier versions wrote lacks it, and
+    has no window that rests on it.
+    """
 
     key: str
     address: str
@@ -51,6 +56,7 @@ class SupplierFacts(_Said):
     status: str
     echo_logprobs: bool | None
     cut_at: str | None
+    deadline_s: float = Field(default=Limits().total_s, gt=0, le=86_400)
 
 
 class FileFacts(_Said):
@@ -61,7 +67,7 @@ class FileFacts(_Said):
 
 
 class Manifest(_Said):
-    """The manifest's fields that a check uses."""
+    """The manifest's fields that a check uses; ``windows_version`` is what made the windows."""
 
     product: str
     made_at: str

@@ -9,7 +9,9 @@ from urllib.parse import quote
 from testbench_dagster.core.errors import TestbenchError
 
 KIND = "testbench_dagster evidence"
-FORMAT = 1  # raise when older versions of this package could not read the result
+#: Raised when older versions of this package could not read the result, or would call it different: 2 says
+#: what made the windows, and the supplier's deadline.
+FORMAT = 2
 
 MANIFEST = "manifest.json"
 PROMPTS = "prompts.jsonl"

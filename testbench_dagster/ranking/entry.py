@@ -64,7 +64,17 @@ class Entry:
     availability: Annotated[
         float | None,
         Column(
-            "answered docs among those answered or failed through the supplier or the network", Unit.SHARE
+            "mean over minutes of the share of attempts answered, of those that the fault table counts: a "
+            "burst of failures weighs as one minute",
+            Unit.SHARE,
+        ),
+    ] = None
+    first_attempt_success: Annotated[
+        float | None,
+        Column(
+            "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
+            "sessions, gateways and chain nodes, are no attempts here",
+            Unit.SHARE,
         ),
     ] = None
     latency_ms: Annotated[
@@ -109,10 +119,11 @@ ENTRY_VIEWS = Views(
         Cell(
             "Available",
             ("availability",),
-            explanation="Answered docs among those answered or failed through supplier or network",
+            explanation="Mean over minutes of the share of attempts answered",
         ),
-        Cell("p50", ("latency_ms.p50",), explanation="Median latency"),
-        Cell("p95", ("latency_ms.p95",), explanation="95 % of answers are faster"),
+        Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
+        Cell("p50", ("latency_ms.p50",), explanation="Median latency of a call"),
+        Cell("p95", ("latency_ms.p95",), explanation="95 % of calls are answered faster"),
         Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
         Cell("Group", ("group",), explanation="Suppliers that answer alike"),
     ),
@@ -129,6 +140,7 @@ ENTRY_VIEWS = Views(
         Cell("age_seconds", ("last_sample_at",), Shape.AGE),
         Cell("error_rate", ("error_rate",)),
         Cell("availability", ("availability",)),
+        Cell("first_attempt_success", ("first_attempt_success",)),
         Cell("latency_ms", ("latency_ms",)),
     ),
     gauges=(
@@ -155,12 +167,17 @@ ENTRY_VIEWS = Views(
         ),
         Gauge(
             "testbench_supplier_availability_ratio",
-            "Answered docs among those answered or failed through the supplier or the network.",
+            "Mean over minutes of the share of attempts answered.",
             "availability",
         ),
         Gauge(
+            "testbench_supplier_first_attempt_success_ratio",
+            "Share of calls answered at the first attempt.",
+            "first_attempt_success",
+        ),
+        Gauge(
             "testbench_supplier_latency_seconds",
-            "Latency of answers, median over tasks, by quantile.",
+            "Latency of calls, median over tasks, by quantile; unanswered ones stand at the deadline.",
             "latency_ms",
         ),
         Gauge("testbench_supplier_rank_low", "Best rank it may have, 95 % confidence.", "rank_low"),

@@ -20,7 +20,7 @@ from testbench_dagster.ranking.cells import age_seconds
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Board, Entry
 
 #: Version of the JSON feed; it grows when a field changes its meaning or goes.
-SCHEMA = 1
+SCHEMA = 2
 #: Suppliers × tasks up to which the JSON feed has the tasks: some 30 MB.
 MAX_TASK_ROWS = 200_000
 #: Series a Prometheus feed holds at most; families that no longer fit are left out whole.

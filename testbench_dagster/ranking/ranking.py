@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.rankings import Ability
-from testbench_dagster.core.window import OK, Window
+from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
@@ -22,6 +21,13 @@ class RankGroup:
 
     name: str
     proxy: str
+
+
+class Reliability(NamedTuple):
+    """What is said of a supplier besides its score, over all its attempts; shares from 0 to 1."""
+
+    availability: float | None = None
+    first_attempt_success: float | None = None
 
 
 class RankScore(NamedTuple):
@@ -101,6 +107,7 @@ def make_entry(
     of: RankScore,
     counts: tuple[int, int],
     rows: Sequence[Window],
+    reliability: Reliability,
     simulation: bool,
 ) -> Entry:
     """The entry of a supplier in a ranking, still without ranks.
@@ -125,24 +132,10 @@ def make_entry(
         coverage=coverage,
         last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
         error_rate=errors / (n + errors) if n + errors else None,
-        availability=availability(rows),
+        availability=reliability.availability,
+        first_attempt_success=reliability.first_attempt_success,
         latency_ms={q: _median(row.latency_ms.get(q) for row in rows) for q in ("p50", "p95")},
     )
-
-
-def availability(rows: Iterable[Window]) -> float | None:
-    """Share of answered docs among those answered or failed by the supplier's or the network's fault.
-
-    None where there are neither. Faults of gateways, nodes, budgets and our own say nothing about a supplier.
-    """
-    counted = {True: 0, False: 0}
-    for row in rows:
-        counted[True] += row.n if row.status == OK else 0
-        for fault, count in row.errors.items():
-            if (available := Fault(fault).row.available) is not None:
-                counted[available] += count
-    total = sum(counted.values())
-    return counted[True] / total if total else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -18,6 +18,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
+from testbench_dagster.scoring.reliability import Calls, first_attempt_success
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
     effective_n,
@@ -45,22 +46,26 @@ def task_windows(
     registration: Registration | None,
     samples: Sequence[Sample],
     aggregation: Aggregation,
+    calls: Calls,
 ) -> Iterator[Window]:
-    """Yield the windows of one supplier and task, the primary metric and filter first."""
+    """Yield the windows of one supplier and task, the primary metric and filter first.
+
+    ``calls`` are those that the supplier was asked, of all the task's docs.
+    """
     if registration is None:
-        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None)
+        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None, calls)
         return
     primary = primary_pair(spec, registration)
     if cannot_be_asked(supplier, registration):
         for pair in _pairs(registration, [], primary):
-            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None)
+            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None, calls)
         return
     planned = _planned(spec, registration, samples, primary)
     scored = [s for s in samples if s.scored]
     for pair in _pairs(registration, scored, primary):
         values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
         status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
-        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned)
+        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned, calls)
         valued = [(s.doc_id, v) for s, v in values]
         yield _with_scores(row, spec, registration, valued, aggregation)
 
@@ -141,10 +146,10 @@ def _row(
     status: str,
     samples: Sequence[Sample],
     planned: int | None,
+    calls: Calls,
 ) -> Window:
     scored = [s for s in samples if s.scored]
     counted = [s for s in samples if s.scored or s.fault.final]
-    latencies = sorted(s.latency_ms for s in scored if s.latency_ms is not None)
     flags = registration.flags.metrics.get(pair[0] or "") if registration else None
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
@@ -164,7 +169,7 @@ def _row(
         bound_high=None,
         errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
         truncated=sum(s.fault.row.cut_short for s in scored),
-        latency_ms={"p50": _quantile(latencies, 0.5), "p95": _quantile(latencies, 0.95)},
+        latency_ms={name: _quantile(calls.latencies_ms, q) for name, q in (("p50", 0.5), ("p95", 0.95))},
         tokens={
             "prompt": _sum(s.prompt_tokens for s in scored),
             "completion": _sum(s.completion_tokens for s in scored),
@@ -174,6 +179,7 @@ def _row(
         epoch=newest.epoch if newest else None,
         round=newest.round if newest else None,
         higher_is_better=flags is None or flags.higher_is_better,
+        first_attempt_success=first_attempt_success([(calls.asked, calls.at_once)]),
     )
 
 

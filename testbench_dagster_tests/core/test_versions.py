@@ -20,9 +20,9 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (1, "c3e28a3acd64ea31deaa10b569a12caefdbbb00986946b4441f8d22f7a3afff2"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "899cb23fef61235f36eaa9416fd6c257789b460f9d14e1434b5f137daad80f89"),
-    "WINDOWS": (1, "1493c2bc67d581065bc261254646172c9b4ecc82af1421558fa3ab82249500ce"),
-    "PLANS": (1, "483f23e3dae8457aa80bcaa09fbc49fc61f9852ed61b19f0b6dbe5ca87eb4ddc"),
+    "SCORER": (2, "3f14cca3048eeedd451dc792eb8f3780c4cbc3d6cd6ff18ea9d8337c1e584918"),
+    "WINDOWS": (2, "e04a7368fe0da121274e54a06915ba597a47ce5806231b0c285cf1d127d10150"),
+    "PLANS": (1, "d1c26ceb5ca70ad62b3efa860a47c57327d175fe47df5cfa037fc2cb10c9426f"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

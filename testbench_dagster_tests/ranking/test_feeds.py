@@ -58,7 +58,7 @@ def test_both_forms_tell_what_the_board_holds() -> None:
     made = board(NAMES, ["gsm8k", "ifeval"], ["general", "maths"])
     data = json.loads(render_json(made))
     metrics = parsed(render_prometheus(made))
-    assert (data["schema"], data["made_at"], data["simulation"]) == (1, MADE_AT.isoformat(), True)
+    assert (data["schema"], data["made_at"], data["simulation"]) == (2, MADE_AT.isoformat(), True)
     assert metrics["testbench_feed_made_timestamp_seconds"] == {(): MADE_AT.timestamp()}
     assert metrics["testbench_feed_simulation"] == {(): 1.0}
     assert [s["supplier"] for s in data["suppliers"]] == [e.supplier for e in made.rankings["general"]]

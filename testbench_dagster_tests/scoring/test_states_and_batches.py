@@ -114,7 +114,8 @@ def test_bounds_and_shares_by_hand(facts: Facts) -> None:
     """Ten docs planned, four scored (three right), two failed by the supplier, one by the network."""
     registration = facts.registration(TASK, n_docs=10)
     for doc in range(4):
-        facts.score(registration, doc, float(doc < 3), days_ago(doc), latency_ms=10.0 * (doc + 1))
+        facts.score(registration, doc, float(doc < 3), days_ago(doc))
+        facts.attempt(registration, doc, at=days_ago(doc), latency_ms=10.0 * (doc + 1))
     facts.score(registration, 4, error="odd")
     facts.attempt(registration, 5, Fault.SUPPLIER_HTTP, days_ago(5))
     facts.attempt(registration, 6, Fault.SUPPLIER_HTTP)
@@ -125,7 +126,8 @@ def test_bounds_and_shares_by_hand(facts: Facts) -> None:
     assert (found.bound_low, found.bound_high) == (pytest.approx(3 / 10), pytest.approx(9 / 10))
     assert found.errors == {"internal": 1, "supplier_http": 2, "transport": 1}
     assert (found.first_sample_at, found.last_sample_at) == (days_ago(5), NOW)
-    assert found.latency_ms == {"p50": 20.0, "p95": 40.0}
+    assert found.latency_ms == {"p50": 40.0, "p95": 120_000.0}, "three of seven calls are unanswered"
+    assert found.first_attempt_success == 4 / 7
     assert found.tokens == {"prompt": 400, "completion": 20}
 
 

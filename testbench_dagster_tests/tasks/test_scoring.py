@@ -178,3 +178,85 @@ def test_what_http_cannot_ask_is_marked(tmp_path):
     assert prompt.relayable and prompt.context_chars == max(
         len(r["context"] + r["continuation"]) for r in prompt.requests
     )
+
+
+# ------------------------------------------------------------------------------------- what was extracted
+
+STRICT = (
+    "filter_list:\n"
+    '  - {name: strict, filter: [{function: regex, regex_pattern: "= (\\\\d+)"}, {function: take_first}]}\n'
+)
+CHOICE = YAML.replace("generate_until", "multiple_choice").replace("exact_match", "acc") + (
+    'doc_to_choice: ["a", "b", "c"]\n'
+)
+CHOICE = CHOICE.replace('doc_to_target: "{{answer}}"', "doc_to_target: 1")
+
+
+def extracted(spec, data, responses):
+    """By filter what was extracted of one answer to doc 0."""
+    (prompt,) = build_prompts(spec, data, [0], "completions")
+    (scored,) = score(spec, data, [Answered(0, prompt.requests, responses)])
+    assert scored.error is None
+    return scored.extracted
+
+
+def test_what_the_metrics_saw_is_kept_per_filter(tmp_path):
+    spec = quiz(tmp_path, YAML + STRICT)
+    data = register(spec).data
+    assert extracted(spec, data, [["it is = 0, = 7"]]) == {"strict": "0"}
+    assert extracted(spec, data, [["none at all"]]) == {"strict": "[invalid]"}
+
+
+def test_without_a_filter_the_whole_answer_is_kept_and_bounded(tmp_path):
+    spec = quiz(tmp_path)
+    data = register(spec).data
+    assert extracted(spec, data, [[" 0\n"]]) == {"none": " 0\n"}
+    (long,) = extracted(spec, data, [["9" * 200_000]]).values()
+    assert long.startswith("9" * 1_000 + "…sha256:") and len(long) < 1_100
+
+
+def test_several_samples_of_an_answer_are_kept_as_a_list(tmp_path):
+    filters = "repeats: 2\nfilter_list:\n  - {name: both, filter: [{function: take_first_k, k: 2}]}\n"
+    spec = quiz(tmp_path, CHECKED.replace("num_fewshot: 2", "num_fewshot: 0") + filters, CHECKER)
+    data = register(spec).data
+    assert extracted(spec, data, [["0", "é"]]) == {"both": '["0", "é"]'}
+
+
+def test_what_cannot_be_shown_costs_no_score(tmp_path):
+    """A filter may make anything of an answer, such as a set."""
+    helper = CHECKER.replace('results[0] == doc["answer"]', '"0" in results[0]')
+    helper += "def letters(resps, docs):\n    return [set(r[0]) for r in resps]\n"
+    filters = (
+        "filter_list:\n  - {name: f, filter: [{function: custom, filter_fn: !function helper.letters}]}\n"
+    )
+    spec = quiz(tmp_path, CHECKED + filters, helper)
+    data = register(spec).data
+    (prompt,) = build_prompts(spec, data, [0], "completions")
+    (scored,) = score(spec, data, [Answered(0, prompt.requests, [["0"]])])
+    assert (scored.extracted, scored.metrics, scored.error) == ({}, {"f": {"right": 1.0}}, None)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "chosen", "acc"),
+    [((-3.0, -1.0, -2.0), "1", 1.0), ((-1.0, -1.0, -2.0), "0", 0.0), ((-3.0, -2.0, -0.5), "2", 0.0)],
+    ids=["right", "of equal ones the first", "wrong"],
+)
+def test_of_a_choice_it_is_the_option_that_acc_takes(logprobs, chosen, acc, tmp_path):
+    spec = quiz(tmp_path, CHOICE)
+    data = register(spec).data
+    (prompt,) = build_prompts(spec, data, [0], "completions")
+    (scored,) = score(spec, data, [Answered(0, prompt.requests, [[(p, False)] for p in logprobs])])
+    assert (scored.extracted, scored.metrics["none"]["acc"]) == ({"none": chosen}, acc)
+
+
+def test_options_without_context_are_not_chosen_from(tmp_path):
+    spec = quiz(tmp_path, CHOICE.replace("{metric: acc}", "{metric: acc}, {metric: acc_mutual_info}"))
+    data = register(spec).data
+    logprobs = (-3.0, -1.0, -2.0, -0.1, -0.1, -0.1)
+    assert extracted(spec, data, [[(p, False)] for p in logprobs]) == {"none": "1"}
+
+
+def test_of_a_log_likelihood_nothing_is_extracted(tmp_path):
+    spec = quiz(tmp_path, YAML.replace("generate_until", "loglikelihood").replace("exact_match", "acc"))
+    data = register(spec).data
+    assert extracted(spec, data, [[(-1.0, True)]]) == {}

@@ -111,6 +111,16 @@ class WindowAttempt(NamedTuple):
     attempt: int
     fault: str
     finished_at: datetime
+    latency_ms: float
+
+
+@view(AttemptRecord)
+class AttemptEnd(NamedTuple):
+    """How and when an attempt of a supplier ended."""
+
+    supplier: str
+    fault: str
+    finished_at: datetime
 
 
 @view(AttemptRecord)

@@ -42,6 +42,12 @@ class ScoreRecord(Record):
     scorer_version: str = queryable("what computed the score: framework, configuration, our own revision")
     metrics: dict[str, Any] = content("values by metric; empty where the scorer failed")
     error: str | None = content("why the scorer could not digest the answer")
+    extracted: str | None = content(
+        "what the metrics saw: the text that the filter extracted, in multiple choice the index of the "
+        "chosen option; beyond 1,000 characters its beginning and the SHA-256 of the whole; null where "
+        "nothing is extracted, where the scorer failed, and in scores of earlier versions",
+        default=None,
+    )
     prompt_id: str = content("the prompt")
     attempt_ids: list[str] = content("the attempts that brought the answer, by request and repeat")
     truncated: bool = content("whether one of them was cut")
@@ -67,7 +73,6 @@ class ScoredAnswer(NamedTuple):
     metrics: dict[str, Any]
     error: str | None
     truncated: bool
-    latency_ms: float
     prompt_tokens: int | None
     completion_tokens: int | None
 

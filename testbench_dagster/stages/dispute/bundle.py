@@ -30,7 +30,7 @@ from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.score.windows import deadline_s, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -352,6 +352,7 @@ def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:
         "status": supplier.status,
         "echo_logprobs": supplier.echo_logprobs,
         "cut_at": None if supplier.cut_at is None else iso(supplier.cut_at),
+        "deadline_s": deadline_s(workspace, supplier),
     }
 
 

@@ -470,6 +470,10 @@ def _differences(
             one, two = (score.metrics.get(metric) for score in (stored, again))
             if canonical_json(one) != canonical_json(two):
                 yield Finding("score", f"{metric}, filter {name}", task, doc_id, _text(one), _text(two))
+        # earlier versions did not keep it
+        if stored.extracted is not None and stored.extracted != again.extracted:
+            what = f"extracted answer, filter {name}"
+            yield Finding("score", what, task, doc_id, _text(stored.extracted), _text(again.extracted))
         for field in _COPIED:
             one, two = getattr(stored, field), getattr(again, field)
             if one != two:
@@ -530,6 +534,7 @@ def _config(manifest: Manifest, folder: Path) -> Config:
             ],
             "tasks": [{"name": "of-the-bundle", "samples": "all"}],  # they are set below
             "sampling": {"window": manifest.window_docs},
+            "relays": {"total_s": supplier.deadline_s},
             "simulation": manifest.simulation,
         }
     )

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import AnswerPrefix, FaultCount
+from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd
 from testbench_dagster.core.records.scores import DatedScore
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, ScorePoint
+from testbench_dagster.scoring.reliability import Minutes, availability
 from testbench_dagster.scoring.rows import is_mean, primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -99,14 +99,12 @@ def read_scores(
 
 
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
-    """Share of answered attempts among those answered or failed by the supplier or the network, lately."""
+    """The availability of the suppliers of a service over the last week; who was not asked is left out."""
     where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    available: dict[str, int] = {}
-    counted: dict[str, int] = {}
-    for row in typed.group(workspace.documents, FaultCount, where):
-        was_there = Fault(row.fault).row.available
-        if was_there is not None:
-            counted[row.supplier] = counted.get(row.supplier, 0) + row.n
-        if was_there:
-            available[row.supplier] = available.get(row.supplier, 0) + row.n
-    return {supplier: available.get(supplier, 0) / n for supplier, n in counted.items()}
+    minutes: dict[str, Minutes] = {}
+    for attempt in typed.find(workspace.documents, AttemptEnd, where):
+        if attempt.supplier not in minutes:
+            minutes[attempt.supplier] = Minutes()
+        minutes[attempt.supplier].add(attempt)
+    found = {supplier: availability([counts.packed()]) for supplier, counts in minutes.items()}
+    return {supplier: share for supplier, share in found.items() if share is not None}

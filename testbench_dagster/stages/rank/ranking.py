@@ -7,14 +7,22 @@ from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.records.rankings import Ability, LeaderboardRecord, SupplierAbilities
-from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
-from testbench_dagster.ranking.ranking import RankGroup, RankScore, make_entry, mean_over_tasks, ranked
+from testbench_dagster.ranking.ranking import (
+    RankGroup,
+    RankScore,
+    Reliability,
+    make_entry,
+    mean_over_tasks,
+    ranked,
+)
+from testbench_dagster.scoring.reliability import availability, first_attempt_success
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.pooled import PooledGroup, pooled_groups
-from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.score.pooled import pooled_groups
+from testbench_dagster.stages.score.window_cache import Tally
+from testbench_dagster.stages.score.windows import measured_suppliers
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -50,7 +58,12 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     suppliers = active_suppliers(workspace)
     keys = {s.key for s in suppliers}
     pooled = pooled_groups(workspace.documents, keys)
-    rows = _scored_windows(workspace, suppliers, pooled, now)
+    rows: dict[str, list[Window]] = {}
+    tallies: dict[str, Mapping[str, Tally]] = {}
+    for measured in measured_suppliers(workspace, suppliers, now, pooled):
+        # a signature is a text and ranks nobody
+        rows[measured.supplier] = [row for row in measured.rows if row.framework != SIGNATURES]
+        tallies[measured.supplier] = measured.tallies
     groups = {
         key: RankGroup(group.id, group.proxy)
         for key, group in pooled.items()
@@ -67,21 +80,31 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             own = rows[supplier.key]
             summary = summaries.get(supplier.key)
             if summary is None:
-                entries.append(make_entry(name, supplier.key, RankScore(), (0, 0), (), simulation))
+                entries.append(
+                    make_entry(name, supplier.key, RankScore(), (0, 0), (), Reliability(), simulation)
+                )
                 continue
             nodes[supplier.key, name] = summary.nodes
             roots[name] = summary.root
             root = summary.nodes[summary.root]
             counts = (summary.n, summary.errors)
             used = [row for row in own if row.task in {*root.weights, *root.missing}]
-            entries.append(
-                make_entry(name, supplier.key, RankScore.from_ability(root), counts, used, simulation)
-            )
+            reliability = _reliability(used, tallies[supplier.key])
+            score = RankScore.from_ability(root)
+            entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
         rankings[name] = ranked(entries, groups)
     if not names:
         rankings[ALL_TASKS] = ranked(
             (
-                make_entry(ALL_TASKS, key, mean_over_tasks(own), docs_and_errors(own), own, simulation)
+                make_entry(
+                    ALL_TASKS,
+                    key,
+                    mean_over_tasks(own),
+                    docs_and_errors(own),
+                    own,
+                    _reliability(own, tallies[key]),
+                    simulation,
+                )
                 for key, own in rows.items()
             ),
             groups,
@@ -110,11 +133,10 @@ def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, 
     return {one.supplier: one for one in typed.find(workspace.documents, SupplierAbilities, where)}
 
 
-def _scored_windows(
-    workspace: Workspace, suppliers: Sequence[Supplier], groups: Mapping[str, PooledGroup], now: datetime
-) -> dict[str, list[Window]]:
-    """By supplier the windows that have a score; a signature is a text and ranks nobody."""
-    return {
-        key: [row for row in own if row.framework != SIGNATURES]
-        for key, own in primary_windows(workspace, suppliers, now, groups)
-    }
+def _reliability(rows: Sequence[Window], tallies: Mapping[str, Tally]) -> Reliability:
+    """Over the attempts at the tasks of some windows: of several in one minute that minute counts once."""
+    used = [tallies[row.task] for row in rows if row.task in tallies]
+    return Reliability(
+        availability(tally.minutes for tally in used),
+        first_attempt_success((tally.asked, tally.at_once) for tally in used),
+    )

@@ -41,13 +41,15 @@ def window_samples(
 class WindowSamples:
     """What :func:`window_samples` returns, and what ends it; and all that the supplier's answers scored.
 
-    While no new fact is written the samples stay the same until ``oldest`` is older than the task's maximum
+    ``attempts`` are all that are young enough and after the last change, whichever docs the window holds.
+    While no new fact is written all of this stays the same until ``oldest`` is older than the task's maximum
     age, for good if it is None.
     """
 
     samples: list[Sample]
     oldest: datetime | None
     scored: list[Sample]
+    attempts: Sequence[WindowAttempt]
 
 
 def samples_by_task(
@@ -93,13 +95,14 @@ def _window(
     counting = [s for s in newest.values() if s.counts]
     counted = newest_docs(workspace, spec, counting)
     shown = [s for s in newest.values() if not s.counts]
-    ends += [s.at for s in (*counted, *shown)]
+    ends += [s.at for s in (*counted, *shown)] + [a.finished_at for a in attempts]
     if len(counted) < len(counting):
         ends += _hidden(counting, {s.doc_id for s in counted}, scored, attempts)
     return WindowSamples(
         sorted([*counted, *shown], key=lambda s: s.doc_id),
         min(ends, default=None),
         [s for s in scored if s.scored],
+        attempts,
     )
 
 
@@ -173,7 +176,6 @@ def _read_scored(
             # an answer the scorer cannot digest is our fault until someone shows otherwise
             fault=Fault.INTERNAL if failed else Fault.TRUNCATED if score.truncated else Fault.OK,
             metrics=None if failed else {score.filter: score.metrics},
-            latency_ms=score.latency_ms,
             prompt_tokens=score.prompt_tokens,
             completion_tokens=score.completion_tokens,
         )

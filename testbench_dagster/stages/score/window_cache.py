@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -41,14 +41,28 @@ _TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is date
 
 @dataclass(frozen=True)
 class Computed:
-    """The rows of a supplier and task, the primary first, and the oldest sample that they rest on.
+    """The rows of a supplier and task, the primary first, and the oldest fact that they rest on.
 
-    ``scored`` are the supplier's scored answers, for the windows of its identity group.
+    ``scored`` are the supplier's scored answers, for the windows of its identity group; ``tally`` is for what
+    is said of the supplier over several tasks.
     """
 
     rows: Sequence[Window]
     oldest: datetime | None
     scored: Sequence[Sample]
+    tally: Tally
+
+
+class Tally(NamedTuple):
+    """What is counted of a supplier's attempts at a task, in a form in which those of several tasks add up.
+
+    ``minutes`` are as :meth:`~testbench_dagster.scoring.reliability.Minutes.packed` writes them, ``asked``
+    and ``at_once`` as in :class:`~testbench_dagster.scoring.reliability.Calls`.
+    """
+
+    minutes: bytes
+    asked: int
+    at_once: int
 
 
 class Answers:
@@ -106,6 +120,11 @@ class WindowCache:
         """Whether the rows of a task were cached when nobody needed its scored answers."""
         return task in self._entries and self._entries[task]["scored"] is None
 
+    def tally(self, task: str) -> Tally:
+        """The tally of a task that :meth:`holds`."""
+        entry = self._entries[task]
+        return Tally(entry["minutes"], entry["asked"], entry["at_once"])
+
     def rows(self, spec: TaskSpec, registration: Registration, *, primary_only: bool = False) -> list[Window]:
         """The rows of a task that :meth:`holds`, the primary first."""
         entry, supplier = self._entries[spec.name], self._supplier
@@ -139,13 +158,18 @@ def entry(
         "primary": _json(_values(primary)),
         "others": _json([_values(row) for row in others]),
         "scored": _packed(newest_scored(workspace, spec, computed.scored)) if grouped else None,
+        "minutes": computed.tally.minutes,
+        "asked": computed.tally.asked,
+        "at_once": computed.tally.at_once,
     }
 
 
 def subject(supplier: Supplier) -> str:
     """Changes with whatever of a supplier its rows depend on."""
     cut = None if supplier.cut_at is None else microseconds(supplier.cut_at)
-    return content_hash([supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut])[:24]
+    deadline = supplier.bounds.get("total_s")
+    parts = [supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut, deadline]
+    return content_hash(parts)[:24]
 
 
 def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]]) -> Mapping[str, str]:
@@ -162,6 +186,7 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
         None if rule is None else rule.model_dump(mode="json"),
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
+        workspace.config.settings.relays.total_s,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
         [registration.n_docs, registration.flags.to_document()],
     ]

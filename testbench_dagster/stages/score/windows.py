@@ -7,7 +7,7 @@ take what is cached where that still holds, compute the rest from the facts, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
 from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.clusters import Clusters
@@ -24,6 +25,7 @@ from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, poole
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.window_cache import (
     Computed,
+    Tally,
     WindowCache,
     entry,
     fingerprints,
@@ -35,6 +37,15 @@ from testbench_dagster.stores.documents import typed
 
 _SUPPLIERS = 100  # whose cached rows are in memory at once
 _TRIES = 5  # of caching rows of a supplier that others change too; then they are left to the next
+
+
+@dataclass(frozen=True)
+class MeasuredSupplier:
+    """The rows of a supplier, and by task what is counted of its attempts, where it was asked any."""
+
+    supplier: str
+    rows: list[Window]
+    tallies: Mapping[str, Tally]
 
 
 def windows(
@@ -52,7 +63,7 @@ def windows(
     """
     reader = _Reader(workspace, tasks, now)
     found = reader.read(named_suppliers(workspace, suppliers), primary_only=False, from_facts=from_facts)
-    return [row for _, rows in found for row in rows]
+    return [row for measured in found for row in measured.rows]
 
 
 def primary_windows(
@@ -65,6 +76,17 @@ def primary_windows(
 
     ``suppliers`` and their identity ``groups`` are read here where they are not given.
     """
+    for measured in measured_suppliers(workspace, suppliers, now, groups):
+        yield measured.supplier, measured.rows
+
+
+def measured_suppliers(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier] | None = None,
+    now: datetime | None = None,
+    groups: Mapping[str, PooledGroup] | None = None,
+) -> Iterator[MeasuredSupplier]:
+    """Yield what :func:`primary_windows` does, each supplier's with the tallies behind its reliability."""
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
     reader = _Reader(workspace, None, now)
     yield from reader.read(chosen, primary_only=True, groups=groups)
@@ -82,6 +104,11 @@ def refresh_window_cache(
     Tasks of which a living process writes facts now are left to it. Call it after scoring.
     """
     return _Reader(workspace, tasks, now).refresh(named_suppliers(workspace, suppliers))
+
+
+def deadline_s(workspace: Workspace, supplier: Supplier) -> float:
+    """Seconds after which a relay to a supplier is given up."""
+    return supplier.limits(workspace.config.settings.relays.limits()).total_s
 
 
 class _Reader:
@@ -108,8 +135,8 @@ class _Reader:
         primary_only: bool,
         from_facts: bool = False,
         groups: Mapping[str, PooledGroup] | None = None,
-    ) -> Iterator[tuple[str, list[Window]]]:
-        """Yield each supplier's key and rows, in order."""
+    ) -> Iterator[MeasuredSupplier]:
+        """Yield what is known of each supplier, in order."""
         if groups is None:
             groups = pooled_groups(self._workspace.documents, [s.key for s in suppliers])
         pools = GroupPools(
@@ -120,23 +147,28 @@ class _Reader:
             documents = {} if from_facts else self._documents(batch)
             for supplier in batch:
                 cache = WindowCache(documents.get(supplier.key), supplier, self._now)
-                yield supplier.key, list(self._rows(supplier, cache, pools, primary_only))
+                yield self._measured(supplier, cache, pools, primary_only)
 
-    def _rows(
+    def _measured(
         self, supplier: Supplier, cache: WindowCache, pools: GroupPools, primary_only: bool
-    ) -> Iterator[Window]:
+    ) -> MeasuredSupplier:
         missing = self._missing(supplier, cache)
         computed = self._compute(supplier, missing) if missing else {}
+        found: list[Window] = []
+        tallies: dict[str, Tally] = {}
         for spec, registration in self._chosen:
             if spec.name in computed:
                 rows = list(computed[spec.name].rows)
+                tallies[spec.name] = computed[spec.name].tally
             elif registration is None or cannot_be_asked(supplier, registration):
-                rows = list(task_windows(supplier, spec, registration, [], self._aggregation))
+                rows = list(task_windows(supplier, spec, registration, [], self._aggregation, NO_CALLS))
             else:
                 rows = cache.rows(spec, registration, primary_only=primary_only)
+                tallies[spec.name] = cache.tally(spec.name)
             for row in rows[:1] if primary_only else rows:
                 pooled = self._pooled(row, spec, registration, pools)
-                yield row if pooled is None else replace(row, pooled=pooled)
+                found.append(row if pooled is None else replace(row, pooled=pooled))
+        return MeasuredSupplier(supplier.key, found, tallies)
 
     def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
         where = {"_id": {"in": [s.key for s in suppliers]}}
@@ -157,11 +189,14 @@ class _Reader:
 
     def _compute(self, supplier: Supplier, tasks: Sequence[Task]) -> dict[str, Computed]:
         registrations = {spec.name: (spec, registration) for spec, registration in tasks}
+        deadline_ms = deadline_s(self._workspace, supplier) * 1000
         found = {}
         for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
             spec, registration = registrations[name]
-            rows = task_windows(supplier, spec, registration, read.samples, self._aggregation)
-            found[name] = Computed(list(rows), read.oldest, read.scored)
+            calls = calls_of(read.attempts, deadline_ms)
+            rows = task_windows(supplier, spec, registration, read.samples, self._aggregation, calls)
+            tally = Tally(Minutes(read.attempts).packed(), calls.asked, calls.at_once)
+            found[name] = Computed(list(rows), read.oldest, read.scored, tally)
         return found
 
     def _pooled(

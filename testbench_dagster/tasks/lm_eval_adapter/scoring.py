@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, get_aggregation, get_metric_aggregation
 from lm_eval.api.task import ConfigurableTask
 
+from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
@@ -68,12 +71,34 @@ def _score_together(task: ConfigurableTask, answers: list[Answered]) -> Iterator
     for answer, instances in zip(answers, grouped, strict=True):
         result = DocScore(answer.doc_id)
         for name in instances[0].filtered_resps:
+            filtered = [i.filtered_resps[name] for i in instances]
+            # before the metrics, which may change what they get; whatever a task's own filters and templates
+            # make of an answer, what is shown of it never costs it its score
+            with suppress(Exception):
+                result.extracted |= _extracted(task, answer.doc_id, name, filtered)
             seed_checkers(answer.doc_id)
-            metrics = task.process_results(
-                task.eval_docs[answer.doc_id], [i.filtered_resps[name] for i in instances]
-            )
+            metrics = task.process_results(task.eval_docs[answer.doc_id], filtered)
             result.metrics[name] = {metric: json_value(value) for metric, value in metrics.items()}
         yield result
+
+
+def _extracted(task: ConfigurableTask, doc_id: int, name: str, filtered: Sequence[Any]) -> Mapping[str, str]:
+    """By the filter's name what the metrics see of an answer, as a bounded text; nothing where there is none.
+
+    Of a generation what the filter extracted, anything but a text as JSON; in multiple choice the index of
+    the option whose log-probability is largest, the first of equal ones, as ``acc`` takes it.
+    """
+    if task.OUTPUT_TYPE == "generate_until":
+        value = filtered[0] if len(filtered) == 1 else filtered
+        if not isinstance(value, str):
+            value = json.dumps(json_value(value), ensure_ascii=False, sort_keys=True)
+        return {name: bounded_extract(value)}
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return {}
+    options = len(filtered)
+    if "acc_mutual_info" in task.aggregation():  # each option stands there twice, without context at the end
+        options = min(options, len(task.doc_to_choice(task.eval_docs[doc_id])))
+    return {name: str(int(np.argmax([logprob for logprob, _ in filtered[:options]])))}
 
 
 def seed_checkers(doc_id: int) -> None:

@@ -27,6 +27,7 @@ from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.stages.dispute.forging import contents, records
 from testbench_dagster_tests.stages.dispute.installations import HELPER, KEY, N_DOCS, SECRET, SUMS, on_servers
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 NOW = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -37,7 +38,7 @@ def fresh_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-c", "from testbench_dagster.cli import main; main()", *arguments],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -51,6 +51,10 @@ def whole_number(rows: Records) -> None:
     score["metrics"][name] = 0
 
 
+def other_extract(rows: Records) -> None:
+    of(rows, 4)["extracted"] = "B"
+
+
 def other_target(rows: Records) -> None:
     doc = of(rows, 4)
     doc["body"] = doc["body"].replace('"4"', '"5"')
@@ -156,6 +160,7 @@ CASES: dict[str, tuple[str, Callable[[Records], None], str, str]] = {
     "answer": ("attempts.jsonl", longer_answer, "score", "share"),
     "score": ("scores.jsonl", better_score, "score", "share"),
     "last bit of a score": ("scores.jsonl", last_bit, "score", "share"),
+    "extracted answer": ("scores.jsonl", other_extract, "score", "extracted answer, filter none"),
     "type of a score": ("scores.jsonl", whole_number, "score", ""),
     "target": ("tasks/sums.docs.jsonl", other_target, "doc", "hash of question and target"),
     "request": ("prompts.jsonl", other_request, "prompt", "id"),

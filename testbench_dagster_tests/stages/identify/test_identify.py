@@ -11,6 +11,7 @@ import pytest
 
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
 from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.identify.reading import read_availability
 from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.workspace import Workspace
@@ -124,6 +125,17 @@ def test_twins_are_grouped_and_one_stands_for_the_others(open_workspace: Opener)
     assert stored(workspace)["a2"]["group"] == groups["a2"]["group"]
     assert stored(workspace)["a2"]["since"] == groups["a2"]["since"]
     assert again.changes == []
+
+
+def test_the_availability_of_an_election_is_that_of_minutes_of_the_last_week(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    answer(workspace, "a1", range(3), "a", NOW - 48 * HOUR)
+    for number in range(20):  # a burst within one minute
+        answer(workspace, "a1", range(1), "a", NOW - 24 * HOUR, round_=number + 9, fault="supplier_http")
+    answer(workspace, "a2", range(2), "a", NOW - 24 * HOUR)
+    answer(workspace, "a2", range(2, 9), "a", NOW - 8 * 24 * HOUR, fault="supplier_http")
+    answer(workspace, "a3", range(2), "a", NOW - 24 * HOUR, fault="internal")
+    assert read_availability(workspace, "external", NOW) == {key("a1"): 3 / 4, key("a2"): 1.0}
 
 
 def test_the_planner_asks_members_audits_and_probes_only(open_workspace: Opener) -> None:

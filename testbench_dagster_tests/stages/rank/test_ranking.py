@@ -178,18 +178,27 @@ def test_members_of_a_group_share_score_and_ranks(facts: Facts) -> None:
 def test_an_entry_tells_age_latency_errors_and_availability(facts: Facts) -> None:
     fill(facts, {(ALPHA, "starter_logic"): 10})
     logic = facts.registration("starter_logic", n_docs=40)
+    for doc in range(20):
+        facts.attempt(logic, doc, Fault.OK, NOW, supplier=ALPHA)
     for doc, fault in ((30, Fault.EMPTY), (31, Fault.TRANSPORT), (32, Fault.TRANSPORT), (33, Fault.GATEWAY)):
         facts.attempt(logic, doc, fault, NOW, supplier=ALPHA)
     units = facts.registration("starter_units", n_docs=40)
+    earlier = NOW - timedelta(hours=1)
     for doc in range(4):
-        facts.score(units, doc, 1.0, NOW - timedelta(hours=1), supplier=ALPHA, latency_ms=50.0)
+        facts.score(units, doc, 1.0, earlier, supplier=ALPHA)
+        facts.attempt(units, doc, Fault.OK, earlier, supplier=ALPHA, latency_ms=50.0)
+    facts.attempt(units, 4, Fault.TRANSPORT, earlier, supplier=ALPHA)
+    facts.attempt(units, 4, Fault.OK, NOW, supplier=ALPHA, number=2)
     refresh_summaries(facts.workspace, [ALPHA, BETA])
     board = make_board(facts.workspace)
     one, other = board.entries
-    assert one.latency_ms == {"p50": 30.0, "p95": 30.0}, "median over tasks of 10 and 50"
+    assert one.latency_ms == {"p50": 30.0, "p95": 60_025.0}, "medians over tasks; unanswered: the deadline"
     assert one.last_sample_at is not None and abs(one.last_sample_at - NOW) < timedelta(seconds=1)
     assert (one.n, one.errors, one.error_rate) == (24, 1, 1 / 25)
-    assert one.availability == 24 / 27, "of the network's faults only those on the way to the supplier"
+    # 20 of 23 of the one task and one of the other in this minute, 4 of 5 an hour ago; the gateway's is none
+    assert one.availability == pytest.approx((21 / 24 + 4 / 5) / 2)
+    assert one.first_attempt_success == 24 / 28
+    assert other.first_attempt_success is None
     assert (other.latency_ms, other.last_sample_at) == ({"p50": None, "p95": None}, None)
     assert (other.error_rate, other.availability, other.p_best, other.rank_low) == (None, None, None, None)
     assert one.to_json()["last_sample_at"] == one.last_sample_at.isoformat()

@@ -158,6 +158,7 @@ class Facts:
         number: int = 1,
         text: str | None = None,
         height: int | None = None,
+        latency_ms: float = 10.0,
     ) -> None:
         """One attempt with a chat answer as its body, written as the relay stage writes it."""
         reason = "length" if fault is Fault.TRUNCATED else "stop"
@@ -177,7 +178,7 @@ class Facts:
             repeat=repeat,
             request={},
         )
-        attempt = Attempt(fault, at, at, 10.0, status=200, body=body, body_bytes=len(body))
+        attempt = Attempt(fault, at, at, latency_ms, status=200, body=body, body_bytes=len(body))
         record = attempt_record(relay, number, attempt, height=height)
         assert typed.put_new(self.workspace.documents, AttemptRecord, [record]) == 1
 

@@ -134,6 +134,9 @@ def test_answers_are_scored_by_every_filter_once(case: Case) -> None:
         assert score["prompt_id"] == case.prompts[score["doc_id"]]["_id"]
         assert case.workspace.documents.get(ATTEMPTS, score["attempt_ids"][0]) is not None
         assert (score["service"], score["answered_at"]) == ("external", NOW)
+    kept = {(s["doc_id"], s["filter"]): s["extracted"] for s in first}
+    assert [kept[doc, "plain"] for doc in range(3)] == ["a", "wrong", "aaa"]
+    assert {kept[doc, "strict"] for doc in range(3)} == {"a", "[invalid]", "aaa"}
 
     again = score_new(case.workspace, [ALPHA], now=NOW)
     assert (again.scored, again.n_scored) == ({}, 0)

@@ -20,13 +20,20 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.config.fields import RelayOverrides
 from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.reliability import availability
 from testbench_dagster.stages.discover.roster import cut_windows, named_suppliers
 from testbench_dagster.stages.score.pooled import GroupPools, pooled_groups
-from testbench_dagster.stages.score.windows import primary_windows, refresh_window_cache, windows
+from testbench_dagster.stages.score.windows import (
+    measured_suppliers,
+    primary_windows,
+    refresh_window_cache,
+    windows,
+)
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import (
@@ -109,6 +116,36 @@ def test_kept_rows_are_the_rows_of_the_facts_to_the_last_digit(installation: Cal
         key: [row for row in computed if row.supplier == key and row.primary] for key in (ALPHA, BETA)
     }
     assert from_facts(facts) != computed
+
+
+def test_what_is_counted_of_attempts_is_kept_with_the_rows(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    one, other = facts.registration(TASK), facts.registration(SUMS)
+    for doc in range(5):
+        facts.attempt(one, doc, Fault.TRANSPORT if doc else Fault.OK, days_ago(doc // 2))
+        facts.attempt(other, doc, Fault.OK, days_ago(doc // 2), supplier=BETA)
+    computed = list(measured_suppliers(facts.workspace, now=NOW))
+    assert [m.tallies[TASK].asked for m in computed] == [5, 0]
+    assert [m.tallies[SUMS].at_once for m in computed] == [0, 5]
+    assert availability([computed[0].tallies[TASK].minutes]) == (1 / 2 + 0 + 0) / 3
+    keep(facts)
+    purge_facts(facts)
+    assert list(measured_suppliers(facts.workspace, now=NOW)) == computed
+
+
+def test_rows_hold_for_the_deadline_they_were_made_with(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    facts.attempt(facts.registration(TASK), 0, Fault.SUPPLIER_HTTP)
+    keep(facts)
+    config = facts.workspace.config
+    everybody = {"relays": config.settings.relays.model_copy(update={"total_s": 7.0})}
+    first, second = config.settings.suppliers
+    its_own = first.model_copy(update={"relays": RelayOverrides(total_s=3.0)})
+    for deadline_ms, changes in ((7_000.0, everybody), (3_000.0, {"suppliers": [its_own, second]})):
+        facts.workspace.config = replace(config, settings=config.settings.model_copy(update=changes))
+        rows = windows(facts.workspace, suppliers=[ALPHA], tasks=[TASK], now=NOW)
+        assert [row.latency_ms["p50"] for row in rows] == [deadline_ms]
+        keep(facts)
 
 
 def test_nothing_known_is_kept_as_well(installation: Callable[..., Facts]) -> None:

@@ -54,7 +54,8 @@ def test_wilson_and_the_other_numbers(installation: Callable[..., Facts]) -> Non
     facts = installation()
     task = facts.registration(TASK, n_docs=50)
     for doc in range(10):
-        facts.score(task, doc, 1.0 if doc < 7 else 0.0, days_ago(doc), latency_ms=100.0 - doc)
+        facts.score(task, doc, 1.0 if doc < 7 else 0.0, days_ago(doc))
+        facts.attempt(task, doc, at=days_ago(doc), latency_ms=100.0 - doc)
     row = primary(facts)
     assert (row.status, row.n, row.n_planned, row.coverage) == ("ok", 10, 50, 0.2)
     assert row.score == 0.7
@@ -63,8 +64,32 @@ def test_wilson_and_the_other_numbers(installation: Callable[..., Facts]) -> Non
     assert row.score_errors_as_zero == 0.7
     assert (row.first_sample_at, row.last_sample_at) == (days_ago(9), NOW)
     assert row.latency_ms == {"p50": 95.0, "p95": 100.0}
+    assert row.first_attempt_success == 1.0
     assert row.tokens == {"prompt": 1000, "completion": 50}
     assert (row.epoch, row.round, row.errors, row.truncated) == (1, 1, {}, 0)
+
+
+def test_latencies_are_of_calls_and_the_unanswered_stand_at_the_suppliers_deadline(
+    installation: Callable[..., Facts],
+) -> None:
+    """Also those of docs that a full window has no place for."""
+    facts = installation(samples={"min": 1, "max": 2}, sampling={"window": 2})
+    task = facts.registration(TASK)
+    for doc in range(3):
+        facts.score(task, doc, at=days_ago(doc), latency_ms=3_000.0)
+        facts.attempt(task, doc, Fault.TRANSPORT, days_ago(doc), latency_ms=1_000.0)
+        for idx in range(2):
+            facts.attempt(task, doc, at=days_ago(doc), idx=idx, number=2 - idx, latency_ms=100.0 * (idx + 1))
+    row = primary(facts)
+    assert (row.n, row.latency_ms) == (2, {"p50": 100.0, "p95": 200.0})
+    assert row.first_attempt_success == 3 / 6
+    facts.attempt(task, 7, Fault.SUPPLIER_HTTP, latency_ms=1.0)
+    facts.attempt(task, 8, Fault.BUDGET, latency_ms=1.0)
+    row = primary(facts)
+    assert row.latency_ms == {"p50": 200.0, "p95": 120_000.0}, "failing quickly makes nobody quick"
+    assert row.first_attempt_success == 3 / 7
+    facts.attempt(task, 0, Fault.SUPPLIER_HTTP, supplier=BETA)
+    assert primary(facts, BETA).latency_ms["p50"] == 120_000.0
 
 
 def test_the_newest_score_of_a_doc_counts(installation: Callable[..., Facts]) -> None:

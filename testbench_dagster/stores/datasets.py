@@ -25,6 +25,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.stores.documents.connections import connect
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
+from testbench_dagster.stores.files import is_stored
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
@@ -199,7 +200,7 @@ class DatasetStore:
         Creates nothing.
         """
         path = self._url.database if self._url.get_backend_name() == "sqlite" else None
-        if path is not None and not Path(path).exists():
+        if path is not None and not is_stored(Path(path)):
             return None
         with self._errors(), self._engine.connect() as connection:
             return _schema_version(connection)

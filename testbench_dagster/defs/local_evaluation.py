@@ -77,7 +77,7 @@ def evaluate(
         TestbenchError: a stage failed, or no supplier can be found.
     """
     note = on_note or (lambda text: None)
-    specs = workspace.chosen_specs(tasks or None)
+    specs = workspace.chosen_specs(tasks)
     require_data_files(workspace)
     migrate_if_safe(workspace.config, note)
     if workspace.config.settings.discovers:
@@ -101,7 +101,7 @@ def evaluate(
                 left = None if max_relays is None else max_relays - sent
                 relayed = runs.evaluate(
                     keys,
-                    tasks=tasks or None,
+                    tasks=tasks,
                     max_relays=left,
                     retry_errors=retry_errors and passes == 1,
                     force=force and passes == 1,

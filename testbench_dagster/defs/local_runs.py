@@ -164,7 +164,7 @@ class LocalRuns:
         for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
-                "tasks": list(tasks) if tasks else None,
+                "tasks": None if tasks is None else list(tasks),
                 "max_relays": left,
                 "retry_errors": retry_errors,
                 "force": force,

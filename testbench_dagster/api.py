@@ -133,8 +133,8 @@ class Testbench:
         interrupt and to start again. See :func:`.defs.local_evaluation.evaluate` for the arguments.
 
         Raises:
-            ConfigError: a supplier, task, data file or key is missing, a selection is empty, or an argument
-                is of a wrong kind.
+            ConfigError: a supplier, task, data file or key is missing, a taxonomy makes no sense, a selection
+                is empty, or an argument is of a wrong kind.
             TestbenchError: a stage failed, or no supplier can be found.
         """
         suppliers = arguments.selection("suppliers", suppliers)
@@ -171,8 +171,8 @@ class Testbench:
         default what is left of the day's.
 
         Raises:
-            ConfigError: a supplier is not active, a task is not configured, a selection is empty, or an
-                argument is of a wrong kind.
+            ConfigError: a supplier is not active, a task is not configured, a taxonomy makes no sense, a
+                selection is empty, or an argument is of a wrong kind.
         """
         suppliers = arguments.selection("suppliers", suppliers)
         tasks = arguments.selection("tasks", tasks)
@@ -180,6 +180,7 @@ class Testbench:
         from testbench_dagster.stages.plan.rows import plan_rows
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
+        configured_taxonomies(self._workspace)  # wrong ones would be told only by the evaluation
         chosen = chosen_suppliers(self._workspace, suppliers)
         planned = plan_rows(self._workspace, chosen, tasks=tasks, budget=budget)
         return Plan(planned.rows, planned.calls, planned.left)
@@ -195,8 +196,8 @@ class Testbench:
             force: ask again what is fresh.
 
         Raises:
-            ConfigError: a supplier is not active, none is named, ``rescore`` and ``force`` are both given, or
-                an argument is of a wrong kind.
+            ConfigError: a supplier is not active, none is named, ``rescore`` and ``force`` are both given, a
+                taxonomy makes no sense, or an argument is of a wrong kind.
             TestbenchError: a supplier has no partition yet.
         """
         suppliers = arguments.selection("suppliers", suppliers)
@@ -204,6 +205,7 @@ class Testbench:
         arguments.flag("force", force)
         if rescore and force:
             raise ConfigError("force relays and rescore does not; choose one")
+        configured_taxonomies(self._workspace)  # the daemon would find it only after it has relayed
         from testbench_dagster.defs.backfills import RequestedBackfill  # with Dagster
         from testbench_dagster.stages.preconditions import chosen_suppliers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,39 @@ def test_paths_may_be_texts(installation: Testbench, tmp_path: Path) -> None:
     assert {path.parent for path in written} == {tmp_path / "out"}
     with pytest.raises(ConfigError, match=f"there is no evidence of supplier '{KEY}'"):
         installation.evidence(KEY, str(tmp_path / "x.zip"))
+
+
+@pytest.mark.parametrize(
+    ("taxonomies", "said"),
+    [
+        (["builtin:starter", "builtin:nope"], r"taxonomies\[1\]: no built-in taxonomy 'nope'; there are: "),
+        (["nowhere.yaml"], r"taxonomies\[0\]: .*nowhere\.yaml: the taxonomy cannot be read"),
+        (
+            ["builtin:starter"] * 2,
+            r"taxonomies\[1\]: 'builtin:starter' gives the name 'starter' a second time",
+        ),
+        (["overlap.yaml"], r"taxonomies\[0\]: with groups replaced by their tasks, "),
+    ],
+)
+def test_a_wrong_taxonomy_is_told_before_anything_is_sent(
+    installation: Testbench, tmp_path: Path, taxonomies: list[str], said: str
+) -> None:
+    (tmp_path / "overlap.yaml").write_text(
+        "name: overlap\nroot: all\nnodes:\n  all: {tasks: [starter_all, starter_logic]}\n", encoding="utf-8"
+    )
+    path = tmp_path / "testbench.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8"))
+    tasks = [{"name": "starter_all", "samples": 4}]
+    settings |= {"tasks": tasks, "taxonomies": taxonomies}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    said = f"^{re.escape(str(path))}: {said}"
+    with Testbench.open(path) as testbench:
+        for act in (testbench.run, testbench.plan, testbench.backfill):
+            with pytest.raises(ConfigError, match=said):
+                act()
+        found = {finding.what: finding for finding in testbench.check(suppliers=False)}
+        assert re.match(said, found["taxonomies"].detail)
+    assert not (tmp_path / ".testbench" / "dagster").exists(), "no run was begun"
 
 
 def test_only_runs_and_backfills_pay_for_dagster(installation: Testbench, tmp_path: Path) -> None:

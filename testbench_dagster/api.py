@@ -106,6 +106,7 @@ class Testbench:
         """
         arguments.flag("suppliers", suppliers)
         arguments.callback("on_finding", on_finding)
+        # with the transports: 0.07 s
         from testbench_dagster.stages.check import findings
 
         found = []
@@ -177,6 +178,7 @@ class Testbench:
         suppliers = arguments.selection("suppliers", suppliers)
         tasks = arguments.selection("tasks", tasks)
         budget = arguments.count_or_none("budget", budget)
+        # with the planner: 0.1 s
         from testbench_dagster.stages.plan.rows import plan_rows
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
@@ -351,6 +353,7 @@ class Testbench:
             StoreError: a file cannot be written.
         """
         out = arguments.path("out", out)
+        # with pyarrow: 0.2 s
         from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
 
         written = export_parquet(self._workspace.documents, out, {"windows": (Window, self.scores().rows)})
@@ -381,6 +384,7 @@ class Testbench:
         supplier, out = arguments.text("supplier", supplier), arguments.path("out", out)
         tasks, docs = arguments.selection("tasks", tasks), arguments.numbers("docs", docs)
         arguments.callback("on_progress", on_progress)
+        # with the codecs of evidence: 0.1 s
         from testbench_dagster.stages.dispute.bundle import write_bundle
 
         return write_bundle(self._workspace, supplier, out, tasks=tasks, docs=docs, on_progress=on_progress)

@@ -135,6 +135,54 @@ def test_child_processes_pay_for_nothing_they_do_not_need(module: str) -> None:
     assert not loaded & {*HEAVY, "dagster", "sqlalchemy", "pydantic"}
 
 
+#: What libraries cost whoever imports them, in seconds of CPU: they are imported where they are used.
+COSTS = {
+    "dagster_postgres": 0.64,
+    "datasets": 0.51,
+    "httpx": 0.05,
+    "matplotlib": 0.36,
+    "nltk": 1.04,
+    "numpy": 0.10,
+    "pandas": 0.29,
+    "pyarrow": 0.13,
+    "rich": 0.02,
+    "scipy": 0.24,
+    "uvloop": 0.03,
+    "yaml": 0.01,
+}
+
+
+def late_imports(module: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports inside functions."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (n for f in ast.walk(module) if isinstance(f, functions) for n in ast.walk(f))
+    yield from {id(n): n for n in found if isinstance(n, (ast.Import, ast.ImportFrom))}.values()
+
+
+def says_why(lines: list[str], node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether a comment stands at an import, or above the block of imports it stands in."""
+    first, last = node.lineno - 1, node.end_lineno or node.lineno
+    if any("#" in line for line in lines[first:last]):
+        return True
+    above = first - 1
+    while lines[above].strip().startswith(("import ", "from ")):
+        if "#" in lines[above]:
+            return True
+        above -= 1
+    return lines[above].strip().startswith("#")
+
+
+def test_late_imports_say_what_they_cost() -> None:
+    silent = []
+    for name, path in modules().items():
+        lines = path.read_text("utf-8").splitlines()
+        for node in late_imports(tree(path)):
+            what = node.names[0].name if isinstance(node, ast.Import) else str(node.module)
+            if what.partition(".")[0] not in COSTS and not says_why(lines, node):
+                silent.append(f"{name}:{node.lineno} {what}")
+    assert silent == [], "import it at the top, or write in a comment what that would cost"
+
+
 # --------------------------------------------------------------------------------- who imports whom
 
 
@@ -381,6 +429,33 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
     assert found == []
     said = [name for name, path in modules().items() if "transport ==" in path.read_text("utf-8")]
     assert said == ["testbench_dagster.transports.registry"]
+
+
+def test_nothing_but_the_registry_reaches_into_a_transport() -> None:
+    """What a transport does goes through its plug; its simulation speaks its language, too."""
+    plugs = tuple(name for name in OF_TRANSPORTS if not name.endswith("registry"))
+    inside = ("testbench_dagster.transports.", "testbench_dagster.localnet.")
+    found = {
+        name: sorted(reached)
+        for name, path in modules().items()
+        if not name.startswith(inside)
+        and (reached := {i for i in own(imports_at_run_time(path)) if i.startswith(plugs)})
+    }
+    # names the sources that decide an attempt's fault, and imports none of them
+    assert found == {}
+
+
+def test_private_names_stay_in_their_folder() -> None:
+    """A module may use what another one of its own folder keeps for itself, and nobody else."""
+    found = [
+        f"{name} imports {node.module}.{alias.name}"
+        for name, path in modules().items()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("testbench_dagster.")
+        for alias in node.names
+        if re.match(r"_[^_]", alias.name) and folder(str(node.module)) != folder(name)
+    ]
+    assert found == [], "give it a name without an underscore, or keep it at home"
 
 
 def test_documents_are_records_above_the_stores() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 import threading
 import time
@@ -91,8 +92,6 @@ class FeedServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, feed: Feed) -> None:
         if ":" in host:
-            import socket
-
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
         self.feed = feed

@@ -42,6 +42,7 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
     with Workspace.open(config) as workspace:
         if page is not None:
+            # with Jinja2: 40 ms
             from testbench_dagster.ranking.page import render_page
 
             _write(page, render_page(make_board(workspace, taxonomy)))
@@ -88,6 +89,7 @@ def feed(
     """Quality of the suppliers for gateways: scores, lower bounds, ages, groups, availability, latency."""
     if serve and out is not None:
         raise click.UsageError("--serve and --out exclude each other")
+    # the feeds: 20 ms
     from testbench_dagster.ranking.feeds import render_json, render_prometheus
 
     with Workspace.open(config) as workspace:
@@ -103,6 +105,7 @@ def feed(
 
 
 def _write(path: Path, text: str) -> None:
+    # with pyarrow: 0.1 s
     from testbench_dagster.stages.publish.publish import write_whole
 
     with writing(path, "choose another file"):
@@ -111,6 +114,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _serve(workspace: Workspace, host: str, port: int, cache_s: float) -> None:
+    # with a web server: 50 ms
     from testbench_dagster.board.serve import Feed, FeedServer
 
     served = Feed(lambda: make_board(workspace), cache_s)

@@ -80,6 +80,7 @@ def taxonomies(
 
 def _listing(workspace: Workspace, only: str | None) -> Iterator[dict[str, Any]]:
     """One row per node of every taxonomy, the configured ones first."""
+    # with scoring: 80 ms
     from testbench_dagster.stages.summarize.refresh import configured_taxonomies
     from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 
@@ -134,6 +135,7 @@ def _picture(
 
 
 def _chosen_taxonomy(workspace: Workspace, name: str | None) -> Taxonomy:
+    # with scoring: 80 ms
     from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 
     configured = {taxonomy.name: taxonomy for taxonomy in configured_taxonomies(workspace)}

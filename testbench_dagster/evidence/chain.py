@@ -28,7 +28,8 @@ from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
 from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
-from testbench_dagster.transports.registry import shown
+from testbench_dagster.transports.registry import shown, signature
+from testbench_dagster.transports.stored import BadSignature, Unsigned
 
 _FAULTS = frozenset(fault.value for fault in Fault)
 
@@ -162,7 +163,7 @@ class Chain:
         self._request(attempt, request, prompt.api, what)
         if ours and fault is not None:
             self._answer(attempt, request, prompt.api, fault, body, what)
-        self._signature(attempt, fault, body, what)
+        self._signature(attempt, fault, what)
 
     def _request(self, attempt: AttemptRecord, request: Mapping[str, Any], api: Any, what: str) -> None:
         """The request as sent is the stored one, under one of the supplier's model names."""
@@ -247,30 +248,23 @@ class Chain:
         for field, value in values.items():
             self._equal("answer", f"{field} of {what}", name, doc_id, getattr(attempt, field), value)
 
-    def _signature(self, attempt: AttemptRecord, fault: Fault | None, body: bytes, what: str) -> None:
-        """What came over a Pocket network is signed by the supplier: nobody else can have made it up."""
-        evidence, name, doc_id = attempt.evidence, attempt.task, attempt.doc_id
-        if "envelope" not in evidence:
-            signed = "gateway" not in evidence and not evidence.get("redacted")
-            if attempt.session is not None and signed and fault is not None and fault.answered:
-                self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
-            return
-        from testbench_dagster.core.errors import ShannonError
-        from testbench_dagster.transports.pocket.evidence import verify_evidence
-        from testbench_dagster.transports.pocket.keys import address_of
-        from testbench_dagster.transports.pocket.messages import SessionHeader
-
+    def _signature(self, attempt: AttemptRecord, fault: Fault | None, what: str) -> None:
+        """Where answers are signed by their supplier, nobody else can have made them up."""
+        name, doc_id = attempt.task, attempt.doc_id
         try:
-            verify_evidence(body, evidence)
-            header = SessionHeader.decode(bytes(evidence["session_header"]))
-            signer = address_of(bytes.fromhex(evidence["public_key"]))
-        except (ShannonError, LookupError, TypeError, ValueError) as error:
+            signed = signature(attempt, answered=fault is not None and fault.answered)
+        except Unsigned:
+            self._say("answer", f"{what} lacks the supplier's signature", name, doc_id)
+            return
+        except BadSignature as error:
             self._say("answer", f"signature of {what} does not hold", name, doc_id, None, str(error))
             return
+        if signed is None:
+            return
         self.signed += 1
-        self._equal("answer", f"signer of {what}", name, doc_id, self._supplier.address, signer)
+        self._equal("answer", f"signer of {what}", name, doc_id, self._supplier.address, signed.signer)
         said = [attempt.app, attempt.session, attempt.session_start, attempt.session_end]
-        found = [header.application, header.session_id, header.start_height, header.end_height]
+        found = [signed.app, signed.session, signed.session_start, signed.session_end]
         self._equal("answer", f"session of {what}", name, doc_id, said, found)
 
     # --------------------------------------------------------------------------------------------- scores

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.identity.evidence import NONE, Evidence
+from testbench_dagster.identity.kernel import common_prefix
 from testbench_dagster.identity.settings import IdentitySettings
 from testbench_dagster.statistics.evalues import gain_of_agreement, log_e_at_least, log_mean_exp
 from testbench_dagster.statistics.intervals import wilson
@@ -219,8 +220,6 @@ class SelfAgreement:
 def mean_common_prefix(evidence: Evidence, i: int, j: int) -> float | None:
     """Mean length of the common prefix of two suppliers' answer prefixes on common prompts, characters."""
     import numpy as np
-
-    from testbench_dagster.identity.kernel import common_prefix
 
     both = np.flatnonzero((evidence.answer_prefix[i] != NONE) & (evidence.answer_prefix[j] != NONE))
     if not len(both):

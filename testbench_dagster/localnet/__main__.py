@@ -18,6 +18,7 @@ from testbench_dagster.localnet.pocket.run import BLOCK_S, FIRST_HEIGHT
 from testbench_dagster.localnet.server import Localnet, serve
 
 if TYPE_CHECKING:
+    # with the curve library: 0.2 s
     from testbench_dagster.localnet.pocket.network import PocketNet
 
 
@@ -85,6 +86,7 @@ def _network(args: argparse.Namespace) -> Localnet | PocketNet:
     answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
     if not args.pocket:
         return Localnet(personas, answers, args.port, args.block_seconds)
+    # with the curve library: 0.2 s
     from testbench_dagster.localnet.pocket.network import PocketNet
 
     return PocketNet(

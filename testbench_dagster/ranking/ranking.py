@@ -17,12 +17,14 @@ from testbench_dagster.statistics.task_score import measured_tasks
 
 
 @dataclass(frozen=True)
-class _Group:
+class RankGroup:
+    """The identity group of a supplier, by name, and who stands for it."""
+
     name: str
     proxy: str
 
 
-class _Score(NamedTuple):
+class RankScore(NamedTuple):
     """What a supplier is ranked by, and how many tasks it rests on; nothing by default."""
 
     score: float | None = None
@@ -33,11 +35,12 @@ class _Score(NamedTuple):
     weight_coverage: float | None = None
 
     @classmethod
-    def from_ability(cls, root: Ability) -> _Score:
+    def from_ability(cls, root: Ability) -> RankScore:
+        """What the root of a taxonomy says."""
         return cls(*(getattr(root, name) for name in cls._fields))
 
 
-def ranked(entries: Iterable[Entry], groups: Mapping[str, _Group] | None = None) -> list[Entry]:
+def ranked(entries: Iterable[Entry], groups: Mapping[str, RankGroup] | None = None) -> list[Entry]:
     """Best first, with ranks; unscored suppliers last, in the order given.
 
     The members of an identity group get the score of their proxy, or of the member with the most docs where
@@ -61,7 +64,7 @@ def ranked(entries: Iterable[Entry], groups: Mapping[str, _Group] | None = None)
     return done + [e for e in shared if e.score is None]
 
 
-def _with_shared_scores(entries: Sequence[Entry], groups: Mapping[str, _Group]) -> list[Entry]:
+def _with_shared_scores(entries: Sequence[Entry], groups: Mapping[str, RankGroup]) -> list[Entry]:
     members: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.supplier in groups:
@@ -92,14 +95,18 @@ def _estimate(entry: Entry) -> Estimate:
     return Estimate(score, low, high, entry.group)
 
 
-def _entry(
+def make_entry(
     taxonomy: str,
     supplier: str,
-    of: _Score,
+    of: RankScore,
     counts: tuple[int, int],
     rows: Sequence[Window],
     simulation: bool,
 ) -> Entry:
+    """The entry of a supplier in a ranking, still without ranks.
+
+    ``counts`` are the docs scored and failed that ``of`` rests on, ``rows`` the windows it was made from.
+    """
     n, errors = counts
     coverage = of.weight_coverage
     if coverage is None and of.n_tasks:
@@ -143,13 +150,13 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _mean_over_tasks(rows: Sequence[Window]) -> _Score:
+def mean_over_tasks(rows: Sequence[Window]) -> RankScore:
     """Unweighted mean of the primary scores; its interval treats tasks as independent."""
     tasks = list(measured_tasks(rows).values())
     k = len(tasks)
     if not tasks:
-        return _Score(n_tasks=len(rows))
+        return RankScore(n_tasks=len(rows))
     shares = [t.score for t in tasks]
     # of one task its own interval, to the last digit
     low, high = tasks[0].interval if k == 1 else wilson_of_mean([1 / k] * k, shares, [t.docs for t in tasks])
-    return _Score(sum(shares) / k, low, high, n_measured=k, n_tasks=len(rows))
+    return RankScore(sum(shares) / k, low, high, n_measured=k, n_tasks=len(rows))

@@ -10,8 +10,10 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
 
 
@@ -71,9 +73,6 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
-    from testbench_dagster.stages.summarize.refresh import configured_taxonomies
-    from testbench_dagster.taxonomies.model import is_placeholder
-
     try:
         taxonomies = configured_taxonomies(workspace)
     except TestbenchError as error:
@@ -88,6 +87,7 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
+    # with httpx: 50 ms
     from testbench_dagster.stages.relay.probe import probe_suppliers
 
     try:

@@ -10,7 +10,7 @@ from testbench_dagster.core.errors import ConfigError, TaskError
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.stages.plan.task_gates import Placed, resolved_rules
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.specs import _absolute, _specs
+from testbench_dagster.tasks.specs import absolute_path, specs_of_task
 
 
 def task_specs(config: Config) -> list[TaskSpec]:
@@ -20,7 +20,7 @@ def task_specs(config: Config) -> list[TaskSpec]:
         ConfigError: an unknown name, a leaf reached twice, a path pattern that cannot be filled, or a gate
             that cannot be (see :mod:`testbench_dagster.stages.plan.task_gates`).
     """
-    include = tuple(_absolute(config.base, folder) for folder in config.settings.task_paths)
+    include = tuple(absolute_path(config.base, folder) for folder in config.settings.task_paths)
     try:
         of_lm_eval = [t.name for t in config.settings.tasks if t.framework == LM_EVAL]
         index = TaskIndex.load([Path(p) for p in include], of_lm_eval)
@@ -28,7 +28,7 @@ def task_specs(config: Config) -> list[TaskSpec]:
         placed: list[Placed] = []
         for position, task in enumerate(config.settings.tasks):
             where = f"{config.path}: tasks[{position}]"
-            for spec in _specs(task, index, config, include, where):
+            for spec in specs_of_task(task, index, config, include, where):
                 if spec.name in specs:
                     raise ConfigError(
                         f"{where}: duplicate task {spec.name!r} (already configured through "

@@ -8,6 +8,7 @@ JSON, keyed by the version and the state of the folders. A code location gets it
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import hashlib
 import importlib.metadata
@@ -138,8 +139,6 @@ class TaskIndex:
                 raise KeyError(name)
 
     def _suggest(self, name: str) -> str:
-        import difflib
-
         close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.6)
         if close:
             return f"did you mean {' or '.join(close)}?"

@@ -16,9 +16,17 @@ from testbench_dagster.core.task import SIGNATURES, TaskSpec
 from testbench_dagster.tasks.index import Leaf, TaskIndex
 
 
-def _specs(
+def specs_of_task(
     task: TaskConfig, index: TaskIndex, config: Config, include: tuple[str, ...], where: str
 ) -> Iterator[TaskSpec]:
+    """Yield the leaf tasks of a configured task.
+
+    ``include`` are folders of further tasks, ``where`` is where in testbench.yaml it stands.
+
+    Raises:
+        TaskError: there is no task of that name.
+        ConfigError: a pattern of its data's paths cannot be filled.
+    """
     if task.framework == SIGNATURES:
         yield _signature_spec(task, config, where)
         return
@@ -88,7 +96,7 @@ def _spec(
     data = None
     if task.files is not None:
         data = {
-            split: _absolute(config.base, _fill(path, names, f"{where}.data.{split}"))
+            split: absolute_path(config.base, _fill(path, names, f"{where}.data.{split}"))
             for split, path in task.files.items()
         }
     row_filter = {c: _fill(v, names, f"{where}.where.{c}") for c, v in task.row_filter.items()}
@@ -118,5 +126,6 @@ def _fill(pattern: str, names: Mapping[str, str | None], where: str) -> str:
     return pattern
 
 
-def _absolute(base: Path, path: str) -> str:
+def absolute_path(base: Path, path: str) -> str:
+    """A path as configured, relative to the folder of testbench.yaml and with ``~`` for the user's home."""
     return str((base / Path(path).expanduser()).absolute())

@@ -190,6 +190,7 @@ def _serve() -> None:
     sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]  # saves 1 s: requests has another detector
     from datasets.utils.logging import disable_progress_bar
 
+    # with lm-eval: seconds, which is what this process is for
     from testbench_dagster.tasks import lm_eval_adapter
 
     disable_progress_bar()

@@ -9,7 +9,8 @@ writes another one gives it
 - an endpoint per supplier: where relays go, with which bounds and keys;
 - a :class:`TransportFactory` per run, which opens it, bounds it and says what stands in the way;
 - why a supplier has to wait, and findings for ``testbench check``;
-- what its stored attempts show of their faults when evidence is checked (:mod:`.stored`);
+- what its stored attempts show of their faults, and whose signature they carry, when evidence is checked
+  (:mod:`.stored`);
 - what ``docs/transports.md`` says of it (:class:`About`).
 
 A plug is imported wherever Dagster loads its definitions, so ``plug.py`` imports what is heavy where it is
@@ -34,7 +35,7 @@ from testbench_dagster.core.relay import Endpoint, SessionRef, Transport, Transp
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.discovery import ChainReading, Source
 from testbench_dagster.transports.payload import Api
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature
 
 #: Operators of a service whom the roster has as active, with their public keys as far as it knows them.
 KnownOperators = Callable[[str], Mapping[str, str | None]]
@@ -233,6 +234,19 @@ class TransportPlug(Protocol):
             request: what was asked.
             api: the request form.
             error: the text that its fault was given.
+        """
+        ...
+
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """The verified signature of a stored answer; None where this transport's answers carry none.
+
+        Args:
+            attempt: an attempt as anybody may have written it.
+            answered: whether it is said to have brought an answer.
+
+        Raises:
+            Unsigned: an answer that should carry one does not.
+            BadSignature: it does not hold.
         """
         ...
 

@@ -26,7 +26,7 @@ from testbench_dagster.transports.plug import (
     TransportPlug,
 )
 from testbench_dagster.transports.pocket.plug import PocketPlug
-from testbench_dagster.transports.stored import Shown, shown_by_answer
+from testbench_dagster.transports.stored import Shown, StoredSignature, shown_by_answer
 
 _PLUGS: dict[TransportName, TransportPlug] = {
     plug.name: plug for plug in (DirectPlug(), PathPlug(), PocketPlug())
@@ -113,6 +113,19 @@ def shown(attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: s
         if found is not None:
             return found
     return shown_by_answer(attempt, request, api, error)
+
+
+def signature(attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+    """The verified signature of a stored answer; None where no transport claims that it carries one.
+
+    ``answered``: whether it is said to have brought an answer.
+
+    Raises:
+        Unsigned: an answer that should carry one does not.
+        BadSignature: it does not hold.
+    """
+    found = (plug.signature(attempt, answered=answered) for plug in reversed(_PLUGS.values()))
+    return next((one for one in found if one is not None), None)
 
 
 class Transports:

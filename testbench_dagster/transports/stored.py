@@ -50,13 +50,42 @@ class Shown:
     answer: Answer | None = None
 
 
-def shown_by_answer(attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None) -> Shown:
-    """What status and body show of a supplier's own answer; ``error`` is the text its fault was given."""
+@dataclass(frozen=True, slots=True)
+class StoredSignature:
+    """Who signed a stored answer, by address, and the session it was signed for."""
+
+    signer: str
+    app: str
+    session: str
+    session_start: int
+    session_end: int
+
+
+class Unsigned(Exception):
+    """A stored answer should carry its supplier's signature, and has none."""
+
+
+class BadSignature(Exception):
+    """The signature of a stored answer does not hold; the text says why."""
+
+
+def shown_by_answer(
+    attempt: AttemptRecord,
+    request: Mapping[str, Any],
+    api: Api,
+    error: str | None,
+    *,
+    complete: bool = False,
+) -> Shown:
+    """What status and body show of a supplier's own answer; ``error`` is the text its fault was given.
+
+    ``complete``: nothing of the answer can be missing, whatever that text says.
+    """
     if attempt.status is None:
         return Shown(frozenset() if attempt.body else frozenset(Fault) - _OF_ANSWERS)
     answer = parse_answer(request, api, attempt.status, attempt.body)
     exact = Shown(frozenset({answer.fault}), answer)
-    if answer.fault.answered or "public_key" in attempt.evidence:  # signed: nothing is missing
+    if answer.fault.answered or complete:
         return exact
     if attempt.body_truncated:
         return Shown(frozenset({too_large_fault(request)}))

@@ -53,7 +53,7 @@ from testbench_dagster.transports.plug import (
     RelayHistory,
     TransportFactory,
 )
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature
 
 TASK, DOCS, MOST = "starter_units", 5, 3
 ANSWER = {"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}
@@ -94,6 +94,10 @@ class Letterbox:
         self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
     ) -> Shown | None:
         """Like any answer's."""
+        return None
+
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """Nobody signs what lies in a box."""
         return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:

@@ -87,6 +87,7 @@ def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
 
 def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.MarkdownMetadataValue | None:
     """How often suppliers agree, pair by pair, ordered by group; None where nothing can be compared."""
+    # beside matplotlib, which it imports on use: 20 ms
     from testbench_dagster.identity.plots import agreement_matrix
 
     ordered = sorted(

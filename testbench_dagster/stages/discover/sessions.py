@@ -10,7 +10,6 @@ from testbench_dagster.stages.discover.heights import record_height
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.discovery import ChainReading
-from testbench_dagster.transports.pocket.access import service_config
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.types import Session
@@ -32,7 +31,8 @@ def record_chain(workspace: Workspace, reading: ChainReading, now: datetime | No
     _forget_another_chain(documents, service, height, now)
     for session in reading.sessions:
         _record_session(documents, service, session, height, now)
-    apps = service_config(workspace.config, service).session_apps
+    configured = workspace.config.settings.services.get(service)
+    apps = () if configured is None else configured.session_apps
     for row in list(typed.find(documents, SessionApp, {"service": service})):
         if row.app not in apps:
             typed.purge(documents, SessionRecord, {"_id": row.id})

@@ -16,7 +16,7 @@ from pathlib import Path
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.feeds import render_json, render_prometheus
 from testbench_dagster.ranking.page import render_page
-from testbench_dagster.stages.rank.ranking import make_board, store_board
+from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
 
@@ -43,6 +43,7 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | No
     Raises:
         StoreError: a file cannot be written.
     """
+    # with pyarrow: 0.2 s
     from testbench_dagster.stages.publish.export import write_item_matrix
 
     board = make_board(workspace, now=now)

@@ -5,6 +5,6 @@ about, and the files that show a board.
 """
 
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
-from testbench_dagster.stages.rank.ranking import leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.stages.rank.ranking import leaderboard, make_board, store_board
 
-__all__ = ["ALL_TASKS", "Board", "Entry", "leaderboard", "make_board", "refresh_leaderboard"]
+__all__ = ["ALL_TASKS", "Board", "Entry", "leaderboard", "make_board", "store_board"]

@@ -11,7 +11,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
-from testbench_dagster.ranking.ranking import _entry, _Group, _mean_over_tasks, _Score, ranked
+from testbench_dagster.ranking.ranking import RankGroup, RankScore, make_entry, mean_over_tasks, ranked
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.score.pooled import PooledGroup, pooled_groups
 from testbench_dagster.stages.score.windows import primary_windows
@@ -52,7 +52,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     pooled = pooled_groups(workspace.documents, keys)
     rows = _scored_windows(workspace, suppliers, pooled, now)
     groups = {
-        key: _Group(group.id, group.proxy)
+        key: RankGroup(group.id, group.proxy)
         for key, group in pooled.items()
         if len(keys.intersection(group.members)) > 1
     }
@@ -67,31 +67,26 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             own = rows[supplier.key]
             summary = summaries.get(supplier.key)
             if summary is None:
-                entries.append(_entry(name, supplier.key, _Score(), (0, 0), (), simulation))
+                entries.append(make_entry(name, supplier.key, RankScore(), (0, 0), (), simulation))
                 continue
             nodes[supplier.key, name] = summary.nodes
             roots[name] = summary.root
             root = summary.nodes[summary.root]
             counts = (summary.n, summary.errors)
             used = [row for row in own if row.task in {*root.weights, *root.missing}]
-            entries.append(_entry(name, supplier.key, _Score.from_ability(root), counts, used, simulation))
+            entries.append(
+                make_entry(name, supplier.key, RankScore.from_ability(root), counts, used, simulation)
+            )
         rankings[name] = ranked(entries, groups)
     if not names:
         rankings[ALL_TASKS] = ranked(
             (
-                _entry(ALL_TASKS, key, _mean_over_tasks(own), docs_and_errors(own), own, simulation)
+                make_entry(ALL_TASKS, key, mean_over_tasks(own), docs_and_errors(own), own, simulation)
                 for key, own in rows.items()
             ),
             groups,
         )
     return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
-
-
-def refresh_leaderboard(workspace: Workspace, now: datetime | None = None) -> list[Entry]:
-    """Compute the leaderboards and store them, replacing the last ones."""
-    board = make_board(workspace, now=now)
-    store_board(workspace, board)
-    return board.entries
 
 
 def store_board(workspace: Workspace, board: Board) -> None:

@@ -63,6 +63,7 @@ def _probe_echo_logprobs(
     documents: DocumentStore, endpoints: Sequence[Endpoint], transports: TransportFactory, quota: Quota
 ) -> dict[str, bool]:
     """Which of the suppliers echo log-probabilities; those that stayed unknown are left out."""
+    # with aiohttp: 0.2 s
     from testbench_dagster.relays.engine import run_relays
 
     faults: dict[str, Fault] = {}

@@ -22,6 +22,7 @@ from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
 from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
 
@@ -52,8 +53,6 @@ def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, 
     A group is what the configuration calls one, or what lm-eval does (``mmlu_stem`` where ``mmlu`` is
     configured).
     """
-    from testbench_dagster.tasks.index import TaskIndex
-
     specs = workspace.specs
     tasks = {spec.name for spec in specs}
     unknown = {name for name in names if name not in tasks and not is_placeholder(name)}

@@ -23,7 +23,7 @@ from testbench_dagster.transports.plug import (
     RelayHistory,
     TransportFactory,
 )
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature
 
 
 class DirectPlug:
@@ -72,6 +72,10 @@ class DirectPlug:
         self, attempt: AttemptRecord, request: Mapping[str, Any], api: Api, error: str | None
     ) -> Shown | None:
         """It has no rules but those of answers."""
+        return None
+
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """Its answers carry none."""
         return None
 
     def lists_models(self, endpoint: Endpoint) -> bool:

@@ -27,7 +27,7 @@ from testbench_dagster.transports.plug import (
     TransportFactory,
 )
 from testbench_dagster.transports.pocket.waiting import waiting_for_session
-from testbench_dagster.transports.stored import Shown
+from testbench_dagster.transports.stored import Shown, StoredSignature
 
 
 class PathPlug:
@@ -112,12 +112,17 @@ class PathPlug:
 
         return shown_by_gateway(attempt, attempt.status, request, api, error)
 
+    def signature(self, attempt: AttemptRecord, *, answered: bool) -> StoredSignature | None:
+        """Its answers carry none."""
+        return None
+
     def lists_models(self, endpoint: Endpoint) -> bool:
         """What lies there is the gateway."""
         return False
 
     def check(self, config: Config, service: str) -> Iterator[Finding]:
         """Nodes and applications, where they are configured, and the gateway."""
+        # with the codecs of a chain: 50 ms
         from testbench_dagster.transports.path.checks import gateway_findings
         from testbench_dagster.transports.pocket.checks import chain_findings
 

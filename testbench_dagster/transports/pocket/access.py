@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.config import AppConfig, Config, ServiceConfig
-from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.errors import ConfigError, KeyMaterialError
 from testbench_dagster.transports.discovery import ChainReading
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def service_keys(config: Config, service: str) -> dict[str, tuple[PrivateKey, st
 
 def app_key(config: Config, service: str, app: AppConfig) -> PrivateKey:
     """Load the key that signs for one application; see :func:`service_keys`."""
-    from testbench_dagster.core.errors import KeyMaterialError
     from testbench_dagster.transports.pocket.keys import PrivateKey  # with coincurve
 
     where = f"{config.path}: services.{service}.apps: {app.address}"

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from testbench_dagster.core.errors import ShannonError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.pocket.errors import ResponseError
+from testbench_dagster.transports.pocket.evidence import verify_evidence
 from testbench_dagster.transports.pocket.faults import (
     Verdict,
     of_miner_error,
     of_response_error,
     of_status,
 )
+from testbench_dagster.transports.pocket.keys import address_of
+from testbench_dagster.transports.pocket.messages import SessionHeader
 from testbench_dagster.transports.pocket.responses import read_response
 from testbench_dagster.transports.pocket.streams import PartSplitter
-from testbench_dagster.transports.stored import Shown, broken_fault, too_large_fault
+from testbench_dagster.transports.stored import (
+    BadSignature,
+    Shown,
+    StoredSignature,
+    broken_fault,
+    too_large_fault,
+)
 
 #: What may be wrong with a relay miner's answer that can be read: its signature, its payload, the key.
 _UNVERIFIED = frozenset({Fault.SUPPLIER_SIGNATURE, Fault.SUPPLIER_PROTOCOL, Fault.NODE})
@@ -50,6 +60,23 @@ def shown_by_miner(
     if broken is not None:
         faults.add(broken)
     return Shown(frozenset(faults), answer)
+
+
+def verified_signature(attempt: AttemptRecord) -> StoredSignature:
+    """Verify what a signed answer rests on, and say who signed it for which session.
+
+    Raises:
+        BadSignature: it does not hold, or the evidence is malformed.
+    """
+    try:
+        verify_evidence(attempt.body, attempt.evidence)
+        header = SessionHeader.decode(bytes(attempt.evidence["session_header"]))
+        signer = address_of(bytes.fromhex(attempt.evidence["public_key"]))
+    except (ShannonError, LookupError, TypeError, ValueError) as error:
+        raise BadSignature(str(error)) from None
+    return StoredSignature(
+        signer, header.application, header.session_id, header.start_height, header.end_height
+    )
 
 
 def _read(body: bytes, *, refused: bool) -> Iterator[Verdict | None]:

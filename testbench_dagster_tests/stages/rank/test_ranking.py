@@ -16,7 +16,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.ranking.entry import ALL_TASKS, Entry
 from testbench_dagster.ranking.ranking import ranked
-from testbench_dagster.stages.rank import leaderboard, make_board, refresh_leaderboard
+from testbench_dagster.stages.rank import leaderboard, make_board, store_board
 from testbench_dagster.stages.rank.items import items
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
@@ -118,9 +118,11 @@ def test_signatures_take_no_part(facts: Facts) -> None:
 def test_refreshing_replaces_the_stored_board(facts: Facts) -> None:
     fill(facts, {(ALPHA, "starter_logic"): 10})
     for _ in range(2):
-        entries = refresh_leaderboard(facts.workspace)
-    (board,) = facts.workspace.documents.find(LEADERBOARDS)
-    assert board["entries"] == [e.to_json() for e in entries]
+        board = make_board(facts.workspace)
+        store_board(facts.workspace, board)
+    (stored,) = facts.workspace.documents.find(LEADERBOARDS)
+    entries = board.entries
+    assert stored["entries"] == [e.to_json() for e in entries]
     assert [e.supplier for e in entries] == [ALPHA, BETA]
     assert entries[1].rank_low is None
 

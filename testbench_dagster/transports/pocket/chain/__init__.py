@@ -27,7 +27,7 @@ from testbench_dagster.transports.pocket.chain.types import (
     Session,
     SharedParams,
     SupplierEndpoint,
-    relay_cost_upokt,
+    relay_cost,
     session_budget_relays,
     session_budget_upokt,
 )
@@ -49,7 +49,7 @@ __all__ = [
     "SessionUnavailable",
     "SharedParams",
     "SupplierEndpoint",
-    "relay_cost_upokt",
+    "relay_cost",
     "session_budget_relays",
     "session_budget_upokt",
 ]

@@ -145,11 +145,6 @@ class ServiceInfo:
     card: bytes = field(default=b"", repr=False)
 
 
-def relay_cost_upokt(service: ServiceInfo, shared: SharedParams) -> float:
-    """Return what a relay of a service burns of the application's stake, in uPOKT, often below one."""
-    return float(_relay_cost(service, shared))
-
-
 def session_budget_upokt(
     stake_upokt: int,
     shared: SharedParams,
@@ -196,11 +191,12 @@ def session_budget_relays(
     budget = session_budget_upokt(
         stake_upokt, shared, suppliers_per_session, spend_limit_upokt=spend_limit_upokt
     )
-    cost = _relay_cost(service, shared)
+    cost = relay_cost(service, shared)
     return min(UNLIMITED, int(budget / cost)) if cost else UNLIMITED
 
 
-def _relay_cost(service: ServiceInfo, shared: SharedParams) -> Fraction:
+def relay_cost(service: ServiceInfo, shared: SharedParams) -> Fraction:
+    """What a relay of a service burns of the application's stake, in uPOKT, often below one."""
     units = service.compute_units_per_relay * shared.compute_units_to_tokens_multiplier
     return Fraction(units, shared.compute_unit_cost_granularity)
 

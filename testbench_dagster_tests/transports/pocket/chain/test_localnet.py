@@ -16,7 +16,7 @@ from testbench_dagster.transports.pocket.chain import (
     ChainClient,
     NotFound,
     SessionUnavailable,
-    relay_cost_upokt,
+    relay_cost,
     session_budget_upokt,
 )
 from testbench_dagster_tests.transports.pocket.chain.conftest import address
@@ -75,7 +75,7 @@ def test_what_is_staked_arrives(net: PocketNet, api: str) -> None:
 
         service = client.service(paid.service)
         known = chain.service(paid.service)
-        assert relay_cost_upokt(service, shared) == float(params.relay_cost(known.compute_units_per_relay))
+        assert relay_cost(service, shared) == params.relay_cost(known.compute_units_per_relay)
         budget = session_budget_upokt(session.application.stake_upokt, shared, 50)
         assert budget == int(params.session_budget(session.application.stake_upokt))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -11,7 +12,7 @@ from testbench_dagster.transports.pocket.chain import (
     Application,
     ServiceInfo,
     SharedParams,
-    relay_cost_upokt,
+    relay_cost,
     session_budget_relays,
     session_budget_upokt,
 )
@@ -68,7 +69,7 @@ def test_sessions_that_draw_on_a_stake_at_once() -> None:
 
 
 def test_cost_and_budget_of_the_main_network() -> None:
-    assert relay_cost_upokt(SERVICE, MAIN) == pytest.approx(1500 * 0.14599)
+    assert relay_cost(SERVICE, MAIN) == Fraction(1500 * 14599, 100_000)
     # 1000 POKT among 50 suppliers and 3 sessions; 218.985 uPOKT a relay
     assert session_budget_upokt(1_000_000_000, MAIN, 50) == 6_666_666
     assert session_budget_relays(1_000_000_000, SERVICE, MAIN, 50) == 30_443
@@ -85,7 +86,7 @@ def test_a_budget_is_exact_where_floats_are_not() -> None:
 
 def test_relays_that_cost_nothing_have_no_limit() -> None:
     assert session_budget_relays(1, ServiceInfo("s", "", 0), MAIN, 50) == UNLIMITED
-    assert relay_cost_upokt(ServiceInfo("s", "", 0), MAIN) == 0
+    assert relay_cost(ServiceInfo("s", "", 0), MAIN) == 0
 
 
 @pytest.mark.parametrize(("stake", "suppliers", "limit"), [(-1, 50, None), (1, 0, None), (1, 50, -1)])

@@ -84,7 +84,7 @@ SCORER = Version(
     ),
 )
 
-#: Makes windows of the facts; kept windows of another number are made anew.
+#: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
     1,
     (
@@ -100,7 +100,7 @@ WINDOWS = Version(
     ),
 )
 
-#: Plans evaluations; kept plans of another number count as due.
+#: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
     1,
     (

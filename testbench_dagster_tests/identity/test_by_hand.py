@@ -136,7 +136,7 @@ def test_the_documented_constants() -> None:
 # ----------------------------------------------------------------------------------------------------- pairs
 
 
-def test_prefixes_of_openings() -> None:
+def test_what_is_compared_of_a_prefix() -> None:
     assert [common_prefix(a, b) for a, b in (("", "a"), ("ab", "ab"), ("ab", "abc"), ("xb", "ab"))] == [
         0,
         2,
@@ -481,7 +481,7 @@ def test_answers_at_a_cut_belong_to_the_era_before() -> None:
         assert (found.group_of("s").id == "old") is kept
 
 
-def test_how_common_an_opening_is_by_its_first_dozen_characters() -> None:
+def test_how_common_a_prefix_is_by_its_first_dozen_characters() -> None:
     """Equal beginnings of a tenth of the answers to a family are its template, of less are chance."""
 
     def commonness(alike: int, of: int, chars: int = 12) -> float:

@@ -381,7 +381,7 @@ class Testbench:
                 what is named, or an argument is of a wrong kind.
             StoreError: the file cannot be written.
         """
-        supplier, out = arguments.text("supplier", supplier), arguments.path("out", out)
+        supplier, out = arguments.text("supplier", supplier), arguments.file("out", out)
         tasks, docs = arguments.selection("tasks", tasks), arguments.numbers("docs", docs)
         arguments.callback("on_progress", on_progress)
         # with the codecs of evidence: 0.1 s

@@ -132,6 +132,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("export", {"out": 5}, "out is 5; give a path"),
     ("evidence", {"supplier": [KEY], "out": "x.zip"}, "supplier is "),
     ("evidence", {"supplier": KEY, "out": 5}, "out is 5; give a path"),
+    ("evidence", {"supplier": KEY, "out": "."}, "give the path of a file"),
     ("evidence", {"supplier": KEY, "out": "x.zip", "tasks": []}, "tasks is empty"),
     ("evidence", {"supplier": KEY, "out": "x.zip", "docs": []}, "docs is empty"),
     ("evidence", {"supplier": KEY, "out": "x.zip", "docs": 3}, "docs is 3; give a list"),

@@ -91,6 +91,14 @@ def path(name: str, given: object) -> Path:
     raise ConfigError(f"{name} is {_shown(given)}; give a path")
 
 
+def file(name: str, given: object) -> Path:
+    """The path of a file. Raises ConfigError: it is none, or that of a folder, such as ``.``."""
+    named = path(name, given)
+    if not named.name or named.name == "..":
+        raise ConfigError(f"{name} is {_shown(str(named))}; give the path of a file")
+    return named
+
+
 def callback(name: str, given: object) -> None:
     """Something to call, or None. Raises ConfigError: it is something else."""
     if given is not None and not callable(given):

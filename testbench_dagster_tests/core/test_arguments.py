@@ -71,6 +71,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
         (arguments.path, "", "is ''; give a path"),
         (arguments.path, b"x", "is b'x'; give a path"),
         (arguments.path, "a\0b", r"is 'a\\x00b'; give a path"),
+        (arguments.file, ".", "is '.'; give the path of a file"),
+        (arguments.file, "/", "is '/'; give the path of a file"),
+        (arguments.file, "a/..", "is 'a/..'; give the path of a file"),
         (arguments.callback, 5, "is 5; give a function, or None"),
     ],
 )
@@ -93,5 +96,6 @@ def test_a_long_value_is_cut() -> None:
 
 def test_what_is_right_is_passed_on() -> None:
     assert arguments.path("out", "a/b") == arguments.path("out", Path("a/b")) == Path("a/b")
+    assert arguments.file("out", "a/b.zip") == Path("a/b.zip")
     assert arguments.flag("force", True) is True
     arguments.callback("on_note", print)

@@ -1,8 +1,9 @@
 """Versions of what makes stored things: each has a number, and the source it stands for.
 
 A stored thing names what made it, so that another version's is told apart: attempts the classifier that
-decided their fault, scores the scorer, cached windows and plans the code that made them. A test takes the
-hash of each source (of the syntax tree: names and statements, not comments, docstrings, formatting or where
+decided their fault and what built their request, scores the scorer, windows and cached plans the code that
+made them. What a source uses is listed too, or a test says why it need not be. Another test takes the hash of
+each source (of the syntax tree: names and statements, not comments, docstrings, formatting or where
 an import comes from) and fails when it is another than it was. Then either the number has to be raised,
 because something would be decided or computed otherwise than before, or only the test's hash is written
 anew, because nothing would.
@@ -26,42 +27,47 @@ class Version:
     sources: tuple[str, ...]
 
 
-#: Decides the fault of an attempt. 1 is also that of all attempts stored before they named it.
+#: Decides the fault of an attempt, and what is kept of its answer. 1 is also that of all attempts stored
+#: before they named it.
 CLASSIFIER = Version(
     1,
     (
+        "testbench_dagster.core.answer_prefix",
         "testbench_dagster.core.faults",
+        "testbench_dagster.core.text",
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
         "testbench_dagster.transports.http:_Running",
         "testbench_dagster.transports.http:_Decoder",
         "testbench_dagster.transports.http:_decoder",
+        "testbench_dagster.transports.http:_ZLIB_WINDOW",
+        "testbench_dagster.transports.http:TRUNCATED_EVIDENCE_BYTES",
         "testbench_dagster.transports.plain:PlainExchange",
         "testbench_dagster.transports.plain:PlainHttp.ask",
-        "testbench_dagster.transports.outcome:broken",
-        "testbench_dagster.transports.outcome:fault_of",
+        "testbench_dagster.transports.outcome",
         "testbench_dagster.transports.direct.transport:DirectTransport.send",
-        "testbench_dagster.transports.path.transport:GatewayHeaders",
-        "testbench_dagster.transports.path.transport:PathTransport.send",
-        "testbench_dagster.transports.path.transport:judge",
-        "testbench_dagster.transports.path.transport:_doubt",
-        "testbench_dagster.transports.path.transport:_gateway",
-        "testbench_dagster.transports.path.transport:_broken",
+        "testbench_dagster.transports.path.transport",
+        "testbench_dagster.transports.pocket.calls:header_bytes",
         "testbench_dagster.transports.pocket.faults",
+        "testbench_dagster.transports.pocket.messages",
+        "testbench_dagster.transports.pocket.protobuf",
         "testbench_dagster.transports.pocket.replays",
         "testbench_dagster.transports.pocket.responses",
+        "testbench_dagster.transports.pocket.secp256k1",
         "testbench_dagster.transports.pocket.streams",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._send",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._call",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._exchange",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._post",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._judged",
-        "testbench_dagster.transports.pocket.transport:ShannonTransport._refused",
-        "testbench_dagster.transports.pocket.transport:_is_stream",
-        "testbench_dagster.transports.pocket.transport:_split",
-        "testbench_dagster.transports.pocket.transport:_body",
-        "testbench_dagster.transports.pocket.transport:_broken",
+        "testbench_dagster.transports.pocket.transport",
+        "testbench_dagster.stages.relay.writer:attempt_record",
         "testbench_dagster.stages.relay.writer:fenced_out",
+    ),
+)
+
+#: Builds the bodies of requests. 1 is also that of all attempts stored before they named it.
+PAYLOADS = Version(
+    1,
+    (
+        "testbench_dagster.transports.payload",
+        "testbench_dagster.transports.plain:PlainHttp.ask",
+        "testbench_dagster.transports.pocket.calls:Call.from_relay",
     ),
 )
 
@@ -69,14 +75,15 @@ CLASSIFIER = Version(
 SCORER = Version(
     2,
     (
+        "testbench_dagster.core.answer_prefix",
+        "testbench_dagster.core.text",
         "testbench_dagster.transports.answers",
         "testbench_dagster.transports.event_streams",
-        "testbench_dagster.stages.score.batch:score_batch",
-        "testbench_dagster.stages.score.batch:_answers",
-        "testbench_dagster.stages.score.batch:_answered",
-        "testbench_dagster.stages.score.batch:_records",
-        "testbench_dagster.stages.score.batch:_total",
+        "testbench_dagster.stages.score.batch",
         "testbench_dagster.tasks.lm_eval_adapter.building",
+        "testbench_dagster.tasks.lm_eval_adapter.internals",
+        "testbench_dagster.tasks.lm_eval_adapter.registration:REQUESTS",
+        "testbench_dagster.tasks.lm_eval_adapter.requests",
         "testbench_dagster.tasks.lm_eval_adapter.scoring",
         "testbench_dagster.tasks.lm_eval_adapter.values",
         "testbench_dagster.tasks.signatures.framework",
@@ -88,14 +95,24 @@ SCORER = Version(
 WINDOWS = Version(
     1,
     (
+        "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
-        "testbench_dagster.stages.score.clusters",
-        "testbench_dagster.stages.score.window_cache",
-        "testbench_dagster.stages.score.pooled",
-        "testbench_dagster.scoring.rows",
-        "testbench_dagster.core.window:Sample",
-        "testbench_dagster.stages.score.samples",
+        "testbench_dagster.core.sampling:Measured",
         "testbench_dagster.core.sampling:target_docs",
+        "testbench_dagster.core.sampling:_wilson_half_width",
+        "testbench_dagster.core.sampling:_Z",
+        "testbench_dagster.core.window:Sample",
+        "testbench_dagster.core.window:OK",
+        "testbench_dagster.core.window:NO_DATA",
+        "testbench_dagster.core.window:UNSUPPORTED",
+        "testbench_dagster.scoring.rows",
+        "testbench_dagster.stages.attempts:last_by_call",
+        "testbench_dagster.stages.score.clusters",
+        "testbench_dagster.stages.score.pooled",
+        "testbench_dagster.stages.score.samples",
+        "testbench_dagster.stages.score.window_cache",
+        "testbench_dagster.stages.score.windows",
+        "testbench_dagster.statistics.betting",
         "testbench_dagster.statistics.intervals",
     ),
 )
@@ -104,11 +121,30 @@ WINDOWS = Version(
 PLANS = Version(
     1,
     (
+        "testbench_dagster.coordination.budgets:period_start",
+        "testbench_dagster.core.capabilities",
+        "testbench_dagster.core.faults",
+        "testbench_dagster.core.sampling",
         "testbench_dagster.planning.due",
         "testbench_dagster.planning.gates",
-        "testbench_dagster.stages.plan.planner",
         "testbench_dagster.planning.schedule",
+        "testbench_dagster.planning.shares",
         "testbench_dagster.planning.supplier",
+        "testbench_dagster.core.window:Sample",
+        "testbench_dagster.scoring.rows:is_mean",
+        "testbench_dagster.scoring.rows:is_proportion",
+        "testbench_dagster.scoring.rows:measured",
+        "testbench_dagster.scoring.rows:primary_pair",
+        "testbench_dagster.scoring.rows:value_of",
+        "testbench_dagster.stages.attempts",
+        "testbench_dagster.stages.plan.measured",
+        "testbench_dagster.stages.plan.planner",
+        "testbench_dagster.stages.plan.remaining",
+        "testbench_dagster.stages.plan.sessions",
+        "testbench_dagster.stages.plan.task_gates",
+        "testbench_dagster.stages.score.answered:prompt_calls",
+        "testbench_dagster.stages.score.samples",
+        "testbench_dagster.statistics.sequential",
     ),
 )
 

@@ -22,7 +22,7 @@ from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.sampling import sequence
 from testbench_dagster.core.task import LM_EVAL
-from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
@@ -31,6 +31,8 @@ from testbench_dagster.transports.payload import RequestError, as_stream, build_
 from testbench_dagster.transports.registry import shown, signature
 from testbench_dagster.transports.stored import BadSignature, Unsigned
 
+#: Version of what built the requests of attempts that do not name it.
+FIRST_PAYLOADS = 1
 _FAULTS = frozenset(fault.value for fault in Fault)
 
 Add = Callable[[Finding], None]
@@ -51,6 +53,9 @@ class Chain:
         #: Attempts that another classifier judged: by its number how many, and by task which.
         self.otherwise_classified: Counter[int] = Counter()
         self.unjudged: dict[str, set[str]] = {name: set() for name in tasks}
+        #: Attempts whose request another version built, otherwise than here: by its number, and by task.
+        self.otherwise_built: Counter[int] = Counter()
+        self.unbuilt: Counter[str] = Counter()
         self.signed = 0
 
     # --------------------------------------------------------------------------------------- docs, prompts
@@ -100,13 +105,14 @@ class Chain:
 
     def _order(self, task: TaskFacts, epoch: int) -> list[int] | None:
         """The order of an epoch whose seed is known, and is the one committed to."""
-        key = (task.spec.name, epoch)
+        name = task.spec.name
+        key = (name, epoch)
         if key not in self._orders:
             committed, seed = task.seeds.get(epoch, ("", None))
             self._orders[key] = None
             if seed is not None:
                 found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
-                self._equal("prompt", f"hash of the seed of epoch {epoch}", key[0], None, committed, found)
+                self._equal("prompt", f"hash of the seed of epoch {epoch}", name, None, committed, found)
                 self._orders[key] = sequence(seed, len(task.doc_hashes))
         return self._orders[key]
 
@@ -139,7 +145,8 @@ class Chain:
         else:
             self._numbers.setdefault((name, doc_id, *call), set()).add(number)
         self._equal("attempt", f"id of {what}", name, doc_id, attempt.id, found)
-        classifier = attempt.classifier or FIRST_CLASSIFIER  # which older bundles do not name
+        # which older bundles do not name
+        classifier = FIRST_CLASSIFIER if attempt.classifier is None else attempt.classifier
         ours = classifier == CLASSIFIER.number
         if not ours:
             self.otherwise_classified[classifier] += 1
@@ -166,7 +173,10 @@ class Chain:
         self._signature(attempt, fault, what)
 
     def _request(self, attempt: AttemptRecord, request: Mapping[str, Any], api: Any, what: str) -> None:
-        """The request as sent is the stored one, under one of the supplier's model names."""
+        """The request as sent is the stored one, under one of the supplier's model names.
+
+        Where another version built it, it may come out otherwise here: then that is not known.
+        """
         stored = attempt.payload_sha256
         if stored is None:
             self.unproven_requests += 1
@@ -181,7 +191,13 @@ class Chain:
         except (RequestError, TypeError, AttributeError, orjson.JSONEncodeError):
             pass
         found = [hashlib.sha256(body).hexdigest() for body in bodies]
-        if stored not in found:
+        if stored in found:
+            return
+        built = FIRST_PAYLOADS if attempt.payload_version is None else attempt.payload_version
+        if built != PAYLOADS.number:
+            self.otherwise_built[built] += 1
+            self.unbuilt[attempt.task] += 1
+        else:
             known = found[0] if found else None
             self._say(
                 "attempt",

@@ -20,6 +20,8 @@ from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import checked, moment
 
 Model = TypeVar("Model", bound=BaseModel)
+#: Version of what made the windows of bundles that do not name it.
+FIRST_WINDOWS = 1
 #: Of a task whose flags do not fit: it can be neither built nor scored.
 NO_FLAGS = TaskFlags(
     output_type="unknown",
@@ -70,6 +72,7 @@ class Manifest(_Said):
     counts: dict[str, int]
     versions: dict[str, str]
     window_docs: int = Field(ge=1)
+    windows_version: int = FIRST_WINDOWS  # which older bundles do not name
     windows: list[dict[str, Any]]
     files: dict[str, FileFacts]
 

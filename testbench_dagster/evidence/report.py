@@ -50,7 +50,8 @@ class TaskVerdict:
     """Per task: scored docs whose every value is equal, or differs, or that cannot be scored here and why.
 
     ``windows`` is ``equal``, ``different`` or why they were not computed. ``failed`` counts docs without a
-    score because their last attempt failed.
+    score because their last attempt failed, ``unchecked_requests`` attempts whose request another version
+    built otherwise.
     """
 
     task: str
@@ -60,6 +61,7 @@ class TaskVerdict:
     unchecked: int = 0
     failed: int = 0
     attempts: int = 0
+    unchecked_requests: int = 0
     windows: str = ""
     why: str | None = None
 
@@ -86,8 +88,11 @@ class Report:
 
     @property
     def checked(self) -> bool:
-        """Whether every score and window of the bundle was computed again."""
-        return all(not t.unchecked and t.windows in ("equal", "different") for t in self.tasks)
+        """Whether every request, score and window of the bundle was made again."""
+        return all(
+            not t.unchecked and not t.unchecked_requests and t.windows in ("equal", "different")
+            for t in self.tasks
+        )
 
     @property
     def equal(self) -> bool:

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from testbench_dagster.identity import pairs
 from testbench_dagster.identity.evidence import NONE, Evidence
@@ -70,7 +70,6 @@ class Profile:
 
     supplier: str
     group: str
-    role_hint: Literal["member", "alone", "noisy", "suspect"]
     answers: int
     self_agreement: float | None
     self_low: float
@@ -339,7 +338,6 @@ class _Tables:
             log_split=split,
             split=apart,
             relation=relation,
-            mean_lcp=pairs.mean_common_prefix(evidence, i, j),
         )
 
 
@@ -488,28 +486,25 @@ def _profiles(
     own = np.arange(len(labels)), labels
     least = evidence.settings.least_common
     answered = (evidence.cells != NONE).sum(axis=1)
-    # nearest by the lower bound's cheap cousin: one agreement in two more prompts is added to each
+    # nearest by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
     score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
     score[own] = -1.0
     profiles = {}
     for i, name in enumerate(evidence.suppliers):
         group = groups[labels[i]]
-        nearest = int(score[i].argmax()) if score.shape[1] else 0
-        known = bool(score.shape[1]) and score[i, nearest] >= 0
+        nearest = int(score[i].argmax())
+        known = bool(score[i, nearest] >= 0)
         n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
         low, high = wilson(k, n) if n else (None, None)
         others = len(group.members) - 1
-        hint: Literal["member", "alone", "noisy", "suspect"] = "alone"
         if name in suspects:
-            hint, reason = "suspect", "its answers are those of two groups"
+            reason = "its answers are those of two groups"
         elif selves.noisy[i]:
-            hint = "noisy"
             reason = (
                 f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again:"
                 " too noisy to say whom it answers like"
             )
         elif others:
-            hint = "member"
             n_own = int(common[i, labels[i]])
             reason = f"answers like {others} other{'s' * (others > 1)} on {n_own} common prompts"
         elif not answered[i]:
@@ -519,7 +514,6 @@ def _profiles(
         profiles[name] = Profile(
             supplier=name,
             group=group.id,
-            role_hint=hint,
             answers=int(answered[i]),
             self_agreement=float(selves.rate[i]) if evidence.repeats[i] else None,
             self_low=float(selves.low[i]),

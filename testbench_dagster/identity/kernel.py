@@ -40,8 +40,3 @@ def moment(field: str, value: datetime) -> datetime:
 def kernel(answer_prefix: str, chars: int) -> str | None:
     """What is compared of an answer prefix: its first ``chars`` characters; None when it has fewer."""
     return answer_prefix[:chars] if len(answer_prefix) >= chars else None
-
-
-def common_prefix(a: str, b: str) -> int:
-    """Number of leading characters two answer prefixes share."""
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

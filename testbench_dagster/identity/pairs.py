@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.identity.evidence import NONE, Evidence
-from testbench_dagster.identity.kernel import common_prefix
 from testbench_dagster.identity.settings import IdentitySettings
 from testbench_dagster.statistics.evalues import gain_of_agreement, log_e_at_least, log_mean_exp
 from testbench_dagster.statistics.intervals import wilson
@@ -38,8 +37,7 @@ class PairFinding:
 
     ``distance`` is half the sum of both self-agreements less the agreement: 0 for two that answer like one.
     ``log_merge`` and ``log_split`` are e-values in nats, ``split`` whether the latter counts against grouping
-    or telling apart after control for all pairs. ``mean_lcp``: mean common prefix of answer prefixes,
-    characters.
+    or telling apart after control for all pairs.
     """
 
     a: str
@@ -56,7 +54,6 @@ class PairFinding:
     log_split: float
     split: bool
     relation: Relation
-    mean_lcp: float | None
 
 
 def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,22 +212,6 @@ class SelfAgreement:
             tested=betaincinv(a, b, settings.self_quantile),
             noisy=upper < settings.noisy_below,
         )
-
-
-def mean_common_prefix(evidence: Evidence, i: int, j: int) -> float | None:
-    """Mean length of the common prefix of two suppliers' answer prefixes on common prompts, characters."""
-    import numpy as np
-
-    both = np.flatnonzero((evidence.answer_prefix[i] != NONE) & (evidence.answer_prefix[j] != NONE))
-    if not len(both):
-        return None
-    lengths = [
-        common_prefix(
-            evidence.texts[evidence.answer_prefix[i, t]], evidence.texts[evidence.answer_prefix[j, t]]
-        )
-        for t in both
-    ]
-    return sum(lengths) / len(lengths)
 
 
 def distance(

@@ -71,8 +71,7 @@ def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     cancelled_before = outer.cancelling() if outer is not None else 0
 
     def cancel() -> None:
-        if started:
-            loop, task = started[0]
+        for loop, task in started:
             with contextlib.suppress(RuntimeError):  # that loop has just closed: nothing left to cancel
                 loop.call_soon_threadsafe(task.cancel)
 
@@ -89,5 +88,5 @@ def _in_thread(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         finished.wait()
         raise
     if failure:
-        raise failure[0]
-    return outcome[0]
+        raise failure.pop()
+    return outcome.pop()

@@ -115,8 +115,7 @@ class DropDetector:
         refuted = _log_beta(a + k, b + rest) - _log_beta(a, b) + math.log(self.baseline_alpha)
 
         def likelihood(p: float) -> float:
-            tail = rest * math.log1p(-p) if rest > 0 else 0.0
-            return (k * math.log(p) if k > 0 else 0.0) + tail
+            return k * math.log(p) + rest * math.log1p(-p)
 
         if self.baseline > 0 and likelihood(self.baseline) > refuted:
             return

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import TaskFlags
-from testbench_dagster.stores.documents.connections import connect
+from testbench_dagster.stores.documents.connections import connect, connect_to_read, is_writable
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.stores.files import is_stored
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
@@ -197,12 +197,18 @@ class DatasetStore:
     def schema_version(self) -> int | None:
         """The schema version of what is stored (0: from before there were any); None where nothing is.
 
-        Creates nothing.
+        Creates and writes nothing.
         """
-        path = self._url.database if self._url.get_backend_name() == "sqlite" else None
-        if path is not None and not is_stored(Path(path)):
-            return None
-        with self._errors(), self._engine.connect() as connection:
+        engine = self._engine
+        if self._url.get_backend_name() == "sqlite":
+            path = Path(self._url.database or "")
+            if not is_stored(path):
+                return None
+            if not is_writable(path):
+                engine = sa.create_engine(
+                    self._url, creator=lambda: connect_to_read(path), poolclass=NullPool
+                )
+        with self._errors(), engine.connect() as connection:
             return _schema_version(connection)
 
     def move_schema(self, before: int, after: int, change: Callable[[Connection], None]) -> bool:

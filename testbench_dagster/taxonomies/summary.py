@@ -181,11 +181,12 @@ class _Plan:
         self._order = order
         self._tasks = tuple(place)
         rank = {node: i for i, node in enumerate(order)}
-        self._parts = [
+        # per node its parts with their weights: the places of a task's leaves, or the rank of a child
+        self._parts: list[list[tuple[float, list[int] | int]]] = [
             [
-                (part.weight, [place[leaf] for leaf in part.leaves], -1)
-                if part.leaves is not None
-                else (part.weight, [], rank[part.name])
+                (part.weight, rank[part.name])
+                if part.leaves is None
+                else (part.weight, [place[leaf] for leaf in part.leaves])
                 for part in taxonomy.parts(node)
             ]
             for node in order
@@ -200,15 +201,15 @@ class _Plan:
         known = np.zeros((n, len(self._order)), dtype=bool)
         for node in reversed(range(len(self._order))):  # children first
             total = np.zeros(n)
-            for weight, leaves, child in self._parts[node]:
-                if leaves:
-                    there = patterns[:, leaves]
+            for weight, part in self._parts[node]:
+                if isinstance(part, list):
+                    there = patterns[:, part]
                     share = there.sum(axis=1)
                     has = share > 0
-                    weights[:, node, leaves] += weight * there / np.maximum(share, 1)[:, None]
+                    weights[:, node, part] += weight * there / np.maximum(share, 1)[:, None]
                 else:
-                    has = known[:, child]
-                    weights[:, node] += weight * weights[:, child]
+                    has = known[:, part]
+                    weights[:, node] += weight * weights[:, part]
                 total += weight * has
             known[:, node] = total > 0
             weights[:, node] /= np.where(total > 0, total, 1.0)[:, None]

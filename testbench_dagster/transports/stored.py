@@ -22,17 +22,9 @@ from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.event_streams import is_event_stream
 from testbench_dagster.transports.payload import Api
 
-#: Faults that there are only with an answer.
-_OF_ANSWERS = frozenset(
-    {
-        Fault.OK,
-        Fault.TRUNCATED,
-        Fault.EMPTY,
-        Fault.SUPPLIER_HTTP,
-        Fault.SUPPLIER_REFUSED,
-        Fault.RATE_LIMITED,
-    }
-)
+#: Faults that no relay without an answer ends in: those that status and body alone decide, and those that no
+#: relay ends in at all. But a request may also be refused on our side, before it is sent.
+_OF_ANSWERS = frozenset(f for f in Fault if f.row.shown_by_answer or not f.row.ways) - {Fault.CLIENT_REQUEST}
 #: The words of ``outcome.describe`` for an exchange that broke while its answer was read.
 _LATE = re.compile(r"(?:^|: )deadline passed while reading$")
 _BROKEN = re.compile(r"(?:^|: )(?:invalid HTTP: |\w+ while reading(?:: |$))")

@@ -34,7 +34,6 @@ HOLDS_A_FAULT_TABLE = {
     "transports.answers",
     "transports.pocket.faults",
     "transports.pocket.stored",
-    "transports.stored",
 }
 
 

@@ -13,14 +13,16 @@ import pytest
 import testbench_dagster
 from testbench_dagster.core import versions
 from testbench_dagster.core.versions import Version
+from testbench_dagster_tests.core.reaching import definition
 
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "5afb790b1c7c3cf1324ab917213768b98ffdd628ea7fc5a7b3ec66b8fdb4eaf1"),
-    "SCORER": (2, "975ac64509d2aadc9d4b2b0e5d3df093a138366b7a5ead0f87362ec57a90207f"),
-    "WINDOWS": (1, "bf259d848bacb51ddf981962810aac6b8579dcc89b832f98d7612843089dc557"),
-    "PLANS": (1, "af791c5f6a7de0d7397789f81b011074c072b2829307b39cf5500f0ed3ef3f8a"),
+    "CLASSIFIER": (1, "ca1009d20ac6b4a9d708633393269ec78ec2ad5f18f9bdfd9e5f14a1734bf951"),
+    "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
+    "SCORER": (2, "8ce89723f7a16ed99c916fdf271309e1444408a3374cd381ba90761aab958886"),
+    "WINDOWS": (1, "1493c2bc67d581065bc261254646172c9b4ecc82af1421558fa3ab82249500ce"),
+    "PLANS": (1, "fb02dac2baa47fdb4e086ed07971e9904cf67cd5edf52a69ab2c21b32fea4126"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.
@@ -43,11 +45,9 @@ def _definition(root: Path, module: str, name: str) -> ast.AST:
         f"versions.py names {module}{f':{name}' if name else ''}, which is not there any more: correct it"
     )
     assert path.is_file(), missing
-    node: Any = ast.parse(path.read_text(encoding="utf-8"))
-    for part in name.split(".") if name else ():
-        node = next((n for n in node.body if getattr(n, "name", None) == part), None)
-        assert node is not None, missing
-    return node
+    found = definition(ast.parse(path.read_text(encoding="utf-8")), name)
+    assert found is not None, missing
+    return found[0]
 
 
 def _signs(node: Any) -> Iterator[Any]:

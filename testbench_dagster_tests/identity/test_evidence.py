@@ -9,7 +9,7 @@ import pytest
 
 from testbench_dagster.identity import Answer, Evidence, IdentityError, IdentitySettings, find_groups
 from testbench_dagster.identity.evidence import NONE
-from testbench_dagster.identity.kernel import common_prefix, kernel
+from testbench_dagster.identity.kernel import kernel
 from testbench_dagster.identity.pairs import Collisions, agreements, distance, majorities
 from testbench_dagster_tests.identity.population import START, World, ask, phrase
 
@@ -23,7 +23,6 @@ def answer(
 def test_the_kernel_is_the_first_characters() -> None:
     assert kernel("a" * 19, 20) is None
     assert kernel("a" * 20 + "b", 20) == "a" * 20
-    assert common_prefix("abcd", "abXd") == 2
 
 
 def test_the_newest_informative_answer_counts() -> None:

@@ -101,7 +101,6 @@ def test_twins_merge_and_lineage_does_not() -> None:
     twin = grouping.pair("s00", "s04")
     assert twin.relation == "same stack" and not twin.split
     assert twin.distance_low == 0
-    assert twin.mean_lcp is not None and kin.mean_lcp is not None and twin.mean_lcp > kin.mean_lcp
     stranger = grouping.pair("s00", "s02")
     assert stranger.relation == "different" and stranger.high < 0.45
     profile = grouping.profiles["s00"]
@@ -169,7 +168,7 @@ def test_a_noisy_supplier_is_never_merged() -> None:
     grouping = find_groups(Evidence.of(given), now=START)
     assert groups(grouping) == [("s0", "s1", "s2", "s3")]
     profile = grouping.profiles["noisy"]
-    assert profile.role_hint == "noisy" and profile.self_agreement == pytest.approx(0.5)
+    assert profile.self_agreement == pytest.approx(0.5)
     assert "too noisy" in profile.reason
 
 

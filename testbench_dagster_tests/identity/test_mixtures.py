@@ -35,7 +35,7 @@ def test_mixtures_are_reported_with_their_shares(shares: tuple[float, float]) ->
     assert by_group[found.group_of("s03").id] == pytest.approx(shares[1], abs=0.1)
     assert suspect.explained_low >= 0.9 and min(suspect.shares_low) >= 0.1
     assert found.group_of("m").members == ("m",)
-    assert found.profiles["m"].role_hint == "suspect"
+    assert found.profiles["m"].reason == "its answers are those of two groups"
     assert "router or mixture" in suspect.wording
 
 

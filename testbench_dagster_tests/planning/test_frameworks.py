@@ -144,6 +144,12 @@ def test_equality_follows_the_type_of_the_other_task() -> None:
     assert any("was never true for numbers" in note for note in notes)
 
 
+def test_only_a_gate_on_nothing_is_none() -> None:
+    """A task may be called none."""
+    rules = framework(task_dependency={"any": ["none:none:none:none", "lmeh:none:present:x"]})
+    assert imported({"lmeh": rules})[0].gates == (TaskGate.model_validate({"task": "none", "is": "present"}),)
+
+
 def test_what_has_no_counterpart_is_told() -> None:
     rules = framework(owner="me", schedule_limits={"any": "0:hours"})
     del rules["trigger_minimum"]["any"]

@@ -85,6 +85,12 @@ SEQUENTIAL = {"task": "liveness", "pass": 0.9, "fail": 0.7}
             "liveness failed its test after 5 docs: mean 0.00, 0.9 wanted",
             False,
         ),
+        (
+            (0.5,) * 11 + (1.0,) * 40,
+            False,
+            "liveness failed its test after 11 docs: mean 0.50, 0.9 wanted",
+            False,
+        ),
         ((), False, "liveness is undecided: no scored docs yet", True),
     ],
 )

@@ -121,6 +121,7 @@ def test_a_supplier_that_left_is_asked_nothing() -> None:
     made = plan(supplier(task("a"), departed=True), force_since=NOW)
     assert summary(made.tasks["a"]) == ("departed", 0, None)
     assert (made.n_calls, made.due_at, made.reason) == (0, None, "the supplier left")
+    assert made.tasks["a"].plan.round == 1, "rounds are counted from 1"
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,15 @@ def test_caps_end_a_run_that_waits():
     assert (report.total.sent, report.total.still_due, report.total.unsent) == (2, 2, 3)
 
 
+def test_a_service_that_is_used_up_leaves_the_last_relay_of_the_run_to_others():
+    transport = Scripted(delay={"odd@odd": 0.1})
+    work = [(target("odd@odd", max_in_flight=1), some(2, "odd@odd"))]
+    work.append((target("even@even"), some(3, "even@even")))
+    report = run_relays(work, Sink(), transport=transport, max_relays=3, quota={"even": 1})
+    assert transport.sent == {"odd@odd": 2, "even@even": 1}
+    assert (report.total.final, report.total.unsent) == (3, 2)
+
+
 class Watched:
     """Counts how far ahead of the transport an iterable is consumed."""
 

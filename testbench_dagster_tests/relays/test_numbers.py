@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import FixedQuota, QuotaDecision
-from testbench_dagster.core.relay import Attempt, Endpoint, Limits
+from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.limits import (
     GIVE_UP_AFTER,
@@ -213,8 +216,6 @@ async def rest(one: SupplierQueue) -> int:
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize(("count", "pulled"), [(0, 0), (1, 0), (5, 2), (1500, 3)])
 def test_what_was_never_sent_is_counted(sized: bool, count: int, pulled: int) -> None:
-    import asyncio
-
     relays = some(count)
     one = SupplierQueue(target(), [relays if sized else iter(relays)])
     for _ in range(pulled):
@@ -223,6 +224,28 @@ def test_what_was_never_sent_is_counted(sized: bool, count: int, pulled: int) ->
     while one.next_job():
         pass
     assert asyncio.run(rest(one)) == 0
+
+
+def test_counting_what_was_never_sent_lets_others_work() -> None:
+    """After every few hundred relays, and not after each."""
+    counted, seen = 0, [0]
+
+    def relays() -> Iterator[Relay]:
+        nonlocal counted
+        for item in some(5_000):
+            counted += 1
+            yield item
+
+    async def main() -> None:
+        counting = asyncio.create_task(rest(SupplierQueue(target(), [relays()])))
+        while not counting.done():
+            await asyncio.sleep(0)
+            seen.append(counted)
+
+    asyncio.run(main())
+    assert seen[-1] == 5_000
+    assert max(later - before for before, later in pairwise(seen)) <= 512
+    assert len(set(seen)) <= 12
 
 
 def test_suppliers_of_one_host_share_its_limit() -> None:

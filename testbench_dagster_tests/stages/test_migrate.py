@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,17 @@ def _fill_postgres(path: Path, uri: str) -> None:
     engine.dispose()
 
 
-def run_command(config: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from testbench_dagster.cli import main; main()", "-c", str(config)]
+def run_command(
+    config: Path, *arguments: str, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        *prefix,
+        sys.executable,
+        "-c",
+        "from testbench_dagster.cli import main; main()",
+        "-c",
+        str(config),
+    ]
     return subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=300, check=False, **options
     )
@@ -214,6 +224,44 @@ def test_what_does_not_exist_is_not_created(tmp_path: Path, old_home: Path) -> N
         bring(load_config(old_home), said.append)
     assert [line.rpartition(": ")[2] for line in said] == ["nothing is stored yet"] * 2
     assert list((old_home.parent / ".testbench").iterdir()) == []
+
+
+#: Root may write everywhere, unless it gives that up.
+_AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+#: Migrates while others have the files open, and ends without closing them: what was written is in the logs.
+_LEFT_OPEN = """
+import os, sqlite3, sys
+from pathlib import Path
+from testbench_dagster.config import load_config
+from testbench_dagster.stages.migrate import migrate
+
+held = [sqlite3.connect(file) for file in Path(sys.argv[1]).parent.glob(".testbench/*.sqlite3")]
+for connection in held:
+    connection.execute("SELECT * FROM sqlite_master").fetchall()
+migrate(load_config(sys.argv[1]), print)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(bool(_AS_ANYBODY) and shutil.which("setpriv") is None, reason="root without setpriv")
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_home_that_is_up_to_date_is_only_read(old_home: Path, closed: bool) -> None:
+    home = old_home.parent / ".testbench"
+    if closed:
+        migrate(load_config(old_home), lambda _: None)
+    else:
+        subprocess.run([sys.executable, "-c", _LEFT_OPEN, str(old_home)], check=True, timeout=60)
+    assert [log.stat().st_size > 0 for log in home.glob("*-wal")] == ([] if closed else [True, True])
+    for path in (*home.iterdir(), home):
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        for options in (["--dry-run"], []):
+            done = run_command(old_home, "migrate", *options, prefix=_AS_ANYBODY)
+            assert done.returncode == 0, done.stderr
+            said = [line.rpartition(": ")[2] for line in done.stdout.splitlines()]
+            assert said == ["schema 1, up to date"] * 2
+    finally:
+        home.chmod(0o700)
 
 
 def test_a_new_store_beside_an_old_one_begins_at_the_current_version(old_home: Path) -> None:

@@ -103,6 +103,26 @@ def test_a_bank_bounds_by_what_was_seen_and_is_known_once_seen(values: list[floa
         assert low == pytest.approx(high, abs=1e-9)
 
 
+@pytest.mark.parametrize("number", [0, 1, 12])
+def test_many_samples_at_once_are_each_as_alone(number: int) -> None:
+    x = np.random.default_rng(2).random((2, 3, number))
+    ends = np.arange(number)[2::3] if number > 2 else np.arange(number)
+
+    def bounds(scores: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {
+            "fixed": betting.fixed_bounds(scores, ALPHA),
+            **({"anytime": betting.anytime_bounds(scores, ALPHA)} if number else {}),
+            **({"rounds": betting.round_bounds(scores, np.ones(number), ends, ALPHA)} if number else {}),
+        }
+
+    together = bounds(x)
+    for i, j in np.ndindex(2, 3):
+        for kind, (low, high) in bounds(x[i, j]).items():
+            lows, highs = together[kind]
+            assert lows.shape == highs.shape == (2, 3)
+            assert (lows[i, j], highs[i, j]) == (low, high)
+
+
 # --------------------------------------------------------------------------------------------------- coverage
 
 

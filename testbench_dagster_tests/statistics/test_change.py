@@ -23,6 +23,13 @@ def coin(rng: random.Random, rate: float, n: int) -> list[float]:
     return [float(rng.random() < rate) for _ in range(n)]
 
 
+def test_unless_told_otherwise_a_false_alarm_comes_every_hundred_thousand_values() -> None:
+    one, both = DropDetector(), ScoreDetector()
+    assert (one.arl, one.baseline_alpha, one.ceiling) == (1e5, 0.01, 0.95)
+    # of scores either direction has half of the alarms
+    assert {(part.arl, part.baseline_alpha) for part in (both.down, both.up)} == {(2e5, 0.005)}
+
+
 @pytest.mark.parametrize("rate", [0.95, 0.7, 0.3])
 def test_the_mean_time_to_a_false_alarm_is_what_was_asked_for(rate: float) -> None:
     """ARL >= A = 200 where nothing ever changes, with the baseline learnt: few alarms in a third of A."""

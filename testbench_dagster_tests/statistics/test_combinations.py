@@ -1,6 +1,7 @@
 """Intervals of combinations: what they reduce to, and how often they hold the truth."""
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from testbench_dagster.statistics.combinations import (
     mover,
     wilson_of_mean,
 )
-from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.statistics.intervals import two_sided_z, wilson
 
 shares = st.floats(0, 1)
 
@@ -32,6 +33,18 @@ def test_docs_behind_refuses_what_is_no_interval_and_bears_one_without_width():
     for share, low, high in ((0.5, 0.6, 0.8), (0.5, 0.0, 1.0), (1.2, 0.5, 1.3)):
         with pytest.raises(ValueError, match="want 0 <= low"):
             docs_behind(share, low, high)
+
+
+def test_docs_behind_an_interval_of_nearly_everything_are_right_to_the_last_digits():
+    """The quadratic equation of the docstring solved with 50 digits; its terms nearly cancel here."""
+    share, width = 0.125, 1 - 2.0**-26  # its square, too, is a float without rounding
+    with localcontext() as context:
+        context.prec = 50
+        z, squared = Decimal(two_sided_z(0.95)), Decimal(width) ** 2
+        a, c = z * z * (squared - 1) / 4, squared / (4 * z * z)
+        b = squared / 2 - Decimal(share) * (1 - Decimal(share))
+        exact = 2 * a / (-b - (b * b - 4 * a * c).sqrt())
+    assert docs_behind(share, 0.0, width) == pytest.approx(float(exact), rel=1e-12, abs=0)
 
 
 @given(st.integers(1, 200), shares, st.integers(1, 12))

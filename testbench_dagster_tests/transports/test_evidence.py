@@ -16,6 +16,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
 from testbench_dagster.stages.relay.writer import attempt_record
+from testbench_dagster.transports.answers import STATUS_FAULTS
 from testbench_dagster.transports.http import TooLarge
 from testbench_dagster.transports.outcome import describe
 from testbench_dagster.transports.path.transport import GatewayHeaders
@@ -72,6 +73,13 @@ def test_without_a_status_there_was_no_answer() -> None:
     silent = faults(attempt(None, b""))
     assert {"transport", "supplier_timeout", "supplier_protocol", "internal"} <= silent
     assert not silent & {"ok", "truncated", "empty", "supplier_http", "rate_limited", "supplier_refused"}
+
+
+@pytest.mark.parametrize("fault", dict.fromkeys(fault for _, _, fault in STATUS_FAULTS))
+def test_what_only_a_status_says_is_impossible_without_one(fault: Fault) -> None:
+    assert fault.row.shown_by_answer, "a status decides it: its row in core/faults.py has to say so"
+    refused_unsent = fault is Fault.CLIENT_REQUEST  # as an endpoint at an address that is not asked
+    assert (fault in faults(attempt(None, b""))) == refused_unsent
 
 
 def test_what_was_cut_was_too_large() -> None:

@@ -69,6 +69,7 @@ class AttemptRecord(Record):
     session_end: int | None = content("last height of the session")
     started_at: datetime = content("when it was handed to the transport")
     payload_sha256: str | None = content("SHA-256 of the request body as sent")
+    payload_version: int | None = content("version of what built that body; null for the first", default=None)
     evidence: Mapping[str, Any] = content("what else the transport saw, under names of its own")
     path: str | None = content("path of the request, relative to the supplier's base URL", exported=False)
 

@@ -23,7 +23,7 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.core.versions import WINDOWS, scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
@@ -142,6 +142,7 @@ def write_bundle(
                 "counts": counts,
                 "versions": installed_versions(),
                 "window_docs": workspace.config.settings.sampling.window,
+                "windows_version": WINDOWS.number,
                 "windows": [{k: plain(v) for k, v in row.items()} for row in published],
                 "files": {name: asdict(member) for name, member in sorted(bundle.members.items())},
             }

@@ -29,7 +29,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import ACTIVE
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.text import escaped
-from testbench_dagster.core.versions import CLASSIFIER, scorer_version
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS, WINDOWS, scorer_version
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
@@ -74,7 +74,8 @@ R = TypeVar("R", bound=Record)
 class _Opened:
     """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them.
 
-    ``unjudged`` are, by task, the attempts whose fault another classifier decided.
+    ``unjudged`` are, by task, the attempts whose fault another classifier decided; ``unbuilt`` says of how
+    many another version built the request, otherwise than it is built here.
     """
 
     manifest: Manifest
@@ -82,6 +83,7 @@ class _Opened:
     workspace: Workspace
     claimed: DocumentStore
     unjudged: Mapping[str, Set[str]]
+    unbuilt: Mapping[str, int]
 
 
 class _Datasets(DatasetStore):
@@ -179,7 +181,7 @@ class _Check:
             )
             typed.put_new(documents, SupplierRecord, [_roster_record(manifest)])
             chain = Chain(manifest.supplier, tasks, report.add)
-            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged)
+            opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged, chain.unbuilt)
             self._load(opened, datasets, chain)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
         return report
@@ -200,6 +202,8 @@ class _Check:
         if other:
             listed = ", ".join(f"{n} {v} (here {here.get(n, 'none')})" for n, v in sorted(other.items())[:20])
             notes.append(f"other versions than where it was scored: {listed}; scores may differ for that")
+        if self._manifest.windows_version != WINDOWS.number:
+            notes.append(f"{_of_other_version(self._manifest)}: the published windows are not checked")
         for task in tasks.values():
             if (other_scorer := _other_scorer(task)) is not None:
                 notes.append(f"{task.spec.name}: {other_scorer}")
@@ -240,6 +244,11 @@ class _Check:
             self._report.notes.append(
                 f"{count} attempts were judged by classifier {classifier}, this version has "
                 f"{CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+            )
+        for version, count in sorted(chain.otherwise_built.items()):
+            self._report.notes.append(
+                f"the requests of {count} attempts were built by version {version} of what builds them, here "
+                f"is {PAYLOADS.number}: whether they were sent as stored is not checked"
             )
         if chain.signed:
             self._report.notes.append(
@@ -293,10 +302,11 @@ class _Check:
         if unscored := len(answered.keys() - claimed):
             self._report.notes.append(f"{name}: {unscored} answers were not scored when this was written")
         try:
-            spec = self._usable(task)
-            self._same_definition(opened, task, spec)
+            # first: another one builds and scores by other rules, so that no hash of them has to agree
             if (other_scorer := _other_scorer(task)) is not None:
                 raise TaskError(other_scorer)
+            spec = self._usable(task)
+            self._same_definition(opened, task, spec)
             waiting = [
                 doc
                 for id_, doc in answered.items()
@@ -310,6 +320,9 @@ class _Check:
             verdict.why = escaped(str(error), 400)
             verdict.unchecked = verdict.docs - verdict.equal - verdict.different
             verdict.windows = "not computed"
+        verdict.unchecked_requests = opened.unbuilt.get(name, 0)
+        if verdict.unchecked_requests and verdict.why is None:
+            verdict.why = f"another version built the requests of {verdict.unchecked_requests} attempts"
         return verdict
 
     def _usable(self, task: TaskFacts) -> TaskSpec:
@@ -354,7 +367,10 @@ class _Check:
         return unpack(files, Path(tempfile.mkdtemp(prefix="definitions-", dir=self._folder)))
 
     def _same_definition(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
-        """Whether what scores here is what was registered, filters, metrics and helpers included."""
+        """Whether what scores here is what was registered, filters, metrics and helpers included.
+
+        Of a task of the same version of lm-eval and the same scorer only.
+        """
         if spec.framework != LM_EVAL:
             return
         registration = task.registration
@@ -370,15 +386,8 @@ class _Check:
             found,
             strict=True,
         ):
-            if stored == here:
-                continue
-            if registration.engine_version == VERSIONS[LM_EVAL] or what == "task hash":
+            if stored != here:
                 self._report.add(Finding("definition", what, spec.name, None, stored, here))
-            else:
-                self._report.notes.append(
-                    f"{spec.name}: registered with lm-eval {registration.engine_version}, here is "
-                    f"{VERSIONS[LM_EVAL]}"
-                )
 
     def _compare(
         self,
@@ -418,6 +427,8 @@ class _Check:
         published = [row for row in manifest.windows if row.get("task") == name]
         if manifest.docs is not None:
             return "not computed: the bundle holds a part of the docs"
+        if manifest.windows_version != WINDOWS.number:
+            return f"not computed: {_of_other_version(manifest)}"
         again = windows(
             opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
         )
@@ -490,13 +501,20 @@ def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:
 
 
 def _other_scorer(task: TaskFacts) -> str | None:
-    """That its scores are of another scorer than this one's, if so: then they cannot be compared."""
+    """That another framework's version or another scorer made its scores, if so: they cannot be compared."""
     registration = task.registration
     here = VERSIONS.get(registration.framework, registration.engine_version)
     own = scorer_version(replace(registration, engine_version=here))
-    if task.scorer_version == own:
-        return None
-    return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
+    if task.scorer_version != own:
+        return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
+    if registration.engine_version != here:
+        return f"registered with {registration.framework} {registration.engine_version}, here is {here}"
+    return None
+
+
+def _of_other_version(manifest: Manifest) -> str:
+    """That the windows follow from other formulas than this version's."""
+    return f"windows by formulas of version {manifest.windows_version}, here of version {WINDOWS.number}"
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import document_id
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
-from testbench_dagster.core.versions import CLASSIFIER
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS
 from testbench_dagster.stores.documents import DocumentStore, typed
 
 #: Attempts and body bytes that may wait for the store before ``add`` asks its caller to wait.
@@ -58,7 +58,8 @@ def attempt_record(
     secrets. ``body`` is the answer as received (after decompression), ``payload_sha256`` the hash of the
     request as sent. Latencies in milliseconds. ``lease`` is the token under which it was sent, ``height``
     the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
-    charged to and the ``session``. ``classifier`` is the number of what decided the fault. ``opening`` is how
+    charged to and the ``session``. ``classifier`` is the number of what decided the fault, and
+    ``payload_version`` of what built the request. ``opening`` is how
     an answer at temperature 0 begins, null for whatever is no such answer.
     """
     evidence = dict(attempt.evidence)
@@ -96,6 +97,7 @@ def attempt_record(
         error=attempt.error,
         path=evidence.pop("path", None),
         payload_sha256=evidence.pop("payload_sha256", None),
+        payload_version=PAYLOADS.number,
         body=attempt.body,
         body_bytes=attempt.body_bytes,
         body_truncated=attempt.body_truncated,

@@ -170,6 +170,29 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def is_writable(path: Path) -> bool:
+    """Whether this user may write the file, and what SQLite puts beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file that may not be written, for a look.
+
+    SQLite wants to write beside a file in WAL mode even to read it. A file whose log holds nothing says
+    everything itself, and is opened as one that nobody changes meanwhile: close it soon.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    with_log = log.exists() and log.stat().st_size > 0
+    options = "mode=ro" if with_log else "immutable=1"
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?{options}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
 def worded(path: Path, error: sqlite3.Error) -> StoreError:
     """The store error for an error of SQLite: what happened, where, and what to do."""
     text = str(error)

@@ -23,7 +23,12 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
-from testbench_dagster.stores.documents.connections import Connections
+from testbench_dagster.stores.documents.connections import (
+    Connections,
+    connect_to_read,
+    is_writable,
+    worded,
+)
 from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where
 from testbench_dagster.stores.documents.sqlite_tables import (
     COLUMN_TYPES,
@@ -277,9 +282,15 @@ class SqliteDocuments:
             filled += len(rows)
 
     def schema_version(self) -> int | None:
-        """The schema version of what is stored; None where nothing is. Creates nothing."""
+        """The schema version of what is stored; None where nothing is. Creates and writes nothing."""
         if not is_stored(self.path):
             return None
+        if not is_writable(self.path):
+            try:
+                with contextlib.closing(connect_to_read(self.path)) as connection:
+                    return schema_version(connection)
+            except sqlite3.Error as error:
+                raise worded(self.path, error) from error
         with self._connections.use() as connection:
             return schema_version(connection)
 

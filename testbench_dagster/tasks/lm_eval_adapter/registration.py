@@ -35,7 +35,9 @@ from testbench_dagster.tasks.lm_eval_adapter.building import (
 from testbench_dagster.tasks.lm_eval_adapter.internals import filter_names, metric_names
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
-REQUESTS = 1  # raise when our code, or another lm-eval, builds other requests from the same configuration
+#: Raise it when our code, or another lm-eval, builds other requests from the same configuration, and the
+#: number of SCORER with it: of bundles of one scorer `rescore` expects the same task hash.
+REQUESTS = 1
 
 #: Fields of lm-eval's ``TaskConfig`` that requests do not depend on: what scores answers, and mere names.
 #: ``doc_to_target`` and ``output_type`` are not among them: few-shot examples show targets.

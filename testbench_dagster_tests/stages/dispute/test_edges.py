@@ -131,3 +131,4 @@ def test_another_order_than_the_committed_one_is_named(
     report = rescore(reorder("chosen afterwards"), worker=worker)
     whats: list[Any] = [f.what for f in report.findings if f.kind == "prompt"]
     assert "hash of the seed of epoch 1" in whats and "position by the epoch's seed" in whats
+    assert {f.task for f in report.findings} == {"starter_reading"}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from testbench_dagster.core.versions import CLASSIFIER, SCORER
+from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS, SCORER, WINDOWS
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.facts import read_manifest, read_task
 from testbench_dagster.evidence.report import Report
 from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stores.documents import document_id
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.fixtures import b1e3080
 from testbench_dagster_tests.stages.dispute.forging import Records, contents, edited, lines, records, write
@@ -89,6 +91,18 @@ def test_another_classifiers_faults_are_unchecked(
     ]
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_that_no_classifier_has_are_another_classifiers(
+    number: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(
+        bundle, tmp_path / "x.zip", "attempts.jsonl", newer(lambda row: row.update(classifier=number))
+    )
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert any(f"judged by classifier {number}, this version" in note for note in report.notes)
+
+
 def test_what_our_classifier_judged_is_checked_beside_it(
     bundle: Path, tmp_path: Path, worker: FrameworkWorker
 ) -> None:
@@ -138,6 +152,188 @@ def test_another_scorers_scores_are_unchecked(
     unchecked(report, docs=11)
     (note,) = [note for note in report.notes if "scored by" in note]
     assert f"/{SCORER.number + 1}, this version" in note and note.endswith(f"/{SCORER.number}")
+
+
+def of_other_requests(bundle: Path, path: Path, engine: str, scorer: int) -> Path:
+    """The bundle as one whose first task asks otherwise: all ids follow from its other task hash."""
+    files = contents(bundle)
+    task, manifest = (json.loads(files[name]) for name in ("tasks/sums.json", "manifest.json"))
+    task_hash, config_hash = "a" * 40, "b" * 64
+    version = f"lm_eval-{engine}/{config_hash[:12]}/{scorer}"
+    task["registration"].update(task_hash=task_hash, config_hash=config_hash, engine_version=engine)
+    task["scorer_version"] = version
+    now: dict[str, str] = {}
+    kinds = {name: records(files[f"{name}.jsonl"]) for name in ("prompts", "attempts", "scores")}
+    for kind, rows in kinds.items():
+        for row in (row for row in rows if row["task"] == "sums"):
+            row["task_hash"] = task_hash
+            if kind == "prompts":
+                named = ("task", "task_hash", "epoch", "api", "position", "doc_id", "requests")
+                made = document_id("prompt", *(row[name] for name in named))
+            elif kind == "attempts":
+                row["prompt_id"] = now[row["prompt_id"]]
+                named = ("supplier", "prompt_id", "round", "idx", "repeat", "attempt")
+                made = document_id("attempt", *(row[name] for name in named))
+            else:
+                row["prompt_id"] = now[row["prompt_id"]]
+                row["attempt_ids"] = [now[id_] for id_ in row["attempt_ids"]]
+                (row["answer_id"],) = row["attempt_ids"]
+                row["scorer_version"] = version
+                made = document_id("score", row["answer_id"], row["filter"], version)
+            now[row["_id"]] = row["_id"] = made
+    for window in manifest["windows"]:
+        if window["task"] == "sums":
+            window["task_hash"] = task_hash
+    changed = {"tasks/sums.json": task, "manifest.json": manifest}
+    return write(
+        path,
+        {
+            **files,
+            **{name: json.dumps(value).encode() for name, value in changed.items()},
+            **{f"{name}.jsonl": lines(rows) for name, rows in kinds.items()},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "scorer"), [(LM_EVAL_VERSION, SCORER.number + 1), ("0.0.1", SCORER.number)]
+)
+def test_another_scorer_may_have_another_task_hash(
+    engine: str, scorer: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = of_other_requests(bundle, tmp_path / "x.zip", engine, scorer)
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert [note for note in report.notes if "scored by" in note] == [
+        f"sums: scored by lm_eval-{engine}/{'b' * 12}/{scorer}, this version of testbench_dagster scores as "
+        f"lm_eval-{LM_EVAL_VERSION}/{'b' * 12}/{SCORER.number}"
+    ]
+
+
+def test_of_the_same_scorer_another_task_hash_is_a_finding(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = of_other_requests(bundle, tmp_path / "x.zip", LM_EVAL_VERSION, SCORER.number)
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.verdict.startswith("DIFFERENT")
+    assert {finding.what for finding in report.findings if finding.kind == "definition"} == {
+        "task hash",
+        "hash of the definition",
+    }
+
+
+def test_a_registration_with_another_lm_eval_is_unchecked_whatever_its_scores_say(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    files = contents(bundle)
+    task = json.loads(files["tasks/sums.json"])
+    task["registration"]["engine_version"] = "0.0.1"
+    path = write(tmp_path / "x.zip", {**files, "tasks/sums.json": json.dumps(task).encode()})
+    report = rescore(path, trust_code=True, worker=worker)
+    unchecked(report, docs=11)
+    assert f"sums: registered with lm_eval 0.0.1, here is {LM_EVAL_VERSION}" in report.notes
+
+
+# ---------------------------------------------------------------------------------------- requests
+
+
+def test_attempts_name_what_built_their_request(bundle: Path) -> None:
+    rows = records(contents(bundle)["attempts.jsonl"])
+    assert {row["payload_version"] for row in rows} == {PAYLOADS.number}
+
+
+def built_by(version: int | None, otherwise: bool = True) -> Callable[[Records], None]:
+    """All attempts at one task as sent by another version, in other words or in the same."""
+
+    def edit(rows: Records) -> None:
+        for row in rows:
+            if row["task"] == "sums":
+                row["payload_version"] = version
+                if otherwise:
+                    row["payload_sha256"] = hashlib.sha256(row["_id"].encode()).hexdigest()
+
+    return edit
+
+
+@pytest.mark.parametrize("version", [PAYLOADS.number + 1, 0])
+def test_requests_that_another_version_built_otherwise_are_unchecked(
+    version: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(version))
+    report = rescore(path, trust_code=True, worker=worker)
+    sums, reading = report.tasks
+    assert report.findings == [] and report.verdict.startswith("INCOMPLETE")
+    assert (sums.unchecked_requests, reading.unchecked_requests) == (12, 0)
+    assert sums.why == "another version built the requests of 12 attempts" and reading.why is None
+    assert [(task.equal, task.windows) for task in report.tasks] == [(11, "equal"), (17, "equal")]
+    assert report.notes == [
+        f"the requests of 12 attempts were built by version {version} of what builds them, here is "
+        f"{PAYLOADS.number}: whether they were sent as stored is not checked"
+    ]
+
+
+def test_requests_that_come_out_the_same_are_checked_whoever_built_them(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    path = edited(
+        bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(PAYLOADS.number + 1, otherwise=False)
+    )
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.equal and report.notes == []
+
+
+@pytest.mark.parametrize("version", [PAYLOADS.number, None])
+def test_of_the_same_version_another_request_is_a_finding(
+    version: int | None, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    assert PAYLOADS.number == 1, "attempts that name no version are those of another one now"
+    path = edited(bundle, tmp_path / "x.zip", "attempts.jsonl", built_by(version))
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.n_findings == 12 and report.verdict.startswith("DIFFERENT")
+    assert {finding.what for finding in report.findings} == {
+        "hash of the request as sent of attempt 1, under every known model name"
+    }
+
+
+# ----------------------------------------------------------------------------------------- windows
+
+
+def test_the_manifest_names_what_made_its_windows(bundle: Path) -> None:
+    assert json.loads(contents(bundle)["manifest.json"])["windows_version"] == WINDOWS.number
+
+
+def of_windows(bundle: Path, path: Path, version: int | None) -> Path:
+    """The bundle as one whose windows follow from another formula, by an installation of that version."""
+    files = contents(bundle)
+    manifest = json.loads(files["manifest.json"])
+    del manifest["windows_version"]
+    if version is not None:
+        manifest["windows_version"] = version
+    for window in manifest["windows"]:
+        window["ci_high"] = 0.99999
+    return write(path, {**files, "manifest.json": json.dumps(manifest).encode()})
+
+
+@pytest.mark.parametrize("version", [WINDOWS.number + 1, 0])
+def test_windows_of_another_formula_are_unchecked(
+    version: int, bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    report = rescore(of_windows(bundle, tmp_path / "x.zip", version), trust_code=True, worker=worker)
+    assert report.findings == [] and report.verdict.startswith("INCOMPLETE")
+    said = f"windows by formulas of version {version}, here of version {WINDOWS.number}"
+    assert [(task.equal, task.different, task.windows) for task in report.tasks] == [
+        (11, 0, f"not computed: {said}"),
+        (17, 0, f"not computed: {said}"),
+    ]
+    assert f"{said}: the published windows are not checked" in report.notes
+
+
+def test_windows_of_bundles_that_name_no_version_are_those_of_the_first(
+    bundle: Path, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    assert WINDOWS.number == 1, "rescore notes another version now: expect that of both tasks here"
+    report = rescore(of_windows(bundle, tmp_path / "x.zip", None), trust_code=True, worker=worker)
+    assert [task.windows for task in report.tasks] == ["different"] * 2
 
 
 def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:

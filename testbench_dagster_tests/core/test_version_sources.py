@@ -1,0 +1,175 @@
+"""Whatever a versioned source uses is a source too, or it is said here why it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from testbench_dagster.core import versions
+from testbench_dagster.core.versions import Version
+from testbench_dagster_tests.core.reaching import covered, used
+from testbench_dagster_tests.test_architecture import modules
+
+PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
+PREFIX = "testbench_dagster."
+
+#: Modules and definitions that no version has to notice, with the reason.
+EVERYWHERE = {
+    "core.errors": "what is raised, not when",
+    "core.ids": "stored things are found by these hashes: another formula takes a migration",
+    "core.prompt": "types that carry what others made",
+    "core.records": "how facts are stored, which has a schema version",
+    "core.registration": "a type that carries what others made",
+    "core.task": "a type that carries what is configured",
+    "core.task_flags": "a type that carries what was registered",
+    "core.versions": "the numbers themselves",
+    "stages.discover.roster": "who is on the roster is a fact",
+    "stores.documents": "reads and writes what is stored",
+}
+EXCLUDED: Mapping[str, Mapping[str, str]] = {
+    "CLASSIFIER": {
+        "core.relay": "types that carry what others made",
+        "stages.relay.writer:attempt_id": "an id",
+        "transports.addresses:AddressRefused": "which addresses are asked, before there is an answer",
+        "transports.aiohttp_internals": "aiohttp's parser: its version is not ours to number",
+        "transports.http:Exchange": "what is noted of an exchange, by those listed",
+        "transports.http:BadEncoding": "an exception without a rule",
+        "transports.http:HttpClient": "connects and sends",
+        "transports.http:PreparedRequest": "where a request goes, with which headers",
+        "transports.http:PreparedRequests": "where requests go, with which headers",
+        "transports.http:TooLarge": "an exception without a rule",
+        "transports.http:retry_after": "a wait",
+        "transports.payload": "what is asked: PAYLOADS",
+        "transports.plain:PlainHttp": "where a request goes, with which headers; its answer is a source",
+        "transports.pocket.calls:Call": "what is asked: PAYLOADS",
+        "transports.pocket.calls:USER_AGENT": "a header",
+        "transports.pocket.chain.errors": "what is raised, not when",
+        "transports.pocket.errors": "what is raised, not when",
+        "transports.pocket.evidence": "evidence of a signature, which is verified by itself",
+        "transports.pocket.services": "sessions and keys: what is sent at all",
+    },
+    "PAYLOADS": {
+        "transports.event_streams": "reads answers",
+        "transports.plain:PlainExchange": "reads answers",
+        "transports.plain:PlainHttp._request": "where a request goes, with which headers",
+        "transports.pocket.calls:_field": "the envelope around the body",
+        "transports.pocket.calls:_request_head": "the envelope around the body",
+        "transports.pocket.calls:signed_request": "the envelope around the body",
+        "transports.pocket.streams": "reads answers",
+    },
+    "SCORER": {
+        "core.faults": "which answers there are: CLASSIFIER",
+        "stages.sample.catalogue:task_data": "docs as registered",
+        "tasks.index": "where a definition lies; the configuration's hash has what it says",
+        "tasks.local_data": "data as registered; the task hash has it",
+        "tasks.resources": "puts files where lm-eval looks for them",
+        "tasks.signatures.probes": "questions: a prompt holds those that were asked",
+        "tasks.signatures.version": "the framework's version, which stands beside ours",
+        "tasks.sources": "notices that files changed",
+        "tasks.worker": "runs the scorer in a process of its own",
+    },
+    "WINDOWS": {
+        "coordination.writing": "whether a cached window is newer than what was written since",
+        "core.columns": "names and types of columns",
+        "core.window:Window": "a record of columns; without one in older bundles it is not compared",
+    },
+    "PLANS": {
+        "coordination.budgets:BudgetLedger": "what is left of budgets is a fact",
+        "core.rules": "rules as configured, which a plan's fingerprint has",
+        "relays.quotas": "what is left of budgets is a fact",
+        "stages.sample.catalogue": "docs as registered",
+        "stages.configured_taxonomies": "taxonomies as configured",
+        "transports.plug": "types that carry what is known of sessions",
+        "transports.registry:transport": "a transport by name; its plug says whom sessions let wait",
+    },
+}
+
+
+def missing(name: str) -> Iterator[str]:
+    """What sources of a version use that is neither a source nor excluded."""
+    sources = PINNED[name].sources
+    known = (*sources, *(PREFIX + each for each in (*EVERYWHERE, *EXCLUDED[name])))
+    for source in sources:
+        for reached in sorted(used(source, modules())):
+            if not covered(reached, known):
+                yield f"{reached} (used by {source})"
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_a_source_uses_is_listed_or_excluded_with_a_reason(name: str) -> None:
+    found = list(missing(name))
+    assert not found, (
+        f"{name} rests on what it does not list. Add it to the sources in core/versions.py, or say in "
+        "EXCLUDED why it decides nothing that is stored:\n" + "\n".join(found)
+    )
+
+
+def test_every_exclusion_is_needed() -> None:
+    reached = {name: {r for s in PINNED[name].sources for r in used(s, modules())} for name in PINNED}
+    for name, excluded in EXCLUDED.items():
+        for each in excluded:
+            assert any(covered(r, (PREFIX + each,)) for r in reached[name]), f"strike out {name}: {each}"
+    for each in EVERYWHERE:
+        assert any(covered(r, (PREFIX + each,)) for of in reached.values() for r in of), f"strike out {each}"
+
+
+def test_what_decided_unnoticed_once_is_a_source() -> None:
+    prefixed = {name: {s.removeprefix(PREFIX) for s in value.sources} for name, value in PINNED.items()}
+    assert "core.answer_prefix" in prefixed["CLASSIFIER"] & prefixed["SCORER"]
+    assert "tasks.lm_eval_adapter.registration:REQUESTS" in prefixed["SCORER"]
+    assert "transports.payload" in prefixed["PAYLOADS"]
+    assert "core.sampling" in prefixed["PLANS"] and "core.sampling:target_docs" in prefixed["WINDOWS"]
+
+
+# --------------------------------------------------------------------------------- what the walk sees
+
+FILES = {
+    "app": "from app.low import handed_on\n",
+    "app.low": "LIMIT = 3\n\n\ndef handed_on(): ...\n\n\ndef other(): ...\n",
+    "app.types": "class Kind: ...\n",
+    "app.judge": (
+        "from typing import TYPE_CHECKING\n"
+        "from app import handed_on, low\n"
+        "if TYPE_CHECKING:\n    from app.types import Kind\n"
+        "_OWN = 1\n\n\n"
+        "class Judge:\n"
+        "    def verdict(self, kind: Kind) -> Kind:\n"
+        "        return self._help(low.LIMIT)\n\n"
+        "    def _help(self, n):\n"
+        "        from app.low import other\n"
+        "        return other(n) + _OWN\n\n\n"
+        "def alone():\n    return handed_on()\n"
+    ),
+}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> dict[str, Path]:
+    """A small package, by module."""
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    return {name: tmp_path / f"{name}.py" for name in FILES}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("app.judge", {"app.low:LIMIT", "app.low:handed_on", "app.low:other"}),
+        ("app.judge:alone", {"app.low:handed_on"}),
+        ("app.judge:Judge", {"app.low:LIMIT", "app.low:other", "app.judge:_OWN"}),
+        ("app.judge:Judge.verdict", {"app.low:LIMIT", "app.judge:Judge._help"}),
+        ("app.judge:Judge._help", {"app.low:other", "app.judge:_OWN"}),
+        ("app.judge:_OWN", set()),
+    ],
+)
+def test_the_walk_sees_late_imports_constants_and_methods_but_no_annotations(
+    source: str, expected: set[str], app: dict[str, Path]
+) -> None:
+    assert used(source, app) == expected
+
+
+def test_a_module_covers_its_definitions_and_a_class_its_methods() -> None:
+    assert covered("a.b:c", ("a.b",)) and covered("a.b:c", ("a",)) and covered("a.b:C.m", ("a.b:C",))
+    assert not covered("a.bc:d", ("a.b",)) and not covered("a.b:c", ("a.b:c.m",))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from testbench_dagster.core import arguments
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -77,6 +78,8 @@ class Testbench:
         Raises:
             ConfigError: the configuration is missing or wrong.
         """
+        if config is not None:
+            config = arguments.path("config", config)
         return cls(Workspace.open(config))
 
     def close(self) -> None:
@@ -99,8 +102,10 @@ class Testbench:
         ``on_finding`` is called with each finding as it is made: suppliers may take a while to answer.
 
         Raises:
-            ConfigError: the configuration names tasks that there are not.
+            ConfigError: the configuration names tasks that there are not, or an argument is of a wrong kind.
         """
+        arguments.flag("suppliers", suppliers)
+        arguments.callback("on_finding", on_finding)
         # with the transports: 0.07 s
         from testbench_dagster.stages.check import findings
 
@@ -129,10 +134,17 @@ class Testbench:
         interrupt and to start again. See :func:`.defs.local_evaluation.evaluate` for the arguments.
 
         Raises:
-            ConfigError: a supplier, task, data file or key is missing, or ``max_relays`` is less than 0.
+            ConfigError: a supplier, task, data file or key is missing, a taxonomy makes no sense, a selection
+                is empty, or an argument is of a wrong kind.
             TestbenchError: a stage failed, or no supplier can be found.
         """
-        _require_count("max_relays", max_relays)
+        suppliers = arguments.selection("suppliers", suppliers)
+        tasks = arguments.selection("tasks", tasks)
+        max_relays = arguments.count_or_none("max_relays", max_relays)
+        arguments.flag("retry_errors", retry_errors)
+        arguments.flag("force", force)
+        for name, told in (("on_planned", on_planned), ("on_progress", on_progress), ("on_note", on_note)):
+            arguments.callback(name, told)
         from testbench_dagster.defs.local_evaluation import evaluate  # with Dagster: 1 s only this needs
 
         return evaluate(
@@ -160,15 +172,19 @@ class Testbench:
         default what is left of the day's.
 
         Raises:
-            ConfigError: a supplier is not active, a task is not configured, or ``budget`` is less than 0.
+            ConfigError: a supplier is not active, a task is not configured, a taxonomy makes no sense, a
+                selection is empty, or an argument is of a wrong kind.
         """
-        _require_count("budget", budget)
+        suppliers = arguments.selection("suppliers", suppliers)
+        tasks = arguments.selection("tasks", tasks)
+        budget = arguments.count_or_none("budget", budget)
         # with the planner: 0.1 s
         from testbench_dagster.stages.plan.rows import plan_rows
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
+        configured_taxonomies(self._workspace)  # wrong ones would be told only by the evaluation
         chosen = chosen_suppliers(self._workspace, suppliers)
-        planned = plan_rows(self._workspace, chosen, tasks=tasks or None, budget=budget)
+        planned = plan_rows(self._workspace, chosen, tasks=tasks, budget=budget)
         return Plan(planned.rows, planned.calls, planned.left)
 
     def backfill(
@@ -182,11 +198,16 @@ class Testbench:
             force: ask again what is fresh.
 
         Raises:
-            ConfigError: a supplier is not active, or ``rescore`` and ``force`` are both given.
+            ConfigError: a supplier is not active, none is named, ``rescore`` and ``force`` are both given, a
+                taxonomy makes no sense, or an argument is of a wrong kind.
             TestbenchError: a supplier has no partition yet.
         """
+        suppliers = arguments.selection("suppliers", suppliers)
+        arguments.flag("rescore", rescore)
+        arguments.flag("force", force)
         if rescore and force:
             raise ConfigError("force relays and rescore does not; choose one")
+        configured_taxonomies(self._workspace)  # the daemon would find it only after it has relayed
         from testbench_dagster.defs.backfills import RequestedBackfill  # with Dagster
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
@@ -201,9 +222,10 @@ class Testbench:
         By default of the active suppliers; of those that left only where named.
 
         Raises:
-            ConfigError: a supplier is not on the roster, or a task is not configured.
+            ConfigError: a supplier is not on the roster, a task is not configured, or a selection is empty.
         """
-        self._check_suppliers(suppliers)
+        suppliers = self._known(suppliers)
+        tasks = arguments.selection("tasks", tasks)
         return Table([row.to_json() for row in windows(self._workspace, suppliers=suppliers, tasks=tasks)])
 
     def taxonomies(self, suppliers: Sequence[str] | None = None, taxonomy: str | None = None) -> Table:
@@ -212,10 +234,10 @@ class Testbench:
         By default of the active suppliers; of those that left only where named.
 
         Raises:
-            ConfigError: a supplier is not on the roster, or the taxonomy is not configured.
+            ConfigError: a supplier is not on the roster, none is named, or the taxonomy is not configured.
         """
-        self._check_suppliers(suppliers)
-        if taxonomy is not None:
+        suppliers = self._known(suppliers)
+        if arguments.text_or_none("taxonomy", taxonomy) is not None:
             names = [t.name for t in configured_taxonomies(self._workspace)]
             if taxonomy not in names:
                 known = ", ".join(names) or "none"
@@ -242,7 +264,12 @@ class Testbench:
         return Table(rows)
 
     def leaderboard(self, taxonomy: str | None = None) -> Table:
-        """Return the ranking by each configured taxonomy, or by the named one."""
+        """Return the ranking by each configured taxonomy, or by the named one.
+
+        Raises:
+            ConfigError: the taxonomy is not configured.
+        """
+        taxonomy = arguments.text_or_none("taxonomy", taxonomy)
         return Table([entry.to_json() for entry in leaderboard(self._workspace, taxonomy)])
 
     def compare(
@@ -251,9 +278,12 @@ class Testbench:
         """Return the paired differences of two suppliers, A less B: a row per task and one over all tasks.
 
         Raises:
-            ConfigError: a supplier is not on the roster or given twice, a task is not configured, or the
-                margin does not lie between 0 and 1.
+            ConfigError: a supplier is not on the roster or given twice, a task is not configured, none is
+                named, or the margin does not lie between 0 and 1.
         """
+        a, b = arguments.text("a", a), arguments.text("b", b)
+        tasks = arguments.selection("tasks", tasks)
+        margin = arguments.share("margin", margin)
         return Table([row.to_json() for row in compare(self._workspace, a, b, tasks=tasks, margin=margin)])
 
     def identity(self, suppliers: Sequence[str] | None = None) -> Table:
@@ -262,11 +292,12 @@ class Testbench:
         By default of the active suppliers.
 
         Raises:
-            ConfigError: a supplier is not on the roster.
+            ConfigError: a supplier is not on the roster, or none is named.
         """
-        self._check_suppliers(suppliers)
-        wanted = suppliers or [s.key for s in active_suppliers(self._workspace)]
-        return Table(identity_rows(self._workspace, wanted))
+        suppliers = self._known(suppliers)
+        if suppliers is None:
+            suppliers = [s.key for s in active_suppliers(self._workspace)]
+        return Table(identity_rows(self._workspace, suppliers))
 
     def identity_pairs(self, suppliers: Sequence[str] | None = None) -> Table:
         """Compare the stored answers of suppliers pair by pair now, those that agree most first.
@@ -274,28 +305,36 @@ class Testbench:
         By default all active ones; suppliers of different services are not compared.
 
         Raises:
-            ConfigError: a supplier is not on the roster.
+            ConfigError: a supplier is not on the roster, or none is named.
         """
-        self._check_suppliers(suppliers)
-        return Table(pair_rows(self._workspace, suppliers))
+        return Table(pair_rows(self._workspace, self._known(suppliers)))
 
     def changes(self, suppliers: Sequence[str] | None = None) -> Table:
         """Return the detected changes of suppliers, newest first.
 
         Raises:
-            ConfigError: a supplier is not on the roster.
+            ConfigError: a supplier is not on the roster, or none is named.
         """
-        self._check_suppliers(suppliers)
-        return Table(change_rows(self._workspace, suppliers))
+        return Table(change_rows(self._workspace, self._known(suppliers)))
 
     def refresh_identity(self) -> IdentityReport:
         """Compare all active suppliers by their stored answers; store groups, proxies and changes."""
         return refresh_identity(self._workspace)
 
     def attempts(self, supplier: str | None = None, task: str | None = None) -> Table:
-        """Return the declared fields of the stored attempts (bodies stay in the store)."""
+        """Return the declared fields of the stored attempts (bodies stay in the store).
+
+        Raises:
+            ConfigError: nothing is stored, and the supplier is not on the roster or the task not configured.
+        """
+        supplier = arguments.text_or_none("supplier", supplier)
+        task = arguments.text_or_none("task", task)
         where = {k: v for k, v in (("supplier", supplier), ("task", task)) if v is not None}
-        return Table(list(typed.declared(self._workspace.documents, AttemptRecord, where)))
+        rows = list(typed.declared(self._workspace.documents, AttemptRecord, where))
+        if not rows:  # what was configured once has attempts still
+            self._known(None if supplier is None else [supplier])
+            self._workspace.chosen_specs(None if task is None else [task])
+        return Table(rows)
 
     def item_matrix(self) -> Table:
         """Return one row per supplier × doc of the current windows, with the primary value.
@@ -304,12 +343,16 @@ class Testbench:
         """
         return Table(list(items(self._workspace)))
 
-    def export(self, out: Path) -> dict[Path, int]:
+    def export(self, out: Path | str) -> dict[Path, int]:
         """Write everything as parquet, one file each; return the rows per file.
 
         ``prompts``, ``attempts``, ``scores``, ``windows``, ``item_matrix`` and ``leaderboard``. Each file
         appears whole or not at all.
+
+        Raises:
+            StoreError: a file cannot be written.
         """
+        out = arguments.path("out", out)
         # with pyarrow: 0.2 s
         from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
 
@@ -323,7 +366,7 @@ class Testbench:
     def evidence(
         self,
         supplier: str,
-        out: Path,
+        out: Path | str,
         *,
         tasks: Sequence[str] | None = None,
         docs: Sequence[int] | None = None,
@@ -332,23 +375,29 @@ class Testbench:
         """Write an evidence bundle of a supplier; see :func:`.stages.dispute.bundle.write_bundle`.
 
         It is checked by :func:`testbench_dagster.rescore`, on any machine.
+
+        Raises:
+            ConfigError: the supplier is not on the roster, a task is not configured, there is no evidence of
+                what is named, or an argument is of a wrong kind.
+            StoreError: the file cannot be written.
         """
+        supplier, out = arguments.text("supplier", supplier), arguments.file("out", out)
+        tasks, docs = arguments.selection("tasks", tasks), arguments.numbers("docs", docs)
+        arguments.callback("on_progress", on_progress)
         # with the codecs of evidence: 0.1 s
         from testbench_dagster.stages.dispute.bundle import write_bundle
 
         return write_bundle(self._workspace, supplier, out, tasks=tasks, docs=docs, on_progress=on_progress)
 
-    def _check_suppliers(self, suppliers: Sequence[str] | None) -> None:
-        if not suppliers:
-            return
+    def _known(self, suppliers: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The keys of a selection, all of them on the roster; None for None."""
+        chosen = arguments.selection("suppliers", suppliers)
+        if chosen is None:
+            return None
         known = [s.key for s in known_suppliers(self._workspace)]
-        for key in suppliers:
+        for key in chosen:
             if key not in known:
                 raise ConfigError(
                     f"supplier {key!r} is not on the roster; on it are: {', '.join(known[:20]) or 'none'}"
                 )
-
-
-def _require_count(name: str, value: int | None) -> None:
-    if value is not None and value < 0:
-        raise ConfigError(f"{name} is {value}; give a number of relays of at least 0, or None")
+        return chosen

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from testbench_dagster import rescore
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
@@ -80,6 +85,147 @@ def test_arguments_that_are_none_are_told(installation: Testbench) -> None:
             act(["b@external"])
     with pytest.raises(ConfigError, match="task 'starter_logik' is not configured"):
         installation.plan(tasks=["starter_logik"])
+
+
+KEY = "a@external"
+#: Arguments of each method that are none, with what is said of them.
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("check", {"suppliers": [KEY]}, "suppliers is "),
+    ("check", {"on_finding": 5}, "on_finding is 5; give a function"),
+    ("run", {"suppliers": []}, "suppliers is empty; name at least one, or give None for all"),
+    ("run", {"suppliers": KEY}, f"suppliers is '{KEY}'; give a list"),
+    ("run", {"tasks": []}, "tasks is empty"),
+    ("run", {"tasks": "starter_logic"}, "tasks is 'starter_logic'; give a list"),
+    ("run", {"max_relays": "5"}, "max_relays is '5'; give a number of relays"),
+    ("run", {"max_relays": 1.5}, "max_relays is 1.5"),
+    ("run", {"max_relays": True}, "max_relays is True"),
+    ("run", {"force": "no"}, "force is 'no'; give True or False"),
+    ("run", {"retry_errors": 1}, "retry_errors is 1; give True or False"),
+    ("run", {"on_planned": 5}, "on_planned is 5"),
+    ("run", {"on_progress": 5}, "on_progress is 5"),
+    ("run", {"on_note": 5}, "on_note is 5; give a function"),
+    ("plan", {"suppliers": []}, "suppliers is empty"),
+    ("plan", {"suppliers": [None]}, r"suppliers\[0\] is None; give a text"),
+    ("plan", {"tasks": []}, "tasks is empty"),
+    ("plan", {"budget": "5"}, "budget is '5'"),
+    ("plan", {"budget": math.nan}, "budget is no finite number"),
+    ("backfill", {"suppliers": []}, "suppliers is empty"),
+    ("backfill", {"rescore": "no"}, "rescore is 'no'"),
+    ("backfill", {"force": "no"}, "force is 'no'"),
+    ("scores", {"suppliers": []}, "suppliers is empty"),
+    ("scores", {"suppliers": KEY}, "give a list"),
+    ("scores", {"tasks": "starter_logic"}, "give a list"),
+    ("taxonomies", {"suppliers": []}, "suppliers is empty"),
+    ("taxonomies", {"taxonomy": 5}, "taxonomy is 5; give a text"),
+    ("leaderboard", {"taxonomy": 5}, "taxonomy is 5; give a text"),
+    ("compare", {"a": None, "b": KEY}, "a is None; give a text"),
+    ("compare", {"a": KEY, "b": 5}, "b is 5; give a text"),
+    ("compare", {"a": KEY, "b": "b@external", "tasks": []}, "tasks is empty"),
+    ("compare", {"a": KEY, "b": "b@external", "margin": "0.1"}, "margin is '0.1'"),
+    ("identity", {"suppliers": []}, "suppliers is empty"),
+    ("identity_pairs", {"suppliers": []}, "suppliers is empty"),
+    ("changes", {"suppliers": []}, "suppliers is empty"),
+    ("attempts", {"supplier": [KEY]}, "supplier is "),
+    ("attempts", {"supplier": "nobody@x"}, "supplier 'nobody@x' is not on the roster"),
+    ("attempts", {"task": 5}, "task is 5; give a text"),
+    ("attempts", {"task": "nope"}, "task 'nope' is not configured"),
+    ("export", {"out": 5}, "out is 5; give a path"),
+    ("evidence", {"supplier": [KEY], "out": "x.zip"}, "supplier is "),
+    ("evidence", {"supplier": KEY, "out": 5}, "out is 5; give a path"),
+    ("evidence", {"supplier": KEY, "out": "."}, "give the path of a file"),
+    ("evidence", {"supplier": KEY, "out": "x.zip", "tasks": []}, "tasks is empty"),
+    ("evidence", {"supplier": KEY, "out": "x.zip", "docs": []}, "docs is empty"),
+    ("evidence", {"supplier": KEY, "out": "x.zip", "docs": 3}, "docs is 3; give a list"),
+    ("evidence", {"supplier": KEY, "out": "x.zip", "docs": ["3"]}, r"docs\[0\] is '3'"),
+    ("evidence", {"supplier": KEY, "out": "x.zip", "on_progress": 5}, "on_progress is 5"),
+]
+
+
+@pytest.mark.parametrize(("method", "given", "said"), WRONG)
+def test_a_wrong_argument_is_told(
+    installation: Testbench, method: str, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        getattr(installation, method)(**given)
+
+
+def test_every_argument_of_every_method_is_tried() -> None:
+    tried = {(method, name) for method, given, _ in WRONG for name in given}
+    public = {name: method for name, method in vars(Testbench).items() if not name.startswith("_")}
+    wanted = {
+        (name, argument)
+        for name, method in public.items()
+        if callable(method)
+        for argument in inspect.signature(method).parameters
+        if argument != "self"
+    }
+    assert tried == wanted
+
+
+@pytest.mark.parametrize("config", [5, "", "a\0b", b"x"])
+def test_a_configuration_is_a_path(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"config is .*; give a path"):
+        Testbench.open(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"path": 5}, "path is 5; give a path"),
+        ({"path": "x.zip", "trust_code": "no"}, "trust_code is 'no'; give True or False"),
+        ({"path": "x.zip", "max_mb": "5"}, "max_mb is '5'; give a number of MiB of at least 1"),
+        ({"path": "x.zip", "max_mb": 0}, "max_mb is 0"),
+        ({"path": "x.zip", "on_progress": 5}, "on_progress is 5; give a function"),
+    ],
+)
+def test_wrong_arguments_of_rescore_are_told(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        rescore(**given)
+
+
+def test_a_selection_may_be_walked_once_only(installation: Testbench) -> None:
+    assert len(installation.plan((key for key in [KEY]), (name for name in ["starter_logic"]))) == 1
+    assert len(installation.scores(iter([KEY]), iter(["starter_logic"]))) == 1
+
+
+def test_paths_may_be_texts(installation: Testbench, tmp_path: Path) -> None:
+    written = installation.export(str(tmp_path / "out"))
+    assert {path.parent for path in written} == {tmp_path / "out"}
+    with pytest.raises(ConfigError, match=f"there is no evidence of supplier '{KEY}'"):
+        installation.evidence(KEY, str(tmp_path / "x.zip"))
+
+
+@pytest.mark.parametrize(
+    ("taxonomies", "said"),
+    [
+        (["builtin:starter", "builtin:nope"], r"taxonomies\[1\]: no built-in taxonomy 'nope'; there are: "),
+        (["nowhere.yaml"], r"taxonomies\[0\]: .*nowhere\.yaml: the taxonomy cannot be read"),
+        (
+            ["builtin:starter"] * 2,
+            r"taxonomies\[1\]: 'builtin:starter' gives the name 'starter' a second time",
+        ),
+        (["overlap.yaml"], r"taxonomies\[0\]: with groups replaced by their tasks, "),
+    ],
+)
+def test_a_wrong_taxonomy_is_told_before_anything_is_sent(
+    installation: Testbench, tmp_path: Path, taxonomies: list[str], said: str
+) -> None:
+    (tmp_path / "overlap.yaml").write_text(
+        "name: overlap\nroot: all\nnodes:\n  all: {tasks: [starter_all, starter_logic]}\n", encoding="utf-8"
+    )
+    path = tmp_path / "testbench.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8"))
+    tasks = [{"name": "starter_all", "samples": 4}]
+    settings |= {"tasks": tasks, "taxonomies": taxonomies}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    said = f"^{re.escape(str(path))}: {said}"
+    with Testbench.open(path) as testbench:
+        for act in (testbench.run, testbench.plan, testbench.backfill):
+            with pytest.raises(ConfigError, match=said):
+                act()
+        found = {finding.what: finding for finding in testbench.check(suppliers=False)}
+        assert re.match(said, found["taxonomies"].detail)
+    assert not (tmp_path / ".testbench" / "dagster").exists(), "no run was begun"
 
 
 def test_only_runs_and_backfills_pay_for_dagster(installation: Testbench, tmp_path: Path) -> None:

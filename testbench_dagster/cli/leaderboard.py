@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.cli.output import emit, emit_text, format_option, note
 from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
 from testbench_dagster.stages.rank import leaderboard as ranking
 from testbench_dagster.stages.rank import make_board
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.files import writing
 
 
 def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -100,17 +101,15 @@ def feed(
     if out is not None:
         _write(out, text)
     else:
-        click.echo(text, nl=False)
+        emit_text(text)
 
 
 def _write(path: Path, text: str) -> None:
     # with pyarrow: 0.1 s
     from testbench_dagster.stages.publish.publish import write_whole
 
-    try:
+    with writing(path, "choose another file"):
         write_whole(path, text)
-    except OSError as error:
-        raise TestbenchError(f"cannot write {path}: {error.strerror or error}") from None
     note(f"written: {path}  ({len(text.encode('utf-8', 'replace')):,} bytes)")
 
 

@@ -6,11 +6,14 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import click
+
+from testbench_dagster.core.errors import StoreError
 
 FORMATS = click.Choice(["table", "json", "csv"])
 
@@ -25,13 +28,30 @@ def format_option(function: Any) -> Any:
 def emit(rows: Sequence[Mapping[str, Any]], format_: str, columns: Sequence[str], title: str) -> None:
     """Print rows; a table shows only ``columns``, JSON and CSV everything.
 
-    A reader that leaves early (head, less) has seen enough: that is no error.
+    Raises:
+        StoreError: stdout cannot be written.
     """
-    try:
+    with _stdout():
         _print(rows, format_, columns, title)
+
+
+def emit_text(text: str) -> None:
+    """Print a text as it is. Raises StoreError: stdout cannot be written."""
+    with _stdout():
+        click.echo(text, nl=False)
+
+
+@contextmanager
+def _stdout() -> Iterator[None]:
+    """While this lasts stdout is written. A reader that leaves early (head, less) has seen enough."""
+    try:
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        if not isinstance(error, BrokenPipeError):
+            reason = error.strerror or error
+            raise StoreError(f"cannot write the output: {reason}; send it elsewhere") from None
 
 
 def _print(rows: Sequence[Mapping[str, Any]], format_: str, columns: Sequence[str], title: str) -> None:

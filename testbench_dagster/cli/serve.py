@@ -24,6 +24,7 @@ from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.localnet.demo import STARTER_PORT
 from testbench_dagster.localnet.personas import FAIL_MODES
+from testbench_dagster.stores.files import create_folder, writing
 
 
 @click.command()
@@ -60,9 +61,10 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
     folder = Path(exported or Path.cwd() / ".testbench").absolute() / ("demo-pocket" if pocket else "demo")
     if not no_ui:
         _require_free(port)
-    if fresh and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with writing(folder, "let this user write it, or set TESTBENCH_HOME to another folder"):
+        if fresh and folder.is_dir():
+            shutil.rmtree(folder)
+    create_folder(folder)
     net_port = STARTER_PORT if _is_free(STARTER_PORT) else 0
     network = (
         PocketProcess(n_suppliers, 0, net_port, first_height=height_by_calendar())
@@ -78,7 +80,8 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         else:
             settings = demo_settings(localnet.roster())
         path = folder / "testbench.yaml"
-        path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        with writing(path, "let this user write it, or set TESTBENCH_HOME to another folder"):
+            path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         kind = "simulated Pocket network" if pocket else "simulated network"
         note(f"{kind}: {n_suppliers} suppliers at {localnet.url}")
         with Testbench.open(path) as testbench, RelayBar() as bar:

@@ -13,6 +13,7 @@ from testbench_dagster.cli.output import emit, format_option, note
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.files import writing
 from testbench_dagster.taxonomies import plots
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def taxonomies(
             raise click.UsageError(f"--plot {plot}: name a file that ends in {' or '.join(_SUFFIXES)}")
         with Workspace.open(config) as workspace:
             image = _picture(workspace, suppliers, taxonomy, kind, plot.suffix)
-        try:
+        with writing(plot, "name another file with --plot"):
             plot.write_bytes(image)
-        except OSError as error:
-            raise TestbenchError(f"--plot: {plot} cannot be written ({error}); name another file") from error
         click.echo(str(plot))
     else:
         with Testbench.open(config) as testbench:

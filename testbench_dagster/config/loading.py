@@ -73,8 +73,7 @@ def load_config(path: Path | str | None = None) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML mapping, uses an unset variable, or a key is wrong.
     """
-    source = Path(path) if path is not None else find_config()
-    source = source.expanduser().absolute()
+    source = _absolute(Path(path) if path is not None else find_config())
     try:
         text = source.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -82,7 +81,7 @@ def load_config(path: Path | str | None = None) -> Config:
             f"no configuration at {source}; create it or point {CONFIG_ENV} to one "
             "(testbench demo needs none)"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text in UTF-8, or no name of a file
         raise ConfigError(f"cannot read {source}: {error}") from None
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  a safe loader, with rules of its own
@@ -121,10 +120,17 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"{path} names the home of a user there is not; write the path out") from None
+
+
 def _home(source: Path) -> Path:
     named = os.environ.get(HOME_ENV)
     if named:
-        return Path(named).expanduser().absolute()
+        return _absolute(Path(named))
     # the bundled configuration lies inside the installed package: its data belongs to the caller's folder
     return (Path.cwd() if source == BUILTIN_CONFIG else source.parent) / ".testbench"
 

@@ -1,4 +1,4 @@
-"""Hearts: how a process that works on suppliers lets the others know that it is alive, and knows it itself.
+"""Heartbeats: how a process that works on suppliers lets others know that it is alive, and knows it itself.
 
 A heartbeat renews a document with an expiry. Two clocks are at work. The process itself, and others on its
 machine, go by the machine's boot clock, which nobody can set. Other machines have only the written

@@ -1,11 +1,11 @@
-"""Who writes attempts and scores: what is kept of the windows of these is void meanwhile.
+"""Who writes attempts and scores: what is cached of the windows of these is void meanwhile.
 
-One document of ``windows`` per supplier (its ``_id``) holds the kept rows of its tasks and who writes facts
+One document of ``windows`` per supplier (its ``_id``) holds the cached rows of its tasks and who writes facts
 of which of them now. It is only ever changed as a whole, by its token (compare and set), under these rules:
 
-1. Before it writes the first fact, a writer enters itself with its tasks and takes their kept rows out, in
+1. Before it writes the first fact, a writer enters itself with its tasks and takes their cached rows out, in
    one change. When it has written the last, it takes itself out.
-2. Rows of a task are kept only by a change of the very document that was read before the facts were, and
+2. Rows of a task are cached only by a change of the very document that was read before the facts were, and
    only where no writer was entered for the task.
 
 So no fact of a task was written between the reading of the facts and the keeping, and none can be later while
@@ -79,7 +79,7 @@ class FactWriter:
         others = self._others(document)
         if len(others) < len(document.writers):
             return {"writers": others}
-        # taken for dead and taken out: what was kept since may lack what was written since
+        # taken for dead and taken out: what was cached since may lack what was written since
         return {"rows": _rows_without(document, tasks)}
 
     def _others(self, document: WindowRecord) -> tuple[WritingProcess, ...]:
@@ -100,11 +100,13 @@ def writing_facts(documents: DocumentStore, heartbeat: Heartbeat) -> Iterator[Fa
         try:
             writer.leave()
         except StoreError as error:  # as after a kill: it is taken out once its heartbeat is gone
-            _log.warning("kept windows stay void until the heartbeat of %s ends: %s", heartbeat.holder, error)
+            _log.warning(
+                "cached windows stay void until the heartbeat of %s ends: %s", heartbeat.holder, error
+            )
 
 
 def void_document(key: str) -> WindowRecord:
-    """The document of a supplier of which nothing is kept."""
+    """The document of a supplier of which nothing is cached."""
     return WindowRecord(id=key, token=new_token(), kept_at=None, subject=None, writers=(), rows=[])
 
 

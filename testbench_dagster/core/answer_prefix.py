@@ -14,7 +14,7 @@ _HEAD_CHARS = 4 * ANSWER_PREFIX_CHARS
 def answer_prefix(text: str) -> str:
     """First :data:`ANSWER_PREFIX_CHARS` characters of ``text`` once every run of white space is one space.
 
-    White space at both ends is dropped, so the opening of a text of white space alone is empty.
+    White space at both ends is dropped, so the prefix of a text of white space alone is empty.
     """
     # what the head of a text collapses to is a prefix of what all of it collapses to
     collapsed = " ".join(text[:_HEAD_CHARS].split())

@@ -92,8 +92,7 @@ SCORER = Version(
     ),
 )
 
-#: Makes windows of the facts; kept windows of another number are made anew. Where a number means something
-#: else than before, its column names the new version, and windows of evidence are compared without it.
+#: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
     2,
     (
@@ -120,7 +119,7 @@ WINDOWS = Version(
     ),
 )
 
-#: Plans evaluations; kept plans of another number count as due.
+#: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
     1,
     (

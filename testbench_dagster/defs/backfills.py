@@ -104,7 +104,7 @@ class BackfillRequests:
 class RequestedBackfill:
     """A backfill that waits for the daemon, or is worked off: its id, and the keys of its suppliers."""
 
-    workspace: Workspace
+    _workspace: Workspace
     id: str
     suppliers: tuple[str, ...]
 
@@ -118,17 +118,17 @@ class RequestedBackfill:
 
     def daemon_is_running(self) -> bool:
         """Whether a daemon that works backfills off has lately been heard of."""
-        with BackfillRequests(self.workspace) as requests:
+        with BackfillRequests(self._workspace) as requests:
             return requests.daemon_is_running()
 
     def outcome(self) -> Outcome:
         """How far it is."""
-        with BackfillRequests(self.workspace) as requests:
+        with BackfillRequests(self._workspace) as requests:
             return requests.outcome(self.id)
 
     def wait(self, poll_s: float = 1.0) -> Outcome:
         """Wait for the end, for as long as that takes, looking every so many seconds."""
-        with BackfillRequests(self.workspace) as requests:
+        with BackfillRequests(self._workspace) as requests:
             while not (outcome := requests.outcome(self.id)).ended:
                 time.sleep(poll_s)
         return outcome

@@ -22,6 +22,7 @@ from testbench_dagster.stages.preconditions import (
     why_nothing_is_scored,
 )
 from testbench_dagster.stages.sample.catalogue import stale_tasks
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 
 _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
@@ -73,12 +74,13 @@ def evaluate(
         on_note: called with what a person should know, in a line each.
 
     Raises:
-        ConfigError: a supplier, task, data file or key is missing.
+        ConfigError: a supplier, task, data file or key is missing, or a taxonomy makes no sense.
         TestbenchError: a stage failed, or no supplier can be found.
     """
     note = on_note or (lambda text: None)
-    specs = workspace.chosen_specs(tasks or None)
+    specs = workspace.chosen_specs(tasks)
     require_data_files(workspace)
+    configured_taxonomies(workspace)  # wrong ones are told before a relay is spent
     migrate_if_safe(workspace.config, note)
     if workspace.config.settings.discovers:
         report = refresh_roster(workspace)
@@ -101,7 +103,7 @@ def evaluate(
                 left = None if max_relays is None else max_relays - sent
                 relayed = runs.evaluate(
                     keys,
-                    tasks=tasks or None,
+                    tasks=tasks,
                     max_relays=left,
                     retry_errors=retry_errors and passes == 1,
                     force=force and passes == 1,

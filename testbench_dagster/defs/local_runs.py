@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, cast
 import dagster as dg
 import yaml
 
-from testbench_dagster.config import Config
+from testbench_dagster.config import HOME_ENV, Config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.files import create_folder, writing
 
 #: Without these a range run of 1,000 partitions spends 36 s on events instead of 1 s (measured).
 PROCESS_ENVIRONMENT = {
@@ -74,15 +75,25 @@ def dagster_environment(config: Config) -> dict[str, str]:
 
 
 def prepare_home(config: Config) -> dict[str, str]:
-    """Create Dagster's home with its settings where missing; return the environment that points to it."""
+    """Create Dagster's home with its settings where missing; return the environment that points to it.
+
+    Raises:
+        StoreError: it cannot be created or written.
+    """
     environment = dagster_environment(config)
     home = Path(environment["DAGSTER_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
-        partial = settings.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(yaml.safe_dump(INSTANCE_SETTINGS, sort_keys=False), encoding="utf-8")
-        partial.replace(settings)
+    if config.home in home.parents:
+        create_folder(config.home)
+    variable = "DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else HOME_ENV
+    create_folder(home, variable, mode=0o777)
+    with writing(home, f"set {variable} to a folder this user may write"):
+        if not os.access(home, os.W_OK | os.X_OK):  # Dagster's own error would be a page long
+            raise PermissionError(None, "Permission denied")
+        settings = home / "dagster.yaml"
+        if not settings.exists():
+            partial = settings.with_suffix(f".{os.getpid()}.tmp")
+            partial.write_text(yaml.safe_dump(INSTANCE_SETTINGS, sort_keys=False), encoding="utf-8")
+            partial.replace(settings)
     return environment
 
 
@@ -153,7 +164,7 @@ class LocalRuns:
         for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
-                "tasks": list(tasks) if tasks else None,
+                "tasks": None if tasks is None else list(tasks),
                 "max_relays": left,
                 "retry_errors": retry_errors,
                 "force": force,

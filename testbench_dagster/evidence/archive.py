@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from testbench_dagster.core.errors import StoreError
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.layout import BundleError
+from testbench_dagster.stores.files import writing
 
 _CHUNK = 1 << 20
 _END = struct.Struct("<4s4H2LH")  # zip's end of central directory record, without a comment
@@ -56,38 +56,32 @@ class BundleWriter:
         self.members: dict[str, Member] = {}
 
     def __enter__(self) -> BundleWriter:
-        try:
+        with writing(self._path):
             self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6)
-        except OSError as error:
-            raise StoreError(f"cannot write {self._path}: {error.strerror}; choose another --out") from None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._zip.close()
-            if kind is None:
-                _read_end(self._partial)  # what could not be read must not be written
-                with self._partial.open("rb") as file:
-                    os.fsync(file.fileno())
-                self._partial.replace(self._path)
-        except OSError as error:
-            raise StoreError(f"cannot write {self._path}: {error.strerror}; choose another --out") from None
-        finally:
-            self._partial.unlink(missing_ok=True)
+        with writing(self._path):
+            try:
+                self._zip.close()
+                if kind is None:
+                    _read_end(self._partial)  # what could not be read must not be written
+                    with self._partial.open("rb") as file:
+                        os.fsync(file.fileno())
+                    self._partial.replace(self._path)
+            finally:
+                self._partial.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lines(self, name: str) -> Iterator[Lines]:
         """Write a file record by record."""
         info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # the same bytes whenever it is written
         info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
-        try:
-            with self._zip.open(info, "w", force_zip64=True) as file:
-                lines = Lines(file)
-                yield lines
-        except OSError as error:
-            raise StoreError(f"cannot write {self._path}: {error.strerror}") from None
+        with writing(self._path), self._zip.open(info, "w", force_zip64=True) as file:
+            lines = Lines(file)
+            yield lines
         self.members[name] = Member(lines.digest.hexdigest(), lines.size)
 
     def whole(self, name: str, data: bytes) -> None:

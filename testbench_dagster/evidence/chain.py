@@ -246,15 +246,15 @@ class Chain:
             return
         if fenced_out is not None or answer is None or fault is not answer.fault:
             return
-        opening = None
+        prefix = None
         if answer.text is not None and fault.answered and is_deterministic(request):
-            opening = answer_prefix(answer.text)
+            prefix = answer_prefix(answer.text)
         values: dict[str, Any] = {
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
             "error": answer.error,
-            "opening": opening,
+            "opening": prefix,
             "body_bytes": len(body),
         }
         if evidence.get("redacted"):  # a key that the supplier quoted in its answer

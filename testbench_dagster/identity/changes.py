@@ -3,7 +3,7 @@
 Three streams of evidence, each with a Shiryaev-Roberts e-detector (``statistics.change``) whose baseline is
 learnt from the stream itself, so that an endpoint that was always noisy raises no alarm by being so:
 
-* repeat: an answer against the opening the supplier gave most often to the same prompt before;
+* repeat: an answer against the prefix the supplier gave most often to the same prompt before;
 * group: a member's answer against the majority of the other members' answers to the same prompt, those near
   in time. One disagreement has two sides, so whoever deviates from most is found first and its answers after
   its change are taken out before the others are judged; in a pair that nothing else tells apart both are
@@ -31,6 +31,8 @@ from testbench_dagster.identity.kernel import Answer, kernel, moment
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.statistics.change import DropDetector, ScoreDetector
 
+#: The stream of answer prefixes; the ids of stored changes follow from its name.
+OF_PREFIXES = "openings"
 #: What is compared of an answer too short to be told from others.
 _SHORT = ""
 #: Two members whose evidence differs by less (nats) are both sides of the same disagreements.
@@ -46,7 +48,7 @@ class Change:
     the supplier's era just before ``at``. ``log_e`` (nats) is the detector's level then, alarms being at
     ln ``arl``. ``observations`` had been made, ``since_change`` of them after the change, with a mean of
     ``rate_after``; ``null_rate`` is the lowest mean (for "up" the highest) the era before allowed for.
-    ``stream`` is "openings" (answer prefixes) or the task. Not ``certain``: one of two members changed, and
+    ``stream`` is :data:`OF_PREFIXES` or the task. Not ``certain``: one of two members changed, and
     this may be either.
     """
 
@@ -113,7 +115,7 @@ def find_changes(
         seen.update(members)
         for change in _group_changes([m for m in members if m in eras], eras, found, settings):
             known = found.get(change.supplier)
-            # a repeat settles what a pair leaves open, even when it comes later
+            # a repeat decides what a pair leaves open, even when it comes later
             if known is None or (change.certain and change.detected_at < known.detected_at):
                 found[change.supplier] = change
     return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
@@ -211,7 +213,7 @@ def _replay(
                 detected_at=max(s.known_at for s in after),
                 log_e=detector.log_e,
                 arl=settings.arl,
-                stream="openings",
+                stream=OF_PREFIXES,
                 observations=number + 1,
                 since_change=len(after),
                 null_rate=detector.baseline,
@@ -317,9 +319,9 @@ def _against_others(
             for other, given in theirs.items()
             if other != member and (nearest := _nearest(given, at, near)) is not None
         ]
-        usual, count = Counter(opened for _, opened in votes).most_common(1)[0] if votes else (_SHORT, 0)
+        usual, count = Counter(prefix for _, prefix in votes).most_common(1)[0] if votes else (_SHORT, 0)
         if 2 * count > len(votes):
-            yield member, at, usual, text, max(at, *(t for t, opened in votes if opened == usual))
+            yield member, at, usual, text, max(at, *(t for t, prefix in votes if prefix == usual))
 
 
 def _nearest(

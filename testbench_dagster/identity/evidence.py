@@ -21,11 +21,11 @@ NONE = -1
 class Evidence:
     """What the answers of one service say, the newest informative answer of each supplier to each prompt.
 
-    ``cells[s, t]`` numbers the opening supplier s gave to prompt t; two suppliers opened alike if the numbers
-    are equal, and no two prompts share a number. :data:`NONE` where there is none. ``local`` is the same
-    counted from 0 within each prompt, ``answer_prefix`` an index into ``texts``, ``at`` the time of the
-    answer (POSIX seconds). ``common[s, t]`` is how little of its own the opening has: the share of the
-    supplier's answers to the prompt's family that begin the same way on different prompts (templates,
+    ``cells[s, t]`` numbers the answer prefix of supplier s at prompt t; two suppliers began alike if the
+    numbers are equal, and no two prompts share a number. :data:`NONE` where there is none. ``local`` is
+    the same counted from 0 within each prompt, ``answer_prefix`` an index into ``texts``, ``at`` the time
+    of the answer (POSIX seconds). ``common[s, t]`` is how little of its own the prefix has: the share of
+    the supplier's answers to the prompt's family that begin the same way on different prompts (templates,
     boilerplate). ``repeats`` and ``repeated`` count comparisons of a supplier's successive answers to one
     prompt, and how many of these agreed.
     """

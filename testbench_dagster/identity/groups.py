@@ -268,7 +268,7 @@ class _Tables:
             cells[i],
             cells[j],
             np.maximum(self.evidence.common[i], self.evidence.common[j]),
-            lambda p, t, opened: self.collisions.shares(opened, t, component[i[p]], component[j[p]]),
+            lambda p, t, cells: self.collisions.shares(cells, t, component[i[p]], component[j[p]]),
             self.settings,
         )
 
@@ -425,8 +425,8 @@ class _Linkage:
         (ours, our_habits, one), (theirs, their_habits, two) = self._majority(a), self._majority(b)
         tables = self.tables
 
-        def shares(p: np.ndarray, t: np.ndarray, opened: np.ndarray) -> np.ndarray:
-            return tables.collisions.shares(opened, t, np.full(len(t), one), np.full(len(t), two))
+        def shares(p: np.ndarray, t: np.ndarray, cells: np.ndarray) -> np.ndarray:
+            return tables.collisions.shares(cells, t, np.full(len(t), one), np.full(len(t), two))
 
         habits = np.maximum(our_habits, their_habits)[None, :]
         return float(pairs.log_merge(ours[None, :], theirs[None, :], habits, shares, tables.settings)[0])

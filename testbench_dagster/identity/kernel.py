@@ -1,7 +1,7 @@
 """What is compared of two answers: how they begin.
 
 Equality of the first characters, white space collapsed, is all that decides; the length of the common prefix
-is for display. An opening shorter than the compared characters says nothing of who wrote it (one-letter
+is for display. A prefix shorter than the compared characters says nothing of who wrote it (one-letter
 answers of multiple choice), neither for nor against.
 """
 
@@ -38,5 +38,5 @@ def moment(field: str, value: datetime) -> datetime:
 
 
 def kernel(answer_prefix: str, chars: int) -> str | None:
-    """What is compared of an opening: its first ``chars`` characters; None when it has fewer."""
+    """What is compared of an answer prefix: its first ``chars`` characters; None when it has fewer."""
     return answer_prefix[:chars] if len(answer_prefix) >= chars else None

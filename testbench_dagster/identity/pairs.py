@@ -1,15 +1,15 @@
 """Evidence between two suppliers, or two groups: counts for all pairs, the merge and the split e-value.
 
-What an agreement is worth depends on the opening. Its null rate is
+What an agreement is worth depends on the prefix. Its null rate is
 
     q0 = floor + (1 - floor) b,
 
-b being the largest of: the share of other, distinct groups that opened the same way on this prompt (with
+b being the largest of: the share of other, distinct groups that began the same way on this prompt (with
 caution for how few there are), and how common such answer prefixes are among either supplier's own answers to
 the prompt's family. Read: two distinct models agree by the habits all models share at rate b, and where not,
 by kinship at up to ``floor``. Boilerplate (b = 1) weighs nothing; a disagreement weighs the same everywhere.
-The null that the merge e-value tests is thus, per prompt, sum over answer prefixes of P(both open so) / q0 <=
-1, which holds for any pair that agrees at a rate of at most ``floor``.
+The null that the merge e-value tests is thus, per prompt, sum over answer prefixes of P(both begin so) / q0
+<= 1, which holds for any pair that agrees at a rate of at most ``floor``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
-    """The opening that more than half of each group's answers to a prompt share; -1 where none does.
+    """The answer prefix that more than half of each group's answers to a prompt share; -1 where none does.
 
     ``labels[s]`` is the group of row s, from 0.
     """
@@ -110,7 +110,7 @@ class Collisions:
         self._answered = (profiles != NONE).sum(axis=0)
 
     def shares(self, cells: np.ndarray, t: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Share of groups other than ``first`` and ``second`` that opened prompts ``t`` with ``cells``."""
+        """Share of groups other than ``first`` and ``second`` that began at prompts ``t`` with ``cells``."""
         import numpy as np
 
         same = np.zeros(len(cells))

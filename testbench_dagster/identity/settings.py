@@ -45,7 +45,7 @@ class IdentitySettings:
     noisy_below: float = 0.9
     #: Other groups' answer prefixes are counted as if so many more groups had answered ...
     prior_groups: float = 2.0
-    #: ... and given the same opening at this rate: caution while few suppliers are known.
+    #: ... and given the same prefix at this rate: caution while few suppliers are known.
     prior_collision: float = 0.25
     #: Leading characters that are a template of a family when a tenth of a supplier's answers start so.
     template_chars: int = 12

@@ -37,7 +37,7 @@ def require_data_files(workspace: Workspace) -> None:
 
 
 def chosen_suppliers(workspace: Workspace, keys: Sequence[str] | None = None) -> list[Supplier]:
-    """The active suppliers with these keys; all of them for none.
+    """The active suppliers with these keys; all of them for None.
 
     Raises:
         ConfigError: a key is not that of an active supplier, or the configuration names none at all.
@@ -48,10 +48,10 @@ def chosen_suppliers(workspace: Workspace, keys: Sequence[str] | None = None) ->
         text = no_suppliers_text(workspace)
         raise TestbenchError(text) if workspace.config.settings.discovers else ConfigError(text)
     known = [supplier.key for supplier in active]
-    for key in keys or ():
+    for key in () if keys is None else keys:
         if key not in known:
             raise ConfigError(f"supplier {key!r} is not active; active are: {', '.join(known[:20])}")
-    return [supplier for supplier in active if not keys or supplier.key in keys]
+    return [supplier for supplier in active if keys is None or supplier.key in keys]
 
 
 def require_keys(config: Config, suppliers: Sequence[Supplier]) -> list[str]:
@@ -85,7 +85,7 @@ def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict
 
 def who_waits(workspace: Workspace, keys: Sequence[str] | None = None) -> str:
     """Tell how many of the suppliers, by default all, cannot be asked now for want of a session, and why."""
-    active = [s for s in active_suppliers(workspace) if not keys or s.key in keys]
+    active = [s for s in active_suppliers(workspace) if keys is None or s.key in keys]
     waiting = waiting_suppliers(workspace, active)
     if not waiting:
         return ""
@@ -97,8 +97,8 @@ def why_nothing_is_scored(
     workspace: Workspace, suppliers: Sequence[str] | None = None, tasks: Sequence[str] | None = None
 ) -> str | None:
     """What stands in the way where the suppliers have no score of the tasks; None where they have one."""
-    keys = list(suppliers or ()) or [s.key for s in active_suppliers(workspace)]
-    names = [spec.name for spec in workspace.chosen_specs(tasks or None)]
+    keys = [s.key for s in active_suppliers(workspace)] if suppliers is None else list(suppliers)
+    names = [spec.name for spec in workspace.chosen_specs(tasks)]
     where = {"supplier": {"in": keys}, "task": {"in": names}}
     if next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None:
         return None

@@ -15,6 +15,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.stores.files import create_folder
 from testbench_dagster.tasks.frameworks import Framework, framework_of
 from testbench_dagster.tasks.worker import FrameworkWorker
 
@@ -145,5 +146,5 @@ class Workspace:
 
     def _home(self) -> Path:
         home = self.config.home
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_folder(home)
         return home

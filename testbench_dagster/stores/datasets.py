@@ -25,6 +25,7 @@ from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.stores.documents.connections import connect, connect_to_read, is_writable
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
+from testbench_dagster.stores.files import is_stored
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
@@ -201,7 +202,7 @@ class DatasetStore:
         engine = self._engine
         if self._url.get_backend_name() == "sqlite":
             path = Path(self._url.database or "")
-            if not path.exists():
+            if not is_stored(path):
                 return None
             if not is_writable(path):
                 engine = sa.create_engine(

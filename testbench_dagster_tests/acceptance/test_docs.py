@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -17,14 +18,18 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from testbench_dagster.api import Testbench
+from testbench_dagster.api import Plan, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.defs.backfills import Outcome, RequestedBackfill
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.local_evaluation import RunReport
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.identify.identify import refresh_identity
+from testbench_dagster.stages.dispute.bundle import Exported
+from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
@@ -258,6 +263,41 @@ def test_reference_shows_every_method_with_its_arguments() -> None:
         ]
         shown = [part for part in rows[name].partition("(")[2].removesuffix(")").split(", ") if part != "*"]
         assert ["self", *filter(None, shown)] == arguments, name
+
+
+RESULTS = {
+    cls.__name__: cls
+    for cls in (Finding, RunReport, Plan, RequestedBackfill, Outcome, IdentityReport, Exported)
+}
+
+
+def members(cls: type) -> set[str]:
+    """What callers may use of a result: its fields, its properties, and its methods with ``()``."""
+    found = {field.name for field in dataclasses.fields(cls)}
+    for base in cls.__mro__[:-1]:
+        for name, value in vars(base).items():
+            if isinstance(value, property):
+                found.add(name)
+            elif inspect.isfunction(value):
+                found.add(f"{name}()")
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_reference_shows_every_result_with_its_members() -> None:
+    (section,) = re.findall(r"^## Python$(.*?)^## ", REFERENCE, re.M | re.S)
+    shown = {
+        name: re.findall(r"`([^`]+)`", names)
+        for name, names in re.findall(r"`([A-Z]\w+)` \((`[^`]+`(?:, `[^`]+`)*)\)", section)
+    }
+    assert set(shown) == set(RESULTS)
+    for name, cls in RESULTS.items():
+        assert set(shown[name]) == members(cls), name
+    returned = {
+        re.sub(r"list\[(\w+)\]", r"\1", str(method.__annotations__["return"]))
+        for name, method in vars(Testbench).items()
+        if inspect.isfunction(method) and not name.startswith("_") and name != "close"
+    }
+    assert returned - {"Table", "dict[Path, int]"} == set(RESULTS) - {"Outcome"}
 
 
 def test_every_option_explains_itself() -> None:

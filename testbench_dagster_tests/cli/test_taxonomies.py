@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
-from testbench_dagster.core.errors import ConfigError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts, configuration
@@ -91,7 +91,7 @@ def test_pictures(installation: Path, name: str, arguments: list[str], start: by
         (["--taxonomy", "nope"], ConfigError, "'nope' is not configured; configured are: starter"),
         (["--plot", "a.png", "--taxonomy", "general"], ConfigError, "'general' is not configured"),
         (["--list", "--taxonomy", "nope"], ConfigError, "no taxonomy 'nope'; there are: starter"),
-        (["--plot", "/nowhere/a.png", "--supplier", ALPHA], TestbenchError, "cannot be written"),
+        (["--plot", "/nowhere/a.png", "--supplier", ALPHA], StoreError, "cannot write /nowhere/a.png"),
     ],
 )
 def test_refusals(installation: Path, arguments: list[str], error: type[Exception], said: str) -> None:

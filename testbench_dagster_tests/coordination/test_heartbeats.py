@@ -1,4 +1,4 @@
-"""Hearts in real processes, on SQLite and MongoDB."""
+"""Heartbeats in real processes, on SQLite and MongoDB."""
 
 from __future__ import annotations
 

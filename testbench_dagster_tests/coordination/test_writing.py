@@ -199,7 +199,7 @@ def test_two_first_writers_of_a_supplier_are_both_entered(local):
     assert found(local, "t@x") == ([], [("me", ["a"])])
 
 
-def test_a_writer_that_cannot_leave_is_left_to_its_heart(local, caplog):
+def test_a_writer_that_cannot_leave_is_left_to_its_heartbeat(local, caplog):
     class Failing(Counted):
         def claim(self, collection: Any, where: Any, changes: Any) -> Any:
             raise StoreError("out of reach")
@@ -210,4 +210,4 @@ def test_a_writer_that_cannot_leave_is_left_to_its_heart(local, caplog):
         assert found(local, "s@x")[1] == [("me", ["a"])]
         assert delete_expired(local, beat(local))
         assert living_writers(local, typed.find(local, WindowRecord)) == {"s@x": ()}
-    assert "kept windows stay void until the heartbeat of me ends: out of reach" in caplog.text
+    assert "cached windows stay void until the heartbeat of me ends: out of reach" in caplog.text

@@ -20,7 +20,7 @@ from testbench_dagster_tests.endpoints import relay
 
 
 @given(st.text(alphabet=st.sampled_from("ab \n\t\u00a0\u3000é"), max_size=900))
-def test_openings_are_the_head_of_the_collapsed_text(text: str):
+def test_prefixes_are_the_head_of_the_collapsed_text(text: str):
     assert answer_prefix(text) == " ".join(text.split())[:ANSWER_PREFIX_CHARS]
 
 
@@ -28,7 +28,7 @@ def test_white_space_before_the_text_does_not_hide_it():
     assert answer_prefix(" \n" * 5_000 + "late  answer") == "late answer"
 
 
-def test_openings_cost_next_to_nothing():
+def test_prefixes_cost_next_to_nothing():
     """Well below the engine's 0.15 ms a request, also for answers of megabytes."""
     text = "The answer is, as far as I can see, forty-two. " * 50_000
     started = time.process_time()
@@ -82,7 +82,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     opened.close()
 
 
-def test_stores_give_openings_without_bodies(store: DocumentStore):
+def test_stores_give_prefixes_without_bodies(store: DocumentStore):
     texts = {1: "One", 2: "zero\0byte", 3: "\U0001f600 𝒳 café"}
     typed.put_new(
         store,

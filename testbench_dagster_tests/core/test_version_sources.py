@@ -80,7 +80,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "core.rules": "rules as configured, which a plan's fingerprint has",
         "relays.quotas": "what is left of budgets is a fact",
         "stages.sample.catalogue": "docs as registered",
-        "taxonomies.load": "taxonomies as configured",
+        "stages.configured_taxonomies": "taxonomies as configured",
         "transports.plug": "types that carry what is known of sessions",
         "transports.registry:transport": "a transport by name; its plug says whom sessions let wait",
     },

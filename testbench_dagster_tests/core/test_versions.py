@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "c3e28a3acd64ea31deaa10b569a12caefdbbb00986946b4441f8d22f7a3afff2"),
+    "CLASSIFIER": (1, "ca1009d20ac6b4a9d708633393269ec78ec2ad5f18f9bdfd9e5f14a1734bf951"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "3f14cca3048eeedd451dc792eb8f3780c4cbc3d6cd6ff18ea9d8337c1e584918"),
+    "SCORER": (2, "e3201c502aa870eab25aa5a43c7472245773b710c2bb274266406fb093fee524"),
     "WINDOWS": (2, "e04a7368fe0da121274e54a06915ba597a47ce5806231b0c285cf1d127d10150"),
-    "PLANS": (1, "d1c26ceb5ca70ad62b3efa860a47c57327d175fe47df5cfa037fc2cb10c9426f"),
+    "PLANS": (1, "60275f66d9602b7b2fac7489e081cb055a799d22afe29e4bf59e6b0b9abe8750"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

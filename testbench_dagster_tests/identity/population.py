@@ -14,7 +14,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def phrase(*parts: object) -> str:
-    """An opening of its own for each combination of parts."""
+    """An answer prefix of its own for each combination of parts."""
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:40]
 
 

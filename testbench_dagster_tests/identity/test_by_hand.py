@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import betaincinv
@@ -31,12 +31,14 @@ from testbench_dagster.identity import (
 )
 from testbench_dagster.identity.changes import _against_others
 from testbench_dagster.identity.evidence import NONE
+from testbench_dagster.identity.kernel import kernel
 from testbench_dagster.identity.mixtures import _one_sided
 from testbench_dagster.identity.pairs import (
     SelfAgreement,
     agreements,
     distance,
     lean,
+    log_merge,
 )
 from testbench_dagster.identity.plots import _short, agreement_matrix
 from testbench_dagster.statistics.intervals import wilson
@@ -131,6 +133,31 @@ def test_the_documented_constants() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- pairs
+
+
+def test_what_is_compared_of_a_prefix() -> None:
+    assert kernel("ab", 2) == "ab" and kernel("a", 2) is None and kernel("abc", 2) == "ab"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), min_size=1, max_size=20), st.floats(0, 1))
+def test_a_merge_is_an_average_of_likelihood_ratios(pairs: list[tuple[int, int]], habit: float) -> None:
+    """Per agreement 1 + k (1 / q0 - 1) with q0 = floor + (1 - floor) b, per disagreement 1 - k."""
+    conf = IdentitySettings()
+    left, right = (np.array([[pair[side] for pair in pairs]]) for side in (0, 1))
+    common = np.full(left.shape, habit)
+    common[0, 0] = 0.1
+    found = log_merge(left, right, common, lambda p, t, cells: np.where(t == 0, 0.6, 0.2), conf)
+    parts = []
+    for k in (0.4, 0.6, 0.8, 0.96):
+        ratio = 1.0
+        for t, (a, b) in enumerate(pairs):
+            if a == NONE or b == NONE:
+                continue
+            null = 0.75 + 0.25 * max(0.1 if t == 0 else habit, 0.6 if t == 0 else 0.2)
+            ratio *= 1 + k * (1 / null - 1) if a == b else 1 - k
+        parts.append(ratio)
+    assert found[0] == pytest.approx(math.log(sum(parts) / 4), abs=1e-6)
 
 
 def test_how_plain_counts_lean() -> None:
@@ -572,7 +599,7 @@ def test_answers_at_a_cut_belong_to_the_era_before() -> None:
         assert (found.group_of("s").id == "old") is kept
 
 
-def test_how_common_an_opening_is_by_its_first_dozen_characters() -> None:
+def test_how_common_a_prefix_is_by_its_first_dozen_characters() -> None:
     """Equal beginnings of a tenth of the answers to a family are its template, of less are chance."""
 
     def commonness(alike: int, of: int, chars: int = 12) -> float:

@@ -79,7 +79,7 @@ def test_no_answers_at_all() -> None:
     assert alone.profiles["a"].reason == "no informative answers yet"
 
 
-def test_how_common_an_opening_is() -> None:
+def test_how_common_a_prefix_is() -> None:
     boiler = "Let's think step by step. First"
     own = [answer("a", f"q{n}", f"{boiler} {phrase(n)}", family="cot") for n in range(8)]
     own += [answer("a", f"q{n}", phrase(n), family="cot") for n in (8, 9)]

@@ -50,7 +50,7 @@ def answer_prefix(text: str, skip: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def outputs(shared: Path) -> dict[str, dict[str, str]]:
-    """Openings by model and prompt."""
+    """Answer prefixes by model and prompt."""
     return {
         path.name.removeprefix("outputs_").removesuffix(".jsonl.gz"): {
             row["id"]: answer_prefix(row["output"]) for row in rows(path)
@@ -216,7 +216,7 @@ def test_march_to_june_is_seen_in_scores(shared: Path, march: str, june: str, di
 @pytest.mark.parametrize(
     ("march", "june"), [("gpt-4-0314", "gpt-4-0613"), ("gpt-3.5-turbo-0301", "gpt-3.5-turbo-0613")]
 )
-def test_march_to_june_is_seen_in_openings(shared: Path, march: str, june: str) -> None:
+def test_march_to_june_is_seen_in_prefixes(shared: Path, march: str, june: str) -> None:
     """A group of three replays March's answers; one of them turns to June's after 100 questions."""
     old = {r["id"]: answer_prefix(r["answer"]) for r in drift(shared, march, 0, 1000)}
     new = {r["id"]: answer_prefix(r["answer"]) for r in drift(shared, june, 0, 1000)}

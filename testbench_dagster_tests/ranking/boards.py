@@ -65,6 +65,7 @@ def board(
                     simulation=simulation,
                     error_rate=None if unknown else chance.random() / 10,
                     availability=None if unknown else 1 - chance.random() / 10,
+                    first_attempt_success=None if unknown else 1 - chance.random() / 5,
                     latency_ms={"p50": None, "p95": None} if unknown else {"p50": 812.5, "p95": 4096.0},
                     last_sample_at=None if unknown else MADE_AT - timedelta(hours=chance.randrange(1, 200)),
                 )

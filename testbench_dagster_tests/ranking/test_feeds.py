@@ -7,14 +7,20 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from testbench_dagster.ranking.feeds import feed, render_json, render_prometheus
+from testbench_dagster.core.columns import Shape, columns_of
+from testbench_dagster.core.window import WINDOW_VIEWS, Window
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
+from testbench_dagster.ranking.feeds import SCHEMA, feed, render_json, render_prometheus
+from testbench_dagster_tests.acceptance.documents import document
 from testbench_dagster_tests.ranking.boards import ABILITIES, HOSTILE, MADE_AT, board
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
@@ -153,14 +159,118 @@ def test_a_board_of_nobody(taxonomies: list[str]) -> None:
     assert parsed(render_prometheus(nobody))["testbench_feed_suppliers"] == {(): 0.0}
 
 
-def test_the_reference_lists_every_field_and_metric() -> None:
-    from testbench_dagster_tests.acceptance.test_docs import documented_keys
+#: Of the keys of the JSON feed that no column stands behind.
+MEANINGS = {
+    "schema": f"{SCHEMA}; grows when a field changes its meaning or goes",
+    "made_at": "when it was made",
+    "simulation": "whether the suppliers are simulated",
+    "omitted": '`["tasks"]` with more than 200,000 suppliers × tasks: `suppliers[].tasks` is `null` then',
+    "taxonomies.<name>.root": "name of its root node",
+    "tasks.<name>.metric": "name of the primary metric",
+    "tasks.<name>.filter": "name of the filter",
+    "tasks.<name>.higher_is_better": "direction of the metric",
+    "suppliers[].supplier": "partition key: `<address>@<service>`",
+    "suppliers[].address": "its address",
+    "suppliers[].service": "its service",
+    "suppliers[].taxonomies.<name>.score": "score by this taxonomy",
+    "suppliers[].taxonomies.<name>.lower_bound": "lower end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.upper_bound": "upper end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.rank_low": "best rank it may have by this taxonomy",
+    "suppliers[].taxonomies.<name>.rank_high": "worst rank it may have by this taxonomy",
+    "suppliers[].taxonomies.<name>.nodes.<node>.score": "score of this ability",
+    "suppliers[].taxonomies.<name>.nodes.<node>.lower_bound": "lower end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.nodes.<node>.upper_bound": "upper end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.nodes.<node>.n": "docs behind it",
+    "suppliers[].taxonomies.<name>.nodes.<node>.coverage": "share of its weight with data",
+    "suppliers[].taxonomies.<name>.nodes.<node>.age_seconds": "age of its newest sample at `made_at`",
+}
+#: Keys that are names of something, by where they stand.
+NAMED = {"taxonomies": "<name>", "tasks": "<name>", "nodes": "<node>"}
+#: Where the columns of an entry and of a window stand.
+OF_ENTRY, OF_WINDOW = "suppliers[].", "suppliers[].tasks.<name>."
 
+
+def paths_of(value: Any, path: str = "") -> Iterator[str]:
+    """Every key of a feed as the reference writes it, down to what is plain or a column as a whole."""
+    name = path.rpartition(".")[2]
+    if isinstance(value, dict) and (not path or name in NAMED or name.startswith(("<", "suppliers[]"))):
+        for key, inner in value.items():
+            yield from paths_of(inner, f"{path}.{NAMED.get(name, key)}" if path else key)
+    elif path == "suppliers":
+        for inner in value:
+            yield from paths_of(inner, "suppliers[]")
+    else:
+        yield path
+
+
+def meanings() -> dict[str, str]:
+    """Meaning of each key: that of its column, or of :data:`MEANINGS`."""
+    found = dict(MEANINGS)
+    for prefix, record, views in ((OF_ENTRY, Entry, ENTRY_VIEWS), (OF_WINDOW, Window, WINDOW_VIEWS)):
+        columns = columns_of(record)
+        for cell in views.feed:
+            (path,) = cell.paths
+            whole, _, part = path.partition(".")
+            if whole in columns:
+                meaning = columns[whole].column.meaning
+                meaning = f"`{part}` of: {meaning}" if part else meaning
+            else:
+                told = getattr(record, whole).__doc__.removesuffix(".")
+                meaning = told[0].lower() + told[1:]
+            if cell.shape is Shape.AGE:
+                meaning += ", as its age at `made_at` in seconds"
+            if prefix == OF_WINDOW and path in ("score", "ci_low", "ci_high"):
+                meaning += "; of a group that pools: the group's"
+            found[prefix + cell.title] = meaning
+    return found
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, *rest)).replace(
+        "\n", f"\n{'|---' * len(head)}|\n", 1
+    )
+
+
+def shown(heading: str) -> str:
+    """The table of a section of reference.md."""
+    section = re.search(rf"^## {re.escape(heading)}$(.*?)^## ", document("docs/reference.md"), re.M | re.S)
+    assert section, f"docs/reference.md has no section {heading!r}"
+    return "\n".join(line for line in section[1].splitlines() if line.startswith("|"))
+
+
+def test_the_reference_shows_every_field_of_the_json_feed() -> None:
     made = board(NAMES, ["gsm8k"], ["general"])
-    data = feed(made)
-    fields = {*data} - {"suppliers"} | {f"suppliers[].{name}" for name in data["suppliers"][0]}
-    assert documented_keys("Fields of the JSON feed") == fields
-    assert documented_keys("Metrics of the Prometheus feed") == parsed(render_prometheus(made)).keys()
+    paths = list(dict.fromkeys(paths_of(feed(made))))
+    known = meanings()
+    assert set(paths) == set(known), "a key has no meaning, or one that is gone has: change MEANINGS above"
+    heading = "Fields of the JSON feed"
+    wanted = table(("field", "meaning"), *((f"`{path}`", known[path]) for path in paths))
+    assert shown(heading) == wanted, (
+        f"paste this table into the section {heading!r} of docs/reference.md:\n\n{wanted}\n"
+    )
+
+
+def test_the_reference_shows_every_metric_of_the_prometheus_feed() -> None:
+    made = board(NAMES, ["gsm8k"], ["general"])
+    helps: dict[str, str] = {}
+    named: dict[str, list[str]] = {}
+    for text in (render_prometheus(made), render_prometheus(made, max_series=3)):  # with what is omitted, too
+        for line in text.splitlines():
+            if line.startswith("# HELP "):
+                name, _, explanation = line.removeprefix("# HELP ").partition(" ")
+                helps[name] = explanation.removesuffix(".")
+            elif found := SERIES.fullmatch(line):
+                named[found["name"]] = re.findall(r'(\w+)="', line)
+    assert named.keys() == helps.keys(), "a metric has no series: give its column a value in boards.py"
+    heading = "Metrics of the Prometheus feed"
+    wanted = table(
+        ("metric", "labels", "meaning"),
+        *((f"`{name}`", ", ".join(named[name]) or "–", helps[name]) for name in helps),
+    )
+    assert shown(heading) == wanted, (
+        f"paste this table into the section {heading!r} of docs/reference.md:\n\n{wanted}\n"
+    )
 
 
 def test_the_example_for_gateways_runs(tmp_path: Path) -> None:

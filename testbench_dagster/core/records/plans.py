@@ -39,7 +39,7 @@ class PlanRecord(Record):
     due_at: datetime | None = queryable("when its next evaluation should begin, null for never")
     due_height: int | None = queryable("the same as a block height", default=None)
     due_calls: int | None = queryable("calls that were due when it was planned")
-    failures: int = queryable("evaluations in a row that settled nothing")
+    failures: int = queryable("evaluations in a row in which no call became final")
     put_off_until: datetime | None = queryable(
         "not before then, because something else stood in the way", default=None
     )
@@ -47,7 +47,7 @@ class PlanRecord(Record):
         "last height of the session in which its relays are used up", default=None
     )
     fingerprint: str | None = queryable("changes when it has to be planned anew", default=None)
-    problem: str | None = content("why its last evaluation settled nothing", default=None)
+    problem: str | None = content("why no call of its last evaluation became final", default=None)
     tasks: Mapping[str, PlannedTaskState] | None = content(
         "what was planned for its tasks", default=None, sparse=True
     )
@@ -90,7 +90,7 @@ class SpentSession(NamedTuple):
 
 @view(PlanRecord)
 class FailedEvaluations(NamedTuple):
-    """How often in a row a supplier settled nothing."""
+    """In how many evaluations in a row no call of a supplier became final."""
 
     id: str
     failures: int

@@ -95,7 +95,7 @@ def relay_responses(
             workspace.on_progress(progress)
         if progress.seconds - logged >= _LOG_EVERY_S:
             logged = progress.seconds
-            context.log.info(f"{progress.final} relays settled, {progress.in_flight} in flight")
+            context.log.info(f"{progress.final} relays final, {progress.in_flight} in flight")
 
     report = relay_due(
         workspace,

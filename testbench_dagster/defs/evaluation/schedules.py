@@ -1,4 +1,4 @@
-"""Schedule ``nightly_evaluation``: every supplier is looked at once a night, whatever its kept plan says."""
+"""Schedule ``nightly_evaluation``: looks at every supplier once a night, whatever its cached plan says."""
 
 import dagster as dg
 

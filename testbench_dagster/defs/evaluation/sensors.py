@@ -19,7 +19,7 @@ from testbench_dagster.stages.workspace import Workspace
 
 
 def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor, looking at the kept plans as often as configured."""
+    """The sensor, looking at the cached plans as often as configured."""
     automation = settings.automation
     retry_s = settings.planning.retry_minutes * 60
 

@@ -220,7 +220,7 @@ def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> N
 def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bool:
     """Note that a supplier's model changed: only what it answers after ``at`` counts from now on.
 
-    An instant before the known cut changes nothing. Its kept plan is looked at now.
+    An instant before the known cut changes nothing. Its cached plan is looked at now.
 
     Returns:
         Whether the cut was moved.
@@ -504,7 +504,7 @@ def _quiet(entry: Entry) -> dict[str, Any]:
 
 
 def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
-    """Have the kept plans of suppliers looked at now, not when they were due before."""
+    """Have the cached plans of suppliers looked at now, not when they were due before."""
     wanted = list(keys)
     if not wanted:
         return

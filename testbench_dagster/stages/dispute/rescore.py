@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import testbench_dagster
 from testbench_dagster.config import Config, Settings
+from testbench_dagster.core import arguments
 from testbench_dagster.core.errors import StoreError, TaskError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
@@ -120,10 +121,15 @@ def rescore(
 
     Raises:
         BundleError: the file is no bundle, damaged, too large, or was written by a newer version.
+        ConfigError: an argument is of a wrong kind.
     """
+    path = arguments.path("path", path)
+    max_mb = arguments.count("max_mb", max_mb, "MiB", least=1)
+    arguments.flag("trust_code", trust_code)
+    arguments.callback("on_progress", on_progress)
     try:
         with (
-            BundleReader(Path(path), max_mb * layout.MEBIBYTE) as bundle,
+            BundleReader(path, max_mb * layout.MEBIBYTE) as bundle,
             tempfile.TemporaryDirectory(prefix="testbench-rescore-") as folder,
             nullcontext(worker) if worker else FrameworkWorker() as started,
         ):

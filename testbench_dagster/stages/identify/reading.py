@@ -52,7 +52,7 @@ def read_answers(
         if cut_at is not None and at <= cut_at:
             continue
         if row.opening is None:
-            raise StoreError("attempts: only answers with an opening were asked for, and one has none")
+            raise StoreError("attempts: only answers with a prefix were asked for, and one has none")
         calls = f"/{row.idx}" if row.idx else ""
         yield Answer(
             # equal texts are kept once: there are as many as answers, and most are shared

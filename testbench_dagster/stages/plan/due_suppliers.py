@@ -1,4 +1,4 @@
-"""Who is to be asked now, and who waits for a session: from the kept plans, in one row per supplier."""
+"""Who is to be asked now, and who waits for a session: from the cached plans, in one row per supplier."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class DueSupplier:
 
 
 def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[DueSupplier]:
-    """The active suppliers whose kept plan is due, outdated or missing, in the order of the roster.
+    """The active suppliers whose cached plan is due, outdated or missing, in the order of the roster.
 
     Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
     second. Suppliers of a service whose budget of the day is spent are left out until the next day, those
     that no session lets be reached until one does.
     """
     now = now or datetime.now(UTC)
-    kept = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
+    cached = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
     sessions = Sessions.read(workspace, now)
     fingerprint, budget = settings_fingerprint(workspace), workspace.config.settings.budget
     broke: dict[str, bool] = {}
     found = []
     for supplier in active_suppliers(workspace):
-        plan = kept.get(supplier.key)
+        plan = cached.get(supplier.key)
         height = sessions.height(supplier.service)
         if not _is_due(plan, supplier_fingerprint(fingerprint, supplier), height, now):
             continue

@@ -1,6 +1,7 @@
 """The planner: reads the facts about suppliers, and has :mod:`.supplier` decide on each.
 
-An evaluation decides on the facts, always; what is kept of a decision (:mod:`.kept`) is only a view of it.
+An evaluation decides on the facts, always; what is cached of a decision (:mod:`.plan_cache`) is only a view
+of it.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Planner:
             proxy=self._proxies.get(supplier.key),
             retry_at=self._retry_at(supplier.key),
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
-            waiting=self._sessions.waiting(supplier, spent_until(self._kept.get(supplier.key))),
+            waiting=self._sessions.waiting(supplier, spent_until(self._outlooks.get(supplier.key))),
             blocks_per_session=self._sessions.blocks_per_session(supplier.service),
         )
 
@@ -198,7 +199,7 @@ class Planner:
         return Sessions.read(self._workspace, self.now)
 
     @cached_property
-    def _kept(self) -> dict[str, PlanOutlook]:
+    def _outlooks(self) -> dict[str, PlanOutlook]:
         return {plan.id: plan for plan in typed.find(self._workspace.documents, PlanOutlook)}
 
     @cached_property
@@ -219,11 +220,11 @@ class Planner:
         return {k: p for k in unchanged if (p := rows[k].proxy) != k and p in living}
 
     def _failures(self, key: str) -> int:
-        kept = self._kept.get(key)
-        return 0 if kept is None else kept.failures
+        outlook = self._outlooks.get(key)
+        return 0 if outlook is None else outlook.failures
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
-        """Calls that each due supplier of a service would make: kept plans, and fresh ones of ``own``.
+        """Calls that each due supplier of a service would make: cached plans, and fresh ones of ``own``.
 
         Those that no session lets be reached now take part once one does.
         """
@@ -232,13 +233,13 @@ class Planner:
         for supplier in active_suppliers(self._workspace):
             if supplier.service != service:
                 continue
-            kept = self._kept.get(supplier.key)
-            if self._sessions.waiting(supplier, spent_until(kept)) is not None:
+            outlook = self._outlooks.get(supplier.key)
+            if self._sessions.waiting(supplier, spent_until(outlook)) is not None:
                 continue
-            if kept is None:
+            if outlook is None:
                 demands[supplier.key] = never_planned
-            elif kept.due_at is not None and kept.due_at <= self.now:
-                demands[supplier.key] = kept.due_calls or 0
+            elif outlook.due_at is not None and outlook.due_at <= self.now:
+                demands[supplier.key] = outlook.due_calls or 0
         return {**demands, **own}
 
     def _asked_today(self, service: str) -> dict[str, int]:
@@ -250,13 +251,14 @@ class Planner:
     # -- one supplier -----------------------------------------------------------------------------------
 
     def _retry_at(self, key: str) -> datetime | None:
-        kept = self._kept.get(key)
-        if kept is None:
+        outlook = self._outlooks.get(key)
+        if outlook is None:
             return None
-        put_off = kept.put_off_until
-        if not kept.failures:
+        put_off = outlook.put_off_until
+        if not outlook.failures:
             return put_off
-        retry_at = kept.planned_at + retry_delay(kept.failures, self._workspace.config.settings.planning)
+        again = retry_delay(outlook.failures, self._workspace.config.settings.planning)
+        retry_at = outlook.planned_at + again
         return retry_at if put_off is None else max(retry_at, put_off)
 
     def _abilities(self, key: str) -> dict[tuple[str, str | None], Ability]:

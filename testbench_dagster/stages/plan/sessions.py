@@ -99,5 +99,5 @@ class Sessions:
 
 
 def spent_until(plan: PlanOutlook | DuePlan | None) -> int | None:
-    """Last height of the session in which a supplier's relays are used up, from its kept plan."""
+    """Last height of the session in which a supplier's relays are used up, from its cached plan."""
     return None if plan is None else plan.session_spent_until

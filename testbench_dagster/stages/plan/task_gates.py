@@ -14,7 +14,7 @@ from typing import Protocol
 from testbench_dagster.config import Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.rules import Gate, PlanningRule, SequentialGate, TaskGate, TaxonomyGate
-from testbench_dagster.taxonomies.load import load_taxonomy
+from testbench_dagster.stages.configured_taxonomies import read_taxonomies
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,8 @@ class _Scopes:
 
     def _of_taxonomy(self, gate: TaxonomyGate, where: str) -> frozenset[str]:
         if self._taxonomies is None:
-            loaded = [load_taxonomy(t, self._config.base) for t in self._config.settings.taxonomies]
             self._taxonomies = {}
-            for taxonomy in loaded:
+            for taxonomy in read_taxonomies(self._config):
                 scopes: dict[str, frozenset[str]] = {}
                 for node in reversed(taxonomy.top_down()):  # children first
                     below = [scopes[child] for child in taxonomy.children(node)]

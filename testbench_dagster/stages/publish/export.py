@@ -24,6 +24,7 @@ from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.stores.files import ANOTHER_OUT, writing
 
 _BATCH = 1000  # rows per row group: bounds memory
 _ITEM_BATCH = 50_000  # the same for the item matrix, whose rows are small
@@ -42,8 +43,12 @@ def export_parquet(
     """Write the prompts, attempts and scores of a store and the given tables; return the rows per file.
 
     A table is the class of its records, whose columns it has, and their plain JSON.
+
+    Raises:
+        StoreError: a file cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     written = {}
     for of in (PromptRecord, AttemptRecord, ScoreRecord):
         path = out / f"{of.collection.name}.parquet"
@@ -59,16 +64,25 @@ def write_item_matrix(
     path: Path,
     now: datetime | None = None,
     suppliers: Sequence[Supplier] | None = None,
+    *,
+    remedy: str = ANOTHER_OUT,
 ) -> int:
     """Write the item matrix (see :func:`.stages.rank.items.items`) and return its rows.
 
     Streams window by window; texts are dictionary-encoded; the columns are the same without any row.
+
+    Raises:
+        StoreError: it cannot be written; ``remedy`` is what to do then.
     """
-    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers), _ITEM_BATCH)
+    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers), _ITEM_BATCH, remedy)
 
 
 def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
-    """Write leaderboard entries, one row each, and return how many; ``latency_ms`` becomes two columns."""
+    """Write leaderboard entries, one row each, and return how many; ``latency_ms`` becomes two columns.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     return _write(path, _narrow(_flat_columns(Entry)), map(_flat, entries))
 
 
@@ -140,22 +154,27 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
 
 
 def _write(
-    path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], batch_rows: int | None = None
+    path: Path,
+    schema: pa.Schema,
+    rows: Iterable[Mapping[str, Any]],
+    batch_rows: int | None = None,
+    remedy: str = ANOTHER_OUT,
 ) -> int:
     """Write one file; it takes its name when it is complete."""
     # two processes may write the same file: each its own, and the last to finish wins whole
     partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.parquet.partial")
     count = 0
     source: Iterator[Mapping[str, Any]] = iter(rows)
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
-            while batch := list(islice(source, batch_rows or _BATCH)):
-                columns = [
-                    pa.array([_cell(row.get(f.name), f.type) for row in batch], f.type) for f in schema
-                ]
-                writer.write_table(pa.table(columns, schema=schema))
-                count += len(batch)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path, remedy):
+        try:
+            with pq.ParquetWriter(partial, schema) as writer:
+                while batch := list(islice(source, batch_rows or _BATCH)):
+                    columns = [
+                        pa.array([_cell(row.get(f.name), f.type) for row in batch], f.type) for f in schema
+                    ]
+                    writer.write_table(pa.table(columns, schema=schema))
+                    count += len(batch)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     return count

@@ -18,10 +18,12 @@ from testbench_dagster.ranking.feeds import render_json, render_prometheus
 from testbench_dagster.ranking.page import render_page
 from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.files import create_folder, writing
 
 #: Suppliers × tasks up to which the item matrix is published with every leaderboard: it reads every sample.
 #: Beyond, ``testbench export`` makes it when somebody wants it.
 MAX_PAIRS = 5_000
+_REMEDY = "let this user write the folder, or set TESTBENCH_HOME to another one"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | No
     All as of one instant, ``now`` (the present by default), and of the suppliers on the board.
 
     Raises:
-        OSError: a file cannot be written.
+        StoreError: a file cannot be written.
     """
     # with pyarrow: 0.2 s
     from testbench_dagster.stages.publish.export import write_item_matrix
@@ -47,23 +49,26 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | No
     board = make_board(workspace, now=now)
     store_board(workspace, board)
     folder = published_folder(workspace)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        write_whole(folder / name, text): len(text.encode("utf-8"))
-        for name, text in (
-            ("leaderboard.html", render_page(board)),
-            ("feed.json", render_json(board)),
-            ("feed.prom", render_prometheus(board)),
-        )
-    }
+    create_folder(workspace.config.home)
+    create_folder(folder, mode=0o777)
+    files: dict[Path, int] = {}
+    for name, render in (
+        ("leaderboard.html", render_page),
+        ("feed.json", render_json),
+        ("feed.prom", render_prometheus),
+    ):
+        text = render(board)
+        with writing(folder / name, _REMEDY):
+            files[write_whole(folder / name, text)] = len(text.encode("utf-8"))
     left_out = {}
     matrix = folder / "item_matrix.parquet"
     pairs = len(board.suppliers) * len(workspace.specs)
     if pairs <= max_pairs:
-        write_item_matrix(workspace, matrix, board.made_at, board.suppliers)
+        write_item_matrix(workspace, matrix, board.made_at, board.suppliers, remedy=_REMEDY)
         files[matrix] = matrix.stat().st_size
     else:
-        matrix.unlink(missing_ok=True)  # an old one beside a new board would mislead
+        with writing(matrix, _REMEDY):
+            matrix.unlink(missing_ok=True)  # an old one beside a new board would mislead
         left_out[matrix.name] = (
             f"{pairs} suppliers × tasks, more than {max_pairs}: testbench export writes it"
         )

@@ -64,9 +64,9 @@ def attempt_record(
     """
     evidence = dict(attempt.evidence)
     session = attempt.session
-    opening = None
+    prefix = None
     if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
-        opening = answer_prefix(attempt.text)
+        prefix = answer_prefix(attempt.text)
     return AttemptRecord(
         id=attempt_id(relay, number),
         supplier=relay.supplier,
@@ -93,7 +93,7 @@ def attempt_record(
         finish_reason=attempt.finish_reason,
         prompt_tokens=attempt.prompt_tokens,
         completion_tokens=attempt.completion_tokens,
-        opening=opening,
+        opening=prefix,
         error=attempt.error,
         path=evidence.pop("path", None),
         payload_sha256=evidence.pop("payload_sha256", None),

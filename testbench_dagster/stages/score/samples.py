@@ -211,7 +211,7 @@ def _failed(attempts: Sequence[WindowAttempt]) -> tuple[list[Sample], list[datet
         known = worst.get((prompt_id, round_))
         if known is not None:
             ends += [known.finished_at, attempt.finished_at]
-        # of several failed calls the one that settles the doc stands for it
+        # of several failed calls the one that decides the doc stands for it
         if known is None or (fault.final and not Fault(known.fault).final):
             worst[(prompt_id, round_)] = attempt
     # the last by number is the last by time as well, but for machines whose clocks differ

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from testbench_dagster.core.errors import TaskError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, TaskError
 from testbench_dagster.core.records.rankings import (
     Ability,
     PooledAbility,
@@ -15,6 +15,7 @@ from testbench_dagster.core.records.rankings import (
     TaxonomySummaryRecord,
 )
 from testbench_dagster.core.window import OK, Window
+from testbench_dagster.stages.configured_taxonomies import key_of, read_taxonomies
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
@@ -22,7 +23,6 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.taxonomies.load import load_taxonomy
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
 from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
 
@@ -31,21 +31,20 @@ def configured_taxonomies(workspace: Workspace) -> list[Taxonomy]:
     """Load the taxonomies of the configuration; groups in them stand for their configured leaf tasks.
 
     Raises:
-        TestbenchError: one cannot be read, or two share a name.
+        ConfigError: one cannot be read, makes no sense with these tasks, or has another's name; names the
+            key.
     """
-    loaded: dict[str, Taxonomy] = {}
-    for spec in workspace.config.settings.taxonomies:
-        taxonomy = load_taxonomy(spec, workspace.config.base)
-        if taxonomy.name in loaded:
-            raise TestbenchError(
-                f"taxonomies: {spec!r} gives the name {taxonomy.name!r} a second time; remove one"
-            )
-        loaded[taxonomy.name] = taxonomy
-    groups = _configured_groups(workspace, {t for taxonomy in loaded.values() for t in taxonomy.tasks()})
-    try:
-        return [taxonomy.with_groups(groups) for taxonomy in loaded.values()]
-    except TaxonomyError as error:
-        raise TestbenchError(f"taxonomies: with groups replaced by their tasks, {error}") from error
+    read = read_taxonomies(workspace.config)
+    groups = _configured_groups(workspace, {task for taxonomy in read for task in taxonomy.tasks()})
+    configured = []
+    for position, taxonomy in enumerate(read):
+        try:
+            configured.append(taxonomy.with_groups(groups))
+        except TaxonomyError as error:
+            raise ConfigError(
+                f"{key_of(workspace.config, position)}: with groups replaced by their tasks, {error}"
+            ) from error
+    return configured
 
 
 def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

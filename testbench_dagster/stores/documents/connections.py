@@ -21,6 +21,7 @@ from typing import Protocol
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents.contract import DuplicateKey
+from testbench_dagster.stores.files import create_folder
 
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's write lock."""
@@ -136,11 +137,8 @@ class Connections:
 
 def create_private(path: Path) -> None:
     """Create the file and its missing folders, readable by their owner only; leave existing ones alone."""
+    create_folder(path.parent)
     try:
-        for folder in reversed(path.parents):
-            if not folder.exists():
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir(0o700)
         # O_EXCL: opening and closing an existing database would drop this process's locks on it.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

@@ -39,6 +39,7 @@ from testbench_dagster.stores.documents.sqlite_tables import (
     schema_version,
     write_schema_version,
 )
+from testbench_dagster.stores.files import is_stored
 from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, check_schema
 
 _COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -282,7 +283,7 @@ class SqliteDocuments:
 
     def schema_version(self) -> int | None:
         """The schema version of what is stored; None where nothing is. Creates and writes nothing."""
-        if not self.path.exists():
+        if not is_stored(self.path):
             return None
         if not is_writable(self.path):
             try:
@@ -303,7 +304,7 @@ class SqliteDocuments:
 
     def size(self, name: str) -> int:
         """Count the documents of a collection by its name alone, as it is stored. Creates nothing."""
-        if not self.path.exists():
+        if not is_stored(self.path):
             return 0
         with self._connections.use() as connection:
             known = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?"

@@ -83,8 +83,8 @@ class Signatures:
         """
         if spec.leaf in PAGES:
             return page_signature(text)
-        opening = answer_prefix(text)
-        return hashlib.sha256(opening.encode("utf-8", "surrogatepass")).hexdigest(), opening
+        prefix = answer_prefix(text)
+        return hashlib.sha256(prefix.encode("utf-8", "surrogatepass")).hexdigest(), prefix
 
     def _sign(self, spec: TaskSpec, answer: Answered) -> DocScore:
         try:

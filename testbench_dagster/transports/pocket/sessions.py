@@ -62,7 +62,7 @@ class _Held:
     session: Session
     members: frozenset[str]
     limit: int  # relays per supplier
-    purses: dict[str, _RelayBudget] = field(default_factory=dict)
+    budgets: dict[str, _RelayBudget] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -178,13 +178,13 @@ class SessionBook:
         with self._lock:
             if self._is_barred(operator):
                 return 0
-            return sum(self._purse(held, operator).left for held in self._usable_for(operator))
+            return sum(self._budget(held, operator).left for held in self._usable_for(operator))
 
     def used_up(self, operator: str) -> int | None:
         """Last height of the supplier's sessions of now if all they grant is used, else None."""
         with self._lock:
             held = self._usable_for(operator)
-            if not held or any(self._purse(each, operator).left for each in held):
+            if not held or any(self._budget(each, operator).left for each in held):
                 return None
             return max(each.end for each in held)
 
@@ -257,7 +257,7 @@ class SessionBook:
         with self._lock:
             for held in self._held.values():
                 if held.id == session_id:
-                    self._purse(held, operator).limit = 0
+                    self._budget(held, operator).limit = 0
 
     def block_supplier(self, operator: str, seconds: float) -> None:
         """Reserve nothing for a supplier for some time: what is sent to it could not be verified."""
@@ -272,17 +272,17 @@ class SessionBook:
     def unnoted(self, operator: str) -> list[Session]:
         """Sessions of now for which :meth:`note` was not called for a supplier."""
         with self._lock:
-            return [h.session for h in self._usable_for(operator) if not self._purse(h, operator).noted]
+            return [h.session for h in self._usable_for(operator) if not self._budget(h, operator).noted]
 
     def note(self, session_id: str, operator: str, spent: int) -> None:
         """Add relays of a session that are known from elsewhere, such as the store; counts once."""
         with self._lock:
             for held in self._held.values():
                 if held.id == session_id:
-                    purse = self._purse(held, operator)
-                    if not purse.noted:
-                        purse.noted = True
-                        purse.used += spent
+                    budget = self._budget(held, operator)
+                    if not budget.noted:
+                        budget.noted = True
+                        budget.used += spent
 
     # -- the chain -------------------------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class SessionBook:
         members = frozenset(supplier.operator for supplier in session.suppliers)
         held = _Held(session, members, limit)
         if known is not None and known.id == held.id:
-            held.purses = known.purses  # the same session: what was used of it stays used
+            held.budgets = known.budgets  # the same session: what was used of it stays used
         self._held[app] = held
 
     def _index(self) -> None:
@@ -452,25 +452,25 @@ class SessionBook:
             h for h in self._by_operator.get(operator, ()) if self._usable(h) and self._is_blocked(h) is None
         ]
         if len(held) > 1:
-            held.sort(key=lambda h: self._purse(h, operator).left, reverse=True)
+            held.sort(key=lambda h: self._budget(h, operator).left, reverse=True)
         return held
 
-    def _purse(self, held: _Held, operator: str) -> _RelayBudget:
-        purse = held.purses.get(operator)
-        if purse is None:
-            purse = held.purses[operator] = _RelayBudget(held.limit)
-        return purse
+    def _budget(self, held: _Held, operator: str) -> _RelayBudget:
+        budget = held.budgets.get(operator)
+        if budget is None:
+            budget = held.budgets[operator] = _RelayBudget(held.limit)
+        return budget
 
     def _spend(self, operator: str) -> _Held | None:
         for held in self._usable_for(operator):
-            purse = self._purse(held, operator)
-            if purse.left > 0:
-                purse.used += 1
+            budget = self._budget(held, operator)
+            if budget.left > 0:
+                budget.used += 1
                 return held
         return None
 
     def _unspend(self, session_id: str, operator: str) -> None:
         for held in self._by_operator.get(operator, ()):
             if held.id == session_id:
-                purse = self._purse(held, operator)
-                purse.used = max(0, purse.used - 1)
+                budget = self._budget(held, operator)
+                budget.used = max(0, budget.used - 1)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from testbench_dagster.api import Testbench
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.stages.publish import export as module
 from testbench_dagster.stages.publish.export import export_parquet
@@ -90,10 +91,10 @@ def test_a_file_appears_whole_or_not_at_all(
     def failing(collection: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         for row in find(collection, *args, **kwargs):
             yield row
-            raise OSError("the disk is gone")
+            raise StoreError("the disk is gone")
 
     monkeypatch.setattr(facts.workspace.documents, "find", failing)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(StoreError, match="the disk is gone"):
         export_parquet(facts.workspace.documents, out, {})
     assert (out / "attempts.parquet").read_bytes() == before
     assert not list(out.glob("*.partial"))

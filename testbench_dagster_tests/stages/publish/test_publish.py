@@ -173,7 +173,7 @@ def test_wrong_use_is_told(facts: Facts, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: cannot write /nowhere/x: No such file or directory\n"
+    assert done.stderr == "error: cannot write /nowhere/x: No such file or directory; choose another file\n"
 
 
 def test_the_server_serves_until_interrupted(facts: Facts) -> None:

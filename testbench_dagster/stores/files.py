@@ -1,0 +1,67 @@
+"""Folders and files of an installation that cannot be made or written: where, why, and what to do instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from testbench_dagster.core.errors import StoreError
+
+_HOME = "TESTBENCH_HOME"  # the variable that says where the embedded stores lie, and what is published
+_PRIVATE = 0o700
+#: What to do where the caller named the path.
+ANOTHER_OUT = "choose another --out"
+
+
+def create_folder(path: Path, variable: str = _HOME, mode: int = _PRIVATE) -> None:
+    """Create a folder and its missing parents, by default readable by their owner only.
+
+    One that exists is left alone. ``variable`` is the environment variable that moves it.
+
+    Raises:
+        StoreError: it cannot be created, or is no folder.
+    """
+    try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.is_dir():
+                with suppress(FileExistsError):  # by another process, or a file: the next step tells
+                    folder.mkdir(mode)
+        if not path.is_dir():
+            raise NotADirectoryError(None, "it is a file")
+    except OSError as error:
+        raise StoreError(
+            f"{variable} {path} cannot be created: {error.strerror or error}; set it to a folder this user "
+            "may write"
+        ) from None
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a file of the installation's home is there.
+
+    Raises:
+        StoreError: that cannot be found out, or what should be its folder is none.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror}; set {_HOME} to a folder this user may write"
+        ) from None
+    return True
+
+
+@contextmanager
+def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
+    """While this lasts ``path`` is written; what the system has against it becomes a message with a remedy.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None

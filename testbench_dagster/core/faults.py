@@ -51,8 +51,8 @@ class DocState(StrEnum):
 class FaultRow:
     """The columns of the fault table. Most faults have the defaults.
 
-    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``remedy``: what to do about
-    it, as ``testbench check`` tells; empty where there is an answer. ``doc``: what it makes of the doc.
+    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``remedy``: what to do
+    about it, as ``testbench check`` tells; empty where there is an answer. ``doc``: what it makes of the doc.
     ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says nothing
     of the supplier (None). ``ways``: how a relay travels to which it can happen.
     """

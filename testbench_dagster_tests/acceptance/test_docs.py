@@ -136,6 +136,14 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 
+def test_design_tells_what_every_asset_does_in_a_pass(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
+    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
+        keys = build_definitions(workspace).resolve_asset_graph().get_all_asset_keys()
+    (told,) = re.findall(r"^\*\*One pass\.\*\*(.*?)^\*\*", document("docs/design.md"), re.M | re.S)
+    assert set(re.findall(r"`([a-z_]+)`", told)) == {key.to_user_string() for key in keys}
+
+
 def test_the_operations_example_has_every_automation_and_every_budget() -> None:
     raw = yaml.safe_load((EXAMPLES / "operations.yaml").read_text(encoding="utf-8"))
     for block in ("automation", "budget"):
@@ -150,6 +158,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/operations.md",
         "docs/reference.md",
         "docs/design.md",
+        "docs/glossary.md",
         "docs/gateways.md",
         "docs/identity.md",
         "docs/disputes.md",

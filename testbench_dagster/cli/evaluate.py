@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from testbench_dagster.relays.report import Progress
 
 
-@click.command()
+@click.command(short_help="Evaluate now what is due")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
@@ -98,7 +98,7 @@ class RelayBar:
         note(text)
 
 
-@click.command()
+@click.command(short_help="Say what is wrong, and how to mend it")
 @click.option("--no-suppliers", is_flag=True, help="Do not send anything to the suppliers.")
 @click.pass_obj
 def check(config: str | None, no_suppliers: bool) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation in this process, from the catalogue to the leaderboard: what ``testbench run`` does.
+"""An evaluation in this process, from the catalog to the leaderboard: what ``testbench run`` does.
 
 Drives the jobs of :mod:`.local_runs`, the same that sensors and the UI start.
 """
@@ -58,7 +58,7 @@ def evaluate(
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> RunReport:
-    """Refresh the catalogue where stale, relay what is due, score, summarize, rank.
+    """Refresh the catalog where stale, relay what is due, score, summarize, rank.
 
     Safe to interrupt and to start again: what has a stored answer is not asked twice.
 

@@ -22,7 +22,7 @@ LOOKED_AT = {
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "8ce89723f7a16ed99c916fdf271309e1444408a3374cd381ba90761aab958886"),
     "WINDOWS": (1, "499e3fe712915392f6615ddfa6afa050ae94251b178893d4da8447064cf7b7b0"),
-    "PLANS": (1, "c8c1d06f8f7491f34dd808da82a9d8cbacd789816e137fdb176d4985a7fe2739"),
+    "PLANS": (1, "7ddcade94cfa934d2434e458c4d707e756cc87896a4a40d030dbcf668b3a2d7e"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -83,7 +83,7 @@ def test_a_cap_is_over_all_passes_and_nothing_scored_is_told(workspace: Workspac
 
 def test_a_backfill_is_handed_to_the_daemon(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
-    with pytest.raises(TestbenchError, match="has no partition yet"):
+    with pytest.raises(TestbenchError, match="has no partition yet; run `testbench run --max-relays 0`, or"):
         testbench.backfill()
     testbench.run(max_relays=0)
     requested = testbench.backfill(rescore=True)

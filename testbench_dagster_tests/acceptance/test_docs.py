@@ -22,10 +22,12 @@ from testbench_dagster.api import Plan, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
+from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.defs.backfills import Outcome, RequestedBackfill
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_evaluation import RunReport
+from testbench_dagster.identity.settings import IdentitySettings
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.dispute.bundle import Exported
@@ -169,6 +171,11 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
 )
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     assert not broken_links(name)
+
+
+def test_the_glossary_tells_the_lengths_of_answer_prefixes() -> None:
+    (told,) = re.findall(r"^\| \*\*answer prefix\*\* \| (.*) \|$", document("docs/glossary.md"), re.M)
+    assert re.findall(r"\d+", told)[1:] == [str(ANSWER_PREFIX_CHARS), str(IdentitySettings().prefix_chars)]
 
 
 # -------------------------------------------------------------------------------------------- reference.md

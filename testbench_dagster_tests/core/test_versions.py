@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "ca1009d20ac6b4a9d708633393269ec78ec2ad5f18f9bdfd9e5f14a1734bf951"),
+    "CLASSIFIER": (1, "5c47c64b43046c0eb9e464896c35ceae86aeb04027e7d81927f843aaa6562418"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "8ce89723f7a16ed99c916fdf271309e1444408a3374cd381ba90761aab958886"),
-    "WINDOWS": (1, "1493c2bc67d581065bc261254646172c9b4ecc82af1421558fa3ab82249500ce"),
-    "PLANS": (1, "fb02dac2baa47fdb4e086ed07971e9904cf67cd5edf52a69ab2c21b32fea4126"),
+    "SCORER": (2, "eecc6d63225ff2e397529c05f489b333ae30aae5eb0d457396fcb2787fe09b6b"),
+    "WINDOWS": (1, "499e3fe712915392f6615ddfa6afa050ae94251b178893d4da8447064cf7b7b0"),
+    "PLANS": (1, "7ddcade94cfa934d2434e458c4d707e756cc87896a4a40d030dbcf668b3a2d7e"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -10,7 +10,7 @@ stored docs and the few-shot pool. CPU time, fastest of the rounds: other load d
 scores of both sides are compared by hash; a difference ends the run with exit code 1. The target for
 building, 15 times stock, is set for gsm8k; scoring is to be no slower than stock anywhere.
 
-Data: ``../shared/data`` (or ``$TESTBENCH_SHARED/data``) when present, else the starter catalogue.
+Data: ``../shared/data`` (or ``$TESTBENCH_SHARED/data``) when present, else the starter catalog.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def main() -> int:
         print(json.dumps(measure(cases()[name], options.docs, options.rounds)))
         return 0
 
-    print(f"data: {DATA if DATA.is_dir() else 'starter catalogue'}; docs per CPU second of one core")
+    print(f"data: {DATA if DATA.is_dir() else 'starter catalog'}; docs per CPU second of one core")
     print(f"{'':32}{'docs':>6}  {'':6}{'stock':>9}{'ours':>9}{'ratio':>8}  target        identical")
     failed = False
     for name in options.case or cases():

@@ -130,7 +130,7 @@ class Testbench:
     ) -> RunReport:
         """Evaluate now, by default everything: what ``testbench run`` does, recorded in Dagster likewise.
 
-        Refreshes the catalogue where stale, relays what is due, scores, summarizes and ranks. Safe to
+        Refreshes the catalog where stale, relays what is due, scores, summarizes and ranks. Safe to
         interrupt and to start again. See :func:`.defs.local_evaluation.evaluate` for the arguments.
 
         Raises:

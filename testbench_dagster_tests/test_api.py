@@ -56,11 +56,27 @@ def test_a_check_returns_what_it_told(installation: Testbench, tmp_path: Path) -
         "task starter_logic",
         "supplier a@external",
     ]
-    assert by_what["configuration"].detail == f"{tmp_path / 'testbench.yaml'}, 1 tasks"
+    assert by_what["configuration"].detail == f"{tmp_path / 'testbench.yaml'}, 1 task"
     assert by_what["document store"].detail == f"SQLite in {tmp_path / '.testbench'}"
     assert [finding.what for finding in found if finding.failed] == ["supplier a@external"]
     assert "is it running, and is base_url right?" in by_what["supplier a@external"].detail
     assert installation.check(suppliers=False) == found[:-1]
+
+
+def test_a_finding_says_once_whom_it_is_about(
+    installation: Testbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TB_NO_SUCH_KEY", raising=False)
+    path = tmp_path / "testbench.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8"))
+    settings["suppliers"][0]["api_key_env"] = "TB_NO_SUCH_KEY"
+    settings["tasks"][0]["metric"] = "absent"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Testbench.open(path) as testbench:
+        task, supplier = [finding for finding in testbench.check() if finding.failed]
+    assert (task.what, supplier.what) == ("task starter_logic", "supplier a@external")
+    assert "starter_logic" not in task.detail and "absent" in task.detail
+    assert supplier.detail.startswith("api_key_env names TB_NO_SUCH_KEY, which is not set")
 
 
 def test_a_plan_says_why_nothing_is_due_and_what_is_left(installation: Testbench) -> None:

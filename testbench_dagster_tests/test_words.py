@@ -21,6 +21,7 @@ REPLACED = [
     (r"\bopen(ing|ings|ed)\b", "identity/*.py", "answer prefix, began"),
     (r"\bopenings?\b", "core/answer_prefix.py", "answer prefix"),
     (r"\bopenings? = answer_prefix", "**/*.py", "prefix"),
+    (r"(?<![.\w])catalogues?\b", "**/*.py", "catalog"),
 ]
 #: Names that others read: keys of metadata in Dagster, and what ids of stored changes follow from.
 PUBLIC = re.compile(r'"(settled|offenders|n_offenders)"|^OF_PREFIXES = "openings"$', re.M)
@@ -45,7 +46,7 @@ def test_the_code_uses_the_words_of_the_glossary(word: str, where: str, instead:
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
 def test_the_documents_use_them_too(page: Path) -> None:
     text = re.sub(r"`(settled|offenders|n_offenders)`|by heart", "", page.read_text("utf-8"))
-    for word, where, instead in REPLACED[:4]:
+    for word, where, instead in (*REPLACED[:4], REPLACED[-1]):
         assert where == "**/*.py"
         assert found(word, text) == [], f"say {instead}"
 

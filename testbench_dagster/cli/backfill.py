@@ -9,7 +9,7 @@ from testbench_dagster.cli.output import note
 from testbench_dagster.core.errors import TestbenchError
 
 
-@click.command()
+@click.command(short_help="Have the daemon evaluate suppliers")
 @click.option("--supplier", "suppliers", multiple=True, metavar="KEY", help="This supplier (repeatable).")
 @click.option("--all", "everyone", is_flag=True, help="All active suppliers.")
 @click.option("--force", is_flag=True, help="Ask again what is fresh: relay everything in the windows anew.")

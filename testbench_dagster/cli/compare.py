@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 
 
-@click.command()
+@click.command(short_help="Compare two suppliers doc by doc")
 @click.argument("a")
 @click.argument("b")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")

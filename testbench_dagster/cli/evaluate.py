@@ -11,12 +11,13 @@ from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import note
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.wording import counted
 
 if TYPE_CHECKING:
     from testbench_dagster.relays.report import Progress
 
 
-@click.command()
+@click.command(short_help="Evaluate now what is due")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
@@ -52,7 +53,7 @@ def run(
             on_note=bar.note,
         )
     if report.problem:
-        raise TestbenchError(f"{report.problem}; `testbench check` says what stands in the way")
+        raise TestbenchError(f"{report.problem}; `testbench check` says why")
 
 
 class RelayBar:
@@ -98,7 +99,7 @@ class RelayBar:
         note(text)
 
 
-@click.command()
+@click.command(short_help="Say what is wrong, and how to mend it")
 @click.option("--no-suppliers", is_flag=True, help="Do not send anything to the suppliers.")
 @click.pass_obj
 def check(config: str | None, no_suppliers: bool) -> None:
@@ -107,7 +108,7 @@ def check(config: str | None, no_suppliers: bool) -> None:
         found = testbench.check(suppliers=not no_suppliers, on_finding=_show)
     failed = sum(finding.failed for finding in found)
     if failed:
-        raise TestbenchError(f"{failed} problems found")
+        raise TestbenchError(f"{counted(failed, 'problem')} found")
 
 
 def _show(finding: Finding) -> None:

@@ -25,7 +25,7 @@ class _Unusable(click.ClickException):
     exit_code = 2
 
 
-@click.command()
+@click.command(short_help="Write the evidence for a supplier's scores")
 @click.option("--supplier", required=True, metavar="KEY", help="The supplier, <address>@<service>.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
 @click.option(
@@ -66,7 +66,7 @@ def evidence(
     click.echo(f"sha256 of its manifest: {written.sha256}")
 
 
-@click.command()
+@click.command(short_help="Check an evidence bundle")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--trust-code", is_flag=True, help="Run the task definitions in the bundle: they may contain any code."

@@ -13,7 +13,7 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.planning.frameworks import import_frameworks
 
 
-@click.command("import-frameworks")
+@click.command("import-frameworks", short_help="Translate rules of pocket-ml-testbench")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--framework", metavar="NAME", help="Which framework; needed when the file has several.")
 def import_frameworks_command(file: Path, framework: str | None) -> None:

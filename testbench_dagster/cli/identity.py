@@ -24,7 +24,7 @@ _PAIR_COLUMNS = ("a", "b", "n_common", "agreement", "ci_low", "ci_high", "distan
 _CHANGE_COLUMNS = ("supplier", "kind", "task", "at", "detected_at", "cut", "reason")
 
 
-@click.command()
+@click.command(short_help="Which suppliers answer alike")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )

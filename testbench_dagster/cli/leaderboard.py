@@ -28,7 +28,7 @@ def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-@click.command()
+@click.command(short_help="Rank the suppliers")
 @click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
 @click.option(
     "--html",
@@ -53,7 +53,7 @@ def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, for
     emit(rows, format_, ranking_columns(rows), "Leaderboard")
 
 
-@click.command()
+@click.command(short_help="Quality of the suppliers, for gateways")
 @click.option(
     "--format",
     "format_",

@@ -8,7 +8,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.stages.migrate import migrate
 
 
-@click.command("migrate")
+@click.command("migrate", short_help="Bring older stores to this version's form")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 @click.pass_obj
 def migrate_command(config: str | None, dry_run: bool) -> None:

@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 
-@click.command()
+@click.command(short_help="What would be asked now, and why not more")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )

@@ -27,7 +27,7 @@ from testbench_dagster.localnet.personas import FAIL_MODES
 from testbench_dagster.stores.files import create_folder, writing
 
 
-@click.command()
+@click.command(short_help="Everything, on simulated suppliers")
 @click.option("--fresh", is_flag=True, help="Forget what earlier demos measured.")
 @click.option(
     "--suppliers",
@@ -99,7 +99,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         _serve_ui(load_config(path), port)
 
 
-@click.command()
+@click.command(short_help="Serve the Dagster UI and daemon")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
 )
@@ -175,12 +175,12 @@ def _require_free(port: int) -> None:
         raise TestbenchError(f"port {port} is in use; choose another with --port")
 
 
-@click.group()
+@click.group(short_help="The simulated network alone")
 def localnet() -> None:
     """The simulated network alone."""
 
 
-@localnet.command("up")
+@localnet.command("up", short_help="Serve simulated suppliers")
 @click.option(
     "--suppliers", type=click.IntRange(1, 500), default=6, show_default=True, help="How many suppliers."
 )
@@ -242,7 +242,7 @@ def localnet_up(pocket: bool, **options: Any) -> None:
     os.execv(sys.executable, command)  # noqa: S606  this Python, and options that click checked
 
 
-@localnet.command("control")
+@localnet.command("control", short_help="Change a network that runs")
 @click.argument("action")
 @click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
 @click.option(

@@ -12,7 +12,7 @@ from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import WINDOW_VIEWS
 
 
-@click.command()
+@click.command(short_help="Scores with intervals, by task")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
@@ -29,7 +29,7 @@ def scores(config: str | None, suppliers: tuple[str, ...], tasks: tuple[str, ...
     emit(rows, format_, WINDOW_VIEWS.commands, "Scores")
 
 
-@click.command()
+@click.command(short_help="Write parquet files for analysts")
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
 )

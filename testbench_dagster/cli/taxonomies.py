@@ -25,7 +25,7 @@ _KINDS = ("dag", "bars", "heatmap")
 _SUFFIXES = (".png", ".svg")
 
 
-@click.command()
+@click.command(short_help="Abilities of the suppliers")
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )

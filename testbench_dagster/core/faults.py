@@ -51,17 +51,17 @@ class DocState(StrEnum):
 class FaultRow:
     """The columns of the fault table. Most faults have the defaults.
 
-    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``doc``: what it makes of
-    the doc. ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says
-    nothing of the supplier (None). ``remedy``: what to do about it, as ``testbench check`` tells. ``ways``:
-    how a relay travels to which it can happen.
+    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``remedy``: what to do
+    about it, as ``testbench check`` tells; empty where there is an answer. ``doc``: what it makes of the doc.
+    ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says nothing
+    of the supplier (None). ``ways``: how a relay travels to which it can happen.
     """
 
     owner: Owner
     when: str
+    remedy: str
     doc: DocState = DocState.OPEN
     available: bool | None = None
-    remedy: str = "ask its operator"
     ways: frozenset[Way] = frozenset(Way)
 
     # -- in a run: retries, limits, giving up --
@@ -121,6 +121,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.NONE,
             when="an answer",
+            remedy="",
             doc=DocState.SCORED,
             available=True,
             shown_by_answer=True,
@@ -131,6 +132,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.NONE,
             when="an answer, cut at the token limit",
+            remedy="",
             doc=DocState.SCORED,
             available=True,
             cut_short=True,
@@ -154,6 +156,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.SUPPLIER,
             when="HTTP 5xx, 3xx",
+            remedy="ask its operator",
             doc=DocState.FAILED,
             available=False,
             shown_by_answer=True,
@@ -177,6 +180,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.SUPPLIER,
             when="200 with an `error`, invalid, too large or too deep JSON, invalid log-probabilities",
+            remedy="ask its operator",
             doc=DocState.FAILED,
             available=False,
             denies_capability=True,
@@ -187,6 +191,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.SUPPLIER,
             when="content filter, refusal, HTTP 451",
+            remedy="ask its operator",
             doc=DocState.FAILED,
             available=False,
             shown_by_answer=True,
@@ -198,6 +203,7 @@ class Fault(StrEnum):
             ways=frozenset({Way.SIGNED}),
             owner=Owner.SUPPLIER,
             when="forged or missing signature",
+            remedy="ask its operator",
             doc=DocState.FAILED,
             available=False,
         ),
@@ -250,6 +256,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.GATEWAY,
             when="a PATH gateway failed, or may have asked others",
+            remedy="look at the gateway: `testbench check` asks it",
             ways=frozenset({Way.GATEWAY}),
             retried=True,
         ),
@@ -260,6 +267,7 @@ class Fault(StrEnum):
             ways=frozenset({Way.GATEWAY, Way.SIGNED}),
             owner=Owner.SESSION,
             when="the session ended, or has not the supplier",
+            remedy="nothing: it is sent again in the next session",
             retried=True,
             loses_contact=True,
             reached=False,
@@ -273,6 +281,7 @@ class Fault(StrEnum):
             ways=frozenset({Way.SIGNED}),
             owner=Owner.BUDGET,
             when="no relay is left for the supplier in the session",
+            remedy="wait for the next session, or raise the application's stake",
             reached=False,
             charged=False,
             kept_by_session=True,

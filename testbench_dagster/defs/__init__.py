@@ -6,6 +6,10 @@ partitions, lineage, resources, metadata, instance settings.
 
 Belongs here: assets, checks, jobs, sensors and schedules: when which stage runs, over which partitions, and
 what Dagster shows of it. Does not: what a stage does; it is called, never written here.
+
+To add a sensor or a schedule: write its factory beside its group's assets, call that in the package's
+``definitions()``, give it a field of ``AutomationSettings``, and rows in docs/operations.md and
+docs/reference.md. Tests tell what is missing.
 """
 
 import warnings

@@ -25,6 +25,7 @@ from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.partitions import SUPPLIER
+from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -61,9 +62,7 @@ class BackfillRequests:
         known = set(self._instance.get_dynamic_partitions(SUPPLIER))
         missing = [key for key in keys if key not in known]
         if missing:
-            raise TestbenchError(
-                f"{missing[0]} has no partition yet; materialize suppliers or wait for new_suppliers"
-            )
+            raise TestbenchError(f"{missing[0]} has no partition yet; {TO_REFRESH_ROSTER}")
         assets = RESCORING if rescore else EVALUATION
         graph = build_definitions(self._workspace).resolve_asset_graph()
         backfill = PartitionBackfill.from_asset_partitions(

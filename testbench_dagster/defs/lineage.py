@@ -43,14 +43,17 @@ def touches(
     return found
 
 
+#: What a person has to know who sees them in the UI.
+_OBSERVED = "Observed, not run: Dagster says *Never materialized*; what counts is the newest observation."
+
 supplier_plans = dg.AssetSpec(
     "supplier_plans",
     group_name="summaries",
     deps=["relay_responses", "taxonomy_summaries"],
-    description="When each supplier is due next and what it would be asked: the cached plans, which the "
+    description=f"{_OBSERVED} "
+    "When each supplier is due next and what it would be asked: the cached plans, which the "
     "sensor stale_scores looks at. Made anew by taxonomy_summaries at the end of every evaluation; "
-    "relay_responses notes in them who failed and who was put off. Not run by itself: evaluate a supplier to "
-    "refresh its plan.",
+    "relay_responses notes in them who failed and who was put off. Evaluate a supplier to refresh its plan.",
     kinds={"python"},
 )
 
@@ -58,9 +61,10 @@ detected_changes = dg.AssetSpec(
     "detected_changes",
     group_name="summaries",
     deps=["supplier_scores", "identity_groups"],
-    description="Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
+    description=f"{_OBSERVED} "
+    "Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
     "windows are cut by and the webhook is told. Recorded by supplier_scores (answers and scores of one "
-    "supplier) and identity_groups (a member that left its group). Not run by itself.",
+    "supplier) and identity_groups (a member that left its group).",
     kinds={"python"},
 )
 

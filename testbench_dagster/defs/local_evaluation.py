@@ -1,16 +1,19 @@
-"""An evaluation in this process, from the catalogue to the leaderboard: what ``testbench run`` does.
+"""An evaluation in this process, from the catalog to the leaderboard: what ``testbench run`` does.
 
 Drives the jobs of :mod:`.local_runs`, the same that sensors and the UI start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.local_runs import LocalRuns
+from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.migrate import migrate_if_safe
@@ -34,7 +37,8 @@ class RunReport:
 
     ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries included), ``final`` the
     calls that were answered or failed by the supplier's fault. ``waiting`` says how many suppliers wait for a
-    session and why, ``problem`` why there is no score at all; both are empty where there is nothing to say.
+    session and why, ``problem`` why there is no score at all, or nothing new although relays were sent; both
+    are empty where there is nothing to say.
     """
 
     suppliers: tuple[str, ...]
@@ -58,7 +62,7 @@ def evaluate(
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> RunReport:
-    """Refresh the catalogue where stale, relay what is due, score, summarize, rank.
+    """Refresh the catalog where stale, relay what is due, score, summarize, rank.
 
     Safe to interrupt and to start again: what has a stored answer is not asked twice.
 
@@ -94,10 +98,12 @@ def evaluate(
         runs.refresh_suppliers()
         stale = stale_tasks(workspace, specs)
         if stale:
-            note(f"catalog: preparing {len(stale)} of {len(specs)} tasks")
+            note(f"catalog: preparing {len(stale)} of {counted(len(specs), 'task')}")
             runs.refresh_catalog(stale)
-        note(f"evaluation: {len(keys)} suppliers, {len(specs)} tasks")
+        note(f"evaluation: {counted(len(keys), 'supplier')}, {counted(len(specs), 'task')}")
         passes = sent = final = 0
+        outcomes: Counter[str] = Counter()
+        failed = False
         with _watched(workspace, on_planned, on_progress):
             for passes in range(1, _passes(specs) + 1):
                 left = None if max_relays is None else max_relays - sent
@@ -110,10 +116,12 @@ def evaluate(
                 )
                 sent += relayed.sent
                 final += relayed.final
+                outcomes += relayed.outcomes
+                failed = failed or relayed.failed
                 if relayed.final == 0 or left == relayed.sent:
                     break  # also when nobody could be reached: another pass would only ask again
         runs.refresh_summaries()
-    note(f"evaluation: {sent} relays sent")
+    note(f"evaluation: {counted(sent, 'relay')} sent")
     waiting = who_waits(workspace, suppliers)
     if waiting:
         note(f"evaluation: {waiting}")
@@ -124,8 +132,14 @@ def evaluate(
         sent,
         final,
         waiting,
-        why_nothing_is_scored(workspace, suppliers, tasks) or "",
+        why_nothing_is_scored(workspace, suppliers, tasks)
+        or (_nothing_learned(sent, outcomes) if failed and not final else ""),
     )
+
+
+def _nothing_learned(sent: int, outcomes: Mapping[str, int]) -> str:
+    """What to tell where relays were sent to suppliers that could have answered, and none became final."""
+    return f"{counted(sent, 'relay')} sent, none final ({counts(outcomes)}): nothing new was learned"
 
 
 def _passes(specs: Sequence[TaskSpec]) -> int:

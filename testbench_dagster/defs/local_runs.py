@@ -7,6 +7,7 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from testbench_dagster.config import HOME_ENV, Config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.metadata import counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
@@ -98,10 +100,16 @@ def prepare_home(config: Config) -> dict[str, str]:
 
 
 class Relayed(NamedTuple):
-    """What an evaluation relayed: attempts sent, and calls answered or failed by the supplier's fault."""
+    """What an evaluation relayed: attempts sent, and calls answered or failed by the supplier's fault.
+
+    ``outcomes`` counts the attempts by what they ended in. ``failed``: some supplier was asked and could have
+    answered, and none of its calls became final.
+    """
 
     sent: int
     final: int
+    outcomes: Counter[str]
+    failed: bool
 
 
 @contextmanager
@@ -161,6 +169,8 @@ class LocalRuns:
         """Relay, score and summarize for the suppliers, in ranges; ``force`` asks again what is fresh."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
         sent = final = 0
+        outcomes: Counter[str] = Counter()
+        failed = False
         for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
@@ -177,7 +187,9 @@ class LocalRuns:
             for event in result.asset_materializations_for_node("relay_responses")[:1]:
                 sent += cast(int, event.metadata["sent"].value)
                 final += cast(int, event.metadata["settled"].value)
-        return Relayed(sent, final)
+                outcomes += counts_in(cast(str, event.metadata["outcomes"].value))
+                failed = failed or "failed" in event.metadata
+        return Relayed(sent, final, outcomes, failed)
 
     def refresh_summaries(self) -> None:
         """Materialize the identity groups and, with them, the leaderboard."""

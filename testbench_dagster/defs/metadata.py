@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -97,6 +98,12 @@ def interval_text(low: float | None, high: float | None) -> str | None:
 def counts(values: Mapping[str, int]) -> str:
     """``ok 120, transport 3``: a histogram in one line."""
     return ", ".join(f"{name} {count}" for name, count in sorted(values.items())) or "none"
+
+
+def counts_in(text: str) -> Counter[str]:
+    """The histogram that :func:`counts` wrote."""
+    pairs = (part.rpartition(" ") for part in text.split(", ") if text != "none")
+    return Counter({name: int(count) for name, _, count in pairs})
 
 
 def interval_plot(title: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> dg.MarkdownMetadataValue:

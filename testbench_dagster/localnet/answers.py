@@ -110,7 +110,7 @@ class QuestionIndex:
 
 
 def starter_questions() -> list[Known]:
-    """Every question of the starter catalogue, both splits."""
+    """Every question of the starter catalog, both splits."""
     return [
         Known(doc["question"], task, doc["id"], doc["answer"], tuple(doc["wrong"]))
         for task in TASKS
@@ -120,7 +120,7 @@ def starter_questions() -> list[Known]:
 
 @lru_cache(maxsize=1)
 def starter_index() -> QuestionIndex:
-    """Index of the starter catalogue, made once per process."""
+    """Index of the starter catalog, made once per process."""
     return QuestionIndex(starter_questions())
 
 

@@ -19,6 +19,9 @@ from testbench_dagster.planning.due import CallOutcome, PromptRef, TaskPlan, pla
 from testbench_dagster.planning.gates import Ability, GateFacts, GateVerdict, TaskState, check_gates
 from testbench_dagster.planning.schedule import ScheduleVerdict, schedule_verdict
 
+#: Of a task without prompts: what mends that.
+_PREPARED = "`testbench run` or the daemon prepares it"
+
 State = Literal[
     "due",
     "fresh",
@@ -202,9 +205,9 @@ class _Planner:
         if not task.supported:
             return _held(task, "unsupported", "the supplier's API cannot answer this task")
         if not task.registered:
-            return _held(task, "no_prompts", "the task is not registered yet; refresh the catalogue")
+            return _held(task, "no_prompts", f"the task is not registered yet; {_PREPARED}")
         if not task.prompts:
-            return _held(task, "no_prompts", "the sequence has no prompts; refresh the catalogue")
+            return _held(task, "no_prompts", f"the sequence has no prompts; {_PREPARED}")
         if task.absent_until is not None and task.absent_until > self._now and self._force_since is None:
             reason = f"the supplier does not serve it; asked again {task.absent_until:%Y-%m-%d %H:%M}"
             return _held(task, "unsupported", reason, due_at=task.absent_until)

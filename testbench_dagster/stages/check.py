@@ -9,6 +9,7 @@ from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
@@ -28,7 +29,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         ConfigError: the configuration names tasks that there are not; everything else is a finding.
     """
     config = workspace.config
-    yield Finding("configuration", f"{config.path}, {len(workspace.specs)} tasks")
+    yield Finding("configuration", f"{config.path}, {counted(len(workspace.specs), 'task')}")
     yield _store_finding(
         workspace,
         "document store",
@@ -65,11 +66,11 @@ def _task_findings(workspace: Workspace) -> Iterator[Finding]:
         try:
             registered = workspace.framework(spec).register(spec)
         except TestbenchError as error:
-            yield Finding(f"task {spec.name}", str(error), ok=False)
+            yield Finding(f"task {spec.name}", _without_subject("task", spec.name, str(error)), ok=False)
             continue
         flags = registered.data.flags
         docs, shots = len(registered.data.docs), flags.num_fewshot
-        yield Finding(f"task {spec.name}", f"{docs} docs, {shots}-shot, {flags.output_type}")
+        yield Finding(f"task {spec.name}", f"{counted(docs, 'doc')}, {shots}-shot, {flags.output_type}")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
@@ -82,7 +83,7 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
     for taxonomy in taxonomies:
         tasks = {task for task in taxonomy.leaves() if not is_placeholder(task)}
         covered = len(tasks & known)
-        detail = f"{covered} of its {len(tasks)} tasks configured"
+        detail = f"{covered} of its {counted(len(tasks), 'task')} configured"
         yield Finding(f"taxonomy {taxonomy.name}", detail, ok=covered > 0)
 
 
@@ -105,7 +106,16 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
     if not suppliers:
         yield Finding("suppliers", no_suppliers_text(workspace), ok=False)
     for result in asyncio.run(probe_suppliers(workspace, suppliers)):
-        yield Finding(f"supplier {result.supplier}", result.detail, ok=result.ok)
+        detail = _without_subject("supplier", result.supplier, result.detail)
+        yield Finding(f"supplier {result.supplier}", detail, ok=result.ok)
+
+
+def _without_subject(kind: str, name: str, text: str) -> str:
+    """A text that begins with whom it is about, without that: the finding says it."""
+    for subject in (f"{kind} {name!r}", f"{kind} {name}"):
+        if text.startswith((f"{subject}: ", f"{subject}, ", f"{subject} ")):
+            return text.removeprefix(subject).lstrip(":, ")
+    return text
 
 
 def _told_with_its_service(what: str) -> bool:

@@ -12,6 +12,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.scores import ScoredId
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text
 from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.workspace import Workspace
@@ -71,7 +72,7 @@ def require_keys(config: Config, suppliers: Sequence[Supplier]) -> list[str]:
             if problem := of_services[supplier.transport, supplier.service]:
                 problems.append(problem)
     if problems and len(problems) == len(suppliers):
-        more = f" (and {len(problems) - 1} more suppliers likewise)" if len(problems) > 1 else ""
+        more = f" (and {counted(len(problems) - 1, 'more supplier')} likewise)" if len(problems) > 1 else ""
         first = problems[0].removeprefix(f"{config.path}: ")
         raise ConfigError(f"{config.path}: {first}{more}")
     return list(dict.fromkeys(problems))
@@ -90,7 +91,8 @@ def who_waits(workspace: Workspace, keys: Sequence[str] | None = None) -> str:
     if not waiting:
         return ""
     reasons = Counter(waiting.values()).most_common(1)
-    return f"{len(waiting)} of {len(active)} suppliers wait: {reasons[0][0]}"
+    wait = "waits" if len(waiting) == 1 else "wait"
+    return f"{len(waiting)} of {counted(len(active), 'supplier')} {wait}: {reasons[0][0]}"
 
 
 def why_nothing_is_scored(

@@ -1,4 +1,4 @@
-"""Tasks: which exist (index), what the configuration makes of them (catalogue), and lm-eval behind them.
+"""Tasks: which exist (index), what the configuration makes of them (catalog), and lm-eval behind them.
 
 Only :mod:`testbench_dagster.tasks.lm_eval_adapter` imports lm_eval, and it runs in the worker process that
 :mod:`testbench_dagster.tasks.worker` keeps warm.

@@ -61,7 +61,7 @@ class TaskIndex:
 
     @classmethod
     def load(cls, include: Sequence[Path] = (), wanted: Iterable[str] | None = None) -> TaskIndex:
-        """Load the index of the starter catalogue, the include folders and lm-eval's own tasks.
+        """Load the index of the starter catalog, the include folders and lm-eval's own tasks.
 
         lm-eval's folder is left out when every ``wanted`` name is found without it: the demo needs none of
         its 14,000 files.

@@ -25,7 +25,9 @@ def read_rows(path: Path, where: Mapping[str, str] | None = None) -> list[Row]:
     try:
         state = path.stat()
     except FileNotFoundError:
-        raise TaskInputError(f"data file {path} does not exist; correct the path under data:") from None
+        raise TaskInputError(
+            f"data file {path} does not exist; correct the path under `tasks[].data`"
+        ) from None
     rows = list(_read(path, state.st_mtime_ns, state.st_size))
     for column, value in (where or {}).items():
         for number, row in enumerate(rows, 1):

@@ -4,14 +4,19 @@ A transport has a package of its own beside this module, whose ``plug.py`` holds
 :class:`TransportPlug`; :mod:`.registry` knows it by name, and nothing else asks which transport it is. Who
 writes another one gives it
 
-- its name, and its rules where services of testbench.yaml are reached by it;
-- sources, which find suppliers (:mod:`.discovery`);
-- an endpoint per supplier: where relays go, with which bounds and keys;
-- a :class:`TransportFactory` per run, which opens it, bounds it and says what stands in the way;
-- why a supplier has to wait, and findings for ``testbench check``;
-- what its stored attempts show of their faults, and whose signature they carry, when evidence is checked
-  (:mod:`.stored`);
-- what ``docs/transports.md`` says of it (:class:`About`).
+- ``name``, and ``rules`` where services of testbench.yaml are reached by it;
+- ``sources``, which find suppliers (:mod:`.discovery`);
+- ``endpoint`` of a supplier: where relays go, with which bounds and keys; ``lists_models`` of an endpoint:
+  whether it may be asked which models it serves;
+- ``key_problem`` of a service: why its relays cannot be signed;
+- ``prepare``, a :class:`TransportFactory` per run, which opens the transport, bounds it and says what stands
+  in the way;
+- ``waiting``, why a supplier has to wait; ``sends_only_in_sessions``, whether a relay that no session allowed
+  was not sent at all;
+- ``check``, findings for ``testbench check``;
+- ``shown`` and ``signature``, for when evidence is checked: what a stored attempt shows of its fault, and
+  whose signature it carries (:mod:`.stored`);
+- ``about``, what ``docs/transports.md`` says of it (:class:`About`); the steps to add one stand there.
 
 A plug is imported wherever Dagster loads its definitions, so ``plug.py`` imports what is heavy where it is
 used (aiohttp 0.2 s, httpx 60 ms, the curve library). Its transport sends through :mod:`.http` and makes

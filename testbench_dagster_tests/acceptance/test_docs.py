@@ -22,10 +22,12 @@ from testbench_dagster.api import Plan, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
+from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.defs.backfills import Outcome, RequestedBackfill
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_evaluation import RunReport
+from testbench_dagster.identity.settings import IdentitySettings
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.dispute.bundle import Exported
@@ -136,6 +138,14 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 
+def test_design_tells_what_every_asset_does_in_a_pass(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
+    with Workspace.open(tmp_path / "testbench.yaml") as workspace:
+        keys = build_definitions(workspace).resolve_asset_graph().get_all_asset_keys()
+    (told,) = re.findall(r"^\*\*One pass\.\*\*(.*?)^\*\*", document("docs/design.md"), re.M | re.S)
+    assert set(re.findall(r"`([a-z_]+)`", told)) == {key.to_user_string() for key in keys}
+
+
 def test_the_operations_example_has_every_automation_and_every_budget() -> None:
     raw = yaml.safe_load((EXAMPLES / "operations.yaml").read_text(encoding="utf-8"))
     for block in ("automation", "budget"):
@@ -150,6 +160,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "docs/operations.md",
         "docs/reference.md",
         "docs/design.md",
+        "docs/glossary.md",
         "docs/gateways.md",
         "docs/identity.md",
         "docs/disputes.md",
@@ -160,6 +171,11 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
 )
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     assert not broken_links(name)
+
+
+def test_the_glossary_tells_the_lengths_of_answer_prefixes() -> None:
+    (told,) = re.findall(r"^\| \*\*answer prefix\*\* \| (.*) \|$", document("docs/glossary.md"), re.M)
+    assert re.findall(r"\d+", told)[1:] == [str(ANSWER_PREFIX_CHARS), str(IdentitySettings().prefix_chars)]
 
 
 # -------------------------------------------------------------------------------------------- reference.md

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from testbench_dagster.cli import cli
 
 COMMANDS = [
     "demo",
@@ -75,6 +78,18 @@ def test_every_command_explains_itself(tmp_path: Path, cache: Path, command: str
 def test_help_lists_all_commands(tmp_path: Path, cache: Path) -> None:
     text = testbench(tmp_path, cache, "--help").stdout
     assert set(re.findall(r"^  (\w[\w-]*)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
+
+
+@pytest.mark.parametrize("group", ["", "localnet"])
+def test_no_summary_of_a_command_is_cut_on_a_terminal_of_80_columns(group: str) -> None:
+    text = CliRunner().invoke(cli, [*group.split(), "--help"], env={"COLUMNS": "80"}).stdout
+    lines = text.partition("Commands:\n")[2].splitlines()
+    of_group = {command.split()[-1] for command in COMMANDS if command.rpartition(" ")[0] == group}
+    assert {line.split()[0] for line in lines} == of_group, "one line each"
+    for line in lines:
+        name, summary = line.split(maxsplit=1)
+        assert len(line) <= 80 and len(summary) <= 45, name
+        assert not summary.endswith("."), f"give {name} a short_help"
 
 
 def test_a_command_is_imported_when_it_is_asked_for() -> None:

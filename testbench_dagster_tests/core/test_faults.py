@@ -54,6 +54,9 @@ def test_the_columns_of_a_row_agree(fault: Fault) -> None:
     assert not (row.retried and fault.final), "what is closed is not asked again"
     assert row.available is True or not fault.answered
     assert not row.cut_short or fault.answered
+    assert bool(row.remedy) != fault.answered, "whoever is told of a failure is told what to do"
+    if fault.owner in (Owner.GATEWAY, Owner.SESSION, Owner.BUDGET, Owner.NODE, Owner.INTERNAL):
+        assert "ask its operator" not in row.remedy, "no operator of a supplier can mend this"
     if row.paces:
         assert row.retried, "a wait is kept before a further attempt"
     if row.slows_host:
@@ -87,7 +90,6 @@ def test_a_fault_without_a_row_is_refused_with_the_remedy() -> None:
 
 
 def test_a_row_has_the_defaults_of_a_fault_that_says_nothing_of_the_supplier() -> None:
-    row = FaultRow(Owner.INTERNAL, "whatever")
+    row = FaultRow(Owner.INTERNAL, "whatever", "look at the log")
     assert row.doc is DocState.OPEN
     assert row.available is None
-    assert row.remedy == "ask its operator"

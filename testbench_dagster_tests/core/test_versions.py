@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "ca1009d20ac6b4a9d708633393269ec78ec2ad5f18f9bdfd9e5f14a1734bf951"),
+    "CLASSIFIER": (1, "5c47c64b43046c0eb9e464896c35ceae86aeb04027e7d81927f843aaa6562418"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "e3201c502aa870eab25aa5a43c7472245773b710c2bb274266406fb093fee524"),
-    "WINDOWS": (2, "e04a7368fe0da121274e54a06915ba597a47ce5806231b0c285cf1d127d10150"),
-    "PLANS": (1, "60275f66d9602b7b2fac7489e081cb055a799d22afe29e4bf59e6b0b9abe8750"),
+    "SCORER": (2, "786b9fbcbe6a624c4da20fa210b70294307025bc8c0c973ec4b36452f26b88a8"),
+    "WINDOWS": (2, "c32ba61ab3cff8cfc2260baed5178991fab8a5810b41fd1d6df55dc9e39ad419"),
+    "PLANS": (1, "5d013b19855ce7371ad42b359acd410a86e4ce6e07be57eb96c8c1dd617399bf"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -119,7 +119,7 @@ def test_new_suppliers_get_partitions_and_nothing_is_said_twice(room: Room) -> N
     (event,) = first.asset_events
     assert isinstance(event, dg.AssetMaterialization)
     assert (event.asset_key, event.metadata["joined"].value) == (dg.AssetKey("suppliers"), 3)
-    assert first.run_requests == [], "there is nothing to ask yet: the catalogue comes first"
+    assert first.run_requests == [], "there is nothing to ask yet: the catalog comes first"
     second = room.tick("new_suppliers", first.cursor)
     assert second.skip_reason is not None
     assert "3 suppliers, nothing new" in str(second.skip_reason.skip_message)

@@ -52,8 +52,8 @@ def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Wo
     assert seen
     assert (report.waiting, report.problem) == ("", "")
     assert notes == [
-        "catalog: preparing 1 of 1 tasks",
-        "evaluation: 2 suppliers, 1 tasks",
+        "catalog: preparing 1 of 1 task",
+        "evaluation: 2 suppliers, 1 task",
         "evaluation: 24 relays sent",
     ]
     assert jobs(workspace) == [
@@ -71,7 +71,9 @@ def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Wo
     assert (forced.sent, forced.passes) == (3, 1), "the cap holds over all passes"
 
 
-def test_a_cap_is_over_all_passes_and_nothing_scored_is_told(workspace: Workspace) -> None:
+def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
+    workspace: Workspace, localnet: LocalnetProcess
+) -> None:
     testbench = Testbench(workspace)
     none = testbench.run(max_relays=0)
     assert (none.sent, none.final, none.passes) == (0, 0, 1)
@@ -80,10 +82,20 @@ def test_a_cap_is_over_all_passes_and_nothing_scored_is_told(workspace: Workspac
     assert (some.sent, some.problem) == (10, "")
     assert some.passes > 1
 
+    supplier = workspace.config.settings.suppliers[0]
+    localnet.fail(supplier.address, "429")
+    try:
+        vain = testbench.run([supplier.key], force=True, max_relays=2)
+    finally:
+        localnet.fail(supplier.address, rate=0.0)
+    assert (vain.sent, vain.final, vain.passes) == (2, 0, 1)
+    assert vain.problem == "2 relays sent, none final (rate_limited 2): nothing new was learned"
+    assert testbench.run([supplier.key], max_relays=0).problem == "", "nothing was sent, and there are scores"
+
 
 def test_a_backfill_is_handed_to_the_daemon(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
-    with pytest.raises(TestbenchError, match="has no partition yet"):
+    with pytest.raises(TestbenchError, match="has no partition yet; run `testbench run --max-relays 0`, or"):
         testbench.backfill()
     testbench.run(max_relays=0)
     requested = testbench.backfill(rescore=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from testbench_dagster.defs.metadata import Markdown, inert, markdown_table, picture
+from testbench_dagster.defs.metadata import Markdown, counts, counts_in, inert, markdown_table, picture
 
 PIECES = st.sampled_from(
     [
@@ -67,3 +67,8 @@ def test_numbers_unknowns_and_our_own_markdown() -> None:
     assert table == "| n | % |\n|---|---|\n| 0.1235 | – |\n| 3 | **so** |"
     assert inert("x" * 300) == "x" * 200
     assert markdown_table(["a"], []).value == "| a |\n|---|"
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]+", fullmatch=True), st.integers(1, 10**9)))
+def test_a_histogram_is_read_as_it_was_written(values: dict[str, int]) -> None:
+    assert counts_in(counts(values)) == values

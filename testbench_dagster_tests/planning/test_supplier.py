@@ -136,6 +136,8 @@ def test_what_cannot_be_asked_is_not_forced_either(others: dict[str, Any], state
     for options in ({}, {"force_since": NOW}):
         decision = only_decision(supplier(task("a", **others)), **options)
         assert summary(decision) == (state, 0, None)
+        if state == "no_prompts":
+            assert decision.reason.endswith("; `testbench run` or the daemon prepares it")
 
 
 def test_a_closed_gate_holds_even_by_force() -> None:

@@ -44,7 +44,7 @@ class Case:
 
     ``rows`` gives the splits of a dataset name; ``files`` replaces the files the harness would write of them
     by a ``data:`` block of its own. ``only`` restricts a group, ``folders`` names lm-eval's task folders
-    (the whole catalogue when empty), ``limit`` the first docs compared (all when None).
+    (the whole catalog when empty), ``limit`` the first docs compared (all when None).
     """
 
     task: str

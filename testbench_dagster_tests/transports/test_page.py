@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import testbench_dagster
 from testbench_dagster.config import ServiceConfig, Settings
 from testbench_dagster.core.faults import Fault, Way, faults_on
+from testbench_dagster.transports import plug as plug_module
 from testbench_dagster.transports.plug import TransportPlug
 from testbench_dagster.transports.registry import transports
 
@@ -21,15 +23,35 @@ FOLDERS = ROOT / "testbench_dagster" / "transports"
 HEAD = """\
 # Transports
 
-How relays reach suppliers. Each transport is a package in `testbench_dagster/transports/` whose `plug.py`
-holds all that is particular to it, and says what stands here; what every plug gives is described in
-`plug.py` beside the packages. What the faults mean: [operations.md](operations.md).
+How relays reach suppliers. One package per transport in `testbench_dagster/transports/`: `direct/`, `path/`,
+`pocket/` (transport `shannon`). This page is made from their `plug.py`. What the faults mean:
+[reference.md](reference.md#faults).
+"""
+
+TAIL = """\
+## A transport of your own
+
+In this repository:
+
+1. Write a package beside the others whose `plug.py` holds a class that implements `TransportPlug`
+   (`testbench_dagster/transports/plug.py` says what each part is for).
+2. Add it to `_PLUGS` in `testbench_dagster/transports/registry.py`.
+3. Run `python -m testbench_dagster_tests.transports.test_page`, which writes this page anew.
+
+From outside: call `register(plug)` of `testbench_dagster.transports.registry` before any configuration is
+read. Nothing looks for plugs, so your own code has to make that call in each process:
+
+- Python: before `Testbench.open`.
+- Commands: a script that calls `register`, then `testbench_dagster.cli.main()`. Not `testbench up` and
+  `demo`: they serve `testbench_dagster.definitions` from processes of their own.
+- Dagster: a module that calls `register`, then imports `defs` from `testbench_dagster.definitions`. Name it
+  after `-m` in place of `testbench_dagster.definitions`; see [Run](operations.md#run), *As services*.
 """
 
 
 def page() -> str:
     """What the plugs say, as the page has it."""
-    return "\n".join([HEAD, *map(section, transports())])
+    return "\n".join([HEAD, *map(section, transports()), TAIL])
 
 
 def section(plug: TransportPlug) -> str:
@@ -71,6 +93,16 @@ def test_the_page_says_what_the_plugs_say() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert text == page(), f"python -m {__name__} writes it anew"
     assert all((PAGE.parent / plug.about.more).is_file() for plug in transports())
+
+
+def test_the_page_names_the_package_of_every_transport() -> None:
+    folders = {type(plug).__module__.split(".")[-2] for plug in transports()}
+    assert folders == set(re.findall(r"`(\w+)/`", HEAD))
+
+
+def test_who_writes_a_plug_is_told_of_every_part() -> None:
+    parts = {name for name in vars(TransportPlug) if not name.startswith("_")}
+    assert parts == set(re.findall(r"``(\w+)``", plug_module.__doc__ or ""))
 
 
 def test_the_common_faults_are_those_that_answers_and_exchanges_end_in() -> None:

@@ -13,7 +13,7 @@ from testbench_dagster.defs.partitions import pack_ranges, range_tags
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint, stale_tasks
 from testbench_dagster.stages.workspace import Workspace
 
-_RETRY_S = 300  # a catalogue that failed to load is tried again that often
+_RETRY_S = 300  # a catalog that failed to load is tried again that often
 
 
 def stale_catalog_sensor(
@@ -35,7 +35,7 @@ def stale_catalog_sensor(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.SensorResult:
         if unfinished_runs(context.instance, "refresh_catalog"):
-            return dg.SensorResult(skip_reason="a refresh of the catalogue is under way")
+            return dg.SensorResult(skip_reason="a refresh of the catalog is under way")
         stale = [spec.name for spec in stale_tasks(workspace, workspace.specs)]
         for name in stale:
             if name not in order:

@@ -124,6 +124,7 @@ def relay_responses(
             "relays_per_s": round(report.relays.relays_per_s, 1),
             **{name: round(value, 1) for name, value in latencies.items() if value is not None},
             **({"problems": dict(list(report.problems.items())[:50])} if report.problems else {}),
+            **({"failed": dict(list(report.failed.items())[:50])} if report.failed else {}),
             **({"unsupported": dict(list(report.unsupported.items())[:50])} if report.unsupported else {}),
             **({"held_by_others": dict(list(report.refused.items())[:50])} if report.refused else {}),
             **({"departed": report.departed[:50]} if report.departed else {}),

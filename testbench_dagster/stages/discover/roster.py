@@ -40,6 +40,8 @@ from testbench_dagster.transports.registry import sources
 READ_WITHIN_S = 60.0
 #: Events kept of one supplier, the newest: a source that lets one come and go may not fill the document.
 HISTORY_EVENTS = 200
+#: What brings the roster, and with it the partitions of suppliers, up to date.
+TO_REFRESH_ROSTER = "run `testbench run --max-relays 0`, or start `testbench up`"
 
 _REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
 #: Changes without being an event: it moves with every block, and how a supplier answers does not with it.

@@ -131,7 +131,7 @@ def _cached_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRe
 
 
 def settings_fingerprint(workspace: Workspace) -> str:
-    """Changes whenever all plans have to be made anew: rules, sampling, catalogue or our code changed."""
+    """Changes whenever all plans have to be made anew: rules, sampling, catalog or our code changed."""
     settings = workspace.config.settings
     rules = [
         [s.name, s.planning.model_dump(mode="json"), s.samples and s.samples.model_dump()]

@@ -21,10 +21,11 @@ def record_outcome(
     transports: TransportFactory,
     *,
     capped: bool,
-) -> None:
+) -> dict[str, str]:
     """Remember in the suppliers' plans who answered, who closed no call although asked, who was not asked.
 
-    ``capped``: the run had a cap of its own, which is no reason to wait with the next one.
+    Returns who closed no call although asked, each with what became of its relays. ``capped``: the run
+    had a cap of its own, which is no reason to wait with the next one.
     """
     kinds: dict[str, set[str]] = {}  # of answers, by supplier that was due
     for task in planned:
@@ -49,6 +50,7 @@ def record_outcome(
         used_up,
         set() if capped else not_asked - used_up.keys(),
     )
+    return failed
 
 
 def _no_session_allowed(target: Target, counts: Counts) -> bool:

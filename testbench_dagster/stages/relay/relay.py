@@ -33,7 +33,7 @@ class RelayReport:
     """Outcome of the stage: the engine's report, the plans, and problems by supplier key.
 
     ``refused`` are suppliers that another living process is relaying to, with who that is; ``departed`` are
-    those that left the roster.
+    those that left the roster; ``failed`` were asked and could have answered, and no call became final.
     """
 
     relays: Report
@@ -42,6 +42,7 @@ class RelayReport:
     unsupported: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     departed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_due(self) -> int:
@@ -127,7 +128,7 @@ def relay_due(
                 )
         finally:
             quota.close()
-        record_outcome(
+        failed = record_outcome(
             workspace, targets, planned, relays.suppliers, transports, capped=max_relays is not None
         )
         if relays.lost:
@@ -142,6 +143,7 @@ def relay_due(
         _unsupported(planner, shared.plans.values()),
         dict(acquired.refused),
         targets.departed,
+        failed,
     )
 
 

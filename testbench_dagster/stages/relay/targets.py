@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER, known_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.plug import TransportFactory
 from testbench_dagster.transports.registry import supplier_endpoint
@@ -44,7 +44,7 @@ class Targets:
         for key in dict.fromkeys(keys):
             supplier = known.get(key)
             if supplier is None:
-                self.problems[key] = "is not on the roster: materialize suppliers, or correct the key"
+                self.problems[key] = f"is not on the roster: correct the key, or {TO_REFRESH_ROSTER}"
             elif supplier.left_at is not None:
                 self.departed.append(key)
             else:

@@ -1,4 +1,4 @@
-"""The catalogue stage: task data into the dataset store, prompt sequences into the document store."""
+"""The catalog stage: task data into the dataset store, prompt sequences into the document store."""
 
 from __future__ import annotations
 

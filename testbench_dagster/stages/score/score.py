@@ -111,7 +111,7 @@ def _score_task(
     size = PAGES if registration.flags.output_type == "get" else BATCH
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
-        # scores by an edited definition would claim to be the registered scorer's; the catalogue comes first
+        # scores by an edited definition would claim to be the registered scorer's; the catalog comes first
         scores = (
             []
             if definition_changed(spec, registration)

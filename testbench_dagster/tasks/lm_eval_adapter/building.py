@@ -74,7 +74,7 @@ class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not type
                 raise TaskError(
                     f"task {spec.name!r}: its dataset {self.DATASET_PATH!r} cannot be loaded from the hub "
                     f"({type(error).__name__}: {str(error)[:300]}); "
-                    "without network give local files under data:"
+                    "without network give local files under `tasks[].data` (docs/reference.md)"
                 ) from None
         else:
             self.dataset = _LocalSplits(spec)

@@ -1,4 +1,4 @@
-"""Starter catalogue: small lm-eval tasks of our own, with data, usable without any download.
+"""Starter catalog: small lm-eval tasks of our own, with data, usable without any download.
 
 Belongs here: the task YAMLs, their data, the loader and checks those YAMLs name, and the generator that
 made the data. `README.md` describes every task. Does not: anything that imports lm_eval or datasets at import
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 #: The task that is answered by choosing between given continuations (log-likelihoods).
 CHOICE_TASK = "starter_choice"
 
-#: Every task of the catalogue, in the order of the README.
+#: Every task of the catalog, in the order of the README.
 TASKS = (
     "starter_arithmetic",
     "starter_logic",

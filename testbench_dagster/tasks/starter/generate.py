@@ -1,4 +1,4 @@
-"""Writes the catalogue's data: ``python -m testbench_dagster.tasks.starter.generate [FOLDER]``.
+"""Writes the catalog's data: ``python -m testbench_dagster.tasks.starter.generate [FOLDER]``.
 
 The output is a function of :data:`SEED` and the question makers alone: the same bytes on every run, so a
 change of a maker shows as a change of the committed files (raise the version in the task's YAML with it).

@@ -1,4 +1,4 @@
-"""Reads the catalogue's data; lm-eval calls :func:`load` through the YAMLs' ``custom_dataset``.
+"""Reads the catalog's data; lm-eval calls :func:`load` through the YAMLs' ``custom_dataset``.
 
 lm-eval executes this file by its path, outside any package, so it imports nothing from this project.
 """

@@ -432,7 +432,7 @@ def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:
     stage.workspace.documents.purge(ATTEMPTS, {"service": SERVICE})
     stage.collect()
     spent = "its relays of this session are used up; the next begins at block 1011"
-    assert who_waits(stage.workspace, [stage.keys[asked]]) == f"1 of 1 suppliers wait: {spent}"
+    assert who_waits(stage.workspace, [stage.keys[asked]]) == f"1 of 1 supplier waits: {spent}"
 
 
 def test_nothing_is_prepared_for_nobody(begin: Callable[..., Stage]) -> None:

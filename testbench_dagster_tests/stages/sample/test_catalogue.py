@@ -1,4 +1,4 @@
-"""The catalogue stage: epochs and who agrees on them, what is stale, the fingerprint sensors look at."""
+"""The catalog stage: epochs and who agrees on them, what is stale, the fingerprint sensors look at."""
 
 from __future__ import annotations
 

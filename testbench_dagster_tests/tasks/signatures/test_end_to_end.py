@@ -1,4 +1,4 @@
-"""The three signatures over the simulated network, from the catalogue to gates that look at them."""
+"""The three signatures over the simulated network, from the catalog to gates that look at them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stock lm-eval loads and scores the catalogue: right answers score 1, nonsense scores 0 or chance."""
+"""Stock lm-eval loads and scores the catalog: right answers score 1, nonsense scores 0 or chance."""
 
 import pytest
 
@@ -39,7 +39,7 @@ class Scripted(LM):
         return (-1.0 if continuation == best else -9.0 - len(continuation) * 3, False)
 
     def loglikelihood_rolling(self, requests):
-        raise AssertionError("no task of the catalogue asks for this")
+        raise AssertionError("no task of the catalog asks for this")
 
 
 @pytest.fixture(scope="module")

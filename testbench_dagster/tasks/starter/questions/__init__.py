@@ -1,4 +1,4 @@
-"""Question makers of the starter catalogue: one module per task, each exporting ``KINDS``.
+"""Question makers of the starter catalog: one module per task, each exporting ``KINDS``.
 
 A kind is a function from a seeded random source to one :class:`Draft`; the generator calls the kinds in turn
 and keeps what is new. A maker knows the exact answer because it computes question and answer together.

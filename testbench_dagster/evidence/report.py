@@ -17,8 +17,7 @@ _MAX_CHARS = 120
 class Finding:
     """Something that is not as the bundle says.
 
-    ``kind``: ``file``, ``doc``, ``definition``, ``prompt``, ``attempt``, ``answer``, ``state``,
-    ``score`` or ``window``.
+    ``kind``: ``file``, ``doc``, ``definition``, ``prompt``, ``attempt``, ``answer``, ``score`` or ``window``.
     ``stored`` and ``recomputed`` are what the bundle says and what follows from the rest of it.
     """
 

@@ -114,7 +114,6 @@ def _spec(
         include=include,
         planning=task.planning,
         cluster=task.cluster,
-        worst=task.worst,
     )
 
 

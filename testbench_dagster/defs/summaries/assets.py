@@ -10,7 +10,6 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.identity import IdentityGroupRecord
-from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
@@ -52,7 +51,6 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
             WindowRecord,
             ScoreRecord,
             AttemptRecord,
-            LaneEndRecord,
             IdentityGroupRecord,
             TaxonomySummaryRecord,
             PlanRecord,
@@ -135,7 +133,6 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 WindowRecord,
                 ScoreRecord,
                 AttemptRecord,
-                LaneEndRecord,
                 TaxonomySummaryRecord,
             ),
             writes={

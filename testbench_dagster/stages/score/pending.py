@@ -54,13 +54,7 @@ def _unequal(
     answers = typed.group(
         workspace.documents,
         AttemptsOfTask,
-        {
-            "supplier": supplier,
-            "task": names,
-            "fault": {"in": _ANSWERED},
-            "finished_at": {"gt": since},
-            "canary": {"ne": True},
-        },
+        {"supplier": supplier, "task": names, "fault": {"in": _ANSWERED}, "finished_at": {"gt": since}},
     )
     answered = {(row.task, row.task_hash): row.n for row in answers}
     if not answered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -13,6 +14,8 @@ import pytest
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import open_documents
+from testbench_dagster.stores.documents.sqlite_tables import schema_version
+from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA
 from testbench_dagster_tests.stores.workers import JOBS, Target, start, write_forever
 
 
@@ -125,3 +128,22 @@ def test_a_killed_writer_loses_nothing_it_was_told_and_leaves_no_half_batch(tmp_
     with sqlite3.connect(tmp_path / "documents.sqlite3") as raw:
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store.close()
+
+
+class BegunMeanwhile:
+    """A connection to a new file that another process begins between two of its statements."""
+
+    def __init__(self, path):
+        self._path, self._connection = path, sqlite3.connect(path)
+
+    def execute(self, sql):
+        if "sqlite_master" in sql:
+            with contextlib.closing(sqlite3.connect(self._path)) as other:
+                other.execute(f"PRAGMA user_version = {DOCUMENTS_SCHEMA}")
+                other.execute("CREATE TABLE IF NOT EXISTS jobs (id)")
+                other.commit()
+        return self._connection.execute(sql)
+
+
+def test_a_file_that_another_process_begins_meanwhile_is_no_old_one(tmp_path):
+    assert schema_version(BegunMeanwhile(tmp_path / "new.sqlite3")) == DOCUMENTS_SCHEMA

@@ -34,11 +34,17 @@ def row_of(collection: Collection, prepared: Document) -> tuple[Any, ...]:
 
 
 def schema_version(connection: sqlite3.Connection) -> int | None:
-    """The schema version of the file; 0 where tables were made before there was one, None without any."""
-    version: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
-    if version == 0 and connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone() is None:
-        return None
-    return version
+    """The schema version of the file; 0 where tables were made before there was one, None without any.
+
+    Who begins a file writes the version before the first table: hence the second look.
+    """
+    for look in range(2):
+        version: int = connection.execute("PRAGMA main.user_version").fetchone()[0]
+        if version:
+            return version
+        if look == 0 and connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone() is None:
+            return None
+    return 0
 
 
 def write_schema_version(connection: sqlite3.Connection, version: int) -> None:

@@ -45,22 +45,30 @@ def run_key(kind: str, *parts: str) -> str:
     return f"{kind}:{sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
 
 
-def repeatable_request(
-    instance: dg.DagsterInstance, key: str, retry_s: float, tags: Mapping[str, str]
-) -> dg.RunRequest | None:
-    """A request that may be made again ``retry_s`` seconds after its last run ended, still to be done.
+def repeatable_requests(
+    instance: dg.DagsterInstance, wanted: Mapping[str, Mapping[str, str]], retry_s: float
+) -> list[dg.RunRequest]:
+    """Requests that may be made again ``retry_s`` seconds after their last run ended, still to be done.
 
-    None until then. A request after a run is named after that run, so it is made once, too.
+    ``wanted`` are the tags of each by its key (see :func:`run_key`); those whose time has not come are left
+    out. A request after a run is named after that run, so it is made once, too.
     """
-    records = instance.get_run_records(dg.RunsFilter(tags={REQUEST: key}), limit=1)
-    tags = {**tags, REQUEST: key}
-    if not records:
-        return dg.RunRequest(run_key=key, tags=tags)
-    (last,) = records
-    ended = last.end_time or last.update_timestamp.timestamp()
-    if last.dagster_run.status in UNFINISHED or time.time() < ended + retry_s:
-        return None
-    return dg.RunRequest(run_key=f"{key}:{last.dagster_run.run_id}", tags=tags)
+    newest: dict[str, dg.RunRecord] = {}
+    one = 1 if len(wanted) == 1 else None  # a catalog that stays broken has a run each five minutes
+    for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST: list(wanted)}), limit=one):
+        newest.setdefault(record.dagster_run.tags[REQUEST], record)
+    requests = []
+    for key, tags in wanted.items():
+        last = newest.get(key)
+        if last is None:
+            name = key
+        else:
+            ended = last.end_time or last.update_timestamp.timestamp()
+            if last.dagster_run.status in UNFINISHED or time.time() < ended + retry_s:
+                continue
+            name = f"{key}:{last.dagster_run.run_id}"
+        requests.append(dg.RunRequest(run_key=name, tags={**tags, REQUEST: key}))
+    return requests
 
 
 def unfinished_runs(instance: dg.DagsterInstance, job_name: str) -> int:

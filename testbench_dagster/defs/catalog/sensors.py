@@ -4,7 +4,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import (
-    repeatable_request,
+    repeatable_requests,
     run_key,
     sensor_status,
     unfinished_runs,
@@ -46,12 +46,12 @@ def stale_catalog_sensor(
         # one run over all of them: a task that is complete in between costs it nothing
         ((first, last),) = pack_ranges(order, wanted, len(order), max_gap=len(order))
         key = run_key("catalog", catalogue_fingerprint(workspace), *sorted(wanted))
-        request = repeatable_request(context.instance, key, _RETRY_S, range_tags(first, last))
-        if request is None:
+        requests = repeatable_requests(context.instance, {key: range_tags(first, last)}, _RETRY_S)
+        if not requests:
             return dg.SensorResult(
                 skip_reason=f"{', '.join(wanted)} came to nothing; tried again {_RETRY_S} s after that run"
             )
-        return dg.SensorResult(run_requests=[request])
+        return dg.SensorResult(run_requests=requests)
 
     return stale_catalog
 

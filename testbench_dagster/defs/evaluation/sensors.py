@@ -3,7 +3,7 @@
 import dagster as dg
 
 from testbench_dagster.config.settings import Settings
-from testbench_dagster.defs.automation import repeatable_request, run_key, sensor_status
+from testbench_dagster.defs.automation import repeatable_requests, run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
 from testbench_dagster.defs.partitions import (
     MAX_GAP,
@@ -45,15 +45,13 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason=f"nothing is due; {len(busy)} suppliers are being evaluated")
         ranges = pack_ranges(order, due, suppliers_per_run(), MAX_GAP, blocked=busy)
         place = {key: i for i, key in enumerate(order)}
-        requests = []
+        wanted = {}
         for first, last in ranges[:RUNS_PER_TICK]:
             covered = order[place[first] : place[last] + 1]
             key = run_key("stale", first, last, *(f"{k} {versions[k]}" for k in covered if k in versions))
             # scheduled work gives way to what people start by hand
-            tags = {**range_tags(first, last), "dagster/priority": "-1"}
-            request = repeatable_request(context.instance, key, retry_s, tags)
-            if request is not None:
-                requests.append(request)
+            wanted[key] = {**range_tags(first, last), "dagster/priority": "-1"}
+        requests = repeatable_requests(context.instance, wanted, retry_s)
         if not requests:
             return dg.SensorResult(
                 skip_reason=f"{len(due)} suppliers are due; their last runs came to nothing less than "

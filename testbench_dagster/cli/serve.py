@@ -22,9 +22,11 @@ from testbench_dagster.cli.leaderboard import ranking_columns
 from testbench_dagster.cli.output import emit, note
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
-from testbench_dagster.localnet.demo import STARTER_PORT
+from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
 from testbench_dagster.localnet.personas import FAIL_MODES
 from testbench_dagster.stores.files import create_folder, writing
+
+_ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another folder"
 
 
 @click.command(short_help="Everything, on simulated suppliers")
@@ -49,7 +51,6 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
     serves the Dagster UI on it.
     """
     # the simulated network, which no other command needs: 20 ms
-    from testbench_dagster.localnet.demo import demo_settings, pocket_settings
     from testbench_dagster.localnet.pocket.run import PocketProcess, height_by_calendar
     from testbench_dagster.localnet.pocket.settings import environment
     from testbench_dagster.localnet.run import LocalnetProcess
@@ -61,7 +62,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
     folder = Path(exported or Path.cwd() / ".testbench").absolute() / ("demo-pocket" if pocket else "demo")
     if not no_ui:
         _require_free(port)
-    with writing(folder, "let this user write it, or set TESTBENCH_HOME to another folder"):
+    with writing(folder, _ANOTHER_FOLDER):
         if fresh and folder.is_dir():
             shutil.rmtree(folder)
     create_folder(folder)
@@ -80,7 +81,7 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         else:
             settings = demo_settings(localnet.roster())
         path = folder / "testbench.yaml"
-        with writing(path, "let this user write it, or set TESTBENCH_HOME to another folder"):
+        with writing(path, _ANOTHER_FOLDER):
             path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         kind = "simulated Pocket network" if pocket else "simulated network"
         note(f"{kind}: {n_suppliers} suppliers at {localnet.url}")

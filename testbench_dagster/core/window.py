@@ -13,6 +13,15 @@ from typing import Annotated, Any
 from testbench_dagster.core.columns import Cell, Column, Gauge, Origin, Shape, Unit, Views, plain_json
 from testbench_dagster.core.faults import Fault
 
+#: The column of windows, and of the entries of a leaderboard over them.
+FirstAttemptSuccess = Annotated[
+    float | None,
+    Column(
+        "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
+        "sessions, gateways and chain nodes, are no attempts here",
+        Unit.SHARE,
+    ),
+]
 OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
 
 
@@ -121,14 +130,7 @@ class Window:
             Unit.SCORE,
         ),
     ] = None
-    first_attempt_success: Annotated[
-        float | None,
-        Column(
-            "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
-            "sessions, gateways and chain nodes, are no attempts here",
-            Unit.SHARE,
-        ),
-    ] = None
+    first_attempt_success: FirstAttemptSuccess = None
     pooled: Annotated[
         Mapping[str, Any] | None,
         Column(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from testbench_dagster.core.columns import Cell, Column, Gauge, Shape, Unit, Views, plain_json
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.window import FirstAttemptSuccess, Window
 
 ALL_TASKS = "all tasks"
 
@@ -69,14 +69,7 @@ class Entry:
             Unit.SHARE,
         ),
     ] = None
-    first_attempt_success: Annotated[
-        float | None,
-        Column(
-            "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
-            "sessions, gateways and chain nodes, are no attempts here",
-            Unit.SHARE,
-        ),
-    ] = None
+    first_attempt_success: FirstAttemptSuccess = None
     latency_ms: Annotated[
         Mapping[str, float | None],
         Column(

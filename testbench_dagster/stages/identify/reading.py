@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -101,10 +102,8 @@ def read_scores(
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
     """The availability of the suppliers of a service over the last week; who was not asked is left out."""
     where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    minutes: dict[str, Minutes] = {}
+    minutes: dict[str, Minutes] = defaultdict(Minutes)
     for attempt in typed.find(workspace.documents, AttemptEnd, where):
-        if attempt.supplier not in minutes:
-            minutes[attempt.supplier] = Minutes()
         minutes[attempt.supplier].add(attempt)
     found = {supplier: availability([counts.packed()]) for supplier, counts in minutes.items()}
     return {supplier: share for supplier, share in found.items() if share is not None}

@@ -112,9 +112,8 @@ class PocketPlug:
         status = attempt.evidence.get("http_status")
         signed = attempt.session is not None and "request_hash" in attempt.evidence
         if not (isinstance(status, int) and signed):
-            if (
-                "public_key" in attempt.evidence and "gateway" not in attempt.evidence
-            ):  # its signature is over all of it
+            if "public_key" in attempt.evidence and "gateway" not in attempt.evidence:
+                # its signature is over all of it
                 return shown_by_answer(attempt, request, api, error, complete=True)
             return None
         from testbench_dagster.transports.pocket.stored import shown_by_miner  # with its codecs: 0.1 s

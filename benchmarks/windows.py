@@ -37,6 +37,7 @@ from testbench_dagster.scoring.rows import Aggregation, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.window_cache import subject
 from testbench_dagster.stages.score.windows import deadline_s, primary_windows, refresh_window_cache, windows
@@ -144,7 +145,9 @@ def spread(workspace: Workspace, example: str) -> None:
 def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Window]:
     """The windows of all suppliers, two queries for each task of each."""
     aggregation = Aggregation(
-        lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest), Clusters(workspace.datasets).of
+        lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
+        Clusters(workspace.datasets).of,
+        EmptyScores(workspace.documents).of,
     )
     found: list[Window] = []
     for supplier in active_suppliers(workspace):

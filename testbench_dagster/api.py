@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,14 +126,18 @@ class Testbench:
         max_relays: int | None = None,
         retry_errors: bool = False,
         force: bool = False,
+        wait: bool | timedelta = False,
         on_planned: Callable[[int], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
+        on_scored: Callable[[int, int], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> RunReport:
         """Evaluate now, by default everything: what ``testbench run`` does, recorded in Dagster likewise.
 
         Refreshes the catalog where stale, relays what is due, scores, summarizes and ranks. Safe to
-        interrupt and to start again. See :func:`.defs.local_evaluation.evaluate` for the arguments.
+        interrupt and to start again. With ``wait`` it stays for the later occasions of docs that are open,
+        until none is (True) or for so long. See :func:`.defs.local_evaluation.evaluate` for the arguments.
 
         Raises:
             ConfigError: a supplier, task, data file or key is missing, a taxonomy makes no sense, a selection
@@ -154,9 +160,12 @@ class Testbench:
             max_relays=max_relays,
             retry_errors=retry_errors,
             force=force,
+            wait=wait,
             on_planned=on_planned,
             on_progress=on_progress,
             on_note=on_note,
+            on_scored=on_scored,
+            stop=stop,
         )
 
     def plan(

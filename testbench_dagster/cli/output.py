@@ -92,7 +92,9 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str
         table.add_row(*(Text(_cell(row.get(column))) for column in columns))
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # into a file or pipe: no wrapping at an imagined 80 columns
+        # into a file or pipe: no wrapping at an imagined 80 columns, nor at any other number
+        console.width = 10_000
+        console.width = max(200, console.measure(table).maximum)
     console.print(table)
 
 

@@ -13,7 +13,9 @@ _COLUMNS = (
     "state",
     "docs",
     "calls",
+    "canaries",
     "fresh",
+    "open",
     "target",
     "half_width",
     "buys",
@@ -47,7 +49,8 @@ def plan(
     """Show what would be relayed now, and why each other task is not due. Sends nothing.
 
     `half_width` is that of the present 95 % interval of the primary score, `buys` the one to expect once the
-    planned docs are answered at the present score.
+    planned docs are answered at the present score. `open` docs were asked in vain and wait for their next
+    occasion; `canaries` are docs of the task that were answered before, asked again with them.
     """
     with Testbench.open(config) as testbench:
         planned = testbench.plan(suppliers or None, tasks or None, budget=budget)
@@ -58,4 +61,6 @@ def plan(
     emit(rows, format_, _COLUMNS, "Plan")
     if format_ == "table":
         of = "" if budget is None else f", of a budget of {budget}"
-        note(f"{planned.calls} relays would be sent now{of}")
+        canaries = sum(row["canaries"] for row in planned.rows)
+        among = f", {canaries} of them canaries" if canaries else ""
+        note(f"{planned.calls} relays would be sent now{among}{of}")

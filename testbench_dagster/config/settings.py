@@ -78,6 +78,7 @@ class TaskConfig(Strict):
     metric: str | None = None
     filter: str | None = None
     cluster: Annotated[str, Field(min_length=1)] | None = None
+    worst: float | None = Field(default=None, allow_inf_nan=False)
     data: dict[str, str | dict[str, str]] | None = None
     where: dict[str, str] | None = None
     only: list[str] | None = None

@@ -39,44 +39,65 @@ class Way(StrEnum):
     SIGNED = "signed"
 
 
-class DocState(StrEnum):
-    """What a doc is whose newest attempt ended in a fault: closed for this round, or still open."""
+class Closing(StrEnum):
+    """What becomes of a doc whose witnessed occasions all end in a fault."""
 
     SCORED = "scored"
     FAILED = "failed"
+    #: Failed; void where suppliers of three groups refuse it and none scored it; no score at all where the
+    #: supplier refuses a request shape everywhere.
+    REFUSED = "failed, void or refused"
+    #: Failed where the supplier answers others meanwhile; nothing as long as it answers nobody.
+    MIXED = "failed if mixed"
+    #: Ours: it stays open.
     OPEN = "open"
+
+
+class Pause(StrEnum):
+    """What of a supplier waits after a fault."""
+
+    NONE = "–"
+    #: The doc: until the supplier answered another one since.
+    DOC = "doc"
+    #: All its docs, after five unanswered in a row.
+    LANE = "lane"
+    #: All its docs, until it answered one that it has answered before.
+    PROBE = "probe"
+    #: Everything: nothing is sent any more.
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class FaultRow:
     """The columns of the fault table. Most faults have the defaults.
 
-    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``remedy``: what to do
-    about it, as ``testbench check`` tells; empty where there is an answer. ``doc``: what it makes of the doc.
-    ``available``: whether it counts in ``availability`` as answered (True), as not (False), or says nothing
-    of the supplier (None). ``ways``: how a relay travels to which it can happen.
+    ``owner``: who answers for it. ``when``: what happened, for the documentation. ``closes``: what it makes
+    of the doc. ``available``: whether it counts in ``availability`` as answered (True), as not (False), or
+    says nothing of the supplier (None). ``remedy``: what to do about it, as ``testbench check`` tells; empty
+    where there is an answer. ``ways``: how a relay travels to which it can happen.
     """
 
     owner: Owner
     when: str
     remedy: str
-    doc: DocState = DocState.OPEN
+    closes: Closing = Closing.OPEN
+    #: Witnessed occasions without an answer after which the doc closes (K); 0 where it never does.
+    occasions: int = 0
+    #: Further attempts in a run, at the doc's first occasion and at later ones.
+    in_run: tuple[int, int] = (0, 0)
+    pause: Pause = Pause.NONE
     available: bool | None = None
     ways: frozenset[Way] = frozenset(Way)
 
-    # -- in a run: retries, limits, giving up --
-    #: A further attempt may help and does not excuse the supplier.
-    retried: bool = False
+    # -- in a run: limits --
     #: It cannot keep up, or refuses what we send (a wrong key would otherwise be told so for every prompt):
     #: fewer relays at once to the supplier.
     slows_supplier: bool = False
     #: What the host itself says, not one slow supplier on it: fewer relays at once to all behind it.
     slows_host: bool = False
-    #: The supplier names a wait (Retry-After) that is kept; told again without an answer between, all its
-    #: relays wait.
+    #: It asks for time: the wait it names counts for all its relays once it is told again without an answer
+    #: between.
     paces: bool = False
-    #: Nothing gets through to it: after many in a row the supplier is given up for the run.
-    loses_contact: bool = False
 
     # -- what it says of the supplier --
     #: Somebody was there: False where no connection came about, or nothing was sent.
@@ -122,7 +143,7 @@ class Fault(StrEnum):
             owner=Owner.NONE,
             when="an answer",
             remedy="",
-            doc=DocState.SCORED,
+            closes=Closing.SCORED,
             available=True,
             shown_by_answer=True,
         ),
@@ -133,7 +154,7 @@ class Fault(StrEnum):
             owner=Owner.NONE,
             when="an answer, cut at the token limit",
             remedy="",
-            doc=DocState.SCORED,
+            closes=Closing.SCORED,
             available=True,
             cut_short=True,
             shown_by_answer=True,
@@ -143,8 +164,12 @@ class Fault(StrEnum):
         "empty",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="HTTP 200 without text",
-            doc=DocState.FAILED,
+            ways=frozenset(),  # nothing ends in it any more
+            when="HTTP 200 without text, of attempts of earlier versions",
+            closes=Closing.FAILED,
+            occasions=2,
+            in_run=(1, 1),
+            pause=Pause.DOC,
             available=False,
             remedy="it answers without text: check model and api",
             denies_capability=True,
@@ -155,10 +180,28 @@ class Fault(StrEnum):
         "supplier_http",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="HTTP 5xx, 3xx",
+            when="other HTTP 5xx, 3xx; an answer that ended in `error` or `abort`",
             remedy="ask its operator",
-            doc=DocState.FAILED,
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(3, 1),
+            pause=Pause.LANE,
             available=False,
+            shown_by_answer=True,
+        ),
+    )
+    UNAVAILABLE = (
+        "unavailable",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            when="HTTP 502 to 504, 52x, 408, 409, 425",
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(3, 1),
+            pause=Pause.LANE,
+            available=False,
+            remedy="it is overloaded, restarting or gone: lower max_in_flight or ask its operator",
+            slows_supplier=True,
             shown_by_answer=True,
         ),
     )
@@ -167,11 +210,13 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.SUPPLIER,
             when="connected, deadline passed",
-            doc=DocState.FAILED,
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(1, 1),
+            pause=Pause.LANE,
             available=False,
             remedy="it does not answer in time: raise first_byte_s or total_s, or ask its operator",
             slows_supplier=True,
-            loses_contact=True,
             worked_on=True,
         ),
     )
@@ -179,9 +224,13 @@ class Fault(StrEnum):
         "supplier_protocol",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="200 with an `error`, invalid, too large or too deep JSON, invalid log-probabilities",
+            when="200 with an `error` that is no HTTP status, or with tool calls alone; invalid, too large "
+            "or too deep JSON, invalid log-probabilities",
             remedy="ask its operator",
-            doc=DocState.FAILED,
+            closes=Closing.FAILED,
+            occasions=2,
+            in_run=(1, 1),
+            pause=Pause.DOC,
             available=False,
             denies_capability=True,
         ),
@@ -192,8 +241,10 @@ class Fault(StrEnum):
             owner=Owner.SUPPLIER,
             when="content filter, refusal, HTTP 451",
             remedy="ask its operator",
-            doc=DocState.FAILED,
-            available=False,
+            closes=Closing.FAILED,
+            occasions=2,
+            in_run=(1, 1),
+            available=True,
             shown_by_answer=True,
         ),
     )
@@ -204,22 +255,38 @@ class Fault(StrEnum):
             owner=Owner.SUPPLIER,
             when="forged or missing signature",
             remedy="ask its operator",
-            doc=DocState.FAILED,
+            closes=Closing.FAILED,
+            occasions=2,
+            in_run=(1, 1),
+            pause=Pause.DOC,
             available=False,
+        ),
+    )
+    UNSCORABLE = (
+        "unscorable",
+        FaultRow(
+            owner=Owner.SUPPLIER,
+            ways=frozenset(),  # the relay brought an answer
+            when="an answer that ends the scorer's process, twice",
+            closes=Closing.FAILED,
+            occasions=1,
+            available=True,
+            remedy="its answer breaks the filters or metrics of the task: see the error of the score",
         ),
     )
     RATE_LIMITED = (
         "rate_limited",
         FaultRow(
             owner=Owner.NETWORK,
-            when="HTTP 429",
-            available=False,
+            when="HTTP 429, also inside a 200",
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(5, 1),
+            pause=Pause.LANE,
             remedy="it limits the rate: lower max_in_flight or ask its operator",
-            retried=True,
             slows_supplier=True,
             slows_host=True,
             paces=True,
-            loses_contact=True,
             shown_by_answer=True,
         ),
     )
@@ -229,12 +296,14 @@ class Fault(StrEnum):
             ways=frozenset({Way.PLAIN, Way.SIGNED}),
             owner=Owner.NETWORK,
             when="DNS, connect, reset before a response",
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(3, 1),
+            pause=Pause.LANE,
             available=False,
             remedy="is it running, and is base_url right?",
-            retried=True,
             slows_supplier=True,
             slows_host=True,
-            loses_contact=True,
             reached=False,
         ),
     )
@@ -242,12 +311,39 @@ class Fault(StrEnum):
         "client_request",
         FaultRow(
             owner=Owner.CLIENT,
-            when="other HTTP 4xx; an endpoint that is not asked",
-            remedy="it refuses our request: check base_url, model, api and api_key_env",
+            when="other HTTP 4xx, such as 400, 413, 422; an endpoint that is not asked",
+            closes=Closing.REFUSED,
+            occasions=2,
+            remedy="it refuses our request: check api and model, and what the task asks with",
             slows_supplier=True,
-            loses_contact=True,
             denies_capability=True,
             denies_page=True,
+            shown_by_answer=True,
+        ),
+    )
+    QUOTA = (
+        "quota",
+        FaultRow(
+            owner=Owner.CLIENT,
+            when="HTTP 402; 429 with `insufficient_quota`",
+            closes=Closing.MIXED,
+            occasions=3,
+            in_run=(1, 1),
+            pause=Pause.PROBE,
+            remedy="our quota or credit with it is used up: raise it",
+            shown_by_answer=True,
+        ),
+    )
+    CREDENTIALS = (
+        "credentials",
+        FaultRow(
+            owner=Owner.CLIENT,
+            when="HTTP 401, 403, 404",
+            closes=Closing.MIXED,
+            occasions=3,
+            in_run=(1, 1),
+            pause=Pause.PROBE,
+            remedy="it refuses our key, or does not know the model: check api_key_env, base_url and model",
             shown_by_answer=True,
         ),
     )
@@ -257,8 +353,11 @@ class Fault(StrEnum):
             owner=Owner.GATEWAY,
             when="a PATH gateway failed, or may have asked others",
             remedy="look at the gateway: `testbench check` asks it",
+            closes=Closing.MIXED,
+            occasions=3,
+            in_run=(2, 1),
+            pause=Pause.LANE,
             ways=frozenset({Way.GATEWAY}),
-            retried=True,
         ),
     )
     ROLLOVER = (
@@ -268,8 +367,9 @@ class Fault(StrEnum):
             owner=Owner.SESSION,
             when="the session ended, or has not the supplier",
             remedy="nothing: it is sent again in the next session",
-            retried=True,
-            loses_contact=True,
+            closes=Closing.FAILED,
+            occasions=3,
+            in_run=(2, 1),
             reached=False,
             charged=False,
             kept_by_session=True,
@@ -282,6 +382,7 @@ class Fault(StrEnum):
             owner=Owner.BUDGET,
             when="no relay is left for the supplier in the session",
             remedy="wait for the next session, or raise the application's stake",
+            pause=Pause.STOP,
             reached=False,
             charged=False,
             kept_by_session=True,
@@ -294,8 +395,11 @@ class Fault(StrEnum):
             ways=frozenset({Way.SIGNED}),
             owner=Owner.NODE,
             when="no node of the chain answers, or the chain lacks the public key",
+            closes=Closing.MIXED,
+            occasions=3,
+            in_run=(2, 1),
+            pause=Pause.LANE,
             remedy="nothing was sent to it",
-            retried=True,
             reached=False,
             charged=False,
         ),
@@ -305,6 +409,7 @@ class Fault(StrEnum):
         FaultRow(
             owner=Owner.INTERNAL,
             when="our own mistake, or a lost lease",
+            pause=Pause.STOP,
             remedy="that is on our side, not its operator's",
         ),
     )
@@ -317,17 +422,12 @@ class Fault(StrEnum):
     @property
     def answered(self) -> bool:
         """Whether the attempt brought an answer that is scored."""
-        return self.row.doc is DocState.SCORED
+        return self.row.closes is Closing.SCORED
 
     @property
     def final(self) -> bool:
         """Whether the question is closed for this round: answered, or failed by the supplier's fault."""
-        return self.row.doc is not DocState.OPEN
-
-    @property
-    def retried(self) -> bool:
-        """Whether a further attempt may help and does not excuse the supplier."""
-        return self.row.retried
+        return self.answered or self.blames_supplier
 
     @property
     def blames_supplier(self) -> bool:

@@ -12,6 +12,14 @@ from testbench_dagster.core.task_flags import TaskFlags
 ANY_API = frozenset({"generate_until", "get"})
 
 
+def request_shape(api: str, request: Mapping[str, Any]) -> str:
+    """The form of a stored request: API, kind and the names of its parameters, whatever their values.
+
+    What a supplier cannot take of a form it takes of no request of that form.
+    """
+    return " ".join((api, str(request["type"]), *sorted(request.get("generation") or ())))
+
+
 @dataclass(frozen=True)
 class TaskData:
     """What the dataset store keeps of a task: docs as JSON text by doc id, few-shot pool, flags.

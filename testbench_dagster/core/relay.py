@@ -21,16 +21,16 @@ Api = Literal["chat", "completions"]
 class Limits:
     """Bounds on one relay and on how many run at once (the ``relays:`` block of testbench.yaml).
 
-    Times in seconds, sizes in MiB. ``retries`` counts further attempts after the first. The number in
-    flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``; suppliers that share a
-    host have at most ``max_per_host`` in flight together.
+    Times in seconds, sizes in MiB. ``retries`` caps the further attempts at a doc that the fault table
+    gives. The number in flight starts at ``start_in_flight`` and adapts between 1 and ``max_in_flight``;
+    suppliers that share a host have at most ``max_per_host`` in flight together.
     """
 
     connect_s: float = 5.0
     first_byte_s: float = 60.0
     idle_s: float = 30.0
     total_s: float = 120.0
-    retries: int = 2
+    retries: int = 5
     max_response_mb: float = 8.0
     max_in_flight: int = 256
     start_in_flight: int = 2
@@ -82,7 +82,9 @@ class Relay:
     ``request`` is the transport-independent request stored with the prompt:
     ``{"type": "generate_until", "idx", "messages" | "prompt", "generation"}``,
     ``{"type": "loglikelihood", "idx", "context", "continuation"}`` or ``{"type": "get", "idx", "path"}``.
-    ``attempt`` counts from 1 and says how many were already recorded, plus one.
+    ``attempt`` counts from 1 and says how many were already recorded, plus one. ``occasion`` counts, from 1,
+    the times at which its doc was asked, each with its attempts in quick succession. A ``canary`` asks again
+    what the supplier has answered before: it shows whether the supplier answers at all, and enters no score.
     """
 
     supplier: str
@@ -98,6 +100,8 @@ class Relay:
     repeat: int
     request: Mapping[str, Any]
     attempt: int = 1
+    occasion: int = 1
+    canary: bool = False
 
 
 @dataclass(slots=True)

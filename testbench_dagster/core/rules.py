@@ -6,9 +6,11 @@ checked where tasks are expanded (:mod:`testbench_dagster.tasks.specs`).
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 
 class Strict(BaseModel):
@@ -119,7 +121,7 @@ Gate = Annotated[
 class PlanningRule(_Rule):
     """When and how much of one task a supplier is asked; what is unset in a task is taken from ``planning``.
 
-    ``max_docs_per_run``: docs of the task asked per supplier and evaluation at most. ``trigger_minimum``:
+    ``max_docs_per_run``: new docs of the task asked per supplier and evaluation at most. ``trigger_minimum``:
     docs asked whenever the schedule allows, also when all wanted ones are fresh; it needs a schedule, which
     is then the rate of renewal. ``max_age_days``: instead of ``sampling.max_age_days``, for this task.
     """
@@ -156,7 +158,9 @@ class PlanningSettings(PlanningRule):
 
     ``audit_hours`` and ``audit_docs``: a member of an identity group, for which its proxy stands, is asked
     that many docs of each task that often. ``retry_minutes``: how soon an evaluation that got nowhere is
-    asked for again; it doubles with every further one, up to ``retry_max_hours``.
+    asked for again; it doubles with every further one, up to ``retry_max_hours``. ``occasions_minutes``: how
+    long after its first the further occasions of a doc begin that stays unanswered; with the last of them all
+    other times of its life scale (see :class:`~testbench_dagster.core.doc_states.DocClock`).
     """
 
     blocks_per_session: int = Field(default=10, ge=1)
@@ -164,3 +168,15 @@ class PlanningSettings(PlanningRule):
     audit_docs: int = Field(default=5, ge=0)
     retry_minutes: float = Field(default=5, gt=0)
     retry_max_hours: float = Field(default=24, gt=0)
+    occasions_minutes: tuple[float, ...] = (0, 15, 120, 720, 1440, 2880, 4320)
+
+    @field_validator("occasions_minutes")
+    @classmethod
+    def _ascending(cls, minutes: tuple[float, ...]) -> tuple[float, ...]:
+        whole = all(math.isfinite(m) for m in minutes)
+        if not whole or len(minutes) < 2 or minutes[0] != 0 or any(a >= b for a, b in pairwise(minutes)):
+            raise ValueError(
+                f"{list(minutes)} says not when occasions begin after the first; write at least two numbers "
+                "of minutes that ascend from 0, such as [0, 15, 120]"
+            )
+        return minutes

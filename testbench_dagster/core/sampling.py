@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
 
 from pydantic import Field, model_validator
 
 from testbench_dagster.core.rules import Strict
 
+#: Below so many groups of suppliers an epoch begins with ``samples.start`` docs.
+LEAST_GROUPS = 5
 _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 
 
@@ -23,6 +26,7 @@ class SampleRule(Strict):
     """
 
     min: int = Field(default=25, ge=1)
+    start: int = Field(default=50, ge=1)
     max: int = Field(default=100, ge=1)
     half_width: float | None = Field(default=0.1, gt=0, lt=0.5)
 
@@ -68,6 +72,50 @@ def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> 
     sizes = range(measured.n, max(measured.n, top - measured.failed))  # beyond them the bound decides
     needed = measured.n + bisect_left(sizes, True, key=lambda n: _wilson_half_width(mean, n, z) <= wanted)
     return max(low, min(top, needed + measured.failed))
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteRow:
+    """A supplier's complete row of a task in an epoch: the ``variance`` of its values.
+
+    Of right and wrong docs that is ``mean * (1 - mean)``, of other values from 0 to 1 at most as much.
+    """
+
+    supplier: str
+    group: str
+    variance: float
+
+
+def common_docs(rule: SampleRule | None, available: int, rows: Iterable[CompleteRow]) -> int:
+    """How many docs of a task every supplier is asked in an epoch, whatever it answers there.
+
+    All for no rule, ``max`` for one without a half width. Else the smallest number from ``min`` to ``max`` at
+    which Wilson's 95 % interval is at most twice the half width for a share with the median variance of
+    the groups. Below five groups ``start``: no supplier may set its own number, for stopping at a width is
+    stopping while ahead. Never more than are ``available``.
+
+    Args:
+        rule: the task's sampling rule.
+        available: docs of its split.
+        rows: the complete rows of the last epoch; of a group the first by supplier counts.
+    """
+    if rule is None:
+        return available
+    top = min(rule.max, available)
+    low = min(rule.min, top)
+    if rule.half_width is None:
+        return top
+    of_group: dict[str, CompleteRow] = {}
+    for row in rows:
+        known = of_group.get(row.group)
+        if known is None or row.supplier < known.supplier:
+            of_group[row.group] = row
+    if len(of_group) < LEAST_GROUPS:
+        return max(low, min(top, rule.start))
+    share = 0.5 + math.sqrt(0.25 - min(0.25, median(row.variance for row in of_group.values())))
+    wanted = rule.half_width
+    sizes = range(low, top)  # beyond them the bound decides
+    return low + bisect_left(sizes, True, key=lambda n: _wilson_half_width(share, n, _Z) <= wanted)
 
 
 def predicted_half_width(measured: Measured, more: int) -> float | None:

@@ -20,7 +20,8 @@ class TaskSpec:
     ``name`` is the partition key and the ``task`` of every stored document; ``leaf`` is the framework's name
     and ``root`` the configured name it was reached through (they differ for groups and tags, whose overrides
     apply). ``data`` maps a split to the absolute path of its local file; None means the hub.
-    Docs with the same value in their column ``cluster`` may depend on each other.
+    Docs with the same value in their column ``cluster`` may depend on each other. ``worst`` is what a failed
+    doc counts as in a primary metric that has no bounds of its own.
     ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks.
     """
 
@@ -40,6 +41,7 @@ class TaskSpec:
     probes: int | None = None
     probe_tokens: int | None = None
     cluster: str | None = None
+    worst: float | None = None
 
     @property
     def signs(self) -> bool:

@@ -30,7 +30,7 @@ class Version:
 #: Decides the fault of an attempt, and what is kept of its answer. 1 is also that of all attempts stored
 #: before they named it.
 CLASSIFIER = Version(
-    1,
+    2,
     (
         "testbench_dagster.core.answer_prefix",
         "testbench_dagster.core.faults",
@@ -94,22 +94,30 @@ SCORER = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    2,
+    3,
     (
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling:Measured",
         "testbench_dagster.scoring.reliability",
+        "testbench_dagster.core.doc_states",
+        "testbench_dagster.scoring.failures",
+        "testbench_dagster.stages.score.states",
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.core.sampling:_wilson_half_width",
         "testbench_dagster.core.sampling:_Z",
         "testbench_dagster.core.window:Sample",
         "testbench_dagster.core.window:OK",
+        "testbench_dagster.core.window:PARTIAL",
+        "testbench_dagster.core.window:REFUSED",
+        "testbench_dagster.core.window:SCORED_STATUSES",
+        "testbench_dagster.core.window:UNREACHABLE",
         "testbench_dagster.core.window:NO_DATA",
         "testbench_dagster.core.window:UNSUPPORTED",
         "testbench_dagster.scoring.rows",
         "testbench_dagster.stages.attempts:last_by_call",
         "testbench_dagster.stages.score.clusters",
+        "testbench_dagster.stages.score.empty",
         "testbench_dagster.stages.score.pooled",
         "testbench_dagster.stages.score.samples",
         "testbench_dagster.stages.score.window_cache",
@@ -121,20 +129,23 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    1,
+    2,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling",
+        "testbench_dagster.planning.canaries",
         "testbench_dagster.planning.due",
         "testbench_dagster.planning.gates",
+        "testbench_dagster.core.doc_states",
+        "testbench_dagster.planning.release",
+        "testbench_dagster.stages.plan.lives",
         "testbench_dagster.planning.schedule",
         "testbench_dagster.planning.shares",
         "testbench_dagster.planning.supplier",
         "testbench_dagster.core.window:Sample",
-        "testbench_dagster.scoring.rows:is_mean",
-        "testbench_dagster.scoring.rows:is_proportion",
+        "testbench_dagster.scoring.failures",
         "testbench_dagster.scoring.rows:measured",
         "testbench_dagster.scoring.rows:primary_pair",
         "testbench_dagster.scoring.rows:value_of",
@@ -146,6 +157,7 @@ PLANS = Version(
         "testbench_dagster.stages.plan.task_gates",
         "testbench_dagster.stages.score.answered:prompt_calls",
         "testbench_dagster.stages.score.samples",
+        "testbench_dagster.stages.score.states",
         "testbench_dagster.statistics.sequential",
     ),
 )

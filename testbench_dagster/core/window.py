@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from testbench_dagster.core.columns import Cell, Column, Gauge, Origin, Shape, Unit, Views, plain_json
+from testbench_dagster.core.doc_states import DocState
 from testbench_dagster.core.faults import Fault
 
 #: The column of windows, and of the entries of a leaderboard over them.
@@ -23,11 +24,29 @@ FirstAttemptSuccess = Annotated[
     ),
 ]
 OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
+#: Some docs are open, and count as wrong until they close.
+PARTIAL = "partial"
+#: The supplier refuses requests of this form altogether, which says nothing of what it knows.
+REFUSED = "refused"
+#: It answered nothing at all around its last occasions, for too long.
+UNREACHABLE = "unreachable"
+#: Statuses of rows that may have a score.
+SCORED_STATUSES = frozenset({OK, PARTIAL})
+#: Statuses of tasks that a supplier cannot be asked: nodes leave them out. Any other row without a score
+#: counts as missing.
+NOT_ASKED_STATUSES = frozenset({UNSUPPORTED, REFUSED})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Newest outcome of one doc: scored (``metrics`` by filter), or failed with ``fault``."""
+    """What counts of one doc of a task: its newest closed outcome, else that it is open.
+
+    A scored doc has ``metrics`` by filter; one that is answered and waits for its score has state ``scored``
+    and none. Of all others ``fault`` is the last. ``ours``: it is open by our own faults only, which count
+    against nobody. ``late``: it was answered only in a later run than the first that asked it.
+    ``unreachable``: its supplier answered nothing at all around its last occasion, for too long. ``next_at``:
+    when an open doc is asked again, None where it was left behind before it was asked.
+    """
 
     doc_id: int
     at: datetime
@@ -37,6 +56,12 @@ class Sample:
     metrics: dict[str, dict[str, Any]] | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    state: DocState = DocState.SCORED
+    position: int = 0
+    late: bool = False
+    ours: bool = False
+    unreachable: bool = False
+    next_at: datetime | None = None
 
     @property
     def scored(self) -> bool:
@@ -44,23 +69,45 @@ class Sample:
         return self.metrics is not None
 
     @property
-    def counts(self) -> bool:
-        """Whether it is a sample of the window: scored, or failed by the supplier's fault."""
-        return self.scored or self.fault.final
+    def failed(self) -> bool:
+        """Whether the doc is closed as failed."""
+        return self.state is DocState.FAILED
 
     @property
-    def rank(self) -> tuple[bool, datetime, int, int]:
+    def open(self) -> bool:
+        """Whether the doc counts as wrong until it closes."""
+        return self.state is DocState.OPEN and not self.ours
+
+    @property
+    def void(self) -> bool:
+        """Whether the doc is nobody's fault but its own."""
+        return self.state is DocState.VOID
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a closed outcome that is somebody's: scored, or failed by the supplier."""
+        return self.scored or self.failed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the doc has an outcome."""
+        return self.counts or self.void
+
+    @property
+    def rank(self) -> tuple[datetime, int, int]:
         """Order in which outcomes of one doc replace each other."""
-        return (self.counts, self.at, self.epoch, self.round)
+        return (self.at, self.epoch, self.round)
 
 
 @dataclass(frozen=True)
 class Window:
     """One row of ``testbench scores``.
 
-    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. Intervals are 95 % Wilson
+    Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``score`` is delivered
+    quality: docs that failed, and those that are open, count as the worst value. Intervals are 95 % Wilson
     intervals and exist for metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are
-    conservative. Intervals and ``se`` are wider where docs share a cluster.
+    conservative. Intervals and ``se`` are wider where docs share a cluster; the interval of a row with open
+    docs reaches from its low end if all of them were wrong to its high end if all were right.
     """
 
     supplier: Annotated[str, Column("partition key", origin=Origin.SUPPLIER)]
@@ -79,23 +126,37 @@ class Window:
         ),
     ]
     status: Annotated[
-        str, Column("`ok`, `no_data`, or `unsupported` (the supplier cannot be asked this task)")
+        str,
+        Column(
+            "`ok`, `partial` (docs are open), `no_data`, `unsupported` (the supplier cannot be asked this "
+            "task), `refused` (it refuses requests of this form altogether) or `unreachable`"
+        ),
     ]
     n: Annotated[int, Column("scored docs", Unit.DOCS)]
     n_planned: Annotated[int | None, Column("docs wanted now", Unit.DOCS)]
     coverage: Annotated[float | None, Column("`n` / `n_planned`", Unit.SHARE)]
-    score: Annotated[float | None, Column("in lm-eval's unit", Unit.SCORE)]
+    score: Annotated[
+        float | None,
+        Column("delivered quality: failed and open docs count as the worst value", Unit.SCORE),
+    ]
     ci_low: Annotated[
         float | None,
-        Column("lower end of the 95 % Wilson interval, where values lie in [0, 1]", Unit.SCORE),
+        Column(
+            "lower end of the 95 % Wilson interval, where values lie in [0, 1]; with all open docs wrong",
+            Unit.SCORE,
+        ),
     ]
-    ci_high: Annotated[float | None, Column("upper end of it", Unit.SCORE)]
+    ci_high: Annotated[float | None, Column("upper end of it; with all open docs right", Unit.SCORE)]
     score_errors_as_zero: Annotated[
-        float | None, Column("with docs that failed by the supplier's fault counted as 0", Unit.SCORE)
+        float | None, Column("deprecated: `score`, where the worst value is 0", Unit.SCORE)
     ]
-    bound_low: Annotated[float | None, Column("with everything unscored counted as all wrong", Unit.SCORE)]
-    bound_high: Annotated[float | None, Column("with everything unscored counted as all right", Unit.SCORE)]
-    errors: Annotated[Mapping[str, int], Column("docs whose last attempt failed, by fault", Unit.DOCS)]
+    bound_low: Annotated[
+        float | None, Column("the score if all open, void and late docs were all wrong", Unit.SCORE)
+    ]
+    bound_high: Annotated[
+        float | None, Column("the score if all open and void docs were all right", Unit.SCORE)
+    ]
+    errors: Annotated[Mapping[str, int], Column("docs without an answer, by their last fault", Unit.DOCS)]
     truncated: Annotated[int, Column("scored answers that were cut at the token limit", Unit.DOCS)]
     latency_ms: Annotated[
         Mapping[str, float | None],
@@ -131,6 +192,28 @@ class Window:
         ),
     ] = None
     first_attempt_success: FirstAttemptSuccess = None
+    score_answered: Annotated[
+        float | None, Column("lm-eval's number: over answered docs only", Unit.SCORE)
+    ] = None
+    n_released: Annotated[int, Column("docs that were asked, or let be asked and left behind", Unit.DOCS)] = 0
+    n_failed: Annotated[int, Column("docs that it left unanswered for good", Unit.DOCS)] = 0
+    n_open: Annotated[
+        int, Column("docs that wait for an answer, and count as wrong until then", Unit.DOCS)
+    ] = 0
+    n_void: Annotated[int, Column("docs that all suppliers refuse; they count nowhere", Unit.DOCS)] = 0
+    n_late: Annotated[
+        int, Column("scored docs that were answered in a later run than the first that asked them", Unit.DOCS)
+    ] = 0
+    failures: Annotated[
+        str | None,
+        Column(
+            "what a failed doc counts as: `as_worst` (the worst value), `as_empty` (what the task makes of "
+            "an empty answer), `excluded` (nothing)"
+        ),
+    ] = None
+    next_attempt_at: Annotated[
+        datetime | None, Column("when the first of the open docs is asked again, at the earliest")
+    ] = None
     pooled: Annotated[
         Mapping[str, Any] | None,
         Column(
@@ -141,9 +224,9 @@ class Window:
     ] = None
 
     @property
-    def supplier_errors(self) -> int:
-        """Docs that ended in the supplier's own fault."""
-        return sum(count for fault, count in self.errors.items() if Fault(fault).blames_supplier)
+    def asked(self) -> int:
+        """Docs in the denominator of the score."""
+        return self.n + self.n_failed + self.n_open
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
@@ -152,8 +235,8 @@ class Window:
 
 WINDOW_VIEWS = Views(
     commands=(
-        "supplier", "task", "metric", "filter", "status", "n", "n_planned", "score", "ci_low", "ci_high",
-        "errors",
+        "supplier", "task", "metric", "filter", "status", "n", "n_failed", "n_open", "n_planned", "score",
+        "ci_low", "ci_high", "score_answered", "errors", "next_attempt_at",
     ),
     dagster=(
         Cell("supplier", ("supplier",)),
@@ -163,6 +246,9 @@ WINDOW_VIEWS = Views(
         Cell("planned", ("n_planned",)),
         Cell("score", ("score",)),
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
+        Cell("answered", ("score_answered",)),
+        Cell("failed", ("n_failed",)),
+        Cell("open", ("n_open",)),
         Cell("errors", ("errors",)),
         Cell("at once", ("first_attempt_success",)),
         Cell("p50 ms", ("latency_ms.p50",)),
@@ -173,17 +259,25 @@ WINDOW_VIEWS = Views(
         Cell("Score", ("score",)),
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
         Cell("Docs", ("n", "n_planned", "status"), Shape.DOCS),
+        Cell("Failed", ("n_failed",), explanation="Docs left unanswered for good: they count as wrong"),
+        Cell("Open", ("n_open",), explanation="Docs that wait for an answer: they count as wrong until then"),
+        Cell("Answered", ("score_answered",), explanation="Score over answered docs only"),
         Cell("Errors", ("errors",)),
         Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
         Cell("p50", ("latency_ms.p50",)),
         Cell("p95", ("latency_ms.p95",)),
         Cell("Newest", ("last_sample_at",), Shape.AGE),
     ),
-    # score and interval: those of the identity group where it pools
     feed=(
         Cell("status", ("status",)),
         Cell("n", ("n",)),
-        Cell("errors", ("supplier_errors",)),
+        Cell("errors", ("n_failed",)),
+        Cell("n_failed", ("n_failed",)),
+        Cell("n_open", ("n_open",)),
+        Cell("n_void", ("n_void",)),
+        Cell("n_late", ("n_late",)),
+        Cell("failures", ("failures",)),
+        Cell("score_answered", ("score_answered",)),
         Cell("score", ("score",)),
         Cell("lower_bound", ("ci_low",)),
         Cell("upper_bound", ("ci_high",)),

@@ -5,11 +5,14 @@ Drives the jobs of :mod:`.local_runs`, the same that sensors and the UI start.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.local_runs import LocalRuns
@@ -17,6 +20,7 @@ from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.migrate import migrate_if_safe
+from testbench_dagster.stages.plan.open_docs import OpenDocs, next_attempt, open_docs, who_is_open
 from testbench_dagster.stages.preconditions import (
     chosen_suppliers,
     require_data_files,
@@ -29,16 +33,19 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 
 _MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
+_LOOK_S = 15.0  # waiting for an occasion, the clock is looked at so often
 
 
 @dataclass(frozen=True)
 class RunReport:
     """What an evaluation came to.
 
-    ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries included), ``final`` the
-    calls that were answered or failed by the supplier's fault. ``waiting`` says how many suppliers wait for a
-    session and why, ``problem`` why there is no score at all, or nothing new although relays were sent; both
-    are empty where there is nothing to say.
+    ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries and canaries included),
+    ``final`` the calls that were answered. ``waiting`` says how many suppliers wait for a session and why,
+    ``problem`` why there is no score at all, or nothing new although relays were
+    sent; both are empty where there is nothing to say. ``left`` says why
+    suppliers were left before they were asked all, by key. ``interrupted``: it was told to stop. ``open`` are
+    the docs that wait for an answer, by supplier, and ``next_at`` is when the first of them is asked again.
     """
 
     suppliers: tuple[str, ...]
@@ -48,6 +55,26 @@ class RunReport:
     final: int
     waiting: str = ""
     problem: str = ""
+    left: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    open: Mapping[str, int] = field(default_factory=dict)
+    next_at: datetime | None = None
+
+
+class WallClock:
+    """The time, and waiting for it."""
+
+    def now(self) -> datetime:
+        """The present."""
+        return datetime.now(UTC)
+
+    def sleep_until(self, at: datetime, stop: threading.Event) -> None:
+        """Wait for an instant, or to be told to stop.
+
+        Looks at the clock again and again: machines sleep, clocks are set.
+        """
+        while (left := (at - self.now()).total_seconds()) > 0 and not stop.wait(min(left, _LOOK_S)):
+            pass
 
 
 def evaluate(
@@ -58,9 +85,13 @@ def evaluate(
     max_relays: int | None = None,
     retry_errors: bool = False,
     force: bool = False,
+    wait: bool | timedelta = False,
     on_planned: Callable[[int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_scored: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+    clock: WallClock | None = None,
 ) -> RunReport:
     """Refresh the catalog where stale, relay what is due, score, summarize, rank.
 
@@ -71,17 +102,22 @@ def evaluate(
         suppliers: keys; by default all active ones.
         tasks: names of tasks or groups; by default all.
         max_relays: send at most so many relays, retries included.
-        retry_errors: ask docs again that failed by the supplier's fault.
+        retry_errors: ask open docs again now instead of at their next occasion.
         force: ask again what is fresh.
+        wait: stay for the later occasions of docs that are open, until none is or for so long.
         on_planned: called with the number of due calls before each pass relays.
         on_progress: called a few times a second while relaying.
         on_note: called with what a person should know, in a line each.
+        on_scored: called with how many docs of a task are scored, and of how many, while more follow.
+        stop: once it is set nothing is sent any more; what is stored is scored, and the report returned.
+        clock: the time; the machine's by default.
 
     Raises:
         ConfigError: a supplier, task, data file or key is missing, or a taxonomy makes no sense.
         TestbenchError: a stage failed, or no supplier can be found.
     """
     note = on_note or (lambda text: None)
+    clock = clock or WallClock()
     specs = workspace.chosen_specs(tasks)
     require_data_files(workspace)
     configured_taxonomies(workspace)  # wrong ones are told before a relay is spent
@@ -94,6 +130,7 @@ def evaluate(
     for problem in require_keys(workspace.config, roster):
         note(f"warning: left out: {problem}")
     keys = [supplier.key for supplier in roster]
+    names = [spec.name for spec in specs]
     with LocalRuns(workspace) as runs:
         runs.refresh_suppliers()
         stale = stale_tasks(workspace, specs)
@@ -101,48 +138,154 @@ def evaluate(
             note(f"catalog: preparing {len(stale)} of {counted(len(specs), 'task')}")
             runs.refresh_catalog(stale)
         note(f"evaluation: {counted(len(keys), 'supplier')}, {counted(len(specs), 'task')}")
-        passes = sent = final = 0
-        outcomes: Counter[str] = Counter()
-        failed = False
-        with _watched(workspace, on_planned, on_progress):
-            for passes in range(1, _passes(specs) + 1):
-                left = None if max_relays is None else max_relays - sent
-                relayed = runs.evaluate(
-                    keys,
-                    tasks=tasks,
-                    max_relays=left,
-                    retry_errors=retry_errors and passes == 1,
-                    force=force and passes == 1,
-                )
-                sent += relayed.sent
-                final += relayed.final
-                outcomes += relayed.outcomes
-                failed = failed or relayed.failed
-                if relayed.final == 0 or left == relayed.sent:
-                    break  # also when nobody could be reached: another pass would only ask again
-        runs.refresh_summaries()
-    note(f"evaluation: {counted(sent, 'relay')} sent")
+        passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop or threading.Event())
+        with _watched(workspace, on_planned, on_progress, on_scored, stop):
+            passes.go(keys, retry_errors=retry_errors, force=force)
+            passes.refresh_summaries()
+            if wait:
+                until = None if wait is True else clock.now() + wait
+                _stay(workspace, passes, keys, names, until, note, clock)
+    note(f"evaluation: {counted(passes.sent, 'relay')} sent")
+    for key, why in passes.left_behind.items():
+        note(f"evaluation: {key} was left: {why}")
     waiting = who_waits(workspace, suppliers)
     if waiting:
         note(f"evaluation: {waiting}")
+    opened = open_docs(workspace, keys, names)
+    if opened:
+        note(_what_follows(opened, clock.now()))
     return RunReport(
         tuple(keys),
-        tuple(spec.name for spec in specs),
-        passes,
-        sent,
-        final,
+        tuple(names),
+        passes.made,
+        passes.sent,
+        passes.final,
         waiting,
-        why_nothing_is_scored(workspace, suppliers, tasks)
-        or (_nothing_learned(sent, outcomes) if failed and not final else ""),
+        why_nothing_is_scored(workspace, suppliers, tasks) or passes.nothing_learned,
+        passes.left_behind,
+        passes.stop.is_set(),
+        {row.supplier: row.docs for row in opened},
+        next_attempt(opened),
     )
 
 
-def _nothing_learned(sent: int, outcomes: Mapping[str, int]) -> str:
-    """What to tell where relays were sent to suppliers that could have answered, and none became final."""
-    return f"{counted(sent, 'relay')} sent, none final ({counts(outcomes)}): nothing new was learned"
+class _Passes:
+    """Evaluations of suppliers, one after the other, within one cap of relays."""
+
+    def __init__(
+        self,
+        runs: LocalRuns,
+        most: int,
+        tasks: Sequence[str] | None,
+        max_relays: int | None,
+        stop: threading.Event,
+    ) -> None:
+        self._runs = runs
+        self._most = most
+        self._tasks = tasks
+        self._max_relays = max_relays
+        self.stop = stop
+        self.made = self.sent = self.final = 0
+        self.left_behind: dict[str, str] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.failed = False
+
+    @property
+    def left(self) -> int | None:
+        """Relays that may still be sent; None for any number."""
+        return None if self._max_relays is None else self._max_relays - self.sent
+
+    @property
+    def nothing_learned(self) -> str:
+        """What to tell where suppliers that could have answered were asked, and none did; else empty."""
+        if not self.failed or self.final:
+            return ""
+        sent = counted(self.sent, "relay")
+        return f"{sent} sent, none answered ({counts(self.outcomes)}): nothing new was learned"
+
+    def go(self, keys: Sequence[str], *, retry_errors: bool = False, force: bool = False) -> None:
+        """Evaluate until nothing more comes of it, or as often as a wanted interval width may take.
+
+        Who was left in one of them is not asked in the next: it has its turn at the next occasion.
+        """
+        self.left_behind = {key: why for key, why in self.left_behind.items() if key not in keys}
+        for number in range(self._most):
+            left = self.left
+            relayed = self._runs.evaluate(
+                keys,
+                tasks=self._tasks,
+                max_relays=left,
+                retry_errors=retry_errors and number == 0,
+                force=force and number == 0,
+            )
+            self.made += 1
+            self.sent += relayed.sent
+            self.final += relayed.final
+            self.left_behind |= relayed.left
+            self.outcomes += relayed.outcomes
+            self.failed = self.failed or relayed.failed
+            keys = [key for key in keys if key not in relayed.left]
+            if relayed.final == 0 or left == relayed.sent or not keys or self.stop.is_set():
+                break  # also when nobody could be reached: another pass would only ask again
+
+    def refresh_summaries(self) -> None:
+        """Bring groups and rankings up to date."""
+        self._runs.refresh_summaries()
 
 
-def _passes(specs: Sequence[TaskSpec]) -> int:
+def _stay(
+    workspace: Workspace,
+    passes: _Passes,
+    keys: Sequence[str],
+    tasks: Sequence[str],
+    until: datetime | None,
+    note: Callable[[str], None],
+    clock: WallClock,
+) -> None:
+    """Evaluate again whenever an open doc is due, until none is open, or the next would be too late."""
+    gap = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).gap
+    patience = min(gap, timedelta(minutes=workspace.config.settings.planning.retry_minutes))
+    while opened := open_docs(workspace, keys, tasks):
+        next_at = next_attempt(opened)
+        if next_at is None or passes.left == 0 or passes.stop.is_set():
+            return
+        now = clock.now()
+        if next_at <= now:
+            next_at = now + patience  # something stood in the way: another process holds it, say
+        if until is not None and next_at > until:
+            return
+        note(f"waiting until {_clock_time(next_at, now)}: {who_is_open(opened)} (Ctrl-C ends the wait)")
+        clock.sleep_until(next_at, passes.stop)
+        if passes.stop.is_set():
+            return
+        due = [row.supplier for row in opened if row.next_at is not None and row.next_at <= next_at]
+        passes.go(due)
+        passes.refresh_summaries()
+
+
+def _what_follows(opened: Sequence[OpenDocs], now: datetime) -> str:
+    """The last line of a run that leaves docs open: of whom, why, what it means, and the ways on."""
+    next_at = next_attempt(opened)
+    at = "later" if next_at is None else f"at {_clock_time(next_at, now)}"
+    counts = "they count as wrong until they close"
+    if sum(row.docs for row in opened) == 1:
+        counts = "it counts as wrong until it closes"
+    return (
+        f"evaluation: {who_is_open(opened)}; {counts}. Run again {at}, stay with `testbench run --wait`, "
+        "or leave it to `testbench up`"
+    )
+
+
+def _clock_time(at: datetime, now: datetime) -> str:
+    """An instant as a person reads it, in local time, never too early; with the day where it is another."""
+    local, today = (at + timedelta(seconds=59)).astimezone(), now.astimezone()
+    if at - now < timedelta(minutes=5):
+        local = (at + timedelta(microseconds=999_999)).astimezone()
+        return f"{local:%H:%M:%S}"
+    return f"{local:%H:%M}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M}"
+
+
+def _most_passes(specs: Sequence[TaskSpec]) -> int:
     """How often to go over the suppliers: what number of docs a wanted width needs shows after scoring."""
     return _MAX_PASSES if any(s.samples and s.samples.half_width for s in specs) else 1
 
@@ -152,10 +295,13 @@ def _watched(
     workspace: Workspace,
     on_planned: Callable[[int], None] | None,
     on_progress: Callable[[Progress], None] | None,
+    on_scored: Callable[[int, int], None] | None,
+    stop: threading.Event | None,
 ) -> Iterator[None]:
-    """Let a caller of this process watch the relays of its runs."""
+    """Let a caller of this process watch the relays of its runs, and stop them."""
     workspace.on_planned, workspace.on_progress = on_planned, on_progress
+    workspace.on_scored, workspace.stop = on_scored, stop
     try:
         yield
     finally:
-        workspace.on_planned = workspace.on_progress = None
+        workspace.on_planned = workspace.on_progress = workspace.on_scored = workspace.stop = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -100,14 +100,15 @@ def prepare_home(config: Config) -> dict[str, str]:
 
 
 class Relayed(NamedTuple):
-    """What an evaluation relayed: attempts sent, and calls answered or failed by the supplier's fault.
+    """What an evaluation relayed: attempts sent, calls answered, and why suppliers were left, by key.
 
     ``outcomes`` counts the attempts by what they ended in. ``failed``: some supplier was asked and could have
-    answered, and none of its calls became final.
+    answered, and answered none of its calls.
     """
 
     sent: int
     final: int
+    left: Mapping[str, str]
     outcomes: Counter[str]
     failed: bool
 
@@ -169,6 +170,7 @@ class LocalRuns:
         """Relay, score and summarize for the suppliers, in ranges; ``force`` asks again what is fresh."""
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
         sent = final = 0
+        left_behind: dict[str, str] = {}
         outcomes: Counter[str] = Counter()
         failed = False
         for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
@@ -186,10 +188,12 @@ class LocalRuns:
             )
             for event in result.asset_materializations_for_node("relay_responses")[:1]:
                 sent += cast(int, event.metadata["sent"].value)
-                final += cast(int, event.metadata["settled"].value)
+                final += cast(int, event.metadata["answered"].value)
+                if "left" in event.metadata:
+                    left_behind |= cast(dict[str, str], event.metadata["left"].value)
                 outcomes += counts_in(cast(str, event.metadata["outcomes"].value))
                 failed = failed or "failed" in event.metadata
-        return Relayed(sent, final, outcomes, failed)
+        return Relayed(sent, final, left_behind, outcomes, failed)
 
     def refresh_summaries(self) -> None:
         """Materialize the identity groups and, with them, the leaderboard."""

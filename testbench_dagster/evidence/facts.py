@@ -66,6 +66,39 @@ class FileFacts(_Said):
     size: int
 
 
+class StatesFacts(_Said):
+    """What doc states follow from besides attempts: the clock, and the word of the installation on others."""
+
+    occasions_minutes: list[float] = Field(min_length=2)
+    void: list[str]
+    refused: list[str]
+    answered: bool
+
+
+class WitnessLine(_Said):
+    """An answer of the supplier to a call that is not in the bundle."""
+
+    id: str = Field(max_length=200)
+    finished_at: str
+    latency_ms: float = Field(ge=0, le=86_400_000)
+
+
+class StateLine(_Said):
+    """What a bundle says became of a doc in a round."""
+
+    task: str
+    prompt_id: str
+    doc_id: int
+    epoch: int
+    round: int
+    state: str
+    fault: str | None
+    late: bool
+    ours: bool
+    unreachable: bool
+    occasions: list[dict[str, Any]]
+
+
 class Manifest(_Said):
     """The manifest's fields that a check uses; ``windows_version`` is what made the windows."""
 
@@ -81,6 +114,7 @@ class Manifest(_Said):
     windows_version: int = FIRST_WINDOWS  # which older bundles do not name
     windows: list[dict[str, Any]]
     files: dict[str, FileFacts]
+    states: StatesFacts | None = None
 
 
 class _Spec(_Said):
@@ -94,6 +128,8 @@ class _Spec(_Said):
     samples: dict[str, Any] | None
     probes: int | None
     probe_tokens: int | None
+    worst: float | None = None
+    cluster: str | None = None
 
 
 class _Registration(_Said):
@@ -210,6 +246,8 @@ def read_task(bundle: BundleReader, name: str) -> TaskFacts:
         framework=task.spec.framework,
         probes=task.spec.probes,
         probe_tokens=task.spec.probe_tokens,
+        worst=task.spec.worst,
+        cluster=task.spec.cluster,
     )
     said = task.registration.model_dump()
     registered_at: datetime = moment(said.pop("registered_at"), f"{where}.registered_at")
@@ -239,3 +277,21 @@ def _validated(model: type[Model], raw: Any, where: str) -> Model:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part)[:60] for part in first["loc"])
         raise BundleError(f"{where}: {name}: {first['msg'][:200]}") from None
+
+
+def read_witness(line: Mapping[str, Any], where: str) -> WitnessLine:
+    """A line of the witnesses.
+
+    Raises:
+        BundleError: a field is wrong.
+    """
+    return _validated(WitnessLine, line, where)
+
+
+def read_state(line: Mapping[str, Any], where: str) -> StateLine:
+    """A line of the states.
+
+    Raises:
+        BundleError: a field is wrong.
+    """
+    return _validated(StateLine, line, where)

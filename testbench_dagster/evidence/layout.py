@@ -10,13 +10,17 @@ from testbench_dagster.core.errors import TestbenchError
 
 KIND = "testbench_dagster evidence"
 #: Raised when older versions of this package could not read the result, or would call it different: 2 says
-#: what made the windows, and the supplier's deadline.
+#: what made the windows, the supplier's deadline, and what became of docs.
 FORMAT = 2
 
 MANIFEST = "manifest.json"
 PROMPTS = "prompts.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SCORES = "scores.jsonl"
+#: What became of docs that were not all answered, what shows it, and when runs left the supplier.
+STATES = "states.jsonl"
+WITNESSES = "witnesses.jsonl"
+LANE_ENDS = "lane_ends.jsonl"
 _TASK_FILE = re.compile(r"tasks/[A-Za-z0-9_.~%-]+\.(json|docs\.jsonl)")
 _DEFINITION_FILE = re.compile(r"definitions/(\d{1,3})/((?:[^/\\\x00-\x1f:]+/)*[^/\\\x00-\x1f:]+)")
 
@@ -90,6 +94,6 @@ def parsed_definition(name: str) -> DefinitionFile | None:
 
 def is_member(name: str) -> bool:
     """Whether a bundle may hold a file of this name."""
-    if name in (MANIFEST, PROMPTS, ATTEMPTS, SCORES):
+    if name in (MANIFEST, PROMPTS, ATTEMPTS, SCORES, STATES, WITNESSES, LANE_ENDS):
         return True
     return _TASK_FILE.fullmatch(name) is not None or parsed_definition(name) is not None

@@ -17,7 +17,8 @@ _MAX_CHARS = 120
 class Finding:
     """Something that is not as the bundle says.
 
-    ``kind``: ``file``, ``doc``, ``definition``, ``prompt``, ``attempt``, ``answer``, ``score`` or ``window``.
+    ``kind``: ``file``, ``doc``, ``definition``, ``prompt``, ``attempt``, ``answer``, ``state``,
+    ``score`` or ``window``.
     ``stored`` and ``recomputed`` are what the bundle says and what follows from the rest of it.
     """
 

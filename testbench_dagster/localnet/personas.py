@@ -15,7 +15,19 @@ Style = Literal["terse", "sentence", "reasoned"]
 STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
 
 #: Ways in which a request can fail; `server.py` says what each looks like on the wire.
-FAIL_MODES = ("500", "429", "timeout", "reset", "garbage", "empty", "error200")
+FAIL_MODES = (
+    "500",
+    "503",
+    "429",
+    "401",
+    "quota",
+    "400",
+    "timeout",
+    "reset",
+    "garbage",
+    "empty",
+    "error200",
+)
 
 #: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
 PAGES = ("tokenizer", "config")

@@ -37,6 +37,16 @@ LOGGED = 100_000
 #: Share of the time to answer that passes before a stream's first event.
 FIRST_EVENT_SHARE = 0.3
 
+#: Ways of failing that are an answer of its own kind; all others are no answer.
+_IN_ANSWERS = ("garbage", "empty")
+#: Status, message and type of those that only refuse.
+_REFUSALS = {
+    "503": (503, "simulated overload", "unavailable_error"),
+    "401": (401, "simulated wrong key", "invalid_api_key"),
+    "quota": (429, "simulated quota that is used up", "insufficient_quota"),
+    "400": (400, "simulated refusal of a parameter", "unsupported_parameter"),
+}
+
 _ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
 
 # shorter waits between events are saved up: timers are no finer
@@ -206,7 +216,7 @@ class Supplier:
             mode = self._failure(digest, attempt)
             latency_s = self._latency_s(backend, digest, attempt)
             await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
-            if mode in ("500", "429", "timeout", "reset", "error200"):
+            if mode is not None and mode not in _IN_ANSWERS:
                 response = await self._fail(mode)
             else:
                 response = self._answer(ask, api, backend, number, mode, latency_s)
@@ -261,6 +271,9 @@ class Supplier:
             return json_reply(
                 {"error": {"message": "simulated upstream failure", "type": "server_error", "code": 500}}
             )
+        if mode in _REFUSALS:
+            status, message, kind = _REFUSALS[mode]
+            return error_reply(status, message, kind)
         if mode == "timeout":
             await asyncio.sleep(HANG_S)
         if mode == "reset":

@@ -1,29 +1,31 @@
 """What is due for one supplier and task: a pure function of the sequence, the outcomes and the clock.
 
-Rules (design section 5):
+Rules:
 
-* A *call* is one request of a prompt (``idx``) and repeat. It is final when its last attempt was answered
-  or failed by the supplier's fault; any other failure leaves it due.
-* A *prompt* is scored when all its calls are answered, an error when one failed by the supplier's fault, and
-  due otherwise. An error is not asked again in the same round unless ``retry_errors``.
-* A final prompt is *fresh* until ``max_age`` after its last call, in whatever round that was.
+* A *call* is one request of a prompt (``idx``) and repeat. What became of a prompt whose calls were not all
+  answered at once says :mod:`testbench_dagster.core.doc_states`; planning is told.
+* A prompt that is *closed* (scored, failed or void) is not asked again in its round. It is *fresh* until
+  ``max_age`` after its last call, in whatever round that was.
+* A prompt that is *open* is asked again at its next occasion and not before, unless ``retry_now``; then
+  before any new one, in the round and epoch in which it was asked, whatever is fresh. It keeps its place: no
+  other is asked in its stead meanwhile.
 * Prompts are asked in the order of the sequence. When none of the round is left and too few are fresh, the
   next round asks those that are not.
-* A doc that an earlier epoch final counts while it is fresh: a new sequence does not ask all anew.
+* A doc that an earlier epoch closed counts while it is fresh: a new sequence does not ask all anew.
 * What was answered before a change of the supplier's model (``cut_at``), or before a forced renewal began
   (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in the next round.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from testbench_dagster.core.doc_states import DocOutcome
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import Measured, SampleRule, target_docs
-
-SCORED, ERROR, DUE = "scored", "error", "due"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,21 @@ class CallOutcome:
     round: int = 1
 
 
+Lives = Mapping[tuple[str, int], DocOutcome]
+"""What became of the prompts, by id and round, that were not answered at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenElsewhere:
+    """An open doc under a prompt that the present sequence has not: of an earlier epoch, as a rule."""
+
+    prompt: PromptRef
+    epoch: int
+    round: int
+    outcomes: tuple[CallOutcome, ...]
+    life: DocOutcome
+
+
 @dataclass(frozen=True, slots=True)
 class DueCall:
     """A call to make and the number its next attempt will have."""
@@ -61,18 +78,28 @@ class DueCall:
 
 @dataclass(frozen=True, slots=True)
 class DuePrompt:
-    """A prompt with the calls still to make."""
+    """A prompt with the calls still to make, at its ``occasion``-th occasion of a round.
+
+    ``epoch``: the one it belongs to; None for the present. ``open``: it was asked before in vain.
+    """
 
     prompt: PromptRef
     calls: tuple[DueCall, ...]
+    round: int = 1
+    occasion: int = 1
+    epoch: int | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True)
 class TaskPlan:
     """What to relay now, in order; ``reason`` says why nothing is due, or what the calls are for.
 
-    ``target`` docs are wanted and ``fresh`` are there, over all epochs. ``due_at`` is the present when docs
-    are due, else when too few will be fresh by ageing alone; None when nothing will ever be due.
+    New docs are asked in ``round``. ``target`` docs are wanted and ``fresh`` are there, over all epochs;
+    besides ``open`` were asked in vain, with those that are due now. ``open_at`` is when the next occasions
+    of the first of these have begun, ``aged_at`` when too few will be fresh by ageing alone, or now where new
+    docs are due; None where there is no such instant. ``faults`` are the last ones of the open docs, our own
+    left out.
     """
 
     round: int
@@ -80,7 +107,15 @@ class TaskPlan:
     reason: str = ""
     target: int = 0
     fresh: int = 0
-    due_at: datetime | None = None
+    open: int = 0
+    open_at: datetime | None = None
+    aged_at: datetime | None = None
+    faults: Mapping[Fault, int] = field(default_factory=dict)
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the first doc is due: the present if one is now, None when none will ever be."""
+        return min((at for at in (self.open_at, self.aged_at) if at is not None), default=None)
 
     @property
     def n_calls(self) -> int:
@@ -88,7 +123,9 @@ class TaskPlan:
         return sum(len(prompt.calls) for prompt in self.due)
 
 
-_Asked = dict[int, dict[str, dict[tuple[int, int], CallOutcome]]]  # round → prompt id → call → outcome
+_Calls = dict[tuple[int, int], CallOutcome]
+_NO_LIVES: Lives = {}
+_NO_CALLS: _Calls = {}
 
 
 def plan_task(
@@ -99,13 +136,16 @@ def plan_task(
     measured: Measured,
     now: datetime,
     max_age: timedelta,
+    lives: Lives = _NO_LIVES,
+    open_elsewhere: Sequence[OpenElsewhere] = (),
     cut_at: datetime | None = None,
     final_elsewhere: Mapping[int, datetime] | None = None,
     at_least: int = 0,
     at_most: int | None = None,
     undecided: bool = False,
     force_since: datetime | None = None,
-    retry_errors: bool = False,
+    retry_now: bool = False,
+    together: timedelta = timedelta(0),
 ) -> TaskPlan:
     """Decide which prompts a supplier is asked now.
 
@@ -115,20 +155,25 @@ def plan_task(
         rule: how many docs; None for all.
         measured: the current window, for rules with a target width.
         now: the present, timezone-aware.
-        max_age: after which a final prompt no longer counts.
+        max_age: after which a closed prompt no longer counts, and an open one is begun anew.
+        lives: what became of the prompts with calls that were not answered; where one is missing, nothing
+            but what was never sent keeps the prompt open.
+        open_elsewhere: open docs that the sequence has not.
         cut_at: when the supplier's model changed; what finished at or before it is void.
-        final_elsewhere: doc id → when its newest final outcome of earlier epochs finished.
+        final_elsewhere: doc id → when it was last closed in an earlier epoch.
         at_least: docs to ask even if fewer are wanted: those the round has not asked yet, then, in the next
             round, the others, longest final first.
-        at_most: docs to ask at most.
+        at_most: docs to ask at most besides those that are open: these were counted when they were begun.
         undecided: a sequential gate waits for this task: as many docs as the rule allows are wanted.
         force_since: ask again what finished before it: the docs of the sequence that count now, and at
             least as many as the rule wants. A later call with the same instant continues.
-        retry_errors: ask prompts again that ended in the supplier's fault.
+        retry_now: the next occasion of open docs begins now.
+        together: how much later than the first open doc others may be due to be waited for: docs that failed
+            within one run are asked again in one.
     """
     if not prompts:
         return TaskPlan(1, [], "the sequence has no prompts")
-    asked = _by_round(prompts, outcomes)
+    asked = _by_round(prompts, outcomes, lives)
     current = max(asked, default=1)
     states = asked.get(current, {})
 
@@ -151,62 +196,151 @@ def plan_task(
         renewed = fresh_docs(after_cut).keys() & {prompt.doc_id for prompt in prompts}
         target = max(target, len(renewed))
 
-    wanted: list[PromptRef] = []  # can be asked, or completed, in the current round
+    opened = _open(prompts, asked, open_elsewhere, lambda at: valid(at) and at > now - max_age)
+    again = [doc for doc in opened.values() if retry_now or doc.next_at(now) <= now]
+    resting = [doc.next_at(now) for doc in opened.values() if not retry_now and doc.next_at(now) > now]
+
+    wanted: list[PromptRef] = []  # can be asked in the current round
     stale: list[PromptRef] = []  # only in the next
     for prompt in prompts:
-        calls = states.get(prompt.id, {})
-        void = not all(valid(call.finished_at) for call in calls.values())
-        verdict = _verdict(prompt, calls)
-        if verdict == ERROR and retry_errors and not void:
-            fresh.pop(prompt.doc_id, None)
-            wanted.append(prompt)
-        elif prompt.doc_id not in fresh:
-            (stale if void or verdict != DUE else wanted).append(prompt)
+        if prompt.doc_id not in fresh and prompt.doc_id not in opened:
+            (stale if prompt.id in states else wanted).append(prompt)
 
-    missing = max(0, target - len(fresh))
-    final = [prompt for prompt in prompts if prompt.doc_id in fresh]
+    held = len(fresh.keys() | opened.keys())
+    missing = max(0, target - held)
+    final = [prompt for prompt in prompts if prompt.doc_id in fresh and prompt.doc_id not in opened]
     final.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
     untouched = [prompt for prompt in final if prompt.id not in states]
+    least = max(0, min(at_least - len(again), len(prompts) - len(opened)))
     roll = bool(missing) and (not wanted or any(prompt.doc_id in renewed for prompt in stale))
-    if min(missing, len(wanted)) < at_least:
-        roll = roll or len(wanted) + len(untouched) < min(at_least, len(prompts))
+    if min(missing, len(wanted)) < least:
+        roll = roll or len(wanted) + len(untouched) < least
 
     pool = [*wanted, *stale] if roll else wanted
     pool = sorted(pool, key=lambda prompt: prompt.doc_id not in renewed)
     chosen = pool[:missing]
-    if len(chosen) < at_least:
-        chosen = [*pool, *(final if roll else untouched)][:at_least]
+    if len(chosen) < least:
+        chosen = [*pool, *(final if roll else untouched)][:least]
     chosen = chosen[:at_most]
-    due = [DuePrompt(prompt, _calls(prompt, {} if roll else states.get(prompt.id, {}))) for prompt in chosen]
+    round_ = current + 1 if roll and chosen else current
+    due = [doc.due() for doc in again] + [DuePrompt(p, _calls(p, _NO_CALLS), round_) for p in chosen]
 
-    if not missing:
-        reason = f"all {target} wanted docs are fresh" + (f"; {len(due)} are renewed" if due else "")
+    if len(fresh) >= target:
+        reason = f"all {target} wanted docs are fresh" + (f"; {len(chosen)} are renewed" if chosen else "")
     elif force_since is not None:
         reason = f"{len(fresh)} of {target} docs are renewed by force"
     elif roll and not wanted:
         reason = f"round {current} is used up and {len(stale)} docs are stale"
     else:
         reason = f"{len(fresh)} of {target} docs are fresh"
-    due_at = None
-    if due:
-        due_at = now
-    elif not missing:
-        due_at = sorted(fresh.values())[len(fresh) - target] + max_age
-    return TaskPlan(current + 1 if roll and due else current, due, reason, target, len(fresh), due_at)
+    if again:
+        reason += f"; {len(again)} open ones are asked again"
+    if resting:
+        reason += f"; {len(resting)} open, asked again {min(resting):%Y-%m-%d %H:%M}"
+    open_at = now if again else max((at for at in resting if at <= min(resting) + together), default=None)
+    ages = sorted(at for doc, at in fresh.items() if doc not in opened)
+    kept = target - len(opened)
+    aged_at = now if chosen else None
+    if not chosen and not missing and 0 < kept <= len(ages):
+        aged_at = ages[len(ages) - kept] + max_age
+    faults = Counter(doc.life.fault for doc in opened.values() if doc.life is not None and doc.life.fault)
+    return TaskPlan(round_, due, reason, target, len(fresh), len(opened), open_at, aged_at, faults)
 
 
-def _by_round(prompts: Sequence[PromptRef], outcomes: Iterable[CallOutcome]) -> _Asked:
-    """The last attempt of each call."""
-    ids = {prompt.id for prompt in prompts}
-    asked: _Asked = {}
+def begun_docs(plan: TaskPlan) -> TaskPlan:
+    """Of a plan only the docs that were asked before."""
+    due = [doc for doc in plan.due if doc.open]
+    return replace(plan, due=due, reason=f"{len(due)} docs that were begun are finished", aged_at=None)
+
+
+def _by_round(prompts: Sequence[PromptRef], outcomes: Iterable[CallOutcome], lives: Lives) -> _Asked:
+    """What became of each prompt, by round and id."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    made: dict[int, dict[str, _Calls]] = {}
     for outcome in outcomes:
-        if outcome.prompt_id not in ids:
+        if outcome.prompt_id not in by_id:
             continue  # of the other request form, or beyond a shortened sequence
-        calls = asked.setdefault(outcome.round, {}).setdefault(outcome.prompt_id, {})
+        calls = made.setdefault(outcome.round, {}).setdefault(outcome.prompt_id, {})
         known = calls.get((outcome.idx, outcome.repeat))
         if known is None or known.attempt < outcome.attempt:
             calls[(outcome.idx, outcome.repeat)] = outcome
-    return asked
+    return {
+        round_: {
+            id_: _AskedPrompt.of(by_id[id_], calls, lives.get((id_, round_))) for id_, calls in states.items()
+        }
+        for round_, states in sorted(made.items())
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _AskedPrompt:
+    """A prompt that was asked in a round: its last attempts, the first and the last of which ended when."""
+
+    calls: _Calls
+    life: DocOutcome | None
+    closed: bool
+    first_at: datetime
+    last_at: datetime
+
+    @classmethod
+    def of(cls, prompt: PromptRef, calls: _Calls, life: DocOutcome | None) -> _AskedPrompt:
+        if life is not None:
+            closed = life.closed
+        else:
+            whole = len(calls) == prompt.requests * prompt.repeats
+            closed = whole and all(call.fault.answered for call in calls.values())
+        times = [call.finished_at for call in calls.values()]
+        return cls(calls, life, closed, min(times), max(times))
+
+
+_Asked = dict[int, dict[str, _AskedPrompt]]
+"""What was asked, by round and prompt id, the rounds ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenDoc:
+    """A doc that was begun and is not closed."""
+
+    prompt: PromptRef
+    round: int
+    calls: _Calls
+    life: DocOutcome | None
+    epoch: int | None = None
+
+    def next_at(self, now: datetime) -> datetime:
+        """When it is asked again: at once where nothing but our own end keeps it open."""
+        return now if self.life is None or self.life.next_at is None else self.life.next_at
+
+    def due(self) -> DuePrompt:
+        occasion = 1 if self.life is None else self.life.next_occasion
+        return DuePrompt(self.prompt, _calls(self.prompt, self.calls), self.round, occasion, self.epoch, True)
+
+
+def _open(
+    prompts: Sequence[PromptRef],
+    asked: _Asked,
+    elsewhere: Sequence[OpenElsewhere],
+    counts: Callable[[datetime], bool],
+) -> dict[int, _OpenDoc]:
+    """The open docs by id, in the order in which they are asked: each in the last round that asked it."""
+    last: dict[str, tuple[int, _AskedPrompt]] = {}
+    for round_, states in asked.items():
+        for id_, state in states.items():
+            last[id_] = round_, state
+    found = {
+        prompt.doc_id: _OpenDoc(prompt, of_it[0], of_it[1].calls, of_it[1].life)
+        for prompt in prompts
+        if (of_it := last.get(prompt.id)) and not of_it[1].closed and counts(of_it[1].first_at)
+    }
+    if elsewhere:
+        # what was begun anew in the present sequence is decided there
+        touched = {prompt.doc_id for prompt in prompts if prompt.id in last}
+        for doc in elsewhere:
+            first_at = min(call.finished_at for call in doc.outcomes)
+            if doc.prompt.doc_id not in touched and counts(first_at):
+                calls = {(call.idx, call.repeat): call for call in doc.outcomes}
+                found[doc.prompt.doc_id] = _OpenDoc(doc.prompt, doc.round, calls, doc.life, doc.epoch)
+    return found
 
 
 def _final(
@@ -215,23 +349,16 @@ def _final(
     elsewhere: Mapping[int, datetime],
     counts: Callable[[datetime], bool],
 ) -> dict[int, datetime]:
-    """When each doc was last final with all its calls in time, in whatever round or epoch."""
+    """When each doc was last closed with all its calls in time, in whatever round or epoch."""
     found = {doc_id: at for doc_id, at in elsewhere.items() if counts(at)}
-    by_id = {prompt.id: prompt for prompt in prompts}
+    docs = {prompt.id: prompt.doc_id for prompt in prompts}
     for states in asked.values():
-        for prompt_id, calls in states.items():
-            prompt = by_id[prompt_id]
-            if _verdict(prompt, calls) != DUE and all(counts(call.finished_at) for call in calls.values()):
-                at = max(call.finished_at for call in calls.values())
-                found[prompt.doc_id] = max(at, found.get(prompt.doc_id, at))
+        for id_, state in states.items():
+            if state.closed and counts(state.first_at):
+                doc_id = docs[id_]
+                known = found.get(doc_id)
+                found[doc_id] = state.last_at if known is None else max(state.last_at, known)
     return found
-
-
-def _verdict(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> str:
-    if any(c.fault.final and not c.fault.answered for c in calls.values()):
-        return ERROR
-    answered = sum(c.fault.answered for c in calls.values())
-    return SCORED if answered == prompt.requests * prompt.repeats else DUE
 
 
 def _calls(prompt: PromptRef, calls: Mapping[tuple[int, int], CallOutcome]) -> tuple[DueCall, ...]:

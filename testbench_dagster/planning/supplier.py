@@ -11,11 +11,22 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from random import Random, SystemRandom
 from typing import Literal
 
+from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
-from testbench_dagster.planning.due import CallOutcome, PromptRef, TaskPlan, plan_task
+from testbench_dagster.planning.canaries import CANARIES, SPARES, Canary, answered_docs, drawn
+from testbench_dagster.planning.due import (
+    CallOutcome,
+    Lives,
+    OpenElsewhere,
+    PromptRef,
+    TaskPlan,
+    begun_docs,
+    plan_task,
+)
 from testbench_dagster.planning.gates import Ability, GateFacts, GateVerdict, TaskState, check_gates
 from testbench_dagster.planning.schedule import ScheduleVerdict, schedule_verdict
 
@@ -25,6 +36,7 @@ _PREPARED = "`testbench run` or the daemon prepares it"
 State = Literal[
     "due",
     "fresh",
+    "open",
     "scheduled",
     "gated",
     "unsupported",
@@ -43,8 +55,9 @@ class TaskFacts:
     ``rule`` is the rule as it applies, ``samples`` how many docs (None: all). ``last_at`` and ``last_height``
     are of the newest final sample in any epoch. ``state`` is what gates of other tasks look at. Before
     ``absent_until`` the supplier is not asked, for it said that it does not serve the task.
-    ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. The other fields
-    are those of :func:`testbench_dagster.planning.due.plan_task`.
+    ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. ``asks_model``:
+    its requests go to the model, so that an answered one may be asked again as a canary. The other fields are
+    those of :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str
@@ -62,6 +75,9 @@ class TaskFacts:
     state: TaskState = field(default_factory=TaskState)
     absent_until: datetime | None = None
     needs_own_answers: bool = False
+    asks_model: bool = True
+    lives: Lives = field(default_factory=dict)
+    open_elsewhere: Sequence[OpenElsewhere] = ()
 
     @property
     def askable(self) -> bool:
@@ -112,14 +128,24 @@ class Decision:
 
 @dataclass(frozen=True)
 class SupplierPlan:
-    """The decisions by task; ``n_calls`` relays are due, retries aside; ``due_at`` is the earliest of all."""
+    """The decisions by task, and the ``canaries`` sent besides where open docs are asked again.
+
+    ``spares`` are further canaries, sent only where they are needed to see whether the supplier answers at
+    all. ``due_at`` is the earliest of all.
+    """
 
     supplier: str
     tasks: Mapping[str, Decision]
-    n_calls: int
     due_at: datetime | None
     due_height: int | None
     reason: str
+    canaries: tuple[Canary, ...] = ()
+    spares: tuple[Canary, ...] = ()
+
+    @property
+    def n_calls(self) -> int:
+        """Number of relays that are due, canaries among them, retries aside."""
+        return sum(decision.plan.n_calls for decision in self.tasks.values()) + len(self.canaries)
 
 
 def plan_supplier(
@@ -128,10 +154,10 @@ def plan_supplier(
     *,
     now: datetime,
     height: int | None = None,
-    max_calls: int | None = None,
     retry_errors: bool = False,
     force_since: datetime | None = None,
     only: Collection[str] | None = None,
+    chance: Random | None = None,
 ) -> SupplierPlan:
     """Decide what a supplier is asked now.
 
@@ -140,29 +166,47 @@ def plan_supplier(
         settings: what holds for all tasks.
         now: the present, timezone-aware.
         height: the present block height of its service, if known.
-        max_calls: relays at most, shared fairly among the tasks; None for no limit.
-        retry_errors: ask docs again that ended in the supplier's fault.
+        retry_errors: the next occasion of open docs begins now.
         force_since: ask again what was answered before it, fresh or resting; gates still hold.
         only: names of the tasks to plan; None for all.
+        chance: draws the canaries; one that nobody can foresee by default.
     """
     planner = _Planner(facts, settings, now, height, retry_errors, force_since)
     chosen = [task for name, task in facts.tasks.items() if only is None or name in only]
     decisions = {task.task: planner.decide(task) for task in chosen}
     if facts.waiting is not None:
         decisions = {name: _waiting(task, facts.waiting, now) for name, task in decisions.items()}
-    if max_calls is not None:
-        decisions = _capped(decisions, max_calls)
     due_at = min((d.due_at for d in decisions.values() if d.due_at is not None), default=None)
     if due_at is not None and facts.retry_at is not None:
         due_at = max(due_at, facts.retry_at)
+    canaries, spares = _canaries(chosen, decisions, chance or SystemRandom())
     return SupplierPlan(
         supplier=facts.supplier,
         tasks=decisions,
-        n_calls=sum(d.plan.n_calls for d in decisions.values()),
         due_at=due_at,
         due_height=min((d.due_height for d in decisions.values() if d.due_height is not None), default=None),
         reason=_summary(facts, decisions, now),
+        canaries=canaries,
+        spares=spares,
     )
+
+
+def _canaries(
+    tasks: Sequence[TaskFacts], decisions: Mapping[str, Decision], chance: Random
+) -> tuple[tuple[Canary, ...], tuple[Canary, ...]]:
+    """Docs that the supplier has answered: some to send where others are asked again, and spare ones."""
+    due = [doc for decision in decisions.values() for doc in decision.plan.due]
+    if not due:
+        return (), ()
+    known = [
+        (task.task, *doc)
+        for task in tasks
+        if task.asks_model
+        for doc in answered_docs(task.prompts, task.outcomes, task.lives)
+    ]
+    sent = CANARIES if any(doc.occasion > 1 for doc in due) else 0
+    found = drawn(known, sent + SPARES, chance)
+    return found[:sent], found[sent:]
 
 
 class _Planner:
@@ -183,6 +227,7 @@ class _Planner:
         self._height = height
         self._retry_errors = retry_errors
         self._force_since = force_since
+        self._together = DocClock.from_minutes(settings.occasions_minutes).gap / 3
         oldest = max((task.max_age for task in facts.tasks.values()), default=timedelta(0))
         gate_facts = GateFacts(
             tasks={name: task.state for name, task in facts.tasks.items()},
@@ -230,55 +275,49 @@ class _Planner:
             return _held(task, "gated", gate.reason, plan)
         if schedule.ready or self._force_since is not None:
             return _due_or_fresh(task, plan)
+        begun = begun_docs(plan)
+        if begun.due:
+            # what is open was sampled already: its next occasion is no new sample
+            return _due_or_fresh(task, begun)
         if minimum or plan.due:
-            return _held(task, "scheduled", schedule.reason, plan, schedule.due_at, schedule.due_height)
-        # nothing would be wanted if the rest were over now: the later of the two instants counts
-        due_at = _later(schedule.due_at, plan.due_at)
+            due_at, height = _sooner(schedule.due_at, plan.open_at), schedule.due_height
+            return _held(task, "scheduled", schedule.reason, plan, due_at, height)
+        # nothing new would be wanted if the rest were over now: the later of the two instants counts
+        due_at = _sooner(_later(schedule.due_at, plan.aged_at), plan.open_at)
         return _held(task, "scheduled", schedule.reason, plan, due_at)
 
     def _audit(self, task: TaskFacts) -> Decision:
         """Ask a member of an identity group a few docs now and then, whatever is fresh.
 
-        Docs that were begun are finished all the same: what failed by the network's fault or ours stays due.
+        Docs that were begun are finished all the same: what is open is asked again at its next occasion.
         """
         gate, schedule = self._gates[task.task], self._schedule(task)
-        begun = self._begun(task)
+        begun = begun_docs(self._plan(task, at_least=0, at_most=0, force_since=None))
         if begun.due and gate.open:
-            if not schedule.ready and self._force_since is None:
-                return _held(task, "scheduled", schedule.reason, begun, schedule.due_at, schedule.due_height)
-            return _due_or_fresh(task, begun)
+            reason = f"{begun.reason}; {self._facts.proxy} stands for the rest"
+            return _due_or_fresh(task, replace(begun, reason=reason))
         docs = self._settings.audit_docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
         plan = self._plan(task, at_least=docs, at_most=docs, force_since=None)
         stands = f"{self._facts.proxy} stands for it"
         if not docs:
-            return _held(task, "represented", f"{stands}; audits are off (audit_docs: 0)", plan)
+            reason = f"{stands}; audits are off (audit_docs: 0)"
+            return _held(task, "represented", reason, plan, plan.open_at if gate.open else None)
         forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         audit_at = None
         if task.last_at is not None and not forced:
             audit_at = task.last_at + timedelta(hours=self._settings.audit_hours)
         if audit_at is not None and audit_at > self._now:
             reason = f"{stands}; next audit {audit_at:%Y-%m-%d %H:%M}"
-            due_at = _later(audit_at, schedule.due_at) if gate.open else None
+            due_at = _sooner(_later(audit_at, schedule.due_at), plan.open_at) if gate.open else None
             return _held(task, "represented", reason, plan, due_at)
         if not gate.open:
             return _held(task, "gated", gate.reason, plan)
         if not schedule.ready and not forced:
-            return _held(task, "scheduled", schedule.reason, plan, schedule.due_at, schedule.due_height)
+            due_at, height = _sooner(schedule.due_at, plan.open_at), schedule.due_height
+            return _held(task, "scheduled", schedule.reason, plan, due_at, height)
         return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
-
-    def _begun(self, task: TaskFacts) -> TaskPlan:
-        """Plan of the docs that were asked in this round, in vain or in part."""
-        plan = self._plan(task, at_least=0, at_most=task.rule.max_docs_per_run, force_since=None)
-        due = [
-            doc
-            for doc in plan.due
-            if any(call.attempt > 1 for call in doc.calls)
-            or len(doc.calls) < doc.prompt.requests * doc.prompt.repeats
-        ]
-        reason = f"{len(due)} docs that were begun are finished; {self._facts.proxy} stands for the rest"
-        return replace(plan, due=due, reason=reason)
 
     def _schedule(self, task: TaskFacts) -> ScheduleVerdict:
         return schedule_verdict(
@@ -306,12 +345,16 @@ class _Planner:
             at_most=at_most,
             undecided=task.task in self._undecided,
             force_since=force_since,
-            retry_errors=self._retry_errors,
+            retry_now=self._retry_errors,
+            together=self._together,
+            lives=task.lives,
+            open_elsewhere=task.open_elsewhere,
         )
 
 
 def _due_or_fresh(task: TaskFacts, plan: TaskPlan) -> Decision:
-    return Decision(task.task, "due" if plan.due else "fresh", plan.reason, plan, plan.due_at)
+    state: State = "due" if plan.due else "open" if plan.open and plan.fresh < plan.target else "fresh"
+    return Decision(task.task, state, plan.reason, plan, plan.due_at)
 
 
 def _held(
@@ -323,7 +366,7 @@ def _held(
     due_height: int | None = None,
 ) -> Decision:
     """Nothing is asked; what the docs alone would want stays visible as target and fresh docs."""
-    empty = replace(plan or TaskPlan(1), due=[], reason=reason, due_at=due_at)
+    empty = replace(plan or TaskPlan(1), due=[], reason=reason, open_at=None, aged_at=due_at)
     return Decision(task.task, state, reason, empty, due_at, due_height)
 
 
@@ -340,40 +383,9 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max(known, default=None)
 
 
-def _capped(decisions: Mapping[str, Decision], max_calls: int) -> dict[str, Decision]:
-    """Keep what ``max_calls`` allows, whole docs only, taking from each task in turn.
-
-    Docs are taken by how many calls their task would have had with them, ties by task name, until one does
-    not fit. Where every doc is one call this is :func:`testbench_dagster.planning.shares.fair_shares`; unlike
-    shares rounded down to whole docs it does not leave out tasks of many calls for ever, and a larger
-    ``max_calls`` never takes a doc away.
-    """
-    queue: list[tuple[int, str, int]] = []
-    for name, decision in decisions.items():
-        calls = 0
-        for prompt in decision.plan.due:
-            calls += len(prompt.calls)
-            queue.append((calls, name, len(prompt.calls)))
-    kept: Counter[str] = Counter()
-    left = max_calls
-    for _, name, calls in sorted(queue):
-        if calls > left:
-            break
-        kept[name] += 1
-        left -= calls
-    return {name: _cut(decision, kept[name], max_calls) for name, decision in decisions.items()}
-
-
-def _cut(decision: Decision, docs: int, max_calls: int) -> Decision:
-    due = decision.plan.due
-    if docs == len(due):
-        return decision
-    if docs:
-        reason = f"{decision.reason}; {docs} of {len(due)} docs fit into {max_calls} calls"
-    else:
-        reason = f"its next doc needs {len(due[0].calls)} calls, more than its share of {max_calls}"
-    plan = replace(decision.plan, due=due[:docs], reason=reason)
-    return replace(decision, state="due" if docs else "capped", reason=reason, plan=plan)
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    known = [at for at in (one, other) if at is not None]
+    return min(known, default=None)
 
 
 def _summary(facts: SupplierFacts, decisions: Mapping[str, Decision], now: datetime) -> str:

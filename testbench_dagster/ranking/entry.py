@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from testbench_dagster.core.columns import Cell, Column, Gauge, Shape, Unit, Views, plain_json
@@ -13,6 +14,16 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import FirstAttemptSuccess, Window
 
 ALL_TASKS = "all tasks"
+
+
+class Standing(StrEnum):
+    """Whether a score can be compared with others'."""
+
+    RANKED = "ranked"
+    #: It rests on less than another's of the same API, but below three units nobody shows what is possible.
+    FEW_UNITS = "few_units"
+    #: It rests on less of the root's weight than three units of the same API reached.
+    SHORT = "short"
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,18 @@ class Entry:
     supplier: Annotated[str, Column("partition key")]
     score: Annotated[
         float | None,
-        Column("of the taxonomy's root; members of an identity group show one score", Unit.SCORE),
+        Column(
+            "delivered quality by the taxonomy's root: docs without an answer count as wrong; members of an "
+            "identity group show one score",
+            Unit.SCORE,
+        ),
     ]
     ci_low: Annotated[float | None, Column("lower end of its 95 % interval", Unit.SCORE)]
     ci_high: Annotated[float | None, Column("upper end of it", Unit.SCORE)]
     tasks_measured: Annotated[int, Column("tasks with data", Unit.TASKS)]
     tasks_total: Annotated[int, Column("tasks of the taxonomy", Unit.TASKS)]
     n: Annotated[int, Column("docs behind the supplier's own score", Unit.DOCS)]
-    errors: Annotated[int, Column("docs it failed", Unit.DOCS)]
+    errors: Annotated[int, Column("docs it left unanswered for good", Unit.DOCS)]
     rank_low: Annotated[
         int | None,
         Column(
@@ -58,6 +73,16 @@ class Entry:
         Column("identity group of several suppliers; `null` for who stands alone", sparse=True),
     ] = None
     proxy: Annotated[str | None, Column("who represents the group")] = None
+    n_open: Annotated[
+        int, Column("docs that wait for an answer, and count as wrong until then", Unit.DOCS)
+    ] = 0
+    standing: Annotated[
+        str | None,
+        Column(
+            "`ranked`; `few_units`: ranked, though on less than another of its API reached; `short`: not "
+            "ranked, its score rests on less of the root's weight than three units of its API reached"
+        ),
+    ] = None
     coverage: Annotated[float | None, Column("share of the root's weight with data", Unit.SHARE)] = None
     last_sample_at: Annotated[datetime | None, Column("date of the newest sample")] = None
     error_rate: Annotated[float | None, Column("`errors` / (`n` + `errors`)", Unit.SHARE)] = None
@@ -87,7 +112,7 @@ class Entry:
 ENTRY_VIEWS = Views(
     commands=(
         "taxonomy", "rank_low", "rank_high", "supplier", "score", "ci_low", "ci_high", "tasks_measured", "n",
-        "errors", "group",
+        "errors", "n_open", "standing", "group",
     ),
     dagster=(
         Cell("taxonomy", ("taxonomy",)),
@@ -97,7 +122,9 @@ ENTRY_VIEWS = Views(
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
         Cell("tasks", ("tasks_measured", "tasks_total"), Shape.OF),
         Cell("docs", ("n",)),
-        Cell("errors", ("errors",)),
+        Cell("failed", ("errors",)),
+        Cell("open", ("n_open",)),
+        Cell("standing", ("standing",)),
     ),
     page=(
         Cell("Rank", ("rank_low", "rank_high"), Shape.RANGE, "95 % confidence; overlapping ranks are ties"),
@@ -108,7 +135,9 @@ ENTRY_VIEWS = Views(
         Cell("Best", ("p_best",), explanation="Probability that nobody is better"),
         Cell("Tasks", ("tasks_measured", "tasks_total"), Shape.OF, "Measured of all"),
         Cell("Docs", ("n",), explanation="Behind the score"),
-        Cell("Errors", ("error_rate",), explanation="Share of docs that ended in the supplier's own fault"),
+        Cell("Errors", ("error_rate",), explanation="Share of docs left unanswered for good"),
+        Cell("Open", ("n_open",), explanation="Docs that wait for an answer: they count as wrong until then"),
+        Cell("Standing", ("standing",), explanation="Whether as much was measured as of others of its API"),
         Cell(
             "Available",
             ("availability",),
@@ -129,6 +158,8 @@ ENTRY_VIEWS = Views(
         Cell("rank_low", ("rank_low",)),
         Cell("rank_high", ("rank_high",)),
         Cell("p_best", ("p_best",)),
+        Cell("standing", ("standing",)),
+        Cell("n_open", ("n_open",)),
         Cell("last_sample_at", ("last_sample_at",)),
         Cell("age_seconds", ("last_sample_at",), Shape.AGE),
         Cell("error_rate", ("error_rate",)),
@@ -155,7 +186,7 @@ ENTRY_VIEWS = Views(
         ),
         Gauge(
             "testbench_supplier_error_ratio",
-            "Share of docs that ended in the supplier's own fault.",
+            "Share of docs left unanswered for good.",
             "error_rate",
         ),
         Gauge(

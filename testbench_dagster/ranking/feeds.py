@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 from testbench_dagster.core.columns import Cell, Gauge, Shape, Unit, columns_of, reader_of
 from testbench_dagster.core.records.rankings import Ability
-from testbench_dagster.core.window import OK, WINDOW_VIEWS, Window
+from testbench_dagster.core.window import SCORED_STATUSES, WINDOW_VIEWS, Window
 from testbench_dagster.ranking.cells import age_seconds
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Board, Entry
 
@@ -68,7 +67,7 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
                 "service": suppliers[key].service,
                 **of_entry(entry),
                 "taxonomies": {name: _abilities(board, key, name, rankings[name][key]) for name in rankings},
-                "tasks": {row.task: of_window(_shared(row)) for row in board.windows.get(key, ())}
+                "tasks": {row.task: of_window(row) for row in board.windows.get(key, ())}
                 if with_tasks
                 else None,
             }
@@ -90,6 +89,9 @@ def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict
             "lower_bound": node.ci_low,
             "upper_bound": node.ci_high,
             "n": node.n,
+            "n_failed": node.errors,
+            "n_open": node.n_open,
+            "status": node.status,
             "coverage": node.weight_coverage,
             "age_seconds": age_seconds(
                 board.made_at,
@@ -123,29 +125,9 @@ def _plain(value: Any, made_at: datetime, *, age: bool) -> Any:
         return age_seconds(made_at, value)
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def _shared(row: Window) -> Window:
-    """A window with score and interval as feeds show them, see :func:`task_numbers`."""
-    score, low, high = numbers = task_numbers(row)
-    if numbers == (row.score, row.ci_low, row.ci_high):
-        return row
-    return replace(row, score=score, ci_low=low, ci_high=high)
-
-
-def task_numbers(row: Window) -> tuple[float | None, float | None, float | None]:
-    """Score and interval of a window: those of its identity group where it is one of several that pool.
-
-    What is no number is None.
-    """
-    pooled = getattr(row, "pooled", None)
-    if pooled and pooled.get("score") is not None:
-        numbers = pooled["score"], pooled.get("ci_low"), pooled.get("ci_high")
-    else:
-        numbers = row.score, row.ci_low, row.ci_high
-    score, low, high = (v if v is not None and math.isfinite(v) else None for v in numbers)
-    return score, low, high
 
 
 # -------------------------------------------------------------------------------------------- Prometheus
@@ -251,8 +233,8 @@ def _by_task(board: Board, gauge: Gauge) -> Iterator[tuple[Mapping[str, str], Wi
     scored = columns_of(Window)[gauge.path].column.unit is Unit.SCORE
     for key, rows in board.windows.items():
         for row in rows:
-            if row.status == OK or not scored:
-                yield {"supplier": key, "task": row.task}, _shared(row)
+            if row.status in SCORED_STATUSES or not scored:
+                yield {"supplier": key, "task": row.task}, row
 
 
 def _family(name: str, explanation: str, samples: Iterable[_Sample]) -> Iterator[str]:

@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import Window
-from testbench_dagster.ranking.entry import Entry
-from testbench_dagster.statistics.combinations import wilson_of_mean
+from testbench_dagster.ranking.entry import Entry, Standing
+from testbench_dagster.statistics.combinations import mover, wilson_of_mean
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
-from testbench_dagster.statistics.task_score import measured_tasks
+from testbench_dagster.statistics.task_score import left_out, measured_tasks
+
+#: As many units have to have reached a share of the weight before it can be asked of others.
+UNITS = 3
+_SAME = 1e-9  # two sums of the same weights in another order
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,22 @@ class RankScore(NamedTuple):
         return cls(*(getattr(root, name) for name in cls._fields))
 
 
-def ranked(entries: Iterable[Entry], groups: Mapping[str, RankGroup] | None = None) -> list[Entry]:
-    """Best first, with ranks; unscored suppliers last, in the order given.
+def ranked(
+    entries: Iterable[Entry],
+    groups: Mapping[str, RankGroup] | None = None,
+    apis: Mapping[str, str] | None = None,
+) -> list[Entry]:
+    """Best first, with ranks; then those whose score rests on too little, and those without one.
 
     The members of an identity group get the score of their proxy, or of the member with the most docs where
-    it has none.
+    it has none. ``apis``: by supplier the form of requests it takes, for what can be reached with it (see
+    :func:`_with_standing`).
     """
-    shared = _with_shared_scores(list(entries), groups or {})
-    scored = sorted((e for e in shared if e.score is not None), key=lambda e: (-(e.score or 0.0), e.supplier))
+    shared = _with_standing(_with_shared_scores(list(entries), groups or {}), apis or {})
+    best_first = sorted(
+        (e for e in shared if e.score is not None), key=lambda e: (-(e.score or 0.0), e.supplier)
+    )
+    scored = [e for e in best_first if e.standing != Standing.SHORT]
     estimates = [_estimate(e) for e in scored]
     numbers = zip(scored, certain_ranks(estimates), bootstrap_ranks(estimates), strict=True)
     done = [
@@ -67,7 +79,38 @@ def ranked(entries: Iterable[Entry], groups: Mapping[str, RankGroup] | None = No
         )
         for entry, (low, high), likely in numbers
     ]
-    return done + [e for e in shared if e.score is None]
+    short = [e for e in best_first if e.standing == Standing.SHORT]
+    return done + short + [e for e in shared if e.score is None]
+
+
+def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[Entry]:
+    """Say of each entry whether as much of the root's weight was measured as others reached.
+
+    Whoever answers only what it likes would else be compared by that. What three units of the same API
+    reached (a unit is an identity group, or who stands alone) can be reached; below three units nobody shows
+    that, so who has less than another is ranked all the same, and marked.
+    """
+    reached: dict[str, dict[str, float]] = {}
+    unit = {e.supplier: e.group or e.supplier for e in entries}
+    for entry in entries:
+        units = reached.setdefault(apis.get(entry.supplier, ""), {})
+        if entry.score is not None:
+            name = unit[entry.supplier]
+            units[name] = max(units.get(name, 0.0), entry.coverage or 0.0)
+    found = []
+    for entry in entries:
+        if entry.score is None:
+            found.append(entry)
+            continue
+        units = reached[apis.get(entry.supplier, "")]
+        best = sorted(units.values(), reverse=True)
+        own = units[unit[entry.supplier]] + _SAME
+        if len(best) >= UNITS:
+            standing = Standing.SHORT if own < best[UNITS - 1] else Standing.RANKED
+        else:
+            standing = Standing.FEW_UNITS if own < best[0] else Standing.RANKED
+        found.append(replace(entry, standing=standing.value))
+    return found
 
 
 def _with_shared_scores(entries: Sequence[Entry], groups: Mapping[str, RankGroup]) -> list[Entry]:
@@ -115,6 +158,7 @@ def make_entry(
     ``counts`` are the docs scored and failed that ``of`` rests on, ``rows`` the windows it was made from.
     """
     n, errors = counts
+    open_ = sum(row.n_open for row in rows)
     coverage = of.weight_coverage
     if coverage is None and of.n_tasks:
         coverage = of.n_measured / of.n_tasks
@@ -128,6 +172,7 @@ def make_entry(
         tasks_total=of.n_tasks,
         n=n,
         errors=errors,
+        n_open=open_,
         simulation=simulation,
         coverage=coverage,
         last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
@@ -146,10 +191,15 @@ def _median(values: Iterable[float | None]) -> float | None:
 def mean_over_tasks(rows: Sequence[Window]) -> RankScore:
     """Unweighted mean of the primary scores; its interval treats tasks as independent."""
     tasks = list(measured_tasks(rows).values())
-    k = len(tasks)
+    k, could = len(tasks), len(rows) - len(left_out(rows))
     if not tasks:
-        return RankScore(n_tasks=len(rows))
-    shares = [t.score for t in tasks]
-    # of one task its own interval, to the last digit
-    low, high = tasks[0].interval if k == 1 else wilson_of_mean([1 / k] * k, shares, [t.docs for t in tasks])
-    return RankScore(sum(shares) / k, low, high, n_measured=k, n_tasks=len(rows))
+        return RankScore(n_tasks=could)
+    weights, shares = [1 / k] * k, [t.score for t in tasks]
+    if k == 1:
+        low, high = tasks[0].interval  # to the last digit
+    elif any(t.partial for t in tasks):
+        # an interval over open docs is lopsided: its ends combine each for itself
+        low, high = mover(weights, shares, *zip(*(t.interval for t in tasks), strict=True))
+    else:
+        low, high = wilson_of_mean(weights, shares, [t.docs for t in tasks])
+    return RankScore(sum(shares) / k, low, high, k, could, weight_coverage=k / len(rows))

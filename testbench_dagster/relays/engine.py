@@ -6,6 +6,10 @@ in a ready queue and are served in turn, one relay each; a supplier queue leaves
 send and comes back with the event that changes that. A worker holds its slot from the send until the sink
 took the attempt; waiting for a retry holds none.
 
+A supplier that does not answer is waited for, and left in time (:mod:`.circuit`); docs whose faults take two
+occasions get the second one at the end of its turn, if it answers others. A turn that has ended is told to
+``on_lane_end``, so that nobody need wait for the slowest.
+
 Everything here runs in one event loop and without awaiting between a check and what depends on it, which
 is what makes the caps hard. What a quota has to ask a store for is asked in a thread meanwhile.
 """
@@ -13,22 +17,32 @@ is what makes the caps hard. What a quota has to ask a store for is asked in a t
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Fault, Pause
 from testbench_dagster.core.quota import FixedQuota, Quota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.text import escaped
-from testbench_dagster.relays.limits import backoff_s, is_congestion
+from testbench_dagster.relays.circuit import PATIENCE, LanePatience
 from testbench_dagster.relays.loops import run_to_end
-from testbench_dagster.relays.queues import Host, Job, SupplierQueue, Work, supplier_queues
-from testbench_dagster.relays.report import Counts, Progress, Report
+from testbench_dagster.relays.queues import Canaries, Host, Job, SupplierQueue, Work, supplier_queues
+from testbench_dagster.relays.report import (
+    MOST_WAITS,
+    Counts,
+    LaneEnd,
+    LaneEnding,
+    LaneWait,
+    Progress,
+    Report,
+)
 
 #: Takes one finished attempt: ``sink(relay, attempt_number, attempt)``. An awaitable it returns is awaited
 #: before the slot is free again (back-pressure); an error it raises stops the run.
@@ -38,6 +52,13 @@ PROGRESS_INTERVAL_S = 0.25
 #: This share of the slots is open to every supplier queue; the rest only to those below their fair share.
 _OPEN_SHARE = 0.75
 _HEART_POLL_S = 1.0
+_STOP_POLL_S = 0.1
+_TICK_S = 1.0
+#: How long calls in flight may still bring their answers once the run is told to stop, in seconds.
+STOP_GRACE_S = 1.0
+#: Docs that wait for their second occasion in this run, of all suppliers: what is more has it in the next.
+MAX_AGAIN = 10_000
+_RECHECK_S = 0.05  # who waits is looked at together after that
 
 
 async def relay_all(
@@ -50,11 +71,21 @@ async def relay_all(
     max_relays: int | None = None,
     heartbeat: Heartbeat | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    canaries: Canaries | None = None,
+    patience: LanePatience = PATIENCE,
+    on_lane_end: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
 
-    Relays whose fault is ``retried`` get up to ``limits.retries`` further attempts, numbered on from
-    ``relay.attempt``. ``quota`` (or a mapping: attempts left per service; services it does not name are
+    Unanswered relays get the further attempts of their fault (``in_run``), ``limits.retries`` at most,
+    numbered on from ``relay.attempt``. ``canaries`` are relays answered before, by supplier; what is answered
+    in the run joins them. They are asked again, marked as canaries, to see whether a supplier answers at all;
+    relays of ``work`` may be marked so, too. ``patience`` is how long suppliers are waited for.
+    ``on_lane_end`` is called once per supplier, when its turn has ended and the sink took all its attempts.
+    Once ``stop`` is set nothing is sent any more, and what is in flight ends within seconds.
+
+    ``quota`` (or a mapping: attempts left per service; services it does not name are
     unlimited) and ``max_relays`` (attempts in all) count every send. Nothing is sent while ``heartbeat`` does
     not beat: the run then sees what is in flight to its end and returns with ``lost`` set. ``work`` is
     consumed as slots become free; what is left of an iterable at the end is run through once more to be
@@ -63,7 +94,20 @@ async def relay_all(
     An error of the sink, of an iterable, of the quota or of ``on_progress`` stops the run and is raised;
     sends then in flight are cancelled and leave no attempt. The same holds for cancellation.
     """
-    run = _Run(work, transport, sink, max_in_flight, quota, max_relays, heartbeat, on_progress)
+    run = _Run(
+        work,
+        transport,
+        sink,
+        max_in_flight,
+        quota,
+        max_relays,
+        heartbeat,
+        on_progress,
+        canaries or {},
+        patience,
+        on_lane_end,
+        stop,
+    )
     return await run.execute()
 
 
@@ -112,6 +156,10 @@ class _Run:
         max_relays: int | None,
         heartbeat: Heartbeat | None,
         on_progress: Callable[[Progress], None] | None,
+        canaries: Canaries,
+        patience: LanePatience,
+        on_lane_end: Callable[[str], None] | None,
+        stop: threading.Event | None,
     ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
@@ -123,8 +171,18 @@ class _Run:
         self._heartbeat = heartbeat
         self._lost = False
         self._on_progress = on_progress
-        self._queues = supplier_queues(work)
+        self._patience = patience
+        self._on_lane_end = on_lane_end
+        self._stop_wish = stop
+        self._interrupted = False
+        self._rng = random.Random()  # noqa: S311  jitter
+        self._queues = supplier_queues(work, canaries, patience, self._rng)
         self._active = len(self._queues)
+        self._working = self._active  # of these, those that are not waited for
+        self._waited_for: dict[str, SupplierQueue] = {}
+        self._recheck: asyncio.TimerHandle | None = None
+        self._ends: dict[str, LaneEnd] = {}
+        self._again = 0  # docs that wait for their second occasion
         self._ready: deque[SupplierQueue] = deque()
         self._parked: deque[SupplierQueue] = deque()  # above their share while few slots are free
         self._sleepers: deque[asyncio.Future[None]] = deque()
@@ -134,8 +192,9 @@ class _Run:
         self._waiting = 0
         self._sent = 0
         self._final = 0
-        self._rng = random.Random()  # noqa: S311  jitter
         self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._stop_timer: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.TimerHandle | None = None
         self._next_progress = 0.0
         self._started = 0.0
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -147,11 +206,16 @@ class _Run:
         for queue in list(self._queues):
             self._enqueue(queue)
         self._watch_heartbeat()
+        self._watch_stop()
         try:
+            if self._on_progress is not None:
+                self._ticker = self._later(_TICK_S, self._tick)
             if self._active:
                 await self._done
         finally:
             await self._stop()
+        for queue in self._queues:
+            self._end(queue)
         for queue in self._queues:
             rest = await queue.count_rest()
             if queue.stopped == "abandoned":
@@ -164,10 +228,10 @@ class _Run:
     async def _stop(self) -> None:
         """Cancel timers and workers and wait for these to be gone."""
         for queue in self._queues:
-            for _, timer in queue.waiting.values():
+            self._cancel_timers(queue)
+        for timer in (self._heartbeat_timer, self._stop_timer, self._recheck, self._ticker):
+            if timer is not None:
                 timer.cancel()
-        if self._heartbeat_timer is not None:
-            self._heartbeat_timer.cancel()
         tasks = self._workers | self._asking
         for task in tasks:
             task.cancel()
@@ -237,13 +301,16 @@ class _Run:
                 self._finish_if_idle(queue)
                 self._unpark(queue.host)
                 continue
-            if job.failures:
+            if job.parked:
+                job.parked = False
                 self._waiting -= 1
             queue.in_flight += 1
             self._in_flight += 1
             if queue.host is not None:
                 queue.host.in_flight += 1
             self._enqueue(queue)
+            if queue.in_flight == 1:
+                queue.circuit.idle(time.monotonic(), False)
             return queue, job
         return None
 
@@ -265,6 +332,8 @@ class _Run:
             queue.host.in_flight -= 1
             self._unpark(queue.host)
         self._enqueue(queue)
+        if not queue.in_flight or not queue.works or queue.circuit.opened_at is not None:
+            self._look_at(queue)
         # one freed slot helps one parked supplier queue; with nothing in flight no other event would come
         for _ in range(1 if self._in_flight else len(self._parked)):
             if self._parked:
@@ -302,7 +371,7 @@ class _Run:
         if self._relays_left is not None:
             self._relays_left -= 1
             if self._relays_left <= 0:
-                self._loop.call_soon(self._stop_capped)
+                self._loop.call_soon(self._guarded, self._stop_capped)
         return True
 
     def _unspend(self, queue: SupplierQueue) -> None:
@@ -328,8 +397,8 @@ class _Run:
             return
         queue.asking = False
         if self._quota.refused(queue.endpoint):
-            self._stop_capped()
-        self._enqueue(queue)
+            self._guarded(self._stop_capped)
+        self._guarded(self._enqueue, queue)
 
     def _stop_capped(self) -> None:
         """Stop the supplier queues that a cap keeps from sending.
@@ -348,7 +417,7 @@ class _Run:
         if not self._heartbeat.alive:
             self._lose()
             return
-        self._heartbeat_timer = self._loop.call_later(_HEART_POLL_S, self._watch_heartbeat)
+        self._heartbeat_timer = self._later(_HEART_POLL_S, self._watch_heartbeat)
 
     def _lose(self) -> None:
         """Send nothing any more: another process may be relaying to the suppliers by now."""
@@ -356,31 +425,183 @@ class _Run:
         for queue in self._queues:
             self._stop_queue(queue, "unsent")
 
+    def _watch_stop(self) -> None:
+        """Notice the wish to stop; once it is there, what is in flight has a moment to come in."""
+        if self._stop_wish is None:
+            return
+        if not self._stop_wish.is_set():
+            self._stop_timer = self._later(_STOP_POLL_S, self._watch_stop)
+            return
+        self._interrupted = True
+        for queue in self._queues:
+            self._stop_queue(queue, "unsent")
+        self._stop_timer = self._later(STOP_GRACE_S, self._conclude)
+
+    def _conclude(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    # -- the end of a supplier's turn -----------------------------------------------------------------
+
+    def _leave(self, queue: SupplierQueue) -> None:
+        """Go on without a supplier that does not answer; what is ours is no reason to leave it."""
+        fault = queue.circuit.fault
+        ours = fault is not None and fault.row.pause is Pause.STOP
+        self._stop_queue(queue, "unsent" if ours else "abandoned")
+
     def _stop_queue(self, queue: SupplierQueue, reason: Literal["unsent", "abandoned"]) -> None:
-        """Send nothing more to this supplier; its relays waiting for a retry stay due."""
+        """Send nothing more to this supplier; its relays waiting for another attempt stay due."""
         if queue.stopped is None and not queue.finished:
             queue.stopped = reason
-            for _, timer in queue.waiting.values():
-                timer.cancel()
-            queue.counts.still_due += len(queue.waiting) + len(queue.due)
-            self._waiting -= len(queue.waiting) + len(queue.due)
+            self._cancel_timers(queue)
+            parked = [job for job, _ in queue.waiting.values()] + list(queue.due)
             queue.waiting.clear()
             queue.due.clear()
+            self._waiting -= sum(job.parked for job in parked)
+            queue.counts.still_due += sum(not job.relay.canary for job in parked)
+            self._forget_again(queue)
         self._finish_if_idle(queue)
 
+    def _cancel_timers(self, queue: SupplierQueue) -> None:
+        for _, timer in queue.waiting.values():
+            timer.cancel()
+        for single in (queue.pause, queue.again_timer):
+            if single is not None:
+                single.cancel()
+
     def _finish_if_idle(self, queue: SupplierQueue) -> None:
-        if not queue.finished and queue.idle:
-            queue.finished = True
-            self._active -= 1
-            if self._active == 0 and not self._done.done():
-                self._done.set_result(None)
+        if queue.finished:
+            return
+        if queue.again and queue.stopped is None and queue.first_occasions_done:
+            self._plan_again(queue)
+        if queue.idle:
+            self._end(queue)
+
+    def _end(self, queue: SupplierQueue) -> None:
+        """Note that a supplier's turn has ended, once; with the last one the run has."""
+        if queue.finished:
+            return
+        queue.finished = True
+        self._cancel_timers(queue)
+        queue.circuit.finish(time.monotonic())
+        if queue.works:
+            self._note_works(queue, False)
+        supplier = queue.endpoint.supplier
+        self._waited_for.pop(supplier, None)
+        if queue.stopped == "abandoned":
+            ending = LaneEnding.LEFT
+        else:
+            ending = LaneEnding.DONE if queue.stopped is None and queue.idle else LaneEnding.CAPPED
+        self._ends[supplier] = LaneEnd(datetime.now(UTC), ending, queue.circuit.fault, queue.circuit.waited_s)
+        if self._on_lane_end is not None:
+            self._on_lane_end(supplier)
+        self._active -= 1
+        if self._active == 0:
+            self._conclude()
+
+    # -- second occasions -----------------------------------------------------------------------------
+
+    def _plan_again(self, queue: SupplierQueue) -> None:
+        """Ask the docs of a supplier again whose second occasion may follow in this run.
+
+        Not before some seconds, and a canary sent since their first was answered: a bad minute of the
+        supplier's shall not close them. Otherwise they are left to the next run.
+        """
+        if queue.again_timer is not None or (queue.circuit.open and queue.canaries):
+            return  # the probes of an open circuit show whether it answers
+        now = time.monotonic()
+        if not queue.again_sure and (not queue.canaries or queue.again_left <= 0):
+            self._forget_again(queue)
+        elif now < queue.again_at:
+            queue.again_timer = self._later(queue.again_at - now, self._again_due, queue)
+        elif queue.again_sure:
+            self._again -= len(queue.again)
+            queue.due.extend(queue.again)
+            queue.again.clear()
+            self._enqueue(queue)
+        else:
+            queue.again_left -= 1
+            queue.due.append(queue.canaries.draw())
+            self._enqueue(queue)
+
+    def _again_due(self, queue: SupplierQueue) -> None:
+        queue.again_timer = None
+        self._finish_if_idle(queue)
+
+    def _forget_again(self, queue: SupplierQueue) -> None:
+        self._again -= len(queue.again)
+        self._waiting -= len(queue.again)
+        queue.counts.still_due += len(queue.again)
+        queue.again.clear()
+
+    # -- who is waited for ----------------------------------------------------------------------------
+
+    def _look_at(self, queue: SupplierQueue) -> None:
+        """See whether a supplier is waited for."""
+        if queue.finished:
+            return
+        if not queue.in_flight:
+            queue.circuit.idle(time.monotonic(), queue.resting)
+        if queue.works is queue.circuit.open:
+            self._note_works(queue, not queue.works)
+
+    def _note_works(self, queue: SupplierQueue, works: bool) -> None:
+        queue.works = works
+        if works:
+            self._working += 1
+            self._waited_for.pop(queue.endpoint.supplier, None)
+            return
+        self._working -= 1
+        self._waited_for[queue.endpoint.supplier] = queue
+        if self._working == 0 and self._recheck is None:
+            self._recheck = self._later(_RECHECK_S, self._hurry)
+
+    def _alone(self, queue: SupplierQueue) -> bool:
+        """Whether no other supplier works any more."""
+        return self._working - queue.works <= 0
+
+    def _hurry(self) -> None:
+        """No supplier works any more: those that are waited for have less time."""
+        self._recheck = None
+        if self._working:
+            return
+        for queue in list(self._waited_for.values()):
+            if not queue.circuit.hurry(time.monotonic(), alone=True):
+                self._rest(queue)
+            elif not queue.in_flight:
+                self._leave(queue)  # else what comes back decides
+
+    def _rest(self, queue: SupplierQueue) -> None:
+        """Come back to a supplier that is waited for when its next probe is due."""
+        if queue.pause is not None:
+            queue.pause.cancel()
+        queue.pause = self._later(queue.circuit.resumes_at - time.monotonic(), self._rested, queue)
+
+    def _rested(self, queue: SupplierQueue) -> None:
+        """The look after a pause; timers may be early."""
+        queue.pause = None
+        if queue.finished or not queue.circuit.open:
+            return
+        if time.monotonic() < queue.circuit.resumes_at:
+            self._rest(queue)
+        self._enqueue(queue)
+
+    def _later(self, wait_s: float, call: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        """Call something after a while; an error it raises ends the run."""
+        return self._loop.call_later(max(0.0, wait_s), self._guarded, call, *args)
+
+    def _guarded(self, call: Callable[..., None], *args: object) -> None:
+        try:
+            call(*args)
+        except Exception as exc:
+            self._fail(exc)
 
     # -- one relay ------------------------------------------------------------------------------------
 
     async def _relay(self, queue: SupplierQueue, job: Job) -> None:
         began = time.monotonic()
         attempt = await self._send(queue.endpoint, job.relay)
-        outcome = self._sink(job.relay, job.relay.attempt + job.failures, attempt)
+        outcome = self._sink(job.relay, job.number, attempt)
         if outcome is not None:
             await outcome
         self._account(queue, job, attempt, began)
@@ -402,43 +623,88 @@ class _Run:
         fault = attempt.fault
         counts = queue.counts
         counts.sent += 1
-        counts.faults[fault] += 1
         self._sent += 1
-        wait: float | None = None
-        if fault.answered:
-            counts.latency.add(attempt.latency_ms)
-            queue.limit.succeeded()
-            queue.breaker.succeeded()
-        elif is_congestion(attempt):
-            queue.limit.congested(now)
+        job.sent += 1
+        canary = job.relay.canary
+        if canary:
+            counts.canaries += 1
+        else:
+            counts.faults[fault] += 1
         if queue.host is not None:
             queue.host.record_outcome(fault, now)
-        if fault.row.paces:
-            wait = queue.breaker.rate_limited(now, attempt.retry_after_s, self._rng)
-            self._resume(queue)
-        if queue.breaker.record_attempt(fault, began, now):
-            self._stop_queue(queue, "abandoned")
-        if fault.final:
-            counts.final += 1
-            self._final += 1
-        elif fault.retried and job.failures < queue.endpoint.limits.retries and queue.stopped is None:
-            job.failures += 1
-            self._retry_later(queue, job, wait if wait is not None else backoff_s(job.failures, self._rng))
+        if fault.answered:
+            queue.limit.succeeded()
+            queue.circuit.answered(now)
+            counts.latency.add(attempt.latency_ms)
+            if canary:
+                counts.canaries_answered += 1
+                queue.again_sure |= began >= queue.again_from
+            else:
+                counts.answered += 1
+                counts.final += 1
+                self._final += 1
+                queue.canaries.add(job.relay, job.number)
         else:
-            counts.still_due += 1
+            self._failed(queue, job, attempt, began, now)
+        if canary and not job.drawn:
+            queue.canaries.add(job.relay, job.number)
         self._progress(now)
 
-    def _resume(self, queue: SupplierQueue) -> None:
-        """Requeue a supplier queue when its pause is over (timers may be early, hence the second look)."""
-        pause = queue.breaker.paused_until - time.monotonic()
-        if pause > 0:
-            self._loop.call_later(pause, self._resume, queue)
+    def _failed(self, queue: SupplierQueue, job: Job, attempt: Attempt, began: float, now: float) -> None:
+        """Learn from an attempt without an answer: wait, leave the supplier, ask the doc again or not."""
+        fault, circuit = attempt.fault, queue.circuit
+        if fault.row.slows_supplier:
+            queue.limit.congested(now)
+        leave = circuit.unanswered(fault, began, now, attempt.retry_after_s, alone=self._alone(queue))
+        if job.relay.canary:
+            queue.again_at = max(queue.again_at, now + self._patience.retry_s(1, self._rng))
+        elif queue.stopped is not None:
+            self._close(queue, job, fault)
+        elif job.probe:
+            job.probe = False
+            self._park(job)
+            queue.due.append(job)
         else:
-            self._enqueue(queue)
+            self._retry(queue, job, attempt, now)
+        if leave:
+            self._leave(queue)
+        elif circuit.open:
+            self._rest(queue)
 
-    def _retry_later(self, queue: SupplierQueue, job: Job, wait: float) -> None:
+    def _retry(self, queue: SupplierQueue, job: Job, attempt: Attempt, now: float) -> None:
+        """Ask a doc again after a while, as often as its fault has it; else its occasion is over."""
+        fault = attempt.fault
+        told_s = attempt.retry_after_s or 0.0
+        further = job.further(fault, queue.endpoint.limits.retries)
+        if job.failures < further and told_s <= queue.circuit.left_s(now, alone=self._alone(queue)):
+            job.failures += 1
+            wait = self._patience.retry_s(job.failures, self._rng)
+            if told_s:  # a little later than asked, never earlier, and not all at the same instant
+                wait = max(wait, told_s + self._rng.uniform(0.0, 0.1) * max(told_s, 0.1))
+            self._park(job)
+            queue.waiting[id(job)] = (job, self._later(wait, self._retry_due, queue, job))
+        elif job.may_come_again(fault) and self._again < MAX_AGAIN:
+            again = job.again()
+            self._park(again)
+            queue.again.append(again)
+            queue.again_from = now
+            queue.again_at = now + self._patience.again_s
+            queue.again_sure = False
+            self._again += 1
+        else:
+            self._close(queue, job, fault)
+
+    def _close(self, queue: SupplierQueue, job: Job, fault: Fault) -> None:
+        """Nothing more is asked of a doc in this run."""
+        if 0 < fault.row.occasions <= job.relay.occasion:
+            queue.counts.final += 1
+            self._final += 1
+        else:
+            queue.counts.still_due += 1
+
+    def _park(self, job: Job) -> None:
+        job.parked = True
         self._waiting += 1
-        queue.waiting[id(job)] = (job, self._loop.call_later(wait, self._retry_due, queue, job))
 
     def _retry_due(self, queue: SupplierQueue, job: Job) -> None:
         del queue.waiting[id(job)]
@@ -451,12 +717,46 @@ class _Run:
         if self._on_progress is None or (now < self._next_progress and not final):
             return
         self._next_progress = now + PROGRESS_INTERVAL_S
-        seconds = now - self._started
-        self._on_progress(Progress(self._sent, self._final, self._in_flight, self._waiting, seconds))
+        self._on_progress(
+            Progress(
+                self._sent,
+                self._final,
+                self._in_flight,
+                self._waiting,
+                now - self._started,
+                self._waits(now),
+                len(self._waited_for),
+                self._working,
+            )
+        )
+
+    def _tick(self) -> None:
+        """Tell how it goes also while nothing comes in."""
+        self._progress(time.monotonic())
+        self._ticker = self._later(_TICK_S, self._tick)
+
+    def _waits(self, now: float) -> tuple[LaneWait, ...]:
+        """Suppliers that are waited for, those that are asked next first."""
+        found = []
+        for supplier, queue in self._waited_for.items():
+            fault = queue.circuit.fault
+            if fault is not None:
+                found.append((max(0.0, queue.circuit.resumes_at - now), supplier, fault))
+        present = datetime.now(UTC)
+        return tuple(
+            LaneWait(supplier, fault, present + timedelta(seconds=wait_s))
+            for wait_s, supplier, fault in heapq.nsmallest(MOST_WAITS, found)
+        )
 
     def _report(self) -> Report:
         total = Counts()
         for queue in self._queues:
             total.add(queue.counts)
-        suppliers = {queue.endpoint.supplier: queue.counts for queue in self._queues}
-        return Report(time.monotonic() - self._started, total, suppliers, self._lost)
+        return Report(
+            time.monotonic() - self._started,
+            total,
+            {queue.endpoint.supplier: queue.counts for queue in self._queues},
+            self._lost,
+            self._ends,
+            self._interrupted,
+        )

@@ -1,4 +1,4 @@
-"""The supplier queues of a run: relays, limits and retries, and what suppliers behind one host share.
+"""The supplier queues of a run: relays, limits, retries and canaries, and what suppliers behind a host share.
 
 A supplier queue decides nothing about others; the order of service and the caps are the engine's.
 """
@@ -6,28 +6,116 @@ A supplier queue decides nothing about others; the order of service and the caps
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Endpoint, Relay
-from testbench_dagster.relays.limits import AdaptiveLimit, CircuitBreaker
+from testbench_dagster.relays.circuit import Circuit, LanePatience
+from testbench_dagster.relays.limits import AdaptiveLimit
 from testbench_dagster.relays.report import Counts
 
 Work = Sequence[tuple[Endpoint, Iterable[Relay]]]
+#: Relays that suppliers answered before, by supplier key.
+Canaries = Mapping[str, Sequence[Relay]]
 
+#: Docs answered in the run of which so many are kept per supplier, drawn at random, to be asked again.
+KEPT_CANARIES = 4
+#: Canaries sent, one after the other, to find out whether docs may have their second occasion in the run.
+AGAIN_CANARIES = 3
 _COUNT_SLICE = 512
 
 
 @dataclass(slots=True)
 class Job:
-    """A relay on its way: ``failures`` attempts of this run are behind it."""
+    """A relay on its way: ``sent`` attempts of this run are behind it, ``failures`` of them cost a retry.
+
+    ``probe``: it is sent while the circuit is open, which costs none. ``parked``: it waits for its turn after
+    an attempt. ``drawn``: it is a canary of the pool.
+    """
 
     relay: Relay
+    sent: int = 0
     failures: int = 0
+    probe: bool = False
+    parked: bool = False
+    drawn: bool = False
+
+    @property
+    def number(self) -> int:
+        """The number of its next attempt."""
+        return self.relay.attempt + self.sent
+
+    def further(self, fault: Fault, retries: int) -> int:
+        """Further attempts that its occasion has after a fault, ``retries`` at most."""
+        first, later = fault.row.in_run
+        return min(first if self.relay.occasion <= 1 else later, retries)
+
+    def may_come_again(self, fault: Fault) -> bool:
+        """Whether its doc may have a second occasion in the same run after a fault.
+
+        A page that is not served to us is none to wait for.
+        """
+        page = self.relay.request["type"] == "get" and fault.row.denies_page
+        return self.relay.occasion == 1 and fault.row.occasions == 2 and not page
+
+    def again(self) -> Job:
+        """Its relay at the doc's next occasion."""
+        return Job(replace(self.relay, attempt=self.number, occasion=self.relay.occasion + 1))
+
+
+class CanaryPool:
+    """What a supplier answered before or in this run: a bounded sample, drawn from at random.
+
+    Every answered relay has the same chance to be in it. Which one is the next to replace another is drawn
+    ahead, so that all others cost nothing (algorithm L of K.-H. Li, ACM TOMS 20 (1994) 481).
+    """
+
+    __slots__ = ("_held", "_next", "_rng", "_seen", "_threshold")
+
+    def __init__(self, before: Sequence[Relay], rng: random.Random) -> None:
+        self._held = [replace(relay, canary=True) for relay in before]
+        self._seen = len(self._held)
+        self._rng = rng
+        self._threshold = 1.0
+        self._next = 0  # number of the relay that replaces another, once there are enough
+        if self._seen >= KEPT_CANARIES:
+            self._skip()
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def add(self, relay: Relay, next_number: int) -> None:
+        """Take note of an answered relay."""
+        self._seen += 1
+        if self._seen < self._next or relay.request["type"] == "get":
+            return  # pages are large, and not always served by who answers prompts
+        canary = replace(relay, canary=True, attempt=next_number)
+        if len(self._held) < KEPT_CANARIES:
+            self._held.append(canary)
+            if len(self._held) < KEPT_CANARIES:
+                return
+        else:
+            self._held[self._rng.randrange(len(self._held))] = canary
+        self._skip()
+
+    def _skip(self) -> None:
+        """Draw how many relays are passed over."""
+        self._threshold *= (1.0 - self._rng.random()) ** (1.0 / KEPT_CANARIES)
+        passed = math.log(1.0 - self._rng.random()) / math.log1p(-min(self._threshold, 1.0 - 1e-12))
+        self._next = self._seen + 1 + int(passed)
+
+    def draw(self) -> Job:
+        """A canary to send now; the next one of its call has the next number."""
+        place = self._rng.randrange(len(self._held))
+        relay = self._held[place]
+        self._held[place] = replace(relay, attempt=relay.attempt + 1)
+        return Job(relay, drawn=True)
 
 
 class Host:
@@ -55,13 +143,27 @@ class Host:
 
 
 class SupplierQueue:
-    """One supplier in a run."""
+    """One supplier in a run: its lane.
 
-    def __init__(self, endpoint: Endpoint, relays: list[Iterable[Relay]], host: Host | None = None) -> None:
+    ``due`` are relays to be sent before new ones: retries whose wait is over, canaries, second occasions.
+    ``again`` are docs whose second occasion may follow in this run, once all others had their first.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        relays: list[Iterable[Relay]],
+        host: Host | None = None,
+        *,
+        canaries: Sequence[Relay] = (),
+        patience: LanePatience,
+        rng: random.Random,
+    ) -> None:
         self.endpoint = endpoint
         self.host = host
         self.limit = AdaptiveLimit(endpoint.limits.max_in_flight, endpoint.limits.start_in_flight)
-        self.breaker = CircuitBreaker()
+        self.circuit = Circuit(patience, proven=bool(canaries))
+        self.canaries = CanaryPool(canaries, rng)
         self.counts = Counts()
         self.in_flight = 0
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
@@ -69,16 +171,52 @@ class SupplierQueue:
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.finished = False
-        self.due: deque[Job] = deque()  # retries whose wait is over
+        self.works = True  # not waited for
+        self.due: deque[Job] = deque()
         self.waiting: dict[int, tuple[Job, asyncio.TimerHandle]] = {}
+        self.pause: asyncio.TimerHandle | None = None
+        self.again: list[Job] = []
+        self.again_from = float("-inf")  # when the last of these ended its first occasion
+        self.again_at = float("-inf")  # not before then is anything done about them
+        self.again_sure = False  # a canary sent since was answered
+        self.again_left = AGAIN_CANARIES
+        self.again_timer: asyncio.TimerHandle | None = None
         self._sources = relays
         self._relays: Iterator[Relay] = chain.from_iterable(relays)
+        self._next: Relay | None = None  # pulled, to see whether there is one
         self._pulled = 0
+        self._probed_new = False
 
     def next_job(self) -> Job | None:
-        """Return a due retry or else the next relay; None when the iterator is at its end."""
+        """Return what is to be sent now; None when the iterator is at its end."""
+        if self.circuit.opened_at is not None:
+            return self._probe()
         if self.due:
             return self.due.popleft()
+        return self._new()
+
+    def _probe(self) -> Job | None:
+        """A canary, else the next doc, by turns a new one and one that was asked before.
+
+        Neither one that brings the supplier down, nor a supplier that refuses each doc once, is then in the
+        way.
+        """
+        if self.canaries:
+            return self.canaries.draw() if self.has_work else None
+        again = bool(self.due) and (self._probed_new or not self.has_new)
+        job = self.due.popleft() if again else self._new()
+        self._probed_new = not again
+        if job is not None:
+            job.probe = True
+        return job
+
+    def _new(self) -> Job | None:
+        relay, self._next = self._next, None
+        if relay is None:
+            relay = self._pull()
+        return None if relay is None else Job(relay)
+
+    def _pull(self) -> Relay | None:
         if self.exhausted:
             return None
         relay = next(self._relays, None)
@@ -86,13 +224,35 @@ class SupplierQueue:
             self.exhausted = True
             return None
         self._pulled += 1
-        return Job(relay)
+        return relay
+
+    @property
+    def has_new(self) -> bool:
+        """Whether there are relays that were not asked yet in this run."""
+        if self._next is not None:
+            return True
+        if self.exhausted:
+            return False
+        total = self._total
+        if total is not None and total > self._pulled:
+            return True
+        self._next = self._pull()
+        return self._next is not None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is left to be asked."""
+        return bool(self.due or self.waiting or self.again) or self.has_new
 
     def may_send(self, now: float) -> bool:
         """Whether the supplier's own state allows a send now."""
         if self.stopped or self.asking:
             return False
-        if self.in_flight >= self.limit.value or now < self.breaker.paused_until:
+        if self.circuit.opened_at is not None:
+            if self.in_flight or now < self.circuit.resumes_at:
+                return False
+            return self.has_work if self.canaries else bool(self.due) or self.has_new
+        if self.in_flight >= self.limit.value:
             return False
         if self.due:
             return True
@@ -100,19 +260,41 @@ class SupplierQueue:
         return not self.exhausted and len(self.waiting) < max(2, self.limit.value)
 
     @property
+    def first_occasions_done(self) -> bool:
+        """Whether nothing is left but second occasions."""
+        if self.in_flight or self.due or self.waiting:
+            return False
+        return self.exhausted and self._next is None if not self.circuit.open else not self.has_new
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is left to do for this supplier queue."""
         if self.in_flight:
             return False
-        return self.stopped is not None or (self.exhausted and not self.due and not self.waiting)
+        return self.stopped is not None or (self.first_occasions_done and not self.again)
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing can be sent before a relay's wait for its retry is over."""
+        return bool(self.waiting) and not (
+            self.in_flight or self.due or self.queued or self.asking or self.stopped
+        )
+
+    @property
+    def _total(self) -> int | None:
+        """How many relays there are, where that is known."""
+        if all(isinstance(source, Sized) for source in self._sources):
+            return sum(len(source) for source in self._sources if isinstance(source, Sized))
+        return None
 
     async def count_rest(self) -> int:
-        """Count the relays never pulled, letting the loop breathe."""
+        """Count the relays never sent, letting the loop breathe."""
+        rest = 0 if self._next is None else 1
         if self.exhausted:
-            return 0
-        if all(isinstance(source, Sized) for source in self._sources):
-            return sum(len(source) for source in self._sources if isinstance(source, Sized)) - self._pulled
-        rest = 0
+            return rest
+        total = self._total
+        if total is not None:
+            return rest + total - self._pulled
         for _ in self._relays:
             rest += 1
             if rest % _COUNT_SLICE == 0:
@@ -120,7 +302,9 @@ class SupplierQueue:
         return rest
 
 
-def supplier_queues(work: Work) -> list[SupplierQueue]:
+def supplier_queues(
+    work: Work, canaries: Canaries, patience: LanePatience, rng: random.Random
+) -> list[SupplierQueue]:
     """Make one supplier queue per supplier; several entries of one supplier follow each other in it."""
     sources: dict[str, tuple[Endpoint, list[Iterable[Relay]]]] = {}
     for endpoint, relays in work:
@@ -134,5 +318,8 @@ def supplier_queues(work: Work) -> list[SupplierQueue]:
         host = None
         if endpoint.host is not None:
             host = hosts.setdefault(endpoint.host, Host(endpoint.limits.max_per_host))
-        queues.append(SupplierQueue(endpoint, parts, host))
+        known_answers = canaries.get(endpoint.supplier, ())
+        queues.append(
+            SupplierQueue(endpoint, parts, host, canaries=known_answers, patience=patience, rng=rng)
+        )
     return queues

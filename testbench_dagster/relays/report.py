@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 
 from testbench_dagster.core.faults import Fault
 
+#: Suppliers that a glimpse of a run names as waited for.
+MOST_WAITS = 5
 _BUCKETS_PER_E_FOLD = 50  # 2 % wide buckets: percentiles are right within 1 %
 
 
@@ -44,23 +48,32 @@ class LatencyHistogram:
 class Counts:
     """Counts of one supplier, or of all.
 
-    ``sent`` counts attempts (retries included) and ``faults`` what they came to; an attempt cut short by the
-    end of the run is in neither. Relays split into ``final`` (answered, or failed by the supplier's
-    fault), ``still_due`` (sent, still due), ``unsent`` (a cap was reached first) and ``abandoned`` (the
-    supplier was given up first).
+    ``sent`` counts attempts, further ones and canaries included; ``canaries`` those that asked again what was
+    answered before (of these ``canaries_answered``), ``faults`` what all others came to. An attempt cut
+    short by the end of the run is in none. Relays split into ``final`` (of these ``answered``; the others
+    were asked in vain at the last occasion their fault takes), ``still_due`` (asked, not answered),
+    ``unsent`` (a cap was reached first) and ``abandoned`` (the supplier was left first).
     """
 
     sent: int = 0
+    canaries: int = 0
+    answered: int = 0
     final: int = 0
     still_due: int = 0
     unsent: int = 0
     abandoned: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
     latency: LatencyHistogram = field(default_factory=LatencyHistogram, repr=False)
+    canaries_answered: int = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether the supplier answered anything at all."""
+        return self.answered + self.canaries_answered > 0
 
     @property
     def relays(self) -> int:
-        """All relays there were."""
+        """All relays there were, canaries aside."""
         return self.final + self.still_due + self.unsent + self.abandoned
 
     @property
@@ -76,6 +89,9 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Add another's counts to these."""
         self.sent += other.sent
+        self.canaries += other.canaries
+        self.canaries_answered += other.canaries_answered
+        self.answered += other.answered
         self.final += other.final
         self.still_due += other.still_due
         self.unsent += other.unsent
@@ -84,17 +100,43 @@ class Counts:
         self.latency.merge(other.latency)
 
 
+class LaneEnding(StrEnum):
+    """How a supplier's turn in a run ended."""
+
+    #: All its relays had their attempts.
+    DONE = "done"
+    #: A cap was reached first, the run was interrupted, or something of ours stood in the way.
+    CAPPED = "capped"
+    #: It was left, because it did not answer.
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEnd:
+    """The end of a supplier's turn: when, how, its last fault (None: it answered all), how long it was
+    waited for in all, in seconds.
+    """
+
+    ended_at: datetime
+    end: LaneEnding
+    fault: Fault | None
+    waited_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Result of a run: totals, and the same per supplier key; ``seconds`` is wall time.
 
-    ``lost``: the run ended early because this process lost its heartbeat; what it did not send is ``unsent``.
+    ``lanes``: how each supplier's turn ended. ``lost``: the run ended early because this process lost its
+    heartbeat, ``interrupted``: because it was told to; what it did not send is ``unsent``.
     """
 
     seconds: float
     total: Counts
     suppliers: dict[str, Counts]
     lost: bool = False
+    lanes: dict[str, LaneEnd] = field(default_factory=dict)
+    interrupted: bool = False
 
     @property
     def relays_per_s(self) -> float:
@@ -103,11 +145,27 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneWait:
+    """That a supplier is waited for: its last fault, and when it is asked next."""
+
+    supplier: str
+    fault: Fault
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """A glimpse of a running engine: attempts done, relays final, in flight, and waiting for a retry."""
+    """A glimpse of a running engine: attempts done, relays final, in flight, and waiting for a retry.
+
+    ``waits`` are suppliers that are waited for, :data:`MOST_WAITS` at most, those asked next first;
+    ``n_waits`` says how many there are, ``working`` how many suppliers have relays left and are not.
+    """
 
     sent: int
     final: int
     in_flight: int
     waiting: int
     seconds: float
+    waits: tuple[LaneWait, ...] = ()
+    n_waits: int = 0
+    working: int = 0

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.doc_states import DocState, own_faults_hold_up
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured, target_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
-from testbench_dagster.core.window import NO_DATA, OK, UNSUPPORTED, Sample, Window
+from testbench_dagster.core.window import (
+    NO_DATA,
+    OK,
+    PARTIAL,
+    REFUSED,
+    SCORED_STATUSES,
+    UNREACHABLE,
+    UNSUPPORTED,
+    Sample,
+    Window,
+)
+from testbench_dagster.scoring.failures import Failures, FailuresAs, failures_of, is_mean, is_proportion
 from testbench_dagster.scoring.reliability import Calls, first_attempt_success
 from testbench_dagster.statistics.intervals import (
     clustered_standard_error,
@@ -33,11 +45,32 @@ class Aggregation:
 
     ``aggregate(spec, flags, metric, values)`` is the framework's score of a metric that is no mean of its
     docs' values, None where there is none. ``clusters(task, task_hash, column, doc_ids)`` gives the cluster
-    of each doc (:attr:`~testbench_dagster.core.task.TaskSpec.cluster`).
+    of each doc (:attr:`~testbench_dagster.core.task.TaskSpec.cluster`). ``empty(registration, doc_ids)`` is
+    what the task's scorer makes of an empty answer to each doc, by doc id and filter, of those it looked at.
     """
 
     aggregate: Callable[[TaskSpec, TaskFlags, str, Sequence[Any]], float | None]
     clusters: Callable[[str, str, str, Sequence[int]], Sequence[Hashable]]
+    empty: Callable[[Registration, Collection[int]], Mapping[int, Mapping[str, Mapping[str, Any]]]]
+
+
+class _Docs:
+    """The samples of a window sorted by what became of their docs, which is looked at for every metric."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.all = samples
+        self.scored = [s for s in samples if s.metrics is not None]
+        # where everything is scored nothing else has to be looked for
+        rest = [s for s in samples if s.metrics is None] if len(self.scored) < len(samples) else []
+        self.unanswered = [s for s in rest if not s.fault.answered]
+        self.failed = [s for s in rest if s.failed]
+        self.open = [s for s in rest if s.open]
+        self.void = [s for s in rest if s.void]
+        self.lost = [s for s in rest if s.failed or s.open]
+        self.counted = [s for s in samples if s.counts] if self.failed else self.scored
+        self.late = {s.doc_id for s in self.scored if s.late}
+        #: Docs that our own faults, or scores that are to come, hold up.
+        self.ours = sum(s.ours or s.state is DocState.SCORED for s in rest)
 
 
 def task_windows(
@@ -47,27 +80,54 @@ def task_windows(
     samples: Sequence[Sample],
     aggregation: Aggregation,
     calls: Calls,
+    *,
+    refused: bool = False,
+    silent: bool = False,
 ) -> Iterator[Window]:
     """Yield the windows of one supplier and task, the primary metric and filter first.
 
-    ``calls`` are those that the supplier was asked, of all the task's docs.
+    ``calls`` are those that the supplier was asked, of all the task's docs. ``refused``: the
+    supplier refuses requests of this form altogether. ``silent``: it never answered anything, of any task,
+    so that nothing is known of it.
     """
     if registration is None:
-        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, [], None, calls)
+        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, _Docs([]), None, calls)
         return
     primary = primary_pair(spec, registration)
     if cannot_be_asked(supplier, registration):
         for pair in _pairs(registration, [], primary):
-            yield _row(supplier, spec, registration, pair, pair == primary, UNSUPPORTED, [], None, calls)
+            yield _row(
+                supplier, spec, registration, pair, pair == primary, UNSUPPORTED, _Docs([]), None, calls
+            )
         return
     planned = _planned(spec, registration, samples, primary)
-    scored = [s for s in samples if s.scored]
-    for pair in _pairs(registration, scored, primary):
-        values = [(s, v) for s in scored if (v := value_of(s, pair)) is not None]
-        status = OK if values else UNSUPPORTED if page_is_absent(samples, registration) else NO_DATA
-        row = _row(supplier, spec, registration, pair, pair == primary, status, samples, planned, calls)
-        valued = [(s.doc_id, v) for s, v in values]
-        yield _with_scores(row, spec, registration, valued, aggregation)
+    docs = _Docs(samples)
+    for pair in _pairs(registration, docs.scored, primary):
+        valued = [(s.doc_id, v) for s in docs.scored if (v := value_of(s, pair)) is not None]
+        status = _status(docs, registration, valued, refused=refused, silent=silent)
+        row = _row(supplier, spec, registration, pair, pair == primary, status, docs, planned, calls)
+        yield _with_scores(row, spec, registration, docs, valued, aggregation)
+
+
+def _status(
+    docs: _Docs,
+    registration: Registration,
+    valued: Sequence[tuple[int, Any]],
+    *,
+    refused: bool,
+    silent: bool,
+) -> str:
+    if any(s.unreachable for s in docs.open):
+        return UNREACHABLE
+    if not valued:
+        if page_is_absent(docs.unanswered, registration):
+            return UNSUPPORTED
+        if refused:
+            return REFUSED
+        if silent or not docs.lost:
+            return NO_DATA
+    held_up = own_faults_hold_up(docs.ours, len(docs.scored) + len(docs.lost))
+    return PARTIAL if docs.open or held_up else OK
 
 
 def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
@@ -122,19 +182,8 @@ def measured(samples: Sequence[Sample], registration: Registration, primary: tup
         mean=sum(values) / len(values)
         if values and is_proportion(values, registration, primary[0])
         else None,
-        failed=sum(not s.scored and s.fault.final for s in samples),
+        failed=sum(s.failed for s in samples),
     )
-
-
-def is_mean(registration: Registration, metric: str) -> bool:
-    """Whether lm-eval aggregates a metric by its plain mean."""
-    known = registration.flags.metrics.get(metric)
-    return known is None or known.aggregation == "mean"
-
-
-def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
-    """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
-    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)
 
 
 def _row(
@@ -144,12 +193,11 @@ def _row(
     pair: tuple[str | None, str | None],
     primary: bool,
     status: str,
-    samples: Sequence[Sample],
+    docs: _Docs,
     planned: int | None,
     calls: Calls,
 ) -> Window:
-    scored = [s for s in samples if s.scored]
-    counted = [s for s in samples if s.scored or s.fault.final]
+    scored, counted = docs.scored, docs.counted
     flags = registration.flags.metrics.get(pair[0] or "") if registration else None
     newest = max(counted, key=lambda s: (s.epoch, s.round), default=None)
     return Window(
@@ -167,7 +215,7 @@ def _row(
         score_errors_as_zero=None,
         bound_low=None,
         bound_high=None,
-        errors=dict(sorted(Counter(s.fault.value for s in samples if not s.scored).items())),
+        errors=dict(sorted(Counter(s.fault.value for s in docs.unanswered).items())),
         truncated=sum(s.fault.row.cut_short for s in scored),
         latency_ms={name: _quantile(calls.latencies_ms, q) for name, q in (("p50", 0.5), ("p95", 0.95))},
         tokens={
@@ -180,6 +228,12 @@ def _row(
         round=newest.round if newest else None,
         higher_is_better=flags is None or flags.higher_is_better,
         first_attempt_success=first_attempt_success([(calls.asked, calls.at_once)]),
+        n_released=len(docs.all),
+        n_failed=len(docs.failed),
+        n_open=len(docs.open),
+        n_void=len(docs.void),
+        n_late=len(docs.late),
+        next_attempt_at=min((s.next_at for s in docs.open if s.next_at is not None), default=None),
     )
 
 
@@ -201,22 +255,93 @@ def _with_scores(
     row: Window,
     spec: TaskSpec,
     registration: Registration,
+    docs: _Docs,
     valued: Sequence[tuple[int, Any]],
     aggregation: Aggregation,
 ) -> Window:
     """Fill in the numbers that depend on the (doc id, value) of one metric and filter, in doc order."""
-    n, planned = len(valued), max(row.n_planned or 0, len(valued))
+    n, planned, metric = len(valued), max(row.n_planned or 0, len(valued)), str(row.metric)
     changes: dict[str, Any] = {"n": n, "n_planned": planned, "coverage": n / planned if planned else None}
-    changes.update(score_numbers(spec, registration, str(row.metric), valued, aggregation))
-    if changes["ci_low"] is not None:
-        total = float(sum(value for _, value in valued))
-        blamed = row.supplier_errors
-        changes["score_errors_as_zero"] = total / (n + blamed)
-        # worst and best case over everything planned: what was not scored was all wrong, or all right
-        everything = max(planned, n + blamed)
-        changes["bound_low"] = total / everything
-        changes["bound_high"] = (total + everything - n) / everything
+    answered = score_numbers(spec, registration, metric, valued, aggregation)
+    changes["score_answered"] = answered["score"]
+    failures = failures_of(spec, registration, metric, [value for _, value in valued])
+    changes["failures"] = failures.kind.value
+    if row.status in SCORED_STATUSES:
+        if not docs.lost or failures.kind is FailuresAs.EXCLUDED:
+            changes |= answered
+        elif failures.kind is FailuresAs.WORST:
+            changes |= _with_worst(spec, registration, metric, docs.lost, valued, failures, aggregation)
+        else:
+            changes |= _with_empty(
+                spec, registration, (metric, str(row.filter)), docs.lost, valued, aggregation
+            )
+        changes |= _bounds(failures, docs, valued)
+        if failures.worst == 0.0:
+            changes["score_errors_as_zero"] = changes["score"]
     return Window(**{**vars(row), **changes})
+
+
+def _with_worst(
+    spec: TaskSpec,
+    registration: Registration,
+    metric: str,
+    lost: Sequence[Sample],
+    valued: Sequence[tuple[int, Any]],
+    failures: Failures,
+    aggregation: Aggregation,
+) -> dict[str, float | None]:
+    """Numbers over all docs, those without an answer at the worst value.
+
+    The interval reaches from its lower end if every open doc had the lesser of the two ends of the scale, to
+    its upper end if every one had the greater.
+    """
+
+    def numbers(open_: float) -> dict[str, float | None]:
+        filled = [(s.doc_id, open_ if s.open else failures.worst) for s in lost]
+        both = sorted([*valued, *filled], key=lambda pair: pair[0])
+        return score_numbers(spec, registration, metric, both, aggregation)
+
+    worst = failures.worst
+    if worst is None:
+        raise ValueError(f"{metric}: a failed doc has no value to count as")
+    found = numbers(worst)
+    if failures.best is not None and any(s.open for s in lost):
+        best = numbers(failures.best)
+        low, high = (found, best) if worst < failures.best else (best, found)
+        found |= {"ci_low": low["ci_low"], "ci_high": high["ci_high"]}
+    return found
+
+
+def _with_empty(
+    spec: TaskSpec,
+    registration: Registration,
+    pair: tuple[str, str],
+    lost: Sequence[Sample],
+    valued: Sequence[tuple[int, Any]],
+    aggregation: Aggregation,
+) -> dict[str, float | None]:
+    """Numbers over all docs, those without an answer as if it were empty; none while that is not scored."""
+    empty = aggregation.empty(registration, {s.doc_id for s in lost})
+    filled = [(s.doc_id, empty.get(s.doc_id, {}).get(pair[1], {}).get(pair[0])) for s in lost]
+    if any(value is None for _, value in filled):
+        return dict.fromkeys(("score", "ci_low", "ci_high", "se"))
+    both = sorted([*valued, *filled], key=lambda one: one[0])
+    return score_numbers(spec, registration, pair[0], both, aggregation)
+
+
+def _bounds(failures: Failures, docs: _Docs, valued: Sequence[tuple[int, Any]]) -> dict[str, float | None]:
+    """The least and the greatest score that closing docs, void ones and late answers could make of a row."""
+    worst, best = failures.worst, failures.best
+    everything = len(valued) + len(docs.lost) + len(docs.void)
+    if worst is None or best is None or not everything:
+        return {"bound_low": None, "bound_high": None}
+    total, failed = float(sum(value for _, value in valued)), len(docs.failed) * worst
+    unknown = len(docs.open) + len(docs.void)
+    least = total
+    if docs.late:
+        least = float(sum(worst if doc_id in docs.late else value for doc_id, value in valued))
+    ends = (least + failed + unknown * worst) / everything, (total + failed + unknown * best) / everything
+    return {"bound_low": min(ends), "bound_high": max(ends)}
 
 
 def score_numbers(

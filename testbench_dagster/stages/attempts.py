@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import CallAttempt, WindowAttempt
-from testbench_dagster.planning.due import CallOutcome
+from testbench_dagster.core.records.attempts import CallAttempt, PlanAttempt
+from testbench_dagster.planning.due import CallOutcome, Lives
 from testbench_dagster.stores.documents import DocumentStore, typed
 
-Seen = TypeVar("Seen", CallAttempt, WindowAttempt)
+Seen = TypeVar("Seen", CallAttempt, PlanAttempt)
 
 
 def last_attempts(
@@ -37,91 +37,108 @@ def last_attempts(
 
 
 def last_by_call(attempts: Iterable[Seen]) -> dict[tuple[str, int, int, int], Seen]:
-    """Of the attempts of one supplier and task the last per call, keyed (prompt id, round, idx, repeat)."""
+    """Of the attempts of one supplier and task the last per call, keyed (prompt id, round, idx, repeat).
+
+    A canary is no outcome of its call: it only counts for the ``attempt`` returned, which is the highest
+    number of all, so that the next attempt gets the one after it.
+    """
     last: dict[tuple[str, int, int, int], Seen] = {}
+    numbers: dict[tuple[str, int, int, int], int] = {}  # of canaries
     for attempt in attempts:
         key = (attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat)
+        if attempt.canary:
+            numbers[key] = max(attempt.attempt, numbers.get(key, 0))
+            continue
         known = last.get(key)
         if known is None or known.attempt < attempt.attempt:
             last[key] = attempt
+    for key, number in numbers.items():
+        if key in last and last[key].attempt < number:
+            last[key] = last[key]._replace(attempt=number)
     return last
+
+
+DocRound = tuple[str, int]
+"""A prompt's id and the round in which it was asked."""
 
 
 @dataclass
 class History:
     """What the planner needs of a supplier's attempts at a task.
 
-    ``outcomes`` are those of the current epoch; ``final_elsewhere`` gives, per doc that is closed in an
-    earlier epoch, when that was. ``last_at`` and ``last_height`` are the newest of final calls, in any epoch.
+    ``outcomes`` are those of the current epoch, ``earlier`` the last attempts of earlier ones by prompt and
+    round. ``unanswered`` has every attempt at the docs, of any epoch, that have a call without an answer:
+    what became of them depends on the supplier's other answers. ``last_at`` and ``last_height`` are those of
+    the newest sample: of an answer, or what took its place by the supplier's fault, in any epoch.
     """
 
     outcomes: list[CallOutcome] = field(default_factory=list)
-    final_elsewhere: dict[int, datetime] = field(default_factory=dict)
+    earlier: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
+    unanswered: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
     last_at: datetime | None = None
     last_height: int | None = None
 
-    def saw(self, attempt: CallAttempt) -> None:
+    def _saw(self, attempt: PlanAttempt, fault: Fault) -> None:
         """Take note of when the supplier was last heard of, by the clock and by the chain."""
-        if not Fault(attempt.fault).final:
+        if not (fault.answered or fault.blames_supplier):
             return
         at, height = attempt.finished_at, attempt.height
         self.last_at = at if self.last_at is None else max(at, self.last_at)
         if height is not None:
             self.last_height = height if self.last_height is None else max(height, self.last_height)
 
+    def read(self, attempts: Iterable[PlanAttempt]) -> Iterator[tuple[PlanAttempt, Fault]]:
+        """Take note of attempts; yield the last at each call."""
+        made = list(attempts)
+        failed: set[DocRound] = set()
+        for attempt in last_by_call(made).values():
+            fault = Fault(attempt.fault)
+            self._saw(attempt, fault)
+            if not fault.answered:
+                failed.add((attempt.prompt_id, attempt.round))
+            yield attempt, fault
+        if failed:
+            for attempt in made:
+                key = (attempt.prompt_id, attempt.round)
+                if key in failed and not attempt.canary:
+                    self.unanswered.setdefault(key, []).append(attempt)
+
+    def closed_earlier(self, lives: Lives, calls: Mapping[str, int]) -> dict[int, datetime]:
+        """Doc id → when it was last closed in an earlier epoch; ``calls`` are those of each prompt, by id."""
+        found: dict[int, datetime] = {}
+        for key, attempts in self.earlier.items():
+            life = lives.get(key)
+            # of what is not in the lives every attempt was answered
+            closed = len(attempts) == calls.get(key[0]) if life is None else life.closed
+            if closed:
+                doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
+                found[doc_id] = max(at, found.get(doc_id, at))
+        return found
+
 
 def history(
-    documents: DocumentStore,
-    supplier: str,
-    task: str,
-    task_hash: str,
-    *,
-    epoch: int,
-    since: datetime,
-    calls: Mapping[str, int],
+    documents: DocumentStore, supplier: str, task: str, task_hash: str, *, epoch: int, since: datetime
 ) -> History:
-    """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``.
-
-    ``calls`` is the number of calls per prompt id (see :func:`scoring.score.prompt_calls`).
-    """
+    """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``."""
     found = History()
-    for attempt in last_attempts(documents, supplier, task, task_hash, epoch).values():
-        found.saw(attempt)
-        found.outcomes.append(
-            CallOutcome(
-                prompt_id=attempt.prompt_id,
-                idx=attempt.idx,
-                repeat=attempt.repeat,
-                attempt=attempt.attempt,
-                fault=Fault(attempt.fault),
-                finished_at=attempt.finished_at,
-                round=attempt.round,
-            )
-        )
+    where = {"supplier": supplier, "task": task, "task_hash": task_hash}
+    for attempt, fault in found.read(typed.find(documents, PlanAttempt, {**where, "epoch": epoch})):
+        found.outcomes.append(call_outcome(attempt, fault))
     if epoch > 1:
-        _earlier_epochs(documents, supplier, task, task_hash, epoch, since, calls, found)
+        before = {**where, "epoch": {"lt": epoch}, "finished_at": {"gt": since}}
+        for attempt, _ in found.read(typed.find(documents, PlanAttempt, before)):
+            found.earlier.setdefault((attempt.prompt_id, attempt.round), []).append(attempt)
     return found
 
 
-def _earlier_epochs(
-    documents: DocumentStore,
-    supplier: str,
-    task: str,
-    task_hash: str,
-    epoch: int,
-    since: datetime,
-    calls: Mapping[str, int],
-    found: History,
-) -> None:
-    by_doc: dict[tuple[str, int], list[CallAttempt]] = {}
-    for (prompt_id, round_, _, _), attempt in last_attempts(
-        documents, supplier, task, task_hash, {"lt": epoch}, since
-    ).items():
-        found.saw(attempt)
-        by_doc.setdefault((prompt_id, round_), []).append(attempt)
-    for (prompt_id, _), attempts in by_doc.items():
-        faults = [Fault(a.fault) for a in attempts]
-        failed = any(fault.final and not fault.answered for fault in faults)
-        if failed or sum(fault.answered for fault in faults) == calls.get(prompt_id):
-            doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
-            found.final_elsewhere[doc_id] = max(at, found.final_elsewhere.get(doc_id, at))
+def call_outcome(attempt: PlanAttempt, fault: Fault) -> CallOutcome:
+    """The last attempt of a call as planning looks at it."""
+    return CallOutcome(
+        prompt_id=attempt.prompt_id,
+        idx=attempt.idx,
+        repeat=attempt.repeat,
+        attempt=attempt.attempt,
+        fault=fault,
+        finished_at=attempt.finished_at,
+        round=attempt.round,
+    )

@@ -11,6 +11,7 @@ from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -108,6 +109,8 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
     for result in asyncio.run(probe_suppliers(workspace, suppliers)):
         detail = _without_subject("supplier", result.supplier, result.detail)
         yield Finding(f"supplier {result.supplier}", detail, ok=result.ok)
+    for key, problem in evaluation_problems(workspace, [supplier.key for supplier in suppliers]).items():
+        yield Finding(f"last evaluation of {key}", problem, ok=False, warning=True)
 
 
 def _without_subject(kind: str, name: str, text: str) -> str:

@@ -1,7 +1,8 @@
 """Two suppliers compared on the docs both answered: per task, and over all tasks together.
 
-The values are those of the current windows. Docs that one of them failed by its own fault are counted beside
-(``only_a_failed``, ``only_b_failed``) and take no part in the difference.
+The values are what was delivered of docs that are closed for both: one that a supplier left unanswered for
+good has the worst value, and is counted beside where the other answered it (``only_a_failed``,
+``only_b_failed``). Docs that are open, or void, take no part.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
-from testbench_dagster.scoring.rows import is_mean, primary_pair, value_of
+from testbench_dagster.scoring.failures import failures_of, is_mean
+from testbench_dagster.scoring.rows import primary_pair, value_of
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.workspace import Workspace
@@ -141,7 +143,9 @@ def _task(
         {s.doc_id: s for s in window_samples(workspace, supplier, spec, registration, now)}
         for supplier in (a, b)
     )
-    common = list(_common(of_a, of_b, pair))
+    scored = [v for s in (*of_a.values(), *of_b.values()) if (v := value_of(s, pair)) is not None]
+    worst = failures_of(spec, registration, pair[0], scored).worst
+    common = list(_common(of_a, of_b, pair, worst))
     row = replace(
         row,
         metric=pair[0],
@@ -167,24 +171,25 @@ def _task(
 
 
 def _common(
-    of_a: dict[int, Sample], of_b: dict[int, Sample], pair: tuple[str, str]
+    of_a: dict[int, Sample], of_b: dict[int, Sample], pair: tuple[str, str], worst: float | None
 ) -> Iterator[tuple[float, float]]:
-    """Values of the docs both have one of, in the order in which they became common.
+    """Values of the docs that are closed for both, in the order in which they became common.
+
+    A doc that one of them left unanswered for good has its worst value; what is open or void is no doc yet.
 
     That order is the one the interval was looked at in; further docs then only ever come behind.
     """
     both = sorted((max(of_a[doc].at, of_b[doc].at), doc) for doc in of_a.keys() & of_b.keys())
     for _, doc in both:
-        values = value_of(of_a[doc], pair), value_of(of_b[doc], pair)
-        if all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-            yield float(values[0]), float(values[1])
+        values = [worst if s.failed else value_of(s, pair) for s in (of_a[doc], of_b[doc])]
+        numbers = [float(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+        if len(numbers) == 2:
+            yield numbers[0], numbers[1]
 
 
 def _failed(of_one: dict[int, Sample], of_other: dict[int, Sample]) -> int:
-    """Docs the one failed by its own fault and the other has a score of."""
-    return sum(
-        not s.scored and s.counts and doc in of_other and of_other[doc].scored for doc, s in of_one.items()
-    )
+    """Docs the one left unanswered for good and the other has a score of."""
+    return sum(s.failed and doc in of_other and of_other[doc].scored for doc, s in of_one.items())
 
 
 def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Comparison:

@@ -19,6 +19,7 @@ from testbench_dagster.core.records.coordination import (
     LeaseRecord,
     LeasesOfHolder,
 )
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
 from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
 from testbench_dagster.stages.workspace import Workspace
@@ -74,6 +75,7 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
         # scores first: one without its evidence could not be checked
         removed["scores"] = typed.purge(documents, ScoreRecord, {"answered_at": {"lt": oldest}})
         removed["attempts"] = typed.purge(documents, AttemptRecord, {"finished_at": {"lt": oldest}})
+        removed["lane_ends"] = typed.purge(documents, LaneEndRecord, {"ended_at": {"lt": oldest}})
         removed["prompts"] = _purge_sequences(workspace, oldest)
     removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)
     removed["leases"] = _purge_leases(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,10 @@ class Workspace:
         #: Who watches relays in this process (a terminal): told the number of due calls, then the progress.
         self.on_planned: Callable[[int], None] | None = None
         self.on_progress: Callable[[Progress], None] | None = None
+        #: Told by the scoring of what was answered how many docs of a task are done, and of how many.
+        self.on_scored: Callable[[int, int], None] | None = None
+        #: Set by who wants relays in this process to stop; what is stored is scored all the same.
+        self.stop: threading.Event | None = None
         #: What tells other processes that the run this workspace serves is alive; None outside of runs.
         self.heartbeat: Heartbeat | None = None
 

@@ -6,18 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbench_dagster.core.window import OK, Window
+from testbench_dagster.core.window import NOT_ASKED_STATUSES, PARTIAL, SCORED_STATUSES, Window
 from testbench_dagster.statistics.combinations import docs_behind
 from testbench_dagster.statistics.intervals import two_sided_z, wilson
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """Mean of a task over ``n`` scored docs (at least 1), its standard error and 95 % interval.
+    """Mean of a task over ``n`` docs (at least 1), its standard error and 95 % interval.
 
     What is not given follows from the score as a share of ``n``: ``sqrt(score * (1 - score) / n)`` (exact for
     right-or-wrong scores, an upper bound for others from 0 to 1) and Wilson's interval. Of a score outside
-    0..1 the error must be given (else ValueError); its interval is then normal.
+    0..1 the error must be given (else ValueError); its interval is then normal. ``partial``: some of the docs
+    are open, and the interval reaches over all ways in which they may close.
     """
 
     score: float
@@ -25,6 +26,7 @@ class TaskScore:
     se: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -77,24 +79,23 @@ class TaskScore:
 
 
 def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
-    """The primary scores that a taxonomy can be made of: 0-1 metrics with data.
-
-    Where the supplier's identity group pools its answers, the group's score.
-    """
+    """The primary scores that a taxonomy can be made of: delivered quality in 0-1 metrics."""
     return {
-        row.task: _task_score(row)
+        row.task: _task_score(row, row.score, row.ci_low, row.ci_high)
         for row in rows
-        if row.primary and row.status == OK and row.score is not None and row.ci_low is not None
+        if row.primary
+        and row.status in SCORED_STATUSES
+        and row.score is not None
+        and row.ci_low is not None
+        and row.ci_high is not None
     }
 
 
-def _task_score(row: Window) -> TaskScore:
-    pooled = getattr(row, "pooled", None)
-    if pooled and pooled.get("score") is not None and pooled.get("ci_low") is not None:
-        numbers = {name: pooled.get(name) for name in ("score", "n", "se", "ci_low", "ci_high")}
-    else:
-        numbers = {name: getattr(row, name, None) for name in ("score", "n", "se", "ci_low", "ci_high")}
+def left_out(rows: Sequence[Window]) -> frozenset[str]:
+    """The tasks that a supplier cannot be asked, which say nothing of it; not those that lack a score."""
+    return frozenset(row.task for row in rows if row.primary and row.status in NOT_ASKED_STATUSES)
+
+
+def _task_score(row: Window, score: float, low: float, high: float) -> TaskScore:
     # rounding may put a bound a digit past its score
-    numbers["ci_low"] = min(numbers["ci_low"], numbers["score"])
-    numbers["ci_high"] = max(numbers["ci_high"], numbers["score"])
-    return TaskScore(**numbers)
+    return TaskScore(score, row.asked, row.se, min(low, score), max(high, score), row.status == PARTIAL)

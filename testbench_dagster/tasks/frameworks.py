@@ -1,6 +1,6 @@
 """Frameworks: what registers tasks, builds their requests and scores the answers; one is found by its name.
 
-A new framework is a class with these four functions, a place in :func:`framework_of` and a version in
+A new framework is a class with these five functions, a place in :func:`framework_of` and a version in
 :data:`VERSIONS`.
 """
 
@@ -45,6 +45,16 @@ class Framework(Protocol):
         """
         ...
 
+    def score_empty(
+        self, spec: TaskSpec, data: TaskData, asked: Sequence[Answered], *, timeout_s: float | None = None
+    ) -> list[DocScore]:
+        """Score an empty answer to each doc, in the order given; its responses only say how many it takes.
+
+        Raises:
+            WorkerTimeout, WorkerDied: as :meth:`score`.
+        """
+        ...
+
     def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """Aggregate a metric's per-doc values, in ascending order of docs; None where there is no number."""
         ...
@@ -73,6 +83,15 @@ class LmEval:
     ) -> list[DocScore]:
         """See :func:`lm_eval_adapter.score`."""
         scores: list[DocScore] = self._worker.call("score", spec, data, list(answers), timeout_s=timeout_s)
+        return scores
+
+    def score_empty(
+        self, spec: TaskSpec, data: TaskData, asked: Sequence[Answered], *, timeout_s: float | None = None
+    ) -> list[DocScore]:
+        """See :func:`lm_eval_adapter.score_empty`."""
+        scores: list[DocScore] = self._worker.call(
+            "score_empty", spec, data, list(asked), timeout_s=timeout_s
+        )
         return scores
 
     def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:

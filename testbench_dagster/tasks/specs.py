@@ -114,6 +114,7 @@ def _spec(
         include=include,
         planning=task.planning,
         cluster=task.cluster,
+        worst=task.worst,
     )
 
 

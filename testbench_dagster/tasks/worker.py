@@ -28,7 +28,7 @@ from testbench_dagster.core.errors import TaskError
 
 _LENGTH = struct.Struct(">Q")
 _PARENT_CHECK_S = 2.0  # of the child's CPU time
-_FUNCTIONS = ("register", "identify", "build_prompts", "score", "aggregate")
+_FUNCTIONS = ("register", "identify", "build_prompts", "score", "score_empty", "aggregate")
 
 
 class WorkerTimeout(TaskError):

@@ -10,7 +10,7 @@ one term with its weights added up, so it is not mistaken for independent eviden
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ from testbench_dagster.taxonomies.model import Taxonomy, is_placeholder
 if TYPE_CHECKING:
     import numpy as np
 
-OK, NO_DATA, UNDEFINED = "ok", "no_data", "undefined"
-"""A node's status: it has a score; nothing in it is measured; it has only placeholders for tasks."""
+OK, PARTIAL, NO_DATA, UNDEFINED = "ok", "partial", "no_data", "undefined"
+"""A node's status: it has a score; one in which docs are open; nothing in it is measured; it has only
+placeholders for tasks."""
 
 _AT_ONCE = 250  # suppliers: bounds the memory of suppliers x nodes x tasks
 
@@ -40,8 +41,10 @@ class NodeSummary:
 
     ``weights`` are those of the measured tasks in the score and add up to 1. ``n_tasks`` counts the tasks the
     node could rest on, ``n_measured`` those with data, ``coverage`` is their ratio, ``missing`` names the
-    others. ``weight_coverage`` is the share of the node's weight that was measured: 1 less what the missing
-    tasks would weigh if all were there. ``min_n`` is the smallest number of docs behind a task that counts.
+    others. ``left_out`` are tasks that the supplier cannot be asked; they count in none of these.
+    ``weight_coverage`` is the share of the node's weight that was measured: 1 less what missing tasks, and
+    those left out, would weigh if all were there. ``min_n`` is the smallest number of docs behind a task that
+    counts.
     """
 
     node: str
@@ -57,6 +60,7 @@ class NodeSummary:
     weight_coverage: float
     min_n: int | None
     missing: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Summary:
     def covariance(self) -> list[list[float | None]]:
         """Covariance of the nodes' scores in the order of ``nodes``; None where one has no score."""
         errors = {task: score.error for task, score in self.tasks.items()}
-        return covariance([(n.weights if n.status == OK else None) for n in self.nodes.values()], errors)
+        return covariance([n.weights or None for n in self.nodes.values()], errors)
 
     def difference(self, node: str, other: str) -> tuple[float, float, float, float] | None:
         """How much better ``node`` is than ``other``: value, standard error, ends of the 95 % interval.
@@ -103,18 +107,25 @@ def covariance(
     ]
 
 
-def summarize(taxonomy: Taxonomy, measured: Mapping[str, TaskScore]) -> Summary:
+def summarize(
+    taxonomy: Taxonomy, measured: Mapping[str, TaskScore], left_out: Collection[str] = ()
+) -> Summary:
     """Scores of every node of ``taxonomy`` from the ``measured`` tasks; other tasks in it are ignored.
 
     A node's score is the weighted mean over its parts that have a score (:meth:`Taxonomy.parts`): its own
     tasks, or its children where it has none of its own; a group of tasks is the mean over its measured tasks.
-    What was not measured is left out and named, never taken for zero. Intervals are those of
+    What was not measured is left out of the mean and named, never taken for zero; tasks of ``left_out``,
+    which the supplier cannot be asked, are not even missed. Intervals are those of
     :mod:`testbench_dagster.statistics.combinations`: a node that rests on one task has the task's own.
     """
-    return next(iter(summarize_many(taxonomy, [measured])))
+    return next(iter(summarize_many(taxonomy, [measured], [left_out])))
 
 
-def summarize_many(taxonomy: Taxonomy, measured: Sequence[Mapping[str, TaskScore]]) -> Iterator[Summary]:
+def summarize_many(
+    taxonomy: Taxonomy,
+    measured: Sequence[Mapping[str, TaskScore]],
+    left_out: Sequence[Collection[str]] | None = None,
+) -> Iterator[Summary]:
     """:func:`summarize` for many suppliers, in order; weights are found once per pattern of tasks."""
     import numpy as np
 
@@ -131,6 +142,11 @@ def summarize_many(taxonomy: Taxonomy, measured: Sequence[Mapping[str, TaskScore
         present = np.zeros((len(batch), len(tasks)), dtype=bool)
         numbers = np.zeros((4, len(batch), len(tasks)))  # score, moved off the ends, variance there, error
         counts = np.zeros((len(batch), len(tasks)), dtype=np.int64)
+        not_asked = np.zeros((len(batch), len(tasks)), dtype=bool)
+        for row, names in enumerate(() if left_out is None else left_out[start : start + _AT_ONCE]):
+            for task in names:
+                if task in place and task not in batch[row]:
+                    not_asked[row, place[task]] = True
         for row, scores in enumerate(batch):
             for task, one in scores.items():
                 column = place[task]
@@ -138,8 +154,8 @@ def summarize_many(taxonomy: Taxonomy, measured: Sequence[Mapping[str, TaskScore
                 near = smoothed(one.score, one.docs) if one.in_unit else (0.5, 1.0)
                 numbers[:, row, column] = one.score, *near, one.error
                 counts[row, column] = one.n
-        patterns, of_row = np.unique(present, axis=0, return_inverse=True)
-        weights = plan.weights(patterns)
+        patterns, of_row = np.unique(np.hstack([present, not_asked]), axis=0, return_inverse=True)
+        weights = plan.weights(patterns[:, : len(tasks)])
         fixed = [plan.fixed(pattern, weights[i], full) for i, pattern in enumerate(patterns)]
         of_row = of_row.reshape(-1)
         chosen = weights[of_row]  # suppliers x nodes x tasks
@@ -172,6 +188,7 @@ class _Fixed:
     n_measured: int
     weight_coverage: float
     missing: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 class _Plan:
@@ -218,25 +235,31 @@ class _Plan:
     def fixed(
         self, pattern: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], full: np.ndarray[Any, Any]
     ) -> list[_Fixed]:
-        """Names and counts of every node under a pattern; ``full``: weights with everything measured."""
+        """Names and counts of every node under a pattern; ``full``: weights with everything measured.
+
+        A pattern says of every task whether it is measured, then of every task whether it cannot be asked.
+        """
         rows = []
-        there, own, whole = pattern.tolist(), weights.tolist(), full.tolist()
+        both, own, whole = pattern.tolist(), weights.tolist(), full.tolist()
+        there, not_asked = both[: len(self._tasks)], both[len(self._tasks) :]
         for node in range(len(self._order)):
             scope = [i for i, weight in enumerate(whole[node]) if weight]
             have = [i for i in scope if there[i]]
-            missing = tuple(self._tasks[i] for i in scope if not there[i])
+            missing = tuple(self._tasks[i] for i in scope if not there[i] and not not_asked[i])
+            left_out = tuple(self._tasks[i] for i in scope if not_asked[i])
             if have:
                 status = OK
             else:
-                status = UNDEFINED if all(map(is_placeholder, missing)) else NO_DATA
+                status = UNDEFINED if missing and all(map(is_placeholder, missing)) else NO_DATA
             rows.append(
                 _Fixed(
                     status=status,
                     weights={self._tasks[i]: own[node][i] for i in have},
-                    n_tasks=len(scope),
+                    n_tasks=len(scope) - len(left_out),
                     n_measured=len(have),
-                    weight_coverage=math.fsum(whole[node][i] for i in have) if missing else 1.0,
+                    weight_coverage=math.fsum(whole[node][i] for i in have) if missing or left_out else 1.0,
                     missing=missing,
+                    left_out=left_out,
                 )
             )
         return rows
@@ -251,23 +274,28 @@ def _node(
     shares: bool,
     scores: Mapping[str, TaskScore],
 ) -> NodeSummary:
-    covered = fixed.n_measured / fixed.n_tasks
+    covered = fixed.n_measured / fixed.n_tasks if fixed.n_tasks else 0.0
     counts = (fixed.n_tasks, fixed.n_measured, covered, fixed.weight_coverage)
     if fixed.status != OK:
-        return NodeSummary(node, fixed.status, None, None, None, None, {}, *counts, None, fixed.missing)
+        unknown = (None, None, None, None)
+        return NodeSummary(node, fixed.status, *unknown, {}, *counts, None, fixed.missing, fixed.left_out)
     score, se = means[0], math.sqrt(variances[1])
+    partial = any(scores[task].partial for task in fixed.weights)
     if fixed.n_measured == 1:
         only = scores[next(iter(fixed.weights))]
         score, se, (low, high) = only.score, only.error, only.interval  # to the last digit
-    elif shares:
+    elif shares and not partial:
         docs = combined_docs(means[1], variances[0])
         low, high = wilson(score * docs, docs)
         low, high = min(low, score), max(high, score)
     else:
+        # an interval over open docs is lopsided: its ends combine each for itself
         used = [scores[task] for task in fixed.weights]
         ends = zip(*(one.interval for one in used), strict=True)
         low, high = mover(list(fixed.weights.values()), [one.score for one in used], *ends)
-    return NodeSummary(node, fixed.status, score, se, low, high, fixed.weights, *counts, min_n, fixed.missing)
+    status = PARTIAL if partial else fixed.status
+    names = (fixed.missing, fixed.left_out)
+    return NodeSummary(node, status, score, se, low, high, fixed.weights, *counts, min_n, *names)
 
 
 def _difference_bounds(weights: Sequence[float], scores: Sequence[TaskScore]) -> tuple[float, float]:

@@ -29,12 +29,39 @@ POSITIVE_TOLERANCE = 1e-3
 #: The fault that an HTTP status other than 200 means, as first and last status of a range; the first row that
 #: holds counts. A status in none is no answer of HTTP.
 STATUS_FAULTS: tuple[tuple[int, int, Fault], ...] = (
+    (401, 401, Fault.CREDENTIALS),
+    (402, 402, Fault.QUOTA),
+    (403, 404, Fault.CREDENTIALS),
+    (408, 409, Fault.UNAVAILABLE),
+    (425, 425, Fault.UNAVAILABLE),
     (429, 429, Fault.RATE_LIMITED),
     (451, 451, Fault.SUPPLIER_REFUSED),
     (400, 499, Fault.CLIENT_REQUEST),
     (300, 399, Fault.SUPPLIER_HTTP),
+    (502, 504, Fault.UNAVAILABLE),
+    (520, 529, Fault.UNAVAILABLE),
     (500, 599, Fault.SUPPLIER_HTTP),
 )
+#: Statuses that may stand for a quota that is used up; which it is, the error's ``code`` or ``type`` says.
+_QUOTA_STATUSES = (403, 429)
+#: What suppliers write there: OpenAI and its like, Moonshot, One API, DeepSeek, Together, Anthropic.
+_QUOTA_WORDS = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "exceeded_current_quota_error",
+        "insufficient_user_quota",
+        "insufficient_balance",
+        "insufficient_credits",
+        "credit_limit",
+        "billing_error",
+    }
+)
+#: An error that names a quota is short; a longer body is not looked into.
+_MAX_ERROR_BYTES = 64 * 1024
+#: Why an answer ended that came to nothing at the supplier (SGLang, vLLM, OpenRouter).
+_FAILED_REASONS = frozenset({"error", "abort"})
 _MAX_FINISH_REASON_CHARS = 64
 _MAX_COUNT = 2**31 - 1
 
@@ -70,7 +97,7 @@ def parse_answer(request: Mapping[str, Any], api: Api, status: int, body: bytes)
     """
     page = request["type"] == "get"
     if status != 200:
-        return _by_status(status, body, absent=page and status == 501)
+        return _by_status(status, body, page=page)
     try:
         if not page and is_event_stream(body):
             data: Any = assemble(body, api)
@@ -100,12 +127,67 @@ def fault_of_status(status: int) -> Fault:
     return next(found, Fault.SUPPLIER_PROTOCOL)
 
 
-def _by_status(status: int, body: bytes, *, absent: bool = False) -> Answer:
-    """Classify by status alone; ``absent``: that the server does not implement it is no fault of its own."""
-    fault = Fault.CLIENT_REQUEST if absent else fault_of_status(status)
+def _by_status(status: int, body: bytes, *, page: bool) -> Answer:
+    """Classify by status, and by the error's code where that says more.
+
+    A ``page`` that is not served to us says nothing of key, model or supplier.
+    """
+    fault = fault_of_status(status)
+    if page:
+        if fault is Fault.CREDENTIALS or status == 501:
+            fault = Fault.CLIENT_REQUEST
+    elif status in _QUOTA_STATUSES and _names_quota(body):
+        fault = Fault.QUOTA
     detail = body[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace").strip()
     message = f"HTTP {status}: {detail}" if detail else f"HTTP {status}"
     return Answer(fault, error=escaped(message))
+
+
+def _names_quota(body: bytes) -> bool:
+    """Whether the JSON of an error says that a quota is used up: ``{"error": {"code", "type"}}`` or flat."""
+    if len(body) > _MAX_ERROR_BYTES:
+        return False
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    if isinstance(data, list) and data:  # Google's way
+        data = data[0]
+    if not isinstance(data, dict):
+        return False
+    return any(_is_quota(part) for part in (data, data.get("error"), data.get("detail")))
+
+
+def _is_quota(error: Any) -> bool:
+    words = [error.get("code"), error.get("type")] if isinstance(error, dict) else [error]
+    return any(isinstance(word, str) and word.lower() in _QUOTA_WORDS for word in words)
+
+
+def _error_in_200(error: Any, *beside: Any, page: bool = False) -> Answer:
+    """What an error inside an answer 200 is: what the HTTP status in it would be, where one is in it.
+
+    ``beside`` are values next to the error that may be that status.
+    """
+    text = f"HTTP 200 with an error: {_message(error)}"
+    inside = (
+        [error.get(name) for name in ("code", "status", "status_code")] if isinstance(error, dict) else []
+    )
+    status = next((found for value in (*inside, *beside) if (found := _status(value)) is not None), None)
+    if status is None:
+        return _protocol(text)
+    fault = fault_of_status(status)
+    if page and fault is Fault.CREDENTIALS:
+        fault = Fault.CLIENT_REQUEST
+    elif status in _QUOTA_STATUSES and _is_quota(error):
+        fault = Fault.QUOTA
+    return Answer(fault, error=escaped(f"{text} ({status})"))
+
+
+def _status(value: Any) -> int | None:
+    """A value as the status of an HTTP error, 400 to 599; None for any other."""
+    if isinstance(value, str) and len(value) == 3 and value.isdecimal():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599 else None
 
 
 def _protocol(error: str) -> Answer:
@@ -117,7 +199,7 @@ def _page(data: Any) -> Answer:
     if not isinstance(data, dict):
         raise _Invalid(f"the page is {_kind(data)}, not an object")
     if data.get("error") is not None:
-        raise _Invalid(f"HTTP 200 with an error: {_message(data['error'])}")
+        return _error_in_200(data["error"], data.get("code"), data.get("status"), page=True)
     try:
         return Answer(Fault.OK, orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode())
     except orjson.JSONEncodeError:  # it writes no more than 254 levels
@@ -129,13 +211,15 @@ def _parse_200(request: Mapping[str, Any], api: Api, data: Any) -> Answer:
         raise _Invalid(f"the answer is {_kind(data)}, not an object")
     error = data.get("error")
     if error is not None:
-        raise _Invalid(f"HTTP 200 with an error: {_message(error)}")
+        return _error_in_200(error, data.get("code"), data.get("status"))
     choice = _first_choice(data.get("choices"))
     reason = choice.get("finish_reason")
     if reason is not None and not isinstance(reason, str):
         raise _Invalid(f"finish_reason is {_kind(reason)}")
     if reason is not None:
         reason = escaped(reason, _MAX_FINISH_REASON_CHARS)
+    if reason in _FAILED_REASONS:
+        return _failed(choice, reason)
     text: str | None = None
     logprob: float | None = None
     greedy: bool | None = None
@@ -159,9 +243,26 @@ def _generation(choice: dict[str, Any], api: Api, reason: str | None) -> tuple[F
     text, refusal = _text(choice, api)
     if refusal:
         return Fault.SUPPLIER_REFUSED, None, escaped(f"refusal: {refusal}")
-    if not text:
-        return Fault.EMPTY, None, "HTTP 200 without text"
-    return (Fault.TRUNCATED if reason == "length" else Fault.OK), text, None
+    if not text and reason != "length" and _calls_tools(choice, reason):
+        raise _Invalid("tool calls instead of a text, though no tools were offered")
+    # an answer without text is one: what the task makes of "" is its score
+    return (Fault.TRUNCATED if reason == "length" else Fault.OK), text or "", None
+
+
+def _calls_tools(choice: dict[str, Any], reason: str | None) -> bool:
+    message = choice.get("message")
+    calls = message.get("tool_calls") or message.get("function_call") if isinstance(message, dict) else None
+    return bool(calls) or reason in ("tool_calls", "function_call")
+
+
+def _failed(choice: dict[str, Any], reason: str) -> Answer:
+    """An answer that the supplier says it could not finish; the choice may hold the error it met."""
+    error = choice.get("error")
+    found = None if error is None else _error_in_200(error)
+    if found is not None and found.fault is not Fault.SUPPLIER_PROTOCOL:
+        return Answer(found.fault, finish_reason=reason, error=found.error)
+    text = f"finish_reason {reason}" if error is None else f"finish_reason {reason}: {_message(error)}"
+    return Answer(Fault.SUPPLIER_HTTP, finish_reason=reason, error=escaped(text))
 
 
 def _loglikelihood(

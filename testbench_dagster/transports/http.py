@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import aiohttp
@@ -39,8 +38,6 @@ from testbench_dagster.transports.payload import RequestError
 MAX_PAGE_MB = 15.0
 #: What is kept of an answer beyond the size limit, in bytes.
 TRUNCATED_EVIDENCE_BYTES = 64 * 1024
-#: Longest wait a server's Retry-After may ask for, in seconds.
-MAX_RETRY_AFTER_S = 60.0
 _DNS_CACHE_S = 300
 _MAX_PREPARED = 20_000
 #: How often deadlines are looked at, in seconds: they are kept to within this.
@@ -276,8 +273,8 @@ class Exchange:
 
     ``phase`` tells how far it came, ``error`` what ended it early, if anything did. Of the answer there are
     ``status``, ``headers``, and ``body`` as decoded: ``body_bytes`` of it came, and of one that is
-    ``too_large`` the beginning is kept. ``retry_after_s`` is the server's wish, bounded. ``started`` and
-    ``first_byte`` are readings of ``time.perf_counter()``.
+    ``too_large`` the beginning is kept. ``started`` and ``first_byte`` are readings of
+    ``time.perf_counter()``.
     """
 
     __slots__ = (
@@ -287,7 +284,6 @@ class Exchange:
         "first_byte",
         "headers",
         "phase",
-        "retry_after_s",
         "started",
         "started_at",
         "status",
@@ -305,7 +301,6 @@ class Exchange:
         self.body = b""
         self.body_bytes = 0
         self.too_large = False
-        self.retry_after_s: float | None = None
 
     @property
     def elapsed_ms(self) -> float:
@@ -359,8 +354,6 @@ class _Running:
                 exchange.first_byte = time.perf_counter()
                 exchange.status = message.code
                 headers = exchange.headers = message.headers
-                if message.code in (429, 503):
-                    exchange.retry_after_s = retry_after(headers.get("Retry-After"), datetime.now(UTC))
                 await self._read(headers, content)
             except BaseException:
                 connection.close()
@@ -449,22 +442,3 @@ def _decoder(encoding: str | None) -> _Decoder | None:
     if window is None:
         raise BadEncoding(f"content encoding {escaped(name, 40)!r} was not asked for and is not known")
     return _Decoder(window)
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds a Retry-After header asks to wait, within 0 to 60; None without a usable one."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = (moment - now).total_seconds()
-    if seconds != seconds:  # NaN
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

@@ -18,6 +18,7 @@ from testbench_dagster.transports.addresses import AddressRefused
 from testbench_dagster.transports.aiohttp_internals import HttpProcessingError
 from testbench_dagster.transports.answers import Answer
 from testbench_dagster.transports.http import BadEncoding, Exchange, Phase, TooLarge
+from testbench_dagster.transports.retry_after import retry_after_s
 
 _REDACTED = "[redacted]"
 
@@ -88,10 +89,17 @@ def attempt_from(
         finish_reason=reason,
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
-        retry_after_s=exchange.retry_after_s,
+        retry_after_s=_retry_after_s(exchange, answer.fault),
         session=session,
         evidence=evidence,
     )
+
+
+def _retry_after_s(exchange: Exchange, fault: Fault) -> float | None:
+    """The wait a server asks for that did not answer."""
+    if fault.answered or exchange.status is None:
+        return None
+    return retry_after_s(exchange.headers, datetime.now(UTC), limited=fault.row.paces)
 
 
 def redacted(text: str, secrets: tuple[bytes, ...]) -> str:

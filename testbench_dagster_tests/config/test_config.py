@@ -140,7 +140,7 @@ def test_defaults(tmp_path: Path) -> None:
         "first_byte_s": 60,
         "idle_s": 30,
         "total_s": 120,
-        "retries": 2,
+        "retries": 5,
         "max_response_mb": 8,
         "max_in_flight": 256,
         "max_per_host": 64,

@@ -8,20 +8,19 @@ import re
 
 import pytest
 
-from testbench_dagster.core.faults import DocState, Fault, FaultRow, Owner
+from testbench_dagster.core.faults import Closing, Fault, FaultRow, Owner, Pause
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-#: What becomes of a doc, as the table of reference.md says it.
-IN_WINDOWS = {DocState.SCORED: "scored", DocState.FAILED: "error", DocState.OPEN: "shown"}
 AVAILABILITY = {True: "answered", False: "not answered", None: "–"}
 
 
 def table() -> str:
     """The table of reference.md as it has to be."""
     lines = [
-        "| fault | when | owner | asked again in the run | in windows | in `availability` | do |",
-        "|---|---|---|---|---|---|---|",
+        "| fault | when | owner | again in a run | occasions | what waits | its doc becomes | "
+        "in `availability` | do |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for fault in Fault:
         row = fault.row
@@ -29,8 +28,10 @@ def table() -> str:
             f"`{fault.value}`",
             row.when,
             "–" if row.owner is Owner.NONE else row.owner.value,
-            "–" if fault.answered else "yes" if row.retried else "no",
-            IN_WINDOWS[row.doc],
+            "–" if not any(row.in_run) else "{} / {}".format(*row.in_run),
+            str(row.occasions or "–"),
+            row.pause.value,
+            row.closes.value,
             AVAILABILITY[row.available],
             "–" if fault.answered else row.remedy,
         )
@@ -51,20 +52,55 @@ def test_reference_shows_the_table() -> None:
 def test_the_columns_of_a_row_agree(fault: Fault) -> None:
     row = fault.row
     assert fault.answered == (row.owner is Owner.NONE)
-    assert not (row.retried and fault.final), "what is closed is not asked again"
+    assert (row.occasions > 0) == (row.closes not in (Closing.SCORED, Closing.OPEN))
+    assert all(0 <= further <= 5 for further in row.in_run)
+    assert not any(row.in_run) or row.occasions, "what stays open is not asked again in the run"
+    if row.pause is Pause.PROBE:
+        assert fault.owner.ours and row.closes is Closing.MIXED, "a state is believed while it is total"
+    if row.pause is Pause.STOP:
+        assert row.closes is Closing.OPEN
     assert row.available is True or not fault.answered
     assert not row.cut_short or fault.answered
     assert bool(row.remedy) != fault.answered, "whoever is told of a failure is told what to do"
     if fault.owner in (Owner.GATEWAY, Owner.SESSION, Owner.BUDGET, Owner.NODE, Owner.INTERNAL):
         assert "ask its operator" not in row.remedy, "no operator of a supplier can mend this"
     if row.paces:
-        assert row.retried, "a wait is kept before a further attempt"
+        assert any(row.in_run), "a wait is kept before a further attempt"
     if row.slows_host:
         assert row.slows_supplier
     if row.kept_by_session:
         assert not row.reached and not row.charged and not fault.blames_supplier
     if not row.reached:
         assert row.available is not True and not fault.final
+
+
+def test_the_table_is_that_of_the_rules() -> None:
+    """Further attempts at first and later occasions, how many, what waits, availability (A2 of the rules)."""
+    table = {
+        "ok": ("0/0", 0, "–", True),
+        "truncated": ("0/0", 0, "–", True),
+        "supplier_protocol": ("1/1", 2, "doc", False),
+        "supplier_refused": ("1/1", 2, "–", True),
+        "supplier_signature": ("1/1", 2, "doc", False),
+        "unscorable": ("0/0", 1, "–", True),
+        "supplier_http": ("3/1", 3, "lane", False),
+        "unavailable": ("3/1", 3, "lane", False),
+        "supplier_timeout": ("1/1", 3, "lane", False),
+        "transport": ("3/1", 3, "lane", False),
+        "rate_limited": ("5/1", 3, "lane", None),
+        "client_request": ("0/0", 2, "–", None),
+        "quota": ("1/1", 3, "probe", None),
+        "credentials": ("1/1", 3, "probe", None),
+        "gateway": ("2/1", 3, "lane", None),
+        "node": ("2/1", 3, "lane", None),
+        "budget": ("0/0", 0, "stop", None),
+        "internal": ("0/0", 0, "stop", None),
+    }
+    for name, (in_run, occasions, pause, available) in table.items():
+        row = Fault(name).row
+        found = ("{}/{}".format(*row.in_run), row.occasions, row.pause.value, row.available)
+        assert found == (in_run, occasions, pause, available), name
+    assert {fault.value for fault in Fault} - set(table) == {"empty", "rollover"}
 
 
 def test_who_answers_decides_what_is_final_and_whom_it_counts_against() -> None:
@@ -91,5 +127,6 @@ def test_a_fault_without_a_row_is_refused_with_the_remedy() -> None:
 
 def test_a_row_has_the_defaults_of_a_fault_that_says_nothing_of_the_supplier() -> None:
     row = FaultRow(Owner.INTERNAL, "whatever", "look at the log")
-    assert row.doc is DocState.OPEN
+    assert row.closes is Closing.OPEN and row.pause is Pause.NONE
+    assert (row.occasions, row.in_run) == (0, (0, 0))
     assert row.available is None

@@ -40,7 +40,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "transports.http:PreparedRequest": "where a request goes, with which headers",
         "transports.http:PreparedRequests": "where requests go, with which headers",
         "transports.http:TooLarge": "an exception without a rule",
-        "transports.http:retry_after": "a wait",
+        "transports.retry_after": "a wait",
         "transports.payload": "what is asked: PAYLOADS",
         "transports.plain:PlainHttp": "where a request goes, with which headers; its answer is a source",
         "transports.pocket.calls:Call": "what is asked: PAYLOADS",
@@ -71,6 +71,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.worker": "runs the scorer in a process of its own",
     },
     "WINDOWS": {
+        "stages.sample.catalogue": "docs as registered",
         "coordination.writing": "whether a cached window is newer than what was written since",
         "core.columns": "names and types of columns",
         "core.window:Window": "a record of columns; without one in older bundles it is not compared",

@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (1, "5c47c64b43046c0eb9e464896c35ceae86aeb04027e7d81927f843aaa6562418"),
+    "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "786b9fbcbe6a624c4da20fa210b70294307025bc8c0c973ec4b36452f26b88a8"),
-    "WINDOWS": (2, "c32ba61ab3cff8cfc2260baed5178991fab8a5810b41fd1d6df55dc9e39ad419"),
-    "PLANS": (1, "5d013b19855ce7371ad42b359acd410a86e4ce6e07be57eb96c8c1dd617399bf"),
+    "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
+    "WINDOWS": (3, "5e41a0f83d623a1147c1a77fc888fdf7e24d2e1f89d8aed1787e5b949a771bb2"),
+    "PLANS": (2, "d9c33837afec3fcd501f794934c0daaa70b13ebe92516389059beda3b873b964"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

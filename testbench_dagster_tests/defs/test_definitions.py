@@ -36,7 +36,13 @@ CHECKS = {
     "task_datasets": {"datasets_intact"},
     "sampled_prompts": {"prompts_reproducible"},
     "relay_responses": {"attempts_have_an_owner", "supplier_fault_rate"},
-    "supplier_scores": {"scores_fresh", "windows_tight", "models_unchanged", "scores_reproducible"},
+    "supplier_scores": {
+        "scores_fresh",
+        "windows_tight",
+        "answers_in_time",
+        "models_unchanged",
+        "scores_reproducible",
+    },
     "taxonomy_summaries": {"taxonomies_covered"},
     "identity_groups": {"identity_consistent"},
 }

@@ -34,10 +34,11 @@ JOBS = {
     "supplier_snapshots": "take_snapshots",
 }
 _CUT = {"changes", "suppliers", "plans", "identity_groups"}  # where a supplier changed
-#: What an asset writes only where there is reason to: a change, a chain, a signature, a supplier that joined.
+#: What an asset writes only where there is reason to: a change, a chain, a signature, a supplier that joined
+#: or was left, one whose turn ended early.
 SELDOM = {
     "suppliers": {"heights", "sessions", "plans"},
-    "relay_responses": {"heights", "sessions"},
+    "relay_responses": {"heights", "sessions", "lane_ends", "scores", "signatures"},
     "supplier_scores": {"signatures", *_CUT},
     "identity_groups": {"changes", "suppliers", "plans"},
 }

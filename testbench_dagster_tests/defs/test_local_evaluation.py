@@ -89,7 +89,7 @@ def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
     finally:
         localnet.fail(supplier.address, rate=0.0)
     assert (vain.sent, vain.final, vain.passes) == (2, 0, 1)
-    assert vain.problem == "2 relays sent, none final (rate_limited 2): nothing new was learned"
+    assert vain.problem == "2 relays sent, none answered (rate_limited 2): nothing new was learned"
     assert testbench.run([supplier.key], max_relays=0).problem == "", "nothing was sent, and there are scores"
 
 

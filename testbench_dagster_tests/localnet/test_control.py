@@ -198,7 +198,7 @@ def test_a_block_clock_counts_up(monkeypatch):
         ("return", {"address": "nobody"}, "address 'nobody' is nobody's"),
         ("swap", {"address": "a"}, "backend or accuracy must be given"),
         ("swap", {"address": "a", "accuracy": 0.5, "announce": "yes"}, "announce must be true or false"),
-        ("fail", {"address": "a", "mode": "boom"}, "mode must be one of: 500, 429"),
+        ("fail", {"address": "a", "mode": "boom"}, "mode must be one of: 500, 503, 429"),
         ("fail", {"address": "a", "rate": 2}, "rate must be a number from 0 to 1"),
         ("height", {"height": 1.5}, "height must be a whole number"),
         ("height", {}, "height must be given"),

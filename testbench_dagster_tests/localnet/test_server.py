@@ -134,7 +134,11 @@ def test_failure_modes(mode):
     (status, raw, headers), stats = asyncio.run(scenario())
     assert stats["failed"] == {mode: 1}
     assert stats["answered"] == stats["cancelled"] == stats["in_flight"] == 0
-    if mode in ("500", "429"):
+    refusals = {"401": "invalid_api_key", "quota": "insufficient_quota", "400": "unsupported_parameter"}
+    if mode in refusals:
+        assert status == (429 if mode == "quota" else int(mode))
+        assert json.loads(raw)["error"]["type"] == refusals[mode] and "Retry-After" not in headers
+    elif mode in ("500", "503", "429"):
         assert status == int(mode)
         assert json.loads(raw)["error"]["code"] == int(mode)
         assert (headers.get("Retry-After") == "1") == (mode == "429")

@@ -223,10 +223,16 @@ def test_the_backfill_asks_these_two_suppliers_anew(
 def test_checks_tab_shows_what_passed(browser: Browser) -> None:
     browser.open("/assets/supplier_scores?view=checks")
     page = browser.read(
-        "Checks (4)",
+        "Checks (5)",
         *(
             f"{name}\nSucceeded"
-            for name in ("models_unchanged", "scores_fresh", "scores_reproducible", "windows_tight")
+            for name in (
+                "answers_in_time",
+                "models_unchanged",
+                "scores_fresh",
+                "scores_reproducible",
+                "windows_tight",
+            )
         ),
     )
     assert "Failed" not in page

@@ -10,16 +10,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from testbench_dagster.core.doc_states import DocState
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import Measured, SampleRule, predicted_half_width, target_docs
-from testbench_dagster.planning.due import CallOutcome, DueCall, PromptRef, TaskPlan, plan_task
+from testbench_dagster.planning.due import CallOutcome, DueCall, TaskPlan, plan_task
 from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster_tests.planning.lives import life
 from testbench_dagster_tests.planning.test_due import (
     ALL_OF,
+    HOUR,
     MAX_AGE,
     NOW,
     OLD,
     YOUNG,
+    Past,
     histories,
     measurements,
     outcome,
@@ -28,7 +32,6 @@ from testbench_dagster_tests.planning.test_due import (
     rules,
 )
 
-HOUR = timedelta(hours=1)
 TEN = SampleRule(min=10, max=10, half_width=None)
 
 
@@ -73,10 +76,12 @@ def test_a_doc_half_answered_before_a_change_is_asked_whole() -> None:
     assert plan_task(sequence, mixed, **ALL_OF, cut_at=YOUNG) == cut, "completed after it, it does not count"
 
 
-def test_an_error_from_before_a_change_is_not_completed_by_a_retry() -> None:
-    history = [outcome(0, Fault.EMPTY, at=YOUNG, attempt=2)]
-    plan = plan_task(prompts(1), history, **ALL_OF, cut_at=YOUNG, retry_errors=True)
-    assert (plan.round, plan.due[0].calls) == (2, (DueCall(0, 0, 1),))
+@pytest.mark.parametrize("retry_now", [False, True])
+def test_an_open_doc_from_before_a_change_is_asked_whole(retry_now: bool) -> None:
+    history = [outcome(0, Fault.TRANSPORT, at=YOUNG, attempt=2)]
+    lives = {("p0", 1): life(DocState.OPEN, YOUNG, NOW)}
+    plan = plan_task(prompts(1), history, lives=lives, **ALL_OF, cut_at=YOUNG, retry_now=retry_now)
+    assert (plan.round, plan.open, plan.due[0].calls) == (2, 0, (DueCall(0, 0, 1),))
 
 
 # ------------------------------------------------------------------------------------------- epoch rolls
@@ -179,6 +184,19 @@ def test_force_asks_at_least_what_the_rule_wants() -> None:
     assert plan_task(prompts(20), [outcome(0), *answered(plan)], **options).due == []
 
 
+def test_what_force_leaves_open_goes_on_in_its_round_while_the_old_outcome_counts() -> None:
+    history = [outcome(0), outcome(1), outcome(0, Fault.TRANSPORT, at=NOW, round_=2)]
+    lives = {("p0", 2): life(DocState.OPEN, NOW, NOW + HOUR)}
+    plan = plan_task(prompts(2), history, lives=lives, **ALL_OF)
+    assert (plan.due, plan.fresh, plan.open, plan.due_at) == ([], 2, 1, NOW + HOUR)
+    then = plan_task(prompts(2), history, lives=lives, **{**ALL_OF, "now": NOW + HOUR})
+    assert [(due.prompt.position, due.round, due.occasion) for due in then.due] == [(0, 2, 2)]
+    forced = plan_task(prompts(2), history, lives=lives, **ALL_OF, force_since=NOW)
+    assert [(due.prompt.position, due.round) for due in forced.due] == [(1, 2)], (
+        "it was asked by force already"
+    )
+
+
 def test_force_does_not_complete_a_doc_begun_before_it() -> None:
     sequence = prompts(2, requests=2)
     history = [outcome(0), outcome(0, idx=1), outcome(1)]
@@ -239,7 +257,7 @@ elsewheres = st.dictionaries(st.integers(0, 120), instants, max_size=8)
     st.booleans(),
 )
 def test_plans_keep_their_bounds_and_mix_no_two_models(
-    history: tuple[list[PromptRef], list[CallOutcome]],
+    past: Past,
     rule: SampleRule | None,
     measured: Measured,
     elsewhere: dict[int, datetime],
@@ -250,10 +268,11 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
     undecided: bool,
     retry: bool,
 ) -> None:
-    sequence, outcomes = history
+    sequence, outcomes = past.sequence, past.outcomes
     plan = plan_task(
         sequence,
         outcomes,
+        lives=past.lives,
         rule=rule,
         measured=measured,
         now=NOW,
@@ -264,21 +283,20 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
         at_most=at_most,
         undecided=undecided,
         force_since=force_since,
-        retry_errors=retry,
+        retry_now=retry,
     )
-    docs = len(plan.due)
+    new = len([due for due in plan.due if not due.open])
     room = max(0, plan.target - plan.fresh)
-    assert docs <= min(len(sequence), max(room, at_least), math.inf if at_most is None else at_most)
+    assert new <= min(len(sequence), max(room, at_least), math.inf if at_most is None else at_most)
     if at_most is None or at_most >= at_least:
-        assert docs >= min(at_least, len(sequence))
+        assert len(plan.due) >= min(at_least, len(sequence) - plan.open)
     if rule is not None and force_since is None:
         assert plan.target <= min(rule.max, len(sequence))
-        assert plan.fresh + docs <= max(rule.max, plan.fresh) + at_least
-    assert len({due.prompt.id for due in plan.due}) == docs
-    assert (plan.due_at == NOW) == bool(docs)
+    assert len({due.prompt.id for due in plan.due}) == len(plan.due)
+    assert (plan.due_at == NOW) == bool(plan.due)
     limits = [at for at in (cut_at and cut_at + timedelta(microseconds=1), force_since) if at]
     for due in plan.due:
-        before = [o for o in outcomes if o.prompt_id == due.prompt.id and o.round == plan.round]
+        before = [o for o in outcomes if o.prompt_id == due.prompt.id and o.round == due.round]
         assert all(o.finished_at >= limit for o in before for limit in limits), "two models in one doc"
         answers = {(o.idx, o.repeat) for o in before if o.fault.answered}
         assert answers.isdisjoint({(call.idx, call.repeat) for call in due.calls})
@@ -297,7 +315,7 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
     st.booleans(),
 )
 def test_answering_all_that_is_due_comes_to_an_end(
-    history: tuple[list[PromptRef], list[CallOutcome]],
+    past: Past,
     rule: SampleRule | None,
     measured: Measured,
     elsewhere: dict[int, datetime],
@@ -307,13 +325,13 @@ def test_answering_all_that_is_due_comes_to_an_end(
     retry: bool,
 ) -> None:
     """And from then on nothing is due until due_at, which is when something really is."""
-    sequence, outcomes = history
     assume(cut_at is None or cut_at < NOW)
 
     def planned(at: datetime) -> TaskPlan:
         return plan_task(
-            sequence,
-            outcomes,
+            past.sequence,
+            past.outcomes,
+            lives=past.lives,
             rule=rule,
             measured=measured,
             now=at,
@@ -322,19 +340,21 @@ def test_answering_all_that_is_due_comes_to_an_end(
             final_elsewhere=elsewhere,
             at_most=at_most,
             force_since=force_since,
-            retry_errors=retry,
+            retry_now=retry,
         )
 
     asked = 0
     while (plan := planned(NOW)).due:
         asked += len(plan.due)
-        assert asked <= 2 * len(sequence), "the same docs again and again"
-        outcomes = [*outcomes, *answered(plan)]
-    if not sequence:
+        assert asked <= 3 * len(past.sequence), "the same docs again and again"
+        past = past.answered(plan)
+    if not past.sequence:
         assert plan.due_at is None
         return
-    assert plan.fresh >= plan.target >= target_docs(rule, len(sequence), measured)
-    assert plan.due_at is not None
+    assert plan.fresh + plan.open >= plan.target >= target_docs(rule, len(past.sequence), measured)
+    if plan.due_at is None:
+        assert plan.open >= plan.target, "only where others keep all places"
+        return
     assert plan.due_at > NOW
     assert planned(plan.due_at - timedelta(microseconds=1)).due == []
     if force_since is None:  # by force the target follows what counts, and ages with it

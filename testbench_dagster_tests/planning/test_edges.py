@@ -164,26 +164,6 @@ def test_who_is_asked_again_at_an_instant_is_asked_then() -> None:
     assert "did not answer lately" not in plan(supplier(task("a"), retry_at=NOW)).reason
 
 
-@pytest.mark.parametrize(
-    ("calls", "kept"),
-    [
-        (0, {}),
-        (1, {}),
-        (2, {"a": 1}),
-        (3, {"a": 1}),
-        (4, {"a": 1, "b": 1}),
-        (8, {"a": 2, "b": 2}),
-        (99, {"a": 3, "b": 3}),
-    ],
-)
-def test_a_cap_takes_whole_docs_in_turn(calls: int, kept: dict[str, int]) -> None:
-    made = plan(supplier(task("a", 3, requests=2), task("b", 3, requests=2)), max_calls=calls)
-    assert {name: len(d.plan.due) for name, d in made.tasks.items() if d.plan.due} == kept
-    assert made.n_calls == 2 * sum(kept.values()) <= calls
-    states = {name: d.state for name, d in made.tasks.items()}
-    assert states == {name: "due" if name in kept else "capped" for name in "ab"}
-
-
 def test_a_plan_says_how_much_of_what() -> None:
     made = plan(supplier(task("a", 3, requests=2), task("b", 4), task("c", 2, answered=2), proxy=None))
     assert made.reason == "7 docs of 2 tasks are due, 10 calls (1 fresh)"

@@ -124,5 +124,8 @@ def _window(supplier: str, task: str, chance: random.Random, unknown: bool) -> W
         "tokens": {},
         "last_sample_at": None if unknown else MADE_AT - timedelta(hours=3),
         "higher_is_better": True,
+        "score_answered": score,
+        "failures": "as_worst",
+        **dict.fromkeys(("n_failed", "n_open", "n_void", "n_late"), 0),
     }
     return Window(**{**{f.name: None for f in fields(Window)}, **values})

@@ -105,13 +105,12 @@ def test_groups_are_told() -> None:
     assert {(dict(series)["group"], dict(series)["proxy"]) for series in info} == {("g1", "one@external")}
 
 
-def test_a_pooled_window_speaks_for_its_group() -> None:
+def test_a_window_speaks_for_its_supplier_alone() -> None:
     made = board(NAMES, ["gsm8k"], ["general"])
     row = made.windows["one@external"][0]
-    pooled = {"group": "g", "n": 300, "score": 0.5, "ci_low": 0.45, "ci_high": 0.55, "se": 0.03}
-    object.__setattr__(row, "pooled", pooled)
+    object.__setattr__(row, "pooled", {"group": "g", "n": 300, "score": 0.5, "ci_low": 0.45, "ci_high": 0.55})
     (one,) = [s for s in feed(made)["suppliers"] if s["supplier"] == "one@external"]
-    assert (one["tasks"]["gsm8k"]["score"], one["tasks"]["gsm8k"]["lower_bound"]) == (0.5, 0.45)
+    assert (one["tasks"]["gsm8k"]["score"], one["tasks"]["gsm8k"]["lower_bound"]) == (row.score, row.ci_low)
 
 
 def test_any_name_is_a_valid_label() -> None:
@@ -181,6 +180,9 @@ MEANINGS = {
     "suppliers[].taxonomies.<name>.nodes.<node>.lower_bound": "lower end of its 95 % interval",
     "suppliers[].taxonomies.<name>.nodes.<node>.upper_bound": "upper end of its 95 % interval",
     "suppliers[].taxonomies.<name>.nodes.<node>.n": "docs behind it",
+    "suppliers[].taxonomies.<name>.nodes.<node>.status": "`partial` while docs of its tasks are open",
+    "suppliers[].taxonomies.<name>.nodes.<node>.n_failed": "docs behind it that failed: left unanswered",
+    "suppliers[].taxonomies.<name>.nodes.<node>.n_open": "docs behind it that are open: wrong until then",
     "suppliers[].taxonomies.<name>.nodes.<node>.coverage": "share of its weight with data",
     "suppliers[].taxonomies.<name>.nodes.<node>.age_seconds": "age of its newest sample at `made_at`",
 }

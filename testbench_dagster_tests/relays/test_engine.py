@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Fault, Pause
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
-from testbench_dagster.relays.engine import relay_all, run_relays
-from testbench_dagster.relays.limits import GIVE_UP_AFTER
-from testbench_dagster.relays.report import LatencyHistogram, Progress, Report
+from testbench_dagster.relays.circuit import PATIENCE
+from testbench_dagster.relays.report import LaneEnding, LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.collections import HEARTBEATS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster_tests.endpoints import FAST, Supplier, endpoint, relay
+from testbench_dagster_tests.relays.quick import QUICK, relay_all, run_relays
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 
@@ -41,7 +42,7 @@ class Scripted:
         self,
         faults: dict[str, list[Fault]] | None = None,
         delay: dict[str, float] | None = None,
-        retry_after_s: float = 0.01,
+        retry_after_s: float | None = None,
     ):
         self.faults = {k: list(v) for k, v in (faults or {}).items()}
         self.delay = delay or {}
@@ -119,11 +120,15 @@ def test_rate_limited_relays_return_with_their_numbers(supplier: Supplier):
         [(endpoint(supplier.url("limited"), replace(FAST, retries=2)), relays)],
         sink,
         open_transport=DirectTransport,
+        patience=replace(QUICK, alone_s=30.0, silence_s=30.0),
     )
-    assert sink.numbers() == {"p0": [1, 2, 3], "p1": [4, 5, 6], "p2": [1, 2, 3]}
-    assert report.total.faults == {Fault.RATE_LIMITED: 6, Fault.OK: 3}
-    first, second, _ = (a for r, _, a in sink.attempts if r.prompt_id == "p0")
-    assert (second.started_at - first.finished_at).total_seconds() >= 0.19  # the server's Retry-After
+    assert report.total.final == report.total.faults[Fault.OK] == 3
+    for prompt, before in (("p0", 0), ("p1", 3), ("p2", 0)):
+        own = [(number, attempt) for relay, number, attempt in sink.attempts if relay.prompt_id == prompt]
+        assert [number for number, _ in own] == [before + 1 + n for n in range(len(own))]
+        for (_, first), (_, second) in pairwise(own):
+            waited = second.started_at - first.finished_at
+            assert waited.total_seconds() >= 0.19 or first.fault.answered  # the server's Retry-After
 
 
 def test_retries_end():
@@ -134,12 +139,24 @@ def test_retries_end():
     assert (report.total.final, report.total.still_due) == (0, 1)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if not fault.retried])
-def test_what_may_not_be_retried_is_not(fault: Fault):
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("occasion", [1, 2, 3])
+@pytest.mark.parametrize("retries", [0, 1, 9])
+def test_a_doc_has_the_further_attempts_of_its_fault(fault: Fault, occasion: int, retries: int):
     sink = Sink()
-    report = run_relays([(target(retries=2), some(1))], sink, transport=Scripted({"a@test": [fault]}))
-    assert sink.numbers() == {"p0": [1]}
-    assert report.total.final == (1 if fault.final else 0)
+    one = replace(relay(0), occasion=occasion, attempt=4)
+    report = run_relays([(target(retries=retries), [one])], sink, transport=Scripted({"a@test": [fault] * 9}))
+    further = 0 if fault.answered else min(fault.row.in_run[occasion > 1], retries)
+    [numbers] = sink.numbers().values()
+    assert numbers == list(range(4, 4 + len(numbers)))
+    assert (report.total.final + report.total.still_due, report.total.answered) == (1, fault.answered)
+    if fault.row.pause is Pause.PROBE:  # the doc itself is the probe, as nothing else was answered
+        assert len(numbers) - 1 == (QUICK.probes if further else 0)
+    else:
+        closes = 0 < fault.row.occasions <= occasion
+        # five unanswered in a row open the circuit: from then on it is a probe, which costs no attempt
+        assert len(numbers) == 1 + further or (further >= QUICK.trip and len(numbers) > further)
+        assert report.total.final == (fault.answered or closes) or further >= QUICK.trip
 
 
 @settings(deadline=None, max_examples=40)
@@ -178,7 +195,7 @@ def test_caps_end_a_run_that_waits():
     """Relays waiting for a long retry are not waited for when they could not be sent anyway."""
     faults = {"a@test": [Fault.TRANSPORT] * 9}
     started = time.monotonic()
-    transport = Scripted(faults, retry_after_s=60.0)
+    transport = Scripted(faults, retry_after_s=0.5)
     report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, max_relays=2)
     assert time.monotonic() - started < 20
     assert (report.total.sent, report.total.still_due, report.total.unsent) == (2, 2, 3)
@@ -254,8 +271,11 @@ def test_a_dead_supplier_is_given_up_and_starves_nobody(supplier: Supplier):
     )
     gone = report.suppliers["dead@test"]
     assert report.suppliers["alive@test"].final == 100
-    assert GIVE_UP_AFTER <= gone.sent <= GIVE_UP_AFTER + 2
+    assert QUICK.trip <= gone.sent <= 30
     assert gone.abandoned + gone.still_due == 500
+    end = report.lanes["dead@test"]
+    assert (end.end, end.fault) == (LaneEnding.LEFT, Fault.TRANSPORT)
+    assert report.lanes["alive@test"].end is LaneEnding.DONE
     assert finished["alive@test"] - started < 5
 
 
@@ -477,7 +497,7 @@ class Counting(Scripted):
     st.lists(st.sampled_from(["one:1", "two:2", None]), min_size=1, max_size=6),
     st.integers(1, 5),
     st.integers(0, 12),
-    st.lists(st.sampled_from([Fault.OK, Fault.RATE_LIMITED, Fault.EMPTY]), max_size=6),
+    st.lists(st.sampled_from([Fault.OK, Fault.RATE_LIMITED]), max_size=6),
     st.integers(1, 40),
 )
 def test_suppliers_of_one_host_share_its_limit(
@@ -539,12 +559,18 @@ def test_a_run_that_waits_notices_the_loss_of_its_heart(documents: SqliteDocumen
         async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
             attempt = await super().send(endpoint, relay)
             documents.purge(HEARTBEATS, {"_id": "me"})
-            return replace(attempt, retry_after_s=60.0)
+            return replace(attempt, retry_after_s=59.0)
 
     started = time.monotonic()
     transport = Later({"a@test": [Fault.RATE_LIMITED] * 9})
     with Heartbeat(documents, "me", ttl_s=2.0) as heartbeat:
-        report = run_relays([(target(retries=3), some(1))], Sink(), transport=transport, heartbeat=heartbeat)
+        report = run_relays(
+            [(target(retries=3), some(1))],
+            Sink(),
+            transport=transport,
+            heartbeat=heartbeat,
+            patience=PATIENCE,
+        )
     assert time.monotonic() - started < 20
     assert report.lost and (report.total.sent, report.total.still_due) == (1, 1)
 

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import random
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.relays.limits import GIVE_UP_AFTER, AdaptiveLimit, CircuitBreaker, backoff_s
-
-RNG = random.Random(1)
+from testbench_dagster.relays.limits import AdaptiveLimit
 
 
 @settings(deadline=None)
@@ -45,45 +40,3 @@ def test_one_more_per_limit_successes(ceiling: int):
             assert limit.value == value
             limit.succeeded()
     assert limit.value == ceiling
-
-
-@settings(deadline=None)
-@given(st.integers(1, 10_000))
-def test_backoff_is_bounded_and_grows(failures: int):
-    ceiling = min(60.0, 0.5 * 2 ** min(failures - 1, 20))
-    assert ceiling / 2 <= backoff_s(failures, RNG) <= ceiling
-
-
-@settings(deadline=None)
-@given(st.floats(0, 60), st.floats(0, 1e6))
-def test_only_repeated_rate_limiting_pauses_the_supplier(wish: float, now: float):
-    breaker = CircuitBreaker()
-    wait = breaker.rate_limited(now, wish, RNG)
-    assert wish <= wait <= wish * 1.1 + 0.01
-    assert breaker.paused_until < now
-    breaker.succeeded()
-    breaker.rate_limited(now, wish, RNG)
-    assert breaker.paused_until < now
-    assert breaker.paused_until < breaker.rate_limited(now, wish, RNG) + now == breaker.paused_until
-
-
-def test_gives_up_where_no_session_has_the_supplier():
-    """A gateway that never has it in a session would otherwise be told of every single prompt."""
-    breaker = CircuitBreaker()
-    results = [breaker.record_attempt(Fault.ROLLOVER, n, n + 0.5) for n in range(GIVE_UP_AFTER)]
-    assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
-
-
-def test_gives_up_after_losses_in_a_row():
-    breaker = CircuitBreaker()
-    for n in range(GIVE_UP_AFTER - 1):
-        assert not breaker.record_attempt(Fault.TRANSPORT, n, n + 0.5)
-    assert not breaker.record_attempt(Fault.SUPPLIER_HTTP, 99, 99.5)
-    results = [breaker.record_attempt(Fault.TRANSPORT, 100 + n, 100.5 + n) for n in range(GIVE_UP_AFTER)]
-    assert results == [False] * (GIVE_UP_AFTER - 1) + [True]
-
-
-def test_losses_of_one_burst_count_once():
-    breaker = CircuitBreaker()
-    assert not any(breaker.record_attempt(Fault.RATE_LIMITED, 0.0, 1.0 + n / 100) for n in range(200))
-    assert breaker.consecutive_failures == 1

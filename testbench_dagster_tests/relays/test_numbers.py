@@ -18,18 +18,13 @@ from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay
-from testbench_dagster.relays.engine import run_relays
-from testbench_dagster.relays.limits import (
-    GIVE_UP_AFTER,
-    AdaptiveLimit,
-    CircuitBreaker,
-    backoff_s,
-    is_congestion,
-)
+from testbench_dagster.relays.circuit import PATIENCE
+from testbench_dagster.relays.limits import AdaptiveLimit
 from testbench_dagster.relays.queues import Host, Job, SupplierQueue, supplier_queues
 from testbench_dagster.relays.quotas import LedgerQuota, service_account, supplier_account
 from testbench_dagster.relays.report import Counts, LatencyHistogram, Progress, Report
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster_tests.relays.quick import QUICK, run_relays
 from testbench_dagster_tests.relays.test_engine import Scripted, Sink, some, target
 
 GRANTED, LOW, UNKNOWN, REFUSED = (
@@ -91,50 +86,21 @@ def test_a_limit_halves_once_a_second_and_counts_anew() -> None:
     assert limit.value == 2
 
 
-def test_waits_double_from_half_a_second_to_a_minute() -> None:
-    longest = [backoff_s(n, Drawn(1.0)) for n in (0, 1, 2, 3, 7, 8, 9, 40, 10**6)]
-    assert longest == [0.5, 0.5, 1.0, 2.0, 32.0, 60.0, 60.0, 60.0, 60.0]
-    assert [backoff_s(n, Drawn(0.0)) for n in (1, 9)] == [0.25, 30.0]
+def test_further_attempts_follow_after_2_8_and_32_seconds_less_up_to_half() -> None:
+    longest = [PATIENCE.retry_s(n, Drawn(1.0)) for n in (0, 1, 2, 3, 4, 5, 6, 10**6)]
+    assert longest == [2.0, 2.0, 8.0, 32.0, 32.0, 32.0, 32.0, 32.0]
+    assert [PATIENCE.retry_s(n, Drawn(0.0)) for n in (1, 2, 3)] == [1.0, 4.0, 16.0]
 
 
-@pytest.mark.parametrize(("wish", "least", "most"), [(2.0, 2.0, 2.2), (0.0, 0.0, 0.01), (0.05, 0.05, 0.06)])
-def test_what_a_server_asks_for_is_kept_to_a_tenth(wish: float, least: float, most: float) -> None:
-    assert CircuitBreaker().rate_limited(0.0, wish, Drawn(0.0)) == pytest.approx(least)
-    assert CircuitBreaker().rate_limited(0.0, wish, Drawn(1.0)) == pytest.approx(most)
-
-
-def test_rate_limits_without_a_wish_double_and_pause_from_the_second_on() -> None:
-    breaker = CircuitBreaker()
-    waits = [breaker.rate_limited(100.0, None, Drawn(1.0)) for _ in range(3)]
-    assert waits == [0.5, 1.0, 2.0] and breaker.paused_until == 102.0
-    breaker.rate_limited(100.0, 0.0, Drawn(0.0))
-    assert breaker.paused_until == 102.0  # a shorter wish does not end a pause
-    breaker.succeeded()
-    assert breaker.rate_limited(200.0, None, Drawn(1.0)) == 0.5 and breaker.paused_until == 102.0
-
-
-def test_losses_count_once_per_burst_and_from_the_start_after_contact() -> None:
-    breaker = CircuitBreaker()
-    assert not breaker.record_attempt(Fault.TRANSPORT, 0.0, 1.0) and breaker.consecutive_failures == 1
-    assert (
-        not breaker.record_attempt(Fault.TRANSPORT, 0.999, 2.0) and breaker.consecutive_failures == 1
-    )  # began before the first was over
-    assert not breaker.record_attempt(Fault.TRANSPORT, 1.0, 2.0) and breaker.consecutive_failures == 2
-    assert not breaker.record_attempt(Fault.OK, 0.0, 3.0) and breaker.consecutive_failures == 0
-    assert not breaker.record_attempt(Fault.TRANSPORT, 0.0, 3.0) and breaker.consecutive_failures == 1
-    assert GIVE_UP_AFTER == 20
-    given_up = [breaker.record_attempt(Fault.TRANSPORT, 10.0 * n, 10.0 * n + 1) for n in range(1, 20)]
-    assert given_up == [False] * 18 + [True]
-
-
-@pytest.mark.parametrize(("fault", "status", "congested"), [
-    (Fault.RATE_LIMITED, 429, True), (Fault.TRANSPORT, None, True), (Fault.SUPPLIER_TIMEOUT, None, True),
-    (Fault.SUPPLIER_HTTP, 503, True), (Fault.SUPPLIER_HTTP, 500, False), (Fault.SUPPLIER_HTTP, 504, False),
-    (Fault.OK, 200, False),
-])  # fmt: skip
-def test_what_says_that_a_supplier_is_overloaded(fault: Fault, status: int | None, congested: bool) -> None:
-    now = datetime.now(UTC)
-    assert is_congestion(Attempt(fault, now, now, 1.0, status=status)) is congested
+def test_patience_has_the_times_of_the_rules_and_scales() -> None:
+    assert [PATIENCE.pause_s(n) for n in range(7)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0, 60.0]
+    assert (PATIENCE.trip, PATIENCE.probes) == (5, 3)
+    assert (PATIENCE.silence_s, PATIENCE.alone_s, PATIENCE.total_s) == (600.0, 60.0, 3600.0)
+    assert PATIENCE.again_s == 20.0
+    half = PATIENCE.scaled(0.5)
+    assert (half.retries_s, half.pauses_s) == ((1.0, 4.0, 16.0, 16.0, 16.0), (2.5, 5.0, 10.0, 20.0, 30.0))
+    assert (half.trip, half.probes, half.silence_s, half.alone_s) == (5, 3, 300.0, 30.0)
+    assert (half.total_s, half.again_s) == (1800.0, 10.0)
 
 
 # -----------------------------------------------------------------------------------------------------
@@ -158,7 +124,11 @@ def test_a_host_gives_way_to_what_it_says_itself() -> None:
 
 
 def queue(count: int = 9, **limits: Any) -> SupplierQueue:
-    return SupplierQueue(target(**{"start_in_flight": 2, "max_in_flight": 4} | limits), [some(count)])
+    return lane(some(count), **{"start_in_flight": 2, "max_in_flight": 4} | limits)
+
+
+def lane(relays: Any, **limits: Any) -> SupplierQueue:
+    return SupplierQueue(target(**limits), [relays], patience=QUICK, rng=random.Random(1))
 
 
 def test_a_lane_sends_within_its_limit_and_not_while_it_pauses() -> None:
@@ -169,8 +139,13 @@ def test_a_lane_sends_within_its_limit_and_not_while_it_pauses() -> None:
     one.in_flight = 2
     assert not one.may_send(0.0)
     one.in_flight = 0
-    one.breaker.paused_until = 5.0
-    assert not one.may_send(4.999) and one.may_send(5.0)
+    for n in range(5):
+        one.circuit.unanswered(Fault.TRANSPORT, n, n + 0.5, None, alone=False)
+    pause = 4.5 + QUICK.pauses_s[0]
+    assert not one.may_send(pause - 0.001) and one.may_send(pause)
+    one.in_flight = 1
+    assert not one.may_send(9.0), "one probe at a time"
+    one.in_flight = 0
     one.asking = True
     assert not one.may_send(9.0)
     one.asking, one.stopped = False, "unsent"
@@ -217,7 +192,7 @@ async def rest(one: SupplierQueue) -> int:
 @pytest.mark.parametrize(("count", "pulled"), [(0, 0), (1, 0), (5, 2), (1500, 3)])
 def test_what_was_never_sent_is_counted(sized: bool, count: int, pulled: int) -> None:
     relays = some(count)
-    one = SupplierQueue(target(), [relays if sized else iter(relays)])
+    one = lane(relays if sized else iter(relays))
     for _ in range(pulled):
         one.next_job()
     assert asyncio.run(rest(one)) == count - pulled
@@ -237,7 +212,7 @@ def test_counting_what_was_never_sent_lets_others_work() -> None:
             yield item
 
     async def main() -> None:
-        counting = asyncio.create_task(rest(SupplierQueue(target(), [relays()])))
+        counting = asyncio.create_task(rest(lane(relays())))
         while not counting.done():
             await asyncio.sleep(0)
             seen.append(counted)
@@ -253,21 +228,21 @@ def test_suppliers_of_one_host_share_its_limit() -> None:
         limits = Limits(max_per_host=7)
         return Endpoint(supplier, "test", "http://127.0.0.1:9", "chat", "m", limits, host=host)
 
-    queues = supplier_queues(
-        [(at("a", "h"), some(1)), (at("b", "h"), some(1)), (at("c", None), []), (at("a", "h"), some(2))]
-    )
+    rng = random.Random(1)
+    work = [(at("a", "h"), some(1)), (at("b", "h"), some(1)), (at("c", None), []), (at("a", "h"), some(2))]
+    queues = supplier_queues(work, {}, QUICK, rng)
     assert [one.endpoint.supplier for one in queues] == ["a", "b", "c"]
     assert queues[0].host is queues[1].host is not None and queues[2].host is None
     assert queues[0].host.capacity == 7
     assert [queues[0].next_job() is not None for _ in range(4)] == [True, True, True, False]
     with pytest.raises(ValueError, match="'a' appears with two different endpoints"):
-        supplier_queues([(at("a", "h"), []), (at("a", "i"), [])])
+        supplier_queues([(at("a", "h"), []), (at("a", "i"), [])], {}, QUICK, rng)
 
 
 def test_the_limits_of_a_relay_that_are_documented() -> None:
     found = Limits()
     assert (found.connect_s, found.first_byte_s, found.idle_s, found.total_s) == (5.0, 60.0, 30.0, 120.0)
-    assert (found.retries, found.max_response_mb, found.max_per_host) == (2, 8.0, 64)
+    assert (found.retries, found.max_response_mb, found.max_per_host) == (5, 8.0, 64)
     assert (found.max_in_flight, found.start_in_flight) == (256, 2)
 
 
@@ -448,7 +423,7 @@ def test_a_quarter_of_the_slots_is_for_who_is_below_its_share(slots: int, queues
 
 def test_a_run_does_not_wait_for_retries_it_may_not_send() -> None:
     """The only relay that is allowed is limited for a minute: nothing else can come, so the run ends."""
-    transport = Scripted({"a@test": [Fault.RATE_LIMITED]}, delay={"a@test": 0.1}, retry_after_s=60.0)
+    transport = Scripted({"a@test": [Fault.RATE_LIMITED]}, delay={"a@test": 0.1}, retry_after_s=0.5)
     report = run_relays([(target(retries=2), some(3))], Sink(), transport=transport, quota={"test": 1})
     assert (report.total.sent, report.total.still_due, report.total.unsent) == (1, 1, 2)
     assert report.seconds < 20
@@ -463,12 +438,15 @@ def test_nothing_waits_or_is_under_way_at_the_end() -> None:
 
 
 def test_counts_of_a_run_add_up() -> None:
-    one, two = Counts(1, 2, 3, 4, 5), Counts(10, 20, 30, 40, 50)
+    one, two = Counts(1, 6, 1, 2, 3, 4, 5), Counts(10, 60, 10, 20, 30, 40, 50)
+    one.canaries_answered, two.canaries_answered = 1, 2
     one.faults[Fault.OK] = 2
     two.faults[Fault.OK] = 3
     two.latency.add(100.0)
     one.add(two)
     assert (one.sent, one.final, one.still_due, one.unsent, one.abandoned) == (11, 22, 33, 44, 55)
+    assert (one.canaries, one.canaries_answered, one.answered) == (66, 3, 11)
+    assert one.reached and Counts(canaries_answered=1).reached and not Counts(sent=9).reached
     assert one.relays == 22 + 33 + 44 + 55 and one.faults[Fault.OK] == 5
     assert one.p50_ms == pytest.approx(100, rel=0.011)
     assert Report(2.0, one, {}).relays_per_s == 5.5

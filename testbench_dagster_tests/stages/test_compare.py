@@ -112,18 +112,17 @@ def test_equal_answers_are_equal_only_within_a_margin(facts: Facts) -> None:
     assert close.verdict == "undecided" and close.docs_needed > 100
 
 
-def test_docs_only_one_failed_are_counted_and_left_out(facts: Facts) -> None:
+def test_docs_left_unanswered_for_good_have_the_worst_value(facts: Facts) -> None:
     task = facts.registration(LOGIC)
     answer(facts, task, [1.0] * 10 + [None] * 3, [0.0] * 10 + [1.0] * 3)
-    facts.attempt(task, 10, Fault.SUPPLIER_TIMEOUT, days_ago(1), supplier=ALPHA)
-    facts.attempt(task, 11, Fault.EMPTY, days_ago(1), supplier=ALPHA)
-    facts.attempt(task, 12, Fault.TRANSPORT, days_ago(1), supplier=ALPHA)  # nobody's fault
-    facts.attempt(
-        task, 20, Fault.EMPTY, days_ago(1), supplier=ALPHA
-    )  # both: says nothing about who is better
-    facts.attempt(task, 20, Fault.EMPTY, days_ago(1), supplier=BETA)
+    facts.fail(task, 10, Fault.SUPPLIER_TIMEOUT, days_ago(1), supplier=ALPHA)
+    facts.fail(task, 11, Fault.EMPTY, days_ago(1), supplier=ALPHA)
+    facts.attempt(task, 12, Fault.TRANSPORT, days_ago(1), supplier=ALPHA)  # still open
+    for supplier in (ALPHA, BETA):
+        facts.fail(task, 20, Fault.EMPTY, days_ago(1), supplier=supplier)
     row = rows(facts)[LOGIC]
-    assert (row.n_common, row.difference) == (10, 1)
+    assert row.n_common == 10 + 2 + 1
+    assert row.difference == pytest.approx((10 - 2) / 13)
     assert (row.only_a_failed, row.only_b_failed) == (2, 0)
     overall = rows(facts)["overall"]
     assert (overall.only_a_failed, overall.only_b_failed) == (2, 0)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from testbench_dagster.core.window import NO_DATA, OK, Window
+from testbench_dagster.core.window import NO_DATA, OK, PARTIAL, Window
 from testbench_dagster.statistics.intervals import normal_quantile, wilson
-from testbench_dagster.statistics.task_score import TaskScore, measured_tasks
+from testbench_dagster.statistics.task_score import TaskScore, left_out, measured_tasks
 
 
 def test_a_task_score_at_its_ends() -> None:
@@ -57,7 +57,8 @@ def window(task: str = "t", **changes: Any) -> Window:
     """A window with a score of .5 of ten docs."""
     empty = dict.fromkeys(field.name for field in fields(Window))
     numbers = {"score": 0.5, "n": 10, "se": 0.1, "ci_low": 0.3, "ci_high": 0.7}
-    return Window(**empty | {"task": task, "primary": True, "status": OK} | numbers | changes)
+    counts = {"n_failed": 0, "n_open": 0}
+    return Window(**empty | counts | {"task": task, "primary": True, "status": OK} | numbers | changes)
 
 
 def test_the_primary_scores_with_an_interval_are_measured() -> None:
@@ -75,13 +76,24 @@ def test_the_primary_scores_with_an_interval_are_measured() -> None:
     }
 
 
-def test_a_group_that_pools_its_answers_gives_its_score() -> None:
+def test_docs_without_an_answer_stand_behind_a_score_too() -> None:
+    row = window(status=PARTIAL, n_failed=2, n_open=3)
+    one = measured_tasks([row])["t"]
+    assert (one.n, one.partial) == (row.n + 5, True)
+    assert not measured_tasks([window()])["t"].partial
+
+
+def test_what_pools_in_a_group_is_nobodys_own_score() -> None:
     pooled = {"score": 0.6, "n": 40, "se": 0.05, "ci_low": 0.5, "ci_high": 0.7, "group": "g"}
-    assert measured_tasks([window(pooled=pooled)]) == {"t": TaskScore(0.6, 40, 0.05, 0.5, 0.7)}
-    zero = pooled | {"score": 0.0, "ci_low": 0.0}
-    assert measured_tasks([window(pooled=zero)])["t"].score == 0.0
-    for lacking in ({}, pooled | {"score": None}, pooled | {"ci_low": None}):
-        assert measured_tasks([window(pooled=lacking)])["t"].score == 0.5
+    assert measured_tasks([window(pooled=pooled)])["t"].score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "out"), [("unsupported", True), ("refused", True), ("no_data", False), ("unreachable", False)]
+)
+def test_only_what_cannot_be_asked_is_left_out(status: str, out: bool) -> None:
+    rows = [window(status=status, score=None, ci_low=None, ci_high=None)]
+    assert (left_out(rows), measured_tasks(rows)) == ({"t"} if out else set(), {})
 
 
 def test_a_bound_a_digit_past_its_score_is_put_right() -> None:

@@ -37,16 +37,23 @@ def test_answer():
     ("body", "fault"),
     [
         (chat_body("x", "length"), Fault.TRUNCATED),
-        (chat_body("", "length"), Fault.EMPTY),
-        (chat_body(None), Fault.EMPTY),
-        (chat_body(""), Fault.EMPTY),
+        (chat_body("", "length"), Fault.TRUNCATED),
+        (chat_body(None, "length"), Fault.TRUNCATED),
+        (chat_body(None), Fault.OK),
+        (chat_body(""), Fault.OK),
+        (chat_body("", "eos"), Fault.OK),
+        (chat_body(None, tool_calls=[{"id": "a"}]), Fault.SUPPLIER_PROTOCOL),
+        (chat_body(None, "tool_calls"), Fault.SUPPLIER_PROTOCOL),
+        (chat_body("x", "tool_calls", tool_calls=[{"id": "a"}]), Fault.OK),
+        (chat_body("It is", "error"), Fault.SUPPLIER_HTTP),
+        (chat_body("It is", "abort"), Fault.SUPPLIER_HTTP),
         (chat_body("x", None), Fault.OK),
         (chat_body("x", tool_calls=None), Fault.OK),
         (chat_body("x", refusal=None), Fault.OK),
         (chat_body(None, refusal="I will not"), Fault.SUPPLIER_REFUSED),
         (chat_body("x", "content_filter"), Fault.SUPPLIER_REFUSED),
         ({"choices": [{"message": {"content": "x"}}]}, Fault.OK),
-        ({"choices": [{"message": {}}]}, Fault.EMPTY),
+        ({"choices": [{"message": {}}]}, Fault.OK),
         ({"error": None, "choices": [{"index": 0, "message": {"content": "x"}}]}, Fault.OK),
         ({"error": "no", "choices": [{"index": 0, "message": {"content": "x"}}]}, Fault.SUPPLIER_PROTOCOL),
         ({"error": {"message": "no"}}, Fault.SUPPLIER_PROTOCOL),
@@ -84,10 +91,27 @@ def test_rows_of_the_fault_table(body: Any, fault: Fault):
         (301, Fault.SUPPLIER_HTTP),
         (304, Fault.SUPPLIER_HTTP),
         (400, Fault.CLIENT_REQUEST),
-        (401, Fault.CLIENT_REQUEST),
+        (401, Fault.CREDENTIALS),
+        (402, Fault.QUOTA),
+        (403, Fault.CREDENTIALS),
+        (404, Fault.CREDENTIALS),
+        (405, Fault.CLIENT_REQUEST),
+        (408, Fault.UNAVAILABLE),
+        (409, Fault.UNAVAILABLE),
+        (413, Fault.CLIENT_REQUEST),
+        (422, Fault.CLIENT_REQUEST),
+        (425, Fault.UNAVAILABLE),
         (429, Fault.RATE_LIMITED),
         (451, Fault.SUPPLIER_REFUSED),
         (500, Fault.SUPPLIER_HTTP),
+        (501, Fault.SUPPLIER_HTTP),
+        (502, Fault.UNAVAILABLE),
+        (503, Fault.UNAVAILABLE),
+        (504, Fault.UNAVAILABLE),
+        (505, Fault.SUPPLIER_HTTP),
+        (520, Fault.UNAVAILABLE),
+        (529, Fault.UNAVAILABLE),
+        (530, Fault.SUPPLIER_HTTP),
         (599, Fault.SUPPLIER_HTTP),
         (600, Fault.SUPPLIER_PROTOCOL),
         (999, Fault.SUPPLIER_PROTOCOL),
@@ -97,6 +121,85 @@ def test_statuses(status: int, fault: Fault):
     answer = chat(chat_body("would be fine"), status)
     assert (answer.fault, answer.text) == (fault, None)
     assert answer.error.startswith(f"HTTP {status}")
+
+
+def test_an_answer_without_text_is_the_empty_text():
+    for body in (chat_body(None), chat_body(""), chat_body("", "length")):
+        assert chat(body).text == ""
+    completion = {"choices": [{"index": 0, "text": None, "finish_reason": "stop"}]}
+    assert parse_answer(GENERATE, "completions", 200, json.dumps(completion).encode()).text == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (429, {"error": {"code": "insufficient_quota", "message": "You exceeded"}}, Fault.QUOTA),
+        (429, {"error": {"type": "insufficient_quota", "code": None}}, Fault.QUOTA),
+        (429, {"error": {"type": "exceeded_current_quota_error"}}, Fault.QUOTA),
+        (429, {"error": "insufficient_quota"}, Fault.QUOTA),
+        (429, {"code": "Insufficient_Quota", "message": "x"}, Fault.QUOTA),
+        (429, {"detail": {"type": "billing_not_active"}}, Fault.QUOTA),
+        (429, [{"error": {"code": "insufficient_quota"}}], Fault.QUOTA),
+        (403, {"error": {"code": "insufficient_user_quota"}}, Fault.QUOTA),
+        (
+            429,
+            {"error": {"code": "rate_limit_exceeded", "message": "insufficient_quota"}},
+            Fault.RATE_LIMITED,
+        ),
+        (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, Fault.RATE_LIMITED),
+        (429, {"error": {"code": ["insufficient_quota"]}}, Fault.RATE_LIMITED),
+        (429, b"insufficient_quota", Fault.RATE_LIMITED),
+        (403, {"error": {"code": "model_not_allowed"}}, Fault.CREDENTIALS),
+        (500, {"error": {"code": "insufficient_quota"}}, Fault.SUPPLIER_HTTP),
+    ],
+)
+def test_a_quota_that_is_used_up_is_told_from_a_rate(status: int, body: Any, fault: Fault):
+    assert chat(body, status).fault is fault
+
+
+def test_long_errors_are_not_searched_for_a_quota():
+    body = {"error": {"code": "insufficient_quota", "message": "x" * 70_000}}
+    assert chat(body, 429).fault is Fault.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ({"error": {"message": "slow down", "code": 429}, "choices": None}, Fault.RATE_LIMITED),
+        ({"error": {"message": "overloaded", "code": 502}}, Fault.UNAVAILABLE),
+        ({"error": {"message": "no", "code": "429"}}, Fault.RATE_LIMITED),
+        ({"error": {"message": "no", "status": 500}}, Fault.SUPPLIER_HTTP),
+        ({"error": {"message": "no", "status_code": 401}}, Fault.CREDENTIALS),
+        ({"error": "too long", "code": 400}, Fault.CLIENT_REQUEST),
+        ({"error": "no", "status": 503}, Fault.UNAVAILABLE),
+        ({"error": {"code": 429, "type": "insufficient_quota"}}, Fault.QUOTA),
+        ({"error": {"code": 451}}, Fault.SUPPLIER_REFUSED),
+        ({"error": {"message": "no", "code": 200}}, Fault.SUPPLIER_PROTOCOL),
+        ({"error": {"message": "no", "code": 600}}, Fault.SUPPLIER_PROTOCOL),
+        ({"error": {"message": "no", "code": True}}, Fault.SUPPLIER_PROTOCOL),
+        ({"error": {"message": "no", "code": "context_length_exceeded"}}, Fault.SUPPLIER_PROTOCOL),
+        ({"error": {"message": "no", "code": 429.0}}, Fault.SUPPLIER_PROTOCOL),
+    ],
+)
+def test_an_error_inside_a_200_counts_as_the_status_in_it(body: Any, fault: Fault):
+    answer = chat(body)
+    assert answer.fault is fault and answer.text is None
+    assert answer.error.startswith("HTTP 200 with an error: ")
+
+
+def test_an_answer_that_broke_off_counts_as_the_error_its_choice_holds():
+    choice = {"index": 0, "message": {"content": "It is"}, "finish_reason": "error"}
+    upstream = {**choice, "error": {"code": 502, "message": "upstream died"}}
+    assert chat({"choices": [upstream]}).fault is Fault.UNAVAILABLE
+    assert chat({"choices": [{**choice, "error": {"message": "?"}}]}).fault is Fault.SUPPLIER_HTTP
+    found = chat({"choices": [choice]})
+    assert (found.fault, found.finish_reason, found.text) == (Fault.SUPPLIER_HTTP, "error", None)
+
+
+def test_nothing_makes_the_fault_of_old_attempts_without_text():
+    """``empty`` is a fact of earlier versions: whatever the body, an answer without text is "" now."""
+    bodies = [chat_body(text, reason) for text in (None, "") for reason in ("stop", "length", None, "eos")]
+    assert Fault.EMPTY not in {chat(body).fault for body in bodies}
 
 
 def test_the_choice_with_index_0_counts():

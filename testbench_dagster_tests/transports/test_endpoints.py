@@ -26,7 +26,7 @@ def test_limits_headers_and_trust_of_an_endpoint(monkeypatch: pytest.MonkeyPatch
     target = supplier_endpoint(CONFIG, supplier(total_s=9))
     assert (target.supplier, target.service, target.api) == ("a@external", "external", "chat")
     assert (target.base_url, target.model) == ("http://127.0.0.1:9/v1", "m")
-    assert (target.limits.total_s, target.limits.retries) == (9, 2)
+    assert (target.limits.total_s, target.limits.retries) == (9, 5)
     assert target.headers == {"Authorization": "Bearer sk-secret"}
     assert "sk-secret" not in repr(target)
     assert target.private_allowed

@@ -51,8 +51,8 @@ def faults(record: AttemptRecord, error: str | None = None) -> set[str]:
     [
         (200, RIGHT, None, {"ok"}),
         (200, RIGHT, "deadline passed while reading", {"ok"}),
-        (200, EMPTY, None, {"empty"}),
-        (200, EMPTY, "deadline passed while reading", {"empty", "supplier_timeout"}),
+        (200, EMPTY, None, {"ok"}),
+        (200, EMPTY, "deadline passed while reading", {"ok"}),
         (200, RIGHT[:-9], "invalid JSON: …", {"supplier_protocol"}),
         (200, RIGHT[:-9], BROKE, {"supplier_protocol"}),
         (200, RIGHT[:-9], "deadline passed while reading", {"supplier_protocol", "supplier_timeout"}),
@@ -61,7 +61,10 @@ def faults(record: AttemptRecord, error: str | None = None) -> set[str]:
         (429, b"busy", None, {"rate_limited"}),
         (429, b"busy", BROKE, {"rate_limited", "supplier_protocol"}),
         (429, b'{"error": "busy"}', BROKE, {"rate_limited"}),  # whole: nothing broke
-        (404, b"", "deadline passed while reading", {"client_request", "supplier_timeout"}),
+        (404, b"", "deadline passed while reading", {"credentials", "supplier_timeout"}),
+        (400, b"", "deadline passed while reading", {"client_request", "supplier_timeout"}),
+        (503, b"busy", None, {"unavailable"}),
+        (402, b"", None, {"quota"}),
     ],
 )
 def test_answers_over_plain_http(status: int, body: bytes, error: str | None, expected: set[str]) -> None:
@@ -72,7 +75,8 @@ def test_without_a_status_there_was_no_answer() -> None:
     assert faults(attempt(None, RIGHT)) == set()
     silent = faults(attempt(None, b""))
     assert {"transport", "supplier_timeout", "supplier_protocol", "internal"} <= silent
-    assert not silent & {"ok", "truncated", "empty", "supplier_http", "rate_limited", "supplier_refused"}
+    shown_by_an_answer = {"ok", "truncated", "empty", "supplier_http", "rate_limited", "supplier_refused"}
+    assert not silent & (shown_by_an_answer | {"unavailable", "quota", "credentials", "unscorable"})
 
 
 @pytest.mark.parametrize("fault", dict.fromkeys(fault for _, _, fault in STATUS_FAULTS))
@@ -150,7 +154,7 @@ def test_what_a_gateway_said_is_read_back_as_written() -> None:
         (429, b"<html>slow down</html>", {"rate_limited"}),
         (403, b'{"error": "session expired"}', {"rollover", "supplier_http"}),
         (403, b'{"error": "ring signature verification failed"}', {"internal"}),
-        (502, b"broken", {"supplier_http"}),
+        (502, b"broken", {"unavailable"}),
         (504, b"broken", {"supplier_timeout"}),
         (200, b"", {"supplier_protocol"}),
         (200, b"{}", {"supplier_protocol"}),

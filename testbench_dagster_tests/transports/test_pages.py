@@ -123,11 +123,13 @@ def test_a_page_is_asked_for_by_plain_get(pages: Pages) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "fault"),
     [
+        ("401", Fault.CLIENT_REQUEST),
         ("404", Fault.CLIENT_REQUEST),
         ("501", Fault.CLIENT_REQUEST),
         ("405", Fault.CLIENT_REQUEST),
         ("429", Fault.RATE_LIMITED),
         ("500", Fault.SUPPLIER_HTTP),
+        ("503", Fault.UNAVAILABLE),
         ("302", Fault.SUPPLIER_HTTP),
         ("text", Fault.SUPPLIER_PROTOCOL),
         ("list", Fault.SUPPLIER_PROTOCOL),

@@ -45,6 +45,13 @@ class AttemptRecord(Record):
     idx: int = queryable("which request of the prompt, from 0")
     repeat: int = queryable("which sample of the request, from 0")
     attempt: int = queryable("number of the attempt at this call, from 1; 0 where its lease was lost")
+    occasion: int | None = queryable(
+        "which occasion at its doc, from 1; null for attempts of earlier versions", default=None
+    )
+    canary: bool = queryable(
+        "whether it asked again what the supplier had answered before, only to see whether it answers",
+        default=False,
+    )
     fault: str = queryable("how it ended, by the name of the fault")
     owner: str = queryable("who answers for that fault")
     classifier: int | None = queryable("version of what decided the fault; null for the first", default=None)
@@ -94,11 +101,13 @@ class CallAttempt(NamedTuple):
     prompt_tokens: int | None
     completion_tokens: int | None
     height: int | None
+    occasion: int | None
+    canary: bool
 
 
 @view(AttemptRecord)
 class WindowAttempt(NamedTuple):
-    """What a window needs of an attempt."""
+    """What a window needs of an attempt: which docs were not all answered at once, and how reliably."""
 
     task: str
     task_hash: str
@@ -110,6 +119,69 @@ class WindowAttempt(NamedTuple):
     repeat: int
     attempt: int
     fault: str
+    finished_at: datetime
+    latency_ms: float
+    canary: bool
+
+
+@view(AttemptRecord)
+class DocAttempt(NamedTuple):
+    """What the life of a doc follows from, of an attempt."""
+
+    id: str
+    supplier: str
+    task: str
+    task_hash: str
+    prompt_id: str
+    doc_id: int
+    position: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    fault: str
+    finished_at: datetime
+    latency_ms: float
+    lease: int | None
+    occasion: int | None
+    canary: bool
+
+
+@view(AttemptRecord)
+class PlanAttempt(NamedTuple):
+    """What planning needs of an attempt."""
+
+    prompt_id: str
+    doc_id: int
+    position: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    fault: str
+    finished_at: datetime
+    latency_ms: float
+    height: int | None
+    lease: int | None
+    occasion: int | None
+    canary: bool
+
+
+@view(AttemptRecord)
+class UnansweredDoc(NamedTuple):
+    """Which prompt an attempt was about."""
+
+    doc_id: int
+    prompt_id: str
+
+
+@view(AttemptRecord)
+class AnswerTime(NamedTuple):
+    """When a supplier answered, and how long it took."""
+
+    id: str
     finished_at: datetime
     latency_ms: float
 

@@ -280,7 +280,13 @@ def view(of: type[Record]) -> Callable[[type[T]], type[T]]:
         make: Callable[[Sequence[Any]], T] = cls._make  # type: ignore[attr-defined]
         names = tuple(field.name for field in fields)
         narrow = all(field.queryable for field in fields)
-        _SHAPES[cls] = Shape(of, names if narrow else None, _reader(of, fields, make), make)
+        defaults = [
+            (place, field.default)
+            for place, field in enumerate(fields)
+            if not field.nullable and not field.needed
+        ]
+        from_row = _with_defaults(make, defaults) if defaults else make
+        _SHAPES[cls] = Shape(of, names if narrow else None, _reader(of, fields, make), from_row)
         return cls
 
     return decorate
@@ -318,6 +324,20 @@ def counted(of: type[Record]) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def _with_defaults(
+    make: Callable[[Sequence[Any]], T], defaults: Sequence[tuple[int, Any]]
+) -> Callable[[Sequence[Any]], T]:
+    """Make values of rows in which null stands for a field that older documents lack."""
+
+    def from_row(row: Sequence[Any]) -> T:
+        for place, default in defaults:
+            if row[place] is None:
+                row = (*row[:place], default, *row[place + 1 :])
+        return make(row)
+
+    return from_row
 
 
 def shape_of(cls: type[T]) -> Shape[T]:

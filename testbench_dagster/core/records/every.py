@@ -14,6 +14,7 @@ from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
@@ -21,7 +22,7 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
-from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
@@ -31,6 +32,8 @@ RECORDS: tuple[type[Record], ...] = (
     PromptRecord,
     AttemptRecord,
     ScoreRecord,
+    EmptyScoreRecord,
+    LaneEndRecord,
     SupplierRecord,
     HeightRecord,
     SessionRecord,

@@ -27,6 +27,11 @@ class PlannedTaskState(Part):
     reason: str | None = content("why, in words")
     calls: int = content("calls that it would ask now")
     due_at: datetime | None = content("when it falls due, null if that is not known")
+    open: int = content("docs that were asked in vain and are not closed", default=0)
+    left: int = content("docs a run left behind when it left the supplier, not asked yet", default=0)
+    open_faults: Mapping[str, int] | None = content(
+        "their last faults, our own left out", default=None, sparse=True
+    )
 
 
 @record("plans", one_per="supplier", kind=VIEW, indexes=(("service", "due_calls"),))
@@ -47,10 +52,21 @@ class PlanRecord(Record):
         "last height of the session in which its relays are used up", default=None
     )
     fingerprint: str | None = queryable("changes when it has to be planned anew", default=None)
-    problem: str | None = content("why no call of its last evaluation became final", default=None)
+    problem: str | None = content(
+        "why no call of its last evaluation became final, or it went on without it", default=None
+    )
     tasks: Mapping[str, PlannedTaskState] | None = content(
         "what was planned for its tasks", default=None, sparse=True
     )
+
+
+@view(PlanRecord)
+class PlannedTasks(NamedTuple):
+    """What was planned for the tasks of a supplier, and when it is due."""
+
+    id: str
+    due_at: datetime | None
+    tasks: Mapping[str, PlannedTaskState] | None
 
 
 @view(PlanRecord)

@@ -37,7 +37,9 @@ class Ability(Part):
     """An ability's score with all it rests on; score, error, interval and `min_n` are null without data."""
 
     node: str = content("name of the ability in the taxonomy")
-    status: str = content("ok, no_data or undefined (it has only placeholders for tasks)")
+    status: str = content(
+        "ok, partial (docs are open), no_data or undefined (it has only placeholders for tasks)"
+    )
     score: float | None = content("weighted mean of its parts")
     se: float | None = content("its standard error")
     ci_low: float | None = content("lower end of its 95 % interval")
@@ -49,8 +51,12 @@ class Ability(Part):
     weight_coverage: float | None = content("share of its weight that was measured", default=None)
     min_n: int | None = content("smallest number of docs behind a task that counts")
     missing: list[str] = content("names of the tasks without data")
+    left_out: list[str] | None = content(
+        "names of the tasks that the supplier cannot be asked or refuses altogether", default=None
+    )
     n: int = content("docs behind the score")
-    errors: int = content("docs that ended in the supplier's fault")
+    errors: int = content("docs that it left unanswered for good")
+    n_open: int | None = content("docs that wait for an answer, and count as wrong until then", default=None)
     partial_pooling: PooledAbility | None = content(
         "the same by partial pooling, null where it is off or changes nothing", default=None
     )

@@ -16,6 +16,9 @@ from testbench_dagster.core.records.declaring import (
     view,
 )
 
+#: How the error of a score begins whose answer kills the scorer by itself, again and again: the supplier's.
+UNSCORABLE = "unscorable: "
+
 
 @record(
     "scores",
@@ -41,7 +44,9 @@ class ScoreRecord(Record):
     calls: int = queryable("calls that it took")
     scorer_version: str = queryable("what computed the score: framework, configuration, our own revision")
     metrics: dict[str, Any] = content("values by metric; empty where the scorer failed")
-    error: str | None = content("why the scorer could not digest the answer")
+    error: str | None = content(
+        "why the scorer could not digest the answer; `unscorable: …` where that is the answer's doing"
+    )
     extracted: str | None = content(
         "what the metrics saw: the text that the filter extracted, in multiple choice the index of the "
         "chosen option; beyond 1,000 characters its beginning and the SHA-256 of the whole; null where "
@@ -57,6 +62,38 @@ class ScoreRecord(Record):
     scored_at: datetime = content("when it was scored")
 
 
+@record(
+    "empty_scores",
+    one_per="doc and filter",
+    kind=FACT,
+    indexes=(("task", "task_hash", "scorer_version", "doc_id"),),
+)
+class EmptyScoreRecord(Record):
+    """What a scorer makes of an empty answer to a doc: what a failed doc counts as in corpus metrics."""
+
+    id: str = key("follows from task, doc, filter and scorer version")
+    task: str = queryable("name of the task")
+    task_hash: str = queryable("what the task's requests are made of")
+    doc_id: int = queryable("row of the doc in the task's data")
+    filter: str = queryable("name of the filter")
+    scorer_version: str = queryable("what computed the score: framework, configuration, our own revision")
+    metrics: dict[str, Any] = content(
+        "values by metric; of a choice between options for one in which the right one is least likely"
+    )
+    error: str | None = content("why the scorer cannot digest an empty answer")
+    scored_at: datetime = content("when it was scored")
+
+
+@view(EmptyScoreRecord)
+class EmptyScore(NamedTuple):
+    """What a failed doc counts as."""
+
+    doc_id: int
+    filter: str
+    metrics: dict[str, Any]
+    error: str | None
+
+
 @view(ScoreRecord)
 class ScoredAnswer(NamedTuple):
     """What a window needs of a score."""
@@ -65,6 +102,7 @@ class ScoredAnswer(NamedTuple):
     task_hash: str
     epoch: int
     round: int
+    position: int
     doc_id: int
     filter: str
     answer_id: str
@@ -92,6 +130,15 @@ class ScoredId(NamedTuple):
     """That an answer was scored."""
 
     answer_id: str
+
+
+@view(ScoreRecord)
+class ScoredSupplier(NamedTuple):
+    """That a supplier has an answer scored."""
+
+    supplier: str
+    prompt_id: str
+    error: str | None
 
 
 @view(ScoreRecord)

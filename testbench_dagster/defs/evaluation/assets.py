@@ -8,6 +8,7 @@ import dagster as dg
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
@@ -71,6 +72,9 @@ class RelayConfig(dg.Config):
         ),
         writes={
             AttemptRecord.collection.name: "every attempt, with its evidence",
+            LaneEndRecord.collection.name: "suppliers that were left, and what they were not asked",
+            ScoreRecord.collection.name: "of suppliers whose turn ended while others were still asked",
+            SignatureRecord.collection.name: "what a new signature stands for",
             PlanRecord.collection.name: "who failed, who was put off, whose relays of a session are used up",
             SupplierRecord.collection.name: "who echoes log-probabilities",
             HeightRecord.collection.name: "the newest block of a service",
@@ -84,7 +88,9 @@ def relay_responses(
 ) -> dg.MaterializeResult[Any]:
     """Every attempt to get the due prompts answered by the suppliers, stored as evidence.
 
-    Notes in the suppliers' plans who failed and who was put off (see supplier_plans).
+    A supplier whose turn has ended is scored while others are still asked. One that does not answer is waited
+    for, and left in time; why, and what it was not asked, is kept. Notes in the suppliers' plans who failed
+    and who was put off (see supplier_plans).
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
     logged = 0.0
@@ -95,7 +101,11 @@ def relay_responses(
             workspace.on_progress(progress)
         if progress.seconds - logged >= _LOG_EVERY_S:
             logged = progress.seconds
-            context.log.info(f"{progress.final} relays final, {progress.in_flight} in flight")
+            waits = "".join(
+                f"; waits for {wait.supplier} ({wait.fault.value}) until {wait.until:%H:%M:%S} UTC"
+                for wait in progress.waits
+            )
+            context.log.info(f"{progress.final} relays final, {progress.in_flight} in flight{waits}")
 
     report = relay_due(
         workspace,
@@ -107,9 +117,12 @@ def relay_responses(
         lease_wait_s=_LEASE_WAIT_S,
         on_progress=log,
         on_planned=workspace.on_planned,
+        score_ended=True,
     )
     for key, problem in (*report.problems.items(), *report.refused.items()):
         context.log.warning(f"{key}: {problem}")
+    for key, why in report.left.items():
+        context.log.warning(f"{key} was left: {why}")
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
     return dg.MaterializeResult(
@@ -117,7 +130,9 @@ def relay_responses(
             "suppliers": len(keys),
             "due": report.n_due,
             "sent": total.sent,
+            "answered": total.answered,
             "settled": total.final,
+            "canaries": total.canaries,
             "unsent_by_cap": total.unsent,
             "abandoned": total.abandoned,
             "outcomes": counts({fault.value: n for fault, n in total.faults.items()}),
@@ -127,6 +142,7 @@ def relay_responses(
             **({"failed": dict(list(report.failed.items())[:50])} if report.failed else {}),
             **({"unsupported": dict(list(report.unsupported.items())[:50])} if report.unsupported else {}),
             **({"held_by_others": dict(list(report.refused.items())[:50])} if report.refused else {}),
+            **({"left": dict(list(report.left.items())[:50])} if report.left else {}),
             **({"departed": report.departed[:50]} if report.departed else {}),
         }
     )
@@ -153,6 +169,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             SupplierRecord,
             PromptRecord,
             AttemptRecord,
+            LaneEndRecord,
             ScoreRecord,
             SignatureRecord,
             IdentityGroupRecord,
@@ -181,7 +198,7 @@ def supplier_scores(
     service are made anew. Ends with the suppliers' windows cached for all who read them.
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
-    report = score_new(workspace, keys)
+    report = score_new(workspace, keys, on_progress=workspace.on_scored)
     changes = detect_changes(workspace, keys, tasks=report.scored)
     observe_changes(context, changes)
     refresh_window_cache(workspace, keys)

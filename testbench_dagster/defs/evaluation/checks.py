@@ -26,6 +26,8 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
+#: Share of late docs above which a supplier may look answers up.
+LATE_LIMIT = 0.05
 _RESCORED_DOCS = 20  # per run
 
 
@@ -106,9 +108,21 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
             if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
                 continue
             half = (row.ci_high - row.ci_low) / 2
-            if half > rule.half_width and row.n + row.supplier_errors < (row.n_planned or 0):
+            if half > rule.half_width and row.asked < (row.n_planned or 0):
                 violations[f"{row.supplier} {row.task}"] = round(half, 3)
         return violations_result(violations, dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(asset="supplier_scores")
+    def answers_in_time(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """At most 5 % of a window's docs were answered only in a later run: such answers may be looked up."""
+        violations = {
+            f"{row.supplier} {row.task}": f"{row.n_late} of {row.n} docs"
+            for row in _primary(context, workspace)
+            if row.n_late > LATE_LIMIT * row.n
+        }
+        return violations_result(violations, dg.AssetCheckSeverity.WARN, limit=LATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def models_unchanged(
@@ -166,6 +180,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         supplier_fault_rate,
         scores_fresh,
         windows_tight,
+        answers_in_time,
         models_unchanged,
         scores_reproducible,
     ]

@@ -12,6 +12,7 @@ from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
+from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -68,7 +69,13 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
         "last change of model",
     ]  # fmt: skip
     problems = [[what, problem] for what, problem in report.problems.items()]
-    warnings = [[what, warning] for what, warning in report.warnings.items()]
+    warnings = [
+        [what, warning]
+        for what, warning in (
+            *report.warnings.items(),
+            *evaluation_problems(workspace, report.active).items(),
+        )
+    ]
     return {
         "roster": markdown_table(headers, rows),
         "active": len(report.active),

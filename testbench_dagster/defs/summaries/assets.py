@@ -10,6 +10,7 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.identity import IdentityGroupRecord
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
@@ -51,6 +52,7 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
             WindowRecord,
             ScoreRecord,
             AttemptRecord,
+            LaneEndRecord,
             IdentityGroupRecord,
             TaxonomySummaryRecord,
             PlanRecord,
@@ -133,6 +135,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 WindowRecord,
                 ScoreRecord,
                 AttemptRecord,
+                LaneEndRecord,
                 TaxonomySummaryRecord,
             ),
             writes={

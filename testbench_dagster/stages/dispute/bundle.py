@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreHead, ScoreRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -30,6 +31,8 @@ from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.dispute.states import States, doc_states, states_facts
+from testbench_dagster.stages.score.states import Peers
 from testbench_dagster.stages.score.windows import deadline_s, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -104,6 +107,8 @@ def write_bundle(
             f"supplier {supplier!r} is not on the roster; on it are: {', '.join(list(known)[:20]) or 'none'}"
         )
     stock, left_out, published = _consistent(workspace, supplier, tasks, docs, now)
+    others = Peers(workspace, now)
+    states = doc_states(workspace, known[supplier], [(s.spec, s.registration) for s in stock], others, now)
     total, done = sum(len(s.attempts) for s in stock), 0
     with BundleWriter(out) as bundle:
         with bundle.lines(layout.PROMPTS) as lines:
@@ -120,6 +125,7 @@ def write_bundle(
             ids = [head.id for s in stock for head in s.scores]
             for score in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
                 lines.write(line_of(score))
+        _write_states(bundle, workspace, supplier, stock, states)
         for part in stock:
             _write_task(bundle, workspace, part)
         counts = {
@@ -143,6 +149,7 @@ def write_bundle(
                 "versions": installed_versions(),
                 "window_docs": workspace.config.settings.sampling.window,
                 "windows_version": WINDOWS.number,
+                "states": states_facts(workspace, known[supplier], states, others),
                 "windows": [{k: plain(v) for k, v in row.items()} for row in published],
                 "files": {name: asdict(member) for name, member in sorted(bundle.members.items())},
             }
@@ -159,6 +166,11 @@ def _explained(docs: Sequence[int] | None) -> list[str]:
         "included" + ("" if whole else ", of the named docs only"),
         "prompts: those the attempts were made from",
         "scores: those of the current scorer, which the windows are made of",
+        "states: what became of docs not answered at every attempt, by occasion, with the ids of the "
+        "answers that witness them",
+        "witnesses: when it answered other calls around those occasions, on the word of who relayed",
+        "lane ends: when runs went on without the supplier, and the docs they left behind",
+        "states.void and .refused of the manifest: what others' refusals say, on the word of who relayed",
         "docs: questions and targets of the docs asked, and the first one, which lm-eval looks at to build "
         "a task",
         "windows: as published at made_at"
@@ -255,6 +267,32 @@ def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[PromptRe
         yield from _by_id(workspace, PromptRecord, ids, _EVIDENCE)
 
 
+def _write_states(
+    bundle: BundleWriter, workspace: Workspace, supplier: str, stock: Sequence[_Stock], states: States
+) -> None:
+    docs = {(part.spec.name, doc) for part in stock for doc in part.docs}
+    held = {head.id for part in stock for head in part.attempts}
+    with bundle.lines(layout.STATES) as lines:
+        for line in states.lines.values():
+            if (line["task"], line["doc_id"]) in docs:
+                lines.write(line)
+    with bundle.lines(layout.WITNESSES) as lines:
+        for answer in sorted(states.answers.values(), key=lambda a: (a.finished_at, a.id)):
+            if answer.id not in held:
+                lines.write(
+                    {"id": answer.id, "finished_at": iso(answer.finished_at), "latency_ms": answer.latency_ms}
+                )
+    with bundle.lines(layout.LANE_ENDS) as lines:
+        tasks = {(part.spec.name, part.registration.task_hash) for part in stock}
+        found = typed.find(
+            workspace.documents, LaneEndRecord, {"supplier": supplier}, sort=[("ended_at", 1), ("_id", 1)]
+        )
+        for end in found:
+            left = tuple(part for part in end.left if (part.task, part.task_hash) in tasks)
+            if left:
+                lines.write(line_of(replace(end, left=left)))
+
+
 def _by_id(workspace: Workspace, of: type[R], ids: Sequence[str], size: int) -> Iterator[R]:
     """Stream records in the order of their ids; what was removed meanwhile is left out."""
     rest = iter(ids)
@@ -299,6 +337,8 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
             "samples": None if spec.samples is None else spec.samples.model_dump(),
             "probes": spec.probes,
             "probe_tokens": spec.probe_tokens,
+            "worst": spec.worst,
+            "cluster": spec.cluster,
         },
         "max_age_days": spec.max_age(workspace.config.settings.sampling.max_age_days).total_seconds()
         / 86_400,

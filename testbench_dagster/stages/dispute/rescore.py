@@ -6,11 +6,13 @@ same functions that an installation uses, so that equal means equal to the last 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoredId, ScoreEvidence, ScoreRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -35,13 +38,24 @@ from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
 from testbench_dagster.evidence.definitions import unpack
-from testbench_dagster.evidence.facts import Manifest, TaskFacts, read_manifest, read_task
+from testbench_dagster.evidence.facts import (
+    Manifest,
+    StateLine,
+    TaskFacts,
+    read_manifest,
+    read_state,
+    read_task,
+    read_witness,
+)
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import moment, record_of, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
+from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
+from testbench_dagster.stages.dispute.states import Claims, different_states, doc_states
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs
 from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.empty import score_empty
 from testbench_dagster.stages.score.score import BATCH, PAGES
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
@@ -65,6 +79,8 @@ _EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle
 _UNFITTING = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StoreError)
 
 _FAULTS = frozenset(fault.value for fault in Fault)
+_ANSWERED = next(fault for fault in Fault if fault.answered)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 OnProgress = Callable[[str, int, int], None]
 R = TypeVar("R", bound=Record)
@@ -84,6 +100,7 @@ class _Opened:
     claimed: DocumentStore
     unjudged: Mapping[str, Set[str]]
     unbuilt: Mapping[str, int]
+    states: dict[tuple[str, str, int], StateLine] = dataclasses.field(default_factory=dict)
 
 
 class _Datasets(DatasetStore):
@@ -237,6 +254,7 @@ class _Check:
             for score, _ in scores:
                 chain.score(score, present)
             _store(opened.claimed, ScoreRecord, scores)
+        self._load_states(opened)
         chain.finish()
         if chain.unproven_requests:
             self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
@@ -259,6 +277,47 @@ class _Check:
                 f"{chain.witnessed} failed attempts (timeouts, broken connections) rest on the word of who "
                 "relayed: their answers cannot show it"
             )
+
+    def _load_states(self, opened: _Opened) -> None:
+        """What was said of doc states, and the claims they rest on: on the word of who relayed."""
+        if self._manifest.states is None:
+            self._report.notes.append("written before docs had states: what failed counted nowhere then")
+            return
+        documents, path = opened.workspace.documents, self._bundle.path
+        witnesses = 0
+        for number, line in enumerate(self._bundle.records(layout.WITNESSES), 1):
+            where = f"{path}: {layout.WITNESSES}:{number}"
+            witness = read_witness(line, where)
+            at = moment(witness.finished_at, f"{where}.finished_at")
+            record = _answer_elsewhere(self._manifest, witness.id, at, witness.latency_ms)
+            _store(documents, AttemptRecord, [(record, line)])
+            witnesses += 1
+        if witnesses:
+            self._report.notes.append(
+                f"{witnesses} answers to calls outside of this bundle witness that the supplier answered "
+                "meanwhile, on the word of who relayed"
+            )
+        for ends in _batches(self._records(layout.LANE_ENDS, LaneEndRecord)):
+            if any(end.supplier != self._manifest.supplier.key for end, _ in ends):
+                raise BundleError(f"{path}: {layout.LANE_ENDS} is about another supplier")
+            _store(documents, LaneEndRecord, ends)
+        for number, line in enumerate(self._bundle.records(layout.STATES), 1):
+            state = read_state(line, f"{path}: {layout.STATES}:{number}")
+            opened.states[state.task, state.prompt_id, state.round] = state
+
+    def _states(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
+        """Compare what was said of doc states with what follows from the attempts."""
+        if self._manifest.states is None:
+            return
+        workspace = opened.workspace
+        (supplier,) = known_suppliers(workspace)
+        others = Claims(workspace.documents, self._manifest.states)
+        again = doc_states(workspace, supplier, [(spec, task.registration)], others, self._at)
+        said = {key: line.model_dump() for key, line in opened.states.items() if key[0] == spec.name}
+        for key, name, one, two in different_states(said, again.lines):
+            line = again.lines.get(key) or said[key]
+            what = f"{name} of the doc in round {key[2]}"
+            self._report.add(Finding("state", what, spec.name, line["doc_id"], _text(one), _text(two)))
 
     def _docs(self, task: TaskFacts, chain: Chain) -> Iterator[StoredDoc]:
         file = layout.docs_file(task.spec.name)
@@ -315,6 +374,7 @@ class _Check:
             self._compare(opened, task, spec, waiting, verdict)
             if unjudged:
                 raise TaskError(f"another classifier than this version's judged {len(unjudged)} attempts")
+            self._states(opened, task, spec)
             verdict.windows = self._windows(opened, task, spec)
         except TaskError as error:
             verdict.why = escaped(str(error), 400)
@@ -429,9 +489,10 @@ class _Check:
             return "not computed: the bundle holds a part of the docs"
         if manifest.windows_version != WINDOWS.number:
             return f"not computed: {_of_other_version(manifest)}"
-        again = windows(
-            opened.workspace.with_specs([spec]), suppliers=[manifest.supplier.key], tasks=[name], now=self._at
-        )
+        workspace, key = opened.workspace.with_specs([spec]), manifest.supplier.key
+        score_empty(workspace, [key], spec, task.registration, _LONG_AGO, self._at)
+        others = Claims(workspace.documents, manifest.states)
+        again = windows(workspace, suppliers=[key], tasks=[name], now=self._at, others=others)
         rows = {(row.metric, row.filter): row.to_json() for row in again}
         different = False
         for said in published:
@@ -442,14 +503,14 @@ class _Check:
                 different = True
                 self._report.add(Finding("window", f"{label} does not follow from the scores", name))
                 continue
-            for field, value in row.items():
-                if field in FROM_OTHERS or (field not in said and field not in REQUIRED_IN_EVIDENCE):
+            for column, value in row.items():
+                if column in FROM_OTHERS or (column not in said and column not in REQUIRED_IN_EVIDENCE):
                     continue
-                stored = restored(said.get(field), field)
+                stored = restored(said.get(column), column)
                 if canonical_json(stored) != canonical_json(value):
                     different = True
                     self._report.add(
-                        Finding("window", f"{field} of {label}", name, None, _text(stored), _text(value))
+                        Finding("window", f"{column} of {label}", name, None, _text(stored), _text(value))
                     )
         for pair in rows:
             different = True
@@ -480,10 +541,10 @@ def _differences(
         if stored.extracted is not None and stored.extracted != again.extracted:
             what = f"extracted answer, filter {name}"
             yield Finding("score", what, task, doc_id, _text(stored.extracted), _text(again.extracted))
-        for field in _COPIED:
-            one, two = getattr(stored, field), getattr(again, field)
+        for copied in _COPIED:
+            one, two = getattr(stored, copied), getattr(again, copied)
             if one != two:
-                yield Finding("score", field, task, doc_id, str(one), str(two))
+                yield Finding("score", copied, task, doc_id, str(one), str(two))
 
 
 #: Fields of a score that are copied from its attempts and prompt; windows are made of them.
@@ -541,10 +602,63 @@ def _config(manifest: Manifest, folder: Path) -> Config:
             "tasks": [{"name": "of-the-bundle", "samples": "all"}],  # they are set below
             "sampling": {"window": manifest.window_docs},
             "relays": {"total_s": supplier.deadline_s},
+            **_clock(manifest),
             "simulation": manifest.simulation,
         }
     )
     return Config(settings, folder / "testbench.yaml", folder)
+
+
+def _clock(manifest: Manifest) -> dict[str, Any]:
+    states = manifest.states
+    if states is None:
+        return {}
+    return {"planning": {"occasions_minutes": states.occasions_minutes}}
+
+
+def _answer_elsewhere(manifest: Manifest, id_: str, at: datetime, latency_ms: float) -> AttemptRecord:
+    """That the supplier answered a call of which a bundle tells no more."""
+    return AttemptRecord(
+        id=id_,
+        supplier=manifest.supplier.key,
+        service=manifest.supplier.service,
+        task="(outside of the bundle)",
+        task_hash="",
+        epoch=0,
+        round=0,
+        prompt_id="",
+        position=0,
+        doc_id=0,
+        idx=0,
+        repeat=0,
+        attempt=1,
+        fault=_ANSWERED.value,
+        owner=_ANSWERED.owner.value,
+        classifier=CLASSIFIER.number,
+        status=None,
+        finished_at=at,
+        latency_ms=latency_ms,
+        prompt_tokens=None,
+        completion_tokens=None,
+        opening=None,
+        app=None,
+        session=None,
+        height=None,
+        lease=None,
+        body=b"",
+        body_bytes=0,
+        body_truncated=False,
+        error=None,
+        finish_reason=None,
+        first_byte_ms=None,
+        first_token_ms=None,
+        session_start=None,
+        session_end=None,
+        started_at=at,
+        payload_sha256=None,
+        evidence={},
+        path=None,
+    )
 
 
 def _roster_record(manifest: Manifest) -> SupplierRecord:

@@ -16,8 +16,9 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, ScorePoint
+from testbench_dagster.scoring.failures import is_mean
 from testbench_dagster.scoring.reliability import Minutes, availability
-from testbench_dagster.scoring.rows import is_mean, primary_pair
+from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 

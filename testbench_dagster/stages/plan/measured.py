@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -9,8 +10,10 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Sample
 from testbench_dagster.planning.gates import TaskState
-from testbench_dagster.scoring.rows import is_mean, measured, primary_pair, value_of
+from testbench_dagster.scoring.failures import failures_of, is_mean
+from testbench_dagster.scoring.rows import measured, primary_pair, value_of
 from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stages.workspace import Workspace
 
@@ -31,12 +34,33 @@ def window_state(
     pair = primary_pair(spec, registration)
     found = measured(samples, registration, pair)
     answered = sorted((s for s in samples if s.scored), key=lambda s: (s.at, s.doc_id))
-    values = [v for s in answered if isinstance(v := value_of(s, pair), (int, float))]
-    in_unit = tuple(float(v) for v in values) if found.mean is not None else ()
+    values = [float(v) for s in answered if isinstance(v := value_of(s, pair), (int, float))]
+    worst = failures_of(spec, registration, pair[0], values).worst
     state = TaskState(
         present=any(s.counts for s in samples),
-        score=sum(values) / len(values) if values and is_mean(registration, pair[0]) else None,
+        score=_score(samples, values, worst) if is_mean(registration, pair[0]) else None,
         signature=next((v for s in reversed(answered) if isinstance(v := value_of(s, pair), str)), None),
-        values=in_unit,
+        values=tuple(in_sequence(samples, pair, worst)) if found.mean is not None or not values else (),
     )
-    return WindowState(replace(found, values=in_unit), state)
+    return WindowState(replace(found, values=tuple(values) if found.mean is not None else ()), state)
+
+
+def _score(samples: Sequence[Sample], values: Sequence[float], worst: float | None) -> float | None:
+    """Delivered quality: docs without an answer count as the worst value, where there is one."""
+    lost = sum(s.failed or s.open for s in samples) if worst is not None else 0
+    total, n = sum(values) + lost * (worst or 0.0), len(values) + lost
+    return total / n if n else None
+
+
+def in_sequence(samples: Iterable[Sample], pair: tuple[str, str], worst: float | None) -> Iterator[float]:
+    """What the docs delivered, in the order in which they are asked, up to the first that is open.
+
+    A supplier thus cannot choose by its silence at which doc a sequential test ends.
+    """
+    for sample in sorted(samples, key=lambda s: (s.epoch, s.position, s.doc_id)):
+        if sample.open:
+            return
+        if sample.failed and worst is not None:
+            yield worst
+        elif isinstance(value := value_of(sample, pair), (int, float)):
+            yield float(value)

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.core import versions
+from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.stages.plan.open_docs import left_behind
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left, politeness_left
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint
@@ -48,6 +50,7 @@ def refresh_plans(
         if budget_left(workspace.documents, budget, service, planner.now) == 0
     }
     before = _cached_plans(workspace, plans)
+    behind = left_behind(workspace, plans, planner.now)
     records = []
     for supplier in planned:
         plan = plans[supplier.key]
@@ -75,6 +78,12 @@ def refresh_plans(
                         reason=decision.reason,
                         calls=decision.plan.n_calls,
                         due_at=decision.due_at,
+                        open=decision.plan.open,
+                        left=sum(
+                            not doc.open and doc.prompt.doc_id in behind.get((supplier.key, name), ())
+                            for doc in decision.plan.due
+                        ),
+                        open_faults={f.value: n for f, n in sorted(decision.plan.faults.items())} or None,
                     )
                     for name, decision in plan.tasks.items()
                 },
@@ -92,23 +101,29 @@ def record_progress(
     failed: Mapping[str, str],
     spent: Mapping[str, int] | None = None,
     put_off: Collection[str] = (),
+    left: Mapping[str, str] | None = None,
 ) -> None:
-    """Remember how an evaluation went: who answered, and who was due but closed no call, with the problem.
+    """Remember how an evaluation went: who answered, and who was asked in vain, with the problem.
 
-    A supplier that fails again and again is asked ever more rarely (``planning.retry_minutes``); one answer
-    ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last height.
-    ``put_off`` are those that something else stood in the way of: they are looked at again a while later.
+    A supplier that answers nothing again and again is asked ever more rarely (``planning.retry_minutes``);
+    one answer ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last
+    height. ``put_off`` are those that something else stood in the way of: they are looked at again a while
+    later. ``left`` are those that the run went on without, with why: one that answered something has its
+    next turn no sooner than a doc its second occasion.
     """
+    left = left or {}
     now = datetime.now(UTC)
     final, spent = set(reached), spent or {}
-    keys = list(dict.fromkeys([*final, *failed, *spent, *put_off]))
+    keys = list(dict.fromkeys([*final, *failed, *spent, *put_off, *left]))
     before = _cached_plans(workspace, keys)
-    until = now + retry_delay(1, workspace.config.settings.planning)
+    planning = workspace.config.settings.planning
+    until = now + retry_delay(1, planning)
+    next_turn = now + DocClock.from_minutes(planning.occasions_minutes).gap
     updates = []
     for key in keys:
         kept = before.get(key)
         if kept is None:
-            if key in final and key not in spent:
+            if key in final and key not in spent and key not in left:
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
@@ -118,12 +133,22 @@ def record_progress(
                 kept,
                 planned_at=now,
                 failures=kept.failures + 1 if key in failed else 0 if key in final else kept.failures,
-                problem=failed.get(key),
-                put_off_until=until if key in put_off else None,
+                problem=failed.get(key) or left.get(key),
+                put_off_until=until
+                if key in put_off
+                else next_turn
+                if key in final and key in left
+                else None,
                 session_spent_until=spent.get(key, kept.session_spent_until),
             )
         )
     typed.upsert(workspace.documents, PlanRecord, updates)
+
+
+def evaluation_problems(workspace: Workspace, keys: Iterable[str]) -> dict[str, str]:
+    """Why the last evaluation of suppliers got nowhere, or went on without them; others are left out."""
+    plans = _cached_plans(workspace, keys)
+    return {key: plan.problem for key, plan in sorted(plans.items()) if plan.problem}
 
 
 def _cached_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:

@@ -6,14 +6,16 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from random import Random, SystemRandom
 from typing import Any
 
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
@@ -24,13 +26,15 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.planning.due import CallOutcome, PromptRef
+from testbench_dagster.planning.due import CallOutcome, Lives, OpenElsewhere, PromptRef
 from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.release import release
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
-from testbench_dagster.stages.attempts import History, history
+from testbench_dagster.stages.attempts import DocRound, History, call_outcome, history, last_by_call
 from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.lives import lives_of
 from testbench_dagster.stages.plan.measured import WindowState, window_state
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
@@ -64,6 +68,7 @@ class Planner:
         tasks: names of tasks or groups to plan; None for all.
         now: the instant, timezone-aware; the present by default.
         with_windows: read every window, also where no rule needs it (to show interval widths).
+        chance: draws the canaries; one that nobody can foresee by default.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class Planner:
         tasks: Sequence[str] | None = None,
         now: datetime | None = None,
         with_windows: bool = False,
+        chance: Random | None = None,
     ) -> None:
         self._workspace = workspace
+        self._chance = chance or SystemRandom()
         self._with_windows = with_windows
         self.now = now or datetime.now(UTC)
         self.specs = workspace.chosen_specs(tasks)
@@ -107,9 +114,11 @@ class Planner:
     def facts(self, supplier: Supplier) -> SupplierFacts:
         """Read everything a supplier's plan depends on."""
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
+        pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
+        lives = lives_of(self._workspace, supplier, pasts, self.now)
         return SupplierFacts(
             supplier=supplier.key,
-            tasks={spec.name: self._task_facts(supplier, spec) for spec in needed},
+            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives) for s in needed},
             abilities=self._abilities(supplier.key),
             groups=self._groups,
             cut_at=supplier.cut_at,
@@ -126,7 +135,6 @@ class Planner:
         supplier: Supplier,
         *,
         facts: SupplierFacts | None = None,
-        max_calls: int | None = None,
         retry_errors: bool = False,
         force_since: datetime | None = None,
     ) -> SupplierPlan:
@@ -136,30 +144,39 @@ class Planner:
             self._workspace.config.settings.planning,
             now=self.now,
             height=self.height(supplier.service),
-            max_calls=max_calls,
             retry_errors=retry_errors,
             force_since=force_since,
             only=self._chosen,
+            chance=self._chance,
         )
 
     def shared_plans(
-        self, suppliers: Sequence[Supplier], *, budget: int | None = None, **options: Any
+        self,
+        suppliers: Sequence[Supplier],
+        *,
+        budget: int | None = None,
+        max_relays: int | None = None,
+        **options: Any,
     ) -> SharedPlans:
-        """Plan suppliers within their fair shares of a budget, by default of what the services' days leave.
+        """Plan suppliers within a budget, by default their shares of what the services' days leave.
 
-        ``options`` are those of :meth:`plan`.
+        All get the same first docs of each task released (:mod:`testbench_dagster.planning.release`), within
+        ``max_relays`` in all. ``options`` are those of :meth:`plan`.
         """
         facts = {s.key: self.facts(s) for s in suppliers}
         plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
         if budget is None:
             quotas = self.quotas(plans, suppliers)
+            for service in {s.service for s in suppliers if s.key in quotas}:
+                keys = [s.key for s in suppliers if s.service == service]
+                plans |= release({key: plans[key] for key in keys}, sum(quotas[key] for key in keys))
         else:
-            quotas = fair_shares(budget, {key: plan.n_calls for key, plan in plans.items()})
-        for supplier in suppliers:
-            key = supplier.key
-            quota = quotas.get(key)
-            if quota is not None and quota < plans[key].n_calls:
-                plans[key] = self.plan(supplier, facts=facts[key], max_calls=quota, **options)
+            plans = release(plans, budget)
+            quotas = {key: plan.n_calls for key, plan in plans.items()}
+        if max_relays is not None:
+            plans = release(plans, max_relays)
+        # a place that all get may be more than one's share: what is released is sent
+        quotas = {key: max(share, plans[key].n_calls) for key, share in quotas.items()}
         return SharedPlans(facts, plans, quotas)
 
     def quotas(self, plans: Mapping[str, SupplierPlan], suppliers: Sequence[Supplier]) -> dict[str, int]:
@@ -281,51 +298,112 @@ class Planner:
                     found[summary.taxonomy, None] = ability
         return found
 
-    def _task_facts(self, supplier: Supplier, spec: TaskSpec) -> TaskFacts:
+    def _task_facts(
+        self, supplier: Supplier, spec: TaskSpec, past: History | None, lives: Lives
+    ) -> TaskFacts:
         registration = self.registrations.get(spec.name)
-        max_age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+        max_age = self._max_age(spec)
         if registration is None:
             return TaskFacts(spec.name, spec.planning, spec.samples, registered=False, max_age=max_age)
-        if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+        if past is None:
             return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
-        past = self._history(supplier, spec, registration, max_age)
         window = _NOTHING_KNOWN
         needs_width = spec.samples is not None and spec.samples.half_width is not None
         if needs_width or self._with_windows or spec.name in self._gating:
             window = window_state(self._workspace, supplier, spec, registration, self.now)
+        flags = registration.flags
+        prompts = self._prompts(spec, registration, request_form(supplier, registration))
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
-        elsewhere = {} if registration.flags.questions_of_epoch else past.final_elsewhere
+        earlier = not flags.questions_of_epoch
+        elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
             samples=spec.samples,
-            prompts=self._prompts(spec, registration, request_form(supplier, registration)),
+            prompts=prompts,
             outcomes=past.outcomes,
-            final_elsewhere=elsewhere,
+            lives=lives,
+            open_elsewhere=elsewhere,
+            final_elsewhere=past.closed_earlier(lives, self._calls_of(registration)) if earlier else {},
             measured=window.measured,
             state=window.state,
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
-            absent_until=_absent_until(past.outcomes) if registration.flags.output_type == "get" else None,
+            absent_until=_absent_until(past.outcomes) if flags.output_type == "get" else None,
             # whoever wants every doc of a task wants this supplier's own answers
             needs_own_answers=spec.signs or spec.samples is None,
+            asks_model=flags.output_type != "get",
         )
 
-    def _history(
-        self, supplier: Supplier, spec: TaskSpec, registration: Registration, max_age: timedelta
-    ) -> History:
-        if spec.name not in self._calls:
-            self._calls[spec.name] = prompt_calls(self._workspace.documents, registration)
+    def _max_age(self, spec: TaskSpec) -> timedelta:
+        return spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+
+    def _calls_of(self, registration: Registration) -> Mapping[str, int]:
+        if registration.task not in self._calls:
+            self._calls[registration.task] = prompt_calls(self._workspace.documents, registration)
+        return self._calls[registration.task]
+
+    def _history(self, supplier: Supplier, spec: TaskSpec) -> History | None:
+        """What the supplier was asked of a task; None where it cannot be."""
+        registration = self.registrations.get(spec.name)
+        if registration is None or is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+            return None
         return history(
             self._workspace.documents,
             supplier.key,
             spec.name,
             registration.task_hash,
             epoch=self.epoch(spec),
-            since=self.now - max_age,
-            calls=self._calls[spec.name],
+            since=self.now - self._max_age(spec),
         )
+
+    def _open_elsewhere(
+        self,
+        supplier: Supplier,
+        registration: Registration,
+        past: History,
+        lives: Lives,
+        prompts: Sequence[PromptRef],
+    ) -> list[OpenElsewhere]:
+        """Open docs whose prompts the sequence has not: of earlier epochs, or beyond a shortened sequence."""
+        opened = [key for key in past.unanswered if not lives[key].closed]
+        if not opened:
+            return []
+        here = {prompt.id for prompt in prompts}
+        newest: dict[int, DocRound] = {}  # by doc
+        for key in opened:
+            last = past.unanswered[key][-1]
+            known = newest.get(last.doc_id)
+            if key[0] not in here and (known is None or _later(past, known, key)):
+                newest[last.doc_id] = key
+        if not newest:
+            return []
+        api = request_form(supplier, registration)
+        found = self._refs({key[0] for key in newest.values()}, registration, api)
+        return [
+            OpenElsewhere(
+                found[key[0]],
+                past.unanswered[key][0].epoch,
+                key[1],
+                tuple(
+                    call_outcome(attempt, Fault(attempt.fault))
+                    for attempt in last_by_call(past.unanswered[key]).values()
+                ),
+                lives[key],
+            )
+            for key in newest.values()
+            if key[0] in found
+        ]
+
+    def _refs(self, ids: Iterable[str], registration: Registration, api: str) -> dict[str, PromptRef]:
+        """Prompts by id, of one request form."""
+        where = {"_id": {"in": sorted(ids)}, "api": api}
+        return {
+            prompt.id: _ref(prompt, registration.flags.repeats)
+            for prompt in typed.find(self._workspace.documents, SequencePrompt, where)
+            if prompt.relayable
+        }
 
     def _prompts(self, spec: TaskSpec, registration: Registration, api: str) -> list[PromptRef]:
         key = (spec.name, api)
@@ -337,13 +415,18 @@ class Planner:
                 prompt_filter(registration, self.epoch(spec), api),
                 sort=[("position", 1)],
             )
-            refs = [
-                PromptRef(p.id, p.position, p.doc_id, p.calls // repeats, repeats)
-                for p in prompts
-                if p.relayable
-            ]
+            refs = [_ref(prompt, repeats) for prompt in prompts if prompt.relayable]
             self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
+
+
+def _ref(prompt: SequencePrompt, repeats: int) -> PromptRef:
+    return PromptRef(prompt.id, prompt.position, prompt.doc_id, prompt.calls // repeats, repeats)
+
+
+def _later(past: History, one: DocRound, other: DocRound) -> bool:
+    """Whether a doc was asked later under the other prompt and round."""
+    return past.unanswered[one][-1].finished_at < past.unanswered[other][-1].finished_at
 
 
 def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:

@@ -16,7 +16,10 @@ from testbench_dagster.stages.workspace import Workspace
 
 @dataclass(frozen=True)
 class PlanRows:
-    """The rows, the relays they come to, and what is left of the day's budget of each service with a cap."""
+    """The rows, the relays they come to, and what is left of the day's budget of each service with a cap.
+
+    Canaries are among the relays: a row says how many of them ask docs of its task again.
+    """
 
     rows: list[dict[str, Any]]
     calls: int
@@ -67,7 +70,9 @@ def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[s
         "state": decision.state,
         "docs": docs,
         "calls": decision.plan.n_calls,
+        "canaries": sum(canary.task == decision.task for canary in plan.canaries),
         "fresh": decision.plan.fresh,
+        "open": decision.plan.open,
         "target": decision.plan.target,
         "round": decision.plan.round,
         "half_width": predicted_half_width(measured, 0) if measured.n and has_score else None,

@@ -57,6 +57,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     now = now or datetime.now(UTC)
     suppliers = active_suppliers(workspace)
     keys = {s.key for s in suppliers}
+    apis = {s.key: s.api for s in suppliers}
     pooled = pooled_groups(workspace.documents, keys)
     rows: dict[str, list[Window]] = {}
     tallies: dict[str, Mapping[str, Tally]] = {}
@@ -92,7 +93,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             reliability = _reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
             entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
-        rankings[name] = ranked(entries, groups)
+        rankings[name] = ranked(entries, groups, apis)
     if not names:
         rankings[ALL_TASKS] = ranked(
             (
@@ -108,6 +109,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
                 for key, own in rows.items()
             ),
             groups,
+            apis,
         )
     return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
 

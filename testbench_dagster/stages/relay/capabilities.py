@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.registration import Registration
@@ -66,17 +66,22 @@ def _probe_echo_logprobs(
     # with aiohttp: 0.2 s
     from testbench_dagster.relays.engine import run_relays
 
-    faults: dict[str, Fault] = {}
+    found: dict[str, bool | None] = {}
     with AttemptWriter(documents) as writer:
 
         def sink(relay: Relay, number: int, attempt: Attempt) -> Awaitable[None] | None:
-            faults[relay.supplier] = attempt.fault
+            found[relay.supplier] = echo_verdict(attempt)
             return writer.add(relay, number, attempt)
 
         run_relays(
-            [(endpoint, [probe_relay(endpoint, ECHO_REQUEST)]) for endpoint in endpoints],
+            [(_once_more(endpoint), [probe_relay(endpoint, ECHO_REQUEST)]) for endpoint in endpoints],
             sink,
             open_transport=transports.open,
             quota=quota,
         )
-    return {key: v for key, fault in faults.items() if (v := echo_verdict(fault)) is not None}
+    return {key: verdict for key, verdict in found.items() if verdict is not None}
+
+
+def _once_more(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with one further attempt at most: everybody's relays wait for this."""
+    return replace(endpoint, limits=replace(endpoint.limits, retries=min(endpoint.limits.retries, 1)))

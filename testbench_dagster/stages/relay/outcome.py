@@ -19,13 +19,15 @@ def record_outcome(
     planned: Iterable[PlannedTask],
     counts: Mapping[str, Counts],
     transports: TransportFactory,
+    left: Mapping[str, str],
     *,
     capped: bool,
 ) -> dict[str, str]:
-    """Remember in the suppliers' plans who answered, who closed no call although asked, who was not asked.
+    """Remember in the suppliers' plans who answered, who answered nothing, who was not asked, who was left.
 
-    Returns who closed no call although asked, each with what became of its relays. ``capped``: the run
-    had a cap of its own, which is no reason to wait with the next one.
+    Returns who answered nothing although asked, each with what became of its relays. ``left``: why the run
+    went on without a supplier. ``capped``: it had a cap of its own, or was told to stop, which is no reason
+    to wait with the next one.
     """
     kinds: dict[str, set[str]] = {}  # of answers, by supplier that was due
     for task in planned:
@@ -39,16 +41,17 @@ def record_outcome(
         key: _what_failed(counts[key])
         for key in asked
         if counts[key].sent
-        and not counts[key].final
+        and not counts[key].reached
         # that it serves no such page says nothing about how it is
         and not (kinds[key] == {"get"} and all(fault.row.denies_page for fault in counts[key].faults))
     }
     record_progress(
         workspace,
-        [key for key in asked if counts[key].final],
+        [key for key in asked if counts[key].reached],
         {**failed, **targets.unreachable},
         used_up,
         set() if capped else not_asked - used_up.keys(),
+        left,
     )
     return failed
 
@@ -61,11 +64,11 @@ def _no_session_allowed(target: Target, counts: Counts) -> bool:
     """
     return (
         transport(target.endpoint.transport).sends_only_in_sessions
-        and not counts.final
+        and not counts.reached
         and all(fault.row.kept_by_session for fault in counts.faults)
     )
 
 
 def _what_failed(counts: Counts) -> str:
     faults = ", ".join(f"{fault.value} x {n}" for fault, n in counts.faults.most_common(3))
-    return f"none of {counts.sent} relays was answered or failed for good ({faults})"
+    return f"none of {counts.sent} relays was answered ({faults})"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.relay.history import transports_to
@@ -57,11 +56,12 @@ def probe_relay(target: Endpoint, request: dict[str, Any]) -> Relay:
     )
 
 
-def echo_verdict(fault: Fault) -> bool | None:
+def echo_verdict(attempt: Attempt) -> bool | None:
     """What the outcome of :data:`ECHO_REQUEST` says of the capability; None when it says nothing."""
-    if fault.answered:
+    if attempt.fault.answered:
         return True
-    return False if fault.row.denies_capability else None
+    # 404: it has no such endpoint; a key that it refuses says nothing
+    return False if attempt.fault.row.denies_capability or attempt.status == 404 else None
 
 
 async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[ProbeResult]:
@@ -119,7 +119,7 @@ async def _probe(
     detail = f"{supplier.api} at {target.base_url} answers in {attempt.latency_ms:.0f} ms{listed}"
     if supplier.api != "completions":
         return ProbeResult(supplier.key, True, detail)
-    echo = echo_verdict((await opened.send(target, probe_relay(target, ECHO_REQUEST))).fault)
+    echo = echo_verdict(await opened.send(target, probe_relay(target, ECHO_REQUEST)))
     known = {True: "echoes log-probabilities", False: "does not echo log-probabilities", None: "echo unknown"}
     return ProbeResult(supplier.key, True, f"{detail}, {known[echo]}", echo)
 

@@ -8,6 +8,7 @@ process at a time (a lease), within budgets that no crash and no second process 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,17 +16,30 @@ from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.planning.canaries import Canary
 from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.relays.circuit import PATIENCE
 from testbench_dagster.relays.report import Progress, Report
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import ledger_quota
 from testbench_dagster.stages.relay.capabilities import learn_capabilities
 from testbench_dagster.stages.relay.history import transports_to
+from testbench_dagster.stages.relay.lane_ends import record_lane_ends
 from testbench_dagster.stages.relay.outcome import record_outcome
-from testbench_dagster.stages.relay.requests import PlannedTask, Prompts, due_relays
+from testbench_dagster.stages.relay.requests import (
+    DueRelays,
+    PlannedCanary,
+    PlannedSupplier,
+    PlannedTask,
+    Prompts,
+)
+from testbench_dagster.stages.relay.scoring import LaneScorer
 from testbench_dagster.stages.relay.targets import Targets
 from testbench_dagster.stages.relay.writer import AttemptWriter, Fence
 from testbench_dagster.stages.workspace import Workspace
+
+#: The last of ``planning.occasions_minutes`` by default: with it the times of a run scale.
+_FULL_MINUTES = 4320.0
 
 
 @dataclass
@@ -33,7 +47,8 @@ class RelayReport:
     """Outcome of the stage: the engine's report, the plans, and problems by supplier key.
 
     ``refused`` are suppliers that another living process is relaying to, with who that is; ``departed`` are
-    those that left the roster; ``failed`` were asked and could have answered, and no call became final.
+    those that left the roster. ``left`` says why the run went on without a supplier that did not answer.
+    ``failed`` were asked and could have answered, and answered nothing.
     """
 
     relays: Report
@@ -41,6 +56,7 @@ class RelayReport:
     problems: dict[str, str] = field(default_factory=dict)
     unsupported: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
     departed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -61,6 +77,7 @@ def relay_due(
     lease_wait_s: float = 0.0,
     on_progress: Callable[[Progress], None] | None = None,
     on_planned: Callable[[int], None] | None = None,
+    score_ended: bool = False,
 ) -> RelayReport:
     """Relay what is due for the given supplier keys and store the attempts.
 
@@ -69,11 +86,12 @@ def relay_due(
         suppliers: partition keys; one that is not known or has left is reported as a problem.
         tasks: names of tasks or groups; None for all.
         max_relays: hard cap on attempts in this call, retries included.
-        retry_errors: ask docs again that ended in the supplier's fault.
+        retry_errors: the next occasion of open docs begins now.
         force_since: ask everything again that was not answered at or after this instant, fresh or not.
         lease_wait_s: how long to wait for suppliers whose last process may have died on another machine.
         on_progress: called a few times a second while relaying.
         on_planned: called once with the number of due calls.
+        score_ended: score each supplier when its own turn has ended, while others are still asked.
 
     Raises:
         StoreError: the store failed, or this process lost its heartbeat (it was stopped or cut off for
@@ -82,6 +100,7 @@ def relay_due(
     from testbench_dagster.relays.engine import run_relays  # aiohttp: 0.2 s no code location need pay
 
     documents, settings = workspace.documents, workspace.config.settings
+    patience = PATIENCE.scaled(settings.planning.occasions_minutes[-1] / _FULL_MINUTES)
     with beating(documents, workspace.heartbeat) as heartbeat, SupplierLeases(documents, heartbeat) as leases:
         targets = Targets(workspace, suppliers)
         acquired = leases.acquire(targets.keys, wait_s=lease_wait_s)
@@ -95,14 +114,22 @@ def relay_due(
             if max_relays != 0:
                 learn_capabilities(workspace, targets, planner.chosen_registrations, transports, bounded)
             shared = planner.shared_plans(
-                targets.suppliers, retry_errors=retry_errors, force_since=force_since
+                targets.suppliers,
+                max_relays=max_relays,
+                retry_errors=retry_errors,
+                force_since=force_since,
             )
             quota.limit(shared.quotas)
-            due = {key: _planned_tasks(planner, plan) for key, plan in shared.plans.items()}
-            planned = [task for of_supplier in due.values() for task in of_supplier]
+            due = {key: _planned(planner, plan) for key, plan in shared.plans.items()}
+            planned = [task for of_supplier in due.values() for task in of_supplier.tasks]
             if on_planned is not None:
-                on_planned(_calls(planned))
+                on_planned(sum(of_supplier.n_calls for of_supplier in due.values()))
             prompts = Prompts(documents)
+            work = {
+                target.key: DueRelays(target.endpoint, due[target.key], prompts)
+                for target in targets
+                if due[target.key].tasks
+            }
             heights = {s.service: planner.height(s.service) for s in targets.suppliers}
             with (
                 writing_facts(documents, heartbeat) as facts,
@@ -111,25 +138,30 @@ def relay_due(
                 ) as writer,
             ):
                 if max_relays != 0:
-                    facts.enter({key: [task.spec.name for task in own] for key, own in due.items() if own})
-                relays = run_relays(
-                    [
-                        (target.endpoint, due_relays(target.endpoint, due[target.key], prompts))
-                        for target in targets
-                        if due[target.key]
-                    ],
-                    writer.add,
-                    open_transport=transports.open,
-                    max_in_flight=settings.relays.max_in_flight,
-                    quota=bounded,
-                    max_relays=max_relays,
-                    heartbeat=heartbeat,
-                    on_progress=on_progress,
-                )
+                    facts.enter({key: own.names for key, own in due.items() if own.tasks})
+                scorer = LaneScorer(workspace, writer, heartbeat, tasks) if score_ended else None
+                with scorer or nullcontext():
+                    relays = run_relays(
+                        [(target.endpoint, work[target.key]) for target in targets if target.key in work],
+                        writer.add,
+                        open_transport=transports.open,
+                        max_in_flight=settings.relays.max_in_flight,
+                        quota=bounded,
+                        max_relays=max_relays,
+                        heartbeat=heartbeat,
+                        on_progress=on_progress,
+                        canaries={key: relays.spares for key, relays in work.items()},
+                        patience=patience,
+                        on_lane_end=scorer.lane_ended if scorer is not None else None,
+                        stop=workspace.stop,
+                    )
+                # while nobody may cache windows: the docs left behind are open in them
+                left = record_lane_ends(documents, relays, work, acquired.held)
         finally:
             quota.close()
+        capped = max_relays is not None or relays.interrupted
         failed = record_outcome(
-            workspace, targets, planned, relays.suppliers, transports, capped=max_relays is not None
+            workspace, targets, planned, relays.suppliers, transports, left, capped=capped
         )
         if relays.lost:
             raise StoreError(
@@ -142,6 +174,7 @@ def relay_due(
         {**targets.problems, **_without_prompts(planner, shared.plans.values())},
         _unsupported(planner, shared.plans.values()),
         dict(acquired.refused),
+        left,
         targets.departed,
         failed,
     )
@@ -151,19 +184,24 @@ def _calls(planned: Iterable[PlannedTask]) -> int:
     return sum(task.plan.n_calls for task in planned)
 
 
-def _planned_tasks(planner: Planner, plan: SupplierPlan) -> list[PlannedTask]:
+def _planned(planner: Planner, plan: SupplierPlan) -> PlannedSupplier:
     """What to relay to one supplier, its tasks in configured order."""
-    return [
+    specs = {spec.name: spec for spec in planner.specs}
+
+    def with_task(canary: Canary) -> PlannedCanary:
+        spec = specs[canary.task]
+        return PlannedCanary(planner.registrations[spec.name], planner.epoch(spec), canary)
+
+    tasks = [
         PlannedTask(
-            plan.supplier,
-            spec,
-            planner.registrations[spec.name],
-            planner.epoch(spec),
-            plan.tasks[spec.name].plan,
+            plan.supplier, spec, planner.registrations[name], planner.epoch(spec), plan.tasks[name].plan
         )
-        for spec in planner.specs
-        if plan.tasks[spec.name].plan.due
+        for name, spec in specs.items()
+        if plan.tasks[name].plan.due
     ]
+    return PlannedSupplier(
+        tasks, [with_task(one) for one in plan.canaries], [with_task(one) for one in plan.spares]
+    )
 
 
 def _unsupported(planner: Planner, plans: Iterable[SupplierPlan]) -> dict[str, list[str]]:

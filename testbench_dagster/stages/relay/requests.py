@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from testbench_dagster.core.records.prompts import PromptRequests
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.planning.canaries import Canary
 from testbench_dagster.planning.due import DuePrompt, TaskPlan
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -24,6 +26,35 @@ class PlannedTask:
     registration: Registration
     epoch: int
     plan: TaskPlan
+
+
+@dataclass(frozen=True)
+class PlannedCanary:
+    """A canary with the registration and the epoch of its task."""
+
+    registration: Registration
+    epoch: int
+    canary: Canary
+
+
+@dataclass(frozen=True)
+class PlannedSupplier:
+    """What a supplier is asked: docs of its tasks, canaries among them, and spare ones."""
+
+    tasks: Sequence[PlannedTask]
+    canaries: Sequence[PlannedCanary] = ()
+    spares: Sequence[PlannedCanary] = ()
+
+    @property
+    def n_calls(self) -> int:
+        """Number of relays that are planned, retries and spare canaries aside."""
+        return sum(task.plan.n_calls for task in self.tasks) + len(self.canaries)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the tasks of which something may be asked."""
+        asked_again = (one.canary.task for one in (*self.canaries, *self.spares))
+        return {task.spec.name for task in self.tasks}.union(asked_again)
 
 
 class Prompts:
@@ -45,39 +76,121 @@ class Prompts:
         return found
 
 
-def due_relays(target: Endpoint, plans: Sequence[PlannedTask], prompts: Prompts) -> Iterator[Relay]:
-    """Yield the due relays of one supplier, the tasks in turn, so that a cap leaves no task without any."""
-    queues: list[Iterator[Relay]] = [_task_relays(target, planned, prompts) for planned in plans]
-    while queues:
-        still: list[Iterator[Relay]] = []
-        for queue in queues:
-            relay = next(queue, None)
-            if relay is not None:
-                yield relay
-                still.append(queue)
-        queues = still
+class DueRelays:
+    """The due relays of one supplier: what is open first, then new docs, the tasks in turn in both.
+
+    Tasks take turns so that a cap leaves none without any; planned canaries stand first, between and last. To
+    be gone through once. It has a length, so that what is left need not be read to be counted, and knows
+    which new docs no relay was taken of.
+    """
+
+    def __init__(self, target: Endpoint, planned: PlannedSupplier, prompts: Prompts) -> None:
+        self._target = target
+        self._planned = planned
+        self._prompts = prompts
+        self._taken = [0] * len(planned.tasks)  # docs of each task; the open ones stand first in its plan
+        self._relays = self._with_canaries()
+
+    @property
+    def service(self) -> str:
+        """The supplier's service."""
+        return self._target.service
+
+    @property
+    def spares(self) -> list[Relay]:
+        """Docs it has answered before, to be asked again where it seems to answer nothing any more."""
+        return canary_relays(self._target, self._planned.spares, self._prompts)
+
+    def __len__(self) -> int:
+        return self._planned.n_calls
+
+    def __iter__(self) -> Iterator[Relay]:
+        return self._relays
+
+    def left(self) -> Iterator[tuple[PlannedTask, Sequence[DuePrompt]]]:
+        """Yield the tasks with new docs of which nothing was taken, and these."""
+        for planned, taken in zip(self._planned.tasks, self._taken, strict=True):
+            left = [doc for doc in planned.plan.due[taken:] if not doc.open]
+            if left:
+                yield planned, left
+
+    def _with_canaries(self) -> Iterator[Relay]:
+        canaries = canary_relays(self._target, self._planned.canaries, self._prompts)
+        places = canary_places(len(self) - len(self._planned.canaries), len(canaries))
+        sent = 0
+        for number, relay in enumerate(chain(self._in_turn(again=True), self._in_turn(again=False))):
+            while sent < len(places) and places[sent] <= number:
+                yield canaries[sent]
+                sent += 1
+            yield relay
+        yield from canaries[sent:]
+
+    def _in_turn(self, again: bool) -> Iterator[Relay]:
+        queues = [self._of_task(place, planned, again) for place, planned in enumerate(self._planned.tasks)]
+        while queues:
+            still: list[Iterator[Relay]] = []
+            for queue in queues:
+                relay = next(queue, None)
+                if relay is not None:
+                    yield relay
+                    still.append(queue)
+            queues = still
+
+    def _of_task(self, place: int, planned: PlannedTask, again: bool) -> Iterator[Relay]:
+        target, due = self._target, [doc for doc in planned.plan.due if doc.open == again]
+        for start in range(0, len(due), _FETCH):
+            batch = due[start : start + _FETCH]
+            bodies = self._prompts.get([doc.prompt.id for doc in batch])
+            for doc in batch:
+                requests = bodies[doc.prompt.id].requests
+                self._taken[place] += 1
+                for call in doc.calls:
+                    yield Relay(
+                        supplier=target.supplier,
+                        service=target.service,
+                        task=planned.spec.name,
+                        task_hash=planned.registration.task_hash,
+                        epoch=planned.epoch if doc.epoch is None else doc.epoch,
+                        round=doc.round,
+                        prompt_id=doc.prompt.id,
+                        position=doc.prompt.position,
+                        doc_id=doc.prompt.doc_id,
+                        idx=call.idx,
+                        repeat=call.repeat,
+                        request=requests[call.idx],
+                        attempt=call.attempt,
+                        occasion=doc.occasion,
+                    )
 
 
-def _task_relays(target: Endpoint, planned: PlannedTask, prompts: Prompts) -> Iterator[Relay]:
-    due: list[DuePrompt] = planned.plan.due
-    for start in range(0, len(due), _FETCH):
-        batch = due[start : start + _FETCH]
-        bodies = prompts.get([d.prompt.id for d in batch])
-        for item in batch:
-            requests = bodies[item.prompt.id].requests
-            for call in item.calls:
-                yield Relay(
+def canary_places(relays: int, canaries: int) -> list[int]:
+    """Before which of so many relays each canary is sent: the first before all, the last after all."""
+    return [relays * place // max(1, canaries - 1) for place in range(canaries)]
+
+
+def canary_relays(target: Endpoint, planned: Sequence[PlannedCanary], prompts: Prompts) -> list[Relay]:
+    """Return canaries as relays, without those whose prompt is not stored any more."""
+    bodies = prompts.get([one.canary.prompt.id for one in planned])
+    relays = []
+    for one in planned:
+        canary, registration = one.canary, one.registration
+        if canary.prompt.id in bodies:
+            relays.append(
+                Relay(
                     supplier=target.supplier,
                     service=target.service,
-                    task=planned.spec.name,
-                    task_hash=planned.registration.task_hash,
-                    epoch=planned.epoch,
-                    round=planned.plan.round,
-                    prompt_id=item.prompt.id,
-                    position=item.prompt.position,
-                    doc_id=item.prompt.doc_id,
-                    idx=call.idx,
-                    repeat=call.repeat,
-                    request=requests[call.idx],
-                    attempt=call.attempt,
+                    task=canary.task,
+                    task_hash=registration.task_hash,
+                    epoch=one.epoch,
+                    round=canary.round,
+                    prompt_id=canary.prompt.id,
+                    position=canary.prompt.position,
+                    doc_id=canary.prompt.doc_id,
+                    idx=canary.idx,
+                    repeat=canary.repeat,
+                    request=bodies[canary.prompt.id].requests[canary.idx],
+                    attempt=canary.attempt,
+                    canary=True,
                 )
+            )
+    return relays

@@ -81,6 +81,8 @@ def attempt_record(
         idx=relay.idx,
         repeat=relay.repeat,
         attempt=number,
+        occasion=relay.occasion,
+        canary=relay.canary,
         fault=attempt.fault.value,
         owner=attempt.fault.owner.value,
         classifier=CLASSIFIER.number,
@@ -172,6 +174,8 @@ class AttemptWriter:
         self._closing = False
         self._error: BaseException | None = None
         self.written = 0
+        self._added = self._done = 0  # attempts, in order
+        self._wanted = 0  # somebody waits for so many to be written
         self._thread = threading.Thread(target=self._run, name="testbench-attempts", daemon=True)
         self._thread.start()
 
@@ -201,6 +205,7 @@ class AttemptWriter:
             if not self._queue:
                 self._work.notify()
             self._queue.append((time.monotonic(), relay, number, attempt))
+            self._added += 1
             self._queued_bytes += len(attempt.body)
             if len(self._queue) == self._batch:
                 self._work.notify()
@@ -215,6 +220,14 @@ class AttemptWriter:
             waiter = loop.create_future()
             self._waiters.append((loop, waiter))
         return self._room_again(waiter)
+
+    def flush(self) -> None:
+        """Wait until all that was added so far is written; raises the store's error if there was one."""
+        with self._lock:
+            wanted = self._wanted = self._added
+            self._work.notify()
+            self._room.wait_for(lambda: self._error is not None or self._done >= wanted)
+            self._check()
 
     def close(self) -> None:
         """Write what is queued and end the thread; raises the store's error if there was one."""
@@ -240,6 +253,9 @@ class AttemptWriter:
         try:
             while batch := self._next_batch():
                 self.written += typed.put_new(self._store, AttemptRecord, self._records(batch))
+                with self._lock:
+                    self._done += len(batch)
+                    self._room.notify_all()
         except BaseException as exc:  # handed to whoever adds or closes
             with self._lock:
                 self._error = exc
@@ -272,6 +288,8 @@ class AttemptWriter:
                 if not self._queue:
                     self._work.wait()
                     continue
+                if self._done < self._wanted:
+                    break
                 left = self._queue[0][0] + self._flush_s - time.monotonic()
                 if left <= 0:
                     break

@@ -12,7 +12,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
-from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.scores import UNSCORABLE, ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
@@ -94,8 +94,9 @@ def _score(
 ) -> dict[int, DocScore]:
     """Score (number, supplier, answer) items in the worker and return the scores by number.
 
-    An answer may keep a filter busy for ever, or kill the worker. The batch is then cut, first by supplier,
-    until the answer stands alone and becomes an error of its own.
+    An answer may keep a filter busy for ever, kill the worker, or be more than a metric can digest. The batch
+    is then cut, first by supplier, until the answer stands alone. Whether it is the answer's doing shows the
+    scorer at an empty answer to the same doc.
     """
     items = [item for item in items if strikes[item[1]] < _STRIKES]
     if not items:
@@ -103,24 +104,62 @@ def _score(
     limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(items)
     try:
         scores = framework.score(spec, data, [answer for _, _, answer in items], timeout_s=limit)
-        return {number: score for (number, _, _), score in zip(items, scores, strict=True)}
     except (WorkerTimeout, WorkerDied) as error:
         if len(items) == 1:
-            number, supplier, answer = items[0]
-            # without it the worker must be well, or the trouble is not the answer's and fails the stage
-            framework.score(spec, data, [], timeout_s=_SECONDS_PER_CALL)
-            strikes[supplier] += 1
-            return {number: DocScore(answer.doc_id, error=str(error))}
+            return _alone(framework, spec, data, items[0], str(error), strikes)
+    else:
+        found: dict[int, DocScore] = {}
+        for item, score in zip(items, scores, strict=True):
+            if score.error is None:
+                found[item[0]] = score
+            else:
+                found |= _alone(framework, spec, data, item, score.error, strikes)
+        return found
     suppliers = dict.fromkeys(supplier for _, supplier, _ in items)
     if len(suppliers) > 1:
         parts = [[item for item in items if item[1] == supplier] for supplier in suppliers]
     else:
         size = -(-len(items) // _PARTS)
         parts = [items[start : start + size] for start in range(0, len(items), size)]
-    found: dict[int, DocScore] = {}
+    found = {}
     for part in parts:
         found |= _score(framework, spec, data, part, strikes)
     return found
+
+
+def _alone(
+    framework: Framework,
+    spec: TaskSpec,
+    data: TaskData,
+    item: tuple[int, str, Answered],
+    error: str,
+    strikes: Counter[str],
+) -> dict[int, DocScore]:
+    """What an answer comes to that could not be scored by itself; a worker it killed is a fresh one by now.
+
+    ``unscorable`` is what cannot be scored again, although the same scorer digests an empty answer. Where it
+    does not digest that either, the trouble is the doc's or the scorer's: nothing is said, and the answer
+    waits for the next time. A page is what a supplier says of itself, and has no such second try.
+    """
+    number, supplier, answer = item
+    # without any answer the worker must be well, or the trouble is not the answer's and fails the stage
+    framework.score(spec, data, [], timeout_s=_SECONDS_PER_CALL)
+    if spec.signs:
+        return {number: DocScore(answer.doc_id, error=error)}
+    try:
+        (empty,) = framework.score_empty(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)
+    except (WorkerTimeout, WorkerDied):
+        return {}
+    if empty.error is not None:
+        return {}
+    try:
+        (again,) = framework.score(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)
+    except (WorkerTimeout, WorkerDied) as second:
+        strikes[supplier] += 1
+        again = DocScore(answer.doc_id, error=str(second))
+    if again.error is not None:
+        again = DocScore(answer.doc_id, error=f"{UNSCORABLE}{again.error}")
+    return {number: again}
 
 
 def _records(

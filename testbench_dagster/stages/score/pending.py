@@ -54,7 +54,13 @@ def _unequal(
     answers = typed.group(
         workspace.documents,
         AttemptsOfTask,
-        {"supplier": supplier, "task": names, "fault": {"in": _ANSWERED}, "finished_at": {"gt": since}},
+        {
+            "supplier": supplier,
+            "task": names,
+            "fault": {"in": _ANSWERED},
+            "finished_at": {"gt": since},
+            "canary": {"ne": True},
+        },
     )
     answered = {(row.task, row.task_hash): row.n for row in answers}
     if not answered:

@@ -1,21 +1,31 @@
-"""The samples of a supplier and task that a window is made of: newest outcome per doc, young enough."""
+"""The samples of a supplier and task that a window is made of: what counts of each doc, young enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from testbench_dagster.core.doc_states import DocClock, DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import WindowAttempt
-from testbench_dagster.core.records.scores import ScoredAnswer
+from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
+from testbench_dagster.core.records.lanes import LeftBehind
+from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
-from testbench_dagster.stages.attempts import last_by_call
+from testbench_dagster.stages.score.states import (
+    DocRound,
+    KnownDoc,
+    Others,
+    Peers,
+    Supplied,
+    attempts_at,
+    voided,
+)
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -28,10 +38,11 @@ def window_samples(
 ) -> list[Sample]:
     """Return the samples inside the window, ascending by doc id (aggregation order matters: last bits).
 
-    The window holds the newest outcome per doc, no older than the task's maximum age and later than the
-    last change of the supplier's model (``cut_at``); of these the newest ``sampling.window`` that count
-    (scored, or failed by the supplier), unless the task wants all docs. An outcome that is not the supplier's
-    fault never hides one that counts; of docs without any that counts it is kept, to be shown.
+    Of each doc the newest closed outcome counts, over rounds and epochs, no older than the task's maximum age
+    and later than the last change of the supplier's model (``cut_at``); of these the newest
+    ``sampling.window``, unless the task wants all docs. An open doc does not displace an outcome that closed
+    before, which then counts up to the end of the doc's life longer. Docs without an outcome are there as
+    open, whatever the window holds.
     """
     [(_, found)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
     return found.samples
@@ -42,27 +53,34 @@ class WindowSamples:
     """What :func:`window_samples` returns, and what ends it; and all that the supplier's answers scored.
 
     ``attempts`` are all that are young enough and after the last change, whichever docs the window holds.
-    While no new fact is written all of this stays the same until ``oldest`` is older than the task's maximum
-    age, for good if it is None.
+    While no new fact is written all of this stays the same before ``until``, for good if it is None.
+    ``refused``: the supplier refuses requests of the task's form altogether. ``silent``: it never answered
+    anything, of any task; told where no doc is scored and one is not.
     """
 
     samples: list[Sample]
-    oldest: datetime | None
+    until: datetime | None
     scored: list[Sample]
     attempts: Sequence[WindowAttempt]
+    refused: bool = False
+    silent: bool = False
 
 
 def samples_by_task(
-    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
+    workspace: Workspace,
+    supplier: Supplier,
+    tasks: Sequence[Task],
+    now: datetime,
+    peers: Others | None = None,
 ) -> Iterator[tuple[str, WindowSamples]]:
-    """Yield each task's name and the samples in its window: two queries for up to 50 tasks."""
+    """Yield each task's name and the samples in its window: two queries for up to 50 tasks.
+
+    More are made only for docs that were not all answered. ``peers``, of the same instant, is for callers
+    that ask for several suppliers.
+    """
+    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now))
     for start in range(0, len(tasks), _TASKS):
-        batch = tasks[start : start + _TASKS]
-        since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in batch}
-        scored = _read_scored(workspace, supplier.key, batch, since)
-        attempts = _read_attempts(workspace, supplier.key, batch, since)
-        for spec, _ in batch:
-            yield spec.name, _window(workspace, spec, scored[spec.name], attempts[spec.name])
+        yield from reader.read(tasks[start : start + _TASKS])
 
 
 def scored_by_task(
@@ -83,40 +101,295 @@ def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: 
     return oldest if supplier.cut_at is None else max(oldest, supplier.cut_at)
 
 
-def _window(
-    workspace: Workspace, spec: TaskSpec, scored: Sequence[Sample], attempts: Sequence[WindowAttempt]
-) -> WindowSamples:
-    failed, ends = _failed(attempts)
-    newest: dict[int, Sample] = {}
-    for sample in (*scored, *failed):
-        known = newest.get(sample.doc_id)
-        if known is None or known.rank < sample.rank:
-            newest[sample.doc_id] = sample
-    counting = [s for s in newest.values() if s.counts]
-    counted = newest_docs(workspace, spec, counting)
-    shown = [s for s in newest.values() if not s.counts]
-    ends += [s.at for s in (*counted, *shown)] + [a.finished_at for a in attempts]
-    if len(counted) < len(counting):
-        ends += _hidden(counting, {s.doc_id for s in counted}, scored, attempts)
-    return WindowSamples(
-        sorted([*counted, *shown], key=lambda s: s.doc_id),
-        min(ends, default=None),
-        [s for s in scored if s.scored],
-        attempts,
+@dataclass
+class _Docs:
+    """What a task's facts say of its docs: every outcome, in any order, and until when they hold."""
+
+    outcomes: list[Sample] = field(default_factory=list)
+    holds_until: list[datetime] = field(default_factory=list)
+    #: Prompts that were refused, where nothing was answered.
+    refusals: set[str] = field(default_factory=set)
+    #: All that are young enough.
+    attempts: Sequence[WindowAttempt] = ()
+
+
+class _Reader:
+    """Reads the windows of one supplier as of one instant."""
+
+    def __init__(self, workspace: Workspace, supplier: Supplier, now: datetime, peers: Others) -> None:
+        self._workspace, self._supplier, self._now, self._peers = workspace, supplier, now, peers
+        self._supplied = Supplied(workspace, supplier, now)
+        self._grace = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
+        self._answered: bool | None = None
+        self._ends: list[LeftBehind] | None = None
+
+    def read(self, tasks: Sequence[Task]) -> Iterator[tuple[str, WindowSamples]]:
+        since = {
+            spec.name: counts_after(self._workspace, self._supplier, spec, self._now) for spec, _ in tasks
+        }
+        found = self._docs(tasks, since)
+        earlier = self._earlier_outcomes(tasks, found, since)
+        refused = self._refused(tasks, found)
+        for spec, _ in tasks:
+            docs = found[spec.name]
+            window = self._window(spec, docs, earlier.get(spec.name) or _Docs())
+            if spec.name in refused:
+                # open, whatever the refusals alone would say; another task's answer to a request of this form
+                # would end that
+                open_ = [replace(s, state=DocState.OPEN) if s.failed or s.void else s for s in window.samples]
+                window = replace(window, samples=open_, refused=True, until=self._now)
+            elif not window.scored and any(s.failed or s.open for s in window.samples) and self._silent():
+                window = replace(window, silent=True, until=self._now)
+            yield spec.name, window
+
+    # -- facts --------------------------------------------------------------------------------------------
+
+    def _docs(
+        self,
+        tasks: Sequence[Task],
+        since: Mapping[str, datetime],
+        only: Mapping[str, Collection[int]] | None = None,
+    ) -> dict[str, _Docs]:
+        """By task what became of the docs whose last fact is young enough, of all or of ``only`` some."""
+        where = (
+            {} if only is None else {"doc_id": {"in": sorted({d for docs in only.values() for d in docs})}}
+        )
+        scored = _read_scored(self._workspace, self._supplier.key, tasks, since, where)
+        attempts = _read_attempts(self._workspace, self._supplier.key, tasks, since, where)
+        unclear = {
+            key: task
+            for task, of_task in attempts.items()
+            for key in _unclear(of_task, {(s.doc_id, s.epoch, s.round) for s in scored[task]})
+        }
+        found = {spec.name: _Docs(attempts=attempts[spec.name]) for spec, _ in tasks}
+        for spec, registration in () if only is not None else tasks:
+            left = self._left_behind(registration, since[spec.name], attempts[spec.name])
+            found[spec.name].outcomes += left
+        late = set()
+        if unclear:
+            asked = self._asked({prompt for prompt, _ in unclear}, unclear)
+            states = self._supplied.known(asked)
+            states |= self._voided(states)
+            has_score = {_of_score(task, s) for task, samples in scored.items() for s in samples}
+            for key, known in states.items():
+                docs, last = found[unclear[key]], max(asked[key], key=lambda a: (a.finished_at, a.attempt))
+                if known.holds_until is not None:
+                    docs.holds_until.append(known.holds_until)
+                if known.outcome.refused:
+                    docs.refusals.add(key[0])
+                of_score = (unclear[key], last.doc_id, last.epoch, last.round)
+                if known.outcome.late:
+                    late.add(of_score)
+                if known.outcome.state is not DocState.SCORED or of_score not in has_score:
+                    docs.outcomes.append(_sample(last, known.outcome))
+        for task, docs in found.items():
+            if any(a.fault in _ANSWERS for a in attempts[task]):
+                docs.refusals.clear()
+            docs.outcomes += (
+                [replace(s, late=True) if _of_score(task, s) in late else s for s in scored[task]]
+                if late
+                else scored[task]
+            )
+            if any(_unscorable(s) for s in scored[task]):
+                # who stopped the scorer once has the rest of its answers scored later: that is no gain either
+                docs.outcomes = [replace(s, state=DocState.OPEN) if _waits(s) else s for s in docs.outcomes]
+        return found
+
+    def _left_behind(
+        self, registration: Registration, since: datetime, attempts: Sequence[WindowAttempt]
+    ) -> Iterator[Sample]:
+        """Docs that a run was to ask and did not, because it left the supplier; until they are asked."""
+        left = [
+            (end, part)
+            for end in self._lane_ends()
+            if end.ended_at > since
+            for part in end.left
+            if (part.task, part.task_hash) == (registration.task, registration.task_hash)
+        ]
+        if not left:
+            return
+        asked: dict[int, datetime] = {}
+        for attempt in attempts:
+            asked[attempt.doc_id] = max(attempt.finished_at, asked.get(attempt.doc_id, attempt.finished_at))
+        newest: dict[int, Sample] = {}
+        for end, part in left:
+            for doc_id, position in zip(part.doc_ids, part.positions, strict=True):
+                if doc_id not in asked or asked[doc_id] < end.ended_at:
+                    sample = Sample(
+                        doc_id,
+                        end.ended_at,
+                        part.epoch,
+                        part.round,
+                        Fault(end.fault),
+                        state=DocState.OPEN,
+                        position=position,
+                    )
+                    if doc_id not in newest or newest[doc_id].rank < sample.rank:
+                        newest[doc_id] = sample
+        yield from newest.values()
+
+    def _lane_ends(self) -> list[LeftBehind]:
+        """When runs left the supplier, those of another model left out; read once.
+
+        Not a cached property: before Python 3.12 those of all readers, in all threads, wait for one lock.
+        """
+        if self._ends is None:
+            where: dict[str, Any] = {"supplier": self._supplier.key}
+            if self._supplier.cut_at is not None:
+                where["ended_at"] = {"gt": self._supplier.cut_at}
+            self._ends = list(typed.find(self._workspace.documents, LeftBehind, where))
+        return self._ends
+
+    def _asked(
+        self, prompts: Collection[str], docs: Collection[DocRound]
+    ) -> dict[DocRound, list[DocAttempt]]:
+        """Every attempt at some docs, those too old to count by themselves too: with them its life began."""
+        found: dict[DocRound, list[DocAttempt]] = {}
+        for attempt in attempts_at(self._workspace.documents, prompts, supplier=self._supplier.key):
+            key = attempt.prompt_id, attempt.round
+            if key in docs and (self._supplier.cut_at is None or attempt.finished_at > self._supplier.cut_at):
+                found.setdefault(key, []).append(attempt)
+        return found
+
+    def _voided(self, states: Mapping[DocRound, KnownDoc]) -> dict[DocRound, KnownDoc]:
+        """Of docs whose request was refused last those that are void; all only until others answer."""
+        refused = {
+            key: known
+            for key, known in states.items()
+            if known.outcome.refused and known.outcome.state is not DocState.SCORED
+        }
+        if not refused:
+            return {}
+        void = self._peers.void(self._supplier.service, {prompt for prompt, _ in refused})
+        # whoever is asked next may be refused as well, or answer
+        return {
+            key: KnownDoc((voided(known) if key[0] in void else known).outcome, self._now)
+            for key, known in refused.items()
+        }
+
+    def _earlier_outcomes(
+        self, tasks: Sequence[Task], found: Mapping[str, _Docs], since: Mapping[str, datetime]
+    ) -> dict[str, _Docs]:
+        """Closed outcomes that are too old by less than a doc's life, of docs that are being asked again."""
+        asked_again = {
+            spec.name: {s.doc_id for s in found[spec.name].outcomes if s.state is DocState.OPEN}
+            - {s.doc_id for s in found[spec.name].outcomes if s.closed}
+            for spec, _ in tasks
+        }
+        some = [(spec, registration) for spec, registration in tasks if asked_again[spec.name]]
+        if not some:
+            return {}
+        cut = self._supplier.cut_at
+        longer = {
+            spec.name: since[spec.name] - self._grace
+            if cut is None
+            else max(since[spec.name] - self._grace, cut)
+            for spec, _ in some
+        }
+        docs = self._docs(some, longer, asked_again)
+        return {
+            task: _Docs(
+                [s for s in of_task.outcomes if s.closed and s.doc_id in asked_again[task]],
+                of_task.holds_until,
+            )
+            for task, of_task in docs.items()
+        }
+
+    # -- what counts --------------------------------------------------------------------------------------
+
+    def _window(self, spec: TaskSpec, docs: _Docs, earlier: _Docs) -> WindowSamples:
+        age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+        by_doc: dict[int, list[Sample]] = {}
+        for sample in (*docs.outcomes, *earlier.outcomes):
+            by_doc.setdefault(sample.doc_id, []).append(sample)
+        closed: list[Sample] = []
+        others: list[Sample] = []
+        ends: list[datetime] = []
+        for of_doc in by_doc.values():
+            chosen = of_doc[0] if len(of_doc) == 1 else newest_outcome(of_doc)
+            (closed if chosen.counts else others).append(chosen)
+            if len(of_doc) > 1:
+                # what is younger, or counts longer because of what is younger, may yet show
+                ends += [s.at + more for s in of_doc for more in (age, age + self._grace)]
+        counted = newest_docs(self._workspace, spec, closed)
+        ends += [s.at + age for s in (*counted, *others)]
+        ends += [a.finished_at + age for a in docs.attempts]
+        ends = [end for end in ends if end > self._now]
+        return WindowSamples(
+            sorted([*counted, *others], key=lambda s: s.doc_id),
+            min([*ends, *docs.holds_until, *earlier.holds_until], default=None),
+            [s for s in docs.outcomes if s.scored],
+            docs.attempts,
+        )
+
+    def _refused(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> set[str]:
+        refusals = {
+            (spec.name, registration.task_hash): found[spec.name].refusals
+            for spec, registration in tasks
+            if found[spec.name].refusals and not any(s.scored for s in found[spec.name].outcomes)
+        }
+        return self._peers.refused(self._supplier, refusals) if refusals else set()
+
+    def _silent(self) -> bool:
+        if self._answered is None:
+            self._answered = self._peers.answered(self._supplier)
+        return not self._answered
+
+
+def newest_outcome(of_doc: Sequence[Sample]) -> Sample:
+    """What counts of a doc: its newest closed outcome, else that it is answered and not scored yet, or open.
+
+    An open one that is held up by our own faults only gives way to one that the supplier left open.
+    """
+    return max(
+        of_doc, key=lambda s: (s.closed, s.closed or s.state is DocState.SCORED, s.closed or s.open, s.rank)
     )
 
 
-def _hidden(
-    counting: Iterable[Sample], inside: set[int], scored: Iterable[Sample], attempts: Iterable[WindowAttempt]
-) -> list[datetime]:
-    """When docs too old for a full window may show up again: something younger of them is hidden so far."""
-    youngest: dict[int, datetime] = {}
-    for doc_id, at in (
-        *((s.doc_id, s.at) for s in scored),
-        *((a.doc_id, a.finished_at) for a in attempts),
-    ):
-        youngest[doc_id] = max(at, youngest.get(doc_id, at))
-    return [s.at for s in counting if s.doc_id not in inside and s.at < youngest[s.doc_id]]
+def _sample(last: DocAttempt, outcome: DocOutcome) -> Sample:
+    """A doc that has no score, by its last attempt."""
+    return Sample(
+        last.doc_id,
+        outcome.at,
+        last.epoch,
+        last.round,
+        Fault.OK if outcome.state is DocState.SCORED else outcome.fault or Fault(last.fault),
+        state=outcome.state,
+        position=last.position,
+        late=outcome.late,
+        ours=outcome.ours,
+        unreachable=outcome.unreachable,
+        next_at=outcome.next_at,
+    )
+
+
+def _unscorable(sample: Sample) -> bool:
+    return sample.failed and not sample.fault.answered
+
+
+def _waits(sample: Sample) -> bool:
+    """Whether a doc is answered and waits for its score."""
+    return sample.state is DocState.SCORED and not sample.scored
+
+
+def _of_score(task: str, sample: Sample) -> tuple[str, int, int, int]:
+    return task, sample.doc_id, sample.epoch, sample.round
+
+
+_ANSWERS = frozenset(fault.value for fault in Fault if fault.answered)
+
+
+def _unclear(attempts: Sequence[WindowAttempt], scored: Collection[tuple[int, int, int]]) -> set[DocRound]:
+    """The docs that were not answered at their calls' first attempts, or have no score."""
+    unclear: set[DocRound] = set()
+    asked: dict[DocRound, tuple[int, int, int]] = {}
+    for attempt in attempts:
+        key = attempt.prompt_id, attempt.round
+        asked[key] = attempt.doc_id, attempt.epoch, attempt.round
+        if attempt.attempt != 1 or attempt.fault not in _ANSWERS:
+            unclear.add(key)
+    unclear.update(key for key, of_score in asked.items() if of_score not in scored)
+    return unclear
 
 
 def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
@@ -147,9 +420,13 @@ def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def _read_scored(
-    workspace: Workspace, supplier: str, tasks: Sequence[Task], since: Mapping[str, datetime]
+    workspace: Workspace,
+    supplier: str,
+    tasks: Sequence[Task],
+    since: Mapping[str, datetime],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Sample]]:
-    """By task the answers that the current scorer looked at, in one query."""
+    """By task the answers that the current scorer looked at, in one query, filtered by ``more``."""
     wanted = {
         spec.name: (registration.task_hash, scorer_version(registration)) for spec, registration in tasks
     }
@@ -157,6 +434,7 @@ def _read_scored(
         **_of_tasks(supplier, tasks),
         "scorer_version": {"in": sorted({version for _, version in wanted.values()})},
         "answered_at": {"gt": min(since.values())},
+        **(more or {}),
     }
     found: dict[str, dict[str, Sample]] = {name: {} for name in wanted}
     for score in typed.find(workspace.documents, ScoredAnswer, where):
@@ -167,60 +445,46 @@ def _read_scored(
         if known is not None and known.metrics is not None:
             known.metrics[score.filter] = score.metrics
             continue
-        failed = score.error is not None
+        fault, state = _judged(score)
         found[task][score.answer_id] = Sample(
             doc_id=score.doc_id,
             at=score.answered_at,
             epoch=score.epoch,
             round=score.round,
-            # an answer the scorer cannot digest is our fault until someone shows otherwise
-            fault=Fault.INTERNAL if failed else Fault.TRUNCATED if score.truncated else Fault.OK,
-            metrics=None if failed else {score.filter: score.metrics},
+            fault=fault,
+            metrics=None if score.error is not None else {score.filter: score.metrics},
             prompt_tokens=score.prompt_tokens,
             completion_tokens=score.completion_tokens,
+            state=state,
+            position=score.position,
+            ours=state is DocState.OPEN,
         )
     return {task: list(samples.values()) for task, samples in found.items()}
 
 
+def _judged(score: ScoredAnswer) -> tuple[Fault, DocState]:
+    """What a score makes of its doc: the answer's fault that killed the scorer again and again, else ours."""
+    if score.error is None:
+        return Fault.TRUNCATED if score.truncated else Fault.OK, DocState.SCORED
+    if score.error.startswith(UNSCORABLE):
+        return Fault.UNSCORABLE, DocState.FAILED
+    return Fault.INTERNAL, DocState.OPEN
+
+
 def _read_attempts(
-    workspace: Workspace, supplier: str, tasks: Sequence[Task], since: Mapping[str, datetime]
+    workspace: Workspace,
+    supplier: str,
+    tasks: Sequence[Task],
+    since: Mapping[str, datetime],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, list[WindowAttempt]]:
-    """By task the attempts that finished in time, in one query, without their bodies."""
+    """By task the attempts that finished in time, in one query, without their bodies; no canaries."""
     hashes = {spec.name: registration.task_hash for spec, registration in tasks}
-    where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}}
+    where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}, **(more or {})}
     found: dict[str, list[WindowAttempt]] = {name: [] for name in hashes}
     for attempt in typed.find(workspace.documents, WindowAttempt, where):
         task = attempt.task
-        if attempt.task_hash == hashes[task] and attempt.finished_at > since[task]:
+        current = attempt.task_hash == hashes[task] and attempt.finished_at > since[task]
+        if current and not attempt.canary:
             found[task].append(attempt)
     return found
-
-
-def _failed(attempts: Sequence[WindowAttempt]) -> tuple[list[Sample], list[datetime]]:
-    """Docs whose outcome in a round is a failure: one of their calls ended in a fault.
-
-    Returned as well: instants whose ageing may put another failure in the place of one of these.
-    """
-    worst: dict[tuple[str, int], WindowAttempt] = {}
-    ends = []
-    last = last_by_call(attempts)
-    for (prompt_id, round_, _, _), attempt in last.items():
-        fault = Fault(attempt.fault)
-        if fault.answered:
-            continue
-        known = worst.get((prompt_id, round_))
-        if known is not None:
-            ends += [known.finished_at, attempt.finished_at]
-        # of several failed calls the one that decides the doc stands for it
-        if known is None or (fault.final and not Fault(known.fault).final):
-            worst[(prompt_id, round_)] = attempt
-    # the last by number is the last by time as well, but for machines whose clocks differ
-    for attempt in attempts:
-        of_call = last[attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat]
-        if of_call.finished_at < attempt.finished_at:
-            ends.append(of_call.finished_at)
-    samples = [
-        Sample(attempt.doc_id, attempt.finished_at, attempt.epoch, round_, Fault(attempt.fault))
-        for (_, round_), attempt in worst.items()
-    ]
-    return samples, ends

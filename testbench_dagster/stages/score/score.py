@@ -7,11 +7,11 @@ docs come from the dataset store as registered. Both make a score reproducible f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from testbench_dagster.coordination.heartbeats import beating
+from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
@@ -19,6 +19,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.answered import prompt_calls, unscored
 from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.empty import score_empty
 from testbench_dagster.stages.score.pending import to_be_scored
 from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.workspace import Workspace
@@ -60,6 +61,8 @@ def score_new(
     *,
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
+    heartbeat: Heartbeat | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ScoreReport:
     """Score what is answered, can still count in a window and has no score of the current scorer; idempotent.
 
@@ -67,20 +70,27 @@ def score_new(
     filters or metrics change, they are scored anew from the stored evidence.
 
     The docs of a task are scored together over all given suppliers, because some filters cost 150 ms per
-    call whatever its size.
+    call whatever its size. ``heartbeat`` is what this process's writing lives by, by default the
+    workspace's. ``on_progress`` is told how many docs were looked at, and of how many, while more follow.
     """
     report = ScoreReport()
     now = now or datetime.now(UTC)
     specs = {spec.name: spec for spec in workspace.chosen_specs(tasks)}
     registrations = {r.task: r for r in workspace.datasets.tasks() if r.task in specs}
+    for name, registration in registrations.items():
+        oldest = now - specs[name].max_age(workspace.config.settings.sampling.max_age_days)
+        score_empty(workspace, suppliers, specs[name], registration, oldest, now)
     to_score = to_be_scored(workspace, suppliers, specs, registrations, now)
     if not to_score:
         return report
     documents = workspace.documents
-    with beating(documents, workspace.heartbeat) as heartbeat, writing_facts(documents, heartbeat) as writer:
+    with (
+        beating(documents, heartbeat or workspace.heartbeat) as own,
+        writing_facts(documents, own) as writer,
+    ):
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
-            _score_task(workspace, specs[name], registrations[name], since, writer, report)
+            _score_task(workspace, specs[name], registrations[name], since, writer, report, on_progress)
     return report
 
 
@@ -99,6 +109,7 @@ def _score_task(
     since: Mapping[str, datetime],
     writer: FactWriter,
     report: ScoreReport,
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Score and store what the given suppliers answered after their instants, and count it."""
     calls = prompt_calls(workspace.documents, registration)
@@ -132,3 +143,5 @@ def _score_task(
         ):
             if count:
                 counts[spec.name] = counts.get(spec.name, 0) + count
+        if on_progress is not None:
+            on_progress(start + len(batch), len(waiting))

@@ -3,8 +3,9 @@
 A pure cache of what :mod:`testbench_dagster.scoring.rows` makes of the facts. A cached task is used while
 three things are so: nobody took it out, as whoever writes facts of it does before (see
 :mod:`testbench_dagster.coordination.writing`); supplier, task, registration and settings are those it was
-made with; and no sample has grown too old since. Anything else is computed from the facts, with the same
-result.
+made with; and no sample has grown too old since, nor any doc so old that it closes. Rows that answers to come
+may change without a fact of their task, as witnesses or as peers, do not hold at all. Anything else is
+computed from the facts, with the same result.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ _TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is date
 
 @dataclass(frozen=True)
 class Computed:
-    """The rows of a supplier and task, the primary first, and the oldest fact that they rest on.
+    """The rows of a supplier and task, the primary first, and when they end to be so; None for never.
 
     ``scored`` are the supplier's scored answers, for the windows of its identity group; ``tally`` is for what
     is said of the supplier over several tasks.
     """
 
     rows: Sequence[Window]
-    oldest: datetime | None
+    until: datetime | None
     scored: Sequence[Sample]
     tally: Tally
 
@@ -149,12 +150,11 @@ def entry(
     Of a supplier in an identity group (``grouped``) its scored answers are cached as well.
     """
     primary, *others = computed.rows
-    oldest, max_age = computed.oldest, spec.max_age(workspace.config.settings.sampling.max_age_days)
     return {
         "task": spec.name,
         "fingerprint": fingerprint,
         "since": microseconds(now),  # looking from earlier, older samples count
-        "until": None if oldest is None else microseconds(oldest + max_age),
+        "until": None if computed.until is None else microseconds(computed.until),
         "primary": _json(_values(primary)),
         "others": _json([_values(row) for row in others]),
         "scored": _packed(newest_scored(workspace, spec, computed.scored)) if grouped else None,
@@ -182,11 +182,12 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
     parts = [
         versions.WINDOWS.number,
         _STORED,
-        [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster],
+        [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster, spec.worst],
         None if rule is None else rule.model_dump(mode="json"),
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         workspace.config.settings.relays.total_s,
+        workspace.config.settings.planning.occasions_minutes,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
         [registration.n_docs, registration.flags.to_document()],
     ]

@@ -17,12 +17,15 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.failures import FailuresAs
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
 from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, pooled_groups
 from testbench_dagster.stages.score.samples import Task, samples_by_task
+from testbench_dagster.stages.score.states import Others, Peers
 from testbench_dagster.stages.score.window_cache import (
     Computed,
     Tally,
@@ -55,13 +58,14 @@ def windows(
     tasks: Sequence[str] | None = None,
     now: datetime | None = None,
     from_facts: bool = False,
+    others: Others | None = None,
 ) -> list[Window]:
     """Return the windows of the active suppliers and all tasks, or of the given keys and tasks (or groups).
 
     Of suppliers named by key those that left are shown too. With ``from_facts`` nothing that was cached is
-    looked at.
+    looked at. ``others`` says what else rows depend on; by default the stores do.
     """
-    reader = _Reader(workspace, tasks, now)
+    reader = _Reader(workspace, tasks, now, others)
     found = reader.read(named_suppliers(workspace, suppliers), primary_only=False, from_facts=from_facts)
     return [row for measured in found for row in measured.rows]
 
@@ -114,7 +118,13 @@ def deadline_s(workspace: Workspace, supplier: Supplier) -> float:
 class _Reader:
     """Reads and caches windows of any number of suppliers as of one instant."""
 
-    def __init__(self, workspace: Workspace, tasks: Sequence[str] | None, now: datetime | None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        tasks: Sequence[str] | None,
+        now: datetime | None,
+        others: Others | None = None,
+    ) -> None:
         self._workspace = workspace
         self._now = now or datetime.now(UTC)
         current = {r.task: r for r in workspace.datasets.tasks()}
@@ -124,7 +134,9 @@ class _Reader:
         self._aggregation = Aggregation(
             lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
             Clusters(workspace.datasets).of,
+            EmptyScores(workspace.documents).of,
         )
+        self._peers = others or Peers(workspace, self._now)
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -191,12 +203,25 @@ class _Reader:
         registrations = {spec.name: (spec, registration) for spec, registration in tasks}
         deadline_ms = deadline_s(self._workspace, supplier) * 1000
         found = {}
-        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now):
+        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now, self._peers):
             spec, registration = registrations[name]
             calls = calls_of(read.attempts, deadline_ms)
-            rows = task_windows(supplier, spec, registration, read.samples, self._aggregation, calls)
+            rows = list(
+                task_windows(
+                    supplier,
+                    spec,
+                    registration,
+                    read.samples,
+                    self._aggregation,
+                    calls,
+                    refused=read.refused,
+                    silent=read.silent,
+                )
+            )
             tally = Tally(Minutes(read.attempts).packed(), calls.asked, calls.at_once)
-            found[name] = Computed(list(rows), read.oldest, read.scored, tally)
+            # what an empty answer is worth is another task's fact, or not known yet
+            as_empty = any(r.failures == FailuresAs.EMPTY and (r.n_failed or r.n_open) for r in rows)
+            found[name] = Computed(rows, self._now if as_empty else read.until, read.scored, tally)
         return found
 
     def _pooled(

@@ -14,13 +14,13 @@ from testbench_dagster.core.records.rankings import (
     SummarizedTask,
     TaxonomySummaryRecord,
 )
-from testbench_dagster.core.window import OK, Window
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.configured_taxonomies import key_of, read_taxonomies
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.statistics.task_score import measured_tasks
+from testbench_dagster.statistics.task_score import left_out, measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
@@ -98,10 +98,11 @@ def summary_records(
 ) -> list[TaxonomySummaryRecord]:
     """The summaries of suppliers from their windows, supplier by supplier; nothing is stored."""
     measured = {key: measured_tasks(own) for key, own in rows.items()}
+    not_asked = [left_out(own) for own in rows.values()]
     priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
     made: dict[tuple[str, str], TaxonomySummaryRecord] = {}
     for taxonomy in taxonomies:
-        summaries = summarize_many(taxonomy, list(measured.values()))
+        summaries = summarize_many(taxonomy, list(measured.values()), not_asked)
         for key, summary in zip(measured, summaries, strict=True):
             shrunk = pooled_nodes(taxonomy, summary, priors) if priors is not None else {}
             made[key, taxonomy.name] = _record(key, summary, rows[key], now, shrunk)
@@ -116,7 +117,7 @@ def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:
 
 
 def docs_and_errors(rows: Iterable[Window]) -> tuple[int, int]:
-    """Docs behind the primary scores of some windows, and docs that ended in the supplier's fault."""
+    """Docs behind the primary scores of some windows, and docs left unanswered for good."""
     counts = [_docs_and_errors(row) for row in rows if row.primary]
     return sum(n for n, _ in counts), sum(errors for _, errors in counts)
 
@@ -132,7 +133,7 @@ def node_covariance(summary: TaxonomySummaryRecord) -> tuple[list[str], list[lis
 
 
 def _docs_and_errors(row: Window) -> tuple[int, int]:
-    return row.n if row.status == OK else 0, row.supplier_errors
+    return row.n, row.n_failed
 
 
 def _record(
@@ -143,6 +144,7 @@ def _record(
     shrunk: Mapping[str, PooledAbility],
 ) -> TaxonomySummaryRecord:
     counts = {row.task: _docs_and_errors(row) for row in rows if row.primary}
+    waiting = {row.task: row.n_open for row in rows if row.primary}
     nodes: dict[str, Ability] = {}
     for name, node in summary.nodes.items():
         own = [counts[task] for task in (*node.weights, *node.missing) if task in counts]
@@ -160,6 +162,8 @@ def _record(
             weight_coverage=node.weight_coverage,
             min_n=node.min_n,
             missing=list(node.missing),
+            left_out=list(node.left_out),
+            n_open=sum(waiting.get(task, 0) for task in (*node.weights, *node.missing)),
             n=sum(n for n, _ in own),
             errors=sum(errors for _, errors in own),
             partial_pooling=shrunk.get(name),

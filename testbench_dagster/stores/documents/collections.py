@@ -1,7 +1,7 @@
 """The collections the stages exchange, with the fields that queries may name.
 
-Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``epochs``, ``changes``,
-``signatures``, ``supplier_snapshots``.
+Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
+``changes``, ``signatures``, ``supplier_snapshots``, ``lane_ends``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
@@ -14,6 +14,7 @@ from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
@@ -21,7 +22,7 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
-from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
@@ -33,6 +34,8 @@ EPOCHS = EpochRecord.collection
 PROMPTS = PromptRecord.collection
 ATTEMPTS = AttemptRecord.collection
 SCORES = ScoreRecord.collection
+EMPTY_SCORES = EmptyScoreRecord.collection
+LANE_ENDS = LaneEndRecord.collection
 
 WINDOWS = WindowRecord.collection
 
@@ -62,6 +65,8 @@ ALL = (
     PROMPTS,
     ATTEMPTS,
     SCORES,
+    EMPTY_SCORES,
+    LANE_ENDS,
     WINDOWS,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,

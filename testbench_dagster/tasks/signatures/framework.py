@@ -71,6 +71,12 @@ class Signatures:
         """Sign answered docs, in the order given; quick, so ``timeout_s`` is not needed."""
         return [self._sign(spec, answer) for answer in answers]
 
+    def score_empty(
+        self, spec: TaskSpec, data: TaskData, asked: Sequence[Answered], *, timeout_s: float | None = None
+    ) -> list[DocScore]:
+        """Sign an empty answer to each doc; a page that is empty has no signature."""
+        return [self._sign(spec, Answered(doc.doc_id, doc.requests, [[""]])) for doc in asked]
+
     def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """None: signatures are compared, not averaged."""
         return None

@@ -150,6 +150,13 @@ def test_what_older_documents_lack_has_a_default_or_is_null_and_the_rest_is_need
         CartRecord.from_document({**document, "wheels": [{}]})
 
 
+def test_rows_without_a_value_read_as_documents_without_the_field() -> None:
+    shape = shape_of(CartOwner)
+    assert shape.names == ("_id", "owner", "doors")
+    assert shape.from_row(("c1", "x", None)) == CartOwner("c1", "x", 2)
+    assert shape.from_row(("c1", "x", 0)) == CartOwner("c1", "x", 0)
+
+
 def test_the_collection_follows_from_the_class() -> None:
     collection = CartRecord.collection
     assert (collection.name, collection.indexes) == ("carts", (("owner", "bought_at"),))

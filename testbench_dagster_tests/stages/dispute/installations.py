@@ -121,6 +121,9 @@ def configure(folder: Path, url: str, **settings: Any) -> Path:
                 ],
                 "task_paths": ["mine"],
                 "sampling": {"window": 30, "epoch_seed": 7},
+                "relays": {"retries": 0},
+                # a minute of waiting becomes a quarter of a second
+                "planning": {"occasions_minutes": [0, 0.06, 0.5, 3, 6, 12, 18]},
                 **settings,
             },
             sort_keys=False,

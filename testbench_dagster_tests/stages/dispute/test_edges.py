@@ -69,7 +69,7 @@ def busy(worker: FrameworkWorker, tmp_path_factory: pytest.TempPathFactory) -> I
         {"name": "identity", "framework": "signatures"},
     ]
     with answering(Busy) as url:
-        workspace = evaluated(configure(folder, url, tasks=tasks), worker)
+        workspace = evaluated(configure(folder, url, tasks=tasks, relays={"retries": 2}), worker)
         for spec in workspace.specs:
             refresh_prompts(workspace, spec, roll_before=datetime.now(UTC) + timedelta(seconds=1))
         relay_due(workspace, [KEY], force_since=datetime.now(UTC))

@@ -199,7 +199,7 @@ def test_registrations_that_do_not_fit_are_no_crash(
     report = rescore(forged, worker=worker)
     if "flags" in changes:
         (verdict,) = (t for t in report.tasks if t.task == "starter_reading")
-        assert verdict.unchecked == verdict.docs == 17 and verdict.why
+        assert verdict.unchecked == verdict.docs == 18 and verdict.why
     else:
         assert "number of docs" in [f.what for f in report.findings]
     assert not report.equal

@@ -23,14 +23,14 @@ from testbench_dagster_tests.stages.dispute.forging import Records, contents, ed
 NEWER = CLASSIFIER.number + 1
 
 
-def test_a_bundle_of_b1e3080_is_equal(worker: FrameworkWorker) -> None:
+def test_a_bundle_of_b1e3080_holds_nothing_against_anybody(worker: FrameworkWorker) -> None:
+    """Its faults were decided by the first classifier."""
     report = rescore(b1e3080.BUNDLE, trust_code=True, worker=worker)
-    assert report.findings == [], list(report.lines())
-    assert report.verdict.startswith("INCOMPLETE"), "its windows are those of other formulas"
+    assert report.findings == [] and report.verdict.startswith("INCOMPLETE"), list(report.lines())
     assert sum(task.attempts for task in report.tasks) == 88
-    assert [note for note in report.notes if "rest on the word" in note] == [
-        "2 failed attempts (timeouts, broken connections) rest on the word of who relayed: their answers "
-        "cannot show it"
+    assert [note for note in report.notes if "classifier" in note] == [
+        f"88 attempts were judged by classifier 1, this version has {CLASSIFIER.number}: their faults, "
+        "and what rests on them, are not checked"
     ]
 
 
@@ -80,7 +80,7 @@ def unchecked(report: Report, docs: int) -> None:
     assert report.verdict.startswith("INCOMPLETE") and not report.equal
     assert (sums.unchecked, sums.equal, sums.different) == (docs, 11 - docs, 0)
     assert sums.windows == "not computed" and sums.why
-    assert (reading.unchecked, reading.equal, reading.windows) == (0, 17, "equal")
+    assert (reading.unchecked, reading.equal, reading.windows) == (0, 18, "equal")
 
 
 def newer(change: Callable[[dict], None] = lambda _: None) -> Callable[[Records], None]:
@@ -300,7 +300,7 @@ def test_requests_that_another_version_built_otherwise_are_unchecked(
     assert report.findings == [] and report.verdict.startswith("INCOMPLETE")
     assert (sums.unchecked_requests, reading.unchecked_requests) == (12, 0)
     assert sums.why == "another version built the requests of 12 attempts" and reading.why is None
-    assert [(task.equal, task.windows) for task in report.tasks] == [(11, "equal"), (17, "equal")]
+    assert [(task.equal, task.windows) for task in report.tasks] == [(11, "equal"), (18, "equal")]
     assert report.notes == [
         f"the requests of 12 attempts were built by version {version} of what builds them, here is "
         f"{PAYLOADS.number}: whether they were sent as stored is not checked"
@@ -358,7 +358,7 @@ def test_windows_of_another_formula_are_unchecked(
     said = f"windows by formulas of version {version}, here of version {WINDOWS.number}"
     assert [(task.equal, task.different, task.windows) for task in report.tasks] == [
         (11, 0, f"not computed: {said}"),
-        (17, 0, f"not computed: {said}"),
+        (18, 0, f"not computed: {said}"),
     ]
     assert f"{said}: the published windows are not checked" in report.notes
 
@@ -371,14 +371,15 @@ def test_windows_of_bundles_that_name_no_version_are_those_of_the_first(
     assert [task.windows for task in report.tasks] == [f"not computed: {said}"] * 2
 
 
-def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:
-    """While the number of the classifier stays, it comes to the same: whatever else became of its source."""
+def test_attempts_of_b1e3080_are_judged_by_another_classifier_that_differs_where_it_should() -> None:
+    """Classifier 2 takes an answer without text for one, and tells overload, quota and key apart."""
     from testbench_dagster.core.records.attempts import AttemptRecord
     from testbench_dagster.core.records.prompts import PromptRecord
     from testbench_dagster.evidence.archive import BundleReader
     from testbench_dagster.evidence.records import record_of
+    from testbench_dagster.transports.registry import shown
 
-    assert CLASSIFIER.number == 1, "keep a bundle of the classifier before, and compare with the new one's"
+    assert CLASSIFIER.number == 2, "keep a bundle of the classifier before, and compare with the new one's"
     findings: list = []
     with BundleReader(b1e3080.BUNDLE, 1 << 30) as bundle:
         manifest = read_manifest(bundle)
@@ -388,10 +389,20 @@ def test_every_attempt_of_b1e3080_is_classified_as_it_was() -> None:
             record["_id"]: record_of(PromptRecord, record, "prompt")
             for record in bundle.records("prompts.jsonl")
         }
-        faults = set()
+        changed = set()
         for record in bundle.records("attempts.jsonl"):
             attempt = record_of(AttemptRecord, record, "attempt")
-            faults.add(str(attempt.fault))
-            chain.attempt(attempt, record["body_sha256"], prompts[attempt.prompt_id])
-    assert faults == {"ok", "truncated", "empty", "supplier_http", "rate_limited", "transport"}
-    assert findings == [] and chain.witnessed == 2 and not chain.otherwise_classified
+            prompt = prompts[attempt.prompt_id]
+            request = prompt.requests[attempt.idx]
+            found = {str(fault) for fault in shown(attempt, request, prompt.api, attempt.error).faults}
+            changed |= {(attempt.fault, each) for each in {attempt.fault} & found or found}
+            chain.attempt(attempt, record["body_sha256"], prompt)
+    assert changed == {
+        ("ok", "ok"),
+        ("truncated", "truncated"),
+        ("empty", "ok"),
+        ("supplier_http", "supplier_http"),
+        ("rate_limited", "rate_limited"),
+        ("transport", "transport"),
+    }
+    assert findings == [] and set(chain.otherwise_classified) == {1}

@@ -69,6 +69,7 @@ class Stage:
                         "doc_hash": "",
                         "calls": 1,
                         "relayable": True,
+                        "requests": [{"type": "generate_until", "idx": 0, "generation": {"max_tokens": 9}}],
                     }
                     for position, doc in enumerate(order or range(DOCS))
                 ],

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.lanes import LaneEndRecord, LeftTask
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
+from testbench_dagster.stages.plan.open_docs import OpenDocs, open_docs
 from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import HEIGHTS, PLANS
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, configuration
@@ -75,3 +79,36 @@ def test_the_height_of_the_service_makes_a_plan_due(stage: Any) -> None:
     assert due_suppliers(made.workspace, NOW) == []
     made.workspace.documents.upsert(HEIGHTS, [{"_id": "external", "height": 120, "at": NOW}])
     assert len(due_suppliers(made.workspace, NOW)) == 2
+
+
+def test_plans_keep_what_is_open_and_what_a_run_left_behind(stage: Any) -> None:
+    made = stage()
+    registration = made.registrations[GATED]
+    for doc, fault in enumerate((Fault.TRANSPORT, Fault.TRANSPORT, Fault.RATE_LIMITED)):
+        made.facts.attempt(registration, doc, fault, NOW, prompt_id=f"{GATED}-1-chat-{doc}")
+    made.answered(GATED, range(3, 5), at=NOW)
+    left = LeftTask(
+        task=GATED, task_hash=registration.task_hash, epoch=1, round=1,
+        doc_ids=[4, 5, 6], positions=[4, 5, 6],
+    )  # fmt: skip
+    end = LaneEndRecord(
+        id="end", supplier=ALPHA, service="external", lease=1, ended_at=NOW, fault="transport",
+        why="", waited_s=60.0, left=(left,),
+    )  # fmt: skip
+    typed.put_new(made.workspace.documents, LaneEndRecord, [end])
+    refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
+    (row,) = open_docs(made.workspace, [ALPHA, BETA])
+    assert row == OpenDocs(ALPHA, 5, {"transport": 2, "rate_limited": 1}, NOW, left=2), "one was asked since"
+    assert str(row) == f"5 of {ALPHA} (transport x 2, rate_limited x 1, 2 not asked yet)"
+    assert open_docs(made.workspace, [ALPHA], [GATING]) == []
+    assert open_docs(made.workspace, [BETA]) == []
+
+
+def test_who_was_left_has_its_next_turn_with_the_second_occasion_of_a_doc(stage: Any) -> None:
+    made = stage({"planning": {"retry_minutes": 1}})
+    began = datetime.now(UTC).replace(microsecond=0)
+    record_progress(made.workspace, [ALPHA], {BETA: "nothing"}, left={ALPHA: "503", BETA: "503"})
+    refresh_plans(made.workspace, active_suppliers(made.workspace))
+    plans = {p["_id"]: p["due_at"] - began for p in made.workspace.documents.find(PLANS)}
+    assert timedelta(minutes=15) <= plans[ALPHA] < timedelta(minutes=16), "it answered something"
+    assert timedelta(minutes=1) <= plans[BETA] < timedelta(minutes=2), "who answers nothing is tried sooner"

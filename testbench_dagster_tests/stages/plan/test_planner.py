@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.planning.due import TaskPlan
+from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
@@ -144,9 +147,83 @@ def test_a_member_is_only_audited_while_its_proxy_lives(stage: Any) -> None:
     assert made.states()[GATED] == ("due", DOCS - 2), "a proxy that does not answer stands for nobody"
 
 
-def test_faults_that_settle_nothing_leave_the_doc_due(stage: Any) -> None:
+def ask(made: Any, doc: int, fault: Fault, at: datetime, **more: Any) -> None:
+    made.facts.attempt(made.registrations[GATED], doc, fault, at, prompt_id=f"{GATED}-1-chat-{doc}", **more)
+
+
+def test_an_open_doc_waits_for_its_next_occasion(stage: Any) -> None:
     made = stage()
-    made.facts.attempt(made.registrations[GATED], 0, Fault.TRANSPORT, NOW, prompt_id=f"{GATED}-1-chat-0")
-    assert made.states()[GATED] == ("due", DOCS)
-    made.facts.attempt(made.registrations[GATED], 1, Fault.SUPPLIER_HTTP, NOW, prompt_id=f"{GATED}-1-chat-1")
-    assert made.states()[GATED] == ("due", DOCS - 1)
+    ask(made, 0, Fault.TRANSPORT, NOW - timedelta(minutes=14))
+    ask(made, 1, Fault.SUPPLIER_HTTP, NOW - timedelta(minutes=16))
+    ask(made, 2, Fault.INTERNAL, NOW)
+    plan = Planner(made.workspace, now=NOW, chance=Random(1)).plan(made.supplier()).tasks[GATED].plan
+    asked = [(doc.prompt.doc_id, doc.occasion, doc.open) for doc in plan.due]
+    assert asked[:2] == [(1, 2, True), (2, 1, True)], "ours count for nothing"
+    assert (plan.open, len(plan.due)) == (3, DOCS - 1)
+    retried = Planner(made.workspace, now=NOW).plan(made.supplier(), retry_errors=True).tasks[GATED].plan
+    assert [doc.prompt.doc_id for doc in retried.due[:3]] == [0, 1, 2]
+
+
+def test_a_doc_closes_after_witnessed_occasions_and_is_asked_no_more(stage: Any) -> None:
+    """The witnesses are answers of another task: one query for all tasks of a supplier."""
+    made = stage()
+    for place, minutes in enumerate((200, 180, 60)):
+        at = NOW - timedelta(minutes=minutes)
+        ask(made, 0, Fault.SUPPLIER_HTTP, at, number=place + 1, lease=place + 1)
+        if place < 2:
+            made.answered(GATING, range(place, place + 1), at=at)
+
+    def plan() -> TaskPlan:
+        return Planner(made.workspace, now=NOW).plan(made.supplier(), retry_errors=True).tasks[GATED].plan
+
+    assert (plan().open, plan().fresh, len(plan().due)) == (1, 0, DOCS), "two of three are witnessed"
+    made.answered(GATING, range(2, 3), at=NOW - timedelta(minutes=60))
+    assert (plan().open, plan().fresh, len(plan().due)) == (0, 1, DOCS - 1)
+
+
+def test_occasions_can_be_compressed(stage: Any) -> None:
+    made = stage({"planning": {"occasions_minutes": [0, 1, 2]}})
+    ask(made, 0, Fault.TRANSPORT, NOW - timedelta(seconds=61))
+    ask(made, 1, Fault.TRANSPORT, NOW - timedelta(seconds=59))
+    plan = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan
+    assert [doc.prompt.doc_id for doc in plan.due if doc.open] == [0]
+
+
+def test_open_docs_of_an_earlier_epoch_are_asked_under_its_prompts(stage: Any) -> None:
+    made = stage()
+    made.answered(GATED, range(1, DOCS), at=NOW - timedelta(hours=2))
+    ask(made, 0, Fault.TRANSPORT, NOW - timedelta(minutes=30))
+    made.epoch(GATED, 2, order=list(range(20, 30)))
+    plan = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan
+    (due,) = plan.due
+    assert (due.prompt.id, due.epoch, due.occasion, plan.fresh) == (f"{GATED}-1-chat-0", 1, 2, DOCS - 1)
+
+
+def test_a_form_of_request_that_is_refused_everywhere_leaves_its_docs_open(stage: Any) -> None:
+    made = stage({"planning": {"occasions_minutes": [0, 1, 2]}})
+    for doc in range(2):
+        for place, minutes in enumerate((9, 7, 5)):
+            at = NOW - timedelta(minutes=minutes)
+            ask(made, doc, Fault.CLIENT_REQUEST, at, number=place + 1, lease=place + 1)
+    plan = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan
+    assert [doc.prompt.doc_id for doc in plan.due if doc.open] == [0, 1]
+
+
+def test_a_plan_draws_canaries_from_what_was_answered(stage: Any) -> None:
+    made = stage()
+    made.answered(GATING, range(4), at=NOW - timedelta(hours=1))
+    ask(made, 0, Fault.TRANSPORT, NOW - timedelta(minutes=30))
+    supplier = made.supplier()
+    plan = Planner(made.workspace, now=NOW, chance=Random(3)).plan(supplier)
+    drawn = {canary.prompt.id for canary in (*plan.canaries, *plan.spares)}
+    assert (len(plan.canaries), len(plan.spares)) == (3, 1)
+    assert drawn == {f"{GATING}-1-chat-{doc}" for doc in range(4)}
+    assert plan.n_calls == DOCS + (DOCS - 4) + 3
+    canary = plan.canaries[0]
+    made.facts.attempt(
+        made.registrations[GATING], canary.prompt.doc_id, at=NOW, prompt_id=canary.prompt.id,
+        number=canary.attempt, canary=True, text="x",
+    )  # fmt: skip
+    again = Planner(made.workspace, now=NOW, chance=Random(3)).plan(supplier)
+    numbers = {c.prompt.id: c.attempt for c in (*again.canaries, *again.spares)}
+    assert numbers[canary.prompt.id] == canary.attempt + 1, "an attempt is never written over"

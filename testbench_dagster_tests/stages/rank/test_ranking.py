@@ -56,14 +56,14 @@ def fill(facts: Facts, shares: dict[tuple[str, str], int]) -> None:
 def test_ranks_come_from_the_stored_summaries(facts: Facts) -> None:
     fill(facts, {(ALPHA, "starter_logic"): 2, (BETA, "starter_logic"): 18, (BETA, "starter_units"): 19})
     units = facts.registration("starter_units", n_docs=40)
-    facts.attempt(units, 30, Fault.EMPTY, NOW, supplier=BETA)
+    facts.fail(units, 30, Fault.EMPTY, NOW, supplier=BETA)
     facts.attempt(units, 31, Fault.TRANSPORT, NOW, supplier=BETA)
     assert {e.score for e in leaderboard(facts.workspace)} == {None}, "nothing is summarized yet"
     refresh_summaries(facts.workspace, [ALPHA, BETA])
     first, second = leaderboard(facts.workspace)
     assert (first.supplier, first.rank_low, first.rank_high) == (BETA, 1, 1)
     assert (second.supplier, second.rank_low, second.rank_high) == (ALPHA, 2, 2)
-    assert (first.n, first.errors) == (40, 1), "the network's fault is not the supplier's"
+    assert (first.n, first.errors, first.n_open) == (40, 1, 1), "one is closed as failed, one is open"
     assert (second.n, second.errors, second.tasks_measured) == (20, 0, 1)
     (summary,) = facts.workspace.documents.find(TAXONOMY_SUMMARIES, {"supplier": ALPHA})
     root = summary["nodes"][summary["root"]]
@@ -127,6 +127,51 @@ def test_refreshing_replaces_the_stored_board(facts: Facts) -> None:
     assert entries[1].rank_low is None
 
 
+def of_coverage(*coverages: float | None, group: str | None = None) -> list[Entry]:
+    """Entries s0, s1, … whose score rests on these shares of the root's weight; None: no score."""
+    return [
+        dataclasses.replace(entry(i, None if c is None else 0.5, 0.1), coverage=c, group=group)
+        for i, c in enumerate(coverages)
+    ]
+
+
+def standings(entries: list[Entry], apis: dict[str, str] | None = None) -> dict[str, tuple[str | None, bool]]:
+    """By supplier its standing, and whether it has a rank."""
+    return {e.supplier: (e.standing, e.rank_low is not None) for e in ranked(entries, None, apis)}
+
+
+def test_who_answers_less_than_three_others_is_shown_unranked() -> None:
+    entries = of_coverage(1.0, 0.8, 0.8, 0.7, 0.8 - 1e-12, None)
+    found = standings(entries)
+    assert found == {
+        "s0": ("ranked", True),
+        "s1": ("ranked", True),
+        "s2": ("ranked", True),
+        "s3": ("short", False),
+        "s4": ("ranked", True),
+        "s5": (None, False),
+    }
+    assert [e.supplier for e in ranked(entries)][-2:] == ["s3", "s5"], "after those that are ranked"
+
+
+def test_below_three_units_of_an_api_all_are_ranked_and_marked() -> None:
+    entries = of_coverage(1.0, 0.5, 1.0, 1.0, 1.0)
+    apis = {f"s{i}": "chat" if i < 2 else "completions" for i in range(5)}
+    found = standings(entries, apis)
+    assert found["s0"] == ("ranked", True) and found["s1"] == ("few_units", True)
+    alike = [dataclasses.replace(e, group="g") for e in of_coverage(1.0, 1.0, 1.0)]
+    found = standings([*alike, *of_coverage(*[None] * 3, 0.5)[3:]])
+    assert found["s3"] == ("few_units", True), "three members of a group are one unit"
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0.01, 1)), max_size=8))
+@settings(max_examples=60)
+def test_three_units_at_least_are_ranked_where_there_are_three(coverages: list[float | None]) -> None:
+    found = standings(of_coverage(*coverages))
+    scored = sum(c is not None for c in coverages)
+    assert sum(ranked for _, ranked in found.values()) >= min(scored, 3)
+
+
 def entry(number: int, score: float | None, half: float | None) -> Entry:
     low, high = (None, None) if half is None or score is None else (score - half, score + half)
     return Entry("t", f"s{number}", score, low, high, 1, 1, 10, 0)
@@ -180,7 +225,8 @@ def test_an_entry_tells_age_latency_errors_and_availability(facts: Facts) -> Non
     logic = facts.registration("starter_logic", n_docs=40)
     for doc in range(20):
         facts.attempt(logic, doc, Fault.OK, NOW, supplier=ALPHA)
-    for doc, fault in ((30, Fault.EMPTY), (31, Fault.TRANSPORT), (32, Fault.TRANSPORT), (33, Fault.GATEWAY)):
+    facts.fail(logic, 30, Fault.EMPTY, NOW, supplier=ALPHA)
+    for doc, fault in ((31, Fault.TRANSPORT), (32, Fault.TRANSPORT), (33, Fault.GATEWAY)):
         facts.attempt(logic, doc, fault, NOW, supplier=ALPHA)
     units = facts.registration("starter_units", n_docs=40)
     earlier = NOW - timedelta(hours=1)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stages.attempts import last_attempts
@@ -50,6 +52,15 @@ def test_document_has_every_declared_field():
     assert document["_id"] == attempt_id(relay(7), 3) != attempt_id(relay(7), 2)
 
 
+def test_attempts_say_their_occasion_and_whether_they_are_canaries() -> None:
+    asked = attempt_record(replace(relay(7), occasion=2), 3, attempt())
+    canary = attempt_record(replace(relay(7), canary=True), 3, attempt())
+    assert (asked.occasion, asked.canary, canary.occasion, canary.canary) == (2, False, 1, True)
+    older = {k: v for k, v in asked.to_document().items() if k not in ("occasion", "canary")}
+    read = AttemptRecord.from_document(older)
+    assert (read.occasion, read.canary) == (None, False)
+
+
 def test_relayed_attempts_are_kept_as_received(supplier: Supplier, store: SqliteDocuments):
     target = endpoint(supplier.url("ok"), Authorization="Bearer sk-secret-123")
     with AttemptWriter(store) as writer:
@@ -74,6 +85,17 @@ def test_attempts_are_durable_within_a_second(store: SqliteDocuments):
         assert store.count(ATTEMPTS) == 1
 
 
+def test_a_flush_waits_for_all_that_was_added(store: SqliteDocuments):
+    with AttemptWriter(store, flush_s=60.0) as writer:
+        began = time.monotonic()
+        for n in range(3):
+            writer.add(relay(n), 1, attempt())
+            writer.flush()
+            assert store.count(ATTEMPTS) == n + 1
+        writer.flush()
+        assert time.monotonic() - began < 30
+
+
 class Failing:
     """A store whose disk is full."""
 
@@ -90,6 +112,8 @@ def test_store_errors_surface_in_add_and_close():
     writer = AttemptWriter(Failing(), flush_s=0.01)  # type: ignore[arg-type]
     writer.add(relay(), 1, attempt())
     writer._thread.join(10)
+    with pytest.raises(StoreError, match="no space left"):
+        writer.flush()
     with pytest.raises(StoreError, match="no space left"):
         writer.add(relay(), 2, attempt())
     with pytest.raises(StoreError, match="no space left"):

@@ -158,7 +158,11 @@ class Facts:
         number: int = 1,
         text: str | None = None,
         height: int | None = None,
+        lease: int | None = None,
         latency_ms: float = 10.0,
+        occasion: int = 1,
+        canary: bool = False,
+        position: int | None = None,
     ) -> None:
         """One attempt with a chat answer as its body, written as the relay stage writes it."""
         reason = "length" if fault is Fault.TRUNCATED else "stop"
@@ -172,15 +176,46 @@ class Facts:
             epoch=epoch,
             round=round_,
             prompt_id=prompt_id or f"{registration.task}-{doc_id}",
-            position=doc_id,
+            position=doc_id if position is None else position,
             doc_id=doc_id,
             idx=idx,
             repeat=repeat,
             request={},
+            occasion=occasion,
+            canary=canary,
         )
         attempt = Attempt(fault, at, at, latency_ms, status=200, body=body, body_bytes=len(body))
-        record = attempt_record(relay, number, attempt, height=height)
+        record = attempt_record(relay, number, attempt, height=height, lease=lease)
         assert typed.put_new(self.workspace.documents, AttemptRecord, [record]) == 1
+
+    def fail(
+        self,
+        registration: Registration,
+        doc_id: int,
+        fault: Fault = Fault.SUPPLIER_REFUSED,
+        at: datetime = NOW,
+        *,
+        supplier: str = ALPHA,
+        prompt_id: str | None = None,
+        epoch: int = 1,
+        round_: int = 1,
+    ) -> None:
+        """A doc closed as failed: unanswered in as many runs as it takes, while a canary was answered."""
+        for run in range(fault.row.occasions):
+            when = at - timedelta(minutes=15) * (fault.row.occasions - 1 - run)
+            common = {"epoch": epoch, "round_": round_, "supplier": supplier, "lease": 1000 + run}
+            self.attempt(registration, doc_id, fault, when, prompt_id=prompt_id, number=run + 1, **common)
+            self.attempt(
+                registration,
+                doc_id,
+                Fault.OK,
+                when,
+                prompt_id=f"canary-{registration.task}-{doc_id}-{epoch}-{round_}-{fault}",
+                number=run + 1,
+                canary=True,
+                text="yes",
+                **common,
+            )
 
     def echo(self, supplier: str, supported: bool | None) -> None:
         """What a capability probe found out about a supplier."""

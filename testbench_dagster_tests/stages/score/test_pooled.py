@@ -116,7 +116,7 @@ def test_members_pool_the_newest_score_per_doc(installation: Callable[..., Facts
     facts.score(task, 0, 0.0, days_ago(2), supplier=ALPHA)
     facts.score(task, 0, 1.0, days_ago(1), supplier=BETA)
     facts.score(task, 1, 1.0, days_ago(3), supplier=ALPHA)
-    facts.attempt(task, 2, Fault.SUPPLIER_HTTP, supplier=ALPHA)
+    facts.attempt(task, 2, Fault.INTERNAL, supplier=ALPHA)
     group(facts, ALPHA, BETA)
     low, high = wilson(2, 2)
     expected = {

@@ -13,17 +13,19 @@ import pytest
 
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.prompt import Answered
 from testbench_dagster.core.records.attempts import CallAttempt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.core.window import Window
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts, task_data
 from testbench_dagster.stages.score import batch as module
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs, unscored
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster.stores.documents.collections import ATTEMPTS, EMPTY_SCORES, PROMPTS, SCORES
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.stages.score.facts import ALPHA, NOW, Facts, configuration
 
@@ -48,6 +50,20 @@ REGEX = f"""filter_list:
     filter: [{{function: regex, regex_pattern: "{CATASTROPHIC}"}}, {{function: take_first}}]
   - name: plain
     filter: [{{function: take_first}}]
+"""
+
+
+CHOICE = """task: own_choice
+dataset_path: json
+output_type: multiple_choice
+test_split: test
+doc_to_text: "Question {{n}}:"
+doc_to_choice: options
+doc_to_target: right
+num_fewshot: 0
+metric_list:
+  - {metric: mcc, aggregation: mcc, higher_is_better: true}
+  - {metric: acc, aggregation: mean, higher_is_better: true}
 """
 
 
@@ -99,10 +115,18 @@ def workspace(
     (folder / "own_repeats.yaml").write_text(
         HEAD.format(name="own_repeats") + "repeats: 2\n", encoding="utf-8"
     )
+    (folder / "own_corpus.yaml").write_text(
+        HEAD.format(name="own_corpus").replace("exact_match, aggregation: mean", "bleu, aggregation: bleu"),
+        encoding="utf-8",
+    )
+    choices = [{"n": i, "options": ["yes", "no"], "right": i % 2} for i in range(N_DOCS)]
+    (tmp_path / "choices.jsonl").write_text("".join(json.dumps(c) + "\n" for c in choices), encoding="utf-8")
+    (folder / "own_choice.yaml").write_text(CHOICE, encoding="utf-8")
     tasks = [
         {"name": name, "data": {"test": "docs.jsonl"}, "samples": "all"}
-        for name in ("own_regex", "own_repeats")
+        for name in ("own_regex", "own_repeats", "own_corpus")
     ]
+    tasks.append({"name": "own_choice", "data": {"test": "choices.jsonl"}, "samples": "all"})
     suppliers = [
         {"address": name, "base_url": "http://127.0.0.1:9/v1", "model": "m"} for name in ("alpha", "second")
     ]
@@ -206,6 +230,47 @@ def short_limits(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     return case
 
 
+def test_a_failed_doc_counts_as_an_empty_answer_in_a_metric_over_all_docs(workspace: Workspace) -> None:
+    """BLEU has no worst value of a doc; what an empty answer is worth is asked of the task once per doc."""
+    case = Case(workspace, workspace.spec("own_corpus"))
+    facts = Facts(workspace)
+
+    def row() -> Window:
+        (found,) = windows(workspace, suppliers=[ALPHA], tasks=["own_corpus"], now=NOW)
+        return found
+
+    for doc in range(8):
+        case.answer(doc, " ".join("abcdefgh"[: doc + 1]) if doc < 7 else "")
+    score_new(workspace, [ALPHA], now=NOW)
+    honest = row()
+    assert (honest.n, honest.failures, honest.score) == (8, "as_empty", honest.score_answered)
+    second = Case(workspace, workspace.spec("own_corpus"))
+    for doc in range(7):
+        second.answer(doc, " ".join("abcdefgh"[: doc + 1]), supplier=SECOND)
+    facts.fail(case.registration, 7, prompt_id=case.prompts[7]["_id"], supplier=SECOND)
+    assert score_new(workspace, [SECOND], now=NOW).n_scored == 7
+    (found,) = windows(workspace, suppliers=[SECOND], tasks=["own_corpus"], now=NOW)
+    assert (found.n, found.n_failed, found.status) == (7, 1, "ok")
+    assert found.score == honest.score, "as if it had answered nothing at all"
+    score_new(workspace, [SECOND], now=NOW)
+    assert workspace.documents.count(EMPTY_SCORES) == 1, "once for all"
+
+
+def test_in_a_choice_a_failed_doc_misses_the_right_option(workspace: Workspace) -> None:
+    spec = workspace.spec("own_choice")
+    registration, _ = refresh_dataset(workspace, spec)
+    data = task_data(workspace, registration)
+    requests = [
+        {"type": "loglikelihood", "idx": idx, "context": "q", "continuation": choice}
+        for idx, choice in enumerate((" yes", " no"))
+    ]
+    asked = [Answered(doc, requests, [[None], [None]]) for doc in range(4)]
+    scores = workspace.framework(spec).score_empty(spec, data, asked)
+    assert [score.error for score in scores] == [None] * 4
+    assert [score.metrics["none"]["acc"] for score in scores] == [0.0] * 4
+    assert [score.metrics["none"]["mcc"] for score in scores] == [[0, 1], [1, 0], [0, 1], [1, 0]]
+
+
 @pytest.mark.slow
 def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limits: Case) -> None:
     case = short_limits
@@ -221,7 +286,7 @@ def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limit
     assert {(s["doc_id"], s["filter"]) for s in stopped} == {(3, "plain"), (3, "strict")}
     assert all("was stopped" in s["error"] and s["metrics"] == {} for s in stopped)
     rows = windows(case.workspace, suppliers=[ALPHA], tasks=["own_regex"], now=NOW)
-    assert [(row.n, row.errors, row.score_errors_as_zero) for row in rows] == [(6, {"internal": 1}, 1.0)] * 2
+    assert [(row.n, row.errors, row.n_failed) for row in rows] == [(6, {"unscorable": 1}, 1)] * 2
     assert score_new(case.workspace, [ALPHA, SECOND], now=NOW).n_failed == 0, "it is not tried again"
 
 
@@ -267,7 +332,7 @@ def test_raw_answers_are_held_a_few_at_a_time(case: Case, monkeypatch: pytest.Mo
 
 def test_the_answers_id_is_its_attempts() -> None:
     def attempt(id_: str) -> CallAttempt:
-        return CallAttempt(id_, "s", "p", 0, 0, 1, 1, 0, 0, 1, "ok", NOW, 1.0, None, None, None)
+        return CallAttempt(id_, "s", "p", 0, 0, 1, 1, 0, 0, 1, "ok", NOW, 1.0, None, None, None, 1, False)
 
     one = AnsweredDoc(ALPHA, "p", 1, (attempt("x"),))
     two = AnsweredDoc(ALPHA, "p", 1, (attempt("x"), attempt("y")))

@@ -45,6 +45,11 @@ def rows_of(facts: Facts, supplier: str = ALPHA) -> list[Window]:
     return windows(facts.workspace, suppliers=[supplier], now=NOW)
 
 
+def primary_of(facts: Facts, task: str) -> Window:
+    (row,) = [row for row in rows_of(facts) if row.primary and row.task == task]
+    return row
+
+
 def primary(facts: Facts, supplier: str = ALPHA) -> Window:
     (row,) = [row for row in rows_of(facts, supplier) if row.primary]
     return row
@@ -60,8 +65,10 @@ def test_wilson_and_the_other_numbers(installation: Callable[..., Facts]) -> Non
     assert (row.status, row.n, row.n_planned, row.coverage) == ("ok", 10, 50, 0.2)
     assert row.score == 0.7
     assert (row.ci_low, row.ci_high) == wilson(7, 10)
-    assert (row.bound_low, row.bound_high) == (7 / 50, 47 / 50)
-    assert row.score_errors_as_zero == 0.7
+    assert (row.bound_low, row.bound_high) == (0.7, 0.7), "nothing is open"
+    assert row.score_errors_as_zero == row.score_answered == 0.7
+    assert (row.n_released, row.n_failed, row.n_open, row.n_void, row.n_late) == (10, 0, 0, 0, 0)
+    assert (row.failures, row.next_attempt_at) == ("as_worst", None)
     assert (row.first_sample_at, row.last_sample_at) == (days_ago(9), NOW)
     assert row.latency_ms == {"p50": 95.0, "p95": 100.0}
     assert row.first_attempt_success == 1.0
@@ -120,7 +127,7 @@ def test_samples_past_the_age_do_not_count(installation: Callable[..., Facts]) -
     facts.attempt(task, 2, Fault.EMPTY, days_ago(10))
     facts.attempt(task, 3, Fault.EMPTY, days_ago(9.999))
     row = primary(facts)
-    assert (row.n, row.score, row.errors) == (1, 1.0, {"empty": 1})
+    assert (row.n, row.n_open, row.score_answered, row.errors) == (1, 1, 1.0, {"empty": 1})
 
 
 def test_the_window_holds_the_newest_docs_failed_ones_included(installation: Callable[..., Facts]) -> None:
@@ -130,12 +137,13 @@ def test_the_window_holds_the_newest_docs_failed_ones_included(installation: Cal
         facts.score(task, doc, 0.0, days_ago(20 + doc))
     for doc in range(4, 7):
         facts.score(task, doc, 1.0, days_ago(2))
-    facts.attempt(task, 7, Fault.SUPPLIER_HTTP, days_ago(1))
+    facts.fail(task, 7, at=days_ago(1))
     facts.attempt(task, 8, Fault.TRANSPORT, days_ago(1))
     row = primary(facts)
     assert row.n == 4, "three young ones, the youngest old one, and a failed one make five"
-    assert row.score == 0.75
-    assert row.errors == {"supplier_http": 1, "transport": 1}, "the network's fault takes no place"
+    assert (row.n_failed, row.n_open, row.status) == (1, 1, "partial")
+    assert row.errors == {"supplier_refused": 1, "transport": 1}
+    assert (row.score, row.score_answered) == (3 / 6, 0.75), "the open one takes no place, and counts"
 
 
 def test_samples_all_ignores_the_window(installation: Callable[..., Facts]) -> None:
@@ -146,29 +154,107 @@ def test_samples_all_ignores_the_window(installation: Callable[..., Facts]) -> N
     assert primary(facts).n == 6
 
 
-def test_only_the_suppliers_faults_count_against_it(installation: Callable[..., Facts]) -> None:
+def test_our_own_faults_count_against_nobody(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK, n_docs=40)
     for doc in range(10):
         facts.score(task, doc, 1.0 if doc < 8 else 0.0, truncated=doc == 0)
-    for doc, fault in enumerate(Fault):
-        if not fault.answered:
-            facts.attempt(task, 10 + doc, fault)
+    theirs = [fault for fault in Fault if fault.row.occasions]
+    ours = [fault for fault in Fault if not fault.answered and not fault.row.occasions]
+    for doc, fault in enumerate((*theirs, *ours)):
+        facts.attempt(task, 10 + doc, fault)
     row = primary(facts)
-    assert row.errors == {fault.value: 1 for fault in sorted(Fault) if not fault.answered}
-    assert (row.n, row.score, row.truncated) == (10, 0.8, 1)
-    assert row.score_errors_as_zero == 8 / (10 + 6)
-    assert (row.bound_low, row.bound_high) == (8 / 40, 38 / 40)
+    assert row.errors == {fault.value: 1 for fault in sorted((*theirs, *ours))}
+    assert (row.n, row.n_open, row.n_failed, row.score_answered, row.truncated) == (
+        10,
+        len(theirs),
+        0,
+        0.8,
+        1,
+    )
+    assert row.score == row.score_errors_as_zero == row.bound_low == 8 / (10 + len(theirs))
+    assert row.bound_high == (8 + len(theirs)) / (10 + len(theirs))
+    assert row.status == "partial"
 
 
-def test_bounds_reach_past_the_plan_when_more_failed(installation: Callable[..., Facts]) -> None:
-    facts = installation(samples={"min": 2, "max": 2, "half_width": None})
+def test_what_many_own_faults_hold_up_is_partial(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK, n_docs=40)
+    for doc in range(10):
+        facts.score(task, doc, 1.0)
+    facts.attempt(task, 10, Fault.INTERNAL)
+    assert (primary(facts).status, primary(facts).score) == ("ok", 1.0), "one doc may lack"
+    facts.attempt(task, 11, Fault.BUDGET)
+    assert (primary(facts).status, primary(facts).score, primary(facts).n_open) == ("partial", 1.0, 0)
+
+
+def test_the_interval_of_a_partial_row_holds_every_way_it_may_close(
+    installation: Callable[..., Facts],
+) -> None:
+    facts = installation()
     task = facts.registration(TASK)
-    facts.score(task, 0, 1.0)
-    for doc in range(1, 5):
-        facts.attempt(task, doc, Fault.EMPTY)
+    for doc in range(6):
+        facts.score(task, doc, float(doc < 4))
+    facts.fail(task, 6)
+    for doc in range(7, 10):
+        facts.attempt(task, doc, Fault.TRANSPORT, days_ago(1))
     row = primary(facts)
-    assert (row.bound_low, row.bound_high, row.score_errors_as_zero) == (1 / 5, 1.0, 1 / 5)
+    assert (row.status, row.n, row.n_failed, row.n_open, row.n_released) == ("partial", 6, 1, 3, 10)
+    assert (row.score, row.score_answered) == (4 / 10, 4 / 6)
+    assert (row.ci_low, row.ci_high) == (wilson(4, 10)[0], wilson(7, 10)[1])
+    assert (row.bound_low, row.bound_high) == (4 / 10, 7 / 10)
+    assert row.next_attempt_at is not None and row.next_attempt_at > days_ago(1)
+
+
+def test_the_worst_value_of_a_loss_is_one(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK, metrics={"exact_match": "mean"}, higher_is_better=False)
+    for doc in range(6):
+        facts.score(task, doc, float(doc < 2))
+    facts.fail(task, 6)
+    facts.attempt(task, 7, Fault.TRANSPORT, days_ago(1))
+    row = primary(facts)
+    assert (row.score, row.score_answered, row.score_errors_as_zero) == (4 / 8, 2 / 6, None)
+    assert (row.ci_low, row.ci_high) == (wilson(3, 8)[0], wilson(4, 8)[1])
+    assert (row.bound_low, row.bound_high) == (3 / 8, 4 / 8)
+
+
+def test_a_metric_without_bounds_leaves_failed_docs_out(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK)
+    for doc, value in enumerate((3.5, -1.0)):
+        facts.score(task, doc, value)
+    facts.fail(task, 2)
+    row = primary(facts)
+    assert (row.score, row.score_answered, row.failures, row.n_failed) == (1.25, 1.25, "excluded", 1)
+
+
+def test_a_task_may_name_the_worst_value(installation: Callable[..., Facts]) -> None:
+    facts = installation(tasks=[{"name": TASK, "samples": "all", "worst": 10.0}])
+    task = facts.registration(TASK, metrics={"loss": "mean", "acc": "mean"}, higher_is_better=False)
+    facts.score(task, 0, metrics={"none": {"loss": 4.0, "acc": 0.5}})
+    facts.fail(task, 1)
+    loss, other = rows_of(facts)
+    assert (loss.score, loss.score_answered, loss.failures, loss.ci_low) == (7.0, 4.0, "as_worst", None)
+    assert other.score == 0.75, "it is the primary metric's"
+
+
+def test_who_answered_nothing_has_no_score(installation: Callable[..., Facts]) -> None:
+    facts = installation(tasks=[{"name": TASK}, {"name": "starter_units"}])
+    task = facts.registration(TASK)
+    other = facts.registration("starter_units")
+    for doc in range(5):
+        facts.attempt(task, doc, Fault.SUPPLIER_HTTP)
+    row = primary_of(facts, TASK)
+    assert (row.status, row.score, row.n_open) == ("no_data", None, 5)
+    facts.attempt(other, 0, text="one answer, to whatever")
+    row = primary_of(facts, TASK)
+    assert (row.status, row.score, row.ci_high) == ("partial", 0.0, 1.0)
+    for doc in range(5):
+        facts.attempt(task, doc, Fault.SUPPLIER_HTTP, NOW - timedelta(seconds=20), number=2, lease=2)
+        facts.attempt(task, doc, Fault.SUPPLIER_HTTP, NOW - timedelta(seconds=40), number=3, lease=3)
+    row = primary_of(facts, TASK)
+    assert (row.status, row.score, row.n_failed, row.n) == ("ok", 0.0, 5, 0)
 
 
 def test_a_network_fault_does_not_hide_an_earlier_score(installation: Callable[..., Facts]) -> None:
@@ -181,14 +267,14 @@ def test_a_network_fault_does_not_hide_an_earlier_score(installation: Callable[.
     assert (row.n, row.score, row.errors) == (1, 1.0, {})
 
 
-def test_the_suppliers_newer_fault_does(installation: Callable[..., Facts]) -> None:
+def test_a_newer_failure_that_is_closed_does(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK)
     facts.score(task, 0, 1.0, days_ago(5), round_=1)
-    facts.attempt(task, 0, Fault.SUPPLIER_TIMEOUT, days_ago(1), round_=2)
+    facts.fail(task, 0, at=days_ago(1), round_=2)
     row = primary(facts)
-    assert (row.status, row.n, row.score, row.errors) == ("no_data", 0, None, {"supplier_timeout": 1})
-    assert row.ci_low is None
+    assert (row.status, row.n, row.score, row.errors) == ("ok", 0, 0.0, {"supplier_refused": 1})
+    assert (row.ci_low, row.score_answered) == (0.0, None)
 
 
 def test_a_later_success_replaces_a_fault(installation: Callable[..., Facts]) -> None:
@@ -201,13 +287,13 @@ def test_a_later_success_replaces_a_fault(installation: Callable[..., Facts]) ->
     assert (row.n, row.errors) == (1, {})
 
 
-def test_of_several_failed_calls_the_settling_one_stands_for_the_doc(
+def test_of_several_failed_calls_the_last_stands_for_the_doc(
     installation: Callable[..., Facts],
 ) -> None:
     facts = installation()
     task = facts.registration(TASK)
     for idx, fault in enumerate((Fault.RATE_LIMITED, Fault.SUPPLIER_HTTP, Fault.TRANSPORT, Fault.OK)):
-        facts.attempt(task, 0, fault, idx=idx)
+        facts.attempt(task, 0, fault, NOW - timedelta(seconds=(9, 2, 5, 1)[idx]), idx=idx)
     assert primary(facts).errors == {"supplier_http": 1}
 
 
@@ -347,7 +433,7 @@ def test_the_planned_number_follows_the_wanted_width(installation: Callable[...,
     low, high = wilson(before / 2, before)
     assert (high - low) / 2 <= 0.2
     for doc in range(8, 11):
-        facts.attempt(task, doc, Fault.EMPTY)
+        facts.fail(task, doc)
     assert primary(facts).n_planned == before + 3, "failed docs come on top"
 
 
@@ -402,7 +488,8 @@ def test_answers_of_another_model_do_not_count(installation: Callable[..., Facts
     facts.attempt(task, 4, Fault.EMPTY, days_ago(1))
     facts.score(task, 0, 0.0, days_ago(3), supplier=BETA)
     row = primary(facts)
-    assert (row.n, row.score, row.errors, row.cut_at) == (1, 1.0, {"empty": 1}, cut)
+    assert (row.n, row.n_open, row.score_answered, row.cut_at) == (1, 1, 1.0, cut)
+    assert row.errors == {"empty": 1}
     assert row.first_sample_at is not None and row.first_sample_at > cut
     assert row.to_json()["cut_at"] == cut.isoformat()
     other = primary(facts, BETA)

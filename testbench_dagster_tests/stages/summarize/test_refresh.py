@@ -19,7 +19,6 @@ from testbench_dagster.stages.summarize.refresh import (
 )
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.shrinkage import fit_prior
-from testbench_dagster.statistics.task_score import measured_tasks
 from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts, configuration
 
@@ -142,17 +141,3 @@ def test_partial_pooling_stands_beside_the_raw_scores(tmp_path: Path) -> None:
         # one supplier alone is pooled with what is stored of the others
         (alone,) = refresh_summaries(workspace, [ALPHA])
         assert alone.nodes["all"].partial_pooling == pooled
-
-
-def test_a_pooled_window_gives_the_groups_score(workspace: Workspace) -> None:
-    answered(Facts(workspace), "starter_logic", 30, 40)
-    (row,) = [r for r in windows(workspace, suppliers=[ALPHA], tasks=["starter_logic"], now=NOW) if r.primary]
-    group = {"group": "g", "members": 2, "n": 90, "score": 0.7, "ci_low": 0.6, "ci_high": 0.78, "se": 0.05}
-
-    class Pooled(type(row)):  # type: ignore[misc]
-        pooled = group
-
-    found = measured_tasks([Pooled(**{**vars(row), **({"pooled": group} if hasattr(row, "pooled") else {})})])
-    one = found["starter_logic"]
-    assert (one.score, one.n, one.error, one.interval) == (0.7, 90, 0.05, (0.6, 0.78))
-    assert measured_tasks([row])["starter_logic"].n == 40

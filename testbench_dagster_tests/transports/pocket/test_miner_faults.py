@@ -76,8 +76,8 @@ def test_registered_errors_of_classic_miners(codespace: str, code: int, fault: F
         (413, "request body too large", Fault.CLIENT_REQUEST, False),
         (429, "session relay limit reached: claimable portion fully consumed", Fault.BUDGET, False),
         (500, "backend service error", Fault.SUPPLIER_HTTP, False),
-        (502, "backend error", Fault.SUPPLIER_HTTP, False),
-        (503, "service temporarily unavailable", Fault.SUPPLIER_HTTP, False),
+        (502, "backend error", Fault.UNAVAILABLE, False),
+        (503, "service temporarily unavailable", Fault.UNAVAILABLE, False),
         (504, "backend service error", Fault.SUPPLIER_TIMEOUT, False),
     ],
 )
@@ -96,7 +96,7 @@ def test_statuses_of_ha_miners(status: int, said: str, fault: Fault, session: bo
         (403, Fault.SUPPLIER_HTTP),  # nothing about our signature: whoever sends pages is no miner
         (404, Fault.SUPPLIER_HTTP),
         (429, Fault.RATE_LIMITED),
-        (502, Fault.SUPPLIER_HTTP),
+        (502, Fault.UNAVAILABLE),
         (600, Fault.SUPPLIER_PROTOCOL),
     ],
 )

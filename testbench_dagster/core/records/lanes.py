@@ -1,0 +1,55 @@
+"""Suppliers that a run left because they did not answer: what they were not asked is open, too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    Part,
+    Record,
+    content,
+    key,
+    nested,
+    queryable,
+    record,
+    view,
+)
+
+
+@nested
+class LeftTask(Part):
+    """The docs of one task that were to be asked in the run, and were not."""
+
+    task: str = content("name of the task")
+    task_hash: str = content("what the task's requests are made of")
+    epoch: int = content("prompt sequence of the task, from 1")
+    round: int = content("how often the sequence was asked, from 1")
+    doc_ids: list[int] = content("rows of the docs in the task's data, in the order of the sequence")
+    positions: list[int] = content("the places of their prompts in the sequence, from 0")
+
+
+@record("lane_ends", one_per="supplier that a run left", kind=FACT, indexes=(("supplier", "ended_at"),))
+class LaneEndRecord(Record):
+    """A supplier that a run left before it was asked all, and what it left behind."""
+
+    id: str = key("follows from supplier and lease")
+    supplier: str = queryable("key of the supplier")
+    service: str = queryable("its service")
+    lease: int | None = queryable("token of the lease under which the run asked it")
+    ended_at: datetime = queryable("when it was left")
+    fault: str = queryable("how its last attempt ended, by the name of the fault")
+    why: str = content("why it was left, in words")
+    waited_s: float = content("how long it was waited for in all, in seconds")
+    left: tuple[LeftTask, ...] = content("what was to be asked and was not, by task")
+
+
+@view(LaneEndRecord)
+class LeftBehind(NamedTuple):
+    """What a supplier was not asked because a run left it."""
+
+    supplier: str
+    ended_at: datetime
+    fault: str
+    left: tuple[LeftTask, ...]

@@ -1,0 +1,85 @@
+"""What a doc without an answer counts as in the score of a metric.
+
+A metric that is a mean of values in [0, 1] has a worst value. One over all docs at once (BLEU, F1, MCC) has
+none, but says what an empty answer is worth. A mean without bounds has neither, unless the task names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.task import TaskSpec
+
+#: Aggregations over log-probabilities: an empty answer has none.
+_OF_LIKELIHOODS = frozenset({"perplexity", "weighted_perplexity", "bits_per_byte"})
+#: Kinds of requests of which an answer can be empty.
+_MAY_BE_EMPTY = frozenset({"generate_until", "multiple_choice"})
+
+
+class FailuresAs(StrEnum):
+    """What a failed doc counts as, by the names that rows publish."""
+
+    WORST = "as_worst"
+    EMPTY = "as_empty"
+    EXCLUDED = "excluded"
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """What a failed doc counts as; the ``worst`` and the ``best`` value of a doc where they are known."""
+
+    kind: FailuresAs
+    worst: float | None = None
+    best: float | None = None
+
+
+def failures_of(spec: TaskSpec, registration: Registration, metric: str, values: Sequence[Any]) -> Failures:
+    """What a failed doc counts as in a metric of a task, given the values of the docs that were scored."""
+    if spec.signs:
+        return Failures(FailuresAs.EXCLUDED)
+    if not is_mean(registration, metric):
+        return Failures(FailuresAs.EMPTY if counts_empty(registration, metric) else FailuresAs.EXCLUDED)
+    higher = _higher_is_better(registration, metric)
+    bounded = is_proportion(values, registration, metric)
+    if spec.worst is not None and metric == (spec.metric or _first(registration)):
+        best = (1.0 if higher else 0.0) if bounded and 0 <= spec.worst <= 1 else None
+        return Failures(FailuresAs.WORST, spec.worst, best)
+    # without a value nothing shows that a loss is bounded by 1; scores are taken to begin at 0
+    if not bounded or not (values or higher):
+        return Failures(FailuresAs.EXCLUDED)
+    return Failures(FailuresAs.WORST, *((0.0, 1.0) if higher else (1.0, 0.0)))
+
+
+def counts_empty(registration: Registration, metric: str) -> bool:
+    """Whether a failed doc counts in a metric as an empty answer does."""
+    known = registration.flags.metrics.get(metric)
+    return (
+        known is not None
+        and known.aggregation != "mean"
+        and known.aggregation not in _OF_LIKELIHOODS
+        and registration.flags.output_type in _MAY_BE_EMPTY
+    )
+
+
+def _first(registration: Registration) -> str:
+    return (registration.flags.metric_order or list(registration.flags.metrics))[0]
+
+
+def _higher_is_better(registration: Registration, metric: str) -> bool:
+    known = registration.flags.metrics.get(metric)
+    return known is None or known.higher_is_better
+
+
+def is_mean(registration: Registration, metric: str) -> bool:
+    """Whether lm-eval aggregates a metric by its plain mean."""
+    known = registration.flags.metrics.get(metric)
+    return known is None or known.aggregation == "mean"
+
+
+def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
+    """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
+    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)

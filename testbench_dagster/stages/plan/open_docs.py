@@ -1,0 +1,83 @@
+"""Which docs wait for an answer, of whom, why, and when they are asked again: from the cached plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from testbench_dagster.core.records.lanes import LeftBehind
+from testbench_dagster.core.records.plans import PlannedTasks
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
+
+_TOLD = 3  # suppliers named in a line
+
+
+@dataclass(frozen=True)
+class OpenDocs:
+    """The open docs of a supplier: how many, by last fault (our own left out), and when it is asked next.
+
+    ``left`` of them were to be asked when a run left the supplier, and were not yet.
+    """
+
+    supplier: str
+    docs: int
+    faults: Mapping[str, int] = field(default_factory=dict)
+    next_at: datetime | None = None
+    left: int = 0
+
+    def __str__(self) -> str:
+        told = [f"{fault} x {n}" for fault, n in self.faults.items()]
+        if self.left:
+            told.append(f"{self.left} not asked yet")
+        return f"{self.docs} of {self.supplier}" + (f" ({', '.join(told)})" if told else "")
+
+
+def open_docs(
+    workspace: Workspace, suppliers: Iterable[str], tasks: Collection[str] | None = None
+) -> list[OpenDocs]:
+    """Return who of the suppliers has open docs of the tasks (None: of all), those with most first.
+
+    As of their last evaluations.
+    """
+    found = []
+    for plan in typed.by_id(workspace.documents, PlannedTasks, suppliers).values():
+        chosen = [state for name, state in (plan.tasks or {}).items() if tasks is None or name in tasks]
+        left = sum(state.left for state in chosen)
+        docs = sum(state.open for state in chosen) + left
+        if docs:
+            faults: Counter[str] = Counter()
+            for state in chosen:
+                faults.update(state.open_faults or {})
+            found.append(OpenDocs(plan.id, docs, dict(faults.most_common()), plan.due_at, left))
+    return sorted(found, key=lambda row: (-row.docs, row.supplier))
+
+
+def left_behind(
+    workspace: Workspace, suppliers: Iterable[str], now: datetime
+) -> dict[tuple[str, str], set[int]]:
+    """The docs that runs left behind when they left a supplier, by supplier and task, asked since or not."""
+    since = now - timedelta(days=workspace.config.settings.sampling.max_age_days)
+    where = {"supplier": {"in": sorted(suppliers)}, "ended_at": {"gt": since}}
+    found: dict[tuple[str, str], set[int]] = {}
+    for end in typed.find(workspace.documents, LeftBehind, where):
+        for task in end.left:
+            found.setdefault((end.supplier, task.task), set()).update(task.doc_ids)
+    return found
+
+
+def next_attempt(opened: Iterable[OpenDocs]) -> datetime | None:
+    """When the first of them is asked again, None where the clock alone does not tell."""
+    return min((row.next_at for row in opened if row.next_at is not None), default=None)
+
+
+def who_is_open(opened: Collection[OpenDocs]) -> str:
+    """Tell how many docs of whom are open and why, in a few words."""
+    told = [str(row) for row in list(opened)[:_TOLD]]
+    rest = list(opened)[_TOLD:]
+    if rest:
+        told.append(f"{sum(row.docs for row in rest)} of {len(rest)} others")
+    docs = sum(row.docs for row in opened)
+    return f"{docs} docs are open: {', '.join(told)}" if docs != 1 else f"1 doc is open: {', '.join(told)}"

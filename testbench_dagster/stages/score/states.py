@@ -1,0 +1,362 @@
+"""What became of the docs that a supplier left unanswered: the stored facts behind :mod:`..core.doc_states`.
+
+Facts of one supplier, and, for requests that were refused, those of its peers at the same prompt. Docs whose
+every attempt was answered never come here: reading witnesses costs a query.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from testbench_dagster.core.doc_states import (
+    CallAttempt,
+    DocClock,
+    DocOutcome,
+    DocState,
+    Occasion,
+    PeerOutcome,
+    Witness,
+    doc_outcome,
+    is_void,
+    median_latency,
+    refused_shapes,
+)
+from testbench_dagster.core.faults import Closing, Fault
+from testbench_dagster.core.prompt import request_shape
+from testbench_dagster.core.records.attempts import (
+    AnswerTime,
+    AttemptId,
+    AttemptsOfTask,
+    DocAttempt,
+    PlanAttempt,
+)
+from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
+from testbench_dagster.core.records.scores import ScoredSupplier
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import DocumentStore, typed
+
+DocRound = tuple[str, int]
+"""A prompt's id and the round in which it was asked."""
+
+_ANSWERED = [fault.value for fault in Fault if fault.answered]
+_REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
+_PROMPTS = 500  # ids in one query
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDoc:
+    """What became of a doc in a round, and until when that stands while no fact of it is written.
+
+    ``holds_until`` is None for ever; an instant that is not in the future says: for no time at all.
+    """
+
+    outcome: DocOutcome
+    holds_until: datetime | None
+
+
+class Answers:
+    """When a supplier answered calls of any task, read once for all docs that ask."""
+
+    def __init__(self, documents: DocumentStore, supplier: str, deadline: timedelta, clock: DocClock) -> None:
+        self._documents, self._supplier = documents, supplier
+        self._deadline, self._clock = deadline, clock
+        self._read: tuple[datetime, datetime] | None = None
+        self._at: list[datetime] = []
+        self._answers: list[AnswerTime] = []
+
+    def read(self, first: datetime, last: datetime) -> None:
+        """Read what may witness attempts made between two instants."""
+        first, last = first - self._clock.recent, last + max(self._clock.recent, self._deadline)
+        if self._read is not None:
+            if self._read[0] <= first and last <= self._read[1]:
+                return
+            first, last = min(first, self._read[0]), max(last, self._read[1])
+        where = {
+            "supplier": self._supplier,
+            "fault": {"in": _ANSWERED},
+            "finished_at": {"gte": first, "lte": last},
+        }
+        found = typed.find(self._documents, AnswerTime, where)
+        self._answers = sorted(found, key=lambda a: (a.finished_at, a.id))
+        self._at = [a.finished_at for a in self._answers]
+        self._read = first, last
+
+    def near(self, attempts: Sequence[CallAttempt]) -> list[AnswerTime]:
+        """The answers near enough to some attempts to witness them, or to show the supplier alive."""
+        first = min(a.started_at for a in attempts)
+        last = max(a.finished_at for a in attempts)
+        self.read(first, last)
+        low = bisect_left(self._at, first - self._clock.recent)
+        high = bisect_right(self._at, last + max(self._clock.recent, self._deadline))
+        return self._answers[low:high]
+
+    def witness(self, attempts: Sequence[CallAttempt]) -> Witness:
+        """The witness of a doc's attempts.
+
+        How near an answer must be follows from the answers around these attempts, up to a deadline after the
+        last: what comes later says nothing of how slow the supplier was then.
+        """
+        near = self.near(attempts)
+        until = max(a.finished_at for a in attempts) + self._deadline
+        latency = median_latency([a.latency_ms for a in near if a.finished_at <= until])
+        return Witness([a.finished_at for a in near], self._clock.witness_window(latency, self._deadline))
+
+
+class Supplied:
+    """The docs of one supplier that were not all answered at once, as of an instant."""
+
+    def __init__(self, workspace: Workspace, supplier: Supplier, now: datetime) -> None:
+        self._documents, self._supplier, self._now = workspace.documents, supplier, now
+        settings = workspace.config.settings
+        self._clock = DocClock.from_minutes(settings.planning.occasions_minutes)
+        self._deadline = timedelta(seconds=supplier.limits(settings.relays.limits()).total_s)
+        self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock)
+
+    def known(
+        self, docs: Mapping[DocRound, Sequence[DocAttempt]] | Mapping[DocRound, Sequence[PlanAttempt]]
+    ) -> dict[DocRound, KnownDoc]:
+        """What became of each doc, from all its attempts in a round (no canaries); peers not looked at."""
+        if not docs:
+            return {}
+        calls = calls_of(self._documents, {prompt_id for prompt_id, _ in docs})
+        asked = {key: [call_attempt(a) for a in attempts] for key, attempts in docs.items()}
+        unanswered = [a for of_doc in asked.values() if _unanswered(of_doc) for a in of_doc]
+        if unanswered:
+            self._answers.read(min(a.started_at for a in unanswered), max(a.finished_at for a in unanswered))
+        return {
+            key: self._known(of_doc, calls.get(key[0]) or len({(a.idx, a.repeat) for a in of_doc}))
+            for key, of_doc in asked.items()
+        }
+
+    def witnesses(
+        self, attempts: Sequence[DocAttempt], occasions: Iterable[Occasion]
+    ) -> list[list[AnswerTime]]:
+        """The answers that witness each occasion of a doc."""
+        asked = [call_attempt(a) for a in attempts]
+        window = self._answers.witness(asked).window
+        return [
+            [
+                answer
+                for answer in self._answers.near(asked)
+                if occasion.started_at - window <= answer.finished_at <= occasion.ended_at + window
+            ]
+            for occasion in occasions
+        ]
+
+    def around(self, attempts: Sequence[DocAttempt]) -> list[AnswerTime]:
+        """All answers that the state of a doc follows from."""
+        return self._answers.near([call_attempt(a) for a in attempts])
+
+    def _known(self, attempts: Sequence[CallAttempt], calls: int) -> KnownDoc:
+        if not _unanswered(attempts):
+            outcome = doc_outcome(attempts, calls, _NOBODY, self._clock, self._now)
+            return KnownDoc(outcome, None)
+        outcome = doc_outcome(attempts, calls, self._answers.witness(attempts), self._clock, self._now)
+        if outcome.state is DocState.SCORED or outcome.ours:
+            return KnownDoc(outcome, None)
+        # an answer that is under way may yet come near enough, and tell how slow the supplier is
+        if self._now <= outcome.at + self._deadline:
+            return KnownDoc(outcome, self._now)
+        return KnownDoc(outcome, outcome.holds_until)
+
+
+_NOBODY = Witness((), timedelta(0))
+
+
+def _unanswered(attempts: Iterable[CallAttempt]) -> bool:
+    return any(not a.fault.answered for a in attempts)
+
+
+def call_attempt(attempt: DocAttempt | PlanAttempt) -> CallAttempt:
+    """An attempt as doc states look at it; a run has one lease of its supplier."""
+    return CallAttempt(
+        attempt.idx,
+        attempt.repeat,
+        Fault(attempt.fault),
+        attempt.finished_at - timedelta(milliseconds=attempt.latency_ms),
+        attempt.finished_at,
+        attempt.lease,
+        attempt.occasion,
+    )
+
+
+def calls_of(documents: DocumentStore, prompts: Iterable[str]) -> dict[str, int]:
+    """How many calls each of some prompts takes, by id."""
+    return {
+        prompt.id: prompt.calls
+        for ids in _batches(prompts)
+        for prompt in typed.find(documents, PromptCalls, {"_id": {"in": ids}})
+    }
+
+
+def attempts_at(documents: DocumentStore, prompts: Iterable[str], **where: object) -> Iterator[DocAttempt]:
+    """Every attempt at some prompts that is no canary, whoever made it or as the filter says."""
+    for ids in _batches(prompts):
+        for attempt in typed.find(documents, DocAttempt, {**where, "prompt_id": {"in": ids}}):
+            if not attempt.canary:
+                yield attempt
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _PROMPTS):
+        yield ordered[start : start + _PROMPTS]
+
+
+class Others(Protocol):
+    """What the rows of a supplier and task follow from besides the supplier's own facts of the task."""
+
+    def void(self, service: str, prompts: Iterable[str]) -> set[str]:
+        """Those of some prompts that are void for the suppliers of a service."""
+        ...
+
+    def refused(self, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]) -> set[str]:
+        """Of tasks of which a supplier answered nothing those whose form of request it refuses everywhere.
+
+        ``refusals``: by task and task hash the prompts that were refused.
+        """
+        ...
+
+    def answered(self, supplier: Supplier) -> bool:
+        """Whether a supplier ever answered a call, of any task, since its model last changed."""
+        ...
+
+
+class Peers:
+    """What the stores say of others: which prompts are refused to three groups and answered to nobody.
+
+    One for many suppliers: what was found of a prompt is kept.
+    """
+
+    def __init__(self, workspace: Workspace, now: datetime) -> None:
+        self._workspace, self._now = workspace, now
+        self._void: dict[tuple[str, str], bool] = {}
+        self._groups: dict[str, str] = {}
+        self._suppliers: dict[str, Supplied | None] = {}
+        self._known: Mapping[str, Supplier] | None = None
+
+    def _roster(self) -> Mapping[str, Supplier]:
+        """All suppliers, read once; no cached property, which other threads would wait for."""
+        if self._known is None:
+            self._known = {supplier.key: supplier for supplier in known_suppliers(self._workspace)}
+        return self._known
+
+    def void(self, service: str, prompts: Iterable[str]) -> set[str]:
+        """Those of some prompts that are void for the suppliers of a service."""
+        wanted = set(prompts)
+        new = {prompt for prompt in wanted if (service, prompt) not in self._void}
+        if new:
+            by_prompt: dict[str, list[DocAttempt]] = {prompt: [] for prompt in new}
+            for attempt in attempts_at(self._workspace.documents, new, service=service):
+                by_prompt[attempt.prompt_id].append(attempt)
+            for prompt, attempts in by_prompt.items():
+                self._void[service, prompt] = is_void(self._peers(prompt, attempts))
+        return {prompt for prompt in wanted if self._void[service, prompt]}
+
+    def refused(self, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]) -> set[str]:
+        """See :meth:`Others.refused`."""
+        return refused_tasks(self._workspace.documents, supplier, refusals)
+
+    def answered(self, supplier: Supplier) -> bool:
+        """See :meth:`Others.answered`."""
+        return answered_anything(self._workspace.documents, supplier)
+
+    def _peers(self, prompt: str, attempts: Sequence[DocAttempt]) -> Iterator[PeerOutcome]:
+        """The outcomes that decide, those first that are known at once."""
+        by_peer: dict[str, list[DocAttempt]] = {}
+        for attempt in attempts:
+            by_peer.setdefault(attempt.supplier, []).append(attempt)
+        # one answer is enough to say that the prompt can be answered
+        open_ = [peer for peer, own in by_peer.items() if any(a.fault in _REFUSED for a in own)]
+        answered = [peer for peer, own in by_peer.items() if any(a.fault in _ANSWERED for a in own)]
+        for peer in answered:
+            for outcome in self._outcomes(peer, by_peer[peer]):
+                if outcome.state is DocState.SCORED:
+                    yield PeerOutcome(peer, peer, outcome, True)
+        self._read_groups(open_)
+        groups: set[str] = set()
+        for peer in sorted(open_):
+            group = self._groups[peer]
+            if group in groups:
+                continue
+            for outcome in self._outcomes(peer, by_peer[peer]):
+                if outcome.state is not DocState.FAILED or not outcome.refused:
+                    continue
+                if self._scored_others(peer, by_peer[peer][0], prompt):
+                    groups.add(group)
+                    yield PeerOutcome(peer, group, outcome, True)
+
+    def _outcomes(self, supplier: str, attempts: Sequence[DocAttempt]) -> Iterator[DocOutcome]:
+        if supplier not in self._suppliers:
+            known = self._roster().get(supplier)
+            self._suppliers[supplier] = None if known is None else Supplied(self._workspace, known, self._now)
+        peer = self._suppliers[supplier]
+        if peer is None:
+            return
+        rounds: dict[DocRound, list[DocAttempt]] = {}
+        for attempt in attempts:
+            rounds.setdefault((attempt.prompt_id, attempt.round), []).append(attempt)
+        for found in peer.known(rounds).values():
+            yield found.outcome
+
+    def _scored_others(self, supplier: str, of: DocAttempt, prompt: str) -> bool:
+        """Whether a supplier has another doc of the task scored."""
+        where = {"supplier": supplier, "task": of.task, "task_hash": of.task_hash}
+        scores = typed.find(self._workspace.documents, ScoredSupplier, where)
+        return any(score.prompt_id != prompt and score.error is None for score in scores)
+
+    def _read_groups(self, suppliers: Iterable[str]) -> None:
+        new = [key for key in suppliers if key not in self._groups]
+        placed = typed.by_id(self._workspace.documents, GroupMembers, new) if new else {}
+        for key in new:
+            self._groups[key] = placed[key].group if key in placed else key
+
+
+def voided(known: KnownDoc) -> KnownDoc:
+    """The same doc, found to be nobody's fault but its own."""
+    return replace(
+        known, outcome=replace(known.outcome, state=DocState.VOID, next_at=None, unreachable=False)
+    )
+
+
+def refused_tasks(
+    documents: DocumentStore, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]
+) -> set[str]:
+    """Tasks whose form of request a supplier refuses everywhere and never answered.
+
+    ``refusals``: by task and task hash the prompts that were refused, of tasks of which it answered nothing.
+    """
+    if not refusals:
+        return set()
+    shapes = {
+        task: {shape for ids in _batches(prompts) for shape in _shapes(documents, {"_id": {"in": ids}})}
+        for (task, _), prompts in refusals.items()
+    }
+    calls = [(shape, Fault(_REFUSED[0])) for of_task in shapes.values() for shape in of_task]
+    answered = typed.group(documents, AttemptsOfTask, {"supplier": supplier.key, "fault": {"in": _ANSWERED}})
+    for task in answered:
+        where = {"task": task.task, "task_hash": task.task_hash, "api": supplier.api}
+        calls += [(shape, Fault(_ANSWERED[0])) for shape in _shapes(documents, where, limit=1)]
+    refused = refused_shapes(calls)
+    return {task for task, of_task in shapes.items() if of_task and of_task <= refused}
+
+
+def _shapes(documents: DocumentStore, where: Mapping[str, Any], limit: int | None = None) -> Iterator[str]:
+    for prompt in typed.find(documents, AskedPrompt, where, limit=limit):
+        for request in prompt.requests:
+            yield request_shape(prompt.api, request)
+
+
+def answered_anything(documents: DocumentStore, supplier: Supplier) -> bool:
+    """Whether a supplier ever answered a call, of any task, since its model last changed."""
+    where: dict[str, Any] = {"supplier": supplier.key, "fault": {"in": _ANSWERED}}
+    if supplier.cut_at is not None:
+        where["finished_at"] = {"gt": supplier.cut_at}
+    return next(typed.find(documents, AttemptId, where, limit=1), None) is not None

@@ -1,0 +1,138 @@
+"""One number of docs for everybody: properties of the rule, and what it makes of bias and coverage."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbench_dagster.core.sampling import LEAST_GROUPS, CompleteRow, SampleRule, common_docs
+from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.statistics.task_score import TaskScore
+from testbench_dagster.taxonomies.model import Taxonomy
+from testbench_dagster.taxonomies.summary import summarize
+
+RULE = SampleRule(min=25, max=100, half_width=0.1)
+
+
+def rows(*shares: float) -> list[CompleteRow]:
+    """Suppliers that answer alone."""
+    return [CompleteRow(f"s{n}", f"g{n}", share * (1 - share)) for n, share in enumerate(shares)]
+
+
+def test_the_number_follows_from_the_median_spread() -> None:
+    assert common_docs(RULE, 500, rows(0.85, 0.85, 0.85, 0.85, 0.85)) == 49
+    assert common_docs(RULE, 500, rows(0.5, 0.5, 0.85, 0.95, 0.95)) == 49, "the median's"
+    assert common_docs(RULE, 500, rows(*[0.5] * 5)) == 93
+    assert common_docs(RULE, 500, rows(*[1.0] * 5)) == 25
+    assert common_docs(RULE, 30, rows(*[0.5] * 5)) == 30
+    assert common_docs(None, 500, rows(*[0.5] * 5)) == 500
+    assert common_docs(SampleRule(min=5, max=40, half_width=None), 500, rows(*[0.5] * 5)) == 40
+
+
+@pytest.mark.parametrize(
+    ("rule", "available", "expected"),
+    [
+        (RULE, 500, 50),
+        (SampleRule(min=25, max=40), 500, 40),
+        (SampleRule(min=60, max=90), 500, 60),
+        (SampleRule(min=25, start=70, max=100), 500, 70),
+        (RULE, 33, 33),
+        (RULE, 9, 9),
+    ],
+)
+def test_below_five_groups_it_is_the_start(rule: SampleRule, available: int, expected: int) -> None:
+    assert common_docs(rule, available, rows(1.0, 1.0, 1.0, 1.0)) == expected
+    sybils = [CompleteRow(f"s{n}", "one group", 0.0) for n in range(20)]
+    assert common_docs(rule, available, [*sybils, *rows(1.0, 1.0, 1.0)]) == expected
+
+
+variances = st.lists(st.floats(0, 0.3), max_size=12)
+
+
+@given(
+    st.integers(1, 60), st.integers(0, 100), st.floats(0.02, 0.45), st.integers(0, 300), variances,
+    st.integers(1, 9), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_it_keeps_its_bounds_and_nobody_alone_moves_it(
+    low: int, more: int, half_width: float, available: int, spreads: list[float], groups: int,
+    chance: random.Random,
+) -> None:  # fmt: skip
+    rule = SampleRule(min=low, max=low + more, half_width=half_width)
+    told = [CompleteRow(f"s{n}", f"g{n % groups}", spread) for n, spread in enumerate(spreads)]
+    docs = common_docs(rule, available, told)
+    assert min(low, available) <= docs <= min(low + more, available)
+    chance.shuffle(told)
+    assert common_docs(rule, available, told) == docs
+    if len({row.group for row in told}) < LEAST_GROUPS:
+        assert docs == max(min(low, available), min(rule.start, low + more, available))
+        return
+    counted: dict[str, CompleteRow] = {}
+    for row in sorted(told, key=lambda row: row.supplier):
+        counted.setdefault(row.group, row)
+    middle = sorted(row.variance for row in counted.values())
+    span = {
+        common_docs(rule, available, [CompleteRow(f"x{n}", f"y{n}", v) for n in range(5)]) for v in middle
+    }
+    assert min(span) <= docs <= max(span)
+    share = 0.5 + (0.25 - min(0.25, sorted(middle)[len(middle) // 2])) ** 0.5
+    if len(middle) % 2 and min(low, available) < docs < min(low + more, available):
+        bottom, top = wilson(share * docs, docs)
+        assert top - bottom <= 2 * half_width + 1e-9, "the width is reached"
+        bottom, top = wilson(share * (docs - 1), docs - 1)
+        assert top - bottom > 2 * half_width - 1e-9, "and with none less"
+
+
+# -------------------------------------------------------------------------------- bias and coverage
+
+
+def simulated(tasks: int, shares: tuple[float, float], plays: int) -> tuple[float, float]:
+    """Mean bias of a supplier's task scores, and how often the root's interval holds the true mean.
+
+    In a first epoch six suppliers of one population are asked ``start`` docs of each task; that sets the
+    second one's number, which rests on the same docs and, where it is more, on further ones.
+    """
+    chance = np.random.default_rng(20260301)
+    names = [f"t{n}" for n in range(tasks)]
+    taxonomy = Taxonomy(name="sim", root="all", edges=(), nodes={"all": tuple(names)})
+    bias, held = 0.0, 0
+    for _ in range(plays):
+        own = chance.uniform(*shares, tasks)
+        others = np.clip(own[:, None] + chance.normal(0, 0.08, (tasks, 5)), 0.02, 0.98)
+        right = chance.binomial(50, own)
+        means = np.column_stack([right, chance.binomial(50, others)]) / 50
+        scores = {}
+        for place, name in enumerate(names):
+            told = [CompleteRow(f"s{k}", f"g{k}", m * (1 - m)) for k, m in enumerate(means[place])]
+            n, k = common_docs(RULE, 1000, told), right[place]
+            if n <= 50:
+                k = chance.hypergeometric(k, 50 - k, n)
+            else:
+                k += chance.binomial(n - 50, own[place])
+            scores[name] = TaskScore(float(k / n), n)
+        root = summarize(taxonomy, scores).nodes["all"]
+        assert root.score is not None and root.ci_low is not None and root.ci_high is not None
+        bias += root.score - own.mean()
+        held += root.ci_low <= own.mean() <= root.ci_high
+    return bias / plays, held / plays
+
+
+SPANS = [(0.85, 0.85), (0.7, 0.95), (0.05, 0.95)]
+
+
+@pytest.mark.slow(minutes=2)
+@pytest.mark.parametrize("tasks", [14, 52, 105])
+@pytest.mark.parametrize("shares", SPANS)
+def test_scores_are_unbiased_and_intervals_hold(tasks: int, shares: tuple[float, float]) -> None:
+    bias, coverage = simulated(tasks, shares, plays=3000)
+    assert abs(bias) <= 0.002
+    assert 0.93 <= coverage <= 0.97
+
+
+@pytest.mark.parametrize("shares", SPANS)
+def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
+    bias, coverage = simulated(14, shares, plays=120)
+    assert abs(bias) <= 0.005 and coverage >= 0.89

@@ -159,7 +159,9 @@ class _Reader:
         unclear = {
             key: task
             for task, of_task in attempts.items()
-            for key in _unclear((a for a in of_task if not a.canary), {(s.doc_id, s.epoch, s.round) for s in scored[task]})
+            for key in _unclear(
+                (a for a in of_task if not a.canary), {(s.doc_id, s.epoch, s.round) for s in scored[task]}
+            )
         }
         found = {spec.name: _Docs(attempts=attempts[spec.name]) for spec, _ in tasks}
         for spec, registration in () if only is not None else tasks:

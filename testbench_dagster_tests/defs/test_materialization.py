@@ -202,7 +202,7 @@ def test_bad_suppliers_do_not_fail_the_run(mixed: Workspace, monkeypatch: pytest
     rows = {row.address: row for row in windows(mixed) if row.primary}
     assert (rows["sim-01"].n, rows["sim-01"].errors) == (3, {})
     assert (rows["dead"].status, rows["dead"].errors) == ("no_data", {"transport": 3})
-    assert (rows["lost"].status, rows["lost"].errors) == ("no_data", {"client_request": 3})
+    assert (rows["lost"].status, rows["lost"].errors) == ("no_data", {"credentials": 3})
     assert (rows["keyless"].status, rows["keyless"].errors) == ("no_data", {})
 
 

@@ -1,0 +1,164 @@
+"""Have a supplier's scores moved? One detector for falls and one for rises, over all its tasks.
+
+Each bets on the :mod:`differences <.score_differences>` of a supplier's docs from what was expected of them
+(``statistics.mean_change``). The alarm is raised at ten times the docs of a year, so that each raises a false
+one in ten years on average at most, both together .2 a year.
+
+The change is dated by an interval that holds it with 95 % (measured: 95 to 100 %), and lies before its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from testbench_dagster.identity.changes import Change
+from testbench_dagster.identity.kernel import moment
+from testbench_dagster.identity.score_differences import Differences, ScoreStream, differences
+from testbench_dagster.identity.settings import IdentityError
+from testbench_dagster.statistics.mean_change import change_interval, log_levels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: The stream of scores; the ids of stored changes follow from its name.
+OF_SCORES = "scores"
+#: Years to a false alarm of either detector, on average at least.
+YEARS = 10.0
+_YEAR_DAYS = 365.0
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    """That a detector reached its level ``arl``: at which doc of those bet on, and how high (nats)."""
+
+    place: int
+    direction: Literal["down", "up"]
+    log_e: float
+    arl: float
+
+
+def score_change(
+    supplier: str, stream: ScoreStream, at: Sequence[datetime], period: timedelta
+) -> Change | None:
+    """The first change of a supplier's scores in an era; None where none is seen.
+
+    Args:
+        supplier: its key.
+        stream: its docs in the order in which they were asked.
+        at: when they were.
+        period: in which docs are renewed. What was asked first is spread over it when the docs of a year are
+            counted, since as many follow in the next.
+
+    Raises:
+        IdentityError: times without a zone or not in order, values or peers' means that are not between 0
+            and 1, or another number of times than of docs.
+    """
+    import numpy as np
+
+    _check(supplier, stream, at)
+    if not len(at):
+        return None
+    found = differences(stream)
+    expected = np.flatnonzero(~np.isnan(found.low))
+    days = np.array([(moment - at[0]) / _DAY for moment in at])
+    arls = (YEARS * _YEAR_DAYS * docs_a_day(days, period / _DAY))[expected]
+    alarms = [_alarm("down", found.fall[expected], arls), _alarm("up", found.rise[expected], arls)]
+    first = min((a for a in alarms if a is not None), key=lambda a: (a.place, -a.log_e), default=None)
+    return None if first is None else _change(supplier, stream, at, found, expected, first)
+
+
+def docs_a_day(days: NDArray[np.float64], period: float) -> NDArray[np.float64]:
+    """How many docs were asked a day up to each, those of the first ``period`` days spread over it.
+
+    Args:
+        days: when each was asked, in days since the first, ascending, of shape (n,).
+        period: in days.
+
+    Returns:
+        At least one a day, of shape (n,).
+    """
+    import numpy as np
+
+    first = float((days <= period).sum()) / period
+    rate = np.arange(1, len(days) + 1) / np.maximum(days, period)
+    return np.maximum(np.where(days <= period, first, rate), 1.0)
+
+
+def _alarm(
+    direction: Literal["down", "up"], bets: NDArray[np.float64], arls: NDArray[np.float64]
+) -> _Alarm | None:
+    import numpy as np
+
+    levels = log_levels(bets)
+    reached = np.flatnonzero(levels >= np.log(arls))
+    if not len(reached):
+        return None
+    place = int(reached[0])
+    return _Alarm(place, direction, float(levels[place]), float(arls[place]))
+
+
+def _change(
+    supplier: str,
+    stream: ScoreStream,
+    at: Sequence[datetime],
+    found: Differences,
+    expected: NDArray[np.int64],
+    alarm: _Alarm,
+) -> Change:
+    import numpy as np
+
+    seen = expected[: alarm.place + 1]
+    away = stream.values[seen] - ((found.low[seen] + found.high[seen]) / 2).clip(0.0, 1.0)
+    interval = change_interval(
+        away if alarm.direction == "down" else -away, found.repeat[seen].astype(np.int64)
+    )
+    first, last, end = (int(seen[place]) for place in (*interval, -1))
+    after = seen[seen >= last]
+    rate = math.fsum(stream.values[after]) / len(after)
+    allowed = found.low if alarm.direction == "down" else found.high
+    limit = min(max(math.fsum(allowed[after]) / len(after), 0.0), 1.0)
+    repeats = int(found.repeat[after].sum())
+    bound = "at least" if alarm.direction == "down" else "at most"
+    return Change(
+        supplier=supplier,
+        kind="score",
+        at=at[last],
+        before_at=at[first - 1] if first else None,
+        detected_at=at[end],
+        log_e=alarm.log_e,
+        arl=alarm.arl,
+        stream=OF_SCORES,
+        observations=end + 1,
+        since_change=end + 1 - last,
+        null_rate=limit,
+        rate_after=rate,
+        direction=alarm.direction,
+        certain=True,
+        wording=f"since {at[last]:%Y-%m-%d %H:%M} at the latest its mean score over all tasks is "
+        f"{rate:.2f} on {len(after)} docs, {repeats} of them asked before, where {bound} {limit:.2f} was "
+        "expected",
+    )
+
+
+def _check(supplier: str, stream: ScoreStream, at: Sequence[datetime]) -> None:
+    import numpy as np
+
+    if len(at) != len(stream.values):
+        raise IdentityError(f"scores of {supplier}: {len(stream.values)} docs have {len(at)} times")
+    for instant in at:
+        moment(f"at of a score of {supplier}", instant)
+    if any(later < earlier for earlier, later in pairwise(at)):
+        raise IdentityError(
+            f"scores of {supplier} are not in order of time; sort the docs by when they were asked"
+        )
+    compared = stream.peers[stream.n_peers > 0]
+    for what, values in (("scores", stream.values), ("peers' scores", compared)):
+        if not np.all((values >= 0) & (values <= 1)):
+            raise IdentityError(f"{what} of {supplier} must lie between 0 and 1")

@@ -1,0 +1,430 @@
+"""The streams of scores that changes show in: read from the facts, kept, and only added to.
+
+A stream holds a supplier's values of all its docs, of all tasks, since its last change: what the score counts
+of each, turned so that more is better. Failed docs count as they do in the score, open ones not yet. Dated by
+when a doc was asked: hard docs take longer, so of many asked at once the wrong answers come last, which would
+look like a change. Beside each new doc stands the mean of the supplier's peers on it.
+
+Half a year of docs is a document of some 50 kB (``score_streams``), so that an evaluation reads what was
+written since the last one, and not all that a supplier and its peers ever answered. It is a view: what is not
+there, or was made by other code or another scorer, is read from the facts again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from testbench_dagster.core.doc_states import DocClock
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptsOfTask
+from testbench_dagster.core.records.identity import GroupMembers, ScoreStreamRecord, StreamedTask
+from testbench_dagster.core.records.plans import FailedEvaluations
+from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.identity import ScoreStream
+from testbench_dagster.scoring.failures import FailuresAs, failures_of, is_mean
+from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.stages.plan.planner import PROXY_FAILURES
+from testbench_dagster.stages.score.samples import Task, samples_by_task
+from testbench_dagster.stages.score.states import Peers
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import content_hash, typed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Of what reads the facts; a stream of another number is made anew.
+VERSION = 1
+#: Suppliers, of as many groups, whose values say how hard a doc is: those of more would hardly say more.
+PANEL = 32
+#: Facts may be written later than they are dated, and peers answer later: so much is looked at once more.
+LATE = timedelta(days=7)
+
+#: What an entry holds of itself, and of its peers.
+_OWN = [
+    ("at", "<i8"),  # milliseconds since 1970
+    ("task", "<u2"),  # place in the tasks of the record
+    ("doc", "<u4"),
+    ("epoch", "<u4"),
+    ("round", "<u4"),
+    ("value", "<f4"),
+    ("failed", "u1"),
+]
+_ENTRY = [*_OWN, ("peers", "<f4"), ("n_peers", "u1")]
+_OWN_NAMES = [name for name, _ in _OWN]
+_Row = tuple[int, int, int, int, int, float, int, float, int]
+
+_TASKS = 50  # read with one query
+_DOCS = 500  # ids in one query
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_DAY = timedelta(days=1)
+_UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+
+
+class _Watched(NamedTuple):
+    """A task whose scores are watched: see :class:`~testbench_dagster.core.records.identity.StreamedTask`."""
+
+    task: str
+    task_hash: str
+    scorer_version: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatedStream:
+    """A supplier's stream, and when each of its docs was asked."""
+
+    supplier: str
+    stream: ScoreStream
+    at: list[datetime]
+
+
+@dataclass
+class _Kept:
+    """The stream of a supplier at work.
+
+    ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
+    read yet. ``recent``: facts dated after it may be new.
+    """
+
+    supplier: Supplier
+    tasks: list[_Watched]
+    entries: NDArray[np.void]
+    read_until: datetime | None
+    recent: datetime
+    added: set[int] = field(default_factory=set)
+    changed: bool = False
+
+
+class ScoreStreams:
+    """Brings the streams of suppliers of one service up to date, and stores them."""
+
+    def __init__(
+        self, workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
+    ) -> None:
+        """``suppliers``: the active ones of the service, peers of each other."""
+        self._workspace, self._service, self._suppliers, self._now = workspace, service, suppliers, now
+        self._late = LATE + DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
+        self._tasks = _watched(workspace)
+        self._pairs = dict(self._tasks)
+        self._others = Peers(workspace, now)
+        self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
+
+    def read(self, chosen: Sequence[Supplier]) -> Iterator[DatedStream]:
+        """The streams of some of the suppliers as they are now; what is new of them is stored."""
+        kept = [self._updated(supplier) for supplier in chosen]
+        self._compare(kept)
+        for one in kept:
+            if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
+                self._store(one)
+            yield _dated(one)
+
+    def _store(self, kept: _Kept) -> None:
+        record = ScoreStreamRecord(
+            id=kept.supplier.key,
+            service=self._service,
+            read_until=self._now,
+            cut_at=kept.supplier.cut_at,
+            version=VERSION,
+            tasks=tuple(StreamedTask(**task._asdict()) for task in kept.tasks),
+            n=len(kept.entries),
+            entries=zlib.compress(kept.entries.tobytes()),
+        )
+        typed.upsert(self._workspace.documents, ScoreStreamRecord, [record])
+
+    # -- own values ---------------------------------------------------------------------------------------
+
+    def _updated(self, supplier: Supplier) -> _Kept:
+        import numpy as np
+
+        kept, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
+        # a doc that failed may turn out to be void while it is young
+        young = (kept.entries["failed"] > 0) & (kept.entries["at"] > _ms(kept.recent))
+        known = {_key(row) for row in kept.entries[~young].tolist()}
+        found = {
+            _key(row): row
+            for row in self._values(kept, begins)
+            if row[0] > _ms(begins) and _key(row) not in known
+        }
+        if not found and not young.any():
+            return kept
+        entries = np.concatenate([kept.entries[~young], np.array(list(found.values()), dtype=_ENTRY)])
+        entries = entries[np.lexsort((entries["round"], entries["doc"], entries["task"], entries["at"]))]
+        if not np.array_equal(entries[_OWN_NAMES], kept.entries[_OWN_NAMES]):
+            kept.entries, kept.changed = entries, True
+        return kept
+
+    def _loaded(self, supplier: Supplier) -> _Kept:
+        """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
+        import numpy as np
+
+        begins = supplier.cut_at or _BEGINNING
+        record = typed.get(self._workspace.documents, ScoreStreamRecord, supplier.key)
+        if record is None or record.version != VERSION or record.cut_at != supplier.cut_at:
+            kept = _Kept(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
+        else:
+            entries = np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
+            recent = max(begins, record.read_until - self._late)
+            tasks = [_Watched(*(getattr(task, name) for name in _Watched._fields)) for task in record.tasks]
+            kept = _Kept(supplier, tasks, entries, record.read_until, recent)
+        # with other data its docs are others, and both stay; of the same docs only one scorer's values count
+        current = {(task.task, task.task_hash): task for task, _ in self._tasks}
+        for place, task in enumerate(kept.tasks):
+            today = current.get((task.task, task.task_hash), task)
+            if task != today:
+                kept.entries = kept.entries[kept.entries["task"] != place]
+                kept.tasks[place] = today
+                kept.added.add(place)
+                kept.changed = True
+        for task, _ in self._tasks:
+            if task not in kept.tasks:
+                kept.added.add(len(kept.tasks))
+                kept.tasks.append(task)
+        return kept
+
+    def _values(self, kept: _Kept, begins: datetime) -> Iterator[_Row]:
+        """Entries of what was scored or failed: of tasks that were added all, of others what is recent."""
+        places = {task: place for place, task in enumerate(kept.tasks)}
+        for since, added in ((begins, True), (kept.recent, False)):
+            tasks = [pair for pair in self._tasks if (places[pair[0]] in kept.added) is added]
+            for start in range(0, len(tasks), _TASKS):
+                some = tasks[start : start + _TASKS]
+                scored = self._scored([kept.supplier.key], [task for task, _ in some], since)
+                worst = {}
+                for task, pair in some:
+                    values = [value for row in scored[task] if (value := _value(row, task)) is not None]
+                    worst[task] = _worst(pair, task, values)
+                    for row in scored[task]:
+                        yield from _scored_entry(row, task, places[task], worst[task])
+                yield from self._failed(kept.supplier, some, since, places, worst)
+
+    def _scored(
+        self, suppliers: Sequence[str], tasks: Sequence[_Watched], since: datetime
+    ) -> dict[_Watched, list[DatedScore]]:
+        """By task what today's scorer made of the answers of some suppliers that came after an instant."""
+        wanted = {(t.task, t.task_hash, t.scorer_version, t.filter): t for t in tasks}
+        where = {
+            "supplier": {"in": list(suppliers)},
+            "task": {"in": sorted({t.task for t in tasks})},
+            "task_hash": {"in": sorted({t.task_hash for t in tasks})},
+            "filter": {"in": sorted({t.filter for t in tasks})},
+            "answered_at": {"gt": since},
+        }
+        found: dict[_Watched, list[DatedScore]] = {task: [] for task in tasks}
+        for row in typed.find(self._workspace.documents, DatedScore, where):
+            task = wanted.get((row.task, row.task_hash, row.scorer_version, row.filter))
+            if task is not None:
+                found[task].append(row)
+        return found
+
+    def _failed(
+        self,
+        supplier: Supplier,
+        tasks: Sequence[tuple[_Watched, Task]],
+        since: datetime,
+        places: Mapping[_Watched, int],
+        worst: Mapping[_Watched, float | None],
+    ) -> Iterator[_Row]:
+        """Entries of docs that a supplier left unanswered for good, as its windows say."""
+        where = {
+            "supplier": supplier.key,
+            "task": {"in": [task.task for task, _ in tasks]},
+            "fault": {"in": _UNANSWERED},
+            "finished_at": {"gt": since},
+        }
+        lost = {
+            (row.task, row.task_hash) for row in typed.group(self._workspace.documents, AttemptsOfTask, where)
+        }
+        some = {task.task: (task, pair) for task, pair in tasks if (task.task, task.task_hash) in lost}
+        if not some:
+            return
+        windows = samples_by_task(
+            self._workspace, supplier, [pair for _, pair in some.values()], self._now, self._others
+        )
+        for name, window in windows:
+            task, _ = some[name]
+            value = worst[task]
+            for sample in window.samples if value is not None else ():
+                if sample.failed and sample.at > since:
+                    at, doc, place = _ms(sample.at), sample.doc_id, places[task]
+                    yield (at, place, doc, sample.epoch, sample.round, float(value or 0.0), 1, 0.0, 0)
+
+    # -- peers --------------------------------------------------------------------------------------------
+
+    def _compare(self, kept: Sequence[_Kept]) -> None:
+        """Put the peers' means beside new docs; beside recent ones again, since peers may answer later."""
+        import numpy as np
+
+        wanted: dict[_Watched, list[tuple[_Kept, NDArray[np.int64]]]] = defaultdict(list)
+        for one in kept:
+            current = [place for place, task in enumerate(one.tasks) if task in self._pairs]
+            compared = _first_of_doc(one.entries) & np.isin(one.entries["task"], current)
+            compared &= (one.entries["at"] > _ms(one.recent)) | np.isin(one.entries["task"], list(one.added))
+            for place in np.unique(one.entries["task"][compared]).tolist():
+                rows = np.flatnonzero(compared & (one.entries["task"] == place))
+                wanted[one.tasks[place]].append((one, rows))
+        if not wanted:
+            return
+        panel = self._panel()
+        groups = [self._group(key) for key in panel]
+        for task, of_task in wanted.items():
+            docs = sorted({int(doc) for one, rows in of_task for doc in one.entries["doc"][rows]})
+            first = min(int(one.entries["at"][rows[0]]) for one, rows in of_task)
+            values = self._panel_values(task, panel, docs, _BEGINNING + first * _MS)
+            at = {doc: number for number, doc in enumerate(docs)}
+            for one, rows in of_task:
+                own = self._group(one.supplier.key)
+                others = values[:, [group != own for group in groups]]
+                others = others[[at[doc] for doc in one.entries["doc"][rows].tolist()]]
+                n = np.isfinite(others).sum(axis=1)
+                means = np.nansum(others, axis=1) / np.maximum(n, 1)
+                entries = one.entries
+                if np.any(entries["n_peers"][rows] != n) or np.any(
+                    entries["peers"][rows] != means.astype("<f4")
+                ):
+                    entries["n_peers"][rows], entries["peers"][rows] = n, means
+                    one.changed = True
+
+    def _panel(self) -> list[str]:
+        """Whose values say how hard a doc is: the proxy of each group; of many groups always the same."""
+        failing = {
+            plan.id
+            for plan in typed.find(self._workspace.documents, FailedEvaluations, {"service": self._service})
+            if (plan.failures or 0) >= PROXY_FAILURES
+        }
+        proxies = {one.proxy for one in self._placed.values()}
+        chosen: dict[str, str] = {}
+        for supplier in sorted(s.key for s in self._suppliers if s.key not in failing):
+            group = self._group(supplier)
+            if group not in chosen or supplier in proxies:
+                chosen[group] = supplier
+        # one more than are needed: a supplier is no peer of its own group
+        return sorted(chosen.values(), key=lambda key: content_hash([self._service, key]))[: PANEL + 1]
+
+    def _group(self, supplier: str) -> str:
+        placed = self._placed.get(supplier)
+        return supplier if placed is None else placed.group
+
+    def _panel_values(
+        self, task: _Watched, panel: Sequence[str], docs: Sequence[int], first: datetime
+    ) -> NDArray[np.float64]:
+        """The newest value of each of the panel on each doc, of shape (docs, panel); NaN where there is none.
+
+        Of answers that still counted when the docs were asked first.
+        """
+        import numpy as np
+
+        spec, _ = self._pairs[task]
+        since = first - spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+        where: dict[str, Any] = {
+            "supplier": {"in": list(panel)},
+            "task": task.task,
+            "task_hash": task.task_hash,
+            "filter": task.filter,
+            "answered_at": {"gt": max(since, _BEGINNING)},
+        }
+        if len(docs) <= _DOCS:
+            where["doc_id"] = {"in": list(docs)}
+        rows, columns = ({key: n for n, key in enumerate(of)} for of in (docs, panel))
+        values = np.full((len(docs), len(panel)), np.nan)
+        newest = np.full(values.shape, -1, dtype=np.int64)
+        for score in typed.find(self._workspace.documents, DatedScore, where):
+            row, column, value = rows.get(score.doc_id), columns[score.supplier], _value(score, task)
+            at = _ms(score.answered_at)
+            if row is None or value is None or score.scorer_version != task.scorer_version:
+                continue
+            if at > newest[row, column]:
+                values[row, column], newest[row, column] = value, at
+        return values
+
+
+def _watched(workspace: Workspace) -> list[tuple[_Watched, Task]]:
+    """The tasks that are watched: scored by a mean of the docs' values."""
+    found = []
+    for spec in workspace.specs:
+        registration = None if spec.signs else workspace.datasets.current(spec.name)
+        if registration is None:
+            continue
+        metric, name = primary_pair(spec, registration)
+        if not is_mean(registration, metric):
+            continue
+        flags = registration.flags.metrics.get(metric)
+        task = _Watched(
+            task=spec.name,
+            task_hash=registration.task_hash,
+            scorer_version=scorer_version(registration),
+            metric=metric,
+            filter=name,
+            higher_is_better=flags is None or flags.higher_is_better,
+        )
+        found.append((task, (spec, registration)))
+    return found
+
+
+def _value(row: DatedScore, task: _Watched) -> float | None:
+    """The value of an answer, more being better; None where it is not between 0 and 1."""
+    value = row.metrics.get(task.metric)
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        return None
+    return float(value) if task.higher_is_better else 1.0 - float(value)
+
+
+def _worst(pair: Task, task: _Watched, values: Sequence[float]) -> float | None:
+    """What a failed doc counts as, more being better; None where that is nothing."""
+    failures = failures_of(*pair, task.metric, values)
+    worst = failures.worst
+    if failures.kind is not FailuresAs.WORST or worst is None or not 0 <= worst <= 1:
+        return None
+    return worst if task.higher_is_better else 1.0 - worst
+
+
+def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | None) -> Iterator[_Row]:
+    failed = row.error is not None and row.error.startswith(UNSCORABLE)
+    value = worst if failed else _value(row, task)
+    if value is not None:
+        at = _ms(row.answered_at - timedelta(milliseconds=row.latency_ms or 0))
+        yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
+
+
+def _dated(kept: _Kept) -> DatedStream:
+    import numpy as np
+
+    entries = kept.entries
+    docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
+    stream = ScoreStream(
+        docs=np.unique(docs, return_inverse=True)[1].astype(np.int64),
+        tasks=entries["task"].astype(np.int64),
+        values=entries["value"].astype(np.float64),
+        peers=entries["peers"].astype(np.float64),
+        n_peers=entries["n_peers"].astype(np.int64),
+    )
+    at = [_BEGINNING + timedelta(milliseconds=ms) for ms in entries["at"].tolist()]
+    return DatedStream(kept.supplier.key, stream, at)
+
+
+def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which entries are the first of their doc: those of others rest on nothing but the supplier's own."""
+    import numpy as np
+
+    first = np.zeros(len(entries), dtype=bool)
+    first[np.unique(entries["task"].astype(np.int64) << 32 | entries["doc"], return_index=True)[1]] = True
+    return first
+
+
+def _key(row: Sequence[Any]) -> tuple[int, int, int, int]:
+    """What makes two entries the same doc in the same round."""
+    return row[1], row[2], row[3], row[4]
+
+
+def _ms(at: datetime) -> int:
+    return (at - _BEGINNING) // _MS

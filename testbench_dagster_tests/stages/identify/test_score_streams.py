@@ -1,0 +1,224 @@
+"""The streams that changes of scores show in: what is in them, kept and added to, and compared with peers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
+from testbench_dagster.stages.identify import score_streams
+from testbench_dagster.stages.identify.score_streams import DatedStream, ScoreStreams
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, SCORE_STREAMS
+from testbench_dagster_tests.stages.score.facts import Facts
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR = timedelta(hours=1)
+NAMES = ("a", "b", "c", "d")
+TASKS = [{"name": "starter_reading"}, {"name": "starter_arithmetic"}]
+
+
+def key(name: str) -> str:
+    return f"{name}@external"
+
+
+@pytest.fixture
+def workspace(open_installation: Callable[..., Workspace]) -> Workspace:
+    opened = open_installation(*({"address": name} for name in NAMES), tasks=TASKS)
+    refresh_roster(opened)
+    return opened
+
+
+@pytest.fixture
+def facts(workspace: Workspace) -> Facts:
+    return Facts(workspace)
+
+
+@pytest.fixture
+def task(facts: Facts) -> Registration:
+    return facts.registration("starter_reading", n_docs=400)
+
+
+def read(workspace: Workspace, *names: str, now: datetime = NOW) -> dict[str, DatedStream]:
+    suppliers = active_suppliers(workspace)
+    chosen = [s for s in suppliers if not names or s.address in names]
+    found = ScoreStreams(workspace, "external", suppliers, now).read(chosen)
+    return {one.supplier.partition("@")[0]: one for one in found}
+
+
+def told(one: DatedStream) -> list[tuple[float, float]]:
+    """Value and when, in hours before now."""
+    return [
+        (round(value, 6), round((NOW - at) / HOUR, 3))
+        for value, at in zip(one.stream.values, one.at, strict=True)
+    ]
+
+
+def test_values_of_all_tasks_in_the_order_in_which_they_were_asked(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    other = facts.registration("starter_arithmetic", n_docs=50)
+    facts.score(task, 1, 1.0, NOW - 3 * HOUR, supplier=key("a"))
+    facts.score(other, 1, 0.25, NOW - 4 * HOUR, supplier=key("a"))
+    # answered last, but asked first
+    facts.score(task, 2, 0.0, NOW - HOUR, supplier=key("a"), latency_ms=4 * 3_600_000.0)
+    stream = read(workspace, "a")["a"]
+    assert told(stream) == [(0.0, 5.0), (0.25, 4.0), (1.0, 3.0)]
+    assert len(set(stream.stream.docs)) == 3 and len(set(stream.stream.tasks)) == 2
+
+
+def test_what_is_asked_again_is_the_same_doc(workspace: Workspace, facts: Facts, task: Registration) -> None:
+    facts.score(task, 1, 1.0, NOW - 9 * HOUR, supplier=key("a"))
+    facts.score(task, 1, 0.0, NOW - 2 * HOUR, supplier=key("a"), round_=2)
+    docs = read(workspace, "a")["a"].stream.docs
+    assert docs[0] == docs[1]
+
+
+def test_more_is_better_whatever_the_metric_says(workspace: Workspace, facts: Facts) -> None:
+    task = facts.registration("starter_reading", n_docs=50, higher_is_better=False)
+    facts.score(task, 1, 0.75, NOW - HOUR, supplier=key("a"))
+    facts.attempt(task, 7, at=NOW - 2 * HOUR, supplier=key("a"), text="yes")
+    facts.fail(task, 2, at=NOW - 2 * HOUR, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [(0.0, 2.0), (0.25, 1.0)], "a failed doc is the worst there is"
+
+
+def test_failed_docs_count_as_in_the_score_and_open_ones_not_yet(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    facts.score(task, 1, 1.0, NOW - 9 * HOUR, supplier=key("a"))
+    facts.fail(task, 2, at=NOW - 5 * HOUR, supplier=key("a"))
+    facts.attempt(task, 3, Fault.SUPPLIER_TIMEOUT, NOW - 2 * HOUR, supplier=key("a"), lease=7)
+    assert told(read(workspace, "a")["a"]) == [(1.0, 9.0), (0.0, 5.0)]
+    # once more: nothing doubles
+    assert told(read(workspace, "a")["a"]) == [(1.0, 9.0), (0.0, 5.0)]
+
+
+def test_an_answer_that_kills_the_scorer_counts_as_failed(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    facts.score(task, 1, 1.0, NOW - 2 * HOUR, supplier=key("a"))
+    facts.score(task, 2, None, NOW - HOUR, supplier=key("a"), error="unscorable: it killed it twice")
+    facts.score(task, 3, None, NOW - HOUR, supplier=key("a"), error="our own fault")
+    assert told(read(workspace, "a")["a"]) == [(1.0, 2.0), (0.0, 1.0)]
+
+
+def test_the_mean_of_peers_of_other_groups_stands_beside_new_docs(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 0.0), ("d", 0.0)):
+        facts.score(task, 1, value, NOW - 2 * HOUR, supplier=key(name))
+    facts.score(task, 2, 1.0, NOW - HOUR, supplier=key("a"))
+    stream = read(workspace, "a")["a"].stream
+    assert stream.n_peers.tolist() == [3, 0]
+    assert stream.peers[0] == pytest.approx(1 / 3)
+    # twins are no peers of each other
+    workspace.documents.upsert(
+        IDENTITY_GROUPS,
+        [
+            {"_id": key(n), "group": "twins", "proxy": key("b"), "members": [key("a"), key("b")]}
+            for n in ("a", "b")
+        ],
+    )
+    stream = read(workspace, "a")["a"].stream
+    assert stream.n_peers.tolist() == [2, 0]
+    assert stream.peers[0] == 0.0
+    assert read(workspace, "c")["c"].stream.n_peers.tolist() == [2], "b, who stands for a, and d"
+
+
+def test_peers_that_answer_later_are_looked_at_once_more(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    facts.score(task, 1, 1.0, NOW - 3 * HOUR, supplier=key("a"))
+    assert read(workspace, "a")["a"].stream.n_peers.tolist() == [0]
+    for name in ("b", "c"):
+        facts.score(task, 1, 1.0, NOW - 2 * HOUR, supplier=key(name))
+    assert read(workspace, "a")["a"].stream.n_peers.tolist() == [2]
+
+
+def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(3)
+    start = NOW - timedelta(days=60)
+    for day in range(60):
+        for number, name in enumerate(NAMES):
+            at = start + timedelta(days=day, minutes=number)
+            facts.score(task, day, float(draw.random() < 0.5), at, supplier=key(name))
+        if day % 13 == 0:
+            facts.fail(task, 100 + day, at=start + timedelta(days=day, hours=1), supplier=key("a"))
+        if day % 7 == 0:
+            read(workspace, now=start + timedelta(days=day, hours=2))
+    kept = read(workspace)
+    assert len(kept["a"].at) == 65
+    rows: list[int] = []
+    find = score_streams.typed.find
+
+    def counted(documents: Any, of: Any, *args: Any, **more: Any) -> Any:
+        for row in find(documents, of, *args, **more):
+            rows.append(1)
+            yield row
+
+    monkeypatch.setattr(score_streams.typed, "find", counted)
+    read(workspace, "a")
+    n_again = len(rows)
+    assert n_again < 100, "only what is recent is read once more"
+    workspace.documents.purge(SCORE_STREAMS, {"service": "external"})
+    anew = read(workspace)
+    # failed docs are known as long as windows count them
+    since = NOW - timedelta(days=30)
+    for name in NAMES:
+        ours, theirs = (
+            [
+                (at, value, peers, n)
+                for at, value, peers, n in zip(
+                    one.at, one.stream.values, one.stream.peers, one.stream.n_peers, strict=True
+                )
+                if at > since
+            ]
+            for one in (kept[name], anew[name])
+        )
+        assert ours == theirs
+
+
+def test_only_one_scorers_values_count(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = NOW - timedelta(days=90)
+    for doc, hours in ((1, 0), (2, 1)):
+        facts.score(task, doc, 1.0, old + hours * HOUR, supplier=key("a"))
+    assert len(read(workspace, "a", now=old + 2 * HOUR)["a"].at) == 2
+    monkeypatch.setattr(score_streams, "scorer_version", lambda registration: "newer")
+    facts.score(task, 1, 0.5, old, supplier=key("a"), version="newer")
+    assert read(workspace, "a")["a"].stream.values.tolist() == [0.5]
+    assert read(workspace, "a")["a"].stream.values.tolist() == [0.5]
+
+
+def test_other_data_are_other_docs(workspace: Workspace, facts: Facts, task: Registration) -> None:
+    facts.score(task, 1, 1.0, NOW - 9 * HOUR, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [(1.0, 9.0)]
+    newer = facts.registration("starter_reading", n_docs=399)
+    facts.score(newer, 1, 0.5, NOW - HOUR, supplier=key("a"))
+    stream = read(workspace, "a")["a"]
+    assert told(stream) == [(1.0, 9.0), (0.5, 1.0)]
+    assert len(set(stream.stream.docs)) == len(set(stream.stream.tasks)) == 2
+
+
+def test_a_stream_begins_after_the_cut(workspace: Workspace, facts: Facts, task: Registration) -> None:
+    for hour in range(1, 9):
+        facts.score(task, hour, 1.0, NOW - hour * HOUR, supplier=key("a"))
+    assert len(read(workspace, "a")["a"].at) == 8
+    cut_windows(workspace, key("a"), NOW - 4 * HOUR, "another model")
+    assert told(read(workspace, "a")["a"]) == [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0)]
+
+
+def test_one_document_per_supplier(workspace: Workspace, facts: Facts, task: Registration) -> None:
+    facts.score(task, 1, 1.0, NOW - HOUR, supplier=key("a"))
+    read(workspace)
+    read(workspace)
+    assert workspace.documents.count(SCORE_STREAMS) == len(NAMES)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
@@ -26,7 +26,7 @@ from testbench_dagster.core.records.identity import GroupMembers, ScoreStreamRec
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.core.versions import SCORE_STREAMS, scorer_version
 from testbench_dagster.identity import ScoreStream
 from testbench_dagster.scoring.failures import FailuresAs, failures_of, is_mean
 from testbench_dagster.scoring.rows import primary_pair
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Of what reads the facts; a stream of another number is made anew.
-VERSION = 1
 #: Suppliers, of as many groups, whose values say how hard a doc is: those of more would hardly say more.
 PANEL = 32
 #: Facts may be written later than they are dated, and peers answer later: so much is looked at once more.
@@ -69,7 +67,8 @@ _DAY = timedelta(days=1)
 _UNANSWERED = [fault.value for fault in Fault if not fault.answered]
 
 
-class _Watched(NamedTuple):
+@dataclass(frozen=True)
+class _Watched:
     """A task whose scores are watched: see :class:`~testbench_dagster.core.records.identity.StreamedTask`."""
 
     task: str
@@ -90,7 +89,7 @@ class DatedStream:
 
 
 @dataclass
-class _Kept:
+class _Cached:
     """The stream of a supplier at work.
 
     ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
@@ -122,91 +121,93 @@ class ScoreStreams:
 
     def read(self, chosen: Sequence[Supplier]) -> Iterator[DatedStream]:
         """The streams of some of the suppliers as they are now; what is new of them is stored."""
-        kept = [self._updated(supplier) for supplier in chosen]
-        self._compare(kept)
-        for one in kept:
+        cached = [self._updated(supplier) for supplier in chosen]
+        self._compare(cached)
+        for one in cached:
             if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
                 self._store(one)
             yield _dated(one)
 
-    def _store(self, kept: _Kept) -> None:
+    def _store(self, cached: _Cached) -> None:
         record = ScoreStreamRecord(
-            id=kept.supplier.key,
+            id=cached.supplier.key,
             service=self._service,
             read_until=self._now,
-            cut_at=kept.supplier.cut_at,
-            version=VERSION,
-            tasks=tuple(StreamedTask(**task._asdict()) for task in kept.tasks),
-            n=len(kept.entries),
-            entries=zlib.compress(kept.entries.tobytes()),
+            cut_at=cached.supplier.cut_at,
+            version=SCORE_STREAMS.number,
+            tasks=tuple(StreamedTask(**vars(task)) for task in cached.tasks),
+            n=len(cached.entries),
+            entries=zlib.compress(cached.entries.tobytes()),
         )
         typed.upsert(self._workspace.documents, ScoreStreamRecord, [record])
 
     # -- own values ---------------------------------------------------------------------------------------
 
-    def _updated(self, supplier: Supplier) -> _Kept:
+    def _updated(self, supplier: Supplier) -> _Cached:
         import numpy as np
 
-        kept, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
+        cached, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
         # a doc that failed may turn out to be void while it is young
-        young = (kept.entries["failed"] > 0) & (kept.entries["at"] > _ms(kept.recent))
-        known = {_key(row) for row in kept.entries[~young].tolist()}
+        young = (cached.entries["failed"] > 0) & (cached.entries["at"] > _ms(cached.recent))
+        known = {_key(row) for row in cached.entries[~young].tolist()}
         found = {
             _key(row): row
-            for row in self._values(kept, begins)
+            for row in self._values(cached, begins)
             if row[0] > _ms(begins) and _key(row) not in known
         }
         if not found and not young.any():
-            return kept
-        entries = np.concatenate([kept.entries[~young], np.array(list(found.values()), dtype=_ENTRY)])
+            return cached
+        entries = np.concatenate([cached.entries[~young], np.array(list(found.values()), dtype=_ENTRY)])
         entries = entries[np.lexsort((entries["round"], entries["doc"], entries["task"], entries["at"]))]
-        if not np.array_equal(entries[_OWN_NAMES], kept.entries[_OWN_NAMES]):
-            kept.entries, kept.changed = entries, True
-        return kept
+        if not np.array_equal(entries[_OWN_NAMES], cached.entries[_OWN_NAMES]):
+            cached.entries, cached.changed = entries, True
+        return cached
 
-    def _loaded(self, supplier: Supplier) -> _Kept:
+    def _loaded(self, supplier: Supplier) -> _Cached:
         """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
         import numpy as np
 
         begins = supplier.cut_at or _BEGINNING
         record = typed.get(self._workspace.documents, ScoreStreamRecord, supplier.key)
-        if record is None or record.version != VERSION or record.cut_at != supplier.cut_at:
-            kept = _Kept(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
+        if record is None or record.version != SCORE_STREAMS.number or record.cut_at != supplier.cut_at:
+            cached = _Cached(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
         else:
             entries = np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
             recent = max(begins, record.read_until - self._late)
-            tasks = [_Watched(*(getattr(task, name) for name in _Watched._fields)) for task in record.tasks]
-            kept = _Kept(supplier, tasks, entries, record.read_until, recent)
+            tasks = [
+                _Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks
+            ]
+            cached = _Cached(supplier, tasks, entries, record.read_until, recent)
         # with other data its docs are others, and both stay; of the same docs only one scorer's values count
         current = {(task.task, task.task_hash): task for task, _ in self._tasks}
-        for place, task in enumerate(kept.tasks):
+        for place, task in enumerate(cached.tasks):
             today = current.get((task.task, task.task_hash), task)
             if task != today:
-                kept.entries = kept.entries[kept.entries["task"] != place]
-                kept.tasks[place] = today
-                kept.added.add(place)
-                kept.changed = True
+                cached.entries = cached.entries[cached.entries["task"] != place]
+                cached.tasks[place] = today
+                cached.added.add(place)
+                cached.changed = True
         for task, _ in self._tasks:
-            if task not in kept.tasks:
-                kept.added.add(len(kept.tasks))
-                kept.tasks.append(task)
-        return kept
+            if task not in cached.tasks:
+                cached.added.add(len(cached.tasks))
+                cached.tasks.append(task)
+        return cached
 
-    def _values(self, kept: _Kept, begins: datetime) -> Iterator[_Row]:
+    def _values(self, cached: _Cached, begins: datetime) -> Iterator[_Row]:
         """Entries of what was scored or failed: of tasks that were added all, of others what is recent."""
-        places = {task: place for place, task in enumerate(kept.tasks)}
-        for since, added in ((begins, True), (kept.recent, False)):
-            tasks = [pair for pair in self._tasks if (places[pair[0]] in kept.added) is added]
+        places = {task: place for place, task in enumerate(cached.tasks)}
+        for since, added in ((begins, True), (cached.recent, False)):
+            tasks = [pair for pair in self._tasks if (places[pair[0]] in cached.added) is added]
             for start in range(0, len(tasks), _TASKS):
                 some = tasks[start : start + _TASKS]
-                scored = self._scored([kept.supplier.key], [task for task, _ in some], since)
+                scored = self._scored([cached.supplier.key], [task for task, _ in some], since)
                 worst = {}
                 for task, pair in some:
                     values = [value for row in scored[task] if (value := _value(row, task)) is not None]
                     worst[task] = _worst(pair, task, values)
                     for row in scored[task]:
                         yield from _scored_entry(row, task, places[task], worst[task])
-                yield from self._failed(kept.supplier, some, since, places, worst)
+                yield from self._failed(cached.supplier, some, since, places, worst)
 
     def _scored(
         self, suppliers: Sequence[str], tasks: Sequence[_Watched], since: datetime
@@ -261,12 +262,12 @@ class ScoreStreams:
 
     # -- peers --------------------------------------------------------------------------------------------
 
-    def _compare(self, kept: Sequence[_Kept]) -> None:
+    def _compare(self, cached: Sequence[_Cached]) -> None:
         """Put the peers' means beside new docs; beside recent ones again, since peers may answer later."""
         import numpy as np
 
-        wanted: dict[_Watched, list[tuple[_Kept, NDArray[np.int64]]]] = defaultdict(list)
-        for one in kept:
+        wanted: dict[_Watched, list[tuple[_Cached, NDArray[np.int64]]]] = defaultdict(list)
+        for one in cached:
             current = [place for place, task in enumerate(one.tasks) if task in self._pairs]
             compared = _first_of_doc(one.entries) & np.isin(one.entries["task"], current)
             compared &= (one.entries["at"] > _ms(one.recent)) | np.isin(one.entries["task"], list(one.added))
@@ -396,10 +397,10 @@ def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | No
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
 
 
-def _dated(kept: _Kept) -> DatedStream:
+def _dated(cached: _Cached) -> DatedStream:
     import numpy as np
 
-    entries = kept.entries
+    entries = cached.entries
     docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
     stream = ScoreStream(
         docs=np.unique(docs, return_inverse=True)[1].astype(np.int64),
@@ -409,7 +410,7 @@ def _dated(kept: _Kept) -> DatedStream:
         n_peers=entries["n_peers"].astype(np.int64),
     )
     at = [_BEGINNING + timedelta(milliseconds=ms) for ms in entries["at"].tolist()]
-    return DatedStream(kept.supplier.key, stream, at)
+    return DatedStream(cached.supplier.key, stream, at)
 
 
 def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:

@@ -10,14 +10,11 @@ The change is dated by an interval that holds it with 95 % (measured: 95 to 100 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.identity.changes import Change
-from testbench_dagster.identity.kernel import moment
 from testbench_dagster.identity.score_differences import Differences, ScoreStream, differences
 from testbench_dagster.identity.settings import IdentityError
 from testbench_dagster.statistics.mean_change import change_interval, log_levels
@@ -32,6 +29,8 @@ OF_SCORES = "scores"
 YEARS = 10.0
 _YEAR_DAYS = 365.0
 _DAY = timedelta(days=1)
+_MS = timedelta(milliseconds=1)
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +43,30 @@ class _Alarm:
     arl: float
 
 
-def score_change(
-    supplier: str, stream: ScoreStream, at: Sequence[datetime], period: timedelta
-) -> Change | None:
+def score_change(supplier: str, stream: ScoreStream, period: timedelta) -> Change | None:
     """The first change of a supplier's scores in an era; None where none is seen.
 
     Args:
         supplier: its key.
         stream: its docs in the order in which they were asked.
-        at: when they were.
         period: in which docs are renewed. What was asked first is spread over it when the docs of a year are
             counted, since as many follow in the next.
 
     Raises:
-        IdentityError: times without a zone or not in order, values or peers' means that are not between 0
-            and 1, or another number of times than of docs.
+        IdentityError: times that are not in order, or values or peers' means that are not between 0 and 1.
     """
     import numpy as np
 
-    _check(supplier, stream, at)
-    if not len(at):
+    _check(supplier, stream)
+    if not len(stream.at):
         return None
     found = differences(stream)
     expected = np.flatnonzero(~np.isnan(found.low))
-    days = np.array([(moment - at[0]) / _DAY for moment in at])
+    days = (stream.at - stream.at[0]) / (_DAY / _MS)
     arls = (YEARS * _YEAR_DAYS * docs_a_day(days, period / _DAY))[expected]
     alarms = [_alarm("down", found.fall[expected], arls), _alarm("up", found.rise[expected], arls)]
     first = min((a for a in alarms if a is not None), key=lambda a: (a.place, -a.log_e), default=None)
-    return None if first is None else _change(supplier, stream, at, found, expected, first)
+    return None if first is None else _change(supplier, stream, found, expected, first)
 
 
 def docs_a_day(days: NDArray[np.float64], period: float) -> NDArray[np.float64]:
@@ -107,7 +102,6 @@ def _alarm(
 def _change(
     supplier: str,
     stream: ScoreStream,
-    at: Sequence[datetime],
     found: Differences,
     expected: NDArray[np.int64],
     alarm: _Alarm,
@@ -120,7 +114,7 @@ def _change(
         away if alarm.direction == "down" else -away, found.repeat[seen].astype(np.int64)
     )
     first, last, end = (int(seen[place]) for place in (*interval, -1))
-    after = seen[seen >= last]
+    at, after = _moment(stream, last), seen[seen >= last]
     rate = math.fsum(stream.values[after]) / len(after)
     allowed = found.low if alarm.direction == "down" else found.high
     limit = min(max(math.fsum(allowed[after]) / len(after), 0.0), 1.0)
@@ -129,9 +123,9 @@ def _change(
     return Change(
         supplier=supplier,
         kind="score",
-        at=at[last],
-        before_at=at[first - 1] if first else None,
-        detected_at=at[end],
+        at=at,
+        before_at=_moment(stream, first - 1) if first else None,
+        detected_at=_moment(stream, end),
         log_e=alarm.log_e,
         arl=alarm.arl,
         stream=OF_SCORES,
@@ -141,20 +135,21 @@ def _change(
         rate_after=rate,
         direction=alarm.direction,
         certain=True,
-        wording=f"since {at[last]:%Y-%m-%d %H:%M} at the latest its mean score over all tasks is "
+        wording=f"since {at:%Y-%m-%d %H:%M} at the latest its mean score over all tasks is "
         f"{rate:.2f} on {len(after)} docs, {repeats} of them asked before, where {bound} {limit:.2f} was "
         "expected",
     )
 
 
-def _check(supplier: str, stream: ScoreStream, at: Sequence[datetime]) -> None:
+def _moment(stream: ScoreStream, place: int) -> datetime:
+    """When a doc was asked."""
+    return _BEGINNING + int(stream.at[place]) * _MS
+
+
+def _check(supplier: str, stream: ScoreStream) -> None:
     import numpy as np
 
-    if len(at) != len(stream.values):
-        raise IdentityError(f"scores of {supplier}: {len(stream.values)} docs have {len(at)} times")
-    for instant in at:
-        moment(f"at of a score of {supplier}", instant)
-    if any(later < earlier for earlier, later in pairwise(at)):
+    if np.any(np.diff(stream.at) < 0):
         raise IdentityError(
             f"scores of {supplier} are not in order of time; sort the docs by when they were asked"
         )

@@ -35,11 +35,12 @@ LEAST_PEERS = 2
 class ScoreStream:
     """The values of a supplier's docs in an era, in order, each of shape (n,).
 
-    ``docs`` and ``tasks`` are numbers from 0: equal ones stand for one doc, one task. ``values`` lie between
-    0 and 1, more is better. ``peers`` is the mean of other groups' suppliers on the doc, and ``n_peers`` how
-    many answered it.
+    ``at`` is when a doc was asked, in milliseconds since 1970 (UTC), ascending. ``docs`` and ``tasks`` are
+    numbers from 0: equal ones stand for one doc, one task. ``values`` lie between 0 and 1, more is better.
+    ``peers`` is the mean of other groups' suppliers on the doc, and ``n_peers`` how many answered it.
     """
 
+    at: NDArray[np.int64]
     docs: NDArray[np.int64]
     tasks: NDArray[np.int64]
     values: NDArray[np.float64]

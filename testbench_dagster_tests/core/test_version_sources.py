@@ -92,7 +92,6 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "stages.plan.planner:PROXY_FAILURES": "whom not to compare with",
         "stages.score.samples": "which docs failed: WINDOWS",
         "stages.score.states": "which docs failed: WINDOWS",
-        "stages.workspace": "opens the stores",
     },
 }
 

@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from testbench_dagster.identity import Change, ScoreStream, score_change
 from testbench_dagster_tests.identity.population import START
 
 PERIOD = timedelta(days=32)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 #: 14 tasks of 50 docs in 32 days.
 A_DAY = 22
 FIRST = 700
@@ -104,10 +105,12 @@ def stream_of(
     after: Verdicts | None = None,
     since: int | None = None,
     noise: float = 0.02,
+    at: Sequence[datetime] | None = None,
 ) -> ScoreStream:
     """The stream of these docs, from the doc ``since`` on answered as ``after`` says.
 
-    ``noise``: share of answers that are drawn anew, as of an endpoint that does not repeat itself.
+    ``noise``: share of answers that are drawn anew, as of an endpoint that does not repeat itself. ``at``:
+    when they are asked, by default as :func:`times` says.
     """
     rng = np.random.default_rng([seed, 3])
     values = pool.own[docs]
@@ -116,6 +119,7 @@ def stream_of(
     anew = rng.random(len(docs)) < noise
     values = np.where(anew, pool.own[rng.integers(len(pool.own), size=len(docs))], values)
     return ScoreStream(
+        at=milliseconds(times(len(docs)) if at is None else at),
         docs=docs,
         tasks=pool.tasks[docs],
         values=values,
@@ -124,12 +128,16 @@ def stream_of(
     )
 
 
-def times(n: int, *, a_day: float = A_DAY, burst: int = 0) -> list[datetime]:
+def times(n: int, *, a_day: int = A_DAY, burst: int = 0) -> list[datetime]:
     """When docs are asked: the first ``burst`` within minutes, the others so many a day."""
     return [
-        START + (timedelta(seconds=i) if i < burst else timedelta(days=(i - burst + 1) / a_day))
-        for i in range(n)
+        START + timedelta(seconds=i if i < burst else (i - burst + 1) * 86_400 // a_day) for i in range(n)
     ]
+
+
+def milliseconds(at: Sequence[datetime]) -> NDArray[np.int64]:
+    """Instants as streams have them."""
+    return np.array([(one - BEGINNING) // timedelta(milliseconds=1) for one in at], np.int64)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def delays(
         pool = pools[seed % len(pools)]
         docs = asked(seed, before + within, len(pool.own), repeats=repeats)
         then = fallen(pool.own, by, seed) if after is None else after(seed % len(pools))
-        change = score_change("s", stream_of(pool, docs, seed, after=then, since=before), at, PERIOD)
+        change = score_change("s", stream_of(pool, docs, seed, after=then, since=before, at=at), PERIOD)
         found.append(None if change is None else Seen(at.index(change.detected_at) + 1 - before, change))
     return found
 

@@ -30,6 +30,7 @@ from testbench_dagster.identity import (
     score_change,
 )
 from testbench_dagster_tests.identity.population import START
+from testbench_dagster_tests.identity.scored import milliseconds
 
 MINUTE = timedelta(minutes=1)
 #: One snapshot, behind an alias and by its own name, by its date.
@@ -201,16 +202,16 @@ def test_march_to_june_is_seen_in_scores(shared: Path, march: str, june: str, di
     for seed in range(10):
         given = [*drift(shared, march, seed, 300), *drift(shared, june, seed + 50, 300)]
         ids = sorted({r["id"] for r in given})
-        nothing = np.zeros(600)
+        nothing, at = np.zeros(600), [START + n * MINUTE for n in range(600)]
         stream = ScoreStream(
+            at=milliseconds(at),
             docs=np.array([ids.index(r["id"]) for r in given]),
             tasks=nothing.astype(np.int64),
             values=np.array([right(r) for r in given]),
             peers=nothing,
             n_peers=nothing.astype(np.int64),
         )
-        at = [START + n * MINUTE for n in range(600)]
-        change = score_change("s", stream, at, timedelta(days=32))
+        change = score_change("s", stream, timedelta(days=32))
         if change is None:  # not within the 300 questions of June
             delays.append(301)
             continue

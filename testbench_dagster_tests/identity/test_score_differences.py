@@ -24,6 +24,7 @@ VALUES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 def stream(docs: list[int], values: list[float], peers: float = 0.0, n_peers: int = 0) -> ScoreStream:
     n = len(docs)
     return ScoreStream(
+        np.arange(n),
         np.array(docs, np.int64),
         np.zeros(n, np.int64),
         np.array(values, float),
@@ -91,7 +92,7 @@ def test_fewer_than_two_peers_say_nothing() -> None:
     docs, values = list(range(200)), [float(v) for v in rng.random(200) < 0.7]
     alone = differences(stream(docs, values))
     one = stream(docs, values, n_peers=1)
-    one = ScoreStream(one.docs, one.tasks, one.values, rng.random(200), one.n_peers)
+    one = ScoreStream(one.at, one.docs, one.tasks, one.values, rng.random(200), one.n_peers)
     assert np.array_equal(alone.fall, differences(one).fall)
-    two = ScoreStream(one.docs, one.tasks, one.values, one.values, np.full(200, 2))
+    two = ScoreStream(one.at, one.docs, one.tasks, one.values, one.values, np.full(200, 2))
     assert np.abs(differences(two).fall[60:]).max() < 0.15, "peers that answer alike foresee it all"

@@ -148,7 +148,7 @@ def _score_changes(
     period = timedelta(days=workspace.config.settings.sampling.max_age_days)
     cuts = cuts_of(chosen)
     streams = ScoreStreams(workspace, service, suppliers, now).read(chosen)
-    found = (score_change(one.supplier, one.stream, one.at, period) for one in streams)
+    found = (score_change(key, stream, period) for key, stream in streams)
     return [c for c in found if c is not None and not _reported(workspace, c, cuts.get(c.supplier))]
 
 

@@ -79,15 +79,6 @@ class _Watched:
     higher_is_better: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DatedStream:
-    """A supplier's stream, and when each of its docs was asked."""
-
-    supplier: str
-    stream: ScoreStream
-    at: list[datetime]
-
-
 @dataclass
 class _Cached:
     """The stream of a supplier at work.
@@ -119,14 +110,14 @@ class ScoreStreams:
         self._others = Peers(workspace, now)
         self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
 
-    def read(self, chosen: Sequence[Supplier]) -> Iterator[DatedStream]:
-        """The streams of some of the suppliers as they are now; what is new of them is stored."""
+    def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream]]:
+        """The streams of some of the suppliers as they are now, by key; what is new of them is stored."""
         cached = [self._updated(supplier) for supplier in chosen]
         self._compare(cached)
         for one in cached:
             if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
                 self._store(one)
-            yield _dated(one)
+            yield one.supplier.key, _stream(one.entries)
 
     def _store(self, cached: _Cached) -> None:
         record = ScoreStreamRecord(
@@ -149,7 +140,9 @@ class ScoreStreams:
         cached, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
         # a doc that failed may turn out to be void while it is young
         young = (cached.entries["failed"] > 0) & (cached.entries["at"] > _ms(cached.recent))
-        known = {_key(row) for row in cached.entries[~young].tolist()}
+        # what is read again was asked a little before it was answered
+        near = cached.entries["at"] > (_ms(begins) if cached.added else _ms(cached.recent - _DAY))
+        known = {_key(row) for row in cached.entries[near & ~young].tolist()}
         found = {
             _key(row): row
             for row in self._values(cached, begins)
@@ -397,20 +390,18 @@ def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | No
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
 
 
-def _dated(cached: _Cached) -> DatedStream:
+def _stream(entries: NDArray[np.void]) -> ScoreStream:
     import numpy as np
 
-    entries = cached.entries
     docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
-    stream = ScoreStream(
+    return ScoreStream(
+        at=entries["at"].astype(np.int64),
         docs=np.unique(docs, return_inverse=True)[1].astype(np.int64),
         tasks=entries["task"].astype(np.int64),
         values=entries["value"].astype(np.float64),
         peers=entries["peers"].astype(np.float64),
         n_peers=entries["n_peers"].astype(np.int64),
     )
-    at = [_BEGINNING + timedelta(milliseconds=ms) for ms in entries["at"].tolist()]
-    return DatedStream(cached.supplier.key, stream, at)
 
 
 def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:

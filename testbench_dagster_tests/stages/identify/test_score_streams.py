@@ -11,9 +11,10 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.identity import ScoreStream
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
 from testbench_dagster.stages.identify import score_streams
-from testbench_dagster.stages.identify.score_streams import DatedStream, ScoreStreams
+from testbench_dagster.stages.identify.score_streams import ScoreStreams
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, SCORE_STREAMS
 from testbench_dagster_tests.stages.score.facts import Facts
@@ -45,18 +46,18 @@ def task(facts: Facts) -> Registration:
     return facts.registration("starter_reading", n_docs=400)
 
 
-def read(workspace: Workspace, *names: str, now: datetime = NOW) -> dict[str, DatedStream]:
+def read(workspace: Workspace, *names: str, now: datetime = NOW) -> dict[str, ScoreStream]:
     suppliers = active_suppliers(workspace)
     chosen = [s for s in suppliers if not names or s.address in names]
     found = ScoreStreams(workspace, "external", suppliers, now).read(chosen)
-    return {one.supplier.partition("@")[0]: one for one in found}
+    return {supplier.partition("@")[0]: stream for supplier, stream in found}
 
 
-def told(one: DatedStream) -> list[tuple[float, float]]:
+def told(one: ScoreStream) -> list[tuple[float, float]]:
     """Value and when, in hours before now."""
     return [
-        (round(value, 6), round((NOW - at) / HOUR, 3))
-        for value, at in zip(one.stream.values, one.at, strict=True)
+        (round(value, 6), round((NOW - datetime.fromtimestamp(at / 1000, UTC)) / HOUR, 3))
+        for value, at in zip(one.values, one.at, strict=True)
     ]
 
 
@@ -70,13 +71,13 @@ def test_values_of_all_tasks_in_the_order_in_which_they_were_asked(
     facts.score(task, 2, 0.0, NOW - HOUR, supplier=key("a"), latency_ms=4 * 3_600_000.0)
     stream = read(workspace, "a")["a"]
     assert told(stream) == [(0.0, 5.0), (0.25, 4.0), (1.0, 3.0)]
-    assert len(set(stream.stream.docs)) == 3 and len(set(stream.stream.tasks)) == 2
+    assert len(set(stream.docs)) == 3 and len(set(stream.tasks)) == 2
 
 
 def test_what_is_asked_again_is_the_same_doc(workspace: Workspace, facts: Facts, task: Registration) -> None:
     facts.score(task, 1, 1.0, NOW - 9 * HOUR, supplier=key("a"))
     facts.score(task, 1, 0.0, NOW - 2 * HOUR, supplier=key("a"), round_=2)
-    docs = read(workspace, "a")["a"].stream.docs
+    docs = read(workspace, "a")["a"].docs
     assert docs[0] == docs[1]
 
 
@@ -114,7 +115,7 @@ def test_the_mean_of_peers_of_other_groups_stands_beside_new_docs(
     for name, value in (("a", 1.0), ("b", 1.0), ("c", 0.0), ("d", 0.0)):
         facts.score(task, 1, value, NOW - 2 * HOUR, supplier=key(name))
     facts.score(task, 2, 1.0, NOW - HOUR, supplier=key("a"))
-    stream = read(workspace, "a")["a"].stream
+    stream = read(workspace, "a")["a"]
     assert stream.n_peers.tolist() == [3, 0]
     assert stream.peers[0] == pytest.approx(1 / 3)
     # twins are no peers of each other
@@ -125,20 +126,20 @@ def test_the_mean_of_peers_of_other_groups_stands_beside_new_docs(
             for n in ("a", "b")
         ],
     )
-    stream = read(workspace, "a")["a"].stream
+    stream = read(workspace, "a")["a"]
     assert stream.n_peers.tolist() == [2, 0]
     assert stream.peers[0] == 0.0
-    assert read(workspace, "c")["c"].stream.n_peers.tolist() == [2], "b, who stands for a, and d"
+    assert read(workspace, "c")["c"].n_peers.tolist() == [2], "b, who stands for a, and d"
 
 
 def test_peers_that_answer_later_are_looked_at_once_more(
     workspace: Workspace, facts: Facts, task: Registration
 ) -> None:
     facts.score(task, 1, 1.0, NOW - 3 * HOUR, supplier=key("a"))
-    assert read(workspace, "a")["a"].stream.n_peers.tolist() == [0]
+    assert read(workspace, "a")["a"].n_peers.tolist() == [0]
     for name in ("b", "c"):
         facts.score(task, 1, 1.0, NOW - 2 * HOUR, supplier=key(name))
-    assert read(workspace, "a")["a"].stream.n_peers.tolist() == [2]
+    assert read(workspace, "a")["a"].n_peers.tolist() == [2]
 
 
 def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
@@ -176,10 +177,8 @@ def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
         ours, theirs = (
             [
                 (at, value, peers, n)
-                for at, value, peers, n in zip(
-                    one.at, one.stream.values, one.stream.peers, one.stream.n_peers, strict=True
-                )
-                if at > since
+                for at, value, peers, n in zip(one.at, one.values, one.peers, one.n_peers, strict=True)
+                if at > 1000 * since.timestamp()
             ]
             for one in (kept[name], anew[name])
         )
@@ -195,8 +194,8 @@ def test_only_one_scorers_values_count(
     assert len(read(workspace, "a", now=old + 2 * HOUR)["a"].at) == 2
     monkeypatch.setattr(score_streams, "scorer_version", lambda registration: "newer")
     facts.score(task, 1, 0.5, old, supplier=key("a"), version="newer")
-    assert read(workspace, "a")["a"].stream.values.tolist() == [0.5]
-    assert read(workspace, "a")["a"].stream.values.tolist() == [0.5]
+    assert read(workspace, "a")["a"].values.tolist() == [0.5]
+    assert read(workspace, "a")["a"].values.tolist() == [0.5]
 
 
 def test_other_data_are_other_docs(workspace: Workspace, facts: Facts, task: Registration) -> None:
@@ -206,7 +205,7 @@ def test_other_data_are_other_docs(workspace: Workspace, facts: Facts, task: Reg
     facts.score(newer, 1, 0.5, NOW - HOUR, supplier=key("a"))
     stream = read(workspace, "a")["a"]
     assert told(stream) == [(1.0, 9.0), (0.5, 1.0)]
-    assert len(set(stream.stream.docs)) == len(set(stream.stream.tasks)) == 2
+    assert len(set(stream.docs)) == len(set(stream.tasks)) == 2
 
 
 def test_a_stream_begins_after_the_cut(workspace: Workspace, facts: Facts, task: Registration) -> None:

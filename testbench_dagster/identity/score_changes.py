@@ -53,7 +53,8 @@ def score_change(supplier: str, stream: ScoreStream, period: timedelta) -> Chang
             counted, since as many follow in the next.
 
     Raises:
-        IdentityError: times that are not in order, or values or peers' means that are not between 0 and 1.
+        IdentityError: times that are not in order, values that are not between 0 and 1, or peers' that are
+            not between -1 and 1.
     """
     import numpy as np
 
@@ -153,7 +154,7 @@ def _check(supplier: str, stream: ScoreStream) -> None:
         raise IdentityError(
             f"scores of {supplier} are not in order of time; sort the docs by when they were asked"
         )
-    compared = stream.peers[stream.n_peers > 0]
-    for what, values in (("scores", stream.values), ("peers' scores", compared)):
-        if not np.all((values >= 0) & (values <= 1)):
-            raise IdentityError(f"{what} of {supplier} must lie between 0 and 1")
+    if not np.all((stream.values >= 0) & (stream.values <= 1)):
+        raise IdentityError(f"scores of {supplier} must lie between 0 and 1")
+    if not np.all(np.abs(stream.peers[stream.n_peers > 0]) <= 1):
+        raise IdentityError(f"how well peers of {supplier} did must lie between -1 and 1")

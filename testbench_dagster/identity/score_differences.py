@@ -2,7 +2,7 @@
 
 A doc that was answered before in the era differs from the mean of its earlier values: nothing has to be
 learnt. A new doc differs, by half, from what is expected of it: by a line through the era's first docs over
-the mean of the supplier's peers on the same doc, with what the supplier is better or worse at by task, or,
+how well the supplier's peers did on the same doc, with what the supplier is better or worse at by task, or,
 of docs that fewer than two peers answered, by its own mean. So that a line that was fitted by luck raises no
 alarm, 2.33 standard errors of the expectation are taken off on the side that is bet on: 99 % of lines lie
 there.
@@ -37,7 +37,8 @@ class ScoreStream:
 
     ``at`` is when a doc was asked, in milliseconds since 1970 (UTC), ascending. ``docs`` and ``tasks`` are
     numbers from 0: equal ones stand for one doc, one task. ``values`` lie between 0 and 1, more is better.
-    ``peers`` is the mean of other groups' suppliers on the doc, and ``n_peers`` how many answered it.
+    ``peers`` is how much better (from -1 to 1) other groups' suppliers were on the doc than they are on the
+    whole, on average, and ``n_peers`` how many answered it: it stays the same whoever joins or leaves them.
     """
 
     at: NDArray[np.int64]

@@ -22,7 +22,7 @@ LOOKED_AT = {
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (3, "5e41a0f83d623a1147c1a77fc888fdf7e24d2e1f89d8aed1787e5b949a771bb2"),
-    "SCORE_STREAMS": (1, "3f632bda8d22236397b89dc760701a489d710bffa17fb9ca1d869992704a98c7"),
+    "SCORE_STREAMS": (1, "330f4dd78daca908bae2f9d85037e4ef515f2d0b197e93aaddd06b3a7c1da79f"),
     "PLANS": (2, "d9c33837afec3fcd501f794934c0daaa70b13ebe92516389059beda3b873b964"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

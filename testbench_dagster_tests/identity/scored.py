@@ -27,12 +27,25 @@ Verdicts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pool:
-    """Docs with what a supplier answers to each, right or wrong, its peers' mean on it, and its task."""
+    """Docs with what a supplier and its peers answer to each, right or wrong, and its task.
+
+    ``peers`` is of shape (peers, docs).
+    """
 
     own: Verdicts
     peers: Verdicts
     tasks: NDArray[np.int64]
-    n_peers: int
+
+    @property
+    def n_peers(self) -> int:
+        return len(self.peers)
+
+
+def away(peers: Verdicts) -> Verdicts:
+    """How much better peers were on each doc than they are on the whole."""
+    return (
+        (peers - peers.mean(axis=1, keepdims=True)).mean(axis=0) if len(peers) else np.zeros(peers.shape[1])
+    )
 
 
 def synthetic(seed: int, share: float, *, peers: int = 6, docs: int = 12_000, tasks: int = 14) -> Pool:
@@ -49,8 +62,7 @@ def synthetic(seed: int, share: float, *, peers: int = 6, docs: int = 12_000, ta
 
     own = right(share, taste)
     levels = rng.uniform(0.4, 0.8, peers)
-    mean = np.mean([right(level) for level in levels], axis=0) if peers else np.zeros(docs)
-    return Pool(own, mean, of_task, peers)
+    return Pool(own, np.array([right(level) for level in levels]).reshape(peers, docs), of_task)
 
 
 def recorded(shared: Path) -> list[Pool]:
@@ -75,7 +87,7 @@ def recorded(shared: Path) -> list[Pool]:
     for number, own in enumerate(verdicts):
         others = np.array([v for n, v in enumerate(verdicts) if n != number])
         drawn = others[rng.integers(2, size=(6, len(own))), np.arange(len(own))]
-        pools.append(Pool(own, drawn.mean(axis=0), tasks, 6))
+        pools.append(Pool(own, drawn, tasks))
     return pools
 
 
@@ -123,7 +135,7 @@ def stream_of(
         docs=docs,
         tasks=pool.tasks[docs],
         values=values,
-        peers=pool.peers[docs],
+        peers=away(pool.peers)[docs],
         n_peers=np.full(len(docs), pool.n_peers),
     )
 

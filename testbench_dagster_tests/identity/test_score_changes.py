@@ -146,6 +146,31 @@ def test_a_task_that_is_added_later_is_no_change(pools: list[Pool]) -> None:
         assert score_change("s", stream, PERIOD) is None
 
 
+@pytest.mark.parametrize("change", ["one falls", "weak ones join", "strong ones leave"])
+def test_peers_that_change_are_no_change_of_the_supplier(change: str) -> None:
+    """One of three answers 40 points less; three join that are half as good; two of five are gone."""
+    for seed in range(10):
+        pool, rng = synthetic(seed, 0.7, peers=5), np.random.default_rng(seed)
+        three, size = pool.peers[:3], len(pool.own)
+        if change == "one falls":
+            first, fell = three, three.copy()
+            fell[0] = fallen(three[0], min(0.4, three[0].mean()), seed)
+            # what it is on the whole is known as soon as its own stream shows it
+            first_seen = scored.away(three) + (fell[0] - three[0]) / 3
+            second = scored.away(fell)
+        elif change == "weak ones join":
+            first = three
+            second = scored.away(np.vstack([three, three * (rng.random(three.shape) < 0.5)]))
+        else:
+            first, second = pool.peers, scored.away(pool.peers[np.argsort(pool.peers.mean(axis=1))[:3]])
+        docs = asked(seed, 4000, size)
+        stream = stream_of(replace(pool, peers=first), docs, seed)
+        peers = np.where(np.arange(4000) < 1400, stream.peers, second[docs])
+        if change == "one falls":
+            peers[1400:1600] = first_seen[docs[1400:1600]]
+        assert score_change("s", replace(stream, peers=peers), PERIOD) is None
+
+
 # ------------------------------------------------------------------------------------------------- dates
 
 
@@ -226,7 +251,7 @@ def test_unusable_input_is_refused() -> None:
     for values in (np.array([0, 0, 1.5]), np.array([0, math.nan, 1])):
         with pytest.raises(IdentityError, match="scores of s must lie between 0 and 1"):
             score_change("s", a_stream(values=values), PERIOD)
-    with pytest.raises(IdentityError, match="peers' scores"):
+    with pytest.raises(IdentityError, match="how well peers of s did"):
         score_change("s", a_stream(peers=np.full(3, 2.0), n_peers=np.full(3, 2)), PERIOD)
     nothing = {name: np.zeros(0, int) for name in ("at", "docs", "tasks", "values", "peers", "n_peers")}
     assert score_change("s", a_stream(**nothing), PERIOD) is None

@@ -84,11 +84,20 @@ class ScoreStreamRecord(Record):
     id: str = key("key of the supplier")
     service: str = queryable("its service")
     read_until: datetime = queryable("when the facts were last read")
+    level: float | None = queryable("mean of its newest values, null of too few")
     cut_at: datetime | None = content("the change after which it begins")
     version: int = content("version of what read the facts")
     tasks: tuple[StreamedTask, ...] = content("the tasks that entries refer to by their place")
     n: int = content("how many entries there are")
     entries: bytes = content("the entries, packed and compressed: see `stages/identify/score_streams.py`")
+
+
+@view(ScoreStreamRecord)
+class ScoreLevel(NamedTuple):
+    """How good a supplier is on the whole."""
+
+    id: str
+    level: float | None
 
 
 @record("identity_groups", one_per="compared supplier", kind=VIEW, indexes=(("proxy",), ("service",)))

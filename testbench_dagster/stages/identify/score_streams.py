@@ -3,18 +3,20 @@
 A stream holds a supplier's values of all its docs, of all tasks, since its last change: what the score counts
 of each, turned so that more is better. Failed docs count as they do in the score, open ones not yet. Dated by
 when a doc was asked: hard docs take longer, so of many asked at once the wrong answers come last, which would
-look like a change. Beside each new doc stands the mean of the supplier's peers on it.
+look like a change. Beside each new doc stands how much better the supplier's peers were on it than they are
+on the whole: so it matters little who of them answered, nor who joined.
 
 Half a year of docs is a document of some 50 kB (``score_streams``), so that an evaluation reads what was
 written since the last one, and not all that a supplier and its peers ever answered. It is a view: what is not
-there, or was made by other code or another scorer, is read from the facts again.
+there, or was made by other code or another scorer, is read from the facts again (what peers are on the whole
+as of then).
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptsOfTask
-from testbench_dagster.core.records.identity import GroupMembers, ScoreStreamRecord, StreamedTask
+from testbench_dagster.core.records.identity import GroupMembers, ScoreLevel, ScoreStreamRecord, StreamedTask
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Suppliers, of as many groups, whose values say how hard a doc is: those of more would hardly say more.
 PANEL = 32
+#: Newest docs that say what a supplier is on the whole, and fewest.
+LEVEL_DOCS, LEAST_LEVEL_DOCS = 700, 25
 #: Facts may be written later than they are dated, and peers answer later: so much is looked at once more.
 LATE = timedelta(days=7)
 
@@ -103,11 +107,13 @@ class ScoreStreams:
         self, workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
     ) -> None:
         """``suppliers``: the active ones of the service, peers of each other."""
-        self._workspace, self._service, self._suppliers, self._now = workspace, service, suppliers, now
+        self._workspace, self._documents = workspace, workspace.documents
+        self._service, self._suppliers, self._now = service, suppliers, now
         self._late = LATE + DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
         self._tasks = _watched(workspace)
         self._pairs = dict(self._tasks)
         self._others = Peers(workspace, now)
+        self._cuts = {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
         self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
 
     def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream]]:
@@ -124,13 +130,14 @@ class ScoreStreams:
             id=cached.supplier.key,
             service=self._service,
             read_until=self._now,
+            level=_level(cached.entries["value"]),
             cut_at=cached.supplier.cut_at,
             version=SCORE_STREAMS.number,
             tasks=tuple(StreamedTask(**vars(task)) for task in cached.tasks),
             n=len(cached.entries),
             entries=zlib.compress(cached.entries.tobytes()),
         )
-        typed.upsert(self._workspace.documents, ScoreStreamRecord, [record])
+        typed.upsert(self._documents, ScoreStreamRecord, [record])
 
     # -- own values ---------------------------------------------------------------------------------------
 
@@ -161,7 +168,7 @@ class ScoreStreams:
         import numpy as np
 
         begins = supplier.cut_at or _BEGINNING
-        record = typed.get(self._workspace.documents, ScoreStreamRecord, supplier.key)
+        record = typed.get(self._documents, ScoreStreamRecord, supplier.key)
         if record is None or record.version != SCORE_STREAMS.number or record.cut_at != supplier.cut_at:
             cached = _Cached(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
         else:
@@ -215,7 +222,7 @@ class ScoreStreams:
             "answered_at": {"gt": since},
         }
         found: dict[_Watched, list[DatedScore]] = {task: [] for task in tasks}
-        for row in typed.find(self._workspace.documents, DatedScore, where):
+        for row in typed.find(self._documents, DatedScore, where):
             task = wanted.get((row.task, row.task_hash, row.scorer_version, row.filter))
             if task is not None:
                 found[task].append(row)
@@ -236,9 +243,7 @@ class ScoreStreams:
             "fault": {"in": _UNANSWERED},
             "finished_at": {"gt": since},
         }
-        lost = {
-            (row.task, row.task_hash) for row in typed.group(self._workspace.documents, AttemptsOfTask, where)
-        }
+        lost = {(row.task, row.task_hash) for row in typed.group(self._documents, AttemptsOfTask, where)}
         some = {task.task: (task, pair) for task, pair in tasks if (task.task, task.task_hash) in lost}
         if not some:
             return
@@ -255,12 +260,12 @@ class ScoreStreams:
 
     # -- peers --------------------------------------------------------------------------------------------
 
-    def _compare(self, cached: Sequence[_Cached]) -> None:
-        """Put the peers' means beside new docs; beside recent ones again, since peers may answer later."""
+    def _compare(self, streams: Sequence[_Cached]) -> None:
+        """Put beside new docs how well peers did; beside recent ones again, since peers may answer later."""
         import numpy as np
 
         wanted: dict[_Watched, list[tuple[_Cached, NDArray[np.int64]]]] = defaultdict(list)
-        for one in cached:
+        for one in streams:
             current = [place for place, task in enumerate(one.tasks) if task in self._pairs]
             compared = _first_of_doc(one.entries) & np.isin(one.entries["task"], current)
             compared &= (one.entries["at"] > _ms(one.recent)) | np.isin(one.entries["task"], list(one.added))
@@ -271,29 +276,53 @@ class ScoreStreams:
             return
         panel = self._panel()
         groups = [self._group(key) for key in panel]
+        docs = {
+            task: sorted({int(doc) for one, rows in of_task for doc in one.entries["doc"][rows]})
+            for task, of_task in wanted.items()
+        }
+        values = {}
         for task, of_task in wanted.items():
-            docs = sorted({int(doc) for one, rows in of_task for doc in one.entries["doc"][rows]})
             first = min(int(one.entries["at"][rows[0]]) for one, rows in of_task)
-            values = self._panel_values(task, panel, docs, _BEGINNING + first * _MS)
-            at = {doc: number for number, doc in enumerate(docs)}
+            values[task] = self._panel_values(task, panel, docs[task], _BEGINNING + first * _MS)
+        levels = self._levels(panel, streams, values.values())
+        for task, of_task in wanted.items():
+            at = {doc: number for number, doc in enumerate(docs[task])}
+            away = values[task] - levels
             for one, rows in of_task:
                 own = self._group(one.supplier.key)
-                others = values[:, [group != own for group in groups]]
+                others = away[:, [group != own for group in groups]]
                 others = others[[at[doc] for doc in one.entries["doc"][rows].tolist()]]
                 n = np.isfinite(others).sum(axis=1)
-                means = np.nansum(others, axis=1) / np.maximum(n, 1)
+                means = (np.nansum(others, axis=1) / np.maximum(n, 1)).astype("<f4")
                 entries = one.entries
-                if np.any(entries["n_peers"][rows] != n) or np.any(
-                    entries["peers"][rows] != means.astype("<f4")
-                ):
+                if np.any(entries["n_peers"][rows] != n) or np.any(entries["peers"][rows] != means):
                     entries["n_peers"][rows], entries["peers"][rows] = n, means
                     one.changed = True
+
+    def _levels(
+        self,
+        panel: Sequence[str],
+        streams: Sequence[_Cached],
+        values: Iterable[NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """What each of the panel is on the whole, by its stream, else by the values read; NaN of too few."""
+        import numpy as np
+
+        known = {one.id: one.level for one in typed.by_id(self._documents, ScoreLevel, panel).values()}
+        known |= {one.supplier.key: _level(one.entries["value"]) for one in streams}
+        levels = np.array([np.nan if (level := known.get(key)) is None else level for key in panel])
+        together = np.concatenate(list(values))
+        for column in np.flatnonzero(np.isnan(levels)).tolist():
+            read = together[:, column]
+            level = _level(read[np.isfinite(read)])
+            levels[column] = np.nan if level is None else level
+        return levels
 
     def _panel(self) -> list[str]:
         """Whose values say how hard a doc is: the proxy of each group; of many groups always the same."""
         failing = {
             plan.id
-            for plan in typed.find(self._workspace.documents, FailedEvaluations, {"service": self._service})
+            for plan in typed.find(self._documents, FailedEvaluations, {"service": self._service})
             if (plan.failures or 0) >= PROXY_FAILURES
         }
         proxies = {one.proxy for one in self._placed.values()}
@@ -314,7 +343,7 @@ class ScoreStreams:
     ) -> NDArray[np.float64]:
         """The newest value of each of the panel on each doc, of shape (docs, panel); NaN where there is none.
 
-        Of answers that still counted when the docs were asked first.
+        Of answers that still counted when the docs were asked first, and after the peer's own last change.
         """
         import numpy as np
 
@@ -332,10 +361,12 @@ class ScoreStreams:
         rows, columns = ({key: n for n, key in enumerate(of)} for of in (docs, panel))
         values = np.full((len(docs), len(panel)), np.nan)
         newest = np.full(values.shape, -1, dtype=np.int64)
-        for score in typed.find(self._workspace.documents, DatedScore, where):
+        for score in typed.find(self._documents, DatedScore, where):
             row, column, value = rows.get(score.doc_id), columns[score.supplier], _value(score, task)
             at = _ms(score.answered_at)
             if row is None or value is None or score.scorer_version != task.scorer_version:
+                continue
+            if score.answered_at <= self._cuts.get(score.supplier, since):
                 continue
             if at > newest[row, column]:
                 values[row, column], newest[row, column] = value, at
@@ -402,6 +433,12 @@ def _stream(entries: NDArray[np.void]) -> ScoreStream:
         peers=entries["peers"].astype(np.float64),
         n_peers=entries["n_peers"].astype(np.int64),
     )
+
+
+def _level(values: NDArray[np.float64]) -> float | None:
+    """The mean of the newest values; None of too few."""
+    newest = values[-LEVEL_DOCS:]
+    return float(newest.mean()) if len(newest) >= LEAST_LEVEL_DOCS else None
 
 
 def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers, cut_windo
 from testbench_dagster.stages.identify import score_streams
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, SCORE_STREAMS
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, PLANS, SCORE_STREAMS
 from testbench_dagster_tests.stages.score.facts import Facts
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -109,15 +109,18 @@ def test_an_answer_that_kills_the_scorer_counts_as_failed(
     assert told(read(workspace, "a")["a"]) == [(1.0, 2.0), (0.0, 1.0)]
 
 
-def test_the_mean_of_peers_of_other_groups_stands_beside_new_docs(
-    workspace: Workspace, facts: Facts, task: Registration
+def test_how_well_peers_of_other_groups_did_stands_beside_new_docs(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("a", 1.0), ("b", 1.0), ("c", 0.0), ("d", 0.0)):
-        facts.score(task, 1, value, NOW - 2 * HOUR, supplier=key(name))
-    facts.score(task, 2, 1.0, NOW - HOUR, supplier=key("a"))
+    monkeypatch.setattr(score_streams, "LEAST_LEVEL_DOCS", 2)
+    for name, first, second in (("a", 1.0, 1.0), ("b", 1.0, 0.0), ("c", 0.0, 1.0), ("d", 0.0, 1.0)):
+        facts.score(task, 1, first, NOW - 3 * HOUR, supplier=key(name))
+        facts.score(task, 2, second, NOW - 2 * HOUR, supplier=key(name))
+    facts.score(task, 3, 1.0, NOW - HOUR, supplier=key("a"))
     stream = read(workspace, "a")["a"]
-    assert stream.n_peers.tolist() == [3, 0]
-    assert stream.peers[0] == pytest.approx(1 / 3)
+    assert stream.n_peers.tolist() == [3, 3, 0]
+    # each of the others is .5 on the whole
+    assert stream.peers == pytest.approx([-0.5 / 3, 0.5 / 3, 0], abs=1e-6)
     # twins are no peers of each other
     workspace.documents.upsert(
         IDENTITY_GROUPS,
@@ -127,14 +130,47 @@ def test_the_mean_of_peers_of_other_groups_stands_beside_new_docs(
         ],
     )
     stream = read(workspace, "a")["a"]
-    assert stream.n_peers.tolist() == [2, 0]
-    assert stream.peers[0] == 0.0
-    assert read(workspace, "c")["c"].n_peers.tolist() == [2], "b, who stands for a, and d"
+    assert stream.n_peers.tolist() == [2, 2, 0]
+    assert stream.peers == pytest.approx([-0.5, 0.5, 0])
+    assert read(workspace, "c")["c"].n_peers.tolist() == [2, 2], "b, who stands for a, and d"
+
+
+def test_who_joins_moves_nothing(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak peers answer the second half of the docs only: the docs look no harder for that."""
+    draw = random.Random(4)
+    for doc in range(120):
+        for name, share in (("a", 0.8), ("b", 0.8), ("c", 0.2), ("d", 0.2)):
+            if name in "ab" or doc >= 60:
+                value = float(draw.random() < share)
+                facts.score(task, doc, value, NOW - (120 - doc) * HOUR, supplier=key(name))
+    stream = read(workspace)["a"]
+    assert stream.n_peers.tolist() == [1] * 60 + [3] * 60
+    assert abs(stream.peers[:60].mean() - stream.peers[60:].mean()) < 0.1
+
+
+def test_of_many_peers_always_the_same_are_looked_at_and_none_that_fails(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_streams, "LEAST_LEVEL_DOCS", 1)
+    for name in NAMES:
+        facts.score(task, 1, 1.0, NOW - 2 * HOUR, supplier=key(name))
+    workspace.documents.upsert(
+        PLANS, [{"_id": key("d"), "service": "external", "failures": 3, "planned_at": NOW, "due_at": NOW}]
+    )
+    assert {name: one.n_peers.tolist() for name, one in read(workspace).items()} == {
+        "a": [2], "b": [2], "c": [2], "d": [3]
+    }  # fmt: skip
+    monkeypatch.setattr(score_streams, "PANEL", 1)
+    few = [sorted(n for one in read(workspace).values() for n in one.n_peers.tolist()) for _ in range(2)]
+    assert few == [[1, 1, 2, 2]] * 2, "two are looked at; neither is a peer of itself"
 
 
 def test_peers_that_answer_later_are_looked_at_once_more(
-    workspace: Workspace, facts: Facts, task: Registration
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(score_streams, "LEAST_LEVEL_DOCS", 1)
     facts.score(task, 1, 1.0, NOW - 3 * HOUR, supplier=key("a"))
     assert read(workspace, "a")["a"].n_peers.tolist() == [0]
     for name in ("b", "c"):
@@ -168,21 +204,23 @@ def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
     monkeypatch.setattr(score_streams.typed, "find", counted)
     read(workspace, "a")
     n_again = len(rows)
-    assert n_again < 100, "only what is recent is read once more"
+    assert n_again < 150, "only what is recent is read once more"
     workspace.documents.purge(SCORE_STREAMS, {"service": "external"})
     anew = read(workspace)
     # failed docs are known as long as windows count them
-    since = NOW - timedelta(days=30)
+    since = 1000 * (NOW - timedelta(days=30)).timestamp()
     for name in NAMES:
         ours, theirs = (
             [
-                (at, value, peers, n)
-                for at, value, peers, n in zip(one.at, one.values, one.peers, one.n_peers, strict=True)
-                if at > 1000 * since.timestamp()
+                tuple(row)
+                for row in zip(one.at, one.values, one.n_peers, one.peers, strict=True)
+                if row[0] > since
             ]
             for one in (kept[name], anew[name])
         )
-        assert ours == theirs
+        assert [row[:3] for row in ours] == [row[:3] for row in theirs]
+        # what peers are on the whole is as of when it was looked at
+        assert [row[3] for row in ours] == pytest.approx([row[3] for row in theirs], abs=0.2)
 
 
 def test_only_one_scorers_values_count(

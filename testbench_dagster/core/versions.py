@@ -162,6 +162,16 @@ PLANS = Version(
     ),
 )
 
+#: Reads the values that changes of scores show in; cached streams of another number are read anew.
+SCORE_STREAMS = Version(
+    1,
+    (
+        "testbench_dagster.scoring.failures",
+        "testbench_dagster.scoring.rows:primary_pair",
+        "testbench_dagster.stages.identify.score_streams",
+    ),
+)
+
 
 def scorer_version(registration: Registration) -> str:
     """Name what computed a score: framework, its version, the task configuration, our own revision."""

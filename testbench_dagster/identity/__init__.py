@@ -2,19 +2,21 @@
 
 Relative and from answers only: suppliers of a group answer like each other. What runs behind them nobody can
 see, and nothing here says so. Evidence are the answers that suppliers give to common prompts at temperature
-0; no reference model is needed. Pure functions, numpy and scipy imported on use.
+0, and how their scores move; no reference model is needed. Pure functions, numpy and scipy imported on use.
 
 Belongs here: how alike answers are, groups, proxies and change detection, as functions of values. Does not:
 reading answers, and recording or acting on what is found.
 """
 
-from testbench_dagster.identity.changes import Change, ScorePoint, find_changes, score_changes
+from testbench_dagster.identity.changes import Change, find_changes
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
 from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.proxies import Election, elect
+from testbench_dagster.identity.score_changes import score_change
+from testbench_dagster.identity.score_differences import ScoreStream
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 
 __all__ = [
@@ -29,10 +31,10 @@ __all__ = [
     "IdentitySettings",
     "PairFinding",
     "Profile",
-    "ScorePoint",
+    "ScoreStream",
     "Suspect",
     "elect",
     "find_changes",
     "find_groups",
-    "score_changes",
+    "score_change",
 ]

@@ -1,14 +1,15 @@
-"""Has a supplier's model changed? Its answers against its own earlier ones, its group's, and its scores.
+"""Has a supplier's model changed? Its answers against its own earlier ones, and against its group's.
 
-Three streams of evidence, each with a Shiryaev-Roberts e-detector (``statistics.change``) whose baseline is
+Two streams of evidence, each with a Shiryaev-Roberts e-detector (``statistics.change``) whose baseline is
 learnt from the stream itself, so that an endpoint that was always noisy raises no alarm by being so:
 
 * repeat: an answer against the prefix the supplier gave most often to the same prompt before;
 * group: a member's answer against the majority of the other members' answers to the same prompt, those near
   in time. One disagreement has two sides, so whoever deviates from most is found first and its answers after
   its change are taken out before the others are judged; in a pair that nothing else tells apart both are
-  reported, as uncertain;
-* score: a supplier's scores of a task, in either direction.
+  reported, as uncertain.
+
+Scores are a third one, see :mod:`.score_changes`.
 
 An answer too short to be told from others' (see ``kernel``) counts as one kind: two of them say nothing, one
 where there used to be text is a difference, as of a model that stopped explaining itself.
@@ -29,7 +30,7 @@ from typing import Literal
 
 from testbench_dagster.identity.kernel import Answer, kernel, moment
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
-from testbench_dagster.statistics.change import DropDetector, ScoreDetector
+from testbench_dagster.statistics.change import DropDetector
 
 #: The stream of answer prefixes; the ids of stored changes follow from its name.
 OF_PREFIXES = "openings"
@@ -44,12 +45,12 @@ class Change:
     """A detected change of a supplier's model.
 
     It lies after ``before_at``, the last answer of the stream that looked as before, and not after ``at``,
-    the first that did not (maximum likelihood); the answer that raised the alarm came at ``detected_at``. Cut
-    the supplier's era just before ``at``. ``log_e`` (nats) is the detector's level then, alarms being at
-    ln ``arl``. ``observations`` had been made, ``since_change`` of them after the change, with a mean of
-    ``rate_after``; ``null_rate`` is the lowest mean (for "up" the highest) the era before allowed for.
-    ``stream`` is :data:`OF_PREFIXES` or the task. Not ``certain``: one of two members changed, and
-    this may be either.
+    the first that did not: of answers by maximum likelihood, of scores the ends of an interval that holds it
+    with 95 %. The answer that raised the alarm came at ``detected_at``. Cut the supplier's era just before
+    ``at``. ``log_e`` (nats) is the detector's level then, alarms being at ln ``arl``. ``observations`` had
+    been made, ``since_change`` of them from ``at`` on, with a mean of ``rate_after``; ``null_rate`` is the
+    lowest mean (for "up" the highest) that the time before allowed for. ``stream`` names the evidence. Not
+    ``certain``: one of two members changed, and this may be either.
     """
 
     supplier: str
@@ -67,16 +68,6 @@ class Change:
     direction: Literal["down", "up"]
     certain: bool
     wording: str
-
-
-@dataclass(frozen=True, slots=True)
-class ScorePoint:
-    """A score from 0 to 1 of one answer to a task's doc; ``at`` is when the answer came."""
-
-    supplier: str
-    task: str
-    at: datetime
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,36 +110,6 @@ def find_changes(
             if known is None or (change.certain and change.detected_at < known.detected_at):
                 found[change.supplier] = change
     return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
-
-
-def score_changes(
-    points: Iterable[ScorePoint],
-    settings: IdentitySettings | None = None,
-    *,
-    cut_at: Mapping[str, datetime] | None = None,
-) -> list[Change]:
-    """The first change of each supplier's scores of each task since its cut, sorted by date of detection.
-
-    Raises IdentityError for times without a zone or scores that are not between 0 and 1.
-    """
-    settings = settings or IdentitySettings()
-    cuts = {s: moment(f"cut_at of {s}", c) for s, c in (cut_at or {}).items()}
-    streams: dict[tuple[str, str], list[ScorePoint]] = defaultdict(list)
-    for point in points:
-        at = moment(f"at of a score of {point.supplier}", point.at)
-        if not 0 <= point.score <= 1:
-            raise IdentityError(
-                f"score of {point.supplier} on {point.task} must lie between 0 and 1, got {point.score}"
-            )
-        if point.supplier not in cuts or at > cuts[point.supplier]:
-            streams[point.supplier, point.task].append(point)
-    changes = []
-    for (supplier, task), stream in sorted(streams.items()):
-        stream.sort(key=lambda p: p.at)
-        change = _score_change(supplier, task, stream, settings)
-        if change:
-            changes.append(change)
-    return sorted(changes, key=lambda c: (c.detected_at, c.supplier, c.stream))
 
 
 def _eras(
@@ -332,38 +293,3 @@ def _nearest(
     around = entries[max(bisect_left(times, at) - 1, 0) : bisect_right(times, at) + 1]
     best = min(around, key=lambda entry: abs(entry[0] - at))
     return best if abs(best[0] - at) <= near else None
-
-
-def _score_change(
-    supplier: str, task: str, stream: Sequence[ScorePoint], settings: IdentitySettings
-) -> Change | None:
-    detector = ScoreDetector(settings.arl, settings.baseline_alpha)
-    for number, point in enumerate(stream):
-        direction = detector.step(point.score)
-        if direction is None:
-            continue
-        part = detector.down if direction == "down" else detector.up
-        first = min(part.start, number)
-        after = stream[first : number + 1]
-        rate = math.fsum(p.score for p in after) / len(after)
-        limit = part.baseline if direction == "down" else 1 - part.baseline
-        bound = f"at least {limit:.2f}" if direction == "down" else f"at most {limit:.2f}"
-        return Change(
-            supplier=supplier,
-            kind="score",
-            at=after[0].at,
-            before_at=stream[first - 1].at if first else None,
-            detected_at=point.at,
-            log_e=part.log_e,
-            arl=settings.arl,
-            stream=task,
-            observations=number + 1,
-            since_change=len(after),
-            null_rate=limit,
-            rate_after=rate,
-            direction="down" if direction == "down" else "up",
-            certain=True,
-            wording=f"since {after[0].at:%Y-%m-%d %H:%M} its mean score on {task} is {rate:.2f} over "
-            f"{len(after)} docs, before {bound}",
-        )
-    return None

@@ -129,30 +129,5 @@ class DropDetector:
         self.baseline = min(low, self.ceiling)
 
 
-class ScoreDetector:
-    """Watches scores from 0 to 1 for a change of their mean in either direction.
-
-    Two :class:`DropDetector`, of the scores and of 1 minus them, each with twice the mean time between false
-    alarms and half the error of the baseline.
-    """
-
-    def __init__(self, arl: float = 1e5, baseline_alpha: float = 0.01) -> None:
-        self.down, self.up = (
-            DropDetector(2 * arl, baseline_alpha / 2, ceiling=0.98, weight=(0.5, 0.5), ratios=SCORE_RATIOS)
-            for _ in range(2)
-        )
-
-    def step(self, score: float) -> str | None:
-        """Take the next score; "down" or "up" while an alarm stands. Raises ValueError as the parts do."""
-        down, up = self.down.step(score), self.up.step(1 - score)
-        if down and up:
-            return "down" if self.down.log_e >= self.up.log_e else "up"
-        return "down" if down else "up" if up else None
-
-
-#: Alternatives for scores, where falls are shallower than those of a swapped model's answer prefixes.
-SCORE_RATIOS = (0.2, 0.5, 0.7, 0.85, 0.93)
-
-
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -85,6 +85,14 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "transports.plug": "types that carry what is known of sessions",
         "transports.registry:transport": "a transport by name; its plug says whom sessions let wait",
     },
+    "SCORE_STREAMS": {
+        "core.doc_states:DocClock": "how far back is looked for what was written late",
+        "core.faults": "which docs may have failed; whether they did: WINDOWS",
+        "identity": "looks at the streams",
+        "stages.plan.planner:PROXY_FAILURES": "whom not to compare with",
+        "stages.score.samples": "which docs failed: WINDOWS",
+        "stages.score.states": "which docs failed: WINDOWS",
+    },
 }
 
 

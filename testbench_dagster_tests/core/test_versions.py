@@ -23,6 +23,7 @@ LOOKED_AT = {
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (3, "a1bd0f47c9d4db947b587a9eeaa2453f30f8a1098980c8a54450f440a52e56b1"),
     "PLANS": (2, "3f1643b7a485a7b97a8357841e514be2e9fc19206460b7c0b2f8a51075537913"),
+    "SCORE_STREAMS": (1, "330f4dd78daca908bae2f9d85037e4ef515f2d0b197e93aaddd06b3a7c1da79f"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

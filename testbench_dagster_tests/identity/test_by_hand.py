@@ -23,11 +23,9 @@ from testbench_dagster.identity import (
     Evidence,
     IdentityError,
     IdentitySettings,
-    ScorePoint,
     elect,
     find_changes,
     find_groups,
-    score_changes,
 )
 from testbench_dagster.identity.changes import _against_others
 from testbench_dagster.identity.evidence import NONE
@@ -581,9 +579,6 @@ def test_answers_at_a_cut_belong_to_the_era_before() -> None:
     given = [answer("s", "q", phrase("x") if m < 60 else phrase(m), minute=m, round=m) for m in range(80)]
     assert len(find_changes(given, cut_at={"s": START - MINUTE})) == 1
     assert find_changes(given, cut_at={"s": START + 59 * MINUTE}) == []
-    scores = [ScorePoint("s", "t", START + n * MINUTE, float(n < 60)) for n in range(120)]
-    assert len(score_changes(scores, cut_at={"s": START - MINUTE})) == 1
-    assert score_changes(scores, cut_at={"s": START + 59 * MINUTE}) == []
     evidence = Evidence.of(
         [answer("s", "q", phrase(1), minute=1), answer("s", "r", phrase(2), minute=1.001)],
         cut_at={"s": START + MINUTE},
@@ -611,36 +606,6 @@ def test_how_common_a_prefix_is_by_its_first_dozen_characters() -> None:
     assert commonness(2, 21) == 0.0
     assert commonness(1, 5) == 0.0
     assert commonness(5, 20, chars=11) == 0.0
-
-
-def test_a_score_change_by_hand() -> None:
-    points = [ScorePoint("s", "t", START + n * MINUTE, float(n < 150 or n % 4 == 0)) for n in range(400)]
-    (change,) = score_changes(points)
-    assert (change.kind, change.stream, change.direction) == ("score", "t", "down")
-    assert abs(change.at - (START + 150 * MINUTE)) <= 2 * MINUTE
-    first = int((change.at - START) / MINUTE)
-    last = int((change.detected_at - START) / MINUTE)
-    after = [p.score for p in points[first : last + 1]]
-    assert (change.since_change, change.observations) == (len(after), last + 1)
-    assert change.rate_after == pytest.approx(sum(after) / len(after))
-    assert change.before_at == points[first - 1].at
-    assert 0.8 < change.null_rate <= 0.98
-    assert change.wording.endswith(f"over {len(after)} docs, before at least {change.null_rate:.2f}")
-    (rise,) = score_changes([ScorePoint("s", "t", p.at, 1 - p.score) for p in points])
-    assert (rise.direction, rise.null_rate) == ("up", pytest.approx(1 - change.null_rate))
-    assert f"before at most {rise.null_rate:.2f}" in rise.wording
-    assert (rise.at, rise.detected_at, rise.rate_after) == (
-        change.at,
-        change.detected_at,
-        1 - change.rate_after,
-    )
-
-
-@pytest.mark.parametrize("score", [-1e-9, 1 + 1e-9])
-def test_scores_lie_between_0_and_1(score: float) -> None:
-    assert score_changes([ScorePoint("s", "t", START, float(score > 0.5))]) == []
-    with pytest.raises(IdentityError, match="must lie between 0 and 1"):
-        score_changes([ScorePoint("s", "t", START, score)])
 
 
 # -------------------------------------------------------------------------------------------------- proxies

@@ -1,4 +1,4 @@
-"""Changes: found in repeats, groups and scores, dated by answers, blamed on whom the evidence points to."""
+"""Changes: found in repeats and groups, dated by answers, blamed on whom the evidence points to."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from testbench_dagster.identity import (
     Change,
     IdentityError,
     IdentitySettings,
-    ScorePoint,
     find_changes,
-    score_changes,
 )
 from testbench_dagster.identity.changes import _against_others
 from testbench_dagster_tests.identity.population import START, World, ask, phrase
@@ -170,38 +168,6 @@ def test_false_alarms_are_as_rare_as_asked_for() -> None:
     assert observations >= 300 * alarms
 
 
-# ------------------------------------------------------------------------------------------------- scores
-
-
-def points(rates: list[float], seed: int, task: str = "t") -> list[ScorePoint]:
-    rng = random.Random(seed)
-    return [ScorePoint("s", task, minutes(n), float(rng.random() < rate)) for n, rate in enumerate(rates)]
-
-
-@pytest.mark.parametrize(("low", "high", "direction"), [(0.9, 0.4, "down"), (0.3, 0.8, "up")])
-def test_scores_that_change_are_found_in_either_direction(low: float, high: float, direction: str) -> None:
-    off = []
-    for seed in range(20):
-        (change,) = score_changes(points([low] * 150 + [high] * 150, seed))
-        assert (change.kind, change.stream, change.direction) == ("score", "t", direction)
-        assert (change.rate_after < change.null_rate) == (direction == "down")
-        off.append(abs(change.at - minutes(150)) / timedelta(minutes=1))
-    assert statistics.median(off) <= 5
-    assert sum(minutes_off <= 20 for minutes_off in off) >= 17
-
-
-def test_steady_scores_raise_no_alarm_in_any_stream() -> None:
-    given = [p for task in range(20) for p in points([task / 19] * 300, task, f"t{task}")]
-    assert score_changes(given) == []
-
-
-def test_streams_are_by_task_and_cut() -> None:
-    steady, falling = points([0.9] * 300, 1, "steady"), points([0.9] * 150 + [0.2] * 150, 2, "falling")
-    (change,) = score_changes([*falling, *steady])
-    assert change.stream == "falling"
-    assert score_changes([*falling, *steady], cut_at={"s": change.at - timedelta(milliseconds=1)}) == []
-
-
 # ---------------------------------------------------------------------------------------------- bad input
 
 
@@ -209,10 +175,6 @@ def test_unusable_input_is_refused() -> None:
     naive = datetime(2026, 1, 1)
     with pytest.raises(IdentityError, match="time zone"):
         find_changes([Answer("s", "p", "f", naive, 0, phrase(1))])
-    with pytest.raises(IdentityError, match="time zone"):
-        score_changes([ScorePoint("s", "t", naive, 0.5)])
-    with pytest.raises(IdentityError, match=r"1\.5"):
-        score_changes([ScorePoint("s", "t", START, 1.5)])
     with pytest.raises(IdentityError, match="two groups"):
         find_changes([], groups=[["a", "b"], ["b", "c"]])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.statistics import betting
-from testbench_dagster.statistics.change import DropDetector, ScoreDetector
+from testbench_dagster.statistics.change import DropDetector
 from testbench_dagster.statistics.combinations import combined_error, docs_behind, mover, wilson_of_mean
 from testbench_dagster.statistics.evalues import log_e_at_least, log_e_at_most
 from testbench_dagster.statistics.intervals import (
@@ -84,7 +84,6 @@ SCORES: dict[str, Callable[[float], Any]] = {
     "bets": lambda x: betting.checked_scores([0.5, x]),
     "bounds": lambda x: mean_bounds([0.5, x]),
     "fall": lambda x: DropDetector().step(x),
-    "change": lambda x: ScoreDetector().step(x),
     "sequential test": lambda x: sprt([x], 0.4, 0.6, 0.1, 0.1),
     "pairs": lambda x: paired_difference([x], [0.5]),
     "pairs, other side": lambda x: paired_difference([0.5], [x]),

@@ -14,7 +14,7 @@ from scipy import optimize, stats
 from scipy.special import betaln
 
 from testbench_dagster.statistics import betting
-from testbench_dagster.statistics.change import RATIOS, SCORE_RATIOS, DropDetector, ScoreDetector
+from testbench_dagster.statistics.change import RATIOS, DropDetector
 from testbench_dagster.statistics.combinations import combined_docs, docs_behind, smoothed, wilson_of_mean
 from testbench_dagster.statistics.evalues import log_mean_exp
 from testbench_dagster.statistics.intervals import (
@@ -247,29 +247,6 @@ def test_a_level_beyond_all_floats_stays_an_alarm() -> None:
     assert [detector.step(0.0) for _ in range(3000)][-1]
     assert detector.log_e == pytest.approx(690.0)
     assert not detector.start
-
-
-def test_scores_are_watched_in_both_directions_at_half_the_risk_each() -> None:
-    detector = ScoreDetector(arl=300.0, baseline_alpha=0.04)
-    for part in (detector.down, detector.up):
-        assert (part.arl, part.baseline_alpha, part.ratios) == (600.0, 0.02, SCORE_RATIOS)
-    assert ScoreDetector().down.arl == 2e5 and ScoreDetector().up.baseline_alpha == 0.005
-    values = [0.2, 0.9, 0.4, 1.0, 0.0, 0.7] * 5
-    for value in values:
-        detector.step(value)
-    assert detector.down.total == pytest.approx(math.fsum(values))
-    assert detector.up.total == pytest.approx(math.fsum(1 - v for v in values))
-
-
-@pytest.mark.parametrize(("down", "up", "said"), [(0.7, 0.6, "down"), (0.6, 0.7, "up"), (0.7, 0.7, "down")])
-def test_of_two_alarms_the_stronger_is_told(down: float, up: float, said: str) -> None:
-    """A value in the middle raises both levels by the same; the baselines say which stands higher."""
-    detector = ScoreDetector(arl=1.001)
-    for part, baseline in ((detector.down, down), (detector.up, up)):
-        part.baseline = part.ceiling = baseline
-    found = [detector.step(0.5) for _ in range(60)]
-    assert detector.down.log_e > math.log(2) and detector.up.log_e > math.log(2)
-    assert found[-1] == said
 
 
 # ------------------------------------------------------------------------------------ combinations, intervals

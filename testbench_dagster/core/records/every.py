@@ -13,7 +13,7 @@ from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
@@ -44,6 +44,7 @@ RECORDS: tuple[type[Record], ...] = (
     SupplierSnapshotRecord,
     IdentityGroupRecord,
     ChangeRecord,
+    ScoreStreamRecord,
     SignatureRecord,
     HeartbeatRecord,
     LeaseRecord,

@@ -5,7 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from testbench_dagster.core.records.declaring import FACT, VIEW, Record, content, key, queryable, record, view
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    VIEW,
+    Part,
+    Record,
+    content,
+    key,
+    nested,
+    queryable,
+    record,
+    view,
+)
 
 
 @record(
@@ -21,15 +32,15 @@ class ChangeRecord(Record):
     supplier: str = queryable("key of the supplier")
     service: str = queryable("its service")
     kind: Literal["repeat", "group", "score"] = queryable(
-        "against what it changed: its own earlier answers, its group's, or its scores of a task"
+        "against what it changed: its own earlier answers, its group's, or its scores"
     )
-    task: str | None = queryable("of scores: the task, by its name")
-    at: datetime = queryable("when the first answer that looked otherwise came")
+    task: str | None = queryable("of scores of one task, as earlier versions looked at them: its name")
+    at: datetime = queryable("when the first answer that looked otherwise came; it changed before")
     detected_at: datetime = queryable("when it was recorded")
     seen_at: datetime = content("when the answer that raised the alarm came")
     cut: bool = queryable("whether what it answered before counts no more")
     reason: str = content("what was seen, in words")
-    before_at: datetime | None = content("when the last answer that looked as before came")
+    before_at: datetime | None = content("when the last answer that looked as before came; it changed after")
     log_e: float = content("evidence for the change, in nats")
     arl: float = content("observations to a false alarm, on average at least")
     observations: int = content("observations until the alarm")
@@ -52,6 +63,41 @@ class ToldChange(NamedTuple):
     detected_at: datetime
     cut: bool
     reason: str
+
+
+@nested
+class StreamedTask(Part):
+    """A task whose scores are in a stream, and what made them: entries of another one are read anew."""
+
+    task: str = content("name of the task")
+    task_hash: str = content("what the task's requests are made of")
+    scorer_version: str = content("what computed the scores")
+    metric: str = content("the metric")
+    filter: str = content("the filter")
+    higher_is_better: bool = content("where not, the stream holds 1 less the value")
+
+
+@record("score_streams", one_per="supplier whose scores are watched", kind=VIEW, indexes=(("service",),))
+class ScoreStreamRecord(Record):
+    """A supplier's values of all its docs since its last change, in order: what changes of scores show in."""
+
+    id: str = key("key of the supplier")
+    service: str = queryable("its service")
+    read_until: datetime = queryable("when the facts were last read")
+    level: float | None = queryable("mean of its newest values, null of too few")
+    cut_at: datetime | None = content("the change after which it begins")
+    version: int = content("version of what read the facts")
+    tasks: tuple[StreamedTask, ...] = content("the tasks that entries refer to by their place")
+    n: int = content("how many entries there are")
+    entries: bytes = content("the entries, packed and compressed: see `stages/identify/score_streams.py`")
+
+
+@view(ScoreStreamRecord)
+class ScoreLevel(NamedTuple):
+    """How good a supplier is on the whole."""
+
+    id: str
+    level: float | None
 
 
 @record("identity_groups", one_per="compared supplier", kind=VIEW, indexes=(("proxy",), ("service",)))

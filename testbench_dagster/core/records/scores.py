@@ -117,12 +117,20 @@ class ScoredAnswer(NamedTuple):
 
 @view(ScoreRecord)
 class DatedScore(NamedTuple):
-    """The metrics of an answer and when it was asked for."""
+    """The metrics of an answer, of which doc, and when it was asked for."""
 
     supplier: str
+    task: str
+    task_hash: str
+    epoch: int
+    round: int
+    doc_id: int
+    filter: str
     answered_at: datetime
     latency_ms: float
+    scorer_version: str
     metrics: dict[str, Any]
+    error: str | None
 
 
 @view(ScoreRecord)

@@ -7,7 +7,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
@@ -176,11 +176,13 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             WindowRecord,
             PlanRecord,
             ChangeRecord,
+            ScoreStreamRecord,
         ),
         writes={
             ScoreRecord.collection.name: "one per answer and filter",
             SignatureRecord.collection.name: "what a new signature stands for",
             WindowRecord.collection.name: "the cached rows of the suppliers",
+            ScoreStreamRecord.collection.name: "the values of all docs in order, which changes show in",
             ChangeRecord.collection.name: "changes it detected",
             SupplierRecord.collection.name: "the cut of a supplier that changed",
             PlanRecord.collection.name: "who was cut is due at once",
@@ -199,7 +201,7 @@ def supplier_scores(
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
     report = score_new(workspace, keys, on_progress=workspace.on_scored)
-    changes = detect_changes(workspace, keys, tasks=report.scored)
+    changes = detect_changes(workspace, keys)
     observe_changes(context, changes)
     refresh_window_cache(workspace, keys)
     metadata: dict[str, Any] = {

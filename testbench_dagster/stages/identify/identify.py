@@ -1,17 +1,18 @@
 """The identity stage: groups of suppliers that answer alike, their proxies, and detected changes, stored.
 
 Groups are a view (``identity_groups``, one document per supplier), made anew from the stored answers. Changes
-are facts (``changes``), found by reading each supplier's answers since its last cut in the order they came: a
-change has an id made of what it says, so finding it again adds nothing. It is recorded before the supplier is
-cut, so that no cut goes without its reason, whenever the process dies.
+are facts (``changes``), found by reading each supplier's answers and scores since its last cut in the order
+they came: a change has an id made of what it says, so finding it again adds nothing. It is recorded before
+the supplier is cut, so that no cut goes without its reason, whenever the process dies.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from testbench_dagster.core.records.identity import (
     ChangeRecord,
@@ -19,6 +20,7 @@ from testbench_dagster.core.records.identity import (
     GroupMembers,
     IdentityGroupRecord,
     ProxyOfSupplier,
+    ScoreStreamRecord,
 )
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.supplier import Supplier
@@ -32,18 +34,17 @@ from testbench_dagster.identity import (
     elect,
     find_changes,
     find_groups,
-    score_changes,
+    score_change,
 )
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows
-from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
+from testbench_dagster.stages.identify.reading import read_answers, read_availability
+from testbench_dagster.stages.identify.score_streams import ScoreStreams
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
 
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
-#: Scores to a false alarm, on average at least: there are a hundred times as many of them as of probes.
-_SCORE_ARL = 1e7
 
 
 @dataclass
@@ -108,15 +109,13 @@ def refresh_identity(
 
 
 def detect_changes(
-    workspace: Workspace,
-    keys: Sequence[str],
-    tasks: Iterable[str] = (),
-    now: datetime | None = None,
+    workspace: Workspace, keys: Sequence[str], now: datetime | None = None
 ) -> list[ChangeRecord]:
-    """Look for changes in what suppliers answer to the same prompts, and in their scores of ``tasks``.
+    """Look for changes in what suppliers answer to the same prompts, and in their scores over all tasks.
 
     What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
-    others of its service, so that it stands for nobody any more and nobody for it.
+    others of its service, so that it stands for nobody any more and nobody for it. Its plan is due at once:
+    all its docs are asked anew.
 
     Returns:
         The changes that were not known before, as stored.
@@ -130,16 +129,37 @@ def detect_changes(
         if not chosen:
             continue
         found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
-        for name in sorted(set(tasks)):
-            spec, registration = workspace.spec(name), workspace.datasets.current(name)
-            if registration is not None:
-                points = read_scores(workspace, chosen, spec, registration, now)
-                found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
+        found += _score_changes(workspace, service, suppliers, chosen, now)
         new = record_changes(workspace, found, now)
         if any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
     return recorded
+
+
+def _score_changes(
+    workspace: Workspace,
+    service: str,
+    suppliers: Sequence[Supplier],
+    chosen: Sequence[Supplier],
+    now: datetime,
+) -> list[Change]:
+    """The first change of the scores of each of the chosen suppliers since its cut, unless it is known."""
+    period = timedelta(days=workspace.config.settings.sampling.max_age_days)
+    cuts = cuts_of(chosen)
+    streams = ScoreStreams(workspace, service, suppliers, now).read(chosen)
+    found = (score_change(key, stream, period) for key, stream in streams)
+    return [c for c in found if c is not None and not _reported(workspace, c, cuts.get(c.supplier))]
+
+
+def _reported(workspace: Workspace, change: Change, cut_at: datetime | None) -> bool:
+    """Whether a change of this era was recorded that is to be told only: its dates move with what follows."""
+    if change.kind in workspace.config.settings.identity.cut_on:
+        return False
+    where: dict[str, Any] = {"supplier": change.supplier, "kind": change.kind, "task": None}
+    if cut_at is not None:
+        where["at"] = {"gt": cut_at + _MOMENT}
+    return typed.count(workspace.documents, ChangeRecord, where) > 0
 
 
 def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[ChangeRecord]:
@@ -152,7 +172,7 @@ def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime)
             supplier=change.supplier,
             service=change.supplier.rpartition("@")[2],
             kind=change.kind,
-            task=change.stream if change.kind == "score" else None,
+            task=None,
             at=change.at,
             detected_at=now,
             seen_at=change.detected_at,
@@ -305,7 +325,8 @@ def _distinct(groups: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def _forget(workspace: Workspace, known: set[str]) -> None:
-    """Remove the documents of suppliers that left."""
+    """Remove the documents of suppliers that left; who comes back is read from the facts again."""
     gone = {placed.id for placed in typed.find(workspace.documents, ProxyOfSupplier)} - known
     if gone:
         typed.purge(workspace.documents, IdentityGroupRecord, {"_id": {"in": sorted(gone)}})
+        typed.purge(workspace.documents, ScoreStreamRecord, {"_id": {"in": sorted(gone)}})

@@ -1,4 +1,4 @@
-"""Reads what identity rests on from the stores: how answers begin, never their bodies, and scores in time."""
+"""Reads what identity rests on from the stores: how answers begin, never their bodies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd
-from testbench_dagster.core.records.scores import DatedScore
-from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.identity import Answer, ScorePoint
-from testbench_dagster.scoring.failures import is_mean
+from testbench_dagster.identity import Answer
 from testbench_dagster.scoring.reliability import Minutes, availability
-from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -65,39 +59,6 @@ def read_answers(
             round=row.round,
             answer_prefix=sys.intern(row.opening),
         )
-
-
-def read_scores(
-    workspace: Workspace,
-    suppliers: Sequence[Supplier],
-    spec: TaskSpec,
-    registration: Registration,
-    now: datetime,
-) -> Iterator[ScorePoint]:
-    """Yield the primary scores of a task from 0 to 1 inside the window age, after the suppliers' cuts.
-
-    Dated by when the doc was asked: hard docs take longer, so of many asked at once the wrong answers come
-    last, which would look like a change. Nothing where the metric is no mean; values outside 0 to 1 are left
-    out.
-    """
-    metric, name = primary_pair(spec, registration)
-    if spec.signs or not is_mean(registration, metric):
-        return
-    cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
-    where = {
-        "supplier": {"in": sorted(cuts)},
-        "task": spec.name,
-        "task_hash": registration.task_hash,
-        "filter": name,
-        "answered_at": {"gt": now - spec.max_age(workspace.config.settings.sampling.max_age_days)},
-        "scorer_version": scorer_version(registration),
-    }
-    for score in typed.find(workspace.documents, DatedScore, where):
-        cut_at = cuts[score.supplier]
-        at = score.answered_at - timedelta(milliseconds=score.latency_ms or 0)
-        value = score.metrics.get(metric)
-        if (cut_at is None or at > cut_at) and isinstance(value, (int, float)) and 0 <= value <= 1:
-            yield ScorePoint(score.supplier, spec.name, at, float(value))
 
 
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:

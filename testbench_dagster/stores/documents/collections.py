@@ -3,7 +3,7 @@
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
 ``changes``, ``signatures``, ``supplier_snapshots``, ``lane_ends``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``.
+``identity_groups``, ``score_streams``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
 ``budgets``.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
@@ -52,6 +52,7 @@ IDENTITY_GROUPS = IdentityGroupRecord.collection
 SIGNATURES = SignatureRecord.collection
 
 CHANGES = ChangeRecord.collection
+SCORE_STREAMS = ScoreStreamRecord.collection
 
 HEARTBEATS = HeartbeatRecord.collection
 LEASES = LeaseRecord.collection
@@ -75,6 +76,7 @@ ALL = (
     IDENTITY_GROUPS,
     SIGNATURES,
     CHANGES,
+    SCORE_STREAMS,
     HEARTBEATS,
     LEASES,
     BUDGETS,

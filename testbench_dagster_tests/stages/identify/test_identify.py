@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
 from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
 from testbench_dagster.stages.identify.reading import read_availability
 from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id
 from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
@@ -93,6 +97,17 @@ def answer(
             for number, prompt in enumerate(prompts)
         ],
     )
+
+
+def row_of(workspace: Workspace, name: str) -> Window:
+    return next(r for r in windows(workspace, suppliers=[key(name)], now=NOW) if r.task == TASK and r.primary)
+
+
+def put_off(workspace: Workspace, name: str) -> None:
+    """A cached plan that wants nothing for long."""
+    later = NOW + 900 * HOUR
+    plan = {"_id": key(name), "service": "external", "failures": 0, "planned_at": NOW, "due_at": later}
+    workspace.documents.upsert(PLANS, [plan])
 
 
 def stored(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -248,24 +263,91 @@ def test_a_member_that_leaves_its_groups_answers_is_found_without_repeats(open_w
     assert refresh_identity(workspace, now=NOW + HOUR).changes == []
 
 
-def test_scores_that_moved_are_found_per_task(open_workspace: Opener) -> None:
+def score_daily(
+    facts: Facts, registration: Registration, name: str, shares: Sequence[float], start: datetime, seed: int
+) -> None:
+    """A doc an hour, half of them asked before once there are a hundred: right with the share of its hour.
+
+    Whoever repeats a doc answers it as before, unless the share changed.
+    """
+    draw = random.Random(seed)
+    said: dict[int, tuple[float, float]] = {}
+    rounds: dict[int, int] = {}
+    new = iter(range(10_000))
+    for hour, share in enumerate(shares):
+        doc = draw.choice(sorted(said)) if hour > 100 and draw.random() < 0.5 else next(new)
+        value, as_of = said.get(doc, (0.0, -1.0))
+        if as_of != share:
+            value = float(draw.random() < share)
+            said[doc] = value, share
+        rounds[doc] = rounds.get(doc, 0) + 1
+        facts.score(registration, doc, value, start + hour * HOUR, supplier=key(name), round_=rounds[doc])
+
+
+def test_a_swap_that_scores_show_cuts_the_window_and_has_its_plan_made_anew(
+    open_workspace: Opener,
+) -> None:
     workspace = open_workspace()
     facts = Facts(workspace)
     registration = facts.registration(TASK, n_docs=400)
-    draw = random.Random(5)
-    start = NOW - 200 * HOUR
-    for doc in range(150):
-        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("b1"))
-        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("c1"))
-    for doc in range(150, 200):
-        facts.score(registration, doc, float(draw.random() < 0.3), start + doc * HOUR, supplier=key("b1"))
-        facts.score(registration, doc, float(draw.random() < 0.9), start + doc * HOUR, supplier=key("c1"))
+    start = NOW - 300 * HOUR
+    score_daily(facts, registration, "b1", [0.9] * 230 + [0.3] * 70, start, 5)
+    score_daily(facts, registration, "c1", [0.9] * 300, start, 6)
+    put_off(workspace, "b1")
     keys = [key("b1"), key("c1")]
-    assert detect_changes(workspace, keys, now=NOW) == [], "no task was scored"
-    (change,) = detect_changes(workspace, keys, tasks=[TASK], now=NOW)
-    assert (change.supplier, change.kind, change.task) == (key("b1"), "score", TASK)
-    assert abs((change.at - (start + 150 * HOUR)) / HOUR) <= 8
-    assert change.direction == "down"
+    assert row_of(workspace, "b1").n == 100, "the window"
+    (change,) = detect_changes(workspace, keys, now=NOW)
+    assert (change.supplier, change.kind, change.task, change.cut) == (key("b1"), "score", None, True)
+    swapped_at = start + 230 * HOUR
+    assert change.before_at is not None
+    assert change.before_at < swapped_at <= change.at < change.seen_at <= NOW
+    assert change.before_at > swapped_at - 40 * HOUR and change.at < swapped_at + 25 * HOUR
+    assert (change.direction, change.certain, change.detected_at) == ("down", True, NOW)
+    assert change.rate_after < 0.5 < change.null_rate
+    assert "over all tasks" in change.reason
+    # what it answered before counts no more
+    (supplier,) = [s for s in active_suppliers(workspace) if s.address == "b1"]
+    assert supplier.cut_at == change.at - timedelta(milliseconds=1)
+    row = row_of(workspace, "b1")
+    assert row.first_sample_at is not None and row.first_sample_at > change.at
+    assert 0 < row.n < 70
+    # and its plan is looked at now
+    plan = workspace.documents.get(PLANS, key("b1"))
+    assert plan is not None and plan["due_at"] <= datetime.now(UTC)
+    assert detect_changes(workspace, keys, now=NOW) == []
+    assert workspace.documents.count(CHANGES) == 1
+
+
+def test_many_tasks_are_one_stream(open_workspace: Opener) -> None:
+    """Of five tasks each has too few docs to show anything by itself."""
+    names = ["starter_reading", "starter_arithmetic", "t3", "t4", "t5"]
+    workspace = open_workspace()
+    facts = Facts(workspace)
+    tasks = [facts.registration(name, n_docs=400) for name in names]
+    workspace = workspace.with_specs([replace(workspace.spec(TASK), name=name) for name in names])
+    draw, start = random.Random(1), NOW - 500 * HOUR
+    for hour in range(500):
+        value = float(draw.random() < (0.9 if hour < 400 else 0.3))
+        facts.score(tasks[hour % 5], hour // 5, value, start + hour * HOUR, supplier=key("b1"))
+    (change,) = detect_changes(workspace, [key("b1")], now=NOW)
+    assert (change.kind, change.direction, change.task) == ("score", "down", None)
+    assert change.at >= start + 400 * HOUR
+
+
+def test_failed_docs_are_a_fall(open_workspace: Opener) -> None:
+    """Who begins to leave docs unanswered delivers less, whatever it scores on the others."""
+    workspace = open_workspace()
+    facts = Facts(workspace)
+    registration = facts.registration(TASK, n_docs=400)
+    draw, start = random.Random(2), NOW - 300 * HOUR
+    for hour in range(300):
+        if hour >= 200 and hour % 2:
+            facts.fail(registration, hour, at=start + hour * HOUR, supplier=key("b1"))
+        else:
+            value = float(draw.random() < 0.95)
+            facts.score(registration, hour, value, start + hour * HOUR, supplier=key("b1"))
+    found = [c for c in detect_changes(workspace, [key("b1")], now=NOW) if c.kind == "score"]
+    assert [(c.direction, c.at >= start + 200 * HOUR) for c in found] == [("down", True)]
 
 
 def test_hard_docs_of_one_burst_that_come_last_are_no_change(open_workspace: Opener) -> None:
@@ -281,7 +363,60 @@ def test_hard_docs_of_one_burst_that_come_last_are_no_change(open_workspace: Ope
         at = asked + timedelta(milliseconds=5 * doc + took)
         value = float(draw.random() < (0.1 if hard else 1.0))
         facts.score(registration, doc, value, at, supplier=key("b1"), latency_ms=took)
-    assert detect_changes(workspace, [key("b1")], tasks=[TASK], now=NOW) == []
+    assert detect_changes(workspace, [key("b1")], now=NOW) == []
+
+
+def test_a_change_of_scores_that_does_not_cut_is_told_once(open_workspace: Opener) -> None:
+    """However its dates move with what is answered afterwards; and it cuts once the configuration says so."""
+    workspace = open_workspace(identity={"cut_on": ["repeat"]})
+    facts = Facts(workspace)
+    registration = facts.registration(TASK, n_docs=400)
+    start = NOW - 400 * HOUR
+    score_daily(facts, registration, "b1", [0.9] * 250 + [0.3] * 150, start, 5)
+    (change,) = detect_changes(workspace, [key("b1")], now=NOW - 40 * HOUR)
+    assert change.cut is False
+    assert detect_changes(workspace, [key("b1")], now=NOW) == []
+    for hour in range(30):
+        facts.score(registration, hour, 0.0, NOW + hour * HOUR, supplier=key("b1"), round_=99)
+    assert detect_changes(workspace, [key("b1")], now=NOW + 40 * HOUR) == []
+    assert all(s.cut_at is None for s in active_suppliers(workspace))
+    cutting = open_workspace()
+    detect_changes(cutting, [key("b1")], now=NOW + 40 * HOUR)
+    assert [s.cut_at is not None for s in active_suppliers(cutting) if s.address == "b1"] == [True]
+
+
+def test_changes_that_earlier_versions_stored_are_read(open_workspace: Opener) -> None:
+    """They name the task whose scores moved."""
+    workspace = open_workspace()
+    at = NOW - 40 * HOUR
+    workspace.documents.put_new(
+        CHANGES,
+        [
+            {
+                "_id": "old",
+                "supplier": key("b1"),
+                "service": "external",
+                "kind": "score",
+                "task": TASK,
+                "at": at,
+                "detected_at": at + HOUR,
+                "seen_at": at + HOUR,
+                "cut": True,
+                "reason": f"since then its mean score on {TASK} is 0.30 over 20 docs, before at least 0.80",
+                "before_at": at - HOUR,
+                "log_e": 17.0,
+                "arl": 1e7,
+                "observations": 170,
+                "since_change": 20,
+                "null_rate": 0.8,
+                "rate_after": 0.3,
+                "direction": "down",
+                "certain": True,
+            }
+        ],
+    )
+    (row,) = change_rows(workspace, None)
+    assert (row["task"], row["kind"]) == (TASK, "score")
 
 
 def test_what_the_configuration_does_not_cut_on_is_reported_only(open_workspace: Opener) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.planning.due import TaskPlan
+from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
@@ -39,6 +41,30 @@ def test_answers_before_a_change_of_the_model_are_void(stage: Any) -> None:
     assert made.states()[GATED] == ("fresh", 0)
     made.facts.on_roster(ALPHA, cut_at=NOW - timedelta(hours=1))
     assert made.states()[GATED] == ("due", DOCS)
+
+
+def test_after_a_change_that_scores_show_all_docs_are_asked_at_once(stage: Any) -> None:
+    """But for those that were asked since: repeats of five docs showed it."""
+    made = stage()
+    minutes = itertools.count()
+    start = NOW - timedelta(hours=12)
+
+    def ask(task: str, doc: int, round_: int, value: float) -> None:
+        at = start + timedelta(minutes=next(minutes))
+        registration, prompt = made.registrations[task], f"{task}-1-chat-{doc}"
+        made.facts.attempt(registration, doc, at=at, round_=round_, prompt_id=prompt, text="x")
+        made.facts.score(registration, doc, value, at, round_=round_)
+
+    for round_ in range(1, 6):
+        for task, doc in itertools.product((GATED, GATING), range(10)):
+            ask(task, doc, round_, 1.0)
+    assert made.states() == {GATED: ("fresh", 0), GATING: ("fresh", 0)}
+    for round_ in range(6, 14):
+        for doc in range(5):
+            ask(GATED, doc, round_, 0.0)
+    (change,) = detect_changes(made.workspace, [ALPHA], now=NOW)
+    assert (change.kind, change.cut) == ("score", True)
+    assert made.states() == {GATED: ("due", 5), GATING: ("due", 10)}
 
 
 def test_a_task_has_its_own_age(stage: Any) -> None:

@@ -1,0 +1,459 @@
+"""The streams of scores that changes show in: read from the facts, kept, and only added to.
+
+A stream holds a supplier's values of all its docs, of all tasks, since its last change: what the score counts
+of each, turned so that more is better. Failed docs count as they do in the score, open ones not yet. Dated by
+when a doc was asked: hard docs take longer, so of many asked at once the wrong answers come last, which would
+look like a change. Beside each new doc stands how much better the supplier's peers were on it than they are
+on the whole: so it matters little who of them answered, nor who joined.
+
+Half a year of docs is a document of some 50 kB (``score_streams``), so that an evaluation reads what was
+written since the last one, and not all that a supplier and its peers ever answered. It is a view: what is not
+there, or was made by other code or another scorer, is read from the facts again (what peers are on the whole
+as of then).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from testbench_dagster.core.doc_states import DocClock
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptsOfTask
+from testbench_dagster.core.records.identity import GroupMembers, ScoreLevel, ScoreStreamRecord, StreamedTask
+from testbench_dagster.core.records.plans import FailedEvaluations
+from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.versions import SCORE_STREAMS, scorer_version
+from testbench_dagster.identity import ScoreStream
+from testbench_dagster.scoring.failures import FailuresAs, failures_of, is_mean
+from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.stages.plan.planner import PROXY_FAILURES
+from testbench_dagster.stages.score.samples import Task, samples_by_task
+from testbench_dagster.stages.score.states import Peers
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import content_hash, typed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Suppliers, of as many groups, whose values say how hard a doc is: those of more would hardly say more.
+PANEL = 32
+#: Newest docs that say what a supplier is on the whole, and fewest.
+LEVEL_DOCS, LEAST_LEVEL_DOCS = 700, 25
+#: Facts may be written later than they are dated, and peers answer later: so much is looked at once more.
+LATE = timedelta(days=7)
+
+#: What an entry holds of itself, and of its peers.
+_OWN = [
+    ("at", "<i8"),  # milliseconds since 1970
+    ("task", "<u2"),  # place in the tasks of the record
+    ("doc", "<u4"),
+    ("epoch", "<u4"),
+    ("round", "<u4"),
+    ("value", "<f4"),
+    ("failed", "u1"),
+]
+_ENTRY = [*_OWN, ("peers", "<f4"), ("n_peers", "u1")]
+_OWN_NAMES = [name for name, _ in _OWN]
+_Row = tuple[int, int, int, int, int, float, int, float, int]
+
+_TASKS = 50  # read with one query
+_DOCS = 500  # ids in one query
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_DAY = timedelta(days=1)
+_UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A task whose scores are watched: see :class:`~testbench_dagster.core.records.identity.StreamedTask`."""
+
+    task: str
+    task_hash: str
+    scorer_version: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+
+
+@dataclass
+class _Cached:
+    """The stream of a supplier at work.
+
+    ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
+    read yet. ``recent``: facts dated after it may be new.
+    """
+
+    supplier: Supplier
+    tasks: list[_Watched]
+    entries: NDArray[np.void]
+    read_until: datetime | None
+    recent: datetime
+    added: set[int] = field(default_factory=set)
+    changed: bool = False
+
+
+class ScoreStreams:
+    """Brings the streams of suppliers of one service up to date, and stores them."""
+
+    def __init__(
+        self, workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
+    ) -> None:
+        """``suppliers``: the active ones of the service, peers of each other."""
+        self._workspace, self._documents = workspace, workspace.documents
+        self._service, self._suppliers, self._now = service, suppliers, now
+        self._late = LATE + DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
+        self._tasks = _watched(workspace)
+        self._pairs = dict(self._tasks)
+        self._others = Peers(workspace, now)
+        self._cuts = {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
+        self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
+
+    def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream]]:
+        """The streams of some of the suppliers as they are now, by key; what is new of them is stored."""
+        cached = [self._updated(supplier) for supplier in chosen]
+        self._compare(cached)
+        for one in cached:
+            if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
+                self._store(one)
+            yield one.supplier.key, _stream(one.entries)
+
+    def _store(self, cached: _Cached) -> None:
+        record = ScoreStreamRecord(
+            id=cached.supplier.key,
+            service=self._service,
+            read_until=self._now,
+            level=_level(cached.entries["value"]),
+            cut_at=cached.supplier.cut_at,
+            version=SCORE_STREAMS.number,
+            tasks=tuple(StreamedTask(**vars(task)) for task in cached.tasks),
+            n=len(cached.entries),
+            entries=zlib.compress(cached.entries.tobytes()),
+        )
+        typed.upsert(self._documents, ScoreStreamRecord, [record])
+
+    # -- own values ---------------------------------------------------------------------------------------
+
+    def _updated(self, supplier: Supplier) -> _Cached:
+        import numpy as np
+
+        cached, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
+        # a doc that failed may turn out to be void while it is young
+        young = (cached.entries["failed"] > 0) & (cached.entries["at"] > _ms(cached.recent))
+        # what is read again was asked a little before it was answered
+        near = cached.entries["at"] > (_ms(begins) if cached.added else _ms(cached.recent - _DAY))
+        known = {_key(row) for row in cached.entries[near & ~young].tolist()}
+        found = {
+            _key(row): row
+            for row in self._values(cached, begins)
+            if row[0] > _ms(begins) and _key(row) not in known
+        }
+        if not found and not young.any():
+            return cached
+        entries = np.concatenate([cached.entries[~young], np.array(list(found.values()), dtype=_ENTRY)])
+        entries = entries[np.lexsort((entries["round"], entries["doc"], entries["task"], entries["at"]))]
+        if not np.array_equal(entries[_OWN_NAMES], cached.entries[_OWN_NAMES]):
+            cached.entries, cached.changed = entries, True
+        return cached
+
+    def _loaded(self, supplier: Supplier) -> _Cached:
+        """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
+        import numpy as np
+
+        begins = supplier.cut_at or _BEGINNING
+        record = typed.get(self._documents, ScoreStreamRecord, supplier.key)
+        if record is None or record.version != SCORE_STREAMS.number or record.cut_at != supplier.cut_at:
+            cached = _Cached(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
+        else:
+            entries = np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
+            recent = max(begins, record.read_until - self._late)
+            tasks = [
+                _Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks
+            ]
+            cached = _Cached(supplier, tasks, entries, record.read_until, recent)
+        # with other data its docs are others, and both stay; of the same docs only one scorer's values count
+        current = {(task.task, task.task_hash): task for task, _ in self._tasks}
+        for place, task in enumerate(cached.tasks):
+            today = current.get((task.task, task.task_hash), task)
+            if task != today:
+                cached.entries = cached.entries[cached.entries["task"] != place]
+                cached.tasks[place] = today
+                cached.added.add(place)
+                cached.changed = True
+        for task, _ in self._tasks:
+            if task not in cached.tasks:
+                cached.added.add(len(cached.tasks))
+                cached.tasks.append(task)
+        return cached
+
+    def _values(self, cached: _Cached, begins: datetime) -> Iterator[_Row]:
+        """Entries of what was scored or failed: of tasks that were added all, of others what is recent."""
+        places = {task: place for place, task in enumerate(cached.tasks)}
+        for since, added in ((begins, True), (cached.recent, False)):
+            tasks = [pair for pair in self._tasks if (places[pair[0]] in cached.added) is added]
+            for start in range(0, len(tasks), _TASKS):
+                some = tasks[start : start + _TASKS]
+                scored = self._scored([cached.supplier.key], [task for task, _ in some], since)
+                worst = {}
+                for task, pair in some:
+                    values = [value for row in scored[task] if (value := _value(row, task)) is not None]
+                    worst[task] = _worst(pair, task, values)
+                    for row in scored[task]:
+                        yield from _scored_entry(row, task, places[task], worst[task])
+                yield from self._failed(cached.supplier, some, since, places, worst)
+
+    def _scored(
+        self, suppliers: Sequence[str], tasks: Sequence[_Watched], since: datetime
+    ) -> dict[_Watched, list[DatedScore]]:
+        """By task what today's scorer made of the answers of some suppliers that came after an instant."""
+        wanted = {(t.task, t.task_hash, t.scorer_version, t.filter): t for t in tasks}
+        where = {
+            "supplier": {"in": list(suppliers)},
+            "task": {"in": sorted({t.task for t in tasks})},
+            "task_hash": {"in": sorted({t.task_hash for t in tasks})},
+            "filter": {"in": sorted({t.filter for t in tasks})},
+            "answered_at": {"gt": since},
+        }
+        found: dict[_Watched, list[DatedScore]] = {task: [] for task in tasks}
+        for row in typed.find(self._documents, DatedScore, where):
+            task = wanted.get((row.task, row.task_hash, row.scorer_version, row.filter))
+            if task is not None:
+                found[task].append(row)
+        return found
+
+    def _failed(
+        self,
+        supplier: Supplier,
+        tasks: Sequence[tuple[_Watched, Task]],
+        since: datetime,
+        places: Mapping[_Watched, int],
+        worst: Mapping[_Watched, float | None],
+    ) -> Iterator[_Row]:
+        """Entries of docs that a supplier left unanswered for good, as its windows say."""
+        where = {
+            "supplier": supplier.key,
+            "task": {"in": [task.task for task, _ in tasks]},
+            "fault": {"in": _UNANSWERED},
+            "finished_at": {"gt": since},
+        }
+        lost = {(row.task, row.task_hash) for row in typed.group(self._documents, AttemptsOfTask, where)}
+        some = {task.task: (task, pair) for task, pair in tasks if (task.task, task.task_hash) in lost}
+        if not some:
+            return
+        windows = samples_by_task(
+            self._workspace, supplier, [pair for _, pair in some.values()], self._now, self._others
+        )
+        for name, window in windows:
+            task, _ = some[name]
+            value = worst[task]
+            for sample in window.samples if value is not None else ():
+                if sample.failed and sample.at > since:
+                    at, doc, place = _ms(sample.at), sample.doc_id, places[task]
+                    yield (at, place, doc, sample.epoch, sample.round, float(value or 0.0), 1, 0.0, 0)
+
+    # -- peers --------------------------------------------------------------------------------------------
+
+    def _compare(self, streams: Sequence[_Cached]) -> None:
+        """Put beside new docs how well peers did; beside recent ones again, since peers may answer later."""
+        import numpy as np
+
+        wanted: dict[_Watched, list[tuple[_Cached, NDArray[np.int64]]]] = defaultdict(list)
+        for one in streams:
+            current = [place for place, task in enumerate(one.tasks) if task in self._pairs]
+            compared = _first_of_doc(one.entries) & np.isin(one.entries["task"], current)
+            compared &= (one.entries["at"] > _ms(one.recent)) | np.isin(one.entries["task"], list(one.added))
+            for place in np.unique(one.entries["task"][compared]).tolist():
+                rows = np.flatnonzero(compared & (one.entries["task"] == place))
+                wanted[one.tasks[place]].append((one, rows))
+        if not wanted:
+            return
+        panel = self._panel()
+        groups = [self._group(key) for key in panel]
+        docs = {
+            task: sorted({int(doc) for one, rows in of_task for doc in one.entries["doc"][rows]})
+            for task, of_task in wanted.items()
+        }
+        values = {}
+        for task, of_task in wanted.items():
+            first = min(int(one.entries["at"][rows[0]]) for one, rows in of_task)
+            values[task] = self._panel_values(task, panel, docs[task], _BEGINNING + first * _MS)
+        levels = self._levels(panel, streams, values.values())
+        for task, of_task in wanted.items():
+            at = {doc: number for number, doc in enumerate(docs[task])}
+            away = values[task] - levels
+            for one, rows in of_task:
+                own = self._group(one.supplier.key)
+                others = away[:, [group != own for group in groups]]
+                others = others[[at[doc] for doc in one.entries["doc"][rows].tolist()]]
+                n = np.isfinite(others).sum(axis=1)
+                means = (np.nansum(others, axis=1) / np.maximum(n, 1)).astype("<f4")
+                entries = one.entries
+                if np.any(entries["n_peers"][rows] != n) or np.any(entries["peers"][rows] != means):
+                    entries["n_peers"][rows], entries["peers"][rows] = n, means
+                    one.changed = True
+
+    def _levels(
+        self,
+        panel: Sequence[str],
+        streams: Sequence[_Cached],
+        values: Iterable[NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """What each of the panel is on the whole, by its stream, else by the values read; NaN of too few."""
+        import numpy as np
+
+        known = {one.id: one.level for one in typed.by_id(self._documents, ScoreLevel, panel).values()}
+        known |= {one.supplier.key: _level(one.entries["value"]) for one in streams}
+        levels = np.array([np.nan if (level := known.get(key)) is None else level for key in panel])
+        together = np.concatenate(list(values))
+        for column in np.flatnonzero(np.isnan(levels)).tolist():
+            read = together[:, column]
+            level = _level(read[np.isfinite(read)])
+            levels[column] = np.nan if level is None else level
+        return levels
+
+    def _panel(self) -> list[str]:
+        """Whose values say how hard a doc is: the proxy of each group; of many groups always the same."""
+        failing = {
+            plan.id
+            for plan in typed.find(self._documents, FailedEvaluations, {"service": self._service})
+            if (plan.failures or 0) >= PROXY_FAILURES
+        }
+        proxies = {one.proxy for one in self._placed.values()}
+        chosen: dict[str, str] = {}
+        for supplier in sorted(s.key for s in self._suppliers if s.key not in failing):
+            group = self._group(supplier)
+            if group not in chosen or supplier in proxies:
+                chosen[group] = supplier
+        # one more than are needed: a supplier is no peer of its own group
+        return sorted(chosen.values(), key=lambda key: content_hash([self._service, key]))[: PANEL + 1]
+
+    def _group(self, supplier: str) -> str:
+        placed = self._placed.get(supplier)
+        return supplier if placed is None else placed.group
+
+    def _panel_values(
+        self, task: _Watched, panel: Sequence[str], docs: Sequence[int], first: datetime
+    ) -> NDArray[np.float64]:
+        """The newest value of each of the panel on each doc, of shape (docs, panel); NaN where there is none.
+
+        Of answers that still counted when the docs were asked first, and after the peer's own last change.
+        """
+        import numpy as np
+
+        spec, _ = self._pairs[task]
+        since = first - spec.max_age(self._workspace.config.settings.sampling.max_age_days)
+        where: dict[str, Any] = {
+            "supplier": {"in": list(panel)},
+            "task": task.task,
+            "task_hash": task.task_hash,
+            "filter": task.filter,
+            "answered_at": {"gt": max(since, _BEGINNING)},
+        }
+        if len(docs) <= _DOCS:
+            where["doc_id"] = {"in": list(docs)}
+        rows, columns = ({key: n for n, key in enumerate(of)} for of in (docs, panel))
+        values = np.full((len(docs), len(panel)), np.nan)
+        newest = np.full(values.shape, -1, dtype=np.int64)
+        for score in typed.find(self._documents, DatedScore, where):
+            row, column, value = rows.get(score.doc_id), columns[score.supplier], _value(score, task)
+            at = _ms(score.answered_at)
+            if row is None or value is None or score.scorer_version != task.scorer_version:
+                continue
+            if score.answered_at <= self._cuts.get(score.supplier, since):
+                continue
+            if at > newest[row, column]:
+                values[row, column], newest[row, column] = value, at
+        return values
+
+
+def _watched(workspace: Workspace) -> list[tuple[_Watched, Task]]:
+    """The tasks that are watched: scored by a mean of the docs' values."""
+    found = []
+    for spec in workspace.specs:
+        registration = None if spec.signs else workspace.datasets.current(spec.name)
+        if registration is None:
+            continue
+        metric, name = primary_pair(spec, registration)
+        if not is_mean(registration, metric):
+            continue
+        flags = registration.flags.metrics.get(metric)
+        task = _Watched(
+            task=spec.name,
+            task_hash=registration.task_hash,
+            scorer_version=scorer_version(registration),
+            metric=metric,
+            filter=name,
+            higher_is_better=flags is None or flags.higher_is_better,
+        )
+        found.append((task, (spec, registration)))
+    return found
+
+
+def _value(row: DatedScore, task: _Watched) -> float | None:
+    """The value of an answer, more being better; None where it is not between 0 and 1."""
+    value = row.metrics.get(task.metric)
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        return None
+    return float(value) if task.higher_is_better else 1.0 - float(value)
+
+
+def _worst(pair: Task, task: _Watched, values: Sequence[float]) -> float | None:
+    """What a failed doc counts as, more being better; None where that is nothing."""
+    failures = failures_of(*pair, task.metric, values)
+    worst = failures.worst
+    if failures.kind is not FailuresAs.WORST or worst is None or not 0 <= worst <= 1:
+        return None
+    return worst if task.higher_is_better else 1.0 - worst
+
+
+def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | None) -> Iterator[_Row]:
+    failed = row.error is not None and row.error.startswith(UNSCORABLE)
+    value = worst if failed else _value(row, task)
+    if value is not None:
+        at = _ms(row.answered_at - timedelta(milliseconds=row.latency_ms or 0))
+        yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
+
+
+def _stream(entries: NDArray[np.void]) -> ScoreStream:
+    import numpy as np
+
+    docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
+    return ScoreStream(
+        at=entries["at"].astype(np.int64),
+        docs=np.unique(docs, return_inverse=True)[1].astype(np.int64),
+        tasks=entries["task"].astype(np.int64),
+        values=entries["value"].astype(np.float64),
+        peers=entries["peers"].astype(np.float64),
+        n_peers=entries["n_peers"].astype(np.int64),
+    )
+
+
+def _level(values: NDArray[np.float64]) -> float | None:
+    """The mean of the newest values; None of too few."""
+    newest = values[-LEVEL_DOCS:]
+    return float(newest.mean()) if len(newest) >= LEAST_LEVEL_DOCS else None
+
+
+def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which entries are the first of their doc: those of others rest on nothing but the supplier's own."""
+    import numpy as np
+
+    first = np.zeros(len(entries), dtype=bool)
+    first[np.unique(entries["task"].astype(np.int64) << 32 | entries["doc"], return_index=True)[1]] = True
+    return first
+
+
+def _key(row: Sequence[Any]) -> tuple[int, int, int, int]:
+    """What makes two entries the same doc in the same round."""
+    return row[1], row[2], row[3], row[4]
+
+
+def _ms(at: datetime) -> int:
+    return (at - _BEGINNING) // _MS

@@ -35,6 +35,7 @@ FAIL_MODES = (
     "filter",
     "empty",
     "null",
+    "cut",
     "error200",
     "forged",
 )

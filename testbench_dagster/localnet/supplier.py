@@ -43,7 +43,7 @@ OVERSIZED = 16_000_000
 
 #: Ways of failing that are an answer of its own kind; all others are no answer. What is forged shows only
 #: where answers are signed.
-_IN_ANSWERS = ("garbage", "oversized", "error", "filter", "empty", "null", "forged")
+_IN_ANSWERS = ("garbage", "oversized", "error", "filter", "empty", "null", "cut", "forged")
 #: Status, message and type of those that only refuse.
 _REFUSALS = {
     "500": (500, "simulated internal error", "server_error"),
@@ -57,7 +57,7 @@ _REFUSALS = {
     "451": (451, "simulated legal reasons", "unavailable_for_legal_reasons"),
 }
 #: What an answer that is none says it ended by.
-_REASONS = {"error": "error", "filter": "content_filter", "empty": "stop", "null": "stop"}
+_REASONS = {"error": "error", "filter": "content_filter", "empty": "stop", "null": "stop", "cut": "length"}
 
 _ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
 
@@ -276,6 +276,7 @@ class Supplier:
             digest,
             known.text if known is not None else digest.hex(),
             known is None or self.answers.is_right(backend, known),
+            "" if known is None else known.task,
             known is not None and ask.logprobs is not None and ask.prompts[0].endswith(f" {known.answer}"),
             ask.parameters,
         )

@@ -26,10 +26,10 @@ class Withholding:
     ``when``: ``wrong``, where its answer would be; ``right_option``, the same, but of the calls of a choice
     only that for the right option; ``parameter``, where the request has one of that name; ``ahead``, from
     when it has answered ``after`` questions and more of them rightly than it would on the whole; ``always``.
-    ``how``: the ways of failing, taken in turn; :data:`ANSWER` among them gives the answer. ``for_s``:
-    so long is a question withheld, in seconds since it was asked first (with ``ahead``: everything, since it
-    was ahead). ``looks_up``: what it answers then is right. ``dark_s``: for so many seconds after each
-    time it withholds everything.
+    ``only``: of one task, or of one question, by its text. ``how``: the ways of failing, taken in turn;
+    :data:`ANSWER` among them gives the answer. ``for_s``: so long is a question withheld, in seconds since it
+    was asked first (with ``ahead``: everything, since it was ahead). ``looks_up``: what it answers then is
+    right. ``dark_s``: for so many seconds after each time it withholds everything.
     """
 
     how: tuple[str, ...]
@@ -39,6 +39,7 @@ class Withholding:
     dark_s: float = 0.0
     parameter: str = ""
     after: int = 10
+    only: str = ""
 
     def __post_init__(self) -> None:
         if self.when not in WHENS:
@@ -55,12 +56,14 @@ class Withholding:
 class Asked:
     """What a supplier looks at to decide: which call of which question, and what it would say.
 
-    ``right``: whether its own answer would be. ``right_option``: the call asks how likely that option is.
+    Of a prompt that it does not know ``question`` is the digest. ``right``: whether its own answer would be.
+    ``right_option``: the call asks how likely that option is.
     """
 
     call: bytes
     question: str
     right: bool
+    task: str = ""
     right_option: bool = False
     parameters: frozenset[str] = frozenset()
 
@@ -113,6 +116,8 @@ class Withheld:
         return self._first_at.setdefault(asked.call, now)
 
     def _holds(self, number: int, rule: Withholding, asked: Asked, now: float) -> bool:
+        if rule.only and rule.only not in (asked.task, asked.question):
+            return False
         if rule.when == "always":
             return True
         if rule.when == "parameter":
@@ -137,7 +142,7 @@ WITHHOLDERS: Mapping[str, tuple[Withholding, ...]] = {
         mode: _by(mode)
         for mode in (
             "500", "503", "400", "401", "402", "403", "404", "429", "quota", "451", "reset", "timeout",
-            "garbage", "oversized", "error", "filter", "empty", "null", "error200",
+            "garbage", "oversized", "error", "filter", "empty", "null", "cut", "error200",
         )
     },
     "mixture": _by("500", "400", "filter", "reset", "401", "garbage"),

@@ -139,7 +139,7 @@ def test_failure_modes(mode):
         "404": "model_not_found", "quota": "insufficient_quota", "400": "unsupported_parameter",
         "451": "unavailable_for_legal_reasons",
     }  # fmt: skip
-    reasons = {"empty": "stop", "null": "stop", "filter": "content_filter", "error": "error"}
+    reasons = {"empty": "stop", "null": "stop", "filter": "content_filter", "error": "error", "cut": "length"}
     if mode in refusals:
         assert status == (429 if mode == "quota" else int(mode))
         assert json.loads(raw)["error"]["type"] == refusals[mode] and "Retry-After" not in headers

@@ -134,6 +134,13 @@ def test_each_question_has_its_own_time() -> None:
     assert state.decide(asked(2, False), 6.0).mode == "500"
 
 
+@pytest.mark.parametrize(("only", "kept_back"), [("", 2), ("one", 1), ("task", 2), ("other", 0)])
+def test_a_rule_may_be_of_one_task_or_question(only: str, kept_back: int) -> None:
+    state = Withheld((Withholding(("400",), "always", only=only),))
+    modes = [state.decide(Asked(b"", name, True, "task"), 0.0).mode for name in ("one", "two")]
+    assert modes.count("400") == kept_back
+
+
 def test_every_other_time() -> None:
     state = Withheld((Withholding(("500", ANSWER)),))
     assert [state.decide(asked(n, False), 0.0).mode for n in range(4)] == ["500", None, "500", None]

@@ -25,9 +25,9 @@ from testbench_dagster.stages.workspace import Workspace
 
 
 @contextlib.contextmanager
-def served(personas: Sequence[Persona], seed: int = 0) -> Iterator[Localnet]:
+def served(personas: Sequence[Persona], seed: int = 0, answers: Answers | None = None) -> Iterator[Localnet]:
     """Serve the personas; the network's attributes are only read from here."""
-    net = Localnet(personas, Answers(seed))
+    net = Localnet(personas, answers or Answers(seed))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -55,12 +55,17 @@ def installed(folder: Path, net: Localnet, tasks: Sequence[dict[str, Any]], **bl
     return Workspace(load_config(path))
 
 
-def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> RelayReport:
-    """One pass of all stages over all suppliers."""
+def prepared(workspace: Workspace) -> None:
+    """The roster and the catalog, where stale."""
     refresh_roster(workspace)
     for spec in stale_tasks(workspace, workspace.specs):
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
+
+
+def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> RelayReport:
+    """One pass of all stages over all suppliers."""
+    prepared(workspace)
     suppliers = active_suppliers(workspace)
     report = relay_due(workspace, [s.key for s in suppliers], force_since=force_since)
     score_new(workspace, [s.key for s in suppliers])

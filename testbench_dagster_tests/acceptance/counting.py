@@ -107,7 +107,7 @@ class Played:
         return any(row.n_open for row in rows)
 
     def gains(self) -> dict[tuple[str, str, str], float]:
-        """Who is shown above what is true of it, now or 80 hours later without another fact, and by how much."""
+        """Who is shown above what is true of it, now or 80 hours later, and by how much."""
         found = {}
         for when, later in (("now", timedelta(0)), ("later", timedelta(hours=80))):
             for (name, task), row in self.rows(later).items():
@@ -124,16 +124,21 @@ def playing(
     docs: Mapping[str, int],
     *,
     worker: FrameworkWorker | None = None,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
     **blocks: Any,
 ) -> Iterator[Played]:
     """Serve the personas, and an installation that asks each so many docs of each task.
 
-    ``worker`` is one that runs already; ``blocks`` are further blocks of the configuration.
+    ``worker`` is one that runs already; ``limits`` are those of single suppliers by name; ``blocks`` are
+    further blocks of the configuration.
     """
     settings = {"planning": {"occasions_minutes": list(OCCASIONS)}, "relays": LIMITS, **blocks}
     tasks = [{"name": task, "samples": {"min": n, "max": n, "half_width": None}} for task, n in docs.items()]
     tasks += settings.pop("tasks", [])
-    with served(personas) as net, installed(folder, net, tasks, **settings) as workspace:
+    with (
+        served(personas) as net,
+        installed(folder, net, tasks, limits=limits or {}, **settings) as workspace,
+    ):
         if worker is not None:
             workspace.worker = worker
         yield Played(Testbench(workspace), workspace, net, docs)

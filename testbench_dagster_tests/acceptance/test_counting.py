@@ -23,7 +23,6 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.withholding import WITHHOLDERS, Withholding, ahead, dark
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.acceptance.counting import (
-    LIMITS,
     TASK,
     Played,
     docs_of,
@@ -86,7 +85,9 @@ def everybody() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Everybody at once, run after run until nothing more closes soon."""
-    with playing(tmp_path_factory.mktemp("everybody"), list(everybody()), DOCS) as played:
+    limits = {"timeout": {"first_byte_s": 0.25, "total_s": 0.25}}
+    folder = tmp_path_factory.mktemp("everybody")
+    with playing(folder, list(everybody()), DOCS, limits=limits) as played:
         found = Seen(played)
         for number in range(MOST_RUNS):
             played.run()
@@ -199,7 +200,7 @@ def test_the_run_says_who_was_left_and_what_is_open(seen: Seen) -> None:
     assert any(
         note.startswith(f"evaluation: {key('refuses-a-parameter')} was left: it refuses") for note in notes
     )
-    last = [note for note in notes if "open:" in note][0]
+    last = next(note for note in notes if "open:" in note)
     assert re.match(r"evaluation: \d+ docs are open: \d+ of ", last)
     assert "they count as wrong until they close" in last and "testbench run --wait" in last
 

@@ -17,8 +17,8 @@ import yaml
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import Answered
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register
 from testbench_dagster.tasks import worker as worker_module
+from testbench_dagster.tasks.lm_eval_adapter import build_prompts, register
 from testbench_dagster.tasks.worker import FrameworkWorker, WorkerTimeout, cpu_seconds
 from testbench_dagster_tests.tasks.quiz import HELPER, quiz, spec_of
 from testbench_dagster_tests.tasks.test_scoring import CHECKED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,20 @@ def served(personas: Sequence[Persona], seed: int = 0, answers: Answers | None =
         loop.close()
 
 
-def installed(folder: Path, net: Localnet, tasks: Sequence[dict[str, Any]], **blocks: Any) -> Workspace:
-    """An installation whose suppliers are those of the network."""
+def installed(
+    folder: Path,
+    net: Localnet,
+    tasks: Sequence[dict[str, Any]],
+    *,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
+    **blocks: Any,
+) -> Workspace:
+    """An installation whose suppliers are those of the network; ``limits`` are those of some, by address."""
     keys = ("address", "service", "base_url", "api", "model")
-    suppliers = [{key: supplier[key] for key in keys} for supplier in net.roster()["suppliers"]]
+    suppliers = [
+        {**{key: supplier[key] for key in keys}, **(limits or {}).get(supplier["address"], {})}
+        for supplier in net.roster()["suppliers"]
+    ]
     path = folder / "testbench.yaml"
     settings = {"simulation": True, "suppliers": suppliers, "tasks": list(tasks), **blocks}
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -200,6 +200,8 @@ def test_the_run_says_who_was_left_and_what_is_open(seen: Seen) -> None:
     assert any(
         note.startswith(f"evaluation: {key('refuses-a-parameter')} was left: it refuses") for note in notes
     )
+    failed = next(note for note in notes if " failed: " in note)
+    assert re.match(r"evaluation: \d+ docs have failed: \d+ of ", failed) and "count as wrong" in failed
     last = next(note for note in notes if "open:" in note)
     assert re.match(r"evaluation: \d+ docs are open: \d+ of ", last)
     assert "they count as wrong until they close" in last and "testbench run --wait" in last

@@ -5,6 +5,7 @@ None of it changes a score. ``testbench check`` and the checks of the assets tel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from testbench_dagster.core.faults import Closing, Fault
@@ -25,6 +26,7 @@ EMPTY_LIMIT = 0.1
 _CUT_SHORT = frozenset(fault.value for fault in Fault if fault.row.cut_short)
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _BODIES = 50  # answers in memory at once
+_TOLD = 3  # suppliers named in a line
 
 Remarks = dict[tuple[str, str], str]
 """What there is to tell, by supplier and task."""
@@ -71,6 +73,31 @@ def refused_parameters(workspace: Workspace, rows: Iterable[Window]) -> Remarks:
         for row in rows
         if row.status == REFUSED and row.task_hash is not None
     }
+
+
+def who_has_failed(rows: Iterable[Window]) -> str:
+    """Tell how many docs of whom were left unanswered for good and why, in a line; empty where none were."""
+    docs: Counter[str] = Counter()
+    faults: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row.n_failed:
+            docs[row.supplier] += row.n_failed
+            faults.setdefault(row.supplier, Counter()).update(row.errors)
+    if not docs:
+        return ""
+    told = [
+        f"{n} of {supplier} ({', '.join(fault for fault, _ in faults[supplier].most_common())})"
+        for supplier, n in docs.most_common(_TOLD)
+    ]
+    if len(docs) > _TOLD:
+        rest = sum(n for _, n in docs.most_common()[_TOLD:])
+        told.append(f"{rest} of {counted(len(docs) - _TOLD, 'other')}")
+    n = docs.total()
+    have, it, counts = ("has", "it was", "counts") if n == 1 else ("have", "they were", "count")
+    return (
+        f"{counted(n, 'doc')} {have} failed: {', '.join(told)}; {it} left unanswered again and again while "
+        f"others were answered, and {counts} as wrong"
+    )
 
 
 def _is_empty(workspace: Workspace, row: Window) -> Iterator[bool]:

@@ -14,7 +14,12 @@ import pytest
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.window import Window
-from testbench_dagster.stages.score.remarks import empty_answers, late_answers, refused_parameters
+from testbench_dagster.stages.score.remarks import (
+    empty_answers,
+    late_answers,
+    refused_parameters,
+    who_has_failed,
+)
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -134,3 +139,23 @@ def test_where_nothing_is_refused_nothing_is_told(facts: Facts) -> None:
     row = row_of(facts)
     assert refused_parameters(facts.workspace, [row]) == late_answers([row]) == {}
     assert empty_answers(facts.workspace, [row]) == {}
+
+
+def test_who_left_docs_unanswered_for_good_is_told_in_a_line(facts: Facts) -> None:
+    facts.registration(TASK, N)
+    row = row_of(facts)
+
+    def failed(supplier: str, n: int, *faults: str) -> Window:
+        return replace(row, supplier=supplier, n_failed=n, errors=dict.fromkeys(faults, n))
+
+    assert who_has_failed([row]) == ""
+    assert who_has_failed([row, failed("a@x", 1, "supplier_refused")]) == (
+        "1 doc has failed: 1 of a@x (supplier_refused); it was left unanswered again and again while others "
+        "were answered, and counts as wrong"
+    )
+    many = [failed(f"s{n}@x", n, "supplier_http") for n in range(1, 6)]
+    assert who_has_failed([*many, failed("s5@x", 2, "transport")]) == (
+        "17 docs have failed: 7 of s5@x (supplier_http, transport), 4 of s4@x (supplier_http), 3 of s3@x "
+        "(supplier_http), 3 of 2 others; they were left unanswered again and again while others were "
+        "answered, and count as wrong"
+    )

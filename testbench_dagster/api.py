@@ -149,8 +149,15 @@ class Testbench:
         max_relays = arguments.count_or_none("max_relays", max_relays)
         arguments.flag("retry_errors", retry_errors)
         arguments.flag("force", force)
-        for name, told in (("on_planned", on_planned), ("on_progress", on_progress), ("on_note", on_note)):
-            arguments.callback(name, told)
+        wait, stop = arguments.wait("wait", wait), arguments.event("stop", stop)
+        told = {
+            "on_planned": on_planned,
+            "on_progress": on_progress,
+            "on_note": on_note,
+            "on_scored": on_scored,
+        }
+        for name, function in told.items():
+            arguments.callback(name, function)
         from testbench_dagster.defs.local_evaluation import evaluate  # with Dagster: 1 s only this needs
 
         return evaluate(

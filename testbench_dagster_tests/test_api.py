@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("run", {"on_planned": 5}, "on_planned is 5"),
     ("run", {"on_progress": 5}, "on_progress is 5"),
     ("run", {"on_note": 5}, "on_note is 5; give a function"),
+    ("run", {"on_scored": 5}, "on_scored is 5; give a function"),
+    ("run", {"wait": "5m"}, "wait is '5m'; give True, False, or a timedelta"),
+    ("run", {"wait": timedelta(seconds=-1)}, "wait is .*; give True, False, or a timedelta of at least 0"),
+    ("run", {"stop": True}, "stop is True; give a threading.Event"),
     ("plan", {"suppliers": []}, "suppliers is empty"),
     ("plan", {"suppliers": [None]}, r"suppliers\[0\] is None; give a text"),
     ("plan", {"tasks": []}, "tasks is empty"),

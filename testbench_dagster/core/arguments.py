@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import operator
 import os
+import threading
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 from testbench_dagster.core.errors import ConfigError
@@ -70,6 +72,20 @@ def flag(name: str, given: object) -> bool:
     """A yes or no. Raises ConfigError: it is something else, such as the text "no", which would mean yes."""
     if not isinstance(given, bool):
         raise ConfigError(f"{name} is {_shown(given)}; give True or False")
+    return given
+
+
+def wait(name: str, given: object) -> bool | timedelta:
+    """Whether to wait, or for how long at most. Raises ConfigError: it is something else, or below zero."""
+    if isinstance(given, bool) or (isinstance(given, timedelta) and given >= timedelta()):
+        return given
+    raise ConfigError(f"{name} is {_shown(given)}; give True, False, or a timedelta of at least 0")
+
+
+def event(name: str, given: object) -> threading.Event | None:
+    """An event to be set, or None. Raises ConfigError: it is something else."""
+    if given is not None and not isinstance(given, threading.Event):
+        raise ConfigError(f"{name} is {_shown(given)}; give a threading.Event, or None")
     return given
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.core.doc_states import DocClock
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
 from testbench_dagster.core.wording import counted
@@ -148,7 +149,7 @@ def evaluate(
             if wait:
                 until = None if wait is True else clock.now() + wait
                 _stay(workspace, passes, keys, names, until, note, clock)
-    note(f"evaluation: {counted(passes.sent, 'relay')} sent")
+    note(f"evaluation: {passes.what_was_sent}")
     for key, why in passes.left_behind.items():
         note(f"evaluation: {key} was left: {why}")
     waiting = who_waits(workspace, suppliers)
@@ -207,6 +208,13 @@ class _Passes:
     def left(self) -> int | None:
         """Relays that may still be sent; None for any number."""
         return None if self._max_relays is None else self._max_relays - self.sent
+
+    @property
+    def what_was_sent(self) -> str:
+        """How many relays were sent, and what the unanswered ones ended in."""
+        unanswered = {name: n for name, n in self.outcomes.items() if not Fault(name).answered}
+        sent = f"{counted(self.sent, 'relay')} sent"
+        return f"{sent}, {sum(unanswered.values())} unanswered ({counts(unanswered)})" if unanswered else sent
 
     @property
     def nothing_learned(self) -> str:

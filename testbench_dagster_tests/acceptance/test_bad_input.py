@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,7 @@ def test_hostile_answers_are_recorded_and_harm_nobody_else(
         recorded["suppliers"] = gsm8k.settings(urls)["suppliers"]
         recorded["tasks"][0]["samples"] = {"min": 6, "max": 6}
         recorded["relays"] = {"total_s": 20, "max_response_mb": 1}
+        recorded["planning"] = {"occasions_minutes": [0, 0.05, 0.1, 0.5, 1, 2, 3]}
         installation.configure(**recorded)
         installation.run()
     rows = installation.scores()
@@ -306,11 +308,15 @@ def test_hostile_answers_are_recorded_and_harm_nobody_else(
     for name in hostile:
         fault = "supplier_http" if name == "redirect" else "supplier_protocol"
         attempts = attempts_of(installation, name)
-        assert [a["fault"] for a in attempts] == [fault] * 6, name
-        assert misbehaving.calls[name] == 6, "the supplier's own fault is not asked again"
+        assert {a["fault"] for a in attempts} == {fault}, name
+        # a second attempt at most of what cannot be read; then it has its turn again at the next occasion
+        per_doc = Counter(a["doc_id"] for a in attempts)
+        assert max(per_doc.values()) <= (4 if name == "redirect" else 2)
+        assert misbehaving.calls[name] == len(attempts)
         assert all(len(a["body"]) <= 2**20 for a in attempts), "evidence is cut at max_response_mb"
         row = gsm8k.primary(rows, name)
         assert (row["n"], row["errors"], row["score"]) == (0, {fault: 6}, None)
+        assert (row["n_open"], row["n_failed"]) == (6, 0), "nothing shows that it answers at all"
         assert (row["coverage"], row["status"]) == (0.0, "no_data")
     assert all(a["body_truncated"] for a in attempts_of(installation, "huge"))
     assert misbehaving.calls["ok"] == 0, "a redirect is not followed"

@@ -78,18 +78,21 @@ def test_check_says_everything_that_is_wrong_and_what_to_do(
     assert "absent.tax" in taxonomy
     assert "6b_verification@external" in unreachable and "is it running" in unreachable
     assert "TESTBENCH_NO_SUCH_KEY" in locked and "export it" in locked
-    assert "client_request, HTTP 404" in misled and "check base_url" in misled
+    assert "credentials, HTTP 404" in misled and "check api_key_env, base_url and model" in misled
     assert "5 problems found" in done.err
 
 
 @pytest.mark.slow
-def test_max_relays_is_exact_and_runs_add_up(installation: Installation, servers: list[Replay]) -> None:
+def test_max_relays_are_never_exceeded_and_runs_add_up(
+    installation: Installation, servers: list[Replay]
+) -> None:
+    """All are asked the same docs: of seven relays two suppliers get three each, and the last is not sent."""
     configure(installation, servers)
-    for sent in (7, 14):
+    for sent in (6, 12):
         installation.run("--max-relays", "7")
         assert total_requests(servers) == sent
     counts = [server.stats()["requests"] for server in servers]
-    assert min(counts) > 0, "a cap leaves no supplier without any"
+    assert counts == [6, 6]
     installation.run("--supplier", "175b_verification@external")
     assert [server.stats()["requests"] for server in servers] == [counts[0], DOCS], "one supplier of two"
     done = installation.run()

@@ -61,7 +61,7 @@ def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
     delegated = said["testbench -c delegated.yaml check --no-suppliers"].out
     assert "key_file gateway.key holds it" in delegated and "FAIL" not in delegated
     faulty = next(done for done in ran if "kind=swapped_payload" in done.text)
-    assert "supplier_signature" in faulty.out
+    assert "unanswered (supplier_signature " in faulty.err
     assert "EQUAL" in said["testbench rescore sim-01.zip"].out
     gateway = said["testbench -c path.yaml run --max-relays 20"]
     assert "it calls 4 suppliers ready" in gateway.out and "20 relays sent" in gateway.err

@@ -108,7 +108,7 @@ simulation: true
     assert (task.filter, task.only) == ("flexible-extract", ["gsm*"])
     assert task.files == {"test": "data/test.jsonl.gz", "train": "data/train.jsonl.gz"}
     assert task.row_filter == {"subject": "algebra"}
-    assert task.samples.model_dump() == {"min": 25, "max": 100, "half_width": 0.1}  # type: ignore[union-attr]
+    assert task.samples.model_dump() == {"min": 25, "start": 50, "max": 100, "half_width": 0.1}  # type: ignore[union-attr]
     assert settings.taxonomies == ["builtin:starter", "path/to/file.tax"]
     assert settings.relays.model_dump() == {
         "connect_s": 4,
@@ -134,7 +134,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (task.alias, task.num_fewshot, task.metric, task.filter, task.only) == (None,) * 5
     assert task.files is None
     assert task.row_filter == {}
-    assert task.samples.model_dump() == {"min": 25, "max": 100, "half_width": 0.1}  # type: ignore[union-attr]
+    assert task.samples.model_dump() == {"min": 25, "start": 50, "max": 100, "half_width": 0.1}  # type: ignore[union-attr]
     assert settings.relays.model_dump() == {
         "connect_s": 5,
         "first_byte_s": 60,
@@ -154,10 +154,10 @@ def test_defaults(tmp_path: Path) -> None:
     ("given", "expected"),
     [
         ("all", "all"),
-        (40, {"min": 40, "max": 40, "half_width": None}),
-        ({"min": 10, "max": 20}, {"min": 10, "max": 20, "half_width": 0.1}),
-        ({"max": 30, "half_width": None}, {"min": 25, "max": 30, "half_width": None}),
-        ({"half_width": 0.05}, {"min": 25, "max": 100, "half_width": 0.05}),
+        (40, {"min": 40, "start": 50, "max": 40, "half_width": None}),
+        ({"min": 10, "max": 20}, {"min": 10, "start": 50, "max": 20, "half_width": 0.1}),
+        ({"max": 30, "half_width": None}, {"min": 25, "start": 50, "max": 30, "half_width": None}),
+        ({"half_width": 0.05}, {"min": 25, "start": 50, "max": 100, "half_width": 0.05}),
     ],
 )
 def test_samples(tmp_path: Path, given: Any, expected: Any) -> None:

@@ -22,7 +22,7 @@ from testbench_dagster.core import arguments
 from testbench_dagster.core.errors import StoreError, TaskError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TaskData
-from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord
+from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord, DocAttempt
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import PromptRecord
@@ -201,6 +201,7 @@ class _Check:
             opened = _Opened(manifest, tasks, workspace, claimed, chain.unjudged, chain.unbuilt)
             self._load(opened, datasets, chain)
             report.tasks += [self._task(opened, task) for task in tasks.values()]
+            self._states(opened)
         return report
 
     def _made(self, name: str) -> Path:
@@ -305,19 +306,30 @@ class _Check:
             state = read_state(line, f"{path}: {layout.STATES}:{number}")
             opened.states[state.task, state.prompt_id, state.round] = state
 
-    def _states(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
-        """Compare what was said of doc states with what follows from the attempts."""
-        if self._manifest.states is None:
-            return
+    def _states(self, opened: _Opened) -> None:
+        """Compare what was said of doc states with what follows from the attempts at all tasks.
+
+        Last: what was found about an answer is told once, and not again of every doc that it witnesses.
+        """
+        states = self._manifest.states
+        if states is None or any(opened.unjudged.values()):
+            return  # any answer may witness any doc, and those cannot be told from failures here
         workspace = opened.workspace
         (supplier,) = known_suppliers(workspace)
-        others = Claims(workspace.documents, self._manifest.states)
-        again = doc_states(workspace, supplier, [(spec, task.registration)], others, self._at)
-        said = {key: line.model_dump() for key, line in opened.states.items() if key[0] == spec.name}
-        for key, name, one, two in different_states(said, again.lines):
-            line = again.lines.get(key) or said[key]
+        others = Claims(workspace.documents, states)
+        tasks = [
+            (task.spec, task.registration)
+            for task in opened.tasks.values()
+            if task.flags_problem is None and task.spec.framework in VERSIONS
+        ]
+        again = doc_states(workspace, supplier, tasks, others, self._at).lines
+        names = {spec.name for spec, _ in tasks}
+        said = {key: line.model_dump() for key, line in opened.states.items() if key[0] in names}
+        told = _Told(opened, self._report)
+        for key, name, one, two in different_states(said, again, told):
+            line = again.get(key) or said[key]
             what = f"{name} of the doc in round {key[2]}"
-            self._report.add(Finding("state", what, spec.name, line["doc_id"], _text(one), _text(two)))
+            self._report.add(Finding("state", what, key[0], line["doc_id"], _text(one), _text(two)))
 
     def _docs(self, task: TaskFacts, chain: Chain) -> Iterator[StoredDoc]:
         file = layout.docs_file(task.spec.name)
@@ -374,7 +386,6 @@ class _Check:
             self._compare(opened, task, spec, waiting, verdict)
             if unjudged:
                 raise TaskError(f"another classifier than this version's judged {len(unjudged)} attempts")
-            self._states(opened, task, spec)
             verdict.windows = self._windows(opened, task, spec)
         except TaskError as error:
             verdict.why = escaped(str(error), 400)
@@ -558,6 +569,26 @@ def _rests_on(scores: DocumentStore, answer_id: str, attempts: Set[str]) -> bool
     """Whether one of some attempts is behind the scores of an answer."""
     found = typed.find(scores, ScoreEvidence, {"answer_id": answer_id})
     return any(not attempts.isdisjoint(score.attempt_ids) for score in found)
+
+
+class _Told:
+    """Whether something was found about an answer, by its id: of its doc, or that it is missing."""
+
+    def __init__(self, opened: _Opened, report: Report) -> None:
+        self._opened = opened
+        self._docs = {(f.task, f.doc_id) for f in report.findings}
+        self._scored: set[str] | None = None
+
+    def __call__(self, id_: str) -> bool:
+        if not self._docs:
+            return False
+        attempt = typed.by_id(self._opened.workspace.documents, DocAttempt, [id_]).get(id_)
+        if attempt is not None:
+            return (attempt.task, attempt.doc_id) in self._docs
+        if self._scored is None:
+            scores = typed.find(self._opened.claimed, ScoreEvidence)
+            self._scored = {id_ for score in scores for id_ in score.attempt_ids}
+        return id_ in self._scored  # it is told of as missing
 
 
 def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:

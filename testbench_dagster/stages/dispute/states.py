@@ -7,7 +7,7 @@ say of a refused request: their answers are theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -139,8 +139,13 @@ class Claims:
 def different_states(
     said: Mapping[tuple[str, str, int], Mapping[str, Any]],
     again: Mapping[tuple[str, str, int], Mapping[str, Any]],
+    told: Callable[[str], bool],
 ) -> Iterator[tuple[tuple[str, str, int], str, Any, Any]]:
-    """Key, field, what was said and what was found, of states that do not follow from their facts."""
+    """Key, field, what was said and what was found, of states that do not follow from their facts.
+
+    ``told`` says of the id of an answer whether something was found about it already: that it witnesses no
+    other doc any more follows from that, and accuses nobody else.
+    """
     for key in sorted({*said, *again}):
         one, two = said.get(key), again.get(key)
         if one is None or two is None:
@@ -153,6 +158,22 @@ def different_states(
             )
             continue
         for name, value in two.items():
-            if one.get(name) != value:
-                yield key, name, one.get(name), value
+            before, now = one.get(name), value
+            if name == "occasions":
+                seen = [_witnesses(occasions) for occasions in (before, now)]
+                before, now = (_without_witnesses(occasions) for occasions in (before, now))
+                if before == now and (other := {i for i in seen[0] ^ seen[1] if not told(i[1])}):
+                    name = "witnesses"
+                    before, now = (sorted(i for _, i in ids & other) for ids in seen)
+            if before != now:
+                yield key, name, before, now
                 break
+
+
+def _witnesses(occasions: Sequence[Mapping[str, Any]]) -> set[tuple[int, str]]:
+    """The ids of the witnesses, with the number of their occasion."""
+    return {(number, id_) for number, one in enumerate(occasions) for id_ in one["witnesses"]}
+
+
+def _without_witnesses(occasions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in one.items() if name != "witnesses"} for one in occasions]

@@ -109,7 +109,7 @@ class _Docs:
     holds_until: list[datetime] = field(default_factory=list)
     #: Prompts that were refused, where nothing was answered.
     refusals: set[str] = field(default_factory=set)
-    #: All that are young enough.
+    #: All that are young enough, canaries too: those are attempts, though at no doc.
     attempts: Sequence[WindowAttempt] = ()
 
 
@@ -162,7 +162,9 @@ class _Reader:
         unclear = {
             key: task
             for task, of_task in attempts.items()
-            for key in _unclear(of_task, {(s.doc_id, s.epoch, s.round) for s in scored[task]})
+            for key in _unclear(
+                (a for a in of_task if not a.canary), {(s.doc_id, s.epoch, s.round) for s in scored[task]}
+            )
         }
         found = {spec.name: _Docs(attempts=attempts[spec.name]) for spec, _ in tasks}
         for spec, registration in () if only is not None else tasks:
@@ -214,7 +216,9 @@ class _Reader:
             return
         asked: dict[int, datetime] = {}
         for attempt in attempts:
-            asked[attempt.doc_id] = max(attempt.finished_at, asked.get(attempt.doc_id, attempt.finished_at))
+            if not attempt.canary:
+                last = asked.get(attempt.doc_id, attempt.finished_at)
+                asked[attempt.doc_id] = max(attempt.finished_at, last)
         newest: dict[int, Sample] = {}
         for end, part in left:
             for doc_id, position in zip(part.doc_ids, part.positions, strict=True):
@@ -393,7 +397,7 @@ def _of_score(task: str, sample: Sample) -> tuple[str, int, int, int]:
 _ANSWERS = frozenset(fault.value for fault in Fault if fault.answered)
 
 
-def _unclear(attempts: Sequence[WindowAttempt], scored: Collection[tuple[int, int, int]]) -> set[DocRound]:
+def _unclear(attempts: Iterable[WindowAttempt], scored: Collection[tuple[int, int, int]]) -> set[DocRound]:
     """The docs that were not answered at their calls' first attempts, or have no score."""
     unclear: set[DocRound] = set()
     asked: dict[DocRound, tuple[int, int, int]] = {}
@@ -492,13 +496,12 @@ def _read_attempts(
     since: Mapping[str, datetime],
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, list[WindowAttempt]]:
-    """By task the attempts that finished in time, in one query, without their bodies; no canaries."""
+    """By task the attempts that finished in time, canaries too, in one query, without their bodies."""
     hashes = {spec.name: registration.task_hash for spec, registration in tasks}
     where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}, **(more or {})}
     found: dict[str, list[WindowAttempt]] = {name: [] for name in hashes}
     for attempt in typed.find(workspace.documents, WindowAttempt, where):
         task = attempt.task
-        current = attempt.task_hash == hashes[task] and attempt.finished_at > since[task]
-        if current and not attempt.canary:
+        if attempt.task_hash == hashes[task] and attempt.finished_at > since[task]:
             found[task].append(attempt)
     return found

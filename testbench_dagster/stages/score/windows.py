@@ -205,7 +205,7 @@ class _Reader:
         found = {}
         for name, read in samples_by_task(self._workspace, supplier, tasks, self._now, self._peers):
             spec, registration = registrations[name]
-            calls = calls_of(read.attempts, deadline_ms)
+            calls = calls_of((a for a in read.attempts if not a.canary), deadline_ms)
             rows = list(
                 task_windows(
                     supplier,

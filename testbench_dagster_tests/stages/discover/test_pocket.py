@@ -628,7 +628,7 @@ def test_endpoints_of_native_relays(network: Network, open_service: Callable[...
     assert target.base_url in network.hosts
     assert (target.prefix, target.stream, target.private_allowed) == ("/openai/v1", True, True)
     assert (target.headers, target.model, target.api) == ({}, "simulated", "chat")
-    assert (target.limits.total_s, target.limits.max_per_host, target.limits.retries) == (9, 3, 2)
+    assert (target.limits.total_s, target.limits.max_per_host, target.limits.retries) == (9, 3, 5)
 
 
 @on_sqlite

@@ -161,7 +161,7 @@ def test_a_source_lists_who_is_asked_and_its_facts_are_kept(open_workspace: Open
     assert (y.joined_at, x.joined_at, y.left_at, y.cut_at) == (T0, at(1), None, None)
     assert active_apis(workspace) == {"chat", "completions"}
     assert [h.get("height") for h in documents(workspace)["x@s"]["history"]] == [71]
-    assert y.limits(workspace.config.settings.relays.limits()).retries == 2
+    assert y.limits(workspace.config.settings.relays.limits()).retries == 5
 
     write_roster(tmp_path / "r.json", [entry("b"), entry("x", model="new")], height=75)
     report = refresh_roster(workspace, at(2))

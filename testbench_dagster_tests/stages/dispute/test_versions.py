@@ -216,6 +216,11 @@ def of_other_requests(bundle: Path, path: Path, engine: str, scorer: int) -> Pat
                 row["scorer_version"] = version
                 made = document_id("score", row["answer_id"], row["filter"], version)
             now[row["_id"]] = row["_id"] = made
+    kinds["states"] = records(files["states.jsonl"])
+    for state in kinds["states"]:
+        state["prompt_id"] = now.get(state["prompt_id"], state["prompt_id"])
+        for occasion in state["occasions"]:
+            occasion["witnesses"] = sorted(now.get(id_, id_) for id_ in occasion["witnesses"])
     for window in manifest["windows"]:
         if window["task"] == "sums":
             window["task_hash"] = task_hash

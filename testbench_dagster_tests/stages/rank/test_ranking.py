@@ -241,8 +241,9 @@ def test_an_entry_tells_age_latency_errors_and_availability(facts: Facts) -> Non
     assert one.latency_ms == {"p50": 30.0, "p95": 60_025.0}, "medians over tasks; unanswered: the deadline"
     assert one.last_sample_at is not None and abs(one.last_sample_at - NOW) < timedelta(seconds=1)
     assert (one.n, one.errors, one.error_rate) == (24, 1, 1 / 25)
-    # 20 of 23 of the one task and one of the other in this minute, 4 of 5 an hour ago; the gateway's is none
-    assert one.availability == pytest.approx((21 / 24 + 4 / 5) / 2)
+    # in this minute 20 of 23 of the one task, one of the other and a canary; a quarter of an hour ago a
+    # canary of two; 4 of 5 an hour ago; the gateway's is none
+    assert one.availability == pytest.approx((22 / 25 + 1 / 2 + 4 / 5) / 3)
     assert one.first_attempt_success == 24 / 28
     assert other.first_attempt_success is None
     assert (other.latency_ms, other.last_sample_at) == ({"p50": None, "p95": None}, None)

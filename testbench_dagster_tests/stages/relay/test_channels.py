@@ -95,7 +95,8 @@ class Stage:
     def answered(self) -> dict[str, int]:
         """Docs answered, by the suppliers' names."""
         names = {key: name for name, key in self.keys.items()}
-        return dict(Counter(names[a["supplier"]] for a in self.attempts() if a["fault"] == "ok"))
+        answers = (a for a in self.attempts() if a["fault"] == "ok" and not a["canary"])
+        return dict(Counter(names[a["supplier"]] for a in answers))
 
     def wanted(self) -> set[str]:
         names = {key: name for name, key in self.keys.items()}
@@ -254,7 +255,8 @@ def test_answers_of_an_earlier_run_are_recognised_when_they_come_again(
     stage.reconfigure(max_relays_per_session=100)
     stage.collect()
     assert stage.answered() == {"a": 7, "b": DOCS, "c": DOCS}
-    caught = [a for a in stage.attempts() if a["fault"] != "ok"]
+    # of canaries, which repeat earlier questions, a replay may even be the answer
+    caught = [a for a in stage.attempts() if a["fault"] != "ok" and not a["canary"]]
     assert {(a["supplier"], a["fault"]) for a in caught} == {(stage.keys["a"], "supplier_signature")}
     assert all("replayed" in a["error"] for a in caught)
     assert len({a["doc_id"] for a in caught}) == DOCS - 7

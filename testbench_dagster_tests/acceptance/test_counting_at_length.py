@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ import yaml
 from testbench_dagster.api import Testbench
 from testbench_dagster.config import load_config
 from testbench_dagster.localnet.answers import Known, is_right
-from testbench_dagster.localnet.personas import Backend, Persona
+from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona
 from testbench_dagster.localnet.withholding import Withholding
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.score.windows import windows
@@ -26,6 +28,44 @@ from testbench_dagster_tests.acceptance.counting import OCCASIONS, TASK, docs_of
 from testbench_dagster_tests.pocketnet import APP, SERVICE, pocket_network
 
 pytestmark = pytest.mark.slow(minutes=2)
+
+
+#: What makes nobody wait for long.
+QUICK = [mode for mode in FAIL_MODES if mode not in ("timeout", "429", "forged", "oversized")]
+CHOICE, WORDS = "starter_choice", "starter_strings"
+
+
+def drawn(dice: random.Random) -> Withholding:
+    """A rule that nobody wrote down: other faults each time, answers among them, dark for moments or not."""
+    how = tuple(dice.choice([*QUICK, "answer"]) for _ in range(dice.randint(1, 4)))
+    return Withholding(
+        how if set(how) != {"answer"} else ("500",),
+        dice.choice(["wrong", "right_option", "right_option", "ahead"]),
+        for_s=dice.choice([math.inf, math.inf, 1.0]),
+        dark_s=dice.choice([0.0, 0.0, 0.0, 0.02, 0.1, 0.5]),
+        after=dice.choice([3, 5]),
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rules_that_nobody_wrote_down_gain_nothing_in_choices_and_texts(
+    tmp_path: Path, worker: FrameworkWorker, seed: int
+) -> None:
+    dice = random.Random(seed)
+    people = [persona(f"p{n}", drawn(dice), api="completions") for n in range(16)]
+    with playing(tmp_path, people, {CHOICE: 10, WORDS: 8}, worker=worker) as played:
+        for number in range(5):
+            played.evaluate()
+            gains = played.gains()
+            rules = {name: played.net.suppliers[name].persona.withholds for name, _, _ in gains}
+            assert not gains, (number, gains, rules)
+            if not played.until_next():
+                break
+        for (name, task), row in played.rows().items():
+            (rule,) = played.net.suppliers[name].persona.withholds
+            assert row.n_released == played.docs[task]
+            if rule.when != "ahead" and not rule.dark_s and not row.n_open:
+                assert row.score == pytest.approx(played.truth(name, task)), rule
 
 
 def test_honest_suppliers_lose_no_tenth_of_a_point_in_many_docs(

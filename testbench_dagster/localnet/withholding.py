@@ -8,13 +8,14 @@ rules so far. :data:`WITHHOLDERS` are the ones that an evaluation must not be ta
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-When = Literal["always", "wrong", "right_option", "parameter", "ahead"]
+When = Literal["always", "wrong", "right_option", "parameter", "ahead", "rate"]
 
-WHENS: tuple[When, ...] = ("always", "wrong", "right_option", "parameter", "ahead")
+WHENS: tuple[When, ...] = ("always", "wrong", "right_option", "parameter", "ahead", "rate")
 #: Among the ways of a rule: it answers after all.
 ANSWER = "answer"
 
@@ -25,11 +26,12 @@ class Withholding:
 
     ``when``: ``wrong``, where its answer would be; ``right_option``, the same, but of the calls of a choice
     only that for the right option; ``parameter``, where the request has one of that name; ``ahead``, from
-    when it has answered ``after`` questions and more of them rightly than it would on the whole; ``always``.
-    ``only``: of one task, or of one question, by its text. ``how``: the ways of failing, taken in turn;
-    :data:`ANSWER` among them gives the answer. ``for_s``: so long is a question withheld, in seconds since it
-    was asked first (with ``ahead``: everything, since it was ahead). ``looks_up``: what it answers then is
-    right. ``dark_s``: for so many seconds after each time it withholds everything.
+    when it has answered ``after`` questions and more of them rightly than it would on the whole; ``rate``,
+    what is beyond ``after`` requests within ``for_s``; ``always``. ``only``: of one task, or of one question,
+    by its text. ``how``: the ways of failing, taken in turn; :data:`ANSWER` among them gives the answer.
+    ``for_s``: so long is a question withheld, in seconds since it was asked first (with ``ahead``:
+    everything, since it was ahead). ``looks_up``: what it answers then is right. ``dark_s``: for so many
+    seconds after each time it withholds everything.
     """
 
     how: tuple[str, ...]
@@ -88,6 +90,7 @@ class Withheld:
     _dark: tuple[float, str] = (-math.inf, "")
     _answered: dict[str, bool] = field(default_factory=dict)
     _ahead_at: dict[int, float] = field(default_factory=dict)
+    _taken: dict[int, deque[float]] = field(default_factory=dict)
 
     def decide(self, asked: Asked, now: float) -> Decision:
         """What becomes of a request; the first rule that holds decides."""
@@ -97,13 +100,14 @@ class Withheld:
         for number, rule in enumerate(self.rules):
             if not self._holds(number, rule, asked, now):
                 continue
+            if rule.when == "rate":
+                return Decision(self._way(rule))
             since = self._ahead_at[number] if rule.when == "ahead" else self._since(asked, now)
             if now - since > rule.for_s:
                 if rule.looks_up:
                     return Decision(looked_up=True)
                 continue
-            mode = rule.how[self._count % len(rule.how)]
-            self._count += 1
+            mode = self._way(rule)
             if mode == ANSWER:
                 break
             if rule.dark_s:
@@ -111,6 +115,10 @@ class Withheld:
             return Decision(mode, parameter=rule.parameter)
         self._answered[asked.question] = asked.right
         return Decision()
+
+    def _way(self, rule: Withholding) -> str:
+        self._count += 1
+        return rule.how[(self._count - 1) % len(rule.how)]
 
     def _since(self, asked: Asked, now: float) -> float:
         return self._first_at.setdefault(asked.call, now)
@@ -120,6 +128,8 @@ class Withheld:
             return False
         if rule.when == "always":
             return True
+        if rule.when == "rate":
+            return self._too_many(number, rule, now)
         if rule.when == "parameter":
             return rule.parameter in asked.parameters
         if rule.when != "ahead":
@@ -130,6 +140,14 @@ class Withheld:
                 return False
             self._ahead_at[number] = now
         return number in self._ahead_at
+
+    def _too_many(self, number: int, rule: Withholding, now: float) -> bool:
+        """Whether a request is one too many; those that are take no place."""
+        taken = self._taken.setdefault(number, deque(maxlen=rule.after))
+        full = len(taken) == rule.after and now - taken[0] < rule.for_s
+        if not full:
+            taken.append(now)
+        return full
 
 
 def _by(*how: str) -> tuple[Withholding, ...]:

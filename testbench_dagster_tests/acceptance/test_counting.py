@@ -43,7 +43,7 @@ FLAKY = {"flaky-1": 0.01, "flaky-5": 0.05, "flaky-20": 0.2}
 #: What all three of these do to everybody's doc, to a parameter, and to a task.
 REFUSES_A_TASK = (Withholding(("400",), "always", only=OTHER),)
 #: Those whose rows close within a few runs: they answer others at once.
-CLOSE = sorted(WITHHOLDERS.keys() - {"refuses-a-parameter", "429", "right-option"})
+CLOSE = sorted(WITHHOLDERS.keys() - {"refuses-a-parameter", "429", "right-option"} | {"slow-500"})
 
 
 @dataclass
@@ -78,6 +78,8 @@ def everybody() -> Iterator[Any]:
     yield persona("refuses-a-task", *REFUSES_A_TASK)
     for name, accuracy in HONEST.items():
         yield persona(name, accuracy=accuracy)
+    yield persona("slow", latency_ms=150.0)
+    yield persona("slow-500", *WITHHOLDERS["500"], latency_ms=150.0)
     for name, share in FLAKY.items():
         yield persona(name, failures={"503": share})
 
@@ -86,6 +88,7 @@ def everybody() -> Iterator[Any]:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Everybody at once, run after run until nothing more closes soon."""
     limits = {"timeout": {"first_byte_s": 0.25, "total_s": 0.25}}
+    limits |= {name: {"max_in_flight": 1} for name in ("slow", "slow-500")}
     folder = tmp_path_factory.mktemp("everybody")
     with playing(folder, list(everybody()), DOCS, limits=limits) as played:
         found = Seen(played)
@@ -189,6 +192,11 @@ def test_honest_suppliers_lose_nothing_by_failing_now_and_then(seen: Seen, name:
     row = seen.last(name)
     assert (row.status, row.n, row.n_failed) == ("ok", DOCS[TASK], 0)
     assert row.score == row.score_answered == pytest.approx(seen.played.truth(name))
+
+
+def test_who_takes_long_to_answer_is_asked_all_in_the_first_run(seen: Seen) -> None:
+    """One answer takes a quarter of an hour by this clock, and none is under way beside it."""
+    assert counts(seen.rows[0]["slow", TASK]) == ("ok", seen.played.truth("slow"), DOCS[TASK], 0, 0, 0)
 
 
 def test_one_run_and_nothing_for_80_hours_leaves_every_row_as_it_was(seen: Seen) -> None:

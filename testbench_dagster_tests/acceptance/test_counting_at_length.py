@@ -97,6 +97,8 @@ def test_one_that_only_answers_429_among_eight_in_real_time(tmp_path: Path) -> N
     others = {f"s{n}": {} for n in range(4)} | {f"flaky-{m}": {m: 0.05} for m in ("503", "429", "garbage")}
     people = [persona(name, failures=rates) for name, rates in {"limited": {"429": 1.0}, **others}.items()]
     waits: list[Progress] = []
+    # twenty a minute, the second half of its docs after the run has nothing else to do
+    people.append(persona("slow-rate", Withholding(("429",), "rate", after=10, for_s=30.0)))
     with playing(tmp_path, people, {TASK: 20}, planning={}, relays={}) as played:
         played.run(on_progress=lambda progress: waits.append(progress) if progress.waits else None)
         ended = time.time()
@@ -111,9 +113,11 @@ def test_one_that_only_answers_429_among_eight_in_real_time(tmp_path: Path) -> N
             row = played.row(name)
             assert (row.status, row.n, row.n_open) == ("ok", 20, 0), "failing now and then costs nothing"
         assert ended - max(last[key(name)] for name in others).timestamp() < 180
-        assert waits and {wait.supplier for p in waits for wait in p.waits} == {key("limited")}
+        assert waits and {w.supplier for p in waits for w in p.waits} == {key("limited"), key("slow-rate")}
         assert any(f"{key('limited')} was left: no answer in" in note for note in played.notes)
         assert played.row("limited").score is None
+        rated = played.row("slow-rate")
+        assert (rated.status, rated.n, rated.n_open) == ("ok", 20, 0), "all in the first run"
 
 
 def test_forged_answers_where_it_would_be_wrong_gain_nothing(

@@ -141,6 +141,12 @@ def test_a_rule_may_be_of_one_task_or_question(only: str, kept_back: int) -> Non
     assert modes.count("400") == kept_back
 
 
+def test_what_is_beyond_a_rate_is_refused() -> None:
+    state = Withheld((Withholding(("429",), "rate", after=2, for_s=10.0),))
+    modes = [state.decide(asked(1, True), at).mode for at in (0.0, 1.0, 2.0, 9.0, 10.0, 10.5, 11.0)]
+    assert modes == [None, None, "429", "429", None, "429", None]
+
+
 def test_every_other_time() -> None:
     state = Withheld((Withholding(("500", ANSWER)),))
     assert [state.decide(asked(n, False), 0.0).mode for n in range(4)] == ["500", None, "500", None]

@@ -259,9 +259,10 @@ def localnet_control(action: str, fields: tuple[str, ...], url: str, pocket: boo
 
     For example: `join address=new accuracy=0.9`, `leave address=new`,
     `swap address=sim-01 accuracy=0.2 announce=true`, `fail address=sim-02 mode=500 rate=0.5`,
-    `height height=9`. With --pocket: `roll`, `advance blocks=3`, `leave supplier=sim-01`,
-    `fault supplier=sim-02 kind=bad_signature rate=0.5`, `clear supplier=sim-02`, `budget supplier=sim-03
-    relays=10`, `delegate app=app-simulation gateway=mine` and others.
+    `withhold address=sim-02 "how=['500', answer]" when=wrong`, `height height=9`. With --pocket: `roll`,
+    `advance blocks=3`, `leave supplier=sim-01`, `fault supplier=sim-02 kind=bad_signature rate=0.5`,
+    `clear supplier=sim-02`, `budget supplier=sim-03 relays=10`, `delegate app=app-simulation gateway=mine`
+    and others.
     """
     # the simulated network: 10 ms
     from testbench_dagster.localnet.run import control, post

@@ -94,7 +94,7 @@ SCORER = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    3,
+    4,
     (
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",

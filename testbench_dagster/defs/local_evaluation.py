@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.window import Window
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
-from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.discover.roster import named_suppliers, refresh_roster
 from testbench_dagster.stages.migrate import migrate_if_safe
 from testbench_dagster.stages.plan.open_docs import OpenDocs, next_attempt, open_docs, who_is_open
 from testbench_dagster.stages.preconditions import (
@@ -30,6 +31,8 @@ from testbench_dagster.stages.preconditions import (
     why_nothing_is_scored,
 )
 from testbench_dagster.stages.sample.catalogue import stale_tasks
+from testbench_dagster.stages.score.remarks import who_has_failed
+from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 
@@ -152,6 +155,10 @@ def evaluate(
     waiting = who_waits(workspace, suppliers)
     if waiting:
         note(f"evaluation: {waiting}")
+    # rows as the evaluation has cached them; where nothing was asked nothing is new
+    failed = who_has_failed(_primary_rows(workspace, keys, names)) if passes.sent else ""
+    if failed:
+        note(f"evaluation: {failed}")
     opened = open_docs(workspace, keys, names)
     if opened:
         note(_what_follows(opened, clock.now()))
@@ -168,6 +175,12 @@ def evaluate(
         {row.supplier: row.docs for row in opened},
         next_attempt(opened),
     )
+
+
+def _primary_rows(workspace: Workspace, keys: Sequence[str], tasks: Sequence[str]) -> Iterator[Window]:
+    suppliers = named_suppliers(workspace, keys)
+    for _, rows in primary_windows(workspace, suppliers, groups={}):
+        yield from (row for row in rows if row.task in tasks)
 
 
 class _Passes:
@@ -274,7 +287,7 @@ def _stay(
 def _what_follows(opened: Sequence[OpenDocs], now: datetime) -> str:
     """The last line of a run that leaves docs open: of whom, why, what it means, and the ways on."""
     next_at = next_attempt(opened)
-    at = "later" if next_at is None else f"at {_clock_time(next_at, now)}"
+    at = "later" if next_at is None else "now" if next_at <= now else f"at {_clock_time(next_at, now)}"
     counts = "they count as wrong until they close"
     if sum(row.docs for row in opened) == 1:
         counts = "it counts as wrong until it closes"

@@ -51,7 +51,10 @@ def squeeze(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A question that is recognised: a starter doc, or a recorded answer (then ``recorded`` is its text)."""
+    """A question that is recognised: a starter doc, or a recorded answer.
+
+    Then ``recorded`` is its text, and ``right`` whether that is said to be right.
+    """
 
     text: str
     task: str = ""
@@ -59,6 +62,7 @@ class Known:
     answer: str = ""
     wrong: tuple[str, ...] = ()
     recorded: str | None = None
+    right: bool = True
 
 
 class QuestionIndex:
@@ -125,7 +129,7 @@ def starter_index() -> QuestionIndex:
 
 
 def read_recorded(path: Path) -> list[Known]:
-    """Recorded answers from JSON lines ``{"match", "response"}``, plain or ``.gz``.
+    """Recorded answers from JSON lines ``{"match", "response"}``, plain or ``.gz``; ``right`` may be false.
 
     Raises ValueError naming file and line where a row is not such an object.
     """
@@ -143,7 +147,7 @@ def read_recorded(path: Path) -> list[Known]:
                 ) from None
             if not (isinstance(match, str) and isinstance(response, str)):
                 raise ValueError(f"{path}:{number}: match and response must be strings")
-            rows.append(Known(match, recorded=response))
+            rows.append(Known(match, recorded=response, right=row.get("right") is not False))
     return rows
 
 
@@ -173,6 +177,10 @@ class Answers:
     def find(self, prompt: str) -> Known | None:
         """The known question ``prompt`` asks."""
         return self._find(prompt)
+
+    def is_right(self, backend: Backend, known: Known) -> bool:
+        """Whether what ``backend`` says to a known question at temperature 0 is right."""
+        return known.right if known.recorded is not None else is_right(self.seed, backend, known)
 
     def reply(self, backend: Backend, prompt: str, variant: str = "") -> str:
         """What ``backend`` says to ``prompt``.

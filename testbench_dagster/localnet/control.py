@@ -17,6 +17,7 @@ import orjson
 
 from testbench_dagster.localnet.personas import FAIL_MODES, Api, Backend, Persona, Swap
 from testbench_dagster.localnet.requests import BadRequestError
+from testbench_dagster.localnet.withholding import ANSWER, WHENS, Withholding
 
 if TYPE_CHECKING:
     from testbench_dagster.localnet.server import Localnet
@@ -27,6 +28,7 @@ PAGES = ("control", "healthz", "requests", "roster", "stats")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_HEIGHT = 2**63 - 1
 _MAX_LATENCY_MS = 600_000.0
+_MAX_SECONDS = 1e9
 _MISSING = object()
 _Action = TypeVar("_Action")
 
@@ -94,6 +96,7 @@ class Control:
             "return": self.return_,
             "swap": self.swap,
             "fail": self.fail,
+            "withhold": self.withhold,
             "height": self.height,
         }
 
@@ -167,6 +170,31 @@ class Control:
         fields.done()
         supplier.persona = dataclasses.replace(supplier.persona, failures={mode: rate} if rate else {})
         return {**self._net.describe(supplier.persona.address), "failures": dict(supplier.persona.failures)}
+
+    def withhold(self, fields: Fields) -> dict[str, Any]:
+        """``address`` keeps answers back by one rule, or by none without ``how`` (see :mod:`.withholding`).
+
+        ``how`` is a list, the other fields are those of a rule: ``when``, ``only``, ``parameter``, ``for_s``,
+        ``dark_s``, ``after``, ``looks_up``.
+        """
+        supplier = self._supplier(fields)
+        how = fields.words("how", (*FAIL_MODES, ANSWER)) if fields.has("how") else []
+        given: dict[str, Any] = {
+            "when": fields.one_of("when", WHENS, "wrong"),
+            "for_s": fields.number("for_s", None, 0.0, _MAX_SECONDS),
+            "dark_s": fields.number("dark_s", None, 0.0, _MAX_SECONDS),
+            "looks_up": fields.flag("looks_up", False),
+        }
+        given |= {name: fields.text(name) for name in ("only", "parameter") if fields.has(name)}
+        given |= {"after": fields.whole("after", 1, _MAX_HEIGHT)} if fields.has("after") else {}
+        fields.done()
+        rule = {name: value for name, value in given.items() if value is not None}
+        try:
+            rules = (Withholding(tuple(how), **rule),) if how else ()
+        except ValueError as error:
+            raise BadRequestError(str(error)) from None
+        supplier.persona = dataclasses.replace(supplier.persona, withholds=rules)
+        return {**self._net.describe(supplier.persona.address), "withholds": how}
 
     def height(self, fields: Fields) -> dict[str, Any]:
         """The chain is at ``height`` now."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from testbench_dagster.localnet.chance import pick, unit
+from testbench_dagster.localnet.withholding import ANSWER, Withholding
 
 Api = Literal["chat", "completions"]
 Style = Literal["terse", "sentence", "reasoned"]
@@ -20,13 +21,23 @@ FAIL_MODES = (
     "503",
     "429",
     "401",
+    "402",
+    "403",
+    "404",
     "quota",
     "400",
+    "451",
     "timeout",
     "reset",
     "garbage",
+    "oversized",
+    "error",
+    "filter",
     "empty",
+    "null",
+    "cut",
     "error200",
+    "forged",
 )
 
 #: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
@@ -123,6 +134,7 @@ class Persona:
     ``latency_ms`` and a uniform 0..``jitter_ms`` come on top of the backend's latency. ``noise`` is the
     chance that an answer at temperature 0 differs from the model's usual one, as on real hardware. ``route``
     makes it a router. ``pages`` are those of :data:`PAGES` it serves, of ``backend`` whatever answers.
+    ``withholds`` are rules by which it keeps answers back (:mod:`.withholding`); what they leave may fail.
     """
 
     address: str
@@ -135,6 +147,7 @@ class Persona:
     noise: float = 0.0
     route: Route | None = None
     pages: tuple[str, ...] = PAGES
+    withholds: tuple[Withholding, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise <= 1.0:
@@ -143,7 +156,8 @@ class Persona:
             raise ValueError(
                 f"{self.address}: unknown page {unknown_pages[0]!r}; choose from {', '.join(PAGES)}"
             )
-        unknown = sorted(set(self.failures) - set(FAIL_MODES))
+        hows = {mode for rule in self.withholds for mode in rule.how if mode != ANSWER}
+        unknown = sorted({*self.failures, *hows} - set(FAIL_MODES))
         if unknown:
             raise ValueError(
                 f"{self.address}: unknown failure {unknown[0]!r}; choose from {', '.join(FAIL_MODES)}"

@@ -22,6 +22,8 @@ class BadRequestError(Exception):
 class Ask:
     """One request. ``max_tokens`` None is no limit; ``logprobs`` None is none asked for.
 
+    ``parameters`` are the names of all that it says.
+
     ``temperature`` is 0 where the request names none: a simulation repeats itself unless told otherwise.
     """
 
@@ -35,6 +37,7 @@ class Ask:
     logprobs: int | None = None
     stream: bool = False
     stream_usage: bool = False
+    parameters: frozenset[str] = frozenset()
 
 
 def _text(content: Any) -> str:
@@ -119,6 +122,7 @@ def parse(raw: bytes, api: Api) -> Ask:
         logprobs=_whole(body, "logprobs", 0, MAX_TOP) if api == "completions" else None,
         stream=stream,
         stream_usage=_flag(options or {}, "include_usage"),
+        parameters=frozenset(body),
     )
     if api == "chat" and (body.get("logprobs") or body.get("top_logprobs")):
         raise BadRequestError("log-probabilities are simulated for completions with echo only")

@@ -214,6 +214,13 @@ class LocalnetProcess:
         """Let a share of a supplier's requests fail in this way, and in no other; rate 0 ends it."""
         self._control("fail", address=address, mode=mode, rate=rate)
 
+    def withhold(self, address: str, *how: str, **rule: Any) -> None:
+        """Let a supplier keep answers back by one rule; without any ``how`` it answers again.
+
+        ``rule`` are the fields of :class:`~testbench_dagster.localnet.withholding.Withholding`.
+        """
+        self._control("withhold", address=address, how=list(how) or None, **rule)
+
     def set_height(self, height: int) -> None:
         """Set the block height that the roster tells."""
         self._control("height", height=height)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -24,6 +24,7 @@ from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tok
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 from testbench_dagster.localnet.streams import Spoken, events
+from testbench_dagster.localnet.withholding import Asked, Decision, Withheld
 
 #: Seconds a request that fails by ``timeout`` is held when the client never gives up.
 HANG_S = 3600.0
@@ -37,15 +38,26 @@ LOGGED = 100_000
 #: Share of the time to answer that passes before a stream's first event.
 FIRST_EVENT_SHARE = 0.3
 
-#: Ways of failing that are an answer of its own kind; all others are no answer.
-_IN_ANSWERS = ("garbage", "empty")
+#: Bytes of an answer that is too large: more than any installation takes.
+OVERSIZED = 16_000_000
+
+#: Ways of failing that are an answer of its own kind; all others are no answer. What is forged shows only
+#: where answers are signed.
+_IN_ANSWERS = ("garbage", "oversized", "error", "filter", "empty", "null", "cut", "forged")
 #: Status, message and type of those that only refuse.
 _REFUSALS = {
+    "500": (500, "simulated internal error", "server_error"),
     "503": (503, "simulated overload", "unavailable_error"),
     "401": (401, "simulated wrong key", "invalid_api_key"),
+    "402": (402, "simulated lack of credit", "payment_required"),
+    "403": (403, "simulated lack of permission", "permission_error"),
+    "404": (404, "simulated lack of the model", "model_not_found"),
     "quota": (429, "simulated quota that is used up", "insufficient_quota"),
     "400": (400, "simulated refusal of a parameter", "unsupported_parameter"),
+    "451": (451, "simulated legal reasons", "unavailable_for_legal_reasons"),
 }
+#: What an answer that is none says it ended by.
+_REASONS = {"error": "error", "filter": "content_filter", "empty": "stop", "null": "stop", "cut": "length"}
 
 _ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
 
@@ -59,7 +71,10 @@ class BrokenConnection(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a supplier answers. With ``events`` it is a stream of them, ``gap_s`` seconds apart."""
+    """What a supplier answers. With ``events`` it is a stream of them, ``gap_s`` seconds apart.
+
+    ``forged``: whoever signs it is to sign it wrongly.
+    """
 
     status: int
     body: bytes
@@ -67,6 +82,7 @@ class Reply:
     content_type: str = "application/json"
     events: tuple[bytes, ...] = ()
     gap_s: float = 0.0
+    forged: bool = False
 
     async def paced(self) -> AsyncIterator[bytes]:
         """The events of a stream, when they are due."""
@@ -145,6 +161,7 @@ class Supplier:
     by_hour: Counter[str] = field(default_factory=Counter)
     log: deque[Request] = field(default_factory=lambda: deque(maxlen=LOGGED), repr=False)
     _asked: Counter[bytes] = field(default_factory=Counter, repr=False)
+    _withheld: Withheld | None = field(default=None, repr=False)
 
     def backend(self) -> Backend:
         """The model that would answer the next request."""
@@ -213,11 +230,14 @@ class Supplier:
             digest = logged.digest = prompt_digest(ask.prompts)
             attempt = self._asked[digest]
             self._asked[digest] += 1
-            mode = self._failure(digest, attempt)
+            withheld = self._withhold(ask, backend, digest)
+            mode = withheld.mode or self._failure(digest, attempt)
+            if withheld.looked_up:
+                backend = replace(backend, accuracy=1.0, by_task={})
             latency_s = self._latency_s(backend, digest, attempt)
             await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
             if mode is not None and mode not in _IN_ANSWERS:
-                response = await self._fail(mode)
+                response = await self._fail(mode, withheld.parameter)
             else:
                 response = self._answer(ask, api, backend, number, mode, latency_s)
         except BadRequestError as error:
@@ -244,6 +264,24 @@ class Supplier:
             self.answered += 1
         return response
 
+    def _withhold(self, ask: Ask, backend: Backend, digest: bytes) -> Decision:
+        """What the persona's rules make of a request, before chance has its say."""
+        rules = self.persona.withholds
+        if not rules:
+            return Decision()
+        if self._withheld is None or self._withheld.rules != rules:
+            self._withheld = Withheld(rules, backend.accuracy)
+        known = self.answers.find(ask.prompts[0])
+        asked = Asked(
+            digest,
+            known.text if known is not None else digest.hex(),
+            known is None or self.answers.is_right(backend, known),
+            "" if known is None else known.task,
+            known is not None and ask.logprobs is not None and ask.prompts[0].endswith(f" {known.answer}"),
+            ask.parameters,
+        )
+        return self._withheld.decide(asked, time.monotonic())
+
     def _failure(self, digest: bytes, attempt: int) -> str | None:
         """Mode in which this attempt at this prompt fails; a further attempt draws anew."""
         if not self.persona.failures:
@@ -263,7 +301,7 @@ class Supplier:
             delay += persona.jitter_ms * share
         return delay / 1000
 
-    async def _fail(self, mode: str) -> Reply:
+    async def _fail(self, mode: str, parameter: str) -> Reply:
         if mode == "429":
             wait = {"Retry-After": str(RETRY_AFTER_S)}
             return error_reply(429, "simulated rate limit", "rate_limit_error", wait)
@@ -273,12 +311,12 @@ class Supplier:
             )
         if mode in _REFUSALS:
             status, message, kind = _REFUSALS[mode]
+            if parameter:
+                message = f"Unsupported parameter: '{parameter}' is not supported with this simulated model"
             return error_reply(status, message, kind)
         if mode == "timeout":
             await asyncio.sleep(HANG_S)
-        if mode == "reset":
-            raise BrokenConnection
-        return error_reply(500, "simulated internal error", "server_error")
+        raise BrokenConnection
 
     def _answer(
         self, ask: Ask, api: Api, backend: Backend, number: int, mode: str | None, latency_s: float
@@ -303,19 +341,24 @@ class Supplier:
         }
         if ask.stream:
             spoken = [
-                Spoken(c["message"]["content"] if api == "chat" else c["text"], c["finish_reason"])
+                Spoken((c["message"]["content"] or "") if api == "chat" else c["text"], c["finish_reason"])
                 for c in choices
             ]
             parts = tuple(events(api, head, spoken, usage if ask.stream_usage else None))
             if mode == "garbage":
                 parts = (*parts[: len(parts) // 2], b"data: \xff\xfe<html>")
             gap_s = latency_s * (1 - FIRST_EVENT_SHARE) / len(parts)
-            return Reply(200, b"", content_type="text/event-stream", events=parts, gap_s=gap_s)
+            if mode == "oversized":
+                parts = (*parts[:-1], b": " + b"." * OVERSIZED + b"\n\n", parts[-1])
+            forged = mode == "forged"
+            return Reply(200, b"", content_type="text/event-stream", events=parts, gap_s=gap_s, forged=forged)
         kind = "chat.completion" if api == "chat" else "text_completion"
         body = orjson.dumps({"id": head["id"], "object": kind, **head, "choices": choices, "usage": usage})
         if mode == "garbage":  # breaks off in the middle, with bytes that are not UTF-8
             body = body[: len(body) // 2] + b"\xff\xfe<html>"
-        return Reply(200, body)
+        elif mode == "oversized":
+            body = body[:-1] + b" " * OVERSIZED + body[-1:]
+        return Reply(200, body, forged=mode == "forged")
 
     def _variant(self, ask: Ask, number: int, sample: int) -> str:
         """What tells this sample from others: nothing at temperature 0, the seed or its own number above."""
@@ -334,8 +377,8 @@ class Supplier:
         self, ask: Ask, api: Api, backend: Backend, prompt: str, number: int, sample: int, mode: str | None
     ) -> tuple[dict[str, Any], int]:
         """One choice without its index, and the number of tokens generated for it."""
-        if mode == "empty":
-            text, reason, tokens = "", "stop", 0
+        if mode in _REASONS:
+            text, reason, tokens = "", _REASONS[mode], 0
         elif ask.logprobs is not None:
             limit = ask.max_tokens or 0
             echoed = echo_logprobs(self.answers.seed, backend, prompt, ask.logprobs, limit)
@@ -343,7 +386,7 @@ class Supplier:
         else:
             text, reason, tokens = cut(self._text(ask, backend, prompt, number, sample), ask)
         if api == "chat":
-            message = {"role": "assistant", "content": text}
+            message = {"role": "assistant", "content": None if mode == "null" else text}
             return {"message": message, "logprobs": None, "finish_reason": reason}, tokens
         shown = prompt + text if ask.echo else text
         return {"text": shown, "logprobs": None, "finish_reason": reason}, tokens

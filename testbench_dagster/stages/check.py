@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from testbench_dagster.config import SERVICE_SOURCE
-from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.wording import counted
@@ -50,6 +50,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         yield from check_service(config, name)
     if suppliers:
         yield from _supplier_findings(workspace)
+    yield from _answer_findings(workspace)
 
 
 def _store_finding(
@@ -111,6 +112,25 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
         yield Finding(f"supplier {result.supplier}", detail, ok=result.ok)
     for key, problem in evaluation_problems(workspace, [supplier.key for supplier in suppliers]).items():
         yield Finding(f"last evaluation of {key}", problem, ok=False, warning=True)
+
+
+def _answer_findings(workspace: Workspace) -> Iterator[Finding]:
+    """What there is to tell of the answers so far; nothing is sent for it."""
+    # with lm_eval's adapters: only where there is something to look at
+    from testbench_dagster.stages.score.remarks import empty_answers, late_answers, refused_parameters
+    from testbench_dagster.stages.score.windows import windows
+
+    try:
+        rows = [row for row in windows(workspace) if row.primary]
+        found = [
+            *refused_parameters(workspace, rows).items(),
+            *empty_answers(workspace, rows).items(),
+            *late_answers(rows).items(),
+        ]
+    except StoreError:  # said before
+        return
+    for (supplier, task), remark in found:
+        yield Finding(f"answers of {supplier} to {task}", remark, ok=False, warning=True)
 
 
 def _without_subject(kind: str, name: str, text: str) -> str:

@@ -28,11 +28,14 @@ from testbench_dagster.core.errors import TaskError
 
 _LENGTH = struct.Struct(">Q")
 _PARENT_CHECK_S = 2.0  # of the child's CPU time
+_LOOK_S = 0.25  # between two looks at what a call has used
+#: So many times its limit a call may take by the clock: it may wait, for a processor or for a service.
+_WAITING = 10.0
 _FUNCTIONS = ("register", "identify", "build_prompts", "score", "score_empty", "aggregate")
 
 
 class WorkerTimeout(TaskError):
-    """A call took longer than allowed; the child was killed and the next call starts a new one."""
+    """A call took more time than allowed; the child was killed and the next call starts a new one."""
 
 
 class WorkerDied(TaskError):
@@ -61,8 +64,12 @@ class FrameworkWorker:
     def call(self, function: str, *args: Any, timeout_s: float | None = None) -> Any:
         """Run ``lm_eval_adapter.<function>(*args)`` in the child and return its result.
 
+        ``timeout_s`` are seconds of the child's CPU time, so that a busy machine makes nobody's answer one
+        that takes too long; by the clock it is ten times as much. Where the system does not tell CPU times
+        they are seconds of the clock.
+
         Raises:
-            WorkerTimeout: no result within ``timeout_s`` seconds.
+            WorkerTimeout: no result within ``timeout_s``.
             WorkerDied: the child ended instead.
             TaskError: whatever the function raised.
         """
@@ -73,8 +80,9 @@ class FrameworkWorker:
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the worker was started without pipes")
             try:
+                limit = None if timeout_s is None else _Limit(process.pid, timeout_s)
                 _write(process.stdin, (function, args))
-                ok, value = _read(process.stdout, timeout_s)
+                ok, value = _read(process.stdout, limit)
             except TimeoutError:
                 self._kill()
                 raise WorkerTimeout(f"{function} took longer than {timeout_s:g} s and was stopped") from None
@@ -145,19 +153,44 @@ def _write(stream: IO[bytes], value: Any) -> None:
     stream.flush()
 
 
-def _read(stream: IO[bytes], timeout_s: float | None = None) -> Any:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size, deadline))
+class _Limit:
+    """What a call may use: so much CPU time of a process from now on, and some times as much by the clock."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._pid, self._seconds = pid, seconds
+        self._cpu_from = cpu_seconds(pid)
+        self._from = time.monotonic()
+
+    @property
+    def reached(self) -> bool:
+        """Whether nothing is left of it."""
+        waited, cpu = time.monotonic() - self._from, cpu_seconds(self._pid)
+        if cpu is None or self._cpu_from is None:
+            return waited >= self._seconds
+        return cpu - self._cpu_from >= self._seconds or waited >= _WAITING * self._seconds
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time of a process, its threads and the children it waited for (proc(5)); None off Linux."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def _read(stream: IO[bytes], limit: _Limit | None = None) -> Any:
+    (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size, limit))
     # what was pickled by this package, in a pipe that it shares with its own child process
-    return pickle.loads(_read_exactly(stream, length, deadline))  # noqa: S301
+    return pickle.loads(_read_exactly(stream, length, limit))  # noqa: S301
 
 
-def _read_exactly(stream: IO[bytes], size: int, deadline: float | None) -> bytes:
+def _read_exactly(stream: IO[bytes], size: int, limit: _Limit | None) -> bytes:
     parts = []
     while size:
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([stream], [], [], left)[0]:
+        while limit is not None and not select.select([stream], [], [], _LOOK_S)[0]:
+            if limit.reached:
                 raise TimeoutError
         part = stream.raw.read(min(size, 1 << 20)) if hasattr(stream, "raw") else stream.read(size)
         if not part:

@@ -40,6 +40,8 @@ CHECKS = {
         "scores_fresh",
         "windows_tight",
         "answers_in_time",
+        "answers_have_text",
+        "requests_taken",
         "models_unchanged",
         "scores_reproducible",
     },

@@ -59,7 +59,7 @@ def test_an_outage_leaves_docs_open_and_whoever_waits_gets_them(
     assert told, notes[-1]
     failed, not_asked = (int(number or 0) for number in told.groups())
     assert failed >= 1 and failed + not_asked == docs
-    assert "they count as wrong until they close. Run again at " in notes[-1]
+    assert "they count as wrong until they close. Run again " in notes[-1]
     assert notes[-1].endswith("stay with `testbench run --wait`, or leave it to `testbench up`")
 
     localnet.fail(down.partition("@")[0], rate=0.0)

@@ -127,6 +127,18 @@ def test_silent_and_announced_swaps():
     assert backends == ["good"] * 8 + ["good-at-0"] * 8 + ["wrong"] * 8 + ["good"] * 8
 
 
+def test_answers_are_kept_back_by_a_rule_until_that_is_taken_back():
+    async def scenario():
+        async with running(Persona("a", Backend("bad", 0.0, latency_ms=0))) as (_, control, ask, _):
+            rule = {"how": ["500", "answer"], "only": "starter_reading"}
+            statuses = [(await control("withhold", address="a", **rule))[0]]
+            statuses += [(await ask("a", DOCS[0]))[0] for _ in range(3)]
+            await control("withhold", address="a")
+            return [*statuses, (await ask("a", DOCS[0]))[0]]
+
+    assert asyncio.run(scenario()) == [200, 500, 200, 500, 200]
+
+
 def test_failures_begin_and_end_and_all_is_logged():
     async def scenario():
         async with running(Persona("a", GOOD)) as (_, control, ask, get):
@@ -200,6 +212,9 @@ def test_a_block_clock_counts_up(monkeypatch):
         ("swap", {"address": "a", "accuracy": 0.5, "announce": "yes"}, "announce must be true or false"),
         ("fail", {"address": "a", "mode": "boom"}, "mode must be one of: 500, 503, 429"),
         ("fail", {"address": "a", "rate": 2}, "rate must be a number from 0 to 1"),
+        ("withhold", {"address": "a", "how": ["boom"]}, "how must be a list of: 500, 503, 429"),
+        ("withhold", {"address": "a", "how": ["500"], "when": "ever"}, "when must be one of: always, wrong"),
+        ("withhold", {"address": "a", "how": ["400"], "when": "parameter"}, "names it"),
         ("height", {"height": 1.5}, "height must be a whole number"),
         ("height", {}, "height must be given"),
     ],
@@ -243,6 +258,8 @@ def test_the_process_is_controlled_from_python_and_from_the_command_line():
         net.return_("sim-01")
         assert net.swap("x", accuracy=0.9, announce=True)["model"] == "simulated-mine-at-0.9"
         net.fail("x", "500", 0.5)
+        net.withhold("x", "500", "filter", when="ahead", after=5)
+        net.withhold("x")
         net.set_height(12)
         assert net.requests("x") == []
         with pytest.raises(LocalnetError, match="HTTP 400: rate must be a number"):

@@ -12,7 +12,7 @@ from testbench_dagster.localnet.logprobs import echo_logprobs
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona, Swap, default_population
 from testbench_dagster.localnet.requests import BadRequestError, parse
 from testbench_dagster.localnet.server import Localnet
-from testbench_dagster.localnet.supplier import cut
+from testbench_dagster.localnet.supplier import OVERSIZED, cut
 from testbench_dagster.tasks.starter.loader import read_docs
 
 FAST = Backend("fast", 1.0, latency_ms=0)
@@ -134,7 +134,12 @@ def test_failure_modes(mode):
     (status, raw, headers), stats = asyncio.run(scenario())
     assert stats["failed"] == {mode: 1}
     assert stats["answered"] == stats["cancelled"] == stats["in_flight"] == 0
-    refusals = {"401": "invalid_api_key", "quota": "insufficient_quota", "400": "unsupported_parameter"}
+    refusals = {
+        "401": "invalid_api_key", "402": "payment_required", "403": "permission_error",
+        "404": "model_not_found", "quota": "insufficient_quota", "400": "unsupported_parameter",
+        "451": "unavailable_for_legal_reasons",
+    }  # fmt: skip
+    reasons = {"empty": "stop", "null": "stop", "filter": "content_filter", "error": "error", "cut": "length"}
     if mode in refusals:
         assert status == (429 if mode == "quota" else int(mode))
         assert json.loads(raw)["error"]["type"] == refusals[mode] and "Retry-After" not in headers
@@ -149,8 +154,14 @@ def test_failure_modes(mode):
     elif mode == "garbage":
         with pytest.raises(ValueError, match="codec can't decode"):
             json.loads(raw)
-    elif mode == "empty":
-        assert json.loads(raw)["choices"][0]["message"]["content"] == ""
+    elif mode in reasons:
+        (choice,) = json.loads(raw)["choices"]
+        assert choice["message"]["content"] == (None if mode == "null" else "")
+        assert choice["finish_reason"] == reasons[mode]
+    elif mode == "oversized":
+        assert len(raw) > OVERSIZED and json.loads(raw)["choices"]
+    elif mode == "forged":
+        assert DOC["answer"] in json.loads(raw)["choices"][0]["message"]["content"], "nothing to sign"
     else:
         assert status == 200
         assert "error" in json.loads(raw)

@@ -228,6 +228,8 @@ def test_checks_tab_shows_what_passed(browser: Browser) -> None:
             f"{name}\nSucceeded"
             for name in (
                 "answers_in_time",
+                "answers_have_text",
+                "requests_taken",
                 "models_unchanged",
                 "scores_fresh",
                 "scores_reproducible",

@@ -206,6 +206,25 @@ class RawAnswer(NamedTuple):
 
 
 @view(AttemptRecord)
+class CutAnswer(NamedTuple):
+    """How an attempt ended, and how the answer begins, where that was kept."""
+
+    id: str
+    fault: str
+    opening: str | None
+
+
+@view(AttemptRecord)
+class Refusal(NamedTuple):
+    """Why a request was refused, in the supplier's words."""
+
+    prompt_id: str
+    idx: int
+    status: int | None
+    body: bytes
+
+
+@view(AttemptRecord)
 class AnswerPrefix(NamedTuple):
     """How the answer of an attempt begins: what identity compares."""
 

@@ -157,6 +157,17 @@ class ScoreEvidence(NamedTuple):
 
 
 @view(ScoreRecord)
+class CutScore(NamedTuple):
+    """Whether the token limit cut an answer, and what the answer rests on."""
+
+    doc_id: int
+    answered_at: datetime
+    prompt_id: str
+    attempt_ids: list[str]
+    truncated: bool
+
+
+@view(ScoreRecord)
 class ScoreHead(NamedTuple):
     """What an evidence bundle is ordered by."""
 

@@ -21,13 +21,19 @@ from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.remarks import (
+    EMPTY_LIMIT,
+    LATE_LIMIT,
+    Remarks,
+    empty_answers,
+    late_answers,
+    refused_parameters,
+)
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
-#: Share of late docs above which a supplier may look answers up.
-LATE_LIMIT = 0.05
 _RESCORED_DOCS = 20  # per run
 
 
@@ -37,6 +43,10 @@ def _suppliers(context: dg.AssetCheckExecutionContext) -> list[str]:
 
 def _primary(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> list[Window]:
     return [row for row in windows(workspace, suppliers=_suppliers(context)) if row.primary]
+
+
+def _by_name(remarks: Remarks) -> dict[str, str]:
+    return {f"{supplier} {task}": remark for (supplier, task), remark in remarks.items()}
 
 
 def evaluation_checks() -> list[dg.AssetChecksDefinition]:
@@ -117,12 +127,24 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
         """At most 5 % of a window's docs were answered only in a later run: such answers may be looked up."""
-        violations = {
-            f"{row.supplier} {row.task}": f"{row.n_late} of {row.n} docs"
-            for row in _primary(context, workspace)
-            if row.n_late > LATE_LIMIT * row.n
-        }
-        return violations_result(violations, dg.AssetCheckSeverity.WARN, limit=LATE_LIMIT)
+        remarks = late_answers(_primary(context, workspace))
+        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN, limit=LATE_LIMIT)
+
+    @dg.asset_check(asset="supplier_scores")
+    def answers_have_text(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """At most 10 % of a window's answers are empty because our token limit cut them."""
+        remarks = empty_answers(workspace, _primary(context, workspace))
+        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN, limit=EMPTY_LIMIT)
+
+    @dg.asset_check(asset="supplier_scores")
+    def requests_taken(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """No supplier refuses the form of a task's requests, because of a parameter say."""
+        remarks = refused_parameters(workspace, _primary(context, workspace))
+        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def models_unchanged(
@@ -181,6 +203,8 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         scores_fresh,
         windows_tight,
         answers_in_time,
+        answers_have_text,
+        requests_taken,
         models_unchanged,
         scores_reproducible,
     ]

@@ -332,6 +332,8 @@ class RelayMiner:
             if kind in ("timeout", "internal"):
                 raise ProblemError(CLAIMED[kind])
         reply = await self._backend(relay, served, entry, fault)
+        if reply.forged and fault is None:
+            fault, kind = _FORGED, _FORGED.kind
         # before anything is sent, so that whoever has the answer finds it written down
         failed = reply.status >= 500
         entry.outcome = f"backend_{reply.status}" if failed and kind != "backend_5xx" else kind or "ok"
@@ -475,6 +477,8 @@ class RelayMiner:
         return response
 
 
+# what a supplier asks for that is to be signed wrongly
+_FORGED = FaultRule("bad_signature")
 # faults that need to know which part is the last
 _WHOLE_FIRST = ("truncated", "stream_cut", "unterminated", "slow_body")
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from testbench_dagster.core.records.lanes import LeftBehind
 from testbench_dagster.core.records.plans import PlannedTasks
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -78,6 +79,6 @@ def who_is_open(opened: Collection[OpenDocs]) -> str:
     told = [str(row) for row in list(opened)[:_TOLD]]
     rest = list(opened)[_TOLD:]
     if rest:
-        told.append(f"{sum(row.docs for row in rest)} of {len(rest)} others")
+        told.append(f"{sum(row.docs for row in rest)} of {counted(len(rest), 'other')}")
     docs = sum(row.docs for row in opened)
     return f"{docs} docs are open: {', '.join(told)}" if docs != 1 else f"1 doc is open: {', '.join(told)}"

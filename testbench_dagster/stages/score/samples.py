@@ -136,7 +136,10 @@ class _Reader:
             if spec.name in refused:
                 # open, whatever the refusals alone would say; another task's answer to a request of this form
                 # would end that
-                open_ = [replace(s, state=DocState.OPEN) if s.failed or s.void else s for s in window.samples]
+                open_ = [
+                    replace(s, state=DocState.OPEN if s.failed or s.void else s.state, unreachable=False)
+                    for s in window.samples
+                ]
                 window = replace(window, samples=open_, refused=True, until=self._now)
             elif not window.scored and any(s.failed or s.open for s in window.samples) and self._silent():
                 window = replace(window, silent=True, until=self._now)
@@ -174,6 +177,7 @@ class _Reader:
             states |= self._voided(states)
             has_score = {_of_score(task, s) for task, samples in scored.items() for s in samples}
             for key, known in states.items():
+                known = self._left_since(known)
                 docs, last = found[unclear[key]], max(asked[key], key=lambda a: (a.finished_at, a.attempt))
                 if known.holds_until is not None:
                     docs.holds_until.append(known.holds_until)
@@ -231,6 +235,16 @@ class _Reader:
                     if doc_id not in newest or newest[doc_id].rank < sample.rank:
                         newest[doc_id] = sample
         yield from newest.values()
+
+    def _left_since(self, known: KnownDoc) -> KnownDoc:
+        """A doc that nothing of the supplier's held up so far, unless a run has left the supplier since.
+
+        Calls of it that were not sent then, or that were due again, are left behind like docs that were not
+        asked: else who answers the first call of a choice and then no more would be spared the doc.
+        """
+        if known.outcome.ours and any(end.ended_at >= known.outcome.at for end in self._lane_ends()):
+            return replace(known, outcome=replace(known.outcome, ours=False))
+        return known
 
     def _lane_ends(self) -> list[LeftBehind]:
         """When runs left the supplier, those of another model left out; read once.

@@ -10,6 +10,7 @@ import pytest
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona, Route, Swap, default_population
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.messages import HttpResponse
 from testbench_dagster_tests.localnet.pocket.client import running
 
@@ -87,13 +88,19 @@ def test_the_whole_population_answers_alike():
     assert texts["sim-01"] == texts["sim-03"] != texts["sim-06"]  # twins, and another
 
 
-@pytest.mark.parametrize("mode", [mode for mode in FAIL_MODES if mode != "timeout"])
+@pytest.mark.parametrize("mode", [mode for mode in FAIL_MODES if mode not in ("timeout", "forged")])
 def test_failures_of_personas_alike(mode):
     backend = Backend("b", 0.5, latency_ms=0)
     personas = [Persona(name, backend, failures={mode: 0.5}) for name in ("on-classic", "on-ha")]
     for over_relays, over_http in both(personas, QUESTIONS[:12]).values():
         assert over_relays == over_http
         assert len(set(over_http)) > 1
+
+
+def test_what_is_forged_is_signed_wrongly():
+    persona = Persona("on-classic", Backend("b", 1.0, latency_ms=0), failures={"forged": 1.0})
+    with pytest.raises(ResponseError, match="signature"):
+        both([persona], QUESTIONS[:1])
 
 
 def test_noise_routes_and_swaps_alike():

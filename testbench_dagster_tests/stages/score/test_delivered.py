@@ -254,6 +254,23 @@ def test_refusing_everything_once_ahead_leaves_the_rest_open(facts: Facts) -> No
     assert (row.status, row.n, row.n_open, row.score, row.n_late) == ("ok", N, 0, 9 / 20, 0)
 
 
+def test_what_was_due_again_when_a_run_left_its_supplier_is_open(facts: Facts) -> None:
+    """A call of a choice that was not sent, or a doc that our own fault held up: not while others wait."""
+    played = play(facts, lambda right: lambda doc, asked, minutes: Fault.BUDGET if doc == N - 1 else Fault.OK)
+    played.right = [True] * 11 + [False] * 9
+    for doc in range(N):
+        played._ask(doc, NOW + timedelta(seconds=doc), 0, 0.0)
+    row = played.row(NOW + timedelta(minutes=1))
+    assert (row.status, row.n, row.n_open, row.score) == ("ok", 19, 0, 11 / 19)
+    leave(played, [], NOW + timedelta(minutes=10))
+    row = played.row(NOW + timedelta(minutes=11))
+    assert (row.status, row.n, row.n_open, row.score) == ("partial", 19, 1, 11 / 20)
+    played.behaviour = lambda doc, asked, minutes: Fault.OK
+    played._ask(N - 1, NOW + timedelta(minutes=15), 1, 15.0)
+    row = played.row(NOW + timedelta(minutes=16))
+    assert (row.status, row.n, row.n_open, row.score) == ("ok", 20, 0, 11 / 20)
+
+
 def test_what_is_left_behind_in_a_renewal_keeps_what_was_known(facts: Facts) -> None:
     (played,) = asked_by(facts, [ALPHA], lambda doc, asked, minutes: Fault.OK, RUNS[:1])
     leave(played, list(range(N)), NOW + timedelta(days=31))
@@ -423,6 +440,15 @@ def test_a_form_of_request_that_is_refused_everywhere_has_no_score(facts: Facts,
     assert (row.status, row.score, row.n_open) == expected
     refresh_window_cache(facts.workspace, [ALPHA], now=at)
     assert played.row(at) == row
+
+
+def test_who_refuses_a_form_of_request_for_days_is_not_unreachable(facts: Facts) -> None:
+    """It answers, if only to say no: three days of that do not turn it into a supplier that is gone."""
+    prompts(facts, facts.registration(TASK, N), ["max_gen_toks"])
+    played = play(facts, lambda right: lambda doc, asked, minutes: Fault.CLIENT_REQUEST)
+    for number, minutes in enumerate(RUNS):
+        row = played.row(played.run(number, minutes) + timedelta(minutes=5))
+        assert (row.status, row.score, row.n_open) == ("refused", None, N), minutes
 
 
 # ------------------------------------------------------------------------------------------ our own trouble

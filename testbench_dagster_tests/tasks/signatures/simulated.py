@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from testbench_dagster.stages.workspace import Workspace
 
 
 @contextlib.contextmanager
-def served(personas: Sequence[Persona], seed: int = 0) -> Iterator[Localnet]:
+def served(personas: Sequence[Persona], seed: int = 0, answers: Answers | None = None) -> Iterator[Localnet]:
     """Serve the personas; the network's attributes are only read from here."""
-    net = Localnet(personas, Answers(seed))
+    net = Localnet(personas, answers or Answers(seed))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -45,22 +45,37 @@ def served(personas: Sequence[Persona], seed: int = 0) -> Iterator[Localnet]:
         loop.close()
 
 
-def installed(folder: Path, net: Localnet, tasks: Sequence[dict[str, Any]], **blocks: Any) -> Workspace:
-    """An installation whose suppliers are those of the network."""
+def installed(
+    folder: Path,
+    net: Localnet,
+    tasks: Sequence[dict[str, Any]],
+    *,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
+    **blocks: Any,
+) -> Workspace:
+    """An installation whose suppliers are those of the network; ``limits`` are those of some, by address."""
     keys = ("address", "service", "base_url", "api", "model")
-    suppliers = [{key: supplier[key] for key in keys} for supplier in net.roster()["suppliers"]]
+    suppliers = [
+        {**{key: supplier[key] for key in keys}, **(limits or {}).get(supplier["address"], {})}
+        for supplier in net.roster()["suppliers"]
+    ]
     path = folder / "testbench.yaml"
     settings = {"simulation": True, "suppliers": suppliers, "tasks": list(tasks), **blocks}
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return Workspace(load_config(path))
 
 
-def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> RelayReport:
-    """One pass of all stages over all suppliers."""
+def prepared(workspace: Workspace) -> None:
+    """The roster and the catalog, where stale."""
     refresh_roster(workspace)
     for spec in stale_tasks(workspace, workspace.specs):
         refresh_dataset(workspace, spec)
         refresh_prompts(workspace, spec)
+
+
+def evaluated(workspace: Workspace, *, force_since: datetime | None = None) -> RelayReport:
+    """One pass of all stages over all suppliers."""
+    prepared(workspace)
     suppliers = active_suppliers(workspace)
     report = relay_due(workspace, [s.key for s in suppliers], force_since=force_since)
     score_new(workspace, [s.key for s in suppliers])

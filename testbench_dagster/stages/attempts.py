@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import CallAttempt, PlanAttempt
+from testbench_dagster.core.sampling import GATE_ROUND
 from testbench_dagster.planning.due import CallOutcome, Lives
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -62,6 +63,15 @@ DocRound = tuple[str, int]
 """A prompt's id and the round in which it was asked."""
 
 
+class ClosedDoc(NamedTuple):
+    """When a doc was closed last, and under which prompt, epoch and round."""
+
+    at: datetime
+    prompt_id: str
+    epoch: int
+    round: int
+
+
 @dataclass
 class History:
     """What the planner needs of a supplier's attempts at a task.
@@ -103,16 +113,21 @@ class History:
                 if key in failed and not attempt.canary:
                     self.unanswered.setdefault(key, []).append(attempt)
 
-    def closed_earlier(self, lives: Lives, calls: Mapping[str, int]) -> dict[int, datetime]:
-        """Doc id → when it was last closed in an earlier epoch; ``calls`` are those of each prompt, by id."""
-        found: dict[int, datetime] = {}
-        for key, attempts in self.earlier.items():
-            life = lives.get(key)
+    def closed_earlier(self, lives: Lives, calls: Mapping[str, int]) -> dict[int, ClosedDoc]:
+        """By doc id when it was last closed in an earlier epoch; ``calls`` are those of each prompt, by id.
+
+        What was asked for a gate alone is left out.
+        """
+        found: dict[int, ClosedDoc] = {}
+        for (prompt_id, round_), attempts in self.earlier.items():
+            life = lives.get((prompt_id, round_))
             # of what is not in the lives every attempt was answered
-            closed = len(attempts) == calls.get(key[0]) if life is None else life.closed
-            if closed:
-                doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
-                found[doc_id] = max(at, found.get(doc_id, at))
+            closed = len(attempts) == calls.get(prompt_id) if life is None else life.closed
+            if closed and round_ != GATE_ROUND:
+                one = ClosedDoc(max(a.finished_at for a in attempts), prompt_id, attempts[0].epoch, round_)
+                known = found.get(attempts[0].doc_id)
+                if known is None or known.at < one.at:
+                    found[attempts[0].doc_id] = one
         return found
 
 

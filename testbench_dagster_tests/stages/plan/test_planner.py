@@ -59,7 +59,7 @@ def test_a_gate_looks_at_the_other_task(stage: Any) -> None:
             "samples": DOCS,
             "planning": {"gates": [{"task": GATING, "pass": 0.9, "fail": 0.5, "alpha": 0.05, "beta": 0.05}]},
         },
-        {"name": GATING, "samples": {"min": 2, "max": DOCS, "half_width": 0.4}},
+        {"name": GATING, "samples": {"min": 2, "start": 2, "max": DOCS, "half_width": 0.4}},
     ]
     made = stage(tasks=tasks)
     assert made.states()[GATED] == ("gated", 0)

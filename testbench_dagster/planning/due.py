@@ -345,6 +345,11 @@ class _AskedPrompt:
 
     @classmethod
     def of(cls, prompt: PromptRef, calls: _Calls, life: DocOutcome | None) -> _AskedPrompt:
+        if len(calls) == 1:  # as most have: what follows would come to the same
+            (call,) = calls.values()
+            at = call.finished_at
+            whole = prompt.requests * prompt.repeats == 1 and call.fault.answered
+            return cls(calls, life, whole if life is None else life.closed, at, at)
         if life is not None:
             closed = life.closed
         else:

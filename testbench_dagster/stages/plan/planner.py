@@ -134,7 +134,9 @@ class Planner:
         """Read everything a supplier's plan depends on."""
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
         pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
-        lives = lives_of(self._workspace, supplier, pasts, self.now)
+        lives = lives_of(
+            self._workspace, supplier, pasts, self.now, lambda task: self._calls_of(self.registrations[task])
+        )
         return SupplierFacts(
             supplier=supplier.key,
             tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives) for s in needed},

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.sampling import CompleteRow, Spread, common_spread
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.window import OK
+from testbench_dagster.core.window import OK, Window
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -29,15 +29,22 @@ def measured_spread(workspace: Workspace, spec: TaskSpec) -> Spread:
     return common_spread(_complete_rows(workspace, spec, min(rule.min, registration.n_docs)))
 
 
+def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
+    """What a row says of how docs vary: None unless all its docs, ``least`` or more, are closed.
+
+    And unless it is a mean of values from 0 to 1.
+    """
+    if row.status != OK or row.score is None or row.ci_low is None or row.asked < least:
+        return None
+    # where docs share a cluster the error is more than that of the docs alone
+    alone = row.score * (1 - row.score)
+    return CompleteRow(row.supplier, group, alone if row.se is None else min(alone, row.se**2 * row.asked))
+
+
 def _complete_rows(workspace: Workspace, spec: TaskSpec, least: int) -> Iterator[CompleteRow]:
-    """The rows with no open doc, of means of values from 0 to 1, over enough docs to tell a variance."""
     group_of = {row.id: row.group for row in typed.find(workspace.documents, GroupMembers)}
     now = datetime.now(UTC)
     for supplier, rows in primary_windows(workspace, now=now, groups={}, tasks=[spec.name]):
         for row in rows:
-            if row.status != OK or row.score is None or row.ci_low is None or row.asked < least:
-                continue
-            # where docs share a cluster the error is more than that of the docs alone
-            alone = row.score * (1 - row.score)
-            variance = alone if row.se is None else min(alone, row.se**2 * row.asked)
-            yield CompleteRow(supplier, group_of.get(supplier, supplier), variance)
+            if (found := complete_row(row, group_of.get(supplier, supplier), least)) is not None:
+                yield found

@@ -15,9 +15,10 @@ from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
+from testbench_dagster.scoring.slots import newest_docs
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.sample.epochs import wanted_docs
-from testbench_dagster.stages.score.samples import Task, most_docs, newest_docs, scored_by_task
+from testbench_dagster.stages.score.samples import Task, most_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed

@@ -19,6 +19,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
+from testbench_dagster.scoring.slots import fill_slots, newest_docs
 from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.states import (
     DocRound,
@@ -299,7 +300,8 @@ class _Reader:
             doc for doc, of_doc in by_doc.items() if any(not s.closed and s.at > since for s in of_doc)
         }
         chosen = [of_doc[0] if len(of_doc) == 1 else newest_outcome(of_doc) for of_doc in by_doc.values()]
-        counted = self._slots(spec, chosen, since, asked_again)
+        most = min(self._wanted[spec.name], most_docs(self._workspace, spec))
+        counted = fill_slots(chosen, most, since, asked_again)
         known = {s.doc_id for s in counted}
         beyond = {s.doc_id: s for s in chosen if s.at > since and s.doc_id not in known}
         for doc, of_doc in of_gates.items():
@@ -317,32 +319,6 @@ class _Reader:
             docs.attempts,
             list(beyond.values()),
         )
-
-    def _slots(
-        self, spec: TaskSpec, docs: Iterable[Sample], since: datetime, asked_again: Collection[int]
-    ) -> list[Sample]:
-        """Of docs those that fill the slots: closed ones, young ones first, and those that are open besides.
-
-        A slot whose outcome is due keeps it until another closes, that of the same doc where it is asked
-        again. Open docs have the slots that are empty, and count beyond them where no older outcome stands
-        for them.
-        """
-        most = min(self._wanted[spec.name], most_docs(self._workspace, spec))
-        young: list[Sample] = []
-        older: list[Sample] = []
-        without: list[Sample] = []
-        for sample in docs:
-            if not sample.closed:
-                without.append(sample)
-            else:
-                (young if sample.at > since else older).append(sample)
-        young = newest_docs(young, most)
-        older.sort(key=lambda s: (s.doc_id in asked_again, s.at, s.doc_id), reverse=True)
-        kept = older[: most - len(young)]
-        without = [s for s in without if s.at > since]
-        without.sort(key=lambda s: (s.epoch, s.position, s.doc_id))
-        empty = most - len(young) - len(kept)
-        return [*young, *kept, *without[: max(empty, len(without) - len(kept))]]
 
     def _refused(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> set[str]:
         refusals = {
@@ -412,12 +388,6 @@ def _unclear(attempts: Sequence[WindowAttempt], scored: Collection[tuple[int, in
             unclear.add(key)
     unclear.update(key for key, of_score in asked.items() if of_score not in scored)
     return unclear
-
-
-def newest_docs(samples: Iterable[Sample], most: int) -> list[Sample]:
-    """Of samples of different docs so many at most, the newest ones, the newest first."""
-    ordered = sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)
-    return ordered[: max(0, most)]
 
 
 def most_docs(workspace: Workspace, spec: TaskSpec) -> int:

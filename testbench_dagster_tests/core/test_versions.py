@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "06f6770cfe2820ca4bc2afa6325ffe3365a776397aca8997375f743d06b8915f"),
-    "PLANS": (3, "d0bd87e946e89c2656df6655abe3d436b8dd1102eddf291e2045a5a8bb4af29a"),
+    "WINDOWS": (4, "488af505c4507be2f3df49f10f264435fdde1d44f28af52c5d65dcf705d44e95"),
+    "PLANS": (3, "9f9cf9392c4df0f8c15f713ca4467714ad668837f97ea634fb052a761fc1205d"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

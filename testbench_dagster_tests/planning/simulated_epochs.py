@@ -1,9 +1,9 @@
 """Suppliers with a known share of right docs, planned and scored over epochs by the package's own functions.
 
 Six suppliers, each a group of its own, are asked tasks in three epochs: a first one, one a week later, whose
-number of docs the first one's rows set, and one after all slots fell due. Only the answers are drawn; which
-docs are asked, which of them count, the rows, the epochs' numbers and the root of a taxonomy over all tasks
-are what planner, scoring and rollup make of them.
+number of docs the first one's rows set, and one after the slots of the first fell due. Only the answers are
+drawn; which docs are asked, which of them count, the rows, the epochs' numbers and the root of a taxonomy
+over all tasks are what planner, scoring and rollup make of them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SUPPLIERS = 6
 DOCS = 1000
 MAX_AGE = timedelta(days=32)
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-#: When each epoch is planned; by the last one every slot of the first two has fallen due.
-AT = (BEGAN, BEGAN + timedelta(days=7), BEGAN + timedelta(days=40))
+#: When each epoch is planned; by the last one every slot of the first has fallen due.
+AT = (BEGAN, BEGAN + timedelta(days=7), BEGAN + timedelta(days=33))
 _SETTINGS = PlanningSettings()
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
-from testbench_dagster.planning.canaries import CANARIES, SPARES, Canary, answered_docs, drawn
+from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
     ClosedElsewhere,
@@ -204,10 +204,7 @@ def _canaries(
     if not due:
         return (), ()
     known = [
-        (task.task, *doc)
-        for task in tasks
-        if task.asks_model
-        for doc in answered_docs(task.prompts, task.outcomes, task.lives)
+        Answerable(task.task, task.prompts, task.outcomes, task.lives) for task in tasks if task.asks_model
     ]
     sent = CANARIES if any(doc.occasion > 1 for doc in due) else 0
     found = drawn(known, sent + SPARES, chance)

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "488af505c4507be2f3df49f10f264435fdde1d44f28af52c5d65dcf705d44e95"),
-    "PLANS": (3, "9f9cf9392c4df0f8c15f713ca4467714ad668837f97ea634fb052a761fc1205d"),
+    "WINDOWS": (4, "04c924c68fbee62784c95d8776c9a5817831dd2b876774c5aaf19c9af8572662"),
+    "PLANS": (3, "24397f3eeadb470721fb78307337ce90a45c569fe6131b17dd0abe299917ba5d"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

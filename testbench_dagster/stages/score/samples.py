@@ -101,7 +101,9 @@ def scored_by_task(
     """
     since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in tasks}
     found = _read_scored(workspace, supplier.key, tasks, since)
-    return {task: [s for s in samples if s.scored] for task, samples in found.items()}
+    return {
+        task: [s for s in samples if s.scored and s.round != GATE_ROUND] for task, samples in found.items()
+    }
 
 
 def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
@@ -315,7 +317,7 @@ class _Reader:
         return WindowSamples(
             sorted(counted, key=lambda s: s.doc_id),
             min([*(end for end in ends if end > self._now), *docs.holds_until], default=None),
-            [s for s in docs.outcomes if s.scored and s.at > since],
+            [s for s in docs.outcomes if s.scored and s.at > since and s.round != GATE_ROUND],
             docs.attempts,
             list(beyond.values()),
         )

@@ -63,6 +63,9 @@ DocRound = tuple[str, int]
 """A prompt's id and the round in which it was asked."""
 
 
+_ANSWERED = frozenset(fault.value for fault in Fault if fault.answered)
+
+
 class ClosedDoc(NamedTuple):
     """When a doc was closed last, and under which prompt, epoch and round."""
 
@@ -76,12 +79,17 @@ class ClosedDoc(NamedTuple):
 class History:
     """What the planner needs of a supplier's attempts at a task.
 
-    ``outcomes`` are those of the current epoch, ``earlier`` the last attempts of earlier ones by prompt and
+    It is of the task as registered under ``task_hash``, complete after ``since``; ``answered`` is when each
+    answer came, canaries' too, and how many ms it took. ``outcomes`` are those of the current epoch,
+    ``earlier`` the last attempts of earlier ones by prompt and
     round. ``unanswered`` has every attempt at the docs, of any epoch, that have a call without an answer:
     what became of them depends on the supplier's other answers. ``last_at`` and ``last_height`` are those of
     the newest sample: of an answer, or what took its place by the supplier's fault, in any epoch.
     """
 
+    task_hash: str
+    since: datetime
+    answered: list[tuple[datetime, float]] = field(default_factory=list)
     outcomes: list[CallOutcome] = field(default_factory=list)
     earlier: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
     unanswered: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
@@ -100,6 +108,7 @@ class History:
     def read(self, attempts: Iterable[PlanAttempt]) -> Iterator[tuple[PlanAttempt, Fault]]:
         """Take note of attempts; yield the last at each call."""
         made = list(attempts)
+        self.answered += [(a.finished_at, a.latency_ms) for a in made if a.fault in _ANSWERED]
         failed: set[DocRound] = set()
         for attempt in last_by_call(made).values():
             fault = Fault(attempt.fault)
@@ -135,7 +144,7 @@ def history(
     documents: DocumentStore, supplier: str, task: str, task_hash: str, *, epoch: int, since: datetime
 ) -> History:
     """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``."""
-    found = History()
+    found = History(task_hash, since)
     where = {"supplier": supplier, "task": task, "task_hash": task_hash}
     for attempt, fault in found.read(typed.find(documents, PlanAttempt, {**where, "epoch": epoch})):
         found.outcomes.append(call_outcome(attempt, fault))

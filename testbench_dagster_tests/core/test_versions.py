@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "04c924c68fbee62784c95d8776c9a5817831dd2b876774c5aaf19c9af8572662"),
-    "PLANS": (3, "24397f3eeadb470721fb78307337ce90a45c569fe6131b17dd0abe299917ba5d"),
+    "WINDOWS": (4, "8c404a33f6cf691280b2a6c5e5df0561fe182f41d1e39f62f21a77e404b8ebf1"),
+    "PLANS": (3, "e0a21de052cb60a7f8d88715d029b0fcfd44a142b17ca40d8c7da28d4080be4c"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -8,7 +8,7 @@ from datetime import datetime
 from testbench_dagster.core.doc_states import DocClock, DocOutcome, reopened
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.attempts import DocRound, History
-from testbench_dagster.stages.score.states import Supplied, refused_tasks
+from testbench_dagster.stages.score.states import AnswersRead, Supplied, refused_tasks
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -36,7 +36,12 @@ def lives_of(
         for prompt_id, _ in past.unanswered
         if prompt_id in of_task
     }
-    known = Supplied(workspace, supplier, now).known(unanswered, of_prompts)
+    read = AnswersRead(
+        {(task, past.task_hash) for task, past in pasts.items()},
+        max(past.since for past in pasts.values()),
+        [answer for past in pasts.values() for answer in past.answered],
+    )
+    known = Supplied(workspace, supplier, now, read).known(unanswered, of_prompts)
     lives = {key: doc.outcome for key, doc in known.items()}
     refused = {
         task: docs

@@ -7,7 +7,7 @@ every attempt was answered never come here: reading witnesses costs a query.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -48,6 +48,7 @@ DocRound = tuple[str, int]
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _PROMPTS = 500  # ids in one query
+_TASKS_APART = 3  # whose answers are read one by one rather than all together
 _FEW = 200  # latencies put into their order one by one rather than all sorted anew
 
 
@@ -62,11 +63,33 @@ class KnownDoc:
     holds_until: datetime | None
 
 
-class Answers:
-    """When a supplier answered calls of any task, read once for all docs that ask."""
+@dataclass(frozen=True, slots=True)
+class AnswersRead:
+    """Answers of a supplier that a caller has read already: all of some tasks since an instant.
 
-    def __init__(self, documents: DocumentStore, supplier: str, deadline: timedelta, clock: DocClock) -> None:
-        self._documents, self._supplier = documents, supplier
+    ``tasks`` by name and hash; ``times`` are when each answer came, in any order, and how many ms it took.
+    """
+
+    tasks: Collection[tuple[str, str]]
+    since: datetime
+    times: Sequence[tuple[datetime, float]]
+
+
+class Answers:
+    """When a supplier answered calls of any task, read once for all docs that ask.
+
+    Answers that the caller has ``read`` are not read again; they have no id then.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        supplier: str,
+        deadline: timedelta,
+        clock: DocClock,
+        read: AnswersRead | None = None,
+    ) -> None:
+        self._documents, self._supplier, self._given = documents, supplier, read
         self._deadline, self._clock = deadline, clock
         self._read: tuple[datetime, datetime] | None = None
         self._at: list[datetime] = []
@@ -80,16 +103,30 @@ class Answers:
             if self._read[0] <= first and last <= self._read[1]:
                 return
             first, last = min(first, self._read[0]), max(last, self._read[1])
+        self._answers = sorted(self._between(first, last), key=lambda a: (a.finished_at, a.id))
+        self._at = [a.finished_at for a in self._answers]
+        self._latencies = _Latencies([a.latency_ms for a in self._answers])
+        self._read = first, last
+
+    def _between(self, first: datetime, last: datetime) -> Iterator[AnswerTime]:
         where = {
             "supplier": self._supplier,
             "fault": {"in": _ANSWERED},
             "finished_at": {"gte": first, "lte": last},
         }
-        found = typed.find(self._documents, AnswerTime, where)
-        self._answers = sorted(found, key=lambda a: (a.finished_at, a.id))
-        self._at = [a.finished_at for a in self._answers]
-        self._latencies = _Latencies([a.latency_ms for a in self._answers])
-        self._read = first, last
+        given = self._given
+        others: list[AttemptsOfTask] = []
+        if given is not None:
+            # of what it was asked by task there is an index, of when it answered none
+            asked = typed.group(self._documents, AttemptsOfTask, {"supplier": self._supplier})
+            others = [of_task for of_task in asked if (of_task.task, of_task.task_hash) not in given.tasks]
+        if given is None or first <= given.since or len(others) > _TASKS_APART:
+            yield from typed.find(self._documents, AnswerTime, where)
+            return
+        yield from (AnswerTime("", at, latency) for at, latency in given.times if first <= at <= last)
+        for of_task in others:
+            apart = {**where, "task": of_task.task, "task_hash": of_task.task_hash}
+            yield from typed.find(self._documents, AnswerTime, apart)
 
     def near(self, attempts: Sequence[CallAttempt]) -> list[AnswerTime]:
         """The answers near enough to some attempts to witness them, or to show the supplier alive."""
@@ -146,12 +183,18 @@ _NO_CALLS: Mapping[str, int] = {}
 class Supplied:
     """The docs of one supplier that were not all answered at once, as of an instant."""
 
-    def __init__(self, workspace: Workspace, supplier: Supplier, now: datetime) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        supplier: Supplier,
+        now: datetime,
+        read: AnswersRead | None = None,
+    ) -> None:
         self._documents, self._supplier, self._now = workspace.documents, supplier, now
         settings = workspace.config.settings
         self._clock = DocClock.from_minutes(settings.planning.occasions_minutes)
         self._deadline = timedelta(seconds=supplier.limits(settings.relays.limits()).total_s)
-        self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock)
+        self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock, read)
 
     def known(
         self,

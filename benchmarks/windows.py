@@ -59,7 +59,7 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def prepare(folder: Path, suppliers: int, tasks: int) -> Path:
+def prepare(folder: Path, suppliers: int, tasks: int, docs: int) -> Path:
     """Write the configuration: the roster, the tasks and taxonomies over all of them, ten nodes each."""
     folder.mkdir()
     roster = [
@@ -79,7 +79,7 @@ def prepare(folder: Path, suppliers: int, tasks: int) -> Path:
         (folder / f"taxonomy{number}.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     settings = {
         "supplier_sources": [{"file": "roster.json"}],
-        "tasks": [{"name": "starter_logic", "alias": name} for name in names],
+        "tasks": [{"name": "starter_logic", "alias": name, "samples": docs} for name in names],
         "taxonomies": [f"taxonomy{number}.yaml" for number in range(TAXONOMIES)],
     }
     path = folder / "testbench.yaml"
@@ -179,7 +179,7 @@ def summarize(workspace: Workspace) -> int:
 
 def large(folder: Path, suppliers: int, tasks: int, docs: int) -> None:
     """Everything that is kept, read and summarized."""
-    with Workspace(load_config(prepare(folder, suppliers, tasks))) as workspace:
+    with Workspace(load_config(prepare(folder, suppliers, tasks, docs))) as workspace:
         registered = register(workspace)
         example = active_suppliers(workspace)[0].key
         fill_facts(workspace, [example], list(registered.values()), docs)
@@ -201,7 +201,7 @@ def large(folder: Path, suppliers: int, tasks: int, docs: int) -> None:
 def small(folder: Path, pairs: int, tasks: int, docs: int) -> None:
     """From the facts: as before, as now, kept, and read back."""
     suppliers = max(1, pairs // tasks)
-    with Workspace(load_config(prepare(folder, suppliers, tasks))) as workspace:
+    with Workspace(load_config(prepare(folder, suppliers, tasks, docs))) as workspace:
         registered = register(workspace)
         keys = [s.key for s in active_suppliers(workspace)]
         fill_facts(workspace, keys, list(registered.values()), docs)

@@ -132,8 +132,16 @@ class Witness:
     """When a supplier answered calls of any task, and how near an answer must be to an occasion."""
 
     def __init__(self, answered_at: Iterable[datetime], window: timedelta) -> None:
-        self._at = sorted(answered_at)
+        self._at: Sequence[datetime] = sorted(answered_at)
+        self._low, self._high = 0, len(self._at)
         self.window = window
+
+    @classmethod
+    def from_sorted(cls, answered_at: Sequence[datetime], low: int, high: int, window: timedelta) -> Witness:
+        """The answers from place ``low`` to before ``high`` of ascending instants, which are not copied."""
+        found = cls((), window)
+        found._at, found._low, found._high = answered_at, low, high
+        return found
 
     def saw(self, started_at: datetime, ended_at: datetime) -> bool:
         """Whether the supplier answered something around an occasion."""
@@ -144,8 +152,8 @@ class Witness:
         return self._any(at - within, at + within)
 
     def _any(self, first: datetime, last: datetime) -> bool:
-        place = bisect_left(self._at, first)
-        return place < len(self._at) and self._at[place] <= last
+        place = bisect_left(self._at, first, self._low, self._high)
+        return place < self._high and self._at[place] <= last
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,9 +349,13 @@ def refused_shapes(calls: Iterable[tuple[str, Fault]]) -> frozenset[str]:
 
 def median_latency(latencies_ms: Sequence[float]) -> timedelta | None:
     """Median of answers' latencies; None without any."""
-    if not latencies_ms:
+    return median_of_sorted(sorted(latencies_ms))
+
+
+def median_of_sorted(ordered: Sequence[float]) -> timedelta | None:
+    """Median of latencies in ascending order; None without any."""
+    if not ordered:
         return None
-    ordered = sorted(latencies_ms)
     middle = len(ordered) // 2
     low, high = ordered[(len(ordered) - 1) // 2], ordered[middle]
     return timedelta(milliseconds=(low + high) / 2)

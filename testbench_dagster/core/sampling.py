@@ -15,14 +15,17 @@ from testbench_dagster.core.rules import Strict
 
 #: Below so many groups of suppliers an epoch begins with ``samples.start`` docs.
 LEAST_GROUPS = 5
+#: The round of docs that are asked for a gate alone: no score rests on them.
+GATE_ROUND = 0
 _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 
 
 class SampleRule(Strict):
-    """How many docs of a task each supplier answers per window.
+    """How many docs of a task each supplier answers: the same number for all in an epoch.
 
-    At least ``min``; then until the 95 % interval of the primary score is at most ``2 * half_width`` wide,
-    but no more than ``max``. With ``half_width: null`` always ``max``.
+    From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what the last
+    epoch's rows say of how scores vary, and ``start`` before they do. With ``half_width: null`` always
+    ``max``.
     """
 
     min: int = Field(default=25, ge=1)
@@ -42,36 +45,13 @@ class Measured:
     """What the current window says.
 
     ``n`` scored docs with the ``mean`` of their primary metric (None where it is no mean of values in
-    [0, 1]), and ``failed`` docs that ended in the supplier's fault. ``values`` are the scores themselves in
-    the order they were answered, for sequential gates; empty where there is no such mean.
+    [0, 1]). ``values`` are the scores themselves in the order they were answered, for sequential gates; empty
+    where there is no such mean.
     """
 
     n: int = 0
     mean: float | None = None
-    failed: int = 0
     values: tuple[float, ...] = ()
-
-
-def target_docs(rule: SampleRule | None, available: int, measured: Measured) -> int:
-    """How many docs the supplier should have final: all, or as many as the rule's interval width needs.
-
-    The number for a width solves Wilson's half width for n at the measured mean, at 95 %. Failed docs say
-    nothing about the mean, so they come on top. The result is bounded by ``min`` and ``max``.
-    """
-    if rule is None:
-        return available
-    top = min(rule.max, available)
-    low = min(rule.min, top)
-    if rule.half_width is None:
-        return top
-    if measured.n == 0 or measured.n + measured.failed < rule.min:
-        return low
-    mean, wanted, z = measured.mean, rule.half_width, _Z
-    if mean is None:
-        return top
-    sizes = range(measured.n, max(measured.n, top - measured.failed))  # beyond them the bound decides
-    needed = measured.n + bisect_left(sizes, True, key=lambda n: _wilson_half_width(mean, n, z) <= wanted)
-    return max(low, min(top, needed + measured.failed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +66,44 @@ class CompleteRow:
     variance: float
 
 
-def common_docs(rule: SampleRule | None, available: int, rows: Iterable[CompleteRow]) -> int:
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the docs of a task vary: the median ``variance`` over ``groups`` of suppliers.
+
+    None where too few groups have a complete row to say.
+    """
+
+    groups: int = 0
+    variance: float | None = None
+
+
+def common_spread(rows: Iterable[CompleteRow]) -> Spread:
+    """The median variance of the complete rows of an epoch, of each group the first supplier's by key.
+
+    Below five groups there is none: no supplier may set its own number of docs.
+    """
+    of_group: dict[str, CompleteRow] = {}
+    for row in rows:
+        known = of_group.get(row.group)
+        if known is None or row.supplier < known.supplier:
+            of_group[row.group] = row
+    if len(of_group) < LEAST_GROUPS:
+        return Spread(len(of_group))
+    return Spread(len(of_group), median(row.variance for row in of_group.values()))
+
+
+def common_docs(rule: SampleRule | None, available: int, variance: float | None) -> int:
     """How many docs of a task every supplier is asked in an epoch, whatever it answers there.
 
     All for no rule, ``max`` for one without a half width. Else the smallest number from ``min`` to ``max`` at
-    which Wilson's 95 % interval is at most twice the half width for a share with the median variance of
-    the groups. Below five groups ``start``: no supplier may set its own number, for stopping at a width is
-    stopping while ahead. Never more than are ``available``.
+    which Wilson's 95 % interval is at most twice the half width for a share with that variance of its docs;
+    ``start`` while no variance is known. Never more than are ``available``. It depends on nothing that is
+    answered in the epoch, for stopping at a width is stopping while ahead.
 
     Args:
         rule: the task's sampling rule.
         available: docs of its split.
-        rows: the complete rows of the last epoch; of a group the first by supplier counts.
+        variance: that of the epoch's :class:`Spread`.
     """
     if rule is None:
         return available
@@ -105,15 +111,9 @@ def common_docs(rule: SampleRule | None, available: int, rows: Iterable[Complete
     low = min(rule.min, top)
     if rule.half_width is None:
         return top
-    of_group: dict[str, CompleteRow] = {}
-    for row in rows:
-        known = of_group.get(row.group)
-        if known is None or row.supplier < known.supplier:
-            of_group[row.group] = row
-    if len(of_group) < LEAST_GROUPS:
+    if variance is None:
         return max(low, min(top, rule.start))
-    share = 0.5 + math.sqrt(0.25 - min(0.25, median(row.variance for row in of_group.values())))
-    wanted = rule.half_width
+    share, wanted = 0.5 + math.sqrt(0.25 - min(0.25, variance)), rule.half_width
     sizes = range(low, top)  # beyond them the bound decides
     return low + bisect_left(sizes, True, key=lambda n: _wilson_half_width(share, n, _Z) <= wanted)
 
@@ -139,3 +139,12 @@ def sequence(seed: str, n_docs: int) -> list[int]:
     Anyone can recompute it from the published seed, in any language.
     """
     return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+
+
+def asks_again(seed: str, doc_id: int) -> bool:
+    """Whether a slot of a score that falls due in an epoch asks its doc again, or takes a new one.
+
+    Half of the docs do, drawn by the epoch's secret seed: the same ones for every supplier, and nobody knows
+    beforehand which.
+    """
+    return hashlib.sha256(f"{seed}:again:{doc_id}".encode()).digest()[0] % 2 == 0

@@ -103,7 +103,8 @@ WINDOWS = Version(
         "testbench_dagster.core.doc_states",
         "testbench_dagster.scoring.failures",
         "testbench_dagster.stages.score.states",
-        "testbench_dagster.core.sampling:target_docs",
+        "testbench_dagster.core.sampling:common_docs",
+        "testbench_dagster.core.sampling:GATE_ROUND",
         "testbench_dagster.core.sampling:_wilson_half_width",
         "testbench_dagster.core.sampling:_Z",
         "testbench_dagster.core.window:Sample",
@@ -115,7 +116,9 @@ WINDOWS = Version(
         "testbench_dagster.core.window:NO_DATA",
         "testbench_dagster.core.window:UNSUPPORTED",
         "testbench_dagster.scoring.rows",
+        "testbench_dagster.scoring.slots",
         "testbench_dagster.stages.attempts:last_by_call",
+        "testbench_dagster.stages.sample.epochs",
         "testbench_dagster.stages.score.clusters",
         "testbench_dagster.stages.score.empty",
         "testbench_dagster.stages.score.pooled",
@@ -129,7 +132,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    2,
+    3,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.capabilities",
@@ -149,12 +152,14 @@ PLANS = Version(
         "testbench_dagster.scoring.rows:measured",
         "testbench_dagster.scoring.rows:primary_pair",
         "testbench_dagster.scoring.rows:value_of",
+        "testbench_dagster.scoring.slots",
         "testbench_dagster.stages.attempts",
         "testbench_dagster.stages.plan.measured",
         "testbench_dagster.stages.plan.planner",
         "testbench_dagster.stages.plan.remaining",
         "testbench_dagster.stages.plan.sessions",
         "testbench_dagster.stages.plan.task_gates",
+        "testbench_dagster.stages.sample.epochs",
         "testbench_dagster.stages.score.answered:prompt_calls",
         "testbench_dagster.stages.score.samples",
         "testbench_dagster.stages.score.states",

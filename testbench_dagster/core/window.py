@@ -105,9 +105,10 @@ class Window:
 
     Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``score`` is delivered
     quality: docs that failed, and those that are open, count as the worst value. Intervals are 95 % Wilson
-    intervals and exist for metrics whose per-doc values lie in [0, 1]; of scores between 0 and 1 they are
-    conservative. Intervals and ``se`` are wider where docs share a cluster; the interval of a row with open
-    docs reaches from its low end if all of them were wrong to its high end if all were right.
+    intervals and exist for metrics whose per-doc values lie in [0, 1]; of values that are not all 0 or 1,
+    for as many docs as tell as much. Intervals and ``se`` are wider where docs share a cluster; the interval
+    of a row with open docs reaches from its low end if all of them were wrong to its high end if all were
+    right.
     """
 
     supplier: Annotated[str, Column("partition key", origin=Origin.SUPPLIER)]

@@ -36,7 +36,7 @@ from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 
-_MAX_PASSES = 4  # of evaluating towards a wanted interval width; the next run goes on
+_MAX_PASSES = 4  # of evaluating what gates let be asked; the next run goes on
 _LOOK_S = 15.0  # waiting for an occasion, the clock is looked at so often
 
 
@@ -225,7 +225,7 @@ class _Passes:
         return f"{sent} sent, none answered ({counts(self.outcomes)}): nothing new was learned"
 
     def go(self, keys: Sequence[str], *, retry_errors: bool = False, force: bool = False) -> None:
-        """Evaluate until nothing more comes of it, or as often as a wanted interval width may take.
+        """Evaluate until nothing more comes of it, or as often as gates may open.
 
         Who was left in one of them is not asked in the next: it has its turn at the next occasion.
         """
@@ -307,8 +307,8 @@ def _clock_time(at: datetime, now: datetime) -> str:
 
 
 def _most_passes(specs: Sequence[TaskSpec]) -> int:
-    """How often to go over the suppliers: what number of docs a wanted width needs shows after scoring."""
-    return _MAX_PASSES if any(s.samples and s.samples.half_width for s in specs) else 1
+    """How often to go over the suppliers: what a gate lets be asked shows after scoring."""
+    return _MAX_PASSES if any(s.planning.gates for s in specs) else 1
 
 
 @contextmanager

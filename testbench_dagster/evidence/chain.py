@@ -108,9 +108,10 @@ class Chain:
         name = task.spec.name
         key = (name, epoch)
         if key not in self._orders:
-            committed, seed = task.seeds.get(epoch, ("", None))
+            line = task.epochs.get(epoch)
             self._orders[key] = None
-            if seed is not None:
+            if line is not None and line.seed is not None:
+                committed, seed = line.seed_sha256, line.seed
                 found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
                 self._equal("prompt", f"hash of the seed of epoch {epoch}", name, None, committed, found)
                 self._orders[key] = sequence(seed, len(task.doc_hashes))

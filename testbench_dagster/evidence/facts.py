@@ -148,10 +148,15 @@ class _Registration(_Said):
     registered_at: str
 
 
-class _Epoch(_Said):
-    epoch: int
+class EpochLine(_Said):
+    """An epoch of a task; from ``variance`` follows how many docs everybody was asked in it."""
+
+    epoch: int = Field(ge=1)
+    started_at: str
     seed_sha256: str
     seed: str | None
+    groups: int = Field(default=0, ge=0)
+    variance: float | None = Field(default=None, ge=0, le=0.25)
 
 
 class _Task(_Said):
@@ -165,7 +170,7 @@ class _Task(_Said):
     docs: dict[str, dict[str, int]]
     definitions: list[str]
     definitions_problem: str | None
-    epochs: list[_Epoch]
+    epochs: list[EpochLine]
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,8 @@ class TaskFacts:
     """A task as registered when the bundle was made.
 
     ``counts`` are the attempts and scores of each doc, ``definitions`` the files of its own definition.
-    ``flags_problem`` says why the registration's flags could not be read; there are none then. ``seeds`` are
-    the hash and, once it was published, the seed of each epoch asked.
+    ``flags_problem`` says why the registration's flags could not be read; there are none then. ``epochs`` are
+    those asked and the present one, with their seeds once these were published.
     """
 
     spec: TaskSpec
@@ -186,7 +191,7 @@ class TaskFacts:
     definitions: list[str]
     definitions_problem: str | None
     flags_problem: str | None
-    seeds: Mapping[int, tuple[str, str | None]]
+    epochs: Mapping[int, EpochLine]
 
 
 def read_manifest(bundle: BundleReader) -> Manifest:
@@ -266,7 +271,7 @@ def read_task(bundle: BundleReader, name: str) -> TaskFacts:
         definitions=task.definitions,
         definitions_problem=task.definitions_problem,
         flags_problem=flags_problem,
-        seeds={e.epoch: (e.seed_sha256, e.seed) for e in task.epochs},
+        epochs={e.epoch: e for e in task.epochs},
     )
 
 

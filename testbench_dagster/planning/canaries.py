@@ -50,19 +50,47 @@ def answered_docs(
             yield prompt, round_, calls
 
 
-def drawn(
-    known: Sequence[tuple[str, PromptRef, int, dict[tuple[int, int], int]]], most: int, chance: Random
-) -> tuple[Canary, ...]:
-    """Draw so many docs at random, one call of each.
+@dataclass(frozen=True, slots=True)
+class Answerable:
+    """A task of which canaries may be: its sequence, and what became of it."""
 
-    ``known`` are tasks with what :func:`answered_docs` gives. Where there are fewer docs, fewer are drawn:
-    the same one is not asked twice in a run.
+    task: str
+    prompts: Sequence[PromptRef]
+    outcomes: Sequence[CallOutcome]
+    lives: Lives
+
+
+def drawn(tasks: Sequence[Answerable], most: int, chance: Random) -> tuple[Canary, ...]:
+    """Draw so many answered docs at random over all tasks, one call of each.
+
+    Where there are fewer docs, fewer are drawn: the same one is not asked twice in a run. Only of tasks that
+    the draw comes upon, about by how many docs they have, it is looked up what was answered.
     """
-    docs = {(task, prompt.id): (task, prompt, round_, calls) for task, prompt, round_, calls in known}
-    chosen = chance.sample(sorted(docs), min(most, len(docs)))
-    found = []
-    for key in chosen:
-        task, prompt, round_, calls = docs[key]
+    answered: dict[int, dict[str, Answered]] = {}
+
+    def docs(place: int) -> dict[str, Answered]:
+        if place not in answered:
+            task = tasks[place]
+            found = answered_docs(task.prompts, task.outcomes, task.lives)
+            answered[place] = {doc[0].id: doc for doc in found}
+        return answered[place]
+
+    left = {
+        place: len(task.outcomes) / (task.prompts[0].requests * task.prompts[0].repeats)
+        for place, task in enumerate(tasks)
+        if task.outcomes and task.prompts
+    }
+    taken: dict[int, set[str]] = {}
+    canaries: list[Canary] = []
+    while left and len(canaries) < most:
+        (place,) = chance.choices(list(left), list(left.values()))
+        free = sorted(docs(place).keys() - taken.setdefault(place, set()))
+        if not free:
+            del left[place]
+            continue
+        prompt_id = chance.choice(free)
+        taken[place].add(prompt_id)
+        prompt, round_, calls = docs(place)[prompt_id]
         idx, repeat = chance.choice(sorted(calls))
-        found.append(Canary(task, prompt, round_, idx, repeat, calls[idx, repeat] + 1))
-    return tuple(found)
+        canaries.append(Canary(tasks[place].task, prompt, round_, idx, repeat, calls[idx, repeat] + 1))
+    return tuple(canaries)

@@ -4,28 +4,34 @@ Rules:
 
 * A *call* is one request of a prompt (``idx``) and repeat. What became of a prompt whose calls were not all
   answered at once says :mod:`testbench_dagster.core.doc_states`; planning is told.
+* How many docs are wanted is the same for every supplier in an epoch
+  (:func:`testbench_dagster.core.sampling.common_docs`): nothing that is answered in it has a say in that.
 * A prompt that is *closed* (scored, failed or void) is not asked again in its round. It is *fresh* until
-  ``max_age`` after its last call, in whatever round that was.
+  ``max_age`` after its last call, in whatever round that was. Then its *slot* of the score falls due: half of
+  the docs, drawn by the epoch's seed, are asked again, the other slots take the next docs of the sequence.
 * A prompt that is *open* is asked again at its next occasion and not before, unless ``retry_now``; then
   before any new one, in the round and epoch in which it was asked, whatever is fresh. It keeps its place: no
   other is asked in its stead meanwhile.
-* Prompts are asked in the order of the sequence. When none of the round is left and too few are fresh, the
-  next round asks those that are not.
+* New docs are asked in the order of the sequence; once all of it was asked, those again that were asked in
+  the fewest rounds.
 * A doc that an earlier epoch closed counts while it is fresh: a new sequence does not ask all anew.
 * What was answered before a change of the supplier's model (``cut_at``), or before a forced renewal began
-  (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in the next round.
+  (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in another round.
+* Docs that a sequential gate wants beyond the others are asked in round
+:data:`~testbench_dagster.core.sampling.GATE_ROUND`: they are no slots
+  of the score, which would else depend on when the gate had seen enough.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from testbench_dagster.core.doc_states import DocOutcome
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Measured, SampleRule, target_docs
+from testbench_dagster.core.sampling import GATE_ROUND, SampleRule, asks_again, common_docs
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,15 @@ class OpenElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedElsewhere:
+    """A doc that fell due under a prompt that the present sequence has not, and the last ``round`` of it."""
+
+    prompt: PromptRef
+    epoch: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class DueCall:
     """A call to make and the number its next attempt will have."""
 
@@ -95,11 +110,11 @@ class DuePrompt:
 class TaskPlan:
     """What to relay now, in order; ``reason`` says why nothing is due, or what the calls are for.
 
-    New docs are asked in ``round``. ``target`` docs are wanted and ``fresh`` are there, over all epochs;
-    besides ``open`` were asked in vain, with those that are due now. ``open_at`` is when the next occasions
-    of the first of these have begun, ``aged_at`` when too few will be fresh by ageing alone, or now where new
-    docs are due; None where there is no such instant. ``faults`` are the last ones of the open docs, our own
-    left out.
+    ``round`` is the latest that is asked, or was. ``target`` docs are wanted and ``fresh`` are there, over
+    all epochs; besides ``open`` were asked in vain, with those that are due now. ``open_at`` is when the
+    next occasions of the first of these have begun, ``aged_at`` when too few will be fresh by ageing alone,
+    or now where new docs are due; None where there is no such instant. ``faults`` are the last ones of the
+    open docs, our own left out.
     """
 
     round: int
@@ -133,13 +148,16 @@ def plan_task(
     outcomes: Iterable[CallOutcome],
     *,
     rule: SampleRule | None,
-    measured: Measured,
+    variance: float | None = None,
     now: datetime,
     max_age: timedelta,
     lives: Lives = _NO_LIVES,
     open_elsewhere: Sequence[OpenElsewhere] = (),
+    closed_elsewhere: Sequence[ClosedElsewhere] = (),
     cut_at: datetime | None = None,
     final_elsewhere: Mapping[int, datetime] | None = None,
+    seed: str = "",
+    grace: timedelta = timedelta(0),
     at_least: int = 0,
     at_most: int | None = None,
     undecided: bool = False,
@@ -153,16 +171,19 @@ def plan_task(
         prompts: the sequence, ascending by position, each doc once.
         outcomes: last attempts of this supplier on these prompts, of every round.
         rule: how many docs; None for all.
-        measured: the current window, for rules with a target width.
+        variance: of the docs of the task, as the epoch's record has it.
         now: the present, timezone-aware.
         max_age: after which a closed prompt no longer counts, and an open one is begun anew.
         lives: what became of the prompts with calls that were not answered; where one is missing, nothing
             but what was never sent keeps the prompt open.
         open_elsewhere: open docs that the sequence has not.
+        closed_elsewhere: docs that fell due and that the sequence has not, to be asked again there.
         cut_at: when the supplier's model changed; what finished at or before it is void.
         final_elsewhere: doc id → when it was last closed in an earlier epoch.
-        at_least: docs to ask even if fewer are wanted: those the round has not asked yet, then, in the next
-            round, the others, longest final first.
+        seed: of the epoch; it draws which docs are asked again.
+        grace: how long after ``max_age`` a doc's slot stays its own.
+        at_least: docs to ask even if fewer are wanted: those that are not fresh, then the others, longest
+            final first.
         at_most: docs to ask at most besides those that are open: these were counted when they were begun.
         undecided: a sequential gate waits for this task: as many docs as the rule allows are wanted.
         force_since: ask again what finished before it: the docs of the sequence that count now, and at
@@ -174,8 +195,8 @@ def plan_task(
     if not prompts:
         return TaskPlan(1, [], "the sequence has no prompts")
     asked = _by_round(prompts, outcomes, lives)
-    current = max(asked, default=1)
-    states = asked.get(current, {})
+    of_gates = asked.pop(GATE_ROUND, {})
+    last_round = {id_: round_ for round_, states in asked.items() for id_ in states}
 
     def after_cut(at: datetime) -> bool:
         return cut_at is None or at > cut_at
@@ -183,68 +204,108 @@ def plan_task(
     def valid(at: datetime) -> bool:
         return after_cut(at) and (force_since is None or at >= force_since)
 
-    def fresh_docs(counts: Callable[[datetime], bool]) -> dict[int, datetime]:
-        final = _final(prompts, asked, final_elsewhere or {}, counts)
-        return {doc: at for doc, at in final.items() if at > now - max_age}
+    def young(at: datetime) -> bool:
+        return valid(at) and at > now - max_age
 
-    fresh = fresh_docs(valid)
-    target = target_docs(rule, len(prompts), measured)
-    if undecided and rule is not None:
-        target = min(rule.max, len(prompts))
-    renewed: set[int] = set()  # by force; they come first, so that the target stays what it is
+    final = _final(prompts, asked, final_elsewhere or {}, valid)
+    fresh = {doc: at for doc, at in final.items() if at > now - max_age}
+    wanted = common_docs(rule, len(prompts), variance)
+    renewed: set[int] = set()  # by force; they come first, so that as many count as did
     if force_since is not None:
-        renewed = fresh_docs(after_cut).keys() & {prompt.doc_id for prompt in prompts}
-        target = max(target, len(renewed))
+        counted = _final(prompts, asked, final_elsewhere or {}, after_cut)
+        counted = {doc: at for doc, at in counted.items() if at > now - max_age}
+        renewed = counted.keys() & {prompt.doc_id for prompt in prompts}
+        wanted = max(wanted, len(renewed))
 
-    opened = _open(prompts, asked, open_elsewhere, lambda at: valid(at) and at > now - max_age)
-    again = [doc for doc in opened.values() if retry_now or doc.next_at(now) <= now]
-    resting = [doc.next_at(now) for doc in opened.values() if not retry_now and doc.next_at(now) > now]
+    opened = _open(prompts, asked, open_elsewhere, young)
+    opened_of_gates = _open(prompts, {GATE_ROUND: of_gates}, (), young)
+    begun = [*opened.values(), *opened_of_gates.values()]
+    again = [doc for doc in begun if retry_now or doc.next_at(now) <= now]
+    resting = [doc.next_at(now) for doc in begun if not retry_now and doc.next_at(now) > now]
 
-    wanted: list[PromptRef] = []  # can be asked in the current round
-    stale: list[PromptRef] = []  # only in the next
-    for prompt in prompts:
-        if prompt.doc_id not in fresh and prompt.doc_id not in opened:
-            (stale if prompt.id in states else wanted).append(prompt)
-
-    held = len(fresh.keys() | opened.keys())
-    missing = max(0, target - held)
-    final = [prompt for prompt in prompts if prompt.doc_id in fresh and prompt.doc_id not in opened]
-    final.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
-    untouched = [prompt for prompt in final if prompt.id not in states]
+    held = fresh.keys() | opened.keys()
+    missing = max(0, wanted - len(held))
+    pool = _next_docs(prompts, last_round, held, renewed)
+    repeats = _repeats(final, now - max_age - grace, held, closed_elsewhere, prompts, last_round, seed)
+    repeats = repeats[:missing]
+    repeated = {doc.prompt.doc_id for doc in repeats}
+    others = [doc for doc in pool if doc.prompt.doc_id not in repeated]
+    chosen = [*repeats, *others[: missing - len(repeats)]]
     least = max(0, min(at_least - len(again), len(prompts) - len(opened)))
-    roll = bool(missing) and (not wanted or any(prompt.doc_id in renewed for prompt in stale))
-    if min(missing, len(wanted)) < least:
-        roll = roll or len(wanted) + len(untouched) < least
-
-    pool = [*wanted, *stale] if roll else wanted
-    pool = sorted(pool, key=lambda prompt: prompt.doc_id not in renewed)
-    chosen = pool[:missing]
     if len(chosen) < least:
-        chosen = [*pool, *(final if roll else untouched)][:least]
-    chosen = chosen[:at_most]
-    round_ = current + 1 if roll and chosen else current
-    due = [doc.due() for doc in again] + [DuePrompt(p, _calls(p, _NO_CALLS), round_) for p in chosen]
+        oldest = [prompt for prompt in prompts if prompt.doc_id in fresh and prompt.doc_id not in opened]
+        oldest.sort(key=lambda prompt: (fresh[prompt.doc_id], prompt.position))
+        spare = others[missing - len(repeats) :] + [_anew(prompt, last_round) for prompt in oldest]
+        chosen += spare[: least - len(chosen)]
 
-    if len(fresh) >= target:
+    target, n_fresh = wanted, len(fresh)
+    if undecided and rule is not None:
+        target = max(wanted, min(rule.max, len(prompts)))
+        gated = _final(prompts, {GATE_ROUND: of_gates}, {}, young)
+        n_fresh += len(gated)
+        taken = {doc.prompt.doc_id for doc in chosen} | held
+        more = max(0, target - len(taken) - len(gated.keys() | opened_of_gates.keys()))
+        spare_prompts = [p for p in prompts if p.id not in of_gates and p.doc_id not in taken]
+        chosen += [DuePrompt(p, _calls(p, _NO_CALLS), GATE_ROUND) for p in spare_prompts[:more]]
+    chosen = chosen[:at_most]
+    due = [doc.due() for doc in again] + chosen
+    round_ = max([1, *(doc.round for doc in chosen), *asked])
+
+    if n_fresh >= target:
         reason = f"all {target} wanted docs are fresh" + (f"; {len(chosen)} are renewed" if chosen else "")
     elif force_since is not None:
-        reason = f"{len(fresh)} of {target} docs are renewed by force"
-    elif roll and not wanted:
-        reason = f"round {current} is used up and {len(stale)} docs are stale"
+        reason = f"{n_fresh} of {target} docs are renewed by force"
     else:
-        reason = f"{len(fresh)} of {target} docs are fresh"
+        reason = f"{n_fresh} of {target} docs are fresh"
     if again:
         reason += f"; {len(again)} open ones are asked again"
     if resting:
         reason += f"; {len(resting)} open, asked again {min(resting):%Y-%m-%d %H:%M}"
     open_at = now if again else max((at for at in resting if at <= min(resting) + together), default=None)
     ages = sorted(at for doc, at in fresh.items() if doc not in opened)
-    kept = target - len(opened)
+    kept = wanted - len(opened)
     aged_at = now if chosen else None
     if not chosen and not missing and 0 < kept <= len(ages):
         aged_at = ages[len(ages) - kept] + max_age
-    faults = Counter(doc.life.fault for doc in opened.values() if doc.life is not None and doc.life.fault)
-    return TaskPlan(round_, due, reason, target, len(fresh), len(opened), open_at, aged_at, faults)
+    faults = Counter(doc.life.fault for doc in begun if doc.life is not None and doc.life.fault)
+    return TaskPlan(round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults)
+
+
+def _anew(prompt: PromptRef, last_round: Mapping[str, int]) -> DuePrompt:
+    """A prompt asked whole, in the round after the last that asked it."""
+    return DuePrompt(prompt, _calls(prompt, _NO_CALLS), last_round.get(prompt.id, 0) + 1)
+
+
+def _next_docs(
+    prompts: Sequence[PromptRef],
+    last_round: Mapping[str, int],
+    held: Collection[int],
+    renewed: Collection[int],
+) -> list[DuePrompt]:
+    """The docs that neither count nor are open, as they are asked next: the same order for everybody."""
+    free = [_anew(prompt, last_round) for prompt in prompts if prompt.doc_id not in held]
+    return sorted(free, key=lambda doc: (doc.prompt.doc_id not in renewed, doc.round, doc.prompt.position))
+
+
+def _repeats(
+    final: Mapping[int, datetime],
+    since: datetime,
+    held: Collection[int],
+    elsewhere: Sequence[ClosedElsewhere],
+    prompts: Sequence[PromptRef],
+    last_round: Mapping[str, int],
+    seed: str,
+) -> list[DuePrompt]:
+    """The docs whose slots fell due after an instant and ask them again, by position."""
+    due = {doc for doc, at in final.items() if at > since and doc not in held and asks_again(seed, doc)}
+    if not due:
+        return []
+    found = {p.doc_id: _anew(p, last_round) for p in prompts if p.doc_id in due}
+    for doc in elsewhere:
+        if doc.prompt.doc_id in due and doc.prompt.doc_id not in found:
+            calls = _calls(doc.prompt, _NO_CALLS)
+            found[doc.prompt.doc_id] = DuePrompt(doc.prompt, calls, doc.round + 1, epoch=doc.epoch)
+    return sorted(found.values(), key=lambda doc: (doc.prompt.position, doc.prompt.doc_id))
 
 
 def begun_docs(plan: TaskPlan) -> TaskPlan:
@@ -284,6 +345,11 @@ class _AskedPrompt:
 
     @classmethod
     def of(cls, prompt: PromptRef, calls: _Calls, life: DocOutcome | None) -> _AskedPrompt:
+        if len(calls) == 1:  # as most have: what follows would come to the same
+            (call,) = calls.values()
+            at = call.finished_at
+            whole = prompt.requests * prompt.repeats == 1 and call.fault.answered
+            return cls(calls, life, whole if life is None else life.closed, at, at)
         if life is not None:
             closed = life.closed
         else:

@@ -17,9 +17,10 @@ from typing import Literal
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
-from testbench_dagster.planning.canaries import CANARIES, SPARES, Canary, answered_docs, drawn
+from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
+    ClosedElsewhere,
     Lives,
     OpenElsewhere,
     PromptRef,
@@ -52,7 +53,8 @@ State = Literal[
 class TaskFacts:
     """What is known of a supplier's task.
 
-    ``rule`` is the rule as it applies, ``samples`` how many docs (None: all). ``last_at`` and ``last_height``
+    ``rule`` is the rule as it applies, ``samples`` how many docs (None: all), with the ``variance`` and the
+    ``seed`` of the task's epoch. ``measured`` is shown, it decides nothing. ``last_at`` and ``last_height``
     are of the newest final sample in any epoch. ``state`` is what gates of other tasks look at. Before
     ``absent_until`` the supplier is not asked, for it said that it does not serve the task.
     ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. ``asks_model``:
@@ -78,6 +80,9 @@ class TaskFacts:
     asks_model: bool = True
     lives: Lives = field(default_factory=dict)
     open_elsewhere: Sequence[OpenElsewhere] = ()
+    closed_elsewhere: Sequence[ClosedElsewhere] = ()
+    variance: float | None = None
+    seed: str = ""
 
     @property
     def askable(self) -> bool:
@@ -199,10 +204,7 @@ def _canaries(
     if not due:
         return (), ()
     known = [
-        (task.task, *doc)
-        for task in tasks
-        if task.asks_model
-        for doc in answered_docs(task.prompts, task.outcomes, task.lives)
+        Answerable(task.task, task.prompts, task.outcomes, task.lives) for task in tasks if task.asks_model
     ]
     sent = CANARIES if any(doc.occasion > 1 for doc in due) else 0
     found = drawn(known, sent + SPARES, chance)
@@ -227,7 +229,8 @@ class _Planner:
         self._height = height
         self._retry_errors = retry_errors
         self._force_since = force_since
-        self._together = DocClock.from_minutes(settings.occasions_minutes).gap / 3
+        clock = DocClock.from_minutes(settings.occasions_minutes)
+        self._together, self._grace = clock.gap / 3, clock.limit
         oldest = max((task.max_age for task in facts.tasks.values()), default=timedelta(0))
         gate_facts = GateFacts(
             tasks={name: task.state for name, task in facts.tasks.items()},
@@ -336,7 +339,7 @@ class _Planner:
             task.prompts,
             task.outcomes,
             rule=task.samples,
-            measured=task.measured,
+            variance=task.variance,
             now=self._now,
             max_age=task.max_age,
             cut_at=self._facts.cut_at,
@@ -349,6 +352,9 @@ class _Planner:
             together=self._together,
             lives=task.lives,
             open_elsewhere=task.open_elsewhere,
+            closed_elsewhere=task.closed_elsewhere,
+            seed=task.seed,
+            grace=self._grace,
         )
 
 

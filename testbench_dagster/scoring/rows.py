@@ -14,7 +14,7 @@ from typing import Any
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.doc_states import DocState, own_faults_hold_up
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.core.sampling import Measured, target_docs
+from testbench_dagster.core.sampling import Measured
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
@@ -32,6 +32,7 @@ from testbench_dagster.core.window import (
 from testbench_dagster.scoring.failures import Failures, FailuresAs, failures_of, is_mean, is_proportion
 from testbench_dagster.scoring.reliability import Calls, first_attempt_success
 from testbench_dagster.statistics.intervals import (
+    bounded_n,
     clustered_standard_error,
     effective_n,
     standard_error,
@@ -81,14 +82,15 @@ def task_windows(
     aggregation: Aggregation,
     calls: Calls,
     *,
+    wanted: int | None = None,
     refused: bool = False,
     silent: bool = False,
 ) -> Iterator[Window]:
     """Yield the windows of one supplier and task, the primary metric and filter first.
 
-    ``calls`` are those that the supplier was asked, of all the task's docs. ``refused``: the
-    supplier refuses requests of this form altogether. ``silent``: it never answered anything, of any task,
-    so that nothing is known of it.
+    ``calls`` are those that the supplier was asked, of all the task's docs. Everybody is asked ``wanted``
+    docs in the present epoch. ``refused``: the supplier refuses requests of this form altogether.
+    ``silent``: it never answered anything, of any task, so that nothing is known of it.
     """
     if registration is None:
         yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, _Docs([]), None, calls)
@@ -100,12 +102,11 @@ def task_windows(
                 supplier, spec, registration, pair, pair == primary, UNSUPPORTED, _Docs([]), None, calls
             )
         return
-    planned = _planned(spec, registration, samples, primary)
     docs = _Docs(samples)
     for pair in _pairs(registration, docs.scored, primary):
         valued = [(s.doc_id, v) for s in docs.scored if (v := value_of(s, pair)) is not None]
         status = _status(docs, registration, valued, refused=refused, silent=silent)
-        row = _row(supplier, spec, registration, pair, pair == primary, status, docs, planned, calls)
+        row = _row(supplier, spec, registration, pair, pair == primary, status, docs, wanted, calls)
         yield _with_scores(row, spec, registration, docs, valued, aggregation)
 
 
@@ -168,21 +169,14 @@ def _pairs(
     return list(pairs)
 
 
-def _planned(
-    spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
-) -> int:
-    return target_docs(spec.samples, registration.n_docs, measured(samples, registration, primary))
-
-
 def measured(samples: Sequence[Sample], registration: Registration, primary: tuple[str, str]) -> Measured:
-    """What the planner needs of a window: scored docs, their mean if it is one of [0, 1], failed docs."""
+    """What gates and plans look at: scored docs, and their mean if it is one of values in [0, 1]."""
     values = [v for s in samples if s.scored and (v := value_of(s, primary)) is not None]
     return Measured(
         n=len(values),
         mean=sum(values) / len(values)
         if values and is_proportion(values, registration, primary[0])
         else None,
-        failed=sum(s.failed for s in samples),
     )
 
 
@@ -371,14 +365,16 @@ def score_numbers(
     if spec.cluster is None:
         numbers["se"] = _error(values)
         if proportion:
-            numbers["ci_low"], numbers["ci_high"] = wilson(float(sum(values)), n)
+            alike = bounded_n(values)
+            total = float(sum(values)) if alike == n else min(score, 1.0) * alike
+            numbers["ci_low"], numbers["ci_high"] = wilson(total, alike)
         return numbers
     shared = aggregation.clusters(
         spec.name, registration.task_hash, spec.cluster, [doc_id for doc_id, _ in valued]
     )
     numbers["se"] = _error(values, shared)
     if proportion:
-        alike = effective_n(values, shared)
+        alike = effective_n(values, shared) * bounded_n(values) / n
         numbers["ci_low"], numbers["ci_high"] = wilson(min(score, 1.0) * alike, alike)
     return numbers
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import CallAttempt, PlanAttempt
+from testbench_dagster.core.sampling import GATE_ROUND
 from testbench_dagster.planning.due import CallOutcome, Lives
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -62,16 +63,33 @@ DocRound = tuple[str, int]
 """A prompt's id and the round in which it was asked."""
 
 
+_ANSWERED = frozenset(fault.value for fault in Fault if fault.answered)
+
+
+class ClosedDoc(NamedTuple):
+    """When a doc was closed last, and under which prompt, epoch and round."""
+
+    at: datetime
+    prompt_id: str
+    epoch: int
+    round: int
+
+
 @dataclass
 class History:
     """What the planner needs of a supplier's attempts at a task.
 
-    ``outcomes`` are those of the current epoch, ``earlier`` the last attempts of earlier ones by prompt and
+    It is of the task as registered under ``task_hash``, complete after ``since``; ``answered`` is when each
+    answer came, canaries' too, and how many ms it took. ``outcomes`` are those of the current epoch,
+    ``earlier`` the last attempts of earlier ones by prompt and
     round. ``unanswered`` has every attempt at the docs, of any epoch, that have a call without an answer:
     what became of them depends on the supplier's other answers. ``last_at`` and ``last_height`` are those of
     the newest sample: of an answer, or what took its place by the supplier's fault, in any epoch.
     """
 
+    task_hash: str
+    since: datetime
+    answered: list[tuple[datetime, float]] = field(default_factory=list)
     outcomes: list[CallOutcome] = field(default_factory=list)
     earlier: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
     unanswered: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
@@ -90,6 +108,7 @@ class History:
     def read(self, attempts: Iterable[PlanAttempt]) -> Iterator[tuple[PlanAttempt, Fault]]:
         """Take note of attempts; yield the last at each call."""
         made = list(attempts)
+        self.answered += [(a.finished_at, a.latency_ms) for a in made if a.fault in _ANSWERED]
         failed: set[DocRound] = set()
         for attempt in last_by_call(made).values():
             fault = Fault(attempt.fault)
@@ -103,16 +122,21 @@ class History:
                 if key in failed and not attempt.canary:
                     self.unanswered.setdefault(key, []).append(attempt)
 
-    def closed_earlier(self, lives: Lives, calls: Mapping[str, int]) -> dict[int, datetime]:
-        """Doc id → when it was last closed in an earlier epoch; ``calls`` are those of each prompt, by id."""
-        found: dict[int, datetime] = {}
-        for key, attempts in self.earlier.items():
-            life = lives.get(key)
+    def closed_earlier(self, lives: Lives, calls: Mapping[str, int]) -> dict[int, ClosedDoc]:
+        """By doc id when it was last closed in an earlier epoch; ``calls`` are those of each prompt, by id.
+
+        What was asked for a gate alone is left out.
+        """
+        found: dict[int, ClosedDoc] = {}
+        for (prompt_id, round_), attempts in self.earlier.items():
+            life = lives.get((prompt_id, round_))
             # of what is not in the lives every attempt was answered
-            closed = len(attempts) == calls.get(key[0]) if life is None else life.closed
-            if closed:
-                doc_id, at = attempts[0].doc_id, max(a.finished_at for a in attempts)
-                found[doc_id] = max(at, found.get(doc_id, at))
+            closed = len(attempts) == calls.get(prompt_id) if life is None else life.closed
+            if closed and round_ != GATE_ROUND:
+                one = ClosedDoc(max(a.finished_at for a in attempts), prompt_id, attempts[0].epoch, round_)
+                known = found.get(attempts[0].doc_id)
+                if known is None or known.at < one.at:
+                    found[attempts[0].doc_id] = one
         return found
 
 
@@ -120,7 +144,7 @@ def history(
     documents: DocumentStore, supplier: str, task: str, task_hash: str, *, epoch: int, since: datetime
 ) -> History:
     """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``."""
-    found = History()
+    found = History(task_hash, since)
     where = {"supplier": supplier, "task": task, "task_hash": task_hash}
     for attempt, fault in found.read(typed.find(documents, PlanAttempt, {**where, "epoch": epoch})):
         found.outcomes.append(call_outcome(attempt, fault))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from testbench_dagster.coordination.heartbeats import delete_expired, heartbeats, is_gone
+from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
 from testbench_dagster.core.records.coordination import (
@@ -71,7 +72,7 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
     removed = {"attempts": 0, "scores": 0, "prompts": 0}
     days = workspace.config.settings.retention.evidence_days
     if days is not None:
-        oldest = now - timedelta(days=days)
+        oldest = now - max(timedelta(days=days), _counts_for(workspace))
         # scores first: one without its evidence could not be checked
         removed["scores"] = typed.purge(documents, ScoreRecord, {"answered_at": {"lt": oldest}})
         removed["attempts"] = typed.purge(documents, AttemptRecord, {"finished_at": {"lt": oldest}})
@@ -81,6 +82,14 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
     removed["leases"] = _purge_leases(workspace)
     removed["budgets"] = typed.purge(documents, BudgetRecord, {"period": {"lt": now - BUDGETS_KEPT}})
     return removed
+
+
+def _counts_for(workspace: Workspace) -> timedelta:
+    """Age up to which an answer may count: at which it falls due, and as long as it keeps its slot then."""
+    settings = workspace.config.settings
+    days = settings.sampling.max_age_days
+    longest = max([timedelta(days=days), *(spec.max_age(days) for spec in workspace.specs)])
+    return longest + DocClock.from_minutes(settings.planning.occasions_minutes).limit
 
 
 def _purge_sequences(workspace: Workspace, oldest: datetime) -> int:

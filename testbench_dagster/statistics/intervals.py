@@ -42,10 +42,10 @@ def two_sided_z(confidence: float) -> float:
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a share after ``successes`` out of ``n`` independent trials.
 
-    ``successes`` may be fractional: a sum of scores from 0 to 1, for which the interval is conservative, as
-    such scores vary at most as much as a coin of the same mean. So may ``n``: for docs in clusters it is
-    :func:`effective_n`, with the same share of it as successes. With ``n`` 0 nothing is known and both ends
-    are nan. Raises ValueError when ``successes`` is not between 0 and ``n``, or ``n`` is negative.
+    ``successes`` may be fractional, and so may ``n``: for scores from 0 to 1 it is :func:`bounded_n`, for
+    docs in clusters :func:`effective_n`, with the same share of it as successes. With
+    ``n`` 0 nothing is known and both ends are nan. Raises ValueError when ``successes`` is not between 0 and
+    ``n``, or ``n`` is negative.
     """
     z = two_sided_z(confidence)
     if n < 0 or not 0 <= successes <= n:
@@ -65,6 +65,26 @@ def _lower_bound(share: float, n: float, z: float) -> float:
     correction = z * z / n
     spread = z * math.sqrt((share * (1.0 - share) + correction / 4.0) / n)
     return share * (share / (share + correction / 2.0 + spread))
+
+
+def bounded_n(values: Sequence[float]) -> float:
+    """Number of docs, right or wrong, that would tell as much as these values from 0 to 1.
+
+    For Wilson's interval. It is their number where all are 0 or 1. Others vary less than a coin of their
+    mean: with ``q = (sum + 1/2) / (n + 1)`` and ``s2 = (n * variance + q * (1 - q)) / (n + 1)``, the
+    variance of the values and one more coin of that mean, they stand for ``n * q * (1 - q) / s2`` docs. The
+    coin keeps equal values from telling more than they can. Raises ValueError without values, or for one out
+    of range.
+    """
+    n = len(values)
+    if not n or not all(0 <= value <= 1 for value in values):
+        raise ValueError("want at least one value, all from 0 to 1")
+    if all(value in (0, 1) for value in values):
+        return float(n)
+    q = (math.fsum(values) + 0.5) / (n + 1)
+    coin = q * (1 - q)
+    variance = math.fsum(deviation**2 for deviation in _deviations(values)) / n
+    return n * coin * (n + 1) / (n * variance + coin)
 
 
 def betting_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

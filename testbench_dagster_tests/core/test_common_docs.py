@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.core.sampling import LEAST_GROUPS, CompleteRow, SampleRule, common_docs
+from testbench_dagster.core.sampling import (
+    LEAST_GROUPS,
+    CompleteRow,
+    SampleRule,
+    Spread,
+    asks_again,
+    common_docs,
+    common_spread,
+)
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies.model import Taxonomy
@@ -18,19 +27,24 @@ from testbench_dagster.taxonomies.summary import summarize
 RULE = SampleRule(min=25, max=100, half_width=0.1)
 
 
+def docs_of(rule: SampleRule | None, available: int, told: list[CompleteRow]) -> int:
+    """How many docs of a task everybody is asked after an epoch with these rows."""
+    return common_docs(rule, available, common_spread(told).variance)
+
+
 def rows(*shares: float) -> list[CompleteRow]:
     """Suppliers that answer alone."""
     return [CompleteRow(f"s{n}", f"g{n}", share * (1 - share)) for n, share in enumerate(shares)]
 
 
 def test_the_number_follows_from_the_median_spread() -> None:
-    assert common_docs(RULE, 500, rows(0.85, 0.85, 0.85, 0.85, 0.85)) == 49
-    assert common_docs(RULE, 500, rows(0.5, 0.5, 0.85, 0.95, 0.95)) == 49, "the median's"
-    assert common_docs(RULE, 500, rows(*[0.5] * 5)) == 93
-    assert common_docs(RULE, 500, rows(*[1.0] * 5)) == 25
-    assert common_docs(RULE, 30, rows(*[0.5] * 5)) == 30
-    assert common_docs(None, 500, rows(*[0.5] * 5)) == 500
-    assert common_docs(SampleRule(min=5, max=40, half_width=None), 500, rows(*[0.5] * 5)) == 40
+    assert docs_of(RULE, 500, rows(0.85, 0.85, 0.85, 0.85, 0.85)) == 49
+    assert docs_of(RULE, 500, rows(0.5, 0.5, 0.85, 0.95, 0.95)) == 49, "the median's"
+    assert docs_of(RULE, 500, rows(*[0.5] * 5)) == 93
+    assert docs_of(RULE, 500, rows(*[1.0] * 5)) == 25
+    assert docs_of(RULE, 30, rows(*[0.5] * 5)) == 30
+    assert docs_of(None, 500, rows(*[0.5] * 5)) == 500
+    assert docs_of(SampleRule(min=5, max=40, half_width=None), 500, rows(*[0.5] * 5)) == 40
 
 
 @pytest.mark.parametrize(
@@ -45,9 +59,23 @@ def test_the_number_follows_from_the_median_spread() -> None:
     ],
 )
 def test_below_five_groups_it_is_the_start(rule: SampleRule, available: int, expected: int) -> None:
-    assert common_docs(rule, available, rows(1.0, 1.0, 1.0, 1.0)) == expected
+    assert docs_of(rule, available, rows(1.0, 1.0, 1.0, 1.0)) == expected
     sybils = [CompleteRow(f"s{n}", "one group", 0.0) for n in range(20)]
-    assert common_docs(rule, available, [*sybils, *rows(1.0, 1.0, 1.0)]) == expected
+    assert docs_of(rule, available, [*sybils, *rows(1.0, 1.0, 1.0)]) == expected
+
+
+def test_a_group_counts_once_by_its_first_supplier() -> None:
+    told = [CompleteRow(f"s{n}", f"g{n % 5}", 0.01 * n) for n in range(10)]
+    assert common_spread(told[::-1]) == Spread(5, 0.02)
+    assert common_spread(told[:4]) == Spread(4, None)
+
+
+def test_half_of_the_docs_are_asked_again_drawn_by_the_seed() -> None:
+    """Others in every epoch: who knows the last ones knows nothing of the next."""
+    drawn = [{doc for doc in range(2000) if asks_again(f"seed {n}", doc)} for n in range(20)]
+    assert all(900 < len(docs) < 1100 for docs in drawn)
+    assert all(420 < len(a & b) < 580 for a, b in pairwise(drawn))
+    assert drawn[0] == {doc for doc in range(2000) if asks_again("seed 0", doc)}
 
 
 variances = st.lists(st.floats(0, 0.3), max_size=12)
@@ -63,10 +91,10 @@ def test_it_keeps_its_bounds_and_nobody_alone_moves_it(
 ) -> None:  # fmt: skip
     rule = SampleRule(min=low, max=low + more, half_width=half_width)
     told = [CompleteRow(f"s{n}", f"g{n % groups}", spread) for n, spread in enumerate(spreads)]
-    docs = common_docs(rule, available, told)
+    docs = docs_of(rule, available, told)
     assert min(low, available) <= docs <= min(low + more, available)
     chance.shuffle(told)
-    assert common_docs(rule, available, told) == docs
+    assert docs_of(rule, available, told) == docs
     if len({row.group for row in told}) < LEAST_GROUPS:
         assert docs == max(min(low, available), min(rule.start, low + more, available))
         return
@@ -74,9 +102,7 @@ def test_it_keeps_its_bounds_and_nobody_alone_moves_it(
     for row in sorted(told, key=lambda row: row.supplier):
         counted.setdefault(row.group, row)
     middle = sorted(row.variance for row in counted.values())
-    span = {
-        common_docs(rule, available, [CompleteRow(f"x{n}", f"y{n}", v) for n in range(5)]) for v in middle
-    }
+    span = {docs_of(rule, available, [CompleteRow(f"x{n}", f"y{n}", v) for n in range(5)]) for v in middle}
     assert min(span) <= docs <= max(span)
     share = 0.5 + (0.25 - min(0.25, sorted(middle)[len(middle) // 2])) ** 0.5
     if len(middle) % 2 and min(low, available) < docs < min(low + more, available):
@@ -107,7 +133,7 @@ def simulated(tasks: int, shares: tuple[float, float], plays: int) -> tuple[floa
         scores = {}
         for place, name in enumerate(names):
             told = [CompleteRow(f"s{k}", f"g{k}", m * (1 - m)) for k, m in enumerate(means[place])]
-            n, k = common_docs(RULE, 1000, told), right[place]
+            n, k = docs_of(RULE, 1000, told), right[place]
             if n <= 50:
                 k = chance.hypergeometric(k, 50 - k, n)
             else:

@@ -61,7 +61,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
     },
     "SCORER": {
         "core.faults": "which answers there are: CLASSIFIER",
-        "stages.sample.catalogue:task_data": "docs as registered",
+        "stages.sample.data:task_data": "docs as registered",
         "tasks.index": "where a definition lies; the configuration's hash has what it says",
         "tasks.local_data": "data as registered; the task hash has it",
         "tasks.resources": "puts files where lm-eval looks for them",
@@ -71,7 +71,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.worker": "runs the scorer in a process of its own",
     },
     "WINDOWS": {
-        "stages.sample.catalogue": "docs as registered",
+        "stages.sample.data": "docs as registered",
         "coordination.writing": "whether a cached window is newer than what was written since",
         "core.columns": "names and types of columns",
         "core.window:Window": "a record of columns; without one in older bundles it is not compared",
@@ -80,7 +80,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "coordination.budgets:BudgetLedger": "what is left of budgets is a fact",
         "core.rules": "rules as configured, which a plan's fingerprint has",
         "relays.quotas": "what is left of budgets is a fact",
-        "stages.sample.catalogue": "docs as registered",
+        "stages.sample.catalogue": "epochs and sequences are facts",
         "stages.configured_taxonomies": "taxonomies as configured",
         "transports.plug": "types that carry what is known of sessions",
         "transports.registry:transport": "a transport by name; its plug says whom sessions let wait",
@@ -129,7 +129,7 @@ def test_what_decided_unnoticed_once_is_a_source() -> None:
     assert "core.answer_prefix" in prefixed["CLASSIFIER"] & prefixed["SCORER"]
     assert "tasks.lm_eval_adapter.registration:REQUESTS" in prefixed["SCORER"]
     assert "transports.payload" in prefixed["PAYLOADS"]
-    assert "core.sampling" in prefixed["PLANS"] and "core.sampling:target_docs" in prefixed["WINDOWS"]
+    assert "core.sampling" in prefixed["PLANS"] and "core.sampling:common_docs" in prefixed["WINDOWS"]
 
 
 # --------------------------------------------------------------------------------- what the walk sees

@@ -21,11 +21,16 @@ from testbench_dagster_tests.defs.conftest import opened_instance, starter_setti
 
 @pytest.fixture
 def workspace(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
-    """Two suppliers; one task towards a width that its first docs do not reach."""
+    """Two suppliers, and a task that waits for the other."""
     settings = starter_settings(localnet)
     settings["suppliers"] = settings["suppliers"][:2]
     settings["tasks"] = [
         {"name": "starter_logic", "samples": {"min": 4, "max": 12, "half_width": 0.01}},
+        {
+            "name": "starter_units",
+            "samples": 4,
+            "planning": {"gates": [{"task": "starter_logic", "is": "present"}]},
+        },
     ]
     path = tmp_path / "testbench.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -38,23 +43,23 @@ def jobs(workspace: Workspace) -> list[str]:
         return [run.job_name for run in instance.get_runs()][::-1]
 
 
-def test_it_goes_on_until_the_width_is_reached_or_no_docs_are_left(workspace: Workspace) -> None:
+def test_it_goes_on_while_gates_open(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
     planned: list[int] = []
     seen: list[Progress] = []
     notes: list[str] = []
     report = testbench.run(on_planned=planned.append, on_progress=seen.append, on_note=notes.append)
     keys = tuple(s.key for s in workspace.config.settings.suppliers)
-    assert (report.suppliers, report.tasks) == (keys, ("starter_logic",))
-    assert report.sent == report.final == workspace.documents.count(ATTEMPTS) == 2 * 12
-    assert report.passes == len(planned) > 1, "a width shows only after scoring"
-    assert sum(planned) == 24 and planned[0] == 2 * 4
+    assert (report.suppliers, report.tasks) == (keys, ("starter_logic", "starter_units"))
+    assert report.sent == report.final == workspace.documents.count(ATTEMPTS) == 2 * (12 + 4)
+    assert report.passes == len(planned) > 1, "what a gate lets be asked shows only after scoring"
+    assert planned == [2 * 12, 2 * 4, 0]
     assert seen
     assert (report.waiting, report.problem) == ("", "")
     assert notes == [
-        "catalog: preparing 1 of 1 task",
-        "evaluation: 2 suppliers, 1 task",
-        "evaluation: 24 relays sent",
+        "catalog: preparing 2 of 2 tasks",
+        "evaluation: 2 suppliers, 2 tasks",
+        "evaluation: 32 relays sent",
     ]
     assert jobs(workspace) == [
         "refresh_suppliers",
@@ -78,8 +83,8 @@ def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
     none = testbench.run(max_relays=0)
     assert (none.sent, none.final, none.passes) == (0, 0, 1)
     assert none.problem == "nothing was scored"
-    some = testbench.run(max_relays=10)
-    assert (some.sent, some.problem) == (10, "")
+    some = testbench.run(max_relays=26)
+    assert (some.sent, some.problem) == (26, "")
     assert some.passes > 1
 
     supplier = workspace.config.settings.suppliers[0]

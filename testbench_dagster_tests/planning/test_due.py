@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.doc_states import DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Measured, SampleRule, target_docs
+from testbench_dagster.core.sampling import SampleRule, asks_again, common_docs
 from testbench_dagster.planning.due import (
     CallOutcome,
+    ClosedElsewhere,
     DueCall,
     OpenElsewhere,
     PromptRef,
@@ -22,7 +23,6 @@ from testbench_dagster.planning.due import (
     begun_docs,
     plan_task,
 )
-from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.planning.lives import drawn_lives, life, ours
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,7 +30,8 @@ MAX_AGE = timedelta(days=32)
 OLD = NOW - timedelta(days=33)
 YOUNG = NOW - timedelta(days=1)
 HOUR = timedelta(hours=1)
-ALL_OF = {"rule": None, "measured": Measured(), "now": NOW, "max_age": MAX_AGE}
+OLD_GRACE = timedelta(days=3)
+ALL_OF = {"rule": None, "now": NOW, "max_age": MAX_AGE}
 
 
 def prompts(count: int, requests: int = 1, repeats: int = 1) -> list[PromptRef]:
@@ -198,7 +199,7 @@ def test_one_call_without_an_answer_keeps_the_whole_prompt_open() -> None:
 
 
 def test_unasked_prompts_come_before_another_round() -> None:
-    rule = SampleRule(min=2, max=4, half_width=0.2)
+    rule = SampleRule(min=2, max=2)
     history = [outcome(0, at=OLD), outcome(1, at=OLD)]
     plan = plan_task(prompts(4), history, **{**ALL_OF, "rule": rule})
     assert (plan.round, positions(plan)) == (1, [2, 3])
@@ -209,7 +210,7 @@ def test_the_next_round_starts_when_the_sequence_is_used_up_and_stale() -> None:
     plan = plan_task(prompts(3), history, **ALL_OF)
     assert (plan.round, positions(plan)) == (2, [0, 1, 2])
     assert all(due.calls == (DueCall(0, 0, 1),) for due in plan.due), "attempts count anew in a round"
-    assert plan.reason == "round 1 is used up and 3 docs are stale"
+    assert plan.reason == "0 of 3 docs are fresh"
 
 
 def test_the_next_round_asks_only_what_is_stale() -> None:
@@ -224,7 +225,7 @@ def test_what_is_fresh_from_the_round_before_is_not_asked_in_the_next() -> None:
     history = [outcome(0, at=OLD), outcome(1), outcome(2), outcome(0, round_=2)]
     assert plan_task(prompts(3), history, **ALL_OF).due == []
     later = plan_task(prompts(3), history, **{**ALL_OF, "now": YOUNG + MAX_AGE})
-    assert (later.round, positions(later)) == (2, [1, 2]), "round 2 first asks what it has not asked yet"
+    assert positions(later) == [1, 2, 0], "first what was asked less often"
     history[1] = outcome(1, at=YOUNG - timedelta(hours=1))
     rolling = plan_task(prompts(3), history, **{**ALL_OF, "now": YOUNG + MAX_AGE - timedelta(minutes=30)})
     assert (rolling.round, positions(rolling)) == (2, [1])
@@ -245,36 +246,6 @@ def test_outcomes_of_other_prompts_are_ignored() -> None:
 # -------------------------------------------------------------------------------------------- targets
 
 
-@pytest.mark.parametrize(
-    ("rule", "available", "measured", "expected"),
-    [
-        (None, 1319, Measured(), 1319),
-        (SampleRule(min=25, max=100, half_width=None), 1319, Measured(), 100),
-        (SampleRule(min=25, max=100, half_width=None), 40, Measured(), 40),
-        (SampleRule(min=25, max=100), 1319, Measured(), 25),
-        (SampleRule(min=25, max=100), 10, Measured(), 10),
-        (SampleRule(min=25, max=100), 1319, Measured(24, 0.5), 25),
-        # Wilson at 0.5: 93 docs for +-0.1; at 0 and 1 the minimum is enough
-        (SampleRule(min=25, max=100), 1319, Measured(25, 0.5), 93),
-        (SampleRule(min=25, max=80), 1319, Measured(25, 0.5), 80),
-        (SampleRule(min=25, max=100), 60, Measured(25, 0.5), 60),
-        (SampleRule(min=25, max=100), 1319, Measured(25, 1.0), 25),
-        (SampleRule(min=25, max=100), 1319, Measured(25, 0.0), 25),
-        # no interval for the metric: as many as allowed
-        (SampleRule(min=25, max=100), 1319, Measured(25, None), 100),
-        # failed docs come on top, as they tell nothing of the mean
-        (SampleRule(min=25, max=100), 1319, Measured(20, 0.5, failed=5), 98),
-        (SampleRule(min=25, max=100), 1319, Measured(20, 0.5, failed=30), 100),
-        # a supplier that only fails is not asked more than the minimum
-        (SampleRule(min=25, max=100), 1319, Measured(0, None, failed=25), 25),
-        # never fewer than there are already
-        (SampleRule(min=25, max=100), 1319, Measured(70, 1.0), 70),
-    ],
-)
-def test_target_examples(rule: SampleRule | None, available: int, measured: Measured, expected: int) -> None:
-    assert target_docs(rule, available, measured) == expected
-
-
 @st.composite
 def rules(draw: st.DrawFn) -> SampleRule | None:
     if draw(st.booleans()):
@@ -284,38 +255,117 @@ def rules(draw: st.DrawFn) -> SampleRule | None:
     return SampleRule(min=low, max=high, half_width=draw(st.none() | st.floats(0.02, 0.45)))
 
 
-measurements = st.builds(Measured, st.integers(0, 200), st.none() | st.floats(0, 1), st.integers(0, 60))
+variances = st.none() | st.floats(0, 0.25)
 
 
-@given(rules(), st.integers(0, 300), measurements)
-def test_target_is_between_its_bounds(rule: SampleRule | None, available: int, measured: Measured) -> None:
-    target = target_docs(rule, available, measured)
-    if rule is None:
-        assert target == available
-    else:
-        assert min(rule.min, available) <= target <= min(rule.max, available)
-
-
-@given(
-    st.integers(1, 40), st.integers(0, 200), st.floats(0.02, 0.45), st.integers(1, 200), st.floats(0, 1),
-    st.integers(0, 30),
-)  # fmt: skip
-def test_the_wanted_width_is_reached_at_the_target_unless_capped(
-    low: int, more: int, half_width: float, n: int, mean: float, failed: int
+@given(rules(), st.integers(0, 9), variances)
+def test_the_target_is_the_number_for_everybody(
+    rule: SampleRule | None, available: int, variance: float | None
 ) -> None:
-    rule = SampleRule(min=low, max=low + more, half_width=half_width)
-    target = target_docs(rule, 10_000, Measured(n, mean, failed))
-    if n + failed < rule.min or target == rule.max:
-        return
-    scored = target - failed
+    """Whatever was answered: nothing of the supplier's has a say in it."""
+    plan = plan_task(prompts(available), [], **{**ALL_OF, "rule": rule}, variance=variance)
+    assert plan.target == common_docs(rule, available, variance)
+    if available:
+        failed = plan_task(
+            prompts(available),
+            [outcome(0, Fault.SUPPLIER_HTTP)],
+            lives={("p0", 1): life(DocState.FAILED, YOUNG)},
+            **{**ALL_OF, "rule": rule},
+            variance=variance,
+        )
+        assert failed.target == plan.target and len(failed.due) == len(plan.due) - 1
 
-    def half(count: int) -> float:
-        bottom, top = wilson(mean * count, count)
-        return (top - bottom) / 2
 
-    assert half(scored) <= half_width + 1e-9
-    # and not one doc more than needed: fewer would be too wide, below the minimum, or already there
-    assert scored - 1 < n or target - 1 < rule.min or half(scored - 1) > half_width - 1e-9
+# ------------------------------------------------------------------------------------------------ slots
+
+
+def drawn(seed: str, n: int) -> list[int]:
+    """The positions of docs that ask again when their slots fall due."""
+    return [p.position for p in prompts(n) if asks_again(seed, p.doc_id)]
+
+
+def test_of_the_slots_that_fall_due_half_ask_their_docs_again_and_the_others_the_next_ones() -> None:
+    rule = SampleRule(min=20, max=60, half_width=0.4, start=40)
+    history = [outcome(i, at=OLD) for i in range(40)]
+    options = {**ALL_OF, "rule": rule, "grace": OLD_GRACE}
+    plan = plan_task(prompts(60), history, seed="s", **options)
+    repeated = drawn("s", 40)
+    assert 12 < len(repeated) < 28
+    assert [d.prompt.position for d in plan.due if d.round == 2] == repeated
+    assert [d.prompt.position for d in plan.due if d.round == 1] == list(range(40, 80 - len(repeated)))
+    assert len(plan.due) == plan.target == 40
+    # stopped in the middle it goes on with the same docs
+    asked = plan.due[:7] + plan.due[-6:]
+    known = [*history, *(CallOutcome(d.prompt.id, 0, 0, 1, Fault.OK, NOW, d.round) for d in asked)]
+    rest = plan_task(prompts(60), known, seed="s", **options)
+    assert {(d.prompt.id, d.round) for d in [*asked, *rest.due]} == {(d.prompt.id, d.round) for d in plan.due}
+
+
+def test_everybody_is_asked_the_same_docs_whatever_the_answers() -> None:
+    rule = SampleRule(min=20, max=60, half_width=0.4, start=40)
+    history = [outcome(i, at=OLD) for i in range(40)]
+    failing = [outcome(i, Fault.SUPPLIER_HTTP, at=OLD) for i in range(40)]
+    lives = {(f"p{i}", 1): life(DocState.FAILED, OLD) for i in range(40)}
+    options = {**ALL_OF, "rule": rule, "grace": OLD_GRACE, "seed": "s"}
+    honest = plan_task(prompts(60), history, **options)
+    assert plan_task(prompts(60), failing, lives=lives, **options).due == honest.due
+
+
+def test_slots_beyond_their_grace_take_the_next_docs() -> None:
+    options = {**ALL_OF, "rule": SampleRule(min=4, max=20, half_width=None, start=4), "grace": HOUR}
+    history = [outcome(i, at=OLD) for i in range(4)]
+    plan = plan_task(prompts(9), history, seed="s", **{**options, "rule": SampleRule(min=4, max=4)})
+    assert positions(plan) == [4, 5, 6, 7]
+
+
+def test_a_slot_of_an_earlier_epoch_asks_its_doc_there() -> None:
+    rule = SampleRule(min=10, max=10, half_width=None)
+    ids = range(5000, 5010)
+    again = [doc for doc in ids if asks_again("s", doc)]
+    elsewhere = [ClosedElsewhere(PromptRef(f"old{d}", d - 5000, d, 1, 1), 3, 2) for d in again]
+    plan = plan_task(
+        prompts(20),
+        [],
+        **{**ALL_OF, "rule": rule},
+        final_elsewhere=dict.fromkeys(ids, OLD),
+        closed_elsewhere=elsewhere,
+        grace=OLD_GRACE,
+        seed="s",
+    )
+    old = [(d.prompt.id, d.epoch, d.round) for d in plan.due if d.epoch is not None]
+    assert old == [(f"old{d}", 3, 3) for d in again]
+    assert [d.prompt.position for d in plan.due if d.epoch is None] == list(range(10 - len(again)))
+
+
+def test_all_docs_of_a_task_are_asked_again_where_all_are_wanted() -> None:
+    history = [outcome(i, at=OLD if i % 2 else YOUNG) for i in range(10)]
+    plan = plan_task(prompts(10), history, seed="s", grace=OLD_GRACE, **ALL_OF)
+    assert sorted((d.prompt.position, d.round) for d in plan.due) == [(i, 2) for i in range(1, 10, 2)]
+
+
+def test_what_a_gate_wants_beyond_the_others_is_asked_apart() -> None:
+    rule = SampleRule(min=2, max=8, half_width=0.2, start=3)
+    options = {**ALL_OF, "rule": rule}
+    plan = plan_task(prompts(20), [], **options, undecided=True)
+    assert [(d.prompt.position, d.round) for d in plan.due] == [
+        (0, 1), (1, 1), (2, 1), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)
+    ]  # fmt: skip
+    answered = [outcome(d.prompt.position, round_=d.round) for d in plan.due]
+    done = plan_task(prompts(20), answered, **options, undecided=True)
+    assert (done.due, done.fresh, done.target) == ([], 8, 8)
+    decided = plan_task(prompts(20), answered, **options)
+    assert (decided.due, decided.fresh, decided.target) == ([], 3, 3), "they fill no slot"
+    later = plan_task(prompts(20), answered, **options, variance=0.2)
+    assert later.target == 8
+    assert [(d.prompt.position, d.round) for d in later.due] == [(n, 1) for n in range(3, 8)]
+
+
+def test_an_open_doc_that_a_gate_wanted_is_asked_at_its_next_occasion() -> None:
+    rule = SampleRule(min=1, max=3, half_width=0.4, start=1)
+    history = [outcome(0), outcome(1, Fault.TRANSPORT, round_=0)]
+    lives = {("p1", 0): life(DocState.OPEN, YOUNG, NOW)}
+    plan = plan_task(prompts(5), history, lives=lives, **{**ALL_OF, "rule": rule}, undecided=True)
+    assert [(d.prompt.position, d.round, d.open) for d in plan.due] == [(1, 0, True), (2, 0, False)]
 
 
 # ----------------------------------------------------------------------------------------- properties
@@ -367,14 +417,14 @@ def histories(draw: st.DrawFn) -> Past:
 
 
 def planned(
-    past: Past, rule: SampleRule | None, measured: Measured, retry: bool, now: datetime = NOW
+    past: Past, rule: SampleRule | None, variance: float | None, retry: bool, now: datetime = NOW
 ) -> TaskPlan:
     return plan_task(
         past.sequence,
         past.outcomes,
         lives=past.lives,
         rule=rule,
-        measured=measured,
+        variance=variance,
         now=now,
         max_age=MAX_AGE,
         retry_now=retry,
@@ -388,19 +438,21 @@ def is_closed(past: Past, prompt: PromptRef, round_: int, calls: Sequence[CallOu
 
 
 @settings(max_examples=200)
-@given(histories(), rules(), measurements, st.booleans())
-def test_plans_keep_the_rules(past: Past, rule: SampleRule | None, measured: Measured, retry: bool) -> None:
+@given(histories(), rules(), variances, st.booleans())
+def test_plans_keep_the_rules(
+    past: Past, rule: SampleRule | None, variance: float | None, retry: bool
+) -> None:
     sequence, outcomes = past.sequence, past.outcomes
-    plan = planned(past, rule, measured, retry)
-    assert plan == planned(replace(past, outcomes=outcomes[::-1]), rule, measured, retry), "deterministic"
-    assert plan.target == target_docs(rule, len(sequence), measured) or not sequence
+    plan = planned(past, rule, variance, retry)
+    assert plan == planned(replace(past, outcomes=outcomes[::-1]), rule, variance, retry), "deterministic"
+    assert plan.target == common_docs(rule, len(sequence), variance) or not sequence
     new = [due for due in plan.due if not due.open]
     assert [due.open for due in plan.due] == sorted((due.open for due in plan.due), reverse=True), (
         "open first"
     )
     assert len(new) <= max(0, plan.target - plan.open)
-    places = [due.prompt.position for due in new]
-    assert places == sorted(set(places)), "in the order of the sequence, each once"
+    places = [(due.round, due.prompt.position) for due in new]
+    assert places == sorted(set(places)), "in the order of the sequence, what was asked less often first"
     assert len({due.prompt.id for due in plan.due}) == len(plan.due)
 
     now_round = max((o.round for o in outcomes), default=1)
@@ -447,17 +499,15 @@ def test_plans_keep_the_rules(past: Past, rule: SampleRule | None, measured: Mea
             assert plan.due_at is not None and plan.due_at <= at, "and the plan says when it follows"
     if plan.round == now_round + 1:
         assert new, "a round starts only to ask something"
-        touched = {o.prompt_id for o in outcomes if o.round == now_round}
-        assert {p.id for p in sequence} <= fresh | touched | open_ids, "used up"
-        assert len(fresh) < plan.target, "and stale"
+        assert len(fresh) < plan.target, "and what counts is too little"
 
 
 @settings(max_examples=150)
-@given(histories(), rules(), measurements, st.booleans())
+@given(histories(), rules(), variances, st.booleans())
 def test_carrying_out_a_plan_leaves_nothing_due(
-    past: Past, rule: SampleRule | None, measured: Measured, retry: bool
+    past: Past, rule: SampleRule | None, variance: float | None, retry: bool
 ) -> None:
     """Answering everything that is due closes the task: at most one more plan, for the next round."""
     for _ in range(2):
-        past = past.answered(planned(past, rule, measured, retry))
-    assert planned(past, rule, measured, retry).due == []
+        past = past.answered(planned(past, rule, variance, retry))
+    assert planned(past, rule, variance, retry).due == []

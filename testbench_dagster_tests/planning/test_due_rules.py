@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.doc_states import DocState
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Measured, SampleRule, predicted_half_width, target_docs
+from testbench_dagster.core.sampling import Measured, SampleRule, common_docs, predicted_half_width
 from testbench_dagster.planning.due import CallOutcome, DueCall, TaskPlan, plan_task
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.planning.lives import life
@@ -25,11 +25,11 @@ from testbench_dagster_tests.planning.test_due import (
     YOUNG,
     Past,
     histories,
-    measurements,
     outcome,
     positions,
     prompts,
     rules,
+    variances,
 )
 
 TEN = SampleRule(min=10, max=10, half_width=None)
@@ -38,7 +38,7 @@ TEN = SampleRule(min=10, max=10, half_width=None)
 def answered(plan: TaskPlan, at: datetime = NOW) -> list[CallOutcome]:
     """What is known once everything due was answered."""
     return [
-        CallOutcome(due.prompt.id, call.idx, call.repeat, call.attempt, Fault.OK, at, plan.round)
+        CallOutcome(due.prompt.id, call.idx, call.repeat, call.attempt, Fault.OK, at, due.round)
         for due in plan.due
         for call in due.calls
     ]
@@ -57,12 +57,10 @@ def test_nothing_from_before_a_change_counts() -> None:
     assert (plan.round, positions(plan), plan.fresh) == (2, [0], 1)
 
 
-def test_after_a_change_docs_never_asked_in_the_round_come_first() -> None:
+def test_after_a_change_docs_never_asked_come_first() -> None:
     history = [outcome(i, at=YOUNG) for i in range(2)]
-    first = plan_task(prompts(4), history, **ALL_OF, cut_at=YOUNG)
-    assert (first.round, positions(first)) == (1, [2, 3])
-    second = plan_task(prompts(4), [*history, *answered(first)], **ALL_OF, cut_at=YOUNG)
-    assert (second.round, positions(second)) == (2, [0, 1])
+    plan = plan_task(prompts(4), history, **ALL_OF, cut_at=YOUNG)
+    assert [(due.prompt.position, due.round) for due in plan.due] == [(2, 1), (3, 1), (0, 2), (1, 2)]
 
 
 def test_a_doc_half_answered_before_a_change_is_asked_whole() -> None:
@@ -153,7 +151,7 @@ def test_a_maximum_cuts_what_is_wanted() -> None:
 
 
 def test_an_undecided_gate_wants_as_many_as_allowed() -> None:
-    options = {**ALL_OF, "rule": SampleRule(min=2, max=8, half_width=0.4), "measured": Measured(2, 1.0)}
+    options = {**ALL_OF, "rule": SampleRule(min=2, max=8, half_width=0.4, start=2)}
     history = [outcome(0), outcome(1)]
     assert plan_task(prompts(20), history, **options).target == 2
     assert plan_task(prompts(20), history, **options, undecided=True).target == 8
@@ -165,7 +163,7 @@ def test_an_undecided_gate_wants_as_many_as_allowed() -> None:
 
 def test_force_asks_again_what_is_fresh_and_goes_on_where_it_was_stopped() -> None:
     history = [outcome(i) for i in range(6)]
-    options = {**ALL_OF, "rule": SampleRule(min=3, max=9), "force_since": NOW}
+    options = {**ALL_OF, "rule": SampleRule(min=3, max=9, start=3), "force_since": NOW}
     first = plan_task(prompts(9), history, **options)
     assert (first.round, positions(first), first.target) == (2, [0, 1, 2, 3, 4, 5], 6)
     stopped = [*history, *answered(first)[:4]]
@@ -247,7 +245,7 @@ elsewheres = st.dictionaries(st.integers(0, 120), instants, max_size=8)
 @given(
     histories(),
     rules(),
-    measurements,
+    variances,
     elsewheres,
     st.none() | instants,
     st.none() | instants,
@@ -259,7 +257,7 @@ elsewheres = st.dictionaries(st.integers(0, 120), instants, max_size=8)
 def test_plans_keep_their_bounds_and_mix_no_two_models(
     past: Past,
     rule: SampleRule | None,
-    measured: Measured,
+    variance: float | None,
     elsewhere: dict[int, datetime],
     cut_at: datetime | None,
     force_since: datetime | None,
@@ -274,7 +272,7 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
         outcomes,
         lives=past.lives,
         rule=rule,
-        measured=measured,
+        variance=variance,
         now=NOW,
         max_age=MAX_AGE,
         cut_at=cut_at,
@@ -307,7 +305,7 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
 @given(
     histories(),
     rules(),
-    measurements,
+    variances,
     elsewheres,
     st.none() | instants,
     st.none() | st.just(NOW) | instants,
@@ -317,7 +315,7 @@ def test_plans_keep_their_bounds_and_mix_no_two_models(
 def test_answering_all_that_is_due_comes_to_an_end(
     past: Past,
     rule: SampleRule | None,
-    measured: Measured,
+    variance: float | None,
     elsewhere: dict[int, datetime],
     cut_at: datetime | None,
     force_since: datetime | None,
@@ -333,7 +331,7 @@ def test_answering_all_that_is_due_comes_to_an_end(
             past.outcomes,
             lives=past.lives,
             rule=rule,
-            measured=measured,
+            variance=variance,
             now=at,
             max_age=MAX_AGE,
             cut_at=cut_at,
@@ -351,7 +349,7 @@ def test_answering_all_that_is_due_comes_to_an_end(
     if not past.sequence:
         assert plan.due_at is None
         return
-    assert plan.fresh + plan.open >= plan.target >= target_docs(rule, len(past.sequence), measured)
+    assert plan.fresh + plan.open >= plan.target >= common_docs(rule, len(past.sequence), variance)
     if plan.due_at is None:
         assert plan.open >= plan.target, "only where others keep all places"
         return

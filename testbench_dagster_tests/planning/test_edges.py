@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Measured, SampleRule
+from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.planning.due import CallOutcome, DueCall, PromptRef, plan_task
 from testbench_dagster.planning.frameworks import MANAGER_MINUTES, import_frameworks
 from testbench_dagster.planning.gates import Ability, GateFacts, TaskState, check_gates
@@ -52,7 +52,7 @@ def outcome(
 
 def asked(outcomes: list[CallOutcome], docs: int = 3, **options: Any) -> list[int]:
     """Positions that are due."""
-    options = {"rule": None, "measured": Measured(), "now": NOW, "max_age": MAX_AGE} | options
+    options = {"rule": None, "now": NOW, "max_age": MAX_AGE} | options
     return [due.prompt.position for due in plan_task(sequence("a", docs), outcomes, **options).due]
 
 
@@ -62,7 +62,6 @@ def test_a_doc_is_fresh_until_its_age_is_reached() -> None:
         sequence("a", 1),
         [outcome(0, at=NOW - MAX_AGE)],
         rule=None,
-        measured=Measured(),
         now=NOW,
         max_age=MAX_AGE,
     )
@@ -83,7 +82,7 @@ def test_a_prompt_is_answered_when_all_its_calls_are() -> None:
     calls = [(idx, repeat) for idx in range(2) for repeat in range(3)]
 
     def due(outcomes: list[CallOutcome]) -> list[DueCall]:
-        made = plan_task(prompts, outcomes, rule=None, measured=Measured(), now=NOW, max_age=MAX_AGE)
+        made = plan_task(prompts, outcomes, rule=None, now=NOW, max_age=MAX_AGE)
         return [call for prompt in made.due for call in prompt.calls]
 
     assert due([]) == [DueCall(idx, repeat, 1) for idx, repeat in calls]
@@ -122,7 +121,6 @@ def test_when_the_next_doc_will_be_due() -> None:
         sequence("a", 5),
         [outcome(n, at=at) for n, at in enumerate(times)],
         rule=SampleRule(min=3, max=3),
-        measured=Measured(),
         now=NOW,
         max_age=MAX_AGE,
     )

@@ -18,7 +18,6 @@ from testbench_dagster.core.doc_states import (
     doc_outcome,
 )
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Measured
 from testbench_dagster.planning.due import CallOutcome, PromptRef, TaskPlan, plan_task
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -58,7 +57,6 @@ class Played:
             PROMPTS,
             last,
             rule=None,
-            measured=Measured(),
             now=at,
             max_age=MAX_AGE,
             lives=self.lives(at),

@@ -173,13 +173,12 @@ def test_a_summary_opens_no_gate_when_it_is_too_old() -> None:
 
 
 def test_an_undecided_gate_makes_its_task_go_on_sampling() -> None:
-    rule = SampleRule(min=2, max=12, half_width=0.4)
+    rule = SampleRule(min=2, start=2, max=12, half_width=0.4)
     gate = {"gates": [{"task": "liveness", "pass": 0.9, "fail": 0.7}]}
 
     def made(values: tuple[float, ...], **math: Any) -> SupplierPlan:
         state = TaskState(present=True, values=values)
-        measured = Measured(2, 1.0)
-        liveness = task("liveness", 20, 2, samples=rule, state=state, measured=measured)
+        liveness = task("liveness", 20, 2, samples=rule, state=state)
         return plan(supplier(task("math", rule=gate, **math), liveness))
 
     undecided = made((1.0, 1.0))

@@ -85,15 +85,15 @@ def test_evidence_goes_by_age_and_windows_stay_as_they_are(tmp_path: Path) -> No
             facts.attempt(registration, doc, at=days_ago(age), text="x")
             facts.score(registration, doc, float(doc % 2), at=days_ago(age))
         facts.attempt(registration, 9, Fault.SUPPLIER_HTTP, at=days_ago(31.9))
-        facts.attempt(registration, 10, Fault.SUPPLIER_HTTP, at=days_ago(33))
+        facts.attempt(registration, 10, Fault.SUPPLIER_HTTP, at=days_ago(36))
         before = windows(workspace, now=NOW)
-        assert (before[0].n, before[0].errors) == (2, {"supplier_http": 1})
+        assert (before[0].n, before[0].errors) == (4, {"supplier_http": 1}), "what is due keeps its slot"
         removed = apply_retention(workspace, NOW)
-        assert (removed["attempts"], removed["scores"]) == (3, 2)
+        assert (removed["attempts"], removed["scores"]) == (2, 1)
         assert windows(workspace, now=NOW) == before
         left = [a["doc_id"] for a in workspace.documents.find(ATTEMPTS, sort=[("doc_id", 1)])]
-        assert left == [2, 3, 4, 9]
-        assert workspace.documents.count(SCORES) == 3
+        assert left == [1, 2, 3, 4, 9]
+        assert workspace.documents.count(SCORES) == 4
         assert set(apply_retention(workspace, NOW).values()) == {0}
 
 

@@ -25,7 +25,9 @@ class LeftTask(Part):
     task: str = content("name of the task")
     task_hash: str = content("what the task's requests are made of")
     epoch: int = content("prompt sequence of the task, from 1")
-    round: int = content("how often the sequence was asked, from 1")
+    round: int = content(
+        "how often the doc's prompt was asked, from 1; 0 for a gate alone, which no score rests on"
+    )
     doc_ids: list[int] = content("rows of the docs in the task's data, in the order of the sequence")
     positions: list[int] = content("the places of their prompts in the sequence, from 0")
 

@@ -30,6 +30,15 @@ class EpochRecord(Record):
     seed: str = content("what orders the docs; secret until the next epoch")
     seed_sha256: str = content("SHA-256 of the seed, published at once: it cannot be chosen afterwards")
     roll_before: datetime | None = content("the instant it had to be newer than, if any", default=None)
+    groups: int = content(
+        "groups of suppliers with a complete row when it was started, where they set its number of docs",
+        default=0,
+    )
+    variance: float | None = content(
+        "median over these groups of the variance of a doc's value, null below five: how many docs everybody "
+        "is asked follows from it",
+        default=None,
+    )
 
     @property
     def commitment(self) -> str:
@@ -49,6 +58,15 @@ class EpochStart(NamedTuple):
     """When an epoch was started."""
 
     started_at: datetime
+
+
+@view(EpochRecord)
+class EpochSpread(NamedTuple):
+    """From what the number of docs of an epoch follows."""
+
+    task: str
+    epoch: int
+    variance: float | None
 
 
 @counted(EpochRecord)

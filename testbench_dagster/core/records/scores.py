@@ -35,7 +35,9 @@ class ScoreRecord(Record):
     task: str = queryable("name of the task")
     task_hash: str = queryable("what the task's requests are made of")
     epoch: int = queryable("prompt sequence of the task, from 1")
-    round: int = queryable("how often the sequence was asked, from 1")
+    round: int = queryable(
+        "how often the doc's prompt was asked, from 1; 0 for a gate alone, which no score rests on"
+    )
     position: int = queryable("place of the prompt in its sequence, from 0")
     doc_id: int = queryable("row of the doc in the task's data")
     filter: str = queryable("name of the filter")

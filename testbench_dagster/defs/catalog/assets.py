@@ -5,8 +5,13 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.identity import IdentityGroupRecord
+from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
@@ -74,9 +79,19 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         freshness_policy=freshness.CATALOG,
         kinds={"python"},
         metadata=touches(
-            reads=(SupplierRecord, EpochRecord, PromptRecord),
+            # an epoch's number of docs follows from the windows of the last one
+            reads=(
+                SupplierRecord,
+                EpochRecord,
+                PromptRecord,
+                WindowRecord,
+                AttemptRecord,
+                LaneEndRecord,
+                ScoreRecord,
+                IdentityGroupRecord,
+            ),
             writes={
-                EpochRecord.collection.name: "number and seed of each epoch",
+                EpochRecord.collection.name: "number and seed of each epoch, and how docs varied before it",
                 PromptRecord.collection.name: "the requests, in the order of the seed",
             },
         ),

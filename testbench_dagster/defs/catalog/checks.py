@@ -7,7 +7,8 @@ import dagster as dg
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.records.prompts import PromptPlace, PromptRecord
 from testbench_dagster.core.sampling import sequence
-from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter, task_data
+from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
+from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 

@@ -167,6 +167,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
     metadata=touches(
         reads=(
             SupplierRecord,
+            EpochRecord,
             PromptRecord,
             AttemptRecord,
             LaneEndRecord,

@@ -113,6 +113,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
         deps=[
             "task_datasets",
             "suppliers",
+            "sampled_prompts",
             "relay_responses",
             "supplier_scores",
             taxonomy_summaries,
@@ -133,6 +134,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 SupplierRecord,
                 IdentityGroupRecord,
                 WindowRecord,
+                EpochRecord,
                 ScoreRecord,
                 AttemptRecord,
                 LaneEndRecord,
@@ -167,6 +169,7 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
         reads=(
             SupplierRecord,
             WindowRecord,
+            EpochRecord,
             ScoreRecord,
             AttemptRecord,
             IdentityGroupRecord,

@@ -362,18 +362,20 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
 
 
 def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
-    """The epochs asked, with the seed that ordered their docs where it is no secret any more."""
+    """The epochs asked, and the present one, with their seeds where these are no secret any more."""
     asked = {head.epoch for head in part.attempts}
     where = {"task": part.spec.name}
     found = list(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", 1)]))
     for epoch in found:
-        if epoch.epoch in asked:
-            over = epoch.epoch < found[-1].epoch
+        over = epoch.epoch < found[-1].epoch
+        if epoch.epoch in asked or not over:
             yield {
                 "epoch": epoch.epoch,
                 "started_at": iso(epoch.started_at),
                 "seed_sha256": epoch.seed_sha256,
                 "seed": epoch.seed if over else None,
+                "groups": epoch.groups,
+                "variance": epoch.variance,
             }
 
 

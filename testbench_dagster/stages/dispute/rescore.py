@@ -25,7 +25,7 @@ from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord, DocAttempt
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.lanes import LaneEndRecord
-from testbench_dagster.core.records.prompts import PromptRecord
+from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoredId, ScoreEvidence, ScoreRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
@@ -63,6 +63,7 @@ from testbench_dagster.stores.datasets import DatasetStore
 from testbench_dagster.stores.documents import (
     DocumentStore,
     canonical_json,
+    document_id,
     open_documents,
     typed,
 )
@@ -234,6 +235,7 @@ class _Check:
         for task in opened.tasks.values():
             chain.dataset(task)
             _register(datasets, task, self._docs(task, chain))
+            typed.put_new(documents, EpochRecord, _epochs(task, self._bundle.path))
         total = opened.manifest.counts.get("attempts", 0)
         for prompts in _batches(self._records(layout.PROMPTS, PromptRecord)):
             for prompt, _ in prompts:
@@ -713,6 +715,21 @@ def _register(datasets: _Datasets, task: TaskFacts, docs: Iterable[StoredDoc]) -
     found = {doc.doc_id: doc for doc in docs}
     registration = replace(task.registration, n_docs=len(found), n_fewshot=0)
     datasets.register(registration, list(found.values()), [])
+
+
+def _epochs(task: TaskFacts, path: Path) -> Iterator[EpochRecord]:
+    """The epochs of a task: how many docs everybody was asked in the last one follows from it."""
+    for line in task.epochs.values():
+        yield EpochRecord(
+            id=document_id("epoch", task.spec.name, line.epoch),
+            task=task.spec.name,
+            epoch=line.epoch,
+            started_at=moment(line.started_at, f"{path}: started_at of epoch {line.epoch}"),
+            seed=line.seed or "",
+            seed_sha256=line.seed_sha256,
+            groups=line.groups,
+            variance=line.variance,
+        )
 
 
 def _first_doc(opened: _Opened, task: TaskFacts) -> dict[int, str]:

@@ -14,7 +14,7 @@ from testbench_dagster.core.window import Sample
 from testbench_dagster.planning.gates import TaskState
 from testbench_dagster.scoring.failures import failures_of, is_mean
 from testbench_dagster.scoring.rows import measured, primary_pair, value_of
-from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -27,10 +27,21 @@ class WindowState:
 
 
 def window_state(
-    workspace: Workspace, supplier: Supplier, spec: TaskSpec, registration: Registration, now: datetime
+    workspace: Workspace,
+    supplier: Supplier,
+    spec: TaskSpec,
+    registration: Registration,
+    now: datetime,
+    wanted: int | None = None,
 ) -> WindowState:
-    """Read the current window: scored docs, mean and values of the primary metric, failed docs."""
-    samples = window_samples(workspace, supplier, spec, registration, now)
+    """Read the current window: scored docs, mean and values of the primary metric.
+
+    Everybody is asked ``wanted`` docs, by default as many as the epoch says. Docs beyond these, which were
+    asked for a gate, are there too.
+    """
+    docs = None if wanted is None else {spec.name: wanted}
+    [(_, window)] = samples_by_task(workspace, supplier, [(spec, registration)], now, wanted=docs)
+    samples = sorted([*window.samples, *window.beyond], key=lambda s: s.doc_id)
     pair = primary_pair(spec, registration)
     found = measured(samples, registration, pair)
     answered = sorted((s for s in samples if s.scored), key=lambda s: (s.at, s.doc_id))

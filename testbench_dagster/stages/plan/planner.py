@@ -15,24 +15,39 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import ANY_API
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
-from testbench_dagster.core.records.prompts import SequencePrompt
+from testbench_dagster.core.records.prompts import EpochRecord, SequencePrompt
 from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
+from testbench_dagster.core.sampling import GATE_ROUND, asks_again, common_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.planning.due import CallOutcome, Lives, OpenElsewhere, PromptRef
+from testbench_dagster.planning.due import (
+    CallOutcome,
+    ClosedElsewhere,
+    Lives,
+    OpenElsewhere,
+    PromptRef,
+)
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.release import release
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
 from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
-from testbench_dagster.stages.attempts import DocRound, History, call_outcome, history, last_by_call
+from testbench_dagster.stages.attempts import (
+    ClosedDoc,
+    DocRound,
+    History,
+    call_outcome,
+    history,
+    last_by_call,
+)
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.lives import lives_of
 from testbench_dagster.stages.plan.measured import WindowState, window_state
@@ -86,7 +101,8 @@ class Planner:
         self.now = now or datetime.now(UTC)
         self.specs = workspace.chosen_specs(tasks)
         self._chosen = frozenset(spec.name for spec in self.specs)
-        self._epochs: dict[str, int] = {}
+        self._epochs: dict[str, EpochRecord] = {}
+        self._grace = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
 
@@ -103,8 +119,11 @@ class Planner:
 
     def epoch(self, spec: TaskSpec) -> int:
         """Number of a task's current epoch."""
+        return self._epoch(spec).epoch
+
+    def _epoch(self, spec: TaskSpec) -> EpochRecord:
         if spec.name not in self._epochs:
-            self._epochs[spec.name] = current_epoch(self._workspace, spec).epoch
+            self._epochs[spec.name] = current_epoch(self._workspace, spec)
         return self._epochs[spec.name]
 
     def height(self, service: str) -> int | None:
@@ -115,7 +134,9 @@ class Planner:
         """Read everything a supplier's plan depends on."""
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
         pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
-        lives = lives_of(self._workspace, supplier, pasts, self.now)
+        lives = lives_of(
+            self._workspace, supplier, pasts, self.now, lambda task: self._calls_of(self.registrations[task])
+        )
         return SupplierFacts(
             supplier=supplier.key,
             tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives) for s in needed},
@@ -308,14 +329,16 @@ class Planner:
         if past is None:
             return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
         window = _NOTHING_KNOWN
-        needs_width = spec.samples is not None and spec.samples.half_width is not None
-        if needs_width or self._with_windows or spec.name in self._gating:
-            window = window_state(self._workspace, supplier, spec, registration, self.now)
+        if self._with_windows or spec.name in self._gating:
+            wanted = common_docs(spec.samples, registration.n_docs, self._epoch(spec).variance)
+            window = window_state(self._workspace, supplier, spec, registration, self.now, wanted)
         flags = registration.flags
         prompts = self._prompts(spec, registration, request_form(supplier, registration))
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
         earlier = not flags.questions_of_epoch
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
+        closed = past.closed_earlier(lives, self._calls_of(registration)) if earlier and past.earlier else {}
+        epoch = self._epoch(spec)
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -324,7 +347,10 @@ class Planner:
             outcomes=past.outcomes,
             lives=lives,
             open_elsewhere=elsewhere,
-            final_elsewhere=past.closed_earlier(lives, self._calls_of(registration)) if earlier else {},
+            final_elsewhere={doc: one.at for doc, one in closed.items()},
+            closed_elsewhere=self._closed_elsewhere(supplier, registration, closed, prompts, epoch, max_age),
+            variance=epoch.variance,
+            seed=epoch.seed,
             measured=window.measured,
             state=window.state,
             last_at=past.last_at,
@@ -355,7 +381,7 @@ class Planner:
             spec.name,
             registration.task_hash,
             epoch=self.epoch(spec),
-            since=self.now - self._max_age(spec),
+            since=self.now - self._max_age(spec) - self._grace,
         )
 
     def _open_elsewhere(
@@ -367,7 +393,7 @@ class Planner:
         prompts: Sequence[PromptRef],
     ) -> list[OpenElsewhere]:
         """Open docs whose prompts the sequence has not: of earlier epochs, or beyond a shortened sequence."""
-        opened = [key for key in past.unanswered if not lives[key].closed]
+        opened = [key for key in past.unanswered if key[1] != GATE_ROUND and not lives[key].closed]
         if not opened:
             return []
         here = {prompt.id for prompt in prompts}
@@ -395,6 +421,28 @@ class Planner:
             for key in newest.values()
             if key[0] in found
         ]
+
+    def _closed_elsewhere(
+        self,
+        supplier: Supplier,
+        registration: Registration,
+        closed: Mapping[int, ClosedDoc],
+        prompts: Sequence[PromptRef],
+        epoch: EpochRecord,
+        max_age: timedelta,
+    ) -> list[ClosedElsewhere]:
+        """Docs that the sequence has not, that fell due and are drawn to be asked again."""
+        due = {
+            doc: one
+            for doc, one in closed.items()
+            if one.at <= self.now - max_age and asks_again(epoch.seed, doc)
+        }
+        if not due:
+            return []
+        here = {prompt.doc_id for prompt in prompts}
+        wanted = {one.prompt_id: one for doc, one in due.items() if doc not in here}
+        found = self._refs(wanted, registration, request_form(supplier, registration)) if wanted else {}
+        return [ClosedElsewhere(ref, wanted[id_].epoch, wanted[id_].round) for id_, ref in found.items()]
 
     def _refs(self, ids: Iterable[str], registration: Registration, api: str) -> dict[str, PromptRef]:
         """Prompts by id, of one request form."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from testbench_dagster.core.faults import Closing, Fault, Pause
 from testbench_dagster.core.ids import document_id
 from testbench_dagster.core.records.lanes import LaneEndRecord, LeftTask
+from testbench_dagster.planning.due import DuePrompt, PromptRef
 from testbench_dagster.relays.report import LaneEnd, LaneEnding, Report
-from testbench_dagster.stages.relay.requests import DueRelays
+from testbench_dagster.stages.relay.requests import DueRelays, PlannedTask
 from testbench_dagster.stores.documents import DocumentStore, typed
 
 
@@ -53,15 +54,22 @@ def _record(
         fault=fault.value,
         why=why,
         waited_s=end.waited_s,
-        left=tuple(
-            LeftTask(
-                task=planned.spec.name,
-                task_hash=planned.registration.task_hash,
-                epoch=planned.epoch,
-                round=planned.plan.round,
-                doc_ids=[due.prompt.doc_id for due in left],
-                positions=[due.prompt.position for due in left],
-            )
-            for planned, left in relays.left()
-        ),
+        left=tuple(part for planned, left in relays.left() for part in _left(planned, left)),
     )
+
+
+def _left(planned: PlannedTask, docs: Sequence[DuePrompt]) -> Iterator[LeftTask]:
+    """The docs of a task that were left, by the epoch and round in which they were to be asked."""
+    parts: dict[tuple[int, int], list[PromptRef]] = {}
+    for doc in docs:
+        epoch = planned.epoch if doc.epoch is None else doc.epoch
+        parts.setdefault((epoch, doc.round), []).append(doc.prompt)
+    for (epoch, round_), prompts in parts.items():
+        yield LeftTask(
+            task=planned.spec.name,
+            task_hash=planned.registration.task_hash,
+            epoch=epoch,
+            round=round_,
+            doc_ids=[prompt.doc_id for prompt in prompts],
+            positions=[prompt.position for prompt in prompts],
+        )

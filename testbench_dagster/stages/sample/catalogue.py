@@ -20,9 +20,11 @@ from testbench_dagster.core.records.prompts import (
 )
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.sampling import sequence
+from testbench_dagster.core.sampling import Spread, sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import active_apis
+from testbench_dagster.stages.sample.data import current_registration, task_data
+from testbench_dagster.stages.sample.spread import measured_spread
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash, document_id, typed
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
@@ -38,7 +40,7 @@ _BUILD_CHUNK = 2000  # docs per call to the worker: bounds memory on large few-s
 class PromptReport:
     """What :func:`refresh_prompts` did; ``built`` counts new prompt documents.
 
-    ``revealed`` is the epoch before, whose seed may now be published: its prompts are asked no more.
+    ``revealed`` is the epoch before, whose seed may now be published: its order decides nothing any more.
     """
 
     epoch: EpochRecord
@@ -105,11 +107,6 @@ def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
         or (spec.metric is not None and spec.metric not in current.flags.metrics)
         or (spec.filter is not None and spec.filter not in current.flags.filters)
     )
-
-
-def definition_changed(spec: TaskSpec, registration: Registration) -> bool:
-    """Whether the worker would score by another definition of the task than the registered one."""
-    return registration.flags.definition not in (None, definition_state(spec))
 
 
 def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
@@ -182,30 +179,6 @@ def _sequence_lengths(
     return found
 
 
-def current_registration(workspace: Workspace, spec: TaskSpec) -> Registration:
-    """The current registration of a task.
-
-    Raises:
-        TaskError: it was never registered.
-    """
-    current = workspace.datasets.current(spec.name)
-    if current is None:
-        raise TaskError(
-            f"task {spec.name!r} has no dataset yet; materialize task_datasets (testbench run does it)"
-        )
-    return current
-
-
-def task_data(
-    workspace: Workspace, registration: Registration, doc_ids: Sequence[int] | None = None
-) -> TaskData:
-    """Read a registered task's docs (all, or the given ones with doc 0) and, for all docs, its pool."""
-    chosen = None if doc_ids is None else sorted({0, *doc_ids})
-    docs = {d.doc_id: d.body for d in workspace.datasets.docs(registration.task_hash, chosen)}
-    pool = [] if doc_ids is not None else workspace.datasets.fewshot(registration.task_hash)
-    return TaskData(docs, [d.body for d in pool], registration.flags)
-
-
 # ------------------------------------------------------------------------------------------ prompts
 
 
@@ -244,9 +217,11 @@ def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
 def start_epoch(
     workspace: Workspace, spec: TaskSpec, number: int, *, roll_before: datetime | None = None
 ) -> None:
-    """Store the seed of an epoch with its hash, unless another process has already."""
+    """Store the seed of an epoch with its hash, and how docs vary, unless another process has already."""
     fixed = workspace.config.settings.sampling.epoch_seed
     seed = secrets.token_hex(16) if fixed is None else f"{fixed}:{spec.name}:{number}"
+    # before the first one there is nothing to measure
+    spread = measured_spread(workspace, spec) if number > 1 else Spread()
     epoch = EpochRecord(
         id=document_id("epoch", spec.name, number),
         task=spec.name,
@@ -255,6 +230,8 @@ def start_epoch(
         seed=seed,
         seed_sha256=hashlib.sha256(seed.encode()).hexdigest(),
         roll_before=roll_before,
+        groups=spread.groups,
+        variance=spread.variance,
     )
     typed.put_new(workspace.documents, EpochRecord, [epoch])
 

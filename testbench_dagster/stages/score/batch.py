@@ -16,7 +16,7 @@ from testbench_dagster.core.records.scores import UNSCORABLE, ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.stages.sample.catalogue import task_data
+from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score.answered import AnsweredDoc
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, document_id, typed

@@ -15,7 +15,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.scoring.failures import counts_empty
-from testbench_dagster.stages.sample.catalogue import definition_changed, task_data
+from testbench_dagster.stages.sample.data import definition_changed, task_data
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, document_id, typed
 

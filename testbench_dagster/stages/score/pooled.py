@@ -15,8 +15,10 @@ from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
+from testbench_dagster.scoring.slots import newest_docs
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.samples import Task, newest_docs, scored_by_task
+from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.score.samples import Task, most_docs, scored_by_task
 from testbench_dagster.stages.score.window_cache import Answers, WindowCache, fingerprints, microseconds
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
@@ -51,7 +53,7 @@ class GroupPools:
     ) -> None:
         self._workspace, self._tasks, self._now = workspace, tasks, now
         self._from_facts = from_facts
-        self._fingerprints = fingerprints(workspace, tasks)
+        self._fingerprints = fingerprints(workspace, tasks, wanted_docs(workspace.documents, tasks))
         self._groups = groups
         self._members = {s.key: s for s in suppliers}
         if not all(key in self._members for group in groups.values() for key in group.members):
@@ -89,7 +91,9 @@ class GroupPools:
                 answer if isinstance(answer, Sample) else answer[0].sample(answer[1])
                 for _, answer in newest[spec.name].values()
             ]
-            found[spec.name] = sorted(newest_docs(self._workspace, spec, samples), key=lambda s: s.doc_id)
+            found[spec.name] = sorted(
+                newest_docs(samples, most_docs(self._workspace, spec)), key=lambda s: s.doc_id
+            )
         return found
 
     def _scored(self, member: Supplier) -> dict[str, Answers | list[Sample]]:

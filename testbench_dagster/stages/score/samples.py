@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,10 +14,13 @@ from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
 from testbench_dagster.core.records.lanes import LeftBehind
 from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.sampling import GATE_ROUND
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
+from testbench_dagster.scoring.slots import fill_slots, newest_docs
+from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.states import (
     DocRound,
     KnownDoc,
@@ -36,13 +40,14 @@ Task = tuple[TaskSpec, Registration]
 def window_samples(
     workspace: Workspace, supplier: Supplier, spec: TaskSpec, registration: Registration, now: datetime
 ) -> list[Sample]:
-    """Return the samples inside the window, ascending by doc id (aggregation order matters: last bits).
+    """Return the samples that the score rests on, ascending by doc id (aggregation order matters: last bits).
 
-    Of each doc the newest closed outcome counts, over rounds and epochs, no older than the task's maximum age
-    and later than the last change of the supplier's model (``cut_at``); of these the newest
-    ``sampling.window``, unless the task wants all docs. An open doc does not displace an outcome that closed
-    before, which then counts up to the end of the doc's life longer. Docs without an outcome are there as
-    open, whatever the window holds.
+    These are the task's slots: as many docs as everybody is asked in the present epoch, of each its newest
+    closed outcome over rounds and epochs, later than the last change of the supplier's model (``cut_at``).
+    An outcome is due at the task's maximum age, but keeps its slot until another closes, up to the end of a
+    doc's life longer. Of more outcomes than slots the newest count, and of a task that does not want all its
+    docs at most ``sampling.window``. Docs that are open stand besides, as far as no older outcome keeps
+    their slot. What was asked for a gate alone is not there.
     """
     [(_, found)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
     return found.samples
@@ -52,6 +57,7 @@ def window_samples(
 class WindowSamples:
     """What :func:`window_samples` returns, and what ends it; and all that the supplier's answers scored.
 
+    ``beyond`` are the young docs that fill no slot: those asked for a gate alone, and more than there are.
     ``attempts`` are all that are young enough and after the last change, whichever docs the window holds.
     While no new fact is written all of this stays the same before ``until``, for good if it is None.
     ``refused``: the supplier refuses requests of the task's form altogether. ``silent``: it never answered
@@ -62,6 +68,7 @@ class WindowSamples:
     until: datetime | None
     scored: list[Sample]
     attempts: Sequence[WindowAttempt]
+    beyond: Sequence[Sample] = ()
     refused: bool = False
     silent: bool = False
 
@@ -72,13 +79,15 @@ def samples_by_task(
     tasks: Sequence[Task],
     now: datetime,
     peers: Others | None = None,
+    wanted: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, WindowSamples]]:
     """Yield each task's name and the samples in its window: two queries for up to 50 tasks.
 
-    More are made only for docs that were not all answered. ``peers``, of the same instant, is for callers
-    that ask for several suppliers.
+    More are made only for docs that were not all answered. ``peers``, of the same instant, and how many docs
+    of each task are ``wanted`` are for callers that ask for several suppliers.
     """
-    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now))
+    wanted = wanted_docs(workspace.documents, tasks) if wanted is None else wanted
+    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted)
     for start in range(0, len(tasks), _TASKS):
         yield from reader.read(tasks[start : start + _TASKS])
 
@@ -92,7 +101,9 @@ def scored_by_task(
     """
     since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in tasks}
     found = _read_scored(workspace, supplier.key, tasks, since)
-    return {task: [s for s in samples if s.scored] for task, samples in found.items()}
+    return {
+        task: [s for s in samples if s.scored and s.round != GATE_ROUND] for task, samples in found.items()
+    }
 
 
 def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
@@ -116,8 +127,16 @@ class _Docs:
 class _Reader:
     """Reads the windows of one supplier as of one instant."""
 
-    def __init__(self, workspace: Workspace, supplier: Supplier, now: datetime, peers: Others) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        supplier: Supplier,
+        now: datetime,
+        peers: Others,
+        wanted: Mapping[str, int],
+    ) -> None:
         self._workspace, self._supplier, self._now, self._peers = workspace, supplier, now, peers
+        self._wanted = wanted
         self._supplied = Supplied(workspace, supplier, now)
         self._grace = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
         self._answered: bool | None = None
@@ -127,12 +146,11 @@ class _Reader:
         since = {
             spec.name: counts_after(self._workspace, self._supplier, spec, self._now) for spec, _ in tasks
         }
-        found = self._docs(tasks, since)
-        earlier = self._earlier_outcomes(tasks, found, since)
+        found = self._docs(tasks, {task: self._with_grace(at) for task, at in since.items()}, since)
         refused = self._refused(tasks, found)
         for spec, _ in tasks:
             docs = found[spec.name]
-            window = self._window(spec, docs, earlier.get(spec.name) or _Docs())
+            window = self._window(spec, docs, since[spec.name])
             if spec.name in refused:
                 # open, whatever the refusals alone would say; another task's answer to a request of this form
                 # would end that
@@ -147,18 +165,20 @@ class _Reader:
 
     # -- facts --------------------------------------------------------------------------------------------
 
+    def _with_grace(self, since: datetime) -> datetime:
+        """The instant after which an outcome may keep its slot: earlier by a doc's life, not by a change."""
+        cut = self._supplier.cut_at
+        return since - self._grace if cut is None else max(since - self._grace, cut)
+
     def _docs(
-        self,
-        tasks: Sequence[Task],
-        since: Mapping[str, datetime],
-        only: Mapping[str, Collection[int]] | None = None,
+        self, tasks: Sequence[Task], since: Mapping[str, datetime], young: Mapping[str, datetime]
     ) -> dict[str, _Docs]:
-        """By task what became of the docs whose last fact is young enough, of all or of ``only`` some."""
-        where = (
-            {} if only is None else {"doc_id": {"in": sorted({d for docs in only.values() for d in docs})}}
-        )
-        scored = _read_scored(self._workspace, self._supplier.key, tasks, since, where)
-        attempts = _read_attempts(self._workspace, self._supplier.key, tasks, since, where)
+        """By task what became of the docs whose last fact is later than ``since``.
+
+        Attempts that are not ``young`` take no part but in the outcomes.
+        """
+        scored = _read_scored(self._workspace, self._supplier.key, tasks, since)
+        attempts = _read_attempts(self._workspace, self._supplier.key, tasks, since)
         unclear = {
             key: task
             for task, of_task in attempts.items()
@@ -166,9 +186,12 @@ class _Reader:
                 (a for a in of_task if not a.canary), {(s.doc_id, s.epoch, s.round) for s in scored[task]}
             )
         }
-        found = {spec.name: _Docs(attempts=attempts[spec.name]) for spec, _ in tasks}
-        for spec, registration in () if only is not None else tasks:
-            left = self._left_behind(registration, since[spec.name], attempts[spec.name])
+        found = {
+            task: _Docs(attempts=[a for a in of_task if a.finished_at > young[task]])
+            for task, of_task in attempts.items()
+        }
+        for spec, registration in tasks:
+            left = self._left_behind(registration, young[spec.name], attempts[spec.name])
             found[spec.name].outcomes += left
         late = set()
         if unclear:
@@ -285,59 +308,36 @@ class _Reader:
             for key, known in refused.items()
         }
 
-    def _earlier_outcomes(
-        self, tasks: Sequence[Task], found: Mapping[str, _Docs], since: Mapping[str, datetime]
-    ) -> dict[str, _Docs]:
-        """Closed outcomes that are too old by less than a doc's life, of docs that are being asked again."""
-        asked_again = {
-            spec.name: {s.doc_id for s in found[spec.name].outcomes if s.state is DocState.OPEN}
-            - {s.doc_id for s in found[spec.name].outcomes if s.closed}
-            for spec, _ in tasks
-        }
-        some = [(spec, registration) for spec, registration in tasks if asked_again[spec.name]]
-        if not some:
-            return {}
-        cut = self._supplier.cut_at
-        longer = {
-            spec.name: since[spec.name] - self._grace
-            if cut is None
-            else max(since[spec.name] - self._grace, cut)
-            for spec, _ in some
-        }
-        docs = self._docs(some, longer, asked_again)
-        return {
-            task: _Docs(
-                [s for s in of_task.outcomes if s.closed and s.doc_id in asked_again[task]],
-                of_task.holds_until,
-            )
-            for task, of_task in docs.items()
-        }
-
     # -- what counts --------------------------------------------------------------------------------------
 
-    def _window(self, spec: TaskSpec, docs: _Docs, earlier: _Docs) -> WindowSamples:
+    def _window(self, spec: TaskSpec, docs: _Docs, since: datetime) -> WindowSamples:
         age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
         by_doc: dict[int, list[Sample]] = {}
-        for sample in (*docs.outcomes, *earlier.outcomes):
-            by_doc.setdefault(sample.doc_id, []).append(sample)
-        closed: list[Sample] = []
-        others: list[Sample] = []
-        ends: list[datetime] = []
-        for of_doc in by_doc.values():
-            chosen = of_doc[0] if len(of_doc) == 1 else newest_outcome(of_doc)
-            (closed if chosen.counts else others).append(chosen)
-            if len(of_doc) > 1:
-                # what is younger, or counts longer because of what is younger, may yet show
-                ends += [s.at + more for s in of_doc for more in (age, age + self._grace)]
-        counted = newest_docs(self._workspace, spec, closed)
-        ends += [s.at + age for s in (*counted, *others)]
+        of_gates: dict[int, list[Sample]] = {}
+        for sample in docs.outcomes:
+            (of_gates if sample.round == GATE_ROUND else by_doc).setdefault(sample.doc_id, []).append(sample)
+        asked_again = {
+            doc for doc, of_doc in by_doc.items() if any(not s.closed and s.at > since for s in of_doc)
+        }
+        chosen = [of_doc[0] if len(of_doc) == 1 else newest_outcome(of_doc) for of_doc in by_doc.values()]
+        most = min(self._wanted[spec.name], most_docs(self._workspace, spec))
+        counted = fill_slots(chosen, most, since, asked_again)
+        known = {s.doc_id for s in counted}
+        beyond = {s.doc_id: s for s in chosen if s.at > since and s.doc_id not in known}
+        for doc, of_doc in of_gates.items():
+            if doc not in known and (outcome := newest_outcome(of_doc)).at > since:
+                beyond.setdefault(doc, outcome)
+        # what is younger, or keeps its slot longer because of what is younger, may yet show
+        alone = len(counted) == len(by_doc) and all(len(of_doc) == 1 for of_doc in by_doc.values())
+        outcomes = counted if alone else docs.outcomes
+        ends = [s.at + more for s in (*outcomes, *beyond.values()) for more in (age, age + self._grace)]
         ends += [a.finished_at + age for a in docs.attempts]
-        ends = [end for end in ends if end > self._now]
         return WindowSamples(
-            sorted([*counted, *others], key=lambda s: s.doc_id),
-            min([*ends, *docs.holds_until, *earlier.holds_until], default=None),
-            [s for s in docs.outcomes if s.scored],
+            sorted(counted, key=lambda s: s.doc_id),
+            min([*(end for end in ends if end > self._now), *docs.holds_until], default=None),
+            [s for s in docs.outcomes if s.scored and s.at > since and s.round != GATE_ROUND],
             docs.attempts,
+            list(beyond.values()),
         )
 
     def _refused(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> set[str]:
@@ -410,10 +410,9 @@ def _unclear(attempts: Iterable[WindowAttempt], scored: Collection[tuple[int, in
     return unclear
 
 
-def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
-    """Of samples of different docs the newest ``sampling.window``, all if the task wants all its docs."""
-    ordered = sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)
-    return ordered if spec.samples is None else ordered[: workspace.config.settings.sampling.window]
+def most_docs(workspace: Workspace, spec: TaskSpec) -> int:
+    """How many docs a window holds at most: no bound where the task wants all of them."""
+    return sys.maxsize if spec.samples is None else workspace.config.settings.sampling.window
 
 
 def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
@@ -426,7 +425,7 @@ def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample
         known = newest.get(sample.doc_id)
         if known is None or known.rank < sample.rank:
             newest[sample.doc_id] = sample
-    return newest_docs(workspace, spec, newest.values())
+    return newest_docs(newest.values(), most_docs(workspace, spec))
 
 
 def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -442,9 +441,8 @@ def _read_scored(
     supplier: str,
     tasks: Sequence[Task],
     since: Mapping[str, datetime],
-    more: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Sample]]:
-    """By task the answers that the current scorer looked at, in one query, filtered by ``more``."""
+    """By task the answers that the current scorer looked at, in one query."""
     wanted = {
         spec.name: (registration.task_hash, scorer_version(registration)) for spec, registration in tasks
     }
@@ -452,7 +450,6 @@ def _read_scored(
         **_of_tasks(supplier, tasks),
         "scorer_version": {"in": sorted({version for _, version in wanted.values()})},
         "answered_at": {"gt": min(since.values())},
-        **(more or {}),
     }
     found: dict[str, dict[str, Sample]] = {name: {} for name in wanted}
     for score in typed.find(workspace.documents, ScoredAnswer, where):
@@ -494,11 +491,10 @@ def _read_attempts(
     supplier: str,
     tasks: Sequence[Task],
     since: Mapping[str, datetime],
-    more: Mapping[str, Any] | None = None,
 ) -> dict[str, list[WindowAttempt]]:
     """By task the attempts that finished in time, canaries too, in one query, without their bodies."""
     hashes = {spec.name: registration.task_hash for spec, registration in tasks}
-    where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}, **(more or {})}
+    where = {**_of_tasks(supplier, tasks), "finished_at": {"gt": min(since.values())}}
     found: dict[str, list[WindowAttempt]] = {name: [] for name in hashes}
     for attempt in typed.find(workspace.documents, WindowAttempt, where):
         task = attempt.task

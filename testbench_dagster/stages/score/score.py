@@ -16,7 +16,7 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stages.sample.catalogue import definition_changed
+from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.score.answered import prompt_calls, unscored
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.empty import score_empty

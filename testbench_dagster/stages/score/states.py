@@ -6,8 +6,8 @@ every attempt was answered never come here: reading witnesses costs a query.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from testbench_dagster.core.doc_states import (
     Witness,
     doc_outcome,
     is_void,
-    median_latency,
+    median_of_sorted,
     refused_shapes,
 )
 from testbench_dagster.core.faults import Closing, Fault
@@ -48,6 +48,8 @@ DocRound = tuple[str, int]
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _PROMPTS = 500  # ids in one query
+_TASKS_APART = 3  # whose answers are read one by one rather than all together
+_FEW = 200  # latencies put into their order one by one rather than all sorted anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,38 @@ class KnownDoc:
     holds_until: datetime | None
 
 
-class Answers:
-    """When a supplier answered calls of any task, read once for all docs that ask."""
+@dataclass(frozen=True, slots=True)
+class AnswersRead:
+    """Answers of a supplier that a caller has read already: all of some tasks since an instant.
 
-    def __init__(self, documents: DocumentStore, supplier: str, deadline: timedelta, clock: DocClock) -> None:
-        self._documents, self._supplier = documents, supplier
+    ``tasks`` by name and hash; ``times`` are when each answer came, in any order, and how many ms it took.
+    """
+
+    tasks: Collection[tuple[str, str]]
+    since: datetime
+    times: Sequence[tuple[datetime, float]]
+
+
+class Answers:
+    """When a supplier answered calls of any task, read once for all docs that ask.
+
+    Answers that the caller has ``read`` are not read again; they have no id then.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        supplier: str,
+        deadline: timedelta,
+        clock: DocClock,
+        read: AnswersRead | None = None,
+    ) -> None:
+        self._documents, self._supplier, self._given = documents, supplier, read
         self._deadline, self._clock = deadline, clock
         self._read: tuple[datetime, datetime] | None = None
         self._at: list[datetime] = []
         self._answers: list[AnswerTime] = []
+        self._latencies = _Latencies(())
 
     def read(self, first: datetime, last: datetime) -> None:
         """Read what may witness attempts made between two instants."""
@@ -78,24 +103,42 @@ class Answers:
             if self._read[0] <= first and last <= self._read[1]:
                 return
             first, last = min(first, self._read[0]), max(last, self._read[1])
+        self._answers = sorted(self._between(first, last), key=lambda a: (a.finished_at, a.id))
+        self._at = [a.finished_at for a in self._answers]
+        self._latencies = _Latencies([a.latency_ms for a in self._answers])
+        self._read = first, last
+
+    def _between(self, first: datetime, last: datetime) -> Iterator[AnswerTime]:
         where = {
             "supplier": self._supplier,
             "fault": {"in": _ANSWERED},
             "finished_at": {"gte": first, "lte": last},
         }
-        found = typed.find(self._documents, AnswerTime, where)
-        self._answers = sorted(found, key=lambda a: (a.finished_at, a.id))
-        self._at = [a.finished_at for a in self._answers]
-        self._read = first, last
+        given = self._given
+        others: list[AttemptsOfTask] = []
+        if given is not None:
+            # of what it was asked by task there is an index, of when it answered none
+            asked = typed.group(self._documents, AttemptsOfTask, {"supplier": self._supplier})
+            others = [of_task for of_task in asked if (of_task.task, of_task.task_hash) not in given.tasks]
+        if given is None or first <= given.since or len(others) > _TASKS_APART:
+            yield from typed.find(self._documents, AnswerTime, where)
+            return
+        yield from (AnswerTime("", at, latency) for at, latency in given.times if first <= at <= last)
+        for of_task in others:
+            apart = {**where, "task": of_task.task, "task_hash": of_task.task_hash}
+            yield from typed.find(self._documents, AnswerTime, apart)
 
     def near(self, attempts: Sequence[CallAttempt]) -> list[AnswerTime]:
         """The answers near enough to some attempts to witness them, or to show the supplier alive."""
+        low, high = self._range(attempts)
+        return self._answers[low:high]
+
+    def _range(self, attempts: Sequence[CallAttempt]) -> tuple[int, int]:
         first = min(a.started_at for a in attempts)
         last = max(a.finished_at for a in attempts)
         self.read(first, last)
         low = bisect_left(self._at, first - self._clock.recent)
-        high = bisect_right(self._at, last + max(self._clock.recent, self._deadline))
-        return self._answers[low:high]
+        return low, bisect_right(self._at, last + max(self._clock.recent, self._deadline))
 
     def witness(self, attempts: Sequence[CallAttempt]) -> Witness:
         """The witness of a doc's attempts.
@@ -103,29 +146,70 @@ class Answers:
         How near an answer must be follows from the answers around these attempts, up to a deadline after the
         last: what comes later says nothing of how slow the supplier was then.
         """
-        near = self.near(attempts)
+        low, high = self._range(attempts)
         until = max(a.finished_at for a in attempts) + self._deadline
-        latency = median_latency([a.latency_ms for a in near if a.finished_at <= until])
-        return Witness([a.finished_at for a in near], self._clock.witness_window(latency, self._deadline))
+        latency = self._latencies.median(low, min(high, bisect_right(self._at, until)))
+        window = self._clock.witness_window(latency, self._deadline)
+        return Witness.from_sorted(self._at, low, high, window)
+
+
+class _Latencies:
+    """Medians over parts of a row of latencies: little is done where one part is much like the last."""
+
+    def __init__(self, latencies_ms: Sequence[float]) -> None:
+        self._row = latencies_ms
+        self._low = self._high = 0
+        self._ordered: list[float] = []
+
+    def median(self, low: int, high: int) -> timedelta | None:
+        """The median from place ``low`` to before ``high``; None where there is nothing."""
+        if low >= self._high or high <= self._low:
+            self._low, self._high, self._ordered = low, low, []
+        if len(self._ordered) < high - low - _FEW:
+            self._low, self._high, self._ordered = low, high, sorted(self._row[low:high])
+        for place in range(low, self._low):
+            insort(self._ordered, self._row[place])
+        for place in range(self._high, high):
+            insort(self._ordered, self._row[place])
+        for place in (*range(self._low, low), *range(high, self._high)):
+            del self._ordered[bisect_left(self._ordered, self._row[place])]
+        self._low, self._high = low, high
+        return median_of_sorted(self._ordered)
+
+
+_NO_CALLS: Mapping[str, int] = {}
 
 
 class Supplied:
     """The docs of one supplier that were not all answered at once, as of an instant."""
 
-    def __init__(self, workspace: Workspace, supplier: Supplier, now: datetime) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        supplier: Supplier,
+        now: datetime,
+        read: AnswersRead | None = None,
+    ) -> None:
         self._documents, self._supplier, self._now = workspace.documents, supplier, now
         settings = workspace.config.settings
         self._clock = DocClock.from_minutes(settings.planning.occasions_minutes)
         self._deadline = timedelta(seconds=supplier.limits(settings.relays.limits()).total_s)
-        self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock)
+        self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock, read)
 
     def known(
-        self, docs: Mapping[DocRound, Sequence[DocAttempt]] | Mapping[DocRound, Sequence[PlanAttempt]]
+        self,
+        docs: Mapping[DocRound, Sequence[DocAttempt]] | Mapping[DocRound, Sequence[PlanAttempt]],
+        calls: Mapping[str, int] = _NO_CALLS,
     ) -> dict[DocRound, KnownDoc]:
-        """What became of each doc, from all its attempts in a round (no canaries); peers not looked at."""
+        """What became of each doc, from all its attempts in a round (no canaries); peers not looked at.
+
+        ``calls``: how many calls prompts take, by id, as far as the caller knows; the others are read.
+        """
         if not docs:
             return {}
-        calls = calls_of(self._documents, {prompt_id for prompt_id, _ in docs})
+        unknown = {prompt_id for prompt_id, _ in docs if prompt_id not in calls}
+        if unknown:
+            calls = {**calls, **calls_of(self._documents, unknown)}
         asked = {key: [call_attempt(a) for a in attempts] for key, attempts in docs.items()}
         unanswered = [a for of_doc in asked.values() if _unanswered(of_doc) for a in of_doc]
         if unanswered:

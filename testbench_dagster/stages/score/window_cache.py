@@ -172,18 +172,22 @@ def subject(supplier: Supplier) -> str:
     return content_hash(parts)[:24]
 
 
-def fingerprints(workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]]) -> Mapping[str, str]:
-    """By task what changes with whatever of task, registration and settings its rows depend on."""
-    return {spec.name: _fingerprint(workspace, spec, registration) for spec, registration in tasks}
+def fingerprints(
+    workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]], wanted: Mapping[str, int]
+) -> Mapping[str, str]:
+    """By task what changes with whatever its rows follow from besides facts; ``wanted`` docs are asked."""
+    return {
+        spec.name: _fingerprint(workspace, spec, registration, wanted[spec.name])
+        for spec, registration in tasks
+    }
 
 
-def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration) -> str:
-    rule = spec.samples
+def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration, wanted: int) -> str:
     parts = [
         versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster, spec.worst],
-        None if rule is None else rule.model_dump(mode="json"),
+        None if spec.samples is None else wanted,
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         workspace.config.settings.relays.total_s,

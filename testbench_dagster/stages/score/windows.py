@@ -21,6 +21,7 @@ from testbench_dagster.scoring.failures import FailuresAs
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
 from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, pooled_groups
@@ -75,12 +76,14 @@ def primary_windows(
     suppliers: Sequence[Supplier] | None = None,
     now: datetime | None = None,
     groups: Mapping[str, PooledGroup] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, list[Window]]]:
-    """Yield supplier by supplier the primary rows of :func:`windows` for all tasks, few at a time.
+    """Yield supplier by supplier the primary rows of :func:`windows`, few at a time.
 
-    ``suppliers`` and their identity ``groups`` are read here where they are not given.
+    ``suppliers`` and their identity ``groups`` are read here where they are not given; ``tasks`` are all by
+    default.
     """
-    for measured in measured_suppliers(workspace, suppliers, now, groups):
+    for measured in measured_suppliers(workspace, suppliers, now, groups, tasks):
         yield measured.supplier, measured.rows
 
 
@@ -89,10 +92,11 @@ def measured_suppliers(
     suppliers: Sequence[Supplier] | None = None,
     now: datetime | None = None,
     groups: Mapping[str, PooledGroup] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Iterator[MeasuredSupplier]:
     """Yield what :func:`primary_windows` does, each supplier's with the tallies behind its reliability."""
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
-    reader = _Reader(workspace, None, now)
+    reader = _Reader(workspace, tasks, now)
     yield from reader.read(chosen, primary_only=True, groups=groups)
 
 
@@ -130,7 +134,8 @@ class _Reader:
         current = {r.task: r for r in workspace.datasets.tasks()}
         self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
         self._registered = [(s, r) for s, r in self._chosen if r is not None]
-        self._fingerprints = fingerprints(workspace, self._registered)
+        self._wanted = wanted_docs(workspace.documents, self._registered)
+        self._fingerprints = fingerprints(workspace, self._registered, self._wanted)
         self._aggregation = Aggregation(
             lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
             Clusters(workspace.datasets).of,
@@ -203,7 +208,9 @@ class _Reader:
         registrations = {spec.name: (spec, registration) for spec, registration in tasks}
         deadline_ms = deadline_s(self._workspace, supplier) * 1000
         found = {}
-        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now, self._peers):
+        for name, read in samples_by_task(
+            self._workspace, supplier, tasks, self._now, self._peers, self._wanted
+        ):
             spec, registration = registrations[name]
             calls = calls_of((a for a in read.attempts if not a.canary), deadline_ms)
             rows = list(
@@ -214,6 +221,7 @@ class _Reader:
                     read.samples,
                     self._aggregation,
                     calls,
+                    wanted=self._wanted[name],
                     refused=read.refused,
                     silent=read.silent,
                 )

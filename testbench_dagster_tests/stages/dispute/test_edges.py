@@ -20,7 +20,7 @@ from testbench_dagster.stages.sample.catalogue import refresh_prompts
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.stages.dispute.forging import Records, contents, edited, records, write
 from testbench_dagster_tests.stages.dispute.installations import (
@@ -132,3 +132,33 @@ def test_another_order_than_the_committed_one_is_named(
     whats: list[Any] = [f.what for f in report.findings if f.kind == "prompt"]
     assert "hash of the seed of epoch 1" in whats and "position by the epoch's seed" in whats
     assert {f.task for f in report.findings} == {"starter_reading"}
+
+
+def test_the_number_of_docs_follows_from_the_epoch_in_the_bundle(
+    worker: FrameworkWorker, tmp_path: Path
+) -> None:
+    """An epoch wants two docs of the four that were asked: the row rests on these, here and there."""
+    tasks = [{"name": "starter_reading", "samples": {"min": 2, "start": 4, "max": 6, "half_width": 0.4}}]
+    with answering(Answering) as url:
+        workspace = evaluated(configure(tmp_path / "home", url, tasks=tasks), worker)
+    try:
+        first = workspace.documents.find(EPOCHS, {"task": "starter_reading"})
+        second = {**next(first), "_id": "second", "epoch": 2, "groups": 5, "variance": 0.0}
+        assert workspace.documents.put_new(EPOCHS, [second]) == 1
+        path = tmp_path / "bundle.zip"
+        write_bundle(workspace, KEY, path)
+    finally:
+        del workspace.worker
+        workspace.close()
+    task = json.loads(contents(path)["tasks/starter_reading.json"])
+    assert [(e["epoch"], e["groups"], e["variance"]) for e in task["epochs"]] == [(1, 0, None), (2, 5, 0.0)]
+    windows = json.loads(contents(path)["manifest.json"])["windows"]
+    assert {(row["n"], row["n_planned"]) for row in windows} == {(2, 2)}
+    report = rescore(path, worker=worker)
+    assert report.equal, list(report.lines())
+
+    task["epochs"][1]["variance"] = 0.25
+    forged = contents(path) | {"tasks/starter_reading.json": json.dumps(task).encode()}
+    write(tmp_path / "forged.zip", forged)
+    told = list(rescore(tmp_path / "forged.zip", worker=worker).lines())
+    assert any("n_planned" in line for line in told), told

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.sampling import asks_again
 from testbench_dagster.planning.due import TaskPlan
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.plan.planner import Planner
@@ -33,6 +34,21 @@ def test_answers_of_an_earlier_epoch_count_while_they_are_fresh(stage: Any) -> N
     made.answered(GATED, range(4, 8), at=NOW - timedelta(hours=30))
     made.epoch(GATED, 2, order=list(range(20, 30)))
     assert made.states()[GATED] == ("due", DOCS - 4)
+
+
+def test_slots_that_fall_due_in_a_new_epoch_ask_half_of_their_docs_again(stage: Any) -> None:
+    """In the epoch in which they were asked, where the new sequence has them not."""
+    made = stage({"sampling": {"max_age_days": 1}})
+    made.answered(GATED, range(DOCS), at=NOW - timedelta(hours=30))
+    made.epoch(GATED, 2, order=list(range(20, 30)))
+    again = [doc for doc in range(DOCS) if asks_again("seed 2", doc)]
+    assert 1 < len(again) < 9
+    due = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan.due
+    asked = [(d.prompt.doc_id, d.epoch, d.round) for d in due]
+    new = [(20 + n, None, 1) for n in range(DOCS - len(again))]
+    assert asked == [(doc, 1, 2) for doc in again] + new
+    other = Planner(made.workspace, now=NOW + timedelta(days=3)).plan(made.supplier()).tasks[GATED].plan.due
+    assert [d.prompt.doc_id for d in other] == list(range(20, 30)), "nothing keeps a slot for so long"
 
 
 def test_answers_before_a_change_of_the_model_are_void(stage: Any) -> None:
@@ -85,7 +101,7 @@ def test_a_gate_looks_at_the_other_task(stage: Any) -> None:
             "samples": DOCS,
             "planning": {"gates": [{"task": GATING, "pass": 0.9, "fail": 0.5, "alpha": 0.05, "beta": 0.05}]},
         },
-        {"name": GATING, "samples": {"min": 2, "max": DOCS, "half_width": 0.4}},
+        {"name": GATING, "samples": {"min": 2, "start": 2, "max": DOCS, "half_width": 0.4}},
     ]
     made = stage(tasks=tasks)
     assert made.states()[GATED] == ("gated", 0)

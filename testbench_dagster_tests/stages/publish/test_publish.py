@@ -75,7 +75,7 @@ def test_everything_published_is_as_of_one_instant(facts: Facts) -> None:
     now = publish(facts.workspace, now=NOW).board
     assert now.made_at == NOW and [entry.n for entry in now.entries] == [20, 40]
     assert pq.read_table(folder / "item_matrix.parquet").num_rows == 61
-    later = NOW + timedelta(days=facts.workspace.config.settings.sampling.max_age_days + 1)
+    later = NOW + timedelta(days=facts.workspace.config.settings.sampling.max_age_days + 4)
     then = publish(facts.workspace, now=later).board
     assert then.made_at == later and [(entry.score, entry.n) for entry in then.entries] == [(None, 0)] * 2
     assert json.loads((folder / "feed.json").read_text("utf-8"))["made_at"] == later.isoformat()

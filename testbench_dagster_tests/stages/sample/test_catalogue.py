@@ -21,13 +21,13 @@ from testbench_dagster.stages.sample.catalogue import (
     _is_stale,
     catalogue_fingerprint,
     current_epoch,
-    definition_changed,
     refresh_dataset,
     refresh_prompts,
     roll_epoch,
     stale_tasks,
     start_epoch,
 )
+from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.stores.documents.collections import EPOCHS, PROMPTS

@@ -274,8 +274,9 @@ def test_a_doc_answered_in_two_epochs_counts_once_and_the_newest_wins(sums: Sums
     sums.epoch = 1
     sums.answer(8, "none", at=NOW)
     assert (sums.score(), sums.window()) == (1, (9, 5 / 9))
-    # in 25 days the first epoch's answers are too old
-    later = NOW + timedelta(days=25)
+    # in 25 days the first epoch's answers are due; they keep their slots for three more
+    assert sums.window(NOW + timedelta(days=25)) == (9, 5 / 9)
+    later = NOW + timedelta(days=28)
     assert sums.window(later) == (6, 5 / 6)
 
 

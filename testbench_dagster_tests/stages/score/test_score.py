@@ -18,7 +18,8 @@ from testbench_dagster.core.records.attempts import CallAttempt
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
-from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts, task_data
+from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score import batch as module
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs, unscored
 from testbench_dagster.stages.score.batch import score_batch

@@ -235,8 +235,8 @@ def test_rows_end_with_their_oldest_sample(installation: Callable[..., Facts], s
 
 
 def test_a_hidden_doc_that_comes_back_ends_the_rows(installation: Callable[..., Facts]) -> None:
-    """One beyond a full window is not shown until its score is too old, and its later failure is left."""
-    facts = installation(sampling={"window": 3}, samples={"min": 1, "max": 3})
+    """A later failure is not shown until the score before it is too old to keep its slot."""
+    facts = installation(samples={"min": 4, "max": 4})
     task = facts.registration(TASK)
     for doc in range(3):
         facts.score(task, doc, at=days_ago(1))
@@ -246,6 +246,8 @@ def test_a_hidden_doc_that_comes_back_ends_the_rows(installation: Callable[..., 
     later = NOW + timedelta(days=6)
     for moment in (NOW, NOW + timedelta(days=4), later):
         assert windows(facts.workspace, now=moment) == from_facts(facts, moment)
+    [row] = [r for r in from_facts(facts, NOW + timedelta(days=4)) if (r.supplier, r.task) == (ALPHA, TASK)]
+    assert (row.n, row.errors) == (4, {}), "due, and not closed again yet"
     [row] = [r for r in from_facts(facts, later) if r.supplier == ALPHA and r.task == TASK]
     assert row.errors == {"transport": 1}
 
@@ -307,7 +309,7 @@ def test_rows_hold_for_an_api_that_can_be_asked(installation: Callable[..., Fact
     [
         {"sampling": {"window": 2}, "samples": {"min": 1, "max": 2}},
         {"sampling": {"max_age_days": 2}},
-        {"samples": {"min": 1, "max": 7}},
+        {"samples": {"min": 1, "max": 4}},
         {"samples": "all"},
         {"metric": "other"},
         {"filter": "b"},
@@ -323,7 +325,7 @@ def test_rows_hold_for_the_settings_they_were_made_with(
     task = facts.registration(TASK, metrics={"exact_match": "mean", "other": "mean"}, filters=("a", "b"))
     for doc in range(6):
         values = {"exact_match": doc % 2, "other": float(doc < 2)}
-        facts.score(task, doc, metrics={"a": values, "b": dict(values, other=1.0)}, at=days_ago(doc / 2))
+        facts.score(task, doc, metrics={"a": values, "b": dict(values, other=1.0)}, at=days_ago(doc * 1.5))
     before = from_facts(facts)
     keep(facts)
     if "cluster" in changed:

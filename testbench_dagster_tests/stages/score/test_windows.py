@@ -14,10 +14,12 @@ import pytest
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.prompts import EpochRecord
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
+from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
 
 TASK = "starter_logic"
@@ -122,8 +124,8 @@ def test_the_newest_is_so_by_time_not_by_round(installation: Callable[..., Facts
 def test_samples_past_the_age_do_not_count(installation: Callable[..., Facts]) -> None:
     facts = installation(sampling={"max_age_days": 10})
     task = facts.registration(TASK)
-    facts.score(task, 0, 1.0, days_ago(9.999))
-    facts.score(task, 1, 0.0, days_ago(10))
+    facts.score(task, 0, 1.0, days_ago(12.999))
+    facts.score(task, 1, 0.0, days_ago(13))
     facts.attempt(task, 2, Fault.EMPTY, days_ago(10))
     facts.attempt(task, 3, Fault.EMPTY, days_ago(9.999))
     row = primary(facts)
@@ -400,7 +402,7 @@ def test_no_dataset_no_samples_and_no_support_are_told_apart(installation: Calla
     assert [by_task[t["name"]].status for t in tasks] == ["no_data", "no_data", "unsupported"]
     assert by_task["starter_logic"].task_hash is None
     assert by_task["starter_logic"].n_planned is None
-    assert (by_task["starter_units"].n, by_task["starter_units"].n_planned) == (0, 25)
+    assert (by_task["starter_units"].n, by_task["starter_units"].n_planned) == (0, 50)
     assert by_task["starter_units"].coverage == 0.0
     for row in by_task.values():
         assert (row.score, row.ci_low, row.score_errors_as_zero, row.bound_low) == (None,) * 4
@@ -422,19 +424,80 @@ def test_rows_are_ordered_as_configured_and_stable(installation: Callable[..., F
     assert [(row.supplier, row.task) for row in chosen] == [(BETA, "starter_logic")]
 
 
-def test_the_planned_number_follows_the_wanted_width(installation: Callable[..., Facts]) -> None:
-    facts = installation(samples={"min": 5, "max": 100, "half_width": 0.2})
-    task = facts.registration(TASK, n_docs=60)
-    assert primary(facts).n_planned == 5
+def epoch(facts: Facts, number: int, variance: float | None = None) -> None:
+    """Start an epoch of the task, in which the docs were found to vary so much."""
+    record = EpochRecord(
+        id=f"epoch-{number}",
+        task=TASK,
+        epoch=number,
+        started_at=days_ago(20 - number),
+        seed="s",
+        seed_sha256="",
+        groups=0 if variance is None else 5,
+        variance=variance,
+    )
+    assert typed.put_new(facts.workspace.documents, EpochRecord, [record]) == 1
+
+
+def test_the_planned_number_is_the_epochs_whatever_is_answered(installation: Callable[..., Facts]) -> None:
+    facts = installation(samples={"min": 5, "max": 100, "half_width": 0.1})
+    task = facts.registration(TASK, n_docs=150)
+    assert primary(facts).n_planned == 50
+    epoch(facts, 1, 0.85 * 0.15)
+    assert primary(facts).n_planned == 49
     for doc in range(8):
         facts.score(task, doc, float(doc % 2))
-    before = primary(facts).n_planned
-    assert before is not None
-    low, high = wilson(before / 2, before)
-    assert (high - low) / 2 <= 0.2
     for doc in range(8, 11):
         facts.fail(task, doc)
-    assert primary(facts).n_planned == before + 3, "failed docs come on top"
+    row = primary(facts)
+    assert (row.n_planned, row.coverage) == (49, 8 / 49)
+    epoch(facts, 2, 0.25)
+    assert primary(facts).n_planned == 93
+    epoch(facts, 3)
+    assert primary(facts).n_planned == 50
+
+
+def test_more_docs_than_slots_leave_out_the_oldest(installation: Callable[..., Facts]) -> None:
+    """As after an epoch's start that wants fewer docs than the last."""
+    facts = installation(samples={"min": 5, "max": 100})
+    task = facts.registration(TASK)
+    for doc in range(60):
+        facts.score(task, doc, float(doc >= 10), at=days_ago(10 - doc / 10))
+    assert (primary(facts).n, primary(facts).score) == (50, 1.0)
+    epoch(facts, 1, 0.25)
+    assert primary(facts).n == 60
+
+
+def test_what_a_gate_asked_beyond_the_slots_is_in_no_score(installation: Callable[..., Facts]) -> None:
+    facts = installation(samples={"min": 5, "max": 100})
+    task = facts.registration(TASK)
+    for doc in range(20):
+        facts.score(task, doc, 0.0, at=days_ago(2), round_=1)
+    for doc in range(20, 40):
+        facts.score(task, doc, 1.0, at=days_ago(1), round_=0)
+    facts.fail(task, 50, round_=0)
+    facts.attempt(task, 51, Fault.TRANSPORT, round_=0)
+    row = primary(facts)
+    assert (row.n, row.score, row.n_failed, row.n_open, row.status) == (20, 0.0, 0, 0, "ok")
+
+
+def test_a_slot_keeps_its_outcome_until_another_closes(installation: Callable[..., Facts]) -> None:
+    """Up to a doc's life: neither a dip nor a gain while docs are asked again or replaced."""
+    facts = installation(samples={"min": 4, "max": 4}, sampling={"max_age_days": 10})
+    task = facts.registration(TASK)
+    for doc in range(4):
+        facts.score(task, doc, float(doc < 2), at=days_ago(11))
+    assert (primary(facts).n, primary(facts).score) == (4, 0.5)
+    facts.attempt(task, 0, Fault.TRANSPORT, round_=2)  # asked again
+    facts.attempt(task, 9, Fault.TRANSPORT, epoch=2)  # takes another's place
+    row = primary(facts)
+    assert (row.n, row.score, row.n_open, row.status) == (4, 0.5, 0, "ok")
+    facts.score(task, 1, 1.0, round_=2)
+    facts.score(task, 8, 1.0, epoch=2)
+    assert (primary(facts).n, primary(facts).score) == (4, 0.75)
+    gone = [row for row in windows(facts.workspace, now=NOW + timedelta(days=2), tasks=[TASK]) if row.primary]
+    row = next(row for row in gone if row.supplier == ALPHA)
+    assert (row.n, row.n_open, row.score) == (2, 2, 0.5), "what is open counts once nothing keeps its slot"
 
 
 def test_json_holds_the_fields_of_the_design(installation: Callable[..., Facts]) -> None:

@@ -288,9 +288,19 @@ class _Tables:
             parts = []
             for i in range(len(self.common)):
                 j = i + 1 + np.flatnonzero(self.common[i, i + 1 :])
-                parts.append(self._split(np.full(len(j), i), j).astype(np.float32))
+                parts.append(self._split(np.full(len(j), i), j))
             self._all_splits = e_bh_threshold(np.concatenate(parts), self.settings.split_alpha)
         return self._all_splits
+
+    def told_apart(self, i: int, others: np.ndarray) -> np.ndarray:
+        """Whether row ``i`` is told apart from each of some others, after control for all pairs."""
+        import numpy as np
+
+        contested = self._contested[np.minimum(i, others), np.maximum(i, others)]
+        clear = self._split(np.full(len(others), i), others) >= self._split_threshold
+        known = (others != i) & (self.common[i, others] > 0)
+        apart: np.ndarray = np.where(contested, self.split[i, others], known & clear)
+        return apart
 
     def finding(self, i: int, j: int, together: bool) -> PairFinding:
         import numpy as np
@@ -299,12 +309,7 @@ class _Tables:
         common, agree = int(self.common[i, j]), int(self.agree[i, j])
         one, two = np.array([i]), np.array([j])
         merge, split = float(self._merge(one, two)[0]), float(self._split(one, two)[0])
-        low_row, high_row = min(i, j), max(i, j)
-        apart = bool(
-            self.split[i, j]
-            if self._contested[low_row, high_row]
-            else i != j and common > 0 and split >= self._split_threshold
-        )
+        apart = bool(self.told_apart(i, two)[0])
         rate = agree / common if common else None
         low, high = wilson(agree, common) if common else (0.0, 1.0)
         distances: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -338,6 +343,9 @@ class _Tables:
             log_split=split,
             split=apart,
             relation=relation,
+            wording=pairs.worded(
+                relation, common, agree, together=together, apart=apart, least=settings.least_common
+            ),
         )
 
 
@@ -472,6 +480,29 @@ def _named(
     return tuple(sorted(groups, key=lambda g: g.id))
 
 
+def _alone(tables: _Tables, i: int, answers: np.ndarray) -> str:
+    """Why a supplier stands alone: told apart from all others, or not surely like any of them yet."""
+    import numpy as np
+
+    answered = int(answers[i])
+    others = np.flatnonzero((answers > 0) & (np.arange(len(answers)) != i))
+    if not len(others):
+        return f"{answered} prompts answered; nobody else to compare with"
+    unclear = others[~tables.told_apart(i, others)]
+    if not len(unclear):
+        return f"answers like nobody else on {answered} prompts"
+    told = f"told apart from {len(others) - len(unclear)} of {len(others)} others on {answered} prompts"
+    common, agree = tables.common[i, unclear].astype(int), tables.agree[i, unclear].astype(int)
+    best = int(((agree + 0.5) / (common + 2.0)).argmax())
+    if not common[best]:
+        return f"{told}; with the rest it has no prompts in common yet"
+    near = tables.evidence.suppliers[unclear[best]]
+    return (
+        f"{told}; nearest of the rest is {near}, which begins {agree[best]} of {common[best]} common prompts "
+        "alike: whether they are alike is not certain yet"
+    )
+
+
 def _profiles(
     tables: _Tables,
     groups: tuple[Group, ...],
@@ -510,7 +541,7 @@ def _profiles(
         elif not answered[i]:
             reason = "no informative answers yet"
         else:
-            reason = f"answers like nobody else on {int(answered[i])} prompts"
+            reason = _alone(tables, i, answered)
         profiles[name] = Profile(
             supplier=name,
             group=group.id,

@@ -78,6 +78,8 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
                     "log_merge": pair.log_merge,
                     "log_split": pair.log_split,
                     "relation": pair.relation,
+                    "certain": pair.certain,
+                    "finding": pair.wording,
                     "same_group": a in groups and groups[a] == groups.get(b),
                 }
             )

@@ -94,7 +94,7 @@ SCORER = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    3,
+    4,
     (
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
@@ -102,6 +102,7 @@ WINDOWS = Version(
         "testbench_dagster.scoring.reliability",
         "testbench_dagster.core.doc_states",
         "testbench_dagster.scoring.failures",
+        "testbench_dagster.scoring.delivered",
         "testbench_dagster.stages.score.states",
         "testbench_dagster.core.sampling:target_docs",
         "testbench_dagster.core.sampling:_wilson_half_width",
@@ -118,7 +119,7 @@ WINDOWS = Version(
         "testbench_dagster.stages.attempts:last_by_call",
         "testbench_dagster.stages.score.clusters",
         "testbench_dagster.stages.score.empty",
-        "testbench_dagster.stages.score.pooled",
+        "testbench_dagster.stages.score.groups:identity_groups",
         "testbench_dagster.stages.score.samples",
         "testbench_dagster.stages.score.window_cache",
         "testbench_dagster.stages.score.windows",

@@ -105,14 +105,6 @@ def test_groups_are_told() -> None:
     assert {(dict(series)["group"], dict(series)["proxy"]) for series in info} == {("g1", "one@external")}
 
 
-def test_a_window_speaks_for_its_supplier_alone() -> None:
-    made = board(NAMES, ["gsm8k"], ["general"])
-    row = made.windows["one@external"][0]
-    object.__setattr__(row, "pooled", {"group": "g", "n": 300, "score": 0.5, "ci_low": 0.45, "ci_high": 0.55})
-    (one,) = [s for s in feed(made)["suppliers"] if s["supplier"] == "one@external"]
-    assert (one["tasks"]["gsm8k"]["score"], one["tasks"]["gsm8k"]["lower_bound"]) == (row.score, row.ci_low)
-
-
 def test_any_name_is_a_valid_label() -> None:
     made = board(HOSTILE, [HOSTILE[4]], [HOSTILE[1], HOSTILE[4]])
     metrics = parsed(render_prometheus(made))

@@ -108,6 +108,7 @@ class GroupMembers(NamedTuple):
     group: str
     proxy: str
     members: list[str]
+    cut_at: datetime | None
 
 
 @view(IdentityGroupRecord)

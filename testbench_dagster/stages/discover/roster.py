@@ -45,7 +45,7 @@ TO_REFRESH_ROSTER = "run `testbench run --max-relays 0`, or start `testbench up`
 
 _REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
 #: Changes without being an event: it moves with every block, and how a supplier answers does not with it.
-_QUIET = ("stake_upokt", "host", "public_key")
+_QUIET = ("stake_upokt", "host", "owner", "public_key")
 _WRITES_AT_ONCE = 8
 _ATTEMPTS = 20  # of writing one document that others change too
 #: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
@@ -210,6 +210,7 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier |
         rpc_type=row.rpc_type,
         stake_upokt=row.stake_upokt,
         host=row.host,
+        owner=row.owner,
     )
 
 

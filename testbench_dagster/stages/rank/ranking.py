@@ -20,7 +20,7 @@ from testbench_dagster.ranking.ranking import (
 )
 from testbench_dagster.scoring.reliability import availability, first_attempt_success
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.pooled import pooled_groups
+from testbench_dagster.stages.score.groups import identity_groups
 from testbench_dagster.stages.score.window_cache import Tally
 from testbench_dagster.stages.score.windows import measured_suppliers
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
@@ -58,16 +58,17 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     suppliers = active_suppliers(workspace)
     keys = {s.key for s in suppliers}
     apis = {s.key: s.api for s in suppliers}
-    pooled = pooled_groups(workspace.documents, keys)
+    owners = {s.key: s.owner for s in suppliers if s.owner is not None}
+    placed = identity_groups(workspace.documents, keys)
     rows: dict[str, list[Window]] = {}
     tallies: dict[str, Mapping[str, Tally]] = {}
-    for measured in measured_suppliers(workspace, suppliers, now, pooled):
+    for measured in measured_suppliers(workspace, suppliers, now):
         # a signature is a text and ranks nobody
         rows[measured.supplier] = [row for row in measured.rows if row.framework != SIGNATURES]
         tallies[measured.supplier] = measured.tallies
     groups = {
         key: RankGroup(group.id, group.proxy)
-        for key, group in pooled.items()
+        for key, group in placed.items()
         if len(keys.intersection(group.members)) > 1
     }
     simulation = workspace.config.settings.simulation
@@ -93,7 +94,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             reliability = _reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
             entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
-        rankings[name] = ranked(entries, groups, apis)
+        rankings[name] = ranked(entries, groups, apis, owners)
     if not names:
         rankings[ALL_TASKS] = ranked(
             (
@@ -110,6 +111,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             ),
             groups,
             apis,
+            owners,
         )
     return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
 

@@ -83,18 +83,6 @@ def samples_by_task(
         yield from reader.read(tasks[start : start + _TASKS])
 
 
-def scored_by_task(
-    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
-) -> dict[str, list[Sample]]:
-    """By task what a supplier's answers scored, young enough and after its last change, in any number.
-
-    Every scored answer is there: several of a doc, and more than a window holds.
-    """
-    since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in tasks}
-    found = _read_scored(workspace, supplier.key, tasks, since)
-    return {task: [s for s in samples if s.scored] for task, samples in found.items()}
-
-
 def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
     """The instant after which an answer must have finished to count."""
     oldest = now - spec.max_age(workspace.config.settings.sampling.max_age_days)
@@ -396,19 +384,6 @@ def newest_docs(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample])
     """Of samples of different docs the newest ``sampling.window``, all if the task wants all its docs."""
     ordered = sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)
     return ordered if spec.samples is None else ordered[: workspace.config.settings.sampling.window]
-
-
-def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
-    """Of scored answers the newest of each doc, and of these as many as a window holds; the newest first.
-
-    Whatever a window over several suppliers takes from this one is among them.
-    """
-    newest: dict[int, Sample] = {}
-    for sample in samples:
-        known = newest.get(sample.doc_id)
-        if known is None or known.rank < sample.rank:
-            newest[sample.doc_id] = sample
-    return newest_docs(workspace, spec, newest.values())
 
 
 def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:

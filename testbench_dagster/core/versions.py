@@ -119,7 +119,7 @@ WINDOWS = Version(
         "testbench_dagster.stages.attempts:last_by_call",
         "testbench_dagster.stages.score.clusters",
         "testbench_dagster.stages.score.empty",
-        "testbench_dagster.stages.score.groups:identity_groups",
+        "testbench_dagster.stages.score.groups",
         "testbench_dagster.stages.score.samples",
         "testbench_dagster.stages.score.window_cache",
         "testbench_dagster.stages.score.windows",

@@ -81,6 +81,16 @@ class Entry:
             sparse=True,
         ),
     ] = None
+    own_score: Annotated[float | None, Column("the score by its own docs alone", Unit.SCORE, sparse=True)] = (
+        None
+    )
+    n_own: Annotated[
+        int | None, Column("own docs behind that, failed and open ones too", Unit.DOCS, sparse=True)
+    ] = None
+    shared: Annotated[
+        bool,
+        Column("whether `score` is its proxy's, corrected by how its own answers to common docs differ"),
+    ] = False
     n_open: Annotated[
         int, Column("docs that wait for an answer, and count as wrong until then", Unit.DOCS)
     ] = 0
@@ -160,6 +170,7 @@ ENTRY_VIEWS = Views(
     feed=(
         Cell("group", ("group",)),
         Cell("proxy", ("proxy",)),
+        Cell("unit", ("unit",)),
         Cell("score", ("score",)),
         Cell("lower_bound", ("ci_low",)),
         Cell("upper_bound", ("ci_high",)),
@@ -167,6 +178,9 @@ ENTRY_VIEWS = Views(
         Cell("rank_high", ("rank_high",)),
         Cell("p_best", ("p_best",)),
         Cell("standing", ("standing",)),
+        Cell("own_score", ("own_score",)),
+        Cell("n_own", ("n_own",)),
+        Cell("shared", ("shared",)),
         Cell("n_open", ("n_open",)),
         Cell("last_sample_at", ("last_sample_at",)),
         Cell("age_seconds", ("last_sample_at",), Shape.AGE),

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Entry, Standing
-from testbench_dagster.statistics.combinations import mover, wilson_of_mean
+from testbench_dagster.statistics.control_variate import Represented, by_proxy
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
-from testbench_dagster.statistics.task_score import left_out, measured_tasks
+from testbench_dagster.statistics.task_score import combined_tasks, left_out, measured_tasks
 
 #: As many units have to have reached a share of the weight before it can be asked of others.
 UNITS = 3
@@ -68,6 +68,9 @@ class RankScore(NamedTuple):
     n_measured: int = 0
     n_tasks: int = 0
     weight_coverage: float | None = None
+    own_score: float | None = None
+    n_own: int | None = None
+    shared: bool = False
 
     @classmethod
     def from_ability(cls, root: Ability) -> RankScore:
@@ -184,6 +187,9 @@ def make_entry(
         errors=errors,
         n_open=open_,
         simulation=simulation,
+        own_score=of.own_score,
+        n_own=of.n_own,
+        shared=of.shared,
         coverage=coverage,
         last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
         error_rate=errors / (n + errors) if n + errors else None,
@@ -198,18 +204,19 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def mean_over_tasks(rows: Sequence[Window]) -> RankScore:
-    """Unweighted mean of the primary scores; its interval treats tasks as independent."""
-    tasks = list(measured_tasks(rows).values())
+def mean_over_tasks(rows: Sequence[Window], represented: Represented | None = None) -> RankScore:
+    """Unweighted mean of the primary scores; its interval treats tasks as independent.
+
+    ``represented``: of one for which a proxy stands, what that adds to its own docs.
+    """
+    tasks = measured_tasks(rows)
     k, could = len(tasks), len(rows) - len(left_out(rows))
     if not tasks:
         return RankScore(n_tasks=could)
-    weights, shares = [1 / k] * k, [t.score for t in tasks]
-    if k == 1:
-        low, high = tasks[0].interval  # to the last digit
-    elif any(t.partial for t in tasks):
-        # an interval over open docs is lopsided: its ends combine each for itself
-        low, high = mover(weights, shares, *zip(*(t.interval for t in tasks), strict=True))
-    else:
-        low, high = wilson_of_mean(weights, shares, [t.docs for t in tasks])
-    return RankScore(sum(shares) / k, low, high, k, could, weight_coverage=k / len(rows))
+    weights = dict.fromkeys(tasks, 1 / k)
+    own = combined_tasks(weights, tasks)
+    shared = None if represented is None else by_proxy(weights, tasks, represented)
+    found = shared or own
+    n_own = sum(task.n for task in tasks.values())
+    known = (found.score, *found.interval, k, could, k / len(rows))
+    return RankScore(*known, own.score, n_own, shared is not None)

@@ -171,6 +171,10 @@ MEANINGS = {
     "suppliers[].taxonomies.<name>.nodes.<node>.score": "score of this ability",
     "suppliers[].taxonomies.<name>.nodes.<node>.lower_bound": "lower end of its 95 % interval",
     "suppliers[].taxonomies.<name>.nodes.<node>.upper_bound": "upper end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.nodes.<node>.own_score": "the score by own docs alone",
+    "suppliers[].taxonomies.<name>.nodes.<node>.n_own": "own docs behind that",
+    "suppliers[].taxonomies.<name>.nodes.<node>.shared": "whether `score` is its proxy's, corrected by how "
+    "its own answers to common docs differ",
     "suppliers[].taxonomies.<name>.nodes.<node>.n": "docs behind it",
     "suppliers[].taxonomies.<name>.nodes.<node>.status": "`partial` while docs of its tasks are open",
     "suppliers[].taxonomies.<name>.nodes.<node>.n_failed": "docs behind it that failed: left unanswered",

@@ -15,15 +15,14 @@ from testbench_dagster.core.records.rankings import (
     TaxonomySummaryRecord,
 )
 from testbench_dagster.core.window import Window
-from testbench_dagster.scoring.delivered import DeliveredDoc
 from testbench_dagster.stages.configured_taxonomies import key_of, read_taxonomies
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
 from testbench_dagster.stages.score.groups import proxies_of
+from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.statistics.control_variate import Differences, Represented
-from testbench_dagster.statistics.task_score import TaskScore, left_out, measured_tasks
+from testbench_dagster.statistics.task_score import left_out, measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
@@ -119,11 +118,7 @@ def summary_records(
     measured = {key: measured_tasks(own.rows) for key, own in suppliers.items()}
     not_asked = [left_out(own.rows) for own in suppliers.values()]
     priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
-    represented = {
-        key: _represented(suppliers[key], suppliers[proxy], measured[proxy])
-        for key, proxy in (proxies or {}).items()
-        if key in suppliers and proxy in suppliers
-    }
+    represented = represented_suppliers(suppliers, measured, proxies or {})
     made: dict[tuple[str, str], TaxonomySummaryRecord] = {}
     for taxonomy in taxonomies:
         summaries = summarize_many(taxonomy, list(measured.values()), not_asked)
@@ -133,31 +128,6 @@ def summary_records(
                 summary = represented_summary(summary, represented[key])
             made[key, taxonomy.name] = _record(key, summary, suppliers[key].rows, now, shrunk)
     return [made[key, taxonomy.name] for key in measured for taxonomy in taxonomies]
-
-
-def _represented(
-    own: MeasuredSupplier, proxy: MeasuredSupplier, scores: Mapping[str, TaskScore]
-) -> Represented:
-    """How a supplier's docs differ from those of its proxy, task by task."""
-    found: tuple[dict[str, Differences], ...] = ({}, {}, {})
-    for task, docs in own.docs.items():
-        theirs = {doc.doc_id: doc.value for doc in proxy.docs.get(task, ())}
-        common = [doc for doc in docs if doc.doc_id in theirs]
-        if not common or task not in scores:
-            continue
-        as_it_counts = _differences(common, theirs, None)
-        some_open = any(doc.open for doc in common)
-        for by_task, end in zip(found, (None, 0.0, 1.0), strict=True):
-            by_task[task] = _differences(common, theirs, end) if some_open else as_it_counts
-    return Represented(scores, *found)
-
-
-def _differences(
-    docs: Sequence[DeliveredDoc], theirs: Mapping[int, float], open_as: float | None
-) -> Differences:
-    return Differences.from_pairs(
-        (open_as if doc.open and open_as is not None else doc.value, theirs[doc.doc_id]) for doc in docs
-    )
 
 
 def outdated_summaries(workspace: Workspace, before: datetime) -> list[str]:

@@ -340,7 +340,6 @@ def test_docs_behind_rows_are_kept_of_who_is_in_a_group(installation: Callable[.
     task = facts.registration(TASK)
     for doc in range(8):
         facts.score(task, doc, float(doc < 4), supplier=[ALPHA, BETA][doc % 2])
-    facts.fail(task, 9, Fault.SUPPLIER_REFUSED, NOW, supplier=ALPHA)
     assert keep(facts) == 2
 
     def docs_of_alpha() -> list[tuple[int, float, bool]]:
@@ -348,12 +347,24 @@ def test_docs_behind_rows_are_kept_of_who_is_in_a_group(installation: Callable[.
         return [tuple(doc) for m in found for doc in m.docs.get(TASK, ())]
 
     computed = docs_of_alpha()
-    assert [doc[:2] for doc in computed] == [(0, 1.0), (2, 1.0), (4, 0.0), (6, 0.0), (9, 0.0)]
+    assert computed == [(0, 1.0, False), (2, 1.0, False), (4, 0.0, False), (6, 0.0, False)]
     together(facts)
     assert keep(facts) == 2, "the docs of who is in a group are kept for the others"
     assert keep(facts) == 0
     purge_facts(facts)
     assert docs_of_alpha() == computed
+
+
+def test_a_doc_that_failed_is_behind_the_row_as_worst(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    task = facts.registration(TASK)
+    for doc in range(4):
+        facts.score(task, doc, 1.0, days_ago(1), supplier=ALPHA)
+    facts.fail(task, 9, Fault.SUPPLIER_REFUSED, days_ago(1), supplier=ALPHA)
+    [found] = [
+        m for m in measured_suppliers(facts.workspace, now=NOW, with_docs={ALPHA}) if m.supplier == ALPHA
+    ]
+    assert [tuple(doc) for doc in found.docs[TASK]][-1] == (9, 0.0, False)
 
 
 # -------------------------------------------------------------------------------- while others write facts

@@ -9,6 +9,7 @@ reading answers, and recording or acting on what is found.
 """
 
 from testbench_dagster.identity.changes import Change, ScorePoint, find_changes, score_changes
+from testbench_dagster.identity.content import Content, GradedAnswer
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
 from testbench_dagster.identity.kernel import Answer
@@ -16,13 +17,17 @@ from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.proxies import Election, elect
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+from testbench_dagster.identity.splits import Divergence, find_divergence
 
 __all__ = [
     "Answer",
     "Assignment",
     "Change",
+    "Content",
+    "Divergence",
     "Election",
     "Evidence",
+    "GradedAnswer",
     "Group",
     "Grouping",
     "IdentityError",
@@ -33,6 +38,7 @@ __all__ = [
     "Suspect",
     "elect",
     "find_changes",
+    "find_divergence",
     "find_groups",
     "score_changes",
 ]

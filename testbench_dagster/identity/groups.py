@@ -9,6 +9,8 @@ A group of the last time stays together, without proving itself anew, as long as
 pair in it: an e-value that once reached its threshold has rejected the null. Members whose model changed
 since (``cut_at``) start alone.
 
+How answers begin is not enough where whole answers are known (:mod:`.content`): these have to be equal too.
+
 What is claimed is that suppliers answer alike at temperature 0, on prompts all were sent; never what a
 supplier runs.
 """
@@ -18,12 +20,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.identity import pairs
+from testbench_dagster.identity.content import Content
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.kernel import moment
 from testbench_dagster.identity.mixtures import Suspect, find_suspects
@@ -119,10 +122,14 @@ def find_groups(
     previous: Iterable[Assignment] = (),
     *,
     now: datetime,
+    content: Content | None = None,
+    apart: Collection[tuple[str, str]] = (),
 ) -> Grouping:
     """Groups of all suppliers of the evidence, each in exactly one.
 
     ``previous`` is the last outcome: groups keep their names while a majority of their members stays.
+    ``content``: whole answers, which have to be alike as well before any join; None to look at beginnings
+    only. ``apart``: pairs that were found to differ otherwise and are in no group together.
     Settings are those the evidence was made with. Raises IdentityError for other settings or times without a
     zone.
     """
@@ -130,8 +137,8 @@ def find_groups(
         raise IdentityError("settings differ from those of the evidence; make the evidence with them")
     moment("now", now)
     before = _valid(evidence, previous)
-    tables = _Tables(evidence, [members for _, members in sorted(_by_group(before).items())])
-    clusters = _Linkage(tables).clusters()
+    tables = _Tables(evidence, [members for _, members in sorted(_by_group(before).items())], apart)
+    clusters = _Linkage(tables, content).clusters()
     groups = _named(evidence, clusters, before, now)
 
     import numpy as np
@@ -172,7 +179,9 @@ def _by_group(assignments: Mapping[str, Assignment]) -> dict[str, list[str]]:
 class _Tables:
     """Counts of all pairs, and e-values of those that could be one model."""
 
-    def __init__(self, evidence: Evidence, before: list[list[str]]) -> None:
+    def __init__(
+        self, evidence: Evidence, before: list[list[str]], apart: Collection[tuple[str, str]]
+    ) -> None:
         import numpy as np
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -209,6 +218,10 @@ class _Tables:
         self.split = np.zeros((size, size), dtype=bool)
         gone = e >= e_bh_threshold(e, settings.split_alpha)
         self.split[rows[gone], columns[gone]] = self.split[columns[gone], rows[gone]] = True
+        for one, two in apart:
+            if one in evidence.index and two in evidence.index:
+                i, j = evidence.index[one], evidence.index[two]
+                contested[i, j] = contested[j, i] = self.split[i, j] = self.split[j, i] = True
         self._contested = contested
         self._all_splits: float | None = None
 
@@ -352,10 +365,11 @@ class _Tables:
 class _Linkage:
     """Agglomeration: clusters by number, their members and pooled answer prefixes."""
 
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: _Tables, content: Content | None) -> None:
         import numpy as np
 
         self.tables = tables
+        self.content = content
         size = len(tables.evidence.suppliers)
         self.of = list(range(size))
         self.members: dict[int, np.ndarray] = {i: np.array([i]) for i in range(size)}
@@ -421,10 +435,17 @@ class _Linkage:
         attempt = (a, len(ours), b, len(theirs)) if a < b else (b, len(theirs), a, len(ours))
         if attempt in self._refused:
             return False
-        may = not self.tables.against(ours, theirs) and self._evidence(a, b) >= self.tables.threshold
+        may = (
+            not self.tables.against(ours, theirs)
+            and self._evidence(a, b) >= self.tables.threshold
+            and (self.content is None or self.content.alike(self._names(ours), self._names(theirs)))
+        )
         if not may:
             self._refused.add(attempt)
         return may
+
+    def _names(self, rows: np.ndarray) -> list[str]:
+        return [self.tables.evidence.suppliers[row] for row in rows.tolist()]
 
     def _evidence(self, a: int, b: int) -> float:
         """Merge e-value (nats) between the majorities of two clusters."""

@@ -78,7 +78,7 @@ def worded(relation: Relation, common: int, agree: int, *, together: bool, apart
     if together:
         return f"{seen}: in one group"
     if relation == "same stack":
-        return f"{seen}: alike beyond doubt; grouped once all of both groups are"
+        return f"{seen}: alike beyond doubt; grouped once whole answers are, and all of both groups"
     if apart and common < least:
         return f"{seen}: told apart; how much they have in common takes {least} prompts"
     if apart:

@@ -21,22 +21,34 @@ from testbench_dagster.core.records.identity import (
     ProxyOfSupplier,
 )
 from testbench_dagster.core.records.plans import FailedEvaluations
+from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
     Answer,
     Assignment,
     Change,
+    Content,
+    GradedAnswer,
     Group,
     Grouping,
     IdentitySettings,
     elect,
     find_changes,
+    find_divergence,
     find_groups,
     score_changes,
 )
+from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows
-from testbench_dagster.stages.identify.reading import read_answers, read_availability, read_scores
+from testbench_dagster.stages.identify.reading import (
+    docs_per_task,
+    read_answers,
+    read_availability,
+    read_graded,
+    read_scores,
+)
+from testbench_dagster.stages.identify.splits import kept_apart, record_splits
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
@@ -48,7 +60,7 @@ _SCORE_ARL = 1e7
 
 @dataclass
 class IdentityReport:
-    """What a comparison found: records of ``identity_groups``, suspects by supplier, changes recorded.
+    """What a comparison found: records of ``identity_groups``, suspects by supplier, changes and splits.
 
     ``groupings`` hold the evidence behind, by service.
     """
@@ -56,6 +68,7 @@ class IdentityReport:
     documents: list[IdentityGroupRecord] = field(default_factory=list)
     suspects: dict[str, str] = field(default_factory=dict)
     changes: list[ChangeRecord] = field(default_factory=list)
+    splits: list[SplitRecord] = field(default_factory=list)
     n_answers: int = 0
     groupings: dict[str, Grouping] = field(default_factory=dict)
 
@@ -96,6 +109,7 @@ def refresh_identity(
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
+        report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             cuts = cuts_of(suppliers)
@@ -116,7 +130,8 @@ def detect_changes(
     """Look for changes in what suppliers answer to the same prompts, and in their scores of ``tasks``.
 
     What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
-    others of its service, so that it stands for nobody any more and nobody for it.
+    others of its service, so that it stands for nobody any more and nobody for it. Members that differ from
+    their proxy are split off likewise.
 
     Returns:
         The changes that were not known before, as stored.
@@ -136,7 +151,8 @@ def detect_changes(
                 points = read_scores(workspace, chosen, spec, registration, now)
                 found += score_changes(points, replace(settings, arl=_SCORE_ARL), cut_at=cuts_of(chosen))
         new = record_changes(workspace, found, now)
-        if any(change.cut for change in new):
+        split = record_splits(workspace, service, suppliers, now, settings, evaluated=wanted)
+        if split or any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
     return recorded
@@ -192,7 +208,8 @@ def _group(
         if placed.cut_at == cuts.get(placed.id)
     }
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
-    grouping = find_groups(evidence, settings, previous.values(), now=now)
+    apart = kept_apart(workspace, suppliers, now, settings)
+    grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
     report.groupings[service] = grouping
     suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
     availability = read_availability(workspace, service, now)
@@ -206,12 +223,88 @@ def _group(
     for group in grouping.groups:
         proxy, rotates_at = _elected(group, grouping, previous, availability, alive, now, settings)
         records += [
-            _record(service, key, group, proxy, rotates_at, grouping, suspects.get(key), cuts.get(key), now)
+            _record(
+                service,
+                key,
+                group,
+                proxy,
+                rotates_at,
+                grouping,
+                suspects.get(key),
+                cuts.get(key),
+                apart.splits.get(key),
+                now,
+            )
             for key in group.members
         ]
     typed.upsert(workspace.documents, IdentityGroupRecord, records)
     report.documents += records
     report.suspects |= suspects
+
+
+def _grouped(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    evidence: Evidence,
+    answers: Sequence[Answer],
+    previous: Sequence[Assignment],
+    apart: frozenset[tuple[str, str]],
+    now: datetime,
+) -> Grouping:
+    """Groups of who begins answers alike and, where that would join them anew, gives whole answers alike."""
+    settings = evidence.settings
+    by_beginnings = find_groups(evidence, settings, previous, now=now, apart=apart)
+    before = {one.supplier: one.group for one in previous}
+    joining = {
+        member
+        for group in by_beginnings.groups
+        if len({before.get(member, member) for member in group.members}) > 1
+        for member in group.members
+    }
+    if not joining:
+        return by_beginnings
+    signing = {spec.name for spec in workspace.specs if spec.signs}
+    chosen = [supplier for supplier in suppliers if supplier.key in joining]
+    tasks = [spec.name for spec in workspace.specs if not spec.signs]
+    graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace)))
+    probes = [
+        GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
+        for one in answers
+        if one.supplier in joining and one.family in signing
+    ]
+    differing = _differing(by_beginnings, graded_by_supplier(graded), tasks, settings)
+    return find_groups(
+        evidence,
+        settings,
+        previous,
+        now=now,
+        content=Content([*graded, *probes], settings),
+        apart=apart | differing,
+    )
+
+
+def _differing(
+    grouping: Grouping,
+    graded: Mapping[str, Sequence[GradedAnswer]],
+    tasks: Sequence[str],
+    settings: IdentitySettings,
+) -> frozenset[tuple[str, str]]:
+    """Who would be grouped with whom, though their scores of common docs differ.
+
+    Each is compared with the one of its group that answered most.
+    """
+    found = set()
+    for group in grouping.groups:
+        known = [member for member in group.members if member in graded]
+        if len(known) > 1:
+            most = max(known, key=lambda member: (len(graded[member]), member))
+            found |= {
+                (member, most)
+                for member in known
+                if member != most
+                and find_divergence(graded[member], graded[most], tasks, settings=settings) is not None
+            }
+    return frozenset(found)
 
 
 def _elected(
@@ -250,6 +343,7 @@ def _record(
     grouping: Grouping,
     suspect: str | None,
     cut_at: datetime | None,
+    split: KnownSplit | None,
     now: datetime,
 ) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
@@ -278,8 +372,9 @@ def _record(
         nearest_high=profile.nearest_high,
         nearest_common=profile.nearest_common,
         suspect=suspect,
-        reason=profile.reason,
+        reason=profile.reason if split is None else f"{split.reason}; {profile.reason}",
         cut_at=cut_at,
+        split_at=None if split is None else split.at,
     )
 
 

@@ -130,12 +130,13 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    2,
+    3,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling",
+        "testbench_dagster.planning.audits",
         "testbench_dagster.planning.canaries",
         "testbench_dagster.planning.due",
         "testbench_dagster.planning.gates",

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (3, "5e41a0f83d623a1147c1a77fc888fdf7e24d2e1f89d8aed1787e5b949a771bb2"),
-    "PLANS": (2, "d9c33837afec3fcd501f794934c0daaa70b13ebe92516389059beda3b873b964"),
+    "WINDOWS": (4, "dd1141cb9a2375f218b5513120e8fc43bee99ae5b5c6aa3147445e39731106ad"),
+    "PLANS": (3, "9de489f86ecefaf45d08fe2aac2f779ed2dbc752375ea14cc44fafd60cc56c9e"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -68,7 +68,7 @@ class Planner:
         tasks: names of tasks or groups to plan; None for all.
         now: the instant, timezone-aware; the present by default.
         with_windows: read every window, also where no rule needs it (to show interval widths).
-        chance: draws the canaries; one that nobody can foresee by default.
+        chance: draws the canaries and the docs of audits; one that nobody can foresee by default.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Planner:
         self._epochs: dict[str, int] = {}
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
+        self._of_proxies: dict[tuple[str, str], frozenset[int]] = {}
 
     @cached_property
     def registrations(self) -> dict[str, Registration]:
@@ -116,14 +117,15 @@ class Planner:
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
         pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
         lives = lives_of(self._workspace, supplier, pasts, self.now)
+        proxy = self._proxies.get(supplier.key)
         return SupplierFacts(
             supplier=supplier.key,
-            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives) for s in needed},
+            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives, proxy) for s in needed},
             abilities=self._abilities(supplier.key),
             groups=self._groups,
             cut_at=supplier.cut_at,
             departed=supplier.left_at is not None,
-            proxy=self._proxies.get(supplier.key),
+            proxy=proxy,
             retry_at=self._retry_at(supplier.key),
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
             waiting=self._sessions.waiting(supplier, spent_until(self._outlooks.get(supplier.key))),
@@ -299,7 +301,7 @@ class Planner:
         return found
 
     def _task_facts(
-        self, supplier: Supplier, spec: TaskSpec, past: History | None, lives: Lives
+        self, supplier: Supplier, spec: TaskSpec, past: History | None, lives: Lives, proxy: str | None
     ) -> TaskFacts:
         registration = self.registrations.get(spec.name)
         max_age = self._max_age(spec)
@@ -316,6 +318,7 @@ class Planner:
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
         earlier = not flags.questions_of_epoch
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
+        audited = proxy is not None and not (spec.signs or spec.samples is None)
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -334,7 +337,27 @@ class Planner:
             # whoever wants every doc of a task wants this supplier's own answers
             needs_own_answers=spec.signs or spec.samples is None,
             asks_model=flags.output_type != "get",
+            proxy_docs=self._answered_docs(str(proxy), spec, registration) if audited else frozenset(),
         )
+
+    def _answered_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
+        """The docs of a task that a supplier answered lately, in any epoch; read once."""
+        if (key, spec.name) not in self._of_proxies:
+            found: set[int] = set()
+            supplier = next((s for s in active_suppliers(self._workspace) if s.key == key), None)
+            past = None if supplier is None else self._history(supplier, spec)
+            if supplier is not None and past is not None:
+                prompts = self._prompts(spec, registration, request_form(supplier, registration))
+                docs = {prompt.id: prompt.doc_id for prompt in prompts}
+                found = {
+                    docs[outcome.prompt_id]
+                    for outcome in past.outcomes
+                    if outcome.fault.answered and outcome.prompt_id in docs
+                }
+                lives = lives_of(self._workspace, supplier, {spec.name: past}, self.now)
+                found |= past.closed_earlier(lives, self._calls_of(registration)).keys()
+            self._of_proxies[key, spec.name] = frozenset(found)
+        return self._of_proxies[key, spec.name]
 
     def _max_age(self, spec: TaskSpec) -> timedelta:
         return spec.max_age(self._workspace.config.settings.sampling.max_age_days)

@@ -136,6 +136,8 @@ PLANS = Version(
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling",
+        "testbench_dagster.identity.power",
+        "testbench_dagster.identity.settings",
         "testbench_dagster.planning.audits",
         "testbench_dagster.planning.canaries",
         "testbench_dagster.planning.due",
@@ -160,6 +162,8 @@ PLANS = Version(
         "testbench_dagster.stages.score.answered:prompt_calls",
         "testbench_dagster.stages.score.samples",
         "testbench_dagster.stages.score.states",
+        "testbench_dagster.statistics.evalues",
+        "testbench_dagster.statistics.multiplicity",
         "testbench_dagster.statistics.sequential",
     ),
 )

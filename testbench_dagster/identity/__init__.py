@@ -15,6 +15,7 @@ from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profi
 from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
+from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.identity.splits import Divergence, find_divergence
@@ -40,5 +41,6 @@ __all__ = [
     "find_changes",
     "find_divergence",
     "find_groups",
+    "needed_prompts",
     "score_changes",
 ]

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "dd1141cb9a2375f218b5513120e8fc43bee99ae5b5c6aa3147445e39731106ad"),
-    "PLANS": (3, "9de489f86ecefaf45d08fe2aac2f779ed2dbc752375ea14cc44fafd60cc56c9e"),
+    "WINDOWS": (4, "886cdd5ce46e7a63eee2455792d58ebf7202d46f6372aada1bbdfffb1d478af3"),
+    "PLANS": (3, "30b683bce6d2f38ff4f6d35c277cf86d1d2f417dae1ef159c3b6dceb04330807"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

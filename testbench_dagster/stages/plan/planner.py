@@ -6,6 +6,7 @@ of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.identity import needed_prompts
 from testbench_dagster.planning.due import CallOutcome, Lives, OpenElsewhere, PromptRef
 from testbench_dagster.planning.gates import Ability
 from testbench_dagster.planning.release import release
@@ -216,6 +218,12 @@ class Planner:
     @cached_property
     def _sessions(self) -> Sessions:
         return Sessions.read(self._workspace, self.now)
+
+    @cached_property
+    def _probes(self) -> int:
+        """Probes that it takes to say of pairs of suppliers of the largest service whether they are alike."""
+        services = Counter(s.service for s in active_suppliers(self._workspace))
+        return needed_prompts(max(services.values(), default=0))
 
     @cached_property
     def _outlooks(self) -> dict[str, PlanOutlook]:
@@ -439,7 +447,8 @@ class Planner:
                 sort=[("position", 1)],
             )
             refs = [_ref(prompt, repeats) for prompt in prompts if prompt.relayable]
-            self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
+            most = self._probes if spec.probes_by_roster else None
+            self._sequences[key] = refs[:most] if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
 
 

@@ -64,11 +64,11 @@ class Content:
 
         Most of each cluster to most of the other, and no pair across them that has enough docs and is not.
         """
-        if not all(supplier in self._rows for supplier in (*ours, *theirs)):
-            return False
         import numpy as np
 
-        i, j = (np.array([self._rows[s] for s in side]) for side in (ours, theirs))
+        i, j = (np.array([self._rows[s] for s in side if s in self._rows]) for side in (ours, theirs))
+        if not len(i) or not len(j):
+            return False
         one, two = (majorities(self._cells[k], np.zeros(len(k), dtype=np.int64), 1)[0] for k in (i, j))
         common, agree = _counts(one, two)
         tasks_common, tasks_agree = _counts(one[self._scored], two[self._scored])

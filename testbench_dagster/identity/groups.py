@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Lean (nats) from which suppliers count as one when collisions among distinct groups are counted: 100 to 1.
 _ONE = 4.6
+#: Suppliers from which the e-values of all pairs are not held in memory for a word on each.
+_MANY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,12 +307,20 @@ class _Tables:
             self._all_splits = e_bh_threshold(np.concatenate(parts), self.settings.split_alpha)
         return self._all_splits
 
-    def told_apart(self, i: int, others: np.ndarray) -> np.ndarray:
-        """Whether row ``i`` is told apart from each of some others, after control for all pairs."""
+    def told_apart(self, i: int, others: np.ndarray, *, quickly: bool = False) -> np.ndarray:
+        """Whether row ``i`` is told apart from each of some others, after control for all pairs.
+
+        ``quickly``: among very many suppliers by Bonferroni's threshold, which is higher and needs no look
+        at all pairs.
+        """
         import numpy as np
 
         contested = self._contested[np.minimum(i, others), np.maximum(i, others)]
-        clear = self._split(np.full(len(others), i), others) >= self._split_threshold
+        if quickly and len(self.common) > _MANY:
+            threshold = family_wise_threshold(self.tested, self.settings.split_alpha)
+        else:
+            threshold = self._split_threshold
+        clear = self._split(np.full(len(others), i), others) >= threshold
         known = (others != i) & (self.common[i, others] > 0)
         apart: np.ndarray = np.where(contested, self.split[i, others], known & clear)
         return apart
@@ -509,7 +519,7 @@ def _alone(tables: _Tables, i: int, answers: np.ndarray) -> str:
     others = np.flatnonzero((answers > 0) & (np.arange(len(answers)) != i))
     if not len(others):
         return f"{answered} prompts answered; nobody else to compare with"
-    unclear = others[~tables.told_apart(i, others)]
+    unclear = others[~tables.told_apart(i, others, quickly=True)]
     if not len(unclear):
         return f"answers like nobody else on {answered} prompts"
     told = f"told apart from {len(others) - len(unclear)} of {len(others)} others on {answered} prompts"

@@ -14,6 +14,7 @@ from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.defs import freshness
@@ -176,15 +177,17 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             WindowRecord,
             PlanRecord,
             ChangeRecord,
+            SplitRecord,
         ),
         writes={
             ScoreRecord.collection.name: "one per answer and filter",
             SignatureRecord.collection.name: "what a new signature stands for",
             WindowRecord.collection.name: "the cached rows of the suppliers",
             ChangeRecord.collection.name: "changes it detected",
+            SplitRecord.collection.name: "members whose scores differ from their proxy's",
             SupplierRecord.collection.name: "the cut of a supplier that changed",
-            PlanRecord.collection.name: "who was cut is due at once",
-            IdentityGroupRecord.collection.name: "the groups of a service where a supplier was cut",
+            PlanRecord.collection.name: "who was cut or split off is due at once",
+            IdentityGroupRecord.collection.name: "the groups of a service where one was cut or split off",
         },
     ),
 )

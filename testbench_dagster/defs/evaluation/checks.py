@@ -18,9 +18,11 @@ from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.partitions import run_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.sample.catalogue import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -101,11 +103,17 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     def windows_tight(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Windows with a wanted half width reach it, unless they hold as many docs as they may."""
+        """Windows with a wanted half width reach it, unless they hold as many docs as they may.
+
+        Those for which a proxy stands are asked a part of the docs only.
+        """
         violations: dict[str, Any] = {}
+        represented = proxies_of(workspace.documents, {s.key: s for s in active_suppliers(workspace)})
         for row in _primary(context, workspace):
             rule = workspace.spec(row.task).samples
             if rule is None or rule.half_width is None or row.ci_low is None or row.ci_high is None:
+                continue
+            if row.supplier in represented:
                 continue
             half = (row.ci_high - row.ci_low) / 2
             if half > rule.half_width and row.asked < (row.n_planned or 0):

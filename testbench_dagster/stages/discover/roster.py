@@ -239,7 +239,7 @@ def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bo
         noted_at = datetime.now(UTC)
         event = RosterEvent(at=noted_at, event="cut", cut_at=at, reason=reason)
         if _changed(documents, before, {"cut_at": at, **_recorded(before, event)}):
-            _plan_at_once(documents, [key], noted_at)
+            plan_at_once(documents, [key], noted_at)
             return True
     raise StoreError(f"the cut of {key!r} could not be noted: other processes kept changing it; run again")
 
@@ -272,7 +272,7 @@ def refresh_roster(
     for service, height in found.heights.items():
         report.heights[service] = record_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
-    _plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
+    plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
     report.active.extend(supplier.key for supplier in active_suppliers(workspace))
     return report
 
@@ -506,7 +506,7 @@ def _quiet(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
+def plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
     """Have the cached plans of suppliers looked at now, not when they were due before."""
     wanted = list(keys)
     if not wanted:

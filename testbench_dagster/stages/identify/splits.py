@@ -17,9 +17,10 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import Divergence, GradedAnswer, IdentitySettings, find_divergence
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.splits import odd_ones
+from testbench_dagster.stages.discover.roster import plan_at_once
 from testbench_dagster.stages.identify.reading import read_graded
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.stores.documents import Where, document_id, typed
 
 #: Members that are looked at at once when their proxy was evaluated.
 _MEMBERS = 20
@@ -48,10 +49,14 @@ def record_splits(
     ``evaluated``: only what these suppliers answered is looked at; None for all.
     """
     by_key = {s.key: s for s in suppliers}
+    where: Where = {"_id": {"in": sorted(by_key)}}
+    if evaluated is not None:
+        own = typed.find(workspace.documents, GroupAssignment, {"_id": {"in": sorted(evaluated)}})
+        where = {"group": {"in": sorted({one.group for one in own})}}
     placed = {
         one.id: one
-        for one in typed.find(workspace.documents, GroupAssignment, {"_id": {"in": sorted(by_key)}})
-        if one.cut_at == by_key[one.id].cut_at
+        for one in typed.find(workspace.documents, GroupAssignment, where)
+        if one.id in by_key and one.cut_at == by_key[one.id].cut_at
     }
     groups: dict[str, list[str]] = {}
     for key, one in placed.items():
@@ -67,6 +72,8 @@ def record_splits(
             chosen = [member for member in others if member in evaluated]
         if chosen:
             found += _of_group(workspace, service, by_key, placed, others, chosen, proxy, now, settings)
+    # asked in full from now on, and so is whoever stands for nobody any more
+    plan_at_once(workspace.documents, {key for split in found for key in (split.supplier, split.proxy)}, now)
     return found
 
 

@@ -29,7 +29,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.identity import needed_prompts
 from testbench_dagster.planning.due import CallOutcome, Lives, OpenElsewhere, PromptRef
-from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.gates import Ability, TaskState
 from testbench_dagster.planning.release import release
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
@@ -91,6 +91,7 @@ class Planner:
         self._epochs: dict[str, int] = {}
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
+        self._states_of_proxies: dict[tuple[str, str], TaskState] = {}
         self._of_proxies: dict[tuple[str, str], frozenset[int]] = {}
 
     @cached_property
@@ -123,7 +124,8 @@ class Planner:
         return SupplierFacts(
             supplier=supplier.key,
             tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives, proxy) for s in needed},
-            abilities=self._abilities(supplier.key),
+            # what opens a gate for a proxy does so for whom it stands: these answer too few docs themselves
+            abilities=self._abilities(proxy or supplier.key),
             groups=self._groups,
             cut_at=supplier.cut_at,
             departed=supplier.left_at is not None,
@@ -337,7 +339,7 @@ class Planner:
             open_elsewhere=elsewhere,
             final_elsewhere=past.closed_earlier(lives, self._calls_of(registration)) if earlier else {},
             measured=window.measured,
-            state=window.state,
+            state=self._state_of(proxy, spec, registration, window),
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
@@ -347,6 +349,21 @@ class Planner:
             asks_model=flags.output_type != "get",
             proxy_docs=self._answered_docs(str(proxy), spec, registration) if audited else frozenset(),
         )
+
+    def _state_of(
+        self, proxy: str | None, spec: TaskSpec, registration: Registration, window: WindowState
+    ) -> TaskState:
+        """What gates look at: of a supplier for which another stands that one's window, read once for all."""
+        if proxy is None or spec.name not in self._gating or spec.signs:
+            return window.state
+        if (proxy, spec.name) not in self._states_of_proxies:
+            one = next((s for s in active_suppliers(self._workspace) if s.key == proxy), None)
+            self._states_of_proxies[proxy, spec.name] = (
+                window.state
+                if one is None
+                else window_state(self._workspace, one, spec, registration, self.now).state
+            )
+        return self._states_of_proxies[proxy, spec.name]
 
     def _answered_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
         """The docs of a task that a supplier answered lately, in any epoch; read once."""

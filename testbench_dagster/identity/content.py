@@ -79,6 +79,14 @@ class Content:
             return False
         return not any(self._unlike(self._cells[k], self._cells[j]) for k in i)
 
+    def unlike(self, one: str, other: str) -> tuple[int, int] | None:
+        """Common docs of two suppliers and how many answers are equal, where that are too few for a group."""
+        if one not in self._rows or other not in self._rows:
+            return None
+        common, agree = _counts(self._cells[self._rows[one]], self._cells[self._rows[other]])
+        enough = common >= self._settings.form_docs
+        return (common, agree) if enough and agree < self._settings.form_share * common else None
+
     def _unlike(self, row: np.ndarray, others: np.ndarray) -> bool:
         both = (others != NONE) & (row != NONE)
         common = both.sum(axis=1)

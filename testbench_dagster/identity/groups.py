@@ -21,7 +21,7 @@ import hashlib
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -98,6 +98,7 @@ class Grouping:
         suspects: tuple[Suspect, ...],
         contested: tuple[tuple[str, str], ...],
         tables: _Tables,
+        content: Content | None = None,
     ) -> None:
         self.groups = groups
         self.profiles = profiles
@@ -105,6 +106,7 @@ class Grouping:
         #: Pairs whose own evidence would merge them, in different groups: a third kept them apart.
         self.contested = contested
         self._tables = tables
+        self._content = content
         self._group_of = {member: group for group in groups for member in group.members}
 
     def group_of(self, supplier: str) -> Group:
@@ -115,7 +117,13 @@ class Grouping:
     def pair(self, i: str, j: str) -> PairFinding:
         """What common prompts say of two suppliers. Raises IdentityError for one without evidence."""
         together = self.group_of(i) is self.group_of(j)
-        return self._tables.finding(self._tables.number(i), self._tables.number(j), together)
+        found = self._tables.finding(self._tables.number(i), self._tables.number(j), together)
+        whole = None if together or self._content is None else self._content.unlike(i, j)
+        if found.relation != "same stack" or whole is None:
+            return found
+        begun, _, _ = found.wording.partition(":")
+        wording = f"{begun}, but only {whole[1]} of {whole[0]} whole answers are equal: certainly two"
+        return replace(found, relation="different", split=True, wording=wording)
 
 
 def find_groups(
@@ -157,7 +165,7 @@ def find_groups(
         for i, j, e in zip(tables.first, tables.second, tables.merge, strict=True)
         if e >= tables.threshold and labels[i] != labels[j]
     )
-    return Grouping(groups, profiles, suspects, contested, tables)
+    return Grouping(groups, profiles, suspects, contested, tables, content)
 
 
 def _valid(evidence: Evidence, previous: Iterable[Assignment]) -> dict[str, Assignment]:

@@ -116,15 +116,19 @@ def test_scores_lie_in_their_intervals_and_these_in_the_scale(
     assert 0 <= low <= found.score <= high <= 1
 
 
-def simulated(loss: float, runs: int, seed: int) -> tuple[float, float, float]:
-    """Bias in points, coverage and half width of a root of 14 tasks, proxy .80, 15 of 50 docs asked."""
+def simulated(loss: float, runs: int, seed: int, tasks: int = T) -> tuple[float, float, float]:
+    """Bias in points, coverage and half width of a root of 14 tasks, proxy .80, 15 of 50 docs asked.
+
+    The member loses so much of its share right in the first ``tasks`` of them.
+    """
     rng = np.random.default_rng(seed)
     proxy = rng.random((runs, T, N)) < 0.8
     member = np.where(rng.random(proxy.shape) < 0.06, rng.random(proxy.shape) < 0.8, proxy)
     if loss:
-        member &= ~(rng.random(proxy.shape) < loss / 0.8)
+        lost = rng.random(proxy.shape) < loss / 0.8
+        member &= ~(lost & (np.arange(T)[:, None] < tasks))
     a, b = proxy.astype(float), member[..., :M].astype(float)
-    truth, found = 0.8 - loss, []
+    truth, found = 0.8 - loss * tasks / T, []
     for run in range(runs):
         scores = {f"t{t}": TaskScore(float(a[run, t].mean()), N) for t in range(T)}
         own = {f"t{t}": TaskScore(float(b[run, t].mean()), M) for t in range(T)}
@@ -151,6 +155,12 @@ def test_a_true_twin_is_known_nearly_as_well_as_its_proxy() -> None:
 def test_whoever_answers_otherwise_is_measured_all_the_same(loss: float) -> None:
     bias, coverage, _ = simulated(loss, 100, 6)
     assert abs(bias) <= 0.7 and coverage >= 0.91
+
+
+def test_a_router_has_its_ability_within_the_interval() -> None:
+    """All of one of 14 tasks lost, while it is not split off yet."""
+    bias, coverage, _ = simulated(0.8, 120, 7, tasks=1)
+    assert abs(bias) <= 0.4 and coverage >= 0.92
 
 
 @pytest.mark.slow

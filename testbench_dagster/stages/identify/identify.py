@@ -201,12 +201,7 @@ def _group(
 ) -> None:
     settings = identity_settings(workspace)
     cuts = cuts_of(suppliers)
-    # a cut may lie before the grouping it undoes: what counts is whether it was known then
-    previous = {
-        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
-        for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
-        if placed.cut_at == cuts.get(placed.id)
-    }
+    previous = _last_groups(workspace, suppliers)
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
     apart = kept_apart(workspace, suppliers, now, settings)
     grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
@@ -240,6 +235,29 @@ def _group(
     typed.upsert(workspace.documents, IdentityGroupRecord, records)
     report.documents += records
     report.suspects |= suspects
+
+
+def compared(
+    workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
+) -> tuple[Evidence, Grouping]:
+    """Compare suppliers of a service as :func:`refresh_identity` does, without recording anything."""
+    settings = identity_settings(workspace)
+    answers = list(read_answers(workspace, service, suppliers, now))
+    evidence = Evidence.of(answers, settings, cut_at=cuts_of(suppliers))
+    apart = kept_apart(workspace, suppliers, now, settings)
+    previous = list(_last_groups(workspace, suppliers).values())
+    return evidence, _grouped(workspace, suppliers, evidence, answers, previous, apart.pairs, now)
+
+
+def _last_groups(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, Assignment]:
+    """Where suppliers were placed last, of those that have not changed since."""
+    cuts = cuts_of(suppliers)
+    # a cut may lie before the grouping it undoes: what counts is whether it was known then
+    return {
+        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
+        for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
+        if placed.cut_at == cuts.get(placed.id)
+    }
 
 
 def _grouped(

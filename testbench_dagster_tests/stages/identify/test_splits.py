@@ -13,7 +13,7 @@ from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
 from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
-from testbench_dagster.stages.identify.views import identity_rows
+from testbench_dagster.stages.identify.views import identity_rows, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.rank import leaderboard
 from testbench_dagster.stages.score.windows import windows
@@ -105,6 +105,13 @@ def test_a_saboteur_and_a_truncator_are_never_grouped(town: Open) -> None:
     refresh_identity(place.workspace, now=NOW)
     assert place.groups() == {name: [name] for name in ("honest", "saboteur", "truncator")}
     assert windows(place.workspace, suppliers=[key("honest")], now=NOW) == before
+    [pair] = [
+        row
+        for row in pair_rows(place.workspace, None)
+        if {row["a"], row["b"]} == {key("honest"), key("saboteur")}
+    ]
+    assert (pair["relation"], pair["certain"], pair["n_agree"]) == ("different", True, 60)
+    assert pair["finding"].endswith("but only 60 of 160 whole answers are equal: certainly two")
     scores = {e.supplier: e.score for e in leaderboard(place.workspace)}
     assert scores == {key("honest"): 0.8, key("saboteur"): 0.0, key("truncator"): 0.0}
 

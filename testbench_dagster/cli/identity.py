@@ -19,6 +19,7 @@ _GROUP_COLUMNS = (
     "nearest_proxy",
     "nearest_agreement",
     "suspect",
+    "split_at",
 )
 _PAIR_COLUMNS = (
     "a",

@@ -297,33 +297,33 @@ class _Planner:
         Docs that were begun are finished all the same: what is open is asked again at its next occasion.
         """
         gate, schedule = self._gates[task.task], self._schedule(task)
-        begun = begun_docs(self._plan(task, at_least=0, at_most=0, force_since=None))
+        wanted = self._plan(task, at_least=0, at_most=0, force_since=None)
+        begun = begun_docs(wanted)
         if begun.due and gate.open:
             reason = f"{begun.reason}; {self._facts.proxy} stands for the rest"
             return _due_or_fresh(task, replace(begun, reason=reason))
-        wanted = self._plan(task, at_least=0, at_most=0, force_since=None)
         pace = audit_pace(wanted.target, task.max_age, self._settings, begins=task.last_at is None)
         docs = pace.docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
-        plan = self._audit_plan(task, wanted, docs)
         stands = f"{self._facts.proxy} stands for it"
         if not docs:
             reason = f"{stands}; audits are off (audit_docs: 0)"
-            return _held(task, "represented", reason, plan, plan.open_at if gate.open else None)
+            return _held(task, "represented", reason, wanted, wanted.open_at if gate.open else None)
         forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         audit_at = None
         if task.last_at is not None and not forced:
             audit_at = task.last_at + pace.every
         if audit_at is not None and audit_at > self._now:
             reason = f"{stands}; next audit {audit_at:%Y-%m-%d %H:%M}"
-            due_at = _sooner(_later(audit_at, schedule.due_at), plan.open_at) if gate.open else None
-            return _held(task, "represented", reason, plan, due_at)
+            due_at = _sooner(_later(audit_at, schedule.due_at), wanted.open_at) if gate.open else None
+            return _held(task, "represented", reason, wanted, due_at)
         if not gate.open:
-            return _held(task, "gated", gate.reason, plan)
+            return _held(task, "gated", gate.reason, wanted)
         if not schedule.ready and not forced:
-            due_at, height = _sooner(schedule.due_at, plan.open_at), schedule.due_height
-            return _held(task, "scheduled", schedule.reason, plan, due_at, height)
+            due_at, height = _sooner(schedule.due_at, wanted.open_at), schedule.due_height
+            return _held(task, "scheduled", schedule.reason, wanted, due_at, height)
+        plan = self._audit_plan(task, wanted, docs)
         return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
 
     def _audit_plan(self, task: TaskFacts, wanted: TaskPlan, docs: int) -> TaskPlan:

@@ -40,7 +40,14 @@ from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.window_cache import subject
-from testbench_dagster.stages.score.windows import deadline_s, primary_windows, refresh_window_cache, windows
+from testbench_dagster.stages.score.windows import (
+    MeasuredSupplier,
+    deadline_s,
+    measured_suppliers,
+    primary_windows,
+    refresh_window_cache,
+    windows,
+)
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_records
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -163,15 +170,15 @@ def as_before(workspace: Workspace, tasks: dict[str, Registration]) -> list[Wind
 def summarize(workspace: Workspace) -> int:
     """All summaries, in batches as the runs make them; return how many."""
     taxonomies, made = configured_taxonomies(workspace), 0
-    batch: dict[str, list[Window]] = {}
+    batch: dict[str, MeasuredSupplier] = {}
 
     def store() -> int:
         records = summary_records(workspace, taxonomies, batch, NOW)
         batch.clear()
         return typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
 
-    for key, own in primary_windows(workspace, now=NOW):
-        batch[key] = own
+    for measured in measured_suppliers(workspace, now=NOW):
+        batch[measured.supplier] = measured
         if len(batch) == TOGETHER:
             made += store()
     return made + (store() if batch else 0)

@@ -19,8 +19,21 @@ _GROUP_COLUMNS = (
     "nearest_proxy",
     "nearest_agreement",
     "suspect",
+    "split_at",
 )
-_PAIR_COLUMNS = ("a", "b", "n_common", "agreement", "ci_low", "ci_high", "distance", "relation", "same_group")
+_PAIR_COLUMNS = (
+    "a",
+    "b",
+    "n_common",
+    "agreement",
+    "ci_low",
+    "ci_high",
+    "distance",
+    "relation",
+    "certain",
+    "same_group",
+    "finding",
+)
 _CHANGE_COLUMNS = ("supplier", "kind", "task", "at", "detected_at", "cut", "reason")
 
 
@@ -38,7 +51,8 @@ def identity(
 ) -> None:
     """Show which suppliers answer alike: groups, who stands for them, suspects and changes.
 
-    Suppliers of a group answer like each other. Whether they run the same model nobody can see.
+    Suppliers of a group answer like each other. Whether they run the same model nobody can see. Of each pair
+    `finding` says what is certain and what is not yet.
     """
     if pairs and changes:
         raise click.UsageError("--pairs and --changes exclude each other; give one")

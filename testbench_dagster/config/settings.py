@@ -273,13 +273,14 @@ class IdentityConfig(Strict):
     """What is asked to tell which suppliers answer alike, and what follows from a change.
 
     ``probes`` prompts of at most ``probe_tokens`` tokens are drawn per epoch of the task ``identity``
-    (framework ``signatures``); each is asked again after ``probe_days``. ``rotate_days`` is the mean time for
+    (framework ``signatures``); None for as many as the size of the roster takes. Each is asked again after
+    ``probe_days``. ``rotate_days`` is the mean time for
     which one member stands for its group. ``cut_on`` names the evidence of a changed model that cuts windows:
     ``repeat`` (other answers to the same prompts), ``group`` (a member leaves its group's answers),
     ``score``; what is left out is only reported.
     """
 
-    probes: int = Field(default=60, ge=8, le=500)
+    probes: int | None = Field(default=None, ge=8, le=500)
     probe_tokens: int = Field(default=16, ge=8, le=256)
     probe_days: float = Field(default=10, gt=0)
     rotate_days: float = Field(default=7, gt=0)

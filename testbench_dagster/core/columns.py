@@ -41,7 +41,6 @@ class Origin(Enum):
     SUPPLIER = "the roster"
     TASK = "configuration and registration of the task"
     PLACE = "the place of the record among others"
-    OTHERS = "answers of other suppliers too"
 
 
 @dataclass(frozen=True, slots=True)

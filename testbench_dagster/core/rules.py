@@ -156,8 +156,9 @@ class PlanningRule(_Rule):
 class PlanningSettings(PlanningRule):
     """The ``planning`` block: the rule of every task that has none of its own, and what holds for all.
 
-    ``audit_hours`` and ``audit_docs``: a member of an identity group, for which its proxy stands, is asked
-    that many docs of each task that often. ``retry_minutes``: how soon an evaluation that got nowhere is
+    ``audit_hours``: about how often a member of an identity group, for which its proxy stands, is asked docs
+    of each task, so that it has three in ten of them answered itself. ``audit_docs``: how many each time
+    instead; 0 for none. ``retry_minutes``: how soon an evaluation that got nowhere is
     asked for again; it doubles with every further one, up to ``retry_max_hours``. ``occasions_minutes``: how
     long after its first the further occasions of a doc begin that stays unanswered; with the last of them all
     other times of its life scale (see :class:`~testbench_dagster.core.doc_states.DocClock`).
@@ -165,7 +166,7 @@ class PlanningSettings(PlanningRule):
 
     blocks_per_session: int = Field(default=10, ge=1)
     audit_hours: float = Field(default=24, gt=0)
-    audit_docs: int = Field(default=5, ge=0)
+    audit_docs: int | None = Field(default=None, ge=0)
     retry_minutes: float = Field(default=5, gt=0)
     retry_max_hours: float = Field(default=24, gt=0)
     occasions_minutes: tuple[float, ...] = (0, 15, 120, 720, 1440, 2880, 4320)

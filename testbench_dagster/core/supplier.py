@@ -26,8 +26,8 @@ class Supplier:
     so. What was answered at or before ``cut_at`` came from another model. ``left_at`` is None for who is
     asked. ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did.
     ``transport`` names what reaches it. Of suppliers on a Pocket network, ``rpc_type`` is what their endpoint
-    was staked with, ``stake_upokt`` their stake in uPOKT, and ``host`` the machine (``name:port``) they were
-    staked with.
+    was staked with, ``stake_upokt`` their stake in uPOKT, ``owner`` the address that owns it, and ``host``
+    the machine (``name:port``) they were staked with.
     """
 
     address: str
@@ -49,6 +49,7 @@ class Supplier:
     rpc_type: int | None = None
     stake_upokt: int | None = None
     host: str | None = None
+    owner: str | None = None
 
     @cached_property
     def key(self) -> str:

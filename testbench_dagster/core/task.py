@@ -13,6 +13,11 @@ LM_EVAL = "lm_eval"
 SIGNATURES = "signatures"
 
 
+#: Probes of an epoch where no number is configured: so many are prepared, and as many of the first of them
+#: asked as the size of the roster takes.
+MOST_PROBES = 160
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One leaf task as configured.
@@ -22,7 +27,8 @@ class TaskSpec:
     apply). ``data`` maps a split to the absolute path of its local file; None means the hub.
     Docs with the same value in their column ``cluster`` may depend on each other. ``worst`` is what a failed
     doc counts as in a primary metric that has no bounds of its own.
-    ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks.
+    ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks; where
+    ``probes_by_roster``, as many of them as it takes to tell so many suppliers apart.
     """
 
     name: str
@@ -40,6 +46,7 @@ class TaskSpec:
     framework: str = LM_EVAL
     probes: int | None = None
     probe_tokens: int | None = None
+    probes_by_roster: bool = False
     cluster: str | None = None
     worst: float | None = None
 

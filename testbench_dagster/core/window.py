@@ -215,14 +215,6 @@ class Window:
     next_attempt_at: Annotated[
         datetime | None, Column("when the first of the open docs is asked again, at the earliest")
     ] = None
-    pooled: Annotated[
-        Mapping[str, Any] | None,
-        Column(
-            "`group`, `members`, `n`, `score`, `ci_low`, `ci_high`, `se` of the identity group: newest "
-            "scored answer per doc of all members; `null` for who stands alone",
-            origin=Origin.OTHERS,
-        ),
-    ] = None
 
     @property
     def asked(self) -> int:

@@ -179,7 +179,7 @@ def evaluate(
 
 def _primary_rows(workspace: Workspace, keys: Sequence[str], tasks: Sequence[str]) -> Iterator[Window]:
     suppliers = named_suppliers(workspace, keys)
-    for _, rows in primary_windows(workspace, suppliers, groups={}):
+    for _, rows in primary_windows(workspace, suppliers):
         yield from (row for row in rows if row.task in tasks)
 
 

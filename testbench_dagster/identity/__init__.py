@@ -9,22 +9,28 @@ reading answers, and recording or acting on what is found.
 """
 
 from testbench_dagster.identity.changes import Change, find_changes
+from testbench_dagster.identity.content import Content, GradedAnswer
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
 from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
+from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
 from testbench_dagster.identity.score_changes import score_change
 from testbench_dagster.identity.score_differences import ScoreStream
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+from testbench_dagster.identity.splits import Divergence, find_divergence
 
 __all__ = [
     "Answer",
     "Assignment",
     "Change",
+    "Content",
+    "Divergence",
     "Election",
     "Evidence",
+    "GradedAnswer",
     "Group",
     "Grouping",
     "IdentityError",
@@ -35,6 +41,8 @@ __all__ = [
     "Suspect",
     "elect",
     "find_changes",
+    "find_divergence",
     "find_groups",
+    "needed_prompts",
     "score_change",
 ]

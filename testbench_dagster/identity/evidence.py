@@ -132,7 +132,7 @@ class Evidence:
             answer_prefix=matrix(answer_prefix, NONE, np.int32),
             texts=texts,
             at=matrix(at_, np.nan, np.float64),
-            common=matrix(common, 0.0, np.float32),
+            common=matrix(common, 0.0, np.float64),
             repeats=repeats,
             repeated=repeated,
             cut_at=cuts,

@@ -9,6 +9,8 @@ A group of the last time stays together, without proving itself anew, as long as
 pair in it: an e-value that once reached its threshold has rejected the null. Members whose model changed
 since (``cut_at``) start alone.
 
+How answers begin is not enough where whole answers are known (:mod:`.content`): these have to be equal too.
+
 What is claimed is that suppliers answer alike at temperature 0, on prompts all were sent; never what a
 supplier runs.
 """
@@ -18,25 +20,23 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.identity import pairs
+from testbench_dagster.identity.content import Content
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.kernel import moment
 from testbench_dagster.identity.mixtures import Suspect, find_suspects
-from testbench_dagster.identity.pairs import PairFinding, SelfAgreement
+from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
+from testbench_dagster.identity.tables import PairTables
 from testbench_dagster.statistics.intervals import wilson
-from testbench_dagster.statistics.multiplicity import e_bh_threshold, family_wise_threshold
 
 if TYPE_CHECKING:
     import numpy as np
-
-#: Lean (nats) from which suppliers count as one when collisions among distinct groups are counted: 100 to 1.
-_ONE = 4.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ class Grouping:
         profiles: Mapping[str, Profile],
         suspects: tuple[Suspect, ...],
         contested: tuple[tuple[str, str], ...],
-        tables: _Tables,
+        tables: PairTables,
+        content: Content | None = None,
     ) -> None:
         self.groups = groups
         self.profiles = profiles
@@ -100,6 +101,7 @@ class Grouping:
         #: Pairs whose own evidence would merge them, in different groups: a third kept them apart.
         self.contested = contested
         self._tables = tables
+        self._content = content
         self._group_of = {member: group for group in groups for member in group.members}
 
     def group_of(self, supplier: str) -> Group:
@@ -110,7 +112,13 @@ class Grouping:
     def pair(self, i: str, j: str) -> PairFinding:
         """What common prompts say of two suppliers. Raises IdentityError for one without evidence."""
         together = self.group_of(i) is self.group_of(j)
-        return self._tables.finding(self._tables.number(i), self._tables.number(j), together)
+        found = self._tables.finding(self._tables.number(i), self._tables.number(j), together)
+        whole = None if together or self._content is None else self._content.unlike(i, j)
+        if found.relation != "same stack" or whole is None:
+            return found
+        begun, _, _ = found.wording.partition(":")
+        wording = f"{begun}, but only {whole[1]} of {whole[0]} whole answers are equal: certainly two"
+        return replace(found, relation="different", split=True, wording=wording)
 
 
 def find_groups(
@@ -119,10 +127,14 @@ def find_groups(
     previous: Iterable[Assignment] = (),
     *,
     now: datetime,
+    content: Content | None = None,
+    apart: Collection[tuple[str, str]] = (),
 ) -> Grouping:
     """Groups of all suppliers of the evidence, each in exactly one.
 
     ``previous`` is the last outcome: groups keep their names while a majority of their members stays.
+    ``content``: whole answers, which have to be alike as well before any join; None to look at beginnings
+    only. ``apart``: pairs that were found to differ otherwise and are in no group together.
     Settings are those the evidence was made with. Raises IdentityError for other settings or times without a
     zone.
     """
@@ -130,8 +142,8 @@ def find_groups(
         raise IdentityError("settings differ from those of the evidence; make the evidence with them")
     moment("now", now)
     before = _valid(evidence, previous)
-    tables = _Tables(evidence, [members for _, members in sorted(_by_group(before).items())])
-    clusters = _Linkage(tables).clusters()
+    tables = PairTables(evidence, [members for _, members in sorted(_by_group(before).items())], apart)
+    clusters = _Linkage(tables, content).clusters()
     groups = _named(evidence, clusters, before, now)
 
     import numpy as np
@@ -148,7 +160,7 @@ def find_groups(
         for i, j, e in zip(tables.first, tables.second, tables.merge, strict=True)
         if e >= tables.threshold and labels[i] != labels[j]
     )
-    return Grouping(groups, profiles, suspects, contested, tables)
+    return Grouping(groups, profiles, suspects, contested, tables, content)
 
 
 def _valid(evidence: Evidence, previous: Iterable[Assignment]) -> dict[str, Assignment]:
@@ -169,185 +181,14 @@ def _by_group(assignments: Mapping[str, Assignment]) -> dict[str, list[str]]:
     return members
 
 
-class _Tables:
-    """Counts of all pairs, and e-values of those that could be one model."""
-
-    def __init__(self, evidence: Evidence, before: list[list[str]]) -> None:
-        import numpy as np
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        self.evidence = evidence
-        self.settings = settings = evidence.settings
-        self.before = [sorted(evidence.index[name] for name in members) for members in before]
-        self.selves = SelfAgreement.of(evidence)
-        self.common, self.agree = pairs.agreements(evidence.local, evidence.local)
-        self.tested = int(np.count_nonzero(np.triu(self.common, 1)))
-        self.threshold = family_wise_threshold(self.tested, settings.merge_alpha)
-
-        self.first, self.second = self._candidates()
-        strong = self.lean(self.first, self.second) >= _ONE
-        size = len(evidence.suppliers)
-        links = (np.ones(strong.sum(), dtype=bool), (self.first[strong], self.second[strong]))
-        distinct, self.component = connected_components(coo_array(links, shape=(size, size)), directed=False)
-        self.collisions = pairs.Collisions(
-            pairs.majorities(evidence.cells, self.component, distinct), settings
-        )
-        self.merge = np.empty(len(self.first))
-        for start in range(0, len(self.first), 8192):
-            block = slice(start, start + 8192)
-            self.merge[block] = self._merge(self.first[block], self.second[block])
-
-        # splits among pairs that might be, or were, one: there a false split would tear a group apart
-        together = [(i, j) for members in self.before for i in members for j in members if i < j]
-        contested = np.zeros((size, size), dtype=bool)
-        contested[self.first, self.second] = True
-        for i, j in together:
-            contested[i, j] = True
-        rows, columns = np.nonzero(contested)
-        e = self._split(rows, columns)
-        self.split = np.zeros((size, size), dtype=bool)
-        gone = e >= e_bh_threshold(e, settings.split_alpha)
-        self.split[rows[gone], columns[gone]] = self.split[columns[gone], rows[gone]] = True
-        self._contested = contested
-        self._all_splits: float | None = None
-
-    def number(self, supplier: str) -> int:
-        """Row of a supplier. Raises IdentityError for one that the evidence does not know."""
-        try:
-            return self.evidence.index[supplier]
-        except KeyError:
-            raise IdentityError(
-                f"supplier {supplier!r} is not in the evidence; give it answers or name it in suppliers"
-            ) from None
-
-    def lean(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Lean of pairs, see :func:`pairs.lean`."""
-        return pairs.lean(self.common[i, j], self.agree[i, j], self.settings)
-
-    def against(self, i: np.ndarray, j: np.ndarray) -> bool:
-        """Whether something speaks against any pair of rows ``i`` x ``j``."""
-        import numpy as np
-
-        if self.selves.noisy[i].any() or self.selves.noisy[j].any():
-            return True
-        cross = np.ix_(i, j)
-        if self.split[cross].any():
-            return True
-        return bool(self.opposed(self.common[cross], self.agree[cross]).any())
-
-    def opposed(self, common: np.ndarray, agree: np.ndarray) -> np.ndarray:
-        """Where enough common prompts lean to two models."""
-        leaning = pairs.lean(common, agree, self.settings)
-        apart: np.ndarray = (common >= self.settings.least_common) & (leaning < -self.settings.lean_slack)
-        return apart
-
-    def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs that lean to one model."""
-        import numpy as np
-
-        found = []
-        for start in range(0, len(self.common), 256):
-            block = slice(start, start + 256)
-            common = self.common[block]
-            near = (pairs.lean(common, self.agree[block], self.settings) > 0) & (
-                common >= self.settings.least_common
-            )
-            i, j = np.nonzero(near)
-            upper = i + start < j
-            found.append((i[upper] + start, j[upper]))
-        if not found:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
-
-    def _merge(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        cells, component = self.evidence.cells, self.component
-        return pairs.log_merge(
-            cells[i],
-            cells[j],
-            np.maximum(self.evidence.common[i], self.evidence.common[j]),
-            lambda p, t, cells: self.collisions.shares(cells, t, component[i[p]], component[j[p]]),
-            self.settings,
-        )
-
-    def _split(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        tested = self.selves.tested
-        rate = np.minimum(np.sqrt(tested[i] * tested[j]), self.settings.split_agreement)
-        return pairs.log_split(self.common[i, j], self.agree[i, j], rate, self.settings)
-
-    @property
-    def _split_threshold(self) -> float:
-        """What tells apart pairs that nobody would merge, at the false discovery rate among all pairs."""
-        if self._all_splits is None:
-            import numpy as np
-
-            parts = []
-            for i in range(len(self.common)):
-                j = i + 1 + np.flatnonzero(self.common[i, i + 1 :])
-                parts.append(self._split(np.full(len(j), i), j).astype(np.float32))
-            self._all_splits = e_bh_threshold(np.concatenate(parts), self.settings.split_alpha)
-        return self._all_splits
-
-    def finding(self, i: int, j: int, together: bool) -> PairFinding:
-        import numpy as np
-
-        evidence, settings, selves = self.evidence, self.settings, self.selves
-        common, agree = int(self.common[i, j]), int(self.agree[i, j])
-        one, two = np.array([i]), np.array([j])
-        merge, split = float(self._merge(one, two)[0]), float(self._split(one, two)[0])
-        low_row, high_row = min(i, j), max(i, j)
-        apart = bool(
-            self.split[i, j]
-            if self._contested[low_row, high_row]
-            else i != j and common > 0 and split >= self._split_threshold
-        )
-        rate = agree / common if common else None
-        low, high = wilson(agree, common) if common else (0.0, 1.0)
-        distances: tuple[float | None, float | None, float | None] = (None, None, None)
-        if common:
-            assumed = settings.split_agreement
-            rates = tuple(float(r) if r == r else assumed for r in (selves.rate[i], selves.rate[j]))
-            distances = pairs.distance(
-                agree,
-                common,
-                (rates[0], rates[1]),
-                (float(min(selves.low[i], rates[0])), float(min(selves.low[j], rates[1]))),
-                (float(max(selves.high[i], rates[0])), float(max(selves.high[j], rates[1]))),
-            )
-        relation: pairs.Relation = "too little evidence"
-        if together or (not apart and merge >= self.threshold):
-            relation = "same stack"
-        elif apart and rate is not None and common >= settings.least_common:
-            relation = "same lineage" if rate >= settings.lineage_agreement else "different"
-        return PairFinding(
-            a=evidence.suppliers[i],
-            b=evidence.suppliers[j],
-            common=common,
-            agree=agree,
-            agreement=rate,
-            low=low,
-            high=high,
-            distance=distances[0],
-            distance_low=distances[1],
-            distance_high=distances[2],
-            log_merge=merge,
-            log_split=split,
-            split=apart,
-            relation=relation,
-        )
-
-
 class _Linkage:
     """Agglomeration: clusters by number, their members and pooled answer prefixes."""
 
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: PairTables, content: Content | None) -> None:
         import numpy as np
 
         self.tables = tables
+        self.content = content
         size = len(tables.evidence.suppliers)
         self.of = list(range(size))
         self.members: dict[int, np.ndarray] = {i: np.array([i]) for i in range(size)}
@@ -413,10 +254,17 @@ class _Linkage:
         attempt = (a, len(ours), b, len(theirs)) if a < b else (b, len(theirs), a, len(ours))
         if attempt in self._refused:
             return False
-        may = not self.tables.against(ours, theirs) and self._evidence(a, b) >= self.tables.threshold
+        may = (
+            not self.tables.against(ours, theirs)
+            and self._evidence(a, b) >= self.tables.threshold
+            and (self.content is None or self.content.alike(self._names(ours), self._names(theirs)))
+        )
         if not may:
             self._refused.add(attempt)
         return may
+
+    def _names(self, rows: np.ndarray) -> list[str]:
+        return [self.tables.evidence.suppliers[row] for row in rows.tolist()]
 
     def _evidence(self, a: int, b: int) -> float:
         """Merge e-value (nats) between the majorities of two clusters."""
@@ -472,8 +320,31 @@ def _named(
     return tuple(sorted(groups, key=lambda g: g.id))
 
 
+def _alone(tables: PairTables, i: int, answers: np.ndarray) -> str:
+    """Why a supplier stands alone: told apart from all others, or not surely like any of them yet."""
+    import numpy as np
+
+    answered = int(answers[i])
+    others = np.flatnonzero((answers > 0) & (np.arange(len(answers)) != i))
+    if not len(others):
+        return f"{answered} prompts answered; nobody else to compare with"
+    unclear = others[~tables.told_apart(i, others, quickly=True)]
+    if not len(unclear):
+        return f"answers like nobody else on {answered} prompts"
+    told = f"told apart from {len(others) - len(unclear)} of {len(others)} others on {answered} prompts"
+    common, agree = tables.common[i, unclear].astype(int), tables.agree[i, unclear].astype(int)
+    best = int(((agree + 0.5) / (common + 2.0)).argmax())
+    if not common[best]:
+        return f"{told}; with the rest it has no prompts in common yet"
+    near = tables.evidence.suppliers[unclear[best]]
+    return (
+        f"{told}; nearest of the rest is {near}, which begins {agree[best]} of {common[best]} common prompts "
+        "alike: whether they are alike is not certain yet"
+    )
+
+
 def _profiles(
-    tables: _Tables,
+    tables: PairTables,
     groups: tuple[Group, ...],
     labels: np.ndarray,
     majority: np.ndarray,
@@ -510,7 +381,7 @@ def _profiles(
         elif not answered[i]:
             reason = "no informative answers yet"
         else:
-            reason = f"answers like nobody else on {int(answered[i])} prompts"
+            reason = _alone(tables, i, answered)
         profiles[name] = Profile(
             supplier=name,
             group=group.id,

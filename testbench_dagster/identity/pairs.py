@@ -37,7 +37,8 @@ class PairFinding:
 
     ``distance`` is half the sum of both self-agreements less the agreement: 0 for two that answer like one.
     ``log_merge`` and ``log_split`` are e-values in nats, ``split`` whether the latter counts against grouping
-    or telling apart after control for all pairs.
+    or telling apart after control for all pairs. ``certain``: whether the relation is more than a lack of
+    evidence; ``wording`` says what is known, and what is not yet.
     """
 
     a: str
@@ -54,6 +55,38 @@ class PairFinding:
     log_split: float
     split: bool
     relation: Relation
+    wording: str
+
+    @property
+    def certain(self) -> bool:
+        """Whether the two are told apart, or taken for alike."""
+        return self.relation != "too little evidence"
+
+
+def worded(relation: Relation, common: int, agree: int, *, together: bool, apart: bool, least: int) -> str:
+    """What is known of two suppliers, and what is not.
+
+    ``together``: they are in one group; ``apart``: they are told apart, at the rate of errors that is allowed
+    for among all pairs; ``least``: common prompts below which nothing is said of a relation.
+    """
+    if not common:
+        seen = "no common prompts yet"
+    elif agree == common:
+        seen = f"the same beginning on all {common} common prompts"
+    else:
+        seen = f"the same beginning on {agree} of {common} common prompts"
+    if together:
+        return f"{seen}: in one group"
+    if relation == "same stack":
+        return f"{seen}: alike beyond doubt; grouped once whole answers are, and all of both groups"
+    if apart and common < least:
+        return f"{seen}: told apart; how much they have in common takes {least} prompts"
+    if apart:
+        kind = "of one lineage perhaps, and not one" if relation == "same lineage" else "certainly two"
+        return f"{seen}: {kind}"
+    if common < least:
+        return f"{seen}: nothing is certain before {least}"
+    return f"{seen}: neither that they are alike nor that they differ is certain yet"
 
 
 def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +197,7 @@ def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> n
     import numpy as np
 
     q, q0 = settings.lean_agreement, settings.null_floor
-    agreed = agree.astype(np.float32)
+    agreed = agree.astype(np.float64)
     leaning: np.ndarray = agreed * np.log(q / q0) + (common - agreed) * np.log((1 - q) / (1 - q0))
     return leaning
 

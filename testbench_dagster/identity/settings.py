@@ -37,6 +37,13 @@ class IdentitySettings:
     split_ratios: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.85)
     #: False discovery rate of splits. A false split costs relays only.
     split_alpha: float = 0.05
+    #: Common scored docs, and the share of equal answers to them, that a group takes besides beginnings.
+    form_docs: int = 30
+    form_share: float = 0.8
+    #: Probability that a member which answers like its proxy is ever split off.
+    divergence_alpha: float = 0.01
+    #: New common docs before who was split off may be grouped again.
+    apart_docs: int = 100
     #: Weight, in repeats, of the assumption that a supplier repeats itself at ``split_agreement``.
     self_prior: float = 10.0
     #: Quantile of a supplier's self-agreement that a split is tested at.
@@ -79,6 +86,7 @@ class IdentitySettings:
     def __post_init__(self) -> None:
         shares = (
             "null_floor merge_alpha split_agreement split_alpha self_quantile noisy_below prior_collision "
+            "form_share divergence_alpha "
             "template_share lean_agreement lineage_agreement mixture_explained mixture_share mixture_alpha "
             "mixture_ordered baseline_alpha election_tie"
         )
@@ -93,7 +101,8 @@ class IdentitySettings:
         for name in ("self_prior", "prior_groups", "near_days", "rotation_days"):
             if not getattr(self, name) > 0:
                 raise IdentityError(f"{name} must be more than 0; got {getattr(self, name)}")
-        for name, least in (("prefix_chars", 1), ("template_chars", 1), ("least_common", 1)):
+        for name in ("prefix_chars", "template_chars", "least_common", "form_docs", "apart_docs"):
+            least = 1
             if getattr(self, name) < least:
                 raise IdentityError(f"{name} must be at least {least}; got {getattr(self, name)}")
         if not self.arl > 1:

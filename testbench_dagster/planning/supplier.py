@@ -17,6 +17,7 @@ from typing import Literal
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
+from testbench_dagster.planning.audits import audit_pace, drawn_audits
 from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
@@ -83,6 +84,7 @@ class TaskFacts:
     closed_elsewhere: Sequence[ClosedElsewhere] = ()
     variance: float | None = None
     seed: str = ""
+    proxy_docs: Collection[int] = frozenset()
 
     @property
     def askable(self) -> bool:
@@ -174,9 +176,10 @@ def plan_supplier(
         retry_errors: the next occasion of open docs begins now.
         force_since: ask again what was answered before it, fresh or resting; gates still hold.
         only: names of the tasks to plan; None for all.
-        chance: draws the canaries; one that nobody can foresee by default.
+        chance: draws the canaries and the docs of audits; one that nobody can foresee by default.
     """
-    planner = _Planner(facts, settings, now, height, retry_errors, force_since)
+    chance = chance or SystemRandom()
+    planner = _Planner(facts, settings, now, height, retry_errors, force_since, chance)
     chosen = [task for name, task in facts.tasks.items() if only is None or name in only]
     decisions = {task.task: planner.decide(task) for task in chosen}
     if facts.waiting is not None:
@@ -184,7 +187,7 @@ def plan_supplier(
     due_at = min((d.due_at for d in decisions.values() if d.due_at is not None), default=None)
     if due_at is not None and facts.retry_at is not None:
         due_at = max(due_at, facts.retry_at)
-    canaries, spares = _canaries(chosen, decisions, chance or SystemRandom())
+    canaries, spares = _canaries(chosen, decisions, chance)
     return SupplierPlan(
         supplier=facts.supplier,
         tasks=decisions,
@@ -222,6 +225,7 @@ class _Planner:
         height: int | None,
         retry_errors: bool,
         force_since: datetime | None,
+        chance: Random,
     ) -> None:
         self._facts = facts
         self._settings = settings
@@ -229,6 +233,7 @@ class _Planner:
         self._height = height
         self._retry_errors = retry_errors
         self._force_since = force_since
+        self._chance = chance
         clock = DocClock.from_minutes(settings.occasions_minutes)
         self._together, self._grace = clock.gap / 3, clock.limit
         oldest = max((task.max_age for task in facts.tasks.values()), default=timedelta(0))
@@ -295,32 +300,45 @@ class _Planner:
         Docs that were begun are finished all the same: what is open is asked again at its next occasion.
         """
         gate, schedule = self._gates[task.task], self._schedule(task)
-        begun = begun_docs(self._plan(task, at_least=0, at_most=0, force_since=None))
+        wanted = self._plan(task, at_least=0, at_most=0, force_since=None)
+        begun = begun_docs(wanted)
         if begun.due and gate.open:
             reason = f"{begun.reason}; {self._facts.proxy} stands for the rest"
             return _due_or_fresh(task, replace(begun, reason=reason))
-        docs = self._settings.audit_docs
+        pace = audit_pace(wanted.target, task.max_age, self._settings, begins=task.last_at is None)
+        docs = pace.docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
-        plan = self._plan(task, at_least=docs, at_most=docs, force_since=None)
         stands = f"{self._facts.proxy} stands for it"
         if not docs:
             reason = f"{stands}; audits are off (audit_docs: 0)"
-            return _held(task, "represented", reason, plan, plan.open_at if gate.open else None)
+            return _held(task, "represented", reason, wanted, wanted.open_at if gate.open else None)
         forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         audit_at = None
         if task.last_at is not None and not forced:
-            audit_at = task.last_at + timedelta(hours=self._settings.audit_hours)
+            audit_at = task.last_at + pace.every
         if audit_at is not None and audit_at > self._now:
             reason = f"{stands}; next audit {audit_at:%Y-%m-%d %H:%M}"
-            due_at = _sooner(_later(audit_at, schedule.due_at), plan.open_at) if gate.open else None
-            return _held(task, "represented", reason, plan, due_at)
+            due_at = _sooner(_later(audit_at, schedule.due_at), wanted.open_at) if gate.open else None
+            return _held(task, "represented", reason, wanted, due_at)
         if not gate.open:
-            return _held(task, "gated", gate.reason, plan)
+            return _held(task, "gated", gate.reason, wanted)
         if not schedule.ready and not forced:
-            due_at, height = _sooner(schedule.due_at, plan.open_at), schedule.due_height
-            return _held(task, "scheduled", schedule.reason, plan, due_at, height)
+            due_at, height = _sooner(schedule.due_at, wanted.open_at), schedule.due_height
+            return _held(task, "scheduled", schedule.reason, wanted, due_at, height)
+        plan = self._audit_plan(task, wanted, docs)
         return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
+
+    def _audit_plan(self, task: TaskFacts, wanted: TaskPlan, docs: int) -> TaskPlan:
+        """So many docs, drawn among those that the proxy answers; target and fresh docs are the task's."""
+        prompts = drawn_audits(
+            task.prompts, task.outcomes, task.final_elsewhere, task.proxy_docs, docs, self._chance
+        )
+        drawn = replace(task, prompts=prompts, open_elsewhere=())
+        plan = self._plan(drawn, at_least=docs, at_most=docs, force_since=None)
+        return replace(
+            plan, target=wanted.target, fresh=wanted.fresh, open=wanted.open, open_at=wanted.open_at
+        )
 
     def _schedule(self, task: TaskFacts) -> ScheduleVerdict:
         return schedule_verdict(

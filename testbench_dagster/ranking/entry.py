@@ -32,7 +32,7 @@ class Entry:
 
     ``rank_low`` to ``rank_high`` holds the true rank with 95 % confidence (see ``statistics.ranks``);
     ``likely_low`` to ``likely_high`` is the narrower range of the parametric bootstrap, which promises less.
-    Members of an identity ``group`` answer alike: they show the score of one of them and share their ranks.
+    Members of an identity ``group`` answer alike: they have one place together, each with a score of its own.
     """
 
     taxonomy: Annotated[str, Column("the ranking: a taxonomy, or `all tasks`")]
@@ -40,8 +40,8 @@ class Entry:
     score: Annotated[
         float | None,
         Column(
-            "delivered quality by the taxonomy's root: docs without an answer count as wrong; members of an "
-            "identity group show one score",
+            "delivered quality by the taxonomy's root: docs without an answer count as wrong; of a "
+            "represented member its proxy's, corrected by how its own answers differ",
             Unit.SCORE,
         ),
     ]
@@ -55,7 +55,7 @@ class Entry:
         int | None,
         Column(
             "best rank it may have: `rank_low` to `rank_high` holds the true rank with 95 % confidence; "
-            "suppliers whose ranges overlap are tied",
+            "suppliers whose ranges overlap are tied; places are counted by `unit`",
             Unit.RANK,
         ),
     ] = None
@@ -73,6 +73,24 @@ class Entry:
         Column("identity group of several suppliers; `null` for who stands alone", sparse=True),
     ] = None
     proxy: Annotated[str | None, Column("who represents the group")] = None
+    unit: Annotated[
+        str | None,
+        Column(
+            "what has one place in the ranking together: its group, or `owner ...` where a chain names the "
+            "owner of its stake; `null` for who is counted alone",
+            sparse=True,
+        ),
+    ] = None
+    own_score: Annotated[float | None, Column("the score by its own docs alone", Unit.SCORE, sparse=True)] = (
+        None
+    )
+    n_own: Annotated[
+        int | None, Column("own docs behind that, failed and open ones too", Unit.DOCS, sparse=True)
+    ] = None
+    shared: Annotated[
+        bool,
+        Column("whether `score` is its proxy's, corrected by how its own answers to common docs differ"),
+    ] = False
     n_open: Annotated[
         int, Column("docs that wait for an answer, and count as wrong until then", Unit.DOCS)
     ] = 0
@@ -152,6 +170,7 @@ ENTRY_VIEWS = Views(
     feed=(
         Cell("group", ("group",)),
         Cell("proxy", ("proxy",)),
+        Cell("unit", ("unit",)),
         Cell("score", ("score",)),
         Cell("lower_bound", ("ci_low",)),
         Cell("upper_bound", ("ci_high",)),
@@ -159,6 +178,9 @@ ENTRY_VIEWS = Views(
         Cell("rank_high", ("rank_high",)),
         Cell("p_best", ("p_best",)),
         Cell("standing", ("standing",)),
+        Cell("own_score", ("own_score",)),
+        Cell("n_own", ("n_own",)),
+        Cell("shared", ("shared",)),
         Cell("n_open", ("n_open",)),
         Cell("last_sample_at", ("last_sample_at",)),
         Cell("age_seconds", ("last_sample_at",), Shape.AGE),

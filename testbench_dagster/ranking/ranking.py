@@ -1,4 +1,4 @@
-"""Ranks, ties and shared scores: pure functions of entries and windows."""
+"""Ranks and ties: pure functions of entries and windows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Entry, Standing
-from testbench_dagster.statistics.combinations import mover, wilson_of_mean
+from testbench_dagster.statistics.control_variate import Represented, by_proxy
 from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
-from testbench_dagster.statistics.task_score import left_out, measured_tasks
+from testbench_dagster.statistics.task_score import combined_tasks, left_out, measured_tasks
 
 #: As many units have to have reached a share of the weight before it can be asked of others.
 UNITS = 3
@@ -25,6 +25,31 @@ class RankGroup:
 
     name: str
     proxy: str
+
+
+def units_of(groups: Mapping[str, RankGroup], owners: Mapping[str, str]) -> dict[str, str]:
+    """By supplier the unit it is counted in, where it is one with others: a group, or a stake owner.
+
+    ``owners``: by supplier who owns its stake, as far as a chain tells. An identity group is a unit, whoever
+    owns its members, unless they are all one owner's, whose suppliers are a unit. The two do not add up to
+    larger units: who copies another with one of its suppliers would else take the other's place down to its
+    worst.
+    """
+    members: dict[str, set[str]] = {}
+    for supplier, group in groups.items():
+        members.setdefault(group.name, set()).add(supplier)
+    shared = {
+        name: len({owners.get(supplier) or f"supplier {supplier}" for supplier in together}) > 1
+        for name, together in members.items()
+    }
+    found = {}
+    for supplier in {**groups, **owners}:
+        own = groups.get(supplier)
+        if own is not None and (shared[own.name] or supplier not in owners):
+            found[supplier] = own.name
+        else:
+            found[supplier] = f"owner {owners[supplier]}"
+    return found
 
 
 class Reliability(NamedTuple):
@@ -43,6 +68,9 @@ class RankScore(NamedTuple):
     n_measured: int = 0
     n_tasks: int = 0
     weight_coverage: float | None = None
+    own_score: float | None = None
+    n_own: int | None = None
+    shared: bool = False
 
     @classmethod
     def from_ability(cls, root: Ability) -> RankScore:
@@ -54,14 +82,16 @@ def ranked(
     entries: Iterable[Entry],
     groups: Mapping[str, RankGroup] | None = None,
     apis: Mapping[str, str] | None = None,
+    owners: Mapping[str, str] | None = None,
 ) -> list[Entry]:
     """Best first, with ranks; then those whose score rests on too little, and those without one.
 
-    The members of an identity group get the score of their proxy, or of the member with the most docs where
-    it has none. ``apis``: by supplier the form of requests it takes, for what can be reached with it (see
-    :func:`_with_standing`).
+    Places are counted by unit (:func:`units_of`). ``apis``: by supplier the form of requests it takes, for
+    what can be reached with it (see :func:`_with_standing`).
     """
-    shared = _with_standing(_with_shared_scores(list(entries), groups or {}), apis or {})
+    units = units_of(groups or {}, owners or {})
+    named = [_named(entry, groups or {}, units) for entry in entries]
+    shared = _with_standing(named, apis or {})
     best_first = sorted(
         (e for e in shared if e.score is not None), key=lambda e: (-(e.score or 0.0), e.supplier)
     )
@@ -87,11 +117,11 @@ def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[En
     """Say of each entry whether as much of the root's weight was measured as others reached.
 
     Whoever answers only what it likes would else be compared by that. What three units of the same API
-    reached (a unit is an identity group, or who stands alone) can be reached; below three units nobody shows
+    reached (:func:`units_of`, or who stands alone) can be reached; below three units nobody shows
     that, so who has less than another is ranked all the same, and marked.
     """
     reached: dict[str, dict[str, float]] = {}
-    unit = {e.supplier: e.group or e.supplier for e in entries}
+    unit = {e.supplier: e.unit or e.supplier for e in entries}
     for entry in entries:
         units = reached.setdefault(apis.get(entry.supplier, ""), {})
         if entry.score is not None:
@@ -113,27 +143,10 @@ def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[En
     return found
 
 
-def _with_shared_scores(entries: Sequence[Entry], groups: Mapping[str, RankGroup]) -> list[Entry]:
-    members: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.supplier in groups:
-            members.setdefault(groups[entry.supplier].name, []).append(entry)
-    shown: dict[str, Entry] = {}
-    for name, own in members.items():
-        proxy = groups[own[0].supplier].proxy
-        scored = [e for e in own if e.score is not None]
-        if scored:
-            shown[name] = max(scored, key=lambda e: (e.supplier == proxy, e.n, e.supplier))
-    result = []
-    for entry in entries:
-        group = groups.get(entry.supplier)
-        if group is not None:
-            entry = replace(entry, group=group.name, proxy=group.proxy)
-            if group.name in shown:
-                one = shown[group.name]
-                entry = replace(entry, score=one.score, ci_low=one.ci_low, ci_high=one.ci_high)
-        result.append(entry)
-    return result
+def _named(entry: Entry, groups: Mapping[str, RankGroup], units: Mapping[str, str]) -> Entry:
+    group = groups.get(entry.supplier)
+    named = replace(entry, unit=units.get(entry.supplier))
+    return named if group is None else replace(named, group=group.name, proxy=group.proxy)
 
 
 def _estimate(entry: Entry) -> Estimate:
@@ -141,7 +154,7 @@ def _estimate(entry: Entry) -> Estimate:
     score = entry.score or 0.0
     low = score if entry.ci_low is None else min(score, entry.ci_low)
     high = score if entry.ci_high is None else max(score, entry.ci_high)
-    return Estimate(score, low, high, entry.group)
+    return Estimate(score, low, high, entry.unit)
 
 
 def make_entry(
@@ -174,6 +187,9 @@ def make_entry(
         errors=errors,
         n_open=open_,
         simulation=simulation,
+        own_score=of.own_score,
+        n_own=of.n_own,
+        shared=of.shared,
         coverage=coverage,
         last_sample_at=max((r.last_sample_at for r in rows if r.last_sample_at), default=None),
         error_rate=errors / (n + errors) if n + errors else None,
@@ -188,18 +204,19 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def mean_over_tasks(rows: Sequence[Window]) -> RankScore:
-    """Unweighted mean of the primary scores; its interval treats tasks as independent."""
-    tasks = list(measured_tasks(rows).values())
+def mean_over_tasks(rows: Sequence[Window], represented: Represented | None = None) -> RankScore:
+    """Unweighted mean of the primary scores; its interval treats tasks as independent.
+
+    ``represented``: of one for which a proxy stands, what that adds to its own docs.
+    """
+    tasks = measured_tasks(rows)
     k, could = len(tasks), len(rows) - len(left_out(rows))
     if not tasks:
         return RankScore(n_tasks=could)
-    weights, shares = [1 / k] * k, [t.score for t in tasks]
-    if k == 1:
-        low, high = tasks[0].interval  # to the last digit
-    elif any(t.partial for t in tasks):
-        # an interval over open docs is lopsided: its ends combine each for itself
-        low, high = mover(weights, shares, *zip(*(t.interval for t in tasks), strict=True))
-    else:
-        low, high = wilson_of_mean(weights, shares, [t.docs for t in tasks])
-    return RankScore(sum(shares) / k, low, high, k, could, weight_coverage=k / len(rows))
+    weights = dict.fromkeys(tasks, 1 / k)
+    own = combined_tasks(weights, tasks)
+    shared = None if represented is None else by_proxy(weights, tasks, represented)
+    found = shared or own
+    n_own = sum(task.n for task in tasks.values())
+    known = (found.score, *found.interval, k, could, k / len(rows))
+    return RankScore(*known, own.score, n_own, shared is not None)

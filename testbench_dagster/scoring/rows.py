@@ -102,6 +102,8 @@ def task_windows(
                 supplier, spec, registration, pair, pair == primary, UNSUPPORTED, _Docs([]), None, calls
             )
         return
+    if registration.flags.questions_of_epoch:
+        wanted = len(samples)  # how many probes it takes follows from the roster, which the planner knows
     docs = _Docs(samples)
     for pair in _pairs(registration, docs.scored, primary):
         valued = [(s.doc_id, v) for s in docs.scored if (v := value_of(s, pair)) is not None]

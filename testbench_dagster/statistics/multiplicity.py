@@ -15,19 +15,20 @@ def e_bh_threshold(log_e: Any, alpha: float) -> float:
 
     Whatever the hypotheses' dependence: sorted from the largest, the first k are rejected for the largest k
     with e_k >= m / (k alpha). Takes natural logarithms of e-values of any shape; infinity where none is
-    rejected. Raises ValueError unless 0 < alpha < 1 and no value is nan.
+    rejected. Compared in double precision: a threshold that was rounded to fewer digits lies above some of
+    the very values that it was taken from. Raises ValueError unless 0 < alpha < 1 and no value is nan.
     """
     import numpy as np
 
     _check_alpha(alpha)
-    logs = np.asarray(log_e)
+    logs = np.asarray(log_e, dtype=np.float64)
     if np.isnan(logs).any():
         raise ValueError("log_e must hold numbers, got nan")
     m = logs.size
     if not m:
         return math.inf
     ordered = np.sort(logs, axis=None)[::-1]
-    enough = ordered >= math.log(m / alpha) - np.log(np.arange(1, m + 1))
+    enough = ordered >= np.log(m / (np.arange(1, m + 1) * alpha))
     rejected = np.flatnonzero(enough)
     return float(ordered[rejected[-1]]) if rejected.size else math.inf
 

@@ -8,7 +8,7 @@ rank lies inside with at least the stated probability, whatever the true scores.
 Romano, A. Shaikh, D. Wilhelm, "Inference for Ranks with Applications to Mobility across Neighbourhoods and
 Academic Achievement across Countries", Review of Economic Studies 91 (2024), 476-518; the margin of a
 difference from two intervals is MOVER (G. Zou, A. Donner, Statistics in Medicine 27 (2008), 1693-1702); the
-widening is Z. Šidák's (JASA 62 (1967), 626-633): for n suppliers each two-sided comparison is made at
+widening is Z. Šidák's (JASA 62 (1967), 626-633): for n units each two-sided comparison is made at
 confidence ``confidence ** (1 / (n - 1))``.
 
 *Likely ranks* (:func:`bootstrap_ranks`): the parametric bootstrap. Every score is drawn anew from its
@@ -19,7 +19,10 @@ supplier): 20 suppliers between 0.69 and 0.71: likely 0.82, 0.45, certain 1.00, 
 0.95: likely 0.98, 0.97, certain 1.00, 1.00. (P. Hall, H. Miller, "Using the bootstrap to quantify the
 authority of an empirical ranking", Annals of Statistics 37 (2009), 3929-3959, show why.)
 
-Suppliers of one group answer alike and share one score: they move together in every draw and are always tied.
+Who is counted is the *unit*: suppliers that are one for the purpose of places (an identity group, or all
+that one owner staked). Else whoever runs twenty copies of the best takes twenty places. A unit lies above a
+supplier where all its members surely do, and members share the unit's place: from the best to the worst that
+one of them may have. Places, and so comparisons, are as many as units.
 numpy is imported inside the functions, as the code location reaches this module.
 """
 
@@ -44,14 +47,14 @@ _ROWS_AT_ONCE = 256  # suppliers compared with all others in one array
 class Estimate:
     """A score with its two-sided interval (``low <= score <= high``, all finite).
 
-    ``group``: suppliers with an equal one, not None, share one score; give them equal numbers. Raises
-    ValueError where the numbers are not in order.
+    ``unit``: suppliers with an equal one, not None, have one place together. Raises ValueError where the
+    numbers are not in order.
     """
 
     score: float
     low: float
     high: float
-    group: Hashable = None
+    unit: Hashable = None
 
     def __post_init__(self) -> None:
         finite = all(map(math.isfinite, (self.score, self.low, self.high)))
@@ -76,30 +79,43 @@ def certain_ranks(estimates: Sequence[Estimate], confidence: float = 0.95) -> li
 
     The range holds the supplier's true rank with at least ``confidence`` (each supplier's range by itself,
     not all at once), as far as the intervals keep theirs, which must have that same ``confidence``. Pairs
-    that cannot be told apart share ranks. Time grows with the square of the number of suppliers (5,000:
-    under a second). Raises ValueError when ``confidence`` is not between 0 and 1.
+    that cannot be told apart share ranks, and members of a unit its place. Time grows with the square of the
+    number of suppliers (5,000: under a second). Raises ValueError when ``confidence`` is not between 0 and 1.
     """
     import numpy as np
 
     z = two_sided_z(confidence)
     n = len(estimates)
-    if n < 2:
+    if not n:
+        return []
+    order, starts, of_unit = _by_unit(estimates)
+    units = len(starts)
+    if units < 2:
         return [(1, 1)] * n
-    scores, below, above = _arrays(estimates, z)
-    units = _units(estimates)
-    # two-sided over n - 1 comparisons; -expm1(log) keeps the digits of a tiny error probability
-    error = -math.expm1(math.log(confidence) / (n - 1))
+    scores, below, above = (array[order] for array in _arrays(estimates, z))
+    unit = of_unit[order]
+    # two-sided over units - 1 comparisons; -expm1(log) keeps the digits of a tiny error probability
+    error = -math.expm1(math.log(confidence) / (units - 1))
     critical = normal_quantile(1.0 - error / 2.0)
     better, worse = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-    for start in range(0, n, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        # entry (i, j): supplier j surely lies above supplier i
+    pending = np.ones(n, dtype=bool)  # who lies above all members so far of the unit that a block ends in
+    for begin in range(0, n, _ROWS_AT_ONCE):
+        rows = slice(begin, min(n, begin + _ROWS_AT_ONCE))
+        # entry (i, j): supplier j surely lies above supplier i; within a unit nobody does
         difference = scores[None, :] - scores[rows, None]
         margin = critical * np.hypot(below[None, :], above[rows, None])
-        surely = (difference > margin) & (units[None, :] != units[rows, None])
-        better[rows] = surely.sum(axis=1)
-        worse += surely.sum(axis=0)
-    return [(1 + int(b), n - int(w)) for b, w in zip(better, worse, strict=True)]
+        surely = (difference > margin) & (unit[None, :] != unit[rows, None])
+        better[rows] = np.logical_and.reduceat(surely, starts, axis=1).sum(axis=1)
+        inside = np.flatnonzero(np.diff(unit[rows], prepend=-1))
+        above_all = np.logical_and.reduceat(surely, inside, axis=0)
+        if begin and unit[begin] == unit[begin - 1]:
+            above_all[0] &= pending
+        goes_on = rows.stop < n and unit[rows.stop] == unit[rows.stop - 1]
+        worse += above_all[: len(above_all) - goes_on].sum(axis=0)
+        pending = above_all[-1]
+    lows = 1 + np.minimum.reduceat(better, starts)
+    highs = units - np.minimum.reduceat(worse, starts)
+    return [(int(lows[u]), int(highs[u])) for u in of_unit]
 
 
 def bootstrap_ranks(
@@ -109,8 +125,9 @@ def bootstrap_ranks(
 
     A draw takes each score plus a standard normal number times the standard error on that side, which is the
     interval's arm divided by its quantile: so a perfect score, whose upper arm is nil, never exceeds itself.
-    Suppliers equal in a draw share its ranks from the first to the last of them. Raises ValueError when
-    ``confidence`` is not between 0 and 1 or ``draws`` is not positive.
+    Members of a unit move together. Units equal in a draw share its ranks from the first to the last of them;
+    so do units of which one lies between members of the other. Raises ValueError when ``confidence`` is not
+    between 0 and 1 or ``draws`` is not positive.
     """
     import numpy as np
 
@@ -120,22 +137,23 @@ def bootstrap_ranks(
     n = len(estimates)
     if n == 0:
         return []
-    scores, below, above = _arrays(estimates, z)
-    units = _units(estimates)
-    noise = np.random.default_rng(seed).standard_normal((draws, int(units.max()) + 1))
-    low = np.empty((draws, n), dtype=np.int32)
-    high = np.empty((draws, n), dtype=np.int32)
+    order, starts, of_unit = _by_unit(estimates)
+    scores, below, above = (array[order] for array in _arrays(estimates, z))
+    unit, units = of_unit[order], len(starts)
+    noise = np.random.default_rng(seed).standard_normal((draws, units))
+    low = np.empty((draws, units), dtype=np.int32)
+    high = np.empty((draws, units), dtype=np.int32)
     for i in range(draws):
-        own = noise[i, units]
+        own = noise[i, unit]
         drawn = scores + own * np.where(own > 0, above, below)
-        order = np.sort(drawn)
-        low[i] = 1 + n - np.searchsorted(order, drawn, side="right")
-        high[i] = n - np.searchsorted(order, drawn, side="left")
+        least, most = np.minimum.reduceat(drawn, starts), np.maximum.reduceat(drawn, starts)
+        low[i] = 1 + units - np.searchsorted(np.sort(least), most, side="right")
+        high[i] = units - np.searchsorted(np.sort(most), least, side="left")
     tail = (1.0 - confidence) / 2.0
     first = np.quantile(low, tail, axis=0, method="lower")
     last = np.quantile(high, 1.0 - tail, axis=0, method="higher")
     best = (low == 1).mean(axis=0)
-    return [LikelyRank(int(f), int(x), float(p)) for f, x, p in zip(first, last, best, strict=True)]
+    return [LikelyRank(int(first[u]), int(last[u]), float(best[u])) for u in of_unit]
 
 
 def _arrays(
@@ -148,10 +166,18 @@ def _arrays(
     return scores, (scores - lows) / z, (highs - scores) / z
 
 
-def _units(estimates: Sequence[Estimate]) -> np.ndarray[Any, Any]:
-    """Number of what moves on its own, for each estimate: its group, or itself."""
+def _by_unit(
+    estimates: Sequence[Estimate],
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """An order in which members of a unit are neighbours, where each unit begins in it, and its number.
+
+    Units are numbered in the order of their first estimates; the numbers are those of the estimates' units.
+    """
     import numpy as np
 
     numbers: dict[Hashable, int] = {}
-    keys = [("alone", i) if e.group is None else ("group", e.group) for i, e in enumerate(estimates)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    keys = [("alone", i) if e.unit is None else ("unit", e.unit) for i, e in enumerate(estimates)]
+    of_unit = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    order = np.argsort(of_unit, kind="stable")
+    starts = np.flatnonzero(np.diff(of_unit[order], prepend=-1))
+    return order, starts, of_unit

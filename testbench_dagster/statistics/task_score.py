@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from testbench_dagster.core.window import NOT_ASKED_STATUSES, PARTIAL, SCORED_STATUSES, Window
-from testbench_dagster.statistics.combinations import docs_behind
+from testbench_dagster.statistics.combinations import combined_error, docs_behind, mover, wilson_of_mean
 from testbench_dagster.statistics.intervals import two_sided_z, wilson
 
 
@@ -76,6 +76,29 @@ class TaskScore:
             return float(self.n)
         low, high = max(0.0, self.ci_low), min(1.0, self.ci_high)
         return docs_behind(self.score, low, high) if high - low < 1.0 else 1.0
+
+
+def combined_tasks(weights: Mapping[str, float], scores: Mapping[str, TaskScore]) -> TaskScore:
+    """The weighted mean of tasks with its interval; ``weights`` add up to 1.
+
+    Of one task its own, to the last digit. Wilson's for as many docs as are behind the mean; where docs are
+    open, or a score is no share, the tasks' intervals are combined by their ends (MOVER). Raises ValueError
+    without tasks.
+    """
+    used = [scores[task] for task in weights]
+    if len(used) == 1:
+        return used[0]
+    shares, values = list(weights.values()), [one.score for one in used]
+    partial = any(one.partial for one in used)
+    if partial or not all(one.in_unit for one in used):
+        # an interval over open docs is lopsided: its ends combine each for itself
+        low, high = mover(shares, values, *zip(*(one.interval for one in used), strict=True))
+    else:
+        low, high = wilson_of_mean(shares, values, [one.docs for one in used])
+    mean = min(max(values), max(min(values), math.fsum(w * v for w, v in zip(shares, values, strict=True))))
+    error = combined_error(shares, [one.error for one in used])
+    n = sum(one.n for one in used)
+    return TaskScore(mean, n, error, min(low, mean), max(high, mean), partial)
 
 
 def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testbench_dagster.config import Config, TaskConfig
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.task import SIGNATURES, TaskSpec
+from testbench_dagster.core.task import MOST_PROBES, SIGNATURES, TaskSpec
 from testbench_dagster.tasks.index import Leaf, TaskIndex
 
 
@@ -57,7 +57,13 @@ def _signature_spec(task: TaskConfig, config: Config, where: str) -> TaskSpec:
     rule = spec.planning
     if "max_age_days" not in rule.model_fields_set:
         rule = rule.model_copy(update={"max_age_days": asked.probe_days})
-    return replace(spec, planning=rule, probes=asked.probes, probe_tokens=asked.probe_tokens)
+    return replace(
+        spec,
+        planning=rule,
+        probes=asked.probes or MOST_PROBES,
+        probe_tokens=asked.probe_tokens,
+        probes_by_roster=asked.probes is None,
+    )
 
 
 def _partition_key(name: str, where: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.statistics.combinations import (
@@ -21,6 +21,7 @@ from testbench_dagster.statistics.combinations import (
     smoothed,
     wilson_of_mean,
 )
+from testbench_dagster.statistics.control_variate import Represented, by_proxy
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.statistics.task_score import TaskScore
 from testbench_dagster.taxonomies.model import Taxonomy, is_placeholder
@@ -44,7 +45,8 @@ class NodeSummary:
     others. ``left_out`` are tasks that the supplier cannot be asked; they count in none of these.
     ``weight_coverage`` is the share of the node's weight that was measured: 1 less what missing tasks, and
     those left out, would weigh if all were there. ``min_n`` is the smallest number of docs behind a task that
-    counts.
+    counts. ``shared``: the score is its proxy's, corrected by the differences on common docs
+    (:mod:`testbench_dagster.statistics.control_variate`); ``own_score`` is then that of own docs alone.
     """
 
     node: str
@@ -61,6 +63,8 @@ class NodeSummary:
     min_n: int | None
     missing: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    own_score: float | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,21 @@ class Summary:
         used = [self.tasks[name] for name in names]
         low, high = _difference_bounds(weights, used)
         return one.score - two.score, combined_error(weights, [t.error for t in used]), low, high
+
+
+def represented_summary(summary: Summary, represented: Represented) -> Summary:
+    """The summary of one who is represented: its nodes by its proxy where that tells more than own docs."""
+    nodes = {}
+    for name, node in summary.nodes.items():
+        found = by_proxy(node.weights, summary.tasks, represented) if node.weights else None
+        if found is not None:
+            low, high = found.interval
+            status = PARTIAL if found.partial else node.status
+            node = replace(
+                node, status=status, score=found.score, se=found.error, ci_low=low, ci_high=high, shared=True
+            )
+        nodes[name] = node
+    return replace(summary, nodes=nodes)
 
 
 def covariance(
@@ -295,7 +314,7 @@ def _node(
         low, high = mover(list(fixed.weights.values()), [one.score for one in used], *ends)
     status = PARTIAL if partial else fixed.status
     names = (fixed.missing, fixed.left_out)
-    return NodeSummary(node, status, score, se, low, high, fixed.weights, *counts, min_n, *names)
+    return NodeSummary(node, status, score, se, low, high, fixed.weights, *counts, min_n, *names, score)
 
 
 def _difference_bounds(weights: Sequence[float], scores: Sequence[TaskScore]) -> tuple[float, float]:

@@ -40,8 +40,8 @@ class Entry:
     """A usable entry of any source: the supplier, and what a Pocket network tells of it.
 
     ``rpc_type`` is the type its endpoint was staked with, ``stake_upokt`` its stake in uPOKT, ``host``
-    (``name:port``) the machine it shares with every other supplier of the same host, ``public_key`` its
-    operator's (33 bytes in hexadecimal). None where nothing tells.
+    (``name:port``) the machine it shares with every other supplier of the same host, ``owner`` the address
+    that owns the stake, ``public_key`` its operator's (33 bytes in hexadecimal). None where nothing tells.
     """
 
     config: SupplierConfig
@@ -49,6 +49,7 @@ class Entry:
     rpc_type: int | None = None
     stake_upokt: int | None = None
     host: str | None = None
+    owner: str | None = None
     public_key: str | None = None
 
 

@@ -134,7 +134,6 @@ def test_what_is_known_beforehand_is_what_the_registry_says() -> None:
     origins = {name: field.column.origin for name, field in columns_of(Window).items()}
     assert set(known) == {n for n, origin in origins.items() if origin in (Origin.SUPPLIER, Origin.TASK)}
     assert {n for n, origin in origins.items() if origin is Origin.PLACE} == {"primary"}
-    assert {n for n, origin in origins.items() if origin is Origin.OTHERS} == {"pooled"}
     assert all(origins[name] is Origin.ANSWERS for name in REQUIRED_IN_EVIDENCE)
     assert set(origins) > SAID_ONCE_IN_SNAPSHOTS
     assert not any(origins[name] is Origin.ANSWERS for name in SAID_ONCE_IN_SNAPSHOTS)

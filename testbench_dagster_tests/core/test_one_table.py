@@ -18,7 +18,6 @@ DECIDES_FAULTS = {
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
-    "stages.score.window_cache": "an answer that was scored",
     "transports.answers": "HTTP status and body",
     "transports.outcome": "exceptions of an exchange; a page that is too large",
     "transports.path.stored": "what the stored answer of a gateway can have been",

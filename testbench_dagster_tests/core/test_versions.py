@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "d74cae47204bc761bd600b87691a093164b13949a71ea854554e6a5346214242"),
-    "PLANS": (3, "da9bf40c4bbb4c4093883100db830e5f9020a26308f83e65154211831fe4fd62"),
+    "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
+    "PLANS": (3, "e5d86e6eef98aa518bf87a8536c6bf79b84151a7d84237de2d50e8696440d247"),
     "SCORE_STREAMS": (1, "330f4dd78daca908bae2f9d85037e4ef515f2d0b197e93aaddd06b3a7c1da79f"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -39,8 +39,8 @@ _CUT = {"changes", "suppliers", "plans", "identity_groups"}  # where a supplier 
 SELDOM = {
     "suppliers": {"heights", "sessions", "plans"},
     "relay_responses": {"heights", "sessions", "lane_ends", "scores", "signatures"},
-    "supplier_scores": {"signatures", *_CUT},
-    "identity_groups": {"changes", "suppliers", "plans"},
+    "supplier_scores": {"signatures", "splits", *_CUT},
+    "identity_groups": {"changes", "splits", "suppliers", "plans"},
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from itertools import combinations
 
 import pytest
 
@@ -68,7 +69,10 @@ def test_two_distinct_models_alone_in_the_world_do_not_merge_on_boilerplate() ->
     assert groups(grouping) == []
     finding = grouping.pair("a", "b")
     assert finding.agreement == 1 and finding.log_merge < 1
-    assert finding.relation == "too little evidence"
+    assert finding.relation == "too little evidence" and not finding.certain
+    assert finding.wording.endswith("neither that they are alike nor that they differ is certain yet")
+    reason = grouping.profiles["a"].reason
+    assert "nobody else" not in reason and "whether they are alike is not certain yet" in reason
     differ = [
         Answer(n, f"free{t}", "free", minutes(t), 0, phrase(n, t)) for n in ("a", "b") for t in range(40)
     ]
@@ -115,6 +119,16 @@ def test_relations_before_there_is_evidence() -> None:
     grouping = find_groups(Evidence.of(suppliers(World(2), weights, range(12), 0)), now=START)
     assert grouping.pair("a", "b").relation == "too little evidence"
     assert groups(grouping) == []
+
+
+def test_what_clears_the_threshold_is_told_apart() -> None:
+    """Suppliers that differ on nearly all prompts: no e-value is lost to a rounded threshold."""
+    weights = {f"s{n:02d}": {n: 1.0} for n in range(24)}
+    grouping = find_groups(Evidence.of(suppliers(World(9), weights, range(60), 0)), now=START)
+    findings = [grouping.pair(a, b) for a, b in combinations(sorted(weights), 2)]
+    assert {f.relation for f in findings} <= {"different", "same lineage"}
+    assert all(f.certain and "in common" not in f.wording for f in findings)
+    assert all(p.reason == "answers like nobody else on 60 prompts" for p in grouping.profiles.values())
 
 
 def test_a_chain_is_no_group() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.rules import PlanningSettings
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.planning.due import CallOutcome, DueCall, PromptRef, plan_task
 from testbench_dagster.planning.frameworks import MANAGER_MINUTES, import_frameworks
@@ -128,8 +129,8 @@ def test_when_the_next_doc_will_be_due() -> None:
 
 
 def test_audits_come_a_day_after_the_last_sample() -> None:
-    """``audit_hours`` 24, ``audit_docs`` 5."""
-    assert (SETTINGS.audit_hours, SETTINGS.audit_docs) == (24, 5)
+    """``audit_hours`` 24; ``audit_docs``, where nothing is set, follow from the task."""
+    assert (PlanningSettings().audit_hours, PlanningSettings().audit_docs) == (24, None)
     member = {"proxy": "p@external"}
     just = only_decision(supplier(task("a", 50, 1, NOW - 24 * HOUR + TICK), **member))
     assert (just.state, just.due_at) == ("represented", NOW + TICK)

@@ -105,14 +105,6 @@ def test_groups_are_told() -> None:
     assert {(dict(series)["group"], dict(series)["proxy"]) for series in info} == {("g1", "one@external")}
 
 
-def test_a_window_speaks_for_its_supplier_alone() -> None:
-    made = board(NAMES, ["gsm8k"], ["general"])
-    row = made.windows["one@external"][0]
-    object.__setattr__(row, "pooled", {"group": "g", "n": 300, "score": 0.5, "ci_low": 0.45, "ci_high": 0.55})
-    (one,) = [s for s in feed(made)["suppliers"] if s["supplier"] == "one@external"]
-    assert (one["tasks"]["gsm8k"]["score"], one["tasks"]["gsm8k"]["lower_bound"]) == (row.score, row.ci_low)
-
-
 def test_any_name_is_a_valid_label() -> None:
     made = board(HOSTILE, [HOSTILE[4]], [HOSTILE[1], HOSTILE[4]])
     metrics = parsed(render_prometheus(made))
@@ -179,6 +171,10 @@ MEANINGS = {
     "suppliers[].taxonomies.<name>.nodes.<node>.score": "score of this ability",
     "suppliers[].taxonomies.<name>.nodes.<node>.lower_bound": "lower end of its 95 % interval",
     "suppliers[].taxonomies.<name>.nodes.<node>.upper_bound": "upper end of its 95 % interval",
+    "suppliers[].taxonomies.<name>.nodes.<node>.own_score": "the score by own docs alone",
+    "suppliers[].taxonomies.<name>.nodes.<node>.n_own": "own docs behind that",
+    "suppliers[].taxonomies.<name>.nodes.<node>.shared": "whether `score` is its proxy's, corrected by how "
+    "its own answers to common docs differ",
     "suppliers[].taxonomies.<name>.nodes.<node>.n": "docs behind it",
     "suppliers[].taxonomies.<name>.nodes.<node>.status": "`partial` while docs of its tasks are open",
     "suppliers[].taxonomies.<name>.nodes.<node>.n_failed": "docs behind it that failed: left unanswered",

@@ -83,11 +83,6 @@ def test_docs_without_an_answer_stand_behind_a_score_too() -> None:
     assert not measured_tasks([window()])["t"].partial
 
 
-def test_what_pools_in_a_group_is_nobodys_own_score() -> None:
-    pooled = {"score": 0.6, "n": 40, "se": 0.05, "ci_low": 0.5, "ci_high": 0.7, "group": "g"}
-    assert measured_tasks([window(pooled=pooled)])["t"].score == 0.5
-
-
 @pytest.mark.parametrize(
     ("status", "out"), [("unsupported", True), ("refused", True), ("no_data", False), ("unreachable", False)]
 )

@@ -24,6 +24,7 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
 
@@ -45,6 +46,7 @@ RECORDS: tuple[type[Record], ...] = (
     IdentityGroupRecord,
     ChangeRecord,
     ScoreStreamRecord,
+    SplitRecord,
     SignatureRecord,
     HeartbeatRecord,
     LeaseRecord,

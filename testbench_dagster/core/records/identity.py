@@ -132,6 +132,9 @@ class IdentityGroupRecord(Record):
     suspect: str | None = content("why it seems to route to several backends, null if it does not")
     reason: str = content("why it is in its group, in words")
     cut_at: datetime | None = queryable("its cut as it was known when it was compared", default=None)
+    split_at: datetime | None = content(
+        "when it was split off its group, as long as it is kept apart from it", default=None
+    )
 
 
 @view(IdentityGroupRecord)
@@ -154,6 +157,7 @@ class GroupMembers(NamedTuple):
     group: str
     proxy: str
     members: list[str]
+    cut_at: datetime | None
 
 
 @view(IdentityGroupRecord)

@@ -60,6 +60,12 @@ class Ability(Part):
     partial_pooling: PooledAbility | None = content(
         "the same by partial pooling, null where it is off or changes nothing", default=None
     )
+    own_score: float | None = content("score of the supplier's own docs alone", default=None)
+    n_own: int | None = content("own docs behind that, failed and open ones too", default=None)
+    shared: bool = content(
+        "whether `score` is that of its proxy, corrected by how its own answers to common docs differ",
+        default=False,
+    )
 
 
 @nested

@@ -136,6 +136,18 @@ class DatedScore(NamedTuple):
 
 
 @view(ScoreRecord)
+class GradedScore(NamedTuple):
+    """What an answer to a doc was taken for, for comparing suppliers."""
+
+    supplier: str
+    doc_id: int
+    answered_at: datetime
+    metrics: dict[str, Any]
+    error: str | None
+    extracted: str | None
+
+
+@view(ScoreRecord)
 class ScoredId(NamedTuple):
     """That an answer was scored."""
 

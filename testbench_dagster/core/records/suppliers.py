@@ -66,6 +66,7 @@ class SupplierRecord(Record):
     rpc_type: int | None = queryable("type its endpoint was staked with on Pocket Network", default=None)
     stake_upokt: int | None = queryable("its stake there, in uPOKT", default=None)
     host: str | None = queryable("the machine it was staked with, as `name:port`", default=None)
+    owner: str | None = queryable("who owns its stake, as an address of the chain", default=None)
     public_key: str | None = queryable("its operator's public key, in hexadecimal", default=None)
     version: int | None = queryable("grows with every change of this document", default=None)
     updated_at: datetime | None = content("as of when it was found so", default=None, sparse=True)
@@ -94,6 +95,7 @@ class RosterRow(NamedTuple):
     rpc_type: int | None
     stake_upokt: int | None
     host: str | None
+    owner: str | None
 
 
 @view(SupplierRecord)

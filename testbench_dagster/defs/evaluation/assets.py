@@ -14,6 +14,7 @@ from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.defs import freshness
@@ -178,6 +179,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             PlanRecord,
             ChangeRecord,
             ScoreStreamRecord,
+            SplitRecord,
         ),
         writes={
             ScoreRecord.collection.name: "one per answer and filter",
@@ -185,9 +187,10 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             WindowRecord.collection.name: "the cached rows of the suppliers",
             ScoreStreamRecord.collection.name: "the values of all docs in order, which changes show in",
             ChangeRecord.collection.name: "changes it detected",
+            SplitRecord.collection.name: "members whose scores differ from their proxy's",
             SupplierRecord.collection.name: "the cut of a supplier that changed",
-            PlanRecord.collection.name: "who was cut is due at once",
-            IdentityGroupRecord.collection.name: "the groups of a service where a supplier was cut",
+            PlanRecord.collection.name: "who was cut or split off is due at once",
+            IdentityGroupRecord.collection.name: "the groups of a service where one was cut or split off",
         },
     ),
 )

@@ -18,9 +18,11 @@ from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.partitions import run_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.remarks import (
     EMPTY_LIMIT,
     LATE_LIMIT,
@@ -113,12 +115,16 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     ) -> dg.AssetCheckResult:
         """Windows hold as many docs as everybody is asked in the epoch, where a half width sets how many.
 
-        That number fits the median supplier; how wide a single interval is stays its supplier's own.
+        That number fits the median supplier; how wide a single interval is stays its supplier's own. Those
+        for which a proxy stands are asked a part of the docs only.
         """
         violations: dict[str, Any] = {}
+        represented = proxies_of(workspace.documents, {s.key: s for s in active_suppliers(workspace)})
         for row in _primary(context, workspace):
             rule = workspace.spec(row.task).samples
             if rule is None or rule.half_width is None or row.score is None:
+                continue
+            if row.supplier in represented:
                 continue
             wanted = min(row.n_planned or 0, workspace.config.settings.sampling.window)
             if row.asked + row.n_void < wanted:

@@ -8,6 +8,8 @@ from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, Suspect
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
@@ -34,12 +36,21 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
         metadata=touches(
-            reads=(SupplierRecord, AttemptRecord, PlanRecord, IdentityGroupRecord, ChangeRecord),
+            reads=(
+                SupplierRecord,
+                AttemptRecord,
+                ScoreRecord,
+                PlanRecord,
+                IdentityGroupRecord,
+                ChangeRecord,
+                SplitRecord,
+            ),
             writes={
                 IdentityGroupRecord.collection.name: "group and proxy of each supplier",
                 ChangeRecord.collection.name: "members that left their group's answers",
+                SplitRecord.collection.name: "members whose scores differ from their proxy's",
                 SupplierRecord.collection.name: "the cut of a supplier that changed",
-                PlanRecord.collection.name: "who was cut is due at once",
+                PlanRecord.collection.name: "who was cut or split off is due at once",
             },
         ),
     )
@@ -48,9 +59,9 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
     ) -> dg.MaterializeResult[Any]:
         """Suppliers that answer alike, from their answers to common prompts, and the proxy of each group.
 
-        Says who answers like whom, never what runs behind an endpoint. Members are asked audits only, their
-        group's scores are pooled. A member that leaves its group's answers is cut at that answer, and the
-        change recorded (see detected_changes).
+        Says who answers like whom, never what runs behind an endpoint. Members answer a part of the docs
+        themselves. One that leaves its group's answers is cut at that answer, and the change recorded (see
+        detected_changes); one whose scores differ from its proxy's is split off.
         """
         report = refresh_identity(workspace)
         observe_changes(context, report.changes)

@@ -45,7 +45,7 @@ TO_REFRESH_ROSTER = "run `testbench run --max-relays 0`, or start `testbench up`
 
 _REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
 #: Changes without being an event: it moves with every block, and how a supplier answers does not with it.
-_QUIET = ("stake_upokt", "host", "public_key")
+_QUIET = ("stake_upokt", "host", "owner", "public_key")
 _WRITES_AT_ONCE = 8
 _ATTEMPTS = 20  # of writing one document that others change too
 #: A listing may be older than what another process wrote meanwhile, by no more than it takes to read it. A
@@ -210,6 +210,7 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier |
         rpc_type=row.rpc_type,
         stake_upokt=row.stake_upokt,
         host=row.host,
+        owner=row.owner,
     )
 
 
@@ -238,7 +239,7 @@ def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bo
         noted_at = datetime.now(UTC)
         event = RosterEvent(at=noted_at, event="cut", cut_at=at, reason=reason)
         if _changed(documents, before, {"cut_at": at, **_recorded(before, event)}):
-            _plan_at_once(documents, [key], noted_at)
+            plan_at_once(documents, [key], noted_at)
             return True
     raise StoreError(f"the cut of {key!r} could not be noted: other processes kept changing it; run again")
 
@@ -271,7 +272,7 @@ def refresh_roster(
     for service, height in found.heights.items():
         report.heights[service] = record_height(workspace.documents, service, height, now)
     _Recorder(workspace.documents, found, report, now).record()
-    _plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
+    plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
     report.active.extend(supplier.key for supplier in active_suppliers(workspace))
     return report
 
@@ -505,7 +506,7 @@ def _quiet(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
+def plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -> None:
     """Have the cached plans of suppliers looked at now, not when they were due before."""
     wanted = list(keys)
     if not wanted:

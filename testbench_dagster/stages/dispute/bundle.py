@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import testbench_dagster
-from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
@@ -25,7 +24,6 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import WINDOWS, scorer_version
-from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
@@ -40,8 +38,6 @@ from testbench_dagster.stores.documents import typed
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
 _ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
-#: What windows take from other suppliers, and so does no bundle of one.
-FROM_OTHERS = tuple(name for name, one in columns_of(Window).items() if one.column.origin is Origin.OTHERS)
 
 R = TypeVar("R", bound=Record)
 
@@ -209,7 +205,7 @@ def _published(
 
 
 def _own(rows: list[dict[str, Any]]) -> list[str]:
-    return [repr({k: v for k, v in row.items() if k not in FROM_OTHERS}) for row in rows]
+    return [repr(row) for row in rows]
 
 
 def _stock(

@@ -51,7 +51,7 @@ from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.evidence.records import moment, record_of, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.dispute.bundle import FROM_OTHERS, installed_versions
+from testbench_dagster.stages.dispute.bundle import installed_versions
 from testbench_dagster.stages.dispute.states import Claims, different_states, doc_states
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs
 from testbench_dagster.stages.score.batch import score_batch
@@ -517,7 +517,7 @@ class _Check:
                 self._report.add(Finding("window", f"{label} does not follow from the scores", name))
                 continue
             for column, value in row.items():
-                if column in FROM_OTHERS or (column not in said and column not in REQUIRED_IN_EVIDENCE):
+                if column not in said and column not in REQUIRED_IN_EVIDENCE:
                     continue
                 stored = restored(said.get(column), column)
                 if canonical_json(stored) != canonical_json(value):

@@ -160,8 +160,8 @@ def different_states(
         for name, value in two.items():
             before, now = one.get(name), value
             if name == "occasions":
-                seen = [_witnesses(occasions) for occasions in (before, now)]
-                before, now = (_without_witnesses(occasions) for occasions in (before, now))
+                seen = [_witnesses(occasions or ()) for occasions in (before, now)]
+                before, now = (_without_witnesses(occasions or ()) for occasions in (before, now))
                 if before == now and (other := {i for i in seen[0] ^ seen[1] if not told(i[1])}):
                     name = "witnesses"
                     before, now = (sorted(i for _, i in ids & other) for ids in seen)

@@ -23,23 +23,34 @@ from testbench_dagster.core.records.identity import (
     ScoreStreamRecord,
 )
 from testbench_dagster.core.records.plans import FailedEvaluations
+from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
     Answer,
     Assignment,
     Change,
+    Content,
+    GradedAnswer,
     Group,
     Grouping,
     IdentitySettings,
     elect,
     find_changes,
+    find_divergence,
     find_groups,
     score_change,
 )
+from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows
-from testbench_dagster.stages.identify.reading import read_answers, read_availability
+from testbench_dagster.stages.identify.reading import (
+    docs_per_task,
+    read_answers,
+    read_availability,
+    read_graded,
+)
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
+from testbench_dagster.stages.identify.splits import kept_apart, record_splits
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
@@ -49,7 +60,7 @@ _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 
 @dataclass
 class IdentityReport:
-    """What a comparison found: records of ``identity_groups``, suspects by supplier, changes recorded.
+    """What a comparison found: records of ``identity_groups``, suspects by supplier, changes and splits.
 
     ``groupings`` hold the evidence behind, by service.
     """
@@ -57,6 +68,7 @@ class IdentityReport:
     documents: list[IdentityGroupRecord] = field(default_factory=list)
     suspects: dict[str, str] = field(default_factory=dict)
     changes: list[ChangeRecord] = field(default_factory=list)
+    splits: list[SplitRecord] = field(default_factory=list)
     n_answers: int = 0
     groupings: dict[str, Grouping] = field(default_factory=dict)
 
@@ -97,6 +109,7 @@ def refresh_identity(
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
+        report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             cuts = cuts_of(suppliers)
@@ -115,7 +128,7 @@ def detect_changes(
 
     What is found is recorded and, as ``identity.cut_on`` says, the supplier is cut and compared anew with the
     others of its service, so that it stands for nobody any more and nobody for it. Its plan is due at once:
-    all its docs are asked anew.
+    all its docs are asked anew. Members that differ from their proxy are split off likewise.
 
     Returns:
         The changes that were not known before, as stored.
@@ -131,7 +144,8 @@ def detect_changes(
         found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
         found += _score_changes(workspace, service, suppliers, chosen, now)
         new = record_changes(workspace, found, now)
-        if any(change.cut for change in new):
+        split = record_splits(workspace, service, suppliers, now, settings, evaluated=wanted)
+        if split or any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
     return recorded
@@ -205,14 +219,10 @@ def _group(
 ) -> None:
     settings = identity_settings(workspace)
     cuts = cuts_of(suppliers)
-    # a cut may lie before the grouping it undoes: what counts is whether it was known then
-    previous = {
-        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
-        for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
-        if placed.cut_at == cuts.get(placed.id)
-    }
+    previous = _last_groups(workspace, suppliers)
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
-    grouping = find_groups(evidence, settings, previous.values(), now=now)
+    apart = kept_apart(workspace, suppliers, now, settings)
+    grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
     report.groupings[service] = grouping
     suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
     availability = read_availability(workspace, service, now)
@@ -226,12 +236,111 @@ def _group(
     for group in grouping.groups:
         proxy, rotates_at = _elected(group, grouping, previous, availability, alive, now, settings)
         records += [
-            _record(service, key, group, proxy, rotates_at, grouping, suspects.get(key), cuts.get(key), now)
+            _record(
+                service,
+                key,
+                group,
+                proxy,
+                rotates_at,
+                grouping,
+                suspects.get(key),
+                cuts.get(key),
+                apart.splits.get(key),
+                now,
+            )
             for key in group.members
         ]
     typed.upsert(workspace.documents, IdentityGroupRecord, records)
     report.documents += records
     report.suspects |= suspects
+
+
+def compared(
+    workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
+) -> tuple[Evidence, Grouping]:
+    """Compare suppliers of a service as :func:`refresh_identity` does, without recording anything."""
+    settings = identity_settings(workspace)
+    answers = list(read_answers(workspace, service, suppliers, now))
+    evidence = Evidence.of(answers, settings, cut_at=cuts_of(suppliers))
+    apart = kept_apart(workspace, suppliers, now, settings)
+    previous = list(_last_groups(workspace, suppliers).values())
+    return evidence, _grouped(workspace, suppliers, evidence, answers, previous, apart.pairs, now)
+
+
+def _last_groups(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, Assignment]:
+    """Where suppliers were placed last, of those that have not changed since."""
+    cuts = cuts_of(suppliers)
+    # a cut may lie before the grouping it undoes: what counts is whether it was known then
+    return {
+        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
+        for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
+        if placed.cut_at == cuts.get(placed.id)
+    }
+
+
+def _grouped(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    evidence: Evidence,
+    answers: Sequence[Answer],
+    previous: Sequence[Assignment],
+    apart: frozenset[tuple[str, str]],
+    now: datetime,
+) -> Grouping:
+    """Groups of who begins answers alike and, where that would join them anew, gives whole answers alike."""
+    settings = evidence.settings
+    by_beginnings = find_groups(evidence, settings, previous, now=now, apart=apart)
+    before = {one.supplier: one.group for one in previous}
+    joining = {
+        member
+        for group in by_beginnings.groups
+        if len({before.get(member, member) for member in group.members}) > 1
+        for member in group.members
+    }
+    if not joining:
+        return by_beginnings
+    signing = {spec.name for spec in workspace.specs if spec.signs}
+    chosen = [supplier for supplier in suppliers if supplier.key in joining]
+    tasks = [spec.name for spec in workspace.specs if not spec.signs]
+    graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace)))
+    probes = [
+        GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
+        for one in answers
+        if one.supplier in joining and one.family in signing
+    ]
+    differing = _differing(by_beginnings, graded_by_supplier(graded), tasks, settings)
+    return find_groups(
+        evidence,
+        settings,
+        previous,
+        now=now,
+        content=Content([*graded, *probes], settings),
+        apart=apart | differing,
+    )
+
+
+def _differing(
+    grouping: Grouping,
+    graded: Mapping[str, Sequence[GradedAnswer]],
+    tasks: Sequence[str],
+    settings: IdentitySettings,
+) -> frozenset[tuple[str, str]]:
+    """Who would be grouped with whom, though their scores of common docs differ.
+
+    Each is compared with the one of its group that answered most.
+    """
+    found = set()
+    for group in grouping.groups:
+        known = [member for member in group.members if member in graded]
+        if len(known) > 1:
+            most = max(known, key=lambda member: (len(graded[member]), member))
+            found |= {
+                (member, most)
+                for member in known
+                if member != most
+                and find_divergence(graded[member], graded[most], tasks, settings=settings) is not None
+            }
+    return frozenset(found)
 
 
 def _elected(
@@ -270,6 +379,7 @@ def _record(
     grouping: Grouping,
     suspect: str | None,
     cut_at: datetime | None,
+    split: KnownSplit | None,
     now: datetime,
 ) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
@@ -298,8 +408,9 @@ def _record(
         nearest_high=profile.nearest_high,
         nearest_common=profile.nearest_common,
         suspect=suspect,
-        reason=profile.reason,
+        reason=profile.reason if split is None else f"{split.reason}; {profile.reason}",
         cut_at=cut_at,
+        split_at=None if split is None else split.at,
     )
 
 

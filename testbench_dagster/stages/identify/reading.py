@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +11,13 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd
+from testbench_dagster.core.records.scores import GradedScore
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.identity import Answer
+from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.identity import Answer, GradedAnswer
+from testbench_dagster.scoring.failures import is_mean
 from testbench_dagster.scoring.reliability import Minutes, availability
+from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -31,7 +36,7 @@ def read_answers(
     all tasks together have about :data:`PROMPTS`; of signature tasks all.
     """
     cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
-    per_task = max(2, -(-PROMPTS // max(1, len(workspace.specs))))
+    per_task = docs_per_task(workspace)
     signing = {spec.name for spec in workspace.specs if spec.signs}
     where: dict[str, Any] = {
         "service": service,
@@ -59,6 +64,53 @@ def read_answers(
             round=row.round,
             answer_prefix=sys.intern(row.opening),
         )
+
+
+def read_graded(
+    workspace: Workspace, suppliers: Sequence[Supplier], now: datetime, *, first: int | None = None
+) -> Iterator[GradedAnswer]:
+    """Yield the scored answers of suppliers to docs of tasks, inside the window age and after their cuts.
+
+    What is compared is what the primary filter extracted; where it extracts nothing, what the metrics made of
+    the answer. ``value`` is the primary metric's, where that is a mean of values from 0 to 1. ``first``: only
+    of so many prompts of each sequence.
+    """
+    cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
+    for spec in workspace.specs:
+        registration = workspace.datasets.current(spec.name)
+        if registration is None or spec.signs or not cuts:
+            continue
+        metric, name = primary_pair(spec, registration)
+        mean = is_mean(registration, metric)
+        where: dict[str, Any] = {
+            "supplier": {"in": sorted(cuts)},
+            "task": spec.name,
+            "task_hash": registration.task_hash,
+            "filter": name,
+            "answered_at": {"gt": now - spec.max_age(workspace.config.settings.sampling.max_age_days)},
+            "scorer_version": scorer_version(registration),
+        }
+        if first is not None:
+            where["position"] = {"lt": first}
+        for score in typed.find(workspace.documents, GradedScore, where):
+            cut_at, value = cuts[score.supplier], score.metrics.get(metric)
+            if score.error is not None or (cut_at is not None and score.answered_at <= cut_at):
+                continue
+            text = score.extracted
+            known = mean and isinstance(value, (int, float)) and 0 <= value <= 1
+            yield GradedAnswer(
+                supplier=score.supplier,
+                task=spec.name,
+                doc=str(score.doc_id),
+                at=score.answered_at,
+                text=json.dumps(score.metrics, sort_keys=True, default=str) if text is None else f"={text}",
+                value=float(value) if known and isinstance(value, (int, float)) else None,
+            )
+
+
+def docs_per_task(workspace: Workspace) -> int:
+    """How many of the first prompts of each sequence suppliers are compared on."""
+    return max(2, -(-PROMPTS // max(1, len(workspace.specs))))
 
 
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:

@@ -9,10 +9,8 @@ from typing import Any
 
 from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ProxyOfSupplier
-from testbench_dagster.identity import Evidence, find_groups
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
-from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
-from testbench_dagster.stages.identify.reading import read_answers
+from testbench_dagster.stages.identify.identify import compared
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -51,13 +49,10 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
     now = datetime.now(UTC)
     pool = active_suppliers(workspace) if suppliers is None else known_suppliers(workspace)
     wanted = [s for s in pool if suppliers is None or s.key in suppliers]
-    settings = identity_settings(workspace)
     rows: list[dict[str, Any]] = []
     for service in dict.fromkeys(s.service for s in wanted):
         chosen = [s for s in wanted if s.service == service]
-        answers = read_answers(workspace, service, chosen, now)
-        evidence = Evidence.of(answers, settings, cut_at=cuts_of(chosen))
-        grouping = find_groups(evidence, settings, now=now)
+        evidence, grouping = compared(workspace, service, chosen, now)
         stored = typed.find(workspace.documents, ProxyOfSupplier, {"service": service})
         groups = {one.id: one.group for one in stored}
         for a, b in combinations(evidence.suppliers, 2):
@@ -78,6 +73,8 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
                     "log_merge": pair.log_merge,
                     "log_split": pair.log_split,
                     "relation": pair.relation,
+                    "certain": pair.certain,
+                    "finding": pair.wording,
                     "same_group": a in groups and groups[a] == groups.get(b),
                 }
             )

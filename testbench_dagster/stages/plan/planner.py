@@ -6,6 +6,7 @@ of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.sampling import GATE_ROUND, asks_again, common_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.identity import needed_prompts
 from testbench_dagster.planning.due import (
     CallOutcome,
     ClosedElsewhere,
@@ -35,7 +37,7 @@ from testbench_dagster.planning.due import (
     OpenElsewhere,
     PromptRef,
 )
-from testbench_dagster.planning.gates import Ability
+from testbench_dagster.planning.gates import Ability, TaskState
 from testbench_dagster.planning.release import release
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
@@ -83,7 +85,7 @@ class Planner:
         tasks: names of tasks or groups to plan; None for all.
         now: the instant, timezone-aware; the present by default.
         with_windows: read every window, also where no rule needs it (to show interval widths).
-        chance: draws the canaries; one that nobody can foresee by default.
+        chance: draws the canaries and the docs of audits; one that nobody can foresee by default.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class Planner:
         self._grace = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
+        self._states_of_proxies: dict[tuple[str, str], TaskState] = {}
+        self._of_proxies: dict[tuple[str, str], frozenset[int]] = {}
 
     @cached_property
     def registrations(self) -> dict[str, Registration]:
@@ -137,14 +141,16 @@ class Planner:
         lives = lives_of(
             self._workspace, supplier, pasts, self.now, lambda task: self._calls_of(self.registrations[task])
         )
+        proxy = self._proxies.get(supplier.key)
         return SupplierFacts(
             supplier=supplier.key,
-            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives) for s in needed},
-            abilities=self._abilities(supplier.key),
+            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives, proxy) for s in needed},
+            # what opens a gate for a proxy does so for whom it stands: these answer too few docs themselves
+            abilities=self._abilities(proxy or supplier.key),
             groups=self._groups,
             cut_at=supplier.cut_at,
             departed=supplier.left_at is not None,
-            proxy=self._proxies.get(supplier.key),
+            proxy=proxy,
             retry_at=self._retry_at(supplier.key),
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
             waiting=self._sessions.waiting(supplier, spent_until(self._outlooks.get(supplier.key))),
@@ -237,6 +243,12 @@ class Planner:
         return Sessions.read(self._workspace, self.now)
 
     @cached_property
+    def _probes(self) -> int:
+        """Probes that it takes to say of pairs of suppliers of the largest service whether they are alike."""
+        services = Counter(s.service for s in active_suppliers(self._workspace))
+        return needed_prompts(max(services.values(), default=0))
+
+    @cached_property
     def _outlooks(self) -> dict[str, PlanOutlook]:
         return {plan.id: plan for plan in typed.find(self._workspace.documents, PlanOutlook)}
 
@@ -320,7 +332,7 @@ class Planner:
         return found
 
     def _task_facts(
-        self, supplier: Supplier, spec: TaskSpec, past: History | None, lives: Lives
+        self, supplier: Supplier, spec: TaskSpec, past: History | None, lives: Lives, proxy: str | None
     ) -> TaskFacts:
         registration = self.registrations.get(spec.name)
         max_age = self._max_age(spec)
@@ -339,6 +351,7 @@ class Planner:
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
         closed = past.closed_earlier(lives, self._calls_of(registration)) if earlier and past.earlier else {}
         epoch = self._epoch(spec)
+        audited = proxy is not None and not (spec.signs or spec.samples is None)
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -352,7 +365,7 @@ class Planner:
             variance=epoch.variance,
             seed=epoch.seed,
             measured=window.measured,
-            state=window.state,
+            state=self._state_of(proxy, spec, registration, window),
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
@@ -360,7 +373,43 @@ class Planner:
             # whoever wants every doc of a task wants this supplier's own answers
             needs_own_answers=spec.signs or spec.samples is None,
             asks_model=flags.output_type != "get",
+            proxy_docs=self._answered_docs(str(proxy), spec, registration) if audited else frozenset(),
         )
+
+    def _state_of(
+        self, proxy: str | None, spec: TaskSpec, registration: Registration, window: WindowState
+    ) -> TaskState:
+        """What gates look at: of a supplier for which another stands that one's window, read once for all."""
+        if proxy is None or spec.name not in self._gating or spec.signs:
+            return window.state
+        if (proxy, spec.name) not in self._states_of_proxies:
+            one = next((s for s in active_suppliers(self._workspace) if s.key == proxy), None)
+            self._states_of_proxies[proxy, spec.name] = (
+                window.state
+                if one is None
+                else window_state(self._workspace, one, spec, registration, self.now).state
+            )
+        return self._states_of_proxies[proxy, spec.name]
+
+    def _answered_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
+        """The docs of a task that a supplier answered lately, in any epoch; read once."""
+        if (key, spec.name) not in self._of_proxies:
+            found: set[int] = set()
+            supplier = next((s for s in active_suppliers(self._workspace) if s.key == key), None)
+            past = None if supplier is None else self._history(supplier, spec)
+            if supplier is not None and past is not None:
+                prompts = self._prompts(spec, registration, request_form(supplier, registration))
+                docs = {prompt.id: prompt.doc_id for prompt in prompts}
+                found = {
+                    docs[outcome.prompt_id]
+                    for outcome in past.outcomes
+                    if outcome.fault.answered and outcome.prompt_id in docs
+                }
+                calls = self._calls_of(registration)
+                lives = lives_of(self._workspace, supplier, {spec.name: past}, self.now, lambda _: calls)
+                found |= past.closed_earlier(lives, calls).keys()
+            self._of_proxies[key, spec.name] = frozenset(found)
+        return self._of_proxies[key, spec.name]
 
     def _max_age(self, spec: TaskSpec) -> timedelta:
         return spec.max_age(self._workspace.config.settings.sampling.max_age_days)
@@ -464,7 +513,8 @@ class Planner:
                 sort=[("position", 1)],
             )
             refs = [_ref(prompt, repeats) for prompt in prompts if prompt.relayable]
-            self._sequences[key] = refs if spec.samples is None else refs[: spec.samples.max]
+            most = self._probes if spec.probes_by_roster else None
+            self._sequences[key] = refs[:most] if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
 
 

@@ -20,11 +20,13 @@ from testbench_dagster.ranking.ranking import (
 )
 from testbench_dagster.scoring.reliability import availability, first_attempt_success
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.pooled import pooled_groups
+from testbench_dagster.stages.score.groups import identity_groups, proxies_of
+from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.window_cache import Tally
-from testbench_dagster.stages.score.windows import measured_suppliers
+from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.task_score import measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
 
 
@@ -58,16 +60,22 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     suppliers = active_suppliers(workspace)
     keys = {s.key for s in suppliers}
     apis = {s.key: s.api for s in suppliers}
-    pooled = pooled_groups(workspace.documents, keys)
+    owners = {s.key: s.owner for s in suppliers if s.owner is not None}
+    placed = identity_groups(workspace.documents, keys)
     rows: dict[str, list[Window]] = {}
     tallies: dict[str, Mapping[str, Tally]] = {}
-    for measured in measured_suppliers(workspace, suppliers, now, pooled):
+    proxies = {} if names else proxies_of(workspace.documents, {s.key: s for s in suppliers})
+    compared = {key for pair in proxies.items() for key in pair}
+    with_docs: dict[str, MeasuredSupplier] = {}
+    for measured in measured_suppliers(workspace, suppliers, now, with_docs=compared):
         # a signature is a text and ranks nobody
         rows[measured.supplier] = [row for row in measured.rows if row.framework != SIGNATURES]
         tallies[measured.supplier] = measured.tallies
+        if measured.supplier in compared:
+            with_docs[measured.supplier] = measured
     groups = {
         key: RankGroup(group.id, group.proxy)
-        for key, group in pooled.items()
+        for key, group in placed.items()
         if len(keys.intersection(group.members)) > 1
     }
     simulation = workspace.config.settings.simulation
@@ -93,14 +101,16 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             reliability = _reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
             entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
-        rankings[name] = ranked(entries, groups, apis)
+        rankings[name] = ranked(entries, groups, apis, owners)
     if not names:
+        scores = {key: measured_tasks(rows[key]) for key in with_docs}
+        represented = represented_suppliers(with_docs, scores, proxies)
         rankings[ALL_TASKS] = ranked(
             (
                 make_entry(
                     ALL_TASKS,
                     key,
-                    mean_over_tasks(own),
+                    mean_over_tasks(own, represented.get(key)),
                     docs_and_errors(own),
                     own,
                     _reliability(own, tallies[key]),
@@ -110,6 +120,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             ),
             groups,
             apis,
+            owners,
         )
     return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
 

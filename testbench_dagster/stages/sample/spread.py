@@ -44,7 +44,7 @@ def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
 def _complete_rows(workspace: Workspace, spec: TaskSpec, least: int) -> Iterator[CompleteRow]:
     group_of = {row.id: row.group for row in typed.find(workspace.documents, GroupMembers)}
     now = datetime.now(UTC)
-    for supplier, rows in primary_windows(workspace, now=now, groups={}, tasks=[spec.name]):
+    for supplier, rows in primary_windows(workspace, now=now, tasks=[spec.name]):
         for row in rows:
             if (found := complete_row(row, group_of.get(supplier, supplier), least)) is not None:
                 yield found

@@ -19,7 +19,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
-from testbench_dagster.scoring.slots import fill_slots, newest_docs
+from testbench_dagster.scoring.slots import fill_slots
 from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.states import (
     DocRound,
@@ -90,20 +90,6 @@ def samples_by_task(
     reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted)
     for start in range(0, len(tasks), _TASKS):
         yield from reader.read(tasks[start : start + _TASKS])
-
-
-def scored_by_task(
-    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime
-) -> dict[str, list[Sample]]:
-    """By task what a supplier's answers scored, young enough and after its last change, in any number.
-
-    Every scored answer is there: several of a doc, and more than a window holds.
-    """
-    since = {spec.name: counts_after(workspace, supplier, spec, now) for spec, _ in tasks}
-    found = _read_scored(workspace, supplier.key, tasks, since)
-    return {
-        task: [s for s in samples if s.scored and s.round != GATE_ROUND] for task, samples in found.items()
-    }
 
 
 def counts_after(workspace: Workspace, supplier: Supplier, spec: TaskSpec, now: datetime) -> datetime:
@@ -413,19 +399,6 @@ def _unclear(attempts: Iterable[WindowAttempt], scored: Collection[tuple[int, in
 def most_docs(workspace: Workspace, spec: TaskSpec) -> int:
     """How many docs a window holds at most: no bound where the task wants all of them."""
     return sys.maxsize if spec.samples is None else workspace.config.settings.sampling.window
-
-
-def newest_scored(workspace: Workspace, spec: TaskSpec, samples: Iterable[Sample]) -> list[Sample]:
-    """Of scored answers the newest of each doc, and of these as many as a window holds; the newest first.
-
-    Whatever a window over several suppliers takes from this one is among them.
-    """
-    newest: dict[int, Sample] = {}
-    for sample in samples:
-        known = newest.get(sample.doc_id)
-        if known is None or known.rank < sample.rank:
-            newest[sample.doc_id] = sample
-    return newest_docs(newest.values(), most_docs(workspace, spec))
 
 
 def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -20,15 +20,14 @@ import orjson
 
 from testbench_dagster.core import versions
 from testbench_dagster.core.columns import Origin, columns_of
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.core.window import Sample, Window
+from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.delivered import DeliveredDoc
 from testbench_dagster.scoring.rows import known_beforehand
-from testbench_dagster.stages.score.samples import counts_after, newest_scored
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash
 
@@ -44,13 +43,13 @@ _TIMES = tuple(name for name in _STORED if columns_of(Window)[name].kind is date
 class Computed:
     """The rows of a supplier and task, the primary first, and when they end to be so; None for never.
 
-    ``scored`` are the supplier's scored answers, for the windows of its identity group; ``tally`` is for what
+    ``docs`` are those of the primary row, for comparing members of an identity group; ``tally`` is for what
     is said of the supplier over several tasks.
     """
 
     rows: Sequence[Window]
     until: datetime | None
-    scored: Sequence[Sample]
+    docs: Sequence[DeliveredDoc]
     tally: Tally
 
 
@@ -66,29 +65,12 @@ class Tally(NamedTuple):
     at_once: int
 
 
-class Answers:
-    """Kept scored answers of one supplier and task, by their place in ``rows``; few ever become samples."""
-
-    def __init__(self, packed: bytes, since: int) -> None:
-        self._pairs, rows = orjson.loads(zlib.decompress(packed))
-        #: Doc id, microseconds since 1970, epoch and round of each, then its values.
-        self.rows: list[list[Any]] = [row for row in rows if row[1] > since]
-
-    def sample(self, row: Sequence[Any]) -> Sample:
-        """The sample that one of the rows stands for, as far as scores go."""
-        doc_id, at, epoch, round_, *values = row
-        metrics: dict[str, dict[str, Any]] = {}
-        for (name, metric), value in zip(self._pairs, values, strict=True):
-            metrics.setdefault(name, {})[metric] = value
-        return Sample(doc_id, _EPOCH + timedelta(microseconds=at), epoch, round_, Fault.OK, metrics)
-
-
 class WindowCache:
     """What is cached of one supplier, as read from the store at once."""
 
     def __init__(self, document: WindowRecord | None, supplier: Supplier, now: datetime) -> None:
         self._supplier = supplier
-        self._moment, self._now = now, microseconds(now)
+        self._now = microseconds(now)
         same = document is not None and document.subject == subject(supplier)
         self._entries: dict[str, dict[str, Any]] = (
             {entry["task"]: entry for entry in document.rows} if same and document is not None else {}
@@ -104,22 +86,13 @@ class WindowCache:
             and (entry["until"] is None or self._now < entry["until"])
         )
 
-    def scored(self, workspace: Workspace, spec: TaskSpec, fingerprint: str) -> Answers | None:
-        """The newest scored answers of a task, see :func:`~.samples.newest_scored`; None if not cached.
+    def docs(self, task: str) -> list[DeliveredDoc]:
+        """The docs behind the primary row of a task that :meth:`holds` and has them (:meth:`lacks_docs`)."""
+        return [DeliveredDoc(*doc) for doc in orjson.loads(zlib.decompress(self._entries[task]["docs"]))]
 
-        Those too old by now are left out: what is younger than them is there, so they may age.
-        """
-        entry = self._entries.get(spec.name)
-        if entry is None or not entry["scored"] or entry["fingerprint"] != fingerprint:
-            return None
-        if entry["since"] > self._now:
-            return None
-        since = microseconds(counts_after(workspace, self._supplier, spec, self._moment))
-        return Answers(entry["scored"], since)
-
-    def lacks_scored(self, task: str) -> bool:
-        """Whether the rows of a task were cached when nobody needed its scored answers."""
-        return task in self._entries and self._entries[task]["scored"] is None
+    def lacks_docs(self, task: str) -> bool:
+        """Whether the rows of a task were cached when nobody needed the docs behind them."""
+        return task in self._entries and self._entries[task]["docs"] is None
 
     def tally(self, task: str) -> Tally:
         """The tally of a task that :meth:`holds`."""
@@ -136,28 +109,20 @@ class WindowCache:
         return found
 
 
-def entry(
-    workspace: Workspace,
-    spec: TaskSpec,
-    fingerprint: str,
-    computed: Computed,
-    now: datetime,
-    *,
-    grouped: bool,
-) -> dict[str, Any]:
+def entry(task: str, fingerprint: str, computed: Computed, now: datetime, *, grouped: bool) -> dict[str, Any]:
     """What to cache of a task's rows as computed at an instant: the store's form of them.
 
-    Of a supplier in an identity group (``grouped``) its scored answers are cached as well.
+    Of a supplier in an identity group (``grouped``) the docs behind them are cached as well.
     """
     primary, *others = computed.rows
     return {
-        "task": spec.name,
+        "task": task,
         "fingerprint": fingerprint,
         "since": microseconds(now),  # looking from earlier, older samples count
         "until": None if computed.until is None else microseconds(computed.until),
         "primary": _json(_values(primary)),
         "others": _json([_values(row) for row in others]),
-        "scored": _packed(newest_scored(workspace, spec, computed.scored)) if grouped else None,
+        "docs": zlib.compress(orjson.dumps([list(doc) for doc in computed.docs]), 1) if grouped else None,
         "minutes": computed.tally.minutes,
         "asked": computed.tally.asked,
         "at_once": computed.tally.at_once,
@@ -203,24 +168,6 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _packed(samples: Sequence[Sample]) -> bytes:
-    """Scored answers as compressed JSON; nothing where JSON cannot hold their values (NaN)."""
-    pairs = list(
-        dict.fromkeys((f, metric) for s in samples for f, own in (s.metrics or {}).items() for metric in own)
-    )
-    rows = [
-        [s.doc_id, microseconds(s.at), s.epoch, s.round]
-        + [(s.metrics or {}).get(f, {}).get(metric) for f, metric in pairs]
-        for s in samples
-    ]
-    content = [[list(pair) for pair in pairs], rows]
-    try:
-        packed = orjson.dumps(content)
-    except TypeError:
-        return b""
-    return zlib.compress(packed, 1) if orjson.loads(packed) == content else b""
-
-
 def _values(row: Window) -> list[Any]:
     return [getattr(row, name) for name in _STORED]
 
@@ -239,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 
 def _window(values: Sequence[Any], implied: Mapping[str, Any], *, primary: bool) -> Window:
-    row = {**implied, **dict(zip(_STORED, values, strict=True)), "primary": primary, "pooled": None}
+    row = {**implied, **dict(zip(_STORED, values, strict=True)), "primary": primary}
     for name in _TIMES:
         if row[name] is not None:
             row[name] = _EPOCH + timedelta(microseconds=row[name])

@@ -6,25 +6,25 @@ take what is cached where that still holds, compute the rest from the facts, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
 from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
-from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs
 from testbench_dagster.scoring.failures import FailuresAs
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
-from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, score_numbers, task_windows, value_of
+from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.empty import EmptyScores
-from testbench_dagster.stages.score.pooled import GroupPools, PooledGroup, pooled_groups
+from testbench_dagster.stages.score.groups import identity_groups
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.states import Others, Peers
 from testbench_dagster.stages.score.window_cache import (
@@ -45,11 +45,15 @@ _TRIES = 5  # of caching rows of a supplier that others change too; then they ar
 
 @dataclass(frozen=True)
 class MeasuredSupplier:
-    """The rows of a supplier, and by task what is counted of its attempts, where it was asked any."""
+    """The rows of a supplier, and by task what is counted of its attempts, where it was asked any.
+
+    ``docs``: by task the docs behind the primary row, where they were asked for.
+    """
 
     supplier: str
     rows: list[Window]
     tallies: Mapping[str, Tally]
+    docs: Mapping[str, Sequence[DeliveredDoc]] = field(default_factory=dict)
 
 
 def windows(
@@ -75,15 +79,13 @@ def primary_windows(
     workspace: Workspace,
     suppliers: Sequence[Supplier] | None = None,
     now: datetime | None = None,
-    groups: Mapping[str, PooledGroup] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, list[Window]]]:
     """Yield supplier by supplier the primary rows of :func:`windows`, few at a time.
 
-    ``suppliers`` and their identity ``groups`` are read here where they are not given; ``tasks`` are all by
-    default.
+    ``suppliers`` are read here where they are not given; ``tasks`` are all by default.
     """
-    for measured in measured_suppliers(workspace, suppliers, now, groups, tasks):
+    for measured in measured_suppliers(workspace, suppliers, now, tasks):
         yield measured.supplier, measured.rows
 
 
@@ -91,13 +93,17 @@ def measured_suppliers(
     workspace: Workspace,
     suppliers: Sequence[Supplier] | None = None,
     now: datetime | None = None,
-    groups: Mapping[str, PooledGroup] | None = None,
     tasks: Sequence[str] | None = None,
+    *,
+    with_docs: Collection[str] = (),
 ) -> Iterator[MeasuredSupplier]:
-    """Yield what :func:`primary_windows` does, each supplier's with the tallies behind its reliability."""
+    """Yield what :func:`primary_windows` does, each supplier's with the tallies behind its reliability.
+
+    ``with_docs``: keys of suppliers of which the docs behind the rows are wanted too.
+    """
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
     reader = _Reader(workspace, tasks, now)
-    yield from reader.read(chosen, primary_only=True, groups=groups)
+    yield from reader.read(chosen, primary_only=True, with_docs=with_docs)
 
 
 def refresh_window_cache(
@@ -151,55 +157,53 @@ class _Reader:
         *,
         primary_only: bool,
         from_facts: bool = False,
-        groups: Mapping[str, PooledGroup] | None = None,
+        with_docs: Collection[str] = (),
     ) -> Iterator[MeasuredSupplier]:
         """Yield what is known of each supplier, in order."""
-        if groups is None:
-            groups = pooled_groups(self._workspace.documents, [s.key for s in suppliers])
-        pools = GroupPools(
-            self._workspace, suppliers, groups, self._registered, self._now, from_facts=from_facts
-        )
         for start in range(0, len(suppliers), _SUPPLIERS):
             batch = suppliers[start : start + _SUPPLIERS]
             documents = {} if from_facts else self._documents(batch)
             for supplier in batch:
                 cache = WindowCache(documents.get(supplier.key), supplier, self._now)
-                yield self._measured(supplier, cache, pools, primary_only)
+                yield self._measured(supplier, cache, primary_only, supplier.key in with_docs)
 
     def _measured(
-        self, supplier: Supplier, cache: WindowCache, pools: GroupPools, primary_only: bool
+        self, supplier: Supplier, cache: WindowCache, primary_only: bool, with_docs: bool
     ) -> MeasuredSupplier:
-        missing = self._missing(supplier, cache)
+        missing = self._missing(supplier, cache, with_docs=with_docs)
         computed = self._compute(supplier, missing) if missing else {}
         found: list[Window] = []
         tallies: dict[str, Tally] = {}
+        docs: dict[str, Sequence[DeliveredDoc]] = {}
         for spec, registration in self._chosen:
             if spec.name in computed:
                 rows = list(computed[spec.name].rows)
                 tallies[spec.name] = computed[spec.name].tally
+                if with_docs:
+                    docs[spec.name] = computed[spec.name].docs
             elif registration is None or cannot_be_asked(supplier, registration):
                 rows = list(task_windows(supplier, spec, registration, [], self._aggregation, NO_CALLS))
             else:
                 rows = cache.rows(spec, registration, primary_only=primary_only)
                 tallies[spec.name] = cache.tally(spec.name)
-            for row in rows[:1] if primary_only else rows:
-                pooled = self._pooled(row, spec, registration, pools)
-                found.append(row if pooled is None else replace(row, pooled=pooled))
-        return MeasuredSupplier(supplier.key, found, tallies)
+                if with_docs:
+                    docs[spec.name] = cache.docs(spec.name)
+            found += rows[:1] if primary_only else rows
+        return MeasuredSupplier(supplier.key, found, tallies, docs)
 
     def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
         where = {"_id": {"in": [s.key for s in suppliers]}}
         found = typed.find(self._workspace.documents, WindowRecord, where)
         return {document.id: document for document in found}
 
-    def _missing(self, supplier: Supplier, cache: WindowCache, *, with_scored: bool = False) -> list[Task]:
+    def _missing(self, supplier: Supplier, cache: WindowCache, *, with_docs: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
         return [
             (spec, registration)
             for spec, registration in self._registered
             if not (
                 cache.holds(spec.name, self._fingerprints[spec.name])
-                and not (with_scored and cache.lacks_scored(spec.name))
+                and not (with_docs and cache.lacks_docs(spec.name))
             )
             and not cannot_be_asked(supplier, registration)
         ]
@@ -229,34 +233,16 @@ class _Reader:
             tally = Tally(Minutes(read.attempts).packed(), calls.asked, calls.at_once)
             # what an empty answer is worth is another task's fact, or not known yet
             as_empty = any(r.failures == FailuresAs.EMPTY and (r.n_failed or r.n_open) for r in rows)
-            found[name] = Computed(rows, self._now if as_empty else read.until, read.scored, tally)
+            docs = delivered_docs(spec, registration, read.samples)
+            found[name] = Computed(rows, self._now if as_empty else read.until, docs, tally)
         return found
-
-    def _pooled(
-        self, row: Window, spec: TaskSpec, registration: Registration | None, pools: GroupPools
-    ) -> dict[str, Any] | None:
-        group = pools.group_of(row.supplier)
-        if group is None or registration is None:
-            return None
-        pair = (str(row.metric), str(row.filter))
-        key = (group.id, spec.name, pair)
-        if key not in pools.numbers:
-            samples = pools.samples(group, spec)
-            valued = [(s.doc_id, v) for s in samples if (v := value_of(s, pair)) is not None]
-            pools.numbers[key] = {
-                "group": group.id,
-                "members": list(group.members),
-                "n": len(valued),
-                **score_numbers(spec, registration, pair[0], valued, self._aggregation),
-            }
-        return pools.numbers[key]
 
     # -- caching ------------------------------------------------------------------------------------------
 
     def refresh(self, suppliers: Sequence[Supplier]) -> int:
         """Cache the rows of suppliers; see :func:`refresh_window_cache`."""
         written = 0
-        grouped = pooled_groups(self._workspace.documents, [s.key for s in suppliers]).keys()
+        grouped = identity_groups(self._workspace.documents, [s.key for s in suppliers]).keys()
         for start in range(0, len(suppliers), _SUPPLIERS):
             pending = list(suppliers[start : start + _SUPPLIERS])
             for _ in range(_TRIES):
@@ -294,7 +280,7 @@ class _Reader:
         cache = WindowCache(document, supplier, self._now)
         missing = [
             (spec, registration)
-            for spec, registration in self._missing(supplier, cache, with_scored=grouped)
+            for spec, registration in self._missing(supplier, cache, with_docs=grouped)
             if spec.name not in busy
         ]
         if not missing and len(writers) == len(document.writers):
@@ -316,7 +302,7 @@ class _Reader:
 
     def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> dict[str, Any]:
         fingerprint = self._fingerprints[spec.name]
-        return entry(self._workspace, spec, fingerprint, computed, self._now, grouped=grouped)
+        return entry(spec.name, fingerprint, computed, self._now, grouped=grouped)
 
     def _still_good(
         self, supplier: Supplier, document: WindowRecord, replaced: set[str]

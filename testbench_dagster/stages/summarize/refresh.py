@@ -16,15 +16,17 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.configured_taxonomies import key_of, read_taxonomies
-from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
-from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.stages.score.groups import proxies_of
+from testbench_dagster.stages.score.represented import represented_suppliers
+from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import left_out, measured_tasks
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
-from testbench_dagster.taxonomies.summary import Summary, covariance, summarize_many
+from testbench_dagster.taxonomies.summary import Summary, covariance, represented_summary, summarize_many
 
 
 def configured_taxonomies(workspace: Workspace) -> list[Taxonomy]:
@@ -78,34 +80,53 @@ def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, 
 def refresh_summaries(
     workspace: Workspace, suppliers: Sequence[str], now: datetime | None = None
 ) -> list[TaxonomySummaryRecord]:
-    """Compute and store the summaries of suppliers with these keys as of ``now``; return them."""
+    """Compute and store the summaries of suppliers with these keys as of ``now``; return them.
+
+    Those of whom they stand for are made anew as well: they rest on their answers too.
+    """
     taxonomies = configured_taxonomies(workspace)
     if not taxonomies:
         return []
     now = now or datetime.now(UTC)
-    by_supplier: dict[str, list[Window]] = {key: [] for key in suppliers}
-    by_supplier.update(primary_windows(workspace, named_suppliers(workspace, suppliers), now))
-    records = summary_records(workspace, taxonomies, by_supplier, now)
+    known = known_suppliers(workspace)
+    proxies = proxies_of(workspace.documents, {s.key: s for s in known if s.left_at is None})
+    chosen = set(suppliers)
+    members = [key for key, proxy in proxies.items() if proxy in chosen and key not in chosen]
+    wanted = dict.fromkeys([*suppliers, *sorted(members)])
+    others = {proxies[key] for key in wanted if key in proxies} - wanted.keys()
+    read = [s for s in known if s.key in others or s.key in wanted]
+    compared = {key for pair in proxies.items() if pair[0] in wanted for key in pair}
+    measured = {m.supplier: m for m in measured_suppliers(workspace, read, now, with_docs=compared)}
+    measured = {key: measured.get(key) or MeasuredSupplier(key, [], {}) for key in (*wanted, *others)}
+    records = summary_records(workspace, taxonomies, measured, now, proxies)
+    records = [one for one in records if one.supplier not in others]
     typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
-    return records
+    return [one for one in records if one.supplier in chosen]
 
 
 def summary_records(
     workspace: Workspace,
     taxonomies: Sequence[Taxonomy],
-    rows: Mapping[str, Sequence[Window]],
+    suppliers: Mapping[str, MeasuredSupplier],
     now: datetime,
+    proxies: Mapping[str, str] | None = None,
 ) -> list[TaxonomySummaryRecord]:
-    """The summaries of suppliers from their windows, supplier by supplier; nothing is stored."""
-    measured = {key: measured_tasks(own) for key, own in rows.items()}
-    not_asked = [left_out(own) for own in rows.values()]
+    """The summaries of suppliers from what was measured of them, by key; nothing is stored.
+
+    ``proxies``: by supplier who stands for it; of both the docs are needed.
+    """
+    measured = {key: measured_tasks(own.rows) for key, own in suppliers.items()}
+    not_asked = [left_out(own.rows) for own in suppliers.values()]
     priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
+    represented = represented_suppliers(suppliers, measured, proxies or {})
     made: dict[tuple[str, str], TaxonomySummaryRecord] = {}
     for taxonomy in taxonomies:
         summaries = summarize_many(taxonomy, list(measured.values()), not_asked)
         for key, summary in zip(measured, summaries, strict=True):
             shrunk = pooled_nodes(taxonomy, summary, priors) if priors is not None else {}
-            made[key, taxonomy.name] = _record(key, summary, rows[key], now, shrunk)
+            if key in represented:
+                summary = represented_summary(summary, represented[key])
+            made[key, taxonomy.name] = _record(key, summary, suppliers[key].rows, now, shrunk)
     return [made[key, taxonomy.name] for key in measured for taxonomy in taxonomies]
 
 
@@ -125,9 +146,10 @@ def docs_and_errors(rows: Iterable[Window]) -> tuple[int, int]:
 def node_covariance(summary: TaxonomySummaryRecord) -> tuple[list[str], list[list[float | None]]]:
     """Nodes of a stored summary and the covariance of their scores, None where one has none.
 
-    It is not stored itself: weights and the tasks' standard errors, which are, say the same in less.
+    It is not stored itself: weights and the tasks' standard errors, which are, say the same in less. They do
+    not of scores that rest on a proxy's docs too: there it is None as well.
     """
-    weights = [node.weights or None for node in summary.nodes.values()]
+    weights = [None if node.shared else node.weights or None for node in summary.nodes.values()]
     errors = {task: one.se for task, one in (summary.tasks or {}).items()}
     return list(summary.nodes), covariance(weights, errors)
 
@@ -167,6 +189,9 @@ def _record(
             n=sum(n for n, _ in own),
             errors=sum(errors for _, errors in own),
             partial_pooling=shrunk.get(name),
+            own_score=node.own_score,
+            n_own=sum(summary.tasks[task].n for task in node.weights),
+            shared=node.shared,
         )
     root = nodes[summary.root]
     return TaxonomySummaryRecord(

@@ -1,7 +1,7 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
-``changes``, ``signatures``, ``supplier_snapshots``, ``lane_ends``.
+``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
@@ -24,6 +24,7 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowRecord
 
@@ -54,6 +55,8 @@ SIGNATURES = SignatureRecord.collection
 CHANGES = ChangeRecord.collection
 SCORE_STREAMS = ScoreStreamRecord.collection
 
+SPLITS = SplitRecord.collection
+
 HEARTBEATS = HeartbeatRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
@@ -77,6 +80,7 @@ ALL = (
     SIGNATURES,
     CHANGES,
     SCORE_STREAMS,
+    SPLITS,
     HEARTBEATS,
     LEASES,
     BUDGETS,

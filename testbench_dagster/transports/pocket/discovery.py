@@ -180,6 +180,7 @@ class _Reading:
             rpc_type=endpoint.rpc_type,
             stake_upokt=min(supplier.stake_upokt, _MOST_UPOKT),
             host=host_of(endpoint.url),
+            owner=supplier.owner or None,
             public_key=public_key,
         )
 

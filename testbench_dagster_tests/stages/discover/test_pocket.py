@@ -103,6 +103,7 @@ def test_suppliers_of_the_session_join_with_what_the_chain_tells(
     staked = next(s for s in network.describe()["suppliers"] if s["name"] == "a")
     assert (one.address, one.service, one.source) == (network.operator("a"), SERVICE, SOURCE)
     assert (one.transport, one.rpc_type, one.stake_upokt) == ("shannon", 4, staked["stake_upokt"])
+    assert one.owner is not None and one.owner.startswith("pokt") and one.owner != one.address
     assert (one.base_url, one.model) == (staked["endpoints"][0]["url"], "simulated")
     assert (one.api, one.trusted, one.api_key_env) == ("completions", True, None)
     assert active_apis(workspace) == {"completions"}

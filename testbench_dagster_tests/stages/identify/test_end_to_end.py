@@ -64,9 +64,6 @@ def test_twins_are_grouped_until_one_silently_swaps(workspace: Workspace, localn
         (member,) = set(TWINS) - {proxy}
         suppliers = {s.key: s for s in known_suppliers(workspace)}
         assert Planner(workspace).facts(suppliers[member]).proxy == proxy
-        rows = {r.task: r for r in windows(workspace, suppliers=[member]) if r.primary}
-        assert rows["starter_reading"].pooled is not None
-        assert rows["starter_reading"].pooled["members"] == TWINS
 
         runs.evaluate(keys, force=True)  # the same prompts again: an honest supplier answers as before
         assert documents.count(CHANGES) == 0

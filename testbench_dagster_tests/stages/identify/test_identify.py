@@ -19,12 +19,10 @@ from testbench_dagster.stages.identify.views import change_rows, identity_rows, 
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
+from testbench_dagster.stores.documents.collections import CHANGES, PLANS
+from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key, stored
 from testbench_dagster_tests.stages.score.facts import Facts
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-HOUR = timedelta(hours=1)
 TASK = "starter_reading"
 NAMES = ("a1", "a2", "a3", "b1", "c1")
 TASKS = [
@@ -46,59 +44,6 @@ def open_workspace(open_installation: Callable[..., Workspace]) -> Opener:
     return build
 
 
-def key(name: str) -> str:
-    return f"{name}@external"
-
-
-def answer_prefix(backend: str, prompt: int) -> str:
-    return f"{random.Random(f'{backend}{prompt}').getrandbits(120):030x} and so on"
-
-
-def answer(
-    workspace: Workspace,
-    name: str,
-    prompts: Sequence[int],
-    backend: str,
-    start: datetime,
-    *,
-    round_: int = 1,
-    task: str = "identity",
-    fault: str = "ok",
-) -> None:
-    """Stored attempts: one a minute, in the words of a backend."""
-    workspace.documents.put_new(
-        ATTEMPTS,
-        [
-            {
-                "_id": document_id("attempt", name, task, prompt, round_, start.isoformat()),
-                "supplier": key(name),
-                "service": "external",
-                "task": task,
-                "task_hash": "h",
-                "epoch": 1,
-                "round": round_,
-                "prompt_id": f"{task}-{prompt}",
-                "position": prompt,
-                "doc_id": prompt,
-                "idx": 0,
-                "repeat": 0,
-                "attempt": 1,
-                "fault": fault,
-                "owner": "none" if fault == "ok" else "supplier",
-                "status": 200,
-                "finished_at": start + timedelta(minutes=number),
-                "latency_ms": 5.0,
-                "prompt_tokens": 1,
-                "completion_tokens": 1,
-                "opening": answer_prefix(backend, prompt) if fault == "ok" else None,
-                "height": None,
-                "lease": None,
-            }
-            for number, prompt in enumerate(prompts)
-        ],
-    )
-
-
 def row_of(workspace: Workspace, name: str) -> Window:
     return next(r for r in windows(workspace, suppliers=[key(name)], now=NOW) if r.task == TASK and r.primary)
 
@@ -108,10 +53,6 @@ def put_off(workspace: Workspace, name: str) -> None:
     later = NOW + 900 * HOUR
     plan = {"_id": key(name), "service": "external", "failures": 0, "planned_at": NOW, "due_at": later}
     workspace.documents.upsert(PLANS, [plan])
-
-
-def stored(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    return {d["_id"].partition("@")[0]: d for d in workspace.documents.find(IDENTITY_GROUPS)}
 
 
 def everybody(workspace: Workspace, prompts: range = range(60)) -> None:

@@ -189,6 +189,42 @@ def test_a_member_is_only_audited_while_its_proxy_lives(stage: Any) -> None:
     assert made.states()[GATED] == ("due", DOCS - 2), "a proxy that does not answer stands for nobody"
 
 
+def represented(made: Any) -> None:
+    made.workspace.documents.upsert(
+        IDENTITY_GROUPS,
+        [{"_id": key, "group": "g", "proxy": BETA, "members": [ALPHA, BETA]} for key in (ALPHA, BETA)],
+    )
+
+
+def test_a_member_is_asked_docs_that_its_proxy_answered(stage: Any) -> None:
+    made = stage({"planning": {"audit_docs": 3, "audit_hours": 24}})
+    represented(made)
+    made.answered(GATED, range(4, 8), supplier=BETA)
+    drawn = set()
+    for seed in range(8):
+        plan = Planner(made.workspace, now=NOW, chance=Random(seed)).plan(made.supplier()).tasks[GATED].plan
+        docs = {due.prompt.doc_id for due in plan.due}
+        assert len(docs) == 3 and docs <= {4, 5, 6, 7}
+        drawn.add(frozenset(docs))
+    assert len(drawn) > 1, "nobody can foresee which"
+
+
+def test_what_opens_a_gate_for_a_proxy_does_for_whom_it_stands(stage: Any) -> None:
+    """A member answers too few docs itself for a gate that wants more."""
+    gate = {"task": GATING, "pass": 0.9, "fail": 0.5, "alpha": 0.05, "beta": 0.05}
+    tasks = [
+        {"name": GATED, "samples": DOCS, "planning": {"gates": [gate]}},
+        {"name": GATING, "samples": DOCS},
+    ]
+    made = stage({"planning": {"audit_docs": 2, "audit_hours": 24}}, tasks=tasks)
+    made.answered(GATING, range(3))
+    assert made.states()[GATED] == ("gated", 0)
+    represented(made)
+    assert made.states()[GATED] == ("gated", 0), "its proxy answered none either"
+    made.answered(GATING, range(9), supplier=BETA)
+    assert made.states()[GATED] == ("due", 2)
+
+
 def ask(made: Any, doc: int, fault: Fault, at: datetime, **more: Any) -> None:
     made.facts.attempt(made.registrations[GATED], doc, fault, at, prompt_id=f"{GATED}-1-chat-{doc}", **more)
 

@@ -15,7 +15,7 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.ranking.entry import ALL_TASKS, Entry
-from testbench_dagster.ranking.ranking import ranked
+from testbench_dagster.ranking.ranking import RankGroup, ranked, units_of
 from testbench_dagster.stages.rank import leaderboard, make_board, store_board
 from testbench_dagster.stages.rank.items import items
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
@@ -127,17 +127,22 @@ def test_refreshing_replaces_the_stored_board(facts: Facts) -> None:
     assert entries[1].rank_low is None
 
 
-def of_coverage(*coverages: float | None, group: str | None = None) -> list[Entry]:
+def of_coverage(*coverages: float | None) -> list[Entry]:
     """Entries s0, s1, … whose score rests on these shares of the root's weight; None: no score."""
     return [
-        dataclasses.replace(entry(i, None if c is None else 0.5, 0.1), coverage=c, group=group)
+        dataclasses.replace(entry(i, None if c is None else 0.5, 0.1), coverage=c)
         for i, c in enumerate(coverages)
     ]
 
 
-def standings(entries: list[Entry], apis: dict[str, str] | None = None) -> dict[str, tuple[str | None, bool]]:
+def standings(
+    entries: list[Entry],
+    apis: dict[str, str] | None = None,
+    groups: dict[str, RankGroup] | None = None,
+    owners: dict[str, str] | None = None,
+) -> dict[str, tuple[str | None, bool]]:
     """By supplier its standing, and whether it has a rank."""
-    return {e.supplier: (e.standing, e.rank_low is not None) for e in ranked(entries, None, apis)}
+    return {e.supplier: (e.standing, e.rank_low is not None) for e in ranked(entries, groups, apis, owners)}
 
 
 def test_who_answers_less_than_three_others_is_shown_unranked() -> None:
@@ -160,8 +165,12 @@ def test_below_three_units_of_an_api_all_are_ranked_and_marked() -> None:
     found = standings(entries, apis)
     assert found["s0"] == ("ranked", True) and found["s1"] == ("few_units", True)
     alike = [dataclasses.replace(e, group="g") for e in of_coverage(1.0, 1.0, 1.0)]
-    found = standings([*alike, *of_coverage(*[None] * 3, 0.5)[3:]])
+    alike = {f"s{i}": RankGroup("g", "s0") for i in range(3)}
+    found = standings(of_coverage(1.0, 1.0, 1.0, 0.5), groups=alike)
     assert found["s3"] == ("few_units", True), "three members of a group are one unit"
+    owned = {f"s{i}": "pokt1owner" for i in range(3)}
+    found = standings(of_coverage(1.0, 1.0, 1.0, 0.5), owners=owned)
+    assert found["s3"] == ("few_units", True), "so are an owner's suppliers"
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0.01, 1)), max_size=8))
@@ -197,26 +206,49 @@ def test_ranks_are_those_of_the_scored(values: list[tuple[float | None, float | 
 
 
 @pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
-def test_members_of_a_group_share_score_and_ranks(facts: Facts) -> None:
-    fill(facts, {(ALPHA, "starter_logic"): 10, (BETA, "starter_logic"): 18})
+def test_members_of_a_group_have_their_own_scores_and_one_place(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 1, (BETA, "starter_logic"): 18})
     refresh_summaries(facts.workspace, [ALPHA, BETA])
     group = {"group": "g7", "proxy": BETA, "members": [ALPHA, BETA]}
     apart = {e.supplier: e for e in leaderboard(facts.workspace)}
+    assert {(e.rank_low, e.rank_high) for e in apart.values()} == {(1, 1), (2, 2)}
     facts.workspace.documents.upsert(IDENTITY_GROUPS, [{"_id": key, **group} for key in (ALPHA, BETA)])
     first, second = leaderboard(facts.workspace)
-    assert {first.supplier, second.supplier} == {ALPHA, BETA}
-    assert (
-        (first.score, first.ci_low)
-        == (second.score, second.ci_low)
-        == (apart[BETA].score, apart[BETA].ci_low)
-    )
-    assert (first.rank_low, first.rank_high, first.p_best) == (1, 2, 1.0)
-    assert (second.rank_low, second.rank_high, second.p_best) == (1, 2, 1.0)
-    assert {(e.group, e.proxy) for e in (first, second)} == {("g7", BETA)}
+    assert (first.supplier, second.supplier) == (BETA, ALPHA)
+    for one in (first, second):
+        alone = apart[one.supplier]
+        assert (one.score, one.ci_low, one.ci_high) == (alone.score, alone.ci_low, alone.ci_high)
+        assert (one.rank_low, one.rank_high, one.p_best) == (1, 1, 1.0)
+        assert (one.group, one.proxy, one.unit) == ("g7", BETA, "g7")
     # a group whose other members are gone is none
     alone = {"_id": ALPHA, "group": "g8", "proxy": "gone@external", "members": [ALPHA, "gone@external"]}
     facts.workspace.documents.upsert(IDENTITY_GROUPS, [alone, {"_id": BETA, **group, "members": [BETA]}])
-    assert {e.group for e in leaderboard(facts.workspace)} == {None}
+    assert {(e.group, e.unit) for e in leaderboard(facts.workspace)} == {(None, None)}
+
+
+def test_units_are_groups_and_owners_and_never_both_together() -> None:
+    groups = {"a": RankGroup("g", "a"), "copycat": RankGroup("g", "a"), "c": RankGroup("h", "c")}
+    groups["d"] = RankGroup("h", "c")
+    owners = {"copycat": "x", "sybil": "x", "another": "x", "c": "y", "d": "y", "e": "y"}
+    found = units_of(groups, owners)
+    assert found["a"] == found["copycat"] == "g"
+    assert found["sybil"] == found["another"] == "owner x", "the copied one is no member of these"
+    assert found["c"] == found["d"] == found["e"] == "owner y", "a group of one owner's is a part of it"
+    assert "f" not in found
+
+
+def test_sybils_and_copycats_move_nobody() -> None:
+    """Twenty copies of the best, and one of another's owner: the others have the same places."""
+    honest = [entry(i, 0.9 - 0.1 * i, 0.03) for i in range(6)]
+    alone = {e.supplier: (e.rank_low, e.rank_high) for e in ranked(honest)}
+    sybils = [entry(100 + i, 0.9, 0.03) for i in range(20)]
+    groups = {e.supplier: RankGroup("g", "s0") for e in (honest[0], *sybils)}
+    owners = {e.supplier: "pokt1sybil" for e in sybils} | {"s200": "pokt1sybil"}
+    among = ranked([*honest, *sybils, entry(200, 0.05, 0.03)], groups, None, owners)
+    found = {e.supplier: (e.rank_low, e.rank_high) for e in among}
+    assert {key: found[key] for key in alone} == alone
+    assert {found[e.supplier] for e in sybils} == {alone["s0"]}
+    assert found["s200"] == (7, 7)
 
 
 @pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import random
 import signal
@@ -26,8 +25,7 @@ from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.reliability import availability
-from testbench_dagster.stages.discover.roster import cut_windows, named_suppliers
-from testbench_dagster.stages.score.pooled import GroupPools, pooled_groups
+from testbench_dagster.stages.discover.roster import cut_windows
 from testbench_dagster.stages.score.windows import (
     measured_suppliers,
     primary_windows,
@@ -339,50 +337,36 @@ def test_rows_hold_for_the_settings_they_were_made_with(
     assert windows(facts.workspace, now=NOW) == before, "two installations over one store do no harm"
 
 
-def test_pooled_numbers_are_never_kept(installation: Callable[..., Facts]) -> None:
+def test_docs_behind_rows_are_kept_of_who_is_in_a_group(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK)
     for doc in range(8):
         facts.score(task, doc, float(doc < 4), supplier=[ALPHA, BETA][doc % 2])
     assert keep(facts) == 2
+
+    def docs_of_alpha() -> list[tuple[int, float, bool]]:
+        found = measured_suppliers(facts.workspace, now=NOW, with_docs={ALPHA})
+        return [tuple(doc) for m in found for doc in m.docs.get(TASK, ())]
+
+    computed = docs_of_alpha()
+    assert computed == [(0, 1.0, False), (2, 1.0, False), (4, 0.0, False), (6, 0.0, False)]
     together(facts)
-    assert keep(facts) == 2, "the answers of who is in a group are kept for the others"
+    assert keep(facts) == 2, "the docs of who is in a group are kept for the others"
     assert keep(facts) == 0
-    # the other member answers more: no row of ALPHA's own changes
-    with writing(facts.workspace.documents) as writer:
-        writer.enter({BETA: [TASK]})
-        facts.score(task, 20, 0.0, supplier=BETA)
-    [row] = [r for r in windows(facts.workspace, now=NOW) if r.supplier == ALPHA and r.task == TASK]
-    assert row.pooled is not None and row.pooled["n"] == 9 and row.n == 4
-    computed = from_facts(facts)
-    assert windows(facts.workspace, now=NOW) == computed
-    keep(facts)
     purge_facts(facts)
-    assert windows(facts.workspace, now=NOW) == computed
+    assert docs_of_alpha() == computed
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300, 0.1, -0.0, 7, True], ids=repr)
-def test_pooled_values_come_back_as_they_were(installation: Callable[..., Facts], value: Any) -> None:
+def test_a_doc_that_failed_is_behind_the_row_as_worst(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK)
-    for doc in range(3):
-        facts.score(task, doc, value, supplier=BETA)
-    facts.score(task, 5, value)
-    together(facts)
-    keep(facts)
-    assert keep(facts) == 0
-    tasks = [(facts.workspace.spec(TASK), task)]
-    groups = pooled_groups(facts.workspace.documents, [ALPHA])
-    suppliers = named_suppliers(facts.workspace, [ALPHA])
-    pool = GroupPools(facts.workspace, suppliers, groups, tasks, NOW)
-    same = GroupPools(facts.workspace, suppliers, groups, tasks, NOW, from_facts=True)
-    group = pool.group_of(ALPHA)
-    assert group is not None
-    seen, truth = (
-        [(s.doc_id, s.at, repr(s.metrics)) for s in p.samples(group, facts.workspace.spec(TASK))]
-        for p in (pool, same)
-    )
-    assert seen == truth and len(truth) == 4
+    for doc in range(4):
+        facts.score(task, doc, 1.0, days_ago(1), supplier=ALPHA)
+    facts.fail(task, 9, Fault.SUPPLIER_REFUSED, days_ago(1), supplier=ALPHA)
+    [found] = [
+        m for m in measured_suppliers(facts.workspace, now=NOW, with_docs={ALPHA}) if m.supplier == ALPHA
+    ]
+    assert [tuple(doc) for doc in found.docs[TASK]][-1] == (9, 0.0, False)
 
 
 # -------------------------------------------------------------------------------- while others write facts

@@ -17,7 +17,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.core.answer_prefix import is_deterministic
 from testbench_dagster.core.errors import ConfigError, TaskError
 from testbench_dagster.core.prompt import Answered
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task import MOST_PROBES, TaskSpec
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.tasks.frameworks import LmEval, framework_of
 from testbench_dagster.tasks.signatures import PAGES, Signatures, page_signature
@@ -102,7 +102,7 @@ def test_hashes_depend_on_what_is_asked_and_on_nothing_else(tmp_path: Path) -> N
         return spec
 
     usual = Signatures().register(identity())
-    assert usual.splits == {"test": 60} and usual.data.flags.output_type == "generate_until"
+    assert usual.splits == {"test": MOST_PROBES} and usual.data.flags.output_type == "generate_until"
     assert Signatures().register(identity(probe_days=9)) == usual
     hashes = {usual.task_hash}
     for block in ({"probes": 30}, {"probe_tokens": 20}):

@@ -1,4 +1,4 @@
-"""Standard errors, clusters and pooled windows over hand-made facts in a real store."""
+"""Standard errors and clusters over hand-made facts in a real store."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import StoredDoc
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.documents import content_hash
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
-from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, NOW, Facts, configuration, days_ago
+from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, NOW, Facts, configuration
 
 TASK = "starter_logic"
 
@@ -46,13 +44,6 @@ def row_of(facts: Facts, supplier: str = ALPHA) -> Window:
     return row
 
 
-def group(facts: Facts, *members: str) -> None:
-    facts.workspace.documents.upsert(
-        IDENTITY_GROUPS,
-        [{"_id": m, "group": "g", "proxy": members[0], "members": sorted(members)} for m in members],
-    )
-
-
 @pytest.mark.parametrize("cluster", [None, "n"])
 def test_scores_too_large_to_square_have_no_standard_error(
     installation: Callable[..., Facts], cluster: str | None
@@ -72,7 +63,6 @@ def test_standard_error_of_a_mean(installation: Callable[..., Facts]) -> None:
     for doc in range(10):
         facts.score(task, doc, float(doc < 7))
     assert row_of(facts).se == pytest.approx(math.sqrt(0.7 * 0.3 / 10))
-    assert row_of(facts).pooled is None
     assert row_of(facts, BETA).se is None
 
 
@@ -108,49 +98,3 @@ def test_a_cluster_that_no_doc_has_is_refused(installation: Callable[..., Facts]
     facts.score(facts.registration(TASK), 0)
     with pytest.raises(ConfigError, match="cluster 'passage' is no column of doc 0; name one of n"):
         windows(facts.workspace, now=NOW)
-
-
-def test_members_pool_the_newest_score_per_doc(installation: Callable[..., Facts]) -> None:
-    facts = installation()
-    task = facts.registration(TASK)
-    facts.score(task, 0, 0.0, days_ago(2), supplier=ALPHA)
-    facts.score(task, 0, 1.0, days_ago(1), supplier=BETA)
-    facts.score(task, 1, 1.0, days_ago(3), supplier=ALPHA)
-    facts.attempt(task, 2, Fault.INTERNAL, supplier=ALPHA)
-    group(facts, ALPHA, BETA)
-    low, high = wilson(2, 2)
-    expected = {
-        "group": "g",
-        "members": sorted([ALPHA, BETA]),
-        "n": 2,
-        "score": 1.0,
-        "ci_low": low,
-        "ci_high": high,
-        "se": 0.0,
-    }
-    assert row_of(facts, ALPHA).pooled == row_of(facts, BETA).pooled == expected
-    assert (row_of(facts, ALPHA).n, row_of(facts, ALPHA).score) == (2, 0.5)
-    assert sum(row_of(facts, ALPHA).errors.values()) == 1
-    assert row_of(facts, BETA).errors == {}
-
-
-def test_a_member_pools_only_what_is_after_its_own_change(installation: Callable[..., Facts]) -> None:
-    facts = installation()
-    task = facts.registration(TASK)
-    facts.score(task, 0, 1.0, days_ago(5), supplier=ALPHA)
-    facts.score(task, 1, 0.0, days_ago(5), supplier=BETA)
-    group(facts, ALPHA, BETA)
-    assert (row_of(facts).pooled or {})["n"] == 2
-    facts.on_roster(BETA, cut_at=days_ago(4))
-    pooled = row_of(facts).pooled or {}
-    assert (pooled["n"], pooled["score"]) == (1, 1.0)
-
-
-def test_a_pool_holds_the_newest_docs_only(installation: Callable[..., Facts]) -> None:
-    facts = installation(window=2, samples={"min": 1, "max": 2})
-    task = facts.registration(TASK)
-    for doc, supplier in enumerate([ALPHA, BETA, ALPHA, BETA]):
-        facts.score(task, doc, float(doc >= 2), days_ago(4 - doc), supplier=supplier)
-    group(facts, ALPHA, BETA)
-    pooled = row_of(facts).pooled or {}
-    assert (pooled["n"], pooled["score"]) == (2, 1.0)

@@ -1,0 +1,108 @@
+"""Whole answers of suppliers to common docs: what a group takes besides answers that begin alike.
+
+Beginnings are easily copied: a supplier may send the first words of another's answer and then nonsense, or
+cut it short. So those who are to be grouped must also have given equal answers: what the task's filter
+extracted, or the whole answer where nothing is extracted, on enough common docs. Probes count among these,
+since they are short; docs of tasks, where there are some, have to be equal by themselves too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from testbench_dagster.identity.evidence import NONE
+from testbench_dagster.identity.pairs import majorities
+from testbench_dagster.identity.settings import IdentitySettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class GradedAnswer:
+    """One scored answer of a supplier to a doc of a task.
+
+    ``text`` is what was extracted of it, or the whole of it; ``value`` its score where that lies between 0
+    and 1, None where it has none (probes). ``at`` is when it came, with a time zone.
+    """
+
+    supplier: str
+    task: str
+    doc: str
+    at: datetime
+    text: str
+    value: float | None
+
+
+class Content:
+    """The newest answers of some suppliers as a matrix: suppliers x docs, equal numbers for equal answers."""
+
+    def __init__(self, answers: Iterable[GradedAnswer], settings: IdentitySettings | None = None) -> None:
+        import numpy as np
+
+        self._settings = settings or IdentitySettings()
+        newest: dict[tuple[str, tuple[str, str]], GradedAnswer] = {}
+        for one in answers:
+            key = (one.supplier, (one.task, one.doc))
+            if key not in newest or newest[key].at < one.at:
+                newest[key] = one
+        self._rows = {s: i for i, s in enumerate(sorted({supplier for supplier, _ in newest}))}
+        docs = {d: i for i, d in enumerate(sorted({doc for _, doc in newest}))}
+        texts: dict[str, int] = {}
+        cells: np.ndarray = np.full((len(self._rows), len(docs)), NONE, dtype=np.int32)
+        scored = np.zeros(len(docs), dtype=bool)
+        for (supplier, doc), one in newest.items():
+            cells[self._rows[supplier], docs[doc]] = texts.setdefault(one.text, len(texts))
+            scored[docs[doc]] |= one.value is not None
+        self._cells, self._scored = cells, scored
+
+    def alike(self, ours: Sequence[str], theirs: Sequence[str]) -> bool:
+        """Whether two clusters of suppliers gave equal answers often enough, on enough common docs.
+
+        Most of each cluster to most of the other, and no pair across them that has enough docs and is not.
+        """
+        import numpy as np
+
+        i, j = (np.array([self._rows[s] for s in side if s in self._rows]) for side in (ours, theirs))
+        if not len(i) or not len(j):
+            return False
+        one, two = (majorities(self._cells[k], np.zeros(len(k), dtype=np.int64), 1)[0] for k in (i, j))
+        common, agree = _counts(one, two)
+        tasks_common, tasks_agree = _counts(one[self._scored], two[self._scored])
+        settings = self._settings
+        if common < settings.form_docs or agree < settings.form_share * common:
+            return False
+        if tasks_common >= settings.least_common and tasks_agree < settings.form_share * tasks_common:
+            return False
+        return not any(self._unlike(self._cells[k], self._cells[j]) for k in i)
+
+    def unlike(self, one: str, other: str) -> tuple[int, int] | None:
+        """Common docs of two suppliers and how many answers are equal, where that are too few for a group."""
+        if one not in self._rows or other not in self._rows:
+            return None
+        common, agree = _counts(self._cells[self._rows[one]], self._cells[self._rows[other]])
+        enough = common >= self._settings.form_docs
+        return (common, agree) if enough and agree < self._settings.form_share * common else None
+
+    def _unlike(self, row: np.ndarray, others: np.ndarray) -> bool:
+        both = (others != NONE) & (row != NONE)
+        common = both.sum(axis=1)
+        agree = (both & (others == row)).sum(axis=1)
+        enough = common >= self._settings.form_docs
+        return bool((enough & (agree < self._settings.form_share * common)).any())
+
+
+def _counts(one: np.ndarray, two: np.ndarray) -> tuple[int, int]:
+    both = (one != NONE) & (two != NONE)
+    return int(both.sum()), int((both & (one == two)).sum())
+
+
+def graded_by_supplier(answers: Iterable[GradedAnswer]) -> Mapping[str, list[GradedAnswer]]:
+    """Answers by supplier, each in the order they came."""
+    found: dict[str, list[GradedAnswer]] = {}
+    for one in sorted(answers, key=lambda a: (a.at, a.task, a.doc)):
+        found.setdefault(one.supplier, []).append(one)
+    return found

@@ -1,0 +1,75 @@
+"""Audits: which docs a member of an identity group is asked, although another supplier stands for it.
+
+Of the n docs of a task it answers a part by itself, drawn at random among those that its proxy answers too
+and spread evenly over the time for which an answer counts: so its window holds that many own docs, its node
+scores can be corrected by them, and whoever turns is found by the next few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from testbench_dagster.core.rules import PlanningSettings
+from testbench_dagster.planning.due import CallOutcome, PromptRef
+
+#: The part of the docs that a member is asked itself.
+AUDIT_SHARE = 0.3
+#: So many of each task at least, where there are so many.
+LEAST_AUDITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPace:
+    """How many docs a member is asked at once, and how often."""
+
+    docs: int
+    every: timedelta
+
+
+def audit_target(n: int) -> int:
+    """How many of ``n`` docs of a task a member answers itself."""
+    return min(n, max(LEAST_AUDITS, math.ceil(AUDIT_SHARE * n)))
+
+
+def audit_pace(n: int, max_age: timedelta, settings: PlanningSettings, *, begins: bool) -> AuditPace:
+    """The pace at which a member keeps :func:`audit_target` docs of ``n`` within ``max_age``.
+
+    About every ``planning.audit_hours``, and less often where that would be less than one doc each time. Who
+    ``begins``, with no sample of the task yet, is asked the least number at once. ``planning.audit_docs``,
+    where it is set, is asked every ``audit_hours`` instead.
+    """
+    hours = timedelta(hours=settings.audit_hours)
+    if settings.audit_docs is not None:
+        return AuditPace(settings.audit_docs, hours)
+    wanted = audit_target(n)
+    if not wanted:
+        return AuditPace(0, hours)
+    if begins:
+        return AuditPace(min(wanted, LEAST_AUDITS), hours)
+    docs = min(wanted, max(1, round(wanted * (hours / max_age))))
+    return AuditPace(docs, max_age * (docs / wanted))
+
+
+def drawn_audits(
+    prompts: Sequence[PromptRef],
+    outcomes: Sequence[CallOutcome],
+    elsewhere: Collection[int],
+    of_proxy: Collection[int],
+    docs: int,
+    chance: Random,
+) -> list[PromptRef]:
+    """Draw so many prompts at random, those first whose docs the member has not answered lately.
+
+    ``of_proxy``: docs that its proxy answered; where these are none of the sequence, any may be drawn.
+    ``elsewhere``: docs that the member closed in earlier epochs.
+    """
+    eligible = [prompt for prompt in prompts if prompt.doc_id in of_proxy] or list(prompts)
+    asked = {outcome.prompt_id for outcome in outcomes}
+    new = [p for p in eligible if p.id not in asked and p.doc_id not in elsewhere]
+    known = [p for p in eligible if p.id in asked or p.doc_id in elsewhere]
+    first = chance.sample(new, min(docs, len(new)))
+    return first + chance.sample(known, min(docs - len(first), len(known)))

@@ -158,7 +158,8 @@ def different_states(
             )
             continue
         for name, value in two.items():
-            before, now = one.get(name), value
+            before: Any = one.get(name)
+            now: Any = value
             if name == "occasions":
                 seen = [_witnesses(occasions or ()) for occasions in (before, now)]
                 before, now = (_without_witnesses(occasions or ()) for occasions in (before, now))

@@ -16,6 +16,7 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
+from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
@@ -101,9 +102,12 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
     ) -> dg.MaterializeResult[Any]:
         """The ordered prompt sequence of each task's current epoch, the same for every supplier."""
         roll_before = None if config.roll_before is None else datetime.fromisoformat(config.roll_before)
+        specs = [workspace.spec(name) for name in context.partition_keys]
+        spreads = {} if roll_before is None else measured_spreads(workspace, specs)
         rows, built = [], 0
-        for name in context.partition_keys:
-            report = refresh_prompts(workspace, workspace.spec(name), roll_before=roll_before)
+        for spec in specs:
+            name = spec.name
+            report = refresh_prompts(workspace, spec, roll_before=roll_before, spread=spreads.get(name))
             built += report.built
             rows.append(
                 [

@@ -24,7 +24,7 @@ from testbench_dagster.core.sampling import Spread, sequence
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.sample.data import current_registration, task_data
-from testbench_dagster.stages.sample.spread import measured_spread
+from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import content_hash, document_id, typed
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
@@ -189,8 +189,12 @@ def current_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord:
     return newest
 
 
-def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> EpochRecord:
+def roll_epoch(
+    workspace: Workspace, spec: TaskSpec, before: datetime, spread: Spread | None = None
+) -> EpochRecord:
     """The current epoch of a task, after starting the next one if it began before an instant.
+
+    ``spread`` is how its docs vary, for callers that measured it for many tasks; by default it is measured.
 
     Repeated with the same instant it starts no further epoch; any number of callers agree on one. Identity
     probes stay for :data:`PROBE_EPOCH`: what they are for is to be asked again.
@@ -206,7 +210,7 @@ def roll_epoch(workspace: Workspace, spec: TaskSpec, before: datetime) -> EpochR
         newest = _newest_epoch(workspace, spec)
         if newest is not None and not newest.began_before(began_before):
             return newest
-        start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before)
+        start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before, spread=spread)
 
 
 def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
@@ -215,13 +219,19 @@ def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
 
 
 def start_epoch(
-    workspace: Workspace, spec: TaskSpec, number: int, *, roll_before: datetime | None = None
+    workspace: Workspace,
+    spec: TaskSpec,
+    number: int,
+    *,
+    roll_before: datetime | None = None,
+    spread: Spread | None = None,
 ) -> None:
     """Store the seed of an epoch with its hash, and how docs vary, unless another process has already."""
     fixed = workspace.config.settings.sampling.epoch_seed
     seed = secrets.token_hex(16) if fixed is None else f"{fixed}:{spec.name}:{number}"
-    # before the first one there is nothing to measure
-    spread = measured_spread(workspace, spec) if number > 1 else Spread()
+    if spread is None or number == 1:
+        # before the first one there is nothing to measure
+        spread = measured_spreads(workspace, [spec])[spec.name] if number > 1 else Spread()
     epoch = EpochRecord(
         id=document_id("epoch", spec.name, number),
         task=spec.name,
@@ -249,7 +259,10 @@ def sequence_length(spec: TaskSpec, registration: Registration) -> int:
 
 
 def refresh_prompts(
-    workspace: Workspace, spec: TaskSpec, roll_before: datetime | None = None
+    workspace: Workspace,
+    spec: TaskSpec,
+    roll_before: datetime | None = None,
+    spread: Spread | None = None,
 ) -> PromptReport:
     """Complete the current epoch's prompt sequence of a task: its first ``samples.max`` docs, or all.
 
@@ -264,7 +277,7 @@ def refresh_prompts(
     if roll_before is None:
         epoch = current_epoch(workspace, spec)
     else:
-        epoch = roll_epoch(workspace, spec, roll_before)
+        epoch = roll_epoch(workspace, spec, roll_before, spread)
     order = sequence(epoch.seed, registration.n_docs)
     length = sequence_length(spec, registration)
     apis = needed_apis(workspace, registration.flags.output_type)

@@ -5,7 +5,7 @@ From that follows how many docs everybody is asked in the epoch: at any time of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from testbench_dagster.core.records.identity import GroupMembers
@@ -17,16 +17,26 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 
-def measured_spread(workspace: Workspace, spec: TaskSpec) -> Spread:
-    """The spread of a task's docs by the complete rows of the active suppliers, as of now.
+def measured_spreads(workspace: Workspace, specs: Sequence[TaskSpec]) -> dict[str, Spread]:
+    """The spreads of tasks' docs, by task, by the complete rows of the active suppliers as of now.
 
-    None is measured where the task's rule fixes the number of docs.
+    All are measured in one pass over the rows; none where a task's rule fixes the number of docs.
     """
-    rule = spec.samples
-    registration = workspace.datasets.current(spec.name)
-    if registration is None or rule is None or rule.half_width is None:
-        return Spread()
-    return common_spread(_complete_rows(workspace, spec, min(rule.min, registration.n_docs)))
+    least: dict[str, int] = {}
+    for spec in specs:
+        rule, registration = spec.samples, workspace.datasets.current(spec.name)
+        if registration is not None and rule is not None and rule.half_width is not None:
+            least[spec.name] = min(rule.min, registration.n_docs)
+    rows: dict[str, list[CompleteRow]] = {name: [] for name in least}
+    if least:
+        group_of = {row.id: row.group for row in typed.find(workspace.documents, GroupMembers)}
+        now = datetime.now(UTC)
+        for supplier, windows in primary_windows(workspace, now=now, tasks=list(least)):
+            for row in windows:
+                found = complete_row(row, group_of.get(supplier, supplier), least[row.task])
+                if found is not None:
+                    rows[row.task].append(found)
+    return {spec.name: common_spread(rows.get(spec.name, ())) for spec in specs}
 
 
 def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
@@ -39,12 +49,3 @@ def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
     # where docs share a cluster the error is more than that of the docs alone
     alone = row.score * (1 - row.score)
     return CompleteRow(row.supplier, group, alone if row.se is None else min(alone, row.se**2 * row.asked))
-
-
-def _complete_rows(workspace: Workspace, spec: TaskSpec, least: int) -> Iterator[CompleteRow]:
-    group_of = {row.id: row.group for row in typed.find(workspace.documents, GroupMembers)}
-    now = datetime.now(UTC)
-    for supplier, rows in primary_windows(workspace, now=now, tasks=[spec.name]):
-        for row in rows:
-            if (found := complete_row(row, group_of.get(supplier, supplier), least)) is not None:
-                yield found

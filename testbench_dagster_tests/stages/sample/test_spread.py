@@ -15,7 +15,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.sample.catalogue import current_epoch, roll_epoch, start_epoch
 from testbench_dagster.stages.sample.epochs import wanted_docs
-from testbench_dagster.stages.sample.spread import measured_spread
+from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
@@ -56,7 +56,7 @@ def answered(facts: Facts, supplier: str, right: int, wrong: int, value: float =
 
 
 def spread(facts: Facts) -> Spread:
-    return measured_spread(facts.workspace, facts.workspace.spec(TASK))
+    return measured_spreads(facts.workspace, [facts.workspace.spec(TASK)])[TASK]
 
 
 def wanted(facts: Facts) -> int:

@@ -22,7 +22,7 @@ LOOKED_AT = {
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (4, "886cdd5ce46e7a63eee2455792d58ebf7202d46f6372aada1bbdfffb1d478af3"),
-    "PLANS": (3, "48e0ada97a269abad8e526f3314b5f18ec988b0b38028c20a0def56b14ba2072"),
+    "PLANS": (3, "5b47ea572db023fd2fe033b64aa2ee3c3aab8cb50d803116ecc6f941d1e7b4c9"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -35,12 +35,12 @@ def audit_target(n: int) -> int:
     return min(n, max(LEAST_AUDITS, math.ceil(AUDIT_SHARE * n)))
 
 
-def audit_pace(n: int, max_age: timedelta, settings: PlanningSettings, *, begins: bool) -> AuditPace:
+def audit_pace(n: int, max_age: timedelta, settings: PlanningSettings, *, at_once: bool) -> AuditPace:
     """The pace at which a member keeps :func:`audit_target` docs of ``n`` within ``max_age``.
 
     About every ``planning.audit_hours``, and less often where that would be less than one doc each time. Who
-    ``begins``, with no sample of the task yet, is asked the least number at once. ``planning.audit_docs``,
-    where it is set, is asked every ``audit_hours`` instead.
+    has no sample of the task yet, or is to be asked by force, is asked the least number ``at_once``.
+    ``planning.audit_docs``, where it is set, is asked every ``audit_hours`` instead.
     """
     hours = timedelta(hours=settings.audit_hours)
     if settings.audit_docs is not None:
@@ -48,7 +48,7 @@ def audit_pace(n: int, max_age: timedelta, settings: PlanningSettings, *, begins
     wanted = audit_target(n)
     if not wanted:
         return AuditPace(0, hours)
-    if begins:
+    if at_once:
         return AuditPace(min(wanted, LEAST_AUDITS), hours)
     docs = min(wanted, max(1, round(wanted * (hours / max_age))))
     return AuditPace(docs, max_age * (docs / wanted))

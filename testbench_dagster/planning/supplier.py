@@ -305,7 +305,9 @@ class _Planner:
         if begun.due and gate.open:
             reason = f"{begun.reason}; {self._facts.proxy} stands for the rest"
             return _due_or_fresh(task, replace(begun, reason=reason))
-        pace = audit_pace(wanted.target, task.max_age, self._settings, begins=task.last_at is None)
+        forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
+        at_once = forced or task.last_at is None
+        pace = audit_pace(wanted.target, task.max_age, self._settings, at_once=at_once)
         docs = pace.docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)
@@ -313,7 +315,6 @@ class _Planner:
         if not docs:
             reason = f"{stands}; audits are off (audit_docs: 0)"
             return _held(task, "represented", reason, wanted, wanted.open_at if gate.open else None)
-        forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         audit_at = None
         if task.last_at is not None and not forced:
             audit_at = task.last_at + pace.every

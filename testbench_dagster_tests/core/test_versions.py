@@ -22,7 +22,7 @@ LOOKED_AT = {
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
-    "PLANS": (3, "e5d86e6eef98aa518bf87a8536c6bf79b84151a7d84237de2d50e8696440d247"),
+    "PLANS": (3, "966f994ca0c3743e7aefb931a0725c4330ba41dc64211b50c2cfe0e3d17f1958"),
     "SCORE_STREAMS": (1, "330f4dd78daca908bae2f9d85037e4ef515f2d0b197e93aaddd06b3a7c1da79f"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

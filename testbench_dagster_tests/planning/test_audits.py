@@ -27,15 +27,15 @@ def test_three_in_ten_and_ten_at_least(n: int, docs: int) -> None:
 @given(st.integers(1, 400), st.floats(0.5, 90), st.floats(0.5, 500))
 def test_the_pace_keeps_the_wanted_docs_within_the_age(n: int, days: float, hours: float) -> None:
     max_age = timedelta(days=days)
-    pace = audit_pace(n, max_age, PlanningSettings(audit_hours=hours), begins=False)
+    pace = audit_pace(n, max_age, PlanningSettings(audit_hours=hours), at_once=False)
     assert 1 <= pace.docs <= audit_target(n)
     assert pace.docs * (max_age / pace.every) == pytest.approx(audit_target(n), rel=1e-6)
 
 
 def test_who_begins_is_asked_the_least_number_at_once_and_a_setting_wins() -> None:
-    assert audit_pace(50, MAX_AGE, SETTINGS, begins=True).docs == 10
-    assert audit_pace(6, MAX_AGE, SETTINGS, begins=True).docs == 6
-    fixed = audit_pace(50, MAX_AGE, PlanningSettings(audit_docs=7, audit_hours=5), begins=True)
+    assert audit_pace(50, MAX_AGE, SETTINGS, at_once=True).docs == 10
+    assert audit_pace(6, MAX_AGE, SETTINGS, at_once=True).docs == 6
+    fixed = audit_pace(50, MAX_AGE, PlanningSettings(audit_docs=7, audit_hours=5), at_once=True)
     assert (fixed.docs, fixed.every) == (7, 5 * HOUR)
 
 

@@ -253,7 +253,7 @@ class ScoreStreams:
         for name, window in windows:
             task, _ = some[name]
             value = worst[task]
-            for sample in window.samples if value is not None else ():
+            for sample in (*window.samples, *window.beyond) if value is not None else ():
                 if sample.failed and sample.at > since:
                     at, doc, place = _ms(sample.at), sample.doc_id, places[task]
                     yield (at, place, doc, sample.epoch, sample.round, float(value or 0.0), 1, 0.0, 0)

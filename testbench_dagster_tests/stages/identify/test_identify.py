@@ -236,7 +236,7 @@ def test_a_swap_that_scores_show_cuts_the_window_and_has_its_plan_made_anew(
     score_daily(facts, registration, "c1", [0.9] * 300, start, 6)
     put_off(workspace, "b1")
     keys = [key("b1"), key("c1")]
-    assert row_of(workspace, "b1").n == 100, "the window"
+    assert row_of(workspace, "b1").n == 50, "as many docs as everybody is asked"
     (change,) = detect_changes(workspace, keys, now=NOW)
     assert (change.supplier, change.kind, change.task, change.cut) == (key("b1"), "score", None, True)
     swapped_at = start + 230 * HOUR

@@ -200,7 +200,8 @@ def test_a_router_has_own_rows_and_a_node_within_its_interval_until_it_is_split(
     place.docs(router, drawn, later, tasks=[LOGIC])
     place.docs(router, drawn[:2], later, right=lambda task, doc: False, tasks=[UNITS], text="cheap")
     rows = {r.task: r for r in windows(place.workspace, suppliers=[key(router)], now=NOW) if r.primary}
-    assert rows[UNITS].n == 52 and rows[UNITS].score == pytest.approx((40) / 52), "its own docs"
+    # its own newest docs: two of the wrong ones fill the slots of the oldest, of which one was right
+    assert rows[UNITS].n == 50 and rows[UNITS].score == pytest.approx(39 / 50)
     place.docs(router, drawn[2:], later + HOUR, right=lambda task, doc: False, tasks=[UNITS], text="cheap")
     detect_changes(place.workspace, [key(router)], now=NOW)
     assert place.groups()[router] == [router]

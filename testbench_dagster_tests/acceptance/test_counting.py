@@ -261,9 +261,12 @@ def test_a_doc_that_all_refuse_is_void_until_somebody_answers_it(
             assert row.score == row.score_answered
         assert rows["late", TASK].n_void == 0
         nets["late"].persona = well
-        played.until_next()
-        played.evaluate()
-        rows = played.rows()
+        for _ in range(5):  # its docs have their next occasions one after the other
+            played.until_next()
+            played.evaluate()
+            rows = played.rows()
+            if not rows["late", TASK].n_open:
+                break
         for name in names:
             assert (rows[name, TASK].n_void, rows[name, TASK].n_failed) == (0, 1), "one answer prevents it"
         assert rows["late", TASK].n == 8

@@ -23,7 +23,7 @@ LOOKED_AT = {
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
     "PLANS": (3, "966f994ca0c3743e7aefb931a0725c4330ba41dc64211b50c2cfe0e3d17f1958"),
-    "SCORE_STREAMS": (1, "330f4dd78daca908bae2f9d85037e4ef515f2d0b197e93aaddd06b3a7c1da79f"),
+    "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

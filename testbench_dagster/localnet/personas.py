@@ -12,6 +12,7 @@ from testbench_dagster.localnet.withholding import ANSWER, Withholding
 
 Api = Literal["chat", "completions"]
 Style = Literal["terse", "sentence", "reasoned"]
+Mangling = Literal["opening", "half"]
 
 STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
 
@@ -39,6 +40,10 @@ FAIL_MODES = (
     "error200",
     "forged",
 )
+
+#: So much of an answer suppliers have in common that only pretend to serve the same model.
+OPENING_CHARS = 40
+_NONSENSE = "8675309"  # no answer to any question of the starter tasks
 
 #: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
 PAGES = ("tokenizer", "config")
@@ -135,6 +140,8 @@ class Persona:
     chance that an answer at temperature 0 differs from the model's usual one, as on real hardware. ``route``
     makes it a router. ``pages`` are those of :data:`PAGES` it serves, of ``backend`` whatever answers.
     ``withholds`` are rules by which it keeps answers back (:mod:`.withholding`); what they leave may fail.
+    ``mangles``: what it does to the backend's texts: of an ``opening`` of 40 characters it goes on with
+    something wrong, or it says the first ``half`` only.
     """
 
     address: str
@@ -148,6 +155,7 @@ class Persona:
     route: Route | None = None
     pages: tuple[str, ...] = PAGES
     withholds: tuple[Withholding, ...] = ()
+    mangles: Mangling | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise <= 1.0:
@@ -172,6 +180,12 @@ class Persona:
         if self.route and unit(seed, self.address, "route", requests) < self.route.share:
             return self.route.backend
         return self.backend
+
+    def mangled(self, text: str) -> str:
+        """What becomes of a text of its backend."""
+        if self.mangles == "opening":
+            return f"{text[:OPENING_CHARS]} and yet it cannot be so: {_NONSENSE}"
+        return text[: len(text) // 2] if self.mangles == "half" else text
 
     def deviates(self, seed: int, number: int) -> bool:
         """Whether the answer to request ``number`` (from 0) is not the usual one."""

@@ -370,8 +370,10 @@ class Supplier:
     def _text(self, ask: Ask, backend: Backend, prompt: str, number: int, sample: int) -> str:
         """The whole text of one sample, before it is cut."""
         if ask.temperature == 0 and self.persona.deviates(self.answers.seed, number):
-            return self.answers.deviation(backend, prompt, f"noise {self.persona.address}/{number}")
-        return self.answers.reply(backend, prompt, self._variant(ask, number, sample))
+            text = self.answers.deviation(backend, prompt, f"noise {self.persona.address}/{number}")
+        else:
+            text = self.answers.reply(backend, prompt, self._variant(ask, number, sample))
+        return self.persona.mangled(text)
 
     def _choice(
         self, ask: Ask, api: Api, backend: Backend, prompt: str, number: int, sample: int, mode: str | None

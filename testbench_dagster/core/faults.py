@@ -3,7 +3,7 @@
 One row per fault, the only place that says what a fault means. Whoever treats faults differently reads a
 column of the row (``fault.row.slows_host``); nobody lists faults. Only code that decides *which* fault an
 event is (an HTTP status, an exception, a miner's error) names them. A new fault is a row here and the line
-that decides on it. Only faults owned by the supplier count against it; all are kept and shown.
+that decides on it. What becomes of a doc says :mod:`.doc_states`, from the column ``closes``.
 """
 
 from __future__ import annotations
@@ -423,11 +423,6 @@ class Fault(StrEnum):
     def answered(self) -> bool:
         """Whether the attempt brought an answer that is scored."""
         return self.row.closes is Closing.SCORED
-
-    @property
-    def final(self) -> bool:
-        """Whether the question is closed for this round: answered, or failed by the supplier's fault."""
-        return self.answered or self.blames_supplier
 
     @property
     def blames_supplier(self) -> bool:

@@ -91,8 +91,8 @@ class SequentialGate(_Rule):
 class TaxonomyGate(_Rule):
     """Opens by an ability: ``{taxonomy: liveness, min_score: 0.8, min_success: 0.8, min_samples: 10}``.
 
-    Of the taxonomy's root, or of ``node``: score at least ``min_score``, the share of its docs that did not
-    fail by the supplier's fault at least ``min_success``, and at least ``min_samples`` docs in each task
+    Of the taxonomy's root, or of ``node``: score at least ``min_score``, the share of its docs that it did
+    not leave unanswered for good at least ``min_success``, and at least ``min_samples`` docs in each task
     behind it. A summary older than ``sampling.max_age_days`` does not open it.
     """
 

@@ -30,7 +30,7 @@ class TaskState:
 class Ability:
     """A taxonomy node of the supplier as last summarized.
 
-    ``success`` is the share of its docs that did not fail by the supplier's fault, None without docs;
+    ``success`` is the share of its docs that it did not leave unanswered for good, None without docs;
     ``min_samples`` the fewest docs among the tasks behind it.
     """
 

@@ -2,7 +2,7 @@
 
 The order of the rules is that of pocket-ml-testbench: a task must be askable at all, then its gates must be
 open, then its schedule allow a sample; then the docs decide (:mod:`testbench_dagster.planning.due`). A
-supplier that another one stands for, both running the same backend, is only audited.
+supplier that another one stands for, whose answers are alike, is only audited.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_the_columns_of_a_row_agree(fault: Fault) -> None:
     if row.kept_by_session:
         assert not row.reached and not row.charged and not fault.blames_supplier
     if not row.reached:
-        assert row.available is not True and not fault.final
+        assert row.available is not True and not fault.answered
 
 
 def test_the_table_is_that_of_the_rules() -> None:
@@ -103,9 +103,8 @@ def test_the_table_is_that_of_the_rules() -> None:
     assert {fault.value for fault in Fault} - set(table) == {"empty", "rollover"}
 
 
-def test_who_answers_decides_what_is_final_and_whom_it_counts_against() -> None:
+def test_who_answers_decides_whom_it_counts_against() -> None:
     for fault in Fault:
-        assert fault.final == (fault.answered or fault.blames_supplier)
         assert fault.blames_supplier == (fault.owner is Owner.SUPPLIER)
     assert {owner for owner in Owner if owner.ours} == {Owner.CLIENT, Owner.INTERNAL}
     assert {fault.owner for fault in Fault} == set(Owner), "every owner answers for something"

@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
+    "CLASSIFIER": (2, "1d654b47ba5a6b6fd798068ed08f690a923a8c9b4bbaeca8845e0095163b5540"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
-    "PLANS": (3, "966f994ca0c3743e7aefb931a0725c4330ba41dc64211b50c2cfe0e3d17f1958"),
+    "WINDOWS": (4, "0f821c7a20ba6ea5ecfa7b7700458dd84a0f8a55434ca0e3c2cc543739074cad"),
+    "PLANS": (3, "d70ab25b375e10285ca107907a2819570b142ac368af3d495fce47d4fc85a644"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

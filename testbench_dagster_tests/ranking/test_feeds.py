@@ -217,8 +217,6 @@ def meanings() -> dict[str, str]:
                 meaning = told[0].lower() + told[1:]
             if cell.shape is Shape.AGE:
                 meaning += ", as its age at `made_at` in seconds"
-            if prefix == OF_WINDOW and path in ("score", "ci_low", "ci_high"):
-                meaning += "; of a group that pools: the group's"
             found[prefix + cell.title] = meaning
     return found
 

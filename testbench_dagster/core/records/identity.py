@@ -107,7 +107,7 @@ class IdentityGroupRecord(Record):
     id: str = key("key of the supplier")
     service: str = queryable("its service")
     group: str = queryable("name of its group; whoever is like nobody is in one alone")
-    proxy: str = queryable("key of the member that is asked for all")
+    proxy: str = queryable("key of the member that is asked in full")
     role: Literal["alone", "proxy", "member"] = content("what it is in its group")
     members: list[str] = content("keys of the members, its own among them")
     since: datetime = content("since when it is in this group")

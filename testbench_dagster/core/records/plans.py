@@ -44,7 +44,7 @@ class PlanRecord(Record):
     due_at: datetime | None = queryable("when its next evaluation should begin, null for never")
     due_height: int | None = queryable("the same as a block height", default=None)
     due_calls: int | None = queryable("calls that were due when it was planned")
-    failures: int = queryable("evaluations in a row in which no call became final")
+    failures: int = queryable("evaluations in a row in which no call was answered")
     put_off_until: datetime | None = queryable(
         "not before then, because something else stood in the way", default=None
     )
@@ -53,7 +53,7 @@ class PlanRecord(Record):
     )
     fingerprint: str | None = queryable("changes when it has to be planned anew", default=None)
     problem: str | None = content(
-        "why no call of its last evaluation became final, or it went on without it", default=None
+        "why no call of its last evaluation was answered, or it went on without it", default=None
     )
     tasks: Mapping[str, PlannedTaskState] | None = content(
         "what was planned for its tasks", default=None, sparse=True
@@ -106,7 +106,7 @@ class SpentSession(NamedTuple):
 
 @view(PlanRecord)
 class FailedEvaluations(NamedTuple):
-    """In how many evaluations in a row no call of a supplier became final."""
+    """In how many evaluations in a row no call of a supplier was answered."""
 
     id: str
     failures: int

@@ -96,7 +96,7 @@ class TaxonomySummaryRecord(Record):
     score: float | None = queryable("score of the taxonomy's root")
     root: str = content("name of the root")
     n: int = content("docs behind the root's score", default=0)
-    errors: int = content("docs that ended in the supplier's fault", default=0)
+    errors: int = content("docs left unanswered for good", default=0)
     nodes: Mapping[str, Ability] = content("abilities by name, parents before children")
     tasks: Mapping[str, SummarizedTask] | None = content("the tasks with data by name", default=None)
 
@@ -149,7 +149,7 @@ class SummaryOfDay(Part):
     score: float | None = content("score of the taxonomy's root")
     root: str = content("name of the root")
     n: int = content("docs behind the root's score", default=0)
-    errors: int = content("docs that ended in the supplier's fault", default=0)
+    errors: int = content("docs left unanswered for good", default=0)
     nodes: Mapping[str, Ability] = content("abilities by name, parents before children")
     tasks: Mapping[str, SummarizedTask] | None = content("the tasks with data by name", default=None)
 

@@ -46,7 +46,7 @@ class PathPlug:
         check="nodes and applications where they are configured; that the gateway answers, knows the "
         "service, and neither hedges nor retries",
         faults=faults_on(Way.GATEWAY),
-        more="gateways.md",
+        more="pocket.md",
     )
 
     def sources(self, config: Config, services: Sequence[str], known: KnownOperators) -> Mapping[str, Source]:

@@ -490,7 +490,7 @@ def test_a_budget_that_is_used_up_is_no_ones_fault_and_ends_with_the_session(fla
             faults = [(await s.ask(number)).fault for number in range(6)]
             assert faults == [Fault.OK] * 3 + [Fault.BUDGET] * 3
             assert len(s.accepted()) == 3 and len(s.refused()) == 1  # then we know
-            assert Fault.BUDGET.owner is Owner.BUDGET and not Fault.BUDGET.final
+            assert Fault.BUDGET.owner is Owner.BUDGET and not Fault.BUDGET.answered
             await s.reach(1011)
             assert (await s.ask(7)).fault is Fault.OK
 

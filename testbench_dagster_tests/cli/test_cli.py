@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
+from testbench_dagster.identity import needed_prompts
 
 COMMANDS = [
     "demo",
@@ -208,7 +209,11 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
     assert by_status["unsupported"] == {"starter_choice"}
     assert "no_data" not in by_status
     measured = [row for row in rows if row["primary"] and row["status"] == "ok"]
-    docs = {"lm_eval": (40, 80), "signatures": (60, 60)}  # by framework: least and most that are asked
+    probes = needed_prompts(len({row["supplier"] for row in rows}))
+    docs = {
+        "lm_eval": (40, 80),
+        "signatures": (probes, probes),
+    }  # by framework: least and most that are asked
     assert {row["framework"] for row in measured} == set(docs)
     for row in measured:
         least, most = docs[row["framework"]]

@@ -23,6 +23,7 @@ DECIDES_FAULTS = {
     "transports.path.stored": "what the stored answer of a gateway can have been",
     "transports.path.transport": "what a gateway says",
     "transports.pocket.faults": "what a relay miner says",
+    "transports.pocket.quota": "a relay miner that grants no more",
     "transports.pocket.services": "what keeps a relay from being sent",
     "transports.pocket.stored": "what the stored answer of a relay miner can have been",
     "transports.pocket.transport": "a relay that was not sent",

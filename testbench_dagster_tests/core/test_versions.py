@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
+    "CLASSIFIER": (2, "69e227459afc6673cd867c5e155146e598b3513e1677c81f423875e51eb0ca6e"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
-    "PLANS": (3, "966f994ca0c3743e7aefb931a0725c4330ba41dc64211b50c2cfe0e3d17f1958"),
+    "WINDOWS": (4, "3dab5ee82e6cf4e49f61a1e8fc2e2e18d19720bdbe2fa9c25985cefa32658a44"),
+    "PLANS": (3, "bc286e0e4aad0301a781fa5284779c9066d6fbe61ef137fb47c8675d187752e9"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

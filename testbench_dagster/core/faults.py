@@ -44,7 +44,7 @@ class Closing(StrEnum):
 
     SCORED = "scored"
     FAILED = "failed"
-    #: Failed; void where suppliers of three groups refuse it and none scored it; no score at all where the
+    #: Failed; void where suppliers of three units refuse it and none scored it; no score at all where the
     #: supplier refuses a request shape everywhere.
     REFUSED = "failed, void or refused"
     #: Failed where the supplier answers others meanwhile; nothing as long as it answers nobody.

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "69e227459afc6673cd867c5e155146e598b3513e1677c81f423875e51eb0ca6e"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "3dab5ee82e6cf4e49f61a1e8fc2e2e18d19720bdbe2fa9c25985cefa32658a44"),
-    "PLANS": (3, "bc286e0e4aad0301a781fa5284779c9066d6fbe61ef137fb47c8675d187752e9"),
+    "WINDOWS": (4, "8d20e48c9aaebdd250bef469fdaca340a4f7549ecd301409bf67561d31765dda"),
+    "PLANS": (3, "dcdc1a16781d6a2a58d2770d8526b6cc49aa51bad278a60a04b8ebc9ae72fff0"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -164,6 +164,15 @@ class ScoredSupplier(NamedTuple):
 
 
 @view(ScoreRecord)
+class ScoredDoc(NamedTuple):
+    """That somebody has an answer to a doc scored."""
+
+    supplier: str
+    doc_id: int
+    error: str | None
+
+
+@view(ScoreRecord)
 class ScoreEvidence(NamedTuple):
     """What an answer that was scored rests on."""
 

@@ -15,6 +15,7 @@ from testbench_dagster_tests.test_architecture import modules
 DECIDES_FAULTS = {
     "evidence.chain": "what an attempt was before its lease was lost; whose words an error is in",
     "relays.engine": "a transport that raises",
+    "scoring.rows": "a score that lacks its value",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",

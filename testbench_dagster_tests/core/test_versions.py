@@ -20,9 +20,9 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (2, "69e227459afc6673cd867c5e155146e598b3513e1677c81f423875e51eb0ca6e"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "8d20e48c9aaebdd250bef469fdaca340a4f7549ecd301409bf67561d31765dda"),
-    "PLANS": (3, "dcdc1a16781d6a2a58d2770d8526b6cc49aa51bad278a60a04b8ebc9ae72fff0"),
+    "SCORER": (2, "a7cf665c4c7a2d92944acc44c69a025e5eca2b8daeca4bb0a1a47cdacad86efd"),
+    "WINDOWS": (4, "e096fc4fc253271bbaf64e462e47211a3e747746752042b7d39136079c563e63"),
+    "PLANS": (3, "554750a053eddcee6c3055dfc4378ce750d3eb62fa848b4ca8a2df641fc0cd3f"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -5,7 +5,7 @@ ask two things of every *occasion* (a run's attempts at a doc): did the doc stay
 supplier answer something else meanwhile (its *own witness*)? Without a witness it was an outage, which says
 nothing of the doc. With one, K such occasions close the doc as failed, K being a column of the fault table.
 
-A refused request needs a second look at others: a doc that suppliers of three groups refuse and nobody
+A refused request needs a second look at others: a doc that suppliers of three units refuse and nobody
 answers is the fault of the doc, void for all. A request shape that a supplier refuses everywhere says that
 it cannot be asked like that, and nothing of what it knows.
 
@@ -22,8 +22,8 @@ from enum import StrEnum
 
 from testbench_dagster.core.faults import Closing, Fault
 
-#: Suppliers of so many groups have to refuse a doc before it is void.
-VOID_GROUPS = 3
+#: Suppliers of so many units have to refuse a doc before it is void.
+VOID_UNITS = 3
 
 _OCCASIONS_MINUTES = (0.0, 15.0, 120.0, 720.0, 1440.0, 2880.0, 4320.0)
 _DAY = timedelta(days=1)
@@ -193,6 +193,17 @@ class DocOutcome:
         """Whether its request was refused: others decide whether that is the doc's fault."""
         return self.fault is not None and self.fault.row.closes is Closing.REFUSED
 
+    @property
+    def surely_refused(self) -> bool:
+        """Whether it closed by refusals on as many occasions as those take, each with a witness.
+
+        One that closed by its age, or by outages and a refusal at the end, says nothing of the doc.
+        """
+        if self.state is not DocState.FAILED or self.fault is None or not self.refused:
+            return False
+        refusals = [o for o in self.occasions if o.witnessed and o.fault.row.closes is Closing.REFUSED]
+        return len(refusals) >= self.fault.row.occasions
+
 
 def doc_outcome(
     attempts: Sequence[CallAttempt], calls: int, witness: Witness, clock: DocClock, now: datetime
@@ -310,8 +321,9 @@ def _runs(attempts: Sequence[CallAttempt]) -> list[list[CallAttempt]]:
 
 @dataclass(frozen=True, slots=True)
 class PeerOutcome:
-    """What became of the same prompt at one supplier of a service; ``group`` is its identity group or itself.
+    """What became of the same prompt at one supplier of a service.
 
+    ``group`` is its identity group or itself, ``owner`` who owns its stake, where a chain tells.
     ``scored_others``: the supplier has other docs of the task scored.
     """
 
@@ -319,17 +331,29 @@ class PeerOutcome:
     group: str
     outcome: DocOutcome
     scored_others: bool
+    owner: str | None = None
 
 
 def is_void(peers: Iterable[PeerOutcome]) -> bool:
-    """Whether a prompt is the fault of its doc: refused to suppliers of three groups, answered to nobody."""
-    groups = set()
+    """Whether a prompt is the fault of its doc: refused to suppliers of three units, answered to nobody.
+
+    Suppliers of one group, or of one stake owner, are one unit: each of them can make itself many.
+    """
+    units: list[set[str]] = []
     for peer in peers:
         if peer.outcome.state is DocState.SCORED:
             return False
-        if peer.outcome.state is DocState.FAILED and peer.outcome.refused and peer.scored_others:
-            groups.add(peer.group)
-    return len(groups) >= VOID_GROUPS
+        if not (peer.outcome.surely_refused and peer.scored_others):
+            continue
+        unit = {f"group {peer.group}", *([] if peer.owner is None else [f"owner {peer.owner}"])}
+        apart = []
+        for other in units:
+            if unit.isdisjoint(other):
+                apart.append(other)
+            else:
+                unit |= other
+        units = [*apart, unit]
+    return len(units) >= VOID_UNITS
 
 
 def refused_shapes(calls: Iterable[tuple[str, Fault]]) -> frozenset[str]:

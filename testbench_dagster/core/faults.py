@@ -44,7 +44,7 @@ class Closing(StrEnum):
 
     SCORED = "scored"
     FAILED = "failed"
-    #: Failed; void where suppliers of three groups refuse it and none scored it; no score at all where the
+    #: Failed; void where suppliers of three units refuse it and none scored it; no score at all where the
     #: supplier refuses a request shape everywhere.
     REFUSED = "failed, void or refused"
     #: Failed where the supplier answers others meanwhile; nothing as long as it answers nobody.
@@ -106,8 +106,6 @@ class FaultRow:
     charged: bool = True
     #: A session kept the request from the supplier, which says nothing about it.
     kept_by_session: bool = False
-    #: It grants us no more relays in this session.
-    session_used_up: bool = False
     #: It took the request, and may have worked on it although nothing came back.
     worked_on: bool = False
     #: To a request that takes a capability: the supplier lacks it.
@@ -325,7 +323,7 @@ class Fault(StrEnum):
         "quota",
         FaultRow(
             owner=Owner.CLIENT,
-            when="HTTP 402; 429 with `insufficient_quota`",
+            when="HTTP 402; 429 with `insufficient_quota`; a relay miner that grants no more in the session",
             closes=Closing.MIXED,
             occasions=3,
             in_run=(1, 1),
@@ -338,7 +336,7 @@ class Fault(StrEnum):
         "credentials",
         FaultRow(
             owner=Owner.CLIENT,
-            when="HTTP 401, 403, 404",
+            when="HTTP 401, 403, 404; a relay miner that refuses our signature",
             closes=Closing.MIXED,
             occasions=3,
             in_run=(1, 1),
@@ -380,13 +378,12 @@ class Fault(StrEnum):
         FaultRow(
             ways=frozenset({Way.SIGNED}),
             owner=Owner.BUDGET,
-            when="no relay is left for the supplier in the session",
+            when="by our own count no relay is left for the supplier in the session",
             remedy="wait for the next session, or raise the application's stake",
             pause=Pause.STOP,
             reached=False,
             charged=False,
             kept_by_session=True,
-            session_used_up=True,
         ),
     )
     NODE = (

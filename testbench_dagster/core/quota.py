@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Protocol
 
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Endpoint
 
 
@@ -31,6 +32,10 @@ class Quota(Protocol):
 
     def refused(self, endpoint: Endpoint) -> bool:
         """Whether it is known that nothing more may be sent to this supplier."""
+        ...
+
+    def claimed(self, endpoint: Endpoint) -> Fault | None:
+        """The fault of a supplier that nothing more may be sent to because it says so; None where we do."""
         ...
 
     def refill(self, endpoint: Endpoint) -> None:
@@ -62,6 +67,10 @@ class FixedQuota:
     def refused(self, endpoint: Endpoint) -> bool:
         """Whether the service's relays are used up."""
         return self._left.get(endpoint.service, 1) <= 0
+
+    def claimed(self, endpoint: Endpoint) -> Fault | None:
+        """Nothing: the numbers are ours."""
+        return None
 
     def refill(self, endpoint: Endpoint) -> None:
         """Nothing comes after a fixed number."""

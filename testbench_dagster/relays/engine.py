@@ -361,7 +361,7 @@ class _Run:
         if self._quota is not None:
             answer = self._quota.take(queue.endpoint)
             if answer is QuotaDecision.REFUSED:
-                self._stop_queue(queue, "unsent")
+                self._stop_refused(queue, self._quota)
                 return False
             if answer is not QuotaDecision.GRANTED:
                 queue.asking = answer is QuotaDecision.UNKNOWN
@@ -407,8 +407,20 @@ class _Run:
         """
         ended = self._relays_left is not None and self._relays_left <= 0
         for queue in self._queues:
-            if ended or (self._quota is not None and self._quota.refused(queue.endpoint)):
+            if ended:
                 self._stop_queue(queue, "unsent")
+            elif self._quota is not None and self._quota.refused(queue.endpoint):
+                self._stop_refused(queue, self._quota)
+
+    def _stop_refused(self, queue: SupplierQueue, quota: Quota) -> None:
+        """Stop what the quota refuses; a supplier that says itself that it grants no more is left.
+
+        What it was not asked is open then: else it would pay to stop while ahead.
+        """
+        claimed = quota.claimed(queue.endpoint)
+        if claimed is not None and queue.stopped is None:
+            queue.claimed = claimed
+        self._stop_queue(queue, "unsent" if claimed is None else "abandoned")
 
     def _watch_heartbeat(self) -> None:
         """Notice the loss of the heartbeat also while nothing is to be sent."""
@@ -492,7 +504,8 @@ class _Run:
             ending = LaneEnding.LEFT
         else:
             ending = LaneEnding.DONE if queue.stopped is None and queue.idle else LaneEnding.CAPPED
-        self._ends[supplier] = LaneEnd(datetime.now(UTC), ending, queue.circuit.fault, queue.circuit.waited_s)
+        fault = queue.claimed or queue.circuit.fault
+        self._ends[supplier] = LaneEnd(datetime.now(UTC), ending, fault, queue.circuit.waited_s)
         if self._on_lane_end is not None:
             self._on_lane_end(supplier)
         self._active -= 1

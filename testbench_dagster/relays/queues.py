@@ -170,6 +170,7 @@ class SupplierQueue:
         self.asking = False  # waits to hear from the quota
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
+        self.claimed: Fault | None = None  # what it says of itself, for which it was stopped
         self.finished = False
         self.works = True  # not waited for
         self.due: deque[Job] = deque()

@@ -17,6 +17,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_period, period_start
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import QuotaDecision
 from testbench_dagster.core.relay import Endpoint
 
@@ -159,6 +160,10 @@ class LedgerQuota:
                 account.exhausted and account.left <= 0 and now < account.ends
                 for account in self._accounts_of(endpoint)
             )
+
+    def claimed(self, endpoint: Endpoint) -> Fault | None:
+        """Nothing: the ledger is ours."""
+        return None
 
     def refill(self, endpoint: Endpoint) -> None:
         """Ask the ledger for more where little is left, and move on where a period has ended.

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.doc_states import DocState, own_faults_hold_up
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import Measured
 from testbench_dagster.core.supplier import Supplier
@@ -104,8 +105,9 @@ def task_windows(
         return
     if registration.flags.questions_of_epoch:
         wanted = len(samples)  # how many probes it takes follows from the roster, which the planner knows
-    docs = _Docs(samples)
-    for pair in _pairs(registration, docs.scored, primary):
+    whole = _Docs(samples)
+    for pair in _pairs(registration, whole.scored, primary):
+        docs = _lacking_failed(whole, spec, registration, pair) if pair == primary else whole
         valued = [(s.doc_id, v) for s in docs.scored if (v := value_of(s, pair)) is not None]
         status = _status(docs, registration, valued, refused=refused, silent=silent)
         row = _row(supplier, spec, registration, pair, pair == primary, status, docs, wanted, calls)
@@ -131,6 +133,35 @@ def _status(
             return NO_DATA
     held_up = own_faults_hold_up(docs.ours, len(docs.scored) + len(docs.lost))
     return PARTIAL if docs.open or held_up else OK
+
+
+def _lacking_failed(
+    docs: _Docs, spec: TaskSpec, registration: Registration, primary: tuple[str, str]
+) -> _Docs:
+    """The same docs, those failed that were scored and lack a finite value of the primary metric.
+
+    Only where a failed doc has a worst value and others have one: an answer that leaves the metric without
+    a value would otherwise be left out of the mean, or leave it without one.
+    """
+    if not is_mean(registration, primary[0]):
+        return docs
+    values = [value_of(s, primary) for s in docs.scored]
+    finite = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+    if len(finite) == len(values) or not finite:
+        return docs
+    if failures_of(spec, registration, primary[0], finite).kind is not FailuresAs.WORST:
+        return docs
+    lacking = {
+        id(sample)
+        for sample, value in zip(docs.scored, values, strict=True)
+        if not (isinstance(value, (int, float)) and math.isfinite(value))
+    }
+    return _Docs(
+        [
+            replace(s, metrics=None, state=DocState.FAILED, fault=Fault.UNSCORABLE) if id(s) in lacking else s
+            for s in docs.all
+        ]
+    )
 
 
 def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:

@@ -15,6 +15,7 @@ from testbench_dagster.core.doc_states import (
     DocClock,
     DocOutcome,
     DocState,
+    Occasion,
     PeerOutcome,
     Witness,
     doc_outcome,
@@ -314,16 +315,23 @@ def test_occasions_follow_each_other(minutes: list[float], last: float, begun: i
 # ------------------------------------------------------------------------------------------------- of others
 
 
-def peer(
-    name: str, state: DocState, fault: Fault | None = None, group: str = "", others: bool = True
-) -> PeerOutcome:
-    return PeerOutcome(name, group or name, DocOutcome(state, START, fault), others)
-
-
 REFUSED = Fault.CLIENT_REQUEST
 
 
-def test_a_doc_is_void_if_three_groups_refuse_it_and_nobody_answers() -> None:
+def peer(
+    name: str,
+    state: DocState,
+    fault: Fault | None = None,
+    group: str = "",
+    others: bool = True,
+    owner: str | None = None,
+    occasions: tuple[tuple[Fault, bool], ...] = ((REFUSED, True), (REFUSED, True)),
+) -> PeerOutcome:
+    seen = tuple(Occasion(START, START, *occasion) for occasion in occasions)
+    return PeerOutcome(name, group or name, DocOutcome(state, START, fault, seen), others, owner)
+
+
+def test_a_doc_is_void_if_three_units_refuse_it_and_nobody_answers() -> None:
     three = [peer(name, DocState.FAILED, REFUSED) for name in "abc"]
     assert is_void(three)
     assert not is_void(three[:2]), "two suppliers"
@@ -334,6 +342,34 @@ def test_a_doc_is_void_if_three_groups_refuse_it_and_nobody_answers() -> None:
     assert not is_void([*three[:2], peer("c", DocState.FAILED, REFUSED, others=False)]), (
         "answers nothing else"
     )
+    assert is_void([replace(p, owner=f"owner of {p.supplier}") for p in three])
+    assert not is_void([replace(p, owner="o") for p in three]), "one owner"
+    linked = [
+        peer("a", DocState.FAILED, REFUSED, owner="x"),
+        peer("b", DocState.FAILED, REFUSED, owner="y"),
+        peer("c", DocState.FAILED, REFUSED),
+        peer("d", DocState.FAILED, REFUSED, group="a", owner="y"),
+    ]
+    assert is_void(linked[:3]) and not is_void(linked), "a and b are one, as d shows"
+
+
+@pytest.mark.parametrize(
+    "occasions",
+    [
+        ((REFUSED, False), (REFUSED, False)),  # closed by its age
+        ((REFUSED, True), (REFUSED, False)),
+        ((Fault.SUPPLIER_HTTP, True), (REFUSED, True)),
+        ((Fault.SUPPLIER_HTTP, True), (Fault.SUPPLIER_HTTP, True), (REFUSED, True)),
+        (),
+    ],
+)
+def test_what_closed_without_refusals_that_are_witnessed_makes_no_doc_void(
+    occasions: tuple[tuple[Fault, bool], ...],
+) -> None:
+    three = [peer(name, DocState.FAILED, REFUSED, occasions=occasions) for name in "abc"]
+    assert not is_void(three)
+    mixed = ((REFUSED, True), (Fault.TRANSPORT, True), (REFUSED, True))
+    assert is_void([peer(name, DocState.FAILED, REFUSED, occasions=mixed) for name in "abc"])
 
 
 def test_a_shape_is_refused_where_it_was_never_answered() -> None:

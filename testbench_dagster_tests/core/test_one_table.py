@@ -15,6 +15,7 @@ from testbench_dagster_tests.test_architecture import modules
 DECIDES_FAULTS = {
     "evidence.chain": "what an attempt was before its lease was lost; whose words an error is in",
     "relays.engine": "a transport that raises",
+    "scoring.rows": "a score that lacks its value",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
@@ -23,6 +24,7 @@ DECIDES_FAULTS = {
     "transports.path.stored": "what the stored answer of a gateway can have been",
     "transports.path.transport": "what a gateway says",
     "transports.pocket.faults": "what a relay miner says",
+    "transports.pocket.quota": "a relay miner that grants no more",
     "transports.pocket.services": "what keeps a relay from being sent",
     "transports.pocket.stored": "what the stored answer of a relay miner can have been",
     "transports.pocket.transport": "a relay that was not sent",

@@ -49,7 +49,7 @@ EXPECTED: Mapping[str, set[Fault]] = {
     "reset": {Fault.TRANSPORT},
     "html": {Fault.UNAVAILABLE},
     "html200": {Fault.SUPPLIER_PROTOCOL},
-    "rate_limited": {Fault.BUDGET},
+    "rate_limited": {Fault.QUOTA},
     "expired": {Fault.ROLLOVER, Fault.SUPPLIER_HTTP},
     "not_in_session": {Fault.ROLLOVER, Fault.SUPPLIER_HTTP},
     "not_reachable": {Fault.SUPPLIER_HTTP, Fault.UNAVAILABLE},

@@ -222,12 +222,16 @@ class Framework:
 
 
 def scored(
-    framework: Framework, docs: dict[str, Sequence[int]], strikes: Counter[str] | None = None
+    framework: Framework,
+    docs: dict[str, Sequence[int]],
+    strikes: Counter[str] | None = None,
+    open_: dict[int, str] | None = None,
 ) -> dict[int, str | None]:
     """The error of each doc that has an outcome, by number."""
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
     spec = TaskSpec("t", "t", "t", None, None, None, None, None, {}, None)
-    found = _score(framework, spec, None, items, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    strikes, open_ = Counter() if strikes is None else strikes, {} if open_ is None else open_
+    found = _score(framework, spec, None, items, strikes, open_)  # type: ignore[arg-type]
     return {number: score.error for number, score in found.items()}
 
 
@@ -277,8 +281,9 @@ def test_answers_wait_while_the_scorer_digests_none_at_all(kind: str) -> None:
     framework = Framework({3} if kind == "hanging" else set())
     framework.odd, framework.down = {3}, True
     strikes: Counter[str] = Counter()
-    assert scored(framework, {"a": range(5)}, strikes) == {doc: None for doc in range(5) if doc != 3}
-    assert not strikes
+    open_: dict[int, str] = {}
+    assert scored(framework, {"a": range(5)}, strikes, open_) == {doc: None for doc in range(5) if doc != 3}
+    assert not strikes and set(open_) == {3}
 
 
 def test_trouble_that_stays_without_the_answer_fails() -> None:

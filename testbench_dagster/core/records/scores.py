@@ -44,7 +44,10 @@ class ScoreRecord(Record):
     answer_id: str = queryable("id of the answer: of its attempt, or derived from its several attempts")
     answered_at: datetime = queryable("when the last of its calls was answered")
     calls: int = queryable("calls that it took")
-    scorer_version: str = queryable("what computed the score: framework, configuration, our own revision")
+    scorer_version: str = queryable(
+        "what computed the score: framework, configuration, our own revision; with `/undecided` behind it no "
+        "score: the scorer was well, could not digest the answer, and tries again"
+    )
     metrics: dict[str, Any] = content("values by metric; empty where the scorer failed")
     error: str | None = content(
         "why the scorer could not digest the answer; `unscorable: …` where that is the answer's doing"
@@ -160,6 +163,36 @@ class ScoredSupplier(NamedTuple):
 
     supplier: str
     prompt_id: str
+    error: str | None
+
+
+@view(ScoreRecord)
+class ScoredAttempts(NamedTuple):
+    """Which attempts brought an answer that was scored."""
+
+    supplier: str
+    round: int
+    prompt_id: str
+    attempt_ids: list[str]
+    error: str | None
+
+
+@view(ScoreRecord)
+class UndecidedDoc(NamedTuple):
+    """The doc of an answer that the scorer could not digest."""
+
+    task: str
+    doc_id: int
+    epoch: int
+    round: int
+
+
+@view(ScoreRecord)
+class ScoredDoc(NamedTuple):
+    """That somebody has an answer to a doc scored."""
+
+    supplier: str
+    doc_id: int
     error: str | None
 
 

@@ -18,6 +18,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score.answered import AnsweredDoc
+from testbench_dagster.stages.score.undecided import Trial, marked
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, document_id, typed
 from testbench_dagster.tasks.frameworks import Framework
@@ -41,19 +42,44 @@ def score_batch(
     """Score answered docs from their evidence and return the scores, not yet stored.
 
     ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
-    are left out.
+    are left out. Beside the scores stand answers that are to be tried again (:mod:`.undecided`).
     """
     prompts, answers = _answers(workspace.documents, docs)
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
     items = [(i, doc.supplier, answer) for i, (doc, answer) in enumerate(zip(docs, answers, strict=True))]
     framework = workspace.framework(spec)
-    scores = _score(framework, spec, data, items, Counter() if strikes is None else strikes)
+    open_: dict[int, str] = {}
+    scores = _score(framework, spec, data, items, Counter() if strikes is None else strikes, open_)
+    again: dict[int, DocScore] = {}
+    if open_:
+        fresh = [docs[i] for i, score in scores.items() if score.error is None]
+        trial = Trial(
+            workspace.documents, registration, fresh, lambda made: _once(workspace, spec, registration, made)
+        )
+        for i, error in sorted(open_.items()):
+            verdict = trial.verdict(docs[i], answers[i].doc_id, error)
+            if verdict is not None:
+                (scores if verdict[1] else again)[i] = verdict[0]
     version, now = scorer_version(registration), datetime.now(UTC)
-    return [
-        record
-        for i, score in sorted(scores.items())
-        for record in _records(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
-    ]
+
+    def records(found: Mapping[int, DocScore]) -> Iterator[ScoreRecord]:
+        for i, score in sorted(found.items()):
+            yield from _records(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
+
+    return [*records(scores), *map(marked, records(again))]
+
+
+def _once(
+    workspace: Workspace, spec: TaskSpec, registration: Registration, docs: Sequence[AnsweredDoc]
+) -> dict[int, DocScore]:
+    """Score answers as they stand; nothing where the worker does not live through it."""
+    _, answers = _answers(workspace.documents, docs)
+    data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
+    try:
+        scores = workspace.framework(spec).score(spec, data, answers, timeout_s=_SECONDS_PER_CALL)
+    except (WorkerTimeout, WorkerDied):
+        return {}
+    return dict(enumerate(scores))
 
 
 def _answers(
@@ -91,8 +117,11 @@ def _score(
     data: TaskData,
     items: Sequence[tuple[int, str, Answered]],
     strikes: Counter[str],
+    open_: dict[int, str],
 ) -> dict[int, DocScore]:
     """Score (number, supplier, answer) items in the worker and return the scores by number.
+
+    Numbers of which it remains open whose fault it is go to ``open_``, with what went wrong.
 
     An answer may keep a filter busy for ever, kill the worker, or be more than a metric can digest. The batch
     is then cut, first by supplier, until the answer stands alone. Whether it is the answer's doing shows the
@@ -106,14 +135,14 @@ def _score(
         scores = framework.score(spec, data, [answer for _, _, answer in items], timeout_s=limit)
     except (WorkerTimeout, WorkerDied) as error:
         if len(items) == 1:
-            return _alone(framework, spec, data, items[0], str(error), strikes)
+            return _alone(framework, spec, data, items[0], str(error), strikes, open_)
     else:
         found: dict[int, DocScore] = {}
         for item, score in zip(items, scores, strict=True):
             if score.error is None:
                 found[item[0]] = score
             else:
-                found |= _alone(framework, spec, data, item, score.error, strikes)
+                found |= _alone(framework, spec, data, item, score.error, strikes, open_)
         return found
     suppliers = dict.fromkeys(supplier for _, supplier, _ in items)
     if len(suppliers) > 1:
@@ -123,7 +152,7 @@ def _score(
         parts = [items[start : start + size] for start in range(0, len(items), size)]
     found = {}
     for part in parts:
-        found |= _score(framework, spec, data, part, strikes)
+        found |= _score(framework, spec, data, part, strikes, open_)
     return found
 
 
@@ -134,12 +163,13 @@ def _alone(
     item: tuple[int, str, Answered],
     error: str,
     strikes: Counter[str],
+    open_: dict[int, str],
 ) -> dict[int, DocScore]:
     """What an answer comes to that could not be scored by itself; a worker it killed is a fresh one by now.
 
     ``unscorable`` is what cannot be scored again, although the same scorer digests an empty answer. Where it
-    does not digest that either, the trouble is the doc's or the scorer's: nothing is said, and the answer
-    waits for the next time. A page is what a supplier says of itself, and has no such second try.
+    does not digest that either, the trouble may be the doc's or the scorer's: it is left open. A page is what
+    a supplier says of itself, and has no such second try.
     """
     number, supplier, answer = item
     # without any answer the worker must be well, or the trouble is not the answer's and fails the stage
@@ -149,8 +179,10 @@ def _alone(
     try:
         (empty,) = framework.score_empty(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)
     except (WorkerTimeout, WorkerDied):
+        open_[number] = error
         return {}
     if empty.error is not None:
+        open_[number] = error
         return {}
     try:
         (again,) = framework.score(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)

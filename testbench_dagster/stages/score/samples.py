@@ -30,6 +30,7 @@ from testbench_dagster.stages.score.states import (
     attempts_at,
     voided,
 )
+from testbench_dagster.stages.score.undecided import undecided_docs
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -208,7 +209,24 @@ class _Reader:
             if any(_unscorable(s) for s in scored[task]):
                 # who stopped the scorer once has the rest of its answers scored later: that is no gain either
                 docs.outcomes = [replace(s, state=DocState.OPEN) if _waits(s) else s for s in docs.outcomes]
+        self._open_undecided(tasks, found)
         return found
+
+    def _open_undecided(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> None:
+        """Answers that the scorer could not digest although it was well are open until it can."""
+        waiting = {
+            spec.name: registration
+            for spec, registration in tasks
+            if any(_waits(s) for s in found[spec.name].outcomes)
+        }
+        if not waiting:
+            return
+        marked = undecided_docs(self._workspace.documents, self._supplier.key, waiting.values())
+        for task in waiting if marked else ():
+            found[task].outcomes = [
+                replace(s, state=DocState.OPEN) if _waits(s) and _of_score(task, s) in marked else s
+                for s in found[task].outcomes
+            ]
 
     def _left_behind(
         self, registration: Registration, since: datetime, attempts: Sequence[WindowAttempt]

@@ -22,6 +22,7 @@ from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.empty import score_empty
 from testbench_dagster.stages.score.pending import to_be_scored
 from testbench_dagster.stages.score.signatures import remember_signatures
+from testbench_dagster.stages.score.undecided import decided
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -134,8 +135,8 @@ def _score_task(
             remember_signatures(workspace.documents, spec, scores)
         writer.check({doc.supplier for doc in batch})
         typed.put_new(workspace.documents, ScoreRecord, scores)
-        covered = {score.answer_id for score in scores}
-        failed = {score.answer_id for score in scores if score.error is not None}
+        covered = {score.answer_id for score in decided(scores)}
+        failed = {score.answer_id for score in decided(scores) if score.error is not None}
         for counts, count in (
             (report.scored, len(covered) - len(failed)),
             (report.failed, len(failed)),

@@ -36,7 +36,7 @@ from testbench_dagster.core.records.attempts import (
 )
 from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
-from testbench_dagster.core.records.scores import ScoredSupplier
+from testbench_dagster.core.records.scores import ScoredDoc, ScoredSupplier
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.workspace import Workspace
@@ -314,7 +314,7 @@ class Others(Protocol):
 
 
 class Peers:
-    """What the stores say of others: which prompts are refused to three groups and answered to nobody.
+    """What the stores say of others: which prompts are refused to three units and answered to nobody.
 
     One for many suppliers: what was found of a prompt is kept.
     """
@@ -340,8 +340,12 @@ class Peers:
             by_prompt: dict[str, list[DocAttempt]] = {prompt: [] for prompt in new}
             for attempt in attempts_at(self._workspace.documents, new, service=service):
                 by_prompt[attempt.prompt_id].append(attempt)
-            for prompt, attempts in by_prompt.items():
-                self._void[service, prompt] = is_void(self._peers(prompt, attempts))
+            refused = {p: made for p, made in by_prompt.items() if is_void(self._peers(p, made))}
+            answered = self._answered_otherwise(service, [made[0] for made in refused.values()])
+            for prompt in new:
+                made = refused.get(prompt)
+                void = made is not None and (made[0].task_hash, made[0].doc_id) not in answered
+                self._void[service, prompt] = void
         return {prompt for prompt in wanted if self._void[service, prompt]}
 
     def refused(self, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]) -> set[str]:
@@ -351,6 +355,32 @@ class Peers:
     def answered(self, supplier: Supplier) -> bool:
         """See :meth:`Others.answered`."""
         return answered_anything(self._workspace.documents, supplier)
+
+    def _answered_otherwise(self, service: str, docs: Iterable[DocAttempt]) -> set[tuple[str, int]]:
+        """Of docs, by an attempt at each, those that somebody has scored in any form and epoch: (hash, doc).
+
+        A prompt is of one API and one epoch. Whoever is alone in asking for its form, or is asked first in
+        an epoch, could otherwise refuse what others answer. An answer counts as long as a slot may hold it.
+        """
+        settings = self._workspace.config.settings
+        grace = DocClock.from_minutes(settings.planning.occasions_minutes).limit
+        by_task: dict[tuple[str, str], set[int]] = {}
+        for doc in docs:
+            by_task.setdefault((doc.task, doc.task_hash), set()).add(doc.doc_id)
+        known = sorted(key for key, supplier in self._roster().items() if supplier.service == service)
+        found = set()
+        for (task, task_hash), doc_ids in by_task.items():
+            age = self._workspace.spec(task).max_age(settings.sampling.max_age_days) + grace
+            where = {
+                "supplier": {"in": known},
+                "task": task,
+                "task_hash": task_hash,
+                "doc_id": {"in": sorted(doc_ids)},
+                "answered_at": {"gt": self._now - age},
+            }
+            scores = typed.find(self._workspace.documents, ScoredDoc, where)
+            found |= {(task_hash, score.doc_id) for score in scores if score.error is None}
+        return found
 
     def _peers(self, prompt: str, attempts: Sequence[DocAttempt]) -> Iterator[PeerOutcome]:
         """The outcomes that decide, those first that are known at once."""
@@ -365,17 +395,17 @@ class Peers:
                 if outcome.state is DocState.SCORED:
                     yield PeerOutcome(peer, peer, outcome, True)
         self._read_groups(open_)
-        groups: set[str] = set()
+        units: set[tuple[str, str | None]] = set()
         for peer in sorted(open_):
-            group = self._groups[peer]
-            if group in groups:
+            known = self._roster().get(peer)
+            owner = None if known is None else known.owner
+            unit = self._groups[peer], owner
+            if unit in units:
                 continue
             for outcome in self._outcomes(peer, by_peer[peer]):
-                if outcome.state is not DocState.FAILED or not outcome.refused:
-                    continue
-                if self._scored_others(peer, by_peer[peer][0], prompt):
-                    groups.add(group)
-                    yield PeerOutcome(peer, group, outcome, True)
+                if outcome.surely_refused and self._scored_others(peer, by_peer[peer][0], prompt):
+                    units.add(unit)
+                    yield PeerOutcome(peer, unit[0], outcome, True, owner)
 
     def _outcomes(self, supplier: str, attempts: Sequence[DocAttempt]) -> Iterator[DocOutcome]:
         if supplier not in self._suppliers:

@@ -7,7 +7,9 @@ that has answers of its own. Codes: poktroll ``pkg/relayer/proxy/errors.go``,
 ``pkg/relayer/relay_authenticator/errors.go``, ``pkg/crypto/rings/errors.go``; texts: pocket-relay-miner
 ``relayer/proxy.go`` and ``relayer/validator.go``.
 
-Nothing here is signed: what a supplier claims this way can excuse it, but never count as an answer.
+Nothing here is signed, and all of it is the supplier's word. So none of it comes to a fault that is ours:
+a doc that those hold up is in no score, which would spare whoever says so at the right moment. What it says
+of a state that would hold for all docs (a budget, our signature) is believed as long as it does.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ TOLERANCE_BLOCKS = 1
 _PROXY, _AUTHENTICATOR, _RINGS, _SESSION = "relayer_proxy", "relay_authenticator", "rings", "session"
 #: Says that the session is over, unknown, or not the supplier's.
 _SESSION_CODES = {(_PROXY, 1), (_PROXY, 6), (_AUTHENTICATOR, 1), (_AUTHENTICATOR, 2)}
+#: Says that it grants no more relays in the session.
+_USED_UP = (_PROXY, 7)
 _CODES = {
-    (_PROXY, 7): Fault.BUDGET,  # rate limited: the application's stake is used up for this session
+    _USED_UP: Fault.QUOTA,  # rate limited: the application's stake is used up for this session
     (_PROXY, 10): Fault.SUPPLIER_TIMEOUT,
     (_PROXY, 11): Fault.CLIENT_REQUEST,  # our request is larger than the miner takes
     (_PROXY, 13): Fault.CLIENT_REQUEST,
-    (_PROXY, 14): Fault.INTERNAL,  # our request could not be read
-    (_AUTHENTICATOR, 4): Fault.INTERNAL,
-    (_RINGS, 1): Fault.INTERNAL,  # our signature, or the keys we signed with
-    (_RINGS, 2): Fault.INTERNAL,
-    (_RINGS, 3): Fault.INTERNAL,
+    (_PROXY, 14): Fault.CREDENTIALS,  # our request could not be read
+    (_AUTHENTICATOR, 4): Fault.CREDENTIALS,
+    (_RINGS, 1): Fault.CREDENTIALS,  # our signature, or the keys we signed with
+    (_RINGS, 2): Fault.CREDENTIALS,
+    (_RINGS, 3): Fault.CREDENTIALS,
 }
 #: Of 4xx those that speak of the request, whoever says so; others would need a backend's signature for that.
 _OF_THE_REQUEST = (413, 429)
@@ -55,11 +59,16 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A fault with its text. ``session``: the miner rejects the session, see :func:`session_fault`."""
+    """A fault with its text.
+
+    ``session``: the miner rejects the session, see :func:`session_fault`. ``used_up``: it says that it grants
+    no more relays in it.
+    """
 
     fault: Fault
     error: str
     session: bool = False
+    used_up: bool = False
 
 
 def of_miner_error(error: MinerError) -> Verdict:
@@ -69,7 +78,7 @@ def of_miner_error(error: MinerError) -> Verdict:
     text = escaped(f"relay miner: {error.codespace} {error.code}: {said}")
     session = code in _SESSION_CODES or error.codespace == _SESSION
     # all that is left is the supplier's: a service, transport, key or backend that its miner lacks
-    return Verdict(_CODES.get(code, Fault.SUPPLIER_HTTP), text, session)
+    return Verdict(_CODES.get(code, Fault.SUPPLIER_HTTP), text, session, used_up=code == _USED_UP)
 
 
 def of_status(status: int, body: bytes) -> Verdict:
@@ -79,8 +88,9 @@ def of_status(status: int, body: bytes) -> Verdict:
     said = detail.lower()
     miner = said.startswith('{"error"')  # not always valid JSON: quotes within are not escaped
     session = False
-    if status == 429 and miner and "relay limit" in said:
-        fault = Fault.BUDGET
+    used_up = status == 429 and miner and "relay limit" in said
+    if used_up:
+        fault = Fault.QUOTA
     elif status == 504:
         fault = Fault.SUPPLIER_TIMEOUT
     elif miner and status in (400, 403):
@@ -88,12 +98,12 @@ def of_status(status: int, body: bytes) -> Verdict:
         ours = "signature" in said or "basic validation" in said
         session = not ours and "session" in said
         foreign = "not allowed by this relayer" in said
-        fault = Fault.SUPPLIER_HTTP if session or foreign else Fault.INTERNAL
+        fault = Fault.SUPPLIER_HTTP if session or foreign else Fault.CREDENTIALS
     elif 400 <= status < 500 and status not in _OF_THE_REQUEST:
         fault = Fault.SUPPLIER_HTTP  # the miner lacks something: no backend has seen the request
     else:
         fault = fault_of_status(status)
-    return Verdict(fault, text, session)
+    return Verdict(fault, text, session, used_up)
 
 
 def of_response_error(error: ResponseError) -> Verdict:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import FixedQuota, Quota, QuotaDecision
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.transports.pocket.chain.errors import ChainError
@@ -77,6 +78,13 @@ class SessionQuota:
         if book is not None and not book.stale() and book.left(endpoint.address) == 0:
             return not book.awaits(endpoint.address) or self._inner.refused(endpoint)
         return self._inner.refused(endpoint)
+
+    def claimed(self, endpoint: Endpoint) -> Fault | None:
+        """What it is that a supplier says it grants no more, while we would have sent it more."""
+        if self._inner.refused(endpoint):
+            return self._inner.claimed(endpoint)
+        book = self._book(endpoint)
+        return Fault.QUOTA if book is not None and book.refuses(endpoint.address) else None
 
     def refill(self, endpoint: Endpoint) -> None:
         """Ask the chain for the sessions, and what was sent in them before; blocks.

@@ -49,10 +49,11 @@ class _RelayBudget:
     limit: int
     used: int = 0
     noted: bool = False  # what is known from elsewhere was added
+    refused: bool = False  # the supplier said that it grants no more
 
     @property
     def left(self) -> int:
-        return max(0, self.limit - self.used)
+        return 0 if self.refused else max(0, self.limit - self.used)
 
 
 @dataclass(slots=True)
@@ -188,6 +189,12 @@ class SessionBook:
                 return None
             return max(each.end for each in held)
 
+    def refuses(self, operator: str) -> bool:
+        """Whether a supplier said that it grants no more relays in a session of now, which had some left."""
+        with self._lock:
+            budgets = [self._budget(held, operator) for held in self._usable_for(operator)]
+            return any(budget.refused and budget.used < budget.limit for budget in budgets)
+
     def stale(self) -> bool:
         """Whether a refresh is needed before anything can be said."""
         with self._lock:
@@ -257,7 +264,7 @@ class SessionBook:
         with self._lock:
             for held in self._held.values():
                 if held.id == session_id:
-                    self._budget(held, operator).limit = 0
+                    self._budget(held, operator).refused = True
 
     def block_supplier(self, operator: str, seconds: float) -> None:
         """Reserve nothing for a supplier for some time: what is sent to it could not be verified."""

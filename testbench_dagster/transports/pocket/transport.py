@@ -245,7 +245,7 @@ class ShannonTransport:
                 await service.refreshed()
             known = service.book.failure is None  # otherwise nobody can tell
             fault = faults.session_fault(header, ref.height, service.book.height() if known else None)
-        elif fault.row.session_used_up:
+        elif verdict.used_up:
             service.book.exhaust(header.session_id, call.endpoint.address)
         return _Outcome(Answer(fault, error=error), served=fault.row.worked_on)
 

@@ -7,7 +7,7 @@ scores; the rows are read after each run.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -406,6 +406,49 @@ def test_below_three_groups_a_refused_doc_has_failed(facts: Facts) -> None:
     )
     for one in played:
         assert (one.row(LATER).n_failed, one.row(LATER).n_void) == (1, 0)
+
+
+def voids(played: Iterable[Play], now: datetime = LATER) -> set[int]:
+    return {one.row(now).n_void for one in played}
+
+
+@pytest.mark.parametrize(("days", "void"), [(20.0, 0), (32.0, 0), (40.0, 1)])
+def test_who_is_alone_in_asking_a_form_makes_no_doc_void_that_others_answered(
+    facts: Facts, days: float, void: int
+) -> None:
+    """The answer is to another prompt: of another API, or of an epoch before. It counts while it may show."""
+    played = asked_by(facts, SUPPLIERS[:3], refuses(4))
+    assert voids(played) == {1}
+    at = NOW - timedelta(days=days)
+    facts.score(played[0].task, 4, 1.0, at, supplier=SUPPLIERS[3], epoch=0, error="it could not be scored")
+    assert voids(played) == {1}
+    facts.score(played[0].task, 4, 0.0, at, supplier=SUPPLIERS[3], epoch=0, round_=2)
+    assert voids(played) == {void}
+
+
+def test_a_stake_owner_makes_no_doc_void_alone(facts: Facts) -> None:
+    staked = [f"pokt1{name}@external" for name in "abc"]
+    for key in staked:
+        facts.on_roster(key, owner="pokt1one", source="chain")
+    assert voids(asked_by(facts, staked, refuses(4))) == {0}
+    for owner, key in zip(("pokt1two", "pokt1three"), staked, strict=False):
+        facts.on_roster(key, owner=owner, source="chain")
+    assert voids(
+        [Play(facts, facts.registration(TASK, N), [True] * N, refuses(4), key) for key in staked]
+    ) == {1}
+
+
+def test_refusals_that_nothing_witnesses_make_no_doc_void(facts: Facts) -> None:
+    """Three that answer nothing near their refusals, and close the doc by its age."""
+    played = asked_by(facts, SUPPLIERS[:3], refuses(4), ())
+    for one in played:
+        for doc in {*range(N)} - {4}:
+            one._ask(doc, NOW, 0, 0.0)
+        for number, minutes in ((0, 10), (1, 60)):
+            one._send(4, Fault.CLIENT_REQUEST, NOW + timedelta(minutes=minutes), number)
+    for one in played:
+        row = one.row(NOW + timedelta(hours=80))
+        assert (row.n_failed, row.n_void, row.score) == (1, 0, 19 / 20)
 
 
 def prompts(facts: Facts, registration: Registration, names: list[str]) -> None:

@@ -299,6 +299,38 @@ def test_of_several_failed_calls_the_last_stands_for_the_doc(
     assert primary(facts).errors == {"supplier_http": 1}
 
 
+@pytest.mark.parametrize("lacks", [{}, {"exact_match": None}, {"exact_match": float("nan")}])
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_scored_doc_without_a_value_counts_as_failed(
+    installation: Callable[..., Facts], lacks: dict[str, Any], higher: bool
+) -> None:
+    """An answer that leaves the primary metric without a value is no way out of the mean, or of a score."""
+    facts = installation()
+    metrics = {"exact_match": "mean", "other": "mean"}
+    task = facts.registration(TASK, metrics=metrics, higher_is_better=higher)
+    right = float(higher)
+    for doc in range(50):
+        values = {"exact_match": right} if doc < 30 else lacks
+        facts.score(task, doc, metrics={"none": {**values, **({"other": 1.0} if doc % 2 else {})}})
+    row, other = rows_of(facts)
+    assert (row.status, row.n, row.n_failed, row.score_answered) == ("ok", 30, 20, right)
+    assert row.score == pytest.approx(0.6 if higher else 0.4)
+    assert row.errors == {"unscorable": 20}
+    assert (other.n, other.n_failed, other.score) == (25, 0, 1.0), "of other metrics a doc need not have each"
+
+
+def test_where_no_doc_has_a_value_or_it_has_no_bounds_nothing_is_made_up(
+    installation: Callable[..., Facts],
+) -> None:
+    facts = installation()
+    task = facts.registration(TASK)
+    for doc in range(5):
+        facts.score(task, doc, metrics={"none": {}})
+    assert (primary(facts).score, primary(facts).n_failed) == (None, 0)
+    facts.score(task, 5, 7.5)
+    assert (primary(facts).score, primary(facts).n_failed) == (7.5, 0)
+
+
 def test_an_answer_the_scorer_could_not_digest_is_ours(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK, filters=("strict", "flexible"))

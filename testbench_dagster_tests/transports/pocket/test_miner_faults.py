@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.faults import Closing, Fault, Pause
 from testbench_dagster.core.text import MAX_ERROR_CHARS
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.faults import (
@@ -29,23 +29,23 @@ HEADER = SessionHeader("pokt1app", "svc", "id", 101, 120)
         ("relayer_proxy", 4, Fault.SUPPLIER_HTTP, False),
         ("relayer_proxy", 5, Fault.SUPPLIER_HTTP, False),
         ("relayer_proxy", 6, Fault.SUPPLIER_HTTP, True),
-        ("relayer_proxy", 7, Fault.BUDGET, False),
+        ("relayer_proxy", 7, Fault.QUOTA, False),
         ("relayer_proxy", 8, Fault.SUPPLIER_HTTP, False),
         ("relayer_proxy", 9, Fault.SUPPLIER_HTTP, False),
         ("relayer_proxy", 10, Fault.SUPPLIER_TIMEOUT, False),
         ("relayer_proxy", 11, Fault.CLIENT_REQUEST, False),
         ("relayer_proxy", 12, Fault.SUPPLIER_HTTP, False),
         ("relayer_proxy", 13, Fault.CLIENT_REQUEST, False),
-        ("relayer_proxy", 14, Fault.INTERNAL, False),
+        ("relayer_proxy", 14, Fault.CREDENTIALS, False),
         ("relay_authenticator", 1, Fault.SUPPLIER_HTTP, True),
         ("relay_authenticator", 2, Fault.SUPPLIER_HTTP, True),
         ("relay_authenticator", 3, Fault.SUPPLIER_HTTP, False),
-        ("relay_authenticator", 4, Fault.INTERNAL, False),
+        ("relay_authenticator", 4, Fault.CREDENTIALS, False),
         ("relay_authenticator", 5, Fault.SUPPLIER_HTTP, False),
         ("relay_authenticator", 6, Fault.SUPPLIER_HTTP, False),
-        ("rings", 1, Fault.INTERNAL, False),
-        ("rings", 2, Fault.INTERNAL, False),
-        ("rings", 3, Fault.INTERNAL, False),
+        ("rings", 1, Fault.CREDENTIALS, False),
+        ("rings", 2, Fault.CREDENTIALS, False),
+        ("rings", 3, Fault.CREDENTIALS, False),
         ("session", 1103, Fault.SUPPLIER_HTTP, True),
         ("undefined", 1, Fault.SUPPLIER_HTTP, False),
         ("", 0, Fault.SUPPLIER_HTTP, False),
@@ -62,19 +62,19 @@ def test_registered_errors_of_classic_miners(codespace: str, code: int, fault: F
     [
         # texts of pocket-relay-miner, relayer/proxy.go and validator.go
         (400, "implausible session heights", Fault.SUPPLIER_HTTP, True),
-        (400, "invalid relay request: body must be a valid RelayRequest protobuf", Fault.INTERNAL, False),
-        (400, "missing supplier operator address in relay request", Fault.INTERNAL, False),
+        (400, "invalid relay request: body must be a valid RelayRequest protobuf", Fault.CREDENTIALS, False),
+        (400, "missing supplier operator address in relay request", Fault.CREDENTIALS, False),
         (403, "session timing validation failed: session expired, session end", Fault.SUPPLIER_HTTP, True),
         (403, 'session header application address mismatch, expecting: "a"', Fault.SUPPLIER_HTTP, True),
         (403, "session ID mismatch, expected: a, got: b", Fault.SUPPLIER_HTTP, True),
         (403, "supplier pokt1x not found in session", Fault.SUPPLIER_HTTP, True),
         (403, "failed to get session: timeout", Fault.SUPPLIER_HTTP, True),
-        (403, "ring signature verification failed: session header", Fault.INTERNAL, False),
-        (403, "basic validation failed: invalid session header", Fault.INTERNAL, False),
+        (403, "ring signature verification failed: session header", Fault.CREDENTIALS, False),
+        (403, "basic validation failed: invalid session header", Fault.CREDENTIALS, False),
         (403, "supplier pokt1x is not allowed by this relayer", Fault.SUPPLIER_HTTP, False),
         (404, "unknown service: svc", Fault.SUPPLIER_HTTP, False),
         (413, "request body too large", Fault.CLIENT_REQUEST, False),
-        (429, "session relay limit reached: claimable portion fully consumed", Fault.BUDGET, False),
+        (429, "session relay limit reached: claimable portion fully consumed", Fault.QUOTA, False),
         (500, "backend service error", Fault.SUPPLIER_HTTP, False),
         (502, "backend error", Fault.UNAVAILABLE, False),
         (503, "service temporarily unavailable", Fault.UNAVAILABLE, False),
@@ -104,6 +104,27 @@ def test_statuses_of_servers_in_front_of_a_miner(status: int, fault: Fault):
     page = b"<html>session relay limit, ring signature</html>"
     verdict = of_status(status, page)
     assert (verdict.fault, verdict.session) == (fault, False)
+
+
+WORDS = ["relay limit", "signature", "basic validation", "session", "not allowed by this relayer", "x", ""]
+
+
+@given(
+    st.sampled_from(["relayer_proxy", "relay_authenticator", "rings", "session", "undefined", ""]),
+    st.integers(0, 1200),
+    st.integers(100, 599),
+    st.lists(st.sampled_from(WORDS), max_size=3),
+)
+def test_no_word_of_a_miner_is_a_fault_of_ours(codespace: str, code: int, status: int, said: list[str]):
+    """What is ours holds a doc up in no score: who may say so may leave out the docs it does not know."""
+    text = " ".join(said)
+    for verdict in (
+        of_miner_error(MinerError(codespace, code, text, text)),
+        of_status(status, f'{{"error":"{text}"}}'.encode()),
+        of_status(status, text.encode()),
+    ):
+        assert verdict.fault.row.closes not in (Closing.OPEN, Closing.SCORED), verdict
+        assert verdict.fault.row.pause is not Pause.STOP, verdict
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from testbench_dagster.core.quota import FixedQuota, QuotaDecision
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.relays.engine import relay_all
+from testbench_dagster.relays.report import LaneEnding
 from testbench_dagster.transports.pocket.messages import SessionHeader
 from testbench_dagster.transports.pocket.quota import SessionQuota
 from testbench_dagster.transports.pocket.sessions import AWAITED_S, MIN_REFRESH_S
@@ -187,6 +188,7 @@ def test_the_engine_stops_where_the_session_does():
             sink, report = await relay_through(s, {"sim-01": 20, "sim-02": 3})
             assert sink.faults() == {Fault.OK: 8}
             assert report.suppliers[s.endpoint("sim-01").supplier].unsent == 15
+            assert report.lanes[s.endpoint("sim-01").supplier].end is LaneEnding.CAPPED, "by our own count"
             assert len(s.net.ledger.relays) == 8  # nothing was posted that would be refused
             again, _ = await relay_through(s, {"sim-01": 20})
             assert not again.attempts
@@ -205,9 +207,14 @@ def test_the_miners_word_stops_the_engine_too():
             s.served().budget = 4
             sink, report = await relay_through(s, {"sim-01": 30})
             faults = sink.faults()
-            assert faults[Fault.OK] == 4 and set(faults) == {Fault.OK, Fault.BUDGET}
-            assert faults[Fault.BUDGET] <= 4  # what was in flight when the miner said so
-            assert report.total.unsent >= 20
+            assert faults[Fault.OK] == 4 and set(faults) == {Fault.OK, Fault.QUOTA}
+            assert faults[Fault.QUOTA] <= 4  # what was in flight when the miner said so
+            assert report.total.abandoned >= 20 and not report.total.unsent
+            (end,) = report.lanes.values()
+            assert (end.end, end.fault) == (LaneEnding.LEFT, Fault.QUOTA), "it would pay to stop while ahead"
+            _, again = await relay_through(s, {"sim-01": 30})
+            (end,) = again.lanes.values()
+            assert (again.total.sent, end.end, end.fault) == (0, LaneEnding.LEFT, Fault.QUOTA)
 
     run(body)
 

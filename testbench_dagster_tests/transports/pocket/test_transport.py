@@ -76,7 +76,7 @@ CLASSIC = {
     "reset": Fault.TRANSPORT,
     "html": Fault.UNAVAILABLE,
     "html200": Fault.SUPPLIER_PROTOCOL,
-    "rate_limited": Fault.BUDGET,
+    "rate_limited": Fault.QUOTA,
     "expired": Fault.SUPPLIER_HTTP,  # in the middle of a session
     "not_in_session": Fault.SUPPLIER_HTTP,
     "not_reachable": Fault.SUPPLIER_HTTP,
@@ -105,7 +105,7 @@ CLASSIC = {
 }
 HA = {**CLASSIC, "not_reachable": Fault.UNAVAILABLE, "internal": Fault.UNAVAILABLE}
 STREAMED = {**HA, "stream_cut": Fault.SUPPLIER_PROTOCOL}
-EXCUSED = {Fault.TRANSPORT, Fault.BUDGET, Fault.CREDENTIALS}
+EXCUSED = {Fault.TRANSPORT, Fault.QUOTA, Fault.CREDENTIALS}
 #: What the miner of no accepted relay said is not paid for, and not counted either.
 FREE = {
     "html",
@@ -483,14 +483,13 @@ def test_a_public_key_that_does_not_fit_is_asked_for_once_more():
 
 
 @pytest.mark.parametrize("flavour", ["classic", "ha"])
-def test_a_budget_that_is_used_up_is_no_ones_fault_and_ends_with_the_session(flavour: str):
+def test_a_budget_that_a_miner_says_is_used_up_is_its_word_and_ends_with_the_session(flavour: str):
     async def body() -> None:
         async with setting(flavour) as s:
             s.served().budget = 3  # the miner grants less than the stake would
             faults = [(await s.ask(number)).fault for number in range(6)]
-            assert faults == [Fault.OK] * 3 + [Fault.BUDGET] * 3
+            assert faults == [Fault.OK] * 3 + [Fault.QUOTA] + [Fault.BUDGET] * 2
             assert len(s.accepted()) == 3 and len(s.refused()) == 1  # then we know
-            assert Fault.BUDGET.owner is Owner.BUDGET and not Fault.BUDGET.answered
             await s.reach(1011)
             assert (await s.ask(7)).fault is Fault.OK
 

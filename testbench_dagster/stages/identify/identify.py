@@ -47,6 +47,7 @@ from testbench_dagster.stages.identify.reading import (
     docs_per_task,
     read_answers,
     read_availability,
+    read_failed,
     read_graded,
 )
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
@@ -308,7 +309,8 @@ def _grouped(
         for one in answers
         if one.supplier in joining and one.family in signing
     ]
-    differing = _differing(by_beginnings, graded_by_supplier(graded), tasks, settings)
+    delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
+    differing = _differing(by_beginnings, delivered, tasks, settings)
     return find_groups(
         evidence,
         settings,
@@ -333,7 +335,7 @@ def _differing(
     for group in grouping.groups:
         known = [member for member in group.members if member in graded]
         if len(known) > 1:
-            most = max(known, key=lambda member: (len(graded[member]), member))
+            most = max(known, key=lambda member: (sum(not one.failed for one in graded[member]), member))
             found |= {
                 (member, most)
                 for member in known

@@ -18,7 +18,7 @@ from testbench_dagster.identity import Divergence, GradedAnswer, IdentitySetting
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.splits import odd_ones
 from testbench_dagster.stages.discover.roster import plan_at_once
-from testbench_dagster.stages.identify.reading import read_graded
+from testbench_dagster.stages.identify.reading import read_failed, read_graded
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
 
@@ -91,7 +91,9 @@ def _of_group(
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
 
     def graded(keys: Sequence[str]) -> Mapping[str, list[GradedAnswer]]:
-        return graded_by_supplier(read_graded(workspace, [by_key[key] for key in keys], now))
+        some = [by_key[key] for key in keys]
+        # what one leaves unanswered and the other does not tells them apart like any other difference
+        return graded_by_supplier([*read_graded(workspace, some, now), *read_failed(workspace, some, now)])
 
     def diverged(member: str, answers: Sequence[GradedAnswer], alpha: float) -> Divergence | None:
         since = max(placed[member].since, placed[proxy].since)

@@ -7,7 +7,9 @@ learnt from the stream itself, so that an endpoint that was always noisy raises 
 * group: a member's answer against the majority of the other members' answers to the same prompt, those near
   in time. One disagreement has two sides, so whoever deviates from most is found first and its answers after
   its change are taken out before the others are judged; in a pair that nothing else tells apart both are
-  reported, as uncertain.
+  reported, as uncertain. Most may be one who runs them all: whose own repeats go on as before has not
+  changed, however many say otherwise, and those that it is no longer like are looked at instead. A change is
+  ``confirmed`` where the supplier's own repeats speak for it too: others' answers alone prove nothing.
 
 Scores are a third one, see :mod:`.score_changes`.
 
@@ -38,6 +40,8 @@ OF_PREFIXES = "openings"
 _SHORT = ""
 #: Two members whose evidence differs by less (nats) are both sides of the same disagreements.
 _TIE = 0.7
+#: Evidence (nats) from which a supplier's own repeats decide whether it changed: five that agree, say.
+_DECIDED = math.log(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class Change:
     ``at``. ``log_e`` (nats) is the detector's level then, alarms being at ln ``arl``. ``observations`` had
     been made, ``since_change`` of them from ``at`` on, with a mean of ``rate_after``; ``null_rate`` is the
     lowest mean (for "up" the highest) that the time before allowed for. ``stream`` names the evidence. Not
-    ``certain``: one of two members changed, and this may be either.
+    ``certain``: one of two members changed, and this may be either. Not ``confirmed``: only others' answers
+    tell, those of ``against``; the supplier's own repeats do not, or are too few yet.
     """
 
     supplier: str
@@ -68,6 +73,8 @@ class Change:
     direction: Literal["down", "up"]
     certain: bool
     wording: str
+    confirmed: bool = True
+    against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +113,9 @@ def find_changes(
         seen.update(members)
         for change in _group_changes([m for m in members if m in eras], eras, found, settings):
             known = found.get(change.supplier)
-            # a repeat decides what a pair leaves open, even when it comes later
-            if known is None or (change.certain and change.detected_at < known.detected_at):
+            # a repeat decides what others leave open, even when it comes later
+            sure = change.certain and change.confirmed
+            if known is None or (sure and change.detected_at < known.detected_at):
                 found[change.supplier] = change
     return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
 
@@ -199,31 +207,76 @@ def _group_changes(
     """
     until: dict[str, datetime] = {m: found[m].at for m in members if m in found}
     changes: list[Change] = []
+    unchanged: set[str] = set()
     while True:
         runs = {
             member: _replay(member, "group", stream, settings)
             for member, stream in _deviations(members, eras, until, settings).items()
         }
-        alarmed = [m for m in members if runs[m].change and m not in {c.supplier for c in changes}]
+        blamed = {change.supplier for change in changes}
+        alarmed = {
+            member: change
+            for member, run in runs.items()
+            if (change := run.change) is not None and member not in blamed | unchanged
+        }
         if not alarmed:
-            return changes
+            return [_judged(change, eras, settings) for change in changes]
+        own = {member: _own_evidence(eras[member], change.at, settings) for member, change in alarmed.items()}
+        steady = next((member for member in alarmed if own[member] <= -_DECIDED), None)
+        if steady is not None:
+            unchanged.add(steady)
+            for other in [m for m in members if m not in blamed | unchanged]:
+                theirs = _deviations([steady, other], eras, until, settings)[other]
+                change = _replay(other, "group", theirs, settings).change
+                if change is not None and _own_evidence(eras[other], change.at, settings) > -_DECIDED:
+                    changes.append(replace(change, against=(steady,)))
+                    until[other] = min(change.at, until.get(other, change.at))
+            continue
         strongest = max(runs[m].height for m in alarmed)
-        top = [m for m in alarmed if runs[m].height >= strongest - _TIE]
+        top = sorted(
+            (m for m in alarmed if runs[m].height >= strongest - _TIE),
+            key=lambda m: (own[m] < _DECIDED, m),  # who changed by its own repeats comes first
+        )
         # a tie is both sides of the same disagreements only if taking one out leaves the other without
         first = top[0]
-        change = runs[first].change
-        if change is None:
-            raise RuntimeError(f"{first} raised the alarm without a change")
+        change = replace(alarmed[first], against=_rest(members, first))
         without = {**until, first: min(change.at, until.get(first, change.at))}
         left = _deviations(members, eras, without, settings)
-        for other in top[1:]:
-            theirs = runs[other].change
-            if theirs is not None and not _replay(other, "group", left[other], settings).change:
-                changes.append(_uncertain(theirs, first))
+        for other in top[1:] if own[first] < _DECIDED else ():
+            if not _replay(other, "group", left[other], settings).change:
+                theirs_too = replace(alarmed[other], against=_rest(members, other))
+                changes.append(_uncertain(theirs_too, first))
                 change = _uncertain(change, other) if change.certain else change
-                without[other] = theirs.at
+                without[other] = theirs_too.at
         changes.append(change)
         until = without
+
+
+def _rest(members: Sequence[str], one: str) -> tuple[str, ...]:
+    return tuple(member for member in members if member != one)
+
+
+def _judged(
+    change: Change, eras: Mapping[str, Sequence[tuple[Answer, str]]], settings: IdentitySettings
+) -> Change:
+    """A change by its group with what the supplier's own repeats say of it."""
+    confirmed = _own_evidence(eras[change.supplier], change.at, settings) >= _DECIDED
+    return replace(change, confirmed=confirmed)
+
+
+def _own_evidence(era: Sequence[tuple[Answer, str]], at: datetime, settings: IdentitySettings) -> float:
+    """Evidence (nats) of a supplier's repeats for a change at an instant: against one where it is below 0.
+
+    The likelihood ratio of repeats from then on that agree half as often as those before did, to as often.
+    """
+    repeats = _repeats(era, settings)
+    before = [seen.value for seen in repeats if seen.at < at]
+    since = [seen.value for seen in repeats if seen.at >= at]
+    weight = settings.self_prior
+    usual = (math.fsum(before) + weight * settings.split_agreement) / (len(before) + weight)
+    usual = min(usual, settings.split_agreement)
+    agree = math.fsum(since)
+    return agree * math.log(0.5) + (len(since) - agree) * math.log((1 - usual / 2) / (1 - usual))
 
 
 def _uncertain(change: Change, other: str) -> Change:

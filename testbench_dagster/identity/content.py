@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GradedAnswer:
-    """One scored answer of a supplier to a doc of a task.
+    """One scored answer of a supplier to a doc of a task, or that it left the doc unanswered for good.
 
     ``text`` is what was extracted of it, or the whole of it; ``value`` its score where that lies between 0
-    and 1, None where it has none (probes). ``at`` is when it came, with a time zone.
+    and 1, None where it has none (probes). ``at`` is when it came, with a time zone. ``failed``: there is no
+    answer, and the doc counts as the worst value; silence is like nobody's and unlike nobody's.
     """
 
     supplier: str
@@ -35,6 +36,7 @@ class GradedAnswer:
     at: datetime
     text: str
     value: float | None
+    failed: bool = False
 
 
 class Content:
@@ -47,6 +49,8 @@ class Content:
         newest: dict[tuple[str, tuple[str, str]], GradedAnswer] = {}
         for one in answers:
             key = (one.supplier, (one.task, one.doc))
+            if one.failed:
+                continue
             if key not in newest or newest[key].at < one.at:
                 newest[key] = one
         self._rows = {s: i for i, s in enumerate(sorted({supplier for supplier, _ in newest}))}

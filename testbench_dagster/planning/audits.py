@@ -1,8 +1,9 @@
 """Audits: which docs a member of an identity group is asked, although another supplier stands for it.
 
-Of the n docs of a task it answers a part by itself, drawn at random among those that its proxy answers too
-and spread evenly over the time for which an answer counts: so its window holds that many own docs, its node
-scores can be corrected by them, and whoever turns is found by the next few.
+Of the n docs of a task it answers a part by itself, drawn at random among those that its proxy is asked too,
+whether that answers them or not (else a proxy would choose what its members are measured on), and spread
+evenly over the time for which an answer counts: so its window holds that many own docs, its node scores can
+be corrected by them, and whoever turns is found by the next few.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def drawn_audits(
 ) -> list[PromptRef]:
     """Draw so many prompts at random, those first whose docs the member has not answered lately.
 
-    ``of_proxy``: docs that its proxy answered; where these are none of the sequence, any may be drawn.
+    ``of_proxy``: docs that its proxy was asked; where these are none of the sequence, any may be drawn.
     ``elsewhere``: docs that the member closed in earlier epochs.
     """
     eligible = [prompt for prompt in prompts if prompt.doc_id in of_proxy] or list(prompts)

@@ -331,7 +331,7 @@ class _Planner:
         return _due_or_fresh(task, replace(plan, reason=f"audit: {stands}"))
 
     def _audit_plan(self, task: TaskFacts, wanted: TaskPlan, docs: int) -> TaskPlan:
-        """So many docs, drawn among those that the proxy answers; target and fresh docs are the task's."""
+        """So many docs, drawn among those that the proxy is asked; target and fresh docs are the task's."""
         prompts = drawn_audits(
             task.prompts, task.outcomes, task.final_elsewhere, task.proxy_docs, docs, self._chance
         )

@@ -5,8 +5,10 @@ proxy's, on the docs that both answered,
 
     score = s + d
 
-is unbiased whatever the one who is represented does, as long as its docs are drawn at random. Where the two
-seldom differ it is known nearly as well as the proxy is. Interval: MOVER (method of variance estimates
+is unbiased whatever either does, as long as the docs of who is represented are drawn at random from all those
+in s: what the proxy left unanswered too, each as it counts. (Drawn from what it answered, they would be the
+easy ones where it withholds the hard ones.) Where the two seldom differ it is known nearly as well as the
+proxy is. Interval: MOVER (method of variance estimates
 recovery; G. Zou, A. Donner, Statistics in Medicine 27 (2008), 1693-1702) of the proxy's interval and of
 
     c -+ z sqrt((u + v - c^2) / m),  c = u - v,
@@ -63,7 +65,8 @@ class Differences:
 class Represented:
     """What is known of one who is represented, by task.
 
-    ``proxy``: the proxy's scores. ``differences`` are those of docs as they count; ``least`` and ``most``
+    ``proxy``: the proxy's scores, over docs of which open ones count as they do in the differences.
+    ``differences`` are those of docs as they count; ``least`` and ``most``
     with all of its own open docs at the ends of the scale, where it has some.
     """
 
@@ -107,7 +110,7 @@ def by_proxy(
         low, high = score - below, score + above
     score = min(1.0, max(0.0, score))
     low, high = max(0.0, min(low, score)), min(1.0, max(high, score))
-    partial = any(own[task].partial or represented.proxy[task].partial for task in tasks)
+    partial = any(own[task].partial for task in weights)
     return TaskScore(score, sum(own[t].n for t in weights), error, low, high, partial)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -111,6 +112,43 @@ def test_of_two_members_both_are_reported_as_uncertain() -> None:
     assert {c.supplier for c in changes} == {"a", "b"}
     assert not any(c.certain for c in changes)
     assert all("may as well be" in c.wording for c in changes)
+
+
+@pytest.mark.parametrize("sybils", [1, 3])
+def test_who_repeats_faithfully_has_not_changed_however_many_say_otherwise(sybils: int) -> None:
+    """They copy it until they are grouped, then answer otherwise; only the honest one is sent repeats."""
+    world, names = World(9), [f"s{n}" for n in range(sybils)]
+    given = ask(world, "honest", {0: 1.0}, range(200), minutes)
+    for name in names:
+        given += ask(world, name, {0: 1.0}, range(100), minutes)
+        given += ask(world, name, {2: 1.0}, range(100, 200), minutes)
+    given += [replace(a, round=1, at=a.at + timedelta(hours=4)) for a in given if a.supplier == "honest"]
+    changes = find_changes(given, groups=[["honest", *names]])
+    assert {c.supplier for c in changes} == set(names)
+    assert all(c.against == ("honest",) and not c.confirmed for c in changes)
+
+
+def test_others_answers_alone_confirm_no_change() -> None:
+    """Without repeats of its own nobody can say whether one left or the three others did."""
+    world, given = World(4), []
+    for name in ("honest", "s1", "s2", "s3"):
+        given += ask(world, name, {0: 1.0}, range(100), minutes)
+        given += ask(world, name, {0 if name == "honest" else 2: 1.0}, range(100, 200), minutes)
+    (change,) = find_changes(given, groups=[["honest", "s1", "s2", "s3"]])
+    assert (change.supplier, change.confirmed) == ("honest", False)
+    assert change.against == ("s1", "s2", "s3")
+
+
+def test_own_repeats_confirm_what_the_group_shows_first() -> None:
+    """Six repeats are too few for an alarm of their own, and enough beside the group's."""
+    world = World(4)
+    given = [a for n in ("a", "b", "c") for a in ask(world, n, {0: 1.0}, range(100), minutes)]
+    for name in ("a", "b", "c"):
+        given += ask(world, name, {2 if name == "c" else 0: 1.0}, range(100, 200), minutes)
+    again = ask(world, "c", {2: 1.0}, range(6), lambda t: minutes(t + 120))
+    given += [replace(a, round=1) for a in again]
+    (change,) = find_changes(given, groups=[["a", "b", "c"]])
+    assert (change.supplier, change.kind, change.confirmed) == ("c", "group", True)
 
 
 def test_repeats_settle_which_of_two_it_was() -> None:

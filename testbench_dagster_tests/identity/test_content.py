@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -64,3 +65,12 @@ def test_who_has_no_scored_answers_is_like_nobody() -> None:
     assert not content.alike(["a"], ["unknown"])
     assert content.alike(["a", "unknown"], ["b"]), "a member that was grouped before and answered nothing new"
     assert not Content([]).alike(["a"], ["b"])
+
+
+def test_silence_is_like_nobodys_and_unlike_nobodys() -> None:
+    texts = [f"w{n}" for n in range(40)]
+    silent = [replace(one, failed=True) for name in "ab" for one in answers(name, [""] * 40)]
+    assert not Content(silent).alike(["a"], ["b"])
+    later = [replace(one, at=one.at + timedelta(hours=1)) for one in silent]
+    both = [*answers("a", texts), *answers("b", texts), *later]
+    assert Content(both).alike(["a"], ["b"]) and Content(both).unlike("a", "b") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -45,6 +46,21 @@ def test_own_repeats_say_how_far_verdicts_may_differ() -> None:
     assert own_differences(few) == 0.0, "ten repeats say nothing yet"
     many = [answer("a", n, float(n % 4 > 0 or h == 0), h) for n in range(40) for h in (0, 1)]
     assert own_differences(many) == pytest.approx(10 / 40)
+
+
+def test_silence_makes_no_supplier_look_noisy() -> None:
+    one = [answer("a", n, 1.0, h) for n in range(40) for h in (0, 1)]
+    silent = [replace(answer("a", n, 0.0, 2), failed=True) for n in range(40)]
+    assert own_differences([*one, *silent]) == 0.0
+
+
+def test_who_withholds_what_its_proxy_answers_diverges_as_one_that_is_wrong() -> None:
+    own = [replace(answer("a", n, 0.0, n), failed=True) for n in range(40)]
+    other = [answer("b", n, float(n % 5 > 0), n) for n in range(40)]
+    found = find_divergence(own, other, [f"t{k}" for k in range(13)] + ["t"])
+    assert found is not None and found.docs <= 8
+    both = [replace(one, supplier="b") for one in own]
+    assert find_divergence(own, both, ["t"]) is None, "what neither answers tells nothing"
 
 
 @settings(max_examples=40, deadline=None)

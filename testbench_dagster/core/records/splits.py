@@ -19,9 +19,11 @@ class SplitRecord(Record):
     at: datetime = queryable("when the doc came that gave certainty")
     detected_at: datetime = queryable("when it was recorded")
     apart_from: list[str] = content("members of the group it is not grouped with again for the time being")
-    docs: int = content("docs that both had answered since they were grouped")
+    docs: int = content("docs, or prompts whose answers begin alike or not, that both had answered")
     differ: float = content("on how many of them the scores differed, parts of a doc added up")
-    mean_difference: float = content("mean of its score less the proxy's on them")
+    mean_difference: float = content(
+        "mean of its score less the proxy's on them; 0 where no scores were compared"
+    )
     log_e: float = content("evidence for the difference, in nats")
     reason: str = content("what was seen, in words")
 

@@ -47,10 +47,11 @@ from testbench_dagster.stages.identify.reading import (
     docs_per_task,
     read_answers,
     read_availability,
+    read_failed,
     read_graded,
 )
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
-from testbench_dagster.stages.identify.splits import kept_apart, record_splits
+from testbench_dagster.stages.identify.splits import kept_apart, record_departures, record_splits
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
@@ -93,8 +94,8 @@ def refresh_identity(
 ) -> IdentityReport:
     """Compare all active suppliers, of all or the named services; record changes, store groups and proxies.
 
-    A member that left its group's answers is cut there and compared once more without what it answered
-    before.
+    A member that left its group's answers leaves the group. Where its own repeats show the change too it is
+    cut there, and compared once more without what it answered before.
     """
     now = now or datetime.now(UTC)
     report = IdentityReport()
@@ -109,6 +110,7 @@ def refresh_identity(
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
+        report.splits += record_departures(workspace, service, suppliers, _parting(workspace, found), now)
         report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
@@ -177,7 +179,11 @@ def _reported(workspace: Workspace, change: Change, cut_at: datetime | None) -> 
 
 
 def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime) -> list[ChangeRecord]:
-    """Store changes and cut their suppliers where ``identity.cut_on`` says so; return the new ones."""
+    """Store changes and cut their suppliers where ``identity.cut_on`` says so; return the new ones.
+
+    What only others' answers say of a supplier cuts nothing: else whoever copies it, and then changes, has
+    its window voided (:func:`~testbench_dagster.stages.identify.splits.record_departures` parts them).
+    """
     cut_on = workspace.config.settings.identity.cut_on
     new = []
     for change in found:
@@ -190,7 +196,7 @@ def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime)
             at=change.at,
             detected_at=now,
             seen_at=change.detected_at,
-            cut=change.kind in cut_on,
+            cut=change.kind in cut_on and change.confirmed,
             reason=change.wording,
             before_at=change.before_at,
             log_e=change.log_e,
@@ -207,6 +213,12 @@ def record_changes(workspace: Workspace, found: Iterable[Change], now: datetime)
         if record.cut:
             cut_windows(workspace, change.supplier, change.at - _MOMENT, change.wording)
     return new
+
+
+def _parting(workspace: Workspace, found: Iterable[Change]) -> list[Change]:
+    """Changes that end the membership in a group, and no more than that."""
+    cut_on = workspace.config.settings.identity.cut_on
+    return [change for change in found if change.kind in cut_on and not change.confirmed]
 
 
 def _group(
@@ -308,7 +320,8 @@ def _grouped(
         for one in answers
         if one.supplier in joining and one.family in signing
     ]
-    differing = _differing(by_beginnings, graded_by_supplier(graded), tasks, settings)
+    delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
+    differing = _differing(by_beginnings, delivered, tasks, settings)
     return find_groups(
         evidence,
         settings,
@@ -333,7 +346,7 @@ def _differing(
     for group in grouping.groups:
         known = [member for member in group.members if member in graded]
         if len(known) > 1:
-            most = max(known, key=lambda member: (len(graded[member]), member))
+            most = max(known, key=lambda member: (sum(not one.failed for one in graded[member]), member))
             found |= {
                 (member, most)
                 for member in known

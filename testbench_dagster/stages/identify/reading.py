@@ -10,14 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
 from testbench_dagster.core.records.scores import GradedScore
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, GradedAnswer
-from testbench_dagster.scoring.failures import is_mean
+from testbench_dagster.scoring.failures import failures_of, is_mean
 from testbench_dagster.scoring.reliability import Minutes, availability
-from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.scoring.rows import primary_pair, value_of
+from testbench_dagster.stages.score.samples import samples_by_task
+from testbench_dagster.stages.score.states import Peers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -25,6 +28,7 @@ from testbench_dagster.stores.documents import typed
 PROMPTS = 240
 #: How far back availability looks.
 AVAILABILITY = timedelta(days=7)
+_UNANSWERED = [fault.value for fault in Fault if not fault.answered]
 
 
 def read_answers(
@@ -106,6 +110,40 @@ def read_graded(
                 text=json.dumps(score.metrics, sort_keys=True, default=str) if text is None else f"={text}",
                 value=float(value) if known and isinstance(value, (int, float)) else None,
             )
+
+
+def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> Iterator[GradedAnswer]:
+    """Yield the docs that suppliers left unanswered for good, at the worst value, as their windows say.
+
+    Void docs are not there, nor are those of metrics that know no worst value from 0 to 1.
+    """
+    current = ((spec, workspace.datasets.current(spec.name)) for spec in workspace.specs if not spec.signs)
+    tasks = {spec.name: (spec, registration) for spec, registration in current if registration is not None}
+    others = Peers(workspace, now)
+    max_age_days = workspace.config.settings.sampling.max_age_days
+    oldest = now - max((spec.max_age(max_age_days) for spec, _ in tasks.values()), default=timedelta(0))
+    for supplier in suppliers if tasks else ():
+        where: dict[str, Any] = {
+            "supplier": supplier.key,
+            "task": {"in": sorted(tasks)},
+            "fault": {"in": _UNANSWERED},
+            "finished_at": {"gt": oldest},
+        }
+        lost = {row.task for row in typed.group(workspace.documents, AttemptsOfTask, where)}
+        some = [tasks[name] for name in sorted(lost)]
+        for name, window in samples_by_task(workspace, supplier, some, now, others) if some else ():
+            spec, registration = tasks[name]
+            pair = primary_pair(spec, registration)
+            samples = [*window.samples, *window.beyond]
+            values = [v for s in samples if s.scored and (v := value_of(s, pair)) is not None]
+            worst = failures_of(spec, registration, pair[0], values).worst
+            if worst is None or not 0 <= worst <= 1:
+                continue
+            for sample in samples:
+                if sample.failed:
+                    yield GradedAnswer(
+                        supplier.key, name, str(sample.doc_id), sample.at, "", worst, failed=True
+                    )
 
 
 def docs_per_task(workspace: Workspace) -> int:

@@ -14,11 +14,11 @@ from datetime import datetime
 from testbench_dagster.core.records.identity import GroupAssignment
 from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.identity import Divergence, GradedAnswer, IdentitySettings, find_divergence
+from testbench_dagster.identity import Change, Divergence, GradedAnswer, IdentitySettings, find_divergence
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.splits import odd_ones
 from testbench_dagster.stages.discover.roster import plan_at_once
-from testbench_dagster.stages.identify.reading import read_graded
+from testbench_dagster.stages.identify.reading import read_failed, read_graded
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
 
@@ -77,6 +77,47 @@ def record_splits(
     return found
 
 
+def record_departures(
+    workspace: Workspace,
+    service: str,
+    suppliers: Sequence[Supplier],
+    changes: Sequence[Change],
+    now: datetime,
+) -> list[SplitRecord]:
+    """Store splits of members that no longer answer like others of their group, as far as only these tell.
+
+    Which of them changed their own repeats are to decide; until then each has own docs alone.
+    """
+    keys = {s.key for s in suppliers}
+    placed = typed.by_id(workspace.documents, GroupAssignment, [c.supplier for c in changes])
+    records = []
+    for change in changes:
+        apart_from = sorted(keys.intersection(change.against))
+        if not apart_from or change.supplier not in placed:
+            continue
+        proxy = placed[change.supplier].proxy
+        records.append(
+            SplitRecord(
+                id=document_id("split", change.supplier, proxy, str(change.at)),
+                supplier=change.supplier,
+                service=service,
+                proxy=proxy if proxy in apart_from else apart_from[0],
+                at=change.detected_at,
+                detected_at=now,
+                apart_from=apart_from,
+                docs=change.observations,
+                differ=change.since_change * (1 - change.rate_after),
+                mean_difference=0.0,
+                log_e=change.log_e,
+                reason=f"split off {change.detected_at:%Y-%m-%d %H:%M}: {change.wording}",
+            )
+        )
+    if not records or not typed.put_new(workspace.documents, SplitRecord, records):
+        return []
+    plan_at_once(workspace.documents, {k for one in records for k in (one.supplier, one.proxy)}, now)
+    return records
+
+
 def _of_group(
     workspace: Workspace,
     service: str,
@@ -91,7 +132,9 @@ def _of_group(
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
 
     def graded(keys: Sequence[str]) -> Mapping[str, list[GradedAnswer]]:
-        return graded_by_supplier(read_graded(workspace, [by_key[key] for key in keys], now))
+        some = [by_key[key] for key in keys]
+        # what one leaves unanswered and the other does not tells them apart like any other difference
+        return graded_by_supplier([*read_graded(workspace, some, now), *read_failed(workspace, some, now)])
 
     def diverged(member: str, answers: Sequence[GradedAnswer], alpha: float) -> Divergence | None:
         since = max(placed[member].since, placed[proxy].since)

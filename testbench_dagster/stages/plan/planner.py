@@ -58,6 +58,7 @@ from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.score.answered import prompt_calls
+from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -373,7 +374,7 @@ class Planner:
             # whoever wants every doc of a task wants this supplier's own answers
             needs_own_answers=spec.signs or spec.samples is None,
             asks_model=flags.output_type != "get",
-            proxy_docs=self._answered_docs(str(proxy), spec, registration) if audited else frozenset(),
+            proxy_docs=self._asked_docs(str(proxy), spec, registration) if audited else frozenset(),
         )
 
     def _state_of(
@@ -391,24 +392,18 @@ class Planner:
             )
         return self._states_of_proxies[proxy, spec.name]
 
-    def _answered_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
-        """The docs of a task that a supplier answered lately, in any epoch; read once."""
+    def _asked_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
+        """The docs that a supplier's score of a task rests on, and those that wait for theirs; read once.
+
+        What it left unanswered is among them: else it would choose what its members are measured on.
+        """
         if (key, spec.name) not in self._of_proxies:
-            found: set[int] = set()
             supplier = next((s for s in active_suppliers(self._workspace) if s.key == key), None)
-            past = None if supplier is None else self._history(supplier, spec)
-            if supplier is not None and past is not None:
-                prompts = self._prompts(spec, registration, request_form(supplier, registration))
-                docs = {prompt.id: prompt.doc_id for prompt in prompts}
-                found = {
-                    docs[outcome.prompt_id]
-                    for outcome in past.outcomes
-                    if outcome.fault.answered and outcome.prompt_id in docs
-                }
-                calls = self._calls_of(registration)
-                lives = lives_of(self._workspace, supplier, {spec.name: past}, self.now, lambda _: calls)
-                found |= past.closed_earlier(lives, calls).keys()
-            self._of_proxies[key, spec.name] = frozenset(found)
+            found: frozenset[int] = frozenset()
+            if supplier is not None:
+                [(_, window)] = samples_by_task(self._workspace, supplier, [(spec, registration)], self.now)
+                found = frozenset(sample.doc_id for sample in window.samples if not sample.void)
+            self._of_proxies[key, spec.name] = found
         return self._of_proxies[key, spec.name]
 
     def _max_age(self, spec: TaskSpec) -> timedelta:

@@ -193,15 +193,41 @@ def test_a_member_that_leaves_its_groups_answers_is_found_without_repeats(open_w
     workspace = open_workspace()
     everybody(workspace)
     refresh_identity(workspace, now=NOW)
+    answer(workspace, "a3", range(40), "a", NOW - 20 * HOUR, round_=2)
     swapped_at = NOW - 5 * HOUR
     for name in ("a1", "a2", "a3"):
         answer(workspace, name, range(60, 80), "z" if name == "a3" else "a", swapped_at)
     report = refresh_identity(workspace, now=NOW)
     (change,) = report.changes
     assert (change.supplier, change.kind, change.at) == (key("a3"), "group", swapped_at)
+    assert not change.cut, "only others' answers tell so far"
     assert stored(workspace)["a1"]["members"] == [key("a1"), key("a2")]
-    assert stored(workspace)["a3"]["role"] == "alone"
+    assert stored(workspace)["a3"]["role"] == "alone" and stored(workspace)["a3"]["split_at"]
     assert refresh_identity(workspace, now=NOW + HOUR).changes == []
+    answer(workspace, "a3", range(20), "z", NOW + HOUR, round_=3)
+    (change,) = detect_changes(workspace, [key("a3")], now=NOW + 2 * HOUR)
+    assert (change.kind, change.cut) == ("repeat", True), "its own repeats decide"
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("sybils", [("a2",), ("a2", "a3")])
+def test_who_is_copied_keeps_its_window_when_its_copies_change(
+    open_workspace: Opener, sybils: tuple[str, ...], repeats: bool
+) -> None:
+    workspace = open_workspace()
+    for name in ("a1", *sybils):
+        answer(workspace, name, range(60), "a", NOW - 48 * HOUR)
+    refresh_identity(workspace, now=NOW - 30 * HOUR)
+    assert len(stored(workspace)["a1"]["members"]) == 1 + len(sybils)
+    for name in ("a1", *sybils):
+        answer(workspace, name, range(60, 90), "a" if name == "a1" else "z", NOW - 5 * HOUR)
+    if repeats:
+        answer(workspace, "a1", range(60), "a", NOW - 4 * HOUR, round_=2)
+    refresh_identity(workspace, now=NOW)
+    assert stored(workspace)["a1"]["members"] == [key("a1")]
+    assert all(s.cut_at is None for s in active_suppliers(workspace))
+    changed = {row["supplier"] for row in change_rows(workspace, None)}
+    assert not repeats or changed == {key(name) for name in sybils}
 
 
 def score_daily(

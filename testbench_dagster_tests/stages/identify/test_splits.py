@@ -175,6 +175,43 @@ def test_who_turns_after_a_merge_is_split_within_ten_common_docs(town: Open) -> 
     assert stored(place.workspace)[member]["split_at"] is None
 
 
+def withheld(place: Town, name: str, docs: Sequence[int], start: datetime) -> None:
+    """Docs that a supplier leaves unanswered for good, one every minute, while it answers others."""
+    facts = Facts(place.workspace)
+    for number, doc in enumerate(docs):
+        facts.fail(place.tasks[LOGIC], doc, at=start + number * MINUTE, supplier=key(name))
+
+
+@pytest.mark.parametrize("silent_one", ["member", "proxy"])
+def test_a_copycat_that_leaves_docs_unanswered_is_split_off(town: Open, silent_one: str) -> None:
+    place = town("a1", "a2")
+    proxy = merged(place, "a1", "a2")
+    (member,) = {"a1", "a2"} - {proxy}
+    silent, honest = (member, proxy) if silent_one == "member" else (proxy, member)
+    later = NOW - 10 * HOUR
+    place.docs(honest, range(50, 70), later, tasks=[LOGIC])
+    withheld(place, silent, range(50, 70), later + HOUR)
+    before = windows(place.workspace, suppliers=[key(honest)], now=NOW)
+    detect_changes(place.workspace, [key(proxy)], now=NOW)
+    (split,) = place.workspace.documents.find(SPLITS)
+    assert (split["supplier"], split["proxy"]) == (key(member), key(proxy)) and split["docs"] <= 12
+    assert place.groups() == {name: [name] for name in ("a1", "a2")}
+    assert windows(place.workspace, suppliers=[key(honest)], now=NOW) == before
+    refresh_identity(place.workspace, now=NOW + HOUR)
+    assert place.groups()[member] == [member], "its silence is no new common doc"
+
+
+def test_who_is_silent_is_not_grouped_by_the_answers_that_it_gives(town: Open) -> None:
+    place = town("a1", "a2")
+    for name in ("a1", "a2"):
+        place.probes(name, "a")
+    place.docs("a1", range(60))
+    place.docs("a2", range(35))
+    withheld(place, "a2", range(35, 60), NOW - 40 * HOUR)
+    refresh_identity(place.workspace, now=NOW)
+    assert place.groups()["a1"] == ["a1"]
+
+
 def test_a_proxy_that_turns_is_the_odd_one(town: Open) -> None:
     place = town("a1", "a2", "a3", "a4")
     proxy = merged(place, "a1", "a2", "a3", "a4")

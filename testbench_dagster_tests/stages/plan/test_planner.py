@@ -209,6 +209,20 @@ def test_a_member_is_asked_docs_that_its_proxy_answered(stage: Any) -> None:
     assert len(drawn) > 1, "nobody can foresee which"
 
 
+def test_a_member_is_asked_docs_that_its_proxy_left_unanswered_too(stage: Any) -> None:
+    """Else a proxy that is silent where it would be wrong leaves its members the docs that it gets right."""
+    made = stage({"planning": {"audit_docs": 3, "audit_hours": 24}})
+    represented(made)
+    made.answered(GATED, range(4, 6), supplier=BETA)
+    for doc in (6, 7):
+        ask(made, doc, Fault.SUPPLIER_HTTP, NOW - timedelta(minutes=1), supplier=BETA)
+    drawn: set[int] = set()
+    for seed in range(8):
+        plan = Planner(made.workspace, now=NOW, chance=Random(seed)).plan(made.supplier()).tasks[GATED].plan
+        drawn |= {due.prompt.doc_id for due in plan.due}
+    assert drawn == {4, 5, 6, 7}
+
+
 def test_what_opens_a_gate_for_a_proxy_does_for_whom_it_stands(stage: Any) -> None:
     """A member answers too few docs itself for a gate that wants more."""
     gate = {"task": GATING, "pass": 0.9, "fail": 0.5, "alpha": 0.05, "beta": 0.05}

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "e1966429eb480cf26d96cec3ebb51e21bb884af6743ac13a0b9106b54bb8ec52"),
-    "PLANS": (3, "966f994ca0c3743e7aefb931a0725c4330ba41dc64211b50c2cfe0e3d17f1958"),
+    "WINDOWS": (4, "7dee86ba7c7c3db7801536a98ff7cea539cd039ba89eb7e0639eee8cb89d79f0"),
+    "PLANS": (3, "c50b60eb7c8a2a369fc18ec2566445c65aa9af8c6863f0ffe98c55c9889168fb"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -36,7 +36,7 @@ def fill_slots(
     older.sort(key=lambda s: (s.doc_id not in asked_again, _place(s)))
     kept = older[: most - len(young)]
     empty = most - len(young) - len(kept)
-    without.sort(key=lambda s: (s.epoch, s.position, s.doc_id))
+    without.sort(key=lambda s: s.place)
     return [*young, *kept, *without[: max(empty, len(without) - len(kept))]]
 
 

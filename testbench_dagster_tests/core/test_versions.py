@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "448f4cd935edcba051268bbf72521769b61dd4994332fdae8046248513f5d5ef"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "7dee86ba7c7c3db7801536a98ff7cea539cd039ba89eb7e0639eee8cb89d79f0"),
-    "PLANS": (3, "c50b60eb7c8a2a369fc18ec2566445c65aa9af8c6863f0ffe98c55c9889168fb"),
+    "WINDOWS": (4, "1f54fe1067031e6a5a6dd512c93d213493454927ffa0c2c3a3b5f2a6a7acfd38"),
+    "PLANS": (3, "9a5b8205df77212b7719ddb1e2afc2b318cbca1d45f5562bed5b0a3eeb2327f4"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

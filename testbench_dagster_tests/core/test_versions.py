@@ -22,7 +22,7 @@ LOOKED_AT = {
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
     "WINDOWS": (4, "1f54fe1067031e6a5a6dd512c93d213493454927ffa0c2c3a3b5f2a6a7acfd38"),
-    "PLANS": (3, "9a5b8205df77212b7719ddb1e2afc2b318cbca1d45f5562bed5b0a3eeb2327f4"),
+    "PLANS": (3, "682ea243ad951cd60e765ce69d81e5e867ebeb466d4eb5ef2a1631ebff7d6eb3"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from testbench_dagster.core.rules import Strict
 
-#: Below so many groups of suppliers an epoch begins with ``samples.start`` docs.
+#: Below so many groups of suppliers, those of one stake owner being one, an epoch begins with
+#: ``samples.start`` docs.
 LEAST_GROUPS = 5
 #: The round of docs that are asked for a gate alone: no score rests on them.
 GATE_ROUND = 0
@@ -59,10 +60,11 @@ class CompleteRow:
     """A supplier's complete row of a task in an epoch: the ``variance`` of its values.
 
     Of right and wrong docs that is ``mean * (1 - mean)``, of other values from 0 to 1 at most as much.
+    ``unit``: what is counted once, an identity group or the suppliers of one stake owner.
     """
 
     supplier: str
-    group: str
+    unit: str
     variance: float
 
 
@@ -70,7 +72,7 @@ class CompleteRow:
 class Spread:
     """How the docs of a task vary: the median ``variance`` over ``groups`` of suppliers.
 
-    None where too few groups have a complete row to say.
+    One stake owner's are one group here. None where too few have a complete row to say.
     """
 
     groups: int = 0
@@ -78,18 +80,18 @@ class Spread:
 
 
 def common_spread(rows: Iterable[CompleteRow]) -> Spread:
-    """The median variance of the complete rows of an epoch, of each group the first supplier's by key.
+    """The median variance of the complete rows of an epoch, of each unit the first supplier's by key.
 
-    Below five groups there is none: no supplier may set its own number of docs.
+    Below five units there is none: no supplier may set its own number of docs.
     """
-    of_group: dict[str, CompleteRow] = {}
+    of_unit: dict[str, CompleteRow] = {}
     for row in rows:
-        known = of_group.get(row.group)
+        known = of_unit.get(row.unit)
         if known is None or row.supplier < known.supplier:
-            of_group[row.group] = row
-    if len(of_group) < LEAST_GROUPS:
-        return Spread(len(of_group))
-    return Spread(len(of_group), median(row.variance for row in of_group.values()))
+            of_unit[row.unit] = row
+    if len(of_unit) < LEAST_GROUPS:
+        return Spread(len(of_unit))
+    return Spread(len(of_unit), median(row.variance for row in of_unit.values()))
 
 
 def common_docs(rule: SampleRule | None, available: int, variance: float | None) -> int:

@@ -94,6 +94,11 @@ class Sample:
         return self.counts or self.void
 
     @property
+    def place(self) -> tuple[int, int, int]:
+        """Where its doc stands in what is asked: epoch, position there, doc. Known before it is asked."""
+        return (self.epoch, self.position, self.doc_id)
+
+    @property
     def rank(self) -> tuple[datetime, int, int]:
         """Order in which outcomes of one doc replace each other."""
         return (self.at, self.epoch, self.round)

@@ -1,6 +1,7 @@
 """Which docs a score rests on: as many slots as everybody is asked docs, each with its last outcome.
 
-No order here looks at values: a supplier cannot choose by its answers which docs count.
+No order here looks at values, nor at when an answer came: a supplier cannot choose which docs count, neither
+by its answers nor by how long it takes for them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ def fill_slots(
 ) -> list[Sample]:
     """Of what counts of each doc that which fills ``most`` slots, and the docs that are open besides.
 
-    Outcomes later than ``since`` come first, the newest of them; one that is older keeps its slot until
-    another closes, that of the same doc where it is ``asked_again``. Docs without an outcome, asked since,
-    have the slots that are empty, and count beyond them where no older outcome stands for them.
+    Outcomes later than ``since`` come first, those of the newest epoch of them, there those of the latest
+    round, there the first of the sequence: all that is fixed before they are asked. One that is older keeps
+    its slot until another closes, that of the same doc where it is ``asked_again``, else in the same order.
+    Docs without an outcome, asked since, have the slots that are empty, and count beyond them where no older
+    outcome stands for them.
     """
     young: list[Sample] = []
     older: list[Sample] = []
@@ -29,14 +32,17 @@ def fill_slots(
                 without.append(sample)
         else:
             (young if sample.at > since else older).append(sample)
-    young = newest_docs(young, most)
-    older.sort(key=lambda s: (s.doc_id in asked_again, s.at, s.doc_id), reverse=True)
+    young = sorted(young, key=_place)[:most]
+    older.sort(key=lambda s: (s.doc_id not in asked_again, _place(s)))
     kept = older[: most - len(young)]
     empty = most - len(young) - len(kept)
-    without.sort(key=lambda s: (s.epoch, s.position, s.doc_id))
+    without.sort(key=lambda s: s.place)
     return [*young, *kept, *without[: max(empty, len(without) - len(kept))]]
 
 
-def newest_docs(samples: Iterable[Sample], most: int) -> list[Sample]:
-    """Of samples of different docs so many at most, the newest ones, the newest first."""
-    return sorted(samples, key=lambda s: (s.at, s.doc_id), reverse=True)[:most]
+def _place(sample: Sample) -> tuple[int, int, int, int]:
+    """Which outcomes come first where there are more than slots: by what was known before the doc was asked.
+
+    By the time of the answer a supplier would choose: it answers slowly where it is sure.
+    """
+    return (-sample.epoch, -sample.round, sample.position, sample.doc_id)

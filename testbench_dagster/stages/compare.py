@@ -2,7 +2,10 @@
 
 The values are what was delivered of docs that are closed for both: one that a supplier left unanswered for
 good has the worst value, and is counted beside where the other answered it (``only_a_failed``,
-``only_b_failed``). Docs that are open, or void, take no part.
+``only_b_failed``). Void docs take no part.
+
+Docs enter in the order in which they are asked, up to the first that is open for either: neither of the two
+chooses by when it answers, or does not, which docs the interval has seen when it decides.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from testbench_dagster.core.errors import ConfigError
@@ -39,6 +43,8 @@ OVERALL = "overall"
 NO_DATA = "no data"
 NO_SCORES = "its answers are signatures, texts to compare with each other, no scores"
 NO_MEAN = "the metric is no mean over docs, so its docs do not show a difference"
+OPEN_FIRST = "the docs behind the first open one wait until it closes"
+CROSSED = "how the two differ changed over the docs, so no difference fits all of them"
 NO_BOUNDS = "values outside of 0 to 1 have no interval that is valid at all times"
 ALPHA = 0.05
 
@@ -49,7 +55,7 @@ class Comparison:
 
     ``difference`` is A less B, in the metric's unit; ``ci_low`` and ``ci_high`` hold the true one with 95 %
     however often one looks, and with them the verdict stands. They exist for metrics that are means of values
-    in [0, 1].
+    in [0, 1], unless its two bounds crossed: then the verdict is undecided.
     """
 
     a: str
@@ -80,7 +86,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """A task's row, and what the overall row takes of it: scores in order of answering, more is better.
+    """A task's row, and what the overall row takes of it: scores in the order of asking, more is better.
 
     ``rate`` is the most docs a supplier is asked, which is known before the first answer.
     """
@@ -130,9 +136,9 @@ def compare(
 
 
 def _task(
-    workspace: Workspace, a: Supplier, b: Supplier, spec: TaskSpec, margin: float | None, now: datetime
+    workspace: Workspace, one: Supplier, other: Supplier, spec: TaskSpec, margin: float | None, now: datetime
 ) -> _Pairs:
-    row = Comparison(a.key, b.key, spec.name, spec.metric, spec.filter)
+    row = Comparison(one.key, other.key, spec.name, spec.metric, spec.filter)
     if spec.signs:
         return _Pairs(replace(row, note=NO_SCORES))
     registration = workspace.datasets.current(spec.name)
@@ -141,18 +147,20 @@ def _task(
     pair = primary_pair(spec, registration)
     of_a, of_b = (
         {s.doc_id: s for s in window_samples(workspace, supplier, spec, registration, now)}
-        for supplier in (a, b)
+        for supplier in (one, other)
     )
     scored = [v for s in (*of_a.values(), *of_b.values()) if (v := value_of(s, pair)) is not None]
     worst = failures_of(spec, registration, pair[0], scored).worst
-    common = list(_common(of_a, of_b, pair, worst))
+    docs, waits = _in_order(of_a, of_b)
+    common = list(_values(docs, pair, worst))
     row = replace(
         row,
         metric=pair[0],
         filter=pair[1],
         n_common=len(common),
-        only_a_failed=_failed(of_a, of_b),
-        only_b_failed=_failed(of_b, of_a),
+        only_a_failed=sum(a.failed and b.scored for a, b in docs),
+        only_b_failed=sum(b.failed and a.scored for a, b in docs),
+        note=OPEN_FIRST if waits else None,
     )
     values_a, values_b = [x for x, _ in common], [y for _, y in common]
     if not is_mean(registration, pair[0]):
@@ -170,26 +178,30 @@ def _task(
     return _Pairs(row if higher else _as_measured(row), values_a, values_b, rate)
 
 
-def _common(
-    of_a: dict[int, Sample], of_b: dict[int, Sample], pair: tuple[str, str], worst: float | None
-) -> Iterator[tuple[float, float]]:
-    """Values of the docs that are closed for both, in the order in which they became common.
+def _in_order(of_a: dict[int, Sample], of_b: dict[int, Sample]) -> tuple[list[tuple[Sample, Sample]], bool]:
+    """The docs of both in the order in which they are asked, up to the first that is open for either.
 
-    A doc that one of them left unanswered for good has its worst value; what is open or void is no doc yet.
-
-    That order is the one the interval was looked at in; further docs then only ever come behind.
+    And whether there is one. That order is known beforehand, and further docs only ever come behind: in the
+    order of answering a supplier would decide what the interval sees first, by answering slowly.
     """
-    both = sorted((max(of_a[doc].at, of_b[doc].at), doc) for doc in of_a.keys() & of_b.keys())
-    for _, doc in both:
-        values = [worst if s.failed else value_of(s, pair) for s in (of_a[doc], of_b[doc])]
+    both = [(of_a[doc], of_b[doc]) for doc in of_a.keys() & of_b.keys()]
+    both.sort(key=lambda two: max(s.place for s in two))
+    closed = list(takewhile(lambda two: not any(s.open for s in two), both))
+    return closed, len(closed) < len(both)
+
+
+def _values(
+    docs: Sequence[tuple[Sample, Sample]], pair: tuple[str, str], worst: float | None
+) -> Iterator[tuple[float, float]]:
+    """Values of the docs that are closed for both.
+
+    A doc that one of them left unanswered for good has its worst value; a void one is no doc.
+    """
+    for two in docs:
+        values = [worst if s.failed else value_of(s, pair) for s in two]
         numbers = [float(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
         if len(numbers) == 2:
             yield numbers[0], numbers[1]
-
-
-def _failed(of_one: dict[int, Sample], of_other: dict[int, Sample]) -> int:
-    """Docs the one left unanswered for good and the other has a score of."""
-    return sum(s.failed and doc in of_other and of_other[doc].scored for doc, s in of_one.items())
 
 
 def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Comparison:
@@ -213,13 +225,12 @@ def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Compa
 def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: float | None) -> Comparison:
     found = paired_difference(a, b, ALPHA)
     binary = {*a, *b} <= {0.0, 1.0}
+    row = _with_interval(row, found.low, found.high)
     return replace(
         row,
         mean_a=found.mean_a,
         mean_b=found.mean_b,
         difference=found.difference,
-        ci_low=found.low,
-        ci_high=found.high,
         se=found.standard_error,
         only_a_higher=found.only_a,
         only_b_higher=found.only_b,
@@ -229,23 +240,22 @@ def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: fl
     )
 
 
+def _with_interval(row: Comparison, low: float, high: float) -> Comparison:
+    """A row with its interval; with none where what was refuted is all there is."""
+    return replace(row, ci_low=low, ci_high=high) if low <= high else replace(row, note=CROSSED)
+
+
 def _as_measured(row: Comparison) -> Comparison:
     """Turn a row of 1 - value back into the metric's own values; the verdict stands."""
-    if (
-        row.mean_a is None
-        or row.mean_b is None
-        or row.difference is None
-        or row.ci_low is None
-        or row.ci_high is None
-    ):
+    if row.mean_a is None or row.mean_b is None or row.difference is None:
         raise ValueError("a row of a comparison without figures has no values to turn back")
     return replace(
         row,
         mean_a=1 - row.mean_a,
         mean_b=1 - row.mean_b,
         difference=-row.difference,
-        ci_low=-row.ci_high,
-        ci_high=-row.ci_low,
+        ci_low=None if row.ci_high is None else -row.ci_high,
+        ci_high=None if row.ci_low is None else -row.ci_low,
         only_a_higher=row.only_b_higher,
         only_b_higher=row.only_a_higher,
     )
@@ -276,13 +286,11 @@ def _overall(a: str, b: str, found: Sequence[_Pairs], margin: float | None) -> C
     rounds = rounds_of(halves, [pairs.rate for pairs in measured])
     low, high = (2 * bound - 1 for bound in rounds.bounds(ALPHA))
     return replace(
-        row,
+        _with_interval(row, low, high),
         n_common=sum(len(pairs.a) for pairs in measured),
         mean_a=math.fsum(x for x, _ in strata) / tasks,
         mean_b=math.fsum(y for _, y in strata) / tasks,
         difference=math.fsum(x - y for x, y in strata) / tasks,
-        ci_low=low,
-        ci_high=high,
         se=math.sqrt(math.fsum(standard_error(h) ** 2 for h in halves)) * 2 / tasks,
         only_a_higher=sum(x > y for p in measured for x, y in zip(p.a, p.b, strict=True)),
         only_b_higher=sum(x < y for p in measured for x, y in zip(p.a, p.b, strict=True)),

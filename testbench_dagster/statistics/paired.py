@@ -45,7 +45,7 @@ class PairedDifference:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = 0.05) -> PairedDifference:
-    """Compare scores from 0 to 1 on common docs, in the order the docs were answered by both.
+    """Compare scores from 0 to 1 on common docs, in an order that follows from nothing they answered.
 
     The intervals are betting intervals of (difference + 1) / 2, which lies between 0 and 1. Raises ValueError
     without docs, for unequal numbers of scores, and for a score or alpha out of range.
@@ -85,8 +85,11 @@ def verdict(low: float, high: float, margin: float | None = None) -> Verdict:
     """What an interval of the difference A less B, valid at all times, allows to say.
 
     Equal within ``margin`` where the interval lies wholly inside it, also if it excludes 0: then the
-    difference is certain and too small to matter. Otherwise who is better, if the interval excludes 0.
+    difference is certain and too small to matter. Otherwise who is better, if the interval excludes 0. Bounds
+    that crossed decide nothing: first the one was better, then the other.
     """
+    if low > high:
+        return "undecided"
     if margin is not None and -margin <= low and high <= margin:
         return "equal within"
     if low > 0:
@@ -105,7 +108,8 @@ def docs_to_decide(halves: Sequence[float], alpha: float = 0.05, margin: float |
     variance of the differences (the smallest detectable difference of arXiv 2605.28873): the price of looking
     at any time. A figure for planning, not for decisions.
 
-    0 when it is decided; None without docs and where the docs so far lead nowhere. Raises ValueError for
+    0 when it is decided; None without docs, where the docs so far lead nowhere and where the bounds crossed,
+    which further docs do not mend. Raises ValueError for
     scores or alpha out of range, and for a margin that is not between 0 and 1.
     """
     scores = betting.checked_scores(halves).tolist()
@@ -133,6 +137,8 @@ def _docs_to_decide(
         return None
     mirrored = [1 - x for x in scores]
     low, high = bounds
+    if low > high:
+        return None
     if verdict(2 * low - 1, 2 * high - 1, margin) != "undecided":
         return 0
     score, against = (

@@ -95,12 +95,12 @@ def test_it_keeps_its_bounds_and_nobody_alone_moves_it(
     assert min(low, available) <= docs <= min(low + more, available)
     chance.shuffle(told)
     assert docs_of(rule, available, told) == docs
-    if len({row.group for row in told}) < LEAST_GROUPS:
+    if len({row.unit for row in told}) < LEAST_GROUPS:
         assert docs == max(min(low, available), min(rule.start, low + more, available))
         return
     counted: dict[str, CompleteRow] = {}
     for row in sorted(told, key=lambda row: row.supplier):
-        counted.setdefault(row.group, row)
+        counted.setdefault(row.unit, row)
     middle = sorted(row.variance for row in counted.values())
     span = {docs_of(rule, available, [CompleteRow(f"x{n}", f"y{n}", v) for n in range(5)]) for v in middle}
     assert min(span) <= docs <= max(span)

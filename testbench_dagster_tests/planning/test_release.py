@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from testbench_dagster.core.doc_states import DocState
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.planning.due import CallOutcome
 from testbench_dagster.planning.release import release
-from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.planning.supplier import SupplierPlan, TaskFacts
 from testbench_dagster_tests.planning.lives import life
 from testbench_dagster_tests.planning.test_supplier import HOUR, NOW, plan, supplier, suppliers, task
 
@@ -58,18 +59,60 @@ def test_fewer_relays_than_suppliers_go_to_the_first_and_then_to_the_others() ->
     assert positions(release(later, 2)) == {"x": {"a": []}, "y": {"a": []}, "z": {"a": [0]}}
 
 
-def test_open_docs_and_their_canaries_come_first() -> None:
-    begun = task("a", 9, 4)
-    failed = CallOutcome("a-6", 0, 0, 1, Fault.TRANSPORT, NOW - HOUR)
-    lives = {("a-6", 1): life(DocState.OPEN, NOW - HOUR, NOW)}
-    again = replace(begun, outcomes=[*begun.outcomes, failed], lives=lives)
-    plans = {"x": plan(supplier(again), chance=Random(3)), "y": plan(supplier(task("a", 9, 4)))}
-    found = {calls: release(plans, calls) for calls in (1, 2, 5, 8)}
-    assert {c: positions(made)["x"]["a"] for c, made in found.items()} == {
-        1: [6], 2: [6], 5: [6, 4], 8: [6, 4, 5]
+def begun(name: str, docs: int, answered: int, opened: int, again: bool = False) -> TaskFacts:
+    """A task of which after the answered docs some are open, from the last on; by ``again`` asked in vain."""
+    known = task(name, docs, answered)
+    last = range(docs - opened, docs)
+    failed = [CallOutcome(f"{name}-{doc}", 0, 0, 1, Fault.TRANSPORT, NOW - HOUR) for doc in last]
+    lives = {(one.prompt_id, 1): life(DocState.OPEN, NOW - HOUR, NOW) for one in failed}
+    return replace(known, outcomes=[*known.outcomes, *failed], lives=lives)
+
+
+def test_of_one_supplier_open_docs_and_their_canaries_come_first() -> None:
+    plans = {"x": plan(supplier(begun("a", 7, 4, 1)), chance=Random(3))}
+    found = {calls: release(plans, calls)["x"] for calls in range(1, 6)}
+    assert {c: positions({"x": made})["x"]["a"] for c, made in found.items()} == {
+        1: [6], 2: [6], 3: [6, 4], 4: [6, 4], 5: [6, 4, 5]
     }  # fmt: skip
-    assert {c: len(made["x"].canaries) for c, made in found.items()} == {1: 0, 2: 1, 5: 2, 8: 3}
-    assert positions(found[8])["y"]["a"] == [4, 5]
+    assert {c: len(made.canaries) for c, made in found.items()} == {1: 0, 2: 1, 3: 1, 4: 2, 5: 2}
+
+
+def test_open_docs_and_their_canaries_take_no_more_than_their_suppliers_share() -> None:
+    plans = {
+        "x": plan(supplier(begun("a", 7, 4, 1)), chance=Random(3)), "y": plan(supplier(task("a", 7, 4)))
+    }  # fmt: skip
+    found = {calls: release(plans, calls) for calls in (1, 2, 3, 4, 6)}
+    assert {c: positions(made)["x"]["a"] for c, made in found.items()} == {
+        1: [4], 2: [4], 3: [6, 4], 4: [6, 4], 6: [6, 4, 5]
+    }  # fmt: skip
+    assert {c: len(made["x"].canaries) for c, made in found.items()} == {1: 0, 2: 0, 3: 0, 4: 1, 6: 1}
+    assert [positions(made)["y"]["a"] for made in found.values()] == [[], [4], [4], [4], [4, 5]]
+
+
+@pytest.mark.parametrize("evil", ["a", "z"])
+def test_who_leaves_docs_open_does_not_take_the_relays_of_others(evil: str) -> None:
+    plans = {
+        evil: plan(supplier(begun("t", 103, 3, 100)), chance=Random(3)), "m": plan(supplier(task("t", 100)))
+    }  # fmt: skip
+    for calls in (1, 10, 99, 100, 101, 160):
+        made = release(plans, calls)
+        assert made["m"].n_calls >= calls // 2
+        assert made["m"].n_calls + made[evil].n_calls == calls, "nothing is left over"
+    least = release(plans, 202)
+    assert (least["m"].n_calls, least[evil].n_calls) == (100, 102), "what honest ones leave is for the others"
+    shares = {evil: 10, "m": 90}
+    assert release(plans, 100, shares)[evil].n_calls == 10
+    assert release(plans, 100, {evil: 0, "m": 1})[evil].n_calls == 0
+
+
+@pytest.mark.parametrize("calls", [2, 3, 4, 5])
+def test_open_docs_of_many_calls_hold_up_nobody(calls: int) -> None:
+    many = task("t", 4, 3, requests=4)
+    failed = [CallOutcome("t-3", idx, 0, 1, Fault.TRANSPORT, NOW - HOUR) for idx in range(4)]
+    lives = {("t-3", 1): life(DocState.OPEN, NOW - HOUR, NOW)}
+    many = replace(many, outcomes=[*many.outcomes, *failed], lives=lives)
+    plans = {"a": plan(supplier(many), chance=Random(3)), "m": plan(supplier(task("t", 9)))}
+    assert release(plans, calls)["m"].n_calls >= min(calls, 4)
 
 
 @st.composite
@@ -93,12 +136,17 @@ def test_more_calls_never_take_a_doc_away_and_none_gets_a_later_place(plans: dic
         kept = [place for key, made in cut.items() for place in places(made)]
         left = [place for key in plans for place in places(plans[key]) if place not in places(cut[key])]
         assert not kept or not left or max(kept) <= min(left), "the same first places to all"
+        for key, made in cut.items():
+            opened = sorted(places(plans[key], opened=True))
+            assert sorted(places(made, opened=True)) == opened[: len(places(made, opened=True))]
+        assert calls >= total or 2 * sum(len(made.canaries) for made in cut.values()) <= calls
         before = docs
     assert release(plans, total) == plans
 
 
-def places(made: SupplierPlan) -> list[tuple[bool, int, str]]:
-    return [(not doc.open, doc.prompt.position, name) for name, d in made.tasks.items() for doc in d.plan.due]
+def places(made: SupplierPlan, opened: bool = False) -> list[tuple[int, str]]:
+    due = [(doc, name) for name, d in made.tasks.items() for doc in d.plan.due]
+    return [(doc.prompt.position, name) for doc, name in due if doc.open == opened]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(0, 40))

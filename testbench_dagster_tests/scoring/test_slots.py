@@ -1,8 +1,10 @@
-"""Which docs fill the slots of a score: by when they were closed, never by what they were worth."""
+"""Which docs fill the slots of a score: by their places, not by worth or time of answer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +17,11 @@ from testbench_dagster.scoring.slots import fill_slots
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def closed(doc: int, hours: float, value: float = 1.0) -> Sample:
-    return Sample(doc, NOW + timedelta(hours=hours), 1, 1, Fault.OK, {"none": {"acc": value}})
+def closed(
+    doc: int, hours: float, value: float = 1.0, *, position: int = 0, epoch: int = 1, round_: int = 1
+) -> Sample:
+    at = NOW + timedelta(hours=hours)
+    return Sample(doc, at, epoch, round_, Fault.OK, {"none": {"acc": value}}, position=position)
 
 
 def opened(doc: int, hours: float, position: int = 0) -> Sample:
@@ -28,10 +33,37 @@ def docs(samples: list[Sample]) -> list[int]:
     return sorted(sample.doc_id for sample in samples)
 
 
-def test_young_outcomes_come_first_and_of_these_the_newest() -> None:
-    samples = [closed(1, 1), closed(2, 2), closed(3, 3), closed(4, -1)]
+def test_young_outcomes_come_first_and_of_these_those_with_the_first_places() -> None:
+    samples = [
+        closed(1, 1, position=7), closed(2, 2, position=5), closed(3, 3, position=6),
+        closed(4, -1, position=0),
+    ]  # fmt: skip
     assert docs(fill_slots(samples, 2, NOW)) == [2, 3]
     assert docs(fill_slots(samples, 9, NOW)) == [1, 2, 3, 4]
+
+
+def test_newer_epochs_come_first_and_of_one_the_docs_that_were_asked_again() -> None:
+    samples = [
+        closed(1, 9, position=0), closed(2, 1, position=3, epoch=2), closed(3, 5, position=2, round_=2),
+        closed(4, 3, position=1, epoch=2), closed(5, 8, position=1),
+    ]  # fmt: skip
+    orders = [docs(fill_slots(samples, most, NOW)) for most in range(1, 5)]
+    assert orders == [[4], [2, 4], [2, 3, 4], [1, 2, 3, 4]]
+    due = [replace(sample, at=NOW - (sample.at - NOW)) for sample in samples]
+    assert [docs(fill_slots(due, most, NOW)) for most in range(1, 5)] == orders
+
+
+def test_who_answers_slowly_where_it_is_sure_does_not_choose_its_docs() -> None:
+    """The common number of docs falls from 93 to 49: which stay is no matter of when they were answered."""
+    right = [doc % 5 < 3 for doc in range(93)]
+    for slow in (right, [not value for value in right]):
+        samples = [
+            closed(doc, 1 + late, float(value), position=doc)
+            for doc, (value, late) in enumerate(zip(right, slow, strict=True))
+        ]
+        kept = fill_slots(samples, 49, NOW)
+        assert docs(kept) == list(range(49))
+        assert sum(s.metrics["none"]["acc"] for s in kept if s.metrics) == 30, "30 of 49, not 49"
 
 
 def test_an_older_outcome_keeps_its_slot_that_of_a_doc_asked_again_first() -> None:
@@ -71,3 +103,20 @@ def test_values_have_no_say(told: list[tuple[float, bool, float]], most: int, ag
     n_open = sum(not s.closed and s.at > NOW for s in samples)
     kept = sum(s.closed and s.at <= NOW for s in filled)
     assert len(filled) - n_closed == min(n_open, max(most - n_closed, n_open - kept))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(0, 9)), max_size=30),
+    st.integers(0, 30),
+    st.randoms(use_true_random=False),
+)
+def test_the_time_of_an_answer_has_no_say_among_young_ones(
+    places: list[tuple[int, int, int]], most: int, chance: Random
+) -> None:
+    def told() -> list[Sample]:
+        return [
+            closed(doc, chance.uniform(0.1, 9), position=position, epoch=epoch, round_=round_)
+            for doc, (epoch, round_, position) in enumerate(places)
+        ]
+
+    assert docs(fill_slots(told(), most, NOW)) == docs(fill_slots(told()[::-1], most, NOW))

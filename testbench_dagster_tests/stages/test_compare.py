@@ -17,7 +17,15 @@ from testbench_dagster.cli import cli
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.stages.compare import NO_BOUNDS, NO_MEAN, NO_SCORES, Comparison, compare
+from testbench_dagster.stages.compare import (
+    CROSSED,
+    NO_BOUNDS,
+    NO_MEAN,
+    NO_SCORES,
+    OPEN_FIRST,
+    Comparison,
+    compare,
+)
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.paired import docs_to_decide, half_differences, mcnemar, paired_difference
 from testbench_dagster.statistics.strata import rounds_of
@@ -82,16 +90,59 @@ def test_the_other_way_round_is_the_mirror_image(facts: Facts) -> None:
     assert (turned.difference, turned.only_a_higher) == (-row.difference, row.only_b_higher)
 
 
-def test_docs_enter_in_the_order_they_became_common_not_by_number(facts: Facts) -> None:
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_docs_enter_in_the_order_of_asking_not_of_answering(facts: Facts, share: float) -> None:
+    """Two that are equally good: one of them answers slowly where the other is wrong, and right itself."""
+    task = facts.registration(LOGIC)
+    a, b = coins(3, share, 150), coins(4, share, 150)
+    for doc in range(150):
+        slow = doc / 10_000 + (a[doc] > b[doc])
+        facts.score(task, doc, a[doc], days_ago(2 + doc / 10_000), supplier=ALPHA)
+        facts.score(task, doc, b[doc], days_ago(2 - slow), supplier=BETA)
+    row = rows(facts)[LOGIC]
+    asked = paired_difference(a, b)
+    assert (row.ci_low, row.ci_high, row.verdict) == (asked.low, asked.high, "undecided")
+    order = sorted(range(150), key=lambda doc: (a[doc] > b[doc], doc))
+    by_time = paired_difference([a[doc] for doc in order], [b[doc] for doc in order])
+    assert by_time.high < 0, "in the order of answering the slow one is better, or this test shows nothing"
+    both = rows(facts, tasks=[LOGIC])["overall"]
+    assert both.verdict == "undecided"
+
+
+def test_docs_of_a_later_epoch_come_behind(facts: Facts) -> None:
     task = facts.registration(LOGIC)
     a, b = coins(3, 0.8, 40), coins(4, 0.5, 40)
-    for doc in range(40):  # the last doc was answered first
-        facts.score(task, doc, a[doc], days_ago(1 + doc / 1000), supplier=ALPHA)
-        facts.score(task, doc, b[doc], days_ago(1 + doc / 1000), supplier=BETA)
+    for supplier, values in ((ALPHA, a), (BETA, b)):
+        for doc, value in enumerate(values):  # the first half was asked last
+            facts.score(task, doc, value, days_ago(1), supplier=supplier, epoch=2 if doc < 20 else 1)
+    turned = paired_difference(a[20:] + a[:20], b[20:] + b[:20])
     row = rows(facts)[LOGIC]
-    backwards = paired_difference(a[::-1], b[::-1])
-    assert (row.ci_low, row.ci_high) == (backwards.low, backwards.high)
-    assert backwards.low != paired_difference(a, b).low, "the order matters, or this test shows nothing"
+    assert (row.ci_low, row.ci_high) == (turned.low, turned.high)
+    assert turned.low != paired_difference(a, b).low, "the order matters, or this test shows nothing"
+
+
+def test_docs_behind_an_open_one_wait(facts: Facts) -> None:
+    """Who leaves a doc open that it would lose would else end the comparison where it likes."""
+    task = facts.registration(LOGIC)
+    a, b = coins(1, 0.9, 60), coins(2, 0.4, 60)
+    answer(facts, task, [*a[:30], None, *a[31:]], b)
+    facts.attempt(task, 30, Fault.TRANSPORT, days_ago(0.001), supplier=ALPHA)
+    row = rows(facts)[LOGIC]
+    first = paired_difference(a[:30], b[:30])
+    assert (row.n_common, row.ci_low, row.ci_high) == (30, first.low, first.high)
+    assert row.note == OPEN_FIRST
+    assert rows(facts)["overall"].n_common == 30
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_bounds_that_crossed_decide_nothing(facts: Facts, higher: bool) -> None:
+    """A was better, then B: no difference fits all docs."""
+    task = facts.registration(LOGIC, higher_is_better=higher)
+    answer(facts, task, [1.0] * 60 + [0.0] * 120, [0.0] * 60 + [1.0] * 120)
+    for row in compare(facts.workspace, ALPHA, BETA, now=NOW, tasks=[LOGIC]):
+        assert (row.verdict, row.note, row.docs_needed) == ("undecided", CROSSED, None)
+        assert (row.ci_low, row.ci_high) == (None, None)
+        assert row.difference == pytest.approx(-1 / 3 if higher or row.task == LOGIC else 1 / 3)
 
 
 def test_an_undecided_row_says_how_many_docs_it_takes(facts: Facts) -> None:
@@ -121,8 +172,8 @@ def test_docs_left_unanswered_for_good_have_the_worst_value(facts: Facts) -> Non
     for supplier in (ALPHA, BETA):
         facts.fail(task, 20, Fault.EMPTY, days_ago(1), supplier=supplier)
     row = rows(facts)[LOGIC]
-    assert row.n_common == 10 + 2 + 1
-    assert row.difference == pytest.approx((10 - 2) / 13)
+    assert row.n_common == 10 + 2, "and doc 20 waits behind the open one"
+    assert row.difference == pytest.approx((10 - 2) / 12)
     assert (row.only_a_failed, row.only_b_failed) == (2, 0)
     overall = rows(facts)["overall"]
     assert (overall.only_a_failed, overall.only_b_failed) == (2, 0)

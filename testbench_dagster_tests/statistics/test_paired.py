@@ -26,6 +26,13 @@ unit = st.floats(0, 1, allow_subnormal=False)
 pairs = st.lists(st.tuples(unit, unit), min_size=1, max_size=30)
 
 
+def test_no_docs_are_needed_where_bounds_crossed_for_more_do_not_mend_that() -> None:
+    halves = [1.0] * 60 + [0.0] * 120
+    low, high = mean_bounds(halves)
+    assert low > high
+    assert docs_to_decide(halves) is None
+
+
 @settings(max_examples=30, deadline=None)
 @given(counts, counts)
 def test_mcnemar_equals_statsmodels_and_mid_p_its_definition(b: int, c: int) -> None:
@@ -82,6 +89,9 @@ def test_a_difference_is_what_it_says_and_turns_with_its_sides(values: list[tupl
         (0.001, 0.01, 0.02, "equal within"),
         (0.01, 0.2, 0.02, "A better"),
         (0.0, 0.2, None, "undecided"),
+        (0.3, 0.1, None, "undecided"),
+        (-0.1, -0.3, None, "undecided"),
+        (0.01, -0.01, 0.02, "undecided"),
     ],
 )
 def test_verdicts(low: float, high: float, margin: float | None, expected: str) -> None:

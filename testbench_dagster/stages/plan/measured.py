@@ -68,7 +68,7 @@ def in_sequence(samples: Iterable[Sample], pair: tuple[str, str], worst: float |
 
     A supplier thus cannot choose by its silence at which doc a sequential test ends.
     """
-    for sample in sorted(samples, key=lambda s: (s.epoch, s.position, s.doc_id)):
+    for sample in sorted(samples, key=lambda s: s.place):
         if sample.open:
             return
         if sample.failed and worst is not None:

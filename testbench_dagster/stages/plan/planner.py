@@ -197,7 +197,8 @@ class Planner:
             quotas = self.quotas(plans, suppliers)
             for service in {s.service for s in suppliers if s.key in quotas}:
                 keys = [s.key for s in suppliers if s.service == service]
-                plans |= release({key: plans[key] for key in keys}, sum(quotas[key] for key in keys))
+                shares = {key: quotas[key] for key in keys}
+                plans |= release({key: plans[key] for key in keys}, sum(shares.values()), shares)
         else:
             plans = release(plans, budget)
             quotas = {key: plan.n_calls for key, plan in plans.items()}

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.sampling import CompleteRow, Spread, common_spread
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import OK, Window
+from testbench_dagster.ranking.ranking import RankGroup, units_of
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.score.groups import identity_groups
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import typed
 
 
 def measured_spreads(workspace: Workspace, specs: Sequence[TaskSpec]) -> dict[str, Spread]:
@@ -29,17 +31,25 @@ def measured_spreads(workspace: Workspace, specs: Sequence[TaskSpec]) -> dict[st
             least[spec.name] = min(rule.min, registration.n_docs)
     rows: dict[str, list[CompleteRow]] = {name: [] for name in least}
     if least:
-        group_of = {row.id: row.group for row in typed.find(workspace.documents, GroupMembers)}
+        suppliers = active_suppliers(workspace)
+        units = _units(workspace, suppliers)
         now = datetime.now(UTC)
-        for supplier, windows in primary_windows(workspace, now=now, tasks=list(least)):
+        for supplier, windows in primary_windows(workspace, suppliers, now=now, tasks=list(least)):
             for row in windows:
-                found = complete_row(row, group_of.get(supplier, supplier), least[row.task])
+                found = complete_row(row, units.get(supplier, supplier), least[row.task])
                 if found is not None:
                     rows[row.task].append(found)
     return {spec.name: common_spread(rows.get(spec.name, ())) for spec in specs}
 
 
-def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
+def _units(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, str]:
+    """The unit of each supplier that is one with others, as rankings count them."""
+    placed = identity_groups(workspace.documents, {s.key for s in suppliers})
+    groups = {key: RankGroup(group.id, group.proxy) for key, group in placed.items()}
+    return units_of(groups, {s.key: s.owner for s in suppliers if s.owner is not None})
+
+
+def complete_row(row: Window, unit: str, least: int) -> CompleteRow | None:
     """What a row says of how docs vary: None unless all its docs, ``least`` or more, are closed.
 
     And unless it is a mean of values from 0 to 1.
@@ -48,4 +58,4 @@ def complete_row(row: Window, group: str, least: int) -> CompleteRow | None:
         return None
     # where docs share a cluster the error is more than that of the docs alone
     alone = row.score * (1 - row.score)
-    return CompleteRow(row.supplier, group, alone if row.se is None else min(alone, row.se**2 * row.asked))
+    return CompleteRow(row.supplier, unit, alone if row.se is None else min(alone, row.se**2 * row.asked))

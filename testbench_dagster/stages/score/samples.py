@@ -46,9 +46,9 @@ def window_samples(
     These are the task's slots: as many docs as everybody is asked in the present epoch, of each its newest
     closed outcome over rounds and epochs, later than the last change of the supplier's model (``cut_at``).
     An outcome is due at the task's maximum age, but keeps its slot until another closes, up to the end of a
-    doc's life longer. Of more outcomes than slots the newest count, and of a task that does not want all its
-    docs at most ``sampling.window``. Docs that are open stand besides, as far as no older outcome keeps
-    their slot. What was asked for a gate alone is not there.
+    doc's life longer. Of more outcomes than slots those of the newest epochs count, and of these the first of
+    the sequence; of a task that does not want all its docs at most ``sampling.window``. Docs that are open
+    stand besides, as far as no older outcome keeps their slot. What was asked for a gate alone is not there.
     """
     [(_, found)] = samples_by_task(workspace, supplier, [(spec, registration)], now)
     return found.samples

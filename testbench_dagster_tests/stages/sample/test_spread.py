@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import Spread
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.sample.catalogue import current_epoch, roll_epoch, start_epoch
@@ -95,6 +97,26 @@ def test_a_group_counts_once(installation: Callable[..., Facts]) -> None:
     members = KEYS[:4]
     rows = [{"_id": m, "group": "g", "proxy": m, "members": members} for m in members]
     facts.workspace.documents.upsert(IDENTITY_GROUPS, rows)
+    assert spread(facts) == Spread(4, None)
+
+
+def test_a_stake_owner_counts_once(
+    installation: Callable[..., Facts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who stakes five suppliers that answer unlike each other sets everybody's number of docs."""
+    facts = installation()
+    facts.registration(TASK)
+    for key in KEYS:
+        answered(facts, key, 40, 10)
+    assert spread(facts).groups == 7
+
+    def of_a_chain(workspace: Workspace) -> list[Supplier]:
+        return [
+            replace(one, owner="pokt1owner") if one.key in KEYS[:4] else one
+            for one in active_suppliers(workspace)
+        ]
+
+    monkeypatch.setattr("testbench_dagster.stages.sample.spread.active_suppliers", of_a_chain)
     assert spread(facts) == Spread(4, None)
 
 

@@ -132,17 +132,19 @@ def test_samples_past_the_age_do_not_count(installation: Callable[..., Facts]) -
     assert (row.n, row.n_open, row.score_answered, row.errors) == (1, 1, 1.0, {"empty": 1})
 
 
-def test_the_window_holds_the_newest_docs_failed_ones_included(installation: Callable[..., Facts]) -> None:
+def test_the_window_holds_the_docs_of_the_newest_epoch_failed_ones_included(
+    installation: Callable[..., Facts],
+) -> None:
     facts = installation(samples={"min": 1, "max": 5}, sampling={"window": 5})
     task = facts.registration(TASK)
     for doc in range(4):
         facts.score(task, doc, 0.0, days_ago(20 + doc))
     for doc in range(4, 7):
-        facts.score(task, doc, 1.0, days_ago(2))
-    facts.fail(task, 7, at=days_ago(1))
-    facts.attempt(task, 8, Fault.TRANSPORT, days_ago(1))
+        facts.score(task, doc, 1.0, days_ago(2), epoch=2)
+    facts.fail(task, 7, at=days_ago(1), epoch=2)
+    facts.attempt(task, 8, Fault.TRANSPORT, days_ago(1), epoch=2)
     row = primary(facts)
-    assert row.n == 4, "three young ones, the youngest old one, and a failed one make five"
+    assert row.n == 4, "three of the new epoch, the first of the old one, and a failed one make five"
     assert (row.n_failed, row.n_open, row.status) == (1, 1, "partial")
     assert row.errors == {"supplier_refused": 1, "transport": 1}
     assert (row.score, row.score_answered) == (3 / 6, 0.75), "the open one takes no place, and counts"
@@ -489,13 +491,16 @@ def test_the_planned_number_is_the_epochs_whatever_is_answered(installation: Cal
     assert primary(facts).n_planned == 50
 
 
-def test_more_docs_than_slots_leave_out_the_oldest(installation: Callable[..., Facts]) -> None:
-    """As after an epoch's start that wants fewer docs than the last."""
+def test_more_docs_than_slots_leave_out_the_last_of_the_sequence(
+    installation: Callable[..., Facts],
+) -> None:
+    """As after an epoch's start that wants fewer docs than the last: those that were answered last gain
+    nothing by that, for a supplier would answer slowly where it is sure."""
     facts = installation(samples={"min": 5, "max": 100})
     task = facts.registration(TASK)
     for doc in range(60):
         facts.score(task, doc, float(doc >= 10), at=days_ago(10 - doc / 10))
-    assert (primary(facts).n, primary(facts).score) == (50, 1.0)
+    assert (primary(facts).n, primary(facts).score) == (50, 0.8)
     epoch(facts, 1, 0.25)
     assert primary(facts).n == 60
 

@@ -18,11 +18,11 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (2, "1d654b47ba5a6b6fd798068ed08f690a923a8c9b4bbaeca8845e0095163b5540"),
+    "CLASSIFIER": (2, "440d74a212b9f4ed1e271379b2bdd71b6563f797e190c587da9a1cd0908430ff"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "a51503e2e2aec6ee3930724ba66f5e195940675426a7f7a31ab2e98b715d1b3e"),
-    "WINDOWS": (4, "0f821c7a20ba6ea5ecfa7b7700458dd84a0f8a55434ca0e3c2cc543739074cad"),
-    "PLANS": (3, "d70ab25b375e10285ca107907a2819570b142ac368af3d495fce47d4fc85a644"),
+    "SCORER": (2, "a7cf665c4c7a2d92944acc44c69a025e5eca2b8daeca4bb0a1a47cdacad86efd"),
+    "WINDOWS": (4, "550caa8b24d6c8cadbaf9ffe6702dca1022de6754dab136e1305cd8bb89b1568"),
+    "PLANS": (3, "3e90f53ff064dacdf41212fadf97c8b07006654ccc9dc01259497416a2b91eb0"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -148,7 +148,8 @@ NEW = {
 }  # fmt: skip
 GONE = {"scores": {"pooled"}}
 CHANGED = {
-    "availability", "coverage", "latency_ms", "likely_high", "likely_low", "n_planned", "p_best", "rank_high", "rank_low",
+    "availability", "coverage", "latency_ms", "likely_high", "likely_low", "n_planned", "p_best",
+    "rank_high", "rank_low",
 }  # fmt: skip
 #: Rows with docs that failed: asked anew, they had been answered before, and their last outcome stays until
 #: the next closes; two probes were never answered, and wait for their next occasion.

@@ -20,6 +20,7 @@ _GROUP_COLUMNS = (
     "nearest_agreement",
     "suspect",
     "split_at",
+    "n_cuts",
 )
 _PAIR_COLUMNS = (
     "a",

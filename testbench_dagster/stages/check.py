@@ -117,6 +117,7 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
 def _answer_findings(workspace: Workspace) -> Iterator[Finding]:
     """What there is to tell of the answers so far; nothing is sent for it."""
     # with lm_eval's adapters: only where there is something to look at
+    from testbench_dagster.stages.identify.views import many_cuts
     from testbench_dagster.stages.score.remarks import empty_answers, late_answers, refused_parameters
     from testbench_dagster.stages.score.windows import windows
 
@@ -127,10 +128,13 @@ def _answer_findings(workspace: Workspace) -> Iterator[Finding]:
             *empty_answers(workspace, rows).items(),
             *late_answers(rows).items(),
         ]
+        cuts = many_cuts(workspace)
     except StoreError:  # said before
         return
     for (supplier, task), remark in found:
         yield Finding(f"answers of {supplier} to {task}", remark, ok=False, warning=True)
+    for supplier, remark in cuts.items():
+        yield Finding(f"changes of {supplier}", remark, ok=False, warning=True)
 
 
 def _without_subject(kind: str, name: str, text: str) -> str:

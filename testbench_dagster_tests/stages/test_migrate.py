@@ -144,7 +144,7 @@ NEW = {
     },
     "leaderboard": {"first_attempt_success", "n_open", "n_own", "own_score", "shared", "standing", "unit"},
     "taxonomies": {"left_out", "n_open", "n_own", "own_score", "shared"},
-    "identity": {"split_at"},
+    "identity": {"n_cuts", "split_at"},
 }  # fmt: skip
 GONE = {"scores": {"pooled"}}
 CHANGED = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Any
 
@@ -15,6 +16,8 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 _PAIRS_SHOWN = 5_000
+#: Windows voided within the age of one from which a supplier may be drawing docs anew until it likes them.
+MANY_CUTS = 2
 
 
 def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[str, Any]]:
@@ -26,10 +29,35 @@ def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[s
     placed = list(typed.find(workspace.documents, IdentityGroupRecord, of))
     proxies = {one.group: one.proxy for one in typed.find(workspace.documents, ProxyOfSupplier)}
     ordered = sorted(placed, key=lambda one: (one.service, -len(one.members), one.group, one.id))
-    return [_row(one, proxies.get(one.nearest or "")) for one in ordered]
+    cuts = recent_cuts(workspace, suppliers, datetime.now(UTC))
+    return [_row(one, proxies.get(one.nearest or ""), cuts[one.id]) for one in ordered]
 
 
-def _row(placed: IdentityGroupRecord, nearest_proxy: str | None) -> dict[str, Any]:
+def recent_cuts(workspace: Workspace, suppliers: Collection[str], now: datetime) -> Counter[str]:
+    """How often windows were voided within the window age by what scores did not show, by supplier.
+
+    Whoever begins its answers otherwise is taken for another model, has its window voided, and is asked other
+    docs: a new draw.
+    """
+    oldest = now - timedelta(days=workspace.config.settings.sampling.max_age_days)
+    where: dict[str, Any] = {"supplier": {"in": sorted(suppliers)}, "at": {"gt": oldest}}
+    found = typed.find(workspace.documents, ChangeRecord, where)
+    return Counter(change.supplier for change in found if change.cut and change.kind != "score")
+
+
+def many_cuts(workspace: Workspace, now: datetime | None = None) -> dict[str, str]:
+    """What there is to tell of suppliers of which :data:`MANY_CUTS` windows or more were voided lately."""
+    cuts = recent_cuts(workspace, [s.key for s in active_suppliers(workspace)], now or datetime.now(UTC))
+    days = workspace.config.settings.sampling.max_age_days
+    return {
+        supplier: f"its window was voided {n} times in {days:g} days as its answers begin otherwise, and "
+        "no score shows a change: it is asked other docs each time, and may be drawing until it likes them"
+        for supplier, n in sorted(cuts.items())
+        if n >= MANY_CUTS
+    }
+
+
+def _row(placed: IdentityGroupRecord, nearest_proxy: str | None, n_cuts: int) -> dict[str, Any]:
     rest = _plain_fields(placed)
     del rest["members"]
     return {
@@ -38,6 +66,7 @@ def _row(placed: IdentityGroupRecord, nearest_proxy: str | None) -> dict[str, An
         "members": placed.members,
         "n_members": len(placed.members),
         "nearest_proxy": nearest_proxy,
+        "n_cuts": n_cuts,
     }
 
 

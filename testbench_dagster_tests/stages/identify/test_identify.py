@@ -12,10 +12,12 @@ import pytest
 
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.window import Window
+from testbench_dagster.identity import Change
+from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
-from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.identify.identify import detect_changes, record_changes, refresh_identity
 from testbench_dagster.stages.identify.reading import read_availability
-from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
+from testbench_dagster.stages.identify.views import change_rows, identity_rows, many_cuts, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
@@ -414,3 +416,22 @@ def test_rows_for_people(open_workspace: Opener) -> None:
     assert all(p["same_group"] and p["relation"] == "same stack" for p in pairs[:3])
     assert all(not p["same_group"] and p["relation"] == "different" for p in pairs[3:])
     assert len(pair_rows(workspace, [key("a1"), key("b1")])) == 1
+
+
+def test_who_has_its_window_voided_again_and_again_is_told(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    seen = Change(
+        key("a1"), "repeat", NOW - 9 * HOUR, None, NOW - 8 * HOUR, 12.0, 1e5, "openings",
+        40, 12, 0.9, 0.0, "down", certain=True, wording="it answers otherwise",
+    )  # fmt: skip
+    record_changes(workspace, [seen, replace(seen, kind="score", at=NOW - 7 * HOUR)], NOW)
+    record_changes(workspace, [replace(seen, at=NOW - timedelta(days=200))], NOW)
+    assert many_cuts(workspace, NOW) == {}, "one, one that scores show, and one of long ago"
+    record_changes(workspace, [replace(seen, at=NOW - 5 * HOUR)], NOW)
+    assert list(many_cuts(workspace, NOW)) == [key("a1")]
+    rows = {row["supplier"]: row["n_cuts"] for row in identity_rows(workspace, [key("a1"), key("a2")])}
+    assert rows == {key("a1"): 2, key("a2"): 0}
+    told = [f for f in findings(workspace, suppliers=False) if f.what == f"changes of {key('a1')}"]
+    assert [(f.ok, f.warning) for f in told] == [(False, True)]

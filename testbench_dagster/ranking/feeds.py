@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -67,13 +68,18 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
                 "service": suppliers[key].service,
                 **of_entry(entry),
                 "taxonomies": {name: _abilities(board, key, name, rankings[name][key]) for name in rankings},
-                "tasks": {row.task: of_window(row) for row in board.windows.get(key, ())}
+                "tasks": {row.task: of_window(_with_bound(row)) for row in board.windows.get(key, ())}
                 if with_tasks
                 else None,
             }
             for key, entry in first.items()
         ],
     }
+
+
+def _with_bound(row: Window) -> Window:
+    """A window without a lower bound where lower is better: who chooses by it would choose who fails most."""
+    return row if row.higher_is_better else replace(row, ci_low=None)
 
 
 def render_json(board: Board) -> str:
@@ -237,7 +243,7 @@ def _by_task(board: Board, gauge: Gauge) -> Iterator[tuple[Mapping[str, str], Wi
     for key, rows in board.windows.items():
         for row in rows:
             if row.status in SCORED_STATUSES or not scored:
-                yield {"supplier": key, "task": row.task}, row
+                yield {"supplier": key, "task": row.task}, _with_bound(row)
 
 
 def _family(name: str, explanation: str, samples: Iterable[_Sample]) -> Iterator[str]:

@@ -13,7 +13,10 @@ from testbench_dagster.scoring.rows import primary_pair, value_of
 
 
 class DeliveredDoc(NamedTuple):
-    """What a doc counts as in the primary metric, from 0 to 1; the worst while it is ``open`` or failed."""
+    """What a doc counts as in the primary metric, from 0 to 1; the worst while it is ``open`` or failed.
+
+    More is better: of a metric where lower is, the ``value`` is 1 less its own.
+    """
 
     doc_id: int
     value: float
@@ -35,8 +38,13 @@ def delivered_docs(
     if failures.kind is not FailuresAs.WORST or worst is None or failures.best is None or spec.cluster:
         return ()
     values = {s.doc_id: float(v) for s, v in valued}
+    higher = failures.best > 0
+
+    def oriented(value: float) -> float:
+        return value if higher else 1.0 - value
+
     return tuple(
-        DeliveredDoc(s.doc_id, values.get(s.doc_id, worst), s.open)
+        DeliveredDoc(s.doc_id, oriented(values.get(s.doc_id, worst)), s.open)
         for s in samples
         if s.doc_id in values or s.failed or s.open
     )

@@ -102,7 +102,11 @@ def combined_tasks(weights: Mapping[str, float], scores: Mapping[str, TaskScore]
 
 
 def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
-    """The primary scores that a taxonomy can be made of: delivered quality in 0-1 metrics."""
+    """The primary scores that a taxonomy can be made of: delivered quality in 0-1 metrics, more is better.
+
+    Where lower is better that is 1 less the score, the ends of the interval swapped: else a mean over tasks
+    would praise who does badly, and most of all who fails.
+    """
     return {
         row.task: _task_score(row, row.score, row.ci_low, row.ci_high)
         for row in rows
@@ -120,5 +124,7 @@ def left_out(rows: Sequence[Window]) -> frozenset[str]:
 
 
 def _task_score(row: Window, score: float, low: float, high: float) -> TaskScore:
+    if not row.higher_is_better:
+        score, low, high = 1.0 - score, 1.0 - high, 1.0 - low
     # rounding may put a bound a digit past its score
     return TaskScore(score, row.asked, row.se, min(low, score), max(high, score), row.status == PARTIAL)

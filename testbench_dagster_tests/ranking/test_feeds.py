@@ -96,6 +96,22 @@ def test_both_forms_tell_what_the_board_holds() -> None:
     }
 
 
+def test_where_lower_is_better_a_task_has_no_lower_bound_to_choose_by() -> None:
+    """Docs that failed count as 1 there: of all suppliers the worst one has the highest."""
+    made = board(NAMES, ["gsm8k", "toxicity"], ["general"])
+    rows = {
+        key: [replace(row, higher_is_better=row.task != "toxicity") for row in of_supplier]
+        for key, of_supplier in made.windows.items()
+    }
+    made = replace(made, windows=rows)
+    tasks = [supplier["tasks"] for supplier in feed(made)["suppliers"][:-1]]
+    assert [row["toxicity"]["lower_bound"] for row in tasks] == [None, None]
+    assert all(row["toxicity"]["upper_bound"] >= row["toxicity"]["score"] for row in tasks)
+    assert all(row["gsm8k"]["lower_bound"] <= row["gsm8k"]["score"] for row in tasks)
+    series = parsed(render_prometheus(made))["testbench_task_score_lower_bound"]
+    assert {dict(key)["task"] for key in series} == {"gsm8k"}
+
+
 def test_groups_are_told() -> None:
     made = board(NAMES, ["gsm8k"], ["general"])
     grouped = [replace(e, group="g1", proxy="one@external") for e in made.rankings["general"]]
@@ -217,6 +233,8 @@ def meanings() -> dict[str, str]:
                 meaning = told[0].lower() + told[1:]
             if cell.shape is Shape.AGE:
                 meaning += ", as its age at `made_at` in seconds"
+            if prefix == OF_WINDOW and path == "ci_low":
+                meaning += "; `null` where lower is better"
             found[prefix + cell.title] = meaning
     return found
 

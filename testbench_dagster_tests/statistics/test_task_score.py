@@ -57,7 +57,7 @@ def window(task: str = "t", **changes: Any) -> Window:
     """A window with a score of .5 of ten docs."""
     empty = dict.fromkeys(field.name for field in fields(Window))
     numbers = {"score": 0.5, "n": 10, "se": 0.1, "ci_low": 0.3, "ci_high": 0.7}
-    counts = {"n_failed": 0, "n_open": 0}
+    counts = {"n_failed": 0, "n_open": 0, "higher_is_better": True}
     return Window(**empty | counts | {"task": task, "primary": True, "status": OK} | numbers | changes)
 
 
@@ -74,6 +74,17 @@ def test_the_primary_scores_with_an_interval_are_measured() -> None:
         "a": TaskScore(0.5, 10, 0.1, 0.3, 0.7),
         "e": TaskScore(0.0, 10, 0.1, 0.0, 0.7),
     }
+
+
+def test_where_lower_is_better_who_fails_is_worst() -> None:
+    """One answer and 49 failed docs are .98 of such a metric, and no .98 of an ability."""
+    failing = window(score=0.98, n=1, n_failed=49, se=0.02, ci_low=0.895, ci_high=0.996)
+    assert measured_tasks([failing])["t"].score == 0.98
+    turned = measured_tasks([replace(failing, higher_is_better=False)])["t"]
+    assert (turned.score, turned.interval) == (pytest.approx(0.02), pytest.approx((0.004, 0.105)))
+    assert (turned.n, turned.error) == (50, 0.02)
+    good = measured_tasks([window(score=0.1, ci_low=0.05, ci_high=0.2, higher_is_better=False)])["t"]
+    assert good.score > turned.score
 
 
 def test_docs_without_an_answer_stand_behind_a_score_too() -> None:

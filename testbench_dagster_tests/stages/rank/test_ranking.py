@@ -100,6 +100,28 @@ def test_without_taxonomies_the_mean_over_all_tasks_ranks(facts: Facts) -> None:
     assert (first.rank_low, first.rank_high, second.rank_low, second.rank_high) == (1, 2, 1, 2)
 
 
+@pytest.mark.parametrize("facts", [["builtin:starter"], []], indirect=True)
+def test_where_lower_is_better_who_fails_is_last(facts: Facts) -> None:
+    """A failed doc counts as 1 there: 19 of them and one answer are a score of .98, and the worst place."""
+    for name in ("starter_logic", "starter_units"):
+        task = facts.registration(name, n_docs=40, metrics={"toxicity": "mean"}, higher_is_better=False)
+        for doc in range(20):
+            for supplier, value in ((ALPHA, 0.6), (BETA, float(doc < 2))):
+                if supplier == BETA or not doc:
+                    metrics = {"none": {"toxicity": value}}
+                    facts.score(task, doc, at=NOW, supplier=supplier, metrics=metrics)
+            if doc:
+                facts.fail(task, doc, Fault.SUPPLIER_REFUSED, NOW, supplier=ALPHA)
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    board = make_board(facts.workspace)
+    (entries,) = board.rankings.values()
+    first, second = entries
+    assert (first.supplier, first.score) == (BETA, pytest.approx(0.9))
+    assert (second.supplier, second.score) == (ALPHA, pytest.approx(0.4 / 20))
+    assert first.rank_high == 1 and second.rank_low == 2
+    assert all(row.score == pytest.approx(0.98) for row in board.windows[ALPHA]), "the row keeps its own"
+
+
 @pytest.mark.parametrize("facts", [[]], indirect=True)
 def test_signatures_take_no_part(facts: Facts) -> None:
     fill(facts, {(ALPHA, "starter_logic"): 10})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from testbench_dagster.core.faults import Pause
 from testbench_dagster.relays.report import Counts
 from testbench_dagster.stages.plan.plan_cache import record_progress
 from testbench_dagster.stages.relay.requests import PlannedTask
@@ -42,6 +43,8 @@ def record_outcome(
         for key in asked
         if counts[key].sent
         and not counts[key].reached
+        # nor that its session grants us no more: it is asked at once in the next one
+        and not (key in used_up and all(f.row.pause is Pause.PROBE for f in counts[key].faults))
         # that it serves no such page says nothing about how it is
         and not (kinds[key] == {"get"} and all(fault.row.denies_page for fault in counts[key].faults))
     }
@@ -51,7 +54,7 @@ def record_outcome(
         {**failed, **targets.unreachable},
         used_up,
         set() if capped else not_asked - used_up.keys(),
-        left,
+        {key: why for key, why in left.items() if key not in used_up},
     )
     return failed
 

@@ -190,7 +190,7 @@ def test_what_a_supplier_grants_per_session_ends_its_session_not_its_docs(
     assert stage.answered() == {"a": 5, "b": DOCS, "c": DOCS}
     refused = [a for a in stage.attempts() if a["fault"] != "ok"]
     assert {(a["supplier"], a["fault"], a["owner"]) for a in refused} == {
-        (stage.keys["a"], "budget", "budget")
+        (stage.keys["a"], "quota", "client")
     }
     assert stage.wanted() == set()
     sent = len(stage.attempts())
@@ -203,7 +203,7 @@ def test_what_a_supplier_grants_per_session_ends_its_session_not_its_docs(
     refresh_roster(stage.workspace)
     assert stage.wanted() == {"a"}
     stage.collect()
-    assert stage.answered()["a"] == 10
+    assert 7 <= stage.answered()["a"] <= 10, "of five relays up to three are canaries: docs are asked again"
 
 
 @on_both_stores

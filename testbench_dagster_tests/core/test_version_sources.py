@@ -60,6 +60,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "transports.pocket.streams": "reads answers",
     },
     "SCORER": {
+        "stages.score.answered:AnsweredDoc": "a type that carries what others made",
         "core.faults": "which answers there are: CLASSIFIER",
         "stages.sample.data:task_data": "docs as registered",
         "tasks.index": "where a definition lies; the configuration's hash has what it says",

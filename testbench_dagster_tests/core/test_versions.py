@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "440d74a212b9f4ed1e271379b2bdd71b6563f797e190c587da9a1cd0908430ff"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a7cf665c4c7a2d92944acc44c69a025e5eca2b8daeca4bb0a1a47cdacad86efd"),
-    "WINDOWS": (4, "21a839e6a60ad6a2055b814fccfdbd19f79189045f9c9e68973324c64032d31f"),
-    "PLANS": (3, "3e90f53ff064dacdf41212fadf97c8b07006654ccc9dc01259497416a2b91eb0"),
+    "WINDOWS": (4, "9e5e984c507b2cbc55acb1d31d1616d13e52dbb91c3a57940dc5471f54a2c924"),
+    "PLANS": (3, "b19c3423756c6187ac2c220dd237f5ffb1cbaef081ce1675c4e6920a3f11c537"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

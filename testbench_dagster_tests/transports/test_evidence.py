@@ -150,10 +150,10 @@ def test_what_a_gateway_said_is_read_back_as_written() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (429, b'{"error": "session relay limit reached"}', {"budget"}),
+        (429, b'{"error": "session relay limit reached"}', {"quota"}),
         (429, b"<html>slow down</html>", {"rate_limited"}),
         (403, b'{"error": "session expired"}', {"rollover", "supplier_http"}),
-        (403, b'{"error": "ring signature verification failed"}', {"internal"}),
+        (403, b'{"error": "ring signature verification failed"}', {"credentials"}),
         (502, b"broken", {"unavailable"}),
         (504, b"broken", {"supplier_timeout"}),
         (200, b"", {"supplier_protocol"}),

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
+from testbench_dagster.coordination.processes import ignoring_alone
+
 T = TypeVar("T")
 
 #: What a shell expects of a command that an interrupt ended.
@@ -44,12 +46,13 @@ def stoppable(work: Callable[[threading.Event], T], on_stop: Callable[[], None])
     before = {one: signal.signal(one, interrupt) for one in caught}
     thread = threading.Thread(target=body, name="testbench-run", daemon=True)
     try:
-        thread.start()
-        told = False
-        while not finished.wait(_LOOK_S) or (stop.is_set() and not told):
-            if stop.is_set() and not told:
-                told = True
-                on_stop()
+        with ignoring_alone():
+            thread.start()
+            told = False
+            while not finished.wait(_LOOK_S) or (stop.is_set() and not told):
+                if stop.is_set() and not told:
+                    told = True
+                    on_stop()
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 _ENDED = frozenset("ZXx")  # a zombie's code runs no more, though its parent has not asked for it yet
 _STOPPED = frozenset("Tt")
@@ -88,3 +93,27 @@ def _stat(pid: int) -> list[str] | None:
     except (OSError, ValueError):
         return None
     return text.rpartition(")")[2].split()
+
+
+@contextmanager
+def ignoring_alone() -> Iterator[None]:
+    """What this process was started to ignore (SIGINT, SIGTERM), its children do not: they can be ended.
+
+    Shells start background jobs of scripts so. Children inherit it, and Dagster, which ends by SIGTERM those
+    that copy the output of steps, would wait for them in vain. Signals are set in the main thread only: in
+    any other, this does nothing.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for one in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(one) is signal.SIG_IGN:
+                before[one] = signal.signal(one, _overhear)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _overhear(_signal: int, _frame: FrameType | None) -> None:
+    """Ignores a signal, as ``SIG_IGN`` does; but no child inherits this."""

@@ -17,6 +17,7 @@ import dagster as dg
 import yaml
 
 from testbench_dagster.config import HOME_ENV, Config
+from testbench_dagster.coordination.processes import ignoring_alone
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.defs.build import build_definitions
@@ -139,6 +140,7 @@ class LocalRuns:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._resources = ExitStack()
+        self._resources.enter_context(ignoring_alone())
         self._instance = self._resources.enter_context(opened_instance(workspace.config))
         self._definitions = build_definitions(workspace)
 

@@ -76,6 +76,29 @@ def test_who_was_started_to_ignore_interrupts_ignores_them() -> None:
     assert process.communicate(timeout=30)[0] == "stopping\nscored\n"
 
 
+def test_children_of_who_was_started_to_ignore_signals_can_be_ended() -> None:
+    """Dagster ends its copiers of output by SIGTERM, and would wait for them."""
+    script = """
+import signal, subprocess, sys
+for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, signal.SIG_IGN)
+from testbench_dagster.cli.interrupts import stoppable
+
+def work(stop):
+    said = "import time; print(1, flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", said], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    child.terminate()
+    return child.wait(timeout=20)
+
+print(stoppable(work, lambda: None), signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
+    )
+    assert done.stdout == f"{-signal.SIGTERM} True\n", done.stderr
+
+
 def test_errors_of_the_work_are_raised() -> None:
     script = SCRIPT.replace("if not stop.wait(60):", "if True:")
     process = subprocess.run(

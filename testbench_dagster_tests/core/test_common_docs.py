@@ -149,15 +149,6 @@ def simulated(tasks: int, shares: tuple[float, float], plays: int) -> tuple[floa
 SPANS = [(0.85, 0.85), (0.7, 0.95), (0.05, 0.95)]
 
 
-@pytest.mark.slow(minutes=2)
-@pytest.mark.parametrize("tasks", [14, 52, 105])
-@pytest.mark.parametrize("shares", SPANS)
-def test_scores_are_unbiased_and_intervals_hold(tasks: int, shares: tuple[float, float]) -> None:
-    bias, coverage = simulated(tasks, shares, plays=3000)
-    assert abs(bias) <= 0.002
-    assert 0.93 <= coverage <= 0.97
-
-
 @pytest.mark.parametrize("shares", SPANS)
 def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
     bias, coverage = simulated(14, shares, plays=120)

@@ -19,6 +19,10 @@ Targets: a bias of at most .2 points, coverage from 93 to 97 %, and at a share o
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from testbench_dagster_tests.planning.simulated_epochs import play_epochs
 

@@ -371,11 +371,6 @@ def refused_shapes(calls: Iterable[tuple[str, Fault]]) -> frozenset[str]:
     return frozenset(shape for shape, everywhere in refused.items() if everywhere)
 
 
-def median_latency(latencies_ms: Sequence[float]) -> timedelta | None:
-    """Median of answers' latencies; None without any."""
-    return median_of_sorted(sorted(latencies_ms))
-
-
 def median_of_sorted(ordered: Sequence[float]) -> timedelta | None:
     """Median of latencies in ascending order; None without any."""
     if not ordered:

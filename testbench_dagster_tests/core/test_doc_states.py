@@ -20,7 +20,7 @@ from testbench_dagster.core.doc_states import (
     Witness,
     doc_outcome,
     is_void,
-    median_latency,
+    median_of_sorted,
     own_faults_hold_up,
     refused_shapes,
 )
@@ -164,9 +164,9 @@ def test_a_witness_counts_up_to_the_end_of_its_window(off_s: float, seen: bool) 
 
 
 def test_medians() -> None:
-    assert median_latency([]) is None
-    assert median_latency([3000.0, 1000.0]) == timedelta(seconds=2)
-    assert median_latency([3000.0, 1000.0, 1500.0]) == timedelta(seconds=1.5)
+    assert median_of_sorted([]) is None
+    assert median_of_sorted([1000.0, 3000.0]) == timedelta(seconds=2)
+    assert median_of_sorted([1000.0, 1500.0, 3000.0]) == timedelta(seconds=1.5)
 
 
 # ------------------------------------------------------------------------------------------------ properties

@@ -21,8 +21,8 @@ LOOKED_AT = {
     "CLASSIFIER": (2, "440d74a212b9f4ed1e271379b2bdd71b6563f797e190c587da9a1cd0908430ff"),
     "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
     "SCORER": (2, "a7cf665c4c7a2d92944acc44c69a025e5eca2b8daeca4bb0a1a47cdacad86efd"),
-    "WINDOWS": (4, "9e5e984c507b2cbc55acb1d31d1616d13e52dbb91c3a57940dc5471f54a2c924"),
-    "PLANS": (3, "b19c3423756c6187ac2c220dd237f5ffb1cbaef081ce1675c4e6920a3f11c537"),
+    "WINDOWS": (4, "1e596c5a36feae6dde84fd7d1644f785ac161914b603ff318c949b5befbf8ebf"),
+    "PLANS": (3, "b024f0bc6337c2c32f0f6119c60726f77260eb0381ae365479c1cff45f8a3fba"),
     "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -109,7 +109,7 @@ class Planner:
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
         self._calls: dict[str, dict[str, int]] = {}
         self._states_of_proxies: dict[tuple[str, str], TaskState] = {}
-        self._of_proxies: dict[tuple[str, str], frozenset[int]] = {}
+        self._of_proxies: dict[str, Mapping[str, frozenset[int]]] = {}
 
     @cached_property
     def registrations(self) -> dict[str, Registration]:
@@ -245,9 +245,25 @@ class Planner:
         return Sessions.read(self._workspace, self.now)
 
     @cached_property
+    def _roster(self) -> dict[str, Supplier]:
+        """The active suppliers by key."""
+        return {supplier.key: supplier for supplier in active_suppliers(self._workspace)}
+
+    @cached_property
+    def _audited(self) -> list[tuple[TaskSpec, Registration]]:
+        """The tasks of which those for whom another stands are asked a part."""
+        return [
+            (spec, self.registrations[spec.name])
+            for spec in self._workspace.specs
+            if spec.name in self._chosen | self._gating
+            and spec.name in self.registrations
+            and not _needs_own_answers(spec)
+        ]
+
+    @cached_property
     def _probes(self) -> int:
         """Probes that it takes to say of pairs of suppliers of the largest service whether they are alike."""
-        services = Counter(s.service for s in active_suppliers(self._workspace))
+        services = Counter(s.service for s in self._roster.values())
         return needed_prompts(max(services.values(), default=0))
 
     @cached_property
@@ -263,11 +279,7 @@ class Planner:
         rows = {row.id: row for row in typed.find(self._workspace.documents, ProxyOfSupplier)}
         if not rows:
             return {}
-        unchanged = {
-            s.key
-            for s in active_suppliers(self._workspace)
-            if s.key in rows and rows[s.key].cut_at == s.cut_at
-        }
+        unchanged = {s.key for s in self._roster.values() if s.key in rows and rows[s.key].cut_at == s.cut_at}
         living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
         return {k: p for k in unchanged if (p := rows[k].proxy) != k and p in living}
 
@@ -282,7 +294,7 @@ class Planner:
         """
         never_planned = max(own.values(), default=0)  # a newcomer wants about what the others want
         demands: dict[str, int] = {}
-        for supplier in active_suppliers(self._workspace):
+        for supplier in self._roster.values():
             if supplier.service != service:
                 continue
             outlook = self._outlooks.get(supplier.key)
@@ -353,7 +365,6 @@ class Planner:
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
         closed = past.closed_earlier(lives, self._calls_of(registration)) if earlier and past.earlier else {}
         epoch = self._epoch(spec)
-        audited = proxy is not None and not (spec.signs or spec.samples is None)
         return TaskFacts(
             task=spec.name,
             rule=spec.planning,
@@ -372,10 +383,9 @@ class Planner:
             last_height=past.last_height,
             max_age=max_age,
             absent_until=_absent_until(past.outcomes) if flags.output_type == "get" else None,
-            # whoever wants every doc of a task wants this supplier's own answers
-            needs_own_answers=spec.signs or spec.samples is None,
+            needs_own_answers=_needs_own_answers(spec),
             asks_model=flags.output_type != "get",
-            proxy_docs=self._asked_docs(str(proxy), spec, registration) if audited else frozenset(),
+            proxy_docs=frozenset() if proxy is None else self._asked_docs(proxy).get(spec.name, frozenset()),
         )
 
     def _state_of(
@@ -385,7 +395,7 @@ class Planner:
         if proxy is None or spec.name not in self._gating or spec.signs:
             return window.state
         if (proxy, spec.name) not in self._states_of_proxies:
-            one = next((s for s in active_suppliers(self._workspace) if s.key == proxy), None)
+            one = self._roster.get(proxy)
             self._states_of_proxies[proxy, spec.name] = (
                 window.state
                 if one is None
@@ -393,19 +403,23 @@ class Planner:
             )
         return self._states_of_proxies[proxy, spec.name]
 
-    def _asked_docs(self, key: str, spec: TaskSpec, registration: Registration) -> frozenset[int]:
-        """The docs that a supplier's score of a task rests on, and those that wait for theirs; read once.
+    def _asked_docs(self, proxy: str) -> Mapping[str, frozenset[int]]:
+        """By task the docs that a proxy's score rests on, and those that wait for theirs; read once for all.
 
         What it left unanswered is among them: else it would choose what its members are measured on.
         """
-        if (key, spec.name) not in self._of_proxies:
-            supplier = next((s for s in active_suppliers(self._workspace) if s.key == key), None)
-            found: frozenset[int] = frozenset()
-            if supplier is not None:
-                [(_, window)] = samples_by_task(self._workspace, supplier, [(spec, registration)], self.now)
-                found = frozenset(sample.doc_id for sample in window.samples if not sample.void)
-            self._of_proxies[key, spec.name] = found
-        return self._of_proxies[key, spec.name]
+        if proxy not in self._of_proxies:
+            supplier = self._roster.get(proxy)
+            read = (
+                ()
+                if supplier is None
+                else samples_by_task(self._workspace, supplier, self._audited, self.now)
+            )
+            self._of_proxies[proxy] = {
+                task: frozenset(sample.doc_id for sample in window.samples if not sample.void)
+                for task, window in read
+            }
+        return self._of_proxies[proxy]
 
     def _max_age(self, spec: TaskSpec) -> timedelta:
         return spec.max_age(self._workspace.config.settings.sampling.max_age_days)
@@ -521,6 +535,11 @@ def _ref(prompt: SequencePrompt, repeats: int) -> PromptRef:
 def _later(past: History, one: DocRound, other: DocRound) -> bool:
     """Whether a doc was asked later under the other prompt and round."""
     return past.unanswered[one][-1].finished_at < past.unanswered[other][-1].finished_at
+
+
+def _needs_own_answers(spec: TaskSpec) -> bool:
+    """Whether nobody stands for a supplier there: whoever wants every doc of a task wants its own answers."""
+    return spec.signs or spec.samples is None
 
 
 def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:

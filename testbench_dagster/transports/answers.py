@@ -58,8 +58,8 @@ _QUOTA_WORDS = frozenset(
         "billing_error",
     }
 )
-#: An error that names a quota is short; a longer body is not looked into.
-_MAX_ERROR_BYTES = 64 * 1024
+#: An error that says why is short; no more of a body is looked into.
+MAX_ERROR_BYTES = 64 * 1024
 #: Why an answer ended that came to nothing at the supplier (SGLang, vLLM, OpenRouter).
 _FAILED_REASONS = frozenset({"error", "abort"})
 _MAX_FINISH_REASON_CHARS = 64
@@ -143,18 +143,22 @@ def _by_status(status: int, body: bytes, *, page: bool) -> Answer:
     return Answer(fault, error=escaped(message))
 
 
-def _names_quota(body: bytes) -> bool:
-    """Whether the JSON of an error says that a quota is used up: ``{"error": {"code", "type"}}`` or flat."""
-    if len(body) > _MAX_ERROR_BYTES:
-        return False
+def error_object(body: bytes) -> dict[str, Any]:
+    """The JSON object of an error; empty where a body is none, or longer than any error is."""
+    if len(body) > MAX_ERROR_BYTES:
+        return {}
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return False
+        return {}
     if isinstance(data, list) and data:  # Google's way
         data = data[0]
-    if not isinstance(data, dict):
-        return False
+    return data if isinstance(data, dict) else {}
+
+
+def _names_quota(body: bytes) -> bool:
+    """Whether the JSON of an error says that a quota is used up: ``{"error": {"code", "type"}}`` or flat."""
+    data = error_object(body)
     return any(_is_quota(part) for part in (data, data.get("error"), data.get("detail")))
 
 

@@ -6,14 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from testbench_dagster.transports.answers import MAX_ERROR_BYTES, error_object
 from testbench_dagster.transports.payload import Api, build_payload
 
 #: What every request has to say; it is no parameter that could be left out.
 _CONTENT = frozenset({"messages", "prompt", "model"})
-#: A refusal is short; no more of a body is looked into.
-_MAX_BYTES = 64 * 1024
 
 
 def sent_parameters(request: Mapping[str, Any], api: Api) -> list[str]:
@@ -29,7 +26,7 @@ def named_parameters(body: bytes, sent: list[str]) -> list[str]:
 
     OpenAI and its like say ``error.param``; others write the name into their message, in quotes or not.
     """
-    text = body[:_MAX_BYTES].decode("utf-8", "replace")
+    text = body[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     stated = _stated(body)
     if stated in sent:
         return [stated]
@@ -38,12 +35,6 @@ def named_parameters(body: bytes, sent: list[str]) -> list[str]:
 
 
 def _stated(body: bytes) -> str | None:
-    if len(body) > _MAX_BYTES:
-        return None
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    error = data.get("error") if isinstance(data, dict) else None
+    error = error_object(body).get("error")
     param = error.get("param") if isinstance(error, dict) else None
     return param if isinstance(param, str) else None

@@ -17,12 +17,10 @@ from random import Random
 import numpy as np
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import SampleRule, common_docs, common_spread, sequence
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.core.window import Sample, Window
 from testbench_dagster.planning.due import CallOutcome, ClosedElsewhere, PromptRef
 from testbench_dagster.planning.supplier import SupplierFacts, TaskFacts, plan_supplier
@@ -33,6 +31,7 @@ from testbench_dagster.stages.sample.spread import complete_row
 from testbench_dagster.statistics.task_score import TaskScore, measured_tasks
 from testbench_dagster.taxonomies.model import Taxonomy
 from testbench_dagster.taxonomies.summary import summarize
+from testbench_dagster_tests.scoring.registrations import of_a_mean
 
 RULE = SampleRule(min=25, max=100, half_width=0.1)
 SUPPLIERS = 6
@@ -108,32 +107,7 @@ def _sample(doc_id: int, at: datetime, epoch: int, value: float) -> Sample:
 
 _SUPPLIER = Supplier("s", "external", "http://127.0.0.1:9/v1", "chat", "m")
 _SPEC = TaskSpec("task", "task", "task", None, None, None, None, None, {}, RULE)
-_REGISTRATION = Registration(
-    task="task",
-    task_hash="h",
-    framework="lm_eval",
-    lm_task="task",
-    engine_version="0",
-    config_hash="c",
-    fingerprint="f",
-    eval_split="test",
-    splits={"test": DOCS},
-    flags=TaskFlags(
-        output_type="generate_until",
-        features=[],
-        multiple_input=False,
-        multiple_target=False,
-        repeats=1,
-        num_fewshot=0,
-        version="1",
-        metrics={"acc": MetricFlags(aggregation="mean", higher_is_better=True)},
-        filters=["none"],
-        metric_order=["acc"],
-    ),
-    n_docs=DOCS,
-    n_fewshot=0,
-    registered_at=BEGAN,
-)
+_REGISTRATION = of_a_mean(DOCS)
 _AGGREGATION = Aggregation(lambda *_: None, lambda *_: [], lambda *_: {})
 
 

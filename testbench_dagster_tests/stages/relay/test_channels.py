@@ -27,7 +27,7 @@ from testbench_dagster.stages.relay.writer import fenced_out
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Document, typed
-from testbench_dagster.stores.documents.collections import ATTEMPTS, PLANS
+from testbench_dagster.stores.documents.collections import ATTEMPTS, LANE_ENDS, PLANS
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.transports.pocket import replays
 from testbench_dagster_tests.pocketnet import APP, SERVICE, Network, people, pocket_network
@@ -259,7 +259,10 @@ def test_answers_of_an_earlier_run_are_recognised_when_they_come_again(
     caught = [a for a in stage.attempts() if a["fault"] != "ok" and not a["canary"]]
     assert {(a["supplier"], a["fault"]) for a in caught} == {(stage.keys["a"], "supplier_signature")}
     assert all("replayed" in a["error"] for a in caught)
-    assert len({a["doc_id"] for a in caught}) == DOCS - 7
+    # five in a row open its circuit: what it was not asked any more was left behind
+    ends = stage.workspace.documents.find(LANE_ENDS, {"supplier": stage.keys["a"]})
+    left = {doc for end in ends for part in end["left"] for doc in part["doc_ids"]}
+    assert len({a["doc_id"] for a in caught} | left) == DOCS - 7
 
 
 @on_both_stores
@@ -423,7 +426,9 @@ def test_what_was_stored_under_a_lost_lease_is_part_of_what_a_session_grants(
     typed.put_new(documents, AttemptRecord, lost)
     documents.purge(PLANS, {"service": SERVICE})
     stage.collect()
-    assert len(stage.attempts()) == len(told) == 7 * len(NAMES)
+    assert len(stage.attempts()) == len(told)
+    # a connection that broke on a busy machine is tried again, and takes nothing of what is granted
+    assert sum(attempt["fault"] == "ok" for attempt in told) == 7 * len(NAMES)
 
 
 def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:

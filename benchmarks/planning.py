@@ -21,8 +21,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the variable is set where the peer is measured, which would be found too late by PYTHONPATH
+sys.path.insert(0, os.environ.get("TESTBENCH_PLANNING_PEER") or str(Path(__file__).resolve().parent.parent))
 
+import testbench_dagster
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
@@ -100,6 +102,11 @@ def measure(tasks: int, docs: int, suppliers: int) -> dict[str, float]:
     return found
 
 
+def _measured() -> str:
+    """The folder of the package that this process measures."""
+    return str(Path(testbench_dagster.__file__).resolve().parent.parent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -112,15 +119,18 @@ def main() -> None:
     options = parser.parse_args()
     own = measure(options.tasks, options.docs, options.suppliers)
     if options.json:
-        print(json.dumps(own))
+        print(json.dumps({"checkout": _measured(), "found": own}))
         return
     peer: dict[str, float] = {}
     if options.peer is not None:
         size = ["--tasks", str(options.tasks), "--docs", str(options.docs)]
         command = [sys.executable, __file__, "--json", *size, "--suppliers", str(options.suppliers)]
-        environment = {**os.environ, "PYTHONPATH": str(options.peer)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        peer = json.loads(done.stdout)
+        environment = {**os.environ, "TESTBENCH_PLANNING_PEER": str(options.peer.resolve())}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        told = json.loads(done.stdout)
+        if told["checkout"] != str(options.peer.resolve()):
+            raise SystemExit(f"measured {told['checkout']} instead of {options.peer}")
+        peer = told["found"]
     print(f"{options.tasks} tasks, {options.docs} docs; CPU ms per supplier")
     for name, milliseconds in own.items():
         ratio = f"   peer {peer[name]:8.1f}   ratio {milliseconds / peer[name]:.2f}" if peer else ""

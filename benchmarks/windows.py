@@ -145,7 +145,12 @@ def spread(workspace: Workspace, example: str) -> None:
     for start in range(0, len(suppliers), TOGETHER):
         batch = suppliers[start : start + TOGETHER]
         workspace.documents.upsert(
-            WINDOWS, ({**kept, "_id": s.key, "subject": subject(s)} for s in batch if s.key != example)
+            WINDOWS,
+            (
+                {**kept, "_id": s.key, "subject": subject(s, deadline_s(workspace, s))}
+                for s in batch
+                if s.key != example
+            ),
         )
 
 

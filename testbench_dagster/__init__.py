@@ -1,7 +1,7 @@
 """Measures language-model suppliers continuously: lm-eval scores with evidence, as Dagster assets.
 
-Belongs here: the front door: `Testbench`, `rescore` and the version, imported on demand. Does not: code of
-its own; what each folder holds says its own page.
+Belongs here: the front door: `Testbench`, `rescore`, what metrics raise, and the version, imported on demand.
+Does not: code of its own; what each folder holds says its own page.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Testbench", "__version__", "rescore"]
+__all__ = ["ScorerUnavailable", "Testbench", "__version__", "rescore"]
 
 if TYPE_CHECKING:
     from testbench_dagster.api import Testbench
+    from testbench_dagster.core.errors import ScorerUnavailable
     from testbench_dagster.stages.dispute.rescore import rescore
 
 
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from testbench_dagster.stages.dispute.rescore import rescore  # 0.2 s
 
         return rescore
+    if name == "ScorerUnavailable":
+        from testbench_dagster.core.errors import ScorerUnavailable  # 1 ms
+
+        return ScorerUnavailable
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,58 +11,112 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbench_dagster.core import arguments
+from testbench_dagster.core.applicability import is_chosen
+from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.history import HistoryPoint
 from testbench_dagster.core.records.attempts import AttemptRecord
-from testbench_dagster.core.records.rankings import SupplierAbilities
+from testbench_dagster.core.records.rankings import Ability, SupplierAbilities
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
-from testbench_dagster.stages.compare import compare
-from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.stages.compare import COMPARISON_COLUMNS, compare
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
-from testbench_dagster.stages.identify.views import change_rows, identity_rows, pair_rows
-from testbench_dagster.stages.rank import leaderboard
-from testbench_dagster.stages.rank.items import items
-from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.identify.views import (
+    CHANGE_COLUMNS,
+    IDENTITY_COLUMNS,
+    PAIR_COLUMNS,
+    REFERENCE_COLUMNS,
+    change_rows,
+    cut_rows,
+    identity_rows,
+    pair_rows,
+    reference_rows,
+)
+from testbench_dagster.stages.rank import leaderboard, make_board
+from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
+from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
+from testbench_dagster.stages.read.history import history
+from testbench_dagster.stages.read.supplier import SupplierPage, supplier_page
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside
+from testbench_dagster.stages.score.task_groups import with_groups
+from testbench_dagster.stages.score.windows import windows, windows_as_of
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.tables import Table, kinds_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from testbench_dagster.defs.backfills import RequestedBackfill
     from testbench_dagster.defs.local_evaluation import RunReport
     from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
+    from testbench_dagster.taxonomies.model import Taxonomy
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows as plain dicts; :meth:`to_pandas` makes a frame of them."""
-
-    rows: list[dict[str, Any]]
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One frame row per row; nested values stay Python objects."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
+#: Columns of the rows of :meth:`Testbench.attempts`, with their types.
+ATTEMPT_COLUMNS: dict[str, type] = {
+    one.name: one.scalar or str for one in AttemptRecord.fields if one.queryable
+}
+#: Columns of the rows of :meth:`Testbench.taxonomies`, with their types.
+ABILITY_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("supplier", "model", "taxonomy", "node"), str),
+    "root": bool,
+    "summarized_at": datetime,
+    **{one.name: one.scalar or (list if list in one.types else dict) for one in Ability.fields},
+}
 
 
 @dataclass(frozen=True)
 class Plan(Table):
-    """The rows of a plan, the relays they come to, and what is left of the day's budgets, by service."""
+    """The rows of a plan, the relays they come to, and what is left of the day's budgets, by service.
+
+    ``paces`` says who is asked at a pace, and about how long the relays take then, by account. ``estimated``
+    of the relays are of tasks that are not prepared yet: known by their rules, or guessed.
+    """
 
     calls: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
+    paces: Mapping[str, str] = field(default_factory=dict)
+    estimated: int = 0
+
+
+@dataclass(frozen=True)
+class Ranking(Table):
+    """Rows of abilities or of a leaderboard, and why tasks that they would rest on are set aside, by task."""
+
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers(Table):
+    """A page of answers; ``counts`` are the docs of the whole window by kind.
+
+    ``after`` is what to ask the next page with, None at the end.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    after: int | None = None
+
+
+@dataclass(frozen=True)
+class Doc(Table):
+    """What everybody said to a doc; ``requests`` are those of its prompt, ``target`` is what is expected.
+
+    ``after`` is what to ask the next page of suppliers with, None at the end.
+    """
+
+    requests: Sequence[Mapping[str, Any]] = ()
+    target: str | None = None
+    after: str | None = None
 
 
 class Testbench:
@@ -131,6 +185,7 @@ class Testbench:
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         on_scored: Callable[[int, int], None] | None = None,
+        on_stage: Callable[[str], None] | None = None,
         stop: threading.Event | None = None,
     ) -> RunReport:
         """Evaluate now, by default everything: what ``testbench run`` does, recorded in Dagster likewise.
@@ -155,6 +210,7 @@ class Testbench:
             "on_progress": on_progress,
             "on_note": on_note,
             "on_scored": on_scored,
+            "on_stage": on_stage,
         }
         for name, function in told.items():
             arguments.callback(name, function)
@@ -172,6 +228,7 @@ class Testbench:
             on_progress=on_progress,
             on_note=on_note,
             on_scored=on_scored,
+            on_stage=on_stage,
             stop=stop,
         )
 
@@ -180,28 +237,29 @@ class Testbench:
         suppliers: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
         *,
+        models: Sequence[str] | None = None,
         budget: int | None = None,
     ) -> Plan:
         """Return what would be relayed now and why each other task is not due; sends nothing.
 
-        One row per supplier and task (see docs/reference.md). ``budget`` shares so many relays fairly, by
-        default what is left of the day's.
+        One row per supplier and task (see docs/reference.md). ``models`` are patterns: only of suppliers that
+        claim such a model. ``budget`` shares so many relays fairly, by default what is left of the day's.
 
         Raises:
-            ConfigError: a supplier is not active, a task is not configured, a taxonomy makes no sense, a
-                selection is empty, or an argument is of a wrong kind.
+            ConfigError: a supplier is not active, a task is not configured, nobody claims such a model, a
+                taxonomy makes no sense, a selection is empty, or an argument is of a wrong kind.
         """
         suppliers = arguments.selection("suppliers", suppliers)
         tasks = arguments.selection("tasks", tasks)
         budget = arguments.count_or_none("budget", budget)
         # with the planner: 0.1 s
-        from testbench_dagster.stages.plan.rows import plan_rows
+        from testbench_dagster.stages.plan.rows import PLAN_COLUMNS, plan_rows
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
         configured_taxonomies(self._workspace)  # wrong ones would be told only by the evaluation
-        chosen = chosen_suppliers(self._workspace, suppliers)
+        chosen = _of_models(chosen_suppliers(self._workspace, suppliers), models)
         planned = plan_rows(self._workspace, chosen, tasks=tasks, budget=budget)
-        return Plan(planned.rows, planned.calls, planned.left)
+        return Plan(planned.rows, PLAN_COLUMNS, planned.calls, planned.left, planned.paces, planned.estimated)
 
     def backfill(
         self, suppliers: Sequence[str] | None = None, *, rescore: bool = False, force: bool = False
@@ -232,34 +290,177 @@ class Testbench:
 
     # -- reading ------------------------------------------------------------------------------------------
 
-    def scores(self, suppliers: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> Table:
+    def scores(
+        self,
+        suppliers: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        *,
+        models: Sequence[str] | None = None,
+        as_of: datetime | date | None = None,
+    ) -> Table:
         """Return the windows: one row per supplier × task × metric × filter (see docs/reference.md).
 
-        By default of the active suppliers; of those that left only where named.
+        After a supplier's tasks come the groups of which lm-eval makes a score (``kind`` is "group").
+        By default of the active suppliers; of those that left only where named. ``models``: patterns, for
+        those alone that claim such a model. ``as_of``: as they were at an instant, or at the end of a day
+        (UTC), by what is stored of then; by default now.
 
         Raises:
-            ConfigError: a supplier is not on the roster, a task is not configured, or a selection is empty.
+            ConfigError: a supplier is not on the roster, a task is not configured, nobody claims such a
+                model, a selection is empty, or ``as_of`` is no time, has no time zone or lies ahead.
         """
-        suppliers = self._known(suppliers)
+        suppliers = self._chosen(suppliers, models)
         tasks = arguments.selection("tasks", tasks)
-        return Table([row.to_json() for row in windows(self._workspace, suppliers=suppliers, tasks=tasks)])
+        now = arguments.instant_or_none("as_of", as_of, datetime.now(UTC))
+        if now is None:
+            rows = windows(self._workspace, suppliers=suppliers, tasks=tasks)
+        else:
+            rows = windows_as_of(self._workspace, now, suppliers=suppliers, tasks=tasks)
+        rows = with_groups(rows, self._workspace.chosen_groups(tasks))
+        return Table([row.to_json() for row in rows], kinds_of(Window))
 
-    def taxonomies(self, suppliers: Sequence[str] | None = None, taxonomy: str | None = None) -> Table:
+    def answers(
+        self,
+        supplier: str,
+        task: str,
+        kind: str | None = None,
+        *,
+        search: str | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> Answers:
+        """Return what a supplier said to the docs of its window, a page of them (see docs/reference.md).
+
+        Args:
+            supplier: its key.
+            task: a leaf task.
+            kind: ``right``, ``wrong``, ``graded``, ``failed``, ``open``, ``void``, ``unscored``,
+                ``truncated`` or ``different`` (from most peers); None for all.
+            search: a text in question, answer or target, in whatever case.
+            after: the doc after which the page begins: ``after`` of the page before.
+            limit: docs on the page.
+
+        Raises:
+            ConfigError: the supplier is not on the roster, the task is not configured, or an argument is of
+                a wrong kind.
+        """
+        supplier, task = arguments.text("supplier", supplier), arguments.text("task", task)
+        page = answers(
+            self._workspace,
+            supplier,
+            task,
+            kind=arguments.text_or_none("kind", kind),
+            search=arguments.text_or_none("search", search),
+            after=None if after is None else arguments.count("after", after, "a doc"),
+            limit=arguments.count("limit", limit, "docs", 1),
+        )
+        return Answers([row.to_json() for row in page.rows], kinds_of(DocAnswer), page.counts, page.after)
+
+    def answer(self, supplier: str, task: str, doc_id: int) -> dict[str, Any] | None:
+        """Return what a supplier made of one doc, with all its attempts; None where its window lacks the doc.
+
+        The columns of :meth:`answers`, and ``sent``: the attempts, oldest first, with what was sent.
+
+        Raises:
+            ConfigError: the supplier is not on the roster, the task is not configured, or an argument is of
+                a wrong kind.
+        """
+        supplier, task = arguments.text("supplier", supplier), arguments.text("task", task)
+        doc_id = arguments.count("doc_id", doc_id, "a doc")
+        found = one_answer(self._workspace, supplier, task, doc_id)
+        if found is None:
+            return None
+        made = attempts(self._workspace, supplier, task, doc_id)
+        return {**found.to_json(), "sent": [attempt.to_json() for attempt in made]}
+
+    def supplier(self, supplier: str) -> SupplierPage:
+        """Return one supplier at a glance: its windows, places, group, faults of the week and last change.
+
+        Raises:
+            ConfigError: it is not on the roster.
+        """
+        return supplier_page(self._workspace, arguments.text("supplier", supplier))
+
+    def doc(self, task: str, doc_id: int, *, after: str | None = None, limit: int = 50) -> Doc:
+        """Return a doc as it is asked, and what everybody whose window holds it said, a page of suppliers.
+
+        Args:
+            task: a leaf task.
+            doc_id: row of the doc in the task's data.
+            after: the supplier after whose key the page begins: ``after`` of the page before.
+            limit: suppliers looked at.
+
+        Raises:
+            ConfigError: the task is not configured, or an argument is of a wrong kind.
+        """
+        page = doc(
+            self._workspace,
+            arguments.text("task", task),
+            arguments.count("doc_id", doc_id, "a doc"),
+            after=arguments.text_or_none("after", after),
+            limit=arguments.count("limit", limit, "suppliers", 1),
+        )
+        rows = [row.to_json() for row in page.answers]
+        return Doc(rows, kinds_of(DocAnswer), list(page.requests), page.target, page.after)
+
+    def history(
+        self,
+        supplier: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        since: date | timedelta | None = None,
+        until: date | None = None,
+        fill: bool = True,
+    ) -> Table:
+        """Return a supplier's scores day by day (see docs/reference.md).
+
+        Args:
+            supplier: its key.
+            tasks: names of tasks or groups; None for all, and the nodes of taxonomies.
+            since: the first day (UTC), or how long ago it is; None for the beginning.
+            until: the last day; None for today.
+            fill: show the means of days without a snapshot.
+
+        Raises:
+            ConfigError: the supplier is not on the roster, a task is not configured, a selection is empty, or
+                an argument is of a wrong kind.
+        """
+        self._known([arguments.text("supplier", supplier)])
+        tasks = arguments.selection("tasks", tasks)
+        arguments.flag("fill", fill)
+        first = arguments.day_or_none("since", since, datetime.now(UTC))
+        last = arguments.day_or_none("until", until, datetime.now(UTC))
+        found = history(self._workspace, supplier, tasks=tasks, since=first, until=last, fill=fill)
+        return Table([point.to_json() for point in found], kinds_of(HistoryPoint))
+
+    def taxonomies(
+        self,
+        suppliers: Sequence[str] | None = None,
+        taxonomy: str | None = None,
+        *,
+        models: Sequence[str] | None = None,
+    ) -> Ranking:
         """Return the stored taxonomy summaries: one row per supplier × taxonomy × node.
 
-        By default of the active suppliers; of those that left only where named.
+        By default of the active suppliers; of those that left only where named. ``models``: patterns, for
+        those alone that claim such a model. Which tasks are set aside is as of now.
 
         Raises:
-            ConfigError: a supplier is not on the roster, none is named, or the taxonomy is not configured.
+            ConfigError: a supplier is not on the roster, none is named, nobody claims such a model, or the
+                taxonomy is not configured.
         """
-        suppliers = self._known(suppliers)
-        if arguments.text_or_none("taxonomy", taxonomy) is not None:
-            names = [t.name for t in configured_taxonomies(self._workspace)]
-            if taxonomy not in names:
-                known = ", ".join(names) or "none"
+        suppliers = self._chosen(suppliers, models)
+        taxonomy = arguments.text_or_none("taxonomy", taxonomy)
+        aside = tasks_set_aside(self._workspace, self._workspace.specs)
+        chosen: list[Taxonomy] = []
+        if taxonomy is not None or aside:
+            configured = configured_taxonomies(self._workspace)
+            chosen = [t for t in configured if taxonomy in (None, t.name)]
+            if taxonomy is not None and not chosen:
+                known = ", ".join(t.name for t in configured) or "none"
                 raise ConfigError(f"taxonomy {taxonomy!r} is not configured; configured are: {known}")
-        active = active_suppliers(self._workspace) if suppliers is None else []
-        wanted = {*(suppliers or ()), *(s.key for s in active)}
+        used = {task for t in chosen for node in t.nodes for task in t.rests_on(node)}
+        wanted = {s.key: s.model for s in named_suppliers(self._workspace, suppliers)}
         rows = []
         for summary in typed.find(
             self._workspace.documents,
@@ -271,22 +472,35 @@ class Testbench:
                 for name, node in summary.nodes.items():
                     head = {
                         "supplier": summary.supplier,
+                        "model": wanted[summary.supplier],
                         "taxonomy": summary.taxonomy,
                         "node": name,
                         "root": name == summary.root,
                         "summarized_at": summary.summarized_at.isoformat(),
                     }
-                    rows.append({**head, **node.to_document()})
-        return Table(rows)
+                    lacking = [task for task in (*node.weights, *node.missing) if task in aside]
+                    rows.append({**head, **node.to_document(), "set_aside": lacking})
+        return Ranking(
+            rows,
+            {**ABILITY_COLUMNS, "set_aside": list},
+            {task: reason for task, reason in aside.items() if task in used},
+        )
 
-    def leaderboard(self, taxonomy: str | None = None) -> Table:
+    def leaderboard(self, taxonomy: str | None = None, *, models: Sequence[str] | None = None) -> Ranking:
         """Return the ranking by each configured taxonomy, or by the named one.
 
+        ``models``: patterns, for the rows of those alone that claim such a model; places are among all.
+
         Raises:
-            ConfigError: the taxonomy is not configured.
+            ConfigError: the taxonomy is not configured, or nobody claims such a model.
         """
+        chosen = self._chosen(None, models)
         taxonomy = arguments.text_or_none("taxonomy", taxonomy)
-        return Table([entry.to_json() for entry in leaderboard(self._workspace, taxonomy)])
+        board = make_board(self._workspace, taxonomy)
+        lacking = {task for tasks in board.lacking.values() for task in tasks}
+        aside = {task: reason for task, reason in board.set_aside.items() if task in lacking}
+        shown = [e for e in board.entries if chosen is None or e.supplier in chosen]
+        return Ranking([entry.to_json() for entry in shown], kinds_of(Entry), aside)
 
     def compare(
         self, a: str, b: str, tasks: Sequence[str] | None = None, margin: float | None = None
@@ -300,38 +514,73 @@ class Testbench:
         a, b = arguments.text("a", a), arguments.text("b", b)
         tasks = arguments.selection("tasks", tasks)
         margin = arguments.share("margin", margin)
-        return Table([row.to_json() for row in compare(self._workspace, a, b, tasks=tasks, margin=margin)])
+        found = compare(self._workspace, a, b, tasks=tasks, margin=margin)
+        return Table([row.to_json() for row in found], COMPARISON_COLUMNS)
 
-    def identity(self, suppliers: Sequence[str] | None = None) -> Table:
+    def identity(
+        self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None
+    ) -> Table:
         """Return who answers like whom as last compared: one row per supplier (see docs/reference.md).
 
-        By default of the active suppliers.
+        By default of the active suppliers. ``models``: patterns, for those alone that claim such a model.
 
         Raises:
-            ConfigError: a supplier is not on the roster, or none is named.
+            ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
         """
-        suppliers = self._known(suppliers)
+        suppliers = self._chosen(suppliers, models)
         if suppliers is None:
             suppliers = [s.key for s in active_suppliers(self._workspace)]
-        return Table(identity_rows(self._workspace, suppliers))
+        return Table(identity_rows(self._workspace, suppliers), IDENTITY_COLUMNS)
 
-    def identity_pairs(self, suppliers: Sequence[str] | None = None) -> Table:
+    def identity_pairs(
+        self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None
+    ) -> Table:
         """Compare the stored answers of suppliers pair by pair now, those that agree most first.
 
-        By default all active ones; suppliers of different services are not compared.
+        By default all active ones; suppliers of different services are not compared. ``models``: patterns,
+        for those alone that claim such a model.
 
         Raises:
-            ConfigError: a supplier is not on the roster, or none is named.
+            ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
         """
-        return Table(pair_rows(self._workspace, self._known(suppliers)))
+        return Table(pair_rows(self._workspace, self._chosen(suppliers, models)), PAIR_COLUMNS)
 
-    def changes(self, suppliers: Sequence[str] | None = None) -> Table:
+    def references(
+        self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None
+    ) -> Table:
+        """Return who is as the reference of its model, as last compared: one row per supplier that has one.
+
+        ``models``: patterns, for active suppliers alone that claim such a model.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
+        """
+        return Table(reference_rows(self._workspace, self._chosen(suppliers, models)), REFERENCE_COLUMNS)
+
+    def changes(
+        self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None
+    ) -> Table:
         """Return the detected changes of suppliers, newest first.
 
+        ``models``: patterns, for active suppliers alone that claim such a model now.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
+        """
+        return Table(change_rows(self._workspace, self._chosen(suppliers, models)), CHANGE_COLUMNS)
+
+    def cuts(self, suppliers: Sequence[str] | None = None) -> Table:
+        """Return up to when what suppliers answered does not count, and why: one row per cut supplier.
+
+        By default of the active suppliers; the columns are ``supplier``, ``cut_at`` and ``reason``.
+
         Raises:
             ConfigError: a supplier is not on the roster, or none is named.
         """
-        return Table(change_rows(self._workspace, self._known(suppliers)))
+        return Table(
+            cut_rows(self._workspace, self._known(suppliers)),
+            {"supplier": str, "cut_at": datetime, "reason": str},
+        )
 
     def refresh_identity(self) -> IdentityReport:
         """Compare all active suppliers by their stored answers; store groups, proxies and changes."""
@@ -350,33 +599,61 @@ class Testbench:
         if not rows:  # what was configured once has attempts still
             self._known(None if supplier is None else [supplier])
             self._workspace.chosen_specs(None if task is None else [task])
-        return Table(rows)
+        return Table(rows, ATTEMPT_COLUMNS)
 
     def item_matrix(self) -> Table:
         """Return one row per supplier × doc of the current windows, with the primary value.
 
         See :mod:`testbench_dagster.stages.rank.items` for the wide form.
         """
-        return Table(list(items(self._workspace)))
+        return Table(list(items(self._workspace)), ITEM_COLUMNS)
 
-    def export(self, out: Path | str) -> dict[Path, int]:
+    def export(
+        self,
+        out: Path | str,
+        suppliers: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> dict[Path, int]:
         """Write everything as parquet, one file each; return the rows per file.
 
-        ``prompts``, ``attempts``, ``scores``, ``windows``, ``item_matrix`` and ``leaderboard``. Each file
+        ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``, ``leaderboard`` and
+        ``references``, by default of all that is stored, or of the named suppliers and tasks. Each file
         appears whole or not at all.
 
         Raises:
+            ConfigError: a supplier is not on the roster, a task is not configured, or a selection is empty.
             StoreError: a file cannot be written.
         """
         out = arguments.path("out", out)
+        suppliers = self._known(suppliers)
+        tasks = arguments.selection("tasks", tasks)
+        specs = self._workspace.chosen_specs(tasks)
         # with pyarrow: 0.2 s
-        from testbench_dagster.stages.publish.export import export_parquet, write_item_matrix, write_ranking
-
-        written = export_parquet(self._workspace.documents, out, {"windows": (Window, self.scores().rows)})
-        written[out / "item_matrix.parquet"] = write_item_matrix(self._workspace, out / "item_matrix.parquet")
-        written[out / "leaderboard.parquet"] = write_ranking(
-            out / "leaderboard.parquet", leaderboard(self._workspace)
+        from testbench_dagster.stages.publish.export import (
+            export_parquet,
+            write_answers,
+            write_item_matrix,
+            write_ranking,
+            write_references,
         )
+
+        known = named_suppliers(self._workspace, suppliers)
+        written = export_parquet(
+            self._workspace.documents,
+            out,
+            {"windows": (Window, self.scores(suppliers, tasks).rows)},
+            suppliers=suppliers,
+            tasks=None if tasks is None else [spec.name for spec in specs],
+        )
+        path = out / "answers.parquet"
+        written[path] = write_answers(path, every_answer(self._workspace, known, specs))
+        path = out / "item_matrix.parquet"
+        written[path] = write_item_matrix(self._workspace, path, suppliers=known, tasks=tasks)
+        path = out / "leaderboard.parquet"
+        keys = {supplier.key for supplier in known}
+        written[path] = write_ranking(path, [e for e in leaderboard(self._workspace) if e.supplier in keys])
+        path = out / "references.parquet"
+        written[path] = write_references(path, self._workspace, suppliers)
         return written
 
     def evidence(
@@ -417,3 +694,34 @@ class Testbench:
                     f"supplier {key!r} is not on the roster; on it are: {', '.join(known[:20]) or 'none'}"
                 )
         return chosen
+
+    def _chosen(
+        self, suppliers: Sequence[str] | None, models: Sequence[str] | None
+    ) -> tuple[str, ...] | None:
+        """The keys of a selection by keys and by patterns of models; None where neither is given.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, a selection is empty, or nobody claims such a model.
+        """
+        known = self._known(suppliers)
+        if models is None:
+            return known
+        return tuple(s.key for s in _of_models(named_suppliers(self._workspace, known), models))
+
+
+def _of_models(suppliers: Sequence[Supplier], models: Sequence[str] | None) -> list[Supplier]:
+    """Those of some suppliers that claim a model which the patterns choose; None chooses all.
+
+    Raises:
+        ConfigError: nobody is left, or the patterns are no texts.
+    """
+    patterns = arguments.selection("models", models)
+    found = [supplier for supplier in suppliers if is_chosen(patterns, (supplier.model,))]
+    if patterns is not None and not found:
+        claimed = sorted({escaped(supplier.model, 80) for supplier in suppliers})
+        more = f" and {len(claimed) - 20} more" if len(claimed) > 20 else ""
+        raise ConfigError(
+            f"no supplier claims a model like {' '.join(map(repr, patterns))}; models are: "
+            f"{', '.join(claimed[:20]) or 'none'}{more}; patterns are those of a shell, and case matters"
+        )
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from typing import Any
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key_hex
 from testbench_dagster.localnet.pocket.network import PocketNet
+from testbench_dagster.transports.pocket import access
 
 SERVICE = "simulation"
 APP = f"app-{SERVICE}"
+POLL_S = 0.001
 QUICK = Backend("quick", latency_ms=0)
 
 
@@ -57,6 +60,7 @@ class Network:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             found: dict[str, Any] = json.loads(answer.read())
+        time.sleep(2 * POLL_S)  # so long a height that was read before is believed
         return found
 
     def service(self, **changes: Any) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Network:
         plain = {
             "transport": "shannon",
             "model": "simulated",
-            "nodes": {"rest": self.node_urls, "poll_s": 0.001},
+            "nodes": {"rest": self.node_urls, "poll_s": POLL_S},
             "apps": [{"address": self.app, "key_env": "TB_APP_KEY"}],
             "allow_private_networks": True,
         }
@@ -85,6 +89,7 @@ def pocket_network(personas: Sequence[Persona], **options: Any) -> Iterator[Netw
         finally:
             asyncio.run_coroutine_threadsafe(net.__aexit__(), loop).result(20)
     finally:
+        access._clients.clear()  # the next network may get the same ports
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

@@ -95,6 +95,17 @@ def stop(process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
     process.wait()
 
 
+def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> None:
+    """Wait until a process that was started listens on a port of this machine."""
+    give_up = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if process.poll() is not None or time.monotonic() > give_up:
+            raise AssertionError(f"nothing listens on port {port} (exit code {process.poll()})")
+        time.sleep(0.05)
+
+
 def database_uri(uri: str, name: str) -> str:
     """The same server's URI with another database."""
     return urlunsplit(urlsplit(uri)._replace(path=f"/{name}"))

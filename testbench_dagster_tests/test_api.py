@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,19 @@ def test_a_check_returns_what_it_told(installation: Testbench, tmp_path: Path) -
     assert installation.check(suppliers=False) == found[:-1]
 
 
+def test_labels_that_have_no_place_in_a_taxonomy_are_told(installation: Testbench, tmp_path: Path) -> None:
+    lines = ("t {", "root_c -> logic;", "}", "t_labeling {", "logic -> starter_logic;", "lost -> gsm8k;", "}")
+    (tmp_path / "t.tax").write_text("\n".join(lines), encoding="utf-8")
+    path = tmp_path / "testbench.yaml"
+    settings = {**yaml.safe_load(path.read_text("utf-8")), "taxonomies": ["t.tax"]}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Testbench.open(path) as testbench:
+        first, second = [f for f in testbench.check(suppliers=False) if f.what == "taxonomy t"]
+    assert (first.failed, first.detail) == (False, "1 of its 1 task configured")
+    assert (second.failed, second.warning) == (False, True)
+    assert second.detail.startswith("node 'lost' has labels but no edge leads to it, so its 1 task (such as")
+
+
 def test_a_finding_says_once_whom_it_is_about(
     installation: Testbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,10 +96,10 @@ def test_a_finding_says_once_whom_it_is_about(
 def test_a_plan_says_why_nothing_is_due_and_what_is_left(installation: Testbench) -> None:
     plan = installation.plan()
     assert [(row["supplier"], row["task"], row["calls"]) for row in plan.rows] == [
-        ("a@external", "starter_logic", 0)
+        ("a@external", "starter_logic", 4)
     ]
-    assert plan.rows[0]["reason"]
-    assert (plan.calls, plan.left) == (0, {"external": 7})
+    assert plan.rows[0]["estimated"] and plan.rows[0]["reason"]
+    assert (plan.calls, plan.estimated, plan.left) == (4, 4, {"external": 7})
     assert len(installation.plan(tasks=["starter_logic"]).to_pandas()) == 1
 
 
@@ -104,7 +117,26 @@ def test_arguments_that_are_none_are_told(installation: Testbench) -> None:
         installation.plan(tasks=["starter_logik"])
 
 
-KEY = "a@external"
+#: Patterns that choose nobody, or are none.
+NO_MODELS: list[tuple[str, dict[str, Any], str]] = [
+    (method, {"models": given}, said)
+    for method in (
+        "plan",
+        "scores",
+        "taxonomies",
+        "leaderboard",
+        "identity",
+        "identity_pairs",
+        "references",
+        "changes",
+    )
+    for given, said in (
+        (["x*"], "no supplier claims a model like 'x\\*'; models are: m;"),
+        ("m", "models is 'm'; give a list"),
+        ([], "models is empty"),
+    )
+]
+KEY, TASK = "a@external", "starter_logic"
 #: Arguments of each method that are none, with what is said of them.
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("check", {"suppliers": [KEY]}, "suppliers is "),
@@ -122,6 +154,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("run", {"on_progress": 5}, "on_progress is 5"),
     ("run", {"on_note": 5}, "on_note is 5; give a function"),
     ("run", {"on_scored": 5}, "on_scored is 5; give a function"),
+    ("run", {"on_stage": 5}, "on_stage is 5; give a function"),
     ("run", {"wait": "5m"}, "wait is '5m'; give True, False, or a timedelta"),
     ("run", {"wait": timedelta(seconds=-1)}, "wait is .*; give True, False, or a timedelta of at least 0"),
     ("run", {"stop": True}, "stop is True; give a threading.Event"),
@@ -136,6 +169,37 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("scores", {"suppliers": []}, "suppliers is empty"),
     ("scores", {"suppliers": KEY}, "give a list"),
     ("scores", {"tasks": "starter_logic"}, "give a list"),
+    ("scores", {"as_of": "2026-11-01"}, "as_of is '2026-11-01'; give a datetime with a time zone, a date"),
+    ("scores", {"as_of": datetime(2026, 1, 1)}, "as_of has no time zone"),
+    ("scores", {"as_of": date(9000, 1, 1)}, "as_of is 9000-01-01, which is yet to come"),
+    ("scores", {"as_of": datetime(9000, 1, 1, tzinfo=UTC)}, "as_of is 9000.*yet to come"),
+    ("answers", {"supplier": 5, "task": TASK}, "supplier is 5; give a text"),
+    ("answers", {"supplier": "nobody@x", "task": TASK}, "supplier 'nobody@x' is not on the roster"),
+    ("answers", {"supplier": KEY, "task": ["x"]}, "task is "),
+    ("answers", {"supplier": KEY, "task": TASK, "kind": "bad"}, "kind is 'bad'; give one of right, "),
+    ("answers", {"supplier": KEY, "task": TASK, "kind": 5}, "kind is 5; give a text, or None"),
+    ("answers", {"supplier": KEY, "task": TASK, "search": 5}, "search is 5; give a text"),
+    ("answers", {"supplier": KEY, "task": TASK, "after": -1}, "after is -1; give a number of a doc"),
+    (
+        "answers",
+        {"supplier": KEY, "task": TASK, "limit": 0},
+        "limit is 0; give a number of docs of at least 1",
+    ),
+    ("answer", {"supplier": "nobody@x", "task": TASK, "doc_id": 1}, "'nobody@x' is not on the roster"),
+    ("answer", {"supplier": KEY, "task": "nope", "doc_id": 1}, "task 'nope' is not configured"),
+    ("answer", {"supplier": KEY, "task": TASK, "doc_id": "1"}, "doc_id is '1'"),
+    ("supplier", {"supplier": "nobody@x"}, "supplier 'nobody@x' is not on the roster"),
+    ("doc", {"task": "nope", "doc_id": 0}, "task 'nope' is not configured"),
+    ("doc", {"task": TASK, "doc_id": None}, "doc_id is None"),
+    ("doc", {"task": TASK, "doc_id": 0, "after": 5}, "after is 5; give a text"),
+    ("doc", {"task": TASK, "doc_id": 0, "limit": 0}, "limit is 0; give a number of suppliers"),
+    ("history", {"supplier": "nobody@x"}, "supplier 'nobody@x' is not on the roster"),
+    ("history", {"supplier": KEY, "tasks": []}, "tasks is empty"),
+    ("history", {"supplier": KEY, "since": "30d"}, "since is '30d'; give a date, a timedelta, or None"),
+    ("history", {"supplier": KEY, "since": timedelta.max}, "since is .*which no calendar reaches"),
+    ("history", {"supplier": KEY, "since": datetime(2026, 1, 1)}, "since has no time zone"),
+    ("history", {"supplier": KEY, "until": 5}, "until is 5; give a date"),
+    ("history", {"supplier": KEY, "fill": "no"}, "fill is 'no'; give True or False"),
     ("taxonomies", {"suppliers": []}, "suppliers is empty"),
     ("taxonomies", {"taxonomy": 5}, "taxonomy is 5; give a text"),
     ("leaderboard", {"taxonomy": 5}, "taxonomy is 5; give a text"),
@@ -145,12 +209,16 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("compare", {"a": KEY, "b": "b@external", "margin": "0.1"}, "margin is '0.1'"),
     ("identity", {"suppliers": []}, "suppliers is empty"),
     ("identity_pairs", {"suppliers": []}, "suppliers is empty"),
+    ("references", {"suppliers": []}, "suppliers is empty"),
     ("changes", {"suppliers": []}, "suppliers is empty"),
+    ("cuts", {"suppliers": []}, "suppliers is empty"),
     ("attempts", {"supplier": [KEY]}, "supplier is "),
     ("attempts", {"supplier": "nobody@x"}, "supplier 'nobody@x' is not on the roster"),
     ("attempts", {"task": 5}, "task is 5; give a text"),
     ("attempts", {"task": "nope"}, "task 'nope' is not configured"),
     ("export", {"out": 5}, "out is 5; give a path"),
+    ("export", {"out": "x", "suppliers": ["nobody@x"]}, "'nobody@x' is not on the roster"),
+    ("export", {"out": "x", "tasks": []}, "tasks is empty"),
     ("evidence", {"supplier": [KEY], "out": "x.zip"}, "supplier is "),
     ("evidence", {"supplier": KEY, "out": 5}, "out is 5; give a path"),
     ("evidence", {"supplier": KEY, "out": "."}, "give the path of a file"),
@@ -159,6 +227,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("evidence", {"supplier": KEY, "out": "x.zip", "docs": 3}, "docs is 3; give a list"),
     ("evidence", {"supplier": KEY, "out": "x.zip", "docs": ["3"]}, r"docs\[0\] is '3'"),
     ("evidence", {"supplier": KEY, "out": "x.zip", "on_progress": 5}, "on_progress is 5"),
+    *NO_MODELS,
 ]
 
 
@@ -249,6 +318,7 @@ def test_a_wrong_taxonomy_is_told_before_anything_is_sent(
     assert not (tmp_path / ".testbench" / "dagster").exists(), "no run was begun"
 
 
+@pytest.mark.slow
 def test_only_runs_and_backfills_pay_for_dagster(installation: Testbench, tmp_path: Path) -> None:
     program = (
         "import sys\n"

@@ -117,7 +117,8 @@ def test_the_code_location_stays_light(tmp_path: Path, capsys: pytest.CaptureFix
         )
         bare, own_cost, loaded = json.loads(done.stdout)
         figures.append((bare, own_cost))
-        assert not sorted({name.partition(".")[0] for name in loaded} & set(HEAVY))
+        # Dagster's storages are half a second of it, and no definition needs them
+        assert not sorted({name.partition(".")[0] for name in loaded} & {*HEAVY, "sqlalchemy", "alembic"})
     with capsys.disabled():
         print(f"\nCPU seconds (bare dagster, definitions): cold {figures[0]}, warm {figures[1]}")
     assert min(cost for _, cost in figures) <= max(1.0, figures[1][0])
@@ -172,6 +173,7 @@ def says_why(lines: list[str], node: ast.Import | ast.ImportFrom) -> bool:
     return lines[above].strip().startswith("#")
 
 
+@pytest.mark.slow
 def test_late_imports_say_what_they_cost() -> None:
     silent = []
     for name, path in modules().items():
@@ -204,19 +206,22 @@ def test_only_the_adapter_imports_lm_eval() -> None:
         for name, path in modules().items()
         if any(re.match(r"(lm_eval|datasets)($|\.)", i) for i in imports(path))
         and not name.startswith(inside)
-        and name != "testbench_dagster.tasks.worker"  # the child process that owns the adapter
+        and name != "testbench_dagster.tasks.lm_eval_framework"  # what the child process loads
     ]
     assert violations == []
 
 
-def test_only_the_worker_imports_the_adapter() -> None:
+def test_only_the_framework_imports_the_adapter() -> None:
     adapter = "testbench_dagster.tasks.lm_eval_adapter"
     users = {
         name
         for name, path in modules().items()
         if any(i.startswith(adapter) for i in imports(path)) and not name.startswith(adapter)
     }
-    assert users == {"testbench_dagster.tasks.worker"}
+    assert users == {
+        "testbench_dagster.tasks.chat_choice.adapter",
+        "testbench_dagster.tasks.lm_eval_framework",
+    }
 
 
 #: What these libraries publish: modules whose names may be imported anywhere; "*" with what lies in them.
@@ -291,6 +296,7 @@ def test_what_is_private_is_told_from_what_is_published(source: str, private: li
     assert list(private_imports(ast.parse(source))) == private
 
 
+@pytest.mark.slow
 def test_private_attributes_of_others_are_touched_in_those_modules_alone() -> None:
     """Attributes with one leading underscore that nothing in this package defines."""
     ours: set[str] = set()
@@ -313,7 +319,7 @@ def test_private_attributes_of_others_are_touched_in_those_modules_alone() -> No
 
 
 #: The layers, from the ground up: a folder imports itself and the folders of layers below, none beside it.
-#: The two modules at the top of the package stand under their own names. See docs/design.md.
+#: The modules at the top of the package stand under their own names. See docs/design.md.
 LAYERS = (
     ("core",),
     ("config", "statistics"),
@@ -324,6 +330,7 @@ LAYERS = (
     ("stages",),
     ("localnet", "board"),
     ("defs",),
+    ("tables",),
     ("api",),
     ("cli", "definitions"),
 )
@@ -362,7 +369,7 @@ def test_a_folder_imports_only_from_layers_below() -> None:
 
 
 def test_only_stages_and_faces_name_the_workspace() -> None:
-    inside = {"stages", "defs", "cli", "api"}
+    inside = {"stages", "board", "defs", "cli", "api"}
     named = {
         folder(name)
         for name, path in modules().items()
@@ -522,7 +529,12 @@ def test_every_package_says_what_belongs_in_it() -> None:
 
 
 #: Imported without being declared: parts of the interface of a declared package that itself needs them.
-COMES_WITH = {"markupsafe": "jinja2", "yarl": "aiohttp", "multidict": "aiohttp"}
+COMES_WITH = {
+    "huggingface_hub": "datasets",
+    "markupsafe": "jinja2",
+    "yarl": "aiohttp",
+    "multidict": "aiohttp",
+}
 
 #: Packages that are needed though no module of ours imports them.
 NEEDED_UNSEEN = {
@@ -551,6 +563,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     assert unknown == set(COMES_WITH)
     for name, parent in COMES_WITH.items():
         assert any(
-            re.match(rf"{name}\b", r, re.IGNORECASE) for r in importlib.metadata.requires(parent) or ()
+            re.match(rf"{name.replace('_', '[-_]')}\b", r, re.IGNORECASE)
+            for r in importlib.metadata.requires(parent) or ()
         )
     assert declared - used == set(NEEDED_UNSEEN), "declared but not imported, or listed and imported"

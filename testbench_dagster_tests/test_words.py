@@ -23,8 +23,8 @@ REPLACED = [
     (r"\bopenings? = answer_prefix", "**/*.py", "prefix"),
     (r"(?<![.\w])catalogues?\b", "**/*.py", "catalog"),
 ]
-#: Names that others read: keys of metadata in Dagster, and what ids of stored changes follow from.
-PUBLIC = re.compile(r'"(settled|offenders|n_offenders)"|^OF_PREFIXES = "openings"$', re.M)
+#: Names that others read: keys of metadata in Dagster, an address, what ids of stored changes follow from.
+PUBLIC = re.compile(r'"(settled|offenders|n_offenders|/catalogue)"|^OF_PREFIXES = "openings"$', re.M)
 
 
 def found(word: str, text: str) -> list[str]:

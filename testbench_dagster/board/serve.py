@@ -18,9 +18,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from testbench_dagster.board.published import POLICY, render_page
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.feeds import PROMETHEUS_TYPE, render_json, render_prometheus
-from testbench_dagster.ranking.page import POLICY, render_page
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_S = 10.0  # a client that says nothing for so long is left

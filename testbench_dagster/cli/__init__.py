@@ -1,6 +1,7 @@
-"""The ``testbench`` command. Results go to stdout, everything else to stderr; exit codes 0, 1, 2.
+"""The ``testbench`` command. Results go to stdout, everything else to stderr; exit codes 0, 1, 2, 130.
 
 0: done. 1: the command could not do its job. 2: wrong usage or configuration.
+130: interrupted.
 
 Belongs here: options, progress bars, output, exit codes; one module per family of commands. Does not: loops
 over suppliers or passes, arithmetic, or anything that `Testbench` could not do as well.
@@ -9,8 +10,9 @@ over suppliers or passes, arithmetic, or anything that `Testbench` could not do 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -20,15 +22,22 @@ from testbench_dagster.core.errors import ConfigError, TaskInputError, Testbench
 #: Each command, in the order of the help, with the module of this package and the name it has there.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("serve", "demo"),
+    "init": ("init", "init"),
     "up": ("serve", "up"),
+    "board": ("board", "board"),
     "check": ("evaluate", "check"),
     "run": ("evaluate", "run"),
+    "tasks": ("tasks", "tasks"),
     "plan": ("plan", "plan"),
     "backfill": ("backfill", "backfill"),
     "scores": ("show", "scores"),
+    "show": ("read", "show"),
+    "answers": ("read", "answers"),
+    "history": ("read", "history"),
     "taxonomies": ("taxonomies", "taxonomies"),
     "compare": ("compare", "compare"),
     "identity": ("identity", "identity"),
+    "references": ("identity", "references"),
     "leaderboard": ("leaderboard", "leaderboard"),
     "feed": ("leaderboard", "feed"),
     "export": ("show", "export"),
@@ -38,6 +47,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "localnet": ("serve", "localnet"),
     "import-frameworks": ("frameworks", "import_frameworks_command"),
 }
+#: Those that read no configuration.
+WITHOUT_CONFIGURATION = frozenset({"demo", "init", "rescore", "localnet", "import-frameworks"})
 
 
 class _Commands(click.Group):
@@ -53,7 +64,33 @@ class _Commands(click.Group):
         command = getattr(import_module(f"{__name__}.{module}"), name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{__name__}.{module}.{name} is no click command; mend COMMANDS")
+        if cmd_name not in WITHOUT_CONFIGURATION and not hasattr(command, "says_what_is_measured"):
+            command.callback = _saying_what_is_measured(command.callback)
+            command.says_what_is_measured = True  # type: ignore[attr-defined]  # once per process
         return command
+
+
+def _saying_what_is_measured(callback: Callable[..., Any] | None) -> Callable[..., Any]:
+    """A command's work, preceded by a line where nobody named a configuration and there is none here.
+
+    It is said when the command begins, not when its options are wrong or its help is asked for.
+    """
+
+    def work(*arguments: Any, **options: Any) -> Any:
+        # with the settings, which the command reads anyway
+        from testbench_dagster.config import BUILTIN_CONFIG, DEFAULT_CONFIG_NAME, find_config
+
+        root = click.get_current_context().find_root()
+        if root.obj is None and find_config() == BUILTIN_CONFIG:
+            click.echo(
+                f"no {DEFAULT_CONFIG_NAME} here: this is the bundled simulation, six suppliers that "
+                "`testbench localnet up` serves; `testbench init` writes a configuration of your own, -c "
+                "names another",
+                err=True,
+            )
+        return callback(*arguments, **options) if callback is not None else None
+
+    return work
 
 
 @click.group(
@@ -71,7 +108,8 @@ class _Commands(click.Group):
 def cli(context: click.Context, config: str | None) -> None:
     """Measure language-model suppliers: sample, relay, score, rank, with evidence.
 
-    Start with `testbench demo`; it needs no configuration and no network.
+    Start with `testbench demo`, which needs no configuration and no network, or with `testbench init`, which
+    writes a configuration of your own.
     """
     context.obj = config
 
@@ -86,7 +124,7 @@ def main() -> None:
         sys.exit(2)
     except click.Abort:
         click.echo("interrupted", err=True)
-        sys.exit(1)
+        sys.exit(130)  # INTERRUPTED of .interrupts, which not every command imports
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -7,10 +7,13 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import note
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.wording import counted
 
 
 @click.command(short_help="Have the daemon evaluate suppliers")
-@click.option("--supplier", "suppliers", multiple=True, metavar="KEY", help="This supplier (repeatable).")
+@click.option(
+    "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="This supplier (repeatable)."
+)
 @click.option("--all", "everyone", is_flag=True, help="All active suppliers.")
 @click.option("--force", is_flag=True, help="Ask again what is fresh: relay everything in the windows anew.")
 @click.option("--rescore", is_flag=True, help="Only score stored answers anew; relays nothing.")
@@ -32,7 +35,7 @@ def backfill(
     with Testbench.open(config) as testbench:
         requested = testbench.backfill(suppliers or None, rescore=rescore, force=force)
         click.echo(requested.id)
-        note(f"backfill {requested.id} of {len(requested.suppliers)} suppliers is requested")
+        note(f"backfill {requested.id} of {counted(len(requested.suppliers), 'supplier')} is requested")
         if not requested.daemon_is_running():
             note("no daemon is running: start `testbench up`, which will work it off")
             if wait:

@@ -6,6 +6,7 @@ import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option
+from testbench_dagster.core.text import escaped
 
 _COLUMNS = (
     "task",
@@ -28,7 +29,9 @@ _COLUMNS = (
 @click.command(short_help="Compare two suppliers doc by doc")
 @click.argument("a")
 @click.argument("b")
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@click.option(
+    "--task", "-t", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable)."
+)
 @click.option(
     "--margin",
     type=float,
@@ -47,4 +50,5 @@ def compare(
     with Testbench.open(config) as testbench:
         rows = testbench.compare(a, b, tasks or None, margin).rows
     columns = (*_COLUMNS, "note") if any(row["note"] for row in rows) else _COLUMNS
-    emit(rows, format_, columns, f"{a} (A) against {b} (B)")
+    models = [escaped(rows[-1][name], 80) for name in ("model_a", "model_b")]
+    emit(rows, format_, columns, f"{a} (A, {models[0]}) against {b} (B, {models[1]})")

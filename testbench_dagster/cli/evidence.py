@@ -11,6 +11,7 @@ import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, note
+from testbench_dagster.core.wording import counted
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.stages.dispute.rescore import OnProgress
@@ -26,8 +27,10 @@ class _Unusable(click.ClickException):
 
 
 @click.command(short_help="Write the evidence for a supplier's scores")
-@click.option("--supplier", required=True, metavar="KEY", help="The supplier, <address>@<service>.")
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@click.option("--supplier", "-s", required=True, metavar="KEY", help="The supplier, <address>@<service>.")
+@click.option(
+    "--task", "-t", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable)."
+)
 @click.option(
     "--doc",
     "docs",
@@ -62,7 +65,7 @@ def evidence(
     for name, why in written.left_out.items():
         note(f"left out: {name}: {why}")
     counts = ", ".join(f"{count} {kind}" for kind, count in written.counts.items())
-    click.echo(f"{written.path}  {written.size} bytes: {counts}")
+    click.echo(f"{written.path}  {counted(written.size, 'byte')}: {counts}")
     click.echo(f"sha256 of its manifest: {written.sha256}")
 
 

@@ -15,12 +15,18 @@ from testbench_dagster.planning.frameworks import import_frameworks
 
 @click.command("import-frameworks", short_help="Translate rules of pocket-ml-testbench")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--framework", metavar="NAME", help="Which framework; needed when the file has several.")
-def import_frameworks_command(file: Path, framework: str | None) -> None:
+@click.option(
+    "--framework",
+    "frameworks",
+    multiple=True,
+    metavar="NAME",
+    help="Which framework (repeatable); needed when the file has several.",
+)
+def import_frameworks_command(file: Path, frameworks: tuple[str, ...]) -> None:
     """Translate the frameworks of a pocket-ml-testbench manager configuration (JSON).
 
     FILE is the manager's config.json, or its frameworks object alone. Prints the planning block and the rules
-    of single tasks as YAML; what was dropped or changed is told on stderr.
+    of single tasks as YAML, of all frameworks that are named; what was dropped or changed is told on stderr.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -36,7 +42,9 @@ def import_frameworks_command(file: Path, framework: str | None) -> None:
             f"{file}: pocket_blocks_per_session: {blocks!r} is no whole number above 0; correct it"
         )
     try:
-        imported = import_frameworks(content.get("frameworks", content), framework, blocks_per_session=blocks)
+        imported = import_frameworks(
+            content.get("frameworks", content), frameworks, blocks_per_session=blocks
+        )
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     for text in imported.notes:

@@ -30,6 +30,9 @@ def stoppable(work: Callable[[threading.Event], T], on_stop: Callable[[], None])
     finished = threading.Event()
 
     def body() -> None:
+        # Ctrl-C reaches every process of the terminal: whom this thread starts (Dagster's copiers of output,
+        # for one) inherits that it is blocked, or would die of it with a traceback before the work is done
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             outcome.append(work(stop))
         except BaseException as error:  # carried over to the main thread

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from testbench_dagster.cli.output import emit, emit_text, format_option, note
+from testbench_dagster.api import Testbench
+from testbench_dagster.cli.output import emit, emit_text, format_option, model_option, note, note_set_aside
 from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.wording import counted
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
-from testbench_dagster.stages.rank import leaderboard as ranking
 from testbench_dagster.stages.rank import make_board
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import writing
@@ -36,18 +37,25 @@ def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the self-contained HTML page to this file instead of printing.",
 )
+@model_option
 @format_option
 @click.pass_obj
-def leaderboard(config: str | None, taxonomy: str | None, page: Path | None, format_: str) -> None:
+def leaderboard(
+    config: str | None, taxonomy: str | None, page: Path | None, models: tuple[str, ...], format_: str
+) -> None:
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
+    if page is not None and models:
+        raise click.UsageError("--html writes the page of all suppliers; leave out --model")
     with Workspace.open(config) as workspace:
         if page is not None:
             # with Jinja2: 40 ms
-            from testbench_dagster.ranking.page import render_page
+            from testbench_dagster.board.published import render_page
 
             _write(page, render_page(make_board(workspace, taxonomy)))
             return
-        rows = [entry.to_json() for entry in ranking(workspace, taxonomy)]
+        found = Testbench(workspace).leaderboard(taxonomy, models=models or None)
+    rows = found.rows
+    note_set_aside(found.set_aside)
     if any(row["simulation"] for row in rows):
         note("These suppliers are simulated.")
     emit(rows, format_, ranking_columns(rows), "Leaderboard")
@@ -110,7 +118,7 @@ def _write(path: Path, text: str) -> None:
 
     with writing(path, "choose another file"):
         write_whole(path, text)
-    note(f"written: {path}  ({len(text.encode('utf-8', 'replace')):,} bytes)")
+    note(f"written: {path}  ({counted(len(text.encode('utf-8', 'replace')), 'byte', ',')})")
 
 
 def _serve(workspace: Workspace, host: str, port: int, cache_s: float) -> None:

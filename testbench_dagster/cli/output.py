@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.wording import counted
 
+_SET_ASIDE = 10  # tasks told one by one
 FORMATS = click.Choice(["table", "json", "csv"])
 
 
@@ -22,6 +24,17 @@ def format_option(function: Any) -> Any:
     """The ``--format`` option all listing commands share."""
     return click.option(
         "--format", "format_", type=FORMATS, default="table", show_default=True, help="Output format."
+    )(function)
+
+
+def model_option(function: Any) -> Any:
+    """The ``--model`` option of the commands that show many suppliers."""
+    return click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only suppliers that claim such a model (a shell's pattern, ! leaves out; repeatable).",
     )(function)
 
 
@@ -80,32 +93,22 @@ def _json(value: Any) -> Any:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    # with rich: 40 ms
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    console = Console()
-    if not console.is_terminal:
-        # into a file or pipe: no wrapping at an imagined 80 columns, nor at any other number
-        console.width = 10_000
-        console.width = max(200, console.measure(table).maximum)
-    console.print(table)
+    # with rich as well
+    from testbench_dagster.cli.table import print_table
+
+    if left_out := print_table(rows, columns, title, Console()):
+        note(f"no room for {', '.join(left_out)}: a wider terminal shows them, and --format csv or json")
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items()) or "–"
-    return "".join(c if c.isprintable() else "�" for c in str(value))
+def note_set_aside(reasons: Mapping[str, str]) -> None:
+    """Tell which tasks are set aside and why, by task."""
+    for task, reason in list(reasons.items())[:_SET_ASIDE]:
+        note(f"task {task} is set aside: {reason}")
+    if len(reasons) > _SET_ASIDE:
+        note(f"{counted(len(reasons) - _SET_ASIDE, 'more task')} set aside; `testbench check` names all")
 
 
 def note(text: str) -> None:

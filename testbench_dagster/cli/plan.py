@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
-from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.api import Plan, Testbench
+from testbench_dagster.cli.output import emit, format_option, model_option, note
+from testbench_dagster.core.wording import are, counted
 
 _COLUMNS = (
     "supplier",
+    "model",
     "task",
     "state",
     "docs",
     "calls",
-    "canaries",
+    "due_at",
+    "reason",
     "fresh",
     "open",
     "target",
     "half_width",
     "buys",
-    "due_at",
-    "reason",
+    "canaries",
 )
+
+#: Tasks that are told by name.
+_TOLD = 10
 
 
 @click.command(short_help="What would be asked now, and why not more")
 @click.option(
-    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
+    "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@click.option(
+    "--task", "-t", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable)."
+)
 @click.option(
     "--budget",
     type=click.IntRange(min=0),
@@ -36,6 +45,7 @@ _COLUMNS = (
     help="Share N relays fairly and show the interval widths they buy (default: what is left of the day's).",
 )
 @click.option("--due", "only_due", is_flag=True, help="Leave out what is not due.")
+@model_option
 @format_option
 @click.pass_obj
 def plan(
@@ -44,23 +54,51 @@ def plan(
     tasks: tuple[str, ...],
     budget: int | None,
     only_due: bool,
+    models: tuple[str, ...],
     format_: str,
 ) -> None:
     """Show what would be relayed now, and why each other task is not due. Sends nothing.
 
     `half_width` is that of the present 95 % interval of the primary score, `buys` the one to expect once the
     planned docs are answered at the present score. `open` docs were asked in vain and wait for their next
-    occasion; `canaries` are docs of the task that were answered before, asked again with them.
+    occasion; `canaries` are docs of the task that were answered before, asked again with them. What tasks
+    that are not prepared yet will ask is estimated: their docs by their rules, and options of a choice
+    as most tasks have.
     """
     with Testbench.open(config) as testbench:
-        planned = testbench.plan(suppliers or None, tasks or None, budget=budget)
+        planned = testbench.plan(suppliers or None, tasks or None, models=models or None, budget=budget)
     if budget is None:
         for service, left in planned.left.items():
-            note(f"{service}: {left} relays are left of today's budget")
-    rows = [row for row in planned.rows if row["docs"]] if only_due else planned.rows
+            note(f"{service}: {counted(left, 'relay')} {are(left)} left of today's budget")
+    for text in planned.paces.values():
+        note(text)
+    rows = [row for row in planned.rows if row["docs"] or row["unpriced"]] if only_due else planned.rows
     emit(rows, format_, _COLUMNS, "Plan")
     if format_ == "table":
         of = "" if budget is None else f", of a budget of {budget}"
         canaries = sum(row["canaries"] for row in planned.rows)
         among = f", {canaries} of them canaries" if canaries else ""
-        note(f"{planned.calls} relays would be sent now{among}{of}")
+        note(f"{counted(planned.calls, 'relay')} would be sent now{among}{of}")
+        for text in _unprepared(planned):
+            note(text)
+
+
+def _unprepared(planned: Plan) -> Iterator[str]:
+    """Say what of a plan is an estimate, and what is in no number of it."""
+    tasks = {row["task"] for row in planned.rows if row["estimated"]}
+    if not tasks:
+        return
+    told = (
+        f"{counted(len(tasks), 'task')} {are(len(tasks))} not prepared yet; `testbench run` begins with that"
+    )
+    if planned.estimated:
+        whole = "" if planned.estimated == planned.calls else f" of {planned.estimated} of them"
+        told = f"an estimate{whole}: {told}"
+    yield told
+    unpriced = list(dict.fromkeys(row["task"] for row in planned.rows if row["unpriced"]))
+    if unpriced:
+        more = f" and {counted(len(unpriced) - _TOLD, 'more task')}" if len(unpriced) > _TOLD else ""
+        yield (
+            f"left out of that number: {', '.join(unpriced[:_TOLD])}{more}; all their docs are wanted, "
+            "and how many they have is known once they are prepared"
+        )

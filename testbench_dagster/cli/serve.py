@@ -5,27 +5,58 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.evaluate import RelayBar
+from testbench_dagster.cli.background import BackgroundServer
+from testbench_dagster.cli.board import BOARD_PORT
+from testbench_dagster.cli.interrupts import INTERRUPTED, stoppable
 from testbench_dagster.cli.leaderboard import ranking_columns
 from testbench_dagster.cli.output import emit, note
+from testbench_dagster.cli.progress import RelayBar
+from testbench_dagster.cli.summary import came_to
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
 from testbench_dagster.localnet.personas import FAIL_MODES
-from testbench_dagster.stores.files import create_folder, writing
+from testbench_dagster.stores.files import alone, create_folder, writing
 
+if TYPE_CHECKING:
+    from testbench_dagster.defs.local_evaluation import RunReport
+
+
+def board_options(function: Any) -> Any:
+    """The options of commands that serve the board beside the UI."""
+    port = click.option(
+        "--board-port",
+        type=click.IntRange(1, 65535),
+        default=BOARD_PORT,
+        show_default=True,
+        help="Port of the board.",
+    )
+    return port(click.option("--no-board", is_flag=True, help="Without the board.")(function))
+
+
+#: What a demo leaves to be looked at, and how.
+_LOOK_CLOSER = {
+    "scores": "every window, with intervals and errors",
+    "identity": "who answers like whom",
+    "taxonomies": "abilities of each supplier",
+    "board": "pages: leaderboard, history, every answer",
+}
 _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another folder"
 
 
@@ -42,37 +73,73 @@ _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another fold
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
 )
+@board_options
 @click.option("--no-ui", is_flag=True, help="Print the leaderboard and leave.")
 @click.option("--pocket", is_flag=True, help="Over signed relays on a simulated Pocket network.")
-def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) -> None:
+@click.pass_context
+def demo(
+    context: click.Context,
+    fresh: bool,
+    n_suppliers: int,
+    port: int,
+    board_port: int,
+    no_board: bool,
+    no_ui: bool,
+    pocket: bool,
+) -> None:
     """Run everything on simulated suppliers: no configuration, no network, no servers.
 
     Starts the simulated network, materializes every asset on the embedded stores, prints the leaderboard and
-    serves the Dagster UI on it.
+    serves the Dagster UI and the board on it.
     """
-    # the simulated network, which no other command needs: 20 ms
-    from testbench_dagster.localnet.pocket.run import PocketProcess, height_by_calendar
-    from testbench_dagster.localnet.pocket.settings import environment
-    from testbench_dagster.localnet.run import LocalnetProcess
-
     # the embedded stores, whatever is exported for a real installation
     for name in ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL", "DAGSTER_HOME"):
         os.environ.pop(name, None)
     exported = os.environ.pop("TESTBENCH_HOME", None)
     folder = Path(exported or Path.cwd() / ".testbench").absolute() / ("demo-pocket" if pocket else "demo")
+    on_board = None if no_board else board_port
     if not no_ui:
-        _require_free(port)
-    with writing(folder, _ANOTHER_FOLDER):
-        if fresh and folder.is_dir():
-            shutil.rmtree(folder)
-    create_folder(folder)
-    net_port = STARTER_PORT if _is_free(STARTER_PORT) else 0
-    network = (
-        PocketProcess(n_suppliers, 0, net_port, first_height=height_by_calendar())
-        if pocket
-        else LocalnetProcess(n_suppliers, 0, net_port)
-    )
-    with network as localnet:
+        _require_ports(port, on_board)
+    create_folder(folder.parent)
+    with alone(
+        folder.with_suffix(".lock"),
+        f"another demo runs in {folder}; end it first, or run this one in another folder, or with another "
+        "TESTBENCH_HOME",
+    ):
+        with writing(folder, _ANOTHER_FOLDER):
+            if fresh and folder.is_dir():
+                shutil.rmtree(folder)
+        create_folder(folder)
+        _demo(context, folder, n_suppliers, port, on_board, exported, pocket=pocket, no_ui=no_ui)
+
+
+def _demo(
+    context: click.Context,
+    folder: Path,
+    n_suppliers: int,
+    port: int,
+    on_board: int | None,
+    exported: str | None,
+    *,
+    pocket: bool,
+    no_ui: bool,
+) -> None:
+    """The demo in its folder, which nobody else uses meanwhile."""
+    # the simulated network, which no other command needs: 20 ms
+    from testbench_dagster.localnet.pocket.run import PocketProcess, height_by_calendar
+    from testbench_dagster.localnet.pocket.settings import environment
+    from testbench_dagster.localnet.run import LocalnetError, LocalnetProcess
+
+    def network(port: int) -> PocketProcess | LocalnetProcess:
+        if pocket:
+            return PocketProcess(n_suppliers, 0, port, first_height=height_by_calendar())
+        return LocalnetProcess(n_suppliers, 0, port)
+
+    with ExitStack() as stack:
+        try:
+            localnet = stack.enter_context(network(STARTER_PORT if _is_free(STARTER_PORT) else 0))
+        except LocalnetError:  # another demo took the port since
+            localnet = stack.enter_context(network(0))
         if isinstance(localnet, PocketProcess):
             description = localnet.describe()
             settings = pocket_settings(description)
@@ -84,81 +151,125 @@ def demo(fresh: bool, n_suppliers: int, port: int, no_ui: bool, pocket: bool) ->
         with writing(path, _ANOTHER_FOLDER):
             path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         kind = "simulated Pocket network" if pocket else "simulated network"
-        note(f"{kind}: {n_suppliers} suppliers at {localnet.url}")
+        note(f"{kind}: {counted(n_suppliers, 'supplier')} at {localnet.url}")
         with Testbench.open(path) as testbench, RelayBar() as bar:
-            testbench.run(on_planned=bar.planned, on_progress=bar.progressed, on_note=bar.note)
+
+            def evaluate(stop: threading.Event) -> RunReport:
+                return testbench.run(
+                    on_planned=bar.planned,
+                    on_progress=bar.progressed,
+                    on_note=bar.note,
+                    on_scored=bar.scored,
+                    on_stage=bar.stage,
+                    stop=stop,
+                )
+
+            report = stoppable(evaluate, bar.stopping)
             rows = testbench.leaderboard().rows
+        note(came_to(report))
+        if report.interrupted:
+            context.exit(INTERRUPTED)
         emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
         note(f"\nThese suppliers are simulated. Everything measured is in {folder}; look closer with")
         # the demo's stores lie beside its configuration, where an exported TESTBENCH_HOME would hide them
         prefix = "env -u TESTBENCH_HOME " if exported else ""
-        note(f"  {prefix}testbench -c {path} scores      every window, with intervals and errors")
-        note(f"  {prefix}testbench -c {path} identity    who answers like whom")
-        note(f"  {prefix}testbench -c {path} taxonomies  abilities of each supplier")
+        command = f"{prefix}{own_command()} -c {_shown(path)}"
+        for name, what in _LOOK_CLOSER.items():
+            note(f"  {command} {name:<11} {what}")
         if no_ui:
             return
-        _serve_ui(load_config(path), port)
+        _serve_ui(load_config(path), port, on_board)
 
 
-@click.command(short_help="Serve the Dagster UI and daemon")
+@click.command(short_help="Serve the Dagster UI, daemon and board")
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI."
 )
+@board_options
+@click.option("--verbose", "-v", is_flag=True, help="Print what Dagster says, too; it is in a log anyway.")
 @click.pass_obj
-def up(config: str | None, port: int) -> None:
-    """Serve the Dagster UI and daemon on the installation's home, until interrupted."""
+def up(config: str | None, port: int, board_port: int, no_board: bool, verbose: bool) -> None:
+    """Serve the Dagster UI and daemon on the installation's home, and the board, until interrupted.
+
+    Says where once they serve. What they say is in logs/ of the home.
+    """
     # with the stores: 40 ms
     from testbench_dagster.stages.migrate import migrate_if_safe
 
     loaded = load_config(config)
-    _require_free(port)
+    on_board = None if no_board else board_port
+    _require_ports(port, on_board)
     migrate_if_safe(loaded, note)
-    _serve_ui(loaded, port)
+    _serve_ui(loaded, port, on_board, verbose=verbose)
 
 
-def _serve_ui(config: Config, port: int) -> None:
+def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: bool = False) -> None:
+    """Serve the Dagster UI, the daemon and the board until interrupted; say so once they really do."""
     # with Dagster: 0.8 s
     from testbench_dagster.defs.local_runs import prepare_home
 
     environment = {**os.environ, **prepare_home(config)}
-    # Dagster's own advice to use its newer command would be the first thing a newcomer reads
+    # Dagster's own advice to use its newer command would be the first line of the log
     environment.setdefault("PYTHONWARNINGS", "ignore")
-    note(f"\nDagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
     command += ["-h", "127.0.0.1", "-p", str(port)]
-    # a session of its own: whatever Dagster starts below it can be ended as one group
-    process = subprocess.Popen(  # noqa: S603  this Python, and options that click checked
-        command, env=environment, start_new_session=True, preexec_fn=_restore_interrupts
-    )
+    log = config.home / "logs" / "dagster.log"
     signal.signal(signal.SIGTERM, _interrupt)
-    code = 0
     try:
-        code = process.wait()
+        with (
+            BackgroundServer(
+                "the Dagster UI", command, log, environment=environment, verbose=verbose
+            ) as server,
+            _board(config, board_port, environment) as board,
+        ):
+            note(f"starting the Dagster UI and daemon; what they say is in {log}")
+            server.wait_until_it_serves(f"{url}/server_info")
+            note(f"Dagster UI: {url}  (stop with Ctrl-C)")
+            if board is not None:
+                pages = f"http://127.0.0.1:{board_port}"
+                board.wait_until_it_serves(pages)
+                note(f"Board: {pages}")
+            note("with it runs the daemon: it evaluates what is due, by sensors and schedules")
+            try:
+                server.wait()
+            finally:
+                note("stopping")
     except KeyboardInterrupt:
-        note("stopping")
-    finally:
-        _end_group(process)
-    if code:
-        raise TestbenchError(f"the Dagster UI ended with exit code {code}; its messages are above")
+        return
 
 
-def _restore_interrupts() -> None:
-    # shells start background jobs with SIGINT ignored, which Dagster's children would inherit
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _board(
+    config: Config, port: int | None, environment: Mapping[str, str]
+) -> AbstractContextManager[BackgroundServer | None]:
+    """The board in a process of its own, so that what befalls it harms nothing else."""
+    if port is None:
+        return contextlib.nullcontext()
+    command = [sys.executable, "-m", "testbench_dagster.cli", "--config", str(config.path)]
+    command += ["board", "--port", str(port), "--with-parent"]
+    log = config.home / "logs" / "board.log"
+    return BackgroundServer("the board", command, log, environment=environment, with_parent=True)
+
+
+def own_command() -> str:
+    """What to type to run this program again: by name where the shell finds it, else by its path."""
+    name = "testbench"
+    if shutil.which(name):
+        return name
+    beside = Path(sys.executable).with_name(name)
+    if os.access(beside, os.X_OK):
+        return _shown(beside)
+    return f"{shlex.quote(sys.executable)} -m testbench_dagster.cli"
+
+
+def _shown(path: Path) -> str:
+    """A path as a shell takes it, from here where it lies below."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask Dagster to stop, and end what is left of its processes."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=20)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _is_free(port: int) -> bool:
@@ -171,9 +282,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _require_free(port: int) -> None:
-    if not _is_free(port):
-        raise TestbenchError(f"port {port} is in use; choose another with --port")
+def _require_ports(port: int, board_port: int | None) -> None:
+    for number, option in ((port, "--port"), (board_port, "--board-port")):
+        if number is not None and not _is_free(number):
+            raise TestbenchError(f"port {number} is in use; choose another with {option}")
+    if port == board_port:
+        raise TestbenchError(
+            f"the UI and the board cannot share port {port}; choose another with --board-port"
+        )
 
 
 @click.group(short_help="The simulated network alone")
@@ -259,7 +375,7 @@ def localnet_control(action: str, fields: tuple[str, ...], url: str, pocket: boo
 
     For example: `join address=new accuracy=0.9`, `leave address=new`,
     `swap address=sim-01 accuracy=0.2 announce=true`, `fail address=sim-02 mode=500 rate=0.5`,
-    `withhold address=sim-02 "how=['500', answer]" when=wrong`, `height height=9`. With --pocket: `roll`,
+    `withhold address=sim-02 "how=[500, answer]" when=wrong`, `height height=9`. With --pocket: `roll`,
     `advance blocks=3`, `leave supplier=sim-01`, `fault supplier=sim-02 kind=bad_signature rate=0.5`,
     `clear supplier=sim-02`, `budget supplier=sim-03 relays=10`, `delegate app=app-simulation gateway=mine`
     and others.

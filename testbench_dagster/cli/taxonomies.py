@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, format_option, note
+from testbench_dagster.cli.output import emit, format_option, model_option, note, note_set_aside
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.stages.workspace import Workspace
@@ -19,7 +19,18 @@ from testbench_dagster.taxonomies import plots
 if TYPE_CHECKING:
     from testbench_dagster.taxonomies.model import Taxonomy
 
-_COLUMNS = ("supplier", "taxonomy", "node", "status", "score", "ci_low", "ci_high", "n_measured", "n_tasks")
+_COLUMNS = (
+    "supplier",
+    "model",
+    "taxonomy",
+    "node",
+    "status",
+    "score",
+    "ci_low",
+    "ci_high",
+    "n_measured",
+    "n_tasks",
+)
 _LIST_COLUMNS = ("taxonomy", "spec", "configured", "node", "children", "tasks")
 _KINDS = ("dag", "bars", "heatmap")
 _SUFFIXES = (".png", ".svg")
@@ -27,7 +38,7 @@ _SUFFIXES = (".png", ".svg")
 
 @click.command(short_help="Abilities of the suppliers")
 @click.option(
-    "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
+    "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
 @click.option("--taxonomy", metavar="NAME", help="Only this taxonomy.")
 @click.option(
@@ -46,6 +57,7 @@ _SUFFIXES = (".png", ".svg")
     show_default=True,
     help="The picture: the graph or bars of one supplier, or all suppliers by ability.",
 )
+@model_option
 @format_option
 @click.pass_obj
 def taxonomies(
@@ -55,12 +67,15 @@ def taxonomies(
     listing: bool,
     plot: Path | None,
     kind: str,
+    models: tuple[str, ...],
     format_: str,
 ) -> None:
     """Show the abilities of the suppliers: taxonomy nodes with intervals and coverage."""
     if listing:
-        if plot or suppliers:
-            raise click.UsageError("--list shows taxonomies, not suppliers; leave out --plot and --supplier")
+        if plot or suppliers or models:
+            raise click.UsageError(
+                "--list shows taxonomies, not suppliers; leave out --plot, --supplier and --model"
+            )
         with Workspace.open(config) as workspace:
             rows = list(_listing(workspace, taxonomy))
         emit(rows, format_, _LIST_COLUMNS, "Taxonomies")
@@ -68,14 +83,15 @@ def taxonomies(
         if plot.suffix not in _SUFFIXES:
             raise click.UsageError(f"--plot {plot}: name a file that ends in {' or '.join(_SUFFIXES)}")
         with Workspace.open(config) as workspace:
-            image = _picture(workspace, suppliers, taxonomy, kind, plot.suffix)
+            image = _picture(workspace, suppliers, models, taxonomy, kind, plot.suffix)
         with writing(plot, "name another file with --plot"):
             plot.write_bytes(image)
         click.echo(str(plot))
     else:
         with Testbench.open(config) as testbench:
-            rows = testbench.taxonomies(suppliers or None, taxonomy).rows
-        emit(rows, format_, _COLUMNS, "Abilities")
+            found = testbench.taxonomies(suppliers or None, taxonomy, models=models or None)
+        note_set_aside(found.set_aside)
+        emit(found.rows, format_, _COLUMNS, "Abilities")
 
 
 def _listing(workspace: Workspace, only: str | None) -> Iterator[dict[str, Any]]:
@@ -110,11 +126,17 @@ def _listing(workspace: Workspace, only: str | None) -> Iterator[dict[str, Any]]
 
 
 def _picture(
-    workspace: Workspace, suppliers: Sequence[str], name: str | None, kind: str, suffix: str
+    workspace: Workspace,
+    suppliers: Sequence[str],
+    models: Sequence[str],
+    name: str | None,
+    kind: str,
+    suffix: str,
 ) -> bytes:
     taxonomy = _chosen_taxonomy(workspace, name)
     nodes: dict[str, dict[str, Ability]] = {}
-    for row in Testbench(workspace).taxonomies(suppliers or None, taxonomy.name).rows:
+    chosen = Testbench(workspace).taxonomies(suppliers or None, taxonomy.name, models=models or None)
+    for row in chosen.rows:
         nodes.setdefault(row["supplier"], {})[row["node"]] = Ability.from_document(row)
     if not nodes:
         raise TestbenchError(

@@ -4,16 +4,18 @@ Belongs here: the settings, their bounds and error messages, and how files and v
 reading a store or a network, and what a setting leads to.
 """
 
-from testbench_dagster.config.fields import RelayOverrides, RelaySettings
+from testbench_dagster.config.fields import RelayOverrides, RelaySettings, unmatched_pattern
 from testbench_dagster.config.loading import (
     BUILTIN_CONFIG,
     CONFIG_ENV,
+    DEFAULT_CONFIG_NAME,
     HOME_ENV,
     MONGO_ENV,
     POSTGRES_ENV,
     Config,
     find_config,
     load_config,
+    load_config_text,
 )
 from testbench_dagster.config.services import (
     SERVICE_SOURCE,
@@ -31,6 +33,7 @@ from testbench_dagster.config.settings import Settings, SupplierConfig, Supplier
 __all__ = [
     "BUILTIN_CONFIG",
     "CONFIG_ENV",
+    "DEFAULT_CONFIG_NAME",
     "HOME_ENV",
     "MONGO_ENV",
     "POSTGRES_ENV",
@@ -52,4 +55,6 @@ __all__ = [
     "admit_transport",
     "find_config",
     "load_config",
+    "load_config_text",
+    "unmatched_pattern",
 ]

@@ -3,18 +3,73 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.applicability import EXCEPT, Patterns, matches_any, plain_pattern
+from testbench_dagster.core.relay import FOLLOWING, Limits
 from testbench_dagster.core.rules import Strict
 
 HEX_KEY = re.compile(r"[0-9A-Fa-f]{48,}")
 """What may be a private key, whole or nearly so, within any text."""
+KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{32,}\s*")
+"""Also a key that lost some digits when it was copied, or came twice: too much of it to be shown."""
+NO_KEY = "is a key itself, which is never written in the file: name the variable or the file that holds it"
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: How keys of the usual providers begin.
+_KEY_PREFIX = re.compile(r"(?i:bearer |basic )|sk-|pk-|rk-|hf_|gsk_|xai-|gh[pousr]_|AIza|eyJ|xox[abpr]-|AKIA")
+_OPAQUE = re.compile(r"[A-Za-z0-9]{28,}={0,2}")
 
 _DEFAULTS = Limits()
+_LISTED = 20  # names told in a message
+
+
+def _usable_patterns(patterns: Patterns) -> Patterns:
+    """Patterns that may be about something.
+
+    Raises:
+        ValueError: there are none, or one is empty or stands there twice; says how to mend it.
+    """
+    if not patterns:
+        raise ValueError("the list is empty: nothing would match; name patterns such as '*', or remove it")
+    for position, pattern in enumerate(patterns):
+        if not plain_pattern(pattern).strip() or pattern != pattern.strip():
+            raise ValueError(
+                f"{pattern!r} is no pattern; write a name, or one with *, ? or [ab] in it, and "
+                f"'{EXCEPT}' in front (in quotes) to leave out"
+            )
+        if pattern in patterns[:position]:
+            raise ValueError(f"{pattern!r} stands there twice; remove one")
+    return patterns
+
+
+def _listed_patterns(value: Any) -> Any:
+    """The same, where it is a list as YAML writes one."""
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise ValueError(f"{value!r} is no list of patterns; write it like ['{value}']")
+    return value
+
+
+PatternList = Annotated[Patterns, BeforeValidator(_listed_patterns), AfterValidator(_usable_patterns)]
+"""A list of patterns as configured."""
+
+
+def unmatched_pattern(patterns: Sequence[str] | None, names: Collection[str], what: str) -> str | None:
+    """What is wrong with the first pattern that matches none of the names, with the remedy; None: nothing is.
+
+    ``what`` says in the plural what the names are, for the message.
+    """
+    for pattern in patterns or ():
+        if not matches_any(pattern, names):
+            known = list(dict.fromkeys(names))
+            more = ", ..." if len(known) > _LISTED else ""
+            listed = f"; there are: {', '.join(known[:_LISTED])}{more}" if known else ""
+            return f"{pattern!r} matches none of the {what}{listed}; correct it, or remove it"
+    return None
 
 
 class RelaySettings(Strict):
@@ -30,8 +85,8 @@ class RelaySettings(Strict):
     max_per_host: int = Field(default=_DEFAULTS.max_per_host, ge=1, le=100_000)
 
     def limits(self) -> Limits:
-        """The same as the value that transports take."""
-        return Limits(**self.model_dump())
+        """The same as the value that transports take; deadlines that are not set follow the answers."""
+        return Limits(**self.model_dump(), following=frozenset(FOLLOWING) - self.model_fields_set)
 
 
 class RelayOverrides(Strict):
@@ -49,6 +104,37 @@ class RelayOverrides(Strict):
     def overrides(self) -> dict[str, Any]:
         """The bounds that are set here."""
         return {n: getattr(self, n) for n in RelayOverrides.model_fields if getattr(self, n) is not None}
+
+
+def looks_like_key(text: str) -> bool:
+    """Whether a text may be a key: hexadecimal digits, a provider's prefix, or a long mixture."""
+    if KEY_MATERIAL.fullmatch(text) or HEX_KEY.search(text):
+        return True
+    if len(text) >= 16 and _KEY_PREFIX.match(text):
+        return True
+    kinds = (str.isupper, str.islower, str.isdigit)
+    return _OPAQUE.fullmatch(text) is not None and all(any(map(kind, text)) for kind in kinds)
+
+
+def no_number(value: Any) -> Any:
+    """Refuse numbers without showing them: YAML takes a key such as 0x2d00… for one."""
+    if isinstance(value, (int, float)):
+        raise ValueError("is a number, not a text; write it in quotes")
+    return value
+
+
+def _variable(value: str) -> str:
+    if looks_like_key(value):
+        raise ValueError(NO_KEY)
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError(
+            "is no name of an environment variable; use letters, digits and '_', such as POCKET_APP_KEY"
+        )
+    return value
+
+
+#: Name of an environment variable; what may be a key in its place is not shown.
+Variable = Annotated[str, BeforeValidator(no_number), AfterValidator(_variable)]
 
 
 def http_url(value: str, *, example: str, credentials: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class Config:
 
     def supplier(self, key: str) -> SupplierConfig | None:
         """The configured supplier with this partition key, or None."""
-        return next((s for s in self.settings.suppliers if s.key == key), None)
+        return self._by_key.get(key)
+
+    @cached_property
+    def _by_key(self) -> dict[str, SupplierConfig]:
+        return {supplier.key: supplier for supplier in self.settings.suppliers}
 
 
 def find_config() -> Path:
@@ -83,6 +88,15 @@ def load_config(path: Path | str | None = None) -> Config:
         ) from None
     except (OSError, ValueError) as error:  # no text in UTF-8, or no name of a file
         raise ConfigError(f"cannot read {source}: {error}") from None
+    return load_config_text(text, source)
+
+
+def load_config_text(text: str, source: Path) -> Config:
+    """Validate a configuration that stands, or is to stand, in the file ``source``, an absolute path.
+
+    Raises:
+        ConfigError: it is no YAML mapping, uses an unset variable, or a key is wrong.
+    """
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506  a safe loader, with rules of its own
     except yaml.YAMLError as error:
@@ -117,6 +131,14 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     """Where and what, on one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    begun = getattr(error, "context_mark", None)
+    if (  # patterns that begin with what YAML takes for a tag or an alias
+        "for the tag '!" in problem
+        or "scanning an alias" in str(error)
+        or "undefined alias" in problem
+        or "[!" in ((begun.get_snippet() if begun else None) or "")
+    ):
+        problem += "; a text that begins with ! or * stands in quotes"
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
@@ -167,6 +189,9 @@ _HINTS = {
     "private_key": _KEYS_ELSEWHERE,
     "api_key": "keys are never written in the file: put the name of the variable holding it in api_key_env",
     "fewshot": "did you mean num_fewshot?",
+    "max_gen_toks": "did you mean max_tokens?",
+    "until": "did you mean stop?",
+    "system_instruction": "did you mean system?",
     "url": "did you mean base_url?",
     "timeout": "did you mean total_s, first_byte_s, idle_s or connect_s?",
 }
@@ -185,7 +210,7 @@ def _as_written(location: tuple[int | str, ...]) -> Iterator[int | str]:
     """Keys as they stand in the file: without what pydantic adds about the members of unions."""
     for place, part in enumerate(location):
         of_gate = place >= 2 and location[place - 2] == "gates" and isinstance(location[place - 1], int)
-        if not str(part).endswith(("SampleRule", "SampleRule]")) and not of_gate:
+        if not str(part).rstrip("]").endswith("SampleRule") and not of_gate:
             yield part
 
 

@@ -1,4 +1,7 @@
-"""The block ``services`` of `testbench.yaml`: services of Pocket Network whose suppliers are evaluated.
+"""The block ``services`` of `testbench.yaml`: what the suppliers of a service have in common.
+
+Most are services of Pocket Network, whose suppliers are found on a chain or by a gateway. With
+``transport: direct`` a block only says what suppliers listed elsewhere inherit.
 
 Keys are never part of it: ``key_env`` names the variable, ``key_file`` the file that holds one. Limits of
 services and addresses are those of the protocol (poktroll ``x/service``; bech32 with the prefix ``pokt``).
@@ -16,11 +19,21 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from testbench_dagster.config.fields import HEX_KEY, RelayOverrides, http_url
+from testbench_dagster.config.asking import AskingSettings
+from testbench_dagster.config.fields import (
+    KEY_MATERIAL,
+    NO_KEY,
+    RelayOverrides,
+    Variable,
+    http_url,
+    no_number,
+)
+from testbench_dagster.config.pace import ServicePace
 from testbench_dagster.core.bech32 import is_address
 from testbench_dagster.core.rules import Strict
 
@@ -32,21 +45,10 @@ Discovery = Literal["sessions", "staked", "ready"]
 
 _RPC_TYPES: tuple[RpcName, ...] = ("rest", "json_rpc")
 _SERVICE_ID = re.compile(r"[A-Za-z0-9_-]{1,42}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Also a key that lost some digits when it was copied, or came twice: too much of it to be shown.
-_KEY_MATERIAL = re.compile(r"\s*(0[xX])?[0-9A-Fa-f]{32,}\s*")
-_NO_KEY = "is a key itself, which is never written in the file: name the variable or the file that holds it"
-
-
-def _text(value: Any) -> Any:
-    """Refuse numbers without showing them: YAML takes a key such as 0x2d00… for one."""
-    if isinstance(value, (int, float)):
-        raise ValueError("is a number, not a text; write it in quotes")
-    return value
 
 
 def _address(value: str) -> str:
-    if _KEY_MATERIAL.fullmatch(value):
+    if KEY_MATERIAL.fullmatch(value):
         raise ValueError(
             "is a private key, not an address; keys are never written in the file: name the variable or the "
             "file that holds it"
@@ -59,19 +61,9 @@ def _address(value: str) -> str:
     return value
 
 
-def _variable(value: str) -> str:
-    if _KEY_MATERIAL.fullmatch(value) or HEX_KEY.search(value):
-        raise ValueError(_NO_KEY)
-    if not _VARIABLE.fullmatch(value):
-        raise ValueError(
-            "is no name of an environment variable; use letters, digits and '_', such as POCKET_APP_KEY"
-        )
-    return value
-
-
 def _key_file(value: str) -> str:
-    if _KEY_MATERIAL.fullmatch(value):
-        raise ValueError(_NO_KEY)
+    if KEY_MATERIAL.fullmatch(value):
+        raise ValueError(NO_KEY)
     if not value.strip():
         raise ValueError("is empty; name the file that holds the key")
     return value
@@ -89,9 +81,8 @@ def _gateway_url(value: str) -> str:
     )
 
 
-Address = Annotated[str, BeforeValidator(_text), AfterValidator(_address)]
-Variable = Annotated[str, BeforeValidator(_text), AfterValidator(_variable)]
-KeyFile = Annotated[str, BeforeValidator(_text), AfterValidator(_key_file)]
+Address = Annotated[str, BeforeValidator(no_number), AfterValidator(_address)]
+KeyFile = Annotated[str, BeforeValidator(no_number), AfterValidator(_key_file)]
 
 
 class NodeSettings(Strict):
@@ -158,12 +149,14 @@ class ServiceRules:
     """What a transport asks of the configuration of the services it reaches.
 
     ``problem`` says what is wrong with a service for it, with the remedy, or None. ``lists_ready``: it can
-    ask who is ready, so that suppliers may come from there (``discover: ready``).
+    ask who is ready, so that suppliers may come from there (``discover: ready``). ``listed_elsewhere``: its
+    suppliers are those of ``suppliers`` and ``supplier_sources`` that name the service.
     """
 
     transport: str
     problem: Callable[[ServiceConfig], str | None]
     lists_ready: bool = False
+    listed_elsewhere: bool = False
 
 
 def admit_transport(rules: ServiceRules) -> None:
@@ -179,19 +172,21 @@ def _known_transport(value: Any) -> str:
     raise ValueError(f"input should be {', '.join(others)}{' or ' if others else ''}{last}{shown}")
 
 
-class ServiceConfig(Strict):
-    """One service of Pocket Network: how its suppliers are found, reached and paid for.
+class ServiceConfig(AskingSettings):
+    """One service: how its suppliers are asked; of Pocket Network also how they are found and paid for.
 
     ``transport``: ``shannon`` signs relays itself with the keys of ``apps``, ``path`` sends through a
-    gateway; what each asks for is in its :class:`ServiceRules`. ``discover``: from the sessions of the apps,
-    from all that staked, or from what a gateway calls ready. ``ring``: whom a signature could be of, ``full``
-    (the application and its gateways) or ``self``. ``prefix``: what stands between a staked URL and
+    gateway; what each asks for is in its :class:`ServiceRules`. ``direct``: its suppliers are those of
+    ``suppliers`` and ``supplier_sources`` that name it. ``discover``: from the sessions of the apps, from all
+    that staked, or from what a gateway calls ready. ``ring``: whom a signature could be of, ``full`` (the
+    application and its gateways) or ``self``. ``prefix``: what stands between a staked URL and
     ``/chat/completions``. ``rpc_types``: which of several endpoints is taken, before any other http(s) one.
-    ``max_relays_per_session``: per supplier, on top of what the application's stake allows.
+    ``max_relays_per_session``: per supplier, on top of what the application's stake allows. ``pace``: how
+    fast its suppliers may be asked, together or each.
     """
 
     transport: Annotated[str, PlainValidator(_known_transport)]
-    model: Annotated[str, Field(min_length=1, max_length=256)]
+    model: Annotated[str, Field(max_length=256, validate_default=True)] = ""
     api: Literal["chat", "completions"] = "chat"
     nodes: NodeSettings | None = None
     apps: list[AppConfig] = Field(default_factory=list)
@@ -205,6 +200,15 @@ class ServiceConfig(Strict):
     allow_private_networks: bool = False
     max_relays_per_session: int | None = Field(default=None, ge=1)
     relays: RelayOverrides = RelayOverrides()
+    pace: ServicePace | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _of_who_is_discovered(cls, value: str, info: ValidationInfo) -> str:
+        rules = _RULES.get(info.data.get("transport", ""))
+        if not value and rules is not None and not rules.listed_elsewhere:
+            raise ValueError("is required but missing; add it")
+        return value
 
     @field_validator("prefix")
     @classmethod
@@ -230,6 +234,15 @@ class ServiceConfig(Strict):
     @property
     def _rules(self) -> ServiceRules:
         return _RULES[self.transport]
+
+    @property
+    def listed_elsewhere(self) -> bool:
+        """Whether its suppliers are those of ``suppliers`` and ``supplier_sources`` that name it."""
+        return self._rules.listed_elsewhere
+
+    def reached_by(self, transport: str) -> bool:
+        """Whether this transport reaches its suppliers."""
+        return self._rules is _RULES.get(transport)
 
     def _of_discovery(self) -> str | None:
         if self.discover == "ready" and not self._rules.lists_ready:
@@ -271,7 +284,32 @@ class ServiceConfig(Strict):
         return (named,) if named else ()
 
 
+def _listed_problem(service: ServiceConfig) -> str | None:
+    meant = {"transport", "relays", *AskingSettings.model_fields}
+    for name in ServiceConfig.model_fields:
+        if name in service.model_fields_set and name not in meant:
+            remedy = "give it there" if name == "pace" else "remove it"
+            return (
+                f"{name} means nothing to transport direct, whose suppliers are listed in suppliers and "
+                f"supplier_sources; {remedy}"
+            )
+    return None
+
+
+def _unsent_problem(service: ServiceConfig) -> str | None:
+    """Miners are sent what any gateway sends, and what is sent is kept: nothing secret may be in it."""
+    for name in ("headers", "query", "query_env", "key_header"):
+        if getattr(service, name):
+            return (
+                f"{name} means nothing to transport shannon (relays are signed, and look like any "
+                "gateway's); remove it"
+            )
+    return None
+
+
 def _signed_relays_problem(service: ServiceConfig) -> str | None:
+    if (problem := _unsent_problem(service)) is not None:
+        return problem
     if service.nodes is None:
         return "transport shannon needs nodes; add nodes: {rest: ['https://host:1317']}"
     if not service.apps:
@@ -291,9 +329,16 @@ def _signed_relays_problem(service: ServiceConfig) -> str | None:
     return None
 
 
+#: What a gateway is told in headers of these names says the relay itself.
+_GATEWAYS_OWN = frozenset({"target-service-id", "target-suppliers", "rpc-type", "app-address"})
+
+
 def _gateway_problem(service: ServiceConfig) -> str | None:
     if service.gateway is None:
         return "transport path needs gateway; add gateway: {url: 'https://host/v1'}"
+    for name in service.headers:
+        if name.lower() in _GATEWAYS_OWN:
+            return f"headers: {name} says what each relay says itself; remove it"
     for name, why in (("ring", "the gateway signs"), ("stream", "gateways buffer answers")):
         if name in service.model_fields_set and getattr(service, name) not in ("full", False):
             return f"{name} means nothing to transport path ({why}); remove it"
@@ -310,7 +355,10 @@ SIGNED_RELAYS = ServiceRules("shannon", _signed_relays_problem)
 #: Relays that a PATH gateway signs.
 THROUGH_GATEWAY = ServiceRules("path", _gateway_problem, lists_ready=True)
 
-_RULES = {rules.transport: rules for rules in (SIGNED_RELAYS, THROUGH_GATEWAY)}
+#: Suppliers that `suppliers` and `supplier_sources` list.
+LISTED = ServiceRules("direct", _listed_problem, listed_elsewhere=True)
+
+_RULES = {rules.transport: rules for rules in (SIGNED_RELAYS, THROUGH_GATEWAY, LISTED)}
 
 
 def service_problem(services: dict[str, ServiceConfig]) -> str | None:

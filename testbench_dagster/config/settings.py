@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from testbench_dagster.config.fields import RelayOverrides, RelaySettings, http_url
+from testbench_dagster.config.asking import Asking, AskingSettings, ProxySettings, merged
+from testbench_dagster.config.fields import (
+    PatternList,
+    RelayOverrides,
+    RelaySettings,
+    http_url,
+    unmatched_pattern,
+)
+from testbench_dagster.config.pace import SupplierPace
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
+from testbench_dagster.config.task_generation import TaskGenerationConfig
+from testbench_dagster.core.applicability import Patterns
+from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
+from testbench_dagster.core.pace import Pace
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings, Strict
 from testbench_dagster.core.sampling import SampleRule
-from testbench_dagster.core.supplier import CONFIG_SOURCE
+from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
+from testbench_dagster.core.task import CHAT_CHOICE, LM_EVAL
 
 _STORES_ENV = ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRES_URL")
 """Variables with addresses of servers, which may hold passwords."""
 
-SIGNATURES = ("tokenizer", "config", "identity")
-"""The tasks of the framework ``signatures``."""
-
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
 
 
-class SupplierConfig(RelayOverrides):
-    """One supplier reached over plain HTTP, with its own relay bounds where they differ."""
+class SupplierConfig(AskingSettings, RelayOverrides):
+    """One supplier reached over plain HTTP, with its own relay bounds and settings where they differ.
+
+    ``tasks`` are patterns of the tasks it is asked, by their names and by those of configured groups; None
+    for all. ``reference``: it is trusted to serve its model, and all others of that model are compared with
+    it; patterns name other suppliers' names of the model.
+    """
 
     address: str
     service: str = "external"
@@ -34,6 +51,9 @@ class SupplierConfig(RelayOverrides):
     model: str
     api_key_env: str | None = None
     relays: RelayOverrides = RelayOverrides()
+    tasks: PatternList | None = None
+    pace: SupplierPace | None = None
+    reference: bool | PatternList = False
 
     @field_validator("address", "service")
     @classmethod
@@ -54,10 +74,22 @@ class SupplierConfig(RelayOverrides):
             credentials="name the variable holding the key in api_key_env",
         )
 
+    @model_validator(mode="after")
+    def _one_key(self) -> SupplierConfig:
+        sent = {name.lower() for name, variable in self.headers.items() if variable is not None}
+        if self.api_key_env is not None and self.key_header is None and "authorization" in sent:
+            raise ValueError("headers: Authorization is what api_key_env is sent in; remove one of them")
+        return self
+
     @property
     def key(self) -> str:
         """Partition key of the supplier: ``<address>@<service>``."""
         return f"{self.address}@{self.service}"
+
+    @property
+    def own_pace(self) -> Pace | None:
+        """How fast it may be asked, under its own account or one that it shares."""
+        return None if self.pace is None else self.pace.of_supplier(self.key)
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -69,10 +101,15 @@ class SupplierConfig(RelayOverrides):
 
 
 class TaskConfig(Strict):
-    """One lm-eval task, a group or tag that expands to its leaf tasks, or a signature (by ``framework``)."""
+    """One task of a framework; of lm-eval also a group or tag that expands to its leaf tasks.
+
+    ``services`` and ``suppliers`` are patterns of who is asked it, by service and by supplier key; None for
+    everybody.
+    """
 
     name: Annotated[str, Field(min_length=1)]
-    framework: Literal["lm_eval", "signatures"] = "lm_eval"
+    framework: str = "lm_eval"
+    mode: Literal["chat_choice"] | None = None
     alias: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     metric: str | None = None
@@ -84,21 +121,62 @@ class TaskConfig(Strict):
     only: list[str] | None = None
     samples: Literal["all"] | SampleRule = SampleRule()
     planning: PlanningRule = PlanningRule()
+    services: PatternList | None = None
+    suppliers: PatternList | None = None
+
+    @field_validator("suppliers")
+    @classmethod
+    def _of_supplier_keys(cls, patterns: Patterns | None) -> Patterns | None:
+        for pattern in patterns or ():
+            if "@" not in pattern and not any(wild in pattern for wild in "*?["):
+                raise ValueError(
+                    f"{pattern!r} can match no key of a supplier, which is <address>@<service>; "
+                    f"write '{pattern}@*'"
+                )
+        return patterns
+
+    generation: TaskGenerationConfig = TaskGenerationConfig()
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _framework_of_its_mode(cls, value: Any) -> Any:
+        """A mode is another framework for the same tasks; what it cannot be is said by the checks below."""
+        if not isinstance(value, dict) or value.get("framework", LM_EVAL) != LM_EVAL:
+            return value
+        return {**value, "framework": CHAT_CHOICE} if value.get("mode") == CHAT_CHOICE else value
 
     @model_validator(mode="after")
     def _of_its_framework(self) -> TaskConfig:
-        if self.framework == "lm_eval":
-            return self
-        if self.name not in SIGNATURES:
+        try:
+            plug = framework_plug(self.framework)
+        except TaskError as error:
+            raise ValueError(str(error)) from None
+        try:
+            names = None if plug.task_names is None else list(plug.task_names())
+        except Exception as error:  # of another package
+            raise ValueError(f"framework {plug.name!r} cannot name its tasks: {error!r}; mend it") from None
+        if names is not None and self.name not in names:
             raise ValueError(
-                f"{self.name!r} is no signature; name one of {', '.join(SIGNATURES)}, "
+                f"{self.name!r} is no task of framework {plug.name!r}; name one of {', '.join(names)}, "
                 "or leave framework out for a task of lm-eval"
             )
-        meant = {"name", "framework", "alias", "planning"}
         for key in type(self).model_fields:
-            if key in self.model_fields_set and key not in meant:
-                why = "identity.probes says how many" if key == "samples" else "it is for tasks of lm-eval"
-                raise ValueError(f"{key} means nothing to the signature {self.name!r} ({why}); remove it")
+            if key in self.model_fields_set and key not in plug.keys | COMMON_KEYS:
+                hint = (
+                    " (identity.probes says how many)"
+                    if (plug.name, key) == ("signatures", "samples")
+                    else ""
+                )
+                raise ValueError(
+                    f"{key} means nothing to {self.name!r} of framework {plug.name!r}{hint}; remove it"
+                )
+        try:
+            plug.check(self.name, self.options)
+        except ValueError:
+            raise
+        except Exception as error:  # of another package
+            raise ValueError(f"framework {plug.name!r} cannot check options: {error!r}; mend it") from None
         return self
 
     @field_validator("samples", mode="before")
@@ -109,7 +187,7 @@ class TaskConfig(Strict):
         if value != "all" and not isinstance(value, (dict, SampleRule)):
             raise ValueError(
                 f"{value!r} is neither 'all', nor a positive number of docs, "
-                "nor a mapping such as {min: 25, max: 100}"
+                "nor a mapping such as {min: 25, max: 100} or {ids: [0, 7]}"
             )
         return value
 
@@ -171,12 +249,14 @@ class BudgetSettings(Strict):
         return self.services.get(service, self.relays_per_day)
 
 
-class SupplierSource(Strict):
+class SupplierSource(ProxySettings):
     """Where further suppliers come from: a JSON ``file``, or a ``url`` that returns such a roster.
 
     What a source lists is not trusted: its endpoints may not lie in private networks unless
     ``allow_private_networks``, and it cannot name keys. ``api_key_env`` gives all its suppliers one key,
-    ``token_env`` is what the roster's own server wants to see (a bearer token).
+    ``token_env`` is what the roster's own server wants to see (a bearer token), ``proxy``, ``proxy_env`` and
+    ``tls`` how that is connected to. ``pace`` is that of each of its suppliers; a source cannot say it, for
+    who bounds how often it is asked bounds what is found out about it.
     """
 
     file: str | None = None
@@ -186,6 +266,7 @@ class SupplierSource(Strict):
     api_key_env: str | None = None
     token_env: str | None = None
     timeout_s: float = Field(default=15, gt=0, le=40)
+    pace: SupplierPace | None = None
 
     @field_validator("url")
     @classmethod
@@ -236,7 +317,8 @@ class AutomationSettings(Strict):
 
     What a part's block leaves out is as by default: ``{enabled: false}`` needs no time.
     ``summaries`` is when the leaderboard is refreshed if something new arrived, ``summaries_sensor`` looks
-    whether that is so. ``alert_webhook_env`` names the variable with the URL that failed runs are told to.
+    whether that is so. ``alert_webhook_env`` names the variable with the URL that failed runs, detected
+    changes and tasks set aside are told to, ``alert_proxy_env`` one with the URL of an HTTP proxy on the way.
     """
 
     new_suppliers: SensorSettings = SensorSettings()
@@ -252,6 +334,7 @@ class AutomationSettings(Strict):
     weekly_epochs: ScheduleSettings = ScheduleSettings(cron="0 3 * * 1")
     retention: ScheduleSettings = ScheduleSettings(cron="30 4 * * *")
     alert_webhook_env: str | None = None
+    alert_proxy_env: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -277,7 +360,8 @@ class IdentityConfig(Strict):
     ``probe_days``. ``rotate_days`` is the mean time for
     which one member stands for its group. ``cut_on`` names the evidence of a changed model that cuts windows:
     ``repeat`` (other answers to the same prompts), ``group`` (a member leaves its group's answers),
-    ``score``; what is left out is only reported.
+    ``score``; what is left out is only reported. ``reference_margin`` is a difference of scores that matters
+    to nobody: a supplier is as the reference of its model where the true one is certainly smaller.
     """
 
     probes: int | None = Field(default=None, ge=8, le=500)
@@ -285,6 +369,7 @@ class IdentityConfig(Strict):
     probe_days: float = Field(default=10, gt=0)
     rotate_days: float = Field(default=7, gt=0)
     cut_on: tuple[CutReason, ...] = ("repeat", "group", "score")
+    reference_margin: float = Field(default=0.05, gt=0, lt=1)
 
 
 class SummarySettings(Strict):
@@ -308,6 +393,28 @@ class RetentionSettings(Strict):
     events_days: float = Field(default=30, gt=0)
 
 
+class BoardSettings(Strict):
+    """Where people reach the board: the published page leads there, and it answers to that name."""
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _plain_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = http_url(
+            value,
+            example="https://board.example.org",
+            credentials="whoever asks for them is a proxy in front of the board",
+        )
+        if urlsplit(url).path:
+            raise ValueError(
+                f"{value!r} has a path; the board stands at the root, as https://board.example.org"
+            )
+        return url
+
+
 class Settings(Strict):
     """The whole of ``testbench.yaml``."""
 
@@ -324,8 +431,10 @@ class Settings(Strict):
     identity: IdentityConfig = IdentityConfig()
     automation: AutomationSettings = AutomationSettings()
     retention: RetentionSettings = RetentionSettings()
+    board: BoardSettings = BoardSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     task_paths: list[str] = Field(default_factory=list)
+    choices_on_chat: bool = False
     simulation: bool = False
 
     @model_validator(mode="after")
@@ -338,11 +447,15 @@ class Settings(Strict):
                     "give one of them another address or service, or remove it"
                 )
             seen.add(supplier.key)
+        problem = _pace_problem(self.suppliers, self.supplier_sources)
+        if problem:
+            raise ValueError(problem)
         if not self.tasks:
             raise ValueError("tasks: the list is empty; name at least one lm-eval task")
         for position, task in enumerate(self.tasks):
-            samples = None if task.framework == "signatures" or task.samples == "all" else task.samples
-            if samples is not None and self.sampling.window < samples.max:
+            sampled = "samples" in framework_plug(task.framework).keys
+            samples = task.samples if sampled and task.samples != "all" else None
+            if samples is not None and samples.ids is None and self.sampling.window < samples.max:
                 raise ValueError(
                     f"tasks[{position}] {task.name!r}: samples.max {samples.max} exceeds "
                     f"sampling.window {self.sampling.window}; raise the window to at least {samples.max}"
@@ -356,6 +469,8 @@ class Settings(Strict):
                 )
             if problem:
                 raise ValueError(f"tasks[{position}] {task.name!r}: planning: {problem}")
+            if problem := self._unmatched_pattern(task):
+                raise ValueError(f"tasks[{position}] {task.name!r}: {problem}")
         labels = [source.label for source in self.supplier_sources]
         for position, label in enumerate(labels):
             if label in labels[:position] or label == CONFIG_SOURCE or label.startswith(SERVICE_SOURCE):
@@ -367,21 +482,78 @@ class Settings(Strict):
             raise ValueError(problem)
         return self
 
+    def _unmatched_pattern(self, task: TaskConfig) -> str | None:
+        """What is wrong with a pattern that can match nobody, as far as that is known without sources."""
+        if not self.supplier_sources:  # which may list suppliers of any service
+            services = [*(supplier.service for supplier in self.suppliers), *self.services]
+            if problem := unmatched_pattern(task.services, services, "configured services"):
+                return f"services: {problem}"
+        if not self.discovers:
+            keys = [supplier.key for supplier in self.suppliers]
+            if problem := unmatched_pattern(task.suppliers, keys, "configured suppliers"):
+                return f"suppliers: {problem}"
+        return None
+
+    def pace_of(self, supplier: Supplier) -> Pace | None:
+        """How fast a supplier may be asked, and with whom it shares that; None for as fast as it can."""
+        if supplier.source == CONFIG_SOURCE:
+            return self._paces.get(supplier.key)
+        if (listed := self._source_paces.get(supplier.source)) is not None:
+            return listed.of_supplier(supplier.key)
+        service = self.service_of(supplier.source)
+        if service is None or service.pace is None:
+            return None
+        each = service.pace.per == "supplier"
+        return service.pace.of(f"supplier:{supplier.key}" if each else supplier.source)
+
+    @cached_property
+    def _paces(self) -> dict[str, Pace]:
+        return {s.key: pace for s in self.suppliers if (pace := s.own_pace) is not None}
+
+    @cached_property
+    def _source_paces(self) -> dict[str, SupplierPace]:
+        return {s.label: s.pace for s in self.supplier_sources if s.pace is not None}
+
     @property
     def discovers(self) -> bool:
         """Whether suppliers come from elsewhere than ``suppliers``."""
-        return bool(self.supplier_sources or self.services)
+        return bool(self.supplier_sources or self.discovered_services)
+
+    @property
+    def discovered_services(self) -> dict[str, ServiceConfig]:
+        """The services whose suppliers are found by their transport."""
+        return {name: service for name, service in self.services.items() if not service.listed_elsewhere}
+
+    def shared_bounds(self, service: str) -> dict[str, Any]:
+        """The relay bounds that suppliers which are listed elsewhere inherit from a service."""
+        block = self.services.get(service)
+        return block.relays.overrides() if block is not None and block.listed_elsewhere else {}
+
+    def asking(self, service: str, transport: str, own: AskingSettings | None = None) -> Asking:
+        """How a supplier of a service is asked: its own settings over those of the service.
+
+        Where the service is reached by another transport than the supplier, only ``generation`` is the
+        service's: headers and connections belong to the way.
+        """
+        shared: AskingSettings | None = None
+        if (block := self.services.get(service)) is not None:
+            shared = block if block.reached_by(transport) else AskingSettings(generation=block.generation)
+        return merged(*(said for said in (shared, own) if said is not None))
 
     @property
     def secret_variables(self) -> frozenset[str]:
         """Names of the environment variables that hold keys, tokens and other secrets."""
         services = self.services.values()
+        asking: list[AskingSettings] = [*self.suppliers, *services]
         named = [
+            *(name for block in asking for name in block.sent_variables()),
             *(supplier.api_key_env for supplier in self.suppliers),
             *(name for source in self.supplier_sources for name in (source.api_key_env, source.token_env)),
+            *(source.proxy_env for source in self.supplier_sources),
             *(app.key_env for service in services for app in service.apps),
             *(service.gateway.token_env for service in services if service.gateway),
             self.automation.alert_webhook_env,
+            self.automation.alert_proxy_env,
         ]
         return frozenset(_STORES_ENV) | {name for name in named if name}
 
@@ -394,3 +566,21 @@ class Settings(Strict):
         if not source.startswith(SERVICE_SOURCE):
             return None
         return self.services.get(source.removeprefix(SERVICE_SOURCE))
+
+
+def _pace_problem(suppliers: list[SupplierConfig], sources: list[SupplierSource]) -> str | None:
+    """What is wrong with the paces that suppliers share, with the remedy, or None."""
+    shared: dict[str, tuple[str, Pace]] = {}
+    blocks = [(f"suppliers[{i}]", one.pace) for i, one in enumerate(suppliers)]
+    blocks += [(f"supplier_sources[{i}]", one.pace) for i, one in enumerate(sources)]
+    for where, block in blocks:
+        if block is None or block.account is None:
+            continue
+        pace = block.of(block.account)
+        first, known = shared.setdefault(block.account, (where, pace))
+        if known != pace:
+            return (
+                f"{where}.pace: account {block.account!r} is bound otherwise in {first}; who shares an "
+                "account shares its numbers, so make them equal"
+            )
+    return None

@@ -11,7 +11,7 @@ import operator
 import os
 import threading
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from testbench_dagster.core.errors import ConfigError
@@ -87,6 +87,50 @@ def event(name: str, given: object) -> threading.Event | None:
     if given is not None and not isinstance(given, threading.Event):
         raise ConfigError(f"{name} is {_shown(given)}; give a threading.Event, or None")
     return given
+
+
+def instant_or_none(name: str, given: object, now: datetime) -> datetime | None:
+    """An instant, or the end of a day in UTC as far as it is past; None stays None.
+
+    Raises:
+        ConfigError: it is neither, has no time zone, or lies after ``now``.
+    """
+    if given is None:
+        return None
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ConfigError(f"{name} has no time zone; give one, such as tzinfo=datetime.UTC")
+        if given > now:
+            raise ConfigError(
+                f"{name} is {given.isoformat()}, which is yet to come; give an instant up to now"
+            )
+        return given
+    if isinstance(given, date):
+        start = datetime(given.year, given.month, given.day, tzinfo=UTC)
+        if start > now:
+            raise ConfigError(f"{name} is {given.isoformat()}, which is yet to come; give a day up to today")
+        return min(start + timedelta(days=1), now)
+    raise ConfigError(f"{name} is {_shown(given)}; give a datetime with a time zone, a date, or None for now")
+
+
+def day_or_none(name: str, given: object, now: datetime) -> date | None:
+    """A day in UTC: a date, that of an instant, or so long before ``now``; None stays None.
+
+    Raises:
+        ConfigError: it is something else, or an instant without time zone.
+    """
+    if isinstance(given, timedelta):
+        try:
+            return (now - given).date()
+        except OverflowError:
+            raise ConfigError(f"{name} is {_shown(given)}, which no calendar reaches; give less") from None
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ConfigError(f"{name} has no time zone; give one, such as tzinfo=datetime.UTC")
+        return given.astimezone(UTC).date()
+    if given is None or isinstance(given, date):
+        return given
+    raise ConfigError(f"{name} is {_shown(given)}; give a date, a timedelta, or None")
 
 
 def share(name: str, given: object) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from testbench_dagster.core.errors import KeyMaterialError
+from testbench_dagster.core.wording import counted
 
 #: Human-readable part of addresses of accounts, applications, gateways and suppliers.
 HRP = "pokt"
@@ -25,8 +26,8 @@ def encode(hrp: str, data: bytes) -> str:
     length = len(hrp) + 1 + len(groups) + _CHECKSUM_LETTERS
     if not hrp or length > MAX_LENGTH or not _printable(hrp) or hrp != hrp.lower():
         raise KeyMaterialError(
-            f"{len(data)} bytes with prefix {hrp[:MAX_LENGTH]!r} have no bech32 text: give a prefix in lower "
-            f"case, and no more than {MAX_LENGTH} letters in all"
+            f"no bech32 text holds {counted(len(data), 'byte')} with prefix {hrp[:MAX_LENGTH]!r}: give a "
+            f"prefix in lower case, and no more than {MAX_LENGTH} letters in all"
         )
     check = _checksum([*_expanded(hrp), *groups, *[0] * _CHECKSUM_LETTERS]) ^ 1
     groups += [check >> 5 * place & 31 for place in reversed(range(_CHECKSUM_LETTERS))]

@@ -76,10 +76,11 @@ class Shape(Enum):
     RANGE = "low–high"
     OF = "part/whole"
     JOINED = "one,other"
-    DOCS = "docs, docs wanted and status: n/planned, or that the task is unsupported"
+    DOCS = "docs, docs wanted and status: n/planned, or why there are none to ask"
     AGE = "seconds since, at the time of publishing"
     NAME = "a name that leads to its details"
     DRAWING = "score on its interval"
+    PLACE = "what members of one place have together: it stands in the first row of each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,10 @@ class Views:
     commands: tuple[str, ...]
     #: Tables in the metadata of Dagster's assets.
     dagster: tuple[Cell, ...]
-    #: Tables of the HTML page.
+    #: Tables of the pages: of the board and of the published one.
     page: tuple[Cell, ...]
+    #: Columns that only the published page has, behind those: no other page is behind it to show them.
+    published: tuple[Cell, ...]
     #: Objects of the JSON feed; the titles are its keys.
     feed: tuple[Cell, ...]
     #: Families of the Prometheus feed, the most important first.

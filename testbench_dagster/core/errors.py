@@ -32,6 +32,14 @@ class TaskInputError(TaskError):
     """What `testbench.yaml` wants of a task cannot be had: a data file, split, column, metric or filter."""
 
 
+class ScorerUnavailable(TestbenchError):
+    """A metric raises it where the service that it asks is not there: the answer is scored later.
+
+    So do the errors of connections and time limits that Python and common HTTP clients raise. That it is not
+    the answer's doing shows at other answers: see docs/scorers.md.
+    """
+
+
 class ShannonError(TestbenchError, ValueError):
     """Base of all errors of this package."""
 

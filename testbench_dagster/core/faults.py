@@ -114,6 +114,8 @@ class FaultRow:
     denies_page: bool = False
     #: There is an answer, cut at the token limit.
     cut_short: bool = False
+    #: It did as it was asked, but what it answered shows nothing to score: the supplier is well.
+    in_order: bool = False
 
     # -- evidence --
     #: Status and body alone decide it, so that evidence is classified again; of the others the transport that
@@ -178,8 +180,8 @@ class Fault(StrEnum):
         "supplier_http",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="other HTTP 5xx, 3xx; an answer that ended in `error` or `abort`",
-            remedy="ask its operator",
+            when="other HTTP 5xx, 3xx, 424; an answer that says it failed (`error`, `abort`)",
+            remedy="ask its operator; where it redirects (3xx), base_url is wrong: write the final address",
             closes=Closing.FAILED,
             occasions=3,
             in_run=(3, 1),
@@ -192,7 +194,7 @@ class Fault(StrEnum):
         "unavailable",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="HTTP 502 to 504, 52x, 408, 409, 425",
+            when="HTTP 502 to 504, 52x, 530, 598, 599, 408, 409, 423, 425, 498, 499",
             closes=Closing.FAILED,
             occasions=3,
             in_run=(3, 1),
@@ -222,8 +224,8 @@ class Fault(StrEnum):
         "supplier_protocol",
         FaultRow(
             owner=Owner.SUPPLIER,
-            when="200 with an `error` that is no HTTP status, or with tool calls alone; invalid, too large "
-            "or too deep JSON, invalid log-probabilities",
+            when="200 with an `error` that names no HTTP status, or with tool calls alone; JSON that cannot "
+            "be read, is too large or too deep; invalid log-probabilities",
             remedy="ask its operator",
             closes=Closing.FAILED,
             occasions=2,
@@ -319,11 +321,27 @@ class Fault(StrEnum):
             shown_by_answer=True,
         ),
     )
+    # Void or failed like a refusal: whoever merges tokens where it would be wrong is not let off by it.
+    UNSUPPORTED = (
+        "unsupported",
+        FaultRow(
+            owner=Owner.CLIENT,
+            when="log-probabilities that do not show the continuation's: a token of the model's belongs to "
+            "both context and continuation",
+            closes=Closing.REFUSED,
+            occasions=2,
+            remedy="the model's tokenizer does not cut where the task does: ask it in a form that takes "
+            "generated text",
+            in_order=True,
+            shown_by_answer=True,
+        ),
+    )
     QUOTA = (
         "quota",
         FaultRow(
             owner=Owner.CLIENT,
-            when="HTTP 402; 429 with `insufficient_quota`; a relay miner that grants no more in the session",
+            when="HTTP 402; 429, 403, 400 with `insufficient_quota` or its like; a relay miner that grants "
+            "no more in the session",
             closes=Closing.MIXED,
             occasions=3,
             in_run=(1, 1),
@@ -336,7 +354,7 @@ class Fault(StrEnum):
         "credentials",
         FaultRow(
             owner=Owner.CLIENT,
-            when="HTTP 401, 403, 404; a relay miner that refuses our signature",
+            when="HTTP 401, 403, 404; 407 of a proxy on the way; a relay miner that refuses our signature",
             closes=Closing.MIXED,
             occasions=3,
             in_run=(1, 1),
@@ -349,13 +367,13 @@ class Fault(StrEnum):
         "gateway",
         FaultRow(
             owner=Owner.GATEWAY,
-            when="a PATH gateway failed, or may have asked others",
-            remedy="look at the gateway: `testbench check` asks it",
+            when="a PATH gateway failed, or may have asked others; our proxy was not reached, refused, or "
+            "failed without saying that the supplier did",
+            remedy="look at the gateway or proxy on the way: `testbench check` asks a gateway",
             closes=Closing.MIXED,
             occasions=3,
             in_run=(2, 1),
             pause=Pause.LANE,
-            ways=frozenset({Way.GATEWAY}),
         ),
     )
     ROLLOVER = (

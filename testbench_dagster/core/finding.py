@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; a ``warning`` is no problem that keeps the installation from working."""
+    """One thing that was looked at; a ``warning`` is no problem that keeps the installation from working.
+
+    ``paste``: lines of testbench.yaml that mend it, where ``detail`` says.
+    """
 
     what: str
     detail: str
     ok: bool = True
     warning: bool = False
+    paste: str = ""
 
     @property
     def failed(self) -> bool:

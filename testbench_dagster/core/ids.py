@@ -6,10 +6,13 @@ import hashlib
 import json
 from typing import Any
 
+#: Made once: `json.dumps` makes one for every call that names options.
+_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True).encode
+
 
 def canonical_json(value: Any) -> str:
     """Serialise to JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
+    return _encoded(value)
 
 
 def content_hash(value: Any) -> str:
@@ -20,3 +23,10 @@ def content_hash(value: Any) -> str:
 def document_id(kind: str, *parts: Any) -> str:
     """Derive a document id (40 hexadecimal digits) from its kind and identifying parts."""
     return content_hash([kind, *parts])[:40]
+
+
+def attempt_document_id(
+    supplier: str, prompt_id: str, round_: int, idx: int, repeat: int, number: int
+) -> str:
+    """The id of the ``number``-th attempt of a supplier at a call of a prompt in a round."""
+    return document_id("attempt", supplier, prompt_id, round_, idx, repeat, number)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from testbench_dagster.core.chat_message import ChatMessage
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.task_flags import TaskFlags
 
-#: Output types that every supplier can be asked, each in the form of its own API.
-ANY_API = frozenset({"generate_until", "get"})
+#: Kinds of requests that a model answers with what it writes: a text, or a message with all that is in it.
+GENERATED = frozenset({"generate_until", "chat"})
+#: Kinds of requests that are answered by a text, pages among them. All others are by log-probabilities.
+TEXT_KINDS = GENERATED | {"get"}
 
 
-def request_shape(api: str, request: Mapping[str, Any]) -> str:
-    """The form of a stored request: API, kind and the names of its parameters, whatever their values.
+def form_of(api: Api, flags: TaskFlags) -> Api:
+    """Which form of a task's prompts a supplier of ``api`` is sent: its own where the task has it."""
+    return api if api in flags.request_forms else flags.request_forms[0]
 
-    What a supplier cannot take of a form it takes of no request of that form.
-    """
-    return " ".join((api, str(request["type"]), *sorted(request.get("generation") or ())))
+
+def empty_response(request: Mapping[str, Any]) -> Any:
+    """What an answer that says nothing is to a request; log-probabilities are impossible ones then."""
+    if request["type"] == "chat":
+        return ChatMessage().text
+    return "" if request["type"] in TEXT_KINDS else (-math.inf, False)
 
 
 @dataclass(frozen=True)
@@ -66,19 +75,25 @@ class BuiltPrompt:
 class Answered:
     """The answers to one doc: its requests and, per request, one response per repeat.
 
-    A response is the text of a generation or page, or the ``(logprob, greedy)`` pair of a loglikelihood
-    request.
+    A response is the text of a generation or page, the text of a
+    :class:`~testbench_dagster.core.chat_message.ChatMessage` to a request of kind ``chat``, or the
+    ``(logprob, greedy)`` pair of a loglikelihood request. ``target`` is that of the stored prompt: where
+    questions or the letters of options are drawn, it is this epoch's.
     """
 
     doc_id: int
     requests: Sequence[Mapping[str, Any]]
     responses: Sequence[Sequence[Any]]
+    target: Any = None
 
 
 @dataclass
 class DocScore:
     """Metrics of one doc by filter, or why it could not be scored.
 
+    ``unavailable``: the error says that a service was not there which a metric asks. ``tried`` is False where
+    the scorer gave up before it, as the service had not been there for others. ``stopped``: its scoring had
+    to be ended, or ended the scorer's process.
     ``extracted`` is, by filter, what the metrics saw of the answer: the text that the filter extracted, or
     the index of the chosen option, bounded by :func:`~testbench_dagster.core.extracted.bounded_extract`. A
     filter of which there is no such text is left out.
@@ -88,3 +103,6 @@ class DocScore:
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     extracted: dict[str, str] = field(default_factory=dict)
+    unavailable: bool = False
+    tried: bool = True
+    stopped: bool = False

@@ -7,16 +7,60 @@ checked where tasks are expanded (:mod:`testbench_dagster.tasks.specs`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 
 class Strict(BaseModel):
     """Base of every block of testbench.yaml: unknown keys are refused, values never change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number is wanted: pydantic would take them for 1 and 0."""
+        if info.field_name is not None and _holds_boolean(value):
+            wanted = frozenset(_leaves(cls.model_fields[info.field_name].annotation))
+            if wanted & {int, float} and not wanted & {bool, Any}:
+                shown = str(value).lower() if isinstance(value, bool) else f"{str(value)[:80]}: true or false"
+                raise ValueError(
+                    f"{shown} is no number (YAML reads yes, on, no and off as true and false); "
+                    "write a number such as 1"
+                )
+        return value
+
+
+def _holds_boolean(value: Any) -> bool:
+    """Whether a value is true or false, or a list or mapping that holds one."""
+    if isinstance(value, dict):
+        return any(isinstance(item, bool) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(item, bool) for item in value)
+    return isinstance(value, bool)
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of."""
+    origin = get_origin(annotation)
+    if origin is None:
+        yield annotation
+    elif origin is not Literal:
+        parts = get_args(annotation)
+        for part in parts[:1] if origin is Annotated else parts:
+            yield from _leaves(part)
 
 
 class _Rule(Strict):
@@ -68,9 +112,10 @@ class TaskGate(_Rule):
 class SequentialGate(_Rule):
     """Opens when Wald's sequential test of another task passes: ``{task: liveness, pass: 0.9, fail: 0.7}``.
 
-    Tests a true score of at most ``fail`` against one of at least ``pass`` on the docs in the order they were
-    answered, with error rates ``alpha`` (opening wrongly) and ``beta`` (staying shut wrongly). While it is
-    undecided the gating task goes on sampling, up to its ``samples.max``.
+    Tests a true score of at most ``fail`` against one of at least ``pass`` (where lower is better, of 1 less
+    the score) on the docs in the order of the sequence, with error rates ``alpha`` (opening wrongly) and
+    ``beta`` (staying shut wrongly). While it is undecided the gating task goes on sampling, up to its
+    ``samples.max``.
     """
 
     task: str

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist, median
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from testbench_dagster.core.rules import Strict
+from testbench_dagster.core.wording import counted
 
 #: Below so many groups of suppliers, those of one stake owner being one, an epoch begins with
 #: ``samples.start`` docs.
 LEAST_GROUPS = 5
 #: The round of docs that are asked for a gate alone: no score rests on them.
 GATE_ROUND = 0
+#: Most docs that a rule may name.
+MOST_IDS = 100_000
 _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 
 
@@ -26,19 +31,56 @@ class SampleRule(Strict):
 
     From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what the last
     epoch's rows say of how scores vary, and ``start`` before they do. With ``half_width: null`` always
-    ``max``.
+    ``max``. With ``ids`` exactly these docs, rows of the task's data from 0, as lm-eval's ``--samples`` has
+    them; the other four then follow.
     """
 
     min: int = Field(default=25, ge=1)
     start: int = Field(default=50, ge=1)
     max: int = Field(default=100, ge=1)
     half_width: float | None = Field(default=0.1, gt=0, lt=0.5)
+    ids: tuple[Annotated[int, Field(ge=0, strict=True)], ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_ids(cls, value: Any) -> Any:
+        ids = value.get("ids") if isinstance(value, dict) else None
+        if not isinstance(ids, (list, tuple)) or not ids:
+            return value
+        follows = {"min": len(ids), "start": len(ids), "max": len(ids), "half_width": None}
+        for name, number in follows.items():
+            if name in value and value[name] != number:
+                raise ValueError(
+                    f"ids says which docs are asked, so {name} means nothing; remove one of them"
+                )
+        return {**value, **follows}
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, written: Callable[[SampleRule], dict[str, Any]]) -> dict[str, Any]:
+        """As earlier versions wrote it, where it names no docs."""
+        return {name: value for name, value in written(self).items() if name != "ids" or value is not None}
+
+    @model_validator(mode="after")
+    def _each_once(self) -> SampleRule:
+        if self.ids is not None and not 1 <= len(self.ids) <= MOST_IDS:
+            raise ValueError(
+                f"ids names {counted(len(self.ids), 'doc')}; name from 1 to {MOST_IDS:,}, or leave it out"
+            )
+        twice = next((i for i, n in Counter(self.ids or ()).items() if n > 1), None)
+        if twice is not None:
+            raise ValueError(f"ids names the doc {twice} twice; name each once")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> SampleRule:
         if self.min > self.max:
             raise ValueError(f"min {self.min} exceeds max {self.max}; lower min or raise max")
         return self
+
+
+def named_docs(rule: SampleRule | None) -> frozenset[int] | None:
+    """The docs that a rule names, None where it names none and all may be asked."""
+    return None if rule is None or rule.ids is None else frozenset(rule.ids)
 
 
 @dataclass(frozen=True)
@@ -141,6 +183,15 @@ def sequence(seed: str, n_docs: int) -> list[int]:
     Anyone can recompute it from the published seed, in any language.
     """
     return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+
+
+def asked_order(seed: str, n_docs: int, doc_ids: Collection[int] | None) -> list[int]:
+    """The docs of an epoch in the order they are asked: all, or those that it names, in the same order."""
+    order = sequence(seed, n_docs)
+    if doc_ids is None:
+        return order
+    named = frozenset(doc_ids)
+    return [doc for doc in order if doc in named]
 
 
 def asks_again(seed: str, doc_id: int) -> bool:

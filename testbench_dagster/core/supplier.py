@@ -58,4 +58,4 @@ class Supplier:
 
     def limits(self, defaults: Limits) -> Limits:
         """The bounds on its relays: its own where it has some, the defaults elsewhere."""
-        return replace(defaults, **self.bounds)
+        return replace(defaults, **self.bounds, following=defaults.following.difference(self.bounds))

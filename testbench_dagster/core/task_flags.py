@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from testbench_dagster.core.records.declaring import Part, content, nested
+from testbench_dagster.core.relay import Api
+
+_BOTH: tuple[Api, ...] = ("chat", "completions")
+_FORMS: Mapping[str, tuple[Api, ...]] = {
+    "generate_until": _BOTH,
+    "get": _BOTH,
+    "chat": ("chat",),
+}
 
 
 @nested
@@ -13,13 +21,23 @@ class MetricFlags(Part):
 
     aggregation: str = content("name of the aggregation: mean, another of the framework's, custom or none")
     higher_is_better: bool = content("whether a higher score is a better one")
+    binary: bool | None = content(
+        "whether a doc's value is 0 or 1, as the framework says", default=None, sparse=True
+    )
+    of_some_docs: bool | None = content(
+        "whether it is of some answers alone: docs without a value, or an answer, count for nothing",
+        default=None,
+        sparse=True,
+    )
 
 
 @nested
 class TaskFlags(Part):
     """Flags of a task, kept with its registration; the last three are set when it is registered."""
 
-    output_type: str = content("kind of its requests: generate_until, loglikelihood, multiple_choice, get, …")
+    output_type: str = content(
+        "kind of its requests: generate_until, chat, loglikelihood, multiple_choice, get, …"
+    )
     features: list[str] = content("columns of its docs")
     multiple_input: bool | int = content("lm-eval's number of inputs per doc, 0 or false for one")
     multiple_target: bool | int = content("lm-eval's number of targets per doc, 0 or false for one")
@@ -31,6 +49,16 @@ class TaskFlags(Part):
     questions_of_epoch: bool | None = content(
         "whether its questions are drawn anew in every epoch", default=None, sparse=True
     )
+    forms: list[str] | None = content(
+        "request forms it has: chat, completions; by its kind of requests where the framework does not say",
+        default=None,
+        sparse=True,
+    )
+    doc_notes: Mapping[str, int] | None = content(
+        "how many of its docs were left out, or are asked otherwise than the rest, by the reason",
+        default=None,
+        sparse=True,
+    )
     metric_order: list[str] | None = content(
         "names of its metrics in the framework's own order", default=None, sparse=True
     )
@@ -38,3 +66,22 @@ class TaskFlags(Part):
         "changes with its definition, settings and data files", default=None, sparse=True
     )
     definition: str | None = content("changes with the code that scores it", default=None, sparse=True)
+
+    @property
+    def request_forms(self) -> tuple[Api, ...]:
+        """The request forms it has, the usual one first."""
+        return request_forms(self.output_type, self.forms)
+
+    def question(self, epoch: int, doc_id: int) -> tuple[int, int]:
+        """What tells a question from others of its task: two suppliers are compared where it is the same."""
+        return (epoch if self.questions_of_epoch else 0, doc_id)
+
+
+def request_forms(output_type: str, forms: Sequence[str] | None = None) -> tuple[Api, ...]:
+    """The request forms of a task: those its framework names, else those of its kind of requests.
+
+    Log-probabilities of a given text come with completions alone.
+    """
+    if forms:
+        return tuple(form for form in _BOTH if form in forms)
+    return _FORMS.get(output_type, ("completions",))

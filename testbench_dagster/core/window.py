@@ -19,7 +19,8 @@ FirstAttemptSuccess = Annotated[
     float | None,
     Column(
         "calls answered at the first attempt / calls asked; our own faults, and those of budgets, "
-        "sessions, gateways and chain nodes, are no attempts here",
+        "sessions, gateways and chain nodes, are no attempts here. A refused key, quota or request is one "
+        "where the same run brings the answer",
         Unit.SHARE,
     ),
 ]
@@ -28,13 +29,20 @@ OK, NO_DATA, UNSUPPORTED = "ok", "no_data", "unsupported"
 PARTIAL = "partial"
 #: The supplier refuses requests of this form altogether, which says nothing of what it knows.
 REFUSED = "refused"
+#: The configuration does not ask the supplier this task (see :mod:`.applicability`).
+NOT_APPLICABLE = "not_applicable"
 #: It answered nothing at all around its last occasions, for too long.
 UNREACHABLE = "unreachable"
+#: What a row is about: a leaf task, or a group of them.
+TASK = "task"
+GROUP = "group"
 #: Statuses of rows that may have a score.
 SCORED_STATUSES = frozenset({OK, PARTIAL})
 #: Statuses of tasks that a supplier cannot be asked: nodes leave them out. Any other row without a score
 #: counts as missing.
 NOT_ASKED_STATUSES = frozenset({UNSUPPORTED, REFUSED})
+#: Statuses that are told in the place of the number of docs, for there is none to ask.
+TOLD_STATUSES = frozenset({UNSUPPORTED, NOT_APPLICABLE})
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Window:
-    """One row of ``testbench scores``.
+    """One row of ``testbench scores``: of a task, or of a group (:mod:`testbench_dagster.scoring.groups`).
 
     Scores are full floats in lm-eval's unit; what is unknown is None, never zero. ``score`` is delivered
     quality: docs that failed, and those that are open, count as the worst value. Intervals are 95 % Wilson
@@ -122,7 +130,7 @@ class Window:
     task: Annotated[str, Column("leaf task", origin=Origin.TASK)]
     task_hash: Annotated[str | None, Column("hash of configuration and data", origin=Origin.TASK)]
     group: Annotated[str | None, Column("configured group", origin=Origin.TASK)]
-    framework: Annotated[str, Column("`lm_eval` or `signatures`", origin=Origin.TASK)]
+    framework: Annotated[str, Column("`lm_eval`, `signatures` or another framework", origin=Origin.TASK)]
     metric: Annotated[str | None, Column("lm-eval's name of the metric")]
     filter: Annotated[str | None, Column("lm-eval's name of the filter")]
     primary: Annotated[
@@ -135,7 +143,8 @@ class Window:
         str,
         Column(
             "`ok`, `partial` (docs are open), `no_data`, `unsupported` (the supplier cannot be asked this "
-            "task), `refused` (it refuses requests of this form altogether) or `unreachable`"
+            "task), `refused` (it refuses requests of this form altogether), `not_applicable` (the "
+            "configuration does not ask it this task) or `unreachable`"
         ),
     ]
     n: Annotated[int, Column("scored docs", Unit.DOCS)]
@@ -220,6 +229,17 @@ class Window:
     next_attempt_at: Annotated[
         datetime | None, Column("when the first of the open docs is asked again, at the earliest")
     ] = None
+    model: Annotated[
+        str | None, Column("model that the supplier claims to serve", origin=Origin.SUPPLIER)
+    ] = None
+    kind: Annotated[
+        str,
+        Column(
+            "`task`, or `group`: what lm-eval makes of the scores of a group's tasks, whose name then stands "
+            "in `task` (see [Scores of groups](#scores-of-groups))",
+            origin=Origin.TASK,
+        ),
+    ] = TASK
 
     @property
     def asked(self) -> int:
@@ -232,12 +252,13 @@ class Window:
 
 
 WINDOW_VIEWS = Views(
-    commands=(
-        "supplier", "task", "metric", "filter", "status", "n", "n_failed", "n_open", "n_planned", "score",
-        "ci_low", "ci_high", "score_answered", "errors", "next_attempt_at",
+    commands=(  # what a narrow terminal has no room for is left out from the last one on
+        "supplier", "model", "task", "score", "ci_low", "ci_high", "n", "status", "n_failed", "n_open",
+        "metric", "filter", "cut_at", "errors", "n_planned", "score_answered", "next_attempt_at",
     ),
     dagster=(
         Cell("supplier", ("supplier",)),
+        Cell("model", ("model",)),
         Cell("task", ("task",)),
         Cell("metric", ("metric", "filter"), Shape.JOINED),
         Cell("n", ("n", "status"), Shape.DOCS),
@@ -255,16 +276,19 @@ WINDOW_VIEWS = Views(
     page=(
         Cell("Task", ("task",), Shape.NAME),
         Cell("Score", ("score",)),
-        Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
+        Cell("", ("score", "ci_low", "ci_high"), Shape.DRAWING, "Score on its 95 % interval"),
+        Cell("95 %", ("ci_low", "ci_high"), Shape.RANGE, "95 % interval of the score"),
         Cell("Docs", ("n", "n_planned", "status"), Shape.DOCS),
         Cell("Failed", ("n_failed",), explanation="Docs left unanswered for good: they count as wrong"),
         Cell("Open", ("n_open",), explanation="Docs that wait for an answer: they count as wrong until then"),
+        Cell("Faults", ("errors",), explanation="Faults of docs without an answer"),
+        Cell("p50", ("latency_ms.p50",), explanation="Median latency of a call"),
+        Cell("p95", ("latency_ms.p95",), explanation="95 % of calls are answered faster"),
+        Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
+    ),
+    published=(
         Cell("Answered", ("score_answered",), explanation="Score over answered docs only"),
-        Cell("Errors", ("errors",)),
         Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
-        Cell("p50", ("latency_ms.p50",)),
-        Cell("p95", ("latency_ms.p95",)),
-        Cell("Newest", ("last_sample_at",), Shape.AGE),
     ),
     feed=(
         Cell("status", ("status",)),
@@ -295,7 +319,5 @@ WINDOW_VIEWS = Views(
         ),
     ),
 )  # fmt: skip
-#: What a supplier's daily snapshot says once, and not again in each window.
-SAID_ONCE_IN_SNAPSHOTS = frozenset({"supplier", "service", "address", "primary"})
 #: What a window in an evidence bundle has to say, whichever version wrote it.
 REQUIRED_IN_EVIDENCE = ("status", "n", "score", "ci_low", "ci_high", "errors")

@@ -10,7 +10,6 @@ import dagster as dg
 
 from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.defs.dagster_internals import is_valid_cron_schedule
 from testbench_dagster.defs.partitions import UNFINISHED
 
 REQUEST = "testbench/request"
@@ -33,10 +32,12 @@ def checked_cron(name: str, settings: ScheduleSettings) -> str:
     Raises:
         ConfigError: it is none.
     """
-    if not is_valid_cron_schedule(settings.cron):
+    try:
+        dg.ScheduleDefinition(name=name, cron_schedule=settings.cron, job_name=name)
+    except dg.DagsterInvalidDefinitionError as error:
         raise ConfigError(
             f"automation.{name}.cron: {settings.cron!r} is no cron expression; write it like '0 2 * * *'"
-        )
+        ) from error
     return settings.cron
 
 

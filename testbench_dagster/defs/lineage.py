@@ -20,6 +20,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.identity import ChangeRecord
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.plan.plan_cache import CachedPlans
 
@@ -44,16 +45,16 @@ def touches(
 
 
 #: What a person has to know who sees them in the UI.
-_OBSERVED = "Observed, not run: Dagster says *Never materialized*; what counts is the newest observation."
+_OBSERVED = "Observed, not run: Dagster calls it never materialized; what counts is the newest observation."
 
 supplier_plans = dg.AssetSpec(
     "supplier_plans",
     group_name="summaries",
     deps=["relay_responses", "taxonomy_summaries"],
-    description=f"{_OBSERVED} "
-    "When each supplier is due next and what it would be asked: the cached plans, which the "
+    description="When each supplier is due next and what it would be asked: the cached plans, which the "
     "sensor stale_scores looks at. Made anew by taxonomy_summaries at the end of every evaluation; "
-    "relay_responses notes in them who failed and who was put off. Evaluate a supplier to refresh its plan.",
+    "relay_responses notes in them who failed and who was put off. Evaluate a supplier to refresh its plan. "
+    f"{_OBSERVED}",
     kinds={"python"},
 )
 
@@ -61,10 +62,10 @@ detected_changes = dg.AssetSpec(
     "detected_changes",
     group_name="summaries",
     deps=["supplier_scores", "identity_groups"],
-    description=f"{_OBSERVED} "
-    "Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
+    description="Changes of what suppliers answer, each with its evidence, kept for good: the facts that "
     "windows are cut by and the webhook is told. Recorded by supplier_scores (answers and scores of one "
-    "supplier) and identity_groups (a member that left its group).",
+    "supplier) and identity_groups (a member that left its group). "
+    f"{_OBSERVED}",
     kinds={"python"},
 )
 
@@ -83,6 +84,15 @@ def plans_metadata(plans: CachedPlans) -> dict[str, dg.MetadataValue[Any]]:
 def observe_plans(context: dg.AssetExecutionContext, plans: CachedPlans) -> None:
     """Note that this run wrote ``supplier_plans``."""
     context.log_event(dg.AssetObservation(supplier_plans.key, metadata=plans_metadata(plans)))
+
+
+def references_metadata(compared: Sequence[ReferenceRecord]) -> dict[str, dg.MetadataValue[Any]]:
+    """What is told of suppliers that were compared with the reference of their model; nothing of none."""
+    if not compared:
+        return {}
+    rows = [[one.id, one.reference, one.as_reference, one.finding] for one in compared[:_SHOWN]]
+    headers = ["supplier", "reference", "as the reference", "why"]
+    return {"as_reference": markdown_table(headers, rows)}
 
 
 def changes_metadata(changes: Sequence[ChangeRecord]) -> dict[str, dg.MetadataValue[Any]]:

@@ -6,6 +6,7 @@ Drives the jobs of :mod:`.local_runs`, the same that sensors and the UI start.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,27 +14,42 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.core.doc_states import DocClock
+from testbench_dagster.core.errors import TaskInputError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import are, counted
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.discover.roster import named_suppliers, refresh_roster
 from testbench_dagster.stages.migrate import migrate_if_safe
-from testbench_dagster.stages.plan.open_docs import OpenDocs, next_attempt, open_docs, who_is_open
+from testbench_dagster.stages.plan.open_docs import (
+    OpenDocs,
+    next_attempt,
+    open_docs,
+    what_they_count_as,
+    who_is_open,
+    who_refuses_all,
+)
+from testbench_dagster.stages.plan.paces import used_up
 from testbench_dagster.stages.preconditions import (
     chosen_suppliers,
     require_data_files,
     require_keys,
+    require_something_to_ask,
     who_waits,
     why_nothing_is_scored,
 )
 from testbench_dagster.stages.sample.catalogue import stale_tasks
-from testbench_dagster.stages.score.remarks import who_has_failed
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
+from testbench_dagster.stages.score.outages import who_waits_for_scorers
+from testbench_dagster.stages.score.remarks import empty_answers, who_has_failed, who_is_cut_short
 from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.tally import Tally, Tallying
 from testbench_dagster.stages.workspace import Workspace
 
 _MAX_PASSES = 4  # of evaluating what gates let be asked; the next run goes on
@@ -46,10 +62,13 @@ class RunReport:
 
     ``suppliers`` and ``tasks`` are those evaluated, ``sent`` the relays (retries and canaries included),
     ``final`` the calls that were answered. ``waiting`` says how many suppliers wait for a session and why,
-    ``problem`` why there is no score at all, or nothing new although relays were
-    sent; both are empty where there is nothing to say. ``left`` says why
-    suppliers were left before they were asked all, by key. ``interrupted``: it was told to stop. ``open`` are
-    the docs that wait for an answer, by supplier, and ``next_at`` is when the first of them is asked again.
+    ``problem`` why there is no score at all, or nothing new although relays were sent; both are empty where
+    there is nothing to say. ``left`` says why suppliers were left before they were asked all, by key.
+    ``interrupted``: it was told to stop. ``open`` are the docs that wait for an answer, by supplier, and
+    ``next_at`` is when the first of them is asked again. ``nothing_allowed``: it was to send nothing at all.
+    ``set_aside`` says why tasks could not be prepared and were not evaluated, by name, ``unscored`` of which
+    tasks answers wait for the service that their metric asks. ``tally`` counts what came of it in the stores,
+    ``warnings`` and ``errors`` say what asset checks found wrong, by name, and ``seconds`` how long it took.
     """
 
     suppliers: tuple[str, ...]
@@ -63,6 +82,13 @@ class RunReport:
     interrupted: bool = False
     open: Mapping[str, int] = field(default_factory=dict)
     next_at: datetime | None = None
+    nothing_allowed: bool = False
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    unscored: Mapping[str, str] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class WallClock:
@@ -94,12 +120,14 @@ def evaluate(
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     on_scored: Callable[[int, int], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
     clock: WallClock | None = None,
 ) -> RunReport:
     """Refresh the catalog where stale, relay what is due, score, summarize, rank.
 
-    Safe to interrupt and to start again: what has a stored answer is not asked twice.
+    Safe to interrupt and to start again: what has a stored answer is not asked twice. A task that cannot be
+    prepared is set aside with its reason, and the others are evaluated.
 
     Args:
         workspace: the installation.
@@ -113,17 +141,22 @@ def evaluate(
         on_progress: called a few times a second while relaying.
         on_note: called with what a person should know, in a line each.
         on_scored: called with how many docs of a task are scored, and of how many, while more follow.
+        on_stage: called with what begins, in words; with an empty text where it only waits, and at the end.
         stop: once it is set nothing is sent any more; what is stored is scored, and the report returned.
         clock: the time; the machine's by default.
 
     Raises:
-        ConfigError: a supplier, task, data file or key is missing, or a taxonomy makes no sense.
+        ConfigError: a supplier or key is missing, all tasks or their data files are, a taxonomy makes no
+            sense, or none of the tasks is asked of one of the suppliers.
+        TaskInputError: no task can be prepared.
         TestbenchError: a stage failed, or no supplier can be found.
     """
+    began = time.monotonic()
     note = on_note or (lambda text: None)
+    stage = on_stage or (lambda text: None)
     clock = clock or WallClock()
     specs = workspace.chosen_specs(tasks)
-    require_data_files(workspace)
+    require_data_files(workspace, specs)
     configured_taxonomies(workspace)  # wrong ones are told before a relay is spent
     migrate_if_safe(workspace.config, note)
     if workspace.config.settings.discovers:
@@ -131,7 +164,8 @@ def evaluate(
         for problem in [*report.problems.values(), *report.warnings.values()]:
             note(f"warning: {problem}")
     roster = chosen_suppliers(workspace, suppliers)
-    for problem in require_keys(workspace.config, roster):
+    asked = require_something_to_ask(workspace, roster, specs)
+    for problem in require_keys(workspace.config, asked):
         note(f"warning: left out: {problem}")
     keys = [supplier.key for supplier in roster]
     names = [spec.name for spec in specs]
@@ -140,28 +174,65 @@ def evaluate(
         stale = stale_tasks(workspace, specs)
         if stale:
             note(f"catalog: preparing {len(stale)} of {counted(len(specs), 'task')}")
+            stage("catalog: preparing")
             runs.refresh_catalog(stale)
-        note(f"evaluation: {counted(len(keys), 'supplier')}, {counted(len(specs), 'task')}")
-        passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop or threading.Event())
+        aside = tasks_set_aside(workspace, specs)
+        for name, why in aside.items():
+            note(f"catalog: task {name} is set aside: {why}")
+        for name, why in void_docs(workspace, specs).items():
+            note(f"catalog: task {name}: {why}")
+        if len(aside) == len(specs):
+            raise TaskInputError(_all_set_aside(aside))
+        names = [name for name in names if name not in aside]
+        prepared = [spec for spec in specs if spec.name not in aside]
+        note(f"evaluation: {counted(len(keys), 'supplier')}, {_of_tasks(prepared, roster)}")
+        tallying = Tallying(workspace, keys, names)
+        passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop or threading.Event(), stage)
         with _watched(workspace, on_planned, on_progress, on_scored, stop):
             passes.go(keys, retry_errors=retry_errors, force=force)
             passes.refresh_summaries()
             if wait:
                 until = None if wait is True else clock.now() + wait
-                _stay(workspace, passes, keys, names, until, note, clock)
+                _stay(workspace, passes, keys, names, until, note, clock, stage)
+        stage("evaluation: looking at what came of it")
+        checks = {name: verdict for name, verdict in runs.checks.items() if not verdict.passed}
+    # of who runs no daemon this is all the history there is
+    take_snapshots(workspace, clock.now().date(), keys, now=clock.now())
     note(f"evaluation: {passes.what_was_sent}")
+    for name, why in passes.problems.items():
+        note(f"evaluation: task {name} could not be scored: {why}")
+    for name, verdict in checks.items():
+        note(f"{'error' if verdict.error else 'warning'}: check {name}: {verdict.problem or 'failed'}")
+    unscored = who_waits_for_scorers(workspace.documents, keys, names)
+    for name, why in unscored.items():
+        note(f"evaluation: task {name}: {why}")
+    nothing_scored = ""
+    tally = tallying.end()
+    if unscored and not tally.scored:
+        nothing_scored = "nothing was scored: the service that a metric asks is gone, see above"
     for key, why in passes.left_behind.items():
         note(f"evaluation: {key} was left: {why}")
     waiting = who_waits(workspace, suppliers)
     if waiting:
         note(f"evaluation: {waiting}")
+    for text in used_up(workspace, roster, clock.now()):
+        note(f"evaluation: {text}")
     # rows as the evaluation has cached them; where nothing was asked nothing is new
-    failed = who_has_failed(_primary_rows(workspace, keys, names)) if passes.sent else ""
+    rows = list(_primary_rows(workspace, keys, names)) if passes.sent else []
+    failed = who_has_failed(rows)
     if failed:
         note(f"evaluation: {failed}")
+    for line in who_is_cut_short(empty_answers(workspace, rows)):
+        note(f"evaluation: {line}")
     opened = open_docs(workspace, keys, names)
+    refusing = who_refuses_all(workspace, [row for row in opened if row.supplier not in passes.left_behind])
+    if refusing:
+        note(f"evaluation: {refusing}")
     if opened:
         note(_what_follows(opened, clock.now()))
+    if aside:
+        note(_what_was_set_aside(aside, len(specs)))
+    stage("")
     return RunReport(
         tuple(keys),
         tuple(names),
@@ -169,12 +240,38 @@ def evaluate(
         passes.sent,
         passes.final,
         waiting,
-        why_nothing_is_scored(workspace, suppliers, tasks) or passes.nothing_learned,
+        nothing_scored
+        or _problem(why_nothing_is_scored(workspace, suppliers, tasks), max_relays)
+        or passes.nothing_learned,
         passes.left_behind,
         passes.stop.is_set(),
         {row.supplier: row.docs for row in opened},
         next_attempt(opened),
+        max_relays == 0,
+        aside,
+        unscored,
+        tally,
+        {name: verdict.problem for name, verdict in checks.items() if not verdict.error},
+        {name: verdict.problem for name, verdict in checks.items() if verdict.error},
+        time.monotonic() - began,
     )
+
+
+def _problem(unscored: str | None, max_relays: int | None) -> str | None:
+    """Why there is no score, where there is none: what stood in the way before is not asked for then."""
+    if unscored and max_relays == 0:
+        return "nothing was scored: a cap of 0 relays allows none to be sent"
+    return unscored
+
+
+def _of_tasks(specs: Sequence[TaskSpec], suppliers: Sequence[Supplier]) -> str:
+    """How many tasks, and where not all suppliers are asked all of them, in how many cases they are not."""
+    told = counted(len(specs), "task")
+    not_asked = sum(not spec.asked_of(supplier) for spec in specs for supplier in suppliers)
+    if not not_asked:
+        return told
+    pairs = counted(len(specs) * len(suppliers), "pair")
+    return f"{told}; {not_asked} of {pairs} of them {are(not_asked)} not asked"
 
 
 def _primary_rows(workspace: Workspace, keys: Sequence[str], tasks: Sequence[str]) -> Iterator[Window]:
@@ -193,8 +290,10 @@ class _Passes:
         tasks: Sequence[str] | None,
         max_relays: int | None,
         stop: threading.Event,
+        stage: Callable[[str], None],
     ) -> None:
         self._runs = runs
+        self._stage = stage
         self._most = most
         self._tasks = tasks
         self._max_relays = max_relays
@@ -203,6 +302,7 @@ class _Passes:
         self.left_behind: dict[str, str] = {}
         self.outcomes: Counter[str] = Counter()
         self.failed = False
+        self.problems: dict[str, str] = {}
 
     @property
     def left(self) -> int | None:
@@ -232,6 +332,7 @@ class _Passes:
         self.left_behind = {key: why for key, why in self.left_behind.items() if key not in keys}
         for number in range(self._most):
             left = self.left
+            self._stage("evaluation: planning")
             relayed = self._runs.evaluate(
                 keys,
                 tasks=self._tasks,
@@ -245,12 +346,14 @@ class _Passes:
             self.left_behind |= relayed.left
             self.outcomes += relayed.outcomes
             self.failed = self.failed or relayed.failed
+            self.problems |= relayed.problems
             keys = [key for key in keys if key not in relayed.left]
             if relayed.final == 0 or left == relayed.sent or not keys or self.stop.is_set():
                 break  # also when nobody could be reached: another pass would only ask again
 
     def refresh_summaries(self) -> None:
         """Bring groups and rankings up to date."""
+        self._stage("summaries: groups and ranking")
         self._runs.refresh_summaries()
 
 
@@ -262,6 +365,7 @@ def _stay(
     until: datetime | None,
     note: Callable[[str], None],
     clock: WallClock,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Evaluate again whenever an open doc is due, until none is open, or the next would be too late."""
     gap = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).gap
@@ -276,6 +380,7 @@ def _stay(
         if until is not None and next_at > until:
             return
         note(f"waiting until {_clock_time(next_at, now)}: {who_is_open(opened)} (Ctrl-C ends the wait)")
+        stage("")
         clock.sleep_until(next_at, passes.stop)
         if passes.stop.is_set():
             return
@@ -288,13 +393,22 @@ def _what_follows(opened: Sequence[OpenDocs], now: datetime) -> str:
     """The last line of a run that leaves docs open: of whom, why, what it means, and the ways on."""
     next_at = next_attempt(opened)
     at = "later" if next_at is None else "now" if next_at <= now else f"at {_clock_time(next_at, now)}"
-    counts = "they count as wrong until they close"
-    if sum(row.docs for row in opened) == 1:
-        counts = "it counts as wrong until it closes"
     return (
-        f"evaluation: {who_is_open(opened)}; {counts}. Run again {at}, stay with `testbench run --wait`, "
-        "or leave it to `testbench up`"
+        f"evaluation: {who_is_open(opened)}; {what_they_count_as(opened)}. Run again {at}, "
+        "stay with `testbench run --wait`, or leave it to `testbench up`"
     )
+
+
+def _all_set_aside(aside: Mapping[str, str]) -> str:
+    first = next(iter(aside.values()))
+    return first if len(aside) == 1 else f"{first} (and {counted(len(aside) - 1, 'more task')} set aside)"
+
+
+def _what_was_set_aside(aside: Mapping[str, str], tasks: int) -> str:
+    """The end of a run that could not ask all tasks: which, and what becomes of them."""
+    named = ", ".join(list(aside)[:5]) + (", …" if len(aside) > 5 else "")
+    of = f"{len(aside)} of {counted(tasks, 'task')} {are(len(aside))}"
+    return f"evaluation: {of} set aside ({named}), see above; the next run tries again"
 
 
 def _clock_time(at: datetime, now: datetime) -> str:

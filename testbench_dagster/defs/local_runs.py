@@ -7,6 +7,7 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,12 +21,19 @@ from testbench_dagster.config import HOME_ENV, Config
 from testbench_dagster.coordination.processes import ignoring_alone
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.metadata import counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
 
+#: The module that `testbench up` serves, by which Dagster calls its code location.
+CODE = "testbench_dagster.definitions"
+_REPOSITORY = "__repository__"  # Dagster's name of definitions without one
+#: Suppliers in one local run. Such runs follow each other, so those of the next wait for the slowest of this
+#: one; the daemon's, which carry fewer, run side by side.
+_SUPPLIERS_AT_ONCE = 500
 #: Without these a range run of 1,000 partitions spends 36 s on events instead of 1 s (measured).
 PROCESS_ENVIRONMENT = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
@@ -104,7 +112,7 @@ class Relayed(NamedTuple):
     """What an evaluation relayed: attempts sent, calls answered, and why suppliers were left, by key.
 
     ``outcomes`` counts the attempts by what they ended in. ``failed``: some supplier was asked and could have
-    answered, and answered none of its calls.
+    answered, and answered none of its calls. ``problems``: why the answers to tasks could not be scored.
     """
 
     sent: int
@@ -112,6 +120,15 @@ class Relayed(NamedTuple):
     left: Mapping[str, str]
     outcomes: Counter[str]
     failed: bool
+    problems: Mapping[str, str]
+
+
+class CheckVerdict(NamedTuple):
+    """What an asset check found: whether it passed, whether it is an error else, and what was wrong."""
+
+    passed: bool
+    error: bool
+    problem: str
 
 
 @contextmanager
@@ -143,6 +160,8 @@ class LocalRuns:
         self._resources.enter_context(ignoring_alone())
         self._instance = self._resources.enter_context(opened_instance(workspace.config))
         self._definitions = build_definitions(workspace)
+        #: By name the newest verdict on each asset check that was evaluated.
+        self.checks: dict[str, CheckVerdict] = {}
 
     def __enter__(self) -> LocalRuns:
         return self
@@ -173,9 +192,11 @@ class LocalRuns:
         order = list(self._instance.get_dynamic_partitions(SUPPLIER))
         sent = final = 0
         left_behind: dict[str, str] = {}
+        problems: dict[str, str] = {}
         outcomes: Counter[str] = Counter()
         failed = False
-        for start, end in pack_ranges(order, suppliers, suppliers_per_run()):
+        violated: dict[str, CheckVerdict] = {}  # what one range of suppliers violates, others do not mend
+        for start, end in pack_ranges(order, suppliers, suppliers_per_run(_SUPPLIERS_AT_ONCE)):
             left = None if max_relays is None else max(0, max_relays - sent)
             relay_config = {
                 "tasks": None if tasks is None else list(tasks),
@@ -195,7 +216,12 @@ class LocalRuns:
                     left_behind |= cast(dict[str, str], event.metadata["left"].value)
                 outcomes += counts_in(cast(str, event.metadata["outcomes"].value))
                 failed = failed or "failed" in event.metadata
-        return Relayed(sent, final, left_behind, outcomes, failed)
+            for event in result.asset_materializations_for_node("supplier_scores")[:1]:
+                if "scorer_problems" in event.metadata:
+                    problems |= cast(dict[str, str], event.metadata["scorer_problems"].value)
+            violated |= {name: verdict for name, verdict in self.checks.items() if not verdict.passed}
+            self.checks |= violated
+        return Relayed(sent, final, left_behind, outcomes, failed, problems)
 
     def refresh_summaries(self) -> None:
         """Materialize the identity groups and, with them, the leaderboard."""
@@ -209,7 +235,7 @@ class LocalRuns:
         if ops:
             config["ops"] = ops
         try:
-            return self._definitions.resolve_job_def(job).execute_in_process(
+            result = self._definitions.resolve_job_def(job).execute_in_process(
                 instance=self._instance, tags=tags, run_config=config
             )
         except dg.DagsterExecutionInterruptedError:
@@ -223,3 +249,35 @@ class LocalRuns:
                     raise cause from None  # the user reads our message, not Dagster's stack
                 cause = cause.__cause__
             raise
+        self.checks |= {check.check_name: _verdict(check) for check in result.get_asset_check_evaluations()}
+        _show_in_timeline(self._instance, result.run_id)
+        return result
+
+
+def _show_in_timeline(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Say of a run that succeeded here which code it is of: the UI's first page shows no others.
+
+    Of one that failed nothing is said, so that the sensor run_failure tells nobody what the terminal did.
+    """
+    # loaded with the instance's storage already
+    from testbench_dagster.defs import dagster_internals as internals
+
+    run = instance.get_run_by_id(run_id)
+    if run is not None:
+        target = internals.LoadableTargetOrigin(executable_path=sys.executable, module_name=CODE)
+        location = internals.ManagedGrpcPythonEnvCodeLocationOrigin(target, CODE)
+        repository = internals.RemoteRepositoryOrigin(location, _REPOSITORY)
+        origin = internals.RemoteJobOrigin(repository, run.job_name)
+        instance.run_storage.replace_job_origin(run, origin)
+
+
+def _verdict(check: dg.AssetCheckEvaluation) -> CheckVerdict:
+    """The verdict, with the first of what violates the check."""
+    violations = check.metadata.get("offenders")
+    named = violations.value if violations is not None else None
+    problem = ""
+    if isinstance(named, dict) and named:
+        name, why = next(iter(named.items()))
+        more = f" and {counted(len(named) - 1, 'other')}" if len(named) > 1 else ""
+        problem = f"{name}: {why}{more}"
+    return CheckVerdict(check.passed, check.severity == dg.AssetCheckSeverity.ERROR, problem)

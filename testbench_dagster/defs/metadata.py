@@ -17,8 +17,9 @@ import dagster as dg
 from jinja2 import Environment
 
 from testbench_dagster.core.columns import Cell, Shape, Unit
-from testbench_dagster.core.window import UNSUPPORTED, WINDOW_VIEWS, Window
+from testbench_dagster.core.window import TOLD_STATUSES, WINDOW_VIEWS, Window
 
+_REASONS = 50  # in the metadata of a run: they live in an event row
 _MARKUP = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 
 
@@ -81,7 +82,7 @@ def _shown(record: object, cell: Cell) -> object:
         case Shape.JOINED:
             return ",".join(map(str, (value, *more)))
         case Shape.DOCS:
-            return UNSUPPORTED if more[-1] == UNSUPPORTED else value
+            return more[-1] if more[-1] in TOLD_STATUSES else value
         case _:
             if isinstance(value, datetime):
                 return value.strftime("%Y-%m-%d %H:%M")
@@ -138,3 +139,8 @@ def picture(title: str, png: bytes, note: str = "") -> dg.MarkdownMetadataValue:
     """A PNG inside markdown. It lives in a row of the event log: keep it below some 100 KB."""
     image = Markdown(base64.b64encode(png).decode())
     return dg.MetadataValue.md(_PICTURE.render(title=title, image=image, note=note))
+
+
+def set_aside_metadata(reasons: Mapping[str, str | None]) -> dict[str, Any]:
+    """Metadata that says which tasks are set aside and why; empty where none is."""
+    return {"set_aside": dict(list(reasons.items())[:_REASONS])} if reasons else {}

@@ -39,9 +39,12 @@ def task_partitions(specs: Sequence[TaskSpec]) -> dg.StaticPartitionsDefinition:
     return dg.StaticPartitionsDefinition([spec.name for spec in specs])
 
 
-def suppliers_per_run() -> int:
-    """How many suppliers one run carries at most (``TESTBENCH_SUPPLIERS_PER_RUN``, default 50)."""
-    text = os.environ.get(SUPPLIERS_PER_RUN_ENV, "50")
+def suppliers_per_run(default: int = 50) -> int:
+    """How many suppliers one run carries at most: ``TESTBENCH_SUPPLIERS_PER_RUN``, else the default.
+
+    Raises :class:`.ConfigError` where the variable is no such number.
+    """
+    text = os.environ.get(SUPPLIERS_PER_RUN_ENV, str(default))
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"{SUPPLIERS_PER_RUN_ENV} is {text!r}; set it to a whole number of at least 1")
     return int(text)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.layout import BundleError
 from testbench_dagster.stores.files import writing
@@ -140,7 +141,7 @@ class BundleReader:
         """The bytes of a small file."""
         member = self._member(name)
         if member.size > layout.MAX_WHOLE_BYTES:
-            raise BundleError(f"{self.path}: {name} is too large ({member.size} bytes)")
+            raise BundleError(f"{self.path}: {name} is too large ({counted(member.size, 'byte')})")
         with self._trouble(name), self._zip.open(name) as file:
             return file.read(layout.MAX_WHOLE_BYTES)
 
@@ -181,7 +182,7 @@ class BundleReader:
         total = 0
         infos = self._zip.infolist()
         if len(infos) > layout.MAX_MEMBERS:
-            raise BundleError(f"{self.path} holds {len(infos)} files, more than a bundle may")
+            raise BundleError(f"{self.path} holds {counted(len(infos), 'file')}, more than a bundle may")
         for info in infos:
             name = info.filename
             if not layout.is_member(name):

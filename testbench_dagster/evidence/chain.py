@@ -15,19 +15,20 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.core.answer_prefix import answer_prefix, is_deterministic
+from testbench_dagster.core.answer_prefix import is_deterministic, prefix_of_answer
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.generation import AS_THE_TASK_SAYS, generation_of
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
-from testbench_dagster.core.sampling import sequence
-from testbench_dagster.core.task import LM_EVAL
+from testbench_dagster.core.sampling import asked_order
 from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS
 from testbench_dagster.evidence.facts import SupplierFacts, TaskFacts
 from testbench_dagster.evidence.report import Finding
 from testbench_dagster.stores.documents import content_hash, document_id
 from testbench_dagster.stores.migrations import FIRST_CLASSIFIER
 from testbench_dagster.transports.payload import RequestError, as_stream, build_payload
+from testbench_dagster.transports.readings import reading_of
 from testbench_dagster.transports.registry import shown, signature
 from testbench_dagster.transports.stored import BadSignature, Unsigned
 
@@ -52,10 +53,14 @@ class Chain:
         self.witnessed = 0
         #: Attempts that another classifier judged: by its number how many, and by task which.
         self.otherwise_classified: Counter[int] = Counter()
+        #: Of these, by its number, the fault it gave and the one that the answer shows here, how many differ.
+        self.classified_anew: Counter[tuple[int, str, str]] = Counter()
         self.unjudged: dict[str, set[str]] = {name: set() for name in tasks}
         #: Attempts whose request another version built, otherwise than here: by its number, and by task.
         self.otherwise_built: Counter[int] = Counter()
         self.unbuilt: Counter[str] = Counter()
+        #: Attempts that were asked otherwise than their task says: by the settings, as JSON.
+        self.asked_otherwise: Counter[str] = Counter()
         self.signed = 0
 
     # --------------------------------------------------------------------------------------- docs, prompts
@@ -65,10 +70,9 @@ class Chain:
         name, registration = task.spec.name, task.registration
         if len(task.doc_hashes) != registration.n_docs:
             self._say("doc", "number of docs", name, None, registration.n_docs, len(task.doc_hashes))
-        if registration.framework == LM_EVAL:
-            found = content_hash([task.doc_hashes, task.fewshot_hashes])
-            if found != registration.fingerprint:
-                self._say("doc", "fingerprint of the dataset", name, None, registration.fingerprint, found)
+        found = content_hash([task.doc_hashes, task.fewshot_hashes])
+        if found != registration.fingerprint:
+            self._say("doc", "fingerprint of the dataset", name, None, registration.fingerprint, found)
 
     def doc(self, task: TaskFacts, doc_id: int, body: str) -> None:
         """A doc, its target in it, is the registered one."""
@@ -114,7 +118,7 @@ class Chain:
                 committed, seed = line.seed_sha256, line.seed
                 found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
                 self._equal("prompt", f"hash of the seed of epoch {epoch}", name, None, committed, found)
-                self._orders[key] = sequence(seed, len(task.doc_hashes))
+                self._orders[key] = asked_order(seed, len(task.doc_hashes), line.doc_ids)
         return self._orders[key]
 
     # ------------------------------------------------------------------------------------------- attempts
@@ -171,6 +175,10 @@ class Chain:
         self._request(attempt, request, prompt.api, what)
         if ours and fault is not None:
             self._answer(attempt, request, prompt.api, fault, body, what)
+        elif not ours and "disowned" not in attempt.evidence:
+            found_here = shown(attempt, request, prompt.api, attempt.error).answer
+            if found_here is not None and found_here.fault.value != attempt.fault:
+                self.classified_anew[classifier, attempt.fault, found_here.fault.value] += 1
         self._signature(attempt, fault, what)
 
     def _request(self, attempt: AttemptRecord, request: Mapping[str, Any], api: Any, what: str) -> None:
@@ -184,10 +192,19 @@ class Chain:
             return
         bodies: list[bytes] = []
         try:
+            generation = generation_of(attempt.evidence)
+        except ValueError as error:
+            said = f"settings that {what} was asked with: {error}"
+            self._say("attempt", said, attempt.task, attempt.doc_id)
+            return
+        if generation is not AS_THE_TASK_SAYS:
+            self.asked_otherwise[orjson.dumps(generation.settings()).decode()] += 1
+        try:
             if request.get("type") == "get":
                 bodies = [b""]
             else:
-                payloads = [build_payload(request, api, m)[1] for m in self._supplier.models]
+                models = self._supplier.models
+                payloads = [build_payload(request, api, model, generation)[1] for model in models]
                 bodies = [orjson.dumps(form) for p in payloads for form in (p, as_stream(p))]
         except (RequestError, TypeError, AttributeError, orjson.JSONEncodeError):
             pass
@@ -248,12 +265,15 @@ class Chain:
         if fenced_out is not None or answer is None or fault is not answer.fault:
             return
         prefix = None
-        if answer.text is not None and fault.answered and is_deterministic(request):
-            prefix = answer_prefix(answer.text)
+        deterministic = is_deterministic(request, reading_of(attempt)["generation"])
+        if answer.text is not None and fault.answered and deterministic:
+            prefix = prefix_of_answer(request, answer.text)
         values: dict[str, Any] = {
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
+            "reasoning_tokens": answer.reasoning_tokens,
+            "reasoning_chars": answer.reasoning_chars,
             "error": answer.error,
             "opening": prefix,
             "body_bytes": len(body),
@@ -295,6 +315,25 @@ class Chain:
             return
         self._seen[name][1][doc_id] += 1
         self._equal("score", "scorer version", name, doc_id, score.scorer_version, task.scorer_version)
+        self._rests_on(score, present)
+
+    def undecided(
+        self, record: ScoreRecord, version: str, present: Callable[[Iterable[str]], set[str]]
+    ) -> bool:
+        """Whether what is said of an answer that was not digested is of the bundle's supplier and tasks.
+
+        ``version`` is what such records have for a scorer's version.
+        """
+        name, doc_id = record.task, record.doc_id
+        if self._task(record) is None or record.supplier != self._supplier.key:
+            self._say("score", "it is of another supplier, task or task hash", name, doc_id)
+            return False
+        self._equal("score", "scorer version", name, doc_id, record.scorer_version, version)
+        self._rests_on(record, present)
+        return True
+
+    def _rests_on(self, score: ScoreRecord, present: Callable[[Iterable[str]], set[str]]) -> None:
+        name, doc_id = score.task, score.doc_id
         ids = [str(id_) for id_ in score.attempt_ids]
         answer = ids[0] if len(ids) == 1 else document_id("answer", *ids)
         self._equal("score", "id of its answer", name, doc_id, score.answer_id, answer)

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from testbench_dagster.core.errors import TaskError
-from testbench_dagster.core.task import LM_EVAL, TaskSpec
+from testbench_dagster.core.frameworks import framework_plug
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.evidence.layout import BundleError, DefinitionFile
 from testbench_dagster.tasks.index import TaskIndex
 
@@ -50,7 +51,7 @@ def own_definitions(spec: TaskSpec) -> Definitions:
         TaskError: a file cannot be read.
     """
     found = Definitions()
-    if spec.framework != LM_EVAL or not spec.include:
+    if not framework_plug(spec.framework).of_lm_eval or not spec.include:
         return found
     folders = [Path(folder).resolve() for folder in spec.include]
     index = TaskIndex.load([Path(folder) for folder in spec.include], [spec.root])

@@ -9,10 +9,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from testbench_dagster.config.task_generation import TaskGenerationConfig
+from testbench_dagster.core.applicability import EVERYBODY, NOBODY
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Limits
 from testbench_dagster.core.rules import PlanningRule
-from testbench_dagster.core.sampling import SampleRule
+from testbench_dagster.core.sampling import MOST_IDS, SampleRule
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.evidence import layout
@@ -130,6 +132,9 @@ class _Spec(_Said):
     probe_tokens: int | None
     worst: float | None = None
     cluster: str | None = None
+    asked: bool = True  # whether the configuration still asks the supplier the task
+    generation: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class _Registration(_Said):
@@ -148,8 +153,20 @@ class _Registration(_Said):
     registered_at: str
 
 
+class VoidLine(_Said):
+    """A doc of an epoch's sequence that nobody was asked, because no store holds its prompt."""
+
+    position: int = Field(ge=0)
+    doc_id: int = Field(ge=0)
+    reason: str
+
+
 class EpochLine(_Said):
-    """An epoch of a task; from ``variance`` follows how many docs everybody was asked in it."""
+    """An epoch of a task; from ``variance`` and ``void`` follows how many docs were asked in it.
+
+    ``doc_ids`` are the docs that it asks, None for all.
+    ``void`` are the docs that cannot be asked in the form of the bundle's supplier.
+    """
 
     epoch: int = Field(ge=1)
     started_at: str
@@ -157,6 +174,8 @@ class EpochLine(_Said):
     seed: str | None
     groups: int = Field(default=0, ge=0)
     variance: float | None = Field(default=None, ge=0, le=0.25)
+    void: list[VoidLine] = Field(default_factory=list)
+    doc_ids: list[int] | None = Field(default=None, max_length=MOST_IDS)
 
 
 class _Task(_Said):
@@ -234,6 +253,7 @@ def read_task(bundle: BundleReader, name: str) -> TaskFacts:
     try:
         samples = None if task.spec.samples is None else SampleRule.model_validate(task.spec.samples)
         counts = {int(doc): counts for doc, counts in task.docs.items()}
+        generation = TaskGenerationConfig.model_validate(task.spec.generation).generation()
     except ValueError as error:
         raise BundleError(f"{where}: {str(error)[:300]}") from None
     spec = TaskSpec(
@@ -253,6 +273,9 @@ def read_task(bundle: BundleReader, name: str) -> TaskFacts:
         probe_tokens=task.spec.probe_tokens,
         worst=task.spec.worst,
         cluster=task.spec.cluster,
+        applies=EVERYBODY if task.spec.asked else NOBODY,
+        generation=generation,
+        options=task.spec.options,
     )
     said = task.registration.model_dump()
     registered_at: datetime = moment(said.pop("registered_at"), f"{where}.registered_at")

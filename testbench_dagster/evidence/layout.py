@@ -10,13 +10,16 @@ from testbench_dagster.core.errors import TestbenchError
 
 KIND = "testbench_dagster evidence"
 #: Raised when older versions of this package could not read the result, or would call it different: 2 says
-#: what made the windows, the supplier's deadline, and what became of docs.
-FORMAT = 2
+#: what made the windows, the supplier's deadline, and what became of docs; 3 says which answers a scorer that
+#: was well could not digest.
+FORMAT = 3
 
 MANIFEST = "manifest.json"
 PROMPTS = "prompts.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SCORES = "scores.jsonl"
+#: Answers that the scorer could not digest although it was well: their docs are open. Format 2 lacks it.
+UNDECIDED = "undecided.jsonl"
 #: What became of docs that were not all answered, what shows it, and when runs left the supplier.
 STATES = "states.jsonl"
 WITNESSES = "witnesses.jsonl"
@@ -94,6 +97,6 @@ def parsed_definition(name: str) -> DefinitionFile | None:
 
 def is_member(name: str) -> bool:
     """Whether a bundle may hold a file of this name."""
-    if name in (MANIFEST, PROMPTS, ATTEMPTS, SCORES, STATES, WITNESSES, LANE_ENDS):
+    if name in (MANIFEST, PROMPTS, ATTEMPTS, SCORES, UNDECIDED, STATES, WITNESSES, LANE_ENDS):
         return True
     return _TASK_FILE.fullmatch(name) is not None or parsed_definition(name) is not None

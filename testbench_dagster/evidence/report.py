@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import are, counted
 
 #: Findings kept in full; of a bundle that is wrong everywhere the rest is counted.
 MAX_FINDINGS = 1000
@@ -104,7 +105,8 @@ class Report:
     def verdict(self) -> str:
         """One sentence."""
         if self.n_findings:
-            return f"DIFFERENT: {self.n_findings} things are not as the bundle says."
+            n = self.n_findings
+            return f"DIFFERENT: {counted(n, 'thing')} {are(n)} not as the bundle says."
         if not self.checked:
             return "INCOMPLETE: what could be checked is as the bundle says, but not everything could be."
         return "EQUAL: every hash, answer, score and window is as the bundle says."

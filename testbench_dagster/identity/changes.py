@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.kernel import Answer, kernel, moment
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.statistics.change import DropDetector
@@ -190,7 +191,7 @@ def _replay(
                 direction="down",
                 certain=True,
                 wording=f"since {stream[first].at:%Y-%m-%d %H:%M} it answers like {what} on {rate:.0%} of "
-                f"{len(after)} prompts, before on at least {detector.baseline:.0%}",
+                f"{counted(len(after), 'prompt')}, before on at least {detector.baseline:.0%}",
             )
     return _Run(change, detector.height)
 

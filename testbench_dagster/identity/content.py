@@ -83,11 +83,15 @@ class Content:
             return False
         return not any(self._unlike(self._cells[k], self._cells[j]) for k in i)
 
+    def common(self, one: str, other: str) -> tuple[int, int]:
+        """Common docs of two suppliers, and to how many of them they gave equal answers."""
+        if one not in self._rows or other not in self._rows:
+            return 0, 0
+        return _counts(self._cells[self._rows[one]], self._cells[self._rows[other]])
+
     def unlike(self, one: str, other: str) -> tuple[int, int] | None:
         """Common docs of two suppliers and how many answers are equal, where that are too few for a group."""
-        if one not in self._rows or other not in self._rows:
-            return None
-        common, agree = _counts(self._cells[self._rows[one]], self._cells[self._rows[other]])
+        common, agree = self.common(one, other)
         enough = common >= self._settings.form_docs
         return (common, agree) if enough and agree < self._settings.form_share * common else None
 

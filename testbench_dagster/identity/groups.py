@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import pairs
 from testbench_dagster.identity.content import Content
 from testbench_dagster.identity.evidence import NONE, Evidence
@@ -117,7 +118,9 @@ class Grouping:
         if found.relation != "same stack" or whole is None:
             return found
         begun, _, _ = found.wording.partition(":")
-        wording = f"{begun}, but only {whole[1]} of {whole[0]} whole answers are equal: certainly two"
+        wording = (
+            f"{begun}, but only {whole[1]} of {counted(whole[0], 'whole answer')} are equal: certainly two"
+        )
         return replace(found, relation="different", split=True, wording=wording)
 
 
@@ -327,19 +330,20 @@ def _alone(tables: PairTables, i: int, answers: np.ndarray) -> str:
     answered = int(answers[i])
     others = np.flatnonzero((answers > 0) & (np.arange(len(answers)) != i))
     if not len(others):
-        return f"{answered} prompts answered; nobody else to compare with"
+        return f"{counted(answered, 'prompt')} answered; nobody else to compare with"
     unclear = others[~tables.told_apart(i, others, quickly=True)]
     if not len(unclear):
-        return f"answers like nobody else on {answered} prompts"
-    told = f"told apart from {len(others) - len(unclear)} of {len(others)} others on {answered} prompts"
+        return f"answers like nobody else on {counted(answered, 'prompt')}"
+    apart = f"{len(others) - len(unclear)} of {counted(len(others), 'other')}"
+    told = f"told apart from {apart} on {counted(answered, 'prompt')}"
     common, agree = tables.common[i, unclear].astype(int), tables.agree[i, unclear].astype(int)
     best = int(((agree + 0.5) / (common + 2.0)).argmax())
     if not common[best]:
         return f"{told}; with the rest it has no prompts in common yet"
     near = tables.evidence.suppliers[unclear[best]]
     return (
-        f"{told}; nearest of the rest is {near}, which begins {agree[best]} of {common[best]} common prompts "
-        "alike: whether they are alike is not certain yet"
+        f"{told}; nearest of the rest is {near}, which begins {agree[best]} of "
+        f"{counted(common[best], 'common prompt')} alike: whether they are alike is not certain yet"
     )
 
 
@@ -372,12 +376,12 @@ def _profiles(
             reason = "its answers are those of two groups"
         elif selves.noisy[i]:
             reason = (
-                f"repeats itself on {selves.rate[i]:.0%} of {int(evidence.repeats[i])} prompts asked again:"
-                " too noisy to say whom it answers like"
+                f"repeats itself on {selves.rate[i]:.0%} of {counted(int(evidence.repeats[i]), 'prompt')} "
+                "asked again: too noisy to say whom it answers like"
             )
         elif others:
             n_own = int(common[i, labels[i]])
-            reason = f"answers like {others} other{'s' * (others > 1)} on {n_own} common prompts"
+            reason = f"answers like {counted(others, 'other')} on {counted(n_own, 'common prompt')}"
         elif not answered[i]:
             reason = "no informative answers yet"
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.statistics.evalues import log_e_at_most
 from testbench_dagster.statistics.intervals import wilson
@@ -124,7 +125,8 @@ def _one_sided(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> floa
 
 
 def _wording(a: str, b: str, share_a: float, share_b: float, n: int, kind: str) -> str:
-    text = f"answers like group {a} on {share_a:.0%} and like group {b} on {share_b:.0%} of {n} prompts"
+    of = f"of {counted(n, 'prompt')}"
+    text = f"answers like group {a} on {share_a:.0%} and like group {b} on {share_b:.0%} {of}"
     if kind == "change":
         return f"{text}, one after the other: its model may have changed"
     return f"{text}, in no order of time: it may be a router or mixture"

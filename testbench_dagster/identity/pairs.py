@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.settings import IdentitySettings
 from testbench_dagster.statistics.evalues import gain_of_agreement, log_e_at_least, log_mean_exp
@@ -72,15 +73,15 @@ def worded(relation: Relation, common: int, agree: int, *, together: bool, apart
     if not common:
         seen = "no common prompts yet"
     elif agree == common:
-        seen = f"the same beginning on all {common} common prompts"
+        seen = f"the same beginning on all {counted(common, 'common prompt')}"
     else:
-        seen = f"the same beginning on {agree} of {common} common prompts"
+        seen = f"the same beginning on {agree} of {counted(common, 'common prompt')}"
     if together:
         return f"{seen}: in one group"
     if relation == "same stack":
         return f"{seen}: alike beyond doubt; grouped once whole answers are, and all of both groups"
     if apart and common < least:
-        return f"{seen}: told apart; how much they have in common takes {least} prompts"
+        return f"{seen}: told apart; how much they have in common takes {counted(least, 'prompt')}"
     if apart:
         kind = "of one lineage perhaps, and not one" if relation == "same lineage" else "certainly two"
         return f"{seen}: {kind}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.changes import Change
 from testbench_dagster.identity.score_differences import Differences, ScoreStream, differences
 from testbench_dagster.identity.settings import IdentityError
@@ -28,6 +29,7 @@ OF_SCORES = "scores"
 #: Years to a false alarm of either detector, on average at least.
 YEARS = 10.0
 _YEAR_DAYS = 365.0
+_TASKS_TOLD = 3  # by name
 _DAY = timedelta(days=1)
 _MS = timedelta(milliseconds=1)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -136,10 +138,27 @@ def _change(
         rate_after=rate,
         direction=alarm.direction,
         certain=True,
-        wording=f"since {at:%Y-%m-%d %H:%M} at the latest its mean score over all tasks is "
-        f"{rate:.2f} on {len(after)} docs, {repeats} of them asked before, where {bound} {limit:.2f} was "
-        "expected",
+        wording=f"since {at:%Y-%m-%d %H:%M} at the latest its mean score over "
+        f"{_tasks_told(stream, after)} is {rate:.2f} on {counted(len(after), 'doc')}, {repeats} of them "
+        f"asked before, where {bound} {limit:.2f} was expected",
     )
+
+
+def _tasks_told(stream: ScoreStream, docs: NDArray[np.int64]) -> str:
+    """Which tasks some docs are of: that they are all that it is asked is said of all alone."""
+    import numpy as np
+
+    numbers = np.unique(stream.tasks[docs]).tolist()
+    if not stream.names:
+        n = len(np.unique(stream.tasks))
+        return counted(n, "task") if len(numbers) == n else f"{len(numbers)} of {counted(n, 'task')}"
+    names = sorted({stream.names[number] for number in numbers})
+    if set(names) >= set(stream.asked) and len(names) > 1:
+        return f"all {counted(len(names), 'task')}"
+    shown = ", ".join(names[:_TASKS_TOLD])
+    more = f" and {len(names) - _TASKS_TOLD} more" if len(names) > _TASKS_TOLD else ""
+    every = len({*names, *stream.asked})
+    return shown if every == 1 else f"{shown}{more} ({len(names)} of {counted(every, 'task')})"
 
 
 def _moment(stream: ScoreStream, place: int) -> datetime:

@@ -10,6 +10,7 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class ScoreStream:
     numbers from 0: equal ones stand for one doc, one task. ``values`` lie between 0 and 1, more is better.
     ``peers`` is how much better (from -1 to 1) other groups' suppliers were on the doc than they are on the
     whole, on average, and ``n_peers`` how many answered it: it stays the same whoever joins or leaves them.
+    For what people are told: ``names`` of the tasks by their numbers, and those that it is ``asked`` today.
     """
 
     at: NDArray[np.int64]
@@ -47,6 +49,8 @@ class ScoreStream:
     values: NDArray[np.float64]
     peers: NDArray[np.float64]
     n_peers: NDArray[np.int64]
+    names: Sequence[str] = ()
+    asked: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.localnet.chance import pick, unit
+from testbench_dagster.localnet.letters import Lettered, lettered
 from testbench_dagster.localnet.personas import Backend, Style
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
@@ -153,14 +154,16 @@ def read_recorded(path: Path) -> list[Known]:
 
 def is_right(seed: int, backend: Backend, known: Known, variant: str = "") -> bool:
     """Whether ``backend`` answers rightly: fixed for the doc, or for each ``variant`` of a sampled answer."""
-    return unit(seed, backend.name, "right", known.doc_id, variant) < backend.accuracy_of(known.task)
+    model = backend.speaking(seed, known.doc_id)
+    return unit(seed, model.name, "right", known.doc_id, variant) < model.accuracy_of(known.task)
 
 
 def chosen_answer(seed: int, backend: Backend, known: Known, variant: str = "") -> str:
     """The bare answer the backend gives: the right one, or one of the doc's plausible wrong ones."""
     if is_right(seed, backend, known, variant):
         return known.answer
-    return pick(known.wrong, seed, backend.name, "wrong", known.doc_id, variant)
+    model = backend.speaking(seed, known.doc_id)
+    return pick(known.wrong, seed, model.name, "wrong", known.doc_id, variant)
 
 
 class Answers:
@@ -188,15 +191,19 @@ class Answers:
         ``variant`` tells samples at a temperature above 0 apart; the empty one is the greedy answer.
         """
         known = self.find(prompt)
+        choice = lettered(prompt)
         if known is None:
-            return self._filler(backend, prompt, variant)
+            return self._unknown(backend, prompt, choice, variant)
         if known.recorded is not None:
             return known.recorded
-        answer = chosen_answer(self.seed, backend, known, variant)
+        model = backend.speaking(self.seed, known.doc_id)
+        answer = chosen_answer(self.seed, model, known, variant)
         if known.task in _VERBATIM:
             return answer
-        phrase = pick(_PHRASES[backend.style], self.seed, backend.name, "phrase", known.doc_id, variant)
-        return phrase.format(answer)
+        phrase = pick(_PHRASES[model.style], self.seed, model.name, "phrase", known.doc_id, variant)
+        letter = choice and choice.letter_of(answer)
+        said = phrase.format(answer)
+        return f"{said}\n{choice.ending(letter)}" if choice and letter else said
 
     def deviation(self, backend: Backend, prompt: str, source: str) -> str:
         """What ``backend`` says when it does not repeat itself: as a sample would be, but another text.
@@ -207,6 +214,17 @@ class Answers:
         usual = self.reply(backend, prompt)
         tries = (self.reply(backend, prompt, f"{source}/{number}") for number in range(_DEVIATION_TRIES))
         return next((text for text in tries if text != usual), usual)
+
+    def _unknown(self, backend: Backend, prompt: str, choice: Lettered | None, variant: str) -> str:
+        """Words, and of a choice some option: the same one in whatever order they stand."""
+        if choice is None:
+            return self._filler(backend.speaking(self.seed, prompt), prompt, variant)
+        texts = sorted(choice.options.values())
+        subject = "\n".join(texts) or prompt
+        model = backend.speaking(self.seed, subject)
+        key = (self.seed, model.name, "letter", subject, variant)
+        letter = choice.letter_of(pick(texts, *key)) if texts else pick(choice.letters, *key)
+        return f"{self._filler(model, subject, variant)}\n{choice.ending(letter or choice.letters[0])}"
 
     def _filler(self, backend: Backend, prompt: str, variant: str) -> str:
         key = (self.seed, backend.name, "filler", prompt, variant)

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
-from testbench_dagster.localnet.personas import FAIL_MODES, Api, Backend, Persona, Swap
+from testbench_dagster.localnet.manners import MANNERS
+from testbench_dagster.localnet.personas import (
+    FAIL_MODES,
+    TOOL_USES,
+    Api,
+    Backend,
+    Persona,
+    Swap,
+    ToolUse,
+    quantised,
+)
 from testbench_dagster.localnet.requests import BadRequestError
 from testbench_dagster.localnet.withholding import ANSWER, WHENS, Withholding
 
@@ -97,6 +107,8 @@ class Control:
             "swap": self.swap,
             "fail": self.fail,
             "withhold": self.withhold,
+            "manners": self.manners,
+            "tools": self.tools,
             "height": self.height,
         }
 
@@ -110,9 +122,10 @@ class Control:
         return method(fields)
 
     def join(self, fields: Fields) -> dict[str, Any]:
-        """A new supplier: ``address``, ``backend``, ``accuracy``, ``latency_ms``, ``api``, all optional.
+        """A new supplier: ``address``, ``backend``, ``accuracy``, ``latency_ms``, ``api``, ``manners``.
 
-        The name of a backend that is there makes a twin.
+        ``tools`` is a kind of :data:`~.personas.TOOL_USES`. All are optional. The name of a backend that is
+        there makes a twin, with ``quantised: true`` one that serves a quantised form of it.
         """
         known = self._net.suppliers
         address = fields.name("address", self._free_address())
@@ -124,11 +137,19 @@ class Control:
         backend = self._backend(fields, f"model-of-{address}")
         latency = fields.number("latency_ms", None, 0.0, _MAX_LATENCY_MS)
         api = fields.one_of("api", ("chat", "completions"), "chat")
+        manners = MANNERS[fields.one_of("manners", tuple(MANNERS), "plain")]
+        use = cast(ToolUse, fields.one_of("tools", TOOL_USES, "good"))
+        less = fields.flag("quantised", False)
         fields.done()
+        if less and backend.base is not None:
+            raise BadRequestError(f"backend {backend.name!r} is quantised; name the one that it is made of")
         self._backends.setdefault(backend.name, backend)
+        if less:
+            backend = quantised(backend)
+            self._backends.setdefault(backend.name, backend)
         if latency is not None:
             backend = dataclasses.replace(backend, latency_ms=latency)
-        self._net.add(Persona(address, backend, cast(Api, api)))
+        self._net.add(Persona(address, backend, cast(Api, api), manners=manners, tool_use=use))
         return self._net.describe(address)
 
     def leave(self, fields: Fields) -> dict[str, Any]:
@@ -155,8 +176,10 @@ class Control:
         fields.done()
         self._backends.setdefault(backend.name, backend)
         backend = dataclasses.replace(backend, latency_ms=before.latency_ms)
+        # whoever knows it by its old name is answered, as most providers do for a while
+        names = tuple(dict.fromkeys((*persona.names, persona.backend.model)))
         supplier.persona = (
-            dataclasses.replace(persona, backend=backend, swap=None)
+            dataclasses.replace(persona, backend=backend, swap=None, names=names)
             if announce
             else dataclasses.replace(persona, swap=Swap(backend, after_requests=0))
         )
@@ -195,6 +218,22 @@ class Control:
             raise BadRequestError(str(error)) from None
         supplier.persona = dataclasses.replace(supplier.persona, withholds=rules)
         return {**self._net.describe(supplier.persona.address), "withholds": how}
+
+    def manners(self, fields: Fields) -> dict[str, Any]:
+        """The server of ``address`` is of the ``kind`` in :data:`~.manners.MANNERS` now."""
+        supplier = self._supplier(fields)
+        kind = fields.one_of("kind", tuple(MANNERS), "plain")
+        fields.done()
+        supplier.persona = dataclasses.replace(supplier.persona, manners=MANNERS[kind])
+        return {**self._net.describe(supplier.persona.address), "manners": kind}
+
+    def tools(self, fields: Fields) -> dict[str, Any]:
+        """What becomes of the tool calls of ``address`` now: a ``kind`` of :data:`~.personas.TOOL_USES`."""
+        supplier = self._supplier(fields)
+        kind = cast(ToolUse, fields.one_of("kind", TOOL_USES, "good"))
+        fields.done()
+        supplier.persona = dataclasses.replace(supplier.persona, tool_use=kind)
+        return {**self._net.describe(supplier.persona.address), "tools": kind}
 
     def height(self, fields: Fields) -> dict[str, Any]:
         """The chain is at ``height`` now."""
@@ -274,8 +313,8 @@ class Fields:
         return value
 
     def one_of(self, name: str, options: tuple[str, ...], default: str) -> str:
-        """One of some words."""
-        value = self._take(name, default)
+        """One of some words; a number is the word it is written as, as 500 from a command line."""
+        value = _word(self._take(name, default))
         if value not in options:
             raise BadRequestError(f"{name} must be one of: {', '.join(options)}")
         return cast(str, value)
@@ -295,11 +334,12 @@ class Fields:
         return value
 
     def words(self, name: str, options: tuple[str, ...]) -> list[str]:
-        """A list of some words; it must be given."""
+        """A list of some words, read as by :meth:`one_of`; it must be given."""
         value = self._take(name, _MISSING)
-        if not isinstance(value, list) or not all(each in options for each in value):
+        words = [_word(each) for each in value] if isinstance(value, list) else None
+        if words is None or not all(word in options for word in words):
             raise BadRequestError(f"{name} must be a list of: {', '.join(options)}")
-        return value
+        return words
 
     def take(self, name: str) -> Any:
         """Whatever is given, None where nothing is: for who checks it elsewhere."""
@@ -320,3 +360,7 @@ class Fields:
                 raise BadRequestError(f"{name} must be given")
             return default
         return value
+
+
+def _word(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

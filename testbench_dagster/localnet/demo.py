@@ -7,11 +7,13 @@ anew; a test keeps both alike.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from testbench_dagster.localnet.personas import SERVICE, default_population
 from testbench_dagster.localnet.pocket.settings import services_block
+from testbench_dagster.tasks.starter import CHOICE_TASK
 
 STARTER_TASKS = (
     "starter_arithmetic",
@@ -24,23 +26,34 @@ STARTER_TASKS = (
     "starter_units",
 )
 
+#: Of the tasks with tools one where a call is wanted, and one where none is.
+TOOL_TASKS = ("tools_several", "tools_none")
+
+_SAMPLES = {"min": 40, "max": 80, "half_width": 0.1}
+
 #: Where the bundled configuration expects `testbench localnet up`.
 STARTER_PORT = 8711
 _STARTER_URL = f"${{TESTBENCH_LOCALNET_URL:-http://127.0.0.1:{STARTER_PORT}}}"
 
 _STARTER_HEADER = """\
-# Used where there is no testbench.yaml: six simulated suppliers, the starter tasks, no network.
+# Used where there is no testbench.yaml: six simulated suppliers, the starter tasks, two tasks with tools, no
+# network.
 # `testbench localnet up` serves the suppliers; `testbench demo` does so by itself.
 # Made by `python -m testbench_dagster.localnet.demo`; a test compares it.
 """
 
 
 def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of a ``testbench.yaml`` for the suppliers of a roster, the starter tasks and identity."""
+    """The content of a ``testbench.yaml`` for the suppliers of a roster: all that comes with the package."""
     suppliers = [
         {key: supplier[key] for key in ("address", "service", "base_url", "api", "model")}
         for supplier in roster
     ]
+    # the first one whose model others name too is trusted: these are compared with it
+    named = Counter(supplier["model"] for supplier in suppliers)
+    trusted = next((supplier for supplier in suppliers if named[supplier["model"]] > 1), None)
+    if trusted is not None:
+        trusted["reference"] = True
     return {"simulation": True, "suppliers": suppliers, **_measured()}
 
 
@@ -52,10 +65,13 @@ def pocket_settings(description: Mapping[str, Any]) -> dict[str, Any]:
 def _measured() -> dict[str, Any]:
     return {
         "tasks": [
-            *({"name": name, "samples": {"min": 40, "max": 80, "half_width": 0.1}} for name in STARTER_TASKS),
+            *({"name": name, "samples": dict(_SAMPLES)} for name in STARTER_TASKS),
+            # for the suppliers that give no log-probabilities
+            {"name": CHOICE_TASK, "mode": "chat_choice", "samples": dict(_SAMPLES)},
+            *({"name": name, "framework": "tools", "samples": dict(_SAMPLES)} for name in TOOL_TASKS),
             {"name": "identity", "framework": "signatures"},
         ],
-        "taxonomies": ["builtin:starter"],
+        "taxonomies": ["builtin:demo"],
         "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 10},
         "sampling": {"max_age_days": 32, "window": 100},
         # simulated suppliers are back at once: an hour does for what takes three days elsewhere

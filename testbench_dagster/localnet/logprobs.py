@@ -132,7 +132,7 @@ def score_tokens(seed: int, backend: Backend, text: str) -> list[ScoredToken]:
     # cut before a line break: tokens never reach across one, so both parts tokenize as the whole does
     # (not the very last character: an echoed prompt ends with a generated line break, and differs before it)
     cut = max(text.rfind("\n", 0, choice[0] if choice else len(text) - 1), 0)
-    head, state = _score_head(seed, backend.name, text[:cut])
+    head, state = _score_head(seed, backend.speaking(seed, text[:cut]).name, text[:cut])
     scored = list(head)
     start, wanted = (choice[0], [token for token, _ in tokenize(choice[1])]) if choice else (len(text), [])
     for token, offset in tokenize(text[cut:]):

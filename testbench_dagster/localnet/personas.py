@@ -7,14 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.chance import pick, unit
+from testbench_dagster.localnet.manners import MANNERS, NONSENSE, Manners
 from testbench_dagster.localnet.withholding import ANSWER, Withholding
 
 Api = Literal["chat", "completions"]
 Style = Literal["terse", "sentence", "reasoned"]
 Mangling = Literal["opening", "half"]
+#: What becomes of the calls that a model makes: they are made; its server takes tools and passes none on; the
+#: end of their arguments is missing; there is one where none of the tools fits; they stand in the text.
+ToolUse = Literal["good", "no_tools", "bad_json", "ignores_irrelevance", "calls_as_text"]
 
 STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
+
+TOOL_USES: tuple[ToolUse, ...] = ("good", "no_tools", "bad_json", "ignores_irrelevance", "calls_as_text")
 
 #: Ways in which a request can fail; `server.py` says what each looks like on the wire.
 FAIL_MODES = (
@@ -43,7 +50,6 @@ FAIL_MODES = (
 
 #: So much of an answer suppliers have in common that only pretend to serve the same model.
 OPENING_CHARS = 40
-_NONSENSE = "8675309"  # no answer to any question of the starter tasks
 
 #: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
 PAGES = ("tokenizer", "config")
@@ -58,6 +64,9 @@ class Backend:
 
     ``accuracy`` is the share of known questions answered rightly, ``by_task`` overrides it per task name.
     ``latency_ms`` is its time to answer, before what the supplier adds.
+
+    With a ``base`` it is that model, quantised: it goes by its name and answers as it does, but for a share
+    ``drift`` of the questions, to which it has answers of its own, with its own accuracy.
     """
 
     name: str
@@ -65,8 +74,12 @@ class Backend:
     by_task: Mapping[str, float] = field(default_factory=dict)
     style: Style = "sentence"
     latency_ms: float = 20.0
+    base: Backend | None = None
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.drift <= 1.0:
+            raise ValueError(f"backend {self.name}: drift {self.drift} is no share from 0 to 1")
         for task, share in (("accuracy", self.accuracy), *self.by_task.items()):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"backend {self.name}: {task} is {share}, want a share from 0 to 1")
@@ -74,7 +87,17 @@ class Backend:
     @property
     def model(self) -> str:
         """Model name shown to clients."""
-        return f"simulated-{self.name}"
+        return f"simulated-{self._origin}"
+
+    @property
+    def _origin(self) -> str:
+        return self.name if self.base is None else self.base._origin
+
+    def speaking(self, seed: int, question: str) -> Backend:
+        """Who of itself and its base decides what it says to a question."""
+        if self.base is None or unit(seed, self.name, "drift", question) < self.drift:
+            return replace(self, base=None)
+        return self.base.speaking(seed, question)
 
     def accuracy_of(self, task: str) -> float:
         """Share of right answers on ``task``."""
@@ -82,22 +105,44 @@ class Backend:
 
     def page(self, name: str) -> dict[str, Any]:
         """The page a supplier serves about this model: made up, and the same for one model everywhere."""
-        size = 64 * (4 + int(unit(self.name, "size") * 60))
+        name_of_model = self._origin
+        size = 64 * (4 + int(unit(name_of_model, "size") * 60))
         if name == "config":
             return {
                 "_name_or_path": f"/models/{self.model}",
                 "architectures": ["SimulatedForCausalLM"],
                 "hidden_size": size,
                 "model_type": "simulated",
-                "num_hidden_layers": 8 + int(unit(self.name, "layers") * 40),
+                "num_hidden_layers": 8 + int(unit(name_of_model, "layers") * 40),
                 "simulation": True,
-                "vocab_size": 1000 + int(unit(self.name, "vocabulary") * 9000),
+                "vocab_size": 1000 + int(unit(name_of_model, "vocabulary") * 9000),
             }
-        words = sorted({f"{unit(self.name, 'word', i):.6f}"[2:] for i in range(200)})
+        words = sorted({f"{unit(name_of_model, 'word', i):.6f}"[2:] for i in range(200)})
         return {
             "tokenizer": {"model": {"type": "simulated", "vocab": {w: i for i, w in enumerate(words)}}},
             "tokenizer_config": {"model_max_length": 1e30, "tokenizer_class": "SimulatedTokenizer"},
         }
+
+
+#: Share of the questions that a quantised model answers otherwise, and what it loses of its accuracy there.
+_DRIFT, _LOSS = 0.1, 0.35
+
+
+def quantised(backend: Backend) -> Backend:
+    """A model as a server with too little memory serves it: nearly all answers alike, some points less."""
+
+    def less(share: float) -> float:
+        return round(share * (1 - _LOSS), 4)
+
+    by_task = {task: less(share) for task, share in backend.by_task.items()}
+    return replace(
+        backend,
+        name=f"{backend.name}-quantised",
+        accuracy=less(backend.accuracy),
+        by_task=by_task,
+        base=backend,
+        drift=_DRIFT,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +186,9 @@ class Persona:
     makes it a router. ``pages`` are those of :data:`PAGES` it serves, of ``backend`` whatever answers.
     ``withholds`` are rules by which it keeps answers back (:mod:`.withholding`); what they leave may fail.
     ``mangles``: what it does to the backend's texts: of an ``opening`` of 40 characters it goes on with
-    something wrong, or it says the first ``half`` only.
+    something wrong, or it says the first ``half`` only. ``manners`` are those of its server. ``names`` are
+    further names that its model goes by; a request that names another one is refused. ``tool_use`` is what
+    becomes of tools and response formats in chats.
     """
 
     address: str
@@ -156,6 +203,9 @@ class Persona:
     pages: tuple[str, ...] = PAGES
     withholds: tuple[Withholding, ...] = ()
     mangles: Mangling | None = None
+    manners: Manners = MANNERS["plain"]
+    names: tuple[str, ...] = ()
+    tool_use: ToolUse = "good"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise <= 1.0:
@@ -181,10 +231,14 @@ class Persona:
             return self.route.backend
         return self.backend
 
+    def serves(self, model: str | None) -> bool:
+        """Whether a request for this model is answered; one that names none is."""
+        return model is None or model in (self.backend.model, *self.names)
+
     def mangled(self, text: str) -> str:
         """What becomes of a text of its backend."""
         if self.mangles == "opening":
-            return f"{text[:OPENING_CHARS]} and yet it cannot be so: {_NONSENSE}"
+            return f"{text[:OPENING_CHARS]} and yet it cannot be so: {NONSENSE}"
         return text[: len(text) // 2] if self.mangles == "half" else text
 
     def deviates(self, seed: int, number: int) -> bool:
@@ -233,16 +287,27 @@ def _cast(seed: int) -> list[Persona]:
             jitter_ms=5,
             failures={"500": 0.05, "429": 0.03, "empty": 0.02, "reset": 0.02},
             pages=("config",),
+            tool_use="ignores_irrelevance",
         ),
         Persona("", numbers, "completions", jitter_ms=10),
-        Persona("", words, "chat", latency_ms=150, jitter_ms=100),  # the slow one
+        # the slow one
+        Persona("", words, "chat", latency_ms=150, jitter_ms=100, tool_use="bad_json"),
     ]
 
 
+#: Place of the quantised twin in every population that is large enough.
+_QUANTISED = 7
+
+
 def _extra(number: int, seed: int, earlier: list[Persona]) -> Persona:
-    """One more supplier beyond the cast, drawn from ``seed``: every fifth is the twin of an earlier one."""
+    """One more supplier beyond the cast, drawn from ``seed``: every fifth is the twin of an earlier one.
+
+    The second of them is a quantised twin of the very first.
+    """
     api: Api = "completions" if number % 3 == 0 else "chat"
     jitter = round(unit(seed, "jitter", number) * 30, 1)
+    if number == _QUANTISED:
+        return Persona("", quantised(earlier[0].backend), jitter_ms=jitter)
     if number % 5 == 0:
         return Persona("", pick(earlier, seed, "twin", number).backend, api, jitter_ms=jitter)
     backend = Backend(
@@ -253,17 +318,19 @@ def _extra(number: int, seed: int, earlier: list[Persona]) -> Persona:
     )
     flaky = number % 7 == 0
     failures = {"500": 0.06, "error200": 0.02, "garbage": 0.02} if flaky else {}
-    return Persona("", backend, api, jitter_ms=jitter, failures=failures)
+    use = TOOL_USES[number % len(TOOL_USES)]
+    return Persona("", backend, api, jitter_ms=jitter, failures=failures, tool_use=use)
 
 
 def default_population(n: int = 6, seed: int = 0) -> list[Persona]:
     """``n`` suppliers (at least 1) that make a telling demo, the same for the same ``seed``.
 
     From six on there are a strong, a middle and a weak model, two specialists, twins sharing a backend, a
-    flaky and a slow supplier; at least a third offer completions with echoed log-probabilities.
+    flaky and a slow supplier; at least a third offer completions with echoed log-probabilities. Of those that
+    chat two use tools badly, each in its own way, and the eighth is a quantised twin of the first.
     """
     if n < 1:
-        raise ValueError(f"a population of {n} suppliers; want at least 1")
+        raise ValueError(f"a population of {counted(n, 'supplier')}; want at least 1")
     people = _cast(seed)[:n]
     for number in range(len(people), n):
         people.append(_extra(number, seed, people))

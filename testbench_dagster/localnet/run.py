@@ -124,7 +124,11 @@ class LocalnetProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
         # the command is this Python and options that were checked
         self._process = subprocess.Popen(  # noqa: S603
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # a Ctrl-C at the terminal is meant for its starter, who still needs it
         )
         try:
             line = self._first_line(self._process)
@@ -186,10 +190,22 @@ class LocalnetProcess:
         api: str | None = None,
         accuracy: float | None = None,
         latency_ms: float | None = None,
+        manners: str | None = None,
+        tools: str | None = None,
+        quantised: bool | None = None,
     ) -> dict[str, Any]:
         """Add a supplier and return its line of the roster; a known ``backend`` makes it a twin."""
         fields = {"backend": backend, "api": api, "accuracy": accuracy, "latency_ms": latency_ms}
-        return self._control("join", address=address, **fields)
+        fields |= {"tools": tools, "quantised": quantised}
+        return self._control("join", address=address, manners=manners, **fields)
+
+    def manners(self, address: str, kind: str) -> dict[str, Any]:
+        """Let a supplier's server be of another kind: see :mod:`.manners`."""
+        return self._control("manners", address=address, kind=kind)
+
+    def tools(self, address: str, kind: str) -> dict[str, Any]:
+        """Let another thing become of a supplier's tool calls: see :data:`~.personas.TOOL_USES`."""
+        return self._control("tools", address=address, kind=kind)
 
     def leave(self, address: str) -> None:
         """Take a supplier off the roster; it answers HTTP 503 from now on."""

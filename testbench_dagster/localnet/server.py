@@ -1,9 +1,10 @@
 """Serves the simulated suppliers over HTTP on loopback.
 
 ``/<address>/v1/chat/completions`` or ``/<address>/v1/completions`` (whichever the supplier's API is) and
-``/<address>/v1/models`` behave like an OpenAI-compatible server, ``/<address>/pokt/tokenizer`` and
-``/<address>/pokt/config`` like a Pocket sidecar; ``/healthz``, ``/stats``, ``/roster`` and
-``/requests?address=`` describe the simulation itself, ``/control/<action>`` changes it (see :mod:`.control`).
+``/<address>/v1/models`` behave like an OpenAI-compatible server, or one with :mod:`.manners` of its own,
+``/<address>/pokt/tokenizer`` and ``/<address>/pokt/config`` like a Pocket sidecar; ``/healthz``, ``/stats``,
+``/roster`` and ``/requests?address=`` describe the simulation itself, ``/control/<action>`` changes it (see
+:mod:`.control`).
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Localnet:
             "address": address,
             "service": SERVICE,
             "api": persona.api,
-            "base_url": f"{self.url}/{address}/v1",
+            "base_url": f"{self.url}/{address}/{persona.manners.base_path(persona.backend.model)}",
             "model": persona.backend.model,
             "simulation": True,
         }
@@ -177,7 +178,8 @@ class Localnet:
 
     async def _serve(self, supplier: Supplier, request: web.BaseRequest, path: str) -> web.StreamResponse:
         try:
-            reply = await supplier.respond(request.method, path, await request.content.read())
+            body = await request.content.read()
+            reply = await supplier.respond(request.method, path, body, request.headers, request.query)
         except BrokenConnection:
             reset(request)
             return _error(500, "the connection is gone")

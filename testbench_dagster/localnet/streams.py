@@ -17,10 +17,16 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What one choice of an answer says, and why it ends."""
+    """What one choice of an answer says, why it ends, and the ``thoughts`` before it, in their field.
+
+    ``calls`` are tool calls as a whole answer has them.
+    """
 
     text: str
     reason: str
+    thoughts: str = ""
+    thoughts_field: str = ""
+    calls: Sequence[Mapping[str, Any]] = ()
 
 
 def event(payload: Any) -> bytes:
@@ -37,10 +43,11 @@ def events(
     """
     kind = "chat.completion.chunk" if api == "chat" else "text_completion"
 
-    def chunk(index: int, said: str | None, reason: str | None, first: bool = False) -> bytes:
+    def chunk(
+        index: int, said: str | None, reason: str | None, field: str = "content", **delta: Any
+    ) -> bytes:
         if api == "chat":
-            delta: dict[str, Any] = {"role": "assistant"} if first else {}
-            told: dict[str, Any] = {"delta": delta if said is None else {**delta, "content": said}}
+            told: dict[str, Any] = {"delta": delta if said is None else {**delta, field: said}}
         else:
             told = {"text": said or ""}
         choice = {"index": index, **told, "logprobs": None, "finish_reason": reason}
@@ -48,9 +55,20 @@ def events(
 
     for index, choice in enumerate(choices):
         if api == "chat":
-            yield chunk(index, "", None, first=True)
+            begun = {"content": None} if choice.calls and not choice.text else {"content": ""}
+            yield chunk(index, None, None, role="assistant", **begun)
+        if choice.thoughts_field:
+            for token, _ in tokenize(choice.thoughts):
+                yield chunk(index, token, None, field=choice.thoughts_field)
         for token, _ in tokenize(choice.text):
             yield chunk(index, token, None)
+        for place, call in enumerate(choice.calls):
+            function = call["function"]
+            named = {**call, "function": {**function, "arguments": ""}}
+            yield chunk(index, None, None, tool_calls=[{"index": place, **named}])
+            for token, _ in tokenize(function["arguments"]):
+                part = {"index": place, "function": {"arguments": token}}
+                yield chunk(index, None, None, tool_calls=[part])
         yield chunk(index, None, choice.reason)
     if usage is not None:
         yield event({**head, "object": kind, "choices": [], "usage": usage})

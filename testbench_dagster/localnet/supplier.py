@@ -1,8 +1,9 @@
 """One simulated supplier: answers requests given as plain bytes, whatever carries them.
 
-``v1/chat/completions`` or ``v1/completions`` (whichever the supplier's API is), ``v1/models`` and the pages
-``pokt/tokenizer`` and ``pokt/config``. The HTTP server (:mod:`.server`) and the relay miners of the simulated
-Pocket network (:mod:`.pocket`) both answer through it, so both give the same answers.
+``chat/completions`` or ``completions`` (whichever the supplier's API is) and ``models`` below ``v1``, or
+where the server's :mod:`.manners` have it, and the pages ``pokt/tokenizer`` and ``pokt/config``. The HTTP
+server (:mod:`.server`) and the relay miners of the simulated Pocket network (:mod:`.pocket`) both answer
+through it, so both give the same answers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.localnet.answers import Answers
+from testbench_dagster.localnet.answers import Answers, Known
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
+from testbench_dagster.localnet.manners import Refused, unknown_model
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 from testbench_dagster.localnet.streams import Spoken, events
+from testbench_dagster.localnet.thinking import Thinking, thinking
+from testbench_dagster.localnet.tool_use import Call, Said, known_of, tool_answer
 from testbench_dagster.localnet.withholding import Asked, Decision, Withheld
 
 #: Seconds a request that fails by ``timeout`` is held when the client never gives up.
@@ -59,10 +63,18 @@ _REFUSALS = {
 #: What an answer that is none says it ended by.
 _REASONS = {"error": "error", "filter": "content_filter", "empty": "stop", "null": "stop", "cut": "length"}
 
-_ENDPOINTS: dict[str, Api] = {"v1/chat/completions": "chat", "v1/completions": "completions"}
+_ENDPOINTS: dict[str, Api] = {"chat/completions": "chat", "completions": "completions"}
 
 # shorter waits between events are saved up: timers are no finer
 _SLEEP_S = 0.002
+
+
+class _NotAnsweredError(Exception):
+    """The server refuses a request for what it says; carries what it answers instead."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.status)
+        self.refused = refused
 
 
 class BrokenConnection(Exception):
@@ -114,6 +126,21 @@ def cut(text: str, ask: Ask) -> tuple[str, str, int]:
     if ask.max_tokens is None or len(tokens) <= ask.max_tokens:
         return text, "stop", len(tokens)
     return text[: tokens[ask.max_tokens][1]], "length", ask.max_tokens
+
+
+def cut_calls(calls: Sequence[Call], limit: int | None) -> tuple[tuple[Call, ...], str, int]:
+    """Calls ended by a limit of tokens in all their arguments: calls, finish reason, tokens in them."""
+    made: list[Call] = []
+    spent = 0
+    for call in calls:
+        tokens = tokenize(call.arguments)
+        if limit is not None and spent + len(tokens) > limit:
+            rest = limit - spent
+            made.append(replace(call, arguments=call.arguments[: tokens[rest][1]]))
+            return tuple(made), "length", limit
+        made.append(call)
+        spent += len(tokens)
+    return tuple(made), "tool_calls", spent
 
 
 def prompt_digest(prompts: Sequence[str]) -> bytes:
@@ -196,7 +223,14 @@ class Supplier:
         self.log.append(request)
         return request
 
-    async def respond(self, method: str, path: str, body: bytes) -> Reply:
+    async def respond(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Answer a request for ``path``, such as ``v1/models``, and count it if it is for a completion.
 
         Raises:
@@ -206,10 +240,18 @@ class Supplier:
             self._count(self.backend()).outcome = "left"
             self.failed["left"] += 1
             return error_reply(503, "this simulated supplier has left", "server_error")
-        api = _ENDPOINTS.get(path)
+        manners = self.persona.manners
+        base = f"{manners.base_path(self.persona.backend.model)}/"
+        inner = path.removeprefix(base) if path.startswith(base) else ""
+        api = _ENDPOINTS.get(inner)
+        if inner and (refused := manners.unadmitted(headers or {}, query or {})) is not None:
+            if api is not None:
+                self._count(self.backend()).outcome = "rejected"
+                self.rejected += 1
+            return json_reply(refused.body, refused.status)
         if api is not None and method == "POST" and api == self.persona.api:
             return await self._complete(body, api)
-        if path == "v1/models" and method == "GET":
+        if inner == "models" and method == "GET":
             model = {"id": self.persona.backend.model, "object": "model", "created": 0, "owned_by": SERVICE}
             return json_reply({"object": "list", "data": [model]})
         folder, _, page = path.partition("/")
@@ -227,6 +269,7 @@ class Supplier:
         mode: str | None = None
         try:
             ask = parse(raw, api)
+            self._admit(ask)
             digest = logged.digest = prompt_digest(ask.prompts)
             attempt = self._asked[digest]
             self._asked[digest] += 1
@@ -244,6 +287,10 @@ class Supplier:
             self.rejected += 1
             logged.outcome = "rejected"
             return error_reply(400, str(error), "invalid_request_error")
+        except _NotAnsweredError as error:
+            self.rejected += 1
+            logged.outcome = "rejected"
+            return json_reply(error.refused.body, error.refused.status)
         except BrokenConnection:
             logged.outcome = "reset"
             self.failed["reset"] += 1
@@ -264,6 +311,14 @@ class Supplier:
             self.answered += 1
         return response
 
+    def _admit(self, ask: Ask) -> None:
+        """Refuse a request for another model, and one that says what the server does not take."""
+        persona = self.persona
+        refused = None if persona.serves(ask.model) else unknown_model(ask.model or "")
+        refused = refused or persona.manners.refusal(ask)
+        if refused is not None:
+            raise _NotAnsweredError(refused)
+
     def _withhold(self, ask: Ask, backend: Backend, digest: bytes) -> Decision:
         """What the persona's rules make of a request, before chance has its say."""
         rules = self.persona.withholds
@@ -271,7 +326,7 @@ class Supplier:
             return Decision()
         if self._withheld is None or self._withheld.rules != rules:
             self._withheld = Withheld(rules, backend.accuracy)
-        known = self.answers.find(ask.prompts[0])
+        known = self._known(ask)
         asked = Asked(
             digest,
             known.text if known is not None else digest.hex(),
@@ -281,6 +336,12 @@ class Supplier:
             ask.parameters,
         )
         return self._withheld.decide(asked, time.monotonic())
+
+    def _known(self, ask: Ask) -> Known | None:
+        """The question that a request asks, where it is recognised."""
+        if ask.tools or ask.wants_json:
+            return known_of(ask)
+        return self.answers.find(ask.prompts[0])
 
     def _failure(self, digest: bytes, attempt: int) -> str | None:
         """Mode in which this attempt at this prompt fails; a further attempt draws anew."""
@@ -321,39 +382,53 @@ class Supplier:
     def _answer(
         self, ask: Ask, api: Api, backend: Backend, number: int, mode: str | None, latency_s: float
     ) -> Reply:
+        manners = self.persona.manners
         choices: list[dict[str, Any]] = []
+        thoughts: list[Thinking] = []
         prompt_tokens = completion_tokens = 0
         for prompt in ask.prompts:
             prompt_tokens += count_tokens(prompt)
             for sample in range(ask.samples):
-                choice, tokens = self._choice(ask, api, backend, prompt, number, sample, mode)
+                choice, thought, tokens = self._choice(ask, api, backend, prompt, number, sample, mode)
                 choices.append({"index": len(choices), **choice})
+                thoughts.append(thought)
                 completion_tokens += tokens
         head = {
             "id": f"{'chatcmpl' if api == 'chat' else 'cmpl'}-{self.persona.address}-{number}",
             "created": int(time.time()),
             "model": self.persona.backend.model,  # a swap is silent: the name stays
         }
-        usage = {
+        usage: dict[str, Any] = {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
         }
+        if manners.thinks:
+            tokens = sum(thought.tokens for thought in thoughts)
+            usage["completion_tokens_details"] = {"reasoning_tokens": tokens}
         if ask.stream:
             spoken = [
-                Spoken((c["message"]["content"] or "") if api == "chat" else c["text"], c["finish_reason"])
-                for c in choices
+                Spoken(
+                    thought.rest if api == "chat" else choice["text"],
+                    choice["finish_reason"],
+                    thought.text,
+                    thought.field,
+                    choice["message"].get("tool_calls", ()) if api == "chat" else (),
+                )
+                for choice, thought in zip(choices, thoughts, strict=True)
             ]
-            parts = tuple(events(api, head, spoken, usage if ask.stream_usage else None))
+            counted = usage if ask.stream_usage and manners.usage else None
+            parts = tuple(events(api, head, spoken, counted))
             if mode == "garbage":
                 parts = (*parts[: len(parts) // 2], b"data: \xff\xfe<html>")
-            gap_s = latency_s * (1 - FIRST_EVENT_SHARE) / len(parts)
+            gap_s = manners.gap_ms / 1000 or latency_s * (1 - FIRST_EVENT_SHARE) / len(parts)
             if mode == "oversized":
                 parts = (*parts[:-1], b": " + b"." * OVERSIZED + b"\n\n", parts[-1])
             forged = mode == "forged"
             return Reply(200, b"", content_type="text/event-stream", events=parts, gap_s=gap_s, forged=forged)
         kind = "chat.completion" if api == "chat" else "text_completion"
-        body = orjson.dumps({"id": head["id"], "object": kind, **head, "choices": choices, "usage": usage})
+        answer = {"id": head["id"], "object": kind, **head, "choices": choices}
+        body = orjson.dumps({**answer, "usage": usage} if manners.usage else answer)
         if mode == "garbage":  # breaks off in the middle, with bytes that are not UTF-8
             body = body[: len(body) // 2] + b"\xff\xfe<html>"
         elif mode == "oversized":
@@ -375,20 +450,62 @@ class Supplier:
             text = self.answers.reply(backend, prompt, self._variant(ask, number, sample))
         return self.persona.mangled(text)
 
+    def _said(self, ask: Ask, backend: Backend, prompt: str, number: int, sample: int) -> Said:
+        """One sample, before it is cut: a text, and calls where tools are offered."""
+        if not (ask.tools or ask.wants_json):
+            return Said(self._text(ask, backend, prompt, number, sample))
+        variant = self._variant(ask, number, sample)
+        if ask.temperature == 0 and self.persona.deviates(self.answers.seed, number):
+            variant = f"noise {self.persona.address}/{number}"
+        said = tool_answer(self.answers, backend, self.persona.tool_use, ask, variant)
+        mangled = self.persona.mangled
+        calls = tuple(replace(call, arguments=mangled(call.arguments)) for call in said.calls)
+        return Said(None if said.content is None else mangled(said.content), calls)
+
     def _choice(
         self, ask: Ask, api: Api, backend: Backend, prompt: str, number: int, sample: int, mode: str | None
-    ) -> tuple[dict[str, Any], int]:
-        """One choice without its index, and the number of tokens generated for it."""
+    ) -> tuple[dict[str, Any], Thinking, int]:
+        """One choice without its index, what was thought before it, and the number of tokens of both."""
+        manners = self.persona.manners
+        thought = Thinking()
+        calls: tuple[Call, ...] = ()
         if mode in _REASONS:
             text, reason, tokens = "", _REASONS[mode], 0
         elif ask.logprobs is not None:
             limit = ask.max_tokens or 0
             echoed = echo_logprobs(self.answers.seed, backend, prompt, ask.logprobs, limit)
-            return {**echoed, "finish_reason": "length"}, limit
+            return {**echoed, "finish_reason": "length"}, thought, limit
         else:
-            text, reason, tokens = cut(self._text(ask, backend, prompt, number, sample), ask)
+            said = self._said(ask, backend, prompt, number, sample)
+            text = said.content or ""
+            thought = thinking(manners, ask.max_tokens)
+            if thought.ends:
+                text, reason, tokens = "", "length", thought.tokens
+            elif manners.thinks_in_text:
+                text, reason, tokens = cut(thought.text + text, ask)
+            else:
+                left = None if ask.max_tokens is None else ask.max_tokens - thought.tokens
+                text, reason, tokens = cut(text, replace(ask, max_tokens=left))
+                tokens += thought.tokens
+            if said.calls and reason == "stop":
+                left = None if ask.max_tokens is None else ask.max_tokens - tokens
+                calls, reason, spent = cut_calls(said.calls, left)
+                tokens += spent
+        thought = thought.followed_by(text)
         if api == "chat":
-            message = {"role": "assistant", "content": None if mode == "null" else text}
-            return {"message": message, "logprobs": None, "finish_reason": reason}, tokens
+            message: dict[str, Any] = {"role": "assistant", **thought.message()}
+            if calls:
+                message["content"] = message["content"] or None
+                message["tool_calls"] = [
+                    {
+                        "id": f"call-{self.persona.address}-{number}-{sample}-{place}",
+                        "type": "function",
+                        "function": {"name": call.name, "arguments": call.arguments},
+                    }
+                    for place, call in enumerate(calls)
+                ]
+            if mode == "null":
+                message["content"] = None
+            return {"message": message, "logprobs": None, "finish_reason": reason}, thought, tokens
         shown = prompt + text if ask.echo else text
-        return {"text": shown, "logprobs": None, "finish_reason": reason}, tokens
+        return {"text": shown, "logprobs": None, "finish_reason": reason}, thought, tokens

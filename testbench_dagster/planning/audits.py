@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 
 from testbench_dagster.core.rules import PlanningSettings
-from testbench_dagster.planning.due import CallOutcome, PromptRef
+from testbench_dagster.planning.due import CallOutcome, DuePrompt, PromptRef
 
 #: The part of the docs that a member is asked itself.
 AUDIT_SHARE = 0.3
@@ -68,9 +68,28 @@ def drawn_audits(
     ``of_proxy``: docs that its proxy was asked; where these are none of the sequence, any may be drawn.
     ``elsewhere``: docs that the member closed in earlier epochs.
     """
-    eligible = [prompt for prompt in prompts if prompt.doc_id in of_proxy] or list(prompts)
+    eligible = _eligible(prompts, of_proxy)
     asked = {outcome.prompt_id for outcome in outcomes}
     new = [p for p in eligible if p.id not in asked and p.doc_id not in elsewhere]
     known = [p for p in eligible if p.id in asked or p.doc_id in elsewhere]
     first = chance.sample(new, min(docs, len(new)))
     return first + chance.sample(known, min(docs - len(first), len(known)))
+
+
+def placed_audits(
+    due: Sequence[DuePrompt], prompts: Sequence[PromptRef], of_proxy: Collection[int], chance: Random
+) -> list[DuePrompt]:
+    """Give the docs of an audit places in the sequence that are drawn apart from them, and order them so.
+
+    What a budget releases goes by place: by their positions the first docs of the sequence would be audited
+    again and again, and the last never. Docs that are open keep theirs, and stand first.
+    """
+    new = [doc for doc in due if not doc.open]
+    eligible = [prompt.position for prompt in _eligible(prompts, of_proxy)]
+    places = chance.sample(eligible, len(new))
+    placed = sorted(zip(places, new, strict=True), key=lambda one: one[0])
+    return [doc for doc in due if doc.open] + [replace(doc, place=place) for place, doc in placed]
+
+
+def _eligible(prompts: Sequence[PromptRef], of_proxy: Collection[int]) -> list[PromptRef]:
+    return [prompt for prompt in prompts if prompt.doc_id in of_proxy] or list(prompts)

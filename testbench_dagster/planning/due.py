@@ -32,6 +32,7 @@ from datetime import datetime, timedelta
 from testbench_dagster.core.doc_states import DocOutcome
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import GATE_ROUND, SampleRule, asks_again, common_docs
+from testbench_dagster.core.wording import agreeing, are, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ class DueCall:
 class DuePrompt:
     """A prompt with the calls still to make, at its ``occasion``-th occasion of a round.
 
-    ``epoch``: the one it belongs to; None for the present. ``open``: it was asked before in vain.
+    ``epoch``: the one it belongs to; None for the present. ``open``: it was asked before in vain. ``anew``:
+    it is not, and an earlier outcome of its doc counts until it closes. ``place``: where it stands among what
+    is released of the sequence; None for its position.
     """
 
     prompt: PromptRef
@@ -104,6 +107,8 @@ class DuePrompt:
     occasion: int = 1
     epoch: int | None = None
     open: bool = False
+    anew: bool = False
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ class TaskPlan:
     all epochs; besides ``open`` were asked in vain, with those that are due now. ``open_at`` is when the
     next occasions of the first of these have begun, ``aged_at`` when too few will be fresh by ageing alone,
     or now where new docs are due; None where there is no such instant. ``faults`` are the last ones of the
-    open docs, our own left out.
+    open docs, our own left out. Of ``kept`` open docs an earlier outcome counts until they close anew: of
+    those that were asked again by force or with age.
     """
 
     round: int
@@ -126,6 +132,7 @@ class TaskPlan:
     open_at: datetime | None = None
     aged_at: datetime | None = None
     faults: Mapping[Fault, int] = field(default_factory=dict)
+    kept: int = 0
 
     @property
     def due_at(self) -> datetime | None:
@@ -211,10 +218,11 @@ def plan_task(
     fresh = {doc: at for doc, at in final.items() if at > now - max_age}
     wanted = common_docs(rule, len(prompts), variance)
     renewed: set[int] = set()  # by force; they come first, so that as many count as did
+    closed = final
     if force_since is not None:
-        counted = _final(prompts, asked, final_elsewhere or {}, after_cut)
-        counted = {doc: at for doc, at in counted.items() if at > now - max_age}
-        renewed = counted.keys() & {prompt.doc_id for prompt in prompts}
+        closed = _final(prompts, asked, final_elsewhere or {}, after_cut)
+        lasting = {doc for doc, at in closed.items() if at > now - max_age}
+        renewed = lasting & {prompt.doc_id for prompt in prompts}
         wanted = max(wanted, len(renewed))
 
     opened = _open(prompts, asked, open_elsewhere, young)
@@ -248,27 +256,35 @@ def plan_task(
         spare_prompts = [p for p in prompts if p.id not in of_gates and p.doc_id not in taken]
         chosen += [DuePrompt(p, _calls(p, _NO_CALLS), GATE_ROUND) for p in spare_prompts[:more]]
     chosen = chosen[:at_most]
+    kept = {doc for doc, at in closed.items() if at > now - max_age - grace}
+    if any(doc.prompt.doc_id in kept for doc in chosen):
+        chosen = [replace(doc, anew=True) if doc.prompt.doc_id in kept else doc for doc in chosen]
     due = [doc.due() for doc in again] + chosen
     round_ = max([1, *(doc.round for doc in chosen), *asked])
 
+    verb = are(1 if target == 1 else n_fresh)
     if n_fresh >= target:
-        reason = f"all {target} wanted docs are fresh" + (f"; {len(chosen)} are renewed" if chosen else "")
+        reason = (
+            "the one wanted doc is fresh" if target == 1 else f"all {counted(target, 'wanted doc')} are fresh"
+        )
+        reason += f"; {len(chosen)} {are(len(chosen))} renewed" if chosen else ""
     elif force_since is not None:
-        reason = f"{n_fresh} of {target} docs are renewed by force"
+        reason = f"{n_fresh} of {counted(target, 'doc')} {verb} renewed by force"
     else:
-        reason = f"{n_fresh} of {target} docs are fresh"
+        reason = f"{n_fresh} of {counted(target, 'doc')} {verb} fresh"
     if again:
-        reason += f"; {len(again)} open ones are asked again"
+        reason += f"; {counted(len(again), 'open one')} {are(len(again))} asked again"
     if resting:
         reason += f"; {len(resting)} open, asked again {min(resting):%Y-%m-%d %H:%M}"
     open_at = now if again else max((at for at in resting if at <= min(resting) + together), default=None)
     ages = sorted(at for doc, at in fresh.items() if doc not in opened)
-    kept = wanted - len(opened)
+    others_wanted = wanted - len(opened)
     aged_at = now if chosen else None
-    if not chosen and not missing and 0 < kept <= len(ages):
-        aged_at = ages[len(ages) - kept] + max_age
+    if not chosen and not missing and 0 < others_wanted <= len(ages):
+        aged_at = ages[len(ages) - others_wanted] + max_age
     faults = Counter(doc.life.fault for doc in begun if doc.life is not None and doc.life.fault)
-    return TaskPlan(round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults)
+    n_kept = len(opened.keys() & kept)
+    return TaskPlan(round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults, n_kept)
 
 
 def _anew(prompt: PromptRef, last_round: Mapping[str, int]) -> DuePrompt:
@@ -308,10 +324,14 @@ def _repeats(
     return sorted(found.values(), key=lambda doc: (doc.prompt.position, doc.prompt.doc_id))
 
 
+def _begun(docs: int) -> str:
+    return f"{agreeing(docs, 'doc that was begun is', 'docs that were begun are')} finished"
+
+
 def begun_docs(plan: TaskPlan) -> TaskPlan:
     """Of a plan only the docs that were asked before."""
     due = [doc for doc in plan.due if doc.open]
-    return replace(plan, due=due, reason=f"{len(due)} docs that were begun are finished", aged_at=None)
+    return replace(plan, due=due, reason=_begun(len(due)), aged_at=None)
 
 
 def _by_round(prompts: Sequence[PromptRef], outcomes: Iterable[CallOutcome], lives: Lives) -> _Asked:

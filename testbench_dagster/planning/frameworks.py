@@ -13,7 +13,7 @@ task, ``any`` standing for the tasks that are not named:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -52,30 +52,123 @@ class Imported:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Translated:
+    """One framework in the words of testbench.yaml: its rules for all tasks, and those of named ones.
+
+    ``named`` says what a task does not share with ``common``.
+    """
+
+    name: str
+    common: dict[str, Any]
+    named: dict[str, dict[str, Any]]
+    notes: tuple[str, ...]
+
+
 def import_frameworks(
-    frameworks: Mapping[str, Any], name: str | None = None, *, blocks_per_session: int | None = None
+    frameworks: Mapping[str, Any],
+    names: str | Sequence[str] | None = None,
+    *,
+    blocks_per_session: int | None = None,
 ) -> Imported:
-    """Translate one framework's rules to a ``planning`` block and the ``planning`` of the tasks it names.
+    """Translate frameworks' rules to a ``planning`` block and the ``planning`` of the tasks they name.
+
+    Of several frameworks the first that is not ``signatures`` gives the ``planning`` block. What others say
+    of tasks that they do not name cannot be written down without these: it follows as a comment.
 
     Args:
         frameworks: the ``frameworks`` object of the manager's configuration.
-        name: which framework; may be left out when there is only one.
+        names: which of them, one or several; may be left out when there is only one.
         blocks_per_session: ``pocket_blocks_per_session`` of the same configuration.
 
     Raises:
-        ConfigError: no such framework or several to choose from, or a value that does not follow its grammar.
+        ConfigError: no such framework or several to choose from, a value that does not follow its grammar, or
+            a task that two of them name with different rules.
     """
     if not isinstance(frameworks, Mapping) or not frameworks:
         raise ConfigError(
             "frameworks: it is no object with at least one framework; give it the manager's own"
         )
     known = ", ".join(sorted(str(key) for key in frameworks))
-    if name is None and len(frameworks) > 1:
-        raise ConfigError(f"frameworks: there are several, choose one with --framework: {known}")
-    chosen = next(iter(frameworks)) if name is None else name
-    if chosen not in frameworks:
-        raise ConfigError(f"--framework {chosen!r}: there is no such framework; there are: {known}")
-    return _Importer(frameworks, chosen).result(blocks_per_session)
+    if not names and len(frameworks) > 1:
+        raise ConfigError(
+            f"frameworks: there are several, choose one with --framework: {known}; repeat it for more"
+        )
+    chosen = [names] if isinstance(names, str) else list(dict.fromkeys(names or frameworks))
+    for name in chosen:
+        if name not in frameworks:
+            raise ConfigError(f"--framework {name!r}: there is no such framework; there are: {known}")
+    translated = [_Importer(frameworks, name).result(blocks_per_session) for name in chosen]
+    translated.sort(key=lambda one: one.name == SIGNATURES)
+    return _written(translated)
+
+
+#: What a rule is that says nothing.
+_SILENT: Mapping[str, Any] = {"schedule": None, "trigger_minimum": 0, "gates": []}
+
+
+def _written(translated: Sequence[_Translated]) -> Imported:
+    """Frameworks as one piece of testbench.yaml, the first one's rules being those of all tasks."""
+    first, *others = translated
+    planning = dict(first.common)
+    for one in others:
+        if "blocks_per_session" in one.common:
+            planning.setdefault("blocks_per_session", one.common["blocks_per_session"])
+    tasks = {task: (first.name, rule) for task, rule in first.named.items()}
+    notes = dict.fromkeys(note for one in translated for note in one.notes)
+    comments: list[str] = []
+    for one in others:
+        own = {task: {**one.common, **rule} for task, rule in one.named.items()}
+        if one.name == SIGNATURES:
+            own = {**dict.fromkeys(_SIGNATURE_TASKS, one.common), **own}
+        for task, whole in own.items():
+            rule = _beyond(planning, whole)
+            before, known = tasks.setdefault(task, (one.name, rule))
+            if known != rule:
+                raise ConfigError(
+                    f"task {task!r} has other rules in the framework {one.name!r} than in {before!r}, and is "
+                    "one task here; import one of them, and configure the other under an alias"
+                )
+        rest = _beyond(planning, one.common)
+        if rest and one.name != SIGNATURES:
+            comments.append(f"# Of {one.name!r}, for the entry of each of its tasks that is not named above:")
+            comments += [f"#   {line}" for line in _yaml({"planning": rest}).splitlines()]
+            told = f"{one.name}: what it says of tasks that it does not name stands in a comment"
+            notes[told] = None
+    tasks = {task: (name, rule) for task, (name, rule) in tasks.items() if rule}
+    document: dict[str, Any] = {"planning": planning}
+    if tasks:
+        document["tasks"] = [
+            {"name": task, **_framework_of(name, task), "planning": rule}
+            for task, (name, rule) in tasks.items()
+        ]
+    of = "the framework" if not others else "the frameworks"
+    names = ", ".join(repr(one.name) for one in translated)
+    head = f"# Planning rules of {of} {names} of pocket-ml-testbench.\n"
+    tail = "".join(f"{line}\n" for line in comments)
+    return Imported(head + _yaml(document) + tail, tuple(notes))
+
+
+def _beyond(planning: Mapping[str, Any], rule: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rule says otherwise than the planning of all tasks."""
+    found = {}
+    for key, nothing in _SILENT.items():
+        value = rule.get(key, nothing)
+        if value != planning.get(key, nothing):
+            found[key] = value
+    return found
+
+
+def _framework_of(framework: str, task: str) -> dict[str, str]:
+    """What a task's entry says of its framework: nothing where it is lm-eval's."""
+    return {"framework": SIGNATURES} if framework == SIGNATURES and task in _SIGNATURE_TASKS else {}
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(
+        document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
+    return text
 
 
 class _Importer:
@@ -91,7 +184,7 @@ class _Importer:
             if key not in GRAMMARS:
                 self._note(f"{name}.{key}: dropped, it is no rule known here")
 
-    def result(self, blocks_per_session: int | None) -> Imported:
+    def result(self, blocks_per_session: int | None) -> _Translated:
         planning = self._rule(ANY)
         named = sorted({task for values in self._fields.values() for task in values} - {ANY})
         rules = {task: self._rule(task) for task in named}
@@ -126,16 +219,7 @@ class _Importer:
             self._note(f"gates look at the task {task}: it must be configured under tasks{signs}")
         if named:
             self._note("the tasks listed hold planning only: merge it into their entries under tasks")
-        document: dict[str, Any] = {"planning": planning}
-        if kept := {task: rule for task, rule in rules.items() if rule}:
-            document["tasks"] = [
-                {"name": task, **self._framework_of(task), "planning": rule} for task, rule in kept.items()
-            ]
-        head = f"# Planning rules of the framework {self._name!r} of pocket-ml-testbench.\n"
-        body = yaml.safe_dump(
-            document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-        )
-        return Imported(head + body, tuple(self._notes))
+        return _Translated(self._name, planning, rules, tuple(self._notes))
 
     # -- reading ----------------------------------------------------------------------------------------
 
@@ -191,8 +275,7 @@ class _Importer:
                 rule["gates"] = gates
         if task != ANY:
             common = self._rule(ANY)
-            empty: dict[str, Any] = {"schedule": None, "trigger_minimum": 0, "gates": []}
-            rule = {key: value for key, value in rule.items() if value != common.get(key, empty[key])}
+            rule = {key: value for key, value in rule.items() if value != common.get(key, _SILENT[key])}
         return rule
 
     def _schedule(self, task: str, text: str) -> dict[str, Any] | None:
@@ -261,10 +344,6 @@ class _Importer:
         types = rules.get("task_types", {}) if isinstance(rules, Mapping) else {}
         default = "signature" if framework == SIGNATURES else "numerical"
         return isinstance(types, Mapping) and types.get(task, types.get(ANY, default)) == "signature"
-
-    def _framework_of(self, task: str) -> dict[str, str]:
-        """What a task's entry says of its framework: nothing where it is lm-eval's."""
-        return {"framework": SIGNATURES} if self._name == SIGNATURES and task in _SIGNATURE_TASKS else {}
 
     def _tasks_of_type(self, kind: str) -> list[str]:
         return [task for task, texts in self._fields["task_types"].items() if texts == [kind]]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from testbench_dagster.core.rules import Gate, SequentialGate, TaskGate, TaxonomyGate
+from testbench_dagster.core.wording import counted
 from testbench_dagster.statistics.sequential import docs_to_decide, sprt
 
 
@@ -16,14 +17,22 @@ class TaskState:
     """What gates look at in a task of the supplier.
 
     ``present``: it has a sample in its window. ``score`` is the mean of its primary metric, ``signature`` the
-    newest of a signature task; None where there is none. ``values`` are the scores in the order they were
-    answered, each from 0 to 1, empty where the metric is no mean of such.
+    newest of a signature task; None where there is none. ``lower``: its metric is a mean of values from 0 to
+    1 where lower is better, so that 1 is the worst. ``values`` are those of the docs in the order of the
+    sequence, each from 0 to 1 and more is better (where lower is, 1 less the metric's), empty where the
+    metric is no mean of such.
     """
 
     present: bool = False
     score: float | None = None
     signature: str | None = None
     values: tuple[float, ...] = ()
+    lower: bool = False
+
+    @property
+    def quality(self) -> float | None:
+        """The score with more as better."""
+        return 1.0 - self.score if self.lower and self.score is not None else self.score
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class GateFacts:
 
     ``abilities`` are keyed by taxonomy and node, None being the root. A summary older than ``max_age`` counts
     for nothing. ``groups`` gives the leaf tasks of each name a gate may use; another name is a task itself.
+    ``not_asked`` are the tasks that the configuration does not ask the supplier, ``not_asked_abilities`` the
+    abilities of which it asks it no task.
     """
 
     tasks: Mapping[str, TaskState]
@@ -53,6 +64,8 @@ class GateFacts:
     now: datetime
     max_age: timedelta
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    not_asked: Collection[str] = ()
+    not_asked_abilities: Collection[tuple[str, str | None]] = ()
 
 
 @dataclass(frozen=True)
@@ -68,14 +81,20 @@ class GateVerdict:
 
 
 def check_gates(gates: Sequence[Gate], facts: GateFacts) -> GateVerdict:
-    """Check gates, all of which must be open; one on a group is open when it is for each of its tasks."""
+    """Check gates, all of which must be open; one on a group is open when it is for each of its tasks.
+
+    What the supplier is not asked has no say: a gate on it alone is open, for it could never open otherwise.
+    """
     lacking: list[str] = []
     undecided: set[str] = set()
     for gate in gates:
         if isinstance(gate, TaxonomyGate):
-            lacking += _lacking_in_taxonomy(gate, facts)
+            if (gate.taxonomy, gate.node) not in facts.not_asked_abilities:
+                lacking += _lacking_in_taxonomy(gate, facts)
             continue
         for task in facts.groups.get(gate.task, (gate.task,)):
+            if task in facts.not_asked:
+                continue
             state = facts.tasks.get(task, TaskState())
             if isinstance(gate, TaskGate):
                 lacking += _lacking_in_task(gate, task, state)
@@ -91,8 +110,8 @@ def _lacking_in_task(gate: TaskGate, task: str, state: TaskState) -> Iterator[st
         if not state.present:
             yield f"{task} has no sample yet"
     elif gate.condition == "ok":
-        if not state.signature and (state.score is None or state.score <= 0):
-            yield f"{task} {_scored(state.score)}, more than 0 wanted"
+        if not state.signature and (state.quality is None or state.quality <= 0):
+            yield f"{task} {_scored(state.score)}, {'less than 1' if state.lower else 'more than 0'} wanted"
     elif isinstance(gate.value, str):
         if state.signature != gate.value:
             found = "has no signature yet" if state.signature is None else f"signs {state.signature!r}"
@@ -111,13 +130,14 @@ def _sequential(gate: SequentialGate, task: str, state: TaskState) -> tuple[str,
         return None
     if verdict.decided_at is not None:
         mean = math.fsum(state.values[: verdict.decided_at]) / verdict.decided_at
-        failed = f"{task} failed its test after {verdict.decided_at} docs: mean {mean:.2f}"
+        what = "mean of 1 less its values" if state.lower else "mean"
+        failed = f"{task} failed its test after {counted(verdict.decided_at, 'doc')}: {what} {mean:.2f}"
         return "fail", f"{failed}, {gate.pass_at:g} wanted"
     if not state.values:
         return "undecided", f"{task} is undecided: no scored docs yet"
     more = docs_to_decide(state.values, *rule)
     about = "" if more is None else f", about {max(1, more)} more needed"
-    return "undecided", f"{task} is undecided after {verdict.n} docs{about}"
+    return "undecided", f"{task} is undecided after {counted(verdict.n, 'doc')}{about}"
 
 
 def _lacking_in_taxonomy(gate: TaxonomyGate, facts: GateFacts) -> Iterator[str]:
@@ -136,7 +156,8 @@ def _lacking_in_taxonomy(gate: TaxonomyGate, facts: GateFacts) -> Iterator[str]:
         share = 0.0 if ability.success is None else ability.success
         yield f"{name} answers {_number(share)} of its docs, {gate.min_success:g} wanted"
     if ability.min_samples < gate.min_samples:
-        yield f"{name} has {ability.min_samples} docs in its least sampled task, {gate.min_samples} wanted"
+        docs = counted(ability.min_samples, "doc")
+        yield f"{name} has {docs} in its least sampled task, {gate.min_samples} wanted"
 
 
 def _scored(score: float | None) -> str:
@@ -149,4 +170,4 @@ def _number(value: float) -> str:
 
 
 def _days(age: timedelta) -> str:
-    return f"{age / timedelta(days=1):.1f} days"
+    return f"{counted(age / timedelta(days=1), 'day', '.1f')}"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.planning.due import DuePrompt
 from testbench_dagster.planning.supplier import Decision, SupplierPlan
 
@@ -95,7 +96,7 @@ def _steps(plans: Mapping[str, SupplierPlan], shares: Mapping[str, int]) -> Iter
         opened: list[tuple[_Place, DuePrompt]] = []
         for task, decision in plans[key].tasks.items():
             for doc in decision.plan.due:
-                place = doc.prompt.position, task
+                place = doc.prompt.position if doc.place is None else doc.place, task
                 if doc.open:
                     opened.append((place, doc))
                 else:
@@ -169,9 +170,10 @@ def _released(decision: Decision, released: Collection[_Doc], max_calls: int) ->
     docs = [doc for doc in due if _doc(decision.task, doc) in released]
     if len(docs) == len(due):
         return decision
+    calls = counted(max_calls, "call")
     if docs:
-        reason = f"{decision.reason}; {len(docs)} of {len(due)} docs fit into {max_calls} calls"
+        reason = f"{decision.reason}; {len(docs)} of {counted(len(due), 'doc')} fit into {calls}"
     else:
-        reason = f"its next doc does not fit into {max_calls} calls, shared by all"
+        reason = f"its next doc does not fit into {calls}, shared by all"
     plan = replace(decision.plan, due=docs, reason=reason)
     return replace(decision, state="due" if docs else "capped", reason=reason, plan=plan)

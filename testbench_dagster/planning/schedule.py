@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from testbench_dagster.core.rules import PlanningSettings, ScheduleLimit
+from testbench_dagster.core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def schedule_verdict(
         reason = f"the block height is not known; rests until block {due_height}"
         return ScheduleVerdict(False, reason, None, due_height)
     if height >= due_height:
-        return ScheduleVerdict(True, f"last sampled {height - last_height} blocks ago")
+        return ScheduleVerdict(True, f"last sampled {counted(height - last_height, 'block')} ago")
     return ScheduleVerdict(False, f"rests until block {due_height}, it is {height}", None, due_height)
 
 

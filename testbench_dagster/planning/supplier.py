@@ -17,7 +17,8 @@ from typing import Literal
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
-from testbench_dagster.planning.audits import audit_pace, drawn_audits
+from testbench_dagster.core.wording import agreeing, are, counted
+from testbench_dagster.planning.audits import audit_pace, drawn_audits, placed_audits
 from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
@@ -41,13 +42,24 @@ State = Literal[
     "open",
     "scheduled",
     "gated",
+    "not_applicable",
     "unsupported",
     "no_prompts",
+    "unscored",
     "represented",
     "departed",
     "capped",
     "waiting",
 ]
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """Answered docs that wait for the service that the task's metric asks, and when that is tried again."""
+
+    docs: int
+    retry_at: datetime
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -58,9 +70,11 @@ class TaskFacts:
     ``seed`` of the task's epoch. ``measured`` is shown, it decides nothing. ``last_at`` and ``last_height``
     are of the newest final sample in any epoch. ``state`` is what gates of other tasks look at. Before
     ``absent_until`` the supplier is not asked, for it said that it does not serve the task.
-    ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it. ``asks_model``:
-    its requests go to the model, so that an answered one may be asked again as a canary. The other fields are
-    those of :func:`testbench_dagster.planning.due.plan_task`.
+    ``set_aside``: why the task could not be prepared. ``unscored``: answered docs that wait for the scorer.
+    ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it; nor can who is
+    not ``asked_of_proxy``. ``asks_model``: its requests go to the model, so that an answered one may be asked
+    again as a canary. ``not_asked``: why the configuration does not ask the supplier the task, None where it
+    does. The other fields are those of :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str
@@ -72,12 +86,16 @@ class TaskFacts:
     final_elsewhere: Mapping[int, datetime] = field(default_factory=dict)
     supported: bool = True
     registered: bool = True
+    set_aside: str | None = None
+    unscored: Unscored | None = None
     last_at: datetime | None = None
     last_height: int | None = None
     max_age: timedelta = field(kw_only=True)
     state: TaskState = field(default_factory=TaskState)
     absent_until: datetime | None = None
     needs_own_answers: bool = False
+    asked_of_proxy: bool = True
+    not_asked: str | None = None
     asks_model: bool = True
     lives: Lives = field(default_factory=dict)
     open_elsewhere: Sequence[OpenElsewhere] = ()
@@ -89,18 +107,19 @@ class TaskFacts:
     @property
     def askable(self) -> bool:
         """Whether the supplier can be asked the task, leaving aside when."""
-        return self.supported and self.registered and bool(self.prompts)
+        return self.not_asked is None and self.supported and self.registered and bool(self.prompts)
 
 
 @dataclass(frozen=True)
 class SupplierFacts:
     """What is known of a supplier.
 
-    ``abilities`` and ``groups`` are as in :class:`testbench_dagster.planning.gates.GateFacts`. ``cut_at``:
-    when its model changed. ``proxy``: the living supplier that stands for it. ``retry_at``: when it is to be
-    tried again after it did not answer. ``summary_max_age``: age after which a taxonomy summary opens no
-    gate; None for the largest ``max_age`` of the tasks. ``waiting``: why no session lets it be reached now.
-    ``blocks_per_session``: those of its network; None for what the settings say.
+    ``abilities``, ``groups`` and ``not_asked_abilities`` are as in
+    :class:`testbench_dagster.planning.gates.GateFacts`. ``cut_at``: when its model changed. ``proxy``: the
+    living supplier that stands for it. ``retry_at``: when it is to be tried again after it did not answer.
+    ``summary_max_age``: age after which a taxonomy summary opens no gate; None for the largest ``max_age`` of
+    the tasks. ``waiting``: why no session lets it be reached now. ``blocks_per_session``: those of its
+    network; None for what the settings say.
     """
 
     supplier: str
@@ -114,6 +133,7 @@ class SupplierFacts:
     summary_max_age: timedelta | None = None
     waiting: str | None = None
     blocks_per_session: int | None = None
+    not_asked_abilities: Collection[tuple[str, str | None]] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +254,7 @@ class _Planner:
         self._retry_errors = retry_errors
         self._force_since = force_since
         self._chance = chance
+        self._draw: int | None = None
         clock = DocClock.from_minutes(settings.occasions_minutes)
         self._together, self._grace = clock.gap / 3, clock.limit
         oldest = max((task.max_age for task in facts.tasks.values()), default=timedelta(0))
@@ -243,6 +264,8 @@ class _Planner:
             now=now,
             max_age=oldest if facts.summary_max_age is None else facts.summary_max_age,
             groups=facts.groups,
+            not_asked={name for name, task in facts.tasks.items() if task.not_asked is not None},
+            not_asked_abilities=facts.not_asked_abilities,
         )
         self._gates: dict[str, GateVerdict] = {
             name: check_gates(task.rule.gates, gate_facts)
@@ -255,8 +278,12 @@ class _Planner:
         """Find the first rule that keeps the task from being asked, else the docs that are due."""
         if self._facts.departed:
             return _held(task, "departed", "the supplier left")
+        if task.not_asked is not None:
+            return _held(task, "not_applicable", task.not_asked)
         if not task.supported:
             return _held(task, "unsupported", "the supplier's API cannot answer this task")
+        if task.set_aside is not None:
+            return _held(task, "no_prompts", f"the task is set aside: {task.set_aside}")
         if not task.registered:
             return _held(task, "no_prompts", f"the task is not registered yet; {_PREPARED}")
         if not task.prompts:
@@ -264,9 +291,8 @@ class _Planner:
         if task.absent_until is not None and task.absent_until > self._now and self._force_since is None:
             reason = f"the supplier does not serve it; asked again {task.absent_until:%Y-%m-%d %H:%M}"
             return _held(task, "unsupported", reason, due_at=task.absent_until)
-        return (
-            self._ordinary(task) if self._facts.proxy is None or task.needs_own_answers else self._audit(task)
-        )
+        alone = self._facts.proxy is None or task.needs_own_answers or not task.asked_of_proxy
+        return self._ordinary(task) if alone else self._audit(task)
 
     def _ordinary(self, task: TaskFacts) -> Decision:
         schedule = self._schedule(task)
@@ -332,14 +358,27 @@ class _Planner:
 
     def _audit_plan(self, task: TaskFacts, wanted: TaskPlan, docs: int) -> TaskPlan:
         """So many docs, drawn among those that the proxy is asked; target and fresh docs are the task's."""
+        chance = self._chance_of(task)
         prompts = drawn_audits(
-            task.prompts, task.outcomes, task.final_elsewhere, task.proxy_docs, docs, self._chance
+            task.prompts, task.outcomes, task.final_elsewhere, task.proxy_docs, docs, chance
         )
         drawn = replace(task, prompts=prompts, open_elsewhere=())
         plan = self._plan(drawn, at_least=docs, at_most=docs, force_since=None)
         return replace(
-            plan, target=wanted.target, fresh=wanted.fresh, open=wanted.open, open_at=wanted.open_at
+            plan,
+            due=placed_audits(plan.due, task.prompts, task.proxy_docs, chance),
+            target=wanted.target,
+            fresh=wanted.fresh,
+            open=wanted.open,
+            open_at=wanted.open_at,
+            kept=wanted.kept,
         )
+
+    def _chance_of(self, task: TaskFacts) -> Random:
+        """What draws a task's audits, whichever others are planned beside it."""
+        if self._draw is None:
+            self._draw = self._chance.getrandbits(128)
+        return Random(f"{self._draw} {task.task}")  # noqa: S311 - seeded by a draw nobody can foresee
 
     def _schedule(self, task: TaskFacts) -> ScheduleVerdict:
         return schedule_verdict(
@@ -379,6 +418,11 @@ class _Planner:
 
 def _due_or_fresh(task: TaskFacts, plan: TaskPlan) -> Decision:
     state: State = "due" if plan.due else "open" if plan.open and plan.fresh < plan.target else "fresh"
+    if state == "fresh" and (waits := task.unscored) is not None:
+        # asked and answered, so nothing is asked; not fresh either, for nothing is known of them yet
+        docs = agreeing(waits.docs, "answered doc waits", "answered docs wait")
+        reason = f"{docs} for the scorer ({waits.reason})"
+        return _held(task, "unscored", reason, plan, _sooner(plan.due_at, waits.retry_at))
     return Decision(task.task, state, plan.reason, plan, plan.due_at)
 
 
@@ -420,7 +464,9 @@ def _summary(facts: SupplierFacts, decisions: Mapping[str, Decision], now: datet
     if states["due"]:
         due = [d.plan for d in decisions.values() if d.state == "due"]
         docs, calls = sum(len(plan.due) for plan in due), sum(plan.n_calls for plan in due)
-        text = f"{docs} docs of {len(due)} tasks are due, {calls} calls"
+        text = (
+            f"{counted(docs, 'doc')} of {counted(len(due), 'task')} {are(docs)} due, {counted(calls, 'call')}"
+        )
     else:
         text = "nothing is due"
     others = ", ".join(f"{n} {state}" for state, n in sorted(states.items()) if state != "due")

@@ -1,5 +1,5 @@
-"""The leaderboard as values, page and feeds: pure functions of entries.
+"""The leaderboard as values and feeds: pure functions of entries.
 
-Belongs here: ranks, ties, entries, and the page and feeds made of them. Does not: reading the stores, writing
-files, or serving them.
+Belongs here: ranks, ties, entries, places, and the feeds made of them. Does not: reading the stores, writing
+files, serving them, or pages.
 """

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
-from testbench_dagster.core.window import UNSUPPORTED
+from testbench_dagster.core.window import TOLD_STATUSES
 
 UNKNOWN = "–"
 
@@ -50,7 +50,7 @@ def _whole(number: float | None) -> str:
 def _docs_text(n: int, *more: Any) -> str:
     *wanted, status = more
     planned = "".join(f"/{number}" for number in wanted if number is not None)
-    return UNSUPPORTED if status == UNSUPPORTED else f"{n}{planned}"
+    return str(status) if status in TOLD_STATUSES else f"{n}{planned}"
 
 
 def _value_text(record: type, cell: Cell) -> Callable[[Any], str]:
@@ -64,7 +64,7 @@ def _value_text(record: type, cell: Cell) -> Callable[[Any], str]:
         case Unit.SHARE:
             return lambda value: UNKNOWN if value is None else f"{100 * value:.1f} %"
         case Unit.MILLISECONDS:
-            return _milliseconds_text
+            return milliseconds_text
         case _:
             return lambda value: UNKNOWN if value is None else str(value)
 
@@ -73,7 +73,8 @@ def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in counts.items()) or "none"
 
 
-def _milliseconds_text(value: float | None) -> str:
+def milliseconds_text(value: float | None) -> str:
+    """A latency."""
     if value is None:
         return UNKNOWN
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"

@@ -8,9 +8,20 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from testbench_dagster.core.columns import Cell, Column, Gauge, Shape, Unit, Views, plain_json
+from testbench_dagster.core.columns import (
+    Cell,
+    Column,
+    Gauge,
+    Origin,
+    Shape,
+    Unit,
+    Views,
+    columns_of,
+    plain_json,
+)
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.text import without_folders
 from testbench_dagster.core.window import FirstAttemptSuccess, Window
 
 ALL_TASKS = "all tasks"
@@ -48,7 +59,7 @@ class Entry:
     ci_low: Annotated[float | None, Column("lower end of its 95 % interval", Unit.SCORE)]
     ci_high: Annotated[float | None, Column("upper end of it", Unit.SCORE)]
     tasks_measured: Annotated[int, Column("tasks with data", Unit.TASKS)]
-    tasks_total: Annotated[int, Column("tasks of the taxonomy", Unit.TASKS)]
+    tasks_total: Annotated[int, Column("tasks of the taxonomy that it can be asked", Unit.TASKS)]
     n: Annotated[int, Column("docs behind the supplier's own score", Unit.DOCS)]
     errors: Annotated[int, Column("docs it left unanswered for good", Unit.DOCS)]
     rank_low: Annotated[
@@ -101,7 +112,17 @@ class Entry:
             "ranked, its score rests on less of the root's weight than three units of its API reached"
         ),
     ] = None
-    coverage: Annotated[float | None, Column("share of the root's weight with data", Unit.SHARE)] = None
+    coverage: Annotated[
+        float | None, Column("share of the weight of the tasks it is asked that has data", Unit.SHARE)
+    ] = None
+    ranked_among: Annotated[
+        str | None,
+        Column(
+            "which tasks they are asked whom it is ranked among, where not all are asked the same: `all "
+            "tasks`, `only ...` or `not ...`; ranks and `standing` count within them; `null` where all are",
+            sparse=True,
+        ),
+    ] = None
     last_sample_at: Annotated[datetime | None, Column("date of the newest sample")] = None
     error_rate: Annotated[float | None, Column("`errors` / (`n` + `errors`)", Unit.SHARE)] = None
     availability: Annotated[
@@ -121,21 +142,50 @@ class Entry:
             parts=("p50", "p95"),
         ),
     ] = field(default_factory=lambda: {"p50": None, "p95": None})
+    asked_with: Annotated[
+        str | None,
+        Column(
+            "how it is asked otherwise than the tasks say (`generation` of the configuration), as JSON; "
+            "`null` for as they say",
+            origin=Origin.SUPPLIER,
+            sparse=True,
+        ),
+    ] = None
+    model: Annotated[
+        str | None, Column("model that the supplier claims to serve", origin=Origin.SUPPLIER)
+    ] = None
+    as_reference: Annotated[
+        str | None,
+        Column(
+            "whether it answers and scores as the reference of its model: `yes`, `no`, `not yet known`, or "
+            "`reference` for that itself; `null` where its model has none",
+            sparse=True,
+        ),
+    ] = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
         return plain_json(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Entry:
+        """An entry from what :meth:`to_json` made of it, also by a version with fewer or further columns."""
+        known = {name: value for name, value in values.items() if name in columns_of(cls)}
+        last = known.get("last_sample_at")
+        return cls(**known | {"last_sample_at": datetime.fromisoformat(last) if last else None})
+
 
 ENTRY_VIEWS = Views(
     commands=(
-        "taxonomy", "rank_low", "rank_high", "supplier", "score", "ci_low", "ci_high", "tasks_measured", "n",
-        "errors", "n_open", "standing", "group",
+        "taxonomy", "rank_low", "rank_high", "supplier", "model", "score", "ci_low", "ci_high",
+        "tasks_measured", "n", "errors", "n_open", "standing", "group", "as_reference", "ranked_among",
+        "asked_with",
     ),
     dagster=(
         Cell("taxonomy", ("taxonomy",)),
         Cell("rank", ("rank_low", "rank_high"), Shape.RANGE),
         Cell("supplier", ("supplier",)),
+        Cell("model", ("model",)),
         Cell("score", ("score",)),
         Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
         Cell("tasks", ("tasks_measured", "tasks_total"), Shape.OF),
@@ -143,29 +193,43 @@ ENTRY_VIEWS = Views(
         Cell("failed", ("errors",)),
         Cell("open", ("n_open",)),
         Cell("standing", ("standing",)),
+        Cell("as the reference", ("as_reference",)),
+        Cell("among", ("ranked_among",)),
     ),
     page=(
         Cell("Rank", ("rank_low", "rank_high"), Shape.RANGE, "95 % confidence; overlapping ranks are ties"),
         Cell("Supplier", ("supplier",), Shape.NAME),
+        Cell("Model", ("model",), explanation="Model that the supplier claims to serve"),
         Cell("Score", ("score",)),
-        Cell("95 % interval", ("ci_low", "ci_high"), Shape.RANGE),
-        Cell("", ("score", "ci_low", "ci_high"), Shape.DRAWING, "Score on its interval"),
-        Cell("Best", ("p_best",), explanation="Probability that nobody is better"),
-        Cell("Tasks", ("tasks_measured", "tasks_total"), Shape.OF, "Measured of all"),
-        Cell("Docs", ("n",), explanation="Behind the score"),
+        Cell("", ("score", "ci_low", "ci_high"), Shape.DRAWING, "Score on its 95 % interval"),
+        Cell("95 %", ("ci_low", "ci_high"), Shape.RANGE, "95 % interval of the score"),
+        Cell(
+            "Best", ("p_best",), Shape.PLACE, "Chance that nobody is better; adds up to 100 % over all places"
+        ),
+        Cell("Tasks", ("tasks_measured", "tasks_total"), Shape.OF, "Tasks measured of all"),
         Cell("Errors", ("error_rate",), explanation="Share of docs left unanswered for good"),
-        Cell("Open", ("n_open",), explanation="Docs that wait for an answer: they count as wrong until then"),
-        Cell("Standing", ("standing",), explanation="Whether as much was measured as of others of its API"),
         Cell(
             "Available",
             ("availability",),
             explanation="Mean over minutes of the share of attempts answered",
         ),
-        Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
         Cell("p50", ("latency_ms.p50",), explanation="Median latency of a call"),
-        Cell("p95", ("latency_ms.p95",), explanation="95 % of calls are answered faster"),
         Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
+        Cell(
+            "As the reference",
+            ("as_reference",),
+            explanation="Whether it answers and scores as the one that is trusted to serve its model",
+        ),
+        Cell("Among", ("ranked_among",), explanation="Ranked among those that are asked the same tasks"),
+    ),
+    published=(
+        Cell("Docs", ("n",), explanation="Docs behind the score"),
+        Cell("Open", ("n_open",), explanation="Docs that wait for an answer: they count as wrong until then"),
+        Cell("Standing", ("standing",), explanation="Whether as much was measured as of others of its API"),
+        Cell("At once", ("first_attempt_success",), explanation="Calls answered at the first attempt"),
+        Cell("p95", ("latency_ms.p95",), explanation="95 % of calls are answered faster"),
         Cell("Group", ("group",), explanation="Suppliers that answer alike"),
+        Cell("Asked with", ("asked_with",), explanation="Settings that differ from the tasks' own requests"),
     ),
     feed=(
         Cell("group", ("group",)),
@@ -178,6 +242,7 @@ ENTRY_VIEWS = Views(
         Cell("rank_high", ("rank_high",)),
         Cell("p_best", ("p_best",)),
         Cell("standing", ("standing",)),
+        Cell("ranked_among", ("ranked_among",)),
         Cell("own_score", ("own_score",)),
         Cell("n_own", ("n_own",)),
         Cell("shared", ("shared",)),
@@ -188,6 +253,9 @@ ENTRY_VIEWS = Views(
         Cell("availability", ("availability",)),
         Cell("first_attempt_success", ("first_attempt_success",)),
         Cell("latency_ms", ("latency_ms",)),
+        Cell("asked_with", ("asked_with",)),
+        Cell("model", ("model",)),
+        Cell("as_reference", ("as_reference",)),
     ),
     gauges=(
         Gauge(
@@ -239,7 +307,9 @@ class Board:
 
     ``rankings``: entries by taxonomy, best first. ``nodes``: by supplier and taxonomy the abilities, parents
     before children, as the summaries store them. ``roots``: by taxonomy the root's name. ``windows``: by
-    supplier its primary windows, without signatures.
+    supplier its primary windows, without signatures. ``set_aside``: why a task could not be prepared and
+    nobody is asked it, by task. ``lacking``: by ranking those of its tasks that are set aside.
+    ``url``: where people reach the board, if anywhere.
     """
 
     made_at: datetime
@@ -249,6 +319,14 @@ class Board:
     nodes: Mapping[tuple[str, str], Mapping[str, Ability]]
     roots: Mapping[str, str]
     windows: Mapping[str, Sequence[Window]]
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    url: str | None = None
+
+    @property
+    def published_set_aside(self) -> dict[str, str]:
+        """``set_aside`` for everybody to read: a reason may name files of this machine."""
+        return {task: without_folders(reason) for task, reason in self.set_aside.items()}
 
     @property
     def entries(self) -> list[Entry]:

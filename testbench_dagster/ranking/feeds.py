@@ -39,6 +39,8 @@ _Sample = tuple[Mapping[str, str], float]
 def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
     """The feed as plain JSON values: suppliers in the order of the first ranking, best first.
 
+    Those that are asked none of its tasks follow in the order of the next one, with its numbers.
+
     With more than ``max_task_rows`` windows ``tasks`` of the suppliers is null and ``omitted`` says so.
     """
     with_tasks = sum(map(len, board.windows.values())) <= max_task_rows
@@ -50,7 +52,9 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
     rankings: dict[str, dict[str, Entry]] = {
         name: {entry.supplier: entry for entry in entries} for name, entries in board.rankings.items()
     }
-    first = next(iter(rankings.values()), {})
+    first: dict[str, Entry] = {}
+    for entries in rankings.values():
+        first |= {key: entry for key, entry in entries.items() if key not in first}
     suppliers = {supplier.key: supplier for supplier in board.suppliers}
     of_entry = feed_writer(ENTRY_VIEWS.feed, board.made_at)
     of_window = feed_writer(WINDOW_VIEWS.feed, board.made_at)
@@ -59,7 +63,11 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
         "made_at": board.made_at.isoformat(),
         "simulation": board.simulation,
         "omitted": [] if with_tasks else ["tasks"],
-        "taxonomies": {name: {"root": board.roots.get(name)} for name in rankings},
+        "set_aside": [{"task": task, "reason": reason} for task, reason in board.published_set_aside.items()],
+        "taxonomies": {
+            name: {"root": board.roots.get(name), "set_aside": list(board.lacking.get(name, ()))}
+            for name in rankings
+        },
         "tasks": tasks,
         "suppliers": [
             {
@@ -67,7 +75,9 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
                 "address": suppliers[key].address,
                 "service": suppliers[key].service,
                 **of_entry(entry),
-                "taxonomies": {name: _abilities(board, key, name, rankings[name][key]) for name in rankings},
+                "taxonomies": {
+                    name: _abilities(board, key, name, rankings[name].get(key)) for name in rankings
+                },
                 "tasks": {row.task: of_window(_with_bound(row)) for row in board.windows.get(key, ())}
                 if with_tasks
                 else None,
@@ -87,7 +97,8 @@ def render_json(board: Board) -> str:
     return json.dumps(feed(board), allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
-def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict[str, Any]:
+def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry | None) -> dict[str, Any]:
+    """A supplier by a taxonomy; unknown numbers where it is asked none of its tasks."""
     newest = {row.task: row.last_sample_at for row in board.windows.get(supplier, ())}
     nodes = {
         name: {
@@ -110,11 +121,11 @@ def _abilities(board: Board, supplier: str, taxonomy: str, entry: Entry) -> dict
         for name, node in board.nodes.get((supplier, taxonomy), {}).items()
     }
     return {
-        "score": entry.score,
-        "lower_bound": entry.ci_low,
-        "upper_bound": entry.ci_high,
-        "rank_low": entry.rank_low,
-        "rank_high": entry.rank_high,
+        "score": entry and entry.score,
+        "lower_bound": entry and entry.ci_low,
+        "upper_bound": entry and entry.ci_high,
+        "rank_low": entry and entry.rank_low,
+        "rank_high": entry and entry.rank_high,
         "nodes": nodes,
     }
 
@@ -194,17 +205,18 @@ def _families(board: Board) -> Iterator[tuple[str, str, Iterable[_Sample]]]:
 
 
 def _info(board: Board) -> Iterator[_Sample]:
-    first = next(iter(board.rankings.values()), ())
-    entries = {entry.supplier: entry for entry in first}
+    entries: dict[str, Entry] = {}
+    for entry in board.entries:
+        entries.setdefault(entry.supplier, entry)
     for supplier in board.suppliers:
-        entry = entries.get(supplier.key)
+        placed = entries.get(supplier.key)
         yield (
             {
                 "supplier": supplier.key,
                 "address": supplier.address,
                 "service": supplier.service,
-                "group": (entry.group if entry else None) or "",
-                "proxy": (entry.proxy if entry else None) or "",
+                "group": (placed.group if placed else None) or "",
+                "proxy": (placed.proxy if placed else None) or "",
             },
             1.0,
         )

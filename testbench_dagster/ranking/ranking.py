@@ -8,14 +8,17 @@ from statistics import median
 from typing import NamedTuple
 
 from testbench_dagster.core.records.rankings import Ability
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.window import NOT_APPLICABLE, Window
+from testbench_dagster.ranking.asked import ranked_among
 from testbench_dagster.ranking.entry import Entry, Standing
 from testbench_dagster.statistics.control_variate import Represented, by_proxy
-from testbench_dagster.statistics.ranks import Estimate, bootstrap_ranks, certain_ranks
-from testbench_dagster.statistics.task_score import combined_tasks, left_out, measured_tasks
+from testbench_dagster.statistics.ranks import Estimate, LikelyRank, bootstrap_ranks, certain_ranks
+from testbench_dagster.statistics.task_score import combined_tasks, left_out, measured_tasks, not_applicable
 
 #: As many units have to have reached a share of the weight before it can be asked of others.
 UNITS = 3
+#: Columns that are known of a supplier, not of a node of a taxonomy.
+NOT_BY_NODE = frozenset({"availability", "first_attempt_success", "latency_ms", "last_sample_at"})
 _SAME = 1e-9  # two sums of the same weights in another order
 
 
@@ -83,21 +86,72 @@ def ranked(
     groups: Mapping[str, RankGroup] | None = None,
     apis: Mapping[str, str] | None = None,
     owners: Mapping[str, str] | None = None,
+    among: Mapping[str, str | None] | None = None,
 ) -> list[Entry]:
     """Best first, with ranks; then those whose score rests on too little, and those without one.
 
     Places are counted by unit (:func:`units_of`). ``apis``: by supplier the form of requests it takes, for
-    what can be reached with it (see :func:`_with_standing`).
+    what can be reached with it (see :func:`_with_standing`). ``among``: by supplier who is asked the same
+    tasks (:func:`~.asked.ranked_among`): only they are ranked together, the most of them first.
     """
     units = units_of(groups or {}, owners or {})
-    named = [_named(entry, groups or {}, units) for entry in entries]
-    shared = _with_standing(named, apis or {})
+    return _ranked_among(
+        [_named(entry, groups or {}, units, (among or {}).get(entry.supplier)) for entry in entries],
+        apis or {},
+    )
+
+
+def ranked_by_node(
+    entries: Iterable[Entry], nodes: Mapping[str, Ability], apis: Mapping[str, str] | None = None
+) -> list[Entry]:
+    """The entries of a ranking by a taxonomy, ranked by one of its nodes instead of its root.
+
+    Units stay what they are; ``nodes`` has the node of each supplier that was summarized. Who is asked none
+    of its tasks has no place. What is not known of a node (:data:`NOT_BY_NODE`) is None.
+    """
+    asked = {key: node for key, node in nodes.items() if node.status != NOT_APPLICABLE}
+    every = {name for node in nodes.values() for names in _tasks_of(node) for name in names}
+    among = ranked_among({k: frozenset(node.not_applicable or ()) for k, node in asked.items()}, every)
+    found = []
+    for entry in entries:
+        node = asked.get(entry.supplier)
+        if node is None and entry.supplier in nodes:
+            continue
+        score = RankScore() if node is None else RankScore.from_ability(node)
+        counts = (0, 0) if node is None else (node.n, node.errors)
+        made = make_entry(
+            entry.taxonomy, entry.supplier, score, counts, (), Reliability(), simulation=entry.simulation
+        )
+        kept = {
+            name: getattr(entry, name)
+            for name in ("group", "proxy", "unit", "asked_with", "model", "as_reference")
+        }
+        n_open = 0 if node is None else node.n_open or 0
+        found.append(replace(made, **kept, n_open=n_open, ranked_among=among.get(entry.supplier)))
+    return _ranked_among(found, apis or {})
+
+
+def _tasks_of(node: Ability) -> Iterable[Iterable[str]]:
+    return node.weights, node.missing, node.left_out or (), node.not_applicable or ()
+
+
+def _ranked_among(entries: Iterable[Entry], apis: Mapping[str, str]) -> list[Entry]:
+    """Those that are asked the same tasks, ranked together; the most of them first."""
+    together: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        together.setdefault(entry.ranked_among, []).append(entry)
+    by_size = sorted(together, key=lambda name: (-len(together[name]), name or ""))
+    return [entry for name in by_size for entry in _ranked_together(together[name], apis)]
+
+
+def _ranked_together(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[Entry]:
+    """Those that are asked the same tasks, in their order."""
+    shared = _with_standing(entries, apis)
     best_first = sorted(
         (e for e in shared if e.score is not None), key=lambda e: (-(e.score or 0.0), e.supplier)
     )
     scored = [e for e in best_first if e.standing != Standing.SHORT]
-    estimates = [_estimate(e) for e in scored]
-    numbers = zip(scored, certain_ranks(estimates), bootstrap_ranks(estimates), strict=True)
+    numbers = _places(scored)
     done = [
         replace(
             entry,
@@ -107,10 +161,48 @@ def ranked(
             likely_high=likely.high,
             p_best=likely.p_best,
         )
-        for entry, (low, high), likely in numbers
+        for entry, ((low, high), likely) in zip(scored, numbers, strict=True)
     ]
     short = [e for e in best_first if e.standing == Standing.SHORT]
     return done + short + [e for e in shared if e.score is None]
+
+
+def _places(entries: Sequence[Entry]) -> list[tuple[tuple[int, int], LikelyRank]]:
+    """The ranks of entries: certain, and likely.
+
+    Of a group that is a unit, only the members with the fewest open docs count for others' places: what is
+    open is no evidence yet that a member is like the others no more, and whoever copied a competitor and
+    falls silent would take its place down.
+    """
+    silent = _silent_members(entries)
+    places = _ranks([e for e in entries if e.supplier not in silent])
+    if silent:
+        places = _ranks(entries) | places
+    return [places[e.supplier] for e in entries]
+
+
+def _ranks(entries: Sequence[Entry]) -> dict[str, tuple[tuple[int, int], LikelyRank]]:
+    """By supplier the ranks of entries among each other."""
+    estimates = [_estimate(e) for e in entries]
+    found = zip(certain_ranks(estimates), bootstrap_ranks(estimates), strict=True)
+    return dict(zip([e.supplier for e in entries], found, strict=True))
+
+
+def _silent_members(entries: Sequence[Entry]) -> set[str]:
+    """Members with more open docs than another of their group.
+
+    Not those of one owner, who answers for all of them.
+    """
+    members: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.unit is not None and entry.unit == entry.group:
+            members.setdefault(entry.unit, []).append(entry)
+    return {
+        one.supplier
+        for together in members.values()
+        for one in together
+        if one.n_open > min(other.n_open for other in together)
+    }
 
 
 def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[Entry]:
@@ -143,9 +235,11 @@ def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[En
     return found
 
 
-def _named(entry: Entry, groups: Mapping[str, RankGroup], units: Mapping[str, str]) -> Entry:
+def _named(
+    entry: Entry, groups: Mapping[str, RankGroup], units: Mapping[str, str], among: str | None
+) -> Entry:
     group = groups.get(entry.supplier)
-    named = replace(entry, unit=units.get(entry.supplier))
+    named = replace(entry, unit=units.get(entry.supplier), ranked_among=among)
     return named if group is None else replace(named, group=group.name, proxy=group.proxy)
 
 
@@ -207,10 +301,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 def mean_over_tasks(rows: Sequence[Window], represented: Represented | None = None) -> RankScore:
     """Unweighted mean of the primary scores; its interval treats tasks as independent.
 
-    ``represented``: of one for which a proxy stands, what that adds to its own docs.
+    Tasks that the supplier is not asked count nowhere. ``represented``: of one for which a proxy stands, what
+    that adds to its own docs.
     """
     tasks = measured_tasks(rows)
-    k, could = len(tasks), len(rows) - len(left_out(rows))
+    asked = len(rows) - len(not_applicable(rows))
+    k, could = len(tasks), asked - len(left_out(rows))
     if not tasks:
         return RankScore(n_tasks=could)
     weights = dict.fromkeys(tasks, 1 / k)
@@ -218,5 +314,5 @@ def mean_over_tasks(rows: Sequence[Window], represented: Represented | None = No
     shared = None if represented is None else by_proxy(weights, tasks, represented)
     found = shared or own
     n_own = sum(task.n for task in tasks.values())
-    known = (found.score, *found.interval, k, could, k / len(rows))
+    known = (found.score, *found.interval, k, could, k / asked)
     return RankScore(*known, own.score, n_own, shared is not None)

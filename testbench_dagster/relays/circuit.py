@@ -21,7 +21,7 @@ class LanePatience:
     many unanswered ones end the turn of a supplier that speaks of our key or quota. ``silence_s``: longest
     time with the circuit open since its last answer; ``alone_s``: the same once no other supplier works any
     more; ``total_s``: longest waiting in all. ``again_s``: least time between two occasions of a doc in
-    one run.
+    one run. ``stalled_s``: a call that was in flight for less has not stalled when the run is told to stop.
     """
 
     retries_s: tuple[float, ...] = (2.0, 8.0, 32.0, 32.0, 32.0)
@@ -32,6 +32,7 @@ class LanePatience:
     alone_s: float = 60.0
     total_s: float = 3600.0
     again_s: float = 20.0
+    stalled_s: float = 10.0
 
     def scaled(self, factor: float) -> LanePatience:
         """The same with all times multiplied, as ``planning.occasions_minutes`` compresses the clock."""
@@ -44,6 +45,7 @@ class LanePatience:
             self.alone_s * factor,
             self.total_s * factor,
             self.again_s * factor,
+            self.stalled_s * factor,
         )
 
     def retry_s(self, failures: int, rng: random.Random) -> float:
@@ -59,6 +61,7 @@ class LanePatience:
 
 
 PATIENCE = LanePatience()
+_ROUNDING_S = 1e-6  # a probe that is due exactly when patience ends is not sent again and again
 
 
 class Circuit:
@@ -134,16 +137,26 @@ class Circuit:
             self.waited_s += now - self._idle_from
             self._idle_from = None
 
+    def excuse(self, since: float, now: float) -> None:
+        """Take off what was spent since then waiting for a turn at the supplier's pace: that is no outage."""
+        if self.opened_at is not None:
+            self.opened_at += now - max(since, self.opened_at)
+
     def unanswered(
         self, fault: Fault, began: float, now: float, told_s: float | None, *, alone: bool
     ) -> bool:
         """Note an attempt without an answer by its start and end; return whether to leave the supplier.
 
         Attempts that were in flight together count once: a supplier that restarts fails them all without
-        being gone. ``told_s`` is the wait it asked for, ``alone`` whether no other supplier works any more.
+        being gone. What counts as available, such as a filter's refusal, opens nothing, and closes nothing
+        either: the supplier was there, and only what it answers shows that it works. ``told_s`` is the wait
+        it asked for, ``alone`` whether no other supplier works any more.
         """
         self.fault = fault
         row = fault.row
+        if row.in_order and self._proven:
+            self.answered(now)
+            return False
         if row.pause is Pause.STOP:
             self._stops += 1
             over = self.opened_at is not None and self.left_s(now, alone=alone) <= 0
@@ -152,6 +165,8 @@ class Circuit:
         if self.waited_s >= self._patience.total_s:
             return True
         self._only_refusals &= row.closes is Closing.REFUSED
+        if row.available and self.opened_at is None:
+            return False
         if row.paces:
             self._limited += 1
         if began >= self._row_ended:
@@ -185,7 +200,7 @@ class Circuit:
         left = min(self._patience.silence_s, self._patience.total_s - self.waited_s) - since
         if alone and not (self.answered_once and self.fault is not None and self.fault.row.paces):
             left = min(left, self._patience.alone_s - since)
-        return left
+        return 0.0 if abs(left) < _ROUNDING_S else left
 
     def hurry(self, now: float, *, alone: bool) -> bool:
         """Bring the next probe forward to where patience ends; return whether that is over, or too early."""

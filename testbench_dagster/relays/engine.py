@@ -23,16 +23,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.core.faults import Fault, Pause
 from testbench_dagster.core.quota import FixedQuota, Quota, QuotaDecision
-from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
+from testbench_dagster.core.relay import Attempt, Relay, Transport
+from testbench_dagster.core.remedies import remedy_of
 from testbench_dagster.core.text import escaped
 from testbench_dagster.relays.circuit import PATIENCE, LanePatience
 from testbench_dagster.relays.loops import run_to_end
+from testbench_dagster.relays.pace import Pacing
+from testbench_dagster.relays.pacer import Pacer
 from testbench_dagster.relays.queues import Canaries, Host, Job, SupplierQueue, Work, supplier_queues
 from testbench_dagster.relays.report import (
     MOST_WAITS,
@@ -75,6 +80,7 @@ async def relay_all(
     patience: LanePatience = PATIENCE,
     on_lane_end: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
+    pacing: Pacing | None = None,
 ) -> Report:
     """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
 
@@ -83,7 +89,8 @@ async def relay_all(
     in the run joins them. They are asked again, marked as canaries, to see whether a supplier answers at all;
     relays of ``work`` may be marked so, too. ``patience`` is how long suppliers are waited for.
     ``on_lane_end`` is called once per supplier, when its turn has ended and the sink took all its attempts.
-    Once ``stop`` is set nothing is sent any more, and what is in flight ends within seconds.
+    Once ``stop`` is set nothing is sent any more, and what is in flight ends within seconds. ``pacing`` keeps
+    the paces of the endpoints that have one; waiting for those is no patience spent.
 
     ``quota`` (or a mapping: attempts left per service; services it does not name are
     unlimited) and ``max_relays`` (attempts in all) count every send. Nothing is sent while ``heartbeat`` does
@@ -107,6 +114,7 @@ async def relay_all(
         patience,
         on_lane_end,
         stop,
+        pacing,
     )
     return await run.execute()
 
@@ -160,6 +168,7 @@ class _Run:
         patience: LanePatience,
         on_lane_end: Callable[[str], None] | None,
         stop: threading.Event | None,
+        pacing: Pacing | None,
     ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
@@ -199,6 +208,11 @@ class _Run:
         self._started = 0.0
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
+        self._pacer: Pacer | None = None
+        if pacing is not None and any(queue.endpoint.pace for queue in self._queues):
+            self._pacer = Pacer(
+                pacing, self._queues, self._enqueue, self._stop_paced, self._later, self._fail
+            )
 
     async def execute(self) -> Report:
         self._started = time.monotonic()
@@ -232,16 +246,16 @@ class _Run:
         for timer in (self._heartbeat_timer, self._stop_timer, self._recheck, self._ticker):
             if timer is not None:
                 timer.cancel()
-        tasks = self._workers | self._asking
+        tasks = self._workers | self._asking | (set() if self._pacer is None else self._pacer.close())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- scheduling -----------------------------------------------------------------------------------
 
-    def _enqueue(self, queue: SupplierQueue) -> None:
+    def _enqueue(self, queue: SupplierQueue, now: float | None = None) -> None:
         """Put a supplier queue that may send into the ready queue and see that somebody serves it."""
-        if queue.queued or queue.finished or not queue.may_send(time.monotonic()):
+        if queue.queued or queue.finished or not queue.may_send(time.monotonic() if now is None else now):
             return
         queue.queued = True
         self._ready.append(queue)
@@ -257,7 +271,11 @@ class _Run:
             self._workers.add(self._loop.create_task(self._work()))
 
     async def _work(self) -> None:
-        """Serve supplier queues until cancelled; the first error ends the run."""
+        """Serve supplier queues until cancelled; the first error ends the run.
+
+        Between it and the transport is no other coroutine: each costs when it is made, and whenever what it
+        waits for comes.
+        """
         try:
             while True:
                 taken = self._take()
@@ -266,7 +284,26 @@ class _Run:
                     self._sleepers.append(sleeper)
                     await sleeper
                     continue
-                await self._relay(*taken)
+                queue, job = taken
+                began = time.monotonic()
+                key = id(job)
+                queue.flying[key] = job, began
+                relay = job.relay
+                if self._pacer is not None and queue.endpoint.pace is not None:
+                    relay = replace(relay, further=partial(self._pacer.further, queue, job))
+                try:
+                    attempt = await self._transport.send(queue.endpoint, relay)
+                except (
+                    Exception
+                ) as exc:  # they promise not to raise; a bug there costs one relay, not the run
+                    attempt = _failed_in_transport(exc, time.monotonic() - began)
+                del queue.flying[key]
+                outcome = self._sink(job.relay, job.number, attempt)
+                if outcome is not None:
+                    await outcome
+                now = time.monotonic()
+                self._account(queue, job, attempt, began, now)
+                self._release(queue, now)
         except Exception as exc:
             self._fail(exc)
 
@@ -279,7 +316,8 @@ class _Run:
         while self._ready:
             queue = self._ready.popleft()
             queue.queued = False
-            if not queue.may_send(time.monotonic()):
+            now = time.monotonic()
+            if not queue.may_send(now):
                 continue
             if self._above_share(queue):
                 queue.queued = True
@@ -301,6 +339,11 @@ class _Run:
                 self._finish_if_idle(queue)
                 self._unpark(queue.host)
                 continue
+            if self._pacer is not None and not self._pacer.admits(queue, job):
+                self._unspend(queue)
+                queue.circuit.idle(time.monotonic(), False)
+                self._unpark(queue.host)
+                continue
             if job.parked:
                 job.parked = False
                 self._waiting -= 1
@@ -308,9 +351,9 @@ class _Run:
             self._in_flight += 1
             if queue.host is not None:
                 queue.host.in_flight += 1
-            self._enqueue(queue)
+            self._enqueue(queue, now)
             if queue.in_flight == 1:
-                queue.circuit.idle(time.monotonic(), False)
+                queue.circuit.idle(now, False)
             return queue, job
         return None
 
@@ -324,14 +367,14 @@ class _Run:
             return False
         return queue.in_flight >= max(1, self._slots // self._active)
 
-    def _release(self, queue: SupplierQueue) -> None:
+    def _release(self, queue: SupplierQueue, now: float) -> None:
         """Give a slot back and requeue whoever that may help."""
         queue.in_flight -= 1
         self._in_flight -= 1
         if queue.host is not None:
             queue.host.in_flight -= 1
             self._unpark(queue.host)
-        self._enqueue(queue)
+        self._enqueue(queue, now)
         if not queue.in_flight or not queue.works or queue.circuit.opened_at is not None:
             self._look_at(queue)
         # one freed slot helps one parked supplier queue; with nothing in flight no other event would come
@@ -400,6 +443,10 @@ class _Run:
             self._guarded(self._stop_capped)
         self._guarded(self._enqueue, queue)
 
+    def _stop_paced(self, queue: SupplierQueue) -> None:
+        """End the turn of a supplier whose requests of the day are used up: what is left stays due."""
+        self._stop_queue(queue, "unsent")
+
     def _stop_capped(self) -> None:
         """Stop the supplier queues that a cap keeps from sending.
 
@@ -467,8 +514,15 @@ class _Run:
             queue.stopped = reason
             self._cancel_timers(queue)
             parked = [job for job, _ in queue.waiting.values()] + list(queue.due)
+            if queue.held is not None and queue.held.parked:
+                parked.append(queue.held)
+                queue.held = None  # else it was not sent yet, and is counted with what follows it
+            elif queue.held is not None and queue.held.drawn:
+                queue.held = None
             queue.waiting.clear()
             queue.due.clear()
+            if self._pacer is not None:
+                self._pacer.forget(queue)
             self._waiting -= sum(job.parked for job in parked)
             queue.counts.still_due += sum(not job.relay.canary for job in parked)
             self._forget_again(queue)
@@ -505,7 +559,12 @@ class _Run:
         else:
             ending = LaneEnding.DONE if queue.stopped is None and queue.idle else LaneEnding.CAPPED
         fault = queue.claimed or queue.circuit.fault
-        self._ends[supplier] = LaneEnd(datetime.now(UTC), ending, fault, queue.circuit.waited_s)
+        remedy = queue.remedy if queue.claimed is None else ""
+        # whoever holds calls that it would lose until somebody stops the run has not answered them
+        stalled = queue.stalled(time.monotonic(), self._patience.stalled_s) if self._interrupted else ()
+        self._ends[supplier] = LaneEnd(
+            datetime.now(UTC), ending, fault, queue.circuit.waited_s, remedy, stalled
+        )
         if self._on_lane_end is not None:
             self._on_lane_end(supplier)
         self._active -= 1
@@ -581,7 +640,7 @@ class _Run:
         for queue in list(self._waited_for.values()):
             if not queue.circuit.hurry(time.monotonic(), alone=True):
                 self._rest(queue)
-            elif not queue.in_flight:
+            elif not queue.in_flight and queue.in_line_since is None:
                 self._leave(queue)  # else what comes back decides
 
     def _rest(self, queue: SupplierQueue) -> None:
@@ -611,28 +670,8 @@ class _Run:
 
     # -- one relay ------------------------------------------------------------------------------------
 
-    async def _relay(self, queue: SupplierQueue, job: Job) -> None:
-        began = time.monotonic()
-        attempt = await self._send(queue.endpoint, job.relay)
-        outcome = self._sink(job.relay, job.number, attempt)
-        if outcome is not None:
-            await outcome
-        self._account(queue, job, attempt, began)
-        self._release(queue)
-
-    async def _send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
-        started = datetime.now(UTC)
-        clock = time.perf_counter()
-        try:
-            return await self._transport.send(endpoint, relay)
-        except Exception as exc:  # transports promise not to raise; a bug there costs one relay, not the run
-            error = escaped(f"{type(exc).__name__} in the transport")
-            latency_ms = (time.perf_counter() - clock) * 1000
-            return Attempt(Fault.INTERNAL, started, datetime.now(UTC), latency_ms, error=error)
-
-    def _account(self, queue: SupplierQueue, job: Job, attempt: Attempt, began: float) -> None:
+    def _account(self, queue: SupplierQueue, job: Job, attempt: Attempt, began: float, now: float) -> None:
         """Count an attempt, learn from it, and decide whether its relay is done."""
-        now = time.monotonic()
         fault = attempt.fault
         counts = queue.counts
         counts.sent += 1
@@ -645,6 +684,8 @@ class _Run:
             counts.faults[fault] += 1
         if queue.host is not None:
             queue.host.record_outcome(fault, now)
+        if self._pacer is not None:
+            self._pacer.record_outcome(queue, job, attempt)
         if fault.answered:
             queue.limit.succeeded()
             queue.circuit.answered(now)
@@ -666,6 +707,7 @@ class _Run:
     def _failed(self, queue: SupplierQueue, job: Job, attempt: Attempt, began: float, now: float) -> None:
         """Learn from an attempt without an answer: wait, leave the supplier, ask the doc again or not."""
         fault, circuit = attempt.fault, queue.circuit
+        queue.remedy = remedy_of(attempt)
         if fault.row.slows_supplier:
             queue.limit.congested(now)
         leave = circuit.unanswered(fault, began, now, attempt.retry_after_s, alone=self._alone(queue))
@@ -740,6 +782,7 @@ class _Run:
                 self._waits(now),
                 len(self._waited_for),
                 self._working,
+                () if self._pacer is None else self._pacer.paces(),
             )
         )
 
@@ -773,3 +816,12 @@ class _Run:
             self._ends,
             self._interrupted,
         )
+
+
+def _failed_in_transport(exc: Exception, seconds: float) -> Attempt:
+    """The attempt of a relay whose transport raised after so long."""
+    finished = datetime.now(UTC)
+    error = escaped(f"{type(exc).__name__} in the transport")
+    return Attempt(
+        Fault.INTERNAL, finished - timedelta(seconds=seconds), finished, seconds * 1000, error=error
+    )

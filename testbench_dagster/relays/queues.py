@@ -18,6 +18,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.relays.circuit import Circuit, LanePatience
 from testbench_dagster.relays.limits import AdaptiveLimit
+from testbench_dagster.relays.pace import Turn
 from testbench_dagster.relays.report import Counts
 
 Work = Sequence[tuple[Endpoint, Iterable[Relay]]]
@@ -29,6 +30,7 @@ KEPT_CANARIES = 4
 #: Canaries sent, one after the other, to find out whether docs may have their second occasion in the run.
 AGAIN_CANARIES = 3
 _COUNT_SLICE = 512
+_STALLED_MEDIANS = 4  # a call that takes so many times the median of a supplier's answers has stalled
 
 
 @dataclass(slots=True)
@@ -36,7 +38,8 @@ class Job:
     """A relay on its way: ``sent`` attempts of this run are behind it, ``failures`` of them cost a retry.
 
     ``probe``: it is sent while the circuit is open, which costs none. ``parked``: it waits for its turn after
-    an attempt. ``drawn``: it is a canary of the pool.
+    an attempt. ``drawn``: it is a canary of the pool. ``token_second``: where its tokens are counted, if its
+    supplier has a pace of them.
     """
 
     relay: Relay
@@ -45,6 +48,7 @@ class Job:
     probe: bool = False
     parked: bool = False
     drawn: bool = False
+    token_second: int = 0
 
     @property
     def number(self) -> int:
@@ -146,7 +150,8 @@ class SupplierQueue:
     """One supplier in a run: its lane.
 
     ``due`` are relays to be sent before new ones: retries whose wait is over, canaries, second occasions.
-    ``again`` are docs whose second occasion may follow in this run, once all others had their first.
+    ``again`` are docs whose second occasion may follow in this run, once all others had their first. ``held``
+    waits for its turn at the supplier's pace, or has it: then there is a ``ticket``.
     """
 
     def __init__(
@@ -166,13 +171,18 @@ class SupplierQueue:
         self.canaries = CanaryPool(canaries, rng)
         self.counts = Counts()
         self.in_flight = 0
+        self.flying: dict[int, tuple[Job, float]] = {}  # what is in flight, and since when
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
         self.asking = False  # waits to hear from the quota
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.claimed: Fault | None = None  # what it says of itself, for which it was stopped
+        self.remedy = ""  # what to do about its last attempt without an answer
         self.finished = False
         self.works = True  # not waited for
+        self.held: Job | None = None
+        self.ticket: Turn | None = None
+        self.in_line_since: float | None = None  # it waits for its turn at the supplier's pace
         self.due: deque[Job] = deque()
         self.waiting: dict[int, tuple[Job, asyncio.TimerHandle]] = {}
         self.pause: asyncio.TimerHandle | None = None
@@ -190,6 +200,10 @@ class SupplierQueue:
 
     def next_job(self) -> Job | None:
         """Return what is to be sent now; None when the iterator is at its end."""
+        if self.held is not None:
+            job, self.held = self.held, None
+            job.probe |= self.circuit.open and not job.relay.canary
+            return job
         if self.circuit.opened_at is not None:
             return self._probe()
         if self.due:
@@ -243,27 +257,46 @@ class SupplierQueue:
     @property
     def has_work(self) -> bool:
         """Whether something is left to be asked."""
-        return bool(self.due or self.waiting or self.again) or self.has_new
+        return bool(self.held or self.due or self.waiting or self.again) or self.has_new
+
+    def stalled(self, now: float, least_s: float) -> tuple[Relay, ...]:
+        """What is in flight for far longer than its answers take, where it answered anything."""
+        median_ms = self.counts.p50_ms
+        if median_ms is None:
+            return ()
+        long_s = max(least_s, _STALLED_MEDIANS * median_ms / 1000)
+        return tuple(
+            job.relay for job, since in self.flying.values() if now - since >= long_s and not job.relay.canary
+        )
+
+    @property
+    def relays_left(self) -> int | None:
+        """How many relays may follow, retries aside; None where that is not known."""
+        total = self._total
+        if total is None:
+            return None
+        again = len(self.due) + len(self.waiting) + len(self.again) + (self.held is not None)
+        return total - self._pulled + (self._next is not None) + again
 
     def may_send(self, now: float) -> bool:
         """Whether the supplier's own state allows a send now."""
-        if self.stopped or self.asking:
+        if self.stopped or self.asking or self.in_line_since is not None:
             return False
         if self.circuit.opened_at is not None:
             if self.in_flight or now < self.circuit.resumes_at:
                 return False
-            return self.has_work if self.canaries else bool(self.due) or self.has_new
+            return self.has_work if self.canaries else bool(self.held or self.due) or self.has_new
         if self.in_flight >= self.limit.value:
             return False
-        if self.due:
+        if self.due or self.held is not None:
             return True
         # no new relay while as many wait for a retry as may be in flight: bounds memory, spares the supplier
-        return not self.exhausted and len(self.waiting) < max(2, self.limit.value)
+        return not self.exhausted and (not self.waiting or len(self.waiting) < max(2, self.limit.value))
 
     @property
     def first_occasions_done(self) -> bool:
         """Whether nothing is left but second occasions."""
-        if self.in_flight or self.due or self.waiting:
+        if self.in_flight or self.due or self.waiting or self.held is not None:
             return False
         return self.exhausted and self._next is None if not self.circuit.open else not self.has_new
 
@@ -278,7 +311,7 @@ class SupplierQueue:
     def resting(self) -> bool:
         """Whether nothing can be sent before a relay's wait for its retry is over."""
         return bool(self.waiting) and not (
-            self.in_flight or self.due or self.queued or self.asking or self.stopped
+            self.in_flight or self.due or self.queued or self.asking or self.stopped or self.held
         )
 
     @property
@@ -290,7 +323,7 @@ class SupplierQueue:
 
     async def count_rest(self) -> int:
         """Count the relays never sent, letting the loop breathe."""
-        rest = 0 if self._next is None else 1
+        rest = (self._next is not None) + (self.held is not None)
         if self.exhausted:
             return rest
         total = self._total

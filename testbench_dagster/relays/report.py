@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.relay import Relay
 
 #: Suppliers that a glimpse of a run names as waited for.
 MOST_WAITS = 5
@@ -114,13 +115,18 @@ class LaneEnding(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LaneEnd:
     """The end of a supplier's turn: when, how, its last fault (None: it answered all), how long it was
-    waited for in all, in seconds.
+    waited for in all, in seconds, and what to do about that fault where its attempt tells.
+
+    ``stalled``: docs that it was asked and had not answered when the run was told to stop, although it had
+    taken far longer than for others by then.
     """
 
     ended_at: datetime
     end: LaneEnding
     fault: Fault | None
     waited_s: float
+    remedy: str = ""
+    stalled: tuple[Relay, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +160,25 @@ class LaneWait:
 
 
 @dataclass(frozen=True, slots=True)
+class LanePace:
+    """That suppliers are asked at one pace (in words), and when they may be done at it, if that is known.
+
+    ``account`` tells it from others.
+    """
+
+    account: str
+    suppliers: tuple[str, ...]
+    words: str
+    done_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A glimpse of a running engine: attempts done, relays final, in flight, and waiting for a retry.
 
     ``waits`` are suppliers that are waited for, :data:`MOST_WAITS` at most, those asked next first;
     ``n_waits`` says how many there are, ``working`` how many suppliers have relays left and are not.
+    ``paces`` are those at which some that are not done are asked.
     """
 
     sent: int
@@ -169,3 +189,4 @@ class Progress:
     waits: tuple[LaneWait, ...] = ()
     n_waits: int = 0
     working: int = 0
+    paces: tuple[LanePace, ...] = ()

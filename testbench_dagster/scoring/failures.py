@@ -1,7 +1,8 @@
 """What a doc without an answer counts as in the score of a metric.
 
-A metric that is a mean of values in [0, 1] has a worst value. One over all docs at once (BLEU, F1, MCC) has
-none, but says what an empty answer is worth. A mean without bounds has neither, unless the task names one.
+A metric that is a mean of values in [0, 1] has a worst value, unless it is of some answers alone. One over
+all docs at once (BLEU, F1, MCC) has none, but says what an empty answer is worth. A mean without bounds has
+neither, unless the task names one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from testbench_dagster.core.prompt import GENERATED
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 
 #: Aggregations over log-probabilities: an empty answer has none.
 _OF_LIKELIHOODS = frozenset({"perplexity", "weighted_perplexity", "bits_per_byte"})
 #: Kinds of requests of which an answer can be empty.
-_MAY_BE_EMPTY = frozenset({"generate_until", "multiple_choice"})
+_MAY_BE_EMPTY = GENERATED | {"multiple_choice"}
 
 
 class FailuresAs(StrEnum):
@@ -39,11 +41,11 @@ class Failures:
 
 def failures_of(spec: TaskSpec, registration: Registration, metric: str, values: Sequence[Any]) -> Failures:
     """What a failed doc counts as in a metric of a task, given the values of the docs that were scored."""
-    if spec.signs:
+    if spec.signs or is_of_some_docs(registration, metric):
         return Failures(FailuresAs.EXCLUDED)
     if not is_mean(registration, metric):
         return Failures(FailuresAs.EMPTY if counts_empty(registration, metric) else FailuresAs.EXCLUDED)
-    higher = _higher_is_better(registration, metric)
+    higher = higher_is_better(registration, metric)
     bounded = is_proportion(values, registration, metric)
     if spec.worst is not None and metric == (spec.metric or _first(registration)):
         best = (1.0 if higher else 0.0) if bounded and 0 <= spec.worst <= 1 else None
@@ -69,7 +71,8 @@ def _first(registration: Registration) -> str:
     return (registration.flags.metric_order or list(registration.flags.metrics))[0]
 
 
-def _higher_is_better(registration: Registration, metric: str) -> bool:
+def higher_is_better(registration: Registration, metric: str) -> bool:
+    """Whether more of a metric is better, as is taken of one that the task does not declare."""
     known = registration.flags.metrics.get(metric)
     return known is None or known.higher_is_better
 
@@ -78,6 +81,12 @@ def is_mean(registration: Registration, metric: str) -> bool:
     """Whether lm-eval aggregates a metric by its plain mean."""
     known = registration.flags.metrics.get(metric)
     return known is None or known.aggregation == "mean"
+
+
+def is_of_some_docs(registration: Registration, metric: str) -> bool:
+    """Whether a metric is of some answers alone: nothing says that a failed doc would have had one."""
+    known = registration.flags.metrics.get(metric)
+    return known is not None and bool(known.of_some_docs)
 
 
 def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:

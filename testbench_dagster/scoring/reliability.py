@@ -6,9 +6,12 @@ for: our own faults, budgets, sessions, gateways and chain nodes.
 
 * ``availability``: the mean over minutes of the share of attempts answered. Outages come in bursts, and a
   busy minute has hundreds of attempts: counted one by one a minute's restart would weigh as much as a day.
-* ``first_attempt_success``: calls whose first attempt was answered, of the calls asked.
+* ``first_attempt_success``: calls whose first attempt was answered, of the calls asked. That our key or quota
+  is refused, or the request, is the supplier's word: it is no fault of ours where the same call is answered
+  later in the run. Else who says so first, and computes meanwhile, would seem to answer everything at once.
 * latencies: of the attempt that answered a call, whichever it was. An unanswered call stands at the deadline,
-  so that who drops what takes long is not the faster for it.
+  so that who drops what takes long is not the faster for it; also one that is refused while others of the
+  task are answered in the same run.
 
 numpy is imported on use, as the code location reaches this module.
 """
@@ -19,10 +22,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from math import fsum
 from typing import Protocol
 
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Closing, Fault, Owner
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
@@ -30,6 +34,9 @@ _MINUTE = timedelta(minutes=1)
 _PACKED = [("minute", "<i4"), ("answered", "<u2"), ("counted", "<u2")]
 _MOST = 0xFFFF  # what a count holds; a minute of more takes several records, which add up
 _ON_THE_WAY = frozenset({Owner.NONE, Owner.SUPPLIER, Owner.NETWORK})
+#: Said by the supplier of us or of our request; it is believed while nothing shows the contrary.
+_CLAIMS = frozenset(f for f in Fault if f.owner is Owner.CLIENT)
+_REFUSALS = frozenset(f for f in Fault if f.row.closes is Closing.REFUSED and not f.row.in_order)
 
 
 class Ended(Protocol):
@@ -77,6 +84,11 @@ class AtCall(Ended, Protocol):
     @property
     def latency_ms(self) -> float:
         """How long it took, in milliseconds."""
+        ...
+
+    @property
+    def lease(self) -> int | None:
+        """Tells the runs apart that made attempts; None of early versions."""
         ...
 
 
@@ -154,12 +166,16 @@ def calls_of(attempts: Iterable[AtCall], deadline_ms: float) -> Calls:
     by_call: dict[tuple[str, int, int, int], list[AtCall]] = defaultdict(list)
     for attempt in attempts:
         by_call[attempt.prompt_id, attempt.round, attempt.idx, attempt.repeat].append(attempt)
+    answering = {run for a in chain(*by_call.values()) if (run := a.lease) is not None and _answers(a)}
     asked = at_once = 0
     latencies = []
     for of_call in by_call.values():
         of_call.sort(key=lambda a: (a.attempt, a.finished_at, a.latency_ms, a.fault))
-        telling = [a for a in of_call if Fault(a.fault).owner in _ON_THE_WAY]
+        runs = {a.lease for a in of_call if a.lease is not None and _answers(a)}
+        telling = [a for a in of_call if _tells(Fault(a.fault), a.lease in runs)]
         if not telling:
+            if any(Fault(a.fault) in _REFUSALS and a.lease in answering for a in of_call):
+                latencies.append(deadline_ms)
             continue
         if any(a.attempt == 1 for a in of_call):
             asked += 1
@@ -167,6 +183,15 @@ def calls_of(attempts: Iterable[AtCall], deadline_ms: float) -> Calls:
         answers = [a.latency_ms for a in telling if Fault(a.fault).answered]
         latencies.append(answers[-1] if answers else deadline_ms)
     return Calls(asked, at_once, tuple(sorted(latencies)))
+
+
+def _answers(attempt: AtCall) -> bool:
+    return Fault(attempt.fault).answered
+
+
+def _tells(fault: Fault, answered_in_run: bool) -> bool:
+    """Whether an attempt says something of the supplier; the same call may be answered in the same run."""
+    return fault.owner in _ON_THE_WAY or (answered_in_run and fault in _CLAIMS)
 
 
 def first_attempt_success(counts: Iterable[tuple[int, int]]) -> float | None:

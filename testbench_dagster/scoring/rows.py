@@ -21,16 +21,25 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.window import (
     NO_DATA,
+    NOT_APPLICABLE,
     OK,
     PARTIAL,
     REFUSED,
     SCORED_STATUSES,
+    TASK,
     UNREACHABLE,
     UNSUPPORTED,
     Sample,
     Window,
 )
-from testbench_dagster.scoring.failures import Failures, FailuresAs, failures_of, is_mean, is_proportion
+from testbench_dagster.scoring.failures import (
+    Failures,
+    FailuresAs,
+    failures_of,
+    is_mean,
+    is_of_some_docs,
+    is_proportion,
+)
 from testbench_dagster.scoring.reliability import Calls, first_attempt_success
 from testbench_dagster.statistics.intervals import (
     bounded_n,
@@ -93,17 +102,17 @@ def task_windows(
     docs in the present epoch. ``refused``: the supplier refuses requests of this form altogether.
     ``silent``: it never answered anything, of any task, so that nothing is known of it.
     """
+    unasked = status_if_not_asked(supplier, spec, registration)
     if registration is None:
-        yield _row(supplier, spec, None, (spec.metric, spec.filter), True, NO_DATA, _Docs([]), None, calls)
+        pair, status = (spec.metric, spec.filter), unasked or NO_DATA
+        yield _row(supplier, spec, None, pair, True, status, _Docs([]), None, calls)
         return
     primary = primary_pair(spec, registration)
-    if cannot_be_asked(supplier, registration):
+    if unasked is not None:
         for pair in _pairs(registration, [], primary):
-            yield _row(
-                supplier, spec, registration, pair, pair == primary, UNSUPPORTED, _Docs([]), None, calls
-            )
+            yield _row(supplier, spec, registration, pair, pair == primary, unasked, _Docs([]), None, calls)
         return
-    if registration.flags.questions_of_epoch:
+    if spec.signs and registration.flags.questions_of_epoch:
         wanted = len(samples)  # how many probes it takes follows from the roster, which the planner knows
     whole = _Docs(samples)
     for pair in _pairs(registration, whole.scored, primary):
@@ -164,9 +173,16 @@ def _lacking_failed(
     )
 
 
-def cannot_be_asked(supplier: Supplier, registration: Registration) -> bool:
-    """Whether a supplier takes no requests of the task's kind."""
-    return is_unsupported(supplier.api, registration, supplier.echo_logprobs)
+def status_if_not_asked(supplier: Supplier, spec: TaskSpec, registration: Registration | None) -> str | None:
+    """The status of a task that a supplier is not asked, whatever it answered before; None where it is.
+
+    The configuration may leave the task out, or the supplier take no requests of its kind.
+    """
+    if not spec.asked_of(supplier):
+        return NOT_APPLICABLE
+    if registration is not None and is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+        return UNSUPPORTED
+    return None
 
 
 def page_is_absent(samples: Sequence[Sample], registration: Registration) -> bool:
@@ -196,9 +212,10 @@ def _pairs(
     for sample in scored:
         for name, metrics in (sample.metrics or {}).items():
             pairs.update(dict.fromkeys((metric, name) for metric in metrics))
-    if not scored:
-        for name in registration.flags.filters:
-            pairs.update(dict.fromkeys((metric, name) for metric in registration.flags.metrics))
+    # of a metric of some answers alone its n is to be seen, also where it is 0
+    shown = [m for m in registration.flags.metrics if not scored or is_of_some_docs(registration, m)]
+    for name in registration.flags.filters:
+        pairs.update(dict.fromkeys((metric, name) for metric in shown))
     return list(pairs)
 
 
@@ -275,6 +292,8 @@ def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registrat
         "group": spec.group,
         "framework": spec.framework,
         "cut_at": supplier.cut_at,
+        "model": supplier.model,
+        "kind": TASK,
     }
 
 

@@ -8,15 +8,22 @@ from collections.abc import Callable, Iterator
 from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.prompt import Registered
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
+
+_DOCS_TRIED = 3  # of which prompts are built, to see whether the templates work
 
 
 def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Finding]:
@@ -24,10 +31,11 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
 
     Args:
         workspace: the installation.
-        suppliers: whether to read the supplier sources and to send each supplier a short question.
+        suppliers: whether to read the supplier sources and to send each supplier a short question, in two
+            forms.
 
     Raises:
-        ConfigError: the configuration names tasks that there are not; everything else is a finding.
+        ConfigError: the configuration names no task that there is; everything else is a finding.
     """
     config = workspace.config
     yield Finding("configuration", f"{config.path}, {counted(len(workspace.specs), 'task')}")
@@ -43,13 +51,20 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
-    yield from _task_findings(workspace)
+    known: dict[str, TaskFlags] = {}
+    echo: dict[str, bool | None] = {}
+    yield from _task_findings(workspace, known)
+    for group in workspace.groups:
+        if group.problem is not None:
+            yield Finding(f"group {group.name}", group.problem, ok=False, warning=True)
     if config.settings.taxonomies:
         yield from _taxonomy_findings(workspace)
     for name in config.settings.services:
         yield from check_service(config, name)
     if suppliers:
-        yield from _supplier_findings(workspace)
+        yield from _supplier_findings(workspace, echo)
+    yield from _asked_findings(workspace, known, echo)
+    yield from _reference_findings(workspace)
     yield from _answer_findings(workspace)
 
 
@@ -63,16 +78,38 @@ def _store_finding(
     return Finding(what, server or f"SQLite in {workspace.config.home}")
 
 
-def _task_findings(workspace: Workspace) -> Iterator[Finding]:
+def _task_findings(workspace: Workspace, known: dict[str, TaskFlags]) -> Iterator[Finding]:
+    """Adds the flags of each task that can be prepared."""
+    try:
+        aside, void = tasks_set_aside(workspace, workspace.specs), void_docs(workspace, workspace.specs)
+    except StoreError:  # said before
+        aside, void = {}, {}
     for spec in workspace.specs:
+        what = f"task {spec.name}"
         try:
             registered = workspace.framework(spec).register(spec)
+            _try_prompts(workspace, spec, registered)
         except TestbenchError as error:
-            yield Finding(f"task {spec.name}", _without_subject("task", spec.name, str(error)), ok=False)
+            yield Finding(what, _without_subject("task", spec.name, str(error)), ok=False)
             continue
         flags = registered.data.flags
+        known[spec.name] = flags
         docs, shots = len(registered.data.docs), flags.num_fewshot
-        yield Finding(f"task {spec.name}", f"{counted(docs, 'doc')}, {shots}-shot, {flags.output_type}")
+        yield Finding(what, f"{counted(docs, 'doc')}, {shots}-shot, {flags.output_type}")
+        if spec.name in aside:
+            told = _without_subject("task", spec.name, aside[spec.name])
+            yield Finding(what, f"set aside by the last run, the next one tries again: {told}", ok=False)
+        if spec.name in void:
+            yield Finding(what, void[spec.name], ok=False, warning=True)
+
+
+def _try_prompts(workspace: Workspace, spec: TaskSpec, registered: Registered) -> None:
+    """Build the first prompts of a task in both forms, as far as it has them: its templates may raise."""
+    if spec.signs:
+        return
+    first = sorted(registered.data.docs)[:_DOCS_TRIED]
+    for api in registered.data.flags.request_forms:
+        workspace.framework(spec).build_prompts(spec, registered.data, first, api, "")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
@@ -87,9 +124,17 @@ def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:
         covered = len(tasks & known)
         detail = f"{covered} of its {counted(len(tasks), 'task')} configured"
         yield Finding(f"taxonomy {taxonomy.name}", detail, ok=covered > 0)
+        for node, lost in taxonomy.unplaced.items():
+            told = (
+                f"node {node!r} has labels but no edge leads to it, so its {counted(len(lost), 'task')} "
+                f"(such as {lost[0]!r}) are no part of it, as in pocket-ml-testbench; add an edge, or drop "
+                "the labels"
+            )
+            yield Finding(f"taxonomy {taxonomy.name}", told, ok=False, warning=True)
 
 
-def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
+def _supplier_findings(workspace: Workspace, echo: dict[str, bool | None]) -> Iterator[Finding]:
+    """Adds which suppliers echo log-probabilities, None where that stays unknown."""
     # with httpx: 50 ms
     from testbench_dagster.stages.relay.probe import probe_suppliers
 
@@ -108,16 +153,44 @@ def _supplier_findings(workspace: Workspace) -> Iterator[Finding]:
     if not suppliers:
         yield Finding("suppliers", no_suppliers_text(workspace), ok=False)
     for result in asyncio.run(probe_suppliers(workspace, suppliers)):
+        echo[result.supplier] = result.echo_logprobs
         detail = _without_subject("supplier", result.supplier, result.detail)
-        yield Finding(f"supplier {result.supplier}", detail, ok=result.ok)
+        what = f"supplier {result.supplier}"
+        yield Finding(what, detail, ok=result.ok, warning=result.warning, paste=result.paste)
     for key, problem in evaluation_problems(workspace, [supplier.key for supplier in suppliers]).items():
         yield Finding(f"last evaluation of {key}", problem, ok=False, warning=True)
+
+
+def _asked_findings(
+    workspace: Workspace, known: dict[str, TaskFlags], echo: dict[str, bool | None]
+) -> Iterator[Finding]:
+    try:
+        suppliers = active_suppliers(workspace)
+    except StoreError:  # said before
+        return
+    yield from asked_findings(workspace, suppliers, known, echo)
+
+
+def _reference_findings(workspace: Workspace) -> Iterator[Finding]:
+    """What keeps suppliers from being compared with the reference of their model."""
+    if not any(one.reference is not False for one in workspace.config.settings.suppliers):
+        return
+    # with the engines of identity
+    from testbench_dagster.stages.identify.references import reference_remarks
+
+    try:
+        remarks = list(reference_remarks(workspace))
+    except StoreError:  # said before
+        return
+    for supplier, remark in remarks:
+        yield Finding(f"reference of {supplier}", remark, ok=False, warning=True)
 
 
 def _answer_findings(workspace: Workspace) -> Iterator[Finding]:
     """What there is to tell of the answers so far; nothing is sent for it."""
     # with lm_eval's adapters: only where there is something to look at
     from testbench_dagster.stages.identify.views import many_cuts
+    from testbench_dagster.stages.score.outages import who_waits_for_scorers
     from testbench_dagster.stages.score.remarks import empty_answers, late_answers, refused_parameters
     from testbench_dagster.stages.score.windows import windows
 
@@ -129,10 +202,14 @@ def _answer_findings(workspace: Workspace) -> Iterator[Finding]:
             *late_answers(rows).items(),
         ]
         cuts = many_cuts(workspace)
+        keys, names = [s.key for s in active_suppliers(workspace)], [s.name for s in workspace.specs]
+        unscored = who_waits_for_scorers(workspace.documents, keys, names)
     except StoreError:  # said before
         return
     for (supplier, task), remark in found:
         yield Finding(f"answers of {supplier} to {task}", remark, ok=False, warning=True)
+    for task, remark in unscored.items():
+        yield Finding(f"answers to {task}", remark, ok=False, warning=True)
     for supplier, remark in cuts.items():
         yield Finding(f"changes of {supplier}", remark, ok=False, warning=True)
 

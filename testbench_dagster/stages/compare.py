@@ -11,25 +11,25 @@ chooses by when it answers, or does not, which docs the interval has seen when i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
-from testbench_dagster.scoring.failures import failures_of, is_mean
+from testbench_dagster.scoring.failures import failures_of, is_mean, is_proportion
 from testbench_dagster.scoring.rows import primary_pair, value_of
 from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.samples import WindowSamples, samples_by_task
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import standard_error
 from testbench_dagster.statistics.paired import (
     checked_margin,
-    docs_to_decide,
     docs_to_decide_overall,
     half_differences,
     mcnemar,
@@ -42,8 +42,10 @@ from testbench_dagster.statistics.strata import rounds_of
 OVERALL = "overall"
 NO_DATA = "no data"
 NO_SCORES = "its answers are signatures, texts to compare with each other, no scores"
+NOT_ASKED = "it is not asked of both"
 NO_MEAN = "the metric is no mean over docs, so its docs do not show a difference"
 OPEN_FIRST = "the docs behind the first open one wait until it closes"
+OPEN_TASKS = "tasks of which no doc is closed for both yet may still differ either way"
 CROSSED = "how the two differ changed over the docs, so no difference fits all of them"
 NO_BOUNDS = "values outside of 0 to 1 have no interval that is valid at all times"
 ALPHA = 0.05
@@ -78,23 +80,40 @@ class Comparison:
     only_a_failed: int = 0
     only_b_failed: int = 0
     note: str | None = None
+    model_a: str | None = None
+    model_b: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(vars(self))
 
 
+#: Columns of a comparison's rows, with their types.
+COMPARISON_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("a", "b", "task", "metric", "filter"), str),
+    "n_common": int,
+    **dict.fromkeys(("mean_a", "mean_b", "difference", "ci_low", "ci_high", "se"), float),
+    **dict.fromkeys(("only_a_higher", "only_b_higher"), int),
+    "p_mid": float,
+    "verdict": str,
+    **dict.fromkeys(("docs_needed", "only_a_failed", "only_b_failed"), int),
+    **dict.fromkeys(("note", "model_a", "model_b"), str),
+}
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """A task's row, and what the overall row takes of it: scores in the order of asking, more is better.
 
-    ``rate`` is the most docs a supplier is asked, which is known before the first answer.
+    ``rate`` is the most docs a supplier is asked, which is known before the first answer. ``waits``: both
+    were asked, and the first doc is open for either, so that there is nothing to take yet.
     """
 
     row: Comparison
     a: Sequence[float] = ()
     b: Sequence[float] = ()
     rate: int = 1
+    waits: bool = False
 
 
 def compare(
@@ -104,15 +123,17 @@ def compare(
     *,
     tasks: Sequence[str] | None = None,
     margin: float | None = None,
+    alpha: float = ALPHA,
     now: datetime | None = None,
 ) -> list[Comparison]:
     """Compare two suppliers by key: a row per task (or of the given tasks and groups), then one over all of
     them.
 
-    Signatures are no scores to compare: they are left out, or have a row without data where they are named.
+    Signatures are no scores to compare, and a task that is not asked of both has no common docs: such are
+    left out, or have a row without data where they are named.
 
-    With ``margin`` the verdict "equal within" is given where the difference certainly lies within plus and
-    minus so much.
+    Intervals hold with probability 1 - ``alpha``. With ``margin`` the verdict "equal within" is given where
+    the difference certainly lies within plus and minus so much.
 
     Raises:
         ConfigError: a supplier is not on the roster or compared with itself, a task is not configured, or the
@@ -130,28 +151,101 @@ def compare(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     now = now or datetime.now(UTC)
-    specs = [spec for spec in workspace.chosen_specs(tasks) if tasks is not None or not spec.signs]
-    found = [_task(workspace, known[a], known[b], spec, margin, now) for spec in specs]
-    return [*(pairs.row for pairs in found), _overall(a, b, found, margin)]
+    specs = [
+        spec
+        for spec in workspace.chosen_specs(tasks)
+        if tasks is not None or not (spec.signs or _not_asked(spec, known[a], known[b]))
+    ]
+    current = {registration.task: registration for registration in workspace.datasets.tasks()}
+    asked = [
+        (spec, current[spec.name])
+        for spec in specs
+        if spec.name in current and not (spec.signs or _not_asked(spec, known[a], known[b]))
+    ]
+    # all of a supplier's at once: what shows it alive then is read once, not for each task
+    both = (known[a], known[b])
+    read = zip(*(samples_by_task(workspace, one, asked, now) for one in both), strict=True)
+    sure = _Sure(margin, alpha, alpha)
+    pairs_of = _pairs_by_task(both, asked, ([found for _, found in two] for two in read), sure)
+    found = [pairs_of.get(spec.name) or _without_data(known[a], known[b], spec) for spec in specs]
+    rows = [*(pairs.row for pairs in found), _overall(a, b, found, sure)]
+    return [replace(row, model_a=known[a].model, model_b=known[b].model) for row in rows]
 
 
-def _task(
-    workspace: Workspace, one: Supplier, other: Supplier, spec: TaskSpec, margin: float | None, now: datetime
-) -> _Pairs:
+def compare_with_trusted(
+    a: Supplier,
+    trusted: Supplier,
+    read: Iterable[tuple[TaskSpec, Registration, WindowSamples, WindowSamples]],
+    *,
+    alpha: float,
+    task_alpha: float,
+) -> list[Comparison]:
+    """Compare a supplier with one that is trusted, by samples that were read: as :func:`compare` does.
+
+    ``read``: the tasks that both are asked, with the samples of either. Intervals of tasks hold with
+    probability 1 - ``task_alpha``, that over all of them with 1 - ``alpha``. A doc that the trusted one left
+    unanswered for good says nothing of the other, and is no common doc. How many docs it takes to decide is
+    not worked out.
+    """
+    rows = list(read)
+    sure = _Sure(None, alpha, task_alpha, trusted=True)
+    tasks, samples = [(spec, registration) for spec, registration, *_ in rows], [row[2:] for row in rows]
+    found = list(_pairs_by_task((a, trusted), tasks, samples, sure).values())
+    return [*(pairs.row for pairs in found), _overall(a.key, trusted.key, found, sure)]
+
+
+def _pairs_by_task(
+    both: tuple[Supplier, Supplier],
+    asked: Iterable[tuple[TaskSpec, Registration]],
+    read: Iterable[Sequence[WindowSamples]],
+    sure: _Sure,
+) -> dict[str, _Pairs]:
+    a, b = both
+    return {
+        spec.name: _pairs(a.key, b.key, spec, registration, two, sure)
+        for (spec, registration), two in zip(asked, read, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class _Sure:
+    """What is the same to whoever asks, and with which probability an interval may miss the truth.
+
+    ``alpha`` over all tasks, ``task_alpha`` of a single one. ``trusted``: B's failures are not counted.
+    """
+
+    margin: float | None
+    alpha: float
+    task_alpha: float
+    trusted: bool = False
+
+
+def _without_data(one: Supplier, other: Supplier, spec: TaskSpec) -> _Pairs:
+    """The row of a task that has no scores of both, with the reason where there can be none."""
     row = Comparison(one.key, other.key, spec.name, spec.metric, spec.filter)
     if spec.signs:
         return _Pairs(replace(row, note=NO_SCORES))
-    registration = workspace.datasets.current(spec.name)
-    if registration is None:
-        return _Pairs(row)
+    return _Pairs(replace(row, note=NOT_ASKED) if _not_asked(spec, one, other) else row)
+
+
+def _pairs(
+    a: str,
+    b: str,
+    spec: TaskSpec,
+    registration: Registration,
+    read: Sequence[WindowSamples],
+    sure: _Sure,
+) -> _Pairs:
+    """The row of a task, of what there is of both suppliers."""
+    row = Comparison(a, b, spec.name, spec.metric, spec.filter)
     pair = primary_pair(spec, registration)
-    of_a, of_b = (
-        {s.doc_id: s for s in window_samples(workspace, supplier, spec, registration, now)}
-        for supplier in (one, other)
-    )
+    question = registration.flags.question
+    of_a, of_b = ({question(s.epoch, s.doc_id): s for s in found.samples} for found in read)
     scored = [v for s in (*of_a.values(), *of_b.values()) if (v := value_of(s, pair)) is not None]
     worst = failures_of(spec, registration, pair[0], scored).worst
     docs, waits = _in_order(of_a, of_b)
+    if sure.trusted:
+        docs = [two for two in docs if not two[1].failed]
     common = list(_values(docs, pair, worst))
     row = replace(
         row,
@@ -166,19 +260,28 @@ def _task(
     if not is_mean(registration, pair[0]):
         return _Pairs(replace(row, note=NO_MEAN))
     if not common:
-        return _Pairs(row)
+        # who refuses the form of the task's requests altogether has no score in it, as in abilities
+        bounded = not scored or is_proportion(scored, registration, pair[0])
+        return _Pairs(row, waits=waits and bounded and not any(found.refused for found in read))
     flags = registration.flags.metrics.get(pair[0])
     higher = flags is None or flags.higher_is_better
     if not all(0 <= value <= 1 for value in (*values_a, *values_b)):
         return _Pairs(_unbounded(row, values_a, values_b))
     if not higher:
         values_a, values_b = ([1 - value for value in values] for values in (values_a, values_b))
-    row = _bounded(row, values_a, values_b, margin)
+    row = _bounded(row, values_a, values_b, sure)
     rate = registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
     return _Pairs(row if higher else _as_measured(row), values_a, values_b, rate)
 
 
-def _in_order(of_a: dict[int, Sample], of_b: dict[int, Sample]) -> tuple[list[tuple[Sample, Sample]], bool]:
+def _not_asked(spec: TaskSpec, one: Supplier, other: Supplier) -> bool:
+    """Whether a task is not asked of both."""
+    return not (spec.asked_of(one) and spec.asked_of(other))
+
+
+def _in_order(
+    of_a: dict[tuple[int, int], Sample], of_b: dict[tuple[int, int], Sample]
+) -> tuple[list[tuple[Sample, Sample]], bool]:
     """The docs of both in the order in which they are asked, up to the first that is open for either.
 
     And whether there is one. That order is known beforehand, and further docs only ever come behind: in the
@@ -222,8 +325,8 @@ def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Compa
     )
 
 
-def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: float | None) -> Comparison:
-    found = paired_difference(a, b, ALPHA)
+def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], sure: _Sure) -> Comparison:
+    found = paired_difference(a, b, sure.task_alpha)
     binary = {*a, *b} <= {0.0, 1.0}
     row = _with_interval(row, found.low, found.high)
     return replace(
@@ -235,8 +338,8 @@ def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], margin: fl
         only_a_higher=found.only_a,
         only_b_higher=found.only_b,
         p_mid=mcnemar(found.only_a, found.only_b).mid if binary else None,
-        verdict=verdict(found.low, found.high, margin),
-        docs_needed=docs_to_decide(half_differences(a, b), ALPHA, margin),
+        verdict=verdict(found.low, found.high, sure.margin),
+        docs_needed=None if sure.trusted else found.docs_to_decide(sure.margin),
     )
 
 
@@ -261,12 +364,13 @@ def _as_measured(row: Comparison) -> Comparison:
     )
 
 
-def _overall(a: str, b: str, found: Sequence[_Pairs], margin: float | None) -> Comparison:
+def _overall(a: str, b: str, found: Sequence[_Pairs], sure: _Sure) -> Comparison:
     """The mean of the tasks' differences, each task with equal weight.
 
     The interval bets on rounds of common docs of all tasks, of each as many as it is asked docs for one of
     the task asked fewest (see :mod:`testbench_dagster.statistics.strata`). Docs that complete no round are in
-    the difference only.
+    the difference only. A task that waits for its first doc may come out anyhow: the interval holds all of
+    it. Else who loses in a task would leave it out of the verdict by leaving that doc open.
     """
     rows = [pairs.row for pairs in found]
     row = Comparison(
@@ -284,7 +388,14 @@ def _overall(a: str, b: str, found: Sequence[_Pairs], margin: float | None) -> C
     tasks = len(measured)
     halves = [half_differences(pairs.a, pairs.b) for pairs in measured]
     rounds = rounds_of(halves, [pairs.rate for pairs in measured])
-    low, high = (2 * bound - 1 for bound in rounds.bounds(ALPHA))
+    bounds = rounds.bounds(sure.alpha)
+    low, high = (2 * bound - 1 for bound in bounds)
+    waiting = sum(pairs.waits for pairs in found)
+    if waiting and low <= high:
+        low, high = (
+            (tasks * bound + end * waiting) / (tasks + waiting) for bound, end in ((low, -1), (high, 1))
+        )
+        row = replace(row, note=OPEN_TASKS)
     return replace(
         _with_interval(row, low, high),
         n_common=sum(len(pairs.a) for pairs in measured),
@@ -294,8 +405,10 @@ def _overall(a: str, b: str, found: Sequence[_Pairs], margin: float | None) -> C
         se=math.sqrt(math.fsum(standard_error(h) ** 2 for h in halves)) * 2 / tasks,
         only_a_higher=sum(x > y for p in measured for x, y in zip(p.a, p.b, strict=True)),
         only_b_higher=sum(x < y for p in measured for x, y in zip(p.a, p.b, strict=True)),
-        verdict=verdict(low, high, margin),
-        docs_needed=docs_to_decide_overall(rounds, ALPHA, margin),
+        verdict=verdict(low, high, sure.margin),
+        docs_needed=None
+        if waiting or sure.trusted
+        else docs_to_decide_overall(rounds, sure.alpha, sure.margin, bounds),
     )
 
 

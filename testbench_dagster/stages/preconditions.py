@@ -12,8 +12,13 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.scores import ScoredId
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
-from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text
+from testbench_dagster.stages.discover.roster import (
+    active_suppliers,
+    named_suppliers,
+    no_suppliers_text,
+)
 from testbench_dagster.stages.plan.due_suppliers import waiting_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -22,19 +27,25 @@ from testbench_dagster.transports.registry import supplier_endpoint, transport
 _FAULTS_TOLD = 5  # in the message on an evaluation that scored nothing
 
 
-def require_data_files(workspace: Workspace) -> None:
-    """Refuse to start when a data file is not there, before anything is written.
+def require_data_files(workspace: Workspace, specs: Sequence[TaskSpec]) -> None:
+    """Refuse to start when none of some tasks has its data files, before anything is written.
 
     Raises:
-        ConfigError: names the task, the split and the file.
+        ConfigError: names the first task, the split and the file, and how many more are like it.
     """
-    for spec in workspace.specs:
-        for split, path in (spec.data or {}).items():
-            if not Path(path).is_file():
-                raise ConfigError(
-                    f"{workspace.config.path}: task {spec.name!r}, data.{split}: no file {path}; "
-                    "correct the path (it is relative to the configuration file)"
-                )
+    missing = []
+    for spec in specs:
+        files = (spec.data or {}).items()
+        lost = next(((split, path) for split, path in files if not Path(path).is_file()), None)
+        if lost is None and spec.problem is None:
+            return
+        missing += [] if lost is None else [(spec.name, *lost)]
+    for name, split, path in missing:
+        more = f" (and {counted(len(missing) - 1, 'more task')} likewise)" if len(missing) > 1 else ""
+        raise ConfigError(
+            f"{workspace.config.path}: task {name!r}, data.{split}: no file {path}; "
+            f"correct the path (it is relative to the configuration file){more}"
+        )
 
 
 def chosen_suppliers(workspace: Workspace, keys: Sequence[str] | None = None) -> list[Supplier]:
@@ -53,6 +64,27 @@ def chosen_suppliers(workspace: Workspace, keys: Sequence[str] | None = None) ->
         if key not in known:
             raise ConfigError(f"supplier {key!r} is not active; active are: {', '.join(known[:20])}")
     return [supplier for supplier in active if keys is None or supplier.key in keys]
+
+
+def require_something_to_ask(
+    workspace: Workspace, suppliers: Sequence[Supplier], tasks: Sequence[TaskSpec]
+) -> list[Supplier]:
+    """Those of the suppliers that are asked one of the tasks.
+
+    Raises:
+        ConfigError: none is; says which setting leaves the first of them out.
+    """
+    asked = [supplier for supplier in suppliers if any(spec.asked_of(supplier) for spec in tasks)]
+    if asked or not suppliers or not tasks:
+        return asked
+    task, supplier = tasks[0], suppliers[0]
+    pairs = len(tasks) * len(suppliers)
+    others = f", and likewise of all {counted(pairs, 'pair')} of task and supplier" if pairs > 1 else ""
+    raise ConfigError(
+        f"{workspace.config.path}: nothing is asked: {task.name} not of {supplier.key} "
+        f"({task.applies.why_not(supplier)}){others}; choose others, or correct tasks[].services, "
+        "tasks[].suppliers or suppliers[].tasks"
+    )
 
 
 def require_keys(config: Config, suppliers: Sequence[Supplier]) -> list[str]:
@@ -98,12 +130,20 @@ def who_waits(workspace: Workspace, keys: Sequence[str] | None = None) -> str:
 def why_nothing_is_scored(
     workspace: Workspace, suppliers: Sequence[str] | None = None, tasks: Sequence[str] | None = None
 ) -> str | None:
-    """What stands in the way where the suppliers have no score of the tasks; None where they have one."""
-    keys = [s.key for s in active_suppliers(workspace)] if suppliers is None else list(suppliers)
-    names = [spec.name for spec in workspace.chosen_specs(tasks)]
-    where = {"supplier": {"in": keys}, "task": {"in": names}}
-    if next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None:
-        return None
+    """What stands in the way where the suppliers have no score of the tasks; None where they have one.
+
+    Only tasks that a supplier is asked count.
+    """
+    chosen = named_suppliers(workspace, suppliers)
+    keys = [supplier.key for supplier in chosen]
+    by_keys: dict[tuple[str, ...], list[str]] = {}  # most tasks are asked of the same suppliers
+    for spec in workspace.chosen_specs(tasks):
+        asked = tuple(supplier.key for supplier in chosen if spec.asked_of(supplier))
+        by_keys.setdefault(asked, []).append(spec.name)
+    for asked, names in by_keys.items():
+        where = {"supplier": {"in": list(asked)}, "task": {"in": names}}
+        if asked and next(typed.find(workspace.documents, ScoredId, where, limit=1), None) is not None:
+            return None
     faults = [fault.value for fault in Fault if not fault.answered]
     failed = {"supplier": {"in": keys}, "fault": {"in": faults}}
     rows = typed.group(workspace.documents, FaultCount, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,11 +14,13 @@ from testbench_dagster.config import Config, load_config
 from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.relays.report import Progress
-from testbench_dagster.stages.configured_tasks import task_specs
+from testbench_dagster.stages.configured_tasks import ConfiguredTasks, configured_tasks
 from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.stores.documents.as_of import StoreAsOf
 from testbench_dagster.stores.files import create_folder
-from testbench_dagster.tasks.frameworks import Framework, framework_of
+from testbench_dagster.tasks.frameworks import Framework
 from testbench_dagster.tasks.worker import FrameworkWorker
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class Workspace:
         config: Config,
         *,
         specs: Sequence[TaskSpec] | None = None,
+        groups: Sequence[TaskGroup] = (),
         documents: DocumentStore | None = None,
         datasets: DatasetStore | None = None,
         worker: FrameworkWorker | None = None,
@@ -41,14 +45,15 @@ class Workspace:
         Args:
             config: the configuration.
             specs: the tasks, in place of the configured ones.
+            groups: their groups.
             documents: the document store.
             datasets: the dataset store.
-            worker: the process that owns lm_eval.
+            worker: the processes in which frameworks live.
         """
         self.config = config
         self._opened: list[DocumentStore | DatasetStore | FrameworkWorker] = []
         if specs is not None:
-            self.specs = list(specs)
+            self._configured = ConfiguredTasks(list(specs), list(groups))
         if documents is not None:
             self.documents = documents
         if datasets is not None:
@@ -76,10 +81,31 @@ class Workspace:
             self.config, specs=specs, documents=self.documents, datasets=self.datasets, worker=self.worker
         )
 
+    def as_of(self, at: datetime) -> Workspace:
+        """The same installation with the facts dated up to an instant; its documents can only be read."""
+        documents = StoreAsOf(self.documents, at)
+        return Workspace(
+            self.config,
+            specs=self.specs,
+            groups=self.groups,
+            documents=documents,
+            datasets=self.datasets,
+            worker=self.worker,
+        )
+
+    @cached_property
+    def _configured(self) -> ConfiguredTasks:
+        return configured_tasks(self.config)
+
     @cached_property
     def specs(self) -> list[TaskSpec]:
         """The configured leaf tasks, in configured order."""
-        return task_specs(self.config)
+        return list(self._configured.specs)
+
+    @property
+    def groups(self) -> Sequence[TaskGroup]:
+        """The groups of which lm-eval makes a score, the outer before those nested in them."""
+        return self._configured.groups
 
     @cached_property
     def documents(self) -> DocumentStore:
@@ -100,14 +126,14 @@ class Workspace:
 
     @cached_property
     def worker(self) -> FrameworkWorker:
-        """The process that owns lm_eval; it starts with its first call."""
+        """The processes in which frameworks live; each starts with its first call."""
         worker = FrameworkWorker(self.config.settings.secret_variables)
         self._opened.append(worker)
         return worker
 
     def framework(self, spec: TaskSpec) -> Framework:
         """What registers, asks and scores a task."""
-        return framework_of(spec.framework, self.worker)
+        return Framework(spec.framework, self.worker)
 
     def spec(self, name: str) -> TaskSpec:
         """The task with this partition key.
@@ -128,11 +154,18 @@ class Workspace:
         """
         if names is None:
             return self.specs
+        nested = {group.name: group.tasks for group in self.groups}
         for name in names:
-            if not any(name in (s.name, s.group) for s in self.specs):
+            if name not in nested and not any(name in (s.name, s.group) for s in self.specs):
                 known = ", ".join(s.name for s in self.specs[:20])
                 raise ConfigError(f"task {name!r} is not configured; configured are: {known}")
-        return [s for s in self.specs if s.name in names or s.group in names]
+        wanted = {*names, *(task for name in names for task in nested.get(name, ()))}
+        return [s for s in self.specs if s.name in wanted or s.group in names]
+
+    def chosen_groups(self, names: Sequence[str] | None) -> list[TaskGroup]:
+        """The groups all of whose tasks are among :meth:`chosen_specs`."""
+        chosen = {spec.name for spec in self.chosen_specs(names)}
+        return [group for group in self.groups if chosen.issuperset(group.tasks)]
 
     def close(self) -> None:
         """Release the connections and end the worker that were opened here."""

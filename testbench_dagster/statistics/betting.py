@@ -118,9 +118,9 @@ def anytime_bounds(
         def capital(mean: np.ndarray) -> np.ndarray:
             return spread_capital(x, mean[..., None], bank)
 
-        return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
+        return _smallest_not_refuted(capital, x.shape[:-1], alpha)
 
-    low, high = lower(scores), 1 - lower(1 - scores)
+    low, high = _both_ends(lower, scores)
     if bank is None:
         return low, high
     # of a bank what was seen is certain, and goes before what was refuted, which errs once in a while
@@ -144,9 +144,21 @@ def round_bounds(
             found: np.ndarray = spread_capital(x, mean[..., None], stakes=stakes)[..., ends]
             return found
 
-        return _smallest_not_refuted(capital, scores.shape[:-1], alpha)
+        return _smallest_not_refuted(capital, x.shape[:-1], alpha)
 
-    return lower(scores), 1 - lower(1 - scores)
+    return _both_ends(lower, scores)
+
+
+def _both_ends(
+    lower: Callable[[np.ndarray], np.ndarray], scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of what is not refuted: that of the scores, and of the mirrored ones from above."""
+    import numpy as np
+
+    if scores.ndim > 1:  # so many samples take no more calls than one, and twice of them more memory
+        return lower(scores), 1 - lower(1 - scores)
+    both = lower(np.stack([scores, 1 - scores]))
+    return both[0], 1 - both[1]
 
 
 def spread_capital(
@@ -165,7 +177,9 @@ def spread_capital(
     gone = np.logical_or.accumulate(np.broadcast_to(mean < -1e-9, scores.shape), axis=-1)
     # a mean of 0 is refuted by any score above it
     ratio = np.divide(scores, mean, out=np.where(scores > 0, np.inf, 1.0), where=mean > 1e-12)
-    parts = [np.cumsum(np.log1p(share * stakes * (ratio - 1)), axis=-1) for share in SHARES]
+    bets = np.array(SHARES).reshape(-1, *(1 for _ in ratio.shape)) * stakes
+    parts = bets * (ratio - 1)
+    np.cumsum(np.log1p(parts, out=parts), axis=-1, out=parts)
     capital = np.logaddexp.reduce(parts, axis=0) - math.log(len(SHARES))
     return np.where(gone, np.inf, capital)
 

@@ -26,9 +26,9 @@ FAR = 10**7
 class PairedDifference:
     """Difference of two mean scores, A less B, over ``n`` common docs.
 
-    ``low`` and ``high`` hold the true difference at all n together, and decide; ``fixed_low`` and
-    ``fixed_high`` do so only for an n chosen beforehand. ``only_a`` and ``only_b`` count docs on which the
-    one scored higher.
+    ``low`` and ``high`` hold the true difference at all n together, and decide; ``fixed`` does so only for an
+    n chosen beforehand. ``only_a`` and ``only_b`` count docs on which the one scored higher. ``halves`` are
+    the :func:`half_differences`, and ``alpha`` the share of intervals that may miss.
     """
 
     n: int
@@ -38,10 +38,21 @@ class PairedDifference:
     standard_error: float
     low: float
     high: float
-    fixed_low: float
-    fixed_high: float
     only_a: int
     only_b: int
+    halves: Sequence[float]
+    alpha: float
+
+    @property
+    def fixed(self) -> tuple[float, float]:
+        """The interval for an n chosen beforehand."""
+        low, high = betting_interval(self.halves, 1 - self.alpha)
+        return 2 * low - 1, 2 * high - 1
+
+    def docs_to_decide(self, margin: float | None = None) -> int | None:
+        """How many further common docs the next verdict will take; see :func:`docs_to_decide`."""
+        bounds = (self.low + 1) / 2, (self.high + 1) / 2
+        return _docs_to_decide(self.halves, [1.0] * self.n, bounds, self.alpha, margin)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = 0.05) -> PairedDifference:
@@ -54,7 +65,6 @@ def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = 0.0
     if not halves:
         raise ValueError("want at least one common doc, got none")
     low, high = mean_bounds(halves, alpha)
-    fixed_low, fixed_high = betting_interval(halves, 1 - alpha)
     n = len(halves)
     mean_a, mean_b = math.fsum(a) / n, math.fsum(b) / n
     return PairedDifference(
@@ -65,10 +75,10 @@ def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = 0.0
         standard_error=2 * standard_error(halves),
         low=2 * low - 1,
         high=2 * high - 1,
-        fixed_low=2 * fixed_low - 1,
-        fixed_high=2 * fixed_high - 1,
         only_a=sum(x > y for x, y in zip(a, b, strict=True)),
         only_b=sum(x < y for x, y in zip(a, b, strict=True)),
+        halves=halves,
+        alpha=alpha,
     )
 
 
@@ -116,13 +126,18 @@ def docs_to_decide(halves: Sequence[float], alpha: float = 0.05, margin: float |
     return _docs_to_decide(scores, [1.0] * len(scores), mean_bounds(scores, alpha), alpha, margin)
 
 
-def docs_to_decide_overall(rounds: Rounds, alpha: float = 0.05, margin: float | None = None) -> int | None:
+def docs_to_decide_overall(
+    rounds: Rounds,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> int | None:
     """The same for the mean over tasks, of rounds of :func:`half_differences`: docs of all tasks together.
 
-    Raises ValueError as :func:`docs_to_decide`.
+    ``bounds`` are those of the rounds, where they are known. Raises ValueError as :func:`docs_to_decide`.
     """
     betting.checked_scores(rounds.scores)
-    return _docs_to_decide(rounds.scores, rounds.stakes, rounds.bounds(alpha), alpha, margin)
+    return _docs_to_decide(rounds.scores, rounds.stakes, bounds or rounds.bounds(alpha), alpha, margin)
 
 
 def _docs_to_decide(

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.statistics import betting
 
 
@@ -59,7 +60,7 @@ def rounds_of(tasks: Sequence[Sequence[float]], rates: Sequence[float]) -> Round
     above 0.
     """
     if len(tasks) != len(rates) or not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise ValueError(f"want a rate above 0 of each of {len(tasks)} tasks, got {list(rates)}")
+        raise ValueError(f"want a rate above 0 of each of {counted(len(tasks), 'task')}, got {list(rates)}")
     scores: list[float] = []
     stakes: list[float] = []
     ends: list[int] = []

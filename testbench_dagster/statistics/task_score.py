@@ -6,7 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from testbench_dagster.core.window import NOT_ASKED_STATUSES, PARTIAL, SCORED_STATUSES, Window
+from testbench_dagster.core.window import (
+    NOT_APPLICABLE,
+    NOT_ASKED_STATUSES,
+    PARTIAL,
+    SCORED_STATUSES,
+    Window,
+)
 from testbench_dagster.statistics.combinations import combined_error, docs_behind, mover, wilson_of_mean
 from testbench_dagster.statistics.intervals import two_sided_z, wilson
 
@@ -121,6 +127,11 @@ def measured_tasks(rows: Sequence[Window]) -> dict[str, TaskScore]:
 def left_out(rows: Sequence[Window]) -> frozenset[str]:
     """The tasks that a supplier cannot be asked, which say nothing of it; not those that lack a score."""
     return frozenset(row.task for row in rows if row.primary and row.status in NOT_ASKED_STATUSES)
+
+
+def not_applicable(rows: Sequence[Window]) -> frozenset[str]:
+    """The tasks that the configuration does not ask a supplier."""
+    return frozenset(row.task for row in rows if row.primary and row.status == NOT_APPLICABLE)
 
 
 def _task_score(row: Window, score: float, low: float, high: float) -> TaskScore:

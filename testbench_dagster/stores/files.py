@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import StoreError, TestbenchError
 
 _HOME = "TESTBENCH_HOME"  # the variable that says where the embedded stores lie, and what is published
 _PRIVATE = 0o700
@@ -65,3 +66,25 @@ def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
+
+
+@contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """While this lasts no other process is in here with the same ``path``, a file that is left behind.
+
+    The system lets go of it however this process ends. Where its filesystem has no locks, nobody is kept out.
+
+    Raises:
+        StoreError: the file cannot be written.
+        TestbenchError: another process is in here; with ``otherwise``.
+    """
+    with writing(path, f"set {_HOME} to a folder this user may write"):
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TestbenchError(otherwise) from None
+        except OSError:  # no locks there
+            pass
+        yield

@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.tasks.fork_tasks import fork_task_text
 
 STARTER_PATH = Path(__file__).parent / "starter"
 #: Names and relative paths of lm-eval's own tasks: saves the first use of an installation 5 CPU seconds.
@@ -47,10 +49,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf task reached from a configured name."""
+    """A leaf task reached from a configured name; ``problem`` says why it cannot be measured."""
 
     name: str
-    entry: Entry | None  # None: defined inline in a group
+    entry: Entry | None  # None: defined inline in a group, or nowhere
+    problem: str | None = None
 
 
 @dataclass
@@ -58,6 +61,8 @@ class TaskIndex:
     """Entries by name; the include folders override lm-eval's own, later folders earlier ones."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    #: Folders of further tasks: what cannot be read there is looked for when a name is missing.
+    folders: tuple[Path, ...] = ()
 
     @classmethod
     def load(cls, include: Sequence[Path] = (), wanted: Iterable[str] | None = None) -> TaskIndex:
@@ -66,48 +71,46 @@ class TaskIndex:
         lm-eval's folder is left out when every ``wanted`` name is found without it: the demo needs none of
         its 14,000 files.
         """
-        own = cls()
+        own = cls(folders=tuple(include))
         for folder in (STARTER_PATH, *include):
             if not folder.is_dir():
                 raise TaskError(f"task_paths: {folder} is no folder; correct or remove it")
             own.entries.update(_cached(folder, _state_of(folder)))
         if wanted is not None and all(own._complete(name) for name in wanted):
             return own
-        return cls({**_cached(lm_eval_tasks(), importlib.metadata.version("lm_eval")), **own.entries})
+        of_lm_eval = _cached(lm_eval_tasks(), importlib.metadata.version("lm_eval"))
+        return cls({**of_lm_eval, **own.entries}, own.folders)
 
     def leaves(self, name: str) -> list[Leaf]:
         """Expand a task, group or tag to its leaf tasks, in lm-eval's order.
 
+        A leaf that is defined nowhere, or only as a Python class, has a ``problem``.
+
         Raises:
-            TaskError: the name is unknown (close names are suggested) or leads to a Python task.
+            TaskError: the name is unknown (close names are suggested), or the group contains itself.
         """
         if name not in self.entries:
-            raise TaskError(f"unknown task {name!r}; {self._suggest(name)}")
-        seen: set[str] = set()
-        result = []
+            raise TaskError(self.unknown(name))
+        found: dict[str, Leaf] = {}
         try:
-            expanded = list(self._expand(name))
-        except KeyError as error:
-            raise TaskError(
-                f"group {name!r} names {error}, which is no task; {self._suggest(str(error.args[0]))}"
-            ) from None
+            for leaf in self._expand(name):
+                found.setdefault(leaf.name, leaf)
         except RecursionError:
             raise TaskError(f"group {name!r} contains itself; correct its task: list") from None
-        for leaf in expanded:
-            if leaf.entry is not None and leaf.entry.kind == "python":
-                raise TaskError(
-                    f"task {leaf.name!r} is a Python task of lm-eval, which is not supported; "
-                    "use a task defined by YAML"
-                )
-            if leaf.name not in seen:
-                seen.add(leaf.name)
-                result.append(leaf)
-        return result
+        return list(found.values())
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that is in no index."""
+        if (broken := _unreadable(self.folders, name)) is not None:
+            return f"task {name!r}: {broken}"
+        if (of_fork := fork_task_text(name)) is not None:
+            return f"task {name!r} {of_fork}"
+        return f"unknown task {name!r}; {self._suggest(name)}"
 
     def _complete(self, name: str) -> bool:
         try:
             return all(leaf.entry is not None for leaf in self._expand(name))
-        except (KeyError, RecursionError):
+        except (KeyError, RecursionError):  # the name itself is missing
             return False
 
     def _expand(self, name: str) -> Iterator[Leaf]:
@@ -118,6 +121,13 @@ class TaskIndex:
                     yield Leaf(member, self.entries[member])
         elif entry.kind == "group":
             yield from self._expand_members(name, entry.members)
+        elif entry.kind == "python":
+            yield Leaf(
+                name,
+                entry,
+                f"task {name!r} is a Python task of lm-eval, which is not supported; "
+                "use a task defined by YAML",
+            )
         else:
             yield Leaf(name, entry)
 
@@ -136,7 +146,8 @@ class TaskIndex:
             elif isinstance(member, dict):
                 yield Leaf(f"{group}::{name}", None)
             else:
-                raise KeyError(name)
+                why = self.unknown(name).removeprefix(f"unknown task {name!r}; ")
+                yield Leaf(name, None, f"group {group!r} names {name!r}, which is no task; {why}")
 
     def _suggest(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.6)
@@ -221,6 +232,34 @@ def write_packaged_index() -> None:
 def _yaml_files(folder: Path) -> list[Path]:
     files = (p for p in folder.glob("**/*.yaml") if not _IGNORED_FOLDERS.intersection(p.parts))
     return sorted(files, key=lambda p: p.as_posix())
+
+
+def _unreadable(folders: Iterable[Path], name: str) -> str | None:
+    """Why the YAML file of some folders that seems to define a name is not in the index; None without one."""
+    defines = re.compile(rf"^(task|group):\s*[\"']?{re.escape(name)}[\"']?\s*(#.*)?$", re.MULTILINE)
+    load = _Loader()
+    for path in (path for folder in folders for path in _yaml_files(folder)):
+        try:
+            if not defines.search(path.read_text(encoding="utf-8", errors="replace")):
+                continue
+            load(path)
+        except (OSError, ValueError, RecursionError, load.yaml_error) as error:
+            reason = " ".join(str(error).split())[:300]
+            return f"its definition {path} cannot be read: {reason}; correct the file"
+    return None
+
+
+def raw_definition(path: Path) -> Mapping[str, Any]:
+    """A task's YAML with what it includes, functions as texts: nothing is imported.
+
+    Raises:
+        ValueError, OSError: it cannot be read.
+    """
+    load = _Loader()
+    try:
+        return load(path)
+    except load.yaml_error as error:
+        raise ValueError(str(error)) from None
 
 
 def build_index(folder: Path) -> dict[str, Entry]:

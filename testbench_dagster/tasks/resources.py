@@ -24,7 +24,7 @@ def prepare_offline_resources(folder: Path, task: str) -> None:
     Raises:
         TaskError: one is missing; the message says where it may be put.
     """
-    if not _mentions(folder, "punkt_tab"):
+    if not mentions(folder, "punkt_tab"):
         return
     import nltk
 
@@ -51,5 +51,6 @@ def _nltk_folders() -> list[Path]:
 
 
 @lru_cache(maxsize=256)
-def _mentions(folder: Path, word: str) -> bool:
+def mentions(folder: Path, word: str) -> bool:
+    """Whether the Python code in a folder holds a word."""
     return any(word in path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.py"))

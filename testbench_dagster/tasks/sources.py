@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.frameworks import framework_plug
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.stores.documents import content_hash
-from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
-from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
 
 
 def source_state(spec: TaskSpec) -> str:
@@ -21,14 +20,18 @@ def source_state(spec: TaskSpec) -> str:
     if spec.signs:
         return content_hash([definition_state(spec), spec.probes, spec.probe_tokens])
     files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
-    return content_hash([definition_state(spec), spec.num_fewshot, dict(spec.where), files])
+    parts = [definition_state(spec), spec.num_fewshot, dict(spec.where), files]
+    asked, options = spec.generation.settings(), dict(spec.options)
+    return content_hash([*parts, *([asked] if asked or options else []), *([options] if options else [])])
 
 
 def definition_state(spec: TaskSpec) -> str:
     """Changes whenever the code that scores a task may: the framework's version, the task's YAML folders."""
-    if spec.signs:
-        return content_hash([spec.framework, SIGNATURES_VERSION, spec.leaf])
-    return content_hash([LM_EVAL_VERSION, spec.leaf, folders_state(spec.include)])
+    version = framework_plug(spec.framework).version
+    if spec.framework == LM_EVAL:
+        return content_hash([version, spec.leaf, folders_state(spec.include)])
+    folders = [folders_state(spec.include)] if spec.include else []
+    return content_hash([spec.framework, version, spec.leaf, *folders])
 
 
 def folders_state(folders: Sequence[str]) -> str:

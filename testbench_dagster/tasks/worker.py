@@ -1,10 +1,11 @@
-"""A warm child process that owns lm_eval, so that neither Dagster's processes nor the relays import it.
+"""Warm child processes in which frameworks live: neither Dagster's processes nor the relays import them.
 
 Importing lm_eval costs 3 CPU seconds and 180 MB, its checkers use global random state, and its filters run
-regular expressions over hostile text without a time limit. The child pays the import once, keeps the state
-to itself, and can be killed when an answer keeps it busy for too long.
+regular expressions over hostile text without a time limit; another package's framework may do anything. A
+child pays the import once, keeps the state to itself, and can be killed when an answer keeps it busy for too
+long. Each framework has a child of its own, but for those whose plugs say that they share one.
 
-The child is started as ``python -m testbench_dagster.tasks.worker``, not forked or spawned by
+A child is started as ``python -m testbench_dagster.tasks.worker``, not forked or spawned by
 multiprocessing, so that it works from any caller: scripts without a main guard, threads, Dagster runs.
 """
 
@@ -21,38 +22,65 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator, Sequence
+from importlib import import_module
 from typing import IO, Any
 
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.frameworks import framework_plug
 
 _LENGTH = struct.Struct(">Q")
 _PARENT_CHECK_S = 2.0  # of the child's CPU time
+#: What the child says, with a value: a part of a result, all of it, that it was in parts, an error.
+_PART, _RETURNED, _YIELDED, _RAISED = "part", "returned", "yielded", "raised"
+_START_S, _START_WAIT_S = 60.0, 600.0  # of CPU time and by the clock, to start the child: lm-eval takes 3
 _LOOK_S = 0.25  # between two looks at what a call has used
 #: So many times its limit a call may take by the clock: it may wait, for a processor or for a service.
 _WAITING = 10.0
-_FUNCTIONS = ("register", "identify", "build_prompts", "score", "score_empty", "aggregate")
+_FUNCTIONS = (
+    "register",
+    "identify",
+    "build_prompts",
+    "score",
+    "score_empty",
+    "score_probes",
+    "aggregate",
+)
 
 
-class WorkerTimeout(TaskError):
-    """A call took more time than allowed; the child was killed and the next call starts a new one."""
+class WorkerStopped(TaskError):
+    """A call came to no end. ``parts`` are those of its results that were there before."""
+
+    def __init__(self, text: str, parts: Sequence[Any] = ()) -> None:
+        super().__init__(text)
+        self.parts = list(parts)
 
 
-class WorkerDied(TaskError):
+class WorkerTimeout(WorkerStopped):
+    """A call took more time than allowed; the child was killed and the next call starts a new one.
+
+    ``waited``: it did not compute all the time, but waited for something, such as a service.
+    """
+
+    def __init__(self, text: str, parts: Sequence[Any] = (), *, waited: bool = False) -> None:
+        super().__init__(text, parts)
+        self.waited = waited
+
+
+class WorkerDied(WorkerStopped):
     """The child ended during a call, killed by what it was given or by the system."""
 
 
 class FrameworkWorker:
-    """Calls the functions of the lm-eval adapter in the child process; one call at a time.
+    """Calls the adapters of frameworks, each in the child process that its plug names, started when needed.
 
-    Use as a context manager or call :meth:`close`; the child also ends when its parent does. Tasks bring code
-    of their own, so the child does not get the environment variables in ``secrets``.
+    Use as a context manager or call :meth:`close`; the children also end when their parent does. Tasks bring
+    code of their own, so the children do not get the environment variables in ``secrets``.
     """
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         self._secrets = frozenset(secrets)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
+        self._children: dict[str, WorkerProcess] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> FrameworkWorker:
@@ -61,41 +89,113 @@ class FrameworkWorker:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def call(self, function: str, *args: Any, timeout_s: float | None = None) -> Any:
-        """Run ``lm_eval_adapter.<function>(*args)`` in the child and return its result.
+    def call(
+        self,
+        framework: str,
+        function: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        wait_s: float | None = None,
+    ) -> Any:
+        """Call a function of a framework's adapter; see :meth:`WorkerProcess.call`."""
+        plug = framework_plug(framework)
+        return self.process(framework).call(plug.adapter, function, *args, timeout_s=timeout_s, wait_s=wait_s)
+
+    def process(self, framework: str) -> WorkerProcess:
+        """The child process of a framework, started or not."""
+        name = framework_plug(framework).process or framework
+        with self._lock:
+            return self._children.setdefault(name, WorkerProcess(name, self._secrets))
+
+    def close(self) -> None:
+        """End the children."""
+        with self._lock:
+            children = list(self._children.values())
+        for child in children:
+            child.close()
+
+
+class WorkerProcess:
+    """Calls the functions of adapters in one child process; one call at a time. ``name`` is for messages."""
+
+    def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
+        self._name = name
+        self._secrets = frozenset(secrets)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._loaded: set[str] = set()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's, None where it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def call(
+        self,
+        adapter: str,
+        function: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        wait_s: float | None = None,
+    ) -> Any:
+        """Run ``function`` of an adapter (``package.module:Class``) in the child and return its result.
+
+        Of a function that yields its results that is a list of them.
 
         ``timeout_s`` are seconds of the child's CPU time, so that a busy machine makes nobody's answer one
-        that takes too long; by the clock it is ten times as much. Where the system does not tell CPU times
-        they are seconds of the clock.
+        that takes too long; by the clock it is ten times as much, and never less than ``wait_s`` since the
+        last result that was yielded. Where the system does not tell CPU times they are seconds of the clock.
+        Loading the adapter has limits of its own.
 
         Raises:
             WorkerTimeout: no result within ``timeout_s``.
             WorkerDied: the child ended instead.
-            TaskError: whatever the function raised.
+            TaskError: whatever the function raised, or the adapter when it was loaded.
         """
         if function not in _FUNCTIONS:
             raise ValueError(f"{function!r} is none of {', '.join(_FUNCTIONS)}")
         with self._lock:
             process = self._started()
+            parts: list[Any] = []
+            limit = None
             if process.stdin is None or process.stdout is None:
                 raise RuntimeError("the worker was started without pipes")
             try:
-                limit = None if timeout_s is None else _Limit(process.pid, timeout_s)
-                _write(process.stdin, (function, args))
-                ok, value = _read(process.stdout, limit)
+                if adapter not in self._loaded:
+                    limit = _Limit(process.pid, _START_S, _START_WAIT_S)
+                    _write(process.stdin, (adapter, None, ()))
+                    kind, value = _read(process.stdout, limit)
+                    if kind == _RAISED:
+                        raise value
+                    self._loaded.add(adapter)
+                limit = None if timeout_s is None else _Limit(process.pid, timeout_s, wait_s)
+                _write(process.stdin, (adapter, function, args))
+                kind, value = _read(process.stdout, limit)
+                while kind == _PART:
+                    parts.append(value)
+                    if limit is not None:
+                        limit.alive()
+                    kind, value = _read(process.stdout, limit)
+            except TaskError:
+                raise  # the child is in step
             except TimeoutError:
+                waited = limit is not None and limit.waited
                 self._kill()
-                raise WorkerTimeout(f"{function} took longer than {timeout_s:g} s and was stopped") from None
+                told = "" if limit is None else limit.told
+                raise WorkerTimeout(f"{function} {told} and was stopped", parts, waited=waited) from None
             except (EOFError, BrokenPipeError, OSError):
                 code, tail = process.wait(), self._stderr_tail()
                 self._kill()
                 raise WorkerDied(
-                    f"the lm-eval process ended (exit code {code}) during {function}: {tail}"
+                    f"the {self._name} process ended (exit code {code}) during {function}: {tail}", parts
                 ) from None
             except BaseException:
                 self._kill()  # interrupted between question and answer: the pipe is out of step
                 raise
-        if ok:
+        if kind == _YIELDED:
+            return parts
+        if kind == _RETURNED:
             return value
         raise value
 
@@ -126,6 +226,7 @@ class FrameworkWorker:
         return self._process
 
     def _kill(self) -> None:
+        self._loaded.clear()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -147,7 +248,10 @@ class FrameworkWorker:
 
 
 def _write(stream: IO[bytes], value: Any) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    _send(stream, pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _send(stream: IO[bytes], data: bytes) -> None:
     stream.write(_LENGTH.pack(len(data)))
     stream.write(data)
     stream.flush()
@@ -156,10 +260,25 @@ def _write(stream: IO[bytes], value: Any) -> None:
 class _Limit:
     """What a call may use: so much CPU time of a process from now on, and some times as much by the clock."""
 
-    def __init__(self, pid: int, seconds: float) -> None:
-        self._pid, self._seconds = pid, seconds
+    def __init__(self, pid: int, seconds: float, wait_s: float | None = None) -> None:
+        self._pid, self._seconds, self._wait_s = pid, seconds, wait_s or 0.0
+        self._long = f"took longer than {seconds:g} s"
         self._cpu_from = cpu_seconds(pid)
         self._from = time.monotonic()
+        #: Seconds of the clock for which nothing may be heard.
+        self.patience_s = max(_WAITING * seconds, self._wait_s)
+        #: Whether it was reached by the clock, with time to compute left.
+        self.waited = False
+
+    def alive(self) -> None:
+        """A result has come: the clock begins anew, what was computed stays."""
+        self._from = time.monotonic()
+        self.patience_s = self._wait_s or self.patience_s
+
+    @property
+    def told(self) -> str:
+        """What was done for too long, and how long was allowed."""
+        return f"waited for more than {self.patience_s:g} s" if self.waited else self._long
 
     @property
     def reached(self) -> bool:
@@ -167,7 +286,10 @@ class _Limit:
         waited, cpu = time.monotonic() - self._from, cpu_seconds(self._pid)
         if cpu is None or self._cpu_from is None:
             return waited >= self._seconds
-        return cpu - self._cpu_from >= self._seconds or waited >= _WAITING * self._seconds
+        if cpu - self._cpu_from >= self._seconds:
+            return True
+        self.waited = waited >= self.patience_s
+        return self.waited
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -216,31 +338,46 @@ def _leave_with_parent() -> None:
     signal.setitimer(signal.ITIMER_VIRTUAL, _PARENT_CHECK_S, _PARENT_CHECK_S)
 
 
+def _own_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """The pipes to the parent, out of reach: what frameworks print, in whatever way, goes to stderr."""
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return calls, answers
+
+
 def _serve() -> None:
-    """Answer calls until the parent closes the pipe."""
-    answers = sys.stdout.buffer
-    sys.stdout = sys.stderr  # lm-eval and its tasks print; the pipe carries answers only
-    sys.modules.setdefault("chardet", None)  # type: ignore[arg-type]  # saves 1 s: requests has another detector
-    from datasets.utils.logging import disable_progress_bar
-
-    # with lm-eval: seconds, which is what this process is for
-    from testbench_dagster.tasks import lm_eval_adapter
-
-    disable_progress_bar()
+    """Answer calls until the parent closes the pipe; a call without a function loads an adapter."""
+    calls, answers = _own_pipes()
     _leave_with_parent()
+    adapters: dict[str, Any] = {}
     while True:
         try:
-            function, args = _read(sys.stdin.buffer)
+            path, function, args = _read(calls)
         except EOFError:
             return
-        call: Callable[..., Any] = getattr(lm_eval_adapter, function)
         try:
-            answer = (True, call(*args))
+            answer: tuple[str, Any] = (_RETURNED, None)
+            if function is None:
+                module, _, name = path.partition(":")
+                adapters[path] = getattr(import_module(module), name)()
+            else:
+                answer = (_RETURNED, getattr(adapters[path], function)(*args))
+            if isinstance(answer[1], Iterator):
+                for part in answer[1]:
+                    _write(answers, (_PART, part))
+                answer = (_YIELDED, None)
+            said = pickle.dumps(answer, protocol=pickle.HIGHEST_PROTOCOL)
         except TaskError as error:
-            answer = (False, error)
-        except Exception as error:
-            answer = (False, TaskError(f"{function} failed: {type(error).__name__}: {str(error)[:500]}"))
-        _write(answers, answer)
+            said = pickle.dumps((_RAISED, error))
+        except Exception as error:  # an adapter's, or of what it returned, which may be anything
+            what = function or f"loading {path}"
+            failed = TaskError(f"{what} failed: {type(error).__name__}: {str(error)[:500]}")
+            said = pickle.dumps((_RAISED, failed))
+        _send(answers, said)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Taxonomy:
     there counts beside the node's own tasks. ``detached`` are the nodes meant to lie out of the root's reach:
     they have scores of their own and no part in the root's. ``groups`` are names among the tasks that stand
     for several, which then share one part. A task called ``undefined_task...`` is a placeholder.
+    ``unplaced`` are labels that a ``.tax`` file gives to what is no node: told, and no part of it.
 
     Creating one checks it and raises :class:`TaxonomyError`: unknown nodes in edges, cycles, nodes out of the
     root's reach that are not ``detached``, leaves without tasks, weights of nothing or not above zero, and a
@@ -69,6 +70,7 @@ class Taxonomy:
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     detached: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unplaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -95,6 +97,19 @@ class Taxonomy:
         own = [Part(t, given.get(t, 1.0), self.groups.get(t, (t,))) for t in tasks]
         below = [Part(c, given.get(c, 1.0), None) for c in self.children(node) if not tasks or c in given]
         return (*own, *below)
+
+    def rests_on(self, node: str) -> frozenset[str]:
+        """The tasks that the score of ``node`` may rest on, groups replaced by their tasks."""
+        found: set[str] = set()
+        todo, seen = [node], {node}
+        while todo:
+            for part in self.parts(todo.pop()):
+                if part.leaves is not None:
+                    found.update(part.leaves)
+                elif part.name not in seen:
+                    seen.add(part.name)
+                    todo.append(part.name)
+        return frozenset(found)
 
     def with_groups(self, groups: Mapping[str, tuple[str, ...]]) -> Taxonomy:
         """The same taxonomy, some of its task names standing for the tasks given; checked again."""

@@ -15,8 +15,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.core.records.rankings import Ability
+from testbench_dagster.core.wording import counted
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import NodeSummary
+from testbench_dagster.taxonomies.summary import NOT_APPLICABLE, UNDEFINED, NodeSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ MOST_SUPPLIERS = 60
 """Rows of a heat map; more cannot be read."""
 _COLOURS = "cividis"
 _NO_DATA = "#d9d9d9"
+#: What is said of nodes without a score, by status, where it is not that there is no data.
+_WITHOUT_SCORE = {UNDEFINED: "no task yet", NOT_APPLICABLE: "not asked"}
 _INK = "#222222"
 _BOX = (1.0, 0.74)  # width and height of a node, in layout units
 _STEP = 1.34  # from one layer to the next
@@ -189,7 +192,7 @@ def heatmap(
     keys = sorted(suppliers, key=rank)
     shown = keys[:most]
     if len(shown) < len(keys):
-        note = f"The best {len(shown)} of {len(keys)} suppliers. {note}".strip()
+        note = f"The best {len(shown)} of {counted(len(keys), 'supplier')}. {note}".strip()
     cell = 0.42
     left = 0.065 * min(34, max((len(key) for key in shown), default=0))
     figure, axes = _canvas(
@@ -295,11 +298,11 @@ def _score(nodes: Mapping[str, Node], name: str) -> float | None:
 
 def _figures(node: Node | None) -> str:
     if node is None or node.score is None:
-        return "no task yet" if node is not None and node.status == "undefined" else "no data"
+        return _WITHOUT_SCORE.get("" if node is None else node.status, "no data")
     interval = ""
     if node.ci_low is not None:
         interval = f" [{node.ci_low:.2f}, {node.ci_high:.2f}]"
-    part = "" if node.n_measured == node.n_tasks else f"  {node.n_measured}/{node.n_tasks} tasks"
+    part = "" if node.n_measured == node.n_tasks else f"  {node.n_measured}/{counted(node.n_tasks, 'task')}"
     return f"{node.score:.2f}{interval}{part}"
 
 

@@ -29,9 +29,9 @@ from testbench_dagster.taxonomies.model import Taxonomy, is_placeholder
 if TYPE_CHECKING:
     import numpy as np
 
-OK, PARTIAL, NO_DATA, UNDEFINED = "ok", "partial", "no_data", "undefined"
+OK, PARTIAL, NO_DATA, UNDEFINED, NOT_APPLICABLE = "ok", "partial", "no_data", "undefined", "not_applicable"
 """A node's status: it has a score; one in which docs are open; nothing in it is measured; it has only
-placeholders for tasks."""
+placeholders for tasks; the supplier is asked none of its tasks."""
 
 _AT_ONCE = 250  # suppliers: bounds the memory of suppliers x nodes x tasks
 
@@ -42,9 +42,10 @@ class NodeSummary:
 
     ``weights`` are those of the measured tasks in the score and add up to 1. ``n_tasks`` counts the tasks the
     node could rest on, ``n_measured`` those with data, ``coverage`` is their ratio, ``missing`` names the
-    others. ``left_out`` are tasks that the supplier cannot be asked; they count in none of these.
-    ``weight_coverage`` is the share of the node's weight that was measured: 1 less what missing tasks, and
-    those left out, would weigh if all were there. ``min_n`` is the smallest number of docs behind a task that
+    others. ``left_out`` are tasks that the supplier cannot be asked, ``not_applicable`` those that it is not
+    asked; they count in none of these. ``weight_coverage`` is the share of the node's weight that was
+    measured: 1 less what missing tasks, and those left out, would weigh if all were there that it is asked.
+    ``min_n`` is the smallest number of docs behind a task that
     counts. ``shared``: the score is its proxy's, corrected by the differences on common docs
     (:mod:`testbench_dagster.statistics.control_variate`); ``own_score`` is then that of own docs alone.
     """
@@ -63,6 +64,7 @@ class NodeSummary:
     min_n: int | None
     missing: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    not_applicable: tuple[str, ...] = ()
     own_score: float | None = None
     shared: bool = False
 
@@ -127,23 +129,28 @@ def covariance(
 
 
 def summarize(
-    taxonomy: Taxonomy, measured: Mapping[str, TaskScore], left_out: Collection[str] = ()
+    taxonomy: Taxonomy,
+    measured: Mapping[str, TaskScore],
+    left_out: Collection[str] = (),
+    not_applicable: Collection[str] = (),
 ) -> Summary:
     """Scores of every node of ``taxonomy`` from the ``measured`` tasks; other tasks in it are ignored.
 
     A node's score is the weighted mean over its parts that have a score (:meth:`Taxonomy.parts`): its own
     tasks, or its children where it has none of its own; a group of tasks is the mean over its measured tasks.
     What was not measured is left out of the mean and named, never taken for zero; tasks of ``left_out``,
-    which the supplier cannot be asked, are not even missed. Intervals are those of
+    which the supplier cannot be asked, are not even missed, and those ``not_applicable``, which it is not
+    asked, are to its nodes as if the taxonomy had them not. Intervals are those of
     :mod:`testbench_dagster.statistics.combinations`: a node that rests on one task has the task's own.
     """
-    return next(iter(summarize_many(taxonomy, [measured], [left_out])))
+    return next(iter(summarize_many(taxonomy, [measured], [left_out], [not_applicable])))
 
 
 def summarize_many(
     taxonomy: Taxonomy,
     measured: Sequence[Mapping[str, TaskScore]],
     left_out: Sequence[Collection[str]] | None = None,
+    not_applicable: Sequence[Collection[str]] | None = None,
 ) -> Iterator[Summary]:
     """:func:`summarize` for many suppliers, in order; weights are found once per pattern of tasks."""
     import numpy as np
@@ -152,7 +159,7 @@ def summarize_many(
     place = {task: i for i, task in enumerate(tasks)}
     order = taxonomy.top_down()
     plan = _Plan(taxonomy, order, place)
-    (full,) = plan.weights(np.ones((1, len(tasks)), dtype=bool))
+    (scope,) = plan.weights(np.ones((1, len(tasks)), dtype=bool))
     for start in range(0, len(measured), _AT_ONCE):
         batch = [
             {task: scores[task] for task in tasks if task in scores and not is_placeholder(task)}
@@ -161,11 +168,12 @@ def summarize_many(
         present = np.zeros((len(batch), len(tasks)), dtype=bool)
         numbers = np.zeros((4, len(batch), len(tasks)))  # score, moved off the ends, variance there, error
         counts = np.zeros((len(batch), len(tasks)), dtype=np.int64)
-        not_asked = np.zeros((len(batch), len(tasks)), dtype=bool)
-        for row, names in enumerate(() if left_out is None else left_out[start : start + _AT_ONCE]):
-            for task in names:
-                if task in place and task not in batch[row]:
-                    not_asked[row, place[task]] = True
+        named = [np.zeros((len(batch), len(tasks)), dtype=bool) for _ in range(2)]
+        for marks, given in zip(named, (left_out, not_applicable), strict=True):
+            for row, names in enumerate(() if given is None else given[start : start + _AT_ONCE]):
+                for task in names:
+                    if task in place and task not in batch[row]:
+                        marks[row, place[task]] = True
         for row, scores in enumerate(batch):
             for task, one in scores.items():
                 column = place[task]
@@ -173,9 +181,10 @@ def summarize_many(
                 near = smoothed(one.score, one.docs) if one.in_unit else (0.5, 1.0)
                 numbers[:, row, column] = one.score, *near, one.error
                 counts[row, column] = one.n
-        patterns, of_row = np.unique(np.hstack([present, not_asked]), axis=0, return_inverse=True)
+        patterns, of_row = np.unique(np.hstack([present, *named]), axis=0, return_inverse=True)
         weights = plan.weights(patterns[:, : len(tasks)])
-        fixed = [plan.fixed(pattern, weights[i], full) for i, pattern in enumerate(patterns)]
+        asked = plan.weights(~patterns[:, 2 * len(tasks) :])
+        fixed = [plan.fixed(pattern, weights[i], asked[i], scope) for i, pattern in enumerate(patterns)]
         of_row = of_row.reshape(-1)
         chosen = weights[of_row]  # suppliers x nodes x tasks
         counted = chosen > 0
@@ -208,6 +217,7 @@ class _Fixed:
     weight_coverage: float
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
+    not_applicable: tuple[str, ...]
 
 
 class _Plan:
@@ -252,33 +262,47 @@ class _Plan:
         return weights
 
     def fixed(
-        self, pattern: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], full: np.ndarray[Any, Any]
+        self,
+        pattern: np.ndarray[Any, Any],
+        weights: np.ndarray[Any, Any],
+        asked: np.ndarray[Any, Any],
+        scope: np.ndarray[Any, Any],
     ) -> list[_Fixed]:
-        """Names and counts of every node under a pattern; ``full``: weights with everything measured.
+        """Names and counts of every node under a pattern.
 
-        A pattern says of every task whether it is measured, then of every task whether it cannot be asked.
+        A pattern says of every task whether it is measured, then of every task whether it cannot be asked,
+        then whether it is not. ``asked``: weights with everything measured that is asked; ``scope``: with
+        everything.
         """
         rows = []
-        both, own, whole = pattern.tolist(), weights.tolist(), full.tolist()
-        there, not_asked = both[: len(self._tasks)], both[len(self._tasks) :]
+        both, own, full, whole = pattern.tolist(), weights.tolist(), asked.tolist(), scope.tolist()
+        n = len(self._tasks)
+        there, cannot, is_not = both[:n], both[n : 2 * n], both[2 * n :]
         for node in range(len(self._order)):
-            scope = [i for i, weight in enumerate(whole[node]) if weight]
-            have = [i for i in scope if there[i]]
-            missing = tuple(self._tasks[i] for i in scope if not there[i] and not not_asked[i])
-            left_out = tuple(self._tasks[i] for i in scope if not_asked[i])
+            within = [i for i, weight in enumerate(whole[node]) if weight]
+            have = [i for i in within if there[i]]
+            missing = tuple(
+                self._tasks[i] for i in within if not there[i] and not cannot[i] and not is_not[i]
+            )
+            left_out = tuple(self._tasks[i] for i in within if cannot[i] and not is_not[i])
+            not_applicable = tuple(self._tasks[i] for i in within if is_not[i])
             if have:
                 status = OK
+            elif missing and all(map(is_placeholder, missing)):
+                status = NOT_APPLICABLE if not_applicable and not left_out else UNDEFINED
             else:
-                status = UNDEFINED if missing and all(map(is_placeholder, missing)) else NO_DATA
+                status = NO_DATA if missing or left_out else NOT_APPLICABLE
+            measured = math.fsum(full[node][i] for i in have)
             rows.append(
                 _Fixed(
                     status=status,
                     weights={self._tasks[i]: own[node][i] for i in have},
-                    n_tasks=len(scope) - len(left_out),
+                    n_tasks=len(within) - len(left_out) - len(not_applicable),
                     n_measured=len(have),
-                    weight_coverage=math.fsum(whole[node][i] for i in have) if missing or left_out else 1.0,
+                    weight_coverage=measured if missing or left_out or not have else 1.0,
                     missing=missing,
                     left_out=left_out,
+                    not_applicable=not_applicable,
                 )
             )
         return rows
@@ -297,7 +321,17 @@ def _node(
     counts = (fixed.n_tasks, fixed.n_measured, covered, fixed.weight_coverage)
     if fixed.status != OK:
         unknown = (None, None, None, None)
-        return NodeSummary(node, fixed.status, *unknown, {}, *counts, None, fixed.missing, fixed.left_out)
+        return NodeSummary(
+            node,
+            fixed.status,
+            *unknown,
+            {},
+            *counts,
+            None,
+            fixed.missing,
+            fixed.left_out,
+            fixed.not_applicable,
+        )
     score, se = means[0], math.sqrt(variances[1])
     partial = any(scores[task].partial for task in fixed.weights)
     if fixed.n_measured == 1:
@@ -313,7 +347,7 @@ def _node(
         ends = zip(*(one.interval for one in used), strict=True)
         low, high = mover(list(fixed.weights.values()), [one.score for one in used], *ends)
     status = PARTIAL if partial else fixed.status
-    names = (fixed.missing, fixed.left_out)
+    names = (fixed.missing, fixed.left_out, fixed.not_applicable)
     return NodeSummary(node, status, score, se, low, high, fixed.weights, *counts, min_n, *names, score)
 
 

@@ -13,9 +13,10 @@ An edge leads from an ability to one it builds on; ``root_c`` is the root. ``dig
 block's name. The taxonomy's name is the block's, whatever the file is called. As in the program the format
 comes from, repeated lines count once, ``:`` in a node's name is read as ``---``, every node but the root
 wants a label, a label such as ``undefined_task1`` says that no task measures the node yet, and a node the
-root does not reach is scored for itself. Where that program does what nobody means, the line is refused: it
-drops an edge with a comment behind it, reads one behind a ``//`` that begins its line, and ignores labels of
-the root.
+root does not reach is scored for itself. Labels of a node that no edge names are left out of the taxonomy,
+its tasks with them (:attr:`.model.Taxonomy.unplaced`), which is told. Where that program does what nobody
+means, the line is refused: it drops an edge with a comment behind it, reads one behind a ``//`` that begins
+its line, and ignores labels of the root.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.taxonomies.model import PLACEHOLDER, Taxonomy, TaxonomyError
 
 ROOT = "root_c"
@@ -56,7 +58,9 @@ def parse(text: str) -> Taxonomy:
     if len(blocks) != 2:
         line = blocks[2].line if len(blocks) > 2 else max(1, len(text.splitlines()))
         raise LineError(
-            line, f"found {len(blocks)} blocks; want exactly two: name {{...}} and name_labeling {{...}}"
+            line,
+            f"found {counted(len(blocks), 'block')}; want exactly two: name {{...}} and name_labeling "
+            f"{{...}}",
         )
     hierarchy, labeling = blocks
     if labeling.name != hierarchy.name + _LABELING:
@@ -66,17 +70,16 @@ def parse(text: str) -> Taxonomy:
     # where each edge, node and label stands, to answer for what the model finds wrong with it
     lines: dict[str | tuple[str, str] | None, int] = dict(edges.items())
     nodes: dict[str, list[str]] = {}
+    unplaced: dict[str, list[str]] = {}
     for edge, line in edges.items():
         for node in edge:
             nodes.setdefault(node, [])
             lines.setdefault(node, line)
     for (label, task), line in labeling.arrows.items():
         node = _node(label)
-        if node not in nodes:
-            raise LineError(
-                line,
-                f"node {node!r} has a label but is not in the hierarchy; add an edge to it or drop the label",
-            )
+        if node not in nodes and node != ROOT:
+            unplaced.setdefault(node, []).append(task)
+            continue
         if ":" in task:
             raise LineError(
                 line, f"task {task!r} contains ':', which the format rewrites; use the YAML format for it"
@@ -103,7 +106,12 @@ def parse(text: str) -> Taxonomy:
     detached = _unreached(nodes, edges)
     try:
         return Taxonomy(
-            hierarchy.name, {n: tuple(t) for n, t in nodes.items()}, tuple(edges), ROOT, detached=detached
+            hierarchy.name,
+            {n: tuple(t) for n, t in nodes.items()},
+            tuple(edges),
+            ROOT,
+            detached=detached,
+            unplaced={n: tuple(t) for n, t in unplaced.items()},
         )
     except TaxonomyError as error:
         raise LineError(lines.get(error.subject, hierarchy.line), str(error)) from error
@@ -128,7 +136,8 @@ def write(taxonomy: Taxonomy) -> str:
             if not _NAME.fullmatch(name) or any(mark in name for mark in (":", "//", "->")):
                 raise TaxonomyError(f"the name {name!r} cannot stand in a .tax file; use YAML", node)
     hierarchy = [f"    {parent} -> {child};" for parent, child in taxonomy.edges]
-    labels = [f"    {node} -> {task};" for node, tasks in taxonomy.nodes.items() for task in tasks]
+    labelled = [*taxonomy.nodes.items(), *taxonomy.unplaced.items()]
+    labels = [f"    {node} -> {task};" for node, tasks in labelled for task in tasks]
     blocks = ((taxonomy.name, hierarchy), (taxonomy.name + _LABELING, labels))
     return "\n".join("\n".join([f"{name} {{", *lines, "}", ""]) for name, lines in blocks)
 

@@ -9,11 +9,14 @@ what changed.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Coroutine
+from functools import cached_property
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
@@ -30,9 +33,36 @@ __all__ = [
 ]
 
 
-def address(method: str, url: URL) -> aiohttp.ClientRequest:
-    """Return what tells a connector where to connect to: a request that is never sent itself."""
-    return aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop())
+class _Address(aiohttp.ClientRequest):
+    """Where to connect to. It stays the same, so what connections are told apart by is put together once."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
+
+
+def address(
+    method: str, url: URL, *, context: ssl.SSLContext | None = None, proxy: URL | None = None
+) -> aiohttp.ClientRequest:
+    """Return what tells a connector where to connect to: a request that is never sent itself.
+
+    ``context`` is how TLS servers are checked, None for the connector's own way. ``proxy`` may hold user name
+    and password. The connector keeps connections apart by both.
+    """
+    if context is None and proxy is None:
+        return _Address(method, url, loop=asyncio.get_running_loop())
+    bare = None if proxy is None else proxy.with_user(None)
+    user = None if proxy is None else proxy.user
+    return _Address(
+        method,
+        url,
+        loop=asyncio.get_running_loop(),
+        ssl=True if context is None else context,
+        proxy=bare,
+        proxy_auth=None
+        if proxy is None or user is None
+        else aiohttp.BasicAuth(user, proxy.password or "", "utf-8"),
+    )
 
 
 def connect(

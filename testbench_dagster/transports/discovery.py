@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 from testbench_dagster.config import SupplierConfig
 from testbench_dagster.core.errors import TestbenchError
-from testbench_dagster.core.relay import DEFAULT_TRANSPORT, TransportName
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, STRAIGHT, Route, TransportName
+from testbench_dagster.core.remedies import PROXY_CREDENTIALS, PROXY_WANTS_CREDENTIALS
 from testbench_dagster.core.text import escaped
-from testbench_dagster.transports.addresses import refusal
+from testbench_dagster.transports.clients import client_by
+from testbench_dagster.transports.redaction import redacted
+from testbench_dagster.transports.tls import CaFileError
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.types import Session
@@ -143,35 +145,41 @@ def bearer(token_env: str | None) -> dict[str, str]:
 
 
 async def fetch(
-    url: str, headers: Mapping[str, str], seconds: float, *, statuses: Sequence[int] = (200,)
+    url: str,
+    headers: Mapping[str, str],
+    seconds: float,
+    *,
+    statuses: Sequence[int] = (200,),
+    route: Route = STRAIGHT,
 ) -> tuple[int, bytes]:
     """Get a JSON document: status, and at most one byte more than :data:`MAX_BYTES` of it.
 
-    Redirects are not followed, and compression is refused.
+    Redirects are not followed, and compression is refused. ``route`` is how the server is connected to.
 
     Raises:
         TimeoutError: the whole exchange took longer than ``seconds``.
-        SourceError: it is not reachable, or answers with a status other than ``statuses``.
+        SourceError: it is not reachable, or answers with a status other than ``statuses``; the text never
+            quotes a parameter or a header.
     """
     import httpx  # 60 ms, and a code location that only defines assets need not pay them
 
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-    # a proxy configured for the outside world must not see requests to this machine
-    ours = refusal(urlsplit(url).hostname or "") is not None
     body = bytearray()
     try:
+        where = httpx.URL(url).copy_merge_params([*route.query, *route.secret_query])
         # of the whole exchange: httpx's own timeouts start anew with every byte
         async with (
             asyncio.timeout(seconds),
-            httpx.AsyncClient(follow_redirects=False, trust_env=not ours, timeout=None) as client,  # noqa: S113
-            client.stream("GET", url, headers=headers) as response,
+            client_by(route, tls=where.scheme == "https") as client,
+            client.stream("GET", where, headers=headers) as response,
         ):
             status = response.status_code
             if status not in statuses:
-                where = (
-                    "; redirects are not followed, write the final address" if response.is_redirect else ""
-                )
-                raise SourceError(f"answers HTTP {status}{where or '; check url and token_env'}")
+                where_to = "; redirects are not followed, write the final address"
+                remedy = where_to if response.is_redirect else "; check url and token_env"
+                if status == PROXY_WANTS_CREDENTIALS:
+                    remedy = f"; {PROXY_CREDENTIALS}"
+                raise SourceError(f"answers HTTP {status}{remedy}")
             encoding = response.headers.get("Content-Encoding", "identity")
             if encoding != "identity":
                 raise SourceError(
@@ -182,7 +190,18 @@ async def fetch(
                 body += part
                 if len(body) > MAX_BYTES:
                     break
+    except CaFileError as error:
+        raise SourceError(f"cannot be asked: tls.ca_file: {error}") from None
+    except httpx.ProxyError as error:
+        from testbench_dagster.transports.prepared import secrets_of  # with aiohttp: 0.2 s
+
+        reason = escaped(redacted(str(error), secrets_of({}, route)))
+        wanted = reason.startswith(str(PROXY_WANTS_CREDENTIALS))  # httpx keeps the status in the text alone
+        remedy = PROXY_CREDENTIALS if wanted else "correct proxy or proxy_env"
+        raise SourceError(f"is not reached through the proxy: {reason}; {remedy}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = escaped(str(error)) or type(error).__name__
-        raise SourceError(f"is not reachable: {reason}; start it, or correct url") from None
+        unknown = "CERTIFICATE_VERIFY" in reason
+        remedy = "name its authority in tls.ca_file" if unknown else "start it, or correct url"
+        raise SourceError(f"is not reachable: {reason}; {remedy}") from None
     return status, bytes(body)

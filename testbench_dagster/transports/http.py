@@ -15,23 +15,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-import zlib
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
-from testbench_dagster.core.relay import Endpoint, Limits
-from testbench_dagster.core.text import escaped
+from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.remedies import PROXY_WANTS_CREDENTIALS
 from testbench_dagster.transports import aiohttp_internals
-from testbench_dagster.transports.addresses import REMEDY, AddressRefused, is_public, refusal
+from testbench_dagster.transports.addresses import REMEDY, AddressRefused, is_public
 from testbench_dagster.transports.aiohttp_internals import ResponseHandler
-from testbench_dagster.transports.payload import RequestError
+from testbench_dagster.transports.content_encodings import decoder_for
+from testbench_dagster.transports.prepared import PreparedRequest
 
 #: Least size limit of a page (the answer to a GET task), in MiB: tokenizers are larger than any answer,
 #: documents end at 16 MB.
@@ -39,12 +37,8 @@ MAX_PAGE_MB = 15.0
 #: What is kept of an answer beyond the size limit, in bytes.
 TRUNCATED_EVIDENCE_BYTES = 64 * 1024
 _DNS_CACHE_S = 300
-_MAX_PREPARED = 20_000
 #: How often deadlines are looked at, in seconds: they are kept to within this.
 _TICK_S = 0.05
-#: Header values shorter than this are not looked for in answers (a secret is longer, a flag is not).
-_MIN_SECRET_CHARS = 8
-_ZLIB_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _NO_HEADERS: Mapping[str, str] = CIMultiDictProxy(CIMultiDict())
 
 #: How far an exchange came.
@@ -78,7 +72,8 @@ class HttpClient:
         """
         max_mb = max(limits.max_response_mb, MAX_PAGE_MB) if page else limits.max_response_mb
         running = _Running(exchange, limits, int(max_mb * 1024 * 1024), on_chunk)
-        connector = self._opened(request.private_allowed)
+        # a proxy is configured, hence trusted: it may lie anywhere, and resolves names itself
+        connector = self._opened(request.private_allowed or request.proxied)
         # no coroutine of its own: every layer costs each time the exchange is woken
         return running.run(connector, self._deadlines, self._outbox, request, body)
 
@@ -89,7 +84,10 @@ class HttpClient:
             await connector.close()
 
     def _opened(self, private_allowed: bool) -> aiohttp.TCPConnector:
-        """The connector for endpoints of one kind: they share no connection and no name resolution."""
+        """The connector for endpoints of one kind: they share no connection and no name resolution.
+
+        Within one kind, those alone share connections who have server, proxy and authorities in common.
+        """
         connector = self._connectors.get(private_allowed)
         if connector is None:
             resolver = None if private_allowed else PublicResolver()
@@ -117,96 +115,6 @@ class PublicResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is to be released."""
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
-    """Where exchanges of one method go to, and all of their request that stays the same."""
-
-    private_allowed: bool
-    connect: aiohttp.ClientRequest  # tells the connector where to; never sent itself
-    timeout: aiohttp.ClientTimeout
-    head: bytes  # the request up to the value of Content-Length, or all of it where it has no body
-    secrets: tuple[bytes, ...]
-    has_body: bool
-
-    @classmethod
-    def from_url(
-        cls,
-        url: str,
-        method: str,
-        headers: Mapping[str, str],
-        *,
-        connect_s: float,
-        private_allowed: bool,
-        secret_headers: Mapping[str, str] | None = None,
-    ) -> PreparedRequest:
-        """Prepare exchanges with ``url``; the values of ``secret_headers`` are redacted in answers.
-
-        Raises:
-            RequestError: the URL is not plain http(s), or a header holds a line break.
-            AddressRefused: the URL names an address that is not public, and those alone are allowed.
-        """
-        parsed = URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.user or parsed.password:
-            raise RequestError("base_url must be http(s)://host/path without user name or password")
-        # the connector resolves names, and takes literal addresses as they are
-        reason = None if private_allowed else refusal(parsed.host)
-        if reason is not None:
-            raise AddressRefused(reason)
-        secret_headers = secret_headers or {}
-        sent = CIMultiDict(Host=parsed.host_port_subcomponent or "")
-        sent.update(headers)
-        sent.update(secret_headers)
-        has_body = method != "GET"
-        lines = [f"{name}: {value}" for name, value in sent.items()]
-        if any(forbidden in line for line in lines for forbidden in "\r\n\0"):
-            raise RequestError("a configured header holds a line break")
-        lines = [
-            f"{method} {parsed.raw_path_qs} HTTP/1.1",
-            *lines,
-            *(["Content-Length: "] if has_body else ["", ""]),
-        ]
-        # "Bearer <key>" is searched for as the bare key, which is what a server would quote
-        words = {word for value in secret_headers.values() for word in value.split()}
-        return cls(
-            private_allowed,
-            aiohttp_internals.address(method, parsed),
-            aiohttp.ClientTimeout(connect=connect_s),
-            "\r\n".join(lines).encode(),
-            tuple(word.encode() for word in words if len(word) >= _MIN_SECRET_CHARS),
-            has_body=has_body,
-        )
-
-    def message(self, body: bytes) -> bytes:
-        """The request as it is sent."""
-        return b"%b%d\r\n\r\n%b" % (self.head, len(body), body) if self.has_body else self.head
-
-
-class PreparedRequests:
-    """Prepared requests by endpoint and what else tells them apart.
-
-    Parsing a URL and its headers costs more than sending a request.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[Endpoint, PreparedRequest]] = {}
-
-    def get(self, endpoint: Endpoint, *rest: Any, make: Callable[[], PreparedRequest]) -> PreparedRequest:
-        """Return the request to an endpoint, made at the first time; raises what ``make`` raises."""
-        key = (id(endpoint), *rest)
-        known = self._known.get(key)
-        if known is not None:
-            return known[1]
-        request = make()
-        if len(self._known) >= _MAX_PREPARED:  # a caller that makes a new Endpoint for every send
-            self._known.clear()
-        self._known[key] = (endpoint, request)  # the endpoint is held so that no other gets its id
-        return request
-
-    def clear(self) -> None:
-        """Forget them: connections of another event loop need others."""
-        self._known.clear()
 
 
 class _Deadlines:
@@ -262,10 +170,6 @@ class _Outbox:
 
 class TooLarge(Exception):
     """The answer exceeds the size limit."""
-
-
-class BadEncoding(Exception):
-    """The answer's content encoding is unknown or broken."""
 
 
 class Exchange:
@@ -361,6 +265,10 @@ class _Running:
             finally:
                 deadlines.remove(self)
             connection.release()
+        except aiohttp.ClientHttpProxyError as error:
+            exchange.error = error
+            if error.status == PROXY_WANTS_CREDENTIALS:  # says it all, as where it answers in between
+                exchange.status = error.status
         except Exception as error:
             exchange.error = error
 
@@ -381,7 +289,7 @@ class _Running:
         if length is not None and length.isdecimal() and int(length[:20]) > cap:
             # announced as too large: no need to take more than what is kept
             cap = min(cap, TRUNCATED_EVIDENCE_BYTES)
-        decoder = _decoder(headers.get("Content-Encoding"))
+        decoder = decoder_for(headers.get("Content-Encoding"))
         chunks: list[bytes] = []
         received = 0
         try:
@@ -401,44 +309,12 @@ class _Running:
                 if exchange.body_bytes > cap or received > cap:
                     exchange.too_large = True
                     raise TooLarge
-            if decoder is not None and not decoder.complete:
-                raise BadEncoding("the compressed body is incomplete")
+                if content.at_eof() and content.exception() is None:
+                    break  # else asked once more, which tells what went wrong
+            if decoder is not None:
+                rest = decoder.finish()
+                exchange.body_bytes += len(rest)
+                chunks.append(rest)
         finally:
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             exchange.body = body[:TRUNCATED_EVIDENCE_BYTES] if exchange.too_large else body
-
-
-class _Decoder:
-    """Bounded gzip or deflate decompression."""
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._zlib = zlib.decompressobj(window)
-        self._begun = False
-
-    def feed(self, data: bytes, limit: int) -> bytes:
-        """Decompress at most ``limit`` bytes of output; what exceeds it is thrown away."""
-        if self._zlib.eof:
-            return b""
-        try:
-            if not self._begun and self._window == zlib.MAX_WBITS and data[0] & 0x0F != 8:
-                self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)  # "deflate" without its zlib header
-            self._begun = True
-            return self._zlib.decompress(data, limit)
-        except zlib.error as exc:
-            raise BadEncoding(str(exc)) from exc
-
-    @property
-    def complete(self) -> bool:
-        """Whether the stream came to its end (or never began)."""
-        return self._zlib.eof or not self._begun
-
-
-def _decoder(encoding: str | None) -> _Decoder | None:
-    name = (encoding or "identity").strip().lower()
-    if name == "identity":
-        return None
-    window = _ZLIB_WINDOW.get(name)
-    if window is None:
-        raise BadEncoding(f"content encoding {escaped(name, 40)!r} was not asked for and is not known")
-    return _Decoder(window)

@@ -13,9 +13,11 @@ from typing import Any, Protocol
 import orjson
 
 from testbench_dagster import __version__
+from testbench_dagster.core.generation import AS_THE_TASK_SAYS, EVIDENCE
 from testbench_dagster.core.relay import Endpoint
-from testbench_dagster.transports.http import Exchange, HttpClient, PreparedRequest, PreparedRequests
-from testbench_dagster.transports.payload import build_payload, page_path
+from testbench_dagster.transports.http import Exchange, HttpClient
+from testbench_dagster.transports.payload import answer_tokens, asked_otherwise, build_payload, page_path
+from testbench_dagster.transports.prepared import PreparedRequest, PreparedRequests
 
 _HEADERS = {
     "User-Agent": f"testbench_dagster/{__version__}",
@@ -78,18 +80,26 @@ class PlainHttp:
         exchange = PlainExchange(page=page)
         try:
             if page:
-                path, body = page_path(request), b""
+                path, body, otherwise = page_path(request), b"", None
             else:
-                path, payload = build_payload(request, endpoint.api, endpoint.model)
+                api, generation = endpoint.api, endpoint.generation
+                path, payload = build_payload(request, api, endpoint.model, generation)
                 body = orjson.dumps(payload)
+                plainly = generation is AS_THE_TASK_SAYS
+                otherwise = None if plainly else asked_otherwise(request, api, generation)
             path = self._addressing.prefix(endpoint, page=page) + path
             exchange.evidence = {"path": path, "payload_sha256": hashlib.sha256(body).hexdigest()}
-            prepared = self._request(endpoint, path, page=page)
+            if otherwise is not None:
+                exchange.evidence[EVIDENCE] = otherwise
+            prepared = self._prepared.get(endpoint, path, page, make=self._request)
         except Exception as error:
             exchange.error = error
             return exchange
         exchange.secrets = prepared.secrets
-        await self._http.run(exchange, prepared, body, endpoint.limits, page=page)
+        limits = endpoint.limits
+        if limits.following:
+            limits = limits.for_answer(answer_tokens(request, endpoint.generation))
+        await self._http.run(exchange, prepared, body, limits, page=page)
         return exchange
 
     async def close(self) -> None:
@@ -97,16 +107,14 @@ class PlainHttp:
         self._prepared.clear()
         await self._http.close()
 
-    def _request(self, endpoint: Endpoint, path: str, *, page: bool) -> PreparedRequest:
-        def make() -> PreparedRequest:
-            told, secret = self._addressing.headers(endpoint)
-            return PreparedRequest.from_url(
-                self._addressing.root(endpoint, page=page) + path,
-                "GET" if page else "POST",
-                {**(_HEADERS if page else _BODY_HEADERS), **told},
-                secret_headers=secret,
-                connect_s=endpoint.limits.connect_s,
-                private_allowed=endpoint.private_allowed,
-            )
-
-        return self._prepared.get(endpoint, path, page, make=make)
+    def _request(self, endpoint: Endpoint, path: str, page: bool) -> PreparedRequest:
+        told, secret = self._addressing.headers(endpoint)
+        return PreparedRequest.from_url(
+            self._addressing.root(endpoint, page=page) + path,
+            "GET" if page else "POST",
+            {**(_HEADERS if page else _BODY_HEADERS), **told},
+            secret_headers=secret,
+            connect_s=endpoint.limits.connect_s,
+            private_allowed=endpoint.private_allowed,
+            route=endpoint.route,
+        )

@@ -1,10 +1,12 @@
-"""When a server that refused a request wants to be asked again, as its headers say; pure functions.
+"""When a server that refused a request wants to be asked again, as headers and error say; pure functions.
 
 ``Retry-After`` is RFC 9110's (seconds or a date), ``retry-after-ms`` Azure's and OpenAI's. Of rate limits,
 ``x-ratelimit-reset…`` (OpenAI, GitHub, OpenRouter), ``ratelimit-reset`` (the IETF's draft) and
 ``anthropic-ratelimit-…-reset`` tell when the next requests or tokens are granted: as seconds, as a duration
-such as ``1m30s``, as an instant in seconds or milliseconds since 1970, or as a date. What the body says is
-prose, and not believed.
+such as ``1m30s``, as an instant in seconds or milliseconds since 1970, or as a date. Of a body the fields of
+its error count: ``retryDelay`` of Google's ``RetryInfo``, ``retry_after`` in its spellings, Hugging Face's
+``estimated_time`` of a model that is loading, the upstream's headers in OpenRouter's ``metadata``. Its
+messages are prose, and not believed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
+
+from testbench_dagster.transports.statuses import error_object
 
 #: Longest wait that is understood, in seconds; whoever names more is taken to have named this.
 MAX_RETRY_AFTER_S = 3600.0
@@ -23,26 +28,74 @@ _UNIT_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|[dhms]))+", re.ASCII)
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])", re.ASCII)
 _RESET = re.compile(r"(x-|anthropic-)?ratelimit-(?:(?P<before>[a-z-]+)-)?reset(?:-(?P<after>[a-z-]+))?")
+#: Fields of an error, in letters alone, and how many of them make a second.
+_FIELDS = {
+    "retrydelay": 1.0,
+    "retryafter": 1.0,
+    "retryafterseconds": 1.0,
+    "retryafters": 1.0,
+    "retryafterms": 1000.0,
+    "estimatedtime": 1.0,
+}
+_MAX_DETAILS = 20
 #: Numbers from here on are instants: in seconds since 1970, those from the second on in milliseconds.
 _EPOCH_S, _EPOCH_MS = 1e9, 1e12
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
+def retry_after_s(
+    headers: Mapping[str, str], now: datetime, *, limited: bool, body: bytes = b""
+) -> float | None:
     """Seconds a server asks to wait, 0 to :data:`MAX_RETRY_AFTER_S`; None where it names none.
 
     Of several waits the longest. ``limited``: the request was refused for its rate, so that the reset of an
     exhausted limit counts besides. Instants are compared with the server's own clock (``Date``) where it
-    tells it, else with ``now``. Never raises.
+    tells it, else with ``now``. ``body`` is that of the refusal. Never raises.
     """
     now = _date(headers.get("Date")) or now
-    found = [_wait(headers.get("Retry-After"), now)]
+    found = _of_headers(headers, now, limited=limited)
+    for part in _parts(error_object(body)) if body else ():
+        if isinstance(part.get("headers"), dict):
+            quoted = {str(name).lower(): str(value) for name, value in part["headers"].items()}
+            found += _of_headers(quoted, now, limited=limited)
+        for name, value in part.items():
+            per_second = _FIELDS.get(_letters(name))
+            wait = None if per_second is None or isinstance(value, bool) else _wait(_text(value), now)
+            if wait is not None:
+                found.append(wait / (per_second or 1.0))
+    waits = [wait for wait in found if wait is not None]
+    return min(max(0.0, *waits), MAX_RETRY_AFTER_S) if waits else None
+
+
+def _of_headers(headers: Mapping[str, str], now: datetime, *, limited: bool) -> list[float | None]:
+    """The waits that headers name."""
+    found = [_wait(headers.get("Retry-After", headers.get("retry-after")), now)]
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         milliseconds = _number(headers.get(name))
         found.append(None if milliseconds is None else milliseconds / 1000)
     if limited:
         found += _resets(headers, now)
-    waits = [wait for wait in found if wait is not None]
-    return min(max(0.0, *waits), MAX_RETRY_AFTER_S) if waits else None
+    return found
+
+
+def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects of an error in which a wait may stand: itself, what is under ``error``, its details."""
+    error = data.get("error")
+    parts = [data, error] if isinstance(error, dict) else [data]
+    found: list[Any] = list(parts)
+    for part in parts:
+        details = part.get("details")
+        found += details[:_MAX_DETAILS] if isinstance(details, list) else [details]
+        found.append(part.get("metadata"))
+    return [part for part in found if isinstance(part, dict)]
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name[:_MAX_CHARS].lower() if c.isalpha())
+
+
+def _text(value: Any) -> str | None:
+    """A number or text of JSON as a header would have it."""
+    return str(value) if isinstance(value, (int, float, str)) else None
 
 
 def _resets(headers: Mapping[str, str], now: datetime) -> list[float | None]:

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from testbench_dagster.core.faults import Fault, Owner
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.event_streams import is_event_stream
+from testbench_dagster.transports.lenient_json import Unreadable, read_json
 from testbench_dagster.transports.payload import Api
+from testbench_dagster.transports.readings import reading_of
 
 #: Faults that no relay without an answer ends in: those that status and body alone decide, and those that no
 #: relay ends in at all. But a request may also be refused on our side, before it is sent.
@@ -75,7 +75,7 @@ def shown_by_answer(
     """
     if attempt.status is None:
         return Shown(frozenset() if attempt.body else frozenset(Fault) - _OF_ANSWERS)
-    answer = parse_answer(request, api, attempt.status, attempt.body)
+    answer = parse_answer(request, api, attempt.status, attempt.body, **reading_of(attempt))
     exact = Shown(frozenset({answer.fault}), answer)
     if answer.fault.answered or complete:
         return exact
@@ -106,7 +106,7 @@ def _is_whole(body: bytes) -> bool:
     if not body:
         return False
     try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
+        read_json(body)
+    except Unreadable:
         return is_event_stream(body) and b"[DONE]" in body[-32:]
     return True

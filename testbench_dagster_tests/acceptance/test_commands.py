@@ -48,12 +48,12 @@ def test_check_of_a_good_configuration(installation: Installation, servers: list
     assert "task gsm8k: 1319 docs, 5-shot, generate_until" in done.out
     for system, server in zip(SYSTEMS, servers, strict=True):
         assert f"supplier {system}@external: chat at {server.url} answers in" in done.out
-        assert server.stats()["requests"] == 1, "one probe a supplier"
+        assert server.stats()["requests"] == 2, "one question, without stop strings and with four"
     with installation.documents() as documents:
         assert documents.count(ATTEMPTS) == 0, "a probe is no measurement"
     quiet = installation.command("check", "--no-suppliers")
     assert quiet.code == 0
-    assert total_requests(servers) == 2
+    assert total_requests(servers) == 2 * len(servers)
 
 
 @pytest.mark.slow
@@ -170,8 +170,10 @@ def test_what_is_printed_exported_and_opened_is_the_same(
     assert {name: len(frame) for name, frame in frames.items()} == {
         "prompts": DOCS,
         "attempts": 2 * DOCS,
+        "answers": 2 * DOCS,
         "scores": 2 * DOCS * len(gsm8k.FILTERS),
         "windows": len(rows),
+        "references": 0,
         "item_matrix": 2 * DOCS,
         "leaderboard": len(SYSTEMS),
     }
@@ -188,10 +190,11 @@ def test_what_is_printed_exported_and_opened_is_the_same(
 
     monkeypatch.delenv("TESTBENCH_HOME", raising=False)
     with Testbench.open(installation.folder / "testbench.yaml") as testbench:
-        frame = testbench.scores().to_pandas()
-        assert json.loads(frame.to_json(orient="records")) == json.loads(
-            pd.DataFrame(rows).to_json(orient="records")
-        )
+        scored = testbench.scores()
+        assert scored.rows == rows
+        frame = scored.to_pandas()
+        assert list(frame["score"]) == [row["score"] for row in rows]
+        assert list(frame["last_sample_at"]) == [pd.Timestamp(row["last_sample_at"]) for row in rows]
         assert len(testbench.attempts().to_pandas()) == 2 * DOCS
         ranked = testbench.leaderboard().to_pandas()
     assert list(ranked["supplier"]) == ["175b_verification@external", "6b_verification@external"]

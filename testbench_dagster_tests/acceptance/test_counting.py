@@ -34,6 +34,8 @@ from testbench_dagster_tests.acceptance.counting import (
 )
 from testbench_dagster_tests.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 OTHER, CHOICE = "starter_strings", "starter_choice"
 DOCS = {TASK: 14, OTHER: 3, CHOICE: 8}
 MOST_RUNS = 6
@@ -137,7 +139,7 @@ def test_who_withholds_by_any_fault_or_mixture_comes_out_as_it_is(seen: Seen, na
 def test_of_a_choice_each_call_counts(seen: Seen) -> None:
     row, truth = seen.last("right-option", CHOICE), seen.played.truth("right-option", CHOICE)
     assert row.score == pytest.approx(truth) and row.n + row.n_failed == DOCS[CHOICE]
-    assert row.n_failed and row.score_answered == 1.0
+    assert bool(row.n_failed) is (truth < 1.0) and row.score_answered == 1.0
 
 
 @pytest.mark.parametrize("name", ["dark", "dark-401", "ahead", "429"])

@@ -74,7 +74,7 @@ def played(folder: Path, seed: int) -> Iterator[tuple[Testbench, Workspace, dict
         for system in SYSTEMS:
             rules = {f"{system}-{name}".replace("_", "-"): r for name, r in withholders(dice).items()}
             model = Backend(system, latency_ms=1)
-            people = [Persona(name, model, withholds=rule) for name, rule in rules.items()]
+            people = [Persona(name, model, withholds=rule, names=("replay",)) for name, rule in rules.items()]
             net = stack.enter_context(served(people, answers=Answers(seed, recorded(system))))
             urls |= {name: f"{net.url}/{name}/v1" for name in rules}
             said |= {name: f"{system}: {rule}" for name, rule in rules.items()}

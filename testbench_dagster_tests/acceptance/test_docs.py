@@ -18,9 +18,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from testbench_dagster.api import Plan, Testbench
+from testbench_dagster.api import Answers, Doc, Plan, Ranking, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
+from testbench_dagster.config.asking import AskingSettings, GenerationSettings, TlsSettings
 from testbench_dagster.config.settings import IdentityConfig, ScheduleSettings, SensorSettings, Settings
 from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS
 from testbench_dagster.core.finding import Finding
@@ -33,6 +34,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.dispute.bundle import Exported
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
+from testbench_dagster.stages.read.supplier import SupplierPage
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
 from testbench_dagster.transports.direct.rosters import parse_roster
@@ -69,8 +71,8 @@ def test_the_commands_of_operations_work_in_their_order(tmp_path: Path) -> None:
     localnet, web = free_port(), free_port()
     environment = shell_environment(TESTBENCH_LOCALNET_URL=f"http://127.0.0.1:{localnet}")
     background = {
-        command: (f"{command} --port {port}", port)
-        for command, port in {"testbench localnet up": localnet, "testbench up": web}.items()
+        "testbench localnet up": (f"testbench localnet up --port {localnet}", localnet),
+        "testbench up": (f"testbench up --port {web} --board-port {free_port()}", web),
     }
 
     def follow(done: Done) -> None:
@@ -104,12 +106,14 @@ def test_a_yaml_snippet_is_valid(snippet: str, tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_identity_is_valid_and_shows_the_defaults(tmp_path: Path) -> None:
-    (text,) = yaml_of(document("docs/identity.md"))
+    text, reference = yaml_of(document("docs/identity.md"))
     path = tmp_path / "testbench.yaml"
     path.write_text(text, encoding="utf-8")
     config = load_config(path)
     assert config.settings.identity == IdentityConfig()
     assert [s.framework for s in task_specs(config)][-1] == "signatures"
+    path.write_text(f"{reference}\ntasks: [{{name: gsm8k}}]\n", encoding="utf-8")
+    assert load_config(path).settings.suppliers[0].reference is True
 
 
 def test_reference_lists_the_fields_of_identity(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
         definitions = build_definitions(workspace)
     named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
     checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
-    assert len(named) == 12 and len(checks) == 13
+    assert len(named) == 12 and len(checks) == 15
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 
@@ -149,7 +153,7 @@ def test_design_tells_what_every_asset_does_in_a_pass(tmp_path: Path) -> None:
 def test_the_operations_example_has_every_automation_and_every_budget() -> None:
     raw = yaml.safe_load((EXAMPLES / "operations.yaml").read_text(encoding="utf-8"))
     for block in ("automation", "budget"):
-        written = set(raw[block]) | {"alert_webhook_env"}
+        written = set(raw[block]) | {"alert_webhook_env", "alert_proxy_env"}
         assert written >= set(Settings.model_fields[block].annotation.model_fields)  # type: ignore[union-attr]
 
 
@@ -159,6 +163,7 @@ def test_the_operations_example_has_every_automation_and_every_budget() -> None:
         "README.md",
         "docs/operations.md",
         "docs/reference.md",
+        "docs/board.md",
         "docs/design.md",
         "docs/glossary.md",
         "docs/gateways.md",
@@ -219,6 +224,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             key += "[]"
         if key == "planning.gates" or not inner:
             yield key
+        elif prefix and inner[0] in (GenerationSettings, TlsSettings):
+            yield key  # explained where it is said how suppliers are asked
         elif inner[0] in (SensorSettings, ScheduleSettings):
             yield key
             kind = "sensor" if inner[0] is SensorSettings else "schedule"
@@ -235,6 +242,24 @@ def test_reference_explains_every_key_and_no_other() -> None:
     keys = set(keys_of(Settings))
     assert {"tasks[].samples.half_width", "planning.schedule.unit", "automation.retention"} <= keys
     assert documented_keys("Configuration: `testbench.yaml`") == keys
+
+
+def test_reference_explains_every_key_of_how_suppliers_are_asked_and_no_other() -> None:
+    keys = {key.removesuffix("[]").partition(".<")[0] for key in keys_of(AskingSettings)}
+    assert {"generation.token_field", "headers", "tls.ca_file"} <= keys
+    assert documented_keys("How a supplier is asked") == keys
+
+
+def test_the_example_of_how_suppliers_are_asked_is_read(tmp_path: Path) -> None:
+    section = REFERENCE.partition("## How a supplier is asked")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    path = tmp_path / "testbench.yaml"
+    path.write_text(f"tasks: [{{name: starter_logic}}]\n{block}", encoding="utf-8")
+    settings = load_config(path).settings
+    east, deep, inside = (settings.asking(s.service, "direct", s) for s in settings.suppliers)
+    assert (east.query, east.key_header) == ({"api-version": "2024-10-21"}, "api-key")
+    assert deep.generation.budget == 16384
+    assert inside.connection.proxy == "http://proxy.example:3128"
 
 
 def test_reference_explains_every_key_of_gates_and_no_other() -> None:
@@ -283,7 +308,19 @@ def test_reference_shows_every_method_with_its_arguments() -> None:
 
 RESULTS = {
     cls.__name__: cls
-    for cls in (Finding, RunReport, Plan, RequestedBackfill, Outcome, IdentityReport, Exported)
+    for cls in (
+        Finding,
+        RunReport,
+        Plan,
+        RequestedBackfill,
+        Outcome,
+        IdentityReport,
+        Exported,
+        Answers,
+        Doc,
+        SupplierPage,
+        Ranking,
+    )
 }
 
 
@@ -313,7 +350,7 @@ def test_reference_shows_every_result_with_its_members() -> None:
         for name, method in vars(Testbench).items()
         if inspect.isfunction(method) and not name.startswith("_") and name != "close"
     }
-    assert returned - {"Table", "dict[Path, int]"} == set(RESULTS) - {"Outcome"}
+    assert returned - {"Table", "dict[Path, int]", "dict[str, Any] | None"} == set(RESULTS) - {"Outcome"}
 
 
 def test_every_option_explains_itself() -> None:

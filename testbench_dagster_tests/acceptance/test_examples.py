@@ -28,7 +28,7 @@ EXPECTED = {
     "openai-compatible.yaml": (3, 2),
     "operations.yaml": (4, 1),
     "pocket.yaml": (2, 0),
-    "taxonomy-chat-only.yaml": (53, 1),
+    "taxonomy-chat-only.yaml": (62, 1),
 }
 
 

@@ -159,8 +159,10 @@ def test_nine_bbh_chain_of_thought_tasks_as_one_group(
         stats = server.stats()
     total = sum(n for _, n in BBH.values())
     assert (stats["requests"], stats["hits"]) == (total, total)
-    rows = installation.scores()
+    everything = installation.scores()
+    rows = [row for row in everything if row["kind"] == "task"]
     assert [row["task"] for row in rows] == [f"bbh_cot_fewshot_{name}" for name in BBH]
+    assert rows == everything, "of a part of a group there is no score of the group"
     for row, (percent, n) in zip(rows, BBH.values(), strict=True):
         assert_complete_row(row, "code-davinci-002", row["task"])
         assert (row["group"], row["metric"], row["filter"]) == (
@@ -184,8 +186,11 @@ def test_mmlu_pro_without_shots(installation: Installation, answers: Answers, tm
         installation.configure_example("mmlu-pro-replay.yaml", **urls)
         installation.run(timeout_s=600)
         assert [server.stats()["hits"] for server in servers] == [12_032] * 3
-    rows = installation.scores()
+    everything = installation.scores()
+    rows = [row for row in everything if row["kind"] == "task"]
     assert len(rows) == 14 * 3
+    groups = {row["address"]: row for row in everything if row["kind"] == "group"}
+    assert len(everything) == 15 * 3
     for supplier, (_, _, correct) in MMLU_PRO.items():
         leaves = [row for row in rows if row["address"] == supplier]
         assert len({row["task"] for row in leaves}) == 14
@@ -193,6 +198,10 @@ def test_mmlu_pro_without_shots(installation: Installation, answers: Answers, tm
             assert_complete_row(row, supplier, row["task"])
             assert (row["group"], row["filter"], row["errors"]) == ("mmlu_pro", "custom-extract", {})
         assert sum(row["n"] for row in leaves) == 12_032
+        group = groups[supplier]
+        assert (group["task"], group["n"], group["status"]) == ("mmlu_pro", 12_032, "ok")
+        assert group["score"] == group["score_answered"] == pytest.approx(correct / 12_032, abs=1e-12)
+        assert group["ci_low"] < group["score"] < group["ci_high"]
         assert sum(row["score"] * row["n"] for row in leaves) == pytest.approx(correct, abs=1e-6)
 
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from testbench_dagster.board.published import POLICY
 from testbench_dagster.board.serve import Feed, FeedServer
 from testbench_dagster.ranking.entry import Board
-from testbench_dagster.ranking.page import POLICY
 from testbench_dagster_tests.ranking.boards import board
 
 BOARD = board(["one", "two"], ["gsm8k"], ["general"])

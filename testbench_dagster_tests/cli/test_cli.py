@@ -17,18 +17,26 @@ from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
 from testbench_dagster.identity import needed_prompts
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 COMMANDS = [
     "demo",
+    "init",
     "up",
+    "board",
     "check",
     "run",
+    "tasks",
     "plan",
     "backfill",
     "scores",
+    "show",
+    "answers",
+    "history",
     "taxonomies",
     "compare",
     "identity",
+    "references",
     "leaderboard",
     "feed",
     "export",
@@ -51,7 +59,12 @@ def testbench(
     folder: Path, cache: Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, with nothing of the caller's installation."""
-    clean = {"PATH": os.environ["PATH"], "HOME": str(cache), "TESTBENCH_CACHE_DIR": str(cache)}
+    clean = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(REPOSITORY),  # the code beside these tests, whatever is installed
+        "HOME": str(cache),
+        "TESTBENCH_CACHE_DIR": str(cache),
+    }
     return subprocess.run(
         [sys.executable, "-c", "from testbench_dagster.cli import main; main()", *arguments],
         cwd=folder,
@@ -150,6 +163,7 @@ def test_a_wrong_configuration_is_two(tmp_path: Path, cache: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"testbench.yaml"}, "nothing half-written"
 
 
+@pytest.mark.slow
 def test_an_unreachable_network_is_one(tmp_path: Path, cache: Path) -> None:
     done = testbench(tmp_path, cache, "check", TESTBENCH_LOCALNET_URL="http://127.0.0.1:9")
     assert done.returncode == 1
@@ -163,7 +177,7 @@ def test_an_empty_installation_lists_what_is_unknown(tmp_path: Path, cache: Path
     rows = json.loads(done.stdout)
     assert done.returncode == 0
     assert {row["status"] for row in rows} == {"no_data"}
-    assert len(rows) == 6 * 9
+    assert len(rows) == 6 * 12
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> None:
@@ -171,13 +185,19 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> 
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | head -c 1"],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(cache), "TESTBENCH_CACHE_DIR": str(cache)},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "HOME": str(cache),
+            "TESTBENCH_CACHE_DIR": str(cache),
+        },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")
+    assert (done.returncode, done.stdout) == (0, "[")
+    assert done.stderr.startswith("no testbench.yaml here") and done.stderr.count("\n") == 1
 
 
 # --------------------------------------------------------------------------------------------- demo
@@ -206,12 +226,15 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
     by_status: dict[str, set[str]] = {}
     for row in rows:
         by_status.setdefault(row["status"], set()).add(row["task"])
-    assert by_status["unsupported"] == {"starter_choice"}
+    by_form = {"starter_choice", "starter_choice~chat", "tools_several", "tools_none"}
+    assert by_status["unsupported"] == by_form
     assert "no_data" not in by_status
     measured = [row for row in rows if row["primary"] and row["status"] == "ok"]
     probes = needed_prompts(len({row["supplier"] for row in rows}))
     docs = {
         "lm_eval": (40, 80),
+        "chat_choice": (40, 80),
+        "tools": (40, 80),
         "signatures": (probes, probes),
     }  # by framework: least and most that are asked
     assert {row["framework"] for row in measured} == set(docs)
@@ -231,17 +254,30 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         key=lambda s: -float(next(r["score"] for r in listed if r["supplier"] == s)),
     )
     assert "simulated" in text.stderr
+    told = {row["supplier"]: row["as_reference"] for row in listed}
+    assert (told["sim-01@simulation"], told["sim-03@simulation"]) == ("reference", "yes")
+    page = (tmp_path / ".testbench" / "demo" / ".testbench" / "published" / "leaderboard.html").read_text()
+    assert "as the reference" in page.lower()
     best, worst = listed[0]["supplier"], listed[-1]["supplier"]
     done = testbench(tmp_path, cache, "-c", path, "compare", best, worst, "--format", "json")
     *by_task, overall = json.loads(done.stdout)
     differences = [row["difference"] for row in by_task if row["verdict"] != "no data"]
-    assert len(differences) == 7  # starter_choice is unsupported, a signature is no score
+    assert len(differences) == 10  # starter_choice is unsupported, a signature is no score
     assert overall["verdict"] == "A better" and overall["ci_low"] > 0
-    assert overall["difference"] == pytest.approx(sum(differences) / 7)
+    assert overall["difference"] == pytest.approx(sum(differences) / 10)
 
     out = testbench(tmp_path, cache, "-c", path, "export", "--out", str(tmp_path / "out"))
     assert out.returncode == 0, out.stderr
-    names = ("prompts", "attempts", "scores", "windows", "item_matrix", "leaderboard")
+    names = (
+        "prompts",
+        "attempts",
+        "answers",
+        "scores",
+        "windows",
+        "item_matrix",
+        "leaderboard",
+        "references",
+    )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
 
     again = testbench(tmp_path, cache, "demo", "--no-ui", "--suppliers", "4")

@@ -48,6 +48,17 @@ def test_stdout_is_yaml_and_stderr_tells_what_changed(tmp_path: Path) -> None:
     assert any("UNIQUE_OR_PROXY" in line for line in notes)
 
 
+def test_several_frameworks_at_once(tmp_path: Path) -> None:
+    content = {"frameworks": {"signatures": {"trigger_minimum": {"identity": "1"}}, **CONFIG["frameworks"]}}
+    done = run(tmp_path / "config.json", content, "--framework", "signatures", "--framework", "lmeh")
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)
+    assert found["planning"]["trigger_minimum"] == 1
+    assert [(one["name"], one.get("framework")) for one in found["tasks"]] == [
+        ("gsm8k", None), ("tokenizer", "signatures"), ("config", "signatures"), ("identity", "signatures"),
+    ]  # fmt: skip
+
+
 def test_the_frameworks_object_alone_will_do(tmp_path: Path) -> None:
     done = run(tmp_path / "frameworks.json", {"lmeh": RULES})
     assert done.returncode == 0, done.stderr

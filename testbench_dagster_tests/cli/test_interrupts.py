@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from testbench_dagster.cli.evaluate import waits_text
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.relays.report import LaneWait, Progress
+from testbench_dagster.cli import main
+from testbench_dagster.cli.interrupts import INTERRUPTED
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 SCRIPT = """
@@ -107,15 +109,6 @@ def test_errors_of_the_work_are_raised() -> None:
     assert process.returncode == 1 and "nobody stopped it" in process.stderr
 
 
-def test_the_terminal_says_who_waits_why_and_until_when() -> None:
-    until = datetime.now(UTC) + timedelta(seconds=40)
-    wait = LaneWait("a@x", Fault.RATE_LIMITED, until)
-    assert waits_text(Progress(1, 1, 0, 0, 1.0)) == ""
-    one = waits_text(Progress(1, 1, 0, 0, 1.0, (wait,), 1, 0))
-    assert one == f"waits for a@x (rate_limited) until {until.astimezone():%H:%M:%S}"
-    assert waits_text(Progress(1, 1, 0, 0, 1.0, (wait,), 4, 0)) == f"{one} and 3 more"
-
-
 TESTBENCH = [sys.executable, "-c", "from testbench_dagster.cli import main; main()"]
 RUN = """
 suppliers:
@@ -150,7 +143,12 @@ def test_an_interrupted_run_scores_what_is_stored_and_exits_with_130(tmp_path: P
         _, said = process.communicate(timeout=120)
         assert process.returncode == 130, said
         assert net.suppliers["slow"].requests == asked < 60
-    assert "stopping: nothing is sent any more" in said
+    assert "stopping: nothing is sent any more" in said and "Traceback" not in said
+    summary = re.match(
+        r"interrupted: scored (\d+), failed 0, put off 0, still due (\d+), ", said.splitlines()[-1]
+    )
+    assert summary, said
+    assert said.endswith("next: testbench run\n")
     shown = subprocess.run(
         [*TESTBENCH, "scores", "--format", "json"],
         cwd=tmp_path,
@@ -159,4 +157,52 @@ def test_an_interrupted_run_scores_what_is_stored_and_exits_with_130(tmp_path: P
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         timeout=60,
     )
-    assert '"n": ' in shown.stdout and '"n": 0' not in shown.stdout, shown.stderr
+    [row] = json.loads(shown.stdout)
+    scored, due = map(int, summary.groups())
+    assert (row["n"], row["n_planned"]) == (scored, scored + due) and scored >= 5
+
+
+@pytest.mark.slow
+def test_on_a_terminal_ctrl_c_reaches_all_processes_and_only_the_bar_and_the_summary_are_seen(
+    tmp_path: Path,
+) -> None:
+    from testbench_dagster.localnet.personas import Backend, Persona
+    from testbench_dagster_tests.tasks.signatures.simulated import served
+
+    with served([Persona("slow", Backend("b", 0.7, latency_ms=300))]) as net:
+        (tmp_path / "testbench.yaml").write_text(RUN.format(url=net.url))
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(tmp_path)
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "100", "TERM": "xterm"}
+            os.execve(sys.executable, [*TESTBENCH, "run"], environment)  # noqa: S606  this Python
+        seen, sent, deadline = b"", False, time.monotonic() + 240
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.2)[0]:
+                try:
+                    seen += os.read(terminal, 65536)
+                except OSError:  # everybody who wrote to it has ended
+                    break
+            if not sent and net.suppliers["slow"].answered >= 8:
+                os.write(terminal, b"\x03")
+                sent = True
+        _, status = os.waitpid(pid, 0)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert os.waitstatus_to_exitcode(status) == 130, text
+    assert "Traceback" not in text and "KeyboardInterrupt" not in text
+    assert re.search(r"relays .*\d+/60 .*/s, \d in flight", text), "the bar is seen while relays run"
+    assert re.search(r"interrupted: scored \d+, failed 0, ", text.splitlines()[-1] or text.splitlines()[-2])
+
+
+def test_an_interrupt_that_nobody_waits_for_is_told_by_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("testbench_dagster.cli.init.starter_text", interrupted)
+    monkeypatch.setattr(sys, "argv", ["testbench", "-c", os.devnull + "/none.yaml", "init"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == INTERRUPTED == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")

@@ -10,9 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
+from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import ConfigError, StoreError
+from testbench_dagster.core.records.set_aside import SetAsideRecord
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts, configuration
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
@@ -58,6 +61,30 @@ def test_rows_have_every_documented_field(installation: Path) -> None:
     assert {name.strip("`|, ") for cell in cells for name in cell.split()} - {""} == set(root)
 
 
+def test_tasks_set_aside_are_told_and_rows_name_them(installation: Path) -> None:
+    with Workspace(load_config(installation)) as workspace:
+        torn = SetAsideRecord(
+            id="starter_logic",
+            step="prompts",
+            since=NOW,
+            tried_at=NOW,
+            failures=1,
+            retry_at=NOW,
+            reason="its template raises",
+            source=None,
+        )
+        typed.upsert(workspace.documents, SetAsideRecord, [torn])
+    told = "task starter_logic is set aside: its template raises\n"
+    for command in ("taxonomies", "leaderboard"):
+        done = CliRunner().invoke(cli, ["-c", str(installation), command, "--format", "json"])
+        assert (done.exit_code, told in done.stderr) == (0, True), done.output
+        rows = json.loads(done.stdout)
+        if command == "taxonomies":
+            roots = [row for row in rows if row["root"]]
+            assert roots and all(row["set_aside"] == ["starter_logic"] for row in roots)
+            assert any(row["set_aside"] == [] for row in rows), "abilities without the task"
+
+
 def test_the_list_shows_configured_and_built_in_ones(installation: Path) -> None:
     rows = json.loads(run(installation, "--list", "--format", "json"))
     assert {row["taxonomy"] for row in rows} >= {"starter", "general", "reasoning_math", "chat_only"}
@@ -87,7 +114,7 @@ def test_pictures(installation: Path, name: str, arguments: list[str], start: by
     [
         (["--plot", "a.jpg"], Exception, "ends in .png or .svg"),
         (["--plot", "a.png"], Exception, "name it with --supplier"),
-        (["--list", "--supplier", ALPHA], Exception, "leave out --plot and --supplier"),
+        (["--list", "--supplier", ALPHA], Exception, "leave out --plot, --supplier and --model"),
         (["--taxonomy", "nope"], ConfigError, "'nope' is not configured; configured are: starter"),
         (["--plot", "a.png", "--taxonomy", "general"], ConfigError, "'general' is not configured"),
         (["--list", "--taxonomy", "nope"], ConfigError, "no taxonomy 'nope'; there are: starter"),

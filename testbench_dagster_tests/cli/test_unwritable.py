@@ -18,15 +18,22 @@ KEY = "a@external"
 #: What makes each command open the stores; None for those that need no home.
 OPENS: dict[str, list[str] | None] = {
     "demo": ["--no-ui", "--suppliers", "1"],
+    "init": None,
     "up": ["--port", "1"],
+    "board": ["--port", "0"],
     "check": ["--no-suppliers"],
     "run": [],
+    "tasks": None,
     "plan": [],
     "backfill": ["--all"],
     "scores": [],
+    "show": [KEY],
+    "answers": ["--supplier", KEY, "--task", "starter_logic"],
+    "history": ["--supplier", KEY],
     "taxonomies": [],
     "compare": [KEY, "b@external"],
     "identity": [],
+    "references": [],
     "leaderboard": [],
     "feed": [],
     "export": ["--out", "out"],
@@ -74,7 +81,7 @@ def test_a_home_that_cannot_be_made_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, home: str
 ) -> None:
     monkeypatch.setenv("TESTBENCH_HOME", home)
-    monkeypatch.setattr("testbench_dagster.cli.serve._require_free", lambda port: None)
+    monkeypatch.setattr("testbench_dagster.cli.serve._require_ports", lambda *ports: None)
     arguments = [command, *(OPENS[command] or ())]
     if command == "migrate" and home == "/proc/nowhere":
         done = CliRunner().invoke(cli, arguments)
@@ -109,7 +116,7 @@ def test_a_home_of_dagster_that_cannot_be_made_is_told(
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", home)
     monkeypatch.setenv("TESTBENCH_HOME", str(folder / "home"))
-    monkeypatch.setattr("testbench_dagster.cli.serve._require_free", lambda port: None)
+    monkeypatch.setattr("testbench_dagster.cli.serve._require_ports", lambda *ports: None)
     text = str(error_of(command, *(OPENS[command] or ())))
     assert f"{Path(home).absolute()} cannot be created" in text
     assert "DAGSTER_HOME" in text
@@ -125,17 +132,18 @@ def test_a_home_of_dagster_that_cannot_be_written_is_told(
 
 
 def test_files_of_the_home_that_cannot_be_written_are_told(folder: Path) -> None:
+    from testbench_dagster.board.published import render_page
     from testbench_dagster.stages.publish.publish import publish, published_folder
 
     with Workspace.open() as workspace:
         published_folder(workspace).mkdir(parents=True)
         (published_folder(workspace) / "feed.json").mkdir()
         with pytest.raises(StoreError, match=r"cannot write .*feed\.json: Is a directory; let this user"):
-            publish(workspace)
+            publish(workspace, render_page)
         (published_folder(workspace) / "feed.json").rmdir()
         (published_folder(workspace) / "item_matrix.parquet").mkdir()
         with pytest.raises(StoreError, match=r"cannot write .*item_matrix\.parquet: .*; let this user"):
-            publish(workspace)
+            publish(workspace, render_page)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from testbench_dagster.config import BUILTIN_CONFIG, Config, RelaySettings, Sett
 from testbench_dagster.config import settings as module
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import Limits
+from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, starter_text
 from testbench_dagster.localnet.personas import SERVICE, default_population
 from testbench_dagster.stages.configured_tasks import task_specs
+from testbench_dagster.stages.discover.roster import configured_supplier
 
 SUPPLIER = {"address": "alpha", "base_url": "http://127.0.0.1:9001/v1", "model": "m"}
 MINIMAL: dict[str, Any] = {"suppliers": [SUPPLIER], "tasks": [{"name": "starter_logic"}]}
@@ -39,6 +43,77 @@ def written(folder: Path, settings: Any) -> Path:
 
 def loaded(folder: Path, settings: Any) -> Config:
     return load_config(written(folder, settings))
+
+
+@pytest.mark.parametrize(
+    ("block", "found"),
+    [
+        ({"max_tokens": 9}, {"max_tokens": 9}),
+        ({"temperature": 0, "top_p": 1}, {"temperature": 0.0, "top_p": 1.0}),
+        ({"stop": "x"}, {"stop": ["x"]}),
+        ({"stop": ["x", "\n"], "system": "Be brief."}, {"stop": ["x", "\n"], "system": "Be brief."}),
+        ({"stop": []}, {"stop": []}),
+        ({"think_end_token": "</think>"}, {"think_end_token": "</think>"}),
+        ({"think_end_token": False}, {"think_end_token": False}),
+        ({}, {}),
+    ],
+)
+def test_how_a_task_is_asked(block: dict[str, Any], found: dict[str, Any], tmp_path: Path) -> None:
+    read = loaded(tmp_path, changed("tasks.0.generation", block)).settings
+    assert read.tasks[0].generation.generation().settings() == found
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"max_tokens": 0}, "tasks[0].generation.max_tokens"),
+        ({"max_tokens": "many"}, "tasks[0].generation.max_tokens"),
+        ({"max_tokens": True}, "tasks[0].generation.max_tokens"),
+        ({"max_tokens": 10**9}, "tasks[0].generation.max_tokens"),
+        ({"temperature": -1}, "tasks[0].generation.temperature"),
+        ({"temperature": True}, "true is no number"),
+        ({"temperature": float("nan")}, "tasks[0].generation.temperature"),
+        ({"top_p": 0}, "tasks[0].generation.top_p"),
+        ({"top_p": 1.5}, "tasks[0].generation.top_p"),
+        ({"stop": [""]}, "tasks[0].generation.stop[0]"),
+        ({"stop": 7}, "a text or a list of texts"),
+        ({"stop": ["x", 7]}, "a text or a list of texts"),
+        ({"stop": ["x"] * 65}, "stop has 65 texts; 64 are allowed"),
+        ({"system": ""}, "tasks[0].generation.system"),
+        ({"think_end_token": True}, "the text that ends a model's thoughts"),
+        ({"think_end_token": ""}, "or false to keep all tags"),
+        ({"max_gen_toks": 9}, "max_gen_toks"),
+        (7, "tasks[0].generation"),
+    ],
+)
+def test_a_wrong_way_to_ask_is_named(block: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        loaded(tmp_path, changed("tasks.0.generation", block))
+
+
+def test_a_signature_is_asked_in_one_way(tmp_path: Path) -> None:
+    task = {"name": "tokenizer", "framework": "signatures", "generation": {"max_tokens": 9}}
+    with pytest.raises(ConfigError, match="generation means nothing to 'tokenizer' of framework"):
+        loaded(tmp_path, changed("tasks.0", task))
+
+
+def test_deadlines_that_nobody_set_follow_the_limit_of_an_answer(tmp_path: Path) -> None:
+    """20 tokens a second: n tokens may take n / 20 seconds, in total and between two pieces."""
+    read = loaded(tmp_path, MINIMAL).settings.relays.limits()
+    assert read.for_answer(600) is read
+    long = read.for_answer(16_384)
+    assert (long.first_byte_s, long.idle_s, long.total_s, long.connect_s) == (819.2, 819.2, 819.2, 5)
+    assert read.for_answer(1000).total_s == 120 and read.for_answer(1000).idle_s == 50
+    assert read.for_answer(10**9).total_s == 86_400
+    settings = changed("relays", {"total_s": 99})
+    settings["suppliers"] = [{**SUPPLIER}, {**SUPPLIER, "address": "beta", "relays": {"first_byte_s": 7}}]
+    read = loaded(tmp_path, settings).settings.relays.limits()
+    assert read.for_answer(16_384).total_s == 99, "set for all"
+    plain, own = (configured_supplier(s).limits(read) for s in loaded(tmp_path, settings).settings.suppliers)
+    assert plain.for_answer(16_384).first_byte_s == 819.2
+    assert own.for_answer(16_384).first_byte_s == 7, "set for the supplier"
+    assert own.for_answer(16_384).idle_s == 819.2
+    assert Limits(total_s=1).for_answer(16_384).total_s == 1, "bounds given as such stay"
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -165,6 +240,15 @@ def test_samples(tmp_path: Path, given: Any, expected: Any) -> None:
     assert (samples if isinstance(samples, str) else samples.model_dump()) == expected
 
 
+def test_named_docs_are_all_that_are_asked(tmp_path: Path) -> None:
+    settings = {**changed("tasks.0.samples", {"ids": [7, 0, 300]}), "sampling": {"window": 1}}
+    rule = loaded(tmp_path, settings).settings.tasks[0].samples
+    assert not isinstance(rule, str)
+    assert (rule.ids, rule.min, rule.start, rule.max, rule.half_width) == ((7, 0, 300), 3, 3, 3, None)
+    assert SampleRule.model_validate(rule.model_dump()) == rule
+    assert "ids" not in SampleRule().model_dump()
+
+
 def test_samples_all_ignores_the_window(tmp_path: Path) -> None:
     settings = {**changed("tasks.0.samples", "all"), "sampling": {"window": 1}}
     assert loaded(tmp_path, settings).settings.tasks[0].samples == "all"
@@ -277,6 +361,11 @@ BAD = [
     ("tasks.0.samples", [1, 2], ["tasks[0].samples", "[1, 2]", "'all'"]),
     ("tasks.0.samples", 0, ["tasks[0].samples", "0 is neither", "positive number"]),
     ("tasks.0.samples", {"min": 50, "max": 40}, ["tasks[0].samples", "min 50 exceeds max 40", "raise max"]),
+    ("tasks.0.samples", {"ids": []}, ["tasks[0].samples", "ids names 0 docs", "from 1 to"]),
+    ("tasks.0.samples", {"ids": [1, -2]}, ["tasks[0].samples.ids[1]", "-2", "greater than or equal to 0"]),
+    ("tasks.0.samples", {"ids": ["3"]}, ["tasks[0].samples.ids[0]", "'3'", "valid integer"]),
+    ("tasks.0.samples", {"ids": [4, 9, 4]}, ["tasks[0].samples", "the doc 4 twice", "once"]),
+    ("tasks.0.samples", {"ids": [4, 9], "max": 50}, ["tasks[0].samples", "max means nothing", "remove one"]),
     ("tasks.0.samples", {"half_width": 0.7}, ["tasks[0].samples.half_width", "0.7", "less than 0.5"]),
     ("tasks.0.samples", {"max": 200}, ["tasks[0]", "'starter_logic'", "200 exceeds", "at least 200"]),
     ("tasks.0.data", "test.jsonl", ["tasks[0].data", "'test.jsonl'", "{test: data/test.jsonl.gz}"]),
@@ -568,7 +657,9 @@ def test_the_bundled_configuration_loads(tmp_path: Path, monkeypatch: pytest.Mon
         f"http://127.0.0.1:{STARTER_PORT}/sim-01/v1"
     ]
     assert config.settings.simulation
-    assert len(task_specs(config)) == 9
+    kinds = Counter(spec.framework for spec in task_specs(config))
+    assert kinds == {"lm_eval": 8, "chat_choice": 1, "tools": 2, "signatures": 1}
+    assert [s.address for s in config.settings.suppliers if s.reference] == ["sim-01"]
     monkeypatch.setenv("TESTBENCH_LOCALNET_URL", "http://10.1.2.3:80")
     assert load_config().settings.suppliers[5].base_url == "http://10.1.2.3:80/sim-06/v1"
 
@@ -592,3 +683,16 @@ def test_automation_keeps_what_a_block_leaves_out(tmp_path: Path) -> None:
     assert not automation.nightly_evaluation.enabled and not automation.lost_runs.enabled
     with pytest.raises(ConfigError, match=r"automation\.retention\.crom: unknown key 'crom'"):
         loaded(tmp_path, {**MINIMAL, "automation": {"retention": {"crom": "0 0 * * *"}}})
+
+
+def test_the_demo_has_a_reference_where_others_serve_its_model() -> None:
+    def of(*models: str) -> list[bool]:
+        roster = [
+            {"address": f"s{n}", "service": SERVICE, "base_url": "http://s", "api": "chat", "model": model}
+            for n, model in enumerate(models)
+        ]
+        return [supplier.get("reference", False) for supplier in demo_settings(roster)["suppliers"]]
+
+    assert of("a", "b", "a", "b", "a") == [True, False, False, False, False]
+    assert of("a", "b", "c", "b") == [False, True, False, False]
+    assert of("a", "b") == [False, False]

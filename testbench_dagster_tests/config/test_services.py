@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from testbench_dagster.config import Config, ServiceConfig, load_config
+from testbench_dagster.config.asking import AskingSettings
 from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import Limits
@@ -77,6 +78,7 @@ services:
     allow_private_networks: true
     max_relays_per_session: 40
     relays: {{total_s: 600, max_in_flight: 8, max_per_host: 4}}
+    pace: {{requests_per_minute: 30, per: supplier}}
   through-gateway:
     transport: path
     model: m
@@ -86,7 +88,8 @@ services:
     path.write_text(text, encoding="utf-8")
     services = load_config(path).settings.services
     native = services["text-generation"]
-    assert native.model_dump() == {
+    shared = AskingSettings.model_fields
+    assert native.model_dump(exclude=set(shared)) == {
         "transport": "shannon",
         "model": "llama-3.1-8b",
         "api": "completions",
@@ -110,6 +113,12 @@ services:
         "allow_private_networks": True,
         "max_relays_per_session": 40,
         "relays": native.relays.model_dump(),
+        "pace": {
+            "requests_per_minute": 30,
+            "tokens_per_minute": None,
+            "requests_per_day": None,
+            "per": "supplier",
+        },
     }
     assert [app.signer for app in native.apps] == [APP, GATEWAY]
     assert native.session_apps == (APP, OTHER)
@@ -164,10 +173,14 @@ def nodes(**changes: Any) -> dict[str, Any]:
 BROKEN_CHECKSUM = APP[:-1] + ("q" if APP[-1] != "q" else "p")
 BAD: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     # the valid block, what is changed in it, what the message must name: key, value, remedy
-    (SHANNON, {"transport": "morse"}, ["services.text.transport", "'shannon' or 'path'", "'morse'"]),
-    (SHANNON, {"transport": "direct"}, ["services.text.transport", "'shannon' or 'path'", "'direct'"]),
+    (
+        SHANNON,
+        {"transport": "morse"},
+        ["services.text.transport", "'shannon', 'path' or 'direct'", "'morse'"],
+    ),
+    (SHANNON, {"transport": "direct"}, ["services.text:", "means nothing to transport direct", "remove it"]),
     (SHANNON, {"model": None}, ["services.text.model", "required but missing", "add it"]),
-    (SHANNON, {"model": ""}, ["services.text.model", "at least 1 character"]),
+    (SHANNON, {"model": ""}, ["services.text.model", "required but missing"]),
     (SHANNON, {"api": "chats"}, ["services.text.api", "'chat' or 'completions'", "'chats'"]),
     (SHANNON, {"node": NODES}, ["services.text.node", "unknown key 'node' in services.text", "spelling"]),
     (SHANNON, {"nodes": None}, ["services.text:", "transport shannon needs nodes", "add nodes"]),

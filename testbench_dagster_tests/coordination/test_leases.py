@@ -151,6 +151,7 @@ def test_a_stopped_process_is_waited_for(local, local_target: Target, tmp_path: 
         signalled(process, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_silent_holder_elsewhere_is_waited_for_until_it_expires(store):
     leased_elsewhere(store, KEYS, left_s=4.0, ttl_s=4.0)
     with Heartbeat(store, "me") as heartbeat, SupplierLeases(store, heartbeat) as leases:

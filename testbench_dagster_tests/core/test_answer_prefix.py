@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS, answer_prefix
+from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS, answer_prefix, prefix_of_answer
+from testbench_dagster.core.chat_message import ChatMessage, ToolCall
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
@@ -72,6 +73,24 @@ def test_choices_have_none():
 def test_who_lost_the_lease_gives_no_evidence():
     record = attempt_record(_relay(), 1, _attempt("One"), lease=3)
     assert record.opening == "One" and fenced_out(record).opening is None
+
+
+@pytest.mark.parametrize(
+    ("content", "calls", "prefix"),
+    [
+        (None, [("weather", '{"city": "Oslo"}')], "weather city Oslo"),
+        (None, [("weather", '{"city":"Oslo"}'), ("noon", "")], "weather city Oslo noon"),
+        ("I  look.", [("noon", "{}")], "I look. noon"),
+        ('{"sum": 5}', [], '{"sum": 5}'),
+        (None, [], ""),
+        ("x" * 100, [("noon", "{}")], "x" * ANSWER_PREFIX_CHARS),
+        (None, [("f" * 9_000, "[" * 100_000)] * 100, "f" * ANSWER_PREFIX_CHARS),
+    ],
+)
+def test_messages_begin_with_what_they_say_and_call(content, calls, prefix):
+    text = ChatMessage(content, tuple(ToolCall(*call) for call in calls), "stop").text
+    assert prefix_of_answer({"type": "chat"}, text) == prefix
+    assert prefix_of_answer({"type": "generate_until"}, text) == answer_prefix(text)
 
 
 @pytest.fixture(params=["sqlite", "mongo"])

@@ -89,6 +89,7 @@ def test_the_table_is_that_of_the_rules() -> None:
         "transport": ("3/1", 3, "lane", False),
         "rate_limited": ("5/1", 3, "lane", None),
         "client_request": ("0/0", 2, "–", None),
+        "unsupported": ("0/0", 2, "–", None),
         "quota": ("1/1", 3, "probe", None),
         "credentials": ("1/1", 3, "probe", None),
         "gateway": ("2/1", 3, "lane", None),

@@ -13,13 +13,14 @@ from testbench_dagster_tests.test_architecture import modules
 #: Modules that decide which fault an event is, and so may name faults. Whoever asks what a fault means reads
 #: its row, see core/faults.py.
 DECIDES_FAULTS = {
+    "core.records.lanes": "a run that was stopped",
     "evidence.chain": "what an attempt was before its lease was lost; whose words an error is in",
     "relays.engine": "a transport that raises",
     "scoring.rows": "a score that lacks its value",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
-    "transports.answers": "HTTP status and body",
+    "transports.answers": "the body of an answer",
     "transports.outcome": "exceptions of an exchange; a page that is too large",
     "transports.path.stored": "what the stored answer of a gateway can have been",
     "transports.path.transport": "what a gateway says",
@@ -28,6 +29,7 @@ DECIDES_FAULTS = {
     "transports.pocket.services": "what keeps a relay from being sent",
     "transports.pocket.stored": "what the stored answer of a relay miner can have been",
     "transports.pocket.transport": "a relay that was not sent",
+    "transports.statuses": "HTTP status, and an error in a body",
     "transports.stored": "what stored evidence can have been",
 }
 #: Of these the ones that hold a table from events to faults.
@@ -35,6 +37,7 @@ HOLDS_A_FAULT_TABLE = {
     "transports.answers",
     "transports.pocket.faults",
     "transports.pocket.stored",
+    "transports.statuses",
 }
 
 

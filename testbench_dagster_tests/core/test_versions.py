@@ -18,12 +18,13 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (2, "27b77b37becc513fd80b35e56af6f49bef61e56d7bd36e53beebdf2974868f30"),
-    "PAYLOADS": (1, "08faeb7ce6947d44621d135495f7f47ab95888e06d7d336ceedd606d2c78fc83"),
-    "SCORER": (2, "7e5d96a74195cf99a9c8c1c7f491f689a40911acef7fc11e1745ec070f452a79"),
-    "WINDOWS": (4, "1e596c5a36feae6dde84fd7d1644f785ac161914b603ff318c949b5befbf8ebf"),
-    "PLANS": (3, "b024f0bc6337c2c32f0f6119c60726f77260eb0381ae365479c1cff45f8a3fba"),
-    "SCORE_STREAMS": (1, "93dd986f04901dd51a0c38190c9b68e18b424d8d436d78854f0f127b8ed741fb"),
+    "CLASSIFIER": (3, "d95e7ad2669922131416fa5bc8d3a0b830a48f407cfded2ef76f5b523ccbd773"),
+    "PAYLOADS": (1, "888edcf6416bd8829ddd7b76a325b5c8c357a64674480738dfd0d7d10b17a5c2"),
+    "SCORER": (2, "aee0302843ab2f322c1a9863b19f0817c21593cb8fdfd11df5996b57354acad7"),
+    "WINDOWS": (5, "bfa1d7d959b4307d71e7ccc711ba927223a8f2c795aa5e5873f15080357ac9c0"),
+    "PLANS": (5, "123e84f11dd3c0dfc9edcf7202fa14fd0bb1df018cb09161dc9bd652209cbdf4"),
+    "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
+    "TOOLS": (1, "6969e29c66014abff069a03ede1abd43911ed1b54bce082a2f332a52398e7b41"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import dagster as dg
 import pytest
 
 from testbench_dagster.core.errors import TaskInputError
-from testbench_dagster.defs.operations.alerts import what_happened
+from testbench_dagster.defs.operations.alerts import post, what_happened
 
 
 @dg.op
@@ -79,3 +83,36 @@ def test_a_reason_that_is_given_is_told() -> None:
         event = instance.report_run_failed(run, "The run's process is gone: no heartbeat.")
         context = dg.build_run_status_sensor_context("run_failure", event, instance, run)
         assert what_happened(context.for_run_failure()) == "The run's process is gone: no heartbeat."
+
+
+def test_the_webhook_is_reached_through_the_proxy_that_is_named_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(f"{self.path} {self.headers['Proxy-Authorization']}")
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = "http://hook.invalid/t0ken-of-ours"
+    try:
+        proxy = f"127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("http_proxy", f"http://{proxy}")
+        assert post(url, {"text": "t"}) == "ConnectError" and asked == []
+        monkeypatch.delenv("ALERT_PROXY", raising=False)
+        assert "ALERT_PROXY, which is not set" in (post(url, {}, "ALERT_PROXY") or "")
+        monkeypatch.setenv("ALERT_PROXY", f"http://me:pw@{proxy}")
+        assert post(url, {"text": "t"}, "ALERT_PROXY") is None
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked == [f"{url} Basic bWU6cHc="]
+    assert "t0ken" not in caplog.text

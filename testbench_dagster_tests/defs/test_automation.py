@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +125,20 @@ def test_new_suppliers_get_partitions_and_nothing_is_said_twice(room: Room) -> N
     assert not second.asset_events
 
 
+def test_a_roster_that_is_reported_again_without_a_change_is_the_same_data(
+    room: Room, tmp_path: Path
+) -> None:
+    def version() -> str:
+        (event,) = room.tick("new_suppliers").asset_events
+        assert isinstance(event, dg.AssetMaterialization)
+        return str((event.tags or {})["dagster/data_version"])
+
+    first = version()
+    assert version() == first
+    roster(tmp_path, 4)
+    assert version() != first
+
+
 def test_at_most_250_partitions_are_added_per_tick(room: Room, tmp_path: Path) -> None:
     roster(tmp_path, 600)
     cursor = None
@@ -234,7 +247,7 @@ def test_due_suppliers_whose_run_came_to_nothing_are_asked_for_a_while_after_it(
     failed = fail(evaluated, "evaluate_suppliers", request)
     waiting = evaluated.tick("stale_scores")
     assert waiting.skip_reason is not None
-    assert "1 suppliers are due; their last runs" in str(waiting.skip_reason.skip_message)
+    assert "1 supplier is due; the last runs" in str(waiting.skip_reason.skip_message)
     retry_minutes = evaluated.workspace.config.settings.planning.retry_minutes
     later = time.time() + retry_minutes * 60 + 1
     monkeypatch.setattr("testbench_dagster.defs.automation.time", SimpleNamespace(time=lambda: later))
@@ -346,6 +359,7 @@ def test_a_day_is_snapshotted_after_its_end(evaluated: Room) -> None:
         job.execute_in_process(instance=evaluated.instance, partition_key="2026-11-02")
 
 
+@pytest.mark.slow
 def test_epochs_roll_once_a_week_whatever_is_repeated(room: Room) -> None:
     tick = datetime.now(UTC)
     job = room.definitions.resolve_job_def("refresh_catalog")
@@ -368,30 +382,6 @@ def run_epochs(room: Room, job: Any, request: dg.RunRequest) -> tuple[int, str |
 
 
 # -------------------------------------------------------------------------------------------------- alerts
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Takes alerts; answers with what the server was told to."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.taken.append(json.loads(body))  # type: ignore[attr-defined]
-        self.send_response(self.server.answer)  # type: ignore[attr-defined]
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-
-@pytest.fixture
-def webhook() -> Iterator[HTTPServer]:
-    server = HTTPServer(("127.0.0.1", 0), Webhook)
-    server.taken, server.answer = [], 204  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 def test_a_failed_run_is_told_to_the_webhook(webhook: HTTPServer) -> None:
@@ -446,11 +436,11 @@ def test_a_detected_change_is_told_once_and_again_only_where_the_webhook_failed(
         cursor = context.cursor
         return told.skip_message
 
-    assert tick() == "no new changes"
+    assert tick() == "nothing new"
     now = datetime.now(UTC)
     documents.put_new(CHANGES, [change("a", now), change("b", now, cut=False)])
     assert tick() == "2 changes told"
-    assert tick() == "no new changes"
+    assert tick() == "nothing new"
     taken = webhook.taken  # type: ignore[attr-defined]
     assert sorted(t["supplier"] for t in taken) == ["a@x", "b@x"]
     text = {t["supplier"]: t["text"] for t in taken}
@@ -466,8 +456,8 @@ def test_a_detected_change_is_told_once_and_again_only_where_the_webhook_failed(
     assert "HTTP 500" in tick()
     assert "secret-path" not in tick()
     webhook.answer = 204  # type: ignore[attr-defined]
-    assert tick() == "1 changes told"
-    assert tick() == "no new changes"
+    assert tick() == "1 change told"
+    assert tick() == "nothing new"
 
 
 def test_without_a_webhook_nobody_is_told(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

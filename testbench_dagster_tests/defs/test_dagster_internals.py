@@ -107,6 +107,14 @@ def test_events_that_status_is_derived_from_are_known() -> None:
     assert {status.value for status in ours.FINISHED_STATUSES} == {"SUCCESS", "FAILURE", "CANCELED"}
 
 
-@pytest.mark.parametrize(("cron", "valid"), [("0 2 * * *", True), ("@daily", True), ("soon", False)])
-def test_cron_expressions_are_judged(cron: str, valid: bool) -> None:
-    assert importlib.import_module(MODULE).is_valid_cron_schedule(cron) is valid
+def test_runs_are_given_an_origin_as_we_do() -> None:
+    ours = importlib.import_module(MODULE)
+    runs = importlib.import_module("dagster._core.storage.runs").SqlRunStorage
+    changed = [
+        otherwise_called(ours.LoadableTargetOrigin, executable_path="", module_name=""),
+        otherwise_called(ours.ManagedGrpcPythonEnvCodeLocationOrigin, None, ""),
+        otherwise_called(ours.RemoteRepositoryOrigin, None, ""),
+        otherwise_called(ours.RemoteJobOrigin, None, ""),
+        otherwise_called(runs.replace_job_origin, None, None, None),
+    ]
+    assert [says("dagster", what, MODULE) for what in changed if what] == []

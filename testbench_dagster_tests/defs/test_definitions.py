@@ -33,8 +33,8 @@ ASSETS = {
 #: Written by runs of other assets, and observed there: external ones, which nothing materializes.
 RECORDED = {"supplier_plans": ("summaries", None), "detected_changes": ("summaries", None)}
 CHECKS = {
-    "task_datasets": {"datasets_intact"},
-    "sampled_prompts": {"prompts_reproducible"},
+    "task_datasets": {"datasets_intact", "tasks_prepared"},
+    "sampled_prompts": {"docs_storable", "prompts_reproducible"},
     "relay_responses": {"attempts_have_an_owner", "supplier_fault_rate"},
     "supplier_scores": {
         "scores_fresh",
@@ -233,6 +233,7 @@ def test_the_workspace_file_names_the_front_door() -> None:
     assert entry["python_module"]["module_name"] == "testbench_dagster.definitions"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["empty folder", "repository root"])
 def test_they_load_without_any_variable(tmp_path: Path, place: str) -> None:
     """What `dagster dev` does first, in the two places a newcomer tries it."""

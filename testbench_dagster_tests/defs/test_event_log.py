@@ -148,6 +148,7 @@ def later() -> datetime:
     return datetime.now(UTC) + timedelta(seconds=2)
 
 
+@pytest.mark.slow
 def test_what_is_derived_from_the_log_stays(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

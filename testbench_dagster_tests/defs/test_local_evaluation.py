@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -43,6 +45,7 @@ def jobs(workspace: Workspace) -> list[str]:
         return [run.job_name for run in instance.get_runs()][::-1]
 
 
+@pytest.mark.slow
 def test_it_goes_on_while_gates_open(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
     planned: list[int] = []
@@ -56,6 +59,10 @@ def test_it_goes_on_while_gates_open(workspace: Workspace) -> None:
     assert planned == [2 * 12, 2 * 4, 0]
     assert seen
     assert (report.waiting, report.problem) == ("", "")
+    for key in keys:  # who runs no daemon has a history, too
+        points = testbench.history(key).rows
+        assert {p["source"] for p in points} == {"snapshot"}
+        assert {p["task"] for p in points if p["taxonomy"] is None} == {*report.tasks}
     assert notes == [
         "catalog: preparing 2 of 2 tasks",
         "evaluation: 2 suppliers, 2 tasks",
@@ -76,13 +83,37 @@ def test_it_goes_on_while_gates_open(workspace: Workspace) -> None:
     assert (forced.sent, forced.passes) == (3, 1), "the cap holds over all passes"
 
 
+@pytest.mark.slow
+def test_one_run_asks_all_so_nobody_waits_for_the_dead_before_it(
+    localnet: LocalnetProcess, tmp_path: Path
+) -> None:
+    settings = starter_settings(localnet)
+    [alive] = settings["suppliers"][:1]
+    dead = {**alive, "base_url": "http://127.0.0.1:9/v1"}
+    settings["suppliers"] = [
+        {**(dead if n < 60 else alive), "address": f"s{n:02}", "model": alive["model"]} for n in range(62)
+    ]
+    settings["tasks"] = [{"name": "starter_logic", "samples": 2}]
+    settings["planning"] = {"occasions_minutes": [0, 0.06, 0.5, 3, 6, 12, 18]}  # the dead are left sooner
+    path = tmp_path / "testbench.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Workspace(load_config(path)) as workspace:
+        report = Testbench(workspace).run()
+        assert report.final == 2 * 2
+        assert jobs(workspace).count("evaluate_suppliers") == 1
+
+
+@pytest.mark.slow
 def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
     workspace: Workspace, localnet: LocalnetProcess
 ) -> None:
     testbench = Testbench(workspace)
     none = testbench.run(max_relays=0)
     assert (none.sent, none.final, none.passes) == (0, 0, 1)
-    assert none.problem == "nothing was scored"
+    assert (
+        none.nothing_allowed
+        and none.problem == "nothing was scored: a cap of 0 relays allows none to be sent"
+    )
     some = testbench.run(max_relays=26)
     assert (some.sent, some.problem) == (26, "")
     assert some.passes > 1
@@ -98,6 +129,40 @@ def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
     assert testbench.run([supplier.key], max_relays=0).problem == "", "nothing was sent, and there are scores"
 
 
+@pytest.mark.slow
+def test_who_refuses_all_that_is_asked_is_to_be_checked(tmp_path: Path) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b'{"error": {"message": "Unsupported parameter", "param": "max_tokens"}}'
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    supplier = {"address": "a", "base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m"}
+    settings = {"suppliers": [supplier], "tasks": [{"name": "starter_logic", "samples": 2}]}
+    path = tmp_path / "testbench.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    notes: list[str] = []
+    try:
+        with Workspace(load_config(path)) as opened:
+            Testbench(opened).run(on_note=notes.append)
+    finally:
+        server.shutdown()
+        server.server_close()
+    (told,) = [
+        note for note in notes if note.startswith("evaluation: a@external refuses all that was asked: ")
+    ]
+    assert told.endswith("`testbench check` finds out which settings are wanted")
+
+
+@pytest.mark.slow
 def test_a_backfill_is_handed_to_the_daemon(workspace: Workspace) -> None:
     testbench = Testbench(workspace)
     with pytest.raises(TestbenchError, match="has no partition yet; run `testbench run --max-relays 0`, or"):

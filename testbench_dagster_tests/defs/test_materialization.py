@@ -16,6 +16,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import interval_plot, markdown_table
+from testbench_dagster.defs.network.assets import roster_version
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.sample.catalogue import stale_tasks
 from testbench_dagster.stages.score.windows import windows
@@ -50,6 +51,13 @@ def test_every_asset_and_partition_is_materialized(materialized: Materialized) -
     assert names == [
         "refresh_suppliers", "refresh_catalog", "evaluate_suppliers", "refresh_identity", "refresh_summaries"
     ]  # fmt: skip
+
+
+def test_the_roster_carries_a_data_version_which_the_sensor_gives_again(materialized: Materialized) -> None:
+    event = materialized.instance.get_latest_materialization_event(dg.AssetKey("suppliers"))
+    assert event is not None and event.asset_materialization is not None
+    tags = event.asset_materialization.tags or {}
+    assert tags["dagster/data_version"] == roster_version(materialized.workspace)
 
 
 def test_every_check_was_evaluated_and_passed(materialized: Materialized) -> None:

@@ -16,7 +16,12 @@ from testbench_dagster.api import Testbench
 from testbench_dagster.config import load_config
 from testbench_dagster.defs.local_evaluation import WallClock, _clock_time, _stay, evaluate
 from testbench_dagster.localnet.run import LocalnetProcess
-from testbench_dagster.stages.plan.open_docs import OpenDocs, next_attempt, who_is_open
+from testbench_dagster.stages.plan.open_docs import (
+    OpenDocs,
+    next_attempt,
+    what_they_count_as,
+    who_is_open,
+)
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS
 from testbench_dagster_tests.defs.conftest import starter_settings
@@ -42,6 +47,7 @@ def workspace(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
         localnet.fail(supplier["address"], rate=0.0)
 
 
+@pytest.mark.slow
 def test_an_outage_leaves_docs_open_and_whoever_waits_gets_them(
     localnet: LocalnetProcess, workspace: Workspace
 ) -> None:
@@ -79,6 +85,7 @@ def test_an_outage_leaves_docs_open_and_whoever_waits_gets_them(
     assert workspace.documents.count(ATTEMPTS, {"supplier": up, "canary": False}) == DOCS
 
 
+@pytest.mark.slow
 def test_a_restart_of_a_moment_in_mid_run_costs_nothing(
     localnet: LocalnetProcess, workspace: Workspace
 ) -> None:
@@ -198,6 +205,40 @@ def test_open_docs_are_told_in_a_line() -> None:
     assert who_is_open([behind]) == "9 docs are open: 9 of s (unavailable x 5, 4 not asked yet)"
     assert next_attempt(rows) == minutes(1)
     assert next_attempt(rows[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("docs", "kept", "told"),
+    [
+        (1, 0, "it counts as wrong until it closes"),
+        (5, 0, "they count as wrong until they close"),
+        (1, 1, "its earlier outcome counts until it closes"),
+        (5, 5, "their earlier outcomes count until they close"),
+        (5, 4, "1 counts as wrong until closed, the earlier outcomes of 4 count until then"),
+        (5, 1, "4 count as wrong until closed, the earlier outcome of 1 counts until then"),
+    ],
+)
+def test_what_open_docs_count_as_is_told(docs: int, kept: int, told: str) -> None:
+    assert what_they_count_as([OpenDocs("a", docs, kept=kept)]) == told
+    rest = [OpenDocs("a", 1, kept=min(1, kept)), OpenDocs("b", docs - 1, kept=kept - min(1, kept))]
+    assert what_they_count_as(rest) == told
+
+
+@pytest.mark.slow
+def test_a_forced_doc_without_an_answer_keeps_its_earlier_outcome_and_the_run_says_so(
+    localnet: LocalnetProcess, workspace: Workspace
+) -> None:
+    key = workspace.config.settings.suppliers[0].key
+    testbench = Testbench(workspace)
+    testbench.run([key])
+    (before,) = testbench.scores(suppliers=[key]).rows
+    localnet.fail(key.partition("@")[0])
+    notes: list[str] = []
+    forced = evaluate(workspace, [key], force=True, on_note=notes.append)
+    (after,) = testbench.scores(suppliers=[key]).rows
+    assert forced.open[key] > 0
+    assert (after["score"], after["n_open"], after["status"]) == (before["score"], 0, before["status"])
+    assert "earlier outcome" in notes[-1] and "wrong" not in notes[-1], notes[-1]
 
 
 def test_times_are_told_as_a_clock_shows_them_and_never_too_early() -> None:

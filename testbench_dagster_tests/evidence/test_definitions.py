@@ -64,8 +64,8 @@ def test_what_comes_out_defines_the_same_task(mine: Path, tmp_path: Path, worker
     spec = spec_of("two", root="all_mine", include=(str(mine),), data=data)
     include = unpack(own_definitions(spec).files, tmp_path / "elsewhere")
     there = spec_of("two", root="all_mine", include=include)
-    registered = worker.call("register", spec)
-    found = worker.call("identify", there, registered.data, registered.fingerprint)
+    registered = worker.call("lm_eval", "register", spec)
+    found = worker.call("lm_eval", "identify", there, registered.data, registered.fingerprint)
     assert found == (registered.task_hash, registered.config_hash)
 
 

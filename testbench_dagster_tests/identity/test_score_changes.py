@@ -7,6 +7,7 @@ of 10, 20 and 40 points, half of the docs being repeats; at most .2 false alarms
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -210,10 +211,42 @@ def test_a_change_by_hand() -> None:
     assert change.arl == pytest.approx(3650 * n / 32)
     told = f"{len(after)} docs, {len(after)} of them asked before, where at least {change.null_rate:.2f}"
     assert told in change.wording
+    assert "its mean score over 1 task is" in change.wording
     rise = score_change("s", replace(stream, values=1 - values), PERIOD)
     assert rise is not None and rise.direction == "up"
     assert (rise.at, rise.before_at, rise.detected_at) == (change.at, change.before_at, change.detected_at)
     assert rise.null_rate == pytest.approx(1 - change.null_rate) and "at most" in rise.wording
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        (["sums"], "over sums is"),
+        (["sums", "logic"], "over sums (1 of 2 tasks) is"),
+        (["a", "b", "c", "sums"], "over sums (1 of 4 tasks) is"),
+    ],
+)
+def test_a_change_names_the_tasks_that_it_was_seen_in(tasks: list[str], told: str) -> None:
+    change = score_change("s", stream_over(1, ["sums"], tasks), PERIOD)
+    assert change is not None and told in change.wording
+
+
+def test_a_change_over_all_tasks_says_so_and_how_many() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    some = "over a, b, c and 2 more (5 of 6 tasks) is"
+    for tasks, told in ((names, "over all 5 tasks is"), ([*names, "f"], some)):
+        change = score_change("s", stream_over(5, names, tasks), PERIOD)
+        assert change is not None and told in change.wording, change.wording
+
+
+def stream_over(n_tasks: int, names: Sequence[str], tasks: Sequence[str]) -> ScoreStream:
+    """Docs of so many tasks in turn, asked again and again; at last three of four are wrong."""
+    n = 400
+    values = np.array([1.0 if i < 150 or i % 4 == 0 else 0.0 for i in range(n)])
+    docs = np.arange(n) % 50
+    return ScoreStream(
+        milliseconds(times(n)), docs, docs % n_tasks, values, np.zeros(n), np.zeros(n, int), names, tasks
+    )
 
 
 # --------------------------------------------------------------------------------------- docs of a year

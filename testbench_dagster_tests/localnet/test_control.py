@@ -267,9 +267,37 @@ def test_the_process_is_controlled_from_python_and_from_the_command_line():
 
         done = run("swap", "address=x", "accuracy=0.1", "announce=true")
         assert (done.exit_code, json.loads(done.stdout)["model"]) == (0, "simulated-mine-at-0.9-at-0.1")
+        # as the help says it: yaml reads 500 as a number
+        done = run("fail", "address=x", "mode=500", "rate=0.5")
+        assert (done.exit_code, json.loads(done.stdout)["failures"]) == (0, {"500": 0.5})
+        done = run("withhold", "address=x", "how=[500, answer]", "when=wrong")
+        assert (done.exit_code, json.loads(done.stdout)["withholds"]) == (0, ["500", "answer"])
+        assert run("fail", "address=x", "mode=true").exit_code == 1
         assert run("leave", "x").exit_code == 2
         failed = run("leave", "address=nobody")
         assert failed.exit_code == 1 and "nobody's" in str(failed.exception)
         url = net.url
     with pytest.raises(LocalnetError, match="does not answer"):
         control(url, "join", {})
+
+
+def test_tools_are_used_as_told_and_a_quantised_twin_may_join():
+    async def scenario():
+        async with running(Persona("a", GOOD)) as (net, control, _, _):
+            assert (await control("join", address="b", tools="no_tools"))[0] == 200
+            assert net.suppliers["b"].persona.tool_use == "no_tools"
+            status, told = await control("tools", address="b", kind="bad_json")
+            assert (status, told["tools"]) == (200, "bad_json")
+            assert net.suppliers["b"].persona.tool_use == "bad_json"
+            status, told = await control("join", address="c", backend="good", quantised=True)
+            assert (status, told["model"]) == (200, "simulated-good")
+            assert net.suppliers["c"].persona.backend.base == GOOD
+            for action, fields, said in (
+                ("tools", {"address": "b", "kind": "great"}, "kind must be one of: good, no_tools"),
+                ("join", {"tools": "great"}, "tools must be one of"),
+                ("join", {"backend": "good-quantised", "quantised": True}, "name the one that it is made of"),
+            ):
+                status, told = await control(action, **fields)
+                assert status == 400 and said in told["error"]["message"]
+
+    asyncio.run(scenario())

@@ -18,7 +18,7 @@ from testbench_dagster.tasks.starter.loader import read_docs
 FAST = Backend("fast", 1.0, latency_ms=0)
 DOC = read_docs("starter_reading", "test")[0]
 PROMPT = f"Question: {DOC['question']}\nAnswer:"
-CHAT = {"model": "any", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
+CHAT = {"model": "simulated-fast", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
 
 
 @asynccontextmanager
@@ -209,7 +209,7 @@ def test_pages_and_unserved_paths():
 
 def test_many_at_once_are_counted():
     async def scenario():
-        slow = Persona("a", Backend("slow", latency_ms=200))
+        slow = Persona("a", Backend("slow", latency_ms=200), names=(CHAT["model"],))
         async with running(slow) as (net, _, post, _):
             await asyncio.gather(*(post("a", CHAT) for _ in range(50)))
             return net.stats()["suppliers"]["a"]

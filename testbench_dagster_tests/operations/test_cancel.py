@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from testbench_dagster.coordination.processes import is_running
+from testbench_dagster.core.records.set_aside import SetAsideRecord
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.tasks.starter.loader import read_docs
 from testbench_dagster_tests.operations.evidence import (
     assert_one_at_a_time,
@@ -57,7 +59,7 @@ class Hook:
     raw: list[str] = field(default_factory=list)
 
     def about(self, run_id: str) -> list[dict[str, Any]]:
-        return [post for post in self.posts if post["run_id"] == run_id]
+        return [post for post in self.posts if post.get("run_id") == run_id]
 
 
 @contextmanager
@@ -216,24 +218,25 @@ def test_a_killed_run_is_repeated_once_and_told_of(running: Running) -> None:
         assert f"{run_id} was terminated by signal 9" in alert["message"], alert
 
 
-def test_a_mistake_of_ours_is_told_of_and_not_repeated(running: Running) -> None:
+def test_a_broken_file_sets_its_task_aside_and_fails_no_run(running: Running) -> None:
     made = running.platform
+    failures = {run["runId"] for run in made.runs("FAILURE")}
     broken = made.folder / "logic_test.jsonl"
     broken.write_text('{"question": "is this a doc?", "answer":', encoding="utf-8")
 
-    def failed() -> list[dict[str, Any]]:
-        return [run for run in made.runs("FAILURE") if run["jobName"] == "refresh_catalog"]
+    def aside() -> list[SetAsideRecord]:
+        with made.documents() as documents:
+            return list(typed.find(documents, SetAsideRecord, {}))
 
-    (run,) = wait_until("a failed run", failed, RELAYING_WITHIN_S)
-    wait_until("an alert", lambda: running.hook.about(run["runId"]), ALERTED_WITHIN_S)
+    (record,) = wait_until("a task that is set aside", aside, RELAYING_WITHIN_S)
+    assert record.id == FROM_FILE and "logic_test.jsonl" in record.reason
     time.sleep(2 * INTERVAL_S)
-    (alert,) = running.hook.about(run["runId"])
-    assert alert["job"] == "refresh_catalog"
-    assert "logic_test.jsonl" in alert["message"], alert
-    assert alert["run_id"] in alert["text"] and alert["message"] in alert["text"]
-    assert running.repeats(run["runId"]) == []
-    failures = {r["runId"] for r in made.runs("FAILURE")}
-    assert {post["run_id"] for post in running.hook.posts} == failures, made.runs("FAILURE")
+    assert {run["runId"] for run in made.runs("FAILURE")} == failures
+    told = wait_until(
+        "an alert", lambda: [p for p in running.hook.posts if "run_id" not in p], ALERTED_WITHIN_S
+    )
+    assert [(post["task"], post["reason"]) for post in told] == [(FROM_FILE, record.reason)]
+    assert {post["run_id"] for post in running.hook.posts if "run_id" in post} == failures
     for raw in running.hook.raw:
         assert not [secret for secret in running.secrets if secret in raw]
     # the data as it was registered before goes on counting

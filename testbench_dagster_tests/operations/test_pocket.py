@@ -249,6 +249,14 @@ def test_what_is_stored_is_what_miners_received(finished: Stage) -> None:
     assert len({relay["session_id"] for relay in accepted}) >= 3
 
 
+def _same_answer(one: Document, other: Document) -> bool:
+    """Whether two attempts brought the same signed answer."""
+    if one["_id"] == other["_id"] or one["supplier"] != other["supplier"]:
+        return False
+    signed = (one["evidence"].get("envelope"), other["evidence"].get("envelope"))
+    return signed[0] is not None and signed[0] == signed[1] and one["body"] == other["body"]
+
+
 def test_every_fault_has_its_owner(finished: Stage) -> None:
     stored = {a["evidence"].get("request_sha256"): a for a in finished.attempts()}
     wrong, seen = [], Counter[str]()
@@ -258,6 +266,8 @@ def test_every_fault_has_its_owner(finished: Stage) -> None:
         if kind not in EXPECTED:
             continue
         if Fault(attempt["fault"]) not in EXPECTED[kind]:
+            if kind == "replay" and not any(_same_answer(attempt, one) for one in stored.values()):
+                continue  # what it repeats never reached us: nothing in the protocol tells
             wrong.append((kind, relay["flavour"], attempt["fault"], attempt["error"]))
     assert wrong == []
     print(dict(seen))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.rules import PlanningSettings
 from testbench_dagster.planning.audits import audit_pace, audit_target, drawn_audits
+from testbench_dagster.planning.release import release
 from testbench_dagster.planning.supplier import plan_supplier
 from testbench_dagster_tests.planning.test_supplier import DAY, HOUR, MAX_AGE, NOW, answer, supplier, task
 
@@ -56,6 +57,22 @@ def test_docs_are_drawn_at_random_among_those_of_the_proxy() -> None:
     assert len({p.doc_id for p in most} & answered) == 2, "then those it has answered"
     anything = drawn_audits(facts.prompts, [], (), {999}, 3, Random(1))
     assert len(anything) == 3, "a proxy that answered none of the sequence limits nothing"
+
+
+def test_a_budget_cuts_audits_at_random() -> None:
+    """Whatever else it releases: of 60 docs each is audited as often as any other, and as many in all."""
+    member = supplier(task("a", 60), proxy="p@external")
+    other = plan_supplier(supplier(task("a", 60)), SETTINGS, now=NOW, chance=Random(0))
+    counts: Counter[int] = Counter()
+    for seed in range(600):
+        audit = plan_supplier(member, PlanningSettings(audit_docs=6), now=NOW, chance=Random(seed))
+        cut = release({"m": audit, "o": other}, 33)
+        counts.update(doc.prompt.position for doc in cut["m"].tasks["a"].plan.due)
+        positions = [doc.prompt.position for doc in cut["o"].tasks["a"].plan.due]
+        assert positions == list(range(len(positions))), "others get the first ones, as ever"
+    assert counts.total() == pytest.approx(600 * 3, rel=0.05)
+    thirds = [sum(counts[n] for n in range(start, start + 20)) for start in (0, 20, 40)]
+    assert max(thirds) < 1.15 * min(thirds)
 
 
 def test_a_member_has_its_part_answered_itself_spread_over_the_time() -> None:

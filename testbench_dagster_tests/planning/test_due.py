@@ -87,10 +87,30 @@ def test_an_open_doc_is_asked_at_its_next_occasion_and_not_before(fault: Fault) 
     waiting = {("p0", 1): life(DocState.OPEN, YOUNG, NOW + HOUR, fault=fault)}
     plan = plan_task(prompts(1), history, lives=waiting, **ALL_OF)
     assert (plan.due, plan.open, plan.due_at) == ([], 1, NOW + HOUR)
-    assert plan.reason == "0 of 1 docs are fresh; 1 open, asked again 2026-03-01 13:00"
+    assert plan.reason == "0 of 1 doc is fresh; 1 open, asked again 2026-03-01 13:00"
     then = plan_task(prompts(1), history, lives=waiting, **{**ALL_OF, "now": NOW + HOUR})
     assert [(due.calls, due.occasion, due.open) for due in then.due] == [((DueCall(0, 0, 4),), 2, True)]
-    assert then.reason == "0 of 1 docs are fresh; 1 open ones are asked again"
+    assert then.reason == "0 of 1 doc is fresh; 1 open one is asked again"
+
+
+def test_open_docs_that_were_asked_anew_are_told_from_those_that_never_closed() -> None:
+    """By force, or with age: their earlier outcome counts until they close, so long as its slot is theirs."""
+    first = [outcome(0), outcome(1, at=OLD), outcome(2, at=OLD - OLD_GRACE)]
+    again = [outcome(n, Fault.UNAVAILABLE, at=NOW, round_=2) for n in range(3)]
+    never = [outcome(3, Fault.UNAVAILABLE, at=NOW)]
+    lives = {(f"p{n}", 2 if n < 3 else 1): life(DocState.OPEN, NOW, NOW + HOUR) for n in range(4)}
+    options = {**ALL_OF, "lives": lives, "grace": OLD_GRACE}
+    plan = plan_task(prompts(4), [*first, *again, *never], **options)
+    assert (plan.open, plan.kept) == (4, 2)
+    forced = plan_task(prompts(4), [*first, *again, *never], **options, force_since=NOW)
+    assert (forced.open, forced.kept) == (4, 2)
+    cut = plan_task(prompts(4), [*first, *again, *never], **options, cut_at=YOUNG)
+    assert (cut.open, cut.kept) == (4, 0)
+
+
+def test_docs_that_are_to_be_asked_anew_are_marked() -> None:
+    plan = plan_task(prompts(3), [outcome(0)], **ALL_OF, force_since=NOW)
+    assert {due.prompt.id: due.anew for due in plan.due} == {"p0": True, "p1": False, "p2": False}
 
 
 def test_what_our_own_faults_hold_up_is_due_at_once_as_if_never_asked() -> None:

@@ -49,7 +49,7 @@ SHIPPED = {
 
 
 def imported(
-    frameworks: dict[str, Any], name: str | None = None, **options: Any
+    frameworks: dict[str, Any], name: str | list[str] | None = None, **options: Any
 ) -> tuple[PlanningSettings, dict[str, PlanningRule], tuple[str, ...]]:
     """What our own configuration reads in the YAML: defaults, rules by task; and the notes."""
     result = import_frameworks(frameworks, name, **options)
@@ -270,3 +270,48 @@ def test_signatures_keep_their_framework_and_their_gates() -> None:
         for note in notes
     )
     assert any(note.endswith("task arc: it must be configured under tasks") for note in notes)
+
+
+def test_several_frameworks_are_one_configuration() -> None:
+    """The first that is not signatures speaks for all tasks; the signatures have their own rules in full."""
+    together = {
+        **SHIPPED,
+        "lmeh-generative": framework(
+            schedule_limits={"any": "24:hours", "gsm8k": "6:hours"},
+            taxonomy_dependency={"any": ["liveness_v0:0.8:0.8:10"]},
+        ),
+    }
+    planning, tasks, _ = imported(
+        together, ["signatures", "lmeh-generative", "lmeh-generative-external"], blocks_per_session=12
+    )
+    alone, named, _ = imported(together, "lmeh-generative")
+    assert planning == alone.model_copy(update={"blocks_per_session": 12})
+    assert tasks["gsm8k"] == named["gsm8k"]
+    of_signatures, own, _ = imported(together, "signatures")
+    assert list(tasks) == ["gsm8k", "tokenizer", "config", "identity"]
+    for name in ("tokenizer", "config", "identity"):
+        assert tasks[name].over(planning) == own[name].over(of_signatures), name
+    assert tasks["identity"].over(planning).gates == (), "the gate of the others' tasks is none of theirs"
+    result = import_frameworks(together, ["signatures", "lmeh-generative", "lmeh-generative-external"])
+    assert result.text.startswith("# Planning rules of the frameworks 'lmeh-generative', ")
+    comment = result.text.partition("# Of 'lmeh-generative-external', for the entry of each")[2]
+    lines = comment.splitlines()[1:]
+    rest = yaml.safe_load("\n".join(line.removeprefix("#") for line in lines))
+    assert PlanningRule.model_validate(rest["planning"]).over(planning).gates == ()
+    assert rest["planning"] == {"schedule": None, "gates": []}
+    assert any("lmeh-generative-external: what it says of tasks" in note for note in result.notes)
+    with pytest.raises(ConfigError, match="no such framework"):
+        import_frameworks(together, ["signatures", "helm"])
+
+
+def test_a_task_of_two_frameworks_has_one_rule() -> None:
+    def rules(hours: int) -> dict[str, Any]:
+        return framework(schedule_limits={"any": f"{hours}:hours", "gsm8k": "6:hours"})
+
+    same = {"a": rules(24), "b": rules(12)}
+    _, tasks, _ = imported(same, ["a", "b"])
+    assert list(tasks) == ["gsm8k"]
+    other = {**same, "b": framework(schedule_limits={"any": "12:hours", "gsm8k": "7:hours"})}
+    with pytest.raises(ConfigError, match="'gsm8k' has other rules in the framework 'b' than in 'a'"):
+        imported(other, ["a", "b"])
+    assert import_frameworks(same, ["a", "a"]) == import_frameworks(same, "a")

@@ -43,6 +43,8 @@ def test_without_gates_all_is_open() -> None:
         ({"is": "ok"}, TaskState(True, None, "abc"), ""),
         ({"is": "ok"}, TaskState(True, 0.0), "liveness scores 0.00, more than 0 wanted"),
         ({"is": "ok"}, TaskState(True, None, ""), "liveness has no score yet, more than 0 wanted"),
+        ({"is": "ok"}, TaskState(True, 0.0, lower=True), ""),
+        ({"is": "ok"}, TaskState(True, 1.0, lower=True), "liveness scores 1.00, less than 1 wanted"),
         ({"is": "equal", "value": 1.0}, TaskState(True, 1.0), ""),
         ({"is": "equal", "value": 0.3}, TaskState(True, 0.1 + 0.2), ""),
         ({"is": "equal", "value": 1.0}, TaskState(True, 0.999), "liveness scores 0.99, exactly 1 wanted"),

@@ -146,7 +146,11 @@ def test_more_calls_never_take_a_doc_away_and_none_gets_a_later_place(plans: dic
 
 def places(made: SupplierPlan, opened: bool = False) -> list[tuple[int, str]]:
     due = [(doc, name) for name, d in made.tasks.items() for doc in d.plan.due]
-    return [(doc.prompt.position, name) for doc, name in due if doc.open == opened]
+    return [
+        (doc.prompt.position if doc.place is None else doc.place, name)
+        for doc, name in due
+        if doc.open == opened
+    ]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1), st.integers(0, 40))

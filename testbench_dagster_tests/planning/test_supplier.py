@@ -113,7 +113,7 @@ def test_docs_are_due_until_they_are_fresh() -> None:
     assert summary(made.tasks["a"]) == ("due", 3, NOW)
     assert summary(made.tasks["b"]) == ("fresh", 0, NOW - DAY + MAX_AGE)
     assert (made.n_calls, made.due_at, made.due_height) == (3, NOW, None)
-    assert made.reason == "3 docs of 1 tasks are due, 3 calls (1 fresh)"
+    assert made.reason == "3 docs of 1 task are due, 3 calls (1 fresh)"
     assert plan(supplier(task("b", answered=4))).reason == "nothing is due (1 fresh)"
 
 
@@ -357,7 +357,7 @@ def test_a_pending_retry_delays_the_next_plan_but_not_this_one() -> None:
     assert (made.n_calls, made.due_at) == (4, NOW + HOUR)
     assert made.reason.endswith("it did not answer lately, next try 2026-03-01 13:00")
     past = plan(supplier(task("a"), retry_at=NOW - HOUR))
-    assert (past.due_at, past.reason) == (NOW, "4 docs of 1 tasks are due, 4 calls")
+    assert (past.due_at, past.reason) == (NOW, "4 docs of 1 task are due, 4 calls")
     assert plan(supplier(task("a", docs=0), retry_at=NOW + HOUR)).due_at is None
 
 
@@ -583,5 +583,7 @@ def test_answering_all_leaves_nothing_due_until_due_at(facts: SupplierFacts, cho
 @settings(max_examples=40)
 @given(suppliers(), st.sets(st.sampled_from(["t0", "t1", "t2", "t3"])))
 def test_planning_some_tasks_decides_as_planning_all(facts: SupplierFacts, only: set[str]) -> None:
-    whole = plan(facts).tasks
-    assert plan(facts, only=only).tasks == {name: d for name, d in whole.items() if name in only}
+    whole = plan(facts, chance=Random(7)).tasks
+    assert plan(facts, only=only, chance=Random(7)).tasks == {
+        name: d for name, d in whole.items() if name in only
+    }

@@ -166,13 +166,29 @@ def test_a_board_of_nobody(taxonomies: list[str]) -> None:
     assert parsed(render_prometheus(nobody))["testbench_feed_suppliers"] == {(): 0.0}
 
 
+def test_tasks_set_aside_are_told_with_their_reason_and_by_taxonomy() -> None:
+    made = board(NAMES, ["gsm8k"], ["general", "other"])
+    assert feed(made)["set_aside"] == []
+    aside = {"torn": "its definition cannot be read", "lost": "a.jsonl does not exist"}
+    told = feed(replace(made, set_aside=aside, lacking={"general": ["lost"], "other": []}))
+    assert told["set_aside"] == [
+        {"task": "torn", "reason": "its definition cannot be read"},
+        {"task": "lost", "reason": "a.jsonl does not exist"},
+    ]
+    assert told["taxonomies"]["general"] == {"root": "general", "set_aside": ["lost"]}
+    assert told["taxonomies"]["other"] == {"root": "other", "set_aside": []}
+
+
 #: Of the keys of the JSON feed that no column stands behind.
 MEANINGS = {
     "schema": f"{SCHEMA}; grows when a field changes its meaning or goes",
     "made_at": "when it was made",
     "simulation": "whether the suppliers are simulated",
     "omitted": '`["tasks"]` with more than 200,000 suppliers × tasks: `suppliers[].tasks` is `null` then',
+    "set_aside": "tasks that could not be prepared, so that nobody is asked them: a list of objects with "
+    "`task` and `reason`; new answers to them are missing everywhere below",
     "taxonomies.<name>.root": "name of its root node",
+    "taxonomies.<name>.set_aside": "names of its tasks that are set aside",
     "tasks.<name>.metric": "name of the primary metric",
     "tasks.<name>.filter": "name of the filter",
     "tasks.<name>.higher_is_better": "direction of the metric",

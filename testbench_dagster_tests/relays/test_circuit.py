@@ -14,7 +14,12 @@ from testbench_dagster.relays.circuit import PATIENCE, Circuit
 
 UNANSWERED = [fault for fault in Fault if not fault.answered]
 NEUTRAL = {Pause.PROBE, Pause.STOP}
-ORDINARY = [f for f in UNANSWERED if f.row.pause not in NEUTRAL and f.row.closes is not Closing.REFUSED]
+AVAILABLE = [f for f in UNANSWERED if f.row.available]
+ORDINARY = [
+    f
+    for f in UNANSWERED
+    if f.row.pause not in NEUTRAL and f.row.closes is not Closing.REFUSED and f not in AVAILABLE
+]
 
 
 def failing(
@@ -31,6 +36,27 @@ def test_five_unanswered_in_a_row_open_it_whatever_they_ended_in(fault: Fault) -
         assert not failing(circuit, fault, n) and not circuit.open
     assert not failing(circuit, fault, 4)
     assert circuit.open and circuit.resumes_at == 4.5 + 5.0
+
+
+@pytest.mark.parametrize("fault", AVAILABLE)
+def test_a_burst_of_filtered_docs_is_no_outage(fault: Fault) -> None:
+    """The supplier was there each time: nothing waits, however many, whatever wait it names."""
+    circuit = Circuit(PATIENCE)
+    assert not any(failing(circuit, fault, n, 90.0, alone=True) for n in range(50))
+    assert not circuit.open
+
+
+@pytest.mark.parametrize("fault", AVAILABLE)
+def test_a_filtered_doc_is_no_answer_either(fault: Fault) -> None:
+    circuit = Circuit(PATIENCE)
+    for n in range(4):
+        failing(circuit, Fault.TRANSPORT, n)
+    failing(circuit, fault, 4)
+    assert not circuit.open
+    failing(circuit, Fault.TRANSPORT, 5)
+    assert circuit.open and circuit.resumes_at == 5.5 + 5.0
+    failing(circuit, fault, 10.5)
+    assert circuit.open and circuit.resumes_at == 11.0 + 10.0, "a filtered probe waits as any"
 
 
 def test_an_answer_between_begins_anew_and_one_while_open_closes_it() -> None:
@@ -143,6 +169,16 @@ def test_a_supplier_that_refuses_every_request_is_left_at_once_unless_it_answere
     assert not any(failing(mixed, refused, n) for n in range(1, 5)) and mixed.open
 
 
+def test_answers_that_show_nothing_to_score_open_nothing_where_others_do() -> None:
+    """The supplier is well; but where it never answered otherwise, asking on is in vain."""
+    new = Circuit(PATIENCE)
+    assert [failing(new, Fault.UNSUPPORTED, n) for n in range(5)] == [False] * 4 + [True]
+    known = Circuit(PATIENCE, proven=True)
+    assert not any(failing(known, Fault.UNSUPPORTED, n) for n in range(50)) and not known.open
+    failing(known, Fault.QUOTA, 50)
+    assert known.open and not failing(known, Fault.UNSUPPORTED, 51) and not known.open
+
+
 def test_faults_of_our_own_open_nothing_and_end_the_turn_after_five() -> None:
     circuit = Circuit(PATIENCE)
     assert [failing(circuit, Fault.INTERNAL, n) for n in range(4)] == [False] * 4
@@ -229,6 +265,6 @@ def test_a_turn_always_ends_within_its_patience(
             assert circuit.resumes_at <= now + PATIENCE.silence_s
             assert circuit.left_s(now, alone=alone) > 0
     else:
-        assert any(sent.fault.answered for sent in attempts), "it never answered and is still waited for"
+        assert any(sent.fault.row.available for sent in attempts), "never there, and still waited for"
     circuit.finish(now)
     assert circuit.waited_s <= PATIENCE.total_s + most

@@ -594,6 +594,7 @@ print(report.lost)
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_sends_nothing_more(supplier: Supplier, tmp_path: Path):
     root = REPOSITORY
     process = subprocess.Popen(

@@ -162,6 +162,16 @@ def test_a_parameter_that_is_refused_everywhere_ends_the_turn_at_once() -> None:
     assert report.total.sent <= 2 * QUICK.trip
 
 
+def test_a_supplier_that_filters_everything_is_asked_all_of_it_without_a_wait() -> None:
+    """A filter is no outage: its turn ends when each doc had its attempts, not when patience does."""
+    transport = Acting(a=always(Fault.SUPPLIER_REFUSED))
+    sink = Sink()
+    report = run_relays([(target(), some(40))], sink, transport=transport)
+    assert report.lanes["a@test"].end is LaneEnding.DONE
+    assert {item.doc_id for item, _, _ in sink.attempts} == set(range(40))
+    assert (report.total.sent, report.total.still_due) == (80, 40)
+
+
 # ---------------------------------------------------------------------------------- second occasions
 
 TWO = [fault for fault in Fault if fault.row.occasions == 2]
@@ -282,6 +292,42 @@ def test_what_arrives_in_the_moment_of_stopping_is_kept() -> None:
     report = run_relays([(target(), some(50))], sink, transport=Acting(delay_s=0.3, a=behave), stop=stop)
     assert report.total.answered == len(sink.attempts) == 2
     assert report.total.unsent == 48 and report.interrupted
+
+
+class Stalling(Acting):
+    """Holds some docs for as long as anybody waits, and answers the others at once."""
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        if relay.doc_id % 5 == 3:
+            await asyncio.sleep(60.0)
+        return await super().send(endpoint, relay)
+
+
+@pytest.mark.parametrize("least_s", [0.1, 60.0])
+def test_what_a_supplier_held_when_the_run_was_stopped_is_told(least_s: float) -> None:
+    """Where it held it for long."""
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    report = run_relays(
+        [(target(start_in_flight=4), some(50))],
+        Sink(),
+        transport=Stalling(),
+        stop=stop,
+        patience=replace(PATIENCE, stalled_s=least_s),
+    )
+    end = report.lanes["a@test"]
+    assert end.end is LaneEnding.CAPPED and report.total.answered > 4
+    assert [one.doc_id for one in end.stalled] == ([3, 8, 13, 18] if least_s < 1 else [])
+
+
+@pytest.mark.parametrize("delay_s", [60.0, 0.2])
+def test_who_answered_nothing_yet_or_all_in_time_stalled_nothing(delay_s: float) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    patience = replace(PATIENCE, stalled_s=0.0)
+    transport = Acting(delay_s)
+    report = run_relays([(target(), some(50))], Sink(), transport=transport, stop=stop, patience=patience)
+    assert report.interrupted and report.lanes["a@test"].stalled == ()
 
 
 # ---------------------------------------------------------------------------------- whatever happens

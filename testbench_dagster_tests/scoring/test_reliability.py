@@ -36,6 +36,7 @@ class Attempt(NamedTuple):
     round: int = 1
     idx: int = 0
     repeat: int = 0
+    lease: int | None = 1
 
     @property
     def finished_at(self) -> datetime:
@@ -118,6 +119,32 @@ def test_our_own_fault_before_the_answer_is_no_attempt() -> None:
     assert calls_of(refused, DEADLINE_MS) == Calls(1, 0, (5.0,)), "who asked was not answered at once"
 
 
+CLAIMS = sorted(fault.value for fault in Fault if fault.owner is Owner.CLIENT)
+
+
+@pytest.mark.parametrize("fault", CLAIMS)
+def test_a_claim_about_us_is_an_attempt_where_the_same_run_brings_the_answer(fault: str) -> None:
+    """Who says first that our quota is used up, and computes meanwhile, does not answer at once."""
+    claim = Attempt(attempt=1, fault=fault, latency_ms=1.0)
+    assert calls_of([claim, Attempt(attempt=2, latency_ms=5.0)], DEADLINE_MS) == Calls(1, 0, (5.0,))
+    later = Attempt(attempt=2, latency_ms=5.0, lease=2)
+    assert calls_of([claim, later], DEADLINE_MS) == Calls(1, 1, (5.0,)), "it held for a whole run"
+    early = [claim._replace(lease=None), later._replace(lease=None)]
+    assert calls_of(early, DEADLINE_MS) == Calls(1, 1, (5.0,)), "of early versions nobody knows"
+    assert calls_of([claim], DEADLINE_MS) == NO_CALLS
+
+
+def test_who_refuses_what_takes_long_is_not_the_faster_for_it() -> None:
+    """In a run that brings answers to others; a form that is refused everywhere has no latency."""
+    refused = [Attempt("long", fault="client_request", latency_ms=1.0)]
+    answered = Attempt("short", latency_ms=5.0)
+    assert calls_of([*refused, answered], DEADLINE_MS) == Calls(1, 1, (5.0, DEADLINE_MS))
+    assert calls_of(refused, DEADLINE_MS) == NO_CALLS
+    assert calls_of([*refused, answered._replace(lease=2)], DEADLINE_MS) == Calls(1, 1, (5.0,))
+    merged = Attempt("merged", fault="unsupported", latency_ms=1.0)
+    assert calls_of([merged, answered], DEADLINE_MS) == Calls(1, 1, (5.0,)), "it answered in time"
+
+
 def test_a_call_whose_beginning_is_too_old_says_nothing_of_its_first_attempt() -> None:
     assert calls_of([Attempt(attempt=2, latency_ms=5.0)], DEADLINE_MS) == Calls(0, 0, (5.0,))
     assert calls_of([Attempt(attempt=0, fault="internal")], DEADLINE_MS) == NO_CALLS
@@ -166,17 +193,21 @@ def test_the_order_in_which_attempts_are_read_changes_nothing(
 
 @given(histories(SPEAKING), st.data())
 def test_our_own_faults_change_nothing(history: list[Attempt], data: st.DataObject) -> None:
-    """Before, between and after the attempts of a call, at calls of their own, and fenced out ones."""
+    """Before, between and after the attempts of a call, at calls of their own, and fenced out ones.
+
+    What suppliers claim of us belongs to other runs than the answers.
+    """
     added: list[Attempt] = []
     shift: dict[tuple[str, int], int] = {}
     for attempt in history:
         call = attempt.prompt_id, attempt.idx
         for _ in range(data.draw(st.integers(0, 2))):
             fault = data.draw(st.sampled_from(OURS))
-            added.append(attempt._replace(attempt=attempt.attempt + shift.get(call, 0), fault=fault))
+            number = attempt.attempt + shift.get(call, 0)
+            added.append(attempt._replace(attempt=number, fault=fault, lease=2 if fault in CLAIMS else 1))
             shift[call] = shift.get(call, 0) + 1
         added.append(attempt._replace(attempt=attempt.attempt + shift.get(call, 0)))
-    added += [Attempt("ours", n, data.draw(st.sampled_from(OURS)), 5.0) for n in (1, 2)]
+    added += [Attempt("ours", n, data.draw(st.sampled_from(OURS)), 5.0, lease=2) for n in (1, 2)]
     added += [a._replace(attempt=0, fault="internal") for a in history[:2]]
     assert available(added) == available(history)
     assert calls_of(added, DEADLINE_MS) == calls_of(history, DEADLINE_MS)

@@ -17,7 +17,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.rows import _quantile
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.plan.measured import WindowState, window_state
-from testbench_dagster.stages.score.batch import _score
+from testbench_dagster.stages.score.scorer import Scorer
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
@@ -88,6 +88,20 @@ def test_gates_read_up_to_the_first_open_doc(facts: Facts) -> None:
     found = state(facts)
     assert found.state.values == (1.0, 1.0, 0.0, 1.0, 1.0)
     assert found.state.score == pytest.approx(5 / 7)
+
+
+def test_gates_take_a_metric_where_lower_is_better_the_other_way(facts: Facts) -> None:
+    """A failed doc has the worst value, which is 1 there: failing opens no gate, and a low mean does."""
+    registration = facts.registration(TASK, higher_is_better=False)
+    for doc, value in ((0, 0.0), (1, 0.25)):
+        facts.score(registration, doc, value)
+    facts.fail(registration, 2)
+    found = state(facts).state
+    assert found.values == (1.0, 0.75, 0.0) and found.lower
+    assert found.score == pytest.approx(1.25 / 3) and found.quality == pytest.approx(1.75 / 3)
+    facts.score(registration, 3, 3.0)  # a loss without a bound is no share, and is not turned round
+    found = state(facts).state
+    assert (found.values, found.lower, found.quality) == ((), False, found.score)
 
 
 def test_a_mean_of_other_numbers_is_a_score_and_no_share(facts: Facts) -> None:
@@ -230,9 +244,12 @@ def scored(
     """The error of each doc that has an outcome, by number."""
     items = [(doc, supplier, Answered(doc, [], [])) for supplier, own in docs.items() for doc in own]
     spec = TaskSpec("t", "t", "t", None, None, None, None, None, {}, None)
-    strikes, open_ = Counter() if strikes is None else strikes, {} if open_ is None else open_
-    found = _score(framework, spec, None, items, strikes, open_)  # type: ignore[arg-type]
-    return {number: score.error for number, score in found.items()}
+    scorer = Scorer(framework, spec, None, Counter() if strikes is None else strikes)  # type: ignore[arg-type]
+    scorer.score(items)
+    if open_ is not None:
+        open_ |= scorer.open
+    assert not scorer.waiting and not scorer.again
+    return {number: score.error for number, score in scorer.found.items()}
 
 
 def test_a_batch_has_half_a_minute_and_half_a_second_per_doc() -> None:

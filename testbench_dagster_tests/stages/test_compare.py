@@ -23,6 +23,7 @@ from testbench_dagster.stages.compare import (
     NO_MEAN,
     NO_SCORES,
     OPEN_FIRST,
+    OPEN_TASKS,
     Comparison,
     compare,
 )
@@ -132,6 +133,26 @@ def test_docs_behind_an_open_one_wait(facts: Facts) -> None:
     assert (row.n_common, row.ci_low, row.ci_high) == (30, first.low, first.high)
     assert row.note == OPEN_FIRST
     assert rows(facts)["overall"].n_common == 30
+
+
+@pytest.mark.parametrize("asked", ["first", "all", "nothing"])
+def test_a_task_whose_first_doc_is_open_is_not_left_out_of_the_verdict(facts: Facts, asked: str) -> None:
+    """A is better in one task and knows nothing of the other, and leaves its first doc open, or all."""
+    first, second = facts.registration(LOGIC), facts.registration(ARITHMETIC)
+    answer(facts, first, coins(1, 0.9, 100), coins(2, 0.5, 100))
+    answer(facts, second, [None] + [0.0 if asked == "first" else None] * 99, [1.0] * 100)
+    for doc in range({"first": 1, "all": 100, "nothing": 0}[asked]):
+        facts.attempt(second, doc, Fault.TRANSPORT, days_ago(0.001), supplier=ALPHA)
+    found = rows(facts)
+    overall, alone = found["overall"], found[LOGIC]
+    assert alone.verdict == "A better" and found[ARITHMETIC].n_common == 0
+    if asked == "nothing":  # it was not asked yet
+        assert (overall.verdict, overall.note) == ("A better", None)
+        return
+    assert (overall.verdict, overall.note, overall.docs_needed) == ("undecided", OPEN_TASKS, None)
+    assert overall.difference == alone.difference
+    sure = rows(facts, tasks=[LOGIC])["overall"]
+    assert (overall.ci_low, overall.ci_high) == pytest.approx(((sure.ci_low - 1) / 2, (sure.ci_high + 1) / 2))
 
 
 @pytest.mark.parametrize("higher", [True, False])

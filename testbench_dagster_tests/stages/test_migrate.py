@@ -139,12 +139,17 @@ def unchanged_but(documents: Any, before: Mapping[str, Mapping[str, Any]]) -> No
 #: Fields that are new since that commit, and those that mean something else.
 NEW = {
     "scores": {
-        "failures", "first_attempt_success", "n_failed", "n_late", "n_open", "n_released", "n_void",
-        "next_attempt_at", "score_answered",
+        "failures", "first_attempt_success", "kind", "model", "n_failed", "n_late", "n_open", "n_released",
+        "n_void", "next_attempt_at", "score_answered",
     },
-    "leaderboard": {"first_attempt_success", "n_open", "n_own", "own_score", "shared", "standing", "unit"},
-    "taxonomies": {"left_out", "n_open", "n_own", "own_score", "shared"},
-    "identity": {"n_cuts", "split_at"},
+    "leaderboard": {
+        "as_reference", "asked_with", "first_attempt_success", "model", "n_open", "n_own", "own_score",
+        "ranked_among", "shared", "standing", "unit",
+    },
+    "taxonomies": {
+        "left_out", "model", "n_open", "n_own", "not_applicable", "own_score", "set_aside", "shared",
+    },
+    "identity": {"model", "n_cuts", "split_at"},
 }  # fmt: skip
 GONE = {"scores": {"pooled"}}
 CHANGED = {
@@ -297,6 +302,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(_AS_ANYBODY) and shutil.which("setpriv") is None, reason="root without setpriv")
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_home_that_is_up_to_date_is_only_read(old_home: Path, closed: bool) -> None:
@@ -432,6 +438,7 @@ migrate(load_config(sys.argv[1]), print)
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(old_home: Path) -> None:
     home = old_home.parent / ".testbench"
     many_attempts(home, 2_000)

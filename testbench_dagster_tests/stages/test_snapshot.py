@@ -1,10 +1,10 @@
-"""Daily snapshots: what they hold, and that they are never changed."""
+"""Daily snapshots: what they hold, and that those of days that are over are never changed."""
 
 from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.snapshot_rows import unpack_rows
 from testbench_dagster.stages import snapshot as module
 from testbench_dagster.stages.score.windows import windows
-from testbench_dagster.stages.snapshot import take_snapshots
+from testbench_dagster.stages.snapshot import begin_history, take_snapshots
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import SUPPLIER_SNAPSHOTS, SUPPLIERS
@@ -53,20 +54,17 @@ def test_a_snapshot_holds_the_primary_windows_and_the_summaries(workspace: Works
     snapshot = stored(workspace)[ALPHA]
     assert snapshot["day"] == "2026-03-01"
     assert now <= snapshot["taken_at"] <= datetime.now(UTC)
-    assert [(w["task"], w["metric"], w["filter"], w["n"]) for w in snapshot["windows"]] == [
-        ("starter_logic", "exact_match", "first", 8),
-        ("starter_units", None, None, 0),
-    ]
-    first = snapshot["windows"][0]
+    rows = unpack_rows(snapshot["rows"])
+    [first] = [r for r in rows if r.task is not None]
+    assert (first.task, first.metric, first.filter, first.n) == ("starter_logic", "exact_match", "first", 8)
     (row,) = (w for w in windows(workspace, suppliers=[ALPHA], tasks=["starter_logic"]) if w.primary)
-    for name in ("score", "ci_low", "ci_high", "errors", "latency_ms", "tokens", "task_hash", "epoch"):
-        assert first[name] == getattr(row, name), name
-    assert first["score"] == 0.75
-    assert first["last_sample_at"] == row.last_sample_at
-    (summary,) = snapshot["summaries"]
-    assert summary["taxonomy"] == "starter"
-    assert summary["nodes"]
-    assert stored(workspace)[BETA]["summaries"] == []
+    assert first.score == row.score == 0.75
+    assert (first.ci_low, first.ci_high) == pytest.approx((row.ci_low, row.ci_high), rel=1e-6)
+    assert (first.p50_ms, first.p95_ms) == pytest.approx((row.latency_ms["p50"], row.latency_ms["p95"]))
+    nodes = {r.node: r.score for r in rows if r.taxonomy == "starter"}
+    assert nodes["reasoning"] == 0.75
+    assert None not in nodes.values(), "what has no score is no row"
+    assert unpack_rows(stored(workspace)[BETA]["rows"]) == []
 
 
 def test_a_snapshot_once_taken_stays(workspace: Workspace) -> None:
@@ -82,8 +80,29 @@ def test_a_snapshot_once_taken_stays(workspace: Workspace) -> None:
     assert sorted(after) == [ALPHA, BETA]
     assert take_snapshots(workspace, DAY) == 0
     assert take_snapshots(workspace, date(2026, 3, 2)) == 2
-    assert stored(workspace, day="2026-03-02")[ALPHA]["windows"][0]["score"] == 0.5
+    [row] = unpack_rows(stored(workspace, day="2026-03-02")[ALPHA]["rows"])
+    assert row.score == 0.5
     assert workspace.documents.count(SUPPLIER_SNAPSHOTS) == 4
+
+
+def test_until_its_day_is_over_a_snapshot_is_replaced(workspace: Workspace) -> None:
+    facts, now = Facts(workspace), datetime.now(UTC)
+    registration = facts.registration("starter_logic")
+    facts.score(registration, 0, 1.0, at=now)
+    assert begin_history(workspace, [ALPHA, BETA]) == 2
+    assert begin_history(workspace, [ALPHA, BETA]) == 0, "they have begun"
+    facts.score(registration, 1, 0.0, at=now)
+    assert take_snapshots(workspace, now.date(), [ALPHA]) == 1
+    [row] = unpack_rows(stored(workspace)[ALPHA]["rows"])
+    assert row.score == 0.5
+    tomorrow = now + timedelta(days=1)
+    facts.score(registration, 2, 0.0, at=now)
+    assert take_snapshots(workspace, now.date(), now=tomorrow) == 2
+    facts.score(registration, 3, 0.0, at=now)
+    assert take_snapshots(workspace, now.date(), now=tomorrow) == 0, "the day is over"
+    [row] = unpack_rows(stored(workspace)[ALPHA]["rows"])
+    assert row.score == pytest.approx(1 / 3, rel=1e-6)
+    assert workspace.documents.count(SUPPLIER_SNAPSHOTS) == 2
 
 
 def test_suppliers_that_left_have_none(workspace: Workspace) -> None:

@@ -174,7 +174,7 @@ def test_a_bank_holds_at_least_the_scores_and_one_doc() -> None:
 def test_rates_of_tasks_are_finite_and_above_zero() -> None:
     assert rounds_of([[1.0]], [TINY]).scores == (1.0,)
     for rates in ([0.0], [-1.0], [math.inf], [math.nan], [1.0, 1.0]):
-        with pytest.raises(ValueError, match="want a rate above 0 of each of 1 tasks"):
+        with pytest.raises(ValueError, match="want a rate above 0 of each of 1 task,"):
             rounds_of([[1.0]], rates)
 
 

@@ -71,7 +71,7 @@ def test_a_difference_is_what_it_says_and_turns_with_its_sides(values: list[tupl
     assert found.standard_error == pytest.approx(d.std() / math.sqrt(len(d)), abs=1e-9)
     halves = half_differences(a, b)
     assert (found.low, found.high) == tuple(2 * end - 1 for end in mean_bounds(halves))
-    assert (found.fixed_low, found.fixed_high) == tuple(2 * end - 1 for end in betting_interval(halves))
+    assert found.fixed == tuple(2 * end - 1 for end in betting_interval(halves))
     assert -1 <= found.low < found.high <= 1
     assert turned.difference == pytest.approx(-found.difference, abs=1e-12)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low), abs=1e-9)

@@ -388,7 +388,7 @@ def test_a_difference_by_hand() -> None:
     low, high = mean_bounds([1, 1, 0.5, 0.5])
     assert (found.low, found.high) == pytest.approx((2 * low - 1, 2 * high - 1))
     low, high = betting_interval([1, 1, 0.5, 0.5], 0.95)
-    assert (found.fixed_low, found.fixed_high) == pytest.approx((2 * low - 1, 2 * high - 1))
+    assert found.fixed == pytest.approx((2 * low - 1, 2 * high - 1))
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,22 @@ def test_group(store):
         store.group(JOBS, Group(["kind"], sum=["at"]))
 
 
+def test_group_by_the_hour(store):
+    times = [NOON, NOON + timedelta(minutes=59, seconds=59), NOON - timedelta(milliseconds=1), None]
+    times.append(datetime(1969, 12, 31, 23, 30, tzinfo=UTC))  # times before 1970 are negative numbers
+    store.put_new(JOBS, [{"_id": str(i), "kind": "x", "at": at} for i, at in enumerate(times)])
+    rows = store.group(JOBS, Group(["at", "kind"], hourly=["at"]))
+    assert [(row["at"], row["count"]) for row in rows] == [
+        (None, 1),
+        (datetime(1969, 12, 31, 23, tzinfo=UTC), 1),
+        (NOON - timedelta(hours=1), 1),
+        (NOON, 2),
+    ]
+    for group in (Group(["kind"], hourly=["at"]), Group(["kind"], hourly=["kind"])):
+        with pytest.raises(StoreError, match="hourly"):
+            store.group(JOBS, group)
+
+
 def test_claim(store):
     store.put_new(JOBS, [{"_id": "a", "rank": 2, "note": [1]}, {"_id": "b", "rank": 1}])
     changes = {"owner": "me", "at": NOON + timedelta(microseconds=1500), "extra": {"$x": 1, "y.z": 2}}

@@ -59,6 +59,8 @@ class Case:
     api: str = "completions"
     limit: int | None = 40
     seed_by: str | None = None  # column that identifies a doc whose checker draws at random
+    generation: Mapping[str, Any] = field(default_factory=dict)  # the task's block of that name
+    gen_kwargs: Mapping[str, Any] | None = None  # the same as lm-eval is told it
 
 
 @dataclass
@@ -128,21 +130,28 @@ def stock_lm_eval(case: Case) -> Iterator[None]:
         yield
 
 
-def reference(case: Case, own: Path) -> dict[str, Side]:
-    """Run the case through ``simple_evaluate``."""
+def evaluated(case: Case, own: Path, *, bootstrap_iters: int = 0) -> tuple[dict[str, Any], ReplayLM]:
+    """What ``simple_evaluate`` returns for the case, and the model that answered it."""
     chat = case.api == "chat"
     model = ReplayLM(case.candidates)
     with stock_lm_eval(case):
-        results = lm_eval.simple_evaluate(
+        return lm_eval.simple_evaluate(
             model,
             tasks=list(case.only or [case.task]),
             num_fewshot=case.num_fewshot,
             task_manager=_manager(_task_folders(case, own)),
             limit=case.limit,
-            bootstrap_iters=0,
+            bootstrap_iters=bootstrap_iters,
             apply_chat_template=chat,
             fewshot_as_multiturn=chat,
-        )
+            gen_kwargs=None if case.gen_kwargs is None else dict(case.gen_kwargs),
+            system_instruction=case.generation.get("system"),
+        ), model
+
+
+def reference(case: Case, own: Path) -> dict[str, Side]:
+    """Run the case through ``simple_evaluate``."""
+    results, model = evaluated(case, own)
     sides: dict[str, Side] = defaultdict(Side)
     instances = sorted(model.instances, key=lambda i: (i.task_name, i.doc_id, i.idx))
     for instance in instances:
@@ -168,6 +177,8 @@ def specs_of(case: Case, folder: Path) -> list[TaskSpec]:
         task["num_fewshot"] = case.num_fewshot
     if case.only:
         task["only"] = list(case.only)
+    if case.generation:
+        task["generation"] = dict(case.generation)
     if case.files is not None:
         task["data"] = dict(case.files)
     elif case.rows is not None:
@@ -198,22 +209,28 @@ def stored(data: TaskData) -> TaskData:
     )
 
 
-def _entry(request: Mapping[str, Any], repeats: int) -> list[Any]:
-    head = [request["type"], request["idx"], repeats]
+_ROLLING = "loglikelihood_rolling"
+
+
+def _entry(request: Mapping[str, Any], flags: TaskFlags) -> list[Any]:
+    if flags.output_type == _ROLLING:  # of lm-eval's kinds, one that is asked as another
+        assert (request["type"], request["context"]) == ("loglikelihood", "")
+        return [_ROLLING, request["idx"], flags.repeats, request["continuation"]]
+    head = [request["type"], request["idx"], flags.repeats]
     if request["type"] == "generate_until":
         return [*head, request.get("messages", request.get("prompt")), request["generation"]]
-    if request["type"] == "loglikelihood":
-        return [*head, request["context"], request["continuation"]]
-    return [*head, request["text"]]
+    return [*head, request["context"], request["continuation"]]
 
 
 def _answered(case: Case, prompt: BuiltPrompt, data: TaskData) -> Answered:
     repeats = data.flags.repeats
     doc = json.loads(data.docs[prompt.doc_id])
-    responses = [
-        [answer(r["type"], _entry(r, 0)[3:], n, doc, case.candidates) for n in range(repeats)]
-        for r in prompt.requests
-    ]
+    responses = []
+    for request in prompt.requests:
+        kind, _, _, *args = _entry(request, data.flags)
+        found = [answer(kind, args, n, doc, case.candidates) for n in range(repeats)]
+        # suppliers' answers to texts are pairs as well
+        responses.append([(one, n % 2 == 0) for n, one in enumerate(found)] if kind == _ROLLING else found)
     return Answered(prompt.doc_id, through_json(prompt.requests), through_json(responses))
 
 
@@ -235,7 +252,7 @@ def ours(case: Case, spec: TaskSpec) -> Side:
 
     side = Side()
     for prompt in prompts:
-        side.requests[prompt.doc_id] = [_entry(r, data.flags.repeats) for r in prompt.requests]
+        side.requests[prompt.doc_id] = [_entry(r, data.flags) for r in prompt.requests]
         side.targets[prompt.doc_id] = prompt.target
     answers = [_answered(case, prompt, data) for prompt in prompts]
     draw.shuffle(answers)

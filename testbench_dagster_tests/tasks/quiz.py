@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.tasks.lm_eval_adapter import building
+from testbench_dagster.tasks.lm_eval_adapter import definitions
 
 YAML = """
 task: quiz
@@ -55,6 +55,6 @@ def quiz(
     own.mkdir(parents=True, exist_ok=True)
     (own / "quiz.yaml").write_text(yaml, encoding="utf-8")
     (own / "helper.py").write_text(helper, encoding="utf-8")
-    building._configs.cache_clear()  # a process reads a YAML once; these tests change theirs
+    definitions._definitions.cache_clear()  # a process reads a YAML once; these tests change theirs
     data = {"test": jsonl(folder / "test.jsonl", test), "train": jsonl(folder / "train.jsonl", train)}
     return spec_of(**{"data": data, "include": (str(own),), **fields})

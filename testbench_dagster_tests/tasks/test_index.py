@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 import json
 import os
@@ -139,8 +140,9 @@ def test_dataset_names_come_with_the_leaves():
 
 
 def test_python_tasks_are_refused_by_name(stock_python_task):
-    with pytest.raises(TaskError, match=rf"{stock_python_task}.*Python task.*defined by YAML"):
-        TaskIndex.load().leaves(stock_python_task)
+    (leaf,) = TaskIndex.load().leaves(stock_python_task)
+    assert leaf.problem is not None
+    assert leaf.problem.startswith(f"task {stock_python_task!r} is a Python task of lm-eval, which is not")
 
 
 @pytest.fixture
@@ -195,8 +197,66 @@ task:
 
 def test_a_group_that_names_no_known_task_is_an_error(tmp_path):
     folder = write(tmp_path / "own", g="group: g\ntask: [starter_logics]\n")
-    with pytest.raises(TaskError, match=r"group 'g' names 'starter_logics', which is no task; did you mean"):
-        TaskIndex.load([folder], ["g"]).leaves("g")
+    (leaf,) = TaskIndex.load([folder], ["g"]).leaves("g")
+    assert (leaf.name, leaf.entry) == ("starter_logics", None)
+    assert leaf.problem is not None
+    assert leaf.problem.startswith(
+        "group 'g' names 'starter_logics', which is no task; did you mean starter_"
+    )
+
+
+def test_one_missing_member_leaves_the_others(tmp_path):
+    folder = write(
+        tmp_path / "own", g="group: g\ntask: [starter_logic, absent, {task: gone}, starter_units]\n"
+    )
+    leaves = TaskIndex.load([folder], ["g"]).leaves("g")
+    assert [leaf.name for leaf in leaves] == ["starter_logic", "absent", "g::gone", "starter_units"]
+    assert [leaf.problem is None for leaf in leaves] == [True, False, True, True]
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path):
+    folder = write(
+        tmp_path / "own",
+        good="task: good\n",
+        broken="task: broken_one\ndoc_to_text: 'unclosed\n",
+        lost="task: 'lost'  # with a base that is not there\ninclude: absent.yaml\n",
+    )
+    index = TaskIndex.load([folder], ["good"])
+    with pytest.raises(
+        TaskError, match=r"task 'broken_one': its definition .*broken\.yaml cannot be read: .*line"
+    ):
+        index.leaves("broken_one")
+    with pytest.raises(TaskError, match=r"task 'lost': its definition .*lost\.yaml .*absent\.yaml"):
+        index.leaves("lost")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("babisteps-chat_zero_shot-task_01-simpletracking", "judged by the service of a-vert"),
+        ("bbh-split_03-date_understanding", "measure bbh_zeroshot_"),
+        ("mmlu_anatomy_chat_generative", "measure mmlu_*_generative of lm-eval"),
+        ("mmlu_pro-category_math", "measure mmlu_pro_*"),
+        ("t-eval_pnyx_review-str-v2", "conversations with tools"),
+        ("debugbench_python_hard_sandbox_chat", "runs code that the model wrote"),
+    ],
+)
+def test_tasks_of_the_fork_are_named_as_such(name, told):
+    with pytest.raises(TaskError) as caught:
+        TaskIndex.load([], [name]).leaves(name)
+    text = str(caught.value)
+    assert text.startswith(f"task {name!r} is a task of pocket-ml-testbench's lm-eval fork, not in lm-eval")
+    assert told in text and text.endswith("add the folder with its YAML to task_paths, or remove it")
+
+
+def test_no_task_of_lm_eval_is_taken_for_one_of_the_fork():
+    from testbench_dagster.tasks.fork_tasks import FORK_TASKS, fork_task_text
+
+    entries = TaskIndex.load().entries
+    assert [name for name in entries if fork_task_text(name)] == []
+    for task in FORK_TASKS:
+        for nearest in filter(None, task.nearest.split(", ")):
+            assert any(fnmatch.fnmatchcase(name, nearest) for name in entries), nearest
 
 
 def test_a_group_within_itself_is_an_error(tmp_path):

@@ -7,7 +7,8 @@ import importlib.metadata
 
 import pytest
 
-from testbench_dagster.tasks.lm_eval_adapter.building import FEWSHOT_SEED, SourceTask, config_of, finish
+from testbench_dagster.tasks.lm_eval_adapter.building import FEWSHOT_SEED, SourceTask, finish
+from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of
 from testbench_dagster_tests.tasks.quiz import quiz
 from testbench_dagster_tests.upstream import gone, otherwise_called, says
 
@@ -51,7 +52,7 @@ def test_a_task_has_the_attributes_we_read_and_write(tmp_path) -> None:
     ours = importlib.import_module(MODULE)
     spec = quiz(tmp_path)
     task = SourceTask(config_of(spec), spec)
-    finish(task, 0)
+    finish(task, spec, 0)
     read = ("_metric_fn_list", "_filters", "eval_docs", "task_docs", "fewshot_cfg", "features")
     missing = [name for name in read if not hasattr(task, name)]
     assert missing == [], says("lm_eval", f"ConfigurableTask has no {', '.join(missing)} any more", MODULE)
@@ -71,3 +72,13 @@ def test_templates_are_compiled_once() -> None:
     assert utils.apply_template(text, {"question": "Q"}) == "Q and nothing else ", says(
         "lm_eval", "apply_template does not render by utils.env", MODULE
     )
+
+
+def test_the_hub_can_be_left_out() -> None:
+    import datasets
+    import huggingface_hub.constants as hub
+
+    with importlib.import_module(MODULE).only_cached_data():
+        assert hub.is_offline_mode(), says("huggingface_hub", "HF_HUB_OFFLINE decides nothing", MODULE)
+        assert datasets.config.HF_HUB_OFFLINE
+    assert not hub.is_offline_mode() and not datasets.config.HF_HUB_OFFLINE

@@ -130,3 +130,25 @@ def test_where_faults_are_named(tmp_path):
         read_rows(path, {"a": "x"})
     with pytest.raises(TaskError, match=r"holds no rows with b = '7'$"):
         read_rows(path, {"b": "7"})
+
+
+@pytest.mark.parametrize("ending", ["json", "json.gz"])
+def test_json_may_hold_a_row_in_each_line(ending, tmp_path):
+    path = tmp_path / f"rows.{ending}"
+    text = "\n".join(json.dumps(row) for row in ROWS).encode()
+    path.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
+    assert read_rows(path) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', r"rows\.json: line 2 is not valid JSON"),
+        (b'{"a": 1} {"a": 2}', r"rows\.json cannot be read: Extra data"),
+    ],
+)
+def test_lines_that_are_no_rows_are_named_in_json_too(content, message, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    with pytest.raises(TaskError, match=message):
+        read_rows(path)

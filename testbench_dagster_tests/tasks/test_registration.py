@@ -5,18 +5,23 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pytest
 
 from testbench_dagster.core.errors import TaskError
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.task import TaskGeneration, TaskSpec
 from testbench_dagster.tasks.index import STARTER_PATH
-from testbench_dagster.tasks.lm_eval_adapter import build_prompts, building, register
+from testbench_dagster.tasks.lm_eval_adapter import build_prompts, building, definitions, identify, register
+from testbench_dagster.tasks.sources import source_state
+from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.tasks.quiz import HELPER, ROWS, YAML, quiz, spec_of
 
 # --- what is kept ----------------------------------------------------------------------------------------
@@ -168,10 +173,84 @@ def test_an_edited_yaml_is_seen_by_a_process_that_lives_on(tmp_path):
     assert second.task_hash == first.task_hash
 
 
+SETTINGS = [
+    {"max_tokens": 9},
+    {"temperature": 0.5},
+    {"top_p": 0.5},
+    {"stop": ("x",)},
+    {"stop": ()},
+    {"system": "Be brief."},
+    {"think_end_token": "</think>"},
+    {"think_end_token": False},
+]
+
+
+def test_each_setting_of_generation_makes_another_task(tmp_path):
+    """Its requests, or how answers to them are read, are others: nothing stored before counts any more."""
+    made = [quiz(tmp_path), *(quiz(tmp_path, generation=TaskGeneration(**settings)) for settings in SETTINGS)]
+    found = [register(spec) for spec in made]
+    assert len({each.task_hash for each in found}) == len({each.config_hash for each in found}) == len(made)
+    assert len({source_state(spec) for spec in made}) == len(made), "each is prepared anew"
+    assert len({each.fingerprint for each in found}) == 1
+    for spec, each in zip(made, found, strict=True):
+        data = TaskData({0: each.data.docs[0]}, [], each.data.flags)
+        assert identify(spec, data, each.fingerprint) == (each.task_hash, each.config_hash)
+
+
+def test_settings_that_concern_texts_alone_leave_other_tasks_as_they_are(tmp_path):
+    choice = (
+        YAML.replace("generate_until", "multiple_choice") + 'doc_to_choice: ["1", "2"]\ndoc_to_target: 0\n'
+    )
+    plain = register(quiz(tmp_path, choice.replace("exact_match", "acc")))
+    for settings in ({"max_tokens": 9}, {"temperature": 0.5}, {"think_end_token": "x"}):
+        spec = quiz(tmp_path, choice.replace("exact_match", "acc"), generation=TaskGeneration(**settings))
+        assert register(spec).task_hash == plain.task_hash
+    spec = quiz(tmp_path, choice.replace("exact_match", "acc"), generation=TaskGeneration(system="x"))
+    assert register(spec).task_hash != plain.task_hash
+
+
+@pytest.mark.parametrize(
+    ("task", "task_hash", "config_hash"),
+    [
+        ("starter_logic", "e08f627d017709f23f48fb6e57e2fa55acbcba40", "64d6f6c59cfa60bd"),
+        ("starter_choice", "a9a4ca9d8b067ec6b39eeb79bf12e7e1774d3484", "feaec55bd40a6965"),
+    ],
+)
+def test_without_settings_hashes_are_those_of_before_there_were_any(task, task_hash, config_hash):
+    """As the commit before the block `generation` of tasks registered them."""
+    found = register(spec_of(task))
+    assert (found.task_hash, found.config_hash[:16]) == (task_hash, config_hash)
+
+
+def test_requests_carry_the_rule_for_what_was_thought(tmp_path):
+    def requests(**settings):
+        spec = quiz(tmp_path, generation=TaskGeneration(**settings))
+        (built, *_) = build_prompts(spec, register(spec).data, [0], "chat")
+        return built.requests
+
+    (plain,) = requests()
+    assert set(plain) == {"type", "idx", "messages", "generation"}
+    assert requests(think_end_token="X") == [{**plain, "think_end_token": "X"}]
+    assert requests(think_end_token=False) == [{**plain, "think_end_token": False}]
+    # whatever else is in the request: its payload is the same
+    assert build_payload(requests(think_end_token="X")[0], "chat", "m") == build_payload(plain, "chat", "m")
+
+
+@pytest.mark.parametrize("given", ["max_gen_toks: 5", "max_tokens: 5", "max_new_tokens: 5", "until: ['.']"])
+def test_the_limit_replaces_whatever_the_yaml_calls_it(given, tmp_path):
+    yaml = YAML + f"generation_kwargs: {{{given}}}\n"
+    spec = quiz(tmp_path, yaml, generation=TaskGeneration(max_tokens=77))
+    (built,) = build_prompts(spec, register(spec).data, [0], "completions")
+    _, payload = build_payload(built.requests[0], "completions", "m")
+    assert payload["max_tokens"] == 77
+    assert not {"max_gen_toks", "max_new_tokens"} & set(payload)
+
+
 @pytest.mark.slow
 def test_the_hash_is_the_same_in_every_process(tmp_path):
     spec = quiz(tmp_path)
     code = inspect.cleandoc(f"""
+        from testbench_dagster.core.applicability import Applicability
         from testbench_dagster.core.rules import PlanningRule
         from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.lm_eval_adapter import register
@@ -194,7 +273,7 @@ def test_the_hash_is_the_same_in_every_process(tmp_path):
 def test_stock_tasks_with_functions_and_partials_hash_alike_after_a_reload(monkeypatch):
     spec = spec_of("starter_instructions")
     first = register(spec).task_hash
-    building._configs.cache_clear()
+    definitions._definitions.cache_clear()
     for name in [n for n in sys.modules if n.startswith(str(STARTER_PATH))]:
         monkeypatch.delitem(sys.modules, name)
     assert register(spec).task_hash == first
@@ -230,15 +309,6 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_column_that_the_template_needs_is_named(tmp_path):
     rows = [{"answer": "1"}] * 3
     refused(quiz(tmp_path, test=rows), r"task 'quiz': a row of .*test\.jsonl.* lacks a column.*'question'")
-
-
-def test_a_column_missing_in_one_row_is_named_with_the_row(tmp_path):
-    rows = [*ROWS[:3], {"question": "no answer"}]
-    refused(quiz(tmp_path, test=rows), r"test\.jsonl: row 4 has no column 'answer', which other rows have")
-
-
-def test_rows_of_different_types_are_refused(tmp_path):
-    refused(quiz(tmp_path, test=[*ROWS, {"question": "q", "answer": [1]}]), "do not form one table")
 
 
 @pytest.mark.parametrize(
@@ -302,10 +372,55 @@ def test_a_helper_that_needs_a_missing_package(tmp_path):
     refused(quiz(tmp_path, helper=helper), r"task 'quiz' needs the Python package 'package_that_nobody_has'")
 
 
-def test_a_yaml_that_lm_eval_cannot_build(tmp_path):
-    refused(
-        quiz(tmp_path, YAML.replace("helper.process", "helper.absent")), "lm-eval cannot build it.*absent"
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("helper.proces", r"helper\.py has no function proces; did you mean process\?"),
+        ("helper.absent", r"helper\.py has no function absent \(it has process\)"),
+        ("helpr.process", r"neither a file helpr\.py beside it nor a module helpr; did you mean helper\?"),
+        ("xyz.process", r"neither a file xyz\.py beside it nor a module xyz \(there is helper\)"),
+        ("json.no_such", r"has no function no_such|no module json|neither a file json\.py"),
+    ],
+)
+def test_a_function_that_is_not_there_is_no_missing_package(said, told, tmp_path):
+    spec = quiz(tmp_path, YAML.replace("helper.process", said))
+    refused(spec, rf"task 'quiz': its YAML in .*yaml says `!function {re.escape(said)}`, but .*{told}")
+
+
+@pytest.mark.parametrize("name", ["humaneval", "humaneval_instruct", "mbpp", "mbpp_plus"])
+def test_code_tasks_of_lm_eval_say_so_before_anything_is_loaded(name, monkeypatch):
+    """Their helpers load a script from the hub while they are imported."""
+
+    def loaded(*_, **__):
+        raise AssertionError("nothing is downloaded")
+
+    monkeypatch.setattr("datasets.load_dataset", loaded)
+    monkeypatch.setattr("evaluate.load", loaded)
+    with pytest.raises(
+        TaskError, match=f"task {name!r} runs code that the model wrote; that needs a sandbox"
+    ):
+        register(spec_of(name))
+
+
+def test_one_bad_leaf_of_a_group_leaves_the_others(tmp_path):
+    own = tmp_path / "yaml"
+    good = quiz(tmp_path)
+    bad = YAML.replace("task: quiz", "task: bad").replace("helper.process", "helper.absent")
+    (own / "bad.yaml").write_text(bad, encoding="utf-8")
+    inline = (
+        "{task: made, include: quiz.yaml, dataset_path: x, test_split: test, doc_to_text: '{{question}}', "
     )
+    inline += "doc_to_target: '{{answer}}', output_type: generate_until}"
+    (own / "g.yaml").write_text(f"group: g\ntask: [bad, quiz, absent, {inline}]\n", encoding="utf-8")
+    definitions._definitions.cache_clear()
+    assert len(register(replace(good, root="g")).data.docs) == 8
+    with pytest.raises(TaskError, match=r"task 'bad': its YAML .*helper\.absent"):
+        register(replace(good, name="bad", leaf="bad", root="g"))
+    with pytest.raises(TaskError, match="group 'g' names 'absent', which is no task"):
+        register(replace(good, name="absent", leaf="absent", root="g"))
+
+
+def test_a_yaml_that_lm_eval_cannot_build(tmp_path):
     refused(quiz(tmp_path, YAML + "unknown_setting: 1\n"), "'quiz' cannot be built: .*unknown_setting")
     sampler = "fewshot_config: {sampler: spiral}\n"
     refused(quiz(tmp_path, YAML + sampler), "'quiz' cannot be built: .*spiral")
@@ -324,8 +439,8 @@ def test_a_leaf_outside_its_group():
 
 def test_docs_that_json_cannot_hold(tmp_path):
     helper = (
-        "import datetime\ndef process(docs):\n"
-        "    return docs.add_column('day', [datetime.date(2024, 1, 1)] * len(docs))\n"
+        "class Docs(list):\n    features = {'question': None, 'answer': None}\n"
+        "def process(docs):\n    return Docs({**doc, 'seen': {1, 2}} for doc in docs)\n"
     )
     refused(quiz(tmp_path, helper=helper, num_fewshot=0), "task 'quiz': doc 0 cannot be kept as JSON")
 
@@ -335,9 +450,40 @@ def test_no_hub_is_one_clear_error(tmp_path, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr("datasets.load_dataset", offline)
+    monkeypatch.setattr(building, "_HUB", building._Hub())
     spec = replace(quiz(tmp_path), data=None)
     loading = r"'quiz': its dataset 'tests/quiz' cannot be loaded from the hub \(ConnectionError"
     refused(spec, loading + r".*`tasks\[\]\.data`")
+
+
+def test_a_hub_that_is_gone_is_looked_for_once_a_minute(tmp_path, monkeypatch):
+    """Trying in vain takes half a minute for each of the 57 tasks of MMLU."""
+    cached_only = []
+
+    def offline(*_, **__):
+        cached_only.append(datasets.config.HF_HUB_OFFLINE)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(building, "_HUB", building._Hub())
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    spec = replace(quiz(tmp_path), data=None)
+    refused(spec, "cannot be loaded from the hub .*no route to host")
+    refused(spec, "cannot be loaded from the hub .*no route to host")
+    monkeypatch.setattr(building, "_HUB_REST_S", 0.0)
+    refused(spec, "no route to host")
+    assert cached_only == [False, True, False], "what is cached is found meanwhile"
+    assert datasets.config.HF_HUB_OFFLINE is False
+
+    def missing(*_, **__):
+        cached_only.append(datasets.config.HF_HUB_OFFLINE)
+        raise FileNotFoundError("no such data set")
+
+    monkeypatch.setattr(building, "_HUB", building._Hub())
+    monkeypatch.setattr(building, "_HUB_REST_S", 60.0)
+    monkeypatch.setattr("datasets.load_dataset", missing)
+    refused(spec, "no such data set")
+    refused(spec, "no such data set")
+    assert cached_only[3:] == [False, False], "the hub is well, the data set is not there"
 
 
 def test_punkt_is_asked_for_by_name(monkeypatch, tmp_path, shared):
@@ -348,7 +494,7 @@ def test_punkt_is_asked_for_by_name(monkeypatch, tmp_path, shared):
 
     monkeypatch.setattr(nltk.data, "find", absent)
     monkeypatch.setattr(nltk.data, "path", list(nltk.data.path))
-    building._configs.cache_clear()
+    definitions._definitions.cache_clear()
     with pytest.raises(TaskError, match=r"'ifeval' needs nltk's punkt_tab.*NLTK_DATA.*llama-index-core"):
         register(spec_of("ifeval", data={"train": str(shared / "ifeval/input_data.jsonl.gz")}))
 

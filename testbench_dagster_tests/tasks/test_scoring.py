@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from testbench_dagster.core.prompt import Answered, TaskData
 from testbench_dagster.tasks.lm_eval_adapter import aggregate, build_prompts, register, score, seed_checkers
+from testbench_dagster_tests.tasks.layouts import shared_rows
 from testbench_dagster_tests.tasks.quiz import HELPER, YAML, quiz, spec_of
 
 CHECKER = (
@@ -172,7 +174,8 @@ def test_what_http_cannot_ask_is_marked(tmp_path):
     )
     data = register(rolling).data
     (prompt,) = build_prompts(rolling, data, [3], "completions")
-    assert not prompt.relayable and prompt.context_chars == len("3")
+    assert prompt.relayable and prompt.context_chars == len("3")
+    assert prompt.requests == [{"type": "loglikelihood", "idx": 0, "context": "", "continuation": "3"}]
     choice = spec_of("starter_choice")
     (prompt,) = build_prompts(choice, register(choice).data, [0], "completions")
     assert prompt.relayable and prompt.context_chars == max(
@@ -260,3 +263,93 @@ def test_of_a_log_likelihood_nothing_is_extracted(tmp_path):
     spec = quiz(tmp_path, YAML.replace("generate_until", "loglikelihood").replace("exact_match", "acc"))
     data = register(spec).data
     assert extracted(spec, data, [[(-1.0, True)]]) == {}
+
+
+CHOICE = """task: quiz
+dataset_path: tests/quiz
+test_split: test
+training_split: train
+output_type: multiple_choice
+doc_to_text: "Q: {{question}}"
+doc_to_target: 1
+doc_to_choice: ["a", "bbbb", "c"]
+num_fewshot: 0
+metric_list: [{metric: acc}, {metric: acc_norm}, {metric: exact_match}, {metric: brier_score}]
+"""
+GREEDY = """task: quiz
+dataset_path: tests/quiz
+test_split: test
+training_split: train
+output_type: loglikelihood
+doc_to_text: "Q: {{question}}"
+doc_to_target: "{{answer}}"
+num_fewshot: 0
+metric_list: [{metric: acc}, {metric: perplexity}]
+"""
+IMPOSSIBLE = (float("-inf"), False)
+
+
+def scored(tmp_path, yaml, responses):
+    """The metrics of one doc with these responses."""
+    spec = quiz(tmp_path, yaml)
+    data = register(spec).data
+    (prompt,) = build_prompts(spec, data, [0], "completions")
+    (result,) = score(spec, data, [Answered(0, prompt.requests, [[one] for one in responses])])
+    assert result.error is None
+    return result.metrics["none"], result.extracted
+
+
+@pytest.mark.parametrize(
+    ("responses", "acc", "acc_norm"),
+    [
+        ([IMPOSSIBLE, (-3.0, False), IMPOSSIBLE], 1.0, 1.0),
+        ([IMPOSSIBLE, (-9999.0, False), (-2.0, False)], 0.0, 0.0),
+        ([(-5.0, False), IMPOSSIBLE, (-7.0, False)], 0.0, 0.0),
+        ([(-2.0, False), (-3.0, False), IMPOSSIBLE], 0.0, 1.0),
+    ],
+)
+def test_what_is_impossible_compares_as_such(tmp_path, responses, acc, acc_norm):
+    metrics, extracted = scored(tmp_path, CHOICE, responses)
+    assert (metrics["acc"], metrics["acc_norm"], metrics["exact_match"]) == (acc, acc_norm, 0)
+    assert all(math.isfinite(share) for share in metrics["brier_score"][1])
+    assert extracted == {"none": "1" if acc else "0" if responses[0][0] > -9 else "2"}
+
+
+def test_what_is_no_number_of_impossible_options_is_left_out(tmp_path):
+    metrics, _ = scored(tmp_path, CHOICE, [IMPOSSIBLE] * 3)
+    assert metrics == {"acc": 0.0, "acc_norm": 0.0, "exact_match": 0}
+    metrics, _ = scored(tmp_path, GREEDY, [IMPOSSIBLE])
+    assert metrics == {"acc": 0}
+
+
+@pytest.mark.parametrize(("right", "kept"), [(None, False), (False, True), (True, True)])
+def test_metrics_that_need_greediness_are_left_out_where_it_is_unknown(tmp_path, right, kept):
+    metrics, extracted = scored(tmp_path, CHOICE, [(-2.0, None), (-1.0, right), (-3.0, None)])
+    assert (metrics["acc"], metrics["acc_norm"], extracted) == (1.0, 1.0, {"none": "1"})
+    assert ("exact_match" in metrics) is kept
+    assert not kept or metrics["exact_match"] == int(right)
+    metrics, _ = scored(tmp_path, GREEDY, [(-2.0, right)])
+    assert ("acc" in metrics) is kept and metrics["perplexity"] == -2.0
+
+
+MEDICAL = {"UbiquantAI_Fleming-R1-7B": 0.7251, "deepseek-ai_DeepSeek-R1-0528-Qwen3-8B": 0.7038}
+
+
+@pytest.mark.parametrize("model", MEDICAL)
+def test_recorded_log_probabilities_give_the_published_accuracy(shared, tmp_path, model):
+    """The second model has ties, of which the first counts; whether choices are greedy is not recorded."""
+    recorded = shared_rows(f"loglik_medical/MedQA__{model}.jsonl.gz")[:1273]
+    rows = [{"question": str(row["i"]), "label": row["label"]} for row in recorded]
+    yaml = CHOICE.replace('["a", "bbbb", "c"]', '["A", "B", "C", "D"]').replace(
+        "doc_to_target: 1", "doc_to_target: label"
+    )
+    spec = quiz(tmp_path, yaml, test=rows)
+    data = register(spec).data
+    prompts = build_prompts(spec, data, range(len(rows)), "completions")
+    answers = [
+        Answered(p.doc_id, p.requests, [[(value, None)] for value in row["loglik"]])
+        for p, row in zip(prompts, recorded, strict=True)
+    ]
+    metrics = [result.metrics["none"] for result in score(spec, data, answers)]
+    assert round(sum(m["acc"] for m in metrics) / len(rows), 4) == MEDICAL[model]
+    assert all(m["acc"] == m["acc_norm"] and "exact_match" not in m for m in metrics)

@@ -28,6 +28,7 @@ STUBBORN = HELPER + (
     "import os, re, sys, time\n"
     "def check(doc, results):\n"
     "    print('noise on stdout'); sys.stderr.write('noise on stderr' * 1000)\n"
+    "    sys.stdout.flush(); os.write(1, b'raw' * 100); os.system('echo from a child; cat')\n"
     "    if 'backtrack' in results[0]:\n"
     "        re.match(r'(a+)+$', 'a' * 60 + 'b')\n"
     "    if 'wait' in results[0]:\n"
@@ -72,56 +73,57 @@ def stubborn(tmp_path):
 
 
 def test_results_are_those_of_a_call_in_this_process(worker):
-    registered = worker.call("register", SPEC)
+    registered = worker.call("lm_eval", "register", SPEC)
     assert registered == register(SPEC)
-    prompts = worker.call("build_prompts", SPEC, registered.data, [4, 1], "chat")
+    prompts = worker.call("lm_eval", "build_prompts", SPEC, registered.data, [4, 1], "chat", "")
     assert prompts == build_prompts(SPEC, registered.data, [1, 4], "chat")
 
 
 def test_exceptions_come_back_as_task_errors_and_the_child_lives_on(worker):
-    worker.call("register", SPEC)
-    pid = worker._process.pid
+    worker.call("lm_eval", "register", SPEC)
+    pid = worker.process("lm_eval").pid
     with pytest.raises(TaskError, match="unknown task 'nope_nope'"):
-        worker.call("register", spec_of("nope_nope", root="nope_nope"))
+        worker.call("lm_eval", "register", spec_of("nope_nope", root="nope_nope"))
     with pytest.raises(TaskError, match=r"build_prompts failed: IndexError: 10000"):
-        worker.call("build_prompts", SPEC, register(SPEC).data, [10_000], "chat")
+        worker.call("lm_eval", "build_prompts", SPEC, register(SPEC).data, [10_000], "chat", "")
     with pytest.raises(TaskError, match=r"register failed: TypeError"):
-        worker.call("register")
-    assert worker.call("register", SPEC).data.docs and worker._process.pid == pid
+        worker.call("lm_eval", "register")
+    assert worker.call("lm_eval", "register", SPEC).data.docs and worker.process("lm_eval").pid == pid
 
 
 def test_only_the_adapters_functions_can_be_called(worker):
     with pytest.raises(ValueError, match="'eval' is none of register, identify, build_prompts, "):
-        worker.call("eval", "1")
+        worker.call("lm_eval", "eval", "1")
 
 
 def test_what_task_code_prints_does_not_reach_the_pipe(worker, stubborn):
-    (result,) = worker.call("score", *stubborn("fine"))
+    (result,) = worker.call("lm_eval", "score", *stubborn("fine"))
     assert result.metrics == {"none": {"right": 1.0}}
 
 
 def test_a_hanging_check_is_killed_and_the_next_call_works(worker, stubborn):
-    worker.call("register", SPEC)
-    pid = worker._process.pid
+    worker.call("lm_eval", "register", SPEC)
+    pid = worker.process("lm_eval").pid
     with pytest.raises(WorkerTimeout, match="score took longer than 2 s and was stopped"):
-        worker.call("score", *stubborn("backtrack"), timeout_s=2)
+        worker.call("lm_eval", "score", *stubborn("backtrack"), timeout_s=2)
     assert not alive(pid)
-    (result,) = worker.call("score", *stubborn("fine"))
-    assert result.metrics and worker._process.pid != pid
+    (result,) = worker.call("lm_eval", "score", *stubborn("fine"))
+    assert result.metrics and worker.process("lm_eval").pid != pid
 
 
+@pytest.mark.slow
 def test_limits_are_of_cpu_time(worker, stubborn, monkeypatch):
     """What waits, for others on a busy machine say, is stopped much later than what works."""
-    worker.call("score", *stubborn("fine"))
-    (result,) = worker.call("score", *stubborn("wait"), timeout_s=1)
+    worker.call("lm_eval", "score", *stubborn("fine"))
+    (result,) = worker.call("lm_eval", "score", *stubborn("wait"), timeout_s=1)
     assert result.metrics == {"none": {"right": 1.0}}
     monkeypatch.setattr(worker_module, "_WAITING", 1.0)
     with pytest.raises(WorkerTimeout):
-        worker.call("score", *stubborn("wait"), timeout_s=1)
-    worker.call("score", *stubborn("fine"))
+        worker.call("lm_eval", "score", *stubborn("wait"), timeout_s=1)
+    worker.call("lm_eval", "score", *stubborn("fine"))
     monkeypatch.setattr(worker_module, "cpu_seconds", lambda pid: None)
     with pytest.raises(WorkerTimeout):
-        worker.call("score", *stubborn("wait"), timeout_s=1)
+        worker.call("lm_eval", "score", *stubborn("wait"), timeout_s=1)
 
 
 def test_cpu_times_are_those_of_the_process():
@@ -133,15 +135,15 @@ def test_cpu_times_are_those_of_the_process():
 
 def test_a_child_that_dies_is_one_error_with_its_last_words(worker, stubborn):
     with pytest.raises(TaskError, match=r"ended \(exit code 7\) during score: the last words"):
-        worker.call("score", *stubborn("exit"))
-    assert worker.call("score", *stubborn("fine"))[0].error is None
+        worker.call("lm_eval", "score", *stubborn("exit"))
+    assert worker.call("lm_eval", "score", *stubborn("fine"))[0].error is None
 
 
 def test_a_child_killed_between_calls_is_replaced(worker):
-    worker.call("register", SPEC)
-    os.kill(worker._process.pid, signal.SIGKILL)
-    worker._process.wait()
-    assert worker.call("register", SPEC) == register(SPEC)
+    worker.call("lm_eval", "register", SPEC)
+    os.kill(worker.process("lm_eval").pid, signal.SIGKILL)
+    worker.process("lm_eval")._process.wait()
+    assert worker.call("lm_eval", "register", SPEC) == register(SPEC)
 
 
 def test_threads_share_one_child_without_mixing_answers(worker):
@@ -153,7 +155,7 @@ def test_threads_share_one_child_without_mixing_answers(worker):
 
     def ask(spec):
         for _ in range(3):
-            found.append((spec.name, worker.call("register", spec).task_hash))
+            found.append((spec.name, worker.call("lm_eval", "register", spec).task_hash))
 
     threads = [threading.Thread(target=ask, args=(spec,)) for spec in specs]
     for thread in threads:
@@ -166,8 +168,8 @@ def test_threads_share_one_child_without_mixing_answers(worker):
 def test_close_ends_the_child_and_may_be_repeated():
     worker = FrameworkWorker()
     worker.close()
-    worker.call("register", SPEC)
-    pid = worker._process.pid
+    worker.call("lm_eval", "register", SPEC)
+    pid = worker.process("lm_eval").pid
     worker.close()
     assert not alive(pid)
     worker.close()
@@ -176,14 +178,15 @@ def test_close_ends_the_child_and_may_be_repeated():
 def test_the_parent_stays_light_and_its_death_ends_the_child():
     code = inspect.cleandoc(f"""
         import sys, time
+        from testbench_dagster.core.applicability import Applicability
         from testbench_dagster.core.rules import PlanningRule
         from testbench_dagster.tasks.specs import TaskSpec
         from testbench_dagster.tasks.worker import FrameworkWorker
         worker = FrameworkWorker()
-        registered = worker.call("register", {SPEC!r})
+        registered = worker.call("lm_eval", "register", {SPEC!r})
         assert len(registered.data.docs) > 10
         heavy = {{"lm_eval", "datasets", "pandas", "torch", "jinja2.sandbox"}} & set(sys.modules)
-        print(worker._process.pid, sorted(heavy), flush=True)
+        print(worker.process("lm_eval").pid, sorted(heavy), flush=True)
         time.sleep(600)
     """)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -232,7 +235,7 @@ def test_the_child_gets_no_secret_the_configuration_names(
     for name in (*secret, "OF_NO_INTEREST"):
         monkeypatch.setenv(name, "postgresql://user:password@host/base")
     with Workspace.open(path) as workspace:
-        pid = workspace.worker._started().pid
+        pid = workspace.worker.process("lm_eval")._started().pid
         until, given = time.monotonic() + 10, [b""]
         while given == [b""] and time.monotonic() < until:  # before it is loaded it has none to show
             given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

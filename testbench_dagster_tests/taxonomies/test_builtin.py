@@ -5,16 +5,20 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.task import CHAT_CHOICE_MARK
+from testbench_dagster.localnet.demo import demo_settings
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.tasks.chat_choice.definition import is_choice
 from testbench_dagster.tasks.index import TaskIndex, _Loader
+from testbench_dagster.tasks.tools import TASKS as TOOL_TASKS
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 ROOT = REPOSITORY
 DOCS = ROOT / "docs" / "taxonomies"
-OWN = [name for name in builtin_names() if name != "starter"]
+OWN = [name for name in builtin_names() if name not in ("starter", "demo")]
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +30,41 @@ def builtin(name):
     return load_taxonomy(f"builtin:{name}", Path("/nowhere"))
 
 
+def plain(task):
+    """The task of lm-eval that is asked, by letters or as it is."""
+    return task.removesuffix(CHAT_CHOICE_MARK)
+
+
 def test_there_are_three_of_our_own():
     assert {"general", "reasoning_math", "chat_only"} <= set(OWN)
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_task_is_one_of_lm_evals_or_a_group_and_none_counts_twice(index, name):
+def test_every_task_is_one_of_lm_evals_or_a_group_or_of_tools_and_none_counts_twice(index, name):
     taxonomy = builtin(name)
-    groups = {task: tuple(leaf.name for leaf in index.leaves(task)) for task in taxonomy.tasks()}
+    of_lm_eval = [task for task in taxonomy.tasks() if task not in TOOL_TASKS]
+    groups = {task: tuple(leaf.name for leaf in index.leaves(plain(task))) for task in of_lm_eval}
     expanded = taxonomy.with_groups(groups)  # raises where a task would count twice
     assert len(expanded.leaves()) >= len(taxonomy.tasks()) >= 20
 
 
 @pytest.mark.parametrize("name", ["chat_only", "reasoning_math"])
-def test_all_answers_are_free_text(index, name):
+def test_who_only_chats_can_be_asked_all_of_it(index, name):
     load = _Loader()
-    kinds = {
-        leaf.name: load(Path(leaf.entry.path))["output_type"]
-        for task in builtin(name).tasks()
-        for leaf in index.leaves(task)
-    }
-    assert set(kinds.values()) == {"generate_until"}
+    for task in builtin(name).tasks():
+        if task in TOOL_TASKS:
+            continue
+        for leaf in index.leaves(plain(task)):
+            if task.endswith(CHAT_CHOICE_MARK):
+                assert is_choice(leaf.entry), task
+            else:
+                assert load(Path(leaf.entry.path))["output_type"] == "generate_until", task
+
+
+def test_the_demos_taxonomy_has_what_the_demo_asks():
+    asked = {task["name"] + CHAT_CHOICE_MARK * ("mode" in task) for task in demo_settings([])["tasks"]}
+    assert set(builtin("demo").tasks()) == asked - {"identity"}
+    assert set(builtin("starter").tasks()) < asked, "who asks the starter catalog alone misses nothing"
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -99,11 +99,10 @@ def test_other_weights_are_refused(weight: float) -> None:
     ("blocks", "line", "said"),
     [
         ("", 1, "found 0 blocks"),
-        ("a {\nroot_c -> b;\n}", 3, "found 1 blocks"),
+        ("a {\nroot_c -> b;\n}", 3, "found 1 block;"),
         ("a {\nroot_c -> b;\n}\n\na_labeling {\nb -> t;\n}\nc {\n}\nd {\n}", 8, "found 4 blocks"),
         ("a {\nroot_c -> b;\n}\nb_labeling {\nb -> t;\n}", 4, "rename it 'a_labeling'"),
         ("a {\nroot_c -> b;\nb -> c;\n}\na_labeling {\nb -> t;\n}", 3, "'c' has no label"),
-        ("a {\nroot_c -> b;\n}\na_labeling {\nb -> t;\nc -> t;\n}", 6, "'c' has a label but is not"),
         ("a {\nroot_c -> b;\n}\na_labeling {\nb -> t:1;\n}", 5, "contains ':'"),
         ("a {\nroot_c -> b;\n}\na_labeling {\nb -> t;\nroot_c -> u;\n}", 6, "means nothing"),
         ("a {\nc -> b;\n}\na_labeling {\nb -> t;\nc -> u;\n}", 1, "no edge starts at the root"),
@@ -120,6 +119,22 @@ def test_what_is_wrong_on_which_line_of_a_tax_file(blocks: str, line: int, said:
     with pytest.raises(tax_format.LineError, match=said) as caught:
         tax_format.parse(blocks)
     assert caught.value.line == line
+
+
+def test_labels_of_what_is_no_node_are_left_out_and_kept_for_telling() -> None:
+    """As pocket-ml-testbench loads them: its tasks are none of the taxonomy's, whatever else has them."""
+    hierarchy = "a {\nroot_c -> b;\n}\na_labeling {\n"
+    found = tax_format.parse(f"{hierarchy}c:d -> u;\nb -> t;\nc:d -> t;\nc:d -> x:1;\n}}")
+    assert found.nodes == {"root_c": (), "b": ("t",)}
+    assert (found.tasks(), found.leaves(), found.detached) == (("t",), ("t",), ())
+    assert found.unplaced == {"c---d": ("u", "t", "x:1")}
+    plain = tax_format.parse(f"{hierarchy}b -> t;\n}}")
+    assert found == plain and plain.unplaced == {}
+    placed = tax_format.parse(f"{hierarchy}c -> u;\nb -> t;\n}}")
+    assert tax_format.parse(tax_format.write(placed)).unplaced == placed.unplaced == {"c": ("u",)}
+    assert yaml_format.parse(yaml_format.write(placed)) == placed
+    with pytest.raises(tax_format.LineError, match="'b' has no label"):  # a slip of the pen is found
+        tax_format.parse(f"{hierarchy}bb -> t;\n}}")
 
 
 def test_quoted_names_and_comments_of_a_tax_file() -> None:

@@ -73,7 +73,7 @@ def test_builtin_starter_covers_the_starter_tasks():
         ("    // abilities", "    lost -> words;", 2, "'lost' has no label.*undefined_task1"),
         ("    // abilities", "    root_c -> bare;", 2, "'bare' has no label"),
         ("reading -> task_b;", "root_c -> task_b;", 12, "root is the mean of its children"),
-        ("reading -> task_b;", "ghost -> task_b;", 12, "not in the hierarchy"),
+        ("reading -> task_b;", "ghost -> task_b;", 3, "'reading' has no label"),
         ("reading -> task_b;", "reading -> task_a;", 11, "count twice"),
         ("reading -> task_b;", "reading -> task:b;", 12, "use the YAML format"),
         ("root_c -> ", "top -> ", 1, "no edge starts at the root"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from pathlib import Path
@@ -8,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.generation import SupplierGeneration
 from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
 from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.readings import PLAINLY, reading_of
+from testbench_dagster.transports.reasoning import split_text
 from testbench_dagster_tests.endpoints import chat_body
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
@@ -60,14 +62,15 @@ def test_answer():
         ({"choices": []}, Fault.SUPPLIER_PROTOCOL),
         ({"choices": {}}, Fault.SUPPLIER_PROTOCOL),
         ({"choices": ["x"]}, Fault.SUPPLIER_PROTOCOL),
-        ({"choices": [{"index": 1, "message": {"content": "x"}}]}, Fault.SUPPLIER_PROTOCOL),
-        ({"choices": [{"index": "0", "message": {"content": "x"}}]}, Fault.SUPPLIER_PROTOCOL),
-        ({"choices": [{"index": 0, "message": {"content": ["x"]}}]}, Fault.SUPPLIER_PROTOCOL),
+        ({"choices": [{"index": n, "message": {"content": "x"}} for n in (1, 2)]}, Fault.SUPPLIER_PROTOCOL),
+        ({"choices": [{"index": 1, "message": {"content": "x"}}]}, Fault.OK),
+        ({"choices": [{"index": "0", "message": {"content": "x"}}]}, Fault.OK),
+        ({"choices": [{"index": 0, "message": {"content": ["x"]}}]}, Fault.OK),
+        ({"choices": [{"index": 0, "message": {"content": [7]}}]}, Fault.SUPPLIER_PROTOCOL),
+        ({"choices": [{"index": 0, "message": {"content": [{"type": "image"}]}}]}, Fault.SUPPLIER_PROTOCOL),
+        ({"choices": [{"index": 0, "message": {"content": []}}]}, Fault.OK),
         ({"choices": [{"index": 0, "message": "x"}]}, Fault.SUPPLIER_PROTOCOL),
-        (
-            {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": 3}]},
-            Fault.SUPPLIER_PROTOCOL,
-        ),
+        ({"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": 3}]}, Fault.OK),
         ([], Fault.SUPPLIER_PROTOCOL),
         (b"", Fault.SUPPLIER_PROTOCOL),
         (b"<html>", Fault.SUPPLIER_PROTOCOL),
@@ -86,8 +89,6 @@ def test_rows_of_the_fault_table(body: Any, fault: Fault):
     ("status", "fault"),
     [
         (101, Fault.SUPPLIER_PROTOCOL),
-        (201, Fault.SUPPLIER_PROTOCOL),
-        (204, Fault.SUPPLIER_PROTOCOL),
         (301, Fault.SUPPLIER_HTTP),
         (304, Fault.SUPPLIER_HTTP),
         (400, Fault.CLIENT_REQUEST),
@@ -100,9 +101,13 @@ def test_rows_of_the_fault_table(body: Any, fault: Fault):
         (409, Fault.UNAVAILABLE),
         (413, Fault.CLIENT_REQUEST),
         (422, Fault.CLIENT_REQUEST),
+        (423, Fault.UNAVAILABLE),
+        (424, Fault.SUPPLIER_HTTP),
         (425, Fault.UNAVAILABLE),
         (429, Fault.RATE_LIMITED),
         (451, Fault.SUPPLIER_REFUSED),
+        (498, Fault.UNAVAILABLE),
+        (499, Fault.UNAVAILABLE),
         (500, Fault.SUPPLIER_HTTP),
         (501, Fault.SUPPLIER_HTTP),
         (502, Fault.UNAVAILABLE),
@@ -111,8 +116,9 @@ def test_rows_of_the_fault_table(body: Any, fault: Fault):
         (505, Fault.SUPPLIER_HTTP),
         (520, Fault.UNAVAILABLE),
         (529, Fault.UNAVAILABLE),
-        (530, Fault.SUPPLIER_HTTP),
-        (599, Fault.SUPPLIER_HTTP),
+        (530, Fault.UNAVAILABLE),
+        (531, Fault.SUPPLIER_HTTP),
+        (599, Fault.UNAVAILABLE),
         (600, Fault.SUPPLIER_PROTOCOL),
         (999, Fault.SUPPLIER_PROTOCOL),
     ],
@@ -121,6 +127,111 @@ def test_statuses(status: int, fault: Fault):
     answer = chat(chat_body("would be fine"), status)
     assert (answer.fault, answer.text) == (fault, None)
     assert answer.error.startswith(f"HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 226, 299])
+def test_any_2xx_with_an_answer_is_one(status: int):
+    assert chat(chat_body("fine"), status).text == "fine"
+    nothing = chat(b"", status)
+    assert nothing.fault is Fault.SUPPLIER_PROTOCOL and (status == 200 or f"HTTP {status}" in nothing.error)
+
+
+@pytest.mark.parametrize("count", [7, 7.0, "7"])
+def test_token_counts_of_any_type(count: Any):
+    usage = {"completion_tokens": count, "completion_tokens_details": {"reasoning_tokens": count}}
+    body = {"choices": [{"message": {"content": "x"}}], "usage": usage}
+    answer = chat(body)
+    assert (answer.completion_tokens, answer.reasoning_tokens) == (7, 7)
+
+
+def test_an_answer_in_the_form_of_the_other_api_is_one():
+    for api in ("chat", "completions"):
+        for choice in ({"text": "x"}, {"message": {"content": "x"}}, {"text": "x", "message": None}):
+            assert parse_answer(GENERATE, api, 200, json.dumps({"choices": [choice]}).encode()).text == "x"
+        both = {"text": "t", "message": {"content": "m"}}
+        answer = parse_answer(GENERATE, api, 200, json.dumps({"choices": [both]}).encode())
+        assert answer.text == ("m" if api == "chat" else "t")
+    assert parse_answer(GENERATE, "completions", 200, b'{"choices": [{}]}').text == ""
+    assert chat({"choices": [{}]}).fault is Fault.SUPPLIER_PROTOCOL
+
+
+def asked(stops: Any, **rules: Any) -> dict[str, Any]:
+    return {**GENERATE, "generation": {"until": stops}, **rules}
+
+
+@pytest.mark.parametrize("how", ["client", 0, 2])
+@pytest.mark.parametrize(
+    ("said", "text", "fault"),
+    [
+        ("one\n\ntwo", "one", Fault.OK),
+        ("one Q: two\n\n", "one ", Fault.OK),
+        ("<think>a\n\nQ: b</think>one\n\ntwo", "one", Fault.OK),
+        ("one", "one", Fault.TRUNCATED),
+        ("<think>one\n\n", "", Fault.TRUNCATED),
+        ("\n\n", "", Fault.OK),
+    ],
+)
+def test_stop_strings_that_were_not_sent_cut_here(how: Any, said: str, text: str, fault: Fault):
+    """Once the thoughts are gone; a server would have ended the answer there, within the limit."""
+    request, body = asked(["\n\n", "Q:", ""]), chat_body(said, "length")
+    wanted = SupplierGeneration(stop=how)
+    answer = parse_answer(request, "chat", 200, body, generation=wanted)
+    assert (answer.text, answer.fault) == (text, fault)
+    assert parse_answer(request, "chat", 200, body).fault is Fault.TRUNCATED
+
+
+def test_stop_strings_that_were_all_sent_are_the_servers_business():
+    request, body = asked(["\n\n", "Q:"]), chat_body("one\n\ntwo")
+    for how, text in ((1, "one"), (2, "one\n\ntwo"), (4, "one\n\ntwo"), (None, "one\n\ntwo")):
+        answer = parse_answer(request, "chat", 200, body, generation=SupplierGeneration(stop=how))
+        assert answer.text == text
+
+
+def test_stop_strings_are_those_that_the_task_itself_would_send():
+    """lm-eval sends four to chat APIs; a text cut at others would not equal its plain twin's."""
+    body, wanted = chat_body("1a2b3c4d5e6"), SupplierGeneration(stop="client")
+    request = asked(["v", "w", "x", "y", "b"])
+    assert parse_answer(request, "chat", 200, body, generation=wanted).text == "1a2b3c4d5e6"
+    completion = json.dumps({"choices": [{"text": "1a2b3c"}]}).encode()
+    assert parse_answer(request, "completions", 200, completion, generation=wanted).text == "1a2"
+    assert parse_answer(asked("c"), "completions", 200, completion, generation=wanted).text == "1a2b3"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said", "text", "thought"),
+    [
+        (None, "<think>a</think> b", "b", True),
+        (False, "<think>a</think> b", "<think>a</think> b", False),
+        ("</think>", " a</think>b</think>\n c ", "c ", True),
+        ("X", " <think>a</think> b", "<think>a</think> b", False),
+        ("X", "aXbX", "", True),
+        ("", "<think>a</think> b", "b", True),  # no rule at all: nobody can have configured it
+        (True, "<think>a</think> b", "b", True),
+        (7, "<think>a</think> b", "b", True),
+    ],
+)
+def test_the_rule_of_the_task_says_what_is_thought(rule: Any, said: str, text: str, thought: bool):
+    from lm_eval.models.utils import postprocess_generated_text
+
+    answer = parse_answer(asked([], think_end_token=rule), "chat", 200, chat_body(said))
+    assert (answer.text, bool(answer.reasoning_chars)) == (text, thought)
+    if isinstance(rule, str) and rule:
+        assert text == postprocess_generated_text(said, None, rule)
+
+
+def test_answers_of_earlier_classifiers_are_read_with_their_tags():
+    """As they were scored, and as they were compared with others."""
+    attempts = [SimpleNamespace(evidence={}, classifier=number) for number in (None, 1, 2, 3)]
+    for attempt, text in zip(attempts, ["<think>a</think> b"] * 3 + ["b"], strict=True):
+        body = chat_body("<think>a</think> b", reasoning_content="c")
+        answer = parse_answer(GENERATE, "chat", 200, body, **reading_of(attempt))
+        assert answer.text == text and answer.reasoning_chars
+    ruled = parse_answer(
+        asked([], think_end_token="</think>"), "chat", 200, chat_body("a</think>b"), **reading_of(attempts[0])
+    )
+    assert ruled.text == "b"
+    lies = SimpleNamespace(evidence={"charset": "punycode", "generation": {"budget": -1}}, classifier=3)
+    assert reading_of(lies) == PLAINLY
 
 
 def test_an_answer_without_text_is_the_empty_text():
@@ -177,8 +288,9 @@ def test_long_errors_are_not_searched_for_a_quota():
         ({"error": {"message": "no", "code": 200}}, Fault.SUPPLIER_PROTOCOL),
         ({"error": {"message": "no", "code": 600}}, Fault.SUPPLIER_PROTOCOL),
         ({"error": {"message": "no", "code": True}}, Fault.SUPPLIER_PROTOCOL),
-        ({"error": {"message": "no", "code": "context_length_exceeded"}}, Fault.SUPPLIER_PROTOCOL),
-        ({"error": {"message": "no", "code": 429.0}}, Fault.SUPPLIER_PROTOCOL),
+        ({"error": {"message": "no", "code": "context_length_exceeded"}}, Fault.CLIENT_REQUEST),
+        ({"error": {"message": "no", "code": 429.0}}, Fault.RATE_LIMITED),
+        ({"error": {"message": "no", "code": 429.5}}, Fault.SUPPLIER_PROTOCOL),
     ],
 )
 def test_an_error_inside_a_200_counts_as_the_status_in_it(body: Any, fault: Fault):
@@ -207,7 +319,7 @@ def test_the_choice_with_index_0_counts():
     assert chat({"choices": choices}).text == "0"
 
 
-@pytest.mark.parametrize("count", [-1, 2**63, 1.5, True, "7", None])
+@pytest.mark.parametrize("count", [-1, 2**63, 1.5, True, "-7", "7.0", None, [], float("nan")])
 def test_implausible_token_counts_are_unknown(count: Any):
     body = {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": count}}
     answer = chat(body)
@@ -281,158 +393,10 @@ def test_never_raises_on_json(request_: Any, value: Any):
     assert answer.fault.answered == (answer.error is None)
 
 
-# -- log-probabilities --------------------------------------------------------------------------------
-
-
-def echo(tokens: list[str], logprobs: list[Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """A correct echo of ``tokens``, the last one generated."""
-    values = logprobs if logprobs is not None else [None, *(-0.5 * n for n in range(1, len(tokens)))]
-    offsets, at = [], 0
-    for token in tokens:
-        offsets.append(at)
-        at += len(token)
-    found = {
-        "tokens": tokens,
-        "token_logprobs": values,
-        "top_logprobs": [None if v is None else {t: v} for t, v in zip(tokens, values, strict=True)],
-        "text_offset": offsets,
-        **changes,
-    }
-    return {"choices": [{"index": 0, "text": "".join(tokens), "logprobs": found, "finish_reason": "length"}]}
-
-
-def loglikelihood(context: str, continuation: str, body: Any) -> Any:
-    request = {"type": "loglikelihood", "idx": 0, "context": context, "continuation": continuation}
-    return parse_answer(request, "completions", 200, json.dumps(body).encode())
-
-
-def lm_eval_parse(body: Any, context_tokens: int) -> tuple[float, bool]:
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
-
-    return LocalCompletionsAPI.parse_logprobs(body, ctxlens=[context_tokens])[0]
-
-
-PLAIN = ["The", " sky", " is", " blue", ".", " So"]
-
-
-@pytest.mark.parametrize(
-    ("context", "continuation", "tokens", "start"),
-    [
-        ("The sky is", " blue.", PLAIN, 3),
-        ("The sky is ", "blue.", PLAIN, 3),  # trailing space moves to the continuation
-        ("The sky is blue", ".", PLAIN, 4),
-        ("The sky is", " blue.", ["<s>", *PLAIN], 4),  # BOS counted in the offsets
-        ("The sky is", " blue.", ["", *PLAIN], 4),  # BOS without text
-        ("", "The sky is blue.", ["<s>", *PLAIN], 1),
-        ("<s>The sky is", " blue.", ["<s>", "<s>", *PLAIN], 5),  # BOS before a prompt that has one
-        ("<s>The sky is", " blue.", ["<s>", *PLAIN], 4),
-    ],
-)
-def test_logprob_equals_lm_eval(context: str, continuation: str, tokens: list[str], start: int):
-    body = echo(tokens)
-    answer = loglikelihood(context, continuation, body)
-    assert answer.fault is Fault.OK, answer
-    assert (answer.logprob, answer.greedy) == lm_eval_parse(body, start)
-
-
-def test_sglang_has_no_offsets():
-    body = echo(PLAIN, text_offset=[-1] * len(PLAIN))
-    assert loglikelihood("The sky is", " blue.", body).logprob == lm_eval_parse(body, 3)[0]
-
-
-def test_not_greedy():
-    body = echo(PLAIN)
-    body["choices"][0]["logprobs"]["top_logprobs"][4] = {".": -2.0, "!": -1.0}
-    answer = loglikelihood("The sky is", " blue.", body)
-    assert (answer.logprob, answer.greedy) == lm_eval_parse(body, 3) == (-3.5, False)
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.text(min_size=1, max_size=3), min_size=2, max_size=6),
-    st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=4),
-    st.data(),
-)
-def test_any_tokens_equal_lm_eval(context: list[str], continuation: list[str], data: Any):
-    count = len(context) + len(continuation)
-    values = [None, *data.draw(st.lists(st.floats(-30, 0), min_size=count, max_size=count))]
-    body = echo([*context, *continuation, "!"], values)
-    text = "".join(context)
-    answer = loglikelihood(text, "".join(continuation), body)
-    if text == text.rstrip():  # otherwise the boundary lies elsewhere
-        assert answer.fault is Fault.OK, answer
-        assert (answer.logprob, answer.greedy) == lm_eval_parse(body, len(context))
-
-
-def changed(index: int, value: Any) -> list[Any]:
-    values: list[Any] = [None, -1.0, -1.0, -1.0, -1.0, -1.0]
-    values[index] = value
-    return values
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        echo([" So"], [-0.1]),  # echo ignored: the generated token alone
-        echo(PLAIN[:-1]),  # nothing generated
-        echo([*PLAIN, " it"]),  # two generated
-        echo(["The", " sky", " is bl", "ue", ".", " So"]),  # straddles the boundary
-        echo(PLAIN[1:]),  # the beginning is missing
-        echo(PLAIN, changed(3, None)),
-        echo(PLAIN, changed(3, 0.5)),
-        echo(PLAIN, changed(4, float("nan"))),
-        echo(PLAIN, changed(4, float("-inf"))),
-        echo(PLAIN, changed(4, "-1")),
-        echo(PLAIN, changed(4, True)),
-        echo(PLAIN, top_logprobs=[None] * 6),
-        echo(PLAIN, top_logprobs=[{}] * 6),
-        echo(PLAIN, top_logprobs=None),
-        echo(PLAIN, text_offset=[0, 3, 7, 10, 15]),
-        echo(PLAIN, text_offset=[0, 3, 2, 10, 15, 16]),
-        echo(PLAIN, text_offset=["0", "3", "7", "10", "15", "16"]),
-        {"choices": [{"index": 0, "text": "x", "logprobs": None}]},
-    ],
-)
-def test_invalid_logprobs(body: Any):
-    answer = loglikelihood("The sky is", " blue.", body)
-    assert answer.fault is Fault.SUPPLIER_PROTOCOL
-    assert answer.error
-
-
-def test_rounding_above_zero_is_tolerated():
-    assert loglikelihood("The sky is", " blue.", echo(PLAIN, changed(3, 1e-4))).fault is Fault.OK
-
-
-def test_real_bodies_of_2021():
-    path = SHARED / "data/logprobs_truthfulqa/openai_ada_2021_completions.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is absent (set TESTBENCH_SHARED)")
-    checked = 0
-    for line in gzip.decompress(path.read_bytes()).splitlines():
-        body = json.loads(line)
-        for choice in body["choices"]:
-            found = choice["logprobs"]
-            tokens, offsets = found["tokens"], found["text_offset"]
-            single = {"choices": [{**choice, "index": 0}]}
-            if found["token_logprobs"][0] is not None:  # not echoed
-                answer = loglikelihood("Some question", " answer", single)
-                assert answer.fault is Fault.SUPPLIER_PROTOCOL
-                continue
-            for start in range(1, len(tokens) - 1):
-                # these bodies have no generated token: take the last one for it
-                prompt = choice["text"][: offsets[-1]]
-                context = prompt[: offsets[start]]
-                if context != context.rstrip():
-                    continue
-                answer = loglikelihood(context, prompt[offsets[start] :], single)
-                assert (answer.logprob, answer.greedy) == lm_eval_parse(single, start)
-                checked += 1
-    assert checked > 200
-
-
 @settings(deadline=None)
 @given(st.text(min_size=1), st.text())
 def test_texts_equal_lm_eval(content: str, other: str):
+    assume(split_text(content) == ("", content))  # else a part of it is no answer
     from lm_eval.models.openai_completions import LocalChatCompletion
 
     choices = [

@@ -16,11 +16,11 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
 from testbench_dagster.stages.relay.writer import attempt_record
-from testbench_dagster.transports.answers import STATUS_FAULTS
 from testbench_dagster.transports.http import TooLarge
 from testbench_dagster.transports.outcome import describe
 from testbench_dagster.transports.path.transport import GatewayHeaders
 from testbench_dagster.transports.registry import shown
+from testbench_dagster.transports.statuses import STATUS_FAULTS
 from testbench_dagster.transports.stored import broken_fault
 
 MINE, OTHER = "pokt1mine", "pokt1other"

@@ -246,7 +246,7 @@ def test_a_plug_is_checked(workspace: Workspace) -> None:
 def test_its_rules_hold_for_the_configuration(tmp_path: Path, letterboxes: Letterbox) -> None:
     with pytest.raises(ConfigError, match=r"services\.post: letterbox needs prefix"):
         load_config(configuration(tmp_path, prefix=""))
-    with pytest.raises(ConfigError, match="input should be 'shannon', 'path' or 'letterbox'"):
+    with pytest.raises(ConfigError, match="input should be 'shannon', 'path', 'direct' or 'letterbox'"):
         load_config(configuration(tmp_path, transport="pigeon"))
 
 
@@ -258,5 +258,5 @@ def test_a_name_is_taken_once(letterboxes: Letterbox) -> None:
 
 
 def test_without_the_plug_the_configuration_knows_no_such_transport(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="input should be 'shannon' or 'path'"):
+    with pytest.raises(ConfigError, match="input should be 'shannon', 'path' or 'direct'"):
         load_config(configuration(tmp_path))

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-import httpx
 import pytest
 
 from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.transports.http import HttpClient
 from testbench_dagster.transports.models import served_models
 
 
@@ -49,8 +49,11 @@ def listed(base_url: str) -> list[str] | None:
     target = Endpoint("a@x", "x", base_url, "chat", "m", headers={"Authorization": "Bearer k"})
 
     async def ask() -> list[str] | None:
-        async with httpx.AsyncClient() as client:
-            return await served_models(client, target)
+        http = HttpClient()
+        try:
+            return await served_models(http, target)
+        finally:
+            await http.close()
 
     return asyncio.run(ask())
 

@@ -11,6 +11,7 @@ import pytest
 
 import testbench_dagster
 from testbench_dagster.config import ServiceConfig, Settings
+from testbench_dagster.config.asking import AskingSettings
 from testbench_dagster.core.faults import Fault, Way, faults_on
 from testbench_dagster.transports import plug as plug_module
 from testbench_dagster.transports.plug import TransportPlug
@@ -106,7 +107,9 @@ def test_who_writes_a_plug_is_told_of_every_part() -> None:
 
 
 def test_the_common_faults_are_those_that_answers_and_exchanges_end_in() -> None:
-    assert set(faults_on(Way.PLAIN)) == set(faults_named(FOLDERS / "answers.py", FOLDERS / "outcome.py"))
+    assert set(faults_on(Way.PLAIN)) == set(
+        faults_named(FOLDERS / "answers.py", FOLDERS / "statuses.py", FOLDERS / "outcome.py")
+    )
 
 
 @pytest.mark.parametrize("plug", transports(), ids=lambda plug: plug.name)
@@ -117,7 +120,7 @@ def test_the_faults_of_a_transport_are_those_its_package_names(plug: TransportPl
 
 
 def test_the_keys_are_those_of_the_configuration() -> None:
-    common = {"transport", "model", "api", "relays"}
+    common = {"transport", "model", "api", "relays", "pace", *AskingSettings.model_fields}
     of_services = {key for plug in transports() if plug.rules for key in plug.about.keys}
     assert of_services | common == ServiceConfig.model_fields.keys()
     others = {key for plug in transports() if not plug.rules for key in plug.about.keys}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -112,3 +113,52 @@ _NAMES = ["Retry-After", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-rem
 def test_it_never_raises_and_is_bounded(headers: list[tuple[str, str]], limited: bool) -> None:
     seconds = wait(*headers, limited=limited)
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_S
+
+
+# -- what the error says ------------------------------------------------------------------------------
+
+RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3s"}
+QUOTED = {"X-RateLimit-Reset": str(int(EPOCH * 1000) + 5000), "X-RateLimit-Remaining": "0"}
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        ({"error": {"code": 429, "details": [{"@type": "x"}, RETRY_INFO]}}, 3.0),
+        ([{"error": {"details": [RETRY_INFO]}}], 3.0),
+        ({"error": {"retry_after": 1.5}}, 1.5),
+        ({"retry-after": "2s"}, 2.0),
+        ({"retryAfterMs": 2500}, 2.5),
+        ({"retry_after_seconds": "7"}, 7.0),
+        ({"error": "loading", "estimated_time": 20.0}, 20.0),
+        ({"error": {"metadata": {"headers": QUOTED}}}, 5.0),
+        ({"error": {"metadata": {"headers": {"Retry-After": "4"}}}}, 4.0),
+        ({"retry_after": -3}, 0.0),
+        ({"retry_after": 1e9}, 0.0),  # an instant, long ago
+        ({"retry_after": 1e8}, MAX_RETRY_AFTER_S),
+        ({"error": {"message": "Please try again in 20s."}}, None),  # prose
+        ({"retry_after": True}, None),
+        ({"retry_after": None, "retryDelay": []}, None),
+        ({"error": {"details": 7, "metadata": "x"}}, None),
+        ({"retry_after": "soon"}, None),
+        (b"retry_after: 3", None),
+        (b"", None),
+    ],
+)
+def test_the_fields_of_an_error(error: object, seconds: float | None) -> None:
+    body = error if isinstance(error, bytes) else json.dumps(error).encode()
+    found = retry_after_s({}, NOW, limited=True, body=body)
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=1e-3))
+
+
+def test_of_header_and_error_the_longer_counts() -> None:
+    headers = CIMultiDict({"Retry-After": "2"})
+    assert retry_after_s(headers, NOW, limited=False, body=b'{"retry_after": 5}') == 5.0
+    assert retry_after_s(headers, NOW, limited=False, body=b'{"retry_after": 1}') == 2.0
+
+
+@given(st.binary(max_size=80))
+def test_no_error_makes_it_raise(body: bytes) -> None:
+    for each in (body, b'{"retry_after": "' + body + b'"}', b'{"error": {"details": ' + body + b"}}"):
+        found = retry_after_s({}, NOW, limited=True, body=each)
+        assert found is None or 0 <= found <= MAX_RETRY_AFTER_S

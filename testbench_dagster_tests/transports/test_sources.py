@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.config import SupplierSource
+from testbench_dagster.config.asking import Asking, merged
 from testbench_dagster.transports import discovery
 from testbench_dagster.transports.direct import rosters
 from testbench_dagster.transports.direct.rosters import (
@@ -94,6 +95,12 @@ def test_a_source_cannot_name_keys(name: str) -> None:
     text = problem({**entry("a"), name: SECRET})
     assert f"{name} may not be given by a source" in text
     assert SECRET not in text
+
+
+def test_how_its_suppliers_are_asked_is_not_for_a_source_to_say() -> None:
+    asked = {"generation": {"budget": 5}, "query": {"a": "b"}, "proxy": "http://p:1", "tls": {"ca_file": "x"}}
+    (supplier,) = parse_entries(Roster([{**entry("a"), **asked}]), SOURCE).suppliers.values()
+    assert merged(supplier) == Asking()
 
 
 def test_credentials_in_a_url_are_refused_without_showing_them() -> None:

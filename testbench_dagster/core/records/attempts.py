@@ -72,6 +72,16 @@ class AttemptRecord(Record):
     body_truncated: bool = content("whether it was cut at `relays.max_response_mb`")
     error: str | None = content("what went wrong, in words")
     finish_reason: str | None = content("why the answer ended, as the supplier says")
+    reasoning_tokens: int | None = content(
+        "those of the completion tokens that were thought, as the supplier counts them",
+        default=None,
+        sparse=True,
+    )
+    reasoning_chars: int | None = content(
+        "characters that were thought, tags included; they are no part of the answer",
+        default=None,
+        sparse=True,
+    )
     first_byte_ms: float | None = content("until the first byte of the response, in milliseconds")
     first_token_ms: float | None = content("until the first token of a streamed answer, in milliseconds")
     session_start: int | None = content("first height of the session")
@@ -124,6 +134,7 @@ class WindowAttempt(NamedTuple):
     finished_at: datetime
     latency_ms: float
     canary: bool
+    lease: int | None
 
 
 @view(AttemptRecord)
@@ -203,17 +214,69 @@ class RawAnswer(NamedTuple):
 
     id: str
     idx: int
+    classifier: int | None
     status: int | None
     body: bytes
+    evidence: Mapping[str, Any]
 
 
 @view(AttemptRecord)
 class CutAnswer(NamedTuple):
-    """How an attempt ended, and how the answer begins, where that was kept."""
+    """How an attempt ended, how the answer begins, where that was kept, and what was thought before it."""
 
     id: str
     fault: str
     opening: str | None
+    idx: int
+    classifier: int | None
+    reasoning_tokens: int | None
+    reasoning_chars: int | None
+    evidence: Mapping[str, Any]
+
+
+@view(AttemptRecord)
+class ShownAttempt(NamedTuple):
+    """An attempt with its answer, as people are shown it."""
+
+    id: str
+    supplier: str
+    prompt_id: str
+    doc_id: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    canary: bool
+    fault: str
+    owner: str
+    classifier: int | None
+    status: int | None
+    started_at: datetime
+    finished_at: datetime
+    latency_ms: float
+    first_token_ms: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    body: bytes
+    error: str | None
+    evidence: Mapping[str, Any]
+    payload_sha256: str | None
+
+
+@view(AttemptRecord)
+class AnsweringAttempt(NamedTuple):
+    """Whether an attempt answered which call of a prompt, and when."""
+
+    id: str
+    supplier: str
+    prompt_id: str
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    fault: str
+    finished_at: datetime
 
 
 @view(AttemptRecord)
@@ -222,6 +285,7 @@ class Refusal(NamedTuple):
 
     prompt_id: str
     idx: int
+    fault: str
     status: int | None
     body: bytes
 
@@ -279,6 +343,15 @@ class AttemptDoc(NamedTuple):
     doc_id: int
 
 
+@view(AttemptRecord)
+class AttemptedDoc(NamedTuple):
+    """Whom an attempt asked about which doc."""
+
+    supplier: str
+    task: str
+    doc_id: int
+
+
 @counted(AttemptRecord)
 class AttemptsOfSupplier(NamedTuple):
     """Attempts per supplier."""
@@ -311,6 +384,15 @@ class FaultCount(NamedTuple):
     """Attempts per supplier and how they ended."""
 
     supplier: str
+    fault: str
+    n: int
+
+
+@counted(AttemptRecord, hourly=["finished_at"])
+class FaultsOfHour(NamedTuple):
+    """Attempts by how and in which hour they ended."""
+
+    finished_at: datetime
     fault: str
     n: int
 

@@ -37,10 +37,11 @@ class Group:
     """What a store computes per distinct combination of the ``by`` fields.
 
     The result rows hold the ``by`` fields plus ``count`` and, for each requested field ``f``,
-    ``min_f``, ``max_f`` or ``sum_f``.
+    ``min_f``, ``max_f`` or ``sum_f``. Times in ``by`` that are ``hourly`` too are the hours they lie in.
     """
 
     by: Sequence[str]
     min: Sequence[str] = ()
     max: Sequence[str] = ()
     sum: Sequence[str] = ()
+    hourly: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""How processes keep out of each other's way: their heartbeats, leases on suppliers, and budgets."""
+"""How processes keep out of each other's way: their heartbeats, leases on suppliers, budgets and paces."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ class BudgetRecord(Record):
     account: str = queryable("what the relays are taken from")
     period: datetime = queryable("start of the UTC hour or day")
     granted: int = queryable("relays granted so far, those given back taken off")
+
+
+@record("paces", one_per="pace that suppliers are asked at", kind=COORDINATION)
+class PaceRecord(Record):
+    """When the next request of a pace may be sent, and the tokens that its last minute was granted."""
+
+    id: str = key("whose pace it is: a supplier's, a service's or one that several share by name")
+    revision: int = queryable("grows with every grant")
+    next_at: float = content("when the next request may be sent, in seconds since 1970")
+    token_times: list[int] = content("parts of a minute in which tokens were granted, counted since 1970")
+    token_counts: list[int] = content("tokens granted in each of them, as corrected by what answers told")
 
 
 @record("leases", one_per="supplier that is held, and one counter", kind=COORDINATION, indexes=(("holder",),))

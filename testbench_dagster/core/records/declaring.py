@@ -292,11 +292,11 @@ def view(of: type[Record]) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def counted(of: type[Record]) -> Callable[[type[T]], type[T]]:
+def counted(of: type[Record], *, hourly: Sequence[str] = ()) -> Callable[[type[T]], type[T]]:
     """Make a named tuple a row of a count of a collection.
 
     Its fields are queryable ones to count by, ``n`` for how many, and least, greatest or summed values of
-    others as ``min_…``, ``max_…`` and ``sum_…``.
+    others as ``min_…``, ``max_…`` and ``sum_…``. Times that are ``hourly`` are those of hours.
 
     Raises:
         TypeError: a field is none of these, or of another type than in the record.
@@ -316,7 +316,7 @@ def counted(of: type[Record]) -> Callable[[type[T]], type[T]]:
             if _not_null(hint)[0] != _not_null(known[rest].hint)[0]:
                 raise TypeError(f"{cls.__name__}.{name} is {hint}, in {of.__name__} {known[rest].hint}")
             chosen[function].append(known[rest].name)
-        group = Group(**{function: tuple(names) for function, names in chosen.items()})
+        group = Group(**{function: tuple(names) for function, names in chosen.items()}, hourly=tuple(hourly))
         rename = {"id": ID, "n": "count"}
         take = taker([rename.get(name, name) for name in cls._fields])  # type: ignore[attr-defined]
         make: Callable[[Sequence[Any]], T] = cls._make  # type: ignore[attr-defined]

@@ -11,7 +11,12 @@ from datetime import datetime
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
-from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
+from testbench_dagster.core.records.coordination import (
+    BudgetRecord,
+    HeartbeatRecord,
+    LeaseRecord,
+    PaceRecord,
+)
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
@@ -22,24 +27,30 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
-from testbench_dagster.core.records.windows import WindowRecord
+from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
 
 RECORDS: tuple[type[Record], ...] = (
     EpochRecord,
     PromptRecord,
+    VoidDocRecord,
+    SetAsideRecord,
     AttemptRecord,
     ScoreRecord,
     EmptyScoreRecord,
+    ScorerOutageRecord,
     LaneEndRecord,
     SupplierRecord,
     HeightRecord,
     SessionRecord,
     PlanRecord,
     WindowRecord,
+    WindowAnswersRecord,
     TaxonomySummaryRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,
@@ -47,10 +58,12 @@ RECORDS: tuple[type[Record], ...] = (
     ChangeRecord,
     ScoreStreamRecord,
     SplitRecord,
+    ReferenceRecord,
     SignatureRecord,
     HeartbeatRecord,
     LeaseRecord,
     BudgetRecord,
+    PaceRecord,
 )
 
 _HEAD = """# Collections of the document store

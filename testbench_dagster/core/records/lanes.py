@@ -1,10 +1,14 @@
-"""Suppliers that a run left because they did not answer: what they were not asked is open, too."""
+"""Suppliers that a run left because they did not answer: what they were not asked is open, too.
+
+And what a supplier had stalled when a run was stopped.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import NamedTuple
 
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.declaring import (
     FACT,
     Part,
@@ -17,10 +21,13 @@ from testbench_dagster.core.records.declaring import (
     view,
 )
 
+#: The fault of a lane's end that was no leaving: the run was stopped. No run leaves a supplier for it.
+STOPPED = Fault.INTERNAL
+
 
 @nested
 class LeftTask(Part):
-    """The docs of one task that were to be asked in the run, and were not."""
+    """The docs of one task that were to be asked in the run, and were not, or were not answered."""
 
     task: str = content("name of the task")
     task_hash: str = content("what the task's requests are made of")
@@ -41,10 +48,14 @@ class LaneEndRecord(Record):
     service: str = queryable("its service")
     lease: int | None = queryable("token of the lease under which the run asked it")
     ended_at: datetime = queryable("when it was left")
-    fault: str = queryable("how its last attempt ended, by the name of the fault")
+    fault: str = queryable(
+        "how its last attempt ended, by the name of the fault; `internal` where the run was stopped"
+    )
     why: str = content("why it was left, in words")
     waited_s: float = content("how long it was waited for in all, in seconds")
-    left: tuple[LeftTask, ...] = content("what was to be asked and was not, by task")
+    left: tuple[LeftTask, ...] = content(
+        "what was to be asked and was not, or was stalled as the run was stopped, by task"
+    )
 
 
 @view(LaneEndRecord)

@@ -29,6 +29,7 @@ class PlannedTaskState(Part):
     due_at: datetime | None = content("when it falls due, null if that is not known")
     open: int = content("docs that were asked in vain and are not closed", default=0)
     left: int = content("docs a run left behind when it left the supplier, not asked yet", default=0)
+    kept: int = content("of these two those whose earlier outcome counts until they close", default=0)
     open_faults: Mapping[str, int] | None = content(
         "their last faults, our own left out", default=None, sparse=True
     )

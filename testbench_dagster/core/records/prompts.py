@@ -39,6 +39,9 @@ class EpochRecord(Record):
         "is asked follows from it",
         default=None,
     )
+    doc_ids: list[int] | None = content(
+        "the docs it asks, ascending, where `samples.ids` names them; null for all of the split", default=None
+    )
 
     @property
     def commitment(self) -> str:
@@ -67,6 +70,15 @@ class EpochSpread(NamedTuple):
     task: str
     epoch: int
     variance: float | None
+
+
+@view(EpochRecord)
+class EpochDocs(NamedTuple):
+    """Which docs an epoch asks."""
+
+    task: str
+    epoch: int
+    doc_ids: list[int] | None
 
 
 @counted(EpochRecord)
@@ -140,6 +152,21 @@ class PromptRequests(NamedTuple):
 
 
 @view(PromptRecord)
+class ShownPrompt(NamedTuple):
+    """A prompt as people are shown it."""
+
+    id: str
+    epoch: int
+    position: int
+    doc_id: int
+    api: Api
+    calls: int
+    requests: list[dict[str, Any]]
+    target: Any
+    context_chars: int
+
+
+@view(PromptRecord)
 class AskedPrompt(NamedTuple):
     """A prompt as scoring needs it."""
 
@@ -149,6 +176,7 @@ class AskedPrompt(NamedTuple):
     doc_id: int
     api: Api
     requests: list[dict[str, Any]]
+    target: Any
 
 
 @counted(PromptRecord)

@@ -38,7 +38,8 @@ class Ability(Part):
 
     node: str = content("name of the ability in the taxonomy")
     status: str = content(
-        "ok, partial (docs are open), no_data or undefined (it has only placeholders for tasks)"
+        "ok, partial (docs are open), no_data, undefined (it has only placeholders for tasks) or "
+        "not_applicable (the supplier is asked none of its tasks)"
     )
     score: float | None = content("weighted mean of its parts")
     se: float | None = content("its standard error")
@@ -48,11 +49,16 @@ class Ability(Part):
     n_tasks: int = content("tasks it could rest on")
     n_measured: int = content("those with data")
     coverage: float = content("`n_measured` / `n_tasks`")
-    weight_coverage: float | None = content("share of its weight that was measured", default=None)
+    weight_coverage: float | None = content(
+        "share of its weight that was measured, of the tasks that the supplier is asked", default=None
+    )
     min_n: int | None = content("smallest number of docs behind a task that counts")
     missing: list[str] = content("names of the tasks without data")
     left_out: list[str] | None = content(
         "names of the tasks that the supplier cannot be asked or refuses altogether", default=None
+    )
+    not_applicable: list[str] | None = content(
+        "names of the tasks that the configuration does not ask the supplier", default=None
     )
     n: int = content("docs behind the score")
     errors: int = content("docs that it left unanswered for good")
@@ -140,6 +146,15 @@ class LeaderboardRecord(Record):
     entries: list[dict[str, Any]] = content("suppliers, best first: the columns of a leaderboard as JSON")
 
 
+@view(LeaderboardRecord)
+class StoredRanking(NamedTuple):
+    """That there is a ranking, and as of when."""
+
+    id: str
+    taxonomy: str
+    made_at: datetime
+
+
 @nested
 class SummaryOfDay(Part):
     """The summary of the supplier by one taxonomy."""
@@ -161,14 +176,29 @@ class SummaryOfDay(Part):
     indexes=(("day",), ("supplier", "day")),
 )
 class SupplierSnapshotRecord(Record):
-    """What was known of a supplier on a day."""
+    """What was known of a supplier on a day; until the day is over a newer one takes its place."""
 
     id: str = key("follows from supplier and day")
     supplier: str = queryable("key of the supplier")
     day: str = queryable("the day, in UTC, as YYYY-MM-DD")
     taken_at: datetime = queryable("when it was taken")
-    windows: list[dict[str, Any]] = content("its primary windows with their columns, without the shared ones")
-    summaries: tuple[SummaryOfDay, ...] = content("its summaries by taxonomy")
+    cut_at: datetime | None = content(
+        "the last change of its model: answers up to it did not count", default=None, sparse=True
+    )
+    rows: bytes | None = content(
+        "its scores by task and by node of a taxonomy, packed: see `core/snapshot_rows.py`; null in those of "
+        "earlier versions",
+        default=None,
+        sparse=True,
+    )
+    windows: list[dict[str, Any]] | None = content(
+        "of earlier versions: its primary windows with their columns, without the shared ones",
+        default=None,
+        sparse=True,
+    )
+    summaries: tuple[SummaryOfDay, ...] | None = content(
+        "of earlier versions: its summaries by taxonomy", default=None, sparse=True
+    )
 
 
 @view(SupplierSnapshotRecord)
@@ -176,3 +206,12 @@ class SnapshotOfSupplier(NamedTuple):
     """That there is a snapshot of a supplier."""
 
     supplier: str
+    taken_at: datetime
+
+
+@counted(SupplierSnapshotRecord)
+class SnapshotsOfSupplier(NamedTuple):
+    """Snapshots by supplier."""
+
+    supplier: str
+    n: int

@@ -139,15 +139,43 @@ class DatedScore(NamedTuple):
 
 
 @view(ScoreRecord)
+class DayScore(NamedTuple):
+    """The metrics of an answer, and when it came, for the mean of a day."""
+
+    task: str
+    task_hash: str
+    round: int
+    filter: str
+    answered_at: datetime
+    calls: int
+    latency_ms: float
+    scorer_version: str
+    metrics: dict[str, Any]
+    error: str | None
+
+
+@view(ScoreRecord)
 class GradedScore(NamedTuple):
     """What an answer to a doc was taken for, for comparing suppliers."""
 
     supplier: str
     doc_id: int
+    epoch: int
     answered_at: datetime
     metrics: dict[str, Any]
     error: str | None
     extracted: str | None
+
+
+@view(ScoreRecord)
+class ShownScore(NamedTuple):
+    """A score as people are shown it beside its answer."""
+
+    id: str
+    metrics: dict[str, Any]
+    error: str | None
+    extracted: str | None
+    truncated: bool
 
 
 @view(ScoreRecord)
@@ -234,6 +262,17 @@ class ScoredCalls(NamedTuple):
     scorer_version: str
     filter: str
     sum_calls: int
+
+
+@counted(ScoreRecord)
+class ScoredAnswers(NamedTuple):
+    """Answers to a task with a score, by filter and what computed it."""
+
+    task: str
+    task_hash: str
+    scorer_version: str
+    filter: str
+    n: int
 
 
 @counted(ScoreRecord)

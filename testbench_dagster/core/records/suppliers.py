@@ -37,6 +37,9 @@ class RosterEvent(Part):
     source: str | None = content("who lists it", default=None, sparse=True)
     cut_at: datetime | None = content("of a cut: answers up to it count no more", default=None, sparse=True)
     reason: str | None = content("of a cut: why", default=None, sparse=True)
+    generation: str | None = content(
+        "how it is asked otherwise than tasks say, as JSON", default=None, sparse=True
+    )
 
 
 @record(
@@ -68,6 +71,9 @@ class SupplierRecord(Record):
     host: str | None = queryable("the machine it was staked with, as `name:port`", default=None)
     owner: str | None = queryable("who owns its stake, as an address of the chain", default=None)
     public_key: str | None = queryable("its operator's public key, in hexadecimal", default=None)
+    generation: str | None = content(
+        "how it is asked otherwise than tasks say, as JSON", default=None, sparse=True
+    )
     version: int | None = queryable("grows with every change of this document", default=None)
     updated_at: datetime | None = content("as of when it was found so", default=None, sparse=True)
     history: tuple[RosterEvent, ...] = content("what happened to it, the newest events")

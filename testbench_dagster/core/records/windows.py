@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from testbench_dagster.core.records.declaring import (
     VIEW,
@@ -14,6 +14,7 @@ from testbench_dagster.core.records.declaring import (
     nested,
     queryable,
     record,
+    view,
 )
 
 
@@ -40,3 +41,46 @@ class WindowRecord(Record):
     rows: list[dict[str, Any]] = content(
         "by task what was cached: its fingerprint, since and until when it holds, and the rows as JSON"
     )
+
+
+@view(WindowRecord)
+class WindowsToken(NamedTuple):
+    """What changes with whatever is cached of a supplier."""
+
+    id: str
+    token: str
+
+
+@record(
+    "window_answers",
+    one_per="supplier and task",
+    kind=VIEW,
+    indexes=(("task", "service"), ("supplier",)),
+)
+class WindowAnswersRecord(Record):
+    """What became of each doc of a cached window: what pages of answers are chosen from."""
+
+    id: str = key("follows from supplier and task")
+    supplier: str = queryable("key of the supplier")
+    service: str = queryable("its service")
+    task: str = queryable("name of the task")
+    task_hash: str = queryable("what the task's requests are made of")
+    fingerprint: str = content("that of the cached rows it was made with")
+    since: int = content("since when these hold, in microseconds since 1970")
+    docs: bytes = content("the docs, packed and compressed: see `stages/score/window_answers.py`")
+
+
+@view(WindowAnswersRecord)
+class AnsweringSupplier(NamedTuple):
+    """Who has a cached window of a task."""
+
+    id: str
+    supplier: str
+
+
+@view(WindowAnswersRecord)
+class PackedAnswers(NamedTuple):
+    """What became of the docs of a window, packed."""
+
+    id: str
+    docs: bytes

@@ -4,11 +4,14 @@ import random
 
 import dagster as dg
 
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.records.prompts import PromptPlace, PromptRecord
-from testbench_dagster.core.sampling import sequence
+from testbench_dagster.core.sampling import asked_order
+from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.sample.data import task_data
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -17,6 +20,17 @@ _PROMPTS_CHECKED = 5  # per task: rebuilding a prompt costs a millisecond, readi
 
 def catalog_checks() -> list[dg.AssetChecksDefinition]:
     """All checks of the package."""
+
+    @dg.asset_check(asset="task_datasets")
+    def tasks_prepared(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+        """No configured task is set aside because it could not be prepared."""
+        aside = tasks_set_aside(workspace, workspace.specs)
+        return violations_result(aside, dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(asset="sampled_prompts")
+    def docs_storable(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+        """No doc of a task is left out because its prompt cannot be stored."""
+        return violations_result(void_docs(workspace, workspace.specs), dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="task_datasets", blocking=True)
     def datasets_intact(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
@@ -44,19 +58,20 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
         """The stored order is the one of the seed, and rebuilding some prompts gives the same requests."""
         violations: dict[str, str] = {}
         checked = 0
+        aside = tasks_set_aside(workspace, workspace.specs)
         for spec in workspace.specs:
             registration = workspace.datasets.current(spec.name)
-            if registration is None:
+            if registration is None or spec.name in aside:
                 continue
             epoch = current_epoch(workspace, spec)
-            order = sequence(epoch.seed, registration.n_docs)
+            order = asked_order(epoch.seed, registration.n_docs, epoch.doc_ids)
             where = {
                 "task": spec.name,
                 "task_hash": registration.task_hash,
                 "epoch": epoch.epoch,
             }
             places = list(typed.find(workspace.documents, PromptPlace, where))
-            if any(order[place.position] != place.doc_id for place in places):
+            if any(order[place.position : place.position + 1] != [place.doc_id] for place in places):
                 violations[spec.name] = "the order does not follow from the seed"
                 continue
             data = task_data(workspace, registration)
@@ -70,9 +85,14 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
                         {**prompt_filter(registration, epoch.epoch, api), "position": {"in": chosen}},
                     )
                 )
-                rebuilt = workspace.framework(spec).build_prompts(
-                    spec, data, [p.doc_id for p in stored], api, epoch.seed
-                )
+                stored = [prompt for prompt in stored if prompt.requests]  # not those that no store holds
+                try:
+                    rebuilt = workspace.framework(spec).build_prompts(
+                        spec, data, [p.doc_id for p in stored], api, epoch.seed
+                    )
+                except TaskError as error:
+                    violations[spec.name] = f"{api} prompts cannot be rebuilt: {error}"
+                    continue
                 again = {p.doc_id: p.requests for p in rebuilt}
                 checked += len(stored)
                 if any(again[p.doc_id] != p.requests for p in stored):
@@ -81,4 +101,4 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
             passed=not violations, metadata={"offenders": violations, "prompts_rebuilt": checked}
         )
 
-    return [datasets_intact, prompts_reproducible]
+    return [tasks_prepared, docs_storable, datasets_intact, prompts_reproducible]

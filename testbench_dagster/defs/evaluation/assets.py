@@ -1,5 +1,6 @@
 """Assets ``relay_responses`` and ``supplier_scores``: one run carries a range of suppliers in one process."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,18 +13,24 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
-from testbench_dagster.core.records.windows import WindowRecord
+from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs import freshness
-from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
+from testbench_dagster.defs.lineage import changes_metadata, observe_changes, references_metadata, touches
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.relays.report import Progress
+from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.identify.identify import detect_changes
+from testbench_dagster.stages.identify.references import refresh_references
 from testbench_dagster.stages.relay.relay import relay_due
+from testbench_dagster.stages.score.remarks import empty_answers
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
@@ -32,6 +39,8 @@ GROUP = "evaluation"
 FORCE_TAG = "testbench/force"
 """Run or backfill tag: ask again what is fresh. The dialogs of the UI take it without any YAML."""
 _LOG_EVERY_S = 10.0  # progress lines in the run's log; never one event per relay
+_SHOWN = 50  # suppliers, and tasks of each, in metadata
+_TOLD = 5  # pairs of task and supplier named in a line
 _LEASE_WAIT_S = 35.0  # a lease expires within 30 s of its holder's death
 
 
@@ -63,18 +72,22 @@ class RelayConfig(dg.Config):
             HeightRecord,
             SessionRecord,
             EpochRecord,
+            VoidDocRecord,
             PromptRecord,
             AttemptRecord,
             PlanRecord,
             IdentityGroupRecord,
             TaxonomySummaryRecord,
             ScoreRecord,
+            ScorerOutageRecord,
+            SetAsideRecord,
             WindowRecord,
         ),
         writes={
             AttemptRecord.collection.name: "every attempt, with its evidence",
             LaneEndRecord.collection.name: "suppliers that were left, and what they were not asked",
             ScoreRecord.collection.name: "of suppliers whose turn ended while others were still asked",
+            ScorerOutageRecord.collection.name: "whose answers of these wait for a scorer",
             SignatureRecord.collection.name: "what a new signature stands for",
             PlanRecord.collection.name: "who failed, who was put off, whose relays of a session are used up",
             SupplierRecord.collection.name: "who echoes log-probabilities",
@@ -106,7 +119,12 @@ def relay_responses(
                 f"; waits for {wait.supplier} ({wait.fault.value}) until {wait.until:%H:%M:%S} UTC"
                 for wait in progress.waits
             )
-            context.log.info(f"{progress.final} relays final, {progress.in_flight} in flight{waits}")
+            paces = "".join(
+                f"; {lane.account} is asked at its pace of {lane.words}" for lane in progress.paces
+            )
+            context.log.info(
+                f"{counted(progress.final, 'relay')} final, {progress.in_flight} in flight{waits}{paces}"
+            )
 
     report = relay_due(
         workspace,
@@ -124,6 +142,14 @@ def relay_responses(
         context.log.warning(f"{key}: {problem}")
     for key, why in report.left.items():
         context.log.warning(f"{key} was left: {why}")
+    not_asked = [
+        f"{task} of {key} ({why})"
+        for key, tasks in report.not_applicable.items()
+        for task, why in tasks.items()
+    ]
+    if not_asked:
+        more = f" and {len(not_asked) - _TOLD} more" if len(not_asked) > _TOLD else ""
+        context.log.info(f"skipped, for it is not asked: {', '.join(not_asked[:_TOLD])}{more}")
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
     return dg.MaterializeResult(
@@ -142,11 +168,17 @@ def relay_responses(
             **({"problems": dict(list(report.problems.items())[:50])} if report.problems else {}),
             **({"failed": dict(list(report.failed.items())[:50])} if report.failed else {}),
             **({"unsupported": dict(list(report.unsupported.items())[:50])} if report.unsupported else {}),
+            **({"not_applicable": _first(report.not_applicable)} if not_asked else {}),
             **({"held_by_others": dict(list(report.refused.items())[:50])} if report.refused else {}),
             **({"left": dict(list(report.left.items())[:50])} if report.left else {}),
             **({"departed": report.departed[:50]} if report.departed else {}),
         }
     )
+
+
+def _first(tasks: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """The first tasks of the first suppliers, as metadata: there may be thousands."""
+    return {key: list(of_supplier)[:_SHOWN] for key, of_supplier in list(tasks.items())[:_SHOWN]}
 
 
 def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> datetime | None:
@@ -169,10 +201,12 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
         reads=(
             SupplierRecord,
             EpochRecord,
+            VoidDocRecord,
             PromptRecord,
             AttemptRecord,
             LaneEndRecord,
             ScoreRecord,
+            ScorerOutageRecord,
             SignatureRecord,
             IdentityGroupRecord,
             WindowRecord,
@@ -180,17 +214,21 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             ChangeRecord,
             ScoreStreamRecord,
             SplitRecord,
+            ReferenceRecord,
         ),
         writes={
             ScoreRecord.collection.name: "one per answer and filter",
+            ScorerOutageRecord.collection.name: "whose answers wait for the service that a metric asks",
             SignatureRecord.collection.name: "what a new signature stands for",
             WindowRecord.collection.name: "the cached rows of the suppliers",
+            WindowAnswersRecord.collection.name: "what became of the docs behind them",
             ScoreStreamRecord.collection.name: "the values of all docs in order, which changes show in",
             ChangeRecord.collection.name: "changes it detected",
             SplitRecord.collection.name: "members whose scores differ from their proxy's",
             SupplierRecord.collection.name: "the cut of a supplier that changed",
             PlanRecord.collection.name: "who was cut or split off is due at once",
             IdentityGroupRecord.collection.name: "the groups of a service where one was cut or split off",
+            ReferenceRecord.collection.name: "who is as the reference of its model",
         },
     ),
 )
@@ -205,18 +243,35 @@ def supplier_scores(
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
     report = score_new(workspace, keys, on_progress=workspace.on_scored)
+    for name, docs in report.waiting.items():
+        wait = "waits" if docs == 1 else "wait"
+        context.log.warning(
+            f"{counted(docs, 'doc')} of task {name} {wait} for the service that its metric asks"
+        )
+    for name, problem in report.problems.items():
+        context.log.warning(f"task {name} could not be scored: {problem}")
     changes = detect_changes(workspace, keys)
     observe_changes(context, changes)
     refresh_window_cache(workspace, keys)
+    compared = refresh_references(workspace, keys)
     metadata: dict[str, Any] = {
         "suppliers": len(keys),
         "docs_scored": report.n_scored,
         "docs_not_scorable": report.n_failed,
         "docs_put_off": report.n_put_off,
+        **({"waiting_for_scorer": report.waiting} if report.waiting else {}),
+        **({"scorer_problems": dict(list(report.problems.items())[:50])} if report.problems else {}),
         **changes_metadata(changes),
+        **references_metadata(compared),
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     if len(keys) == 1:
         rows = windows(workspace, suppliers=keys)
         metadata["windows"] = window_table(rows)
+        groups = list(group_windows(workspace.groups, rows))
+        if groups:
+            metadata["groups"] = window_table(groups)
+        cut = empty_answers(workspace, [row for row in rows if row.primary])
+        if cut:
+            metadata["answers_cut_before_they_began"] = {task: text for (_, task), text in cut.items()}
     return dg.MaterializeResult(metadata=metadata)

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from testbench_dagster.config.settings import Settings
+from testbench_dagster.core.wording import are, counted
 from testbench_dagster.defs.automation import repeatable_requests, run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
 from testbench_dagster.defs.partitions import (
@@ -42,7 +43,10 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         busy = suppliers_in_flight(context.instance, order)
         due = [key for key in versions if key not in busy]
         if not due:
-            return dg.SensorResult(skip_reason=f"nothing is due; {len(busy)} suppliers are being evaluated")
+            return dg.SensorResult(
+                skip_reason=f"nothing is due; {counted(len(busy), 'supplier')} {are(len(busy))} being "
+                "evaluated"
+            )
         ranges = pack_ranges(order, due, suppliers_per_run(), MAX_GAP, blocked=busy)
         place = {key: i for i, key in enumerate(order)}
         wanted = {}
@@ -54,8 +58,8 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         requests = repeatable_requests(context.instance, wanted, retry_s)
         if not requests:
             return dg.SensorResult(
-                skip_reason=f"{len(due)} suppliers are due; their last runs came to nothing less than "
-                f"{retry_s:g} s ago"
+                skip_reason=f"{counted(len(due), 'supplier')} {are(len(due))} due; the last runs came to "
+                f"nothing less than {retry_s:g} s ago"
             )
         return dg.SensorResult(run_requests=requests)
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.automation import run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
-from testbench_dagster.defs.network.assets import roster_metadata
+from testbench_dagster.defs.network.assets import roster_metadata, roster_version
 from testbench_dagster.defs.partitions import (
     SUPPLIER,
     pack_ranges,
@@ -24,6 +25,7 @@ from testbench_dagster.stages.workspace import Workspace
 NEW_KEYS_PER_TICK = 250
 _REPORT_EVERY = timedelta(hours=1)  # the roster is materialized at least that often, so that it stays fresh
 _READ_WITHIN_S = 40.0  # a tick has 60 s
+_DATA_VERSION = "dagster/data_version"  # Dagster's tag
 
 
 def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
@@ -56,11 +58,19 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         if dropped and not busy:
             requests.append(supplier_partitions.build_delete_request(dropped))
         if not report.anything_new and not requests and not _report_is_due(context.cursor, now):
-            return dg.SensorResult(skip_reason=f"{len(active)} suppliers, nothing new", cursor=context.cursor)
+            return dg.SensorResult(
+                skip_reason=f"{counted(len(active), 'supplier')}, nothing new", cursor=context.cursor
+            )
         return dg.SensorResult(
             dynamic_partitions_requests=requests,
             run_requests=_first_evaluations([*order, *added], added) if catalog_is_ready(workspace) else [],
-            asset_events=[dg.AssetMaterialization("suppliers", metadata=roster_metadata(workspace, report))],
+            asset_events=[
+                dg.AssetMaterialization(
+                    "suppliers",
+                    metadata=roster_metadata(workspace, report),
+                    tags={_DATA_VERSION: roster_version(workspace)},
+                )
+            ],
             cursor=json.dumps({"reported_at": now.isoformat()}),
         )
 

@@ -1,12 +1,16 @@
 """Sensor ``run_failure``: failed runs go to the log and, where configured, to a webhook."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
-from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START
+from testbench_dagster.transports.clients import keep_urls_out_of_logs
+from testbench_dagster.transports.endpoints import proxy_url
 
 _TIMEOUT_S = 10.0
 _FROM_OUTSIDE = "This run has been marked as failed from outside the execution context."
@@ -31,7 +35,7 @@ def run_failure_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         url = os.environ.get(name)
         if not url:
             return dg.SkipReason(f"automation.alert_webhook_env names {name}, which is not set; export it")
-        problem = post(url, alert)
+        problem = post(url, alert, automation.alert_proxy_env)
         return dg.SkipReason(f"the alert webhook of {name} failed: {problem}") if problem else None
 
     return run_failure
@@ -85,12 +89,21 @@ def alert_of(run: dg.DagsterRun, message: str) -> dict[str, str]:
     }
 
 
-def post(url: str, alert: dict[str, str]) -> str | None:
-    """Post an alert as JSON; return what went wrong, without the URL, which may hold a secret."""
+def post(url: str, alert: Mapping[str, Any], proxy_env: str | None = None) -> str | None:
+    """Post an alert as JSON; return what went wrong, without the URL, which may hold a secret.
+
+    ``proxy_env`` names the variable with the URL of a proxy; those of the environment are not obeyed.
+    """
     import httpx
 
+    keep_urls_out_of_logs()
     try:
-        response = httpx.post(url, json=alert, timeout=_TIMEOUT_S, follow_redirects=False)
+        proxy = None if proxy_env is None else proxy_url("automation.alert_proxy_env", proxy_env)
+        response = httpx.post(
+            url, json=dict(alert), timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False, proxy=proxy
+        )
+    except ConfigError as error:
+        return str(error)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__
     return None if response.is_success else f"HTTP {response.status_code}"

@@ -13,6 +13,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.coordination.heartbeats import holder_is_gone
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.stages.workspace import Workspace
 
@@ -51,7 +52,7 @@ def lost_runs_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
                 context.instance.report_run_canceled(run, "The run's process is gone.")
             else:
                 context.instance.report_run_failed(run, "The run's process is gone: no heartbeat.")
-        reason = f"{failed} lost runs failed" if failed else "every run has a heartbeat"
+        reason = f"{counted(failed, 'lost run')} failed" if failed else "every run has a heartbeat"
         return dg.SensorResult(skip_reason=reason, cursor=json.dumps(lost))
 
     return lost_runs

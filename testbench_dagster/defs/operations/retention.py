@@ -6,13 +6,14 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
-from testbench_dagster.defs.event_log import prune_event_log
 from testbench_dagster.stages.retain import apply_retention as purge
 from testbench_dagster.stages.workspace import Workspace
 
 
 @dg.op(name="purge_old", description="Removes evidence and run logs older than `retention` allows.")
 def _apply(context: dg.OpExecutionContext, workspace: dg.ResourceParam[Workspace]) -> None:
+    from testbench_dagster.defs.event_log import prune_event_log  # with Dagster's storages: only here
+
     now = datetime.now(UTC)
     removed = purge(workspace, now)
     oldest = now - timedelta(days=workspace.config.settings.retention.events_days)

@@ -18,20 +18,29 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
-from testbench_dagster.core.records.windows import WindowRecord
+from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
+from testbench_dagster.core.wording import counted
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
-from testbench_dagster.defs.metadata import interval_plot, interval_text, markdown_table, record_table
+from testbench_dagster.defs.metadata import (
+    interval_plot,
+    interval_text,
+    markdown_table,
+    record_table,
+    set_aside_metadata,
+)
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
 from testbench_dagster.ranking.entry import ENTRY_VIEWS
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
-from testbench_dagster.stages.snapshot import take_snapshots
+from testbench_dagster.stages.snapshot import begin_history, take_snapshots
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 
@@ -55,15 +64,20 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
             LaneEndRecord,
             IdentityGroupRecord,
             TaxonomySummaryRecord,
+            SupplierSnapshotRecord,
             PlanRecord,
             EpochRecord,
+            VoidDocRecord,
             PromptRecord,
+            SetAsideRecord,
+            ScorerOutageRecord,
             HeightRecord,
             SessionRecord,
         ),
         writes={
             TaxonomySummaryRecord.collection.name: "one per supplier and taxonomy",
             PlanRecord.collection.name: "when each of the suppliers is due next, and what it would be asked",
+            SupplierSnapshotRecord.collection.name: "the first of each supplier",
         },
     ),
 )
@@ -78,6 +92,7 @@ def taxonomy_summaries(
     keys = set(context.partition_keys)  # once: every access reads the whole partition list
     suppliers = [s for s in active_suppliers(workspace) if s.key in keys]
     summaries = refresh_summaries(workspace, [s.key for s in suppliers])
+    begin_history(workspace, [s.key for s in suppliers])
     plans = refresh_plans(workspace, suppliers)
     observe_plans(context, plans)
     rows = [
@@ -133,12 +148,16 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             reads=(
                 SupplierRecord,
                 IdentityGroupRecord,
+                ReferenceRecord,
                 WindowRecord,
+                WindowAnswersRecord,
                 EpochRecord,
+                VoidDocRecord,
                 ScoreRecord,
                 AttemptRecord,
                 LaneEndRecord,
                 TaxonomySummaryRecord,
+                SetAsideRecord,
             ),
             writes={
                 LeaderboardRecord.collection.name: "one per taxonomy, and the files in "
@@ -156,7 +175,9 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
     return leaderboard
 
 
-_days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", end_offset=1)
+#: Before anybody used this: a snapshot is of the day it was taken on, whatever day an installation began.
+_FIRST_DAY = "2025-01-01"
+_days = dg.DailyPartitionsDefinition(start_date=_FIRST_DAY, timezone="UTC", end_offset=1)
 
 
 @dg.asset(
@@ -170,6 +191,7 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
             SupplierRecord,
             WindowRecord,
             EpochRecord,
+            VoidDocRecord,
             ScoreRecord,
             AttemptRecord,
             IdentityGroupRecord,
@@ -182,7 +204,7 @@ _days = dg.DailyPartitionsDefinition(start_date="2026-11-01", timezone="UTC", en
 def supplier_snapshots(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult[Any]:
-    """Append-only history: every active supplier's windows and summaries of a day, never changed later."""
+    """History: every active supplier's scores and abilities of a day, never changed once it is over."""
     day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
     if not today - timedelta(days=1) <= day <= today:
         raise TestbenchError(
@@ -194,7 +216,10 @@ def supplier_snapshots(
 
 
 def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
-    published = publish(workspace)
+    # with Jinja2: 40 ms
+    from testbench_dagster.board.published import render_page
+
+    published = publish(workspace, render_page)
     entries = published.board.entries
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []
     note = SIMULATION if any(e.simulation for e in entries) else ""
@@ -205,13 +230,20 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
             "plot": interval_plot(
                 f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
                 [
-                    {"label": e.supplier, "score": e.score, "low": e.ci_low, "high": e.ci_high}
+                    {
+                        # scores over other tasks are other scores
+                        "label": f"{e.supplier} ({e.ranked_among})" if e.ranked_among else e.supplier,
+                        "score": e.score,
+                        "low": e.ci_low,
+                        "high": e.ci_high,
+                    }
                     for e in first
                     if e.score is not None
                 ][:_PLOTTED],
                 note,
             ),
             "published": _published_table(published),
+            **set_aside_metadata(published.board.set_aside),
             **ability_heatmaps(workspace, published.board),
             "suppliers": len({e.supplier for e in entries}),
             "dagster/row_count": len(entries),
@@ -221,6 +253,8 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
 
 def _published_table(published: Published) -> dg.MarkdownMetadataValue:
     """The files written, and why one was not."""
-    rows: list[list[object]] = [[str(path), f"{size:,} bytes"] for path, size in published.files.items()]
+    rows: list[list[object]] = [
+        [str(path), f"{counted(size, 'byte', ',')}"] for path, size in published.files.items()
+    ]
     rows += [[name, f"not written: {why}"] for name, why in published.left_out.items()]
     return markdown_table(["file", "size"], rows)

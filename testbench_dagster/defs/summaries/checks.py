@@ -11,6 +11,9 @@ from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
+#: States of planned tasks that no ability can wait for.
+_NEVER_ASKED = ("unsupported", "not_applicable")
+
 
 def summary_checks() -> list[dg.AssetChecksDefinition]:
     """All checks of the package."""
@@ -24,12 +27,13 @@ def summary_checks() -> list[dg.AssetChecksDefinition]:
         lowest: float | None = None
         keys = run_suppliers(context.instance, context.run.tags)
         askable = {
-            plan.id: {name for name, task in (plan.tasks or {}).items() if task.state != "unsupported"}
+            plan.id: {name for name, task in (plan.tasks or {}).items() if task.state not in _NEVER_ASKED}
             for plan in typed.find(workspace.documents, PlanRecord, {"_id": {"in": keys}})
         }
         for summary in typed.find(workspace.documents, SupplierAbilities, {"supplier": {"in": keys}}):
             root = summary.nodes[summary.root]
-            lowest = root.coverage if lowest is None else min(lowest, root.coverage)
+            if root.n_tasks:  # what it is not asked covers nothing, and lacks nothing
+                lowest = root.coverage if lowest is None else min(lowest, root.coverage)
             bare = [
                 name
                 for name, node in summary.nodes.items()

@@ -8,7 +8,9 @@ from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, Suspect
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.prompts import EpochRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
@@ -40,6 +42,8 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
                 SupplierRecord,
                 AttemptRecord,
                 ScoreRecord,
+                EpochRecord,
+                VoidDocRecord,
                 PlanRecord,
                 IdentityGroupRecord,
                 ChangeRecord,

@@ -20,6 +20,13 @@ T = TypeVar("T")
 Shape = Literal["base", "module", "vesting"]
 
 UPOKT = 1_000_000
+#: Parameters that nodes show as changed at once, though they price nothing before the next session (poktroll
+#: ``recordParamsHistory`` and ``RecordParamsHistory``); the others are shown when they hold.
+SHOWN_AT_ONCE = (
+    "compute_units_to_tokens_multiplier",
+    "compute_unit_cost_granularity",
+    "num_suppliers_per_session",
+)
 
 
 class QueryError(Exception):
@@ -221,7 +228,11 @@ class Chain:
         self.clock = clock
         self.first = clock.height
         self._params: History[Params] = History(0, params)
+        self._shown: History[Params] = History(0, params)
         self.services: dict[str, Service] = {}
+        # by service: what it showed at heights, and the compute units that price a session that starts there
+        self._services: dict[str, History[Service]] = {}
+        self._units: dict[str, History[int]] = {}
         self._apps: dict[str, History[App | None]] = {}
         self._stakes: dict[str, History[Stake | None]] = {}
         self._accounts: dict[str, History[Account]] = {}
@@ -244,6 +255,22 @@ class Chain:
         if params is None:
             raise ValueError(f"height {height} is none: parameters are in force from 0")
         return params
+
+    def shown_params(self, height: int) -> Params:
+        """What a node at a height tells of the parameters of now: some changes show before they hold."""
+        params = self._shown.at(height)
+        if params is None:
+            raise ValueError(f"height {height} is none: parameters are in force from 0")
+        return params
+
+    def compute_units(self, service: str, height: int) -> int:
+        """Compute units of a relay of a service in the session that a height lies in.
+
+        Raises QueryError (not found).
+        """
+        known = self.service(service).compute_units_per_relay
+        units = self._units[service].at(height)
+        return known if units is None else units
 
     def block_hash(self, height: int) -> bytes:
         """Hash of a block; made up."""
@@ -278,11 +305,13 @@ class Chain:
             raise QueryError(5, f"gateway not found: address {address}")
         return stake
 
-    def service(self, service: str) -> Service:
-        """A service. Raises QueryError (not found)."""
-        if service not in self.services:
+    def service(self, service: str, height: int | None = None) -> Service:
+        """A service as it stands now, or as a node at a height told of it. Raises QueryError (not found)."""
+        known = self._services.get(service)
+        found = None if known is None else known.newest if height is None else known.at(height)
+        if found is None:
             raise QueryError(5, f"service not found: service ID {service}")
-        return self.services[service]
+        return found
 
     def offers(self) -> tuple[Offer, ...]:
         """All offers ever made."""
@@ -371,8 +400,16 @@ class Chain:
     # ------------------------------------------------------------------------------------ changing
 
     def add_service(self, service: Service) -> None:
-        """A new service, or another price for a known one."""
+        """A new service, or another price for a known one: shown at once, in force from the next session."""
+        height, known = self.height, self.services.get(service.id)
         self.services[service.id] = service
+        if known is None:
+            self._services[service.id] = History(0, service)
+            self._units[service.id] = History(0, service.compute_units_per_relay)
+        else:
+            _, end, _ = self.session_at(height)
+            self._services[service.id].set(height, service)
+            self._units[service.id].set(end + 1, service.compute_units_per_relay)
 
     def add_account(self, address: str, public_key: bytes | None, shape: Shape = "base") -> None:
         """A new account."""
@@ -480,10 +517,16 @@ class Chain:
         return last
 
     def change_params(self, **changes: Any) -> int:
-        """Other parameters from the start of the next session on, which is returned and anchors the grid."""
+        """Other parameters from the start of the next session on, which is returned and anchors the grid.
+
+        Nodes tell of some of them as of now already (:data:`SHOWN_AT_ONCE`).
+        """
         height = self.height
         _, end, number = self.session_at(height)
         params = replace(self._params.newest, **changes, anchor_height=end + 1, anchor_number=number + 1)
+        shown = {name: value for name, value in changes.items() if name in SHOWN_AT_ONCE}
+        self._shown.set(height, replace(self.shown_params(height), **shown))
+        self._shown.set(end + 1, params)
         self._params.set(end + 1, params)
         self._sessions.clear()
         return end + 1

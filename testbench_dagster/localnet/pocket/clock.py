@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from testbench_dagster.core.wording import counted
+
 
 @dataclass
 class BlockClock:
@@ -36,7 +38,7 @@ class BlockClock:
     def advance(self, blocks: int) -> int:
         """Add blocks at once and return the height then; the block under way keeps its time."""
         if blocks < 0:
-            raise ValueError(f"{blocks} blocks; a chain does not go back")
+            raise ValueError(f"{counted(blocks, 'block')}; a chain does not go back")
         self.base += blocks
         return self.height
 

@@ -60,6 +60,7 @@ class PocketControl:
             "roll": self.roll,
             "height": self.height,
             "params": self.params,
+            "service": self.service,
             "join": self.join,
             "leave": self.leave,
             "return": self.return_,
@@ -70,6 +71,7 @@ class PocketControl:
             "clear": self.clear,
             "swap": self.swap,
             "fail": self.fail,
+            "tools": self.tools,
             "app": self.app,
             "unstake_app": self.unstake_app,
             "delegate": self.delegate,
@@ -158,6 +160,15 @@ class PocketControl:
             raise BadRequestError(f"nothing changes; give any of: {', '.join(_PARAMS)}")
         return {"from_height": self._net.chain.change_params(**changes), **changes}
 
+    def service(self, fields: Fields) -> Answer:
+        """Another price of a relay of ``service``, in compute units, from the next session on."""
+        name, units = fields.text("service"), fields.whole("compute_units_per_relay", 1, 2**62)
+        fields.done()
+        chain = self._net.chain
+        chain.add_service(dataclasses.replace(chain.service(name), compute_units_per_relay=units))
+        _, end, _ = chain.session_at(chain.height)
+        return {"from_height": end + 1, "service": name, "compute_units_per_relay": units}
+
     def _height(self) -> Answer:
         chain = self._net.chain
         start, end, number = chain.session_at(chain.height)
@@ -166,13 +177,18 @@ class PocketControl:
     # ------------------------------------------------------------------------------------- suppliers
 
     def join(self, fields: Fields) -> Answer:
-        """A new supplier: ``name``, ``backend``, ``accuracy``, ``latency_ms``, ``api`` as on plain localnet.
+        """A new supplier ``name``, with what plain localnet has and with what is of this network alone.
+
+        The former are ``backend``, ``accuracy``, ``latency_ms``, ``api``, ``tools`` and ``quantised``.
 
         ``host`` (the next in turn), ``stake_pokt``, ``rpc_type``; ``now``: it counts from this session on.
         """
         persona = {
             "address": fields.name("name") if fields.has("name") else None,
-            **{name: fields.take(name) for name in ("backend", "accuracy", "latency_ms", "api")},
+            **{
+                name: fields.take(name)
+                for name in ("backend", "accuracy", "latency_ms", "api", "tools", "quantised")
+            },
         }
         host = self._host(fields) if fields.has("host") else None
         stake = fields.whole("stake_pokt", 0, _MAX_STAKE) * UPOKT if fields.has("stake_pokt") else None
@@ -300,6 +316,10 @@ class PocketControl:
         """The backend of ``supplier`` fails on relays and plain HTTP: ``fail`` of plain localnet."""
         return self._both("fail", fields, ("mode", "rate"))
 
+    def tools(self, fields: Fields) -> Answer:
+        """What becomes of tool calls of ``supplier``: ``tools`` of plain localnet."""
+        return self._both("tools", fields, ("kind",))
+
     def _both(self, action: str, fields: Fields, names: tuple[str, ...]) -> Answer:
         _, served = self._served(fields)
         given = {name: value for name in names if (value := fields.take(name)) is not None}
@@ -387,7 +407,7 @@ class PocketControl:
         number = fields.whole("node", 0, len(net.nodes) - 1) if fields.has("node") else 0
         faults: dict[str, Any] = {
             name: fields.flag(name, False)
-            for name in ("catching_up", "truncate", "garbage", "down", "no_history")
+            for name in ("catching_up", "truncate", "garbage", "down", "no_history", "old")
         }
         if fields.has("status"):
             faults["status"] = fields.whole("status", 400, 599)

@@ -213,7 +213,7 @@ class RelayMiner:
             self._valid(relay, served, entry)
         account = self._spend(relay, served, entry)
         entry.accepted = True
-        entry.cost = float(self._cost(relay, entry.height))
+        entry.cost = float(self._cost(relay))
         paid = False
         try:
             response = await self._answer(request, relay, served, entry, fault)
@@ -287,20 +287,23 @@ class RelayMiner:
         except QueryError as error:
             raise ProblemError(NO_APP.saying(str(error))) from None
 
-    def limit(self, served: Served, app: str, session_end: int, height: int) -> int:
-        """Relays one supplier accepts from an application in a session."""
+    def limit(self, served: Served, header: SessionHeader, height: int) -> int:
+        """Relays one supplier accepts from an application in a session, by what held as that began.
+
+        A session lies between two changes of parameters, so those of its end are the same.
+        """
         if served.budget is not None:
             return served.budget
-        params = self.chain.params(session_end)
-        cost = params.relay_cost(self.chain.service(served.service).compute_units_per_relay)
-        stake = self.chain.app(app, min(height, session_end)).stake
+        params = self.chain.params(header.start_height)
+        cost = params.relay_cost(self.chain.compute_units(served.service, header.start_height))
+        stake = self.chain.app(header.application, min(height, header.end_height)).stake
         return int(params.session_budget(stake) / cost) if cost else 2**62
 
     def _spend(self, relay: RelayRequest, served: Served, entry: Relay) -> tuple[str, str, str]:
         header = relay.header
         account = served.operator, header.application, header.session_id
         try:
-            limit = self.limit(served, header.application, header.end_height, entry.height)
+            limit = self.limit(served, header, entry.height)
         except QueryError as error:
             raise ProblemError(NO_APP.saying(str(error))) from None
         if self._spent[account] >= limit:
@@ -308,9 +311,9 @@ class RelayMiner:
         self._spent[account] += 1
         return account
 
-    def _cost(self, relay: RelayRequest, height: int) -> Any:
-        units = self.chain.service(relay.header.service).compute_units_per_relay
-        return self.chain.params(min(height, relay.header.end_height)).relay_cost(units)
+    def _cost(self, relay: RelayRequest) -> Any:
+        start = relay.header.start_height
+        return self.chain.params(start).relay_cost(self.chain.compute_units(relay.header.service, start))
 
     # ----------------------------------------------------------------------------------- answering
 

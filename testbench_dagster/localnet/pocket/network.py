@@ -37,7 +37,7 @@ from testbench_dagster.transports.pocket.messages import RpcType
 #: Service on chain of the personas with each API: an application pays for one service, which has one API.
 SERVICES: dict[Api, str] = {"chat": SERVICE, "completions": f"{SERVICE}-completions"}
 
-#: What a request names as the model; the personas answer whatever it says.
+#: What a request to a service names as the model, whichever model each supplier has behind it.
 MODEL = "simulated"
 
 #: The simulation's only gateway at the start; applications delegate to it.
@@ -249,11 +249,14 @@ class PocketNet:
         owner = self.account(f"owner of {name}")
         self.leave_hosts(operator)
         miner = host or self.miners[next(self._next_host)]
+        backend = self.backends.suppliers[name]
+        # behind a miner it answers to the service's name for its model
+        backend.persona = replace(backend.persona, names=(*backend.persona.names, MODEL))
         served = Served(
             name,
             private_key(self.seed, name),
             SERVICES[persona.api],
-            self.backends.suppliers[name],
+            backend,
             Faults(self.seed, name),
             (rpc_type,),
         )

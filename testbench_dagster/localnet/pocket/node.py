@@ -20,7 +20,7 @@ from aiohttp import web
 
 from testbench_dagster.localnet.pocket import wire
 from testbench_dagster.localnet.pocket.chain import Chain, QueryError
-from testbench_dagster.localnet.pocket.queries import QUERIES, View
+from testbench_dagster.localnet.pocket.queries import BY_HEIGHT, QUERIES, View
 from testbench_dagster.transports.pocket.errors import CodecError
 from testbench_dagster.transports.pocket.protobuf import decode_message, encode_message
 
@@ -42,7 +42,8 @@ class NodeFaults:
     """What is wrong with a node: HTTP ``status`` for everything, ``lag_blocks`` behind, ``slow_s`` to answer.
 
     ``truncate`` breaks JSON off in the middle, ``garbage`` answers with a web page, ``down`` closes
-    connections without an answer, ``no_history`` refuses earlier heights as pruned nodes do.
+    connections without an answer, ``no_history`` refuses earlier heights as pruned nodes do, ``old`` knows no
+    queries for what held at a height.
     """
 
     status: int | None = None
@@ -53,6 +54,7 @@ class NodeFaults:
     garbage: bool = False
     down: bool = False
     no_history: bool = False
+    old: bool = False
 
 
 class Node:
@@ -169,11 +171,16 @@ class Node:
                 return self._json(view, "/pocket.supplier.Query/Supplier", asked)
             case ["service", "service", service]:
                 return self._json(view, "/pocket.service.Query/Service", {"id": service})
+            case ["service", "compute_units_per_relay", service, "at_height", height]:
+                asked = {"serviceId": service, "blockHeight": _whole(height)}
+                return self._json(view, "/pocket.service.Query/ComputeUnitsPerRelayAtHeight", asked)
             case ["gateway", "gateway", address]:
                 return self._json(view, "/pocket.gateway.Query/Gateway", {"address": address})
         raise QueryError(12, "Not Implemented")
 
     def _json(self, view: View, method: str, asked: dict[str, Any]) -> Any:
+        if self.faults.old and method in BY_HEIGHT:
+            raise QueryError(12, "Not Implemented")
         query = QUERIES[method]
         return wire.to_json(query.response, query.answer(view, asked))
 
@@ -222,7 +229,7 @@ class Node:
 
     def _abci(self, params: Mapping[str, Any], data: bytes) -> dict[str, Any]:
         path = str(params.get("path") or "")
-        query = QUERIES.get(path)
+        query = None if self.faults.old and path in BY_HEIGHT else QUERIES.get(path)
         answer: dict[str, Any] = {
             "code": 0, "log": "", "info": "", "index": "0", "key": None, "value": None, "proofOps": None,
             "height": str(self.height), "codespace": "",

@@ -12,6 +12,11 @@ from testbench_dagster.transports.pocket.protobuf import Field, Schema
 
 Values = dict[str, Any]
 
+#: Methods that nodes have only since they keep a history of what they answer.
+BY_HEIGHT = (
+    "/pocket.shared.Query/ParamsAtHeight",
+    "/pocket.service.Query/ComputeUnitsPerRelayAtHeight",
+)
 #: Entries of a page when a request does not say.
 DEFAULT_LIMIT = 100
 
@@ -110,7 +115,7 @@ def _supplier(view: View, asked: Values) -> Values:
 
 
 def _shared_params(view: View, asked: Values) -> Values:
-    return {"params": wire.shared_params_values(view.chain.params(view.height))}
+    return {"params": wire.shared_params_values(view.chain.shown_params(view.height))}
 
 
 def _shared_params_at(view: View, asked: Values) -> Values:
@@ -121,11 +126,20 @@ def _shared_params_at(view: View, asked: Values) -> Values:
 
 
 def _session_params(view: View, asked: Values) -> Values:
-    return {"params": {"num_suppliers_per_session": view.chain.params(view.height).num_suppliers_per_session}}
+    shown = view.chain.shown_params(view.height)
+    return {"params": {"num_suppliers_per_session": shown.num_suppliers_per_session}}
 
 
 def _service(view: View, asked: Values) -> Values:
-    return {"service": wire.service_values(view.chain.service(asked.get("id") or ""))}
+    return {"service": wire.service_values(view.chain.service(asked.get("id") or "", view.height))}
+
+
+def _compute_units_at(view: View, asked: Values) -> Values:
+    _need(asked, "serviceId")
+    height = asked.get("blockHeight") or 0
+    if height < 0:
+        raise QueryError(3, "block height must be non-negative")
+    return {"computeUnitsPerRelay": view.chain.compute_units(asked["serviceId"], height)}
 
 
 def _gateway(view: View, asked: Values) -> Values:
@@ -219,6 +233,15 @@ QUERIES: dict[str, Query] = {
     ),
     "/pocket.service.Query/Service": Query(
         _strings("QueryGetServiceRequest", "id"), _response("service", wire.SERVICE), _service
+    ),
+    "/pocket.service.Query/ComputeUnitsPerRelayAtHeight": Query(
+        Schema(
+            "QueryComputeUnitsPerRelayAtHeightRequest",
+            Field(1, "serviceId", "string"),
+            Field(2, "blockHeight", "int64"),
+        ),
+        Schema("QueryComputeUnitsPerRelayAtHeightResponse", Field(1, "computeUnitsPerRelay", "uint64")),
+        _compute_units_at,
     ),
     "/pocket.gateway.Query/Gateway": Query(
         _strings("QueryGetGatewayRequest", "address"), _response("gateway", wire.GATEWAY), _gateway

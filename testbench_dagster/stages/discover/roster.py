@@ -16,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from testbench_dagster.config import SERVICE_SOURCE, Settings, SupplierConfig
+import orjson
+
+from testbench_dagster.config import SERVICE_SOURCE, Config, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.plans import PlanId, PlanRecord
 from testbench_dagster.core.records.suppliers import (
@@ -27,7 +29,7 @@ from testbench_dagster.core.records.suppliers import (
     SupplierId,
     SupplierRecord,
 )
-from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api
+from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api, TransportName
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import record_height
 from testbench_dagster.stages.discover.sessions import record_chain
@@ -43,7 +45,9 @@ HISTORY_EVENTS = 200
 #: What brings the roster, and with it the partitions of suppliers, up to date.
 TO_REFRESH_ROSTER = "run `testbench run --max-relays 0`, or start `testbench up`"
 
-_REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model")
+_REACHED_BY = ("transport", "base_url", "rpc_type", "api", "model", "generation")
+#: Changes after which earlier answers say nothing of what is measured now, where there was another value.
+_MEASURED = ("model", "generation")
 #: Changes without being an event: it moves with every block, and how a supplier answers does not with it.
 _QUIET = ("stake_upokt", "host", "owner", "public_key")
 _WRITES_AT_ONCE = 8
@@ -93,15 +97,25 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
     active ones of other sources, then those that left, by when they joined and by key. A supplier whose
     source is no longer configured counts as having left.
     """
+    return _suppliers(workspace, None)
+
+
+def _suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[Supplier]:
+    """Those of :func:`known_suppliers` that have one of these keys, None for all; others are not read."""
     settings = workspace.config.settings
     origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
-    rows = {row.id: row for row in typed.find(workspace.documents, RosterRow)}
-    known = [configured_supplier(config, rows.pop(config.key, None)) for config in settings.suppliers]
+    where = None if keys is None else {"_id": {"in": sorted(keys)}}
+    rows = {row.id: row for row in typed.find(workspace.documents, RosterRow, where)}
+    known = [
+        configured_supplier(config, rows.pop(config.key, None), settings.shared_bounds(config.service))
+        for config in settings.suppliers
+        if keys is None or config.key in keys
+    ]
     now = datetime.now(UTC)
     others = [
         found
         for row in rows.values()
-        if (found := _listed(row, origins.get(row.source or ""), now)) is not None
+        if (found := _listed(row, origins.get(row.source or ""), now, settings)) is not None
     ]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
@@ -110,8 +124,37 @@ def named_suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[
     """Of all known suppliers those with these keys, whether they left or not; the active ones for None."""
     if keys is None:
         return active_suppliers(workspace)
-    wanted = set(keys)
-    return [supplier for supplier in known_suppliers(workspace) if supplier.key in wanted]
+    return _suppliers(workspace, frozenset(keys))
+
+
+def one_supplier(workspace: Workspace, key: str) -> Supplier | None:
+    """The supplier with this key, whether it left or not, without reading the others; None for a stranger."""
+    settings = workspace.config.settings
+    row = typed.get(workspace.documents, RosterRow, key)
+    config = workspace.config.supplier(key)
+    if config is not None:
+        return configured_supplier(config, row, settings.shared_bounds(config.service))
+    if row is None:
+        return None
+    label = row.source or ""
+    origin = _Origin.of(settings, label) if label in source_labels(settings) else None
+    return _listed(row, origin, datetime.now(UTC), settings)
+
+
+def cuts_of(workspace: Workspace, key: str) -> list[datetime]:
+    """When a supplier's earlier answers became void, as far as the roster remembers it; ascending."""
+    known = typed.get(workspace.documents, SupplierRecord, key)
+    if known is None:
+        return []
+    found = {event.cut_at for event in known.history if event.cut_at is not None}
+    return sorted(found | ({known.cut_at} if known.cut_at is not None else set()))
+
+
+def models_of(workspace: Workspace, key: str) -> list[tuple[datetime, str]]:
+    """Which models a supplier claimed, each since when, as far as the roster remembers it; ascending."""
+    known = typed.get(workspace.documents, SupplierRecord, key)
+    events = () if known is None else known.history
+    return sorted((event.at, event.model) for event in events if event.model is not None)
 
 
 def active_apis(workspace: Workspace) -> set[Api]:
@@ -133,7 +176,8 @@ def retirable(workspace: Workspace, now: datetime) -> list[str]:
 def no_suppliers_text(workspace: Workspace) -> str:
     """What to tell where nobody can be asked, with the remedy."""
     settings = workspace.config.settings
-    named = [name for name in ("supplier_sources", "services") if getattr(settings, name)]
+    listing = {"supplier_sources": settings.supplier_sources, "services": settings.discovered_services}
+    named = [name for name, listed in listing.items() if listed]
     if named:
         return (
             f"{workspace.config.path}: no supplier is active; suppliers is empty and the "
@@ -148,7 +192,7 @@ def no_suppliers_text(workspace: Workspace) -> str:
 def source_labels(settings: Settings) -> list[str]:
     """What the roster calls the configured sources, the first of which counts for a supplier of several."""
     listed = [source.label for source in settings.supplier_sources]
-    return [*listed, *(f"{SERVICE_SOURCE}{name}" for name in settings.services)]
+    return [*listed, *(f"{SERVICE_SOURCE}{name}" for name in settings.discovered_services)]
 
 
 @dataclass(frozen=True)
@@ -168,8 +212,10 @@ class _Origin:
         return cls(source.allow_private_networks, source.api_key_env)
 
 
-def configured_supplier(config: SupplierConfig, row: RosterRow | None = None) -> Supplier:
-    """A supplier of testbench.yaml, with what the roster knows of it."""
+def configured_supplier(
+    config: SupplierConfig, row: RosterRow | None = None, shared: Mapping[str, Any] | None = None
+) -> Supplier:
+    """A supplier of testbench.yaml, with what the roster knows of it; ``shared``: bounds of its service."""
     return Supplier(
         address=config.address,
         service=config.service,
@@ -177,7 +223,7 @@ def configured_supplier(config: SupplierConfig, row: RosterRow | None = None) ->
         api=config.api,
         model=config.model,
         api_key_env=config.api_key_env,
-        bounds=config.bounds,
+        bounds={**(shared or {}), **config.bounds},
         joined_at=row.joined_at if row else None,
         cut_at=row.cut_at if row else None,
         echo_logprobs=row.echo_logprobs if row else None,
@@ -185,7 +231,7 @@ def configured_supplier(config: SupplierConfig, row: RosterRow | None = None) ->
     )
 
 
-def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier | None:
+def _listed(row: RosterRow, origin: _Origin | None, now: datetime, settings: Settings) -> Supplier | None:
     """A supplier of another source; None where nothing tells how it was reached."""
     if row.base_url is None or row.api is None or row.model is None:
         return None
@@ -197,7 +243,7 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier |
         api=row.api,
         model=row.model,
         api_key_env=origin.api_key_env if origin else None,
-        bounds=origin.bounds if origin else {},
+        bounds={**settings.shared_bounds(row.service), **origin.bounds} if origin else {},
         source=row.source or CONFIG_SOURCE,
         trusted=origin is not None and origin.trusted,
         status=ACTIVE if active else LEFT,
@@ -212,6 +258,19 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime) -> Supplier |
         host=row.host,
         owner=row.owner,
     )
+
+
+def asked_with(config: Config, supplier: Supplier) -> str | None:
+    """How a supplier is asked otherwise than tasks say, as JSON with sorted keys; None for as they say."""
+    own = config.supplier(supplier.key) if supplier.source == CONFIG_SOURCE else None
+    return _asked_with(config.settings, supplier.service, supplier.transport, own)
+
+
+def _asked_with(
+    settings: Settings, service: str, transport: TransportName, own: SupplierConfig | None
+) -> str | None:
+    asked = settings.asking(service, transport, own).generation.settings()
+    return orjson.dumps(asked, option=orjson.OPT_SORT_KEYS).decode() if asked else None
 
 
 def remember_echo_logprobs(workspace: Workspace, key: str, supported: bool) -> None:
@@ -253,7 +312,8 @@ def refresh_roster(
     """Bring the roster up to date with the configuration and the supplier sources.
 
     Joins, leaves, returns and changes are recorded in each supplier's history with time, and with the block
-    height where its source told one. A changed model sets ``cut_at``. A source that cannot be read retires
+    height where its source told one. A changed model, or another way of
+    asking it, sets ``cut_at``. A source that cannot be read retires
     nobody, and a supplier whose entry cannot be used stays as it was; both are problems of the report.
 
     Args:
@@ -271,7 +331,7 @@ def refresh_roster(
         record_chain(workspace, reading, now)
     for service, height in found.heights.items():
         report.heights[service] = record_height(workspace.documents, service, height, now)
-    _Recorder(workspace.documents, found, report, now).record()
+    _Recorder(workspace.documents, workspace.config.settings, found, report, now).record()
     plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
     report.active.extend(supplier.key for supplier in active_suppliers(workspace))
     return report
@@ -341,7 +401,15 @@ def _known(workspace: Workspace, service: str) -> dict[str, str | None]:
 class _Recorder:
     """Writes what was found into the roster's documents and notes in the report what it did."""
 
-    def __init__(self, documents: DocumentStore, found: _Found, report: RosterReport, now: datetime) -> None:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        settings: Settings,
+        found: _Found,
+        report: RosterReport,
+        now: datetime,
+    ) -> None:
+        self._settings = settings
         self._documents = documents
         self._found = found
         self._report = report
@@ -410,7 +478,7 @@ class _Recorder:
         return missed
 
     def _record(self, key: str, entry: Entry, source: str) -> SupplierRecord:
-        supplier, facts = entry.config, _facts(entry, source)
+        supplier, facts = entry.config, _facts(entry, source, self._settings)
         return SupplierRecord(
             id=key,
             address=supplier.address,
@@ -447,7 +515,7 @@ class _Recorder:
                 "updated_at": self._now,
                 **_recorded(before, self._event("left", source, {})),
             }
-        facts, quiet = _facts(*entry), _quiet(entry[0])
+        facts, quiet = _facts(*entry, self._settings), _quiet(entry[0])
         changed = [
             name for name, value in facts.items() if value != (getattr(before, name) or _DEFAULTS.get(name))
         ]
@@ -459,7 +527,7 @@ class _Recorder:
         changes: dict[str, Any] = {"status": ACTIVE, "left_at": None, **facts, **quiet}
         if any(name in _REACHED_BY for name in changed):
             changes |= {"echo_logprobs": None, "probed_at": None}  # it must be probed anew
-        if "model" in changed and before.model is not None:
+        if any(name in _MEASURED for name in changed) and before.model is not None:
             changes |= {"cut_at": self._now}
         told = self._event(event, entry[1], {**facts, "changed": changed})
         return event, {**changes, "updated_at": self._now, **_recorded(before, told)}
@@ -487,10 +555,12 @@ def _recorded(before: SupplierRecord, event: RosterEvent) -> dict[str, Any]:
 _DEFAULTS = {"source": CONFIG_SOURCE, "transport": DEFAULT_TRANSPORT}
 
 
-def _facts(entry: Entry, source: str) -> dict[str, Any]:
+def _facts(entry: Entry, source: str, settings: Settings) -> dict[str, Any]:
     """What of an entry is an event when it changes."""
     supplier = entry.config
+    own = supplier if source == CONFIG_SOURCE else None
     return {
+        "generation": _asked_with(settings, supplier.service, entry.transport, own),
         "transport": entry.transport,
         "base_url": supplier.base_url,
         "rpc_type": entry.rpc_type,

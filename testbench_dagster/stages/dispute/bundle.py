@@ -14,13 +14,16 @@ from typing import Any, TypeVar
 
 import testbench_dagster
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
+from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoreHead, ScoreRecord
+from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import WINDOWS, scorer_version
@@ -30,8 +33,10 @@ from testbench_dagster.evidence.definitions import own_definitions
 from testbench_dagster.evidence.records import iso, line_of, plain
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.dispute.states import States, doc_states, states_facts
+from testbench_dagster.stages.score.deadlines import deadline_s
 from testbench_dagster.stages.score.states import Peers
-from testbench_dagster.stages.score.windows import deadline_s, windows
+from testbench_dagster.stages.score.undecided import undecided_version
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -62,6 +67,7 @@ class _Stock:
     registration: Registration
     attempts: list[AttemptHead]
     scores: list[ScoreHead]
+    undecided: list[ScoreHead]
     docs: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -121,9 +127,15 @@ def write_bundle(
             ids = [head.id for s in stock for head in s.scores]
             for score in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
                 lines.write(line_of(score))
+        with bundle.lines(layout.UNDECIDED) as lines:
+            ids = [head.id for s in stock for head in s.undecided]
+            for record in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
+                lines.write(line_of(record))
         _write_states(bundle, workspace, supplier, stock, states)
         for part in stock:
-            _write_task(bundle, workspace, part)
+            _write_task(
+                bundle, workspace, part, known[supplier].api, asked=part.spec.asked_of(known[supplier])
+            )
         counts = {
             "attempts": total,
             "scores": sum(len(s.scores) for s in stock),
@@ -162,6 +174,7 @@ def _explained(docs: Sequence[int] | None) -> list[str]:
         "included" + ("" if whole else ", of the named docs only"),
         "prompts: those the attempts were made from",
         "scores: those of the current scorer, which the windows are made of",
+        "undecided: answers that this scorer could not digest although it was well, whose docs are open",
         "states: what became of docs not answered at every attempt, by occasion, with the ids of the "
         "answers that witness them",
         "witnesses: when it answered other calls around those occasions, on the word of who relayed",
@@ -248,10 +261,16 @@ def _stock_of(
         where["doc_id"] = {"in": sorted(set(docs))}
     attempts = list(typed.find(workspace.documents, AttemptHead, where))
     attempts.sort(key=lambda a: (a.doc_id, a.epoch, a.round, a.idx, a.repeat, a.attempt, a.prompt_id, a.id))
-    current = {**where, "scorer_version": scorer_version(registration)}
-    scores = list(typed.find(workspace.documents, ScoreHead, current))
-    scores.sort(key=lambda s: (s.doc_id, s.answered_at, s.answer_id, s.filter))
-    return _Stock(spec, registration, attempts, scores)
+    scores = _score_heads(workspace, {**where, "scorer_version": scorer_version(registration)})
+    scored = {head.answer_id for head in scores}
+    undecided = _score_heads(workspace, {**where, "scorer_version": undecided_version(registration)})
+    undecided = [head for head in undecided if head.answer_id not in scored]
+    return _Stock(spec, registration, attempts, scores, undecided)
+
+
+def _score_heads(workspace: Workspace, where: dict[str, Any]) -> list[ScoreHead]:
+    scores = typed.find(workspace.documents, ScoreHead, where)
+    return sorted(scores, key=lambda s: (s.doc_id, s.answered_at, s.answer_id, s.filter))
 
 
 # ----------------------------------------------------------------------------------------- what goes in
@@ -297,7 +316,8 @@ def _by_id(workspace: Workspace, of: type[R], ids: Sequence[str], size: int) -> 
         yield from (found[id_] for id_ in batch if id_ in found)
 
 
-def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> None:
+def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock, api: Api, *, asked: bool) -> None:
+    """A task's registration and settings; ``asked``: whether the supplier, of ``api``, is still asked it."""
     spec, registration = part.spec, part.registration
     definitions = own_definitions(spec)
     for place, data in sorted(definitions.files.items(), key=lambda item: (item[0].folder, item[0].path)):
@@ -335,6 +355,9 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
             "probe_tokens": spec.probe_tokens,
             "worst": spec.worst,
             "cluster": spec.cluster,
+            **({} if asked else {"asked": False}),
+            "generation": spec.generation.settings(),
+            **({"options": dict(spec.options)} if spec.options else {}),
         },
         "max_age_days": spec.max_age(workspace.config.settings.sampling.max_age_days).total_seconds()
         / 86_400,
@@ -352,13 +375,26 @@ def _write_task(bundle: BundleWriter, workspace: Workspace, part: _Stock) -> Non
         },
         "definitions": names,
         "definitions_problem": definitions.problem,
-        "epochs": list(_epochs(workspace, part)),
+        "epochs": list(_epochs(workspace, part, api)),
     }
     bundle.whole(layout.task_file(spec.name), json_text(task))
 
 
-def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
-    """The epochs asked, and the present one, with their seeds where these are no secret any more."""
+def _epochs(workspace: Workspace, part: _Stock, api: Api) -> Iterator[dict[str, Any]]:
+    """The epochs asked, and the present one, with their seeds where these are no secret any more.
+
+    And the docs that nobody was asked whose supplier takes requests of ``api``.
+    """
+    registration = part.registration
+    sequence = {
+        "task": registration.task,
+        "task_hash": registration.task_hash,
+        "api": form_of(api, registration.flags),
+    }
+    void: dict[int, list[dict[str, Any]]] = {}
+    for doc in typed.find(workspace.documents, VoidDocRecord, sequence, sort=[("epoch", 1), ("position", 1)]):
+        line = {"position": doc.position, "doc_id": doc.doc_id, "reason": doc.reason}
+        void.setdefault(doc.epoch, []).append(line)
     asked = {head.epoch for head in part.attempts}
     where = {"task": part.spec.name}
     found = list(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", 1)]))
@@ -372,6 +408,8 @@ def _epochs(workspace: Workspace, part: _Stock) -> Iterator[dict[str, Any]]:
                 "seed": epoch.seed if over else None,
                 "groups": epoch.groups,
                 "variance": epoch.variance,
+                **({"void": void[epoch.epoch]} if epoch.epoch in void else {}),
+                **({} if epoch.doc_ids is None else {"doc_ids": epoch.doc_ids}),
             }
 
 

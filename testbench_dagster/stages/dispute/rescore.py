@@ -21,19 +21,23 @@ from testbench_dagster.config import Config, Settings
 from testbench_dagster.core import arguments
 from testbench_dagster.core.errors import StoreError, TaskError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.prompt import TaskData
+from testbench_dagster.core.frameworks import framework_plug, is_framework
+from testbench_dagster.core.prompt import TaskData, form_of
 from testbench_dagster.core.records.attempts import AttemptDoc, AttemptId, AttemptRecord, DocAttempt
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.scores import ScoredId, ScoreEvidence, ScoreRecord
+from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import ACTIVE
-from testbench_dagster.core.task import LM_EVAL, TaskSpec
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS, WINDOWS, scorer_version
 from testbench_dagster.core.window import REQUIRED_IN_EVIDENCE
+from testbench_dagster.core.wording import agreeing, are, counted
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleReader
 from testbench_dagster.evidence.chain import Chain
@@ -52,11 +56,13 @@ from testbench_dagster.evidence.records import moment, record_of, restored
 from testbench_dagster.evidence.report import Finding, Report, TaskVerdict
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.dispute.bundle import installed_versions
+from testbench_dagster.stages.dispute.digested import try_again, unscorable_elsewhere
 from testbench_dagster.stages.dispute.states import Claims, different_states, doc_states
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.empty import score_empty
 from testbench_dagster.stages.score.score import BATCH, PAGES
+from testbench_dagster.stages.score.undecided import undecided_version
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.datasets import DatasetStore
@@ -67,7 +73,6 @@ from testbench_dagster.stores.documents import (
     open_documents,
     typed,
 )
-from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.tasks.worker import FrameworkWorker
 
@@ -80,6 +85,7 @@ _EVALUATES = re.compile(r"\b(eval|exec|sympify|parse_expr|__import__)\(|\bpickle
 _UNFITTING = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StoreError)
 
 _FAULTS = frozenset(fault.value for fault in Fault)
+_MAX_FAULT_CHARS = 40  # of a fault as another version names it
 _ANSWERED = next(fault for fault in Fault if fault.answered)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -91,6 +97,7 @@ R = TypeVar("R", bound=Record)
 class _Opened:
     """A bundle's facts in stores of their own; ``claimed`` holds the scores as the bundle has them.
 
+    ``undecided`` are, by task and answer, the records of answers that a well scorer is said not to digest.
     ``unjudged`` are, by task, the attempts whose fault another classifier decided; ``unbuilt`` says of how
     many another version built the request, otherwise than it is built here.
     """
@@ -102,6 +109,7 @@ class _Opened:
     unjudged: Mapping[str, Set[str]]
     unbuilt: Mapping[str, int]
     states: dict[tuple[str, str, int], StateLine] = dataclasses.field(default_factory=dict)
+    undecided: dict[str, dict[str, list[ScoreRecord]]] = dataclasses.field(default_factory=dict)
 
 
 class _Datasets(DatasetStore):
@@ -236,6 +244,7 @@ class _Check:
             chain.dataset(task)
             _register(datasets, task, self._docs(task, chain))
             typed.put_new(documents, EpochRecord, _epochs(task, self._bundle.path))
+            typed.put_new(documents, VoidDocRecord, _void(task, opened.manifest.supplier.api))
         total = opened.manifest.counts.get("attempts", 0)
         for prompts in _batches(self._records(layout.PROMPTS, PromptRecord)):
             for prompt, _ in prompts:
@@ -257,29 +266,54 @@ class _Check:
             for score, _ in scores:
                 chain.score(score, present)
             _store(opened.claimed, ScoreRecord, scores)
+        if layout.UNDECIDED in self._bundle.members:  # older bundles have none
+            self._load_undecided(opened, chain, present)
         self._load_states(opened)
         chain.finish()
         if chain.unproven_requests:
-            self._report.notes.append(f"{chain.unproven_requests} attempts have no hash of their request")
+            unproven = agreeing(chain.unproven_requests, "attempt has", "attempts have")
+            self._report.notes.append(f"{unproven} no hash of their request")
         for classifier, count in sorted(chain.otherwise_classified.items()):
             self._report.notes.append(
-                f"{count} attempts were judged by classifier {classifier}, this version has "
-                f"{CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+                f"{agreeing(count, 'attempt was', 'attempts were')} judged by classifier {classifier}, this "
+                f"version has {CLASSIFIER.number}: their faults, and what rests on them, are not checked"
+            )
+        for (classifier, said, shown), count in sorted(chain.classified_anew.items()):
+            self._report.notes.append(
+                f"{count} of those that classifier {classifier} called {escaped(said, _MAX_FAULT_CHARS)} are "
+                f"{shown} by this version: their answers show it"
             )
         for version, count in sorted(chain.otherwise_built.items()):
             self._report.notes.append(
-                f"the requests of {count} attempts were built by version {version} of what builds them, here "
-                f"is {PAYLOADS.number}: whether they were sent as stored is not checked"
+                f"the requests of {counted(count, 'attempt')} were built by version {version} of what builds "
+                f"them, here is {PAYLOADS.number}: whether they were sent as stored is not checked"
+            )
+        for settings, count in sorted(chain.asked_otherwise.items()):
+            were = agreeing(count, "attempt was", "attempts were")
+            self._report.notes.append(
+                f"{were} asked otherwise than their task says, with the settings {settings[:400]}"
             )
         if chain.signed:
+            carry = agreeing(chain.signed, "answer carries", "answers carry")
             self._report.notes.append(
-                f"{chain.signed} answers carry the supplier's own signature, made with the key of its address"
+                f"{carry} the supplier's own signature, made with the key of its address"
             )
         if chain.witnessed:
+            failed = counted(chain.witnessed, "failed attempt")
             self._report.notes.append(
-                f"{chain.witnessed} failed attempts (timeouts, broken connections) rest on the word of who "
+                f"{failed} (timeouts, broken connections) rest on the word of who "
                 "relayed: their answers cannot show it"
             )
+
+    def _load_undecided(
+        self, opened: _Opened, chain: Chain, present: Callable[[Iterable[str]], set[str]]
+    ) -> None:
+        for record, _ in self._records(layout.UNDECIDED, ScoreRecord):
+            task = opened.tasks.get(record.task)
+            version = "" if task is None else undecided_version(task.registration)
+            if chain.undecided(record, version, present):
+                of_task = opened.undecided.setdefault(record.task, {})
+                of_task.setdefault(record.answer_id, []).append(record)
 
     def _load_states(self, opened: _Opened) -> None:
         """What was said of doc states, and the claims they rest on: on the word of who relayed."""
@@ -297,8 +331,9 @@ class _Check:
             witnesses += 1
         if witnesses:
             self._report.notes.append(
-                f"{witnesses} answers to calls outside of this bundle witness that the supplier answered "
-                "meanwhile, on the word of who relayed"
+                f"{agreeing(witnesses, 'answer to a call', 'answers to calls')} outside of this bundle "
+                f"{'witnesses' if witnesses == 1 else 'witness'} that the supplier answered meanwhile, on "
+                "the word of who relayed"
             )
         for ends in _batches(self._records(layout.LANE_ENDS, LaneEndRecord)):
             if any(end.supplier != self._manifest.supplier.key for end, _ in ends):
@@ -322,7 +357,7 @@ class _Check:
         tasks = [
             (task.spec, task.registration)
             for task in opened.tasks.values()
-            if task.flags_problem is None and task.spec.framework in VERSIONS
+            if task.flags_problem is None and is_framework(task.spec.framework)
         ]
         again = doc_states(workspace, supplier, tasks, others, self._at).lines
         names = {spec.name for spec, _ in tasks}
@@ -372,8 +407,10 @@ class _Check:
             self._report.add(
                 Finding("score", "its answer is not in the bundle, or no answer", name, None, row)
             )
-        if unscored := len(answered.keys() - claimed):
-            self._report.notes.append(f"{name}: {unscored} answers were not scored when this was written")
+        undecided = opened.undecided.get(name, {})
+        if unscored := len(answered.keys() - claimed - undecided.keys()):
+            were = agreeing(unscored, "answer was", "answers were")
+            self._report.notes.append(f"{name}: {were} not scored when this was written")
         try:
             # first: another one builds and scores by other rules, so that no hash of them has to agree
             if (other_scorer := _other_scorer(task)) is not None:
@@ -386,8 +423,11 @@ class _Check:
                 if id_ in claimed and unjudged.isdisjoint(a.id for a in doc.attempts)
             ]
             self._compare(opened, task, spec, waiting, verdict)
+            open_ = [doc for id_, doc in answered.items() if id_ in undecided.keys() - claimed]
+            self._try_undecided(opened, task, spec, open_, verdict)
             if unjudged:
-                raise TaskError(f"another classifier than this version's judged {len(unjudged)} attempts")
+                judged = counted(len(unjudged), "attempt")
+                raise TaskError(f"another classifier than this version's judged {judged}")
             verdict.windows = self._windows(opened, task, spec)
         except TaskError as error:
             verdict.why = escaped(str(error), 400)
@@ -395,7 +435,8 @@ class _Check:
             verdict.windows = "not computed"
         verdict.unchecked_requests = opened.unbuilt.get(name, 0)
         if verdict.unchecked_requests and verdict.why is None:
-            verdict.why = f"another version built the requests of {verdict.unchecked_requests} attempts"
+            attempts = counted(verdict.unchecked_requests, "attempt")
+            verdict.why = f"another version built the requests of {attempts}"
         return verdict
 
     def _usable(self, task: TaskFacts) -> TaskSpec:
@@ -407,9 +448,7 @@ class _Check:
         spec = task.spec
         if task.flags_problem is not None:
             raise TaskError(task.flags_problem)
-        if spec.framework not in VERSIONS:
-            raise TaskError(f"framework {spec.framework!r} is unknown to this version")
-        if spec.framework != LM_EVAL:
+        if not framework_plug(spec.framework).of_lm_eval:
             return spec
         if task.definitions_problem is not None:
             raise TaskError(task.definitions_problem)
@@ -444,15 +483,11 @@ class _Check:
 
         Of a task of the same version of lm-eval and the same scorer only.
         """
-        if spec.framework != LM_EVAL:
-            return
         registration = task.registration
-        found = opened.workspace.worker.call(
-            "identify",
-            spec,
-            TaskData(_first_doc(opened, task), [], registration.flags),
-            registration.fingerprint,
-        )
+        data = TaskData(_first_doc(opened, task), [], registration.flags)
+        found = opened.workspace.framework(spec).identify(spec, data, registration.fingerprint)
+        if found is None:
+            return
         for what, stored, here in zip(
             ("task hash", "hash of the definition"),
             (registration.task_hash, registration.config_hash),
@@ -474,7 +509,6 @@ class _Check:
         for start in range(0, len(docs), size):
             batch = docs[start : start + size]
             again = score_batch(opened.workspace, spec, task.registration, batch)
-            typed.put_new(opened.workspace.documents, ScoreRecord, again)
             found: dict[str, dict[str, ScoreRecord]] = {}
             for score in again:
                 found.setdefault(score.answer_id, {})[score.filter] = score
@@ -482,10 +516,22 @@ class _Check:
             where = {"answer_id": {"in": [d.answer_id for d in batch]}}
             for score in typed.find(opened.claimed, ScoreRecord, where):
                 said.setdefault(score.answer_id, {})[score.filter] = score
+            told = unscorable_elsewhere(again, said)
+            facts = [score for score in again if score.answer_id not in told]
+            facts += [score for id_ in told for score in said[id_].values()]
+            typed.put_new(opened.workspace.documents, ScoreRecord, facts)
+            if told:
+                self._report.notes.append(
+                    f"{spec.name}: {agreeing(len(told), 'answer that is', 'answers that are')} not "
+                    f"digested here either {are(len(told))} unscorable because others' answers to their docs "
+                    "were digested, on the word of who scored"
+                )
             for doc in batch:
                 if doc.answer_id not in found:
                     verdict.unchecked += 1
-                    verdict.why = "answers that keep the scorer busy were put off"
+                    verdict.why = (
+                        "answers were put off: they keep the scorer busy, or a service it asks is gone"
+                    )
                     continue
                 differences = list(_differences(spec.name, said[doc.answer_id], found[doc.answer_id]))
                 for finding in differences:
@@ -493,6 +539,26 @@ class _Check:
                 verdict.different += bool(differences)
                 verdict.equal += not differences
             self._progress(f"scores of {spec.name}", min(start + size, len(docs)), len(docs))
+
+    def _try_undecided(
+        self,
+        opened: _Opened,
+        task: TaskFacts,
+        spec: TaskSpec,
+        docs: Sequence[AnsweredDoc],
+        verdict: TaskVerdict,
+    ) -> None:
+        """Try the answers again that are said not to be digested, after all others."""
+        claims = opened.undecided.get(spec.name, {})
+        tried = try_again(opened.workspace, spec, task.registration, docs, claims)
+        verdict.different += len(tried.findings)
+        for finding in tried.findings:
+            self._report.add(finding)
+        if tried.unshown:
+            self._report.notes.append(
+                f"{spec.name}: {counted(tried.unshown, 'answer')} {are(tried.unshown)} open because a scorer "
+                "that was well did not digest them, on the word of who scored: nothing here shows that it was"
+            )
 
     def _windows(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> str:
         """Compare the published windows with those of the recomputed scores."""
@@ -601,7 +667,9 @@ def _with_known_fault(attempt: AttemptRecord) -> AttemptRecord:
 def _other_scorer(task: TaskFacts) -> str | None:
     """That another framework's version or another scorer made its scores, if so: they cannot be compared."""
     registration = task.registration
-    here = VERSIONS.get(registration.framework, registration.engine_version)
+    here = registration.engine_version
+    if is_framework(registration.framework):
+        here = framework_plug(registration.framework).version
     own = scorer_version(replace(registration, engine_version=here))
     if task.scorer_version != own:
         return f"scored by {task.scorer_version}, this version of testbench_dagster scores as {own}"
@@ -727,9 +795,26 @@ def _epochs(task: TaskFacts, path: Path) -> Iterator[EpochRecord]:
             started_at=moment(line.started_at, f"{path}: started_at of epoch {line.epoch}"),
             seed=line.seed or "",
             seed_sha256=line.seed_sha256,
+            doc_ids=line.doc_ids,
             groups=line.groups,
             variance=line.variance,
         )
+
+
+def _void(task: TaskFacts, api: Api) -> Iterator[VoidDocRecord]:
+    """The docs of the epochs that nobody was asked: so many fewer were wanted."""
+    for line in task.epochs.values():
+        for doc in line.void:
+            yield VoidDocRecord(
+                id=document_id("void", task.spec.name, line.epoch, doc.position),
+                task=task.spec.name,
+                task_hash=task.registration.task_hash,
+                epoch=line.epoch,
+                api=form_of(api, task.registration.flags),
+                position=doc.position,
+                doc_id=doc.doc_id,
+                reason=doc.reason,
+            )
 
 
 def _first_doc(opened: _Opened, task: TaskFacts) -> dict[int, str]:

@@ -314,7 +314,7 @@ def _grouped(
     signing = {spec.name for spec in workspace.specs if spec.signs}
     chosen = [supplier for supplier in suppliers if supplier.key in joining]
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
-    graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace)))
+    graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace, suppliers)))
     probes = [
         GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
         for one in answers

@@ -13,6 +13,7 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
 from testbench_dagster.core.records.scores import GradedScore
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, GradedAnswer
@@ -37,10 +38,15 @@ def read_answers(
     """Yield the answers at temperature 0 of suppliers of one service inside the window age, after their cuts.
 
     Of each task only the first prompts of a sequence, which is what suppliers have in common: so many that
-    all tasks together have about :data:`PROMPTS`; of signature tasks all.
+    all tasks together have about :data:`PROMPTS`; of signature tasks all. What a supplier is not asked any
+    more is left out.
     """
     cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
-    per_task = docs_per_task(workspace)
+    per_task = docs_per_task(workspace, suppliers)
+    restricted = {spec.name: spec for spec in workspace.specs if not spec.applies.for_everybody}
+    not_asked = {
+        (s.key, name) for name, spec in restricted.items() for s in suppliers if not spec.asked_of(s)
+    }
     signing = {spec.name for spec in workspace.specs if spec.signs}
     where: dict[str, Any] = {
         "service": service,
@@ -52,6 +58,8 @@ def read_answers(
     for row in typed.find(workspace.documents, AnswerPrefix, where):
         supplier, at = row.supplier, row.finished_at
         if supplier not in cuts or (row.position >= per_task and row.task not in signing):
+            continue
+        if (supplier, row.task) in not_asked:
             continue
         cut_at = cuts[supplier]
         if cut_at is not None and at <= cut_at:
@@ -79,9 +87,9 @@ def read_graded(
     the answer. ``value`` is the primary metric's, where that is a mean of values from 0 to 1. ``first``: only
     of so many prompts of each sequence.
     """
-    cuts = {supplier.key: supplier.cut_at for supplier in suppliers}
     for spec in workspace.specs:
         registration = workspace.datasets.current(spec.name)
+        cuts = {supplier.key: supplier.cut_at for supplier in suppliers if spec.asked_of(supplier)}
         if registration is None or spec.signs or not cuts:
             continue
         metric, name = primary_pair(spec, registration)
@@ -105,7 +113,7 @@ def read_graded(
             yield GradedAnswer(
                 supplier=score.supplier,
                 task=spec.name,
-                doc=str(score.doc_id),
+                doc=question_of(registration, score.epoch, score.doc_id),
                 at=score.answered_at,
                 text=json.dumps(score.metrics, sort_keys=True, default=str) if text is None else f"={text}",
                 value=float(value) if known and isinstance(value, (int, float)) else None,
@@ -130,7 +138,7 @@ def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: dateti
             "finished_at": {"gt": oldest},
         }
         lost = {row.task for row in typed.group(workspace.documents, AttemptsOfTask, where)}
-        some = [tasks[name] for name in sorted(lost)]
+        some = [tasks[name] for name in sorted(lost) if tasks[name][0].asked_of(supplier)]
         for name, window in samples_by_task(workspace, supplier, some, now, others) if some else ():
             spec, registration = tasks[name]
             pair = primary_pair(spec, registration)
@@ -141,14 +149,23 @@ def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: dateti
                 continue
             for sample in samples:
                 if sample.failed:
-                    yield GradedAnswer(
-                        supplier.key, name, str(sample.doc_id), sample.at, "", worst, failed=True
-                    )
+                    doc = question_of(registration, sample.epoch, sample.doc_id)
+                    yield GradedAnswer(supplier.key, name, doc, sample.at, "", worst, failed=True)
 
 
-def docs_per_task(workspace: Workspace) -> int:
-    """How many of the first prompts of each sequence suppliers are compared on."""
-    return max(2, -(-PROMPTS // max(1, len(workspace.specs))))
+def question_of(registration: Registration, epoch: int, doc_id: int) -> str:
+    """What answers of several suppliers are compared at."""
+    drawn_in, doc = registration.flags.question(epoch, doc_id)
+    return f"{drawn_in}/{doc}" if drawn_in else str(doc)
+
+
+def docs_per_task(workspace: Workspace, suppliers: Sequence[Supplier]) -> int:
+    """How many of the first prompts of each sequence some suppliers are compared on.
+
+    It follows from how many tasks one of them is asked.
+    """
+    tasks = sum(any(spec.asked_of(supplier) for supplier in suppliers) for spec in workspace.specs)
+    return max(2, -(-PROMPTS // max(1, tasks)))
 
 
 def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,8 @@ class ScoreStreams:
         for one in cached:
             if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
                 self._store(one)
-            yield one.supplier.key, _stream(one.entries)
+            asked = [task.task for task, (spec, _) in self._tasks if spec.asked_of(one.supplier)]
+            yield one.supplier.key, _stream(one, asked)
 
     def _store(self, cached: _Cached) -> None:
         record = ScoreStreamRecord(
@@ -421,9 +422,10 @@ def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | No
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
 
 
-def _stream(entries: NDArray[np.void]) -> ScoreStream:
+def _stream(cached: _Cached, asked: Collection[str]) -> ScoreStream:
     import numpy as np
 
+    entries = cached.entries
     docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
     return ScoreStream(
         at=entries["at"].astype(np.int64),
@@ -432,6 +434,8 @@ def _stream(entries: NDArray[np.void]) -> ScoreStream:
         values=entries["value"].astype(np.float64),
         peers=entries["peers"].astype(np.float64),
         n_peers=entries["n_peers"].astype(np.int64),
+        names=[task.task for task in cached.tasks],
+        asked=asked,
     )
 
 

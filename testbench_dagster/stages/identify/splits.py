@@ -14,6 +14,7 @@ from datetime import datetime
 from testbench_dagster.core.records.identity import GroupAssignment
 from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import Change, Divergence, GradedAnswer, IdentitySettings, find_divergence
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.splits import odd_ones
@@ -188,8 +189,9 @@ def _record(
         differ=one.differ,
         mean_difference=sign * one.mean,
         log_e=one.log_e,
-        reason=f"split off {one.at:%Y-%m-%d %H:%M}: on {one.docs} common docs its scores differed from those "
-        f"of {against} by {one.differ:g} docs, {sign * one.mean:+.2f} in the mean",
+        reason=f"split off {one.at:%Y-%m-%d %H:%M}: on {counted(one.docs, 'common doc')} its scores "
+        f"differed from those of {against} by {counted(one.differ, 'doc', 'g')}, "
+        f"{sign * one.mean:+.2f} in the mean",
     )
 
 

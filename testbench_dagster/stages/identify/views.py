@@ -10,12 +10,43 @@ from typing import Any
 
 from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ProxyOfSupplier
-from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.core.records.references import ReferenceRecord
+from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.wording import counted
+from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import compared
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 _PAIRS_SHOWN = 5_000
+#: Columns of the rows of groups, pairs, changes and references, with their types; times are texts there.
+IDENTITY_COLUMNS: dict[str, type] = {
+    "supplier": str,
+    "model": str,
+    **{f.name: f.scalar or list for f in IdentityGroupRecord.fields if f.name not in (ID, "members")},
+    "members": list,
+    "n_members": int,
+    "nearest_proxy": str,
+    "n_cuts": int,
+}
+CHANGE_COLUMNS: dict[str, type] = {
+    **{f.name: f.scalar or dict for f in ChangeRecord.fields if f.name != ID},
+    "model": str,
+}
+PAIR_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("a", "b", "model_a", "model_b", "service"), str),
+    **dict.fromkeys(("n_common", "n_agree"), int),
+    **dict.fromkeys(("agreement", "ci_low", "ci_high", "distance", "distance_low", "distance_high"), float),
+    **dict.fromkeys(("log_merge", "log_split"), float),
+    "relation": str,
+    "certain": bool,
+    "finding": str,
+    "same_group": bool,
+}
+REFERENCE_COLUMNS: dict[str, type] = {
+    "supplier": str,
+    **{f.name: f.scalar or dict for f in ReferenceRecord.fields if f.name != ID},
+}
 #: Windows voided within the age of one from which a supplier may be drawing docs anew until it likes them.
 MANY_CUTS = 2
 
@@ -30,7 +61,8 @@ def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[s
     proxies = {one.group: one.proxy for one in typed.find(workspace.documents, ProxyOfSupplier)}
     ordered = sorted(placed, key=lambda one: (one.service, -len(one.members), one.group, one.id))
     cuts = recent_cuts(workspace, suppliers, datetime.now(UTC))
-    return [_row(one, proxies.get(one.nearest or ""), cuts[one.id]) for one in ordered]
+    models = {s.key: s.model for s in named_suppliers(workspace, suppliers)}
+    return [_row(one, models.get(one.id), proxies.get(one.nearest or ""), cuts[one.id]) for one in ordered]
 
 
 def recent_cuts(workspace: Workspace, suppliers: Collection[str], now: datetime) -> Counter[str]:
@@ -45,23 +77,58 @@ def recent_cuts(workspace: Workspace, suppliers: Collection[str], now: datetime)
     return Counter(change.supplier for change in found if change.cut and change.kind != "score")
 
 
+def cut_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Up to when what suppliers answered does not count, and why: of those whose model changed, last first.
+
+    By default of the active suppliers. ``reason``: the detected change, or what was announced of it.
+    """
+    chosen = active_suppliers(workspace) if suppliers is None else named_suppliers(workspace, suppliers)
+    cut = {supplier.key: supplier.cut_at for supplier in chosen if supplier.cut_at is not None}
+    known = typed.by_id(workspace.documents, SupplierRecord, cut).values()
+    rows = [
+        {"supplier": one.id, "cut_at": one.cut_at, "reason": _why_cut(one)}
+        for one in known
+        if one.cut_at is not None
+    ]
+    return sorted(rows, key=lambda row: (-row["cut_at"].timestamp(), row["supplier"]))
+
+
+def _why_cut(supplier: SupplierRecord) -> str:
+    """What its history says of the last cut; it holds the newest events only."""
+    for event in reversed(supplier.history):
+        if event.event == "cut" and event.cut_at == supplier.cut_at:
+            return event.reason or "its model changed"
+        if event.at == supplier.cut_at and event.changed:
+            now = "".join(
+                f", {name} is now {value}"
+                for name in event.changed
+                if name in ("model", "base_url", "api") and (value := getattr(event, name)) is not None
+            )
+            return f"its source announced a change of {', '.join(event.changed)}{now}"
+    return "its model changed"
+
+
 def many_cuts(workspace: Workspace, now: datetime | None = None) -> dict[str, str]:
     """What there is to tell of suppliers of which :data:`MANY_CUTS` windows or more were voided lately."""
     cuts = recent_cuts(workspace, [s.key for s in active_suppliers(workspace)], now or datetime.now(UTC))
     days = workspace.config.settings.sampling.max_age_days
     return {
-        supplier: f"its window was voided {n} times in {days:g} days as its answers begin otherwise, and "
-        "no score shows a change: it is asked other docs each time, and may be drawing until it likes them"
+        supplier: f"its window was voided {n} times in {counted(days, 'day', 'g')} as its answers "
+        "begin otherwise, and no score shows a change: it is asked other docs each time, and may be "
+        "drawing until it likes them"
         for supplier, n in sorted(cuts.items())
         if n >= MANY_CUTS
     }
 
 
-def _row(placed: IdentityGroupRecord, nearest_proxy: str | None, n_cuts: int) -> dict[str, Any]:
+def _row(
+    placed: IdentityGroupRecord, model: str | None, nearest_proxy: str | None, n_cuts: int
+) -> dict[str, Any]:
     rest = _plain_fields(placed)
     del rest["members"]
     return {
         "supplier": placed.id,
+        "model": model,
         **rest,
         "members": placed.members,
         "n_members": len(placed.members),
@@ -78,6 +145,7 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
     now = datetime.now(UTC)
     pool = active_suppliers(workspace) if suppliers is None else known_suppliers(workspace)
     wanted = [s for s in pool if suppliers is None or s.key in suppliers]
+    models = {s.key: s.model for s in wanted}
     rows: list[dict[str, Any]] = []
     for service in dict.fromkeys(s.service for s in wanted):
         chosen = [s for s in wanted if s.service == service]
@@ -90,6 +158,8 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
                 {
                     "a": a,
                     "b": b,
+                    "model_a": models[a],
+                    "model_b": models[b],
                     "service": service,
                     "n_common": pair.common,
                     "n_agree": pair.agree,
@@ -112,10 +182,25 @@ def pair_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dic
 
 
 def change_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Detected changes, newest first."""
+    """Detected changes, newest first; ``model`` is what their supplier claims to serve now."""
     where = {} if suppliers is None else {"supplier": {"in": sorted(suppliers)}}
     found = typed.find(workspace.documents, ChangeRecord, where, sort=[("at", -1)])
-    return [_plain_fields(change) for change in found]
+    models = {s.key: s.model for s in known_suppliers(workspace)}
+    return [{**_plain_fields(change), "model": models.get(change.supplier)} for change in found]
+
+
+def reference_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> list[dict[str, Any]]:
+    """What is known of suppliers and the reference of their model: those that differ first, then by key.
+
+    By default of all that were compared.
+    """
+    where = {} if suppliers is None else {"_id": {"in": sorted(suppliers)}}
+    order = {"no": 0, "not yet known": 1, "yes": 2}
+    found = sorted(
+        typed.find(workspace.documents, ReferenceRecord, where),
+        key=lambda one: (one.reference, order[one.as_reference], one.id),
+    )
+    return [{"supplier": one.id, **_plain_fields(one)} for one in found]
 
 
 def _plain_fields(of: Record) -> dict[str, Any]:

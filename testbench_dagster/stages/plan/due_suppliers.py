@@ -9,7 +9,11 @@ from datetime import UTC, datetime
 from testbench_dagster.core.records.plans import DuePlan, SpentSession
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.plan.plan_cache import settings_fingerprint, supplier_fingerprint
+from testbench_dagster.stages.plan.plan_cache import (
+    restricted_tasks,
+    settings_fingerprint,
+    supplier_fingerprint,
+)
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.workspace import Workspace
@@ -35,12 +39,13 @@ def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Due
     cached = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
     sessions = Sessions.read(workspace, now)
     fingerprint, budget = settings_fingerprint(workspace), workspace.config.settings.budget
+    restricted = restricted_tasks(workspace)
     broke: dict[str, bool] = {}
     found = []
     for supplier in active_suppliers(workspace):
         plan = cached.get(supplier.key)
         height = sessions.height(supplier.service)
-        if not _is_due(plan, supplier_fingerprint(fingerprint, supplier), height, now):
+        if not _is_due(plan, supplier_fingerprint(fingerprint, supplier, restricted), height, now):
             continue
         if sessions.waiting(supplier, spent_until(plan)) is not None:
             continue

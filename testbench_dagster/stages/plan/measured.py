@@ -12,7 +12,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
 from testbench_dagster.planning.gates import TaskState
-from testbench_dagster.scoring.failures import failures_of, is_mean
+from testbench_dagster.scoring.failures import failures_of, higher_is_better, is_mean, is_proportion
 from testbench_dagster.scoring.rows import measured, primary_pair, value_of
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.workspace import Workspace
@@ -47,11 +47,15 @@ def window_state(
     answered = sorted((s for s in samples if s.scored), key=lambda s: (s.at, s.doc_id))
     values = [float(v) for s in answered if isinstance(v := value_of(s, pair), (int, float))]
     worst = failures_of(spec, registration, pair[0], values).worst
+    bounded = is_proportion(values, registration, pair[0])
+    lower = bounded and not higher_is_better(registration, pair[0])
+    in_order = in_sequence(samples, pair, worst) if found.mean is not None or not values else ()
     state = TaskState(
         present=any(s.counts for s in samples),
         score=_score(samples, values, worst) if is_mean(registration, pair[0]) else None,
         signature=next((v for s in reversed(answered) if isinstance(v := value_of(s, pair), str)), None),
-        values=tuple(in_sequence(samples, pair, worst)) if found.mean is not None or not values else (),
+        values=tuple(1.0 - value if lower else value for value in in_order),
+        lower=lower,
     )
     return WindowState(replace(found, values=tuple(values) if found.mean is not None else ()), state)
 

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from testbench_dagster.core.faults import Closing, Fault
+from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.lanes import LeftBehind
 from testbench_dagster.core.records.plans import PlannedTasks
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import are, counted
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -20,7 +22,8 @@ _TOLD = 3  # suppliers named in a line
 class OpenDocs:
     """The open docs of a supplier: how many, by last fault (our own left out), and when it is asked next.
 
-    ``left`` of them were to be asked when a run left the supplier, and were not yet.
+    ``left`` of them were to be asked when a run left the supplier, and were not yet. ``kept`` of them were
+    asked anew, by force or with age: their earlier outcomes count until they close.
     """
 
     supplier: str
@@ -28,6 +31,7 @@ class OpenDocs:
     faults: Mapping[str, int] = field(default_factory=dict)
     next_at: datetime | None = None
     left: int = 0
+    kept: int = 0
 
     def __str__(self) -> str:
         told = [f"{fault} x {n}" for fault, n in self.faults.items()]
@@ -52,7 +56,8 @@ def open_docs(
             faults: Counter[str] = Counter()
             for state in chosen:
                 faults.update(state.open_faults or {})
-            found.append(OpenDocs(plan.id, docs, dict(faults.most_common()), plan.due_at, left))
+            kept = sum(state.kept for state in chosen)
+            found.append(OpenDocs(plan.id, docs, dict(faults.most_common()), plan.due_at, left, kept))
     return sorted(found, key=lambda row: (-row.docs, row.supplier))
 
 
@@ -81,4 +86,36 @@ def who_is_open(opened: Collection[OpenDocs]) -> str:
     if rest:
         told.append(f"{sum(row.docs for row in rest)} of {counted(len(rest), 'other')}")
     docs = sum(row.docs for row in opened)
-    return f"{docs} docs are open: {', '.join(told)}" if docs != 1 else f"1 doc is open: {', '.join(told)}"
+    return f"{counted(docs, 'doc')} {are(docs)} open: {', '.join(told)}"
+
+
+def what_they_count_as(opened: Collection[OpenDocs]) -> str:
+    """Tell what open docs count as until they close: as wrong, unless an earlier outcome stays meanwhile."""
+    docs, kept = sum(row.docs for row in opened), sum(row.kept for row in opened)
+    if not kept:
+        return "it counts as wrong until it closes" if docs == 1 else "they count as wrong until they close"
+    if kept == docs:
+        one = "its earlier outcome counts until it closes"
+        return one if docs == 1 else "their earlier outcomes count until they close"
+    wrong = "1 counts" if docs - kept == 1 else f"{docs - kept} count"
+    stay = "the earlier outcome of 1 counts" if kept == 1 else f"the earlier outcomes of {kept} count"
+    return f"{wrong} as wrong until closed, {stay} until then"
+
+
+def who_refuses_all(workspace: Workspace, opened: Iterable[OpenDocs]) -> str:
+    """Tell who of those with open docs refuses all it is asked, with what to do; empty where nobody does."""
+    refused = {fault.value for fault in Fault if fault.row.closes is Closing.REFUSED}
+    asked = [row.supplier for row in opened if row.faults and refused.issuperset(row.faults)]
+    if not asked:
+        return ""
+    counts = typed.group(workspace.documents, FaultCount, {"supplier": {"in": asked}})
+    answering = {row.supplier for row in counts if row.fault not in refused}
+    found = [key for key in asked if key not in answering]
+    if not found:
+        return ""
+    more = f" and {counted(len(found) - _TOLD, 'other')}" if len(found) > _TOLD else ""
+    verb = "refuses" if len(found) == 1 else "refuse"
+    return (
+        f"{', '.join(found[:_TOLD])}{more} {verb} all that was asked: `testbench check` finds out which "
+        "settings are wanted"
+    )

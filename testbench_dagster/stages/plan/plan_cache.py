@@ -15,9 +15,11 @@ from testbench_dagster.core import versions
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.schedule import retry_delay
-from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.planning.supplier import Decision, SupplierPlan
 from testbench_dagster.stages.plan.open_docs import left_behind
+from testbench_dagster.stages.plan.paces import fingerprint, renews_at
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left, politeness_left
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint
@@ -39,7 +41,7 @@ def refresh_plans(
 ) -> CachedPlans:
     """Plan the suppliers as they stand after an evaluation, and cache the plans."""
     planner = Planner(workspace, now=now)
-    fingerprint = settings_fingerprint(workspace)
+    by_settings, restricted = settings_fingerprint(workspace), restricted_tasks(workspace)
     planned = list(suppliers)
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
@@ -70,21 +72,10 @@ def refresh_plans(
                 failures=kept.failures if kept else 0,
                 put_off_until=kept.put_off_until if kept else None,
                 session_spent_until=kept.session_spent_until if kept else None,
-                fingerprint=supplier_fingerprint(fingerprint, supplier),
+                fingerprint=supplier_fingerprint(by_settings, supplier, restricted),
                 problem=kept.problem if kept else None,
                 tasks={
-                    name: PlannedTaskState(
-                        state=decision.state,
-                        reason=decision.reason,
-                        calls=decision.plan.n_calls,
-                        due_at=decision.due_at,
-                        open=decision.plan.open,
-                        left=sum(
-                            not doc.open and doc.prompt.doc_id in behind.get((supplier.key, name), ())
-                            for doc in decision.plan.due
-                        ),
-                        open_faults={f.value: n for f, n in sorted(decision.plan.faults.items())} or None,
-                    )
+                    name: _task_state(decision, behind.get((supplier.key, name), ()))
                     for name, decision in plan.tasks.items()
                 },
             )
@@ -93,6 +84,22 @@ def refresh_plans(
     dates = [record.due_at for record in records if record.due_at is not None]
     later = [due_at for due_at in dates if due_at > planner.now]
     return CachedPlans(len(records), len(dates) - len(later), min(later, default=None))
+
+
+def _task_state(decision: Decision, behind: Collection[int]) -> PlannedTaskState:
+    """What is cached of a task; ``behind`` are the docs that runs left behind."""
+    plan = decision.plan
+    left = [doc for doc in plan.due if not doc.open and doc.prompt.doc_id in behind]
+    return PlannedTaskState(
+        state=decision.state,
+        reason=decision.reason,
+        calls=plan.n_calls,
+        due_at=decision.due_at,
+        open=plan.open,
+        left=len(left),
+        kept=plan.kept + sum(doc.anew for doc in left),
+        open_faults={f.value: n for f, n in sorted(plan.faults.items())} or None,
+    )
 
 
 def record_progress(
@@ -168,15 +175,26 @@ def settings_fingerprint(workspace: Workspace) -> str:
             settings.sampling.model_dump(),
             settings.planning.model_dump(mode="json"),
             settings.budget.model_dump(),
+            *fingerprint(workspace),
             catalogue_fingerprint(workspace),
             versions.PLANS.number,
         ]
     )
 
 
-def supplier_fingerprint(settings: str, supplier: Supplier) -> str:
-    """Changes whenever one supplier's plan has to be made anew."""
-    return content_hash([settings, supplier.base_url, supplier.api, supplier.model, str(supplier.cut_at)])
+def restricted_tasks(workspace: Workspace) -> list[TaskSpec]:
+    """The tasks that are not asked of everybody."""
+    return [spec for spec in workspace.specs if not spec.applies.for_everybody]
+
+
+def supplier_fingerprint(settings: str, supplier: Supplier, restricted: Iterable[TaskSpec] = ()) -> str:
+    """Changes whenever one supplier's plan has to be made anew, as when it is asked other tasks.
+
+    ``restricted`` are the tasks that are not asked of everybody.
+    """
+    parts = [settings, supplier.base_url, supplier.api, supplier.model, str(supplier.cut_at)]
+    parts += [spec.name for spec in restricted if not spec.asked_of(supplier)]
+    return content_hash(parts)
 
 
 def _waits(
@@ -196,5 +214,8 @@ def _waits(
         yield now + retry_delay(1, workspace.config.settings.planning)
     if supplier.service in spent:
         yield next_period("day", now)
+    renewed = renews_at(workspace, supplier, now)
+    if renewed is not None:
+        yield renewed
     if politeness_left(workspace.documents, workspace.config.settings.budget, supplier.key, now) == 0:
         yield next_period("hour", now)

@@ -15,18 +15,20 @@ from random import Random, SystemRandom
 from typing import Any
 
 from testbench_dagster.coordination.budgets import period_start
+from testbench_dagster.coordination.pace import DayLedger
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.plans import PlanOutlook
 from testbench_dagster.core.records.prompts import EpochRecord, SequencePrompt
 from testbench_dagster.core.records.rankings import SupplierAbilities
+from testbench_dagster.core.records.set_aside import ScorerOutageRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
-from testbench_dagster.core.sampling import GATE_ROUND, asks_again, common_docs
+from testbench_dagster.core.sampling import GATE_ROUND, asks_again, named_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.identity import needed_prompts
@@ -41,7 +43,13 @@ from testbench_dagster.planning.gates import Ability, TaskState
 from testbench_dagster.planning.release import release
 from testbench_dagster.planning.schedule import retry_delay
 from testbench_dagster.planning.shares import fair_shares
-from testbench_dagster.planning.supplier import SupplierFacts, SupplierPlan, TaskFacts, plan_supplier
+from testbench_dagster.planning.supplier import (
+    SupplierFacts,
+    SupplierPlan,
+    TaskFacts,
+    Unscored,
+    plan_supplier,
+)
 from testbench_dagster.stages.attempts import (
     ClosedDoc,
     DocRound,
@@ -53,12 +61,16 @@ from testbench_dagster.stages.attempts import (
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.lives import lives_of
 from testbench_dagster.stages.plan.measured import WindowState, window_state
+from testbench_dagster.stages.plan.paces import paces_of
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
+from testbench_dagster.stages.sample.epochs import PromptSequence, epoch_docs, void_by_sequence
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.score.samples import samples_by_task
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -113,14 +125,23 @@ class Planner:
 
     @cached_property
     def registrations(self) -> dict[str, Registration]:
-        """Current registrations of the tasks that have one."""
-        known = ((s.name, self._workspace.datasets.current(s.name)) for s in self._workspace.specs)
+        """Current registrations of the tasks that have one and are not set aside."""
+        known = (
+            (s.name, self._workspace.datasets.current(s.name))
+            for s in self._workspace.specs
+            if s.name not in self._set_aside
+        )
         return {name: registration for name, registration in known if registration is not None}
 
+    @cached_property
+    def _set_aside(self) -> dict[str, str]:
+        """Why tasks could not be prepared, by name."""
+        return tasks_set_aside(self._workspace, self._workspace.specs)
+
     @property
-    def chosen_registrations(self) -> list[Registration]:
-        """Those of the chosen tasks that have one."""
-        return [self.registrations[s.name] for s in self.specs if s.name in self.registrations]
+    def chosen_tasks(self) -> list[tuple[TaskSpec, Registration]]:
+        """The chosen tasks that have a registration, with it."""
+        return [(s, self.registrations[s.name]) for s in self.specs if s.name in self.registrations]
 
     def epoch(self, spec: TaskSpec) -> int:
         """Number of a task's current epoch."""
@@ -156,6 +177,11 @@ class Planner:
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
             waiting=self._sessions.waiting(supplier, spent_until(self._outlooks.get(supplier.key))),
             blocks_per_session=self._sessions.blocks_per_session(supplier.service),
+            not_asked_abilities={
+                ability
+                for ability, specs in self._gate_abilities.items()
+                if specs and not any(spec.asked_of(supplier) for spec in specs)
+            },
         )
 
     def plan(
@@ -189,7 +215,8 @@ class Planner:
         """Plan suppliers within a budget, by default their shares of what the services' days leave.
 
         All get the same first docs of each task released (:mod:`testbench_dagster.planning.release`), within
-        ``max_relays`` in all. ``options`` are those of :meth:`plan`.
+        ``max_relays`` in all; who has a pace by the day is released no more than that leaves. ``options`` are
+        those of :meth:`plan`.
         """
         facts = {s.key: self.facts(s) for s in suppliers}
         plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
@@ -202,6 +229,10 @@ class Planner:
         else:
             plans = release(plans, budget)
             quotas = {key: plan.n_calls for key, plan in plans.items()}
+        for shared in paces_of(self._workspace, suppliers):
+            left = DayLedger(self._workspace.documents).left(shared.pace, self.now)
+            if left is not None:
+                plans |= release({key: plans[key] for key in shared.suppliers}, left)
         if max_relays is not None:
             plans = release(plans, max_relays)
         # a place that all get may be more than one's share: what is released is sent
@@ -241,6 +272,20 @@ class Planner:
         return task_groups(self._workspace.specs)
 
     @cached_property
+    def _gate_abilities(self) -> dict[tuple[str, str | None], list[TaskSpec]]:
+        """The configured tasks behind each ability that a gate of a chosen task looks at."""
+        gates = [g for s in self.specs for g in s.planning.gates if isinstance(g, TaxonomyGate)]
+        if not gates or all(spec.applies.for_everybody for spec in self._workspace.specs):
+            return {}
+        known = {taxonomy.name: taxonomy for taxonomy in configured_taxonomies(self._workspace)}
+        found = {}
+        for gate in gates:
+            taxonomy = known[gate.taxonomy]
+            tasks = taxonomy.rests_on(gate.node or taxonomy.root)
+            found[gate.taxonomy, gate.node] = [s for s in self._workspace.specs if s.name in tasks]
+        return found
+
+    @cached_property
     def _sessions(self) -> Sessions:
         return Sessions.read(self._workspace, self.now)
 
@@ -249,21 +294,23 @@ class Planner:
         """The active suppliers by key."""
         return {supplier.key: supplier for supplier in active_suppliers(self._workspace)}
 
-    @cached_property
-    def _audited(self) -> list[tuple[TaskSpec, Registration]]:
-        """The tasks of which those for whom another stands are asked a part."""
+    def _audited_of(self, proxy: Supplier) -> list[tuple[TaskSpec, Registration]]:
+        """The tasks of which those for whom a supplier stands are asked a part."""
         return [
             (spec, self.registrations[spec.name])
             for spec in self._workspace.specs
             if spec.name in self._chosen | self._gating
             and spec.name in self.registrations
             and not _needs_own_answers(spec)
+            and spec.asked_of(proxy)
         ]
 
-    @cached_property
-    def _probes(self) -> int:
-        """Probes that it takes to say of pairs of suppliers of the largest service whether they are alike."""
-        services = Counter(s.service for s in self._roster.values())
+    def probes(self, spec: TaskSpec) -> int:
+        """Probes that it takes to say of pairs of suppliers whether they are alike.
+
+        Of those that are asked the task, in the largest service.
+        """
+        services = Counter(s.service for s in self._roster.values() if spec.asked_of(s))
         return needed_prompts(max(services.values(), default=0))
 
     @cached_property
@@ -301,7 +348,8 @@ class Planner:
             if self._sessions.waiting(supplier, spent_until(outlook)) is not None:
                 continue
             if outlook is None:
-                demands[supplier.key] = never_planned
+                asked = any(spec.asked_of(supplier) for spec in self._workspace.specs)
+                demands[supplier.key] = never_planned if asked else 0
             elif outlook.due_at is not None and outlook.due_at <= self.now:
                 demands[supplier.key] = outlook.due_calls or 0
         return {**demands, **own}
@@ -350,13 +398,21 @@ class Planner:
     ) -> TaskFacts:
         registration = self.registrations.get(spec.name)
         max_age = self._max_age(spec)
+        not_asked = spec.applies.why_not(supplier)
+        if not_asked is not None:
+            return TaskFacts(spec.name, spec.planning, spec.samples, not_asked=not_asked, max_age=max_age)
         if registration is None:
-            return TaskFacts(spec.name, spec.planning, spec.samples, registered=False, max_age=max_age)
+            aside = self._set_aside.get(spec.name)
+            return TaskFacts(
+                spec.name, spec.planning, spec.samples, registered=False, set_aside=aside, max_age=max_age
+            )
         if past is None:
             return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
         window = _NOTHING_KNOWN
         if self._with_windows or spec.name in self._gating:
-            wanted = common_docs(spec.samples, registration.n_docs, self._epoch(spec).variance)
+            epoch, form = self._epoch(spec), request_form(supplier, registration)
+            void = self._void.get((spec.name, registration.task_hash, epoch.epoch, form), 0)
+            wanted = epoch_docs(spec, registration, epoch.variance, void)
             window = window_state(self._workspace, supplier, spec, registration, self.now, wanted)
         flags = registration.flags
         prompts = self._prompts(spec, registration, request_form(supplier, registration))
@@ -364,6 +420,10 @@ class Planner:
         earlier = not flags.questions_of_epoch
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
         closed = past.closed_earlier(lives, self._calls_of(registration)) if earlier and past.earlier else {}
+        named = named_docs(spec.samples)
+        if named is not None:  # what it asked before it named them is none of its docs any more
+            elsewhere = [doc for doc in elsewhere if doc.prompt.doc_id in named]
+            closed = {doc: one for doc, one in closed.items() if doc in named}
         epoch = self._epoch(spec)
         return TaskFacts(
             task=spec.name,
@@ -382,17 +442,35 @@ class Planner:
             last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
+            unscored=self._unscored(supplier.key, spec.name),
             absent_until=_absent_until(past.outcomes) if flags.output_type == "get" else None,
             needs_own_answers=_needs_own_answers(spec),
+            asked_of_proxy=self._is_asked(proxy, spec),
             asks_model=flags.output_type != "get",
             proxy_docs=frozenset() if proxy is None else self._asked_docs(proxy).get(spec.name, frozenset()),
         )
+
+    @cached_property
+    def _void(self) -> Mapping[PromptSequence, int]:
+        """Docs that no store holds; read once, there are seldom any."""
+        return void_by_sequence(self._workspace.documents, self.registrations)
+
+    def _unscored(self, supplier: str, task: str) -> Unscored | None:
+        """The answered docs of a task that wait for its scorer."""
+        waits = self._outages.get((supplier, task))
+        return None if waits is None else Unscored(waits.docs, waits.retry_at, waits.reason)
+
+    @cached_property
+    def _outages(self) -> dict[tuple[str, str], ScorerOutageRecord]:
+        """Whose answers wait for the scorers of which tasks; read once, there are seldom any."""
+        found = typed.find(self._workspace.documents, ScorerOutageRecord)
+        return {(one.supplier, one.task): one for one in found}
 
     def _state_of(
         self, proxy: str | None, spec: TaskSpec, registration: Registration, window: WindowState
     ) -> TaskState:
         """What gates look at: of a supplier for which another stands that one's window, read once for all."""
-        if proxy is None or spec.name not in self._gating or spec.signs:
+        if proxy is None or spec.name not in self._gating or spec.signs or not self._is_asked(proxy, spec):
             return window.state
         if (proxy, spec.name) not in self._states_of_proxies:
             one = self._roster.get(proxy)
@@ -402,6 +480,11 @@ class Planner:
                 else window_state(self._workspace, one, spec, registration, self.now).state
             )
         return self._states_of_proxies[proxy, spec.name]
+
+    def _is_asked(self, proxy: str | None, spec: TaskSpec) -> bool:
+        """Whether a task is asked of who stands for a supplier, too."""
+        known = None if proxy is None else self._roster.get(proxy)
+        return known is None or spec.asked_of(known)
 
     def _asked_docs(self, proxy: str) -> Mapping[str, frozenset[int]]:
         """By task the docs that a proxy's score rests on, and those that wait for theirs; read once for all.
@@ -413,7 +496,7 @@ class Planner:
             read = (
                 ()
                 if supplier is None
-                else samples_by_task(self._workspace, supplier, self._audited, self.now)
+                else samples_by_task(self._workspace, supplier, self._audited_of(supplier), self.now)
             )
             self._of_proxies[proxy] = {
                 task: frozenset(sample.doc_id for sample in window.samples if not sample.void)
@@ -430,9 +513,11 @@ class Planner:
         return self._calls[registration.task]
 
     def _history(self, supplier: Supplier, spec: TaskSpec) -> History | None:
-        """What the supplier was asked of a task; None where it cannot be."""
+        """What the supplier was asked of a task; None where it is not, or cannot be."""
         registration = self.registrations.get(spec.name)
-        if registration is None or is_unsupported(supplier.api, registration, supplier.echo_logprobs):
+        if registration is None or not spec.asked_of(supplier):
+            return None
+        if is_unsupported(supplier.api, registration, supplier.echo_logprobs):
             return None
         return history(
             self._workspace.documents,
@@ -523,7 +608,7 @@ class Planner:
                 sort=[("position", 1)],
             )
             refs = [_ref(prompt, repeats) for prompt in prompts if prompt.relayable]
-            most = self._probes if spec.probes_by_roster else None
+            most = self.probes(spec) if spec.probes_by_roster else None
             self._sequences[key] = refs[:most] if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
 
@@ -539,7 +624,7 @@ def _later(past: History, one: DocRound, other: DocRound) -> bool:
 
 def _needs_own_answers(spec: TaskSpec) -> bool:
     """Whether nobody stands for a supplier there: whoever wants every doc of a task wants its own answers."""
-    return spec.signs or spec.samples is None
+    return spec.signs or spec.samples is None or spec.samples.ids is not None
 
 
 def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
@@ -552,4 +637,4 @@ def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
 
 def request_form(supplier: Supplier, registration: Registration) -> str:
     """Which form of a task's prompts a supplier is sent: its API, or completions for loglikelihood."""
-    return supplier.api if registration.flags.output_type in ANY_API else "completions"
+    return form_of(supplier.api, registration.flags)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from testbench_dagster.core.sampling import predicted_half_width
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.supplier import Decision, SupplierFacts, SupplierPlan
+from testbench_dagster.stages.plan.estimate import Estimates
+from testbench_dagster.stages.plan.paces import how_long
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left
 from testbench_dagster.stages.workspace import Workspace
@@ -18,12 +22,29 @@ from testbench_dagster.stages.workspace import Workspace
 class PlanRows:
     """The rows, the relays they come to, and what is left of the day's budget of each service with a cap.
 
-    Canaries are among the relays: a row says how many of them ask docs of its task again.
+    Canaries are among the relays: a row says how many of them ask docs of its task again. ``paces`` says, by
+    account, who is asked at a pace and how long that takes. ``estimated`` of the relays are those of tasks
+    that are not prepared yet.
     """
 
     rows: list[dict[str, Any]]
     calls: int
+    estimated: int
     left: Mapping[str, int]
+    paces: Mapping[str, str]
+
+
+#: Columns of a plan's rows, with their types.
+PLAN_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("supplier", "model", "task", "state"), str),
+    **dict.fromkeys(("docs", "calls", "canaries", "fresh", "open", "target", "round"), int),
+    **dict.fromkeys(("half_width", "buys"), float),
+    "due_at": datetime,
+    "due_height": int,
+    "estimated": bool,
+    "unpriced": bool,
+    **dict.fromkeys(("reason", "supplier_reason"), str),
+}
 
 
 def plan_rows(
@@ -35,6 +56,8 @@ def plan_rows(
 ) -> PlanRows:
     """Plan the suppliers within their fair shares of a budget, by default of what is left of the day's.
 
+    Of tasks that are not prepared yet the rows estimate what will be asked, outside of any budget.
+
     Raises:
         ConfigError: a task is not configured.
     """
@@ -42,10 +65,11 @@ def plan_rows(
     shared = planner.shared_plans(suppliers, budget=budget)
     plans = shared.plans
     rows = [
-        _row(plans[s.key], shared.facts[s.key], plans[s.key].tasks[spec.name])
+        _row(s, plans[s.key], shared.facts[s.key], plans[s.key].tasks[spec.name])
         for s in suppliers
         for spec in planner.specs
     ]
+    guessed = _estimate(planner, suppliers, shared.facts, rows)
     left = {
         service: relays
         for service in sorted({s.service for s in suppliers})
@@ -54,10 +78,41 @@ def plan_rows(
         )
         is not None
     }
-    return PlanRows(rows, sum(p.n_calls for p in plans.values()), left)
+    calls = {key: plan.n_calls + guessed[key] for key, plan in plans.items()}
+    paces = how_long(workspace, suppliers, calls)
+    return PlanRows(rows, sum(calls.values()), sum(guessed.values()), left, paces)
 
 
-def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[str, Any]:
+def _estimate(
+    planner: Planner,
+    suppliers: Sequence[Supplier],
+    facts: Mapping[str, SupplierFacts],
+    rows: Iterable[dict[str, Any]],
+) -> Counter[str]:
+    """Fill in what tasks without a registration will ask; return how many calls of whom."""
+    specs = {spec.name: spec for spec in planner.specs}
+    asked = {supplier.key: supplier for supplier in suppliers}
+    unprepared = [
+        row
+        for row in rows
+        if row["state"] == "no_prompts"
+        and not (task := facts[row["supplier"]].tasks[row["task"]]).registered
+        and task.set_aside is None
+    ]
+    names = dict.fromkeys(row["task"] for row in unprepared)
+    probes = {name: planner.probes(specs[name]) for name in names if specs[name].probes_by_roster}
+    estimates = Estimates([specs[name] for name in names], probes)
+    calls: Counter[str] = Counter()
+    for row in unprepared:
+        task = facts[row["supplier"]].tasks[row["task"]]
+        found = estimates.of(asked[row["supplier"]], specs[row["task"]], task)
+        row |= {"docs": found.docs, "calls": found.calls, "target": found.docs, "reason": found.reason}
+        row |= {"estimated": True, "unpriced": found.unpriced}
+        calls[row["supplier"]] += found.calls
+    return calls
+
+
+def _row(supplier: Supplier, plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[str, Any]:
     task = facts.tasks[decision.task]
     measured, has_score = (
         task.measured,
@@ -66,6 +121,7 @@ def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[s
     docs = len(decision.plan.due)
     return {
         "supplier": plan.supplier,
+        "model": supplier.model,
         "task": decision.task,
         "state": decision.state,
         "docs": docs,
@@ -81,4 +137,6 @@ def _row(plan: SupplierPlan, facts: SupplierFacts, decision: Decision) -> dict[s
         "due_height": decision.due_height,
         "reason": decision.reason,
         "supplier_reason": plan.reason or None,
+        "estimated": False,
+        "unpriced": False,
     }

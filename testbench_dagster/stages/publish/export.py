@@ -15,19 +15,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from testbench_dagster.core.columns import Column, columns_of
+from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.stages.identify.views import REFERENCE_COLUMNS, reference_rows
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.stores.files import ANOTHER_OUT, writing
 
-_BATCH = 1000  # rows per row group: bounds memory
-_ITEM_BATCH = 50_000  # the same for the item matrix, whose rows are small
+_BATCH = 500  # rows that become columns at once
+_ITEM_BATCH = 50_000  # the same of the item matrix, whose rows are small
+_GROUP_ROWS = 50_000  # of a row group
+_GROUP_BYTES = 16 * 1024 * 1024  # a row group ends with about so many: bounds memory, whatever texts hold
+#: Columns of answers with few different values.
+_NAMES = frozenset({"supplier", "model", "task", "kind", "metric", "filter", "fault", "owner"})
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -38,11 +44,17 @@ _TYPES = {
 
 
 def export_parquet(
-    documents: DocumentStore, out: Path, tables: Mapping[str, tuple[type, Sequence[Mapping[str, Any]]]]
+    documents: DocumentStore,
+    out: Path,
+    tables: Mapping[str, tuple[type, Sequence[Mapping[str, Any]]]],
+    *,
+    suppliers: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> dict[Path, int]:
     """Write the prompts, attempts and scores of a store and the given tables; return the rows per file.
 
-    A table is the class of its records, whose columns it has, and their plain JSON.
+    A table is the class of its records, whose columns it has, and their plain JSON. ``suppliers`` and
+    ``tasks`` are keys and names of those whose facts are wanted; None for all that is stored.
 
     Raises:
         StoreError: a file cannot be written.
@@ -52,11 +64,26 @@ def export_parquet(
     written = {}
     for of in (PromptRecord, AttemptRecord, ScoreRecord):
         path = out / f"{of.collection.name}.parquet"
-        written[path] = _write(path, _schema(of), typed.whole(documents, of))
+        chosen = {"supplier": suppliers, "task": tasks}
+        where = {
+            name: {"in": list(wanted)}
+            for name, wanted in chosen.items()
+            if wanted is not None and any(field.name == name for field in of.fields)
+        }
+        written[path] = _write(path, _schema(of), typed.whole(documents, of, where))
     for name, (record, rows) in tables.items():
         path = out / f"{name}.parquet"
         written[path] = _write(path, _text_schema(record), rows)
     return written
+
+
+def write_answers(path: Path, rows: Iterable[DocAnswer]) -> int:
+    """Write answers, one row each, and return how many; few are in memory at once.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    return _write(path, _answers_schema(), map(vars, rows))
 
 
 def write_item_matrix(
@@ -65,6 +92,7 @@ def write_item_matrix(
     now: datetime | None = None,
     suppliers: Sequence[Supplier] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     remedy: str = ANOTHER_OUT,
 ) -> int:
     """Write the item matrix (see :func:`.stages.rank.items.items`) and return its rows.
@@ -74,7 +102,7 @@ def write_item_matrix(
     Raises:
         StoreError: it cannot be written; ``remedy`` is what to do then.
     """
-    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers), _ITEM_BATCH, remedy)
+    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers, tasks), _ITEM_BATCH, remedy)
 
 
 def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
@@ -84,6 +112,18 @@ def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
         StoreError: the file cannot be written.
     """
     return _write(path, _narrow(_flat_columns(Entry)), map(_flat, entries))
+
+
+def write_references(path: Path, workspace: Workspace, suppliers: Sequence[str] | None = None) -> int:
+    """Write who is as the reference of its model, one row per supplier that has one; return how many.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    rows = reference_rows(workspace, suppliers)
+    # times are texts in rows, as people are shown them; here they are times
+    made = [{**row, "compared_at": datetime.fromisoformat(row["compared_at"])} for row in rows]
+    return _write(path, pa.schema([(name, _TYPES[kind]) for name, kind in REFERENCE_COLUMNS.items()]), made)
 
 
 def _flat_columns(record: type) -> dict[str, type]:
@@ -121,6 +161,14 @@ def _text_schema(record: type) -> pa.Schema:
     return pa.schema([(name, _TYPES[kind]) for name, kind in kinds.items()])
 
 
+def _answers_schema() -> pa.Schema:
+    """Columns of answers: names, of which there are few, dictionary-encoded, and texts as they are."""
+    words = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [(name, words if name in _NAMES else _TYPES[one.kind]) for name, one in columns_of(DocAnswer).items()]
+    )
+
+
 def _narrow(columns: Mapping[str, type]) -> pa.Schema:
     """A schema whose texts are dictionary-encoded: few different ones in many rows."""
     words = pa.dictionary(pa.int32(), pa.string())
@@ -133,24 +181,48 @@ def _schema(of: type[Record]) -> pa.Schema:
     return pa.schema([(field.name, _TYPES[field.scalar or str]) for field in exported])
 
 
-def _plain(value: Any) -> Any:
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """A column of a schema; what is not yet a text of a column of texts becomes one."""
+    if not pa.types.is_string(kind):
+        return pa.array(values, kind)
+    try:
+        return pa.array(values, kind)  # texts already, mostly
+    except (TypeError, ValueError):
+        return pa.array([_text(value) for value in values], kind)
+
+
+_JSON = json.JSONEncoder(default=str).encode
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, default=str)
-    return value
+    if isinstance(value, str):
+        # what no UTF-8 can hold, as a model may write it
+        return value.encode("utf-8", "backslashreplace").decode()
+    return _JSON(value) if isinstance(value, (dict, list)) else str(value)
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    if value is None or not pa.types.is_string(kind):
-        return value
-    return (
-        value
-        if isinstance(value, str)
-        else _plain(value)
-        if not isinstance(value, (int, float))
-        else str(value)
-    )
+def _row_groups(
+    source: Iterator[Mapping[str, Any]], schema: pa.Schema, batch_rows: int
+) -> Iterator[pa.Table]:
+    """Rows as tables, each of some thousand rows or some megabytes: small ones take longer, and more room."""
+    kinds = list(zip(schema.names, schema.types, strict=True))
+    batches: list[pa.Table] = []
+    n = size = 0
+    while batch := list(islice(source, batch_rows)):
+        columns = [_column([row.get(name) for row in batch], kind) for name, kind in kinds]
+        table = pa.table(columns, schema=schema)
+        batches.append(table)
+        n, size = n + table.num_rows, size + table.nbytes
+        if n >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield pa.concat_tables(batches).unify_dictionaries()
+            batches.clear()
+            n = size = 0
+    if batches:
+        yield pa.concat_tables(batches).unify_dictionaries()
 
 
 def _write(
@@ -168,12 +240,9 @@ def _write(
     with writing(path, remedy):
         try:
             with pq.ParquetWriter(partial, schema) as writer:
-                while batch := list(islice(source, batch_rows or _BATCH)):
-                    columns = [
-                        pa.array([_cell(row.get(f.name), f.type) for row in batch], f.type) for f in schema
-                    ]
-                    writer.write_table(pa.table(columns, schema=schema))
-                    count += len(batch)
+                for group in _row_groups(source, schema, batch_rows or _BATCH):
+                    writer.write_table(group)
+                    count += group.num_rows
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

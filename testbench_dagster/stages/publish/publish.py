@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.feeds import render_json, render_prometheus
-from testbench_dagster.ranking.page import render_page
 from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
@@ -35,10 +35,17 @@ class Published:
     left_out: Mapping[str, str]
 
 
-def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | None = None) -> Published:
+def publish(
+    workspace: Workspace,
+    render_page: Callable[[Board], str],
+    *,
+    max_pairs: int = MAX_PAIRS,
+    now: datetime | None = None,
+) -> Published:
     """Make the board, store its rankings and write the files, replacing the last ones.
 
-    All as of one instant, ``now`` (the present by default), and of the suppliers on the board.
+    ``render_page`` makes the page, from the same templates as what is served to people. All as of one
+    instant, ``now`` (the present by default), and of the suppliers on the board.
 
     Raises:
         StoreError: a file cannot be written.
@@ -70,7 +77,7 @@ def publish(workspace: Workspace, max_pairs: int = MAX_PAIRS, now: datetime | No
         with writing(matrix, _REMEDY):
             matrix.unlink(missing_ok=True)  # an old one beside a new board would mislead
         left_out[matrix.name] = (
-            f"{pairs} suppliers × tasks, more than {max_pairs}: testbench export writes it"
+            f"{counted(pairs, 'supplier')} × tasks, more than {max_pairs}: testbench export writes it"
         )
     return Published(board, files, left_out)
 

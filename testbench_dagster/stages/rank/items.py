@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.scoring.rows import primary_pair, value_of
+from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.samples import window_samples
+from testbench_dagster.stages.score.windows import window_docs
 from testbench_dagster.stages.workspace import Workspace
 
+_SUPPLIERS = 50  # whose cached windows are in memory at once
+#: How an answered doc ended, by whether the answer was cut.
+_ANSWERED = {fault.row.cut_short: fault.value for fault in Fault if fault.answered}
 #: Columns and their Python types, documented in docs/reference.md.
 ITEM_COLUMNS: dict[str, type] = {
     "supplier": str,
@@ -32,33 +36,38 @@ ITEM_COLUMNS: dict[str, type] = {
 
 
 def items(
-    workspace: Workspace, now: datetime | None = None, suppliers: Sequence[Supplier] | None = None
+    workspace: Workspace,
+    now: datetime | None = None,
+    suppliers: Sequence[Supplier] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows task by task and supplier by supplier as of ``now``; holds one window at a time.
 
-    By default of all active suppliers. ``value`` is the primary metric's, None for docs that were not scored
-    and for values that are no number; ``outcome`` names the fault, ``ok`` or ``truncated``. Signatures have
-    no values and are left out.
+    By default of all active suppliers and all tasks. ``value`` is the primary metric's, None for docs that
+    were not scored and for values that are no number; ``outcome`` names the fault, ``ok`` or ``truncated``.
+    Signatures have no values and are left out, as are tasks that a supplier is not asked.
     """
     now = now or datetime.now(UTC)
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
-    for spec in workspace.specs:
+    for spec in workspace.chosen_specs(tasks):
         registration = workspace.datasets.current(spec.name)
         if registration is None or spec.signs:
             continue
-        metric, filter_ = pair = primary_pair(spec, registration)
-        for supplier in chosen:
-            for sample in window_samples(workspace, supplier, spec, registration, now):
-                value = value_of(sample, pair)
-                yield {
-                    "supplier": supplier.key,
-                    "task": spec.name,
-                    "doc_id": sample.doc_id,
-                    "metric": metric,
-                    "filter": filter_,
-                    "value": float(value) if isinstance(value, (int, float)) else None,
-                    "outcome": sample.fault.value,
-                    "epoch": sample.epoch,
-                    "round": sample.round,
-                    "at": sample.at,
-                }
+        metric, filter_ = primary_pair(spec, registration)
+        asked = list(filter(spec.asked_of, chosen))
+        for start in range(0, len(asked), _SUPPLIERS):
+            batch = asked[start : start + _SUPPLIERS]
+            for supplier, docs in window_docs(workspace, batch, spec, registration, now):
+                for doc in docs:
+                    yield {
+                        "supplier": supplier.key,
+                        "task": spec.name,
+                        "doc_id": doc.doc_id,
+                        "metric": metric,
+                        "filter": filter_,
+                        "value": doc.value if isinstance(doc.value, float) else None,
+                        "outcome": _ANSWERED[doc.truncated] if doc.fault is None else doc.fault.value,
+                        "epoch": doc.epoch,
+                        "round": doc.round,
+                        "at": doc.at,
+                    }

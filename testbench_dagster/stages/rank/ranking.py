@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.records.rankings import Ability, LeaderboardRecord, SupplierAbilities
+from testbench_dagster.core.records.rankings import Ability, LeaderboardRecord
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
+from testbench_dagster.ranking.asked import ranked_among
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
 from testbench_dagster.ranking.ranking import (
     RankGroup,
@@ -19,14 +21,17 @@ from testbench_dagster.ranking.ranking import (
     ranked,
 )
 from testbench_dagster.scoring.reliability import availability, first_attempt_success
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
+from testbench_dagster.stages.identify.references import as_reference
+from testbench_dagster.stages.read.identity import current_abilities
+from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.groups import identity_groups, proxies_of
 from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.window_cache import Tally
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.statistics.task_score import measured_tasks
+from testbench_dagster.statistics.task_score import measured_tasks, not_applicable
 from testbench_dagster.stores.documents import document_id, typed
 
 
@@ -34,7 +39,8 @@ def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry
     """Rank the active suppliers per taxonomy, or over all tasks where none is configured.
 
     Reads the stored summaries; one older than ``sampling.max_age_days`` rests on nothing that still counts
-    and is left out. Suppliers without a score stand last, unranked.
+    and is left out. Suppliers without a score stand last, unranked, those that are asked none of a ranking's
+    tasks nowhere.
 
     Raises:
         ConfigError: the named taxonomy is not configured.
@@ -50,7 +56,8 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     Raises:
         ConfigError: the named taxonomy is not configured.
     """
-    names = [t.name for t in configured_taxonomies(workspace)]
+    scopes = {t.name: t.rests_on(t.root) for t in configured_taxonomies(workspace)}
+    names = list(scopes)
     if taxonomy is not None:
         if taxonomy not in names:
             known = ", ".join(names) or "none"
@@ -84,11 +91,16 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     rankings: dict[str, list[Entry]] = {}
     for name in names:
         entries = []
-        summaries = _summaries(workspace, name, now)
+        summaries = {one.supplier: one for one in current_abilities(workspace, name, now)}
+        tasks = [spec for spec in workspace.specs if spec.name in scopes[name]]
+        not_asked: dict[str, frozenset[str]] = {}
         for supplier in suppliers:
             own = rows[supplier.key]
             summary = summaries.get(supplier.key)
+            if tasks and not any(spec.asked_of(supplier) for spec in tasks):
+                continue  # whoever is asked none of its tasks has no place in it
             if summary is None:
+                not_asked[supplier.key] = frozenset(s.name for s in tasks if not s.asked_of(supplier))
                 entries.append(
                     make_entry(name, supplier.key, RankScore(), (0, 0), (), Reliability(), simulation)
                 )
@@ -96,15 +108,21 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             nodes[supplier.key, name] = summary.nodes
             roots[name] = summary.root
             root = summary.nodes[summary.root]
+            # what its score rests on, which an evaluation to come may change
+            not_asked[supplier.key] = frozenset(root.not_applicable or ()) & {spec.name for spec in tasks}
             counts = (summary.n, summary.errors)
             used = [row for row in own if row.task in {*root.weights, *root.missing}]
             reliability = _reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
             entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
-        rankings[name] = ranked(entries, groups, apis, owners)
+        among = ranked_among(not_asked, [spec.name for spec in tasks])
+        rankings[name] = ranked(entries, groups, apis, owners, among)
     if not names:
         scores = {key: measured_tasks(rows[key]) for key in with_docs}
         represented = represented_suppliers(with_docs, scores, proxies)
+        asked = {key: own for key, own in rows.items() if not own or len(not_applicable(own)) < len(own)}
+        not_asked = {key: not_applicable(own) for key, own in asked.items()}
+        everything = {row.task for own in asked.values() for row in own}
         rankings[ALL_TASKS] = ranked(
             (
                 make_entry(
@@ -116,13 +134,33 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
                     _reliability(own, tallies[key]),
                     simulation,
                 )
-                for key, own in rows.items()
+                for key, own in asked.items()
             ),
             groups,
             apis,
             owners,
+            ranked_among(not_asked, everything),
         )
-    return Board(now, simulation, suppliers, rankings, nodes, roots, rows)
+    models = {s.key: s.model for s in suppliers}
+    settings = {s.key: asked_with(workspace.config, s) for s in suppliers}
+    alike = as_reference(workspace)
+    rankings = {
+        name: [
+            replace(
+                entry,
+                model=models.get(entry.supplier),
+                asked_with=settings.get(entry.supplier),
+                as_reference=alike.get(entry.supplier),
+            )
+            for entry in entries
+        ]
+        for name, entries in rankings.items()
+    }
+    aside = tasks_set_aside(workspace, workspace.specs)
+    ranking = {s.name for s in workspace.specs if s.framework != SIGNATURES}
+    lacking = {name: [t for t in aside if t in scopes.get(name, ranking)] for name in rankings}
+    url = workspace.config.settings.board.url
+    return Board(now, simulation, suppliers, rankings, nodes, roots, rows, aside, lacking, url)
 
 
 def store_board(workspace: Workspace, board: Board) -> None:
@@ -138,12 +176,6 @@ def store_board(workspace: Workspace, board: Board) -> None:
         if entries
     ]
     typed.upsert(workspace.documents, LeaderboardRecord, records)
-
-
-def _summaries(workspace: Workspace, taxonomy: str, now: datetime) -> dict[str, SupplierAbilities]:
-    oldest = now - timedelta(days=workspace.config.settings.sampling.max_age_days)
-    where = {"taxonomy": taxonomy, "summarized_at": {"gt": oldest}}
-    return {one.supplier: one for one in typed.find(workspace.documents, SupplierAbilities, where)}
 
 
 def _reliability(rows: Sequence[Window], tallies: Mapping[str, Tally]) -> Reliability:

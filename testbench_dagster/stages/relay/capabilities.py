@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from testbench_dagster.core.prompt import ANY_API
+from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.relays.pace import Pacing
 from testbench_dagster.stages.discover.roster import remember_echo_logprobs
 from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, probe_relay
 from testbench_dagster.stages.relay.targets import Targets
@@ -20,34 +22,41 @@ from testbench_dagster.stores.documents import DocumentStore
 from testbench_dagster.transports.plug import TransportFactory
 
 _PROBE_AGAIN = timedelta(days=1)  # after a supplier was found unable to echo log-probabilities
-_NEVER_NEED_IT = ANY_API | {"loglikelihood_rolling"}
 
 
 def learn_capabilities(
     workspace: Workspace,
     targets: Targets,
-    registrations: Iterable[Registration],
+    tasks: Iterable[tuple[TaskSpec, Registration]],
     transports: TransportFactory,
     quota: Quota,
+    pacing: Pacing,
 ) -> None:
-    """Ask suppliers whether they echo log-probabilities, where a task needs it and it is not known.
+    """Ask suppliers whether they echo log-probabilities, where a task of theirs needs it and it is not known.
 
     All at once; the answers are remembered in the roster. Where the network, not the supplier, stood in the
     way nothing is learnt. The attempts are kept like all others, under a task of their own.
     """
-    if all(registration.flags.output_type in _NEVER_NEED_IT for registration in registrations):
+    needing = [spec for spec, registration in tasks if needs_echo(registration)]
+    if not needing:
         return
     unknown = [
         target.endpoint
         for target in targets
         if target.supplier.api == "completions"
+        and any(spec.asked_of(target.supplier) for spec in needing)
         and not _echo_is_known(target.supplier)
         and not quota.refused(target.endpoint)
     ]
-    found = _probe_echo_logprobs(workspace.documents, unknown, transports, quota) if unknown else {}
+    found = _probe_echo_logprobs(workspace.documents, unknown, transports, quota, pacing) if unknown else {}
     for key, supported in found.items():
         remember_echo_logprobs(workspace, key, supported)
     targets.learn(found)
+
+
+def needs_echo(registration: Registration) -> bool:
+    """Whether a task is for suppliers that echo log-probabilities."""
+    return registration.flags.output_type not in TEXT_KINDS
 
 
 def _echo_is_known(supplier: Supplier) -> bool:
@@ -60,7 +69,11 @@ def _echo_is_known(supplier: Supplier) -> bool:
 
 
 def _probe_echo_logprobs(
-    documents: DocumentStore, endpoints: Sequence[Endpoint], transports: TransportFactory, quota: Quota
+    documents: DocumentStore,
+    endpoints: Sequence[Endpoint],
+    transports: TransportFactory,
+    quota: Quota,
+    pacing: Pacing,
 ) -> dict[str, bool]:
     """Which of the suppliers echo log-probabilities; those that stayed unknown are left out."""
     # with aiohttp: 0.2 s
@@ -78,6 +91,7 @@ def _probe_echo_logprobs(
             sink,
             open_transport=transports.open,
             quota=quota,
+            pacing=pacing,
         )
     return {key: verdict for key, verdict in found.items() if verdict is not None}
 

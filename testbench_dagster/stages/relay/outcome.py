@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from testbench_dagster.core.faults import Pause
+from testbench_dagster.core.wording import counted
 from testbench_dagster.relays.report import Counts
 from testbench_dagster.stages.plan.plan_cache import record_progress
 from testbench_dagster.stages.relay.requests import PlannedTask
@@ -74,4 +75,4 @@ def _no_session_allowed(target: Target, counts: Counts) -> bool:
 
 def _what_failed(counts: Counts) -> str:
     faults = ", ".join(f"{fault.value} x {n}" for fault, n in counts.faults.most_common(3))
-    return f"none of {counts.sent} relays was answered ({faults})"
+    return f"none of {counted(counts.sent, 'relay')} was answered ({faults})"

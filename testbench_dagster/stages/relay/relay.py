@@ -17,8 +17,9 @@ from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.planning.canaries import Canary
-from testbench_dagster.planning.supplier import SupplierPlan
+from testbench_dagster.planning.supplier import State, SupplierPlan
 from testbench_dagster.relays.circuit import PATIENCE
+from testbench_dagster.relays.pace import Pacing
 from testbench_dagster.relays.report import Progress, Report
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import ledger_quota
@@ -48,6 +49,8 @@ class RelayReport:
 
     ``refused`` are suppliers that another living process is relaying to, with who that is; ``departed`` are
     those that left the roster. ``left`` says why the run went on without a supplier that did not answer.
+    ``not_applicable`` are by supplier the tasks that the configuration does not ask it, with the setting that
+    says so, ``unsupported`` those that it cannot be asked.
     ``failed`` were asked and could have answered, and answered nothing.
     """
 
@@ -55,6 +58,7 @@ class RelayReport:
     planned: list[PlannedTask] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     unsupported: dict[str, list[str]] = field(default_factory=dict)
+    not_applicable: dict[str, dict[str, str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     departed: list[str] = field(default_factory=list)
@@ -107,12 +111,12 @@ def relay_due(
         targets.keep(acquired.held)
         transports = transports_to(workspace, targets.endpoints)
         targets.keep_reachable(transports)
-        quota = ledger_quota(documents, settings.budget)
+        quota, pacing = ledger_quota(documents, settings.budget), Pacing.over(documents)
         try:
             bounded = transports.quota(quota)
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
-                learn_capabilities(workspace, targets, planner.chosen_registrations, transports, bounded)
+                learn_capabilities(workspace, targets, planner.chosen_tasks, transports, bounded, pacing)
             shared = planner.shared_plans(
                 targets.suppliers,
                 max_relays=max_relays,
@@ -154,11 +158,13 @@ def relay_due(
                         patience=patience,
                         on_lane_end=scorer.lane_ended if scorer is not None else None,
                         stop=workspace.stop,
+                        pacing=pacing,
                     )
                 # while nobody may cache windows: the docs left behind are open in them
                 left = record_lane_ends(documents, relays, work, acquired.held)
         finally:
             quota.close()
+            pacing.close()
         capped = max_relays is not None or relays.interrupted
         failed = record_outcome(
             workspace, targets, planned, relays.suppliers, transports, left, capped=capped
@@ -172,7 +178,8 @@ def relay_due(
         relays,
         planned,
         {**targets.problems, **_without_prompts(planner, shared.plans.values())},
-        _unsupported(planner, shared.plans.values()),
+        {key: list(tasks) for key, tasks in _in_state("unsupported", planner, shared.plans.values()).items()},
+        _in_state("not_applicable", planner, shared.plans.values()),
         dict(acquired.refused),
         left,
         targets.departed,
@@ -204,13 +211,17 @@ def _planned(planner: Planner, plan: SupplierPlan) -> PlannedSupplier:
     )
 
 
-def _unsupported(planner: Planner, plans: Iterable[SupplierPlan]) -> dict[str, list[str]]:
-    """By supplier the chosen tasks that it can never be asked."""
+def _in_state(state: State, planner: Planner, plans: Iterable[SupplierPlan]) -> dict[str, dict[str, str]]:
+    """By supplier the chosen tasks in a state, with the reason; suppliers without any are left out."""
     found = {
-        plan.supplier: [s.name for s in planner.specs if plan.tasks[s.name].state == "unsupported"]
+        plan.supplier: {
+            spec.name: plan.tasks[spec.name].reason
+            for spec in planner.specs
+            if plan.tasks[spec.name].state == state
+        }
         for plan in plans
     }
-    return {key: names for key, names in found.items() if names}
+    return {key: tasks for key, tasks in found.items() if tasks}
 
 
 def _without_prompts(planner: Planner, plans: Iterable[SupplierPlan]) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from testbench_dagster.core.records.prompts import PromptRequests
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.canaries import Canary
-from testbench_dagster.planning.due import DuePrompt, TaskPlan
+from testbench_dagster.planning.due import DueCall, DuePrompt, PromptRef, TaskPlan
 from testbench_dagster.stores.documents import DocumentStore, typed
 
 _FETCH = 64  # prompts read at a time: the engine pulls lazily, so memory does not grow with the queue
@@ -145,20 +146,14 @@ class DueRelays:
                 requests = bodies[doc.prompt.id].requests
                 self._taken[place] += 1
                 for call in doc.calls:
-                    yield Relay(
-                        supplier=target.supplier,
-                        service=target.service,
-                        task=planned.spec.name,
-                        task_hash=planned.registration.task_hash,
-                        epoch=planned.epoch if doc.epoch is None else doc.epoch,
-                        round=doc.round,
-                        prompt_id=doc.prompt.id,
-                        position=doc.prompt.position,
-                        doc_id=doc.prompt.doc_id,
-                        idx=call.idx,
-                        repeat=call.repeat,
-                        request=requests[call.idx],
-                        attempt=call.attempt,
+                    yield _relay(
+                        target,
+                        planned.registration,
+                        planned.epoch if doc.epoch is None else doc.epoch,
+                        doc.prompt,
+                        doc.round,
+                        call,
+                        requests,
                         occasion=doc.occasion,
                     )
 
@@ -171,26 +166,49 @@ def canary_places(relays: int, canaries: int) -> list[int]:
 def canary_relays(target: Endpoint, planned: Sequence[PlannedCanary], prompts: Prompts) -> list[Relay]:
     """Return canaries as relays, without those whose prompt is not stored any more."""
     bodies = prompts.get([one.canary.prompt.id for one in planned])
-    relays = []
-    for one in planned:
-        canary, registration = one.canary, one.registration
-        if canary.prompt.id in bodies:
-            relays.append(
-                Relay(
-                    supplier=target.supplier,
-                    service=target.service,
-                    task=canary.task,
-                    task_hash=registration.task_hash,
-                    epoch=one.epoch,
-                    round=canary.round,
-                    prompt_id=canary.prompt.id,
-                    position=canary.prompt.position,
-                    doc_id=canary.prompt.doc_id,
-                    idx=canary.idx,
-                    repeat=canary.repeat,
-                    request=bodies[canary.prompt.id].requests[canary.idx],
-                    attempt=canary.attempt,
-                    canary=True,
-                )
-            )
-    return relays
+    return [
+        _relay(
+            target,
+            one.registration,
+            one.epoch,
+            one.canary.prompt,
+            one.canary.round,
+            DueCall(one.canary.idx, one.canary.repeat, one.canary.attempt),
+            bodies[one.canary.prompt.id].requests,
+            canary=True,
+        )
+        for one in planned
+        if one.canary.prompt.id in bodies
+    ]
+
+
+def _relay(
+    target: Endpoint,
+    registration: Registration,
+    epoch: int,
+    prompt: PromptRef,
+    round_: int,
+    call: DueCall,
+    requests: Sequence[Mapping[str, Any]],
+    *,
+    occasion: int = 1,
+    canary: bool = False,
+) -> Relay:
+    """One call of a prompt, of a doc that is due or of a canary."""
+    return Relay(
+        supplier=target.supplier,
+        service=target.service,
+        task=registration.task,
+        task_hash=registration.task_hash,
+        epoch=epoch,
+        round=round_,
+        prompt_id=prompt.id,
+        position=prompt.position,
+        doc_id=prompt.doc_id,
+        idx=call.idx,
+        repeat=call.repeat,
+        request=requests[call.idx],
+        attempt=call.attempt,
+        occasion=occasion,
+        canary=canary,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.stages.relay.writer import AttemptWriter
@@ -38,6 +39,7 @@ class LaneScorer:
         self._writer = writer
         self._heartbeat = heartbeat
         self._tasks = tasks
+        self._began = datetime.now(UTC)  # a service that was gone since is looked for at the end only
         self._ended: list[str] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -63,7 +65,13 @@ class LaneScorer:
         while suppliers := self._next():
             try:
                 self._writer.flush()
-                score_new(self._workspace, suppliers, tasks=self._tasks, heartbeat=self._heartbeat)
+                score_new(
+                    self._workspace,
+                    suppliers,
+                    tasks=self._tasks,
+                    heartbeat=self._heartbeat,
+                    unless_waiting_since=self._began,
+                )
             except Exception as error:
                 _log.warning(
                     "%d suppliers were not scored when their turns ended, and will be after the run: %s",

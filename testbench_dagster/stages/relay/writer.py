@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
-from testbench_dagster.core.answer_prefix import answer_prefix, is_deterministic
+from testbench_dagster.core.answer_prefix import is_deterministic, prefix_of_answer
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.ids import document_id
+from testbench_dagster.core.generation import generation_of
+from testbench_dagster.core.ids import attempt_document_id, document_id
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
 from testbench_dagster.core.versions import CLASSIFIER, PAYLOADS
@@ -27,9 +28,7 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 
 def attempt_id(relay: Relay, number: int) -> str:
     """Id of the ``number``-th attempt of a relay."""
-    return document_id(
-        "attempt", relay.supplier, relay.prompt_id, relay.round, relay.idx, relay.repeat, number
-    )
+    return attempt_document_id(relay.supplier, relay.prompt_id, relay.round, relay.idx, relay.repeat, number)
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,9 @@ def attempt_record(
     evidence = dict(attempt.evidence)
     session = attempt.session
     prefix = None
-    if attempt.text is not None and attempt.fault.answered and is_deterministic(relay.request):
-        prefix = answer_prefix(attempt.text)
+    deterministic = is_deterministic(relay.request, generation_of(evidence))
+    if attempt.text is not None and attempt.fault.answered and deterministic:
+        prefix = prefix_of_answer(relay.request, attempt.text)
     return AttemptRecord(
         id=attempt_id(relay, number),
         supplier=relay.supplier,
@@ -95,6 +95,8 @@ def attempt_record(
         finish_reason=attempt.finish_reason,
         prompt_tokens=attempt.prompt_tokens,
         completion_tokens=attempt.completion_tokens,
+        reasoning_tokens=attempt.reasoning_tokens,
+        reasoning_chars=attempt.reasoning_chars,
         opening=prefix,
         error=attempt.error,
         path=evidence.pop("path", None),

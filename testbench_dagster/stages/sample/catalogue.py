@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from testbench_dagster.core.errors import TaskError
-from testbench_dagster.core.prompt import ANY_API, BuiltPrompt, TaskData
+from testbench_dagster.core.errors import StoreError, TaskError
+from testbench_dagster.core.frameworks import framework_plug
+from testbench_dagster.core.prompt import BuiltPrompt, TaskData
 from testbench_dagster.core.records.prompts import (
+    EpochDocs,
     EpochRecord,
     NewestEpoch,
     PromptPlace,
     PromptRecord,
     SequenceLength,
 )
+from testbench_dagster.core.records.set_aside import TaskSetAside, VoidDocRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.sampling import Spread, sequence
+from testbench_dagster.core.sampling import Spread, asked_order, named_docs
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.sample.data import current_registration, task_data
+from testbench_dagster.stages.sample.epochs import sequence_length
 from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import content_hash, document_id, typed
+from testbench_dagster.stores.documents import DocumentStore, content_hash, document_id, typed
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
-from testbench_dagster.tasks.frameworks import VERSIONS
 from testbench_dagster.tasks.sources import definition_state, source_state
 
 #: Least time for which identity probes stay the same, whatever is rolled.
@@ -40,6 +46,7 @@ _BUILD_CHUNK = 2000  # docs per call to the worker: bounds memory on large few-s
 class PromptReport:
     """What :func:`refresh_prompts` did; ``built`` counts new prompt documents.
 
+    ``void`` counts docs of the sequence that nobody is asked, because no store holds their prompts.
     ``revealed`` is the epoch before, whose seed may now be published: its order decides nothing any more.
     """
 
@@ -49,6 +56,7 @@ class PromptReport:
     apis: tuple[Api, ...]
     relayable: bool
     revealed: EpochRecord | None = None
+    void: int = 0
 
 
 # ------------------------------------------------------------------------------------------ datasets
@@ -67,12 +75,13 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     source, definition = source_state(spec), definition_state(spec)
     registered = workspace.framework(spec).register(spec)
     data = registered.data
+    _check_ids(spec, len(data.docs), registered.eval_split)
     registration = Registration(
         task=spec.name,
         task_hash=registered.task_hash,
         framework=spec.framework,
         lm_task=spec.leaf,
-        engine_version=VERSIONS[spec.framework],
+        engine_version=framework_plug(spec.framework).version,
         config_hash=registered.config_hash,
         fingerprint=registered.fingerprint,
         eval_split=registered.eval_split,
@@ -96,6 +105,17 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     return workspace.datasets.current(spec.name) or registration, changed
 
 
+def _check_ids(spec: TaskSpec, n_docs: int, split: str) -> None:
+    """Raise TaskError where ``samples.ids`` names docs that the task does not have."""
+    beyond = sorted(doc for doc in named_docs(spec.samples) or () if doc >= n_docs)
+    if beyond:
+        shown = ", ".join(map(str, beyond[:5])) + (f" and {len(beyond) - 5} more" if len(beyond) > 5 else "")
+        raise TaskError(
+            f"task {spec.name!r}: samples.ids names {shown}, but its split {split!r} has "
+            f"{counted(n_docs, 'doc')}, from 0 to {n_docs - 1}; remove what is beyond"
+        )
+
+
 def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
     """Whether a task was never registered, its configuration or files changed since, or it lacks a choice.
 
@@ -112,20 +132,25 @@ def _is_stale(spec: TaskSpec, current: Registration | None) -> bool:
 def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
     """The tasks whose data or configuration changed, or whose prompt sequence lacks something.
 
-    A sequence is complete when it has all its positions in every request form the suppliers need. Reads a
-    handful of rows per task, in few queries.
+    So are those that are set aside: what stood in the way may be gone. A sequence is complete when it has all
+    its positions in every request form the suppliers need. Reads a handful of rows per task, in few queries.
     """
     current = {r.task: r for r in workspace.datasets.tasks()}
     epochs = _current_epochs(workspace)
     lengths = _sequence_lengths(workspace, current.values(), epochs)
-    forms: dict[str, tuple[Api, ...]] = {}
+    named = _named_by_epochs(workspace, epochs)
+    aside = _set_aside(workspace)
+    forms: dict[tuple[Api, ...], tuple[Api, ...]] = {}
     stale = []
     for spec in specs:
         registration = current.get(spec.name)
-        if registration is None or _is_stale(spec, registration):
+        if registration is None or spec.name in aside or _is_stale(spec, registration):
             stale.append(spec)
             continue
-        kind = registration.flags.output_type
+        if spec.name in epochs and named.get(spec.name) != _doc_ids(spec):
+            stale.append(spec)
+            continue
+        kind = registration.flags.request_forms
         if kind not in forms:
             forms[kind] = needed_apis(workspace, kind)
         known = lengths.get(spec.name, {})
@@ -137,29 +162,55 @@ def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpe
 def catalogue_fingerprint(workspace: Workspace) -> str:
     """Changes whenever what the configured tasks ask, or how it is scored, does.
 
-    One hash over each task's hashes, current epoch and number of prompts per request form; three queries.
+    One hash over each task's hashes, current epoch and number of prompts per request form, and over which
+    are set aside; four queries.
     """
     names = {spec.name for spec in workspace.specs}
     current = [r for r in workspace.datasets.tasks() if r.task in names]
     epochs = _current_epochs(workspace)
     lengths = _sequence_lengths(workspace, current, epochs)
+    aside = sorted(_set_aside(workspace) & names)
     return content_hash(
         [
-            [
-                r.task,
-                r.task_hash,
-                r.config_hash,
-                epochs.get(r.task),
-                sorted(lengths.get(r.task, {}).items()),
-            ]
-            for r in current
+            *([aside] if aside else []),
+            *(
+                [
+                    r.task,
+                    r.task_hash,
+                    r.config_hash,
+                    epochs.get(r.task),
+                    sorted(lengths.get(r.task, {}).items()),
+                ]
+                for r in current
+            ),
         ]
     )
+
+
+def _set_aside(workspace: Workspace) -> set[str]:
+    """The names of all tasks that are set aside."""
+    return {one.id for one in typed.find(workspace.documents, TaskSetAside)}
 
 
 def _current_epochs(workspace: Workspace) -> dict[str, int]:
     """Number of the newest epoch of every task that has one."""
     return {row.task: row.max_epoch for row in typed.group(workspace.documents, NewestEpoch)}
+
+
+def _named_by_epochs(workspace: Workspace, epochs: Mapping[str, int]) -> dict[str, list[int]]:
+    """The docs that the newest epochs name, by task; without those that name none."""
+    where = {"task": {"in": sorted(epochs)}, "epoch": {"in": sorted(set(epochs.values()))}}
+    return {
+        one.task: one.doc_ids
+        for one in typed.find(workspace.documents, EpochDocs, where)
+        if one.epoch == epochs[one.task] and one.doc_ids is not None
+    }
+
+
+def _doc_ids(spec: TaskSpec) -> list[int] | None:
+    """The docs that a task's rule names, as an epoch's record has them."""
+    named = named_docs(spec.samples)
+    return None if named is None else sorted(named)
 
 
 def _sequence_lengths(
@@ -183,10 +234,12 @@ def _sequence_lengths(
 
 
 def current_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord:
-    """The newest epoch of a task; the first one is started when there is none."""
-    while (newest := _newest_epoch(workspace, spec)) is None:
-        start_epoch(workspace, spec, 1)
-    return newest
+    """The newest epoch of a task; one is started when there is none, or the task names other docs now."""
+    while True:
+        newest = _newest_epoch(workspace, spec)
+        if newest is not None and newest.doc_ids == _doc_ids(spec):
+            return newest
+        start_epoch(workspace, spec, newest.epoch + 1 if newest else 1)
 
 
 def roll_epoch(
@@ -208,7 +261,8 @@ def roll_epoch(
     began_before = before if spec.probes is None else before - PROBE_EPOCH
     while True:
         newest = _newest_epoch(workspace, spec)
-        if newest is not None and not newest.began_before(began_before):
+        same = newest is not None and newest.doc_ids == _doc_ids(spec)
+        if newest is not None and same and not newest.began_before(began_before):
             return newest
         start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before, spread=spread)
 
@@ -242,20 +296,16 @@ def start_epoch(
         roll_before=roll_before,
         groups=spread.groups,
         variance=spread.variance,
+        doc_ids=_doc_ids(spec),
     )
     typed.put_new(workspace.documents, EpochRecord, [epoch])
 
 
-def needed_apis(workspace: Workspace, output_type: str) -> tuple[Api, ...]:
-    """The request forms (chat, completions) the active suppliers need of a task."""
-    if output_type not in ANY_API:
-        return ("completions",)
+def needed_apis(workspace: Workspace, forms: tuple[Api, ...]) -> tuple[Api, ...]:
+    """Which of a task's request forms the active suppliers need."""
+    if len(forms) == 1:
+        return forms
     return tuple(sorted(active_apis(workspace))) or ("chat",)
-
-
-def sequence_length(spec: TaskSpec, registration: Registration) -> int:
-    """Number of positions of a task's sequence: ``samples.max``, or all docs."""
-    return registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
 
 
 def refresh_prompts(
@@ -264,23 +314,25 @@ def refresh_prompts(
     roll_before: datetime | None = None,
     spread: Spread | None = None,
 ) -> PromptReport:
-    """Complete the current epoch's prompt sequence of a task: its first ``samples.max`` docs, or all.
+    """Complete the current epoch's prompt sequence of a task: its first docs, those it names, or all.
 
     Where the current epoch began before ``roll_before`` (aware) the next one is started first, see
     :func:`roll_epoch`: its seed is stored with its hash before any of its prompts exists. Prompts already
     stored are kept as they are; only missing positions are built.
 
     Raises:
-        TaskError: the task has no dataset, ``roll_before`` no time zone.
+        TaskError: the task has no dataset, or not the docs that ``samples.ids`` names; ``roll_before`` has no
+            time zone.
     """
     registration = current_registration(workspace, spec)
+    _check_ids(spec, registration.n_docs, registration.eval_split)
     if roll_before is None:
         epoch = current_epoch(workspace, spec)
     else:
         epoch = roll_epoch(workspace, spec, roll_before, spread)
-    order = sequence(epoch.seed, registration.n_docs)
+    order = asked_order(epoch.seed, registration.n_docs, epoch.doc_ids)
     length = sequence_length(spec, registration)
-    apis = needed_apis(workspace, registration.flags.output_type)
+    apis = needed_apis(workspace, registration.flags.request_forms)
     data: TaskData | None = None
     built = 0
     for api in apis:
@@ -298,11 +350,10 @@ def refresh_prompts(
             hashes = {
                 d.doc_id: d.doc_hash for d in workspace.datasets.docs(registration.task_hash, sorted(part))
             }
-            built += typed.put_new(
-                workspace.documents,
-                PromptRecord,
-                _prompt_records(registration, epoch, api, prompts, part, hashes),
+            built += _put_prompts(
+                workspace.documents, list(_prompt_records(registration, epoch, api, prompts, part, hashes))
             )
+    void = _count_void(workspace, registration, epoch.epoch)
     before = None
     if epoch.epoch > 1:
         before = typed.get(workspace.documents, EpochRecord, document_id("epoch", spec.name, epoch.epoch - 1))
@@ -313,7 +364,47 @@ def refresh_prompts(
         apis,
         task_relayable(workspace, registration, epoch.epoch, apis),
         revealed=before,
+        void=max(void.values(), default=0),
     )
+
+
+def _put_prompts(documents: DocumentStore, prompts: Sequence[PromptRecord]) -> int:
+    """Store new prompts. In place of one that no store holds stands an empty one that is never sent.
+
+    So every place of a sequence is taken, whatever is in its docs, and nobody's answers decide about it.
+    """
+    try:
+        return typed.put_new(documents, PromptRecord, prompts)
+    except StoreError:
+        problems = {prompt.id: typed.unstorable(prompt) for prompt in prompts}
+        if not any(problems.values()):
+            raise  # the store's own trouble
+    kept = [
+        prompt if problems[prompt.id] is None else replace(prompt, requests=[], target=None, relayable=False)
+        for prompt in prompts
+    ]
+    void = [
+        VoidDocRecord(
+            id=prompt.id,
+            task=prompt.task,
+            task_hash=prompt.task_hash,
+            epoch=prompt.epoch,
+            api=prompt.api,
+            position=prompt.position,
+            doc_id=prompt.doc_id,
+            reason=escaped(f"its prompt cannot be stored: {problem}", 500),
+        )
+        for prompt in prompts
+        if (problem := problems[prompt.id]) is not None
+    ]
+    typed.put_new(documents, VoidDocRecord, void)  # first: no prompt is left out without its reason
+    return typed.put_new(documents, PromptRecord, kept)
+
+
+def _count_void(workspace: Workspace, registration: Registration, epoch: int) -> Counter[str]:
+    """By form how many docs of a sequence no store holds."""
+    where = {"task": registration.task, "task_hash": registration.task_hash, "epoch": epoch}
+    return Counter(doc.api for doc in typed.find(workspace.documents, VoidDocRecord, where))
 
 
 def prompt_filter(registration: Registration, epoch: int, api: str) -> dict[str, Any]:
@@ -322,13 +413,15 @@ def prompt_filter(registration: Registration, epoch: int, api: str) -> dict[str,
 
 
 def task_relayable(workspace: Workspace, registration: Registration, epoch: int, apis: Iterable[str]) -> bool:
-    """Whether every prompt of the sequence can be relayed over HTTP at all."""
+    """Whether every prompt of the sequence that is stored can be relayed over HTTP at all."""
+    void = _count_void(workspace, registration, epoch)
     return not any(
         typed.count(
             workspace.documents,
             PromptRecord,
             {**prompt_filter(registration, epoch, api), "relayable": False},
         )
+        > void[api]
         for api in apis
     )
 

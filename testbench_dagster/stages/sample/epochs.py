@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.prompts import EpochSpread, NewestEpoch
+from testbench_dagster.core.records.set_aside import VoidDocs
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.sampling import common_docs
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stores.documents import DocumentStore, typed
 
+#: A sequence of prompts: name of the task, what its requests are made of, number of the epoch, form.
+PromptSequence = tuple[str, str, int, str]
 
-def wanted_docs(documents: DocumentStore, tasks: Iterable[tuple[TaskSpec, Registration]]) -> dict[str, int]:
-    """By task how many docs everybody is asked, in two queries; ``start`` where no epoch began yet."""
+
+def sequence_length(spec: TaskSpec, registration: Registration) -> int:
+    """Number of positions of a task's sequence: ``samples.max``, or all docs."""
+    return registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
+
+
+def void_by_sequence(documents: DocumentStore, tasks: Iterable[str]) -> Mapping[PromptSequence, int]:
+    """How many docs of the sequences of some tasks nobody is asked because no store holds their prompts."""
+    where = {"task": {"in": sorted(tasks)}}
+    return {(r.task, r.task_hash, r.epoch, r.api): r.n for r in typed.group(documents, VoidDocs, where)}
+
+
+def epoch_docs(spec: TaskSpec, registration: Registration, variance: float | None, void: int) -> int:
+    """How many docs of a task everybody is asked in an epoch, by the ``variance`` stored with it.
+
+    ``void`` docs of its sequence can be asked of nobody: they are not wanted either.
+    """
+    return common_docs(spec.samples, max(0, sequence_length(spec, registration) - void), variance)
+
+
+def wanted_docs(
+    documents: DocumentStore, tasks: Iterable[tuple[TaskSpec, Registration]], api: Api
+) -> dict[str, int]:
+    """By task how many docs everybody who takes requests of ``api`` is asked in its present epoch.
+
+    In three queries; ``start`` where no epoch began yet.
+    """
     known = list(tasks)
     names = {"in": sorted(spec.name for spec, _ in known)}
     newest = {row.task: row.max_epoch for row in typed.group(documents, NewestEpoch, {"task": names})}
@@ -22,7 +52,10 @@ def wanted_docs(documents: DocumentStore, tasks: Iterable[tuple[TaskSpec, Regist
         for row in typed.find(documents, EpochSpread, where)
         if newest.get(row.task) == row.epoch
     }
-    return {
-        spec.name: common_docs(spec.samples, registration.n_docs, variances.get(spec.name))
-        for spec, registration in known
-    }
+    void = void_by_sequence(documents, newest)
+    wanted = {}
+    for spec, registration in known:
+        form = form_of(api, registration.flags)
+        lacking = void.get((spec.name, registration.task_hash, newest.get(spec.name, 0), form), 0)
+        wanted[spec.name] = epoch_docs(spec, registration, variances.get(spec.name), lacking)
+    return wanted

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
+from testbench_dagster.core.prompt import TEXT_KINDS, Answered, DocScore
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import UNSCORABLE, ScoreRecord
@@ -18,18 +22,31 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score.answered import AnsweredDoc
+from testbench_dagster.stages.score.scorer import SECONDS_PER_CALL, Scorer
 from testbench_dagster.stages.score.undecided import Trial, marked
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, document_id, typed
-from testbench_dagster.tasks.frameworks import Framework
-from testbench_dagster.tasks.worker import WorkerDied, WorkerTimeout
+from testbench_dagster.tasks.worker import WorkerStopped
 from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.readings import reading_of
 
+_LARGE_CHARACTERS = 1 << 20  # of metrics; smaller ones fit any store
 _EVIDENCE = 50  # docs whose raw answers are in memory at once: a log-probability answer may hold 100 kB
-_SECONDS_PER_CALL = 30.0  # includes starting the worker on a busy machine
-_SECONDS_PER_DOC = 0.5
-_PARTS = 8  # into which a batch is cut when it cannot be scored in time
-_STRIKES = 3  # answers of one supplier and task that had to be stopped before the rest is put off
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """What came of a batch.
+
+    ``records`` are the scores, and beside them answers that are to be tried again (:mod:`.undecided`).
+    ``waiting`` wait for the service that a metric asks, for the reason given; ``gone`` where it is known to
+    be gone for everybody, so that no more batches need to be tried.
+    """
+
+    records: list[ScoreRecord]
+    waiting: list[AnsweredDoc]
+    reason: str | None = None
+    gone: bool = False
 
 
 def score_batch(
@@ -39,24 +56,34 @@ def score_batch(
     docs: Sequence[AnsweredDoc],
     strikes: Counter[str] | None = None,
 ) -> list[ScoreRecord]:
-    """Score answered docs from their evidence and return the scores, not yet stored.
+    """The records of :func:`score_answers`."""
+    return score_answers(workspace, spec, registration, docs, strikes).records
+
+
+def score_answers(
+    workspace: Workspace,
+    spec: TaskSpec,
+    registration: Registration,
+    docs: Sequence[AnsweredDoc],
+    strikes: Counter[str] | None = None,
+) -> ScoredBatch:
+    """Score answered docs from their evidence; nothing is stored yet.
 
     ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
-    are left out. Beside the scores stand answers that are to be tried again (:mod:`.undecided`).
+    are left out.
     """
     prompts, answers = _answers(workspace.documents, docs)
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
     items = [(i, doc.supplier, answer) for i, (doc, answer) in enumerate(zip(docs, answers, strict=True))]
-    framework = workspace.framework(spec)
-    open_: dict[int, str] = {}
-    scores = _score(framework, spec, data, items, Counter() if strikes is None else strikes, open_)
-    again: dict[int, DocScore] = {}
-    if open_:
+    scorer = Scorer(workspace.framework(spec), spec, data, Counter() if strikes is None else strikes)
+    scorer.score(items)
+    scores, again = scorer.found, scorer.again
+    if scorer.open and not scorer.service.gone:
         fresh = [docs[i] for i, score in scores.items() if score.error is None]
         trial = Trial(
             workspace.documents, registration, fresh, lambda made: _once(workspace, spec, registration, made)
         )
-        for i, error in sorted(open_.items()):
+        for i, error in sorted(scorer.open.items()):
             verdict = trial.verdict(docs[i], answers[i].doc_id, error)
             if verdict is not None:
                 (scores if verdict[1] else again)[i] = verdict[0]
@@ -66,7 +93,30 @@ def score_batch(
         for i, score in sorted(found.items()):
             yield from _records(docs[i], score, prompts[docs[i].prompt_id], registration, version, now)
 
-    return [*records(scores), *map(marked, records(again))]
+    waiting = [docs[i] for i in scorer.waiting if i not in scores and i not in again]
+    made = [*records(scores), *map(marked, records(again))]
+    return ScoredBatch(made, waiting, scorer.service.reason, scorer.service.gone)
+
+
+def storable(records: Iterable[ScoreRecord]) -> list[ScoreRecord]:
+    """The records, in place of those that no store holds others that say so: metrics may quote answers."""
+    found = []
+    for record in records:
+        large = record.error is None and _quotes(record.metrics) > _LARGE_CHARACTERS
+        problem = typed.unstorable(record) if large else None
+        if problem is not None:
+            record = replace(record, metrics={}, extracted=None, error=f"{UNSCORABLE}{problem}")
+        found.append(record)
+    return found
+
+
+def _quotes(value: Any) -> int:
+    """About how many characters a value of metrics takes."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_quotes(one) for one in value.values())
+    return sum(_quotes(one) for one in value) if isinstance(value, list) else 0
 
 
 def _once(
@@ -76,8 +126,8 @@ def _once(
     _, answers = _answers(workspace.documents, docs)
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
     try:
-        scores = workspace.framework(spec).score(spec, data, answers, timeout_s=_SECONDS_PER_CALL)
-    except (WorkerTimeout, WorkerDied):
+        scores = workspace.framework(spec).score(spec, data, answers, timeout_s=SECONDS_PER_CALL)
+    except WorkerStopped:
         return {}
     return dict(enumerate(scores))
 
@@ -87,12 +137,24 @@ def _answers(
 ) -> tuple[dict[str, AskedPrompt], list[Answered]]:
     """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
     prompts = typed.by_id(documents, AskedPrompt, {d.prompt_id for d in docs})
+    _share_tools(prompts.values())
     answers = []
     for start in range(0, len(docs), _EVIDENCE):
         batch = docs[start : start + _EVIDENCE]
         evidence = typed.by_id(documents, RawAnswer, {a.id for d in batch for a in d.attempts})
         answers += [_answered(d, prompts[d.prompt_id], evidence) for d in batch]
     return prompts, answers
+
+
+def _share_tools(prompts: Iterable[AskedPrompt]) -> None:
+    """Let prompts that offer a tool hold it once: it goes to the framework's process once then."""
+    known: dict[bytes, Any] = {}
+    for prompt in prompts:
+        for request in prompt.requests:
+            if isinstance(tools := request.get("tools"), list):
+                # the order of properties is part of a tool, so the bytes are of what was stored
+                with contextlib.suppress(orjson.JSONEncodeError):  # deeper than 254 levels
+                    tools[:] = [known.setdefault(orjson.dumps(tool), tool) for tool in tools]
 
 
 def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawAnswer]) -> Answered:
@@ -103,95 +165,13 @@ def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawA
         if stored.status is None:
             raise StoreError(f"attempts[{attempt.id}] counts as answered, but has no HTTP status")
         request = requests[attempt.idx]
-        answer = parse_answer(request, prompt.api, stored.status, stored.body)
-        if request["type"] in ANY_API:
+        reading = reading_of(stored)
+        answer = parse_answer(request, prompt.api, stored.status, stored.body, **reading)
+        if request["type"] in TEXT_KINDS:
             responses[attempt.idx].append(answer.text or "")
         else:
             responses[attempt.idx].append((answer.logprob, answer.greedy))
-    return Answered(prompt.doc_id, requests, responses)
-
-
-def _score(
-    framework: Framework,
-    spec: TaskSpec,
-    data: TaskData,
-    items: Sequence[tuple[int, str, Answered]],
-    strikes: Counter[str],
-    open_: dict[int, str],
-) -> dict[int, DocScore]:
-    """Score (number, supplier, answer) items in the worker and return the scores by number.
-
-    Numbers of which it remains open whose fault it is go to ``open_``, with what went wrong.
-
-    An answer may keep a filter busy for ever, kill the worker, or be more than a metric can digest. The batch
-    is then cut, first by supplier, until the answer stands alone. Whether it is the answer's doing shows the
-    scorer at an empty answer to the same doc.
-    """
-    items = [item for item in items if strikes[item[1]] < _STRIKES]
-    if not items:
-        return {}
-    limit = _SECONDS_PER_CALL + _SECONDS_PER_DOC * len(items)
-    try:
-        scores = framework.score(spec, data, [answer for _, _, answer in items], timeout_s=limit)
-    except (WorkerTimeout, WorkerDied) as error:
-        if len(items) == 1:
-            return _alone(framework, spec, data, items[0], str(error), strikes, open_)
-    else:
-        found: dict[int, DocScore] = {}
-        for item, score in zip(items, scores, strict=True):
-            if score.error is None:
-                found[item[0]] = score
-            else:
-                found |= _alone(framework, spec, data, item, score.error, strikes, open_)
-        return found
-    suppliers = dict.fromkeys(supplier for _, supplier, _ in items)
-    if len(suppliers) > 1:
-        parts = [[item for item in items if item[1] == supplier] for supplier in suppliers]
-    else:
-        size = -(-len(items) // _PARTS)
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
-    found = {}
-    for part in parts:
-        found |= _score(framework, spec, data, part, strikes, open_)
-    return found
-
-
-def _alone(
-    framework: Framework,
-    spec: TaskSpec,
-    data: TaskData,
-    item: tuple[int, str, Answered],
-    error: str,
-    strikes: Counter[str],
-    open_: dict[int, str],
-) -> dict[int, DocScore]:
-    """What an answer comes to that could not be scored by itself; a worker it killed is a fresh one by now.
-
-    ``unscorable`` is what cannot be scored again, although the same scorer digests an empty answer. Where it
-    does not digest that either, the trouble may be the doc's or the scorer's: it is left open. A page is what
-    a supplier says of itself, and has no such second try.
-    """
-    number, supplier, answer = item
-    # without any answer the worker must be well, or the trouble is not the answer's and fails the stage
-    framework.score(spec, data, [], timeout_s=_SECONDS_PER_CALL)
-    if spec.signs:
-        return {number: DocScore(answer.doc_id, error=error)}
-    try:
-        (empty,) = framework.score_empty(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)
-    except (WorkerTimeout, WorkerDied):
-        open_[number] = error
-        return {}
-    if empty.error is not None:
-        open_[number] = error
-        return {}
-    try:
-        (again,) = framework.score(spec, data, [answer], timeout_s=_SECONDS_PER_CALL)
-    except (WorkerTimeout, WorkerDied) as second:
-        strikes[supplier] += 1
-        again = DocScore(answer.doc_id, error=str(second))
-    if again.error is not None:
-        again = DocScore(answer.doc_id, error=f"{UNSCORABLE}{again.error}")
-    return {number: again}
+    return Answered(prompt.doc_id, requests, responses, prompt.target)
 
 
 def _records(

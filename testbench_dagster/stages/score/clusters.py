@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,14 @@ class Clusters:
     def _read(self, task: str, task_hash: str, column: str) -> dict[int, bytes]:
         found = {}
         for stored in self._datasets.docs(task_hash):
-            doc = orjson.loads(stored.body)
+            doc = json.loads(stored.body)  # not orjson, which knows neither NaN nor large integers
             if column not in doc:
                 raise ConfigError(
                     f"task {task}: cluster {column!r} is no column of doc {stored.doc_id}; "
                     f"name one of {', '.join(sorted(doc))}, or leave cluster out"
                 )
-            found[stored.doc_id] = orjson.dumps(doc[column], option=orjson.OPT_SORT_KEYS)
+            try:
+                found[stored.doc_id] = orjson.dumps(doc[column], option=orjson.OPT_SORT_KEYS)
+            except orjson.JSONEncodeError:  # an integer beyond 64 bits
+                found[stored.doc_id] = json.dumps(doc[column], sort_keys=True).encode()
         return found

@@ -83,7 +83,7 @@ def score_empty(
     if not prompts or definition_changed(spec, registration):
         return 0
     asked = [
-        Answered(p.doc_id, p.requests, [[None] * registration.flags.repeats for _ in p.requests])
+        Answered(p.doc_id, p.requests, [[None] * registration.flags.repeats for _ in p.requests], p.target)
         for p in typed.by_id(documents, AskedPrompt, prompts).values()
     ]
     asked.sort(key=lambda a: a.doc_id)
@@ -102,6 +102,7 @@ def score_empty(
             scored_at=now,
         )
         for score in scores
+        if not score.unavailable  # it may yet be scored
         for name, metrics in (
             score.metrics if score.error is None else {f: {} for f in registration.flags.filters}
         ).items()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from testbench_dagster.core.faults import Closing, Fault
 from testbench_dagster.core.records.attempts import CutAnswer, RawAnswer, Refusal
@@ -16,13 +17,19 @@ from testbench_dagster.core.window import REFUSED, Window
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.answers import Answer, parse_answer
+from testbench_dagster.transports.payload import answer_tokens
+from testbench_dagster.transports.readings import reading_of
 from testbench_dagster.transports.refusals import named_parameters, sent_parameters
 
 #: Share of late docs above which a supplier may look answers up.
 LATE_LIMIT = 0.05
 #: Share of docs whose answer our own limit cut before it had a text, above which the limit is too low.
 EMPTY_LIMIT = 0.1
+#: What to do about a limit that ends answers before they begin.
+MORE_TOKENS = (
+    "set generation: {budget: 16384} for the supplier, or generation: {max_tokens: ...} for the task"
+)
 _CUT_SHORT = frozenset(fault.value for fault in Fault if fault.row.cut_short)
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _BODIES = 50  # answers in memory at once
@@ -48,19 +55,40 @@ def late_answers(rows: Iterable[Window]) -> Remarks:
 def empty_answers(workspace: Workspace, rows: Iterable[Window]) -> Remarks:
     """Rows of which more than 10 % of the docs have an answer that is cut at the token limit and empty.
 
-    Reasoning that is not part of the answer takes tokens, too: such answers end before they begin.
+    Reasoning that is not part of the answer takes tokens, too: such answers end before they begin. Also rows
+    in which nothing is right, because a server leaves whole answers in the reasoning.
     """
     found: Remarks = {}
     for row in rows:
         if row.truncated <= EMPTY_LIMIT * row.n:
+            remark = _left_in_thoughts(workspace, row) if row.score_answered == 0 else ""
+            if remark:
+                found[row.supplier, row.task] = remark
             continue
-        empty = sum(_is_empty(workspace, row))
-        if empty > EMPTY_LIMIT * row.n:
+        empty = list(_empty(workspace, row))
+        if len(empty) > EMPTY_LIMIT * row.n:
+            thought = sum(each.thought for each in empty)
+            when = "while the model was reasoning" if thought > len(empty) / 2 else "before they began"
             found[row.supplier, row.task] = (
-                f"{empty} of {counted(row.n, 'answer')} are empty, cut at our token limit before they "
-                "began: it is too low for a model that reasons first"
+                f"{len(empty)} of {counted(row.n, 'answer')} are empty, cut at our token limit of "
+                f"{max(each.limit for each in empty)} {when}: {MORE_TOKENS}"
             )
     return found
+
+
+def who_is_cut_short(remarks: Remarks) -> list[str]:
+    """Tell whose answers end before they begin (:func:`empty_answers`), three lines and how many more."""
+    tasks: dict[str, list[str]] = {}
+    for supplier, task in remarks:
+        tasks.setdefault(supplier, []).append(task)
+    lines = []
+    for supplier, names in list(tasks.items())[:_TOLD]:
+        also = f" (and so with {counted(len(names) - 1, 'further task')})" if len(names) > 1 else ""
+        lines.append(f"answers of {supplier} to {names[0]}{also}: {remarks[supplier, names[0]]}")
+    if len(tasks) > _TOLD:
+        more = counted(len(tasks) - _TOLD, "more supplier")
+        lines.append(f"answers of {more} end before they begin: `testbench check` names them")
+    return lines
 
 
 def refused_parameters(workspace: Workspace, rows: Iterable[Window]) -> Remarks:
@@ -95,13 +123,21 @@ def who_has_failed(rows: Iterable[Window]) -> str:
     n = docs.total()
     have, it, counts = ("has", "it was", "counts") if n == 1 else ("have", "they were", "count")
     return (
-        f"{counted(n, 'doc')} {have} failed: {', '.join(told)}; {it} left unanswered again and again while "
-        f"others were answered, and {counts} as wrong"
+        f"{counted(n, 'doc')} {have} failed: {', '.join(told)}; {it} left unanswered on several occasions "
+        f"while others were answered, and {counts} as wrong"
     )
 
 
-def _is_empty(workspace: Workspace, row: Window) -> Iterator[bool]:
-    """Of each doc whose newest answer was cut whether a call of it brought no text."""
+@dataclass(frozen=True)
+class _Empty:
+    """An answer that was cut before it had a text: at how many tokens, and whether it had thoughts."""
+
+    limit: int
+    thought: bool
+
+
+def _empty(workspace: Workspace, row: Window) -> Iterator[_Empty]:
+    """Each doc whose newest answer was cut, and one of whose calls brought no text."""
     documents = workspace.documents
     where = {
         "supplier": row.supplier, "task": row.task, "task_hash": row.task_hash, "filter": row.filter,
@@ -120,8 +156,36 @@ def _is_empty(workspace: Workspace, row: Window) -> Iterator[bool]:
         without_text = {id_ for id_, answer in answers.items() if answer.opening == ""}
         for score in batch if unread else ():
             without_text |= _without_text(workspace, score.prompt_id, unread & set(score.attempt_ids))
-        for score in batch:
-            yield not without_text.isdisjoint(score.attempt_ids)
+        empty = [score for score in batch if not without_text.isdisjoint(score.attempt_ids)]
+        prompts = typed.by_id(documents, AskedPrompt, {score.prompt_id for score in empty})
+        for score in empty:
+            first = next(answers[id_] for id_ in score.attempt_ids if id_ in without_text)
+            yield _Empty(_limit(prompts.get(score.prompt_id), first), bool(first.reasoning_chars))
+
+
+def _left_in_thoughts(workspace: Workspace, row: Window) -> str:
+    """Tell where most of a row's newest answers are empty although the model thought; else empty."""
+    where = {
+        "supplier": row.supplier, "task": row.task, "task_hash": row.task_hash, "filter": row.filter,
+    }  # fmt: skip
+    newest = list(typed.find(workspace.documents, CutScore, where, sort=[("answered_at", -1)], limit=_BODIES))
+    ids = [id_ for score in newest for id_ in score.attempt_ids]
+    answers = typed.by_id(workspace.documents, CutAnswer, ids).values()
+    empty = sum(answer.opening == "" and bool(answer.reasoning_chars) for answer in answers)
+    if 2 * empty <= len(ids):
+        return ""
+    return (
+        f"{empty} of the newest {counted(len(ids), 'answer')} are empty though the model reasoned, and not "
+        "cut: its server leaves the answer in the reasoning; ask its operator, or switch that off with "
+        "generation: {extra_body: {chat_template_kwargs: {enable_thinking: false}}} for the supplier"
+    )
+
+
+def _limit(prompt: AskedPrompt | None, answer: CutAnswer) -> int:
+    """The tokens at which an answer was cut; 0 where its prompt is gone."""
+    if prompt is None:
+        return 0
+    return answer_tokens(prompt.requests[answer.idx], reading_of(answer)["generation"])
 
 
 def _without_text(workspace: Workspace, prompt_id: str, attempts: set[str]) -> set[str]:
@@ -129,13 +193,13 @@ def _without_text(workspace: Workspace, prompt_id: str, attempts: set[str]) -> s
     prompt = typed.by_id(workspace.documents, AskedPrompt, [prompt_id]).get(prompt_id)
     if prompt is None or not attempts:
         return set()
-    return {
-        raw.id
-        for raw in typed.by_id(workspace.documents, RawAnswer, sorted(attempts)).values()
-        if not (
-            parse_answer(prompt.requests[raw.idx], prompt.api, raw.status or 0, raw.body).text or ""
-        ).strip()
-    }
+    found = typed.by_id(workspace.documents, RawAnswer, sorted(attempts)).values()
+    return {raw.id for raw in found if not (_answer(prompt, raw).text or "").strip()}
+
+
+def _answer(prompt: AskedPrompt, raw: RawAnswer) -> Answer:
+    request, reading = prompt.requests[raw.idx], reading_of(raw)
+    return parse_answer(request, prompt.api, raw.status or 0, raw.body, **reading)
 
 
 def _refusal(workspace: Workspace, row: Window) -> str:
@@ -144,13 +208,17 @@ def _refusal(workspace: Workspace, row: Window) -> str:
     }  # fmt: skip
     newest = next(typed.find(workspace.documents, Refusal, where, sort=[("finished_at", -1)], limit=1), None)
     told = "its requests are refused"
+    if newest is not None and (row_of := Fault(newest.fault).row).in_order:
+        return f"its answers cannot be scored: {row_of.when}; {row_of.remedy}"
     if newest is not None:
         told = f"its requests are refused (HTTP {newest.status})"
         prompt = typed.by_id(workspace.documents, AskedPrompt, [newest.prompt_id]).get(newest.prompt_id)
         if prompt is not None:
             sent = sent_parameters(prompt.requests[newest.idx], prompt.api)
             told += _because_of(named_parameters(newest.body, sent), sent)
-    return f"{told}; there is no score until it takes them"
+    return (
+        f"{told}; there is no score until it takes them: `testbench check` finds out which settings it wants"
+    )
 
 
 def _because_of(named: Sequence[str], sent: Sequence[str]) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 from testbench_dagster.core.doc_states import DocClock, DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
-from testbench_dagster.core.records.lanes import LeftBehind
+from testbench_dagster.core.records.lanes import STOPPED, LeftBehind
 from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.core.sampling import GATE_ROUND
+from testbench_dagster.core.sampling import GATE_ROUND, named_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
@@ -87,7 +87,7 @@ def samples_by_task(
     More are made only for docs that were not all answered. ``peers``, of the same instant, and how many docs
     of each task are ``wanted`` are for callers that ask for several suppliers.
     """
-    wanted = wanted_docs(workspace.documents, tasks) if wanted is None else wanted
+    wanted = wanted_docs(workspace.documents, tasks, supplier.api) if wanted is None else wanted
     reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted)
     for start in range(0, len(tasks), _TASKS):
         yield from reader.read(tasks[start : start + _TASKS])
@@ -210,6 +210,11 @@ class _Reader:
                 # who stopped the scorer once has the rest of its answers scored later: that is no gain either
                 docs.outcomes = [replace(s, state=DocState.OPEN) if _waits(s) else s for s in docs.outcomes]
         self._open_undecided(tasks, found)
+        for spec, _ in tasks:
+            named = named_docs(spec.samples)
+            if named is not None:
+                docs = found[spec.name]
+                docs.outcomes = [s for s in docs.outcomes if s.doc_id in named]
         return found
 
     def _open_undecided(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> None:
@@ -269,7 +274,8 @@ class _Reader:
         Calls of it that were not sent then, or that were due again, are left behind like docs that were not
         asked: else who answers the first call of a choice and then no more would be spared the doc.
         """
-        if known.outcome.ours and any(end.ended_at >= known.outcome.at for end in self._lane_ends()):
+        left = (end for end in self._lane_ends() if end.fault != STOPPED.value)
+        if known.outcome.ours and any(end.ended_at >= known.outcome.at for end in left):
             return replace(known, outcome=replace(known.outcome, ours=False))
         return known
 
@@ -416,7 +422,9 @@ def _unclear(attempts: Iterable[WindowAttempt], scored: Collection[tuple[int, in
 
 def most_docs(workspace: Workspace, spec: TaskSpec) -> int:
     """How many docs a window holds at most: no bound where the task wants all of them."""
-    return sys.maxsize if spec.samples is None else workspace.config.settings.sampling.window
+    if spec.samples is None or spec.samples.ids is not None:
+        return sys.maxsize
+    return workspace.config.settings.sampling.window
 
 
 def _of_tasks(supplier: str, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -7,24 +7,29 @@ docs come from the dataset store as registered. Both make a score reproducible f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.text import escaped
 from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.score.answered import prompt_calls, unscored
-from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.score.batch import score_answers, storable
 from testbench_dagster.stages.score.empty import score_empty
+from testbench_dagster.stages.score.outages import end_outages, note_outage, waiting_tasks
 from testbench_dagster.stages.score.pending import to_be_scored
 from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.score.undecided import decided
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.tasks.worker import WorkerStopped
 
 BATCH = 500  # docs per call to the framework
 PAGES = 8  # the same of pages, which may have megabytes each
@@ -32,11 +37,18 @@ PAGES = 8  # the same of pages, which may have megabytes each
 
 @dataclass
 class ScoreReport:
-    """How many answers were scored, how many the scorer could not digest or were put off, per task."""
+    """How many answers were scored, how many the scorer could not digest or were put off, per task.
+
+    ``waiting`` are those put off for the service that a metric asks. ``problems`` says why a task's answers
+    could not be scored at all, ``stopped`` is set where that ended the scorer's process.
+    """
 
     scored: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     put_off: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    stopped: WorkerStopped | None = None
 
     @property
     def n_scored(self) -> int:
@@ -50,8 +62,8 @@ class ScoreReport:
 
     @property
     def n_put_off(self) -> int:
-        """Docs left to a later run: others of their supplier kept the scorer busy for too long, or the
-        task's definition was edited and is not registered yet.
+        """Docs left to a later run: others of their supplier kept the scorer busy for too long, the service
+        that a metric asks is gone, or the task's definition was edited and is not registered yet.
         """
         return sum(self.put_off.values())
 
@@ -64,6 +76,7 @@ def score_new(
     now: datetime | None = None,
     heartbeat: Heartbeat | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    unless_waiting_since: datetime | None = None,
 ) -> ScoreReport:
     """Score what is answered, can still count in a window and has no score of the current scorer; idempotent.
 
@@ -73,26 +86,54 @@ def score_new(
     The docs of a task are scored together over all given suppliers, because some filters cost 150 ms per
     call whatever its size. ``heartbeat`` is what this process's writing lives by, by default the
     workspace's. ``on_progress`` is told how many docs were looked at, and of how many, while more follow.
+
+    Answers whose metric asks a service that is gone stay as they are and due for scoring; who waits is stored
+    (:mod:`.outages`). ``unless_waiting_since``: leave tasks alone for which that was seen since this instant.
+    What is wrong with one task stops no other.
     """
     report = ScoreReport()
     now = now or datetime.now(UTC)
     specs = {spec.name: spec for spec in workspace.chosen_specs(tasks)}
     registrations = {r.task: r for r in workspace.datasets.tasks() if r.task in specs}
+    if unless_waiting_since is not None:
+        for name in waiting_tasks(workspace.documents, registrations, unless_waiting_since):
+            del registrations[name]
     for name, registration in registrations.items():
         oldest = now - specs[name].max_age(workspace.config.settings.sampling.max_age_days)
-        score_empty(workspace, suppliers, specs[name], registration, oldest, now)
+        with _alone(report, name):
+            score_empty(workspace, suppliers, specs[name], registration, oldest, now)
     to_score = to_be_scored(workspace, suppliers, specs, registrations, now)
-    if not to_score:
-        return report
     documents = workspace.documents
+    if not to_score:
+        end_outages(documents, registrations, suppliers, {})
+        return report
+    waits: dict[str, Counter[str]] = {}
     with (
         beating(documents, heartbeat or workspace.heartbeat) as own,
         writing_facts(documents, own) as writer,
     ):
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
-            _score_task(workspace, specs[name], registrations[name], since, writer, report, on_progress)
+            with _alone(report, name):
+                waits[name] = _score_task(
+                    workspace, specs[name], registrations[name], since, writer, report, on_progress
+                )
+    tried = [name for name in registrations if name in waits or name not in to_score]
+    end_outages(documents, tried, suppliers, waits)
+    if report.stopped and not waits:
+        raise report.stopped  # the worker does not even start
     return report
+
+
+@contextmanager
+def _alone(report: ScoreReport, task: str) -> Iterator[None]:
+    """What is wrong with a task is noted, and the others go on."""
+    try:
+        yield
+    except TaskError as error:
+        report.problems.setdefault(task, escaped(str(error)))
+        if isinstance(error, WorkerStopped):
+            report.stopped = error
 
 
 def _by_supplier(tasks: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
@@ -111,8 +152,11 @@ def _score_task(
     writer: FactWriter,
     report: ScoreReport,
     on_progress: Callable[[int, int], None] | None,
-) -> None:
-    """Score and store what the given suppliers answered after their instants, and count it."""
+) -> Counter[str]:
+    """Score and store what the given suppliers answered after their instants, and count it.
+
+    Returns how many docs of each supplier wait for the service that a metric asks.
+    """
     calls = prompt_calls(workspace.documents, registration)
     waiting = [
         doc
@@ -120,17 +164,20 @@ def _score_task(
         for doc in unscored(workspace.documents, supplier, spec, registration, calls, oldest)
     ]
     strikes: Counter[str] = Counter()
+    waits: Counter[str] = Counter()
+    reason, gone = "", False
     size = PAGES if registration.flags.output_type == "get" else BATCH
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
         # scores by an edited definition would claim to be the registered scorer's; the catalog comes first
-        scores = (
-            []
-            if definition_changed(spec, registration)
-            else score_batch(workspace, spec, registration, batch, strikes)
-        )
-        if definition_changed(spec, registration):
-            scores = []
+        scores: list[ScoreRecord] = []
+        if gone:
+            waits.update(doc.supplier for doc in batch)
+        elif not definition_changed(spec, registration):
+            made = score_answers(workspace, spec, registration, batch, strikes)
+            waits.update(doc.supplier for doc in made.waiting)
+            reason, gone = made.reason or reason, made.gone
+            scores = [] if definition_changed(spec, registration) else storable(made.records)
         if spec.signs:
             remember_signatures(workspace.documents, spec, scores)
         writer.check({doc.supplier for doc in batch})
@@ -146,3 +193,7 @@ def _score_task(
                 counts[spec.name] = counts.get(spec.name, 0) + count
         if on_progress is not None:
             on_progress(start + len(batch), len(waiting))
+    if waits:
+        report.waiting[spec.name] = waits.total()
+    note_outage(workspace.documents, spec.name, waits, reason)
+    return waits

@@ -13,6 +13,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.tasks.signatures import METRIC, Signatures
 from testbench_dagster.transports.answers import parse_answer
+from testbench_dagster.transports.readings import reading_of
 
 #: Characters kept of what a signature stands for: configurations whole, of tokenizers the beginning.
 MAX_BODY_CHARS = 65_536
@@ -42,7 +43,8 @@ def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRec
         raise StoreError(f"score {score.id}: its prompt or attempt is not stored; fresh scores have both")
     if attempt.status is None:
         raise StoreError(f"score {score.id}: its attempt {attempt.id} has no status, so it was not answered")
-    answer = parse_answer(prompt.requests[attempt.idx], prompt.api, attempt.status, attempt.body)
+    request, reading = prompt.requests[attempt.idx], reading_of(attempt)
+    answer = parse_answer(request, prompt.api, attempt.status, attempt.body, **reading)
     signature, body = Signatures().signed(spec, answer.text or "")
     return SignatureRecord(
         id=key,

@@ -26,7 +26,6 @@ from testbench_dagster.core.doc_states import (
     refused_shapes,
 )
 from testbench_dagster.core.faults import Closing, Fault
-from testbench_dagster.core.prompt import request_shape
 from testbench_dagster.core.records.attempts import (
     AnswerTime,
     AttemptId,
@@ -39,8 +38,10 @@ from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
 from testbench_dagster.core.records.scores import ScoredDoc, ScoredSupplier
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.score.deadlines import deadline_s
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.transports.payload import request_shape
 
 DocRound = tuple[str, int]
 """A prompt's id and the round in which it was asked."""
@@ -193,7 +194,7 @@ class Supplied:
         self._documents, self._supplier, self._now = workspace.documents, supplier, now
         settings = workspace.config.settings
         self._clock = DocClock.from_minutes(settings.planning.occasions_minutes)
-        self._deadline = timedelta(seconds=supplier.limits(settings.relays.limits()).total_s)
+        self._deadline = timedelta(seconds=deadline_s(workspace, supplier))
         self._answers = Answers(workspace.documents, supplier.key, self._deadline, self._clock, read)
 
     def known(
@@ -367,12 +368,13 @@ class Peers:
         by_task: dict[tuple[str, str], set[int]] = {}
         for doc in docs:
             by_task.setdefault((doc.task, doc.task_hash), set()).add(doc.doc_id)
-        known = sorted(key for key, supplier in self._roster().items() if supplier.service == service)
+        of_service = [supplier for supplier in self._roster().values() if supplier.service == service]
         found = set()
         for (task, task_hash), doc_ids in by_task.items():
-            age = self._workspace.spec(task).max_age(settings.sampling.max_age_days) + grace
+            spec = self._workspace.spec(task)
+            age = spec.max_age(settings.sampling.max_age_days) + grace
             where = {
-                "supplier": {"in": known},
+                "supplier": {"in": sorted(s.key for s in of_service if spec.asked_of(s))},
                 "task": task,
                 "task_hash": task_hash,
                 "doc_id": {"in": sorted(doc_ids)},
@@ -383,10 +385,14 @@ class Peers:
         return found
 
     def _peers(self, prompt: str, attempts: Sequence[DocAttempt]) -> Iterator[PeerOutcome]:
-        """The outcomes that decide, those first that are known at once."""
+        """The outcomes that decide, those first that are known at once.
+
+        Whoever is not asked the task any more is no peer.
+        """
         by_peer: dict[str, list[DocAttempt]] = {}
         for attempt in attempts:
-            by_peer.setdefault(attempt.supplier, []).append(attempt)
+            if self._is_asked(attempt):
+                by_peer.setdefault(attempt.supplier, []).append(attempt)
         # one answer is enough to say that the prompt can be answered
         open_ = [peer for peer, own in by_peer.items() if any(a.fault in _REFUSED for a in own)]
         answered = [peer for peer, own in by_peer.items() if any(a.fault in _ANSWERED for a in own)]
@@ -406,6 +412,10 @@ class Peers:
                 if outcome.surely_refused and self._scored_others(peer, by_peer[peer][0], prompt):
                     units.add(unit)
                     yield PeerOutcome(peer, unit[0], outcome, True, owner)
+
+    def _is_asked(self, attempt: DocAttempt) -> bool:
+        known = self._roster().get(attempt.supplier)
+        return known is None or self._workspace.spec(attempt.task).asked_of(known)
 
     def _outcomes(self, supplier: str, attempts: Sequence[DocAttempt]) -> Iterator[DocOutcome]:
         if supplier not in self._suppliers:
@@ -465,7 +475,7 @@ def refused_tasks(
 def _shapes(documents: DocumentStore, where: Mapping[str, Any], limit: int | None = None) -> Iterator[str]:
     for prompt in typed.find(documents, AskedPrompt, where, limit=limit):
         for request in prompt.requests:
-            yield request_shape(prompt.api, request)
+            yield request_shape(request, prompt.api)
 
 
 def answered_anything(documents: DocumentStore, supplier: Supplier) -> bool:

@@ -25,6 +25,11 @@ _UNDECIDED = "/undecided"
 Rescore = Callable[[Sequence[AnsweredDoc]], Mapping[int, DocScore]]
 
 
+def undecided_version(registration: Registration) -> str:
+    """What the records of a task's answers have for a scorer's version that a well scorer did not digest."""
+    return scorer_version(registration) + _UNDECIDED
+
+
 def undecided_docs(
     documents: DocumentStore, supplier: str, registrations: Iterable[Registration]
 ) -> set[tuple[str, int, int, int]]:
@@ -34,16 +39,21 @@ def undecided_docs(
         "supplier": supplier,
         "task": {"in": sorted({r.task for r in tasks})},
         "task_hash": {"in": sorted({r.task_hash for r in tasks})},
-        "scorer_version": {"in": sorted({scorer_version(r) + _UNDECIDED for r in tasks})},
+        "scorer_version": {"in": sorted({undecided_version(r) for r in tasks})},
     }
     return {
         (one.task, one.doc_id, one.epoch, one.round) for one in typed.find(documents, UndecidedDoc, where)
     }
 
 
+def is_undecided(version: str) -> bool:
+    """Whether a scorer's version in a record says that the record is no score."""
+    return version.endswith(_UNDECIDED)
+
+
 def decided(scores: Iterable[ScoreRecord]) -> list[ScoreRecord]:
     """Of records of answers those that are scores."""
-    return [score for score in scores if not score.scorer_version.endswith(_UNDECIDED)]
+    return [score for score in scores if not is_undecided(score.scorer_version)]
 
 
 def marked(record: ScoreRecord) -> ScoreRecord:

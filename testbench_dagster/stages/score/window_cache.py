@@ -25,7 +25,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.core.window import Window
+from testbench_dagster.core.window import Sample, Window
 from testbench_dagster.scoring.delivered import DeliveredDoc
 from testbench_dagster.scoring.rows import known_beforehand
 from testbench_dagster.stages.workspace import Workspace
@@ -44,13 +44,14 @@ class Computed:
     """The rows of a supplier and task, the primary first, and when they end to be so; None for never.
 
     ``docs`` are those of the primary row, for comparing members of an identity group; ``tally`` is for what
-    is said of the supplier over several tasks.
+    is said of the supplier over several tasks. ``samples`` are what all of them were made of.
     """
 
     rows: Sequence[Window]
     until: datetime | None
     docs: Sequence[DeliveredDoc]
     tally: Tally
+    samples: Sequence[Sample]
 
 
 class Tally(NamedTuple):
@@ -68,10 +69,12 @@ class Tally(NamedTuple):
 class WindowCache:
     """What is cached of one supplier, as read from the store at once."""
 
-    def __init__(self, document: WindowRecord | None, supplier: Supplier, now: datetime) -> None:
+    def __init__(
+        self, document: WindowRecord | None, supplier: Supplier, now: datetime, deadline_s: float
+    ) -> None:
         self._supplier = supplier
         self._now = microseconds(now)
-        same = document is not None and document.subject == subject(supplier)
+        same = document is not None and document.subject == subject(supplier, deadline_s)
         self._entries: dict[str, dict[str, Any]] = (
             {entry["task"]: entry for entry in document.rows} if same and document is not None else {}
         )
@@ -85,6 +88,10 @@ class WindowCache:
             and entry["since"] <= self._now
             and (entry["until"] is None or self._now < entry["until"])
         )
+
+    def since(self, task: str) -> int:
+        """Since when what is cached of a task that :meth:`holds` does, in microseconds since 1970."""
+        return int(self._entries[task]["since"])
 
     def docs(self, task: str) -> list[DeliveredDoc]:
         """The docs behind the primary row of a task that :meth:`holds` and has them (:meth:`lacks_docs`)."""
@@ -129,11 +136,10 @@ def entry(task: str, fingerprint: str, computed: Computed, now: datetime, *, gro
     }
 
 
-def subject(supplier: Supplier) -> str:
-    """Changes with whatever of a supplier its rows depend on."""
+def subject(supplier: Supplier, deadline_s: float) -> str:
+    """Changes with whatever of a supplier its rows depend on; ``deadline_s`` is that of its relays."""
     cut = None if supplier.cut_at is None else microseconds(supplier.cut_at)
-    deadline = supplier.bounds.get("total_s")
-    parts = [supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut, deadline]
+    parts = [supplier.service, supplier.address, supplier.api, supplier.echo_logprobs, cut, deadline_s]
     return content_hash(parts)[:24]
 
 
@@ -152,13 +158,13 @@ def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registratio
         versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster, spec.worst],
-        None if spec.samples is None else wanted,
+        wanted,
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
-        workspace.config.settings.relays.total_s,
         workspace.config.settings.planning.occasions_minutes,
         [registration.task_hash, scorer_version(registration), registration.config_hash],
         [registration.n_docs, registration.flags.to_document()],
+        *([] if spec.samples is None or spec.samples.ids is None else [sorted(spec.samples.ids)]),
     ]
     return content_hash(parts)[:24]
 

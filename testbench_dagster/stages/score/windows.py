@@ -7,26 +7,36 @@ take what is cached where that still holds, compute the rest from the facts, and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
-from testbench_dagster.core.records.windows import WindowRecord, WritingProcess
+from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord, WritingProcess
+from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs
 from testbench_dagster.scoring.failures import FailuresAs
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
-from testbench_dagster.scoring.rows import Aggregation, cannot_be_asked, task_windows
-from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.scoring.rows import Aggregation, status_if_not_asked, task_windows
+from testbench_dagster.stages.discover.roster import active_suppliers, cuts_of, named_suppliers
 from testbench_dagster.stages.sample.epochs import wanted_docs
 from testbench_dagster.stages.score.clusters import Clusters
+from testbench_dagster.stages.score.deadlines import deadline_s
 from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.groups import identity_groups
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.states import Others, Peers
+from testbench_dagster.stages.score.window_answers import (
+    IndexedDoc,
+    answers_id,
+    answers_record,
+    indexed_docs,
+    unpack,
+)
 from testbench_dagster.stages.score.window_cache import (
     Computed,
     Tally,
@@ -75,6 +85,27 @@ def windows(
     return [row for measured in found for row in measured.rows]
 
 
+def windows_as_of(
+    workspace: Workspace,
+    at: datetime,
+    *,
+    suppliers: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> list[Window]:
+    """Return the windows as they were at an instant: of the facts dated up to then, and the changes known.
+
+    Tasks and suppliers are those of now, and answers are scored as they are now, whenever that was done.
+    """
+    chosen = [
+        replace(
+            supplier, cut_at=max((cut for cut in cuts_of(workspace, supplier.key) if cut <= at), default=None)
+        )
+        for supplier in named_suppliers(workspace, suppliers)
+    ]
+    found = _Reader(workspace.as_of(at), tasks, at).read(chosen, primary_only=False, from_facts=True)
+    return [row for measured in found for row in measured.rows]
+
+
 def primary_windows(
     workspace: Workspace,
     suppliers: Sequence[Supplier] | None = None,
@@ -120,9 +151,17 @@ def refresh_window_cache(
     return _Reader(workspace, tasks, now).refresh(named_suppliers(workspace, suppliers))
 
 
-def deadline_s(workspace: Workspace, supplier: Supplier) -> float:
-    """Seconds after which a relay to a supplier is given up."""
-    return supplier.limits(workspace.config.settings.relays.limits()).total_s
+def window_docs(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    spec: TaskSpec,
+    registration: Registration,
+    now: datetime | None = None,
+) -> Iterator[tuple[Supplier, Sequence[IndexedDoc]]]:
+    """Yield what became of each doc of suppliers' windows, ascending by doc id; as cached if that holds."""
+    yield from _Reader(workspace, None, now, chosen=[(spec, registration)]).docs(
+        suppliers, spec, registration
+    )
 
 
 class _Reader:
@@ -134,20 +173,38 @@ class _Reader:
         tasks: Sequence[str] | None,
         now: datetime | None,
         others: Others | None = None,
+        chosen: Sequence[Task] | None = None,
     ) -> None:
+        """``chosen`` are the tasks, where their registrations are at hand."""
         self._workspace = workspace
         self._now = now or datetime.now(UTC)
-        current = {r.task: r for r in workspace.datasets.tasks()}
-        self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
+        self._chosen: Sequence[tuple[TaskSpec, Registration | None]]
+        if chosen is not None:
+            self._chosen = chosen
+        else:
+            current = {r.task: r for r in workspace.datasets.tasks()}
+            self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
         self._registered = [(s, r) for s, r in self._chosen if r is not None]
-        self._wanted = wanted_docs(workspace.documents, self._registered)
-        self._fingerprints = fingerprints(workspace, self._registered, self._wanted)
+        self._wanted_of: dict[Api, Mapping[str, int]] = {}
+        self._fingerprints_of: dict[Api, Mapping[str, str]] = {}
         self._aggregation = Aggregation(
             lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
             Clusters(workspace.datasets).of,
             EmptyScores(workspace.documents).of,
         )
         self._peers = others or Peers(workspace, self._now)
+
+    def _wanted(self, supplier: Supplier) -> Mapping[str, int]:
+        """How many docs of each task a supplier is asked: what nobody is asked depends on the form alone."""
+        if supplier.api not in self._wanted_of:
+            wanted = wanted_docs(self._workspace.documents, self._registered, supplier.api)
+            self._wanted_of[supplier.api] = wanted
+            self._fingerprints_of[supplier.api] = fingerprints(self._workspace, self._registered, wanted)
+        return self._wanted_of[supplier.api]
+
+    def _fingerprints(self, supplier: Supplier) -> Mapping[str, str]:
+        self._wanted(supplier)
+        return self._fingerprints_of[supplier.api]
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -164,8 +221,36 @@ class _Reader:
             batch = suppliers[start : start + _SUPPLIERS]
             documents = {} if from_facts else self._documents(batch)
             for supplier in batch:
-                cache = WindowCache(documents.get(supplier.key), supplier, self._now)
+                cache = WindowCache(
+                    documents.get(supplier.key), supplier, self._now, deadline_s(self._workspace, supplier)
+                )
                 yield self._measured(supplier, cache, primary_only, supplier.key in with_docs)
+
+    def docs(
+        self, suppliers: Sequence[Supplier], spec: TaskSpec, registration: Registration
+    ) -> Iterator[tuple[Supplier, Sequence[IndexedDoc]]]:
+        """See :func:`window_docs`."""
+        ids = [answers_id(supplier.key, spec.name) for supplier in suppliers]
+        packed = typed.by_id(self._workspace.documents, WindowAnswersRecord, ids)
+        documents = self._documents([s for s, id_ in zip(suppliers, ids, strict=True) if id_ in packed])
+        for supplier, id_ in zip(suppliers, ids, strict=True):
+            fingerprint = self._fingerprints(supplier)[spec.name]
+            deadline = deadline_s(self._workspace, supplier)
+            cache = WindowCache(documents.get(supplier.key), supplier, self._now, deadline)
+            cached = packed.get(id_)
+            held = (fingerprint, cache.since(spec.name)) if cache.holds(spec.name, fingerprint) else None
+            if cached is not None and (cached.fingerprint, cached.since) == held:
+                yield supplier, unpack(cached.docs)
+                continue
+            [(_, read)] = samples_by_task(
+                self._workspace,
+                supplier,
+                [(spec, registration)],
+                self._now,
+                self._peers,
+                self._wanted(supplier),
+            )
+            yield supplier, indexed_docs(spec, registration, read.samples)
 
     def _measured(
         self, supplier: Supplier, cache: WindowCache, primary_only: bool, with_docs: bool
@@ -181,7 +266,7 @@ class _Reader:
                 tallies[spec.name] = computed[spec.name].tally
                 if with_docs:
                     docs[spec.name] = computed[spec.name].docs
-            elif registration is None or cannot_be_asked(supplier, registration):
+            elif registration is None or status_if_not_asked(supplier, spec, registration) is not None:
                 rows = list(task_windows(supplier, spec, registration, [], self._aggregation, NO_CALLS))
             else:
                 rows = cache.rows(spec, registration, primary_only=primary_only)
@@ -198,23 +283,22 @@ class _Reader:
 
     def _missing(self, supplier: Supplier, cache: WindowCache, *, with_docs: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
+        of_task = self._fingerprints(supplier)
         return [
             (spec, registration)
             for spec, registration in self._registered
             if not (
-                cache.holds(spec.name, self._fingerprints[spec.name])
-                and not (with_docs and cache.lacks_docs(spec.name))
+                cache.holds(spec.name, of_task[spec.name]) and not (with_docs and cache.lacks_docs(spec.name))
             )
-            and not cannot_be_asked(supplier, registration)
+            and status_if_not_asked(supplier, spec, registration) is None
         ]
 
     def _compute(self, supplier: Supplier, tasks: Sequence[Task]) -> dict[str, Computed]:
         registrations = {spec.name: (spec, registration) for spec, registration in tasks}
         deadline_ms = deadline_s(self._workspace, supplier) * 1000
+        wanted = self._wanted(supplier)
         found = {}
-        for name, read in samples_by_task(
-            self._workspace, supplier, tasks, self._now, self._peers, self._wanted
-        ):
+        for name, read in samples_by_task(self._workspace, supplier, tasks, self._now, self._peers, wanted):
             spec, registration = registrations[name]
             calls = calls_of((a for a in read.attempts if not a.canary), deadline_ms)
             rows = list(
@@ -225,7 +309,7 @@ class _Reader:
                     read.samples,
                     self._aggregation,
                     calls,
-                    wanted=self._wanted[name],
+                    wanted=wanted[name],
                     refused=read.refused,
                     silent=read.silent,
                 )
@@ -234,7 +318,8 @@ class _Reader:
             # what an empty answer is worth is another task's fact, or not known yet
             as_empty = any(r.failures == FailuresAs.EMPTY and (r.n_failed or r.n_open) for r in rows)
             docs = delivered_docs(spec, registration, read.samples)
-            found[name] = Computed(rows, self._now if as_empty else read.until, docs, tally)
+            until = self._now if as_empty else read.until
+            found[name] = Computed(rows, until, docs, tally, read.samples)
         return found
 
     # -- caching ------------------------------------------------------------------------------------------
@@ -277,7 +362,7 @@ class _Reader:
     ) -> int | None:
         """Cache what is missing of one supplier, read after its document; None where that changed since."""
         busy = {task for writer in writers for task in writer.tasks}
-        cache = WindowCache(document, supplier, self._now)
+        cache = WindowCache(document, supplier, self._now, deadline_s(self._workspace, supplier))
         missing = [
             (spec, registration)
             for spec, registration in self._missing(supplier, cache, with_docs=grouped)
@@ -285,30 +370,45 @@ class _Reader:
         ]
         if not missing and len(writers) == len(document.writers):
             return 0
-        computed = self._compute(supplier, missing)
+        computed, of_task = self._compute(supplier, missing), self._fingerprints(supplier)
         changes = {
             "token": new_token(),
             "kept_at": datetime.now(UTC),
-            "subject": subject(supplier),
+            "subject": subject(supplier, deadline_s(self._workspace, supplier)),
             "writers": tuple(writers),
             "rows": [
                 *self._still_good(supplier, document, set(computed)),
-                *(self._entry(spec, computed[spec.name], grouped) for spec, _ in missing),
+                *(
+                    entry(spec.name, of_task[spec.name], computed[spec.name], self._now, grouped=grouped)
+                    for spec, _ in missing
+                ),
             ],
         }
+        # before the rows: what is read beside rows that it was not made with does not count
+        typed.upsert(
+            self._workspace.documents,
+            WindowAnswersRecord,
+            [
+                self._answers(supplier, spec, registration, computed[spec.name])
+                for spec, registration in missing
+            ],
+        )
         where = {"_id": supplier.key, "token": document.token}
         changed = typed.claim(self._workspace.documents, WindowRecord, where, **changes)
         return None if changed is None else len(computed)
 
-    def _entry(self, spec: TaskSpec, computed: Computed, grouped: bool) -> dict[str, Any]:
-        fingerprint = self._fingerprints[spec.name]
-        return entry(spec.name, fingerprint, computed, self._now, grouped=grouped)
+    def _answers(
+        self, supplier: Supplier, spec: TaskSpec, registration: Registration, computed: Computed
+    ) -> WindowAnswersRecord:
+        docs = indexed_docs(spec, registration, computed.samples)
+        fingerprint, since = self._fingerprints(supplier)[spec.name], microseconds(self._now)
+        return answers_record(supplier, registration, fingerprint, since, docs)
 
     def _still_good(
         self, supplier: Supplier, document: WindowRecord, replaced: set[str]
     ) -> list[dict[str, Any]]:
         """Of what is cached the rows not replaced, those of tasks that nobody may ask for left out."""
-        if document.subject != subject(supplier):
+        if document.subject != subject(supplier, deadline_s(self._workspace, supplier)):
             return []
         configured = {spec.name for spec in self._workspace.specs}
         now = microseconds(self._now)

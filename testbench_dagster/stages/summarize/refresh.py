@@ -22,7 +22,7 @@ from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.pooling import pooled_nodes, task_priors
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.statistics.task_score import left_out, measured_tasks
+from testbench_dagster.statistics.task_score import left_out, measured_tasks, not_applicable
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.tasks.index import TaskIndex
 from testbench_dagster.taxonomies.model import Taxonomy, TaxonomyError, is_placeholder
@@ -116,12 +116,13 @@ def summary_records(
     ``proxies``: by supplier who stands for it; of both the docs are needed.
     """
     measured = {key: measured_tasks(own.rows) for key, own in suppliers.items()}
-    not_asked = [left_out(own.rows) for own in suppliers.values()]
+    cannot = [left_out(own.rows) for own in suppliers.values()]
+    is_not = [not_applicable(own.rows) for own in suppliers.values()]
     priors = task_priors(workspace, measured) if workspace.config.settings.summaries.partial_pooling else None
     represented = represented_suppliers(suppliers, measured, proxies or {})
     made: dict[tuple[str, str], TaxonomySummaryRecord] = {}
     for taxonomy in taxonomies:
-        summaries = summarize_many(taxonomy, list(measured.values()), not_asked)
+        summaries = summarize_many(taxonomy, list(measured.values()), cannot, is_not)
         for key, summary in zip(measured, summaries, strict=True):
             shrunk = pooled_nodes(taxonomy, summary, priors) if priors is not None else {}
             if key in represented:
@@ -185,6 +186,7 @@ def _record(
             min_n=node.min_n,
             missing=list(node.missing),
             left_out=list(node.left_out),
+            not_applicable=list(node.not_applicable),
             n_open=sum(waiting.get(task, 0) for task in (*node.weights, *node.missing)),
             n=sum(n for n, _ in own),
             errors=sum(errors for _, errors in own),

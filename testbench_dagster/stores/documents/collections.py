@@ -1,9 +1,9 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
-``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``.
+``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``, ``score_streams``.
+``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
 ``budgets``.
 """
@@ -12,7 +12,12 @@ from __future__ import annotations
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
-from testbench_dagster.core.records.coordination import BudgetRecord, HeartbeatRecord, LeaseRecord
+from testbench_dagster.core.records.coordination import (
+    BudgetRecord,
+    HeartbeatRecord,
+    LeaseRecord,
+    PaceRecord,
+)
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -22,23 +27,29 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
-from testbench_dagster.core.records.windows import WindowRecord
+from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
 
 SUPPLIERS = SupplierRecord.collection
 HEIGHTS = HeightRecord.collection
 SESSIONS = SessionRecord.collection
 EPOCHS = EpochRecord.collection
 PROMPTS = PromptRecord.collection
+VOID_DOCS = VoidDocRecord.collection
+SET_ASIDE = SetAsideRecord.collection
 ATTEMPTS = AttemptRecord.collection
 SCORES = ScoreRecord.collection
 EMPTY_SCORES = EmptyScoreRecord.collection
+SCORER_OUTAGES = ScorerOutageRecord.collection
 LANE_ENDS = LaneEndRecord.collection
 
 WINDOWS = WindowRecord.collection
+WINDOW_ANSWERS = WindowAnswersRecord.collection
 
 TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 
@@ -49,6 +60,7 @@ SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
 PLANS = PlanRecord.collection
 
 IDENTITY_GROUPS = IdentityGroupRecord.collection
+REFERENCES = ReferenceRecord.collection
 
 SIGNATURES = SignatureRecord.collection
 
@@ -60,6 +72,7 @@ SPLITS = SplitRecord.collection
 HEARTBEATS = HeartbeatRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
+PACES = PaceRecord.collection
 
 ALL = (
     SUPPLIERS,
@@ -67,16 +80,21 @@ ALL = (
     SESSIONS,
     EPOCHS,
     PROMPTS,
+    VOID_DOCS,
+    SET_ASIDE,
     ATTEMPTS,
     SCORES,
     EMPTY_SCORES,
+    SCORER_OUTAGES,
     LANE_ENDS,
     WINDOWS,
+    WINDOW_ANSWERS,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
     SUPPLIER_SNAPSHOTS,
     PLANS,
     IDENTITY_GROUPS,
+    REFERENCES,
     SIGNATURES,
     CHANGES,
     SCORE_STREAMS,
@@ -84,4 +102,5 @@ ALL = (
     HEARTBEATS,
     LEASES,
     BUDGETS,
+    PACES,
 )

@@ -180,7 +180,7 @@ class MongoDocuments:
         query = _query(collection, where)
         values.check_group(collection, group)
         # A missing field and a null one are different group keys to MongoDB.
-        keys = {f"k{i}": {"$ifNull": [f"${name}", None]} for i, name in enumerate(group.by)}
+        keys = {f"k{i}": {"$ifNull": [_group_key(group, name), None]} for i, name in enumerate(group.by)}
         outputs = [(f"min_{name}", "$min", name) for name in group.min]
         outputs += [(f"max_{name}", "$max", name) for name in group.max]
         outputs += [(f"sum_{name}", "$sum", name) for name in group.sum]
@@ -463,6 +463,15 @@ def _query(collection: Collection, where: Where | None) -> Document:
         for term in values.terms(collection, where)
     ]
     return {"$and": conditions} if conditions else {}
+
+
+def _group_key(group: Group, name: str) -> Any:
+    """What is counted by: a field, or the hour that one lies in; $mod has the sign of what it divides."""
+    if name not in group.hourly:
+        return f"${name}"
+    hour = values.HOUR_MS
+    past = {"$mod": [{"$add": [{"$mod": [{"$toLong": f"${name}"}, hour]}, hour]}, hour]}
+    return {"$subtract": [f"${name}", past]}
 
 
 def _plain(collection: Collection, name: str, value: Any) -> Any:

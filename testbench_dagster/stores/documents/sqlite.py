@@ -179,7 +179,7 @@ class SqliteDocuments:
         values.check_group(collection, group)
         self._ensure(collection)
         outputs: list[tuple[str, str, Callable[[Any], Any]]] = [
-            (name, _column(name), _decoder(collection, name)) for name in group.by
+            (name, _group_key(group, name), _decoder(collection, name)) for name in group.by
         ]
         outputs.append(("count", "COUNT(*)", int))
         for function, names in (("min", group.min), ("max", group.max), ("sum", group.sum)):
@@ -187,7 +187,7 @@ class SqliteDocuments:
                 (f"{function}_{name}", f"{function}({_column(name)})", _decoder(collection, name))
                 for name in names
             ]
-        keys = ", ".join(_column(name) for name in group.by)
+        keys = ", ".join(_group_key(group, name) for name in group.by)
         sql = (
             f"SELECT {', '.join(sql for _, sql, _ in outputs)} "
             f'FROM "{collection.name}" AS t WHERE {found.sql} '
@@ -386,7 +386,7 @@ class SqliteDocuments:
             with self._connections.use() as connection:
                 cursor = connection.execute(sql, (batch, *found.rest_params))
                 for row in cursor:
-                    if found.matches_lists(row[width:]):
+                    if not checked or found.matches_lists(row[width:]):
                         rows.append(row[1:width])
                     size += len(row[1]) if with_bodies else 0
                     if size >= _READ_BYTES:
@@ -446,6 +446,12 @@ class SqliteDocuments:
 
 def _column(name: str) -> str:
     return f't."{name}"'
+
+
+def _group_key(group: Group, name: str) -> str:
+    """What is counted by: a column, or the hour that one lies in; % has the sign of what it divides."""
+    column, hour = _column(name), values.HOUR_MS
+    return f"({column} - ({column} % {hour} + {hour}) % {hour})" if name in group.hourly else column
 
 
 def _decoder(collection: Collection, name: str) -> Callable[[Any], Any]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.declaring import Record, count_of, shape_of, stored_changes
 from testbench_dagster.stores.documents.contract import Document, DocumentStore, Where
+from testbench_dagster.stores.documents.values import encode, prepare
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -39,9 +41,9 @@ def declared(
     return documents.find(of.collection, where, fields=["_id", *of.collection.fields])
 
 
-def whole(documents: DocumentStore, of: type[Record]) -> Iterator[Document]:
-    """Stream all documents of a collection as they are stored, for files that people read."""
-    return documents.find(of.collection)
+def whole(documents: DocumentStore, of: type[Record], where: Where | None = None) -> Iterator[Document]:
+    """Stream the matching documents of a collection as they are stored, for files that people read."""
+    return documents.find(of.collection, where)
 
 
 def get(documents: DocumentStore, of: type[T], id_: str) -> T | None:
@@ -65,6 +67,16 @@ def put_new(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:
 def upsert(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:
     """Insert or wholly replace each record by its id; return how many were written."""
     return documents.upsert(of.collection, (record.to_document() for record in records))
+
+
+def unstorable(record: Record) -> str | None:
+    """Why no document store holds a record (it is too large, say), in words; None where one does."""
+    of = type(record).collection
+    try:
+        encode(of, prepare(of, record.to_document()))
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def claim(documents: DocumentStore, of: type[R], where: Where, **changes: Any) -> R | None:

@@ -18,6 +18,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stores.documents.contract import OPERATORS, Collection, Document, Group, Where
 
 CODEC: CodecOptions[Document] = CodecOptions(
@@ -149,8 +150,8 @@ def encode(collection: Collection, prepared: Document) -> bytes:
         raise StoreError(f"{collection.name}[{prepared['_id']}] cannot be stored: {error}") from error
     if len(body) > MAX_DOCUMENT_BYTES:
         raise StoreError(
-            f"{collection.name}[{prepared['_id']}] takes {len(body):,} bytes; a document may take at most "
-            f"{MAX_DOCUMENT_BYTES:,}: split it or cut what it holds"
+            f"{collection.name}[{prepared['_id']}] takes {counted(len(body), 'byte', ',')}; a document "
+            f"may take at most {MAX_DOCUMENT_BYTES:,}: split it or cut what it holds"
         )
     return body
 
@@ -215,9 +216,16 @@ def check_limit(collection: Collection, limit: int | None) -> None:
         raise StoreError(f"{collection.name}: limit {limit!r} must be 0 or more")
 
 
+#: Milliseconds of an hour, of which stores count times.
+HOUR_MS = 3_600_000
+
+
 def check_group(collection: Collection, group: Group) -> None:
-    """Raise unless every field of the group is declared and the summed ones are numbers."""
+    """Raise unless every field is declared, the summed ones are numbers and the hourly ones times."""
     collection.check_declared([*group.by, *group.min, *group.max, *group.sum])
+    for name in group.hourly:
+        if name not in group.by or field_type(collection, name) is not datetime:
+            raise StoreError(f"{collection.name}.{name}: only times in `by` can be hourly")
     for name in group.sum:
         if field_type(collection, name) not in (int, float):
             raise StoreError(f"{collection.name}.{name}: only int and float fields can be summed")

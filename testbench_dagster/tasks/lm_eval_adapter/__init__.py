@@ -1,4 +1,4 @@
-"""lm-eval behind six functions: register, identify, build prompts, score, score empty answers, aggregate.
+"""lm-eval behind eight functions: register, identify, build prompts, four ways to score, aggregate.
 
 The only package that imports lm_eval, pinned to 0.4.13 because it uses private parts (:mod:`.internals`).
 Requests and scores are those of ``lm_eval.simple_evaluate`` for the same docs and answers; the parity suite
@@ -17,8 +17,19 @@ that runs outside of the worker.
 """
 
 from testbench_dagster.tasks.lm_eval_adapter.empty import score_empty
+from testbench_dagster.tasks.lm_eval_adapter.probes import score_probes
 from testbench_dagster.tasks.lm_eval_adapter.registration import identify, register
 from testbench_dagster.tasks.lm_eval_adapter.requests import build_prompts
-from testbench_dagster.tasks.lm_eval_adapter.scoring import aggregate, score, seed_checkers
+from testbench_dagster.tasks.lm_eval_adapter.scoring import aggregate, score, score_each, seed_checkers
 
-__all__ = ["aggregate", "build_prompts", "identify", "register", "score", "score_empty", "seed_checkers"]
+__all__ = [
+    "aggregate",
+    "build_prompts",
+    "identify",
+    "register",
+    "score",
+    "score_each",
+    "score_empty",
+    "score_probes",
+    "seed_checkers",
+]

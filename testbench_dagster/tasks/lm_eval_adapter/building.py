@@ -1,26 +1,23 @@
-"""Task objects of lm-eval: configurations merged as its factory does, data from our files or our store."""
+"""Task objects of lm-eval, with data from our files or our store."""
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import yaml
-from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 
-from testbench_dagster.core.errors import TaskError, TaskInputError
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.prompt import TaskData
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.tasks.index import TaskIndex
-from testbench_dagster.tasks.lm_eval_adapter.internals import LmEntry, LmKind, TaskFactory, reuse_templates
-from testbench_dagster.tasks.local_data import read_rows
-from testbench_dagster.tasks.resources import prepare_offline_resources
-from testbench_dagster.tasks.sources import folders_state
+from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of
+from testbench_dagster.tasks.lm_eval_adapter.doc_json import load_doc
+from testbench_dagster.tasks.lm_eval_adapter.internals import only_cached_data, reuse_templates
+from testbench_dagster.tasks.lm_eval_adapter.local_splits import LocalSplits
+from testbench_dagster.tasks.lm_eval_adapter.outages import is_outage
 
 FEWSHOT_SEED = 1234  # lm_eval.simple_evaluate's default
 
@@ -53,7 +50,32 @@ class StoredTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not type
     def fewshot_docs(self) -> Any:
         """The stored few-shot pool."""
         # None leaves the task without a sampler, which 0-shot never uses
-        return [json.loads(text) for text in self._data.fewshot] or None
+        return [load_doc(text) for text in self._data.fewshot] or None
+
+
+class _Hub:
+    """Whether the hub could be reached lately: a vain try takes half a minute, and tasks are many."""
+
+    def __init__(self) -> None:
+        self._gone_at: float | None = None
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Load from it; where another task found it gone a moment ago, only from what is cached."""
+        if self._gone_at is not None and time.monotonic() - self._gone_at < _HUB_REST_S:
+            with only_cached_data():
+                yield
+            return
+        try:
+            yield
+        except Exception as error:
+            if is_outage(error):
+                self._gone_at = time.monotonic()
+            raise
+
+
+_HUB_REST_S = 60.0
+_HUB = _Hub()
 
 
 class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not typed
@@ -69,7 +91,8 @@ class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not type
         spec = self._spec
         if spec.data is None:
             try:
-                super().download(dataset_kwargs, **kwargs)
+                with _HUB.reached():
+                    super().download(dataset_kwargs, **kwargs)
             except Exception as error:
                 raise TaskError(
                     f"task {spec.name!r}: its dataset {self.DATASET_PATH!r} cannot be loaded from the hub "
@@ -77,54 +100,11 @@ class SourceTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval is not type
                     "without network give local files under `tasks[].data` (docs/reference.md)"
                 ) from None
         else:
-            self.dataset = _LocalSplits(spec)
+            self.dataset = LocalSplits(spec)
 
     def fewshot_docs(self) -> Any:
         """The few-shot pool; not even looked for at 0 shots."""
         return super().fewshot_docs() if self._shots else None
-
-
-class _LocalSplits(dict[str, Any]):
-    """Splits loaded on first use from the files of ``data:``."""
-
-    def __init__(self, spec: TaskSpec) -> None:
-        super().__init__()
-        self._spec = spec
-
-    def __missing__(self, split: str) -> Any:
-        spec = self._spec
-        path = (spec.data or {}).get(split)
-        if path is None:
-            raise TaskInputError(
-                f"task {spec.name!r} needs its split {split!r}, which data: does not give "
-                f"(it gives {', '.join(spec.data or ())}); add {split}: <file>"
-                + (
-                    ""
-                    if spec.num_fewshot == 0
-                    else ", or set num_fewshot: 0 if it only serves few-shot examples"
-                )
-            )
-        rows = read_rows(Path(path), spec.where)
-        _check_columns(rows, path)
-        try:
-            self[split] = Dataset.from_list(rows)
-        except Exception as error:  # pyarrow: values of one column have different types
-            raise TaskInputError(f"{path}: the rows do not form one table: {str(error)[:300]}") from None
-        return self[split]
-
-    def __contains__(self, split: object) -> bool:
-        return split in (self._spec.data or {})
-
-
-def _check_columns(rows: Sequence[Mapping[str, Any]], path: str) -> None:
-    # a table would silently fill the gap with null, and the prompt would then say "None"
-    columns = set().union(*rows)
-    for number, row in enumerate(rows, 1):
-        if missing := columns.difference(row):
-            raise TaskInputError(
-                f"{path}: row {number} has no column {sorted(missing)[0]!r}, which other rows have; "
-                "add it, or write null where it is meant to be empty"
-            )
 
 
 class _Docs(Sequence[Any]):
@@ -141,87 +121,10 @@ class _Docs(Sequence[Any]):
             text = self._docs[min(self._docs)]  # any doc will do: the flags it decides are restored
         if text is None:
             raise IndexError(doc_id)
-        return json.loads(text)
+        return load_doc(text)
 
     def __len__(self) -> int:
         return max(self._docs) + 1
-
-
-class _Recorder:
-    """Stands in for a task class while the factory merges configurations, and only notes the result."""
-
-    configs: dict[str, dict[str, Any]] | None = None
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        if _Recorder.configs is None:
-            raise RuntimeError("configurations are recorded while the factory builds, not at other times")
-        self.task_name = config["task"]
-        config.pop("class", None)
-        _Recorder.configs[self.task_name] = config
-
-
-@functools.lru_cache(maxsize=64)
-def _configs(root: str, include: tuple[str, ...], _state: str) -> dict[str, dict[str, Any]]:
-    """Leaf name → merged configuration, exactly as lm-eval's factory merges groups, tags and includes.
-
-    ``_state`` is that of the ``include`` folders: a process that lives on sees that a YAML was edited.
-    """
-    index = TaskIndex.load([Path(p) for p in include], [root])
-    kinds = {"task": LmKind.TASK, "python": LmKind.PY_TASK, "group": LmKind.GROUP, "tag": LmKind.TAG}
-    registry = {
-        e.name: LmEntry(
-            e.name,
-            kinds[e.kind],
-            Path(e.path) if e.path else None,
-            tags=set(e.members) if e.kind == "tag" else set(),
-        )
-        for e in index.entries.values()
-    }
-    if root not in registry:
-        raise TaskError(f"unknown task {root!r}")
-    for path in {str(leaf.entry.path) for leaf in index.leaves(root) if leaf.entry}:
-        prepare_offline_resources(Path(path).parent, root)
-    _Recorder.configs = {}
-    try:
-        TaskFactory().build(registry[root], overrides={"class": _Recorder}, registry=registry)
-        return _Recorder.configs
-    except ImportError as error:
-        raise TaskError(
-            f"task {root!r} needs the Python package {error.name or str(error)!r}; install it "
-            "(see lm-eval's documentation of the task)"
-        ) from None
-    except (AttributeError, KeyError, OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise TaskError(
-            f"task {root!r}: lm-eval cannot build it from its YAML "
-            f"({type(error).__name__}: {str(error)[:300]})"
-        ) from None
-    finally:
-        _Recorder.configs = None
-
-
-def config_of(spec: TaskSpec) -> dict[str, Any]:
-    """Return the merged configuration of a leaf task, or say why it cannot be relayed."""
-    configs = _configs(spec.root, spec.include, folders_state(spec.include))
-    if spec.leaf not in configs:
-        raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
-    config: dict[str, Any] = copy_config(configs[spec.leaf])
-    if config.get("unsafe_code"):
-        raise TaskInputError(
-            f"task {spec.leaf!r} runs code that the model wrote; this version has no sandbox for it, "
-            "remove the task from testbench.yaml"
-        )
-    if config.get("doc_to_image") or config.get("doc_to_audio"):
-        raise TaskInputError(
-            f"task {spec.leaf!r} needs images or audio, which relays do not carry; remove it"
-        )
-    return config
-
-
-def copy_config(value: Any) -> Any:
-    """Deep copy of containers only: functions in a configuration must keep their identity."""
-    if isinstance(value, dict):
-        return {k: copy_config(v) for k, v in value.items()}
-    return [copy_config(v) for v in value] if isinstance(value, list) else value
 
 
 def shots_of(config: Mapping[str, Any], spec: TaskSpec) -> int:
@@ -232,8 +135,11 @@ def shots_of(config: Mapping[str, Any], spec: TaskSpec) -> int:
     return spec.num_fewshot if spec.num_fewshot is not None else own or 0
 
 
-def finish(task: ConfigurableTask, shots: int) -> None:
-    """Apply what simple_evaluate sets after building a task: shots and the few-shot seed."""
+def finish(task: ConfigurableTask, spec: TaskSpec, shots: int) -> None:
+    """Apply what simple_evaluate sets after building a task: ``gen_kwargs``, shots, the few-shot seed."""
+    if task.OUTPUT_TYPE == "generate_until" and spec.generation.settings():
+        arguments = spec.generation.over(task.config.generation_kwargs or {})
+        task.set_config(key="generation_kwargs", value=arguments)
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
@@ -248,5 +154,5 @@ def stored_task(spec: TaskSpec, data: TaskData) -> ConfigurableTask:
     config = config_of(spec)
     shots = shots_of(config, spec)
     task = StoredTask(config, data)
-    finish(task, shots)
+    finish(task, spec, shots)
     return task

@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
 
-from testbench_dagster.core.prompt import ANY_API, Answered, DocScore, TaskData
+from testbench_dagster.core.prompt import TEXT_KINDS, Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
 from testbench_dagster.tasks.lm_eval_adapter.scoring import score
@@ -31,12 +31,12 @@ def _empty(task: ConfigurableTask, asked: Answered) -> Answered:
     options = len(task.doc_to_choice(task.eval_docs[asked.doc_id])) if right else 1
     responses: list[list[Any]] = []
     for request, answers in zip(asked.requests, asked.responses, strict=True):
-        if request["type"] in ANY_API:
+        if request["type"] in TEXT_KINDS:
             one: Any = ""
         else:
             one = (_RIGHT if request["idx"] % options in right else _WRONG, False)
         responses.append([one] * max(1, len(answers)))
-    return Answered(asked.doc_id, asked.requests, responses)
+    return replace(asked, responses=responses)
 
 
 def _right_options(task: ConfigurableTask, doc_id: int) -> frozenset[int]:

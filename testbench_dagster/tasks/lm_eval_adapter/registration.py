@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -25,13 +24,13 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
-    config_of,
-    copy_config,
     excludes_itself,
     finish,
     shots_of,
     stored_task,
 )
+from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of, copy_config
+from testbench_dagster.tasks.lm_eval_adapter.docs import doc_texts
 from testbench_dagster.tasks.lm_eval_adapter.internals import filter_names, metric_names
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
@@ -75,10 +74,10 @@ def register(spec: TaskSpec) -> Registered:
     except Exception as error:
         kind = TaskInputError if spec.data else TaskError  # the user's files, or the hub's
         raise kind(_build_failure(spec, error)) from error
-    finish(task, shots)
-    docs = [_doc_text(spec, i, doc) for i, doc in enumerate(task.task_docs)]
+    finish(task, spec, shots)
+    docs = doc_texts(spec.name, task.task_docs)
     sampler = getattr(task, "sampler", None)
-    fewshot = [_doc_text(spec, i, doc) for i, doc in enumerate(sampler.df)] if shots and sampler else []
+    fewshot = doc_texts(spec.name, sampler.df) if shots and sampler else []
     needed = _pool_needed(task, shots)
     if len(fewshot) < needed:
         raise TaskInputError(
@@ -89,7 +88,7 @@ def register(spec: TaskSpec) -> Registered:
     doc_hashes = [content_hash(text) for text in docs]
     fewshot_hashes = [content_hash(text) for text in fewshot]
     fingerprint = content_hash([doc_hashes, fewshot_hashes])
-    task_hash, config_hash = _hashes(task, shots, fingerprint)
+    task_hash, config_hash = _hashes(spec, task, shots, fingerprint)
     flags = TaskFlags(
         output_type=task.OUTPUT_TYPE,
         features=list(task.features),
@@ -130,16 +129,29 @@ def identify(spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str
         TaskError: the task is unknown here, or cannot be built.
     """
     task = stored_task(spec, data)
-    return _hashes(task, task.config.num_fewshot, fingerprint)
+    return _hashes(spec, task, task.config.num_fewshot, fingerprint)
 
 
-def _hashes(task: ConfigurableTask, shots: int, fingerprint: str) -> tuple[str, str]:
+def _hashes(spec: TaskSpec, task: ConfigurableTask, shots: int, fingerprint: str) -> tuple[str, str]:
     """What requests are made of, and the whole configuration with its scoring code."""
     plain = _plain(task.config)
     asked = {name: value for name, value in plain.items() if name not in _NOT_OF_REQUESTS}
     asks_more = task.OUTPUT_TYPE == "multiple_choice" and _ASKS_MORE in metric_names(task)
-    task_hash = content_hash([REQUESTS, shots, asked, asks_more, fingerprint])[:40]
-    return task_hash, content_hash([LM_EVAL_VERSION, shots, plain])
+    requests = [REQUESTS, shots, asked, asks_more, fingerprint]
+    configured = [LM_EVAL_VERSION, shots, plain]
+    beside = _beside_config(spec, task)
+    if beside:  # tasks without these settings keep the hashes they had before there were any
+        requests, configured = [*requests, beside], [*configured, beside]
+    return content_hash(requests)[:40], content_hash(configured)
+
+
+def _beside_config(spec: TaskSpec, task: ConfigurableTask) -> dict[str, Any]:
+    """What is set of how a task is asked and read that its configuration does not hold."""
+    names = ["system"]
+    if task.OUTPUT_TYPE == "generate_until":
+        names.append("think_end_token")
+    asked = spec.generation.settings()
+    return {name: asked[name] for name in names if name in asked}
 
 
 def _pool_needed(task: ConfigurableTask, shots: int) -> int:
@@ -167,13 +179,6 @@ def _build_failure(spec: TaskSpec, error: Exception) -> str:
         source = f"{', '.join(spec.data.values())}" if spec.data else "the dataset"
         return f"task {spec.name!r}: a row of {source} lacks a column the task needs ({text})"
     return f"task {spec.name!r} cannot be built: {text}"
-
-
-def _doc_text(spec: TaskSpec, number: int, doc: Any) -> str:
-    try:
-        return json.dumps(doc, ensure_ascii=True)
-    except (TypeError, ValueError) as error:
-        raise TaskError(f"task {spec.name!r}: doc {number} cannot be kept as JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from testbench_dagster.core.answer_prefix import answer_prefix
@@ -13,6 +13,7 @@ from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.tasks.adapter import TaskAdapter
 from testbench_dagster.tasks.signatures.pages import page_signature
 from testbench_dagster.tasks.signatures.probes import draw_probes
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
@@ -22,8 +23,8 @@ METRIC, FILTER = "signature", "none"
 PAGES = {"tokenizer": "/pokt/tokenizer", "config": "/pokt/config"}
 
 
-class Signatures:
-    """The framework (a :class:`~testbench_dagster.tasks.frameworks.Framework`)."""
+class Signatures(TaskAdapter):
+    """The framework's adapter."""
 
     def register(self, spec: TaskSpec) -> Registered:
         """Describe a signature: its docs are the page, or the numbers of the probes of an epoch."""
@@ -65,17 +66,9 @@ class Signatures:
         questions = draw_probes(seed, _probes(spec))
         return [self._probe(spec, doc_id, questions[doc_id], api) for doc_id in doc_ids]
 
-    def score(
-        self, spec: TaskSpec, data: TaskData, answers: Sequence[Answered], *, timeout_s: float | None = None
-    ) -> list[DocScore]:
-        """Sign answered docs, in the order given; quick, so ``timeout_s`` is not needed."""
-        return [self._sign(spec, answer) for answer in answers]
-
-    def score_empty(
-        self, spec: TaskSpec, data: TaskData, asked: Sequence[Answered], *, timeout_s: float | None = None
-    ) -> list[DocScore]:
-        """Sign an empty answer to each doc; a page that is empty has no signature."""
-        return [self._sign(spec, Answered(doc.doc_id, doc.requests, [[""]])) for doc in asked]
+    def score(self, spec: TaskSpec, data: TaskData, answers: Sequence[Answered]) -> Iterator[DocScore]:
+        """Sign answered docs, in the order given; a page that is empty has no signature."""
+        return (self._sign(spec, answer) for answer in answers)
 
     def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """None: signatures are compared, not averaged."""

@@ -3,3 +3,5 @@
 #: Raise when other requests are built from the same configuration (all tasks are asked anew), or another
 #: signature is made of the same answer (stored answers are scored anew).
 SIGNATURES_VERSION = "1"
+#: Its tasks: two pages, and probes.
+SIGNATURE_TASKS = ("tokenizer", "config", "identity")

@@ -13,7 +13,7 @@ from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.direct.rosters import RosterSource
 from testbench_dagster.transports.discovery import Source
-from testbench_dagster.transports.endpoints import authorization, endpoint_of
+from testbench_dagster.transports.endpoints import asking_of, authorization, endpoint_of
 from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
     About,
@@ -37,7 +37,7 @@ class DirectPlug:
         suppliers="those of `suppliers`, and those that `supplier_sources` list",
         keys=("suppliers", "supplier_sources"),
         quotas="nothing",
-        check="that the supplier answers a short question, and which models it lists",
+        check="that the supplier answers a short question, with which settings, and which models it lists",
         faults=faults_on(Way.PLAIN),
         more="reference.md",
     )
@@ -49,10 +49,12 @@ class DirectPlug:
 
     def endpoint(self, config: Config, supplier: Supplier) -> Endpoint:
         """The supplier's own URL, with its API key."""
+        asking, where = asking_of(config, supplier), f"supplier {supplier.key}: api_key_env"
         return endpoint_of(
             config,
             supplier,
-            headers=authorization(f"supplier {supplier.key}: api_key_env", supplier.api_key_env),
+            asking=asking,
+            headers=authorization(where, supplier.api_key_env, asking.key_header),
             private_allowed=supplier.trusted,
         )
 
@@ -83,8 +85,11 @@ class DirectPlug:
         return endpoint.private_allowed
 
     def check(self, config: Config, service: str) -> Iterator[Finding]:
-        """No service is reached by it."""
-        return iter(())
+        """Whether anybody is of the service."""
+        settings = config.settings
+        if not settings.supplier_sources and all(s.service != service for s in settings.suppliers):
+            told = "no supplier is of it; correct service in suppliers, or remove the block"
+            yield Finding(f"service {service}", told, ok=False, warning=True)
 
 
 def _opened() -> Transport:

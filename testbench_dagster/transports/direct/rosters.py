@@ -20,9 +20,11 @@ import orjson
 from pydantic import ValidationError
 
 from testbench_dagster.config import SupplierConfig, SupplierSource
+from testbench_dagster.config.asking import STRAIGHT_ON, Connection
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.addresses import refusal
 from testbench_dagster.transports.discovery import (
     MAX_BYTES,
@@ -33,6 +35,7 @@ from testbench_dagster.transports.discovery import (
     bearer,
     fetch,
 )
+from testbench_dagster.transports.endpoints import connection_route
 
 #: Longest model name taken from a source, in characters.
 MAX_MODEL_CHARS = 256
@@ -85,18 +88,26 @@ class RosterFile:
 
 @dataclass(frozen=True)
 class RosterUrl:
-    """An HTTP endpoint; ``token_env`` names the variable with the bearer token it wants to see."""
+    """An HTTP endpoint; ``token_env`` names the variable with the bearer token it wants to see.
+
+    ``connection`` is how it is connected to, files of it relative to ``base``.
+    """
 
     url: str
     timeout_s: float
     token_env: str | None = None
+    connection: Connection = STRAIGHT_ON
+    base: Path = Path()
 
     def read(self, deadline: float) -> Roster:
         """Fetch the roster, following no redirects; see :class:`RosterReader`."""
         seconds = min(self.timeout_s, deadline - time.monotonic())
         headers = bearer(self.token_env)
         try:
-            return parse_roster(asyncio.run(fetch(self.url, headers, seconds))[1])
+            route = connection_route(self.base, self.connection, "it")
+            return parse_roster(asyncio.run(fetch(self.url, headers, seconds, route=route))[1])
+        except ConfigError as error:
+            raise SourceError(f"cannot be asked: {error}") from None
         except TimeoutError:
             raise SourceError(
                 f"no complete answer within {max(seconds, 0):.1f} s; raise timeout_s, or ask its operator"
@@ -117,7 +128,8 @@ class RosterSource:
             return cls(settings, RosterFile(base / Path(settings.file).expanduser()))
         if settings.url is None:
             raise ConfigError("supplier_sources: a source has neither file nor url; give one of them")
-        return cls(settings, RosterUrl(settings.url, settings.timeout_s, settings.token_env))
+        reader = RosterUrl(settings.url, settings.timeout_s, settings.token_env, settings.connection, base)
+        return cls(settings, reader)
 
     def read(self, deadline: float) -> Listing:
         """Read and validate it; see :class:`~testbench_dagster.transports.discovery.Source`."""
@@ -235,7 +247,7 @@ def _supplier(entry: Any, source: SupplierSource) -> SupplierConfig:
         if value is None:
             raise _BadEntry(f"{name} is missing; add it")
         if isinstance(value, str) and not 0 < len(value) <= limit:
-            raise _bad(name, value, f"has {len(value)} characters; 1 to {limit} are allowed")
+            raise _bad(name, value, f"has {counted(len(value), 'character')}; 1 to {limit} are allowed")
         # the message may quote no credentials, so a URL with them is left to the check below
         if isinstance(value, str) and "@" not in value and not _is_clean(value, url=name == "base_url"):
             raise _bad(name, value, "holds characters that are not allowed; correct it")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
-from testbench_dagster.transports.answers import parse_answer
-from testbench_dagster.transports.outcome import attempt_from, broken
+from testbench_dagster.transports.answers import Answer, parse_answer
+from testbench_dagster.transports.outcome import answer_in, attempt_from, broken
 from testbench_dagster.transports.payload import service_root
 from testbench_dagster.transports.plain import PlainHttp
 
@@ -36,16 +36,17 @@ class DirectTransport:
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
         exchange = await self._http.ask(endpoint, relay.request)
-        if exchange.error is None:
-            try:
-                if exchange.status is None:
-                    raise RuntimeError("an exchange came to its end without a status")
-                answer = parse_answer(relay.request, endpoint.api, exchange.status, exchange.body)
-            except Exception as error:  # it promises not to raise
-                exchange.error = error
-        if exchange.error is not None:
-            answer = broken(exchange, page=exchange.page)
-        return attempt_from(exchange, answer, exchange.evidence, exchange.secrets)
+
+        def judge(status: int, body: bytes, charset: str | None) -> Answer:
+            generation = endpoint.generation
+            return parse_answer(
+                relay.request, endpoint.api, status, body, charset=charset, generation=generation
+            )
+
+        answer, body = answer_in(
+            exchange, exchange.secrets, judge, lambda: broken(exchange, page=exchange.page)
+        )
+        return attempt_from(exchange, answer, exchange.evidence, exchange.secrets, searched=body)
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +26,17 @@ from testbench_dagster.config import (
     ServiceConfig,
     SupplierConfig,
 )
+from testbench_dagster.config.asking import merged
 from testbench_dagster.core.bech32 import is_address
+from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import STRAIGHT, Route
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.discovery import MAX_BYTES, Entry, Listing, SourceError, bearer, fetch
+from testbench_dagster.transports.endpoints import route_of, secret_headers
 from testbench_dagster.transports.payload import service_root
 from testbench_dagster.transports.pocket.messages import RpcType
+from testbench_dagster.transports.redaction import redacted_body
 
 #: Seconds one question to a gateway may take, unless told otherwise.
 ASK_WITHIN_S = 10.0
@@ -42,12 +48,42 @@ _WANTS_APPLICATION = ("no HTTP headers supplied", "HTTP header App-Address")
 
 
 @dataclass(frozen=True)
+class Access:
+    """What a gateway is asked with: its token and configured headers, and how it is connected to."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    route: Route = STRAIGHT
+
+    @classmethod
+    def to_gateway(cls, service: str, config: ServiceConfig, base: Path) -> Access:
+        """That of a service, from the environment; relative files start at ``base``.
+
+        Raises:
+            SourceError: a variable is not set or holds what nothing can carry, or a file cannot be read.
+        """
+        asking, where = merged(config), f"services.{service}"
+        try:
+            headers = secret_headers(where, asking)
+            route = route_of(base, asking, where)
+        except ConfigError as error:
+            raise SourceError(f"cannot be asked: {error}") from None
+        token = bearer(_gateway(config).token_env)
+        if asking.key_header is not None and token:
+            token = {asking.key_header: token["Authorization"].removeprefix("Bearer ")}
+        return cls(headers | token, route)
+
+
+@dataclass(frozen=True)
 class ReadySource:
-    """The suppliers a PATH gateway can reach now: those in the sessions of its applications."""
+    """The suppliers a PATH gateway can reach now: those in the sessions of its applications.
+
+    Relative files of its configuration start at ``base``.
+    """
 
     service: str
     config: ServiceConfig
     timeout_s: float = ASK_WITHIN_S
+    base: Path = Path()
 
     def read(self, deadline: float) -> Listing:
         """Ask the gateway before ``deadline`` (``time.monotonic()`` seconds).
@@ -57,8 +93,9 @@ class ReadySource:
                 does the last whenever its own look-up fails, so that says nothing of who left.
         """
         gateway = _gateway(self.config)
+        access = Access.to_gateway(self.service, self.config, self.base)
         seconds = min(self.timeout_s, deadline - time.monotonic())
-        return self.listing(Readiness.ask(gateway, self.service, seconds))
+        return self.listing(Readiness.ask(gateway, self.service, seconds, access))
 
     def listing(self, readiness: Readiness) -> Listing:
         """The suppliers a gateway says are ready. Raises SourceError as :meth:`read` does."""
@@ -117,17 +154,20 @@ class GatewayReport:
     warnings: tuple[str, ...] = ()
 
 
-def check_gateway(service: str, config: ServiceConfig, timeout_s: float = ASK_WITHIN_S) -> GatewayReport:
+def check_gateway(
+    service: str, config: ServiceConfig, timeout_s: float = ASK_WITHIN_S, base: Path = Path()
+) -> GatewayReport:
     """Ask the gateway of a service how it is set up; for ``testbench check``.
 
     Never raises for what the gateway does. Each of the two questions may take ``timeout_s`` seconds.
     """
     gateway = _gateway(config)
     try:
-        readiness = Readiness.ask(gateway, service, timeout_s)
+        access = Access.to_gateway(service, config, base)
+        readiness = Readiness.ask(gateway, service, timeout_s, access)
     except SourceError as error:
         return GatewayReport(reachable=False, problems=(str(error),))
-    settings = GatewaySettings.ask(gateway, service, timeout_s)
+    settings = GatewaySettings.ask(gateway, service, timeout_s, access)
     knows = settings.knows_service
     if knows is None and readiness.has_session:
         knows = True
@@ -162,19 +202,21 @@ def _gateway(config: ServiceConfig) -> GatewayConfig:
     return config.gateway
 
 
-def _ask(gateway: GatewayConfig, page: str, seconds: float, statuses: tuple[int, ...] = (200,)) -> Any:
+def _ask(
+    gateway: GatewayConfig, page: str, seconds: float, access: Access, statuses: tuple[int, ...] = (200,)
+) -> Any:
     """The JSON of one of a gateway's pages. Raises SourceError, which never quotes the token."""
-    headers = bearer(gateway.token_env)
+    url, route = service_root(gateway.url) + page, access.route
     try:
-        _, body = asyncio.run(fetch(service_root(gateway.url) + page, headers, seconds, statuses=statuses))
+        _, body = asyncio.run(fetch(url, access.headers, seconds, statuses=statuses, route=route))
     except TimeoutError:
         raise SourceError(f"gave no complete answer within {max(seconds, 0):.1f} s") from None
     if len(body) > MAX_BYTES:
         raise SourceError(f"answers with more than {MAX_BYTES // 2**20} MB")
-    for token in headers.values():
-        body = body.replace(token.removeprefix("Bearer ").encode(), b"[redacted]")
+    from testbench_dagster.transports.prepared import secrets_of  # with aiohttp: 0.2 s
+
     try:
-        return orjson.loads(body)
+        return orjson.loads(redacted_body(body, secrets_of(access.headers, route)))
     except orjson.JSONDecodeError as error:
         raise SourceError(f"gives no valid JSON: {escaped(str(error))}; is it a PATH gateway?") from None
 
@@ -188,10 +230,12 @@ class Readiness:
     error: str = ""
 
     @classmethod
-    def ask(cls, gateway: GatewayConfig, service: str, seconds: float) -> Readiness:
+    def ask(cls, gateway: GatewayConfig, service: str, seconds: float, access: Access) -> Readiness:
         """Ask the gateway. Raises SourceError."""
         # 503 is how it says "not ready", and what it knows stands there all the same
-        return cls.from_answer(_ask(gateway, f"/ready/{service}?detailed=true", seconds, (200, 503)), service)
+        return cls.from_answer(
+            _ask(gateway, f"/ready/{service}?detailed=true", seconds, access, (200, 503)), service
+        )
 
     @classmethod
     def from_answer(cls, told: Any, service: str) -> Readiness:
@@ -264,10 +308,10 @@ class GatewaySettings:
     load_test: bool = False
 
     @classmethod
-    def ask(cls, gateway: GatewayConfig, service: str, seconds: float) -> GatewaySettings:
+    def ask(cls, gateway: GatewayConfig, service: str, seconds: float, access: Access) -> GatewaySettings:
         """Ask; a gateway may well hide this page, so nothing is raised."""
         try:
-            return cls.from_answer(_ask(gateway, "/config", seconds), service)
+            return cls.from_answer(_ask(gateway, "/config", seconds, access), service)
         except SourceError:
             return cls()
 

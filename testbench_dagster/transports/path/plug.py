@@ -15,7 +15,7 @@ from testbench_dagster.core.relay import Endpoint, Transport
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.transports.addresses import host_of
 from testbench_dagster.transports.discovery import Source
-from testbench_dagster.transports.endpoints import authorization, endpoint_of
+from testbench_dagster.transports.endpoints import asking_of, authorization, endpoint_of
 from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.plug import (
     About,
@@ -59,8 +59,10 @@ class PathPlug:
         for name in services:
             service = config.settings.services[name]
             ready = service.discovery == "ready"
-            source = ReadySource(name, service) if ready else ChainSource(config, name, known(name))
-            found[f"{SERVICE_SOURCE}{name}"] = source
+            if ready:
+                found[f"{SERVICE_SOURCE}{name}"] = ReadySource(name, service, base=config.base)
+            else:
+                found[f"{SERVICE_SOURCE}{name}"] = ChainSource(config, name, known(name))
         return found
 
     def endpoint(self, config: Config, supplier: Supplier) -> Endpoint:
@@ -73,12 +75,14 @@ class PathPlug:
         if gateway is None:
             raise ConfigError(f"services.{supplier.service}: transport path needs a gateway")
         where = f"supplier {supplier.key}: services.{supplier.service}.gateway.token_env"
-        headers = authorization(where, gateway.token_env)
+        asking = asking_of(config, supplier)
+        headers = authorization(where, gateway.token_env, asking.key_header)
         if gateway.app_address is not None:
             headers["App-Address"] = gateway.app_address
         return endpoint_of(
             config,
             supplier,
+            asking=asking,
             base_url=gateway.url,
             headers=headers,
             address=supplier.address,

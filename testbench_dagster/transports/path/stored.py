@@ -10,6 +10,7 @@ from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.transports.path.transport import GatewayHeaders, judge
 from testbench_dagster.transports.payload import Api
+from testbench_dagster.transports.readings import reading_of
 from testbench_dagster.transports.stored import Shown, broken_fault, too_large_fault
 
 
@@ -22,7 +23,7 @@ def shown_by_gateway(
     told = GatewayHeaders.from_evidence(said)
     address = str(said.get("requested", ""))
     endpoint = Endpoint(attempt.supplier, attempt.service, "", api, "", address=address)
-    answer = judge(told, endpoint, request, status, attempt.body)
+    answer = judge(told, endpoint, request, status, attempt.body, reading_of(attempt))
     faults = {answer.fault}
     if attempt.body_truncated:
         return Shown(frozenset({Fault.GATEWAY, too_large_fault(request)}))

@@ -12,6 +12,7 @@ the gateway was not reached, broke off, spoke no HTTP, was too slow     ``gatewa
 another supplier, or several, are named                                 ``gateway``
 a supplier was tried that was not asked for: whose answer is it?        ``gateway``
 429, from whomever                                                      ``rate_limited``
+407: a proxy on the way wants credentials                               ``credentials``
 2xx, nobody named                                                       ``gateway``, never scored
 nobody named or tried: it has no endpoint of the supplier               ``rollover``
 nobody named or tried: anything else (400 without service, 404, 5xx)    ``gateway``
@@ -44,13 +45,16 @@ from typing import Any
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, SessionRef
+from testbench_dagster.core.remedies import PROXY_WANTS_CREDENTIALS
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.http import TooLarge
-from testbench_dagster.transports.outcome import attempt_from, broken, redacted, redacted_body
+from testbench_dagster.transports.outcome import answer_in, attempt_from, broken
 from testbench_dagster.transports.payload import RequestError, service_root
 from testbench_dagster.transports.plain import PlainExchange, PlainHttp
 from testbench_dagster.transports.plug import SessionLookup
+from testbench_dagster.transports.readings import PLAINLY, Reading
+from testbench_dagster.transports.redaction import redacted
 
 #: Header of the application a gateway in delegated mode is to use; the one of an endpoint's headers that is
 #: no secret.
@@ -215,20 +219,16 @@ class PathTransport:
         exchange = await self._http.ask(endpoint, relay.request)
         secrets = exchange.secrets
         said = GatewayHeaders.from_headers(exchange.headers, secrets)
-        if exchange.error is None:
-            try:
-                if exchange.status is None:
-                    raise RuntimeError("an exchange came to its end without a status")
-                body = redacted_body(exchange.body, secrets)
-                answer = judge(said, endpoint, relay.request, exchange.status, body)
-            except Exception as error:  # it promises not to raise
-                exchange.error = error
-        if exchange.error is not None:
-            answer = _broken(exchange, said, endpoint)
+
+        def judged(status: int, body: bytes, charset: str | None) -> Answer:
+            reading = Reading(charset=charset, generation=endpoint.generation, tags=True)
+            return judge(said, endpoint, relay.request, status, body, reading)
+
+        answer, body = answer_in(exchange, secrets, judged, lambda: _broken(exchange, said, endpoint))
         if exchange.status is not None:
             self._note(exchange.evidence, said, endpoint)
         session = self._session(endpoint, said)
-        return attempt_from(exchange, answer, exchange.evidence, secrets, session=session)
+        return attempt_from(exchange, answer, exchange.evidence, secrets, session=session, searched=body)
 
     async def close(self) -> None:
         """Close the connections; a later send would open new ones."""
@@ -267,15 +267,20 @@ class PathTransport:
 
 
 def judge(
-    said: GatewayHeaders, endpoint: Endpoint, request: Mapping[str, Any], status: int, body: bytes
+    said: GatewayHeaders,
+    endpoint: Endpoint,
+    request: Mapping[str, Any],
+    status: int,
+    body: bytes,
+    reading: Reading = PLAINLY,
 ) -> Answer:
     """Classify a gateway's complete answer by the table above; parses only what the supplier answered."""
     address = endpoint.address
     doubt = _doubt(said, address)
     if doubt is not None:
         return _gateway(doubt, status, body)
-    if status == 429:
-        return parse_answer(request, endpoint.api, status, body)
+    if status in (PROXY_WANTS_CREDENTIALS, 429):  # of the way there
+        return parse_answer(request, endpoint.api, status, body, **reading)
     named = said.supplier == address
     if not named:
         if 200 <= status < 300:
@@ -293,7 +298,7 @@ def judge(
         edge = b"session" in body[:_JUDGED_BYTES].lower()
         fault = Fault.ROLLOVER if edge else Fault.GATEWAY
         return _gateway("the supplier refused the gateway's relay", status, body, fault)
-    answer = parse_answer(request, endpoint.api, status, body)
+    answer = parse_answer(request, endpoint.api, status, body, **reading)
     return replace(answer, fault=Fault.SUPPLIER_TIMEOUT) if status == 504 else answer
 
 

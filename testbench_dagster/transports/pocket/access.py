@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.config import AppConfig, Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError, KeyMaterialError
 from testbench_dagster.transports.discovery import ChainReading
+from testbench_dagster.transports.endpoints import connection_route
 
 if TYPE_CHECKING:
     from testbench_dagster.transports.pocket.chain.client import ChainClient
@@ -44,20 +45,26 @@ def chain_client(config: Config, service: str) -> ChainClient:
     """The client for the nodes of a service: one per service and process, so that all share what it cached.
 
     Raises:
-        ConfigError: the service is not configured, or without nodes.
+        ConfigError: the service is not configured, or without nodes; or its proxy or certificates are wrong.
     """
     from testbench_dagster.transports.pocket.chain.client import ChainClient  # a code location asks no chain
 
-    nodes = service_config(config, service).nodes
+    settings = service_config(config, service)
+    nodes = settings.nodes
     if nodes is None:
         raise ConfigError(f"{config.path}: services.{service} has no nodes; add nodes to read the chain")
     # a forked process must not use the sockets of its parent
-    key = (os.getpid(), service, *nodes.rest, None, *nodes.rpc, nodes.timeout_s, nodes.poll_s)
+    route = connection_route(config.base, settings.connection, f"{config.path}: services.{service}")
+    key = (os.getpid(), service, *nodes.rest, None, *nodes.rpc, nodes.timeout_s, nodes.poll_s, route)
     with _clients_lock:
         client = _clients.get(key)
         if client is None:
             client = _clients[key] = ChainClient(
-                rest=nodes.rest, rpc=nodes.rpc, timeout_s=nodes.timeout_s, height_ttl_s=nodes.poll_s
+                rest=nodes.rest,
+                rpc=nodes.rpc,
+                timeout_s=nodes.timeout_s,
+                height_ttl_s=nodes.poll_s,
+                route=route,
             )
         return client
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from testbench_dagster.config import ServiceConfig
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
-from testbench_dagster.transports.pocket.chain.types import Application, Session, session_budget_relays
+from testbench_dagster.transports.pocket.chain.types import Application, Session
 
 #: Fewer relays per supplier and session than that are told as a stake that is low.
 FEW_RELAYS = 20
@@ -117,22 +118,24 @@ def _look_at_ring(
 
 def _look_at_budget(client: ChainClient, name: str, state: AppState, app: Application) -> None:
     """How many relays the stake covers."""
+    if state.session is None:
+        return
+    start = state.session.header.start_height
     try:
-        info = client.service(name)
+        terms = client.terms(name, start)
     except NotFound:
         state.warnings.append(f"is staked for {name}, which the chain does not know as a service any more")
         return
-    state.budget = session_budget_relays(
-        app.stake_upokt,
-        info,
-        client.shared_params(),
-        client.suppliers_per_session(),
-        spend_limit_upokt=app.spend_limit_upokt,
-    )
+    state.budget = terms.relays(app)
+    if terms.doubts:
+        state.warnings.append(
+            f"has a session from block {start}, and no node tells {' and '.join(terms.doubts)} of then, so "
+            "its budget is by those of now; name a node that keeps history"
+        )
     stake = f"has a stake of {app.stake_upokt:,} uPOKT, of which each supplier grants"
     if state.budget == 0:
         state.problems.append(f"{stake} no relay per session; raise it")
     elif state.budget < FEW_RELAYS:
         state.warnings.append(
-            f"{stake} {state.budget} relays per session; raise its stake to evaluate faster"
+            f"{stake} {counted(state.budget, 'relay')} per session; raise its stake to evaluate faster"
         )

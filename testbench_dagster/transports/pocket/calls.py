@@ -11,10 +11,18 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.core.relay import Endpoint, Relay
+from testbench_dagster.core.generation import EVIDENCE
+from testbench_dagster.core.prompt import GENERATED
+from testbench_dagster.core.relay import Endpoint, FurtherTurn, Relay
 from testbench_dagster.transports.event_streams import EventStream, StreamError
 from testbench_dagster.transports.http import Exchange
-from testbench_dagster.transports.payload import as_stream, build_payload, page_path, service_root
+from testbench_dagster.transports.payload import (
+    as_stream,
+    asked_otherwise,
+    build_payload,
+    page_path,
+    service_root,
+)
 from testbench_dagster.transports.pocket.errors import CodecError
 from testbench_dagster.transports.pocket.messages import (
     HttpRequest,
@@ -43,7 +51,7 @@ class Call:
     """A relay ready to be posted.
 
     ``message`` is what is posted, ``question`` the hash of what the backend is asked, ``began`` a reading of
-    the monotonic clock.
+    the monotonic clock. ``further`` is waited for before it is posted again.
     """
 
     endpoint: Endpoint
@@ -54,6 +62,7 @@ class Call:
     evidence: dict[str, Any]
     page: bool
     streamed: bool
+    further: FurtherTurn | None = None
     began: float = field(default_factory=time.monotonic)
     first_token_ms: float | None = None
     _splitter: PartSplitter | None = None
@@ -62,34 +71,52 @@ class Call:
 
     @classmethod
     def from_relay(
-        cls, endpoint: Endpoint, relay: Relay, header: SessionHeader, signer: RingSigner, *, stream: bool
+        cls,
+        endpoint: Endpoint,
+        relay: Relay,
+        header: SessionHeader,
+        signer: RingSigner,
+        *,
+        stream: bool,
+        noted: bool = False,
     ) -> Call:
         """Build and sign it; ``stream`` asks for an event stream where the request is for text.
+
+        ``noted``: its evidence says which URL it went to.
 
         Raises:
             RequestError: the request does not fit the endpoint's API.
         """
         request = relay.request
         kind = request.get("type")
-        page, streamed = kind == "get", stream and kind == "generate_until"
+        page, streamed = kind == "get", stream and kind in GENERATED
+        otherwise = None
         base = endpoint.base_url + endpoint.prefix
         if page:
             path, body = page_path(request), b""
             inner = _request_head("GET", service_root(base) + path, streamed=False)
         else:
-            api_path, payload = build_payload(request, endpoint.api, endpoint.model)
+            api, generation = endpoint.api, endpoint.generation
+            api_path, payload = build_payload(request, api, endpoint.model, generation)
+            otherwise = asked_otherwise(request, api, generation)
             path = endpoint.prefix + api_path
             body = orjson.dumps(as_stream(payload) if streamed else payload)
             inner = _request_head("POST", base + api_path, streamed=streamed) + _field(4, body)
         digest, message = signed_request(header, endpoint.address, inner, signer)
         asked = hashlib.sha256(body)
-        evidence = {
+        evidence: dict[str, Any] = {
             "path": path,
             "payload_sha256": asked.hexdigest(),
             "request_hash": digest.hex(),
             "request_sha256": hashlib.sha256(message).hexdigest(),
         }
-        call = cls(endpoint, request, header, message, asked.digest(), evidence, page, streamed)
+        if otherwise is not None:
+            evidence[EVIDENCE] = otherwise
+        if noted:
+            evidence["base_url"] = endpoint.base_url
+        call = cls(
+            endpoint, request, header, message, asked.digest(), evidence, page, streamed, relay.further
+        )
         if streamed:
             call._splitter, call._stream = PartSplitter(), EventStream(endpoint.api)
         return call

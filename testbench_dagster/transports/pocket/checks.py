@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from testbench_dagster.config import Config, ServiceConfig
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.access import app_key, chain_client
 from testbench_dagster.transports.pocket.applications import AppState, app_states
 from testbench_dagster.transports.pocket.chain.errors import ChainError
@@ -33,8 +34,8 @@ def chain_findings(config: Config, name: str, *, signed: bool) -> Iterator[Findi
         staked = len(client.suppliers(name))
         yield Finding(
             what,
-            f"block {height}, {shared.num_blocks_per_session} blocks per session; {staked} suppliers staked, "
-            f"{client.suppliers_per_session()} per session at most",
+            f"block {height}, {counted(shared.num_blocks_per_session, 'block')} per session; "
+            f"{counted(staked, 'supplier')} staked, {client.suppliers_per_session()} per session at most",
             ok=staked > 0,
         )
         for state in app_states(client, name, service, signed=signed, fresh=True):
@@ -58,7 +59,7 @@ def _app(what: str, state: AppState, service: ServiceConfig, height: int) -> Ite
     left = header.end_height - height + 1
     parts.append(
         f"session of blocks {header.start_height} to {header.end_height} ({left} left) with "
-        f"{len(suppliers)} suppliers"
+        f"{counted(len(suppliers), 'supplier')}"
     )
     if state.budget is not None:
         parts.append(_budget(state.budget, service.max_relays_per_session, len(suppliers)))
@@ -70,7 +71,8 @@ def _budget(by_stake: int, configured: int | None, suppliers: int) -> str:
     if budget >= UNLIMITED:
         return "relays cost nothing"
     by = "stake" if budget == by_stake else "max_relays_per_session"
-    return f"up to {budget:,} relays per supplier and session by {by}, {budget * suppliers:,} in all"
+    relays = "relay" if budget == 1 else "relays"
+    return f"up to {budget:,} {relays} per supplier and session by {by}, {budget * suppliers:,} in all"
 
 
 def key_findings(config: Config, name: str) -> Iterator[Finding]:

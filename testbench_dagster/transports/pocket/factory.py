@@ -69,7 +69,13 @@ class PocketFactory:
             max_relays=settings.max_relays_per_session,
         )
         self._services[service] = ShannonService(
-            service, client, book, keys, ring=settings.ring, stream=settings.stream
+            service,
+            client,
+            book,
+            keys,
+            ring=settings.ring,
+            stream=settings.stream,
+            rpc_types=tuple(settings.rpc_types),
         )
         try:
             self._history.record_chain(read_chain(self._config, service))

@@ -17,10 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.remedies import PROXY_WANTS_CREDENTIALS
 from testbench_dagster.core.text import MAX_ERROR_CHARS, escaped
-from testbench_dagster.transports.answers import fault_of_status
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.messages import MinerError, SessionHeader
+from testbench_dagster.transports.statuses import fault_of_status, status_line
 
 #: Miners and nodes see a block at different moments: so many blocks around the ends of a session excuse.
 TOLERANCE_BLOCKS = 1
@@ -41,8 +42,9 @@ _CODES = {
     (_RINGS, 2): Fault.CREDENTIALS,
     (_RINGS, 3): Fault.CREDENTIALS,
 }
-#: Of 4xx those that speak of the request, whoever says so; others would need a backend's signature for that.
-_OF_THE_REQUEST = (413, 429)
+#: Of 4xx those that speak of the request or of the way, whoever says so; others would need a backend's
+#: signature for that.
+_OF_THE_REQUEST = (PROXY_WANTS_CREDENTIALS, 413, 429)
 _REASONS = {
     "empty": Fault.SUPPLIER_PROTOCOL,
     "unmarshal": Fault.SUPPLIER_PROTOCOL,
@@ -84,7 +86,7 @@ def of_miner_error(error: MinerError) -> Verdict:
 def of_status(status: int, body: bytes) -> Verdict:
     """Judge an HTTP status other than 200, of an HA miner or of a server in front of any miner."""
     detail = body[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace").strip()
-    text = escaped(f"HTTP {status}: {detail}" if detail else f"HTTP {status}")
+    text = escaped(status_line(status, body))
     said = detail.lower()
     miner = said.startswith('{"error"')  # not always valid JSON: quotes within are not escaped
     session = False

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from testbench_dagster.core import bech32
 from testbench_dagster.core.errors import KeyMaterialError
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket import secp256k1
 from testbench_dagster.transports.pocket.ripemd160 import ripemd160
 
@@ -53,7 +54,8 @@ class PrivateKey:
                 secret = b""
         if not secret:
             raise KeyMaterialError(
-                f"{what} has {len(text)} characters, or others than 0-9 and a-f: give the private key as "
+                f"{what} has {counted(len(text), 'character')}, or others than 0-9 and a-f: give the "
+                "private key as "
                 "exactly 64 hexadecimal digits (pocketd keys export NAME --unsafe --unarmored-hex)"
             )
         return cls(secret, what)
@@ -104,7 +106,8 @@ def address_of(public_key: bytes, hrp: str = bech32.HRP) -> str:
     """Return the address of a compressed public key. Raises :class:`KeyMaterialError` if it is none."""
     if secp256k1.point(public_key) is None:
         raise KeyMaterialError(
-            f"{len(public_key)} bytes are no secp256k1 public key: give the 33 bytes of a compressed one"
+            f"no secp256k1 public key has {counted(len(public_key), 'byte')}: give the 33 bytes of a "
+            "compressed one"
         )
     return bech32.encode(hrp, ripemd160(hashlib.sha256(public_key).digest()))
 

@@ -38,6 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.errors import CodecError
 
 Kind = Literal["string", "bytes", "bool", "uint32", "uint64", "int32", "int64", "enum", "message", "map"]
@@ -217,7 +218,7 @@ def decode_message(
     Raises :class:`CodecError`, and nothing else, for whatever bytes are no such message or exceed a bound.
     """
     if len(data) > max_bytes:
-        raise CodecError(f"{schema.name} has {len(data)} bytes, more than the allowed {max_bytes}")
+        raise CodecError(f"{schema.name} has {counted(len(data), 'byte')}, more than the allowed {max_bytes}")
     return _Reader(bytes(data), max_fields).message(schema, 0, len(data), schema.defaults())
 
 

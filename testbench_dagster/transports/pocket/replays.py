@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import time
 
-import orjson
-
 from testbench_dagster.transports.event_streams import StreamError, assemble, is_event_stream
+from testbench_dagster.transports.lenient_json import Unreadable, read_json
 from testbench_dagster.transports.payload import Api
 from testbench_dagster.transports.pocket.messages import HttpResponse
 
@@ -61,8 +60,8 @@ def _marks(answer: HttpResponse, body: bytes, api: Api) -> tuple[bool, bool]:
     """Whether an answer has an id that nobody draws twice, and whether it says when it was made."""
     dated = any(name.lower() == "date" for name in answer.headers)
     try:
-        said = assemble(body, api) if is_event_stream(body) else orjson.loads(body)
-    except (StreamError, orjson.JSONDecodeError):
+        said = assemble(body, api) if is_event_stream(body) else read_json(body)
+    except (StreamError, Unreadable):
         return False, dated
     if not isinstance(said, dict):
         return False, dated

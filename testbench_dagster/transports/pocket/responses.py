@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket import secp256k1
 from testbench_dagster.transports.pocket.errors import CodecError, ResponseError
 from testbench_dagster.transports.pocket.keys import PrivateKey
@@ -87,7 +88,7 @@ def _digest(response: RelayResponse) -> bytes:
 def _why(response: RelayResponse) -> str:
     signature = response.signature
     if len(signature) != secp256k1.SIGNATURE_BYTES:
-        return f" (it has {len(signature)} bytes, not {secp256k1.SIGNATURE_BYTES})"
+        return f" (it has {counted(len(signature), 'byte')}, not {secp256k1.SIGNATURE_BYTES})"
     if int.from_bytes(signature[32:], "big") > secp256k1.N // 2:
         return " (its S is in the upper half, which cosmos-sdk refuses)"
     return ""

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NoReturn
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket import secp256k1
 from testbench_dagster.transports.pocket.errors import RingError
 from testbench_dagster.transports.pocket.keys import PrivateKey
@@ -79,7 +80,8 @@ def _member(public_key: bytes) -> tuple[Point, Point]:
     found = secp256k1.point(public_key)
     if found is None:
         raise RingError(
-            f"a member of {len(public_key)} bytes is no secp256k1 public key: give the 33 of a compressed one"
+            f"a member of {counted(len(public_key), 'byte')} is no secp256k1 public key: give the 33 of a "
+            "compressed one"
         )
     return found, hash_to_curve(public_key)
 
@@ -98,7 +100,8 @@ class RingSigner:
         self.ring = tuple(bytes(member) for member in ring)
         if not 2 <= len(self.ring) <= MAX_MEMBERS:
             raise RingError(
-                f"ring has {len(self.ring)} members: give 2..{MAX_MEMBERS} (the app twice if alone)"
+                f"ring has {counted(len(self.ring), 'member')}: give 2..{MAX_MEMBERS} (the app twice if "
+                "alone)"
             )
         if key.public_key not in self.ring:
             raise RingError(f"key of {key.address} is not in the ring: give its public key as a member")
@@ -111,7 +114,7 @@ class RingSigner:
     def sign(self, digest: bytes) -> bytes:
         """Return the signature over 32 bytes. Raises :class:`RingError` if they are not."""
         if len(digest) != DIGEST_BYTES:
-            raise RingError(f"digest has {len(digest)} bytes: give {DIGEST_BYTES}")
+            raise RingError(f"digest has {counted(len(digest), 'byte')}: give {DIGEST_BYTES}")
         count, own, secret = len(self.ring), self._own, self.__secret
         challenges, scalars = [0] * count, [0] * count
         nonce, challenge = self._open(digest)
@@ -166,7 +169,9 @@ def ring_members(signature: bytes) -> tuple[bytes, ...]:
     """Return the public keys a signature names, unverified. Raises :class:`RingError` if it is malformed."""
     count = int.from_bytes(signature[:4], "big")
     if not 2 <= count <= MAX_MEMBERS or len(signature) != _HEAD_BYTES + count * _MEMBER_BYTES:
-        raise RingError(f"{len(signature)} bytes are no ring signature of 2..{MAX_MEMBERS} members")
+        raise RingError(
+            f"no ring signature of 2..{MAX_MEMBERS} members has {counted(len(signature), 'byte')}"
+        )
     ends = range(_HEAD_BYTES + _MEMBER_BYTES, len(signature) + 1, _MEMBER_BYTES)
     members = tuple(signature[end - POINT_BYTES : end] for end in ends)
     for public_key in members:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from coincurve import PrivateKey as SigningKey
 from coincurve import PublicKey as Point
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.errors import RingError
 
 __all__ = [
@@ -92,7 +93,7 @@ def is_scalar(data: bytes) -> bool:
 def ecdsa_sign(key: SigningKey, digest: bytes) -> bytes:
     """Return R and S (64 bytes, low S) over a 32-byte digest, by a nonce of RFC 6979."""
     if len(digest) != 32:
-        raise RingError(f"no ECDSA signature: the digest has {len(digest)} bytes, not 32")
+        raise RingError(f"no ECDSA signature: the digest has {counted(len(digest), 'byte')}, not 32")
     # the recoverable form is R, S and one byte more; the other one would have to be taken out of DER
     return key.sign_recoverable(digest, hasher=None)[:SIGNATURE_BYTES]
 

@@ -19,6 +19,7 @@ from testbench_dagster.transports.pocket.errors import RingError
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.replays import Replays
 from testbench_dagster.transports.pocket.rings import RingSigner
+from testbench_dagster.transports.pocket.routes import Routes
 from testbench_dagster.transports.pocket.sessions import SessionBook
 
 #: A public key that the chain lacks, or that did not fit an answer, is asked for again after so long.
@@ -37,7 +38,8 @@ class ShannonService:
     ``keys`` has per application (its address) the key and, if the key is a gateway's that the application
     delegates to, the gateway's address. ``ring``: ``full`` signs for all that may sign for the application,
     ``self`` for the application alone (and the gateway whose key it is). ``stream`` asks for event streams
-    even where the endpoint does not say so. ``replays`` remembers what was answered.
+    even where the endpoint does not say so. ``rpc_types``: which of several endpoints of a supplier comes
+    first. ``replays`` remembers what was answered.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ShannonService:
     keys: Mapping[str, tuple[PrivateKey, str | None]]
     ring: Literal["full", "self"] = "full"
     stream: bool = False
+    rpc_types: tuple[str, ...] = ("rest", "json_rpc")
     replays: Replays = field(default_factory=Replays)
 
 
@@ -101,6 +104,7 @@ class ServiceContext:
         self.book = service.book
         self.stream = service.stream
         self.replays = service.replays
+        self.routes = Routes(service.rpc_types)
         self._service = service
         self._signers: dict[tuple[str, int], RingSigner] = {}
         self._keys: dict[str, bytes] = {}

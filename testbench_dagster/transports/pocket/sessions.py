@@ -4,6 +4,9 @@ A :class:`SessionBook` holds the newest sessions of a service's applications as 
 it is quick and never leaves the process; :meth:`SessionBook.refresh` asks the chain and blocks. Heights are
 block heights, times seconds of the clock it is given.
 
+What a session grants follows from what held at its first height, as the chain settles by that: a change of
+parameters or of the service's price shows before it holds.
+
 A session is used from its first height to its last. Relay miners would take its relays for
 ``grace_period_end_offset_blocks`` longer, and one block less for pay: that time belongs to relays in flight.
 Only while no node answers, or the height they tell stands still, are sessions held on to in it, for as long
@@ -12,6 +15,7 @@ as they cannot be over by the pace of blocks seen so far.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,13 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NotFound, SessionUnavailable
-from testbench_dagster.transports.pocket.chain.types import (
-    UNLIMITED,
-    Chain,
-    Session,
-    SharedParams,
-    session_budget_relays,
-)
+from testbench_dagster.transports.pocket.chain.types import UNLIMITED, Chain, Session, SessionTerms
 
 #: Blocks are taken to last this long until two heights were seen, in seconds; mainnet's last about 46.
 BLOCK_S = 30.0
@@ -40,6 +38,8 @@ AWAITED_S = 10.0
 _STALE_POLLS = 3.0
 _SHORTEST_POLL_S = 0.1
 _HEIGHTS = 16  # kept to estimate the pace of blocks
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -63,6 +63,7 @@ class _Held:
     session: Session
     members: frozenset[str]
     limit: int  # relays per supplier
+    grace: int  # blocks for which relays in flight are still taken
     budgets: dict[str, _RelayBudget] = field(default_factory=dict)
 
     @property
@@ -112,7 +113,7 @@ class SessionBook:
         self._height_at = 0.0
         self._tried_at: float | None = None
         self._failure: str | None = None
-        self._grace = 0
+        self._doubted: set[str] = set()  # what no node tells as of a session's start
 
     # -- what is known ---------------------------------------------------------------------------------
 
@@ -334,7 +335,6 @@ class SessionBook:
 
     def _ask(self) -> None:
         height = self._client.height(fresh=True)
-        shared = self._client.shared_params()
         found: dict[str, Session] = {}
         problems: dict[str, str] = {}
         failed: ChainError | None = None
@@ -352,12 +352,12 @@ class SessionBook:
                 problems[app] = str(error)
             except ChainError as error:
                 failed = error
-        limits = self._limits(found.values(), shared)
+        terms = {app: self._client.terms(self.service, s.header.start_height) for app, s in found.items()}
+        self._tell(terms.values())
         with self._lock:
             self._see(height)
-            self._grace = shared.grace_period_end_offset_blocks
             for app, session in found.items():
-                self._hold(app, session, limits[app])
+                self._hold(app, session, terms[app])
             for app in problems:
                 self._held.pop(app, None)
             for app in found:
@@ -369,26 +369,17 @@ class SessionBook:
         if failed is not None:
             raise failed
 
-    def _limits(self, sessions: Iterable[Session], shared: SharedParams) -> dict[str, int]:
-        """Relays one supplier grants each application per session."""
-        apps = [session.application for session in sessions]
-        if not apps:
-            return {}
-        per_session = self._client.suppliers_per_session()
-        service = self._client.service(self.service)
-        return {
-            app.address: min(
-                self._max_relays,
-                session_budget_relays(
-                    app.stake_upokt,
-                    service,
-                    shared,
-                    per_session,
-                    spend_limit_upokt=app.spend_limit_upokt,
-                ),
+    def _tell(self, terms: Iterable[SessionTerms]) -> None:
+        """Say once of what no node tells as of the sessions' start."""
+        doubts = {doubt for each in terms for doubt in each.doubts} - self._doubted
+        if doubts:
+            self._doubted |= doubts
+            _log.warning(
+                "sessions of %s: no node tells %s as of a session's start, so those of now count; a change "
+                "within a session is then noticed too early",
+                self.service,
+                " and ".join(sorted(doubts)),
             )
-            for app in apps
-        }
 
     def _see(self, height: int) -> None:
         """Note a height; one that is lower than known comes from a node that lags."""
@@ -398,12 +389,13 @@ class SessionBook:
             self._height = height
             self._height_at = now
 
-    def _hold(self, app: str, session: Session, limit: int) -> None:
+    def _hold(self, app: str, session: Session, terms: SessionTerms) -> None:
         known = self._held.get(app)
         if known is not None and known.end > session.header.end_height:
             return  # from a node that lags
         members = frozenset(supplier.operator for supplier in session.suppliers)
-        held = _Held(session, members, limit)
+        limit = min(self._max_relays, terms.relays(session.application))
+        held = _Held(session, members, limit, terms.shared.grace_period_end_offset_blocks)
         if known is not None and known.id == held.id:
             held.budgets = known.budgets  # the same session: what was used of it stays used
         self._held[app] = held
@@ -424,7 +416,7 @@ class SessionBook:
             return self._height <= held.end
         # the height is unknown: the last that miners take and are paid for, by the pace of blocks
         passed = int((self._clock() - self._height_at) / self._block_s())
-        return self._height + passed <= max(held.end, held.end + self._grace - 1)
+        return self._height + passed <= max(held.end, held.end + held.grace - 1)
 
     def _is_barred(self, operator: str) -> bool:
         until = self._barred.get(operator)

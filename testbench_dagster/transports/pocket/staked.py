@@ -1,4 +1,4 @@
-"""Which of the endpoints a supplier staked is used. Anyone who stakes writes their URLs: none is trusted."""
+"""Which of the endpoints a supplier staked are used. Anyone who stakes writes their URLs: none is trusted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from testbench_dagster.config.fields import http_url
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.addresses import refusal
 from testbench_dagster.transports.discovery import MAX_URL_CHARS
 from testbench_dagster.transports.pocket.chain.types import SupplierEndpoint
@@ -26,14 +27,38 @@ def usable_endpoint(
 ) -> SupplierEndpoint:
     """Choose the endpoint that relays go to, its URL without slashes at the end.
 
-    Args:
-        endpoints: as the chain lists them.
-        order: names of RPC types by preference; any other http(s) endpoint comes after them.
-        allow_private: whether the URL may lead into private networks.
+    It is the first of :func:`usable_endpoints`, whose arguments these are.
 
     Raises:
         UnusableEndpoint: none can be used.
     """
+    found, problems = _sorted_out(endpoints, order, allow_private)
+    if found:
+        return found[0]
+    if not problems:
+        raise UnusableEndpoint("has no endpoint for the service")
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise UnusableEndpoint(f"has no usable endpoint: {'; '.join(problems[:_SHOWN])}{more}")
+
+
+def usable_endpoints(
+    endpoints: Sequence[SupplierEndpoint], order: Sequence[str], *, allow_private: bool
+) -> list[SupplierEndpoint]:
+    """All endpoints that relays may go to, their URLs without slashes at the end, each once.
+
+    Args:
+        endpoints: as the chain lists them.
+        order: names of RPC types by preference; any other http(s) endpoint comes after them.
+        allow_private: whether the URL may lead into private networks.
+    """
+    return _sorted_out(endpoints, order, allow_private)[0]
+
+
+def _sorted_out(
+    endpoints: Sequence[SupplierEndpoint], order: Sequence[str], allow_private: bool
+) -> tuple[list[SupplierEndpoint], list[str]]:
+    """Those that can be used, by preference, and what is wrong with the others."""
+    found: dict[str, SupplierEndpoint] = {}
     problems = []
     for endpoint in _by_preference(endpoints, order):
         try:
@@ -45,12 +70,10 @@ def usable_endpoint(
             continue
         problem = _problem(url, allow_private)
         if problem is None:
-            return SupplierEndpoint(url, endpoint.rpc_type)
-        problems.append(_told(endpoint, problem))
-    if not problems:
-        raise UnusableEndpoint("has no endpoint for the service")
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise UnusableEndpoint(f"has no usable endpoint: {'; '.join(problems[:_SHOWN])}{more}")
+            found.setdefault(url, SupplierEndpoint(url, endpoint.rpc_type))
+        else:
+            problems.append(_told(endpoint, problem))
+    return list(found.values()), problems
 
 
 def rpc_name(rpc_type: int) -> str:
@@ -69,7 +92,7 @@ def _by_preference(endpoints: Sequence[SupplierEndpoint], order: Sequence[str]) 
 
 def _problem(url: str, allow_private: bool) -> str | None:
     if len(url) > MAX_URL_CHARS:
-        return f"its URL has {len(url)} characters; {MAX_URL_CHARS} are allowed"
+        return f"its URL has {counted(len(url), 'character')}; {MAX_URL_CHARS} are allowed"
     if not url.isascii() or not url.isprintable() or set(url) & _NEVER_IN_URLS:
         return f"{escaped(url, _SHOWN_CHARS)} holds characters that are not allowed"
     return None if allow_private else refusal(urlsplit(url).hostname or "")

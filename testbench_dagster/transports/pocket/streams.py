@@ -6,6 +6,7 @@ separator may be cut by packets anywhere.
 
 from __future__ import annotations
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.errors import CodecError
 
 SEPARATOR = b"||POKT_STREAM||"
@@ -38,7 +39,9 @@ class PartSplitter:
         del buffer[:start]
         self._searched = max(0, len(buffer) - len(SEPARATOR) + 1)
         if max((len(buffer), *map(len, parts))) > self._max_part:
-            raise CodecError(f"a part of the stream has more than the allowed {self._max_part} bytes")
+            raise CodecError(
+                f"a part of the stream has more than the allowed {counted(self._max_part, 'byte')}"
+            )
         return [part for part in parts if part]
 
     def finish(self) -> bytes | None:

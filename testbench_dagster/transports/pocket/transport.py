@@ -13,15 +13,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+
+import aiohttp
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, SessionRef
+from testbench_dagster.core.wording import counted
+from testbench_dagster.transports.addresses import AddressRefused
 from testbench_dagster.transports.answers import Answer, parse_answer
-from testbench_dagster.transports.http import Exchange, HttpClient, PreparedRequest, PreparedRequests
-from testbench_dagster.transports.outcome import attempt_from, broken
-from testbench_dagster.transports.payload import RequestError
+from testbench_dagster.transports.content_encodings import COMPRESSIONS
+from testbench_dagster.transports.http import Exchange, HttpClient
+from testbench_dagster.transports.outcome import attempt_from, broken, describe, fault_of
+from testbench_dagster.transports.payload import RequestError, answer_tokens
 from testbench_dagster.transports.pocket import faults
 from testbench_dagster.transports.pocket.calls import USER_AGENT, Call, header_bytes
 from testbench_dagster.transports.pocket.chain.errors import ChainError
@@ -31,6 +36,9 @@ from testbench_dagster.transports.pocket.messages import HttpResponse, RelayResp
 from testbench_dagster.transports.pocket.responses import read_response, verify_response
 from testbench_dagster.transports.pocket.services import ServiceContext, ShannonService, Unready
 from testbench_dagster.transports.pocket.streams import SEPARATOR, PartSplitter
+from testbench_dagster.transports.prepared import PreparedRequest, PreparedRequests, secrets_of
+from testbench_dagster.transports.readings import note_charset
+from testbench_dagster.transports.redaction import redacted_body
 
 __all__ = ["ShannonService", "ShannonTransport"]
 
@@ -89,36 +97,47 @@ class ShannonTransport:
         except Unready as exc:
             return _unsent(exc.fault, str(exc))
         header = session.header
+        stream = service.stream or endpoint.stream
+        routes = service.routes.of(endpoint, session)
+        noted = len(routes) > 1 or routes[0] is not endpoint  # else the roster says where it went
+        calls = (
+            Call.from_relay(route, relay, header, signer, stream=stream, noted=noted) for route in routes
+        )
         try:
-            call = Call.from_relay(endpoint, relay, header, signer, stream=service.stream or endpoint.stream)
+            call = next(calls)
         except RequestError as exc:
             book.give_back(header.session_id, operator)
             return _unsent(Fault.CLIENT_REQUEST, str(exc), header)
-        return await self._call(service, call, key)
+        return await self._call(service, call, calls, key)
 
-    async def _call(self, service: ServiceContext, call: Call, key: bytes) -> Attempt:
-        """Make the exchange and judge it; whatever no miner accepted is given back to the budget."""
+    async def _call(self, service: ServiceContext, call: Call, others: Iterator[Call], key: bytes) -> Attempt:
+        """Make the exchange and judge it; whatever no miner accepted is given back to the budget.
+
+        ``others``: the same relay to other endpoints of the supplier.
+        """
         book, header, operator = service.book, call.header, call.endpoint.address
         ref = SessionRef(
             header.application, header.session_id, header.start_height, header.end_height, book.height()
         )
-        sent, secrets = True, service.secrets
+        sent = True
+        # the proxy's password: what stands between us and the miner may quote it
+        secrets = (*service.secrets, *secrets_of({}, call.endpoint.route))
         try:
-            exchange = await self._exchange(call)
+            call, exchange = await self._reached(service, call, others)
             sent = exchange.phase in ("waiting", "reading")
             if exchange.error is not None:
                 return _attempt(call, exchange, _broken(call, exchange), ref, secrets)
             outcome = await self._judged(service, call, exchange, key, ref)
             sent = outcome.served
             if outcome.answers:
-                if any(secret in outcome.body for secret in secrets):  # kept without it: nothing proves that
+                if redacted_body(outcome.body, service.secrets) is not outcome.body:
                     _log.error(
                         "%s knows the key that signs for %s and sent it back: whoever has it spends the "
                         "application's stake; undelegate or unstake, and use another key",
                         call.endpoint.supplier,
                         ref.app,
                     )
-                else:
+                if redacted_body(outcome.body, secrets) is outcome.body:  # without it nothing would prove it
                     call.evidence["envelope"] = {"parts": envelope_of(outcome.parts, outcome.answers)}
                 return attempt_from(
                     exchange,
@@ -134,18 +153,46 @@ class ShannonTransport:
             if not sent:
                 book.give_back(header.session_id, operator)
 
-    async def _exchange(self, call: Call) -> Exchange:
-        """Post the relay, again without its RPC type if the miner has no backend for that."""
-        url, limits = call.endpoint.base_url, call.endpoint.limits
+    async def _reached(
+        self, service: ServiceContext, call: Call, others: Iterator[Call]
+    ) -> tuple[Call, Exchange]:
+        """Post the relay where a connection can be made: what nobody received is still one relay.
+
+        All of it has the time of one attempt.
+        """
+        exchange = await self._exchange(call)
+        missed: list[dict[str, str]] = []
+        while (error := _unconnected(exchange)) is not None:
+            left_s = _limits(call).total_s - exchange.elapsed_ms / 1000
+            following = next(others, None) if left_s > 0 else None
+            if following is None:
+                service.routes.failed(call.endpoint)
+                break
+            missed.append({"base_url": call.endpoint.base_url, "error": error})
+            call = following
+            exchange = await self._exchange(call, since=exchange)
+        else:
+            service.routes.answered(call.endpoint)
+        if missed:
+            call.evidence["unreached"] = missed
+        return call, exchange
+
+    async def _exchange(self, call: Call, since: Exchange | None = None) -> Exchange:
+        """Post the relay, again without its RPC type if the miner has no backend for that.
+
+        ``since``: the exchange with which the attempt began.
+        """
+        url, limits = call.endpoint.base_url, _limits(call)
         typed = call.endpoint.rpc_type is not None and url not in self._untyped
-        exchange = await self._post(call, limits, typed=typed)
+        exchange = await self._post(call, limits, typed=typed, since=since)
         now = time.monotonic()
         refused = exchange.error is None and exchange.status == 503
         if not typed or not refused or now < self._typed.get(url, now):
             return exchange
-        # Nothing was accepted, so this is still one relay. It has what is left of the first one's time.
+        # Nothing was accepted, so this is still one relay. It has what is left of the first one's time; what
+        # it waits for its turn at the supplier's pace is none of that.
         left_s = limits.total_s - exchange.elapsed_ms / 1000
-        if left_s <= 0:
+        if left_s <= 0 or not (call.further is None or await call.further()):
             return exchange
         exchange = await self._post(call, replace(limits, total_s=left_s), typed=False)
         call.evidence["rpc_type_omitted"] = True
@@ -157,42 +204,21 @@ class ShannonTransport:
             self._untyped.add(url)
         return exchange
 
-    async def _post(self, call: Call, limits: Limits, *, typed: bool) -> Exchange:
+    async def _post(
+        self, call: Call, limits: Limits, *, typed: bool, since: Exchange | None = None
+    ) -> Exchange:
         """One exchange."""
         exchange = Exchange()
+        if since is not None:
+            exchange.started, exchange.started_at = since.started, since.started_at
         try:
-            request = self._request(call.endpoint, typed=typed, streamed=call.streamed)
+            request = self._prepared.get(call.endpoint, typed, call.streamed, make=_request)
         except Exception as error:
             exchange.error = error
             return exchange
         on_chunk = call.listen if call.streamed else None
         await self._http.run(exchange, request, call.message, limits, page=call.page, on_chunk=on_chunk)
         return exchange
-
-    def _request(self, endpoint: Endpoint, *, typed: bool, streamed: bool) -> PreparedRequest:
-        """Return the prepared request; raises :class:`RequestError` or ``AddressRefused``."""
-
-        def make() -> PreparedRequest:
-            headers = {
-                "User-Agent": USER_AGENT,
-                "Content-Type": "application/json",
-                # compressed in pieces, a stream could not be read as it comes
-                "Accept-Encoding": "identity" if streamed else "gzip",
-            }
-            if typed:
-                headers["Rpc-Type"] = str(endpoint.rpc_type)
-            try:
-                return PreparedRequest.from_url(
-                    endpoint.base_url,
-                    "POST",
-                    headers,
-                    connect_s=endpoint.limits.connect_s,
-                    private_allowed=endpoint.private_allowed,
-                )
-            except ValueError as exc:  # RequestError is one, too
-                raise RequestError(f"the staked URL is none to post to: {exc}") from None
-
-        return self._prepared.get(endpoint, typed, streamed, make=make)
 
     # -- judging ---------------------------------------------------------------------------------------
 
@@ -231,7 +257,15 @@ class ShannonTransport:
             return _Outcome(Answer(verdict.fault, error=verdict.error))
         call.evidence["public_key"] = key.hex()
         call.evidence["session_header"] = header_bytes(call.header)
-        answer = parse_answer(call.request, call.endpoint.api, answers[0].status, body)
+        charset = note_charset(call.evidence, _content_type(answers[0]))
+        answer = parse_answer(
+            call.request,
+            call.endpoint.api,
+            answers[0].status,
+            body,
+            charset=charset,
+            generation=call.endpoint.generation,
+        )
         return _Outcome(answer, parts, answers, body)
 
     async def _refused(
@@ -261,6 +295,47 @@ class _Outcome:
     served: bool = True
 
 
+def _request(endpoint: Endpoint, typed: bool, streamed: bool) -> PreparedRequest:
+    """Prepare requests to an endpoint; raises :class:`RequestError` or ``AddressRefused``."""
+    headers = {
+        "User-Agent": USER_AGENT,
+        "Content-Type": "application/json",
+        # compressed in pieces, a stream could not be read as it comes
+        "Accept-Encoding": "identity" if streamed else "gzip",
+    }
+    if typed:
+        headers["Rpc-Type"] = str(endpoint.rpc_type)
+    try:
+        return PreparedRequest.from_url(
+            endpoint.base_url,
+            "POST",
+            headers,
+            connect_s=endpoint.limits.connect_s,
+            private_allowed=endpoint.private_allowed,
+            route=endpoint.route,
+        )
+    except ValueError as exc:  # RequestError is one, too
+        raise RequestError(f"the staked URL is none to post to: {exc}") from None
+
+
+def _limits(call: Call) -> Limits:
+    """The bounds of a relay: of its endpoint, for an answer as long as it may be."""
+    return call.endpoint.limits.for_answer(answer_tokens(call.request, call.endpoint.generation))
+
+
+def _unconnected(exchange: Exchange) -> str | None:
+    """Why no connection was made, in a line; None where one was, or where it is our own mistake."""
+    error = exchange.error
+    if error is None or exchange.phase not in ("preparing", "connecting"):
+        return None
+    unreached = fault_of(error, "connecting") is Fault.TRANSPORT
+    # a proxy that failed may yet reach another endpoint
+    failed = isinstance(error, aiohttp.ClientHttpProxyError) and error.status >= 500
+    if isinstance(error, AddressRefused) or unreached or failed:
+        return describe(error, exchange.phase)
+    return None
+
+
 def _is_stream(exchange: Exchange) -> bool:
     kind = exchange.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return kind in _STREAM_TYPES or exchange.body.endswith(SEPARATOR)
@@ -276,7 +351,9 @@ def _split(raw: bytes) -> list[bytes]:
     if not parts:
         raise ResponseError("empty", "the stream has no part")
     if len(parts) > MAX_PARTS:
-        raise ResponseError("unmarshal", f"the stream has {len(parts)} parts; {MAX_PARTS} are allowed")
+        raise ResponseError(
+            "unmarshal", f"the stream has {counted(len(parts), 'part')}; {MAX_PARTS} are allowed"
+        )
     return parts
 
 
@@ -295,11 +372,17 @@ def _body(answers: list[HttpResponse]) -> bytes:
     if any(answer.status != answers[0].status for answer in answers):
         raise ResponseError("payload", "the parts of the stream have different HTTP statuses")
     for name, values in answers[0].headers.items():
-        if name.lower() == "content-encoding" and any(
-            v.strip().lower() not in ("", "identity") for v in values
-        ):
-            raise ResponseError("payload", f"content encoding {values[0][:40]!r} was not asked for")
+        if name.lower() == "content-encoding":
+            for compression in COMPRESSIONS.intersection(
+                v.strip().lower() for v in ",".join(values).split(",")
+            ):
+                raise ResponseError("payload", f"content encoding {compression!r} was not asked for")
     return answers[0].body if len(answers) == 1 else b"".join(answer.body for answer in answers)
+
+
+def _content_type(answer: HttpResponse) -> str | None:
+    found = (values for name, values in answer.headers.items() if name.lower() == "content-type")
+    return next((values[0] for values in found if values), None)
 
 
 def _broken(call: Call, exchange: Exchange) -> Answer:
@@ -327,7 +410,9 @@ def _attempt(
 
 
 def _same(call: Call, status: int, body: bytes, answer: Answer) -> bool:
-    return parse_answer(call.request, call.endpoint.api, status, body).fault is answer.fault
+    asked = call.endpoint.generation
+    found = parse_answer(call.request, call.endpoint.api, status, body, generation=asked)
+    return found.fault is answer.fault
 
 
 def _unsent(fault: Fault, error: str, header: SessionHeader | None = None) -> Attempt:

@@ -125,6 +125,9 @@ def test_personas_change_on_relays_and_on_plain_http_alike():
             await client.sim("swap", supplier="s1", accuracy=0.0)
             _, _, wrong = await both()
             assert wrong[0] == wrong[1] != texts[0]
+            await client.sim("tools", supplier="s1", kind="calls_as_text")
+            for net in (client.net.backends, client.net.plain):
+                assert net.suppliers["s1"].persona.tool_use == "calls_as_text"
             await client.sim("fail", supplier="s1", mode="500")
             assert (await both())[:2] == (500, 500)
 

@@ -17,7 +17,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.gateway import GatewayFaults, GatewayServer
-from testbench_dagster.localnet.pocket.network import PocketNet
+from testbench_dagster.localnet.pocket.network import MODEL, PocketNet
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.discovery import SourceError
 from testbench_dagster.transports.path.gateways import ReadySource, check_gateway
@@ -55,7 +55,7 @@ def endpoint(net: PocketNet, name: str = "good", *, limits: Limits = FAST, **hea
         SERVICE,
         f"{net.url}/gateway/v1",
         "chat",
-        "m",
+        MODEL,
         limits,
         headers,
         transport="path",
@@ -84,7 +84,7 @@ async def attempt(net: PocketNet, name: str = "good", n: int = 0, **options: Any
 def test_answers_are_those_of_plain_http() -> None:
     async def work(net: PocketNet) -> None:
         direct = DirectTransport()
-        plain = Endpoint("good@s", "s", f"{net.url}/good/v1", "chat", "m", FAST)
+        plain = Endpoint("good@s", "s", f"{net.url}/good/v1", "chat", "simulated-quick", FAST)
         async with path() as transport:
             for n in range(5):
                 through = await transport.send(endpoint(net), relay(n))
@@ -120,7 +120,7 @@ def test_the_headers_tell_supplier_session_and_application() -> None:
 def test_one_v1_is_taken_off() -> None:
     async def work(net: PocketNet) -> None:
         headers = {"Target-Service-Id": SERVICE, "Target-Suppliers": net.operator("good")}
-        ask = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        ask = {"model": "simulated", "messages": [{"role": "user", "content": "hello"}]}
         async with httpx.AsyncClient(base_url=f"{net.url}/gateway", headers=headers) as client:
             assert (await client.post("/v1/v1/chat/completions", json=ask)).status_code == 200
             once = await client.post("/v1/chat/completions", json=ask)
@@ -284,7 +284,7 @@ def test_a_gateway_with_a_token_of_its_own() -> None:
                         SERVICE,
                         url,
                         "chat",
-                        "m",
+                        MODEL,
                         FAST,
                         headers,
                         address=plain.address,
@@ -301,7 +301,7 @@ def test_a_gateway_with_a_token_of_its_own() -> None:
 
 
 def service(net: PocketNet, **gateway: Any) -> ServiceConfig:
-    return ServiceConfig(transport="path", model="m", gateway={"url": f"{net.url}/gateway/v1", **gateway})
+    return ServiceConfig(transport="path", model=MODEL, gateway={"url": f"{net.url}/gateway/v1", **gateway})
 
 
 def test_ready_lists_who_is_in_the_session() -> None:

@@ -73,6 +73,9 @@ def test_both_faces_tell_the_same():
                 ("/shared/params/1001", "/pocket.shared.Query/ParamsAtHeight", {"height": 1001}),
                 ("/session/params", "/pocket.session.Query/Params", {}),
                 ("/service/service/simulation", "/pocket.service.Query/Service", {"id": "simulation"}),
+                ("/service/compute_units_per_relay/simulation/at_height/1001",
+                 "/pocket.service.Query/ComputeUnitsPerRelayAtHeight",
+                 {"serviceId": "simulation", "blockHeight": 1001}),
                 (f"/gateway/gateway/{net.gateways['gateway']}", "/pocket.gateway.Query/Gateway",
                  {"address": net.gateways["gateway"]}),
             ]  # fmt: skip
@@ -360,6 +363,38 @@ def test_parameters_of_earlier_heights():
                 shown = params["num_blocks_per_session"], params["session_grid_anchor_height"]
                 assert shown == (blocks, anchor)
             assert (await client.session()).end_height == 1014
+
+    run(scenario)
+
+
+def test_prices_show_at_once_and_hold_from_the_next_session():
+    async def scenario():
+        async with running() as client:
+            await client.sim("height", height=1004)
+            assert (await client.sim("params", compute_units_to_tokens_multiplier=7))["from_height"] == 1011
+            told = await client.sim("service", service="simulation", compute_units_per_relay=5)
+            assert told["from_height"] == 1011
+            units = f"{POCKET}/service/compute_units_per_relay/simulation/at_height"
+
+            async def prices(path: str, at: str, **headers: str) -> tuple[str, str]:
+                _, shared = await client.get(f"{POCKET}/shared/params{path}", **headers)
+                _, known = await client.get(at, **headers)
+                price = known["service"]["compute_units_per_relay"] if "service" in known else None
+                found = price or known["computeUnitsPerRelay"]
+                return shared["params"]["compute_units_to_tokens_multiplier"], found
+
+            old, new = ("145990", "1000"), ("7", "5")
+            now = f"{POCKET}/service/service/simulation"
+            assert await prices("", now) == new
+            assert await prices("/1004", f"{units}/1004") == old
+            assert await prices("", now, **{"x-cosmos-block-height": "1003"}) == old
+            await client.sim("height", height=1011)
+            assert await prices("/1011", f"{units}/1011") == new
+            assert await prices("/1010", f"{units}/1010") == old
+            await client.sim("node", old=True)
+            assert (await client.get(f"{units}/1011"))[0] == 501
+            assert (await client.get(f"{POCKET}/shared/params/1011"))[0] == 501
+            assert (await abci(client, "/pocket.shared.Query/ParamsAtHeight", height=1011))[0] == 6
 
     run(scenario)
 

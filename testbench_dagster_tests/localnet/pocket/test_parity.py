@@ -7,9 +7,18 @@ import json
 import aiohttp
 import pytest
 
-from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona, Route, Swap, default_population
+from testbench_dagster.localnet.personas import (
+    FAIL_MODES,
+    TOOL_USES,
+    Backend,
+    Persona,
+    Route,
+    Swap,
+    default_population,
+)
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.tasks.tools import read_docs as read_tool_docs
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.messages import HttpResponse
 from testbench_dagster_tests.localnet.pocket.client import running
@@ -24,6 +33,8 @@ def quick(persona):
 
 
 def body(persona, question):
+    if isinstance(question, dict):
+        return json.dumps(question).encode()
     if persona.api == "chat":
         return json.dumps({"messages": [{"role": "user", "content": question}]}).encode()
     return json.dumps({"prompt": question, "max_tokens": 50}).encode()
@@ -38,6 +49,8 @@ def text(raw):
     if "choices" not in answer:
         return "error"
     choice = answer["choices"][0]
+    if calls := choice.get("message", {}).get("tool_calls"):
+        return str([call["function"] for call in calls])
     return choice.get("text", choice.get("message", {}).get("content"))
 
 
@@ -86,6 +99,24 @@ def test_the_whole_population_answers_alike():
         assert over_relays == over_http, name
     texts = {name: tuple(answers) for name, (answers, _) in seen.items()}
     assert texts["sim-01"] == texts["sim-03"] != texts["sim-06"]  # twins, and another
+
+
+def test_users_of_tools_alike():
+    docs = [doc for task in ("tools_several", "tools_none") for doc in read_tool_docs(task)[:2]]
+    asked = [
+        {
+            "messages": doc["messages"],
+            "tools": [{"type": "function", "function": tool} for tool in doc["tools"]],
+        }
+        for doc in docs
+    ]
+    one = Backend("one", 1.0, latency_ms=0)
+    personas = [Persona(use.replace("_", "-"), one, tool_use=use) for use in TOOL_USES]
+    seen = both(personas, asked)
+    for name, (over_relays, over_http) in seen.items():
+        assert over_relays == over_http, name
+        assert {status for status, _ in over_http} == {200}
+    assert len({tuple(answers) for answers, _ in seen.values()}) == len(TOOL_USES)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in FAIL_MODES if mode not in ("timeout", "forged")])

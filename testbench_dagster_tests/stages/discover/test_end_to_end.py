@@ -16,6 +16,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import ConfigError, TestbenchError
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
+from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.relay.probe import probe_suppliers
 from testbench_dagster.stages.workspace import Workspace
 
@@ -47,6 +48,30 @@ def configuration(folder: Path, url: str, *, trusted: bool = True) -> Path:
 
 def sim(address: str) -> str:
     return f"{address}@simulation"
+
+
+@pytest.mark.slow
+def test_suppliers_of_a_source_are_asked_at_its_pace(tmp_path: Path) -> None:
+    with LocalnetProcess(suppliers=2, latency_ms=0, fail_rate=0) as own:
+        path = configuration(tmp_path, own.url)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings["supplier_sources"][0]["pace"] = {"requests_per_day": 4, "account": "theirs"}
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        with Workspace.open(path) as workspace:
+            Testbench(workspace).run()
+            assert sum(s["requests"] for s in own.stats().values()) == 4, "of the eight docs"
+            (told,) = Testbench(workspace).plan().paces.values()
+            assert "2 suppliers share theirs's pace of 4 requests a day" in told
+            Testbench(workspace).run()
+            assert sum(s["requests"] for s in own.stats().values()) == 4, "no more on this day"
+
+            # raised: plans are made anew, without waiting for the day that the old pace had left
+            settings["supplier_sources"][0]["pace"]["requests_per_day"] = 30
+            path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        with Workspace.open(path) as workspace:
+            assert len(due_suppliers(workspace)) == 2
+            Testbench(workspace).run()
+            assert {s["answered"] for s in own.stats().values()} == {DOCS}
 
 
 @pytest.mark.slow

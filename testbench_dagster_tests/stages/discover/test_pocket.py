@@ -752,6 +752,7 @@ def test_check_tells_problems_of_applications_keys_and_gateways(
     assert not unreachable.ok and "is not reachable" in unreachable.detail
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_the_command_check_prints_all_of_it(
     network: Network, open_service: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch

@@ -103,9 +103,15 @@ def test_who_was_taken_out_of_the_configuration_is_not_asked_even_before_a_refre
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "n"}, {"base_url": "http://127.0.0.1:8/v1"}, {"api": "completions"}]
+    "change",
+    [
+        {"model": "n"},
+        {"base_url": "http://127.0.0.1:8/v1"},
+        {"api": "completions"},
+        {"generation": {"seed": "omit"}},
+    ],
 )
-def test_only_another_model_cuts_but_every_change_is_probed_anew(
+def test_only_another_model_or_way_of_asking_cuts_but_every_change_is_probed_anew(
     open_workspace: Opener, change: dict[str, Any]
 ) -> None:
     workspace = open_workspace({"address": "a"})
@@ -118,7 +124,7 @@ def test_only_another_model_cuts_but_every_change_is_probed_anew(
     refresh_roster(other, at(2))
     (supplier,) = active_suppliers(other)
     assert (supplier.echo_logprobs, supplier.probed_at) == (None, None)
-    assert supplier.cut_at == (at(2) if "model" in change else None)
+    assert supplier.cut_at == (at(2) if {"model", "generation"} & change.keys() else None)
     assert documents(other)["a@external"]["history"][-1]["changed"] == list(change)
     refresh_roster(other, at(3))
     assert active_suppliers(other) == [supplier]
@@ -434,6 +440,7 @@ with Workspace.open(sys.argv[1]) as workspace:
 """
 
 
+@pytest.mark.slow
 def test_refreshes_of_several_processes_record_everything_once(
     open_workspace: Opener, tmp_path: Path
 ) -> None:
@@ -460,6 +467,7 @@ def test_refreshes_of_several_processes_record_everything_once(
     assert all(events(workspace, key) == ["joined", "left", "returned"] for key in keys)
 
 
+@pytest.mark.slow
 def test_five_thousand_suppliers_are_cheap(open_workspace: Opener, tmp_path: Path) -> None:
     workspace = open_workspace(sources=[FILE])
     refresh_roster(workspace)  # makes the collections

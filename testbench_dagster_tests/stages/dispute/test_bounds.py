@@ -31,7 +31,7 @@ def test_the_documented_bounds() -> None:
     assert (layout.MAX_MEMBERS, layout.MAX_TOTAL_MB, MAX_FINDINGS) == (20_000, 4096, 1000)
     assert layout.MAX_LINE_BYTES == layout.MAX_WHOLE_BYTES == 67_108_864
     assert layout.MAX_DIRECTORY_BYTES == 16_777_216
-    assert layout.FORMAT == 2
+    assert layout.FORMAT == 3
 
 
 def written(path: Path, **files: bytes) -> Path:
@@ -179,7 +179,7 @@ def test_names_of_files() -> None:
         ({"kind": layout.KIND}, "manifest.json has no format version"),
         ({"kind": layout.KIND, "format": 0}, "manifest.json has no format version"),
         ({"kind": layout.KIND, "format": "1"}, "manifest.json has no format version"),
-        ({"kind": layout.KIND, "format": 3, "product": "p" * 41}, f"has format 3, .* by {'p' * 40!r}"),
+        ({"kind": layout.KIND, "format": 4, "product": "p" * 41}, f"has format 4, .* by {'p' * 40!r}"),
         ({"kind": layout.KIND, "format": 1}, "manifest.json: product: Field required"),
         (
             {"kind": layout.KIND, "format": 1, "files": {"x" * 61: {"size": 1}}},
@@ -260,7 +260,7 @@ def test_a_verdict_follows_from_what_was_checked() -> None:
         assert not found.checked and not found.equal and found.verdict.startswith("INCOMPLETE")
     different = report(EQUAL, findings=1)
     assert different.checked and not different.equal
-    assert different.verdict == "DIFFERENT: 1 things are not as the bundle says."
+    assert different.verdict == "DIFFERENT: 1 thing is not as the bundle says."
     assert report(TaskVerdict("t", windows="different"), findings=1).checked
     assert different.to_json()["verdict"] == "different"
 

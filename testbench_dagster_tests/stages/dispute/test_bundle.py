@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbench_dagster.core.applicability import Applicability
 from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.evidence.records import plain, restored
 from testbench_dagster.stages.dispute.bundle import write_bundle
@@ -74,6 +76,24 @@ def test_a_bundle_holds_every_fact(workspace: Workspace, bundle: Path) -> None:
     assert manifest["versions"]["lm_eval"] and manifest["versions"]["python"]
 
 
+def test_what_is_no_longer_asked_has_its_evidence_still(
+    workspace: Workspace, tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    """The answers verify; the window says that the configuration does not ask it, here as elsewhere."""
+    nobody = Applicability(suppliers=(f"!{KEY}",))
+    specs = [replace(spec, applies=nobody) if spec.name == "sums" else spec for spec in workspace.specs]
+    path = tmp_path / "evidence.zip"
+    write_bundle(workspace.with_specs(specs), KEY, path)
+    files = contents(path)
+    assert json.loads(files["tasks/sums.json"])["spec"]["asked"] is False
+    assert "asked" not in json.loads(files["tasks/starter_reading.json"])["spec"]
+    rows = [row for row in json.loads(files["manifest.json"])["windows"] if row["task"] == "sums"]
+    assert {(row["status"], row["n"]) for row in rows} == {("not_applicable", 0)}
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.equal, report.verdict
+    assert {task.task: (task.equal, task.windows) for task in report.tasks}["sums"] == (11, "equal")
+
+
 def test_only_the_definitions_that_scoring_needs_go_in(bundle: Path) -> None:
     files = contents(bundle)
     own = {name: data.decode() for name, data in files.items() if name.startswith("definitions/")}
@@ -98,6 +118,7 @@ def test_equal_facts_give_equal_bytes(workspace: Workspace, tmp_path: Path) -> N
     assert sealed[0] == sealed[1]
 
 
+@pytest.mark.slow
 def test_mongodb_and_postgresql_give_the_same_bundle_and_floats(
     workspace: Workspace, tmp_path: Path, mongo_database_uri: str, postgres_database_uri: str
 ) -> None:
@@ -175,6 +196,7 @@ def test_progress_ends_at_the_number_of_attempts(workspace: Workspace, tmp_path:
     assert told == [(n, total) for n in range(1, total + 1)]
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_says_what_it_wrote(workspace: Workspace, tmp_path: Path) -> None:
     config = str(workspace.config.path)
     out = str(tmp_path / "e.zip")

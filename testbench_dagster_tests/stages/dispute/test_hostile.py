@@ -143,7 +143,7 @@ def changed_manifest(bundle: Path, target: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 3}, "has format 3, this version of testbench_dagster reads up to 2; upgrade it"),
+        ({"format": 4}, "has format 4, this version of testbench_dagster reads up to 3; upgrade it"),
         ({"format": "1"}, "has no format version"),
         ({"kind": "holiday pictures"}, "is no evidence bundle"),
         ({"made_at": "yesterday"}, "made_at is no time"),

@@ -54,7 +54,7 @@ def scored(
 ) -> dict[int, dict[str, Any]]:
     """Metrics by doc, from a process of its own."""
     with hash_seed(seed), FrameworkWorker() as worker:
-        scores: list[DocScore] = worker.call("score", spec, registered.data, answers)
+        scores: list[DocScore] = worker.call("lm_eval", "score", spec, registered.data, answers)
     assert [s.error for s in scores] == [None] * len(answers)
     return {s.doc_id: s.metrics for s in scores}
 
@@ -62,7 +62,7 @@ def scored(
 def answers_to(
     worker: FrameworkWorker, spec: TaskSpec, data: TaskData, texts: dict[int, str]
 ) -> list[Answered]:
-    prompts = worker.call("build_prompts", spec, data, sorted(texts), "completions")
+    prompts = worker.call("lm_eval", "build_prompts", spec, data, sorted(texts), "completions", "")
     return [Answered(p.doc_id, p.requests, [[texts[p.doc_id]]]) for p in prompts]
 
 
@@ -71,7 +71,7 @@ def test_what_draws_or_walks_a_set_gives_the_same_floats_everywhere(
     tmp_path: Path, worker: FrameworkWorker
 ) -> None:
     spec = quiz(tmp_path, DRAWN, DRAWING)
-    registered = worker.call("register", spec)
+    registered = worker.call("lm_eval", "register", spec)
     answers = answers_to(worker, spec, registered.data, dict.fromkeys(range(8), "tree river mountain house"))
     first = scored(spec, registered, answers, "1")
     second = scored(spec, registered, list(reversed(answers)), "2")
@@ -93,12 +93,12 @@ def test_a_definition_is_told_by_its_hashes_alone(
     for name, splits in cases.items():
         files = {s: jsonl(tmp_path / name / f"{s}.jsonl", rows[:40]) for s, rows in (splits or {}).items()}
         spec = spec_of(name, data=files or None)
-        registered = worker.call("register", spec)
+        registered = worker.call("lm_eval", "register", spec)
         elsewhere = spec_of(name)
         data = TaskData({0: registered.data.docs[0]}, [], registered.data.flags)
-        found = worker.call("identify", elsewhere, data, registered.fingerprint)
+        found = worker.call("lm_eval", "identify", elsewhere, data, registered.fingerprint)
         assert found == (registered.task_hash, registered.config_hash), name
-        other = worker.call("identify", spec_of(name, num_fewshot=1), data, registered.fingerprint)
+        other = worker.call("lm_eval", "identify", spec_of(name, num_fewshot=1), data, registered.fingerprint)
         assert (other != found) or registered.data.flags.num_fewshot == 0, name
 
 
@@ -110,7 +110,7 @@ def test_ifeval_gives_every_doc_one_verdict(
     spec = spec_of("ifeval", data={"train": jsonl(tmp_path / "train.jsonl", ifeval(None)["train"])})
     responses = {r["prompt"]: r["response"] for r in shared_rows("ifeval/responses_gpt-4-20231107.jsonl.gz")}
     with FrameworkWorker() as fresh:  # one that sees where punkt_tab is
-        registered = fresh.call("register", spec)
+        registered = fresh.call("lm_eval", "register", spec)
         prompts = {i: json.loads(text)["prompt"] for i, text in registered.data.docs.items()}
         texts = {i: responses[p] for i, p in prompts.items()}
         answers = answers_to(fresh, spec, registered.data, texts)

@@ -14,7 +14,12 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.window import Window
 from testbench_dagster.identity import Change
 from testbench_dagster.stages.check import findings
-from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
+from testbench_dagster.stages.discover.roster import (
+    active_suppliers,
+    cut_windows,
+    known_suppliers,
+    refresh_roster,
+)
 from testbench_dagster.stages.identify.identify import detect_changes, record_changes, refresh_identity
 from testbench_dagster.stages.identify.reading import read_availability
 from testbench_dagster.stages.identify.views import change_rows, identity_rows, many_cuts, pair_rows
@@ -273,7 +278,7 @@ def test_a_swap_that_scores_show_cuts_the_window_and_has_its_plan_made_anew(
     assert change.before_at > swapped_at - 40 * HOUR and change.at < swapped_at + 25 * HOUR
     assert (change.direction, change.certain, change.detected_at) == ("down", True, NOW)
     assert change.rate_after < 0.5 < change.null_rate
-    assert "over all tasks" in change.reason
+    assert f"its mean score over {TASK} is" in change.reason, "all that it is asked"
     # what it answered before counts no more
     (supplier,) = [s for s in active_suppliers(workspace) if s.address == "b1"]
     assert supplier.cut_at == change.at - timedelta(milliseconds=1)
@@ -415,7 +420,9 @@ def test_rows_for_people(open_workspace: Opener) -> None:
     }  # fmt: skip
     assert all(p["same_group"] and p["relation"] == "same stack" for p in pairs[:3])
     assert all(not p["same_group"] and p["relation"] == "different" for p in pairs[3:])
-    assert len(pair_rows(workspace, [key("a1"), key("b1")])) == 1
+    [pair] = pair_rows(workspace, [key("a1"), key("b1")])
+    models = {supplier.key: supplier.model for supplier in known_suppliers(workspace)}
+    assert (pair["model_a"], pair["model_b"]) == (models[pair["a"]], models[pair["b"]])
 
 
 def test_who_has_its_window_voided_again_and_again_is_told(open_workspace: Opener) -> None:

@@ -141,6 +141,7 @@ def merged(place: Town, *names: str) -> str:
     return proxy.partition("@")[0]
 
 
+@pytest.mark.slow
 def test_who_turns_after_a_merge_is_split_within_ten_common_docs(town: Open) -> None:
     place = town("a1", "a2", "a3")
     proxy = merged(place, "a1", "a2", "a3")
@@ -278,6 +279,7 @@ def test_a_member_has_its_proxys_score_corrected_by_its_own_answers(town: Open) 
     assert again.nodes[again.root].score != member.score
 
 
+@pytest.mark.slow
 def test_a_copycat_and_sybils_change_nobody_elses_rows_and_places(town: Open) -> None:
     honest, sybils = ("best", "second", "third"), tuple(f"sybil{n:02d}" for n in range(20))
     shares = {"best": 10, "second": 4, "third": 2}

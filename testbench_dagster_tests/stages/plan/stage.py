@@ -37,7 +37,9 @@ class Stage:
         for key in (ALPHA, BETA):
             self.facts.on_roster(key)
 
-    def epoch(self, task: str, number: int, order: list[int] | None = None) -> None:
+    def epoch(
+        self, task: str, number: int, order: list[int] | None = None, doc_ids: list[int] | None = None
+    ) -> None:
         """Start an epoch and store its first prompts."""
         registration = self.registrations[task]
         documents = self.workspace.documents
@@ -51,6 +53,7 @@ class Stage:
                     "seed": f"seed {number}",
                     "seed_sha256": hashlib.sha256(f"seed {number}".encode()).hexdigest(),
                     "started_at": NOW,
+                    **({} if doc_ids is None else {"doc_ids": doc_ids}),
                 }
             ],
         )

@@ -14,6 +14,7 @@ from testbench_dagster.core.sampling import asks_again
 from testbench_dagster.planning.due import TaskPlan
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.sample.catalogue import current_epoch
 from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
@@ -34,6 +35,24 @@ def test_answers_of_an_earlier_epoch_count_while_they_are_fresh(stage: Any) -> N
     made.answered(GATED, range(4, 8), at=NOW - timedelta(hours=30))
     made.epoch(GATED, 2, order=list(range(20, 30)))
     assert made.states()[GATED] == ("due", DOCS - 4)
+
+
+def test_named_docs_are_planned_alone(stage: Any) -> None:
+    """Whatever else is fresh, open or fell due."""
+    named = [7, 8, 9, 30]
+    tasks = [{"name": GATED, "samples": {"ids": named}}, {"name": GATING, "samples": DOCS}]
+    made = stage({"sampling": {"max_age_days": 1}}, tasks=tasks)
+    made.answered(GATED, range(3), at=NOW - timedelta(hours=2))  # fresh
+    made.answered(GATED, range(3, 6), at=NOW - timedelta(hours=30))  # due again
+    opened, at = f"{GATED}-1-chat-6", NOW - timedelta(hours=1)
+    made.facts.attempt(made.registrations[GATED], 6, Fault.SUPPLIER_HTTP, at, prompt_id=opened)
+    made.answered(GATED, range(7, 8), at=NOW - timedelta(hours=2))
+    assert made.states()[GATED] != ("due", 3), "there are no prompts of theirs yet"
+    assert current_epoch(made.workspace, made.workspace.spec(GATED)).doc_ids == named
+    made.epoch(GATED, 2, order=[30, 8, 9, 7], doc_ids=named)
+    plan = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan
+    assert [(due.prompt.doc_id, due.epoch) for due in plan.due] == [(30, None), (8, None), (9, None)]
+    assert (plan.target, plan.fresh) == (4, 1)
 
 
 def test_slots_that_fall_due_in_a_new_epoch_ask_half_of_their_docs_again(stage: Any) -> None:

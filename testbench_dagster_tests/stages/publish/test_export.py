@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from testbench_dagster.api import Testbench
+from testbench_dagster.core.columns import columns_of
+from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.stages.publish import export as module
-from testbench_dagster.stages.publish.export import export_parquet
+from testbench_dagster.stages.publish.export import export_parquet, write_answers
+from testbench_dagster.stages.read.answers import one_answer
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
+from testbench_dagster_tests.stages.read.asked import NOW as ASKED
+from testbench_dagster_tests.stages.read.asked import Asked
 from testbench_dagster_tests.stages.score.facts import NOW, Facts, configuration
 
 
@@ -31,7 +37,8 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
 
 
 def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 3)  # several row groups
+    monkeypatch.setattr(module, "_BATCH", 3)
+    monkeypatch.setattr(module, "_GROUP_ROWS", 3)  # several row groups
     task = facts.registration("starter_logic", n_docs=10)
     text = 'héllo "wörld"\n\u0000 \U0001f600'
     for doc in range(7):
@@ -46,8 +53,10 @@ def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest
         "attempts": 7,
         "scores": 6,
         "windows": 2,
+        "answers": 7,
         "item_matrix": 7,
         "leaderboard": 2,
+        "references": 0,
     }
     assert {p.name for p in out.iterdir()} == {f"{name}.parquet" for name in counts}
 
@@ -65,6 +74,80 @@ def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest
     items = {r["doc_id"]: r for r in pq.read_table(out / "item_matrix.parquet").to_pylist()}
     assert (items[0]["value"], items[0]["outcome"]) == (None, "empty")
     assert [items[doc]["value"] for doc in (1, 2)] == [1.0, 0.0]
+
+
+def test_answers_are_a_file_with_texts_and_types(facts: Facts, tmp_path: Path) -> None:
+    asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
+    asked.answer(0, 1.0, "yes", extracted="yes")
+    asked.answer(1, 0.0, "no", supplier="beta@external", api="completions")
+    facts.attempt(asked.registration, 2, Fault.EMPTY, prompt_id=asked.prompt(2), at=ASKED)
+    out = tmp_path / "out"
+    Testbench(facts.workspace).export(out)
+    table = pq.read_table(out / "answers.parquet")
+    assert table.column_names == list(columns_of(DocAnswer))
+    assert table.schema.field("at").type == pa.timestamp("ms", tz="UTC")
+    assert table.schema.field("value").type == pa.float64()
+    rows = {(row["supplier"], row["doc_id"]): row for row in table.to_pylist()}
+    first = rows["alpha@external", 0]
+    assert (first["kind"], first["value"], first["extracted"], first["question"]) == (
+        "right",
+        1.0,
+        "yes",
+        "Question 0?",
+    )
+    assert (rows["beta@external", 1]["kind"], rows["beta@external", 1]["answer"]) == ("wrong", "no")
+    assert (rows["alpha@external", 2]["fault"], rows["alpha@external", 2]["owner"]) == ("empty", "supplier")
+
+
+def test_texts_that_no_utf8_can_hold_are_escaped(facts: Facts, tmp_path: Path) -> None:
+    asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
+    asked.answer(0, 1.0)
+    row = one_answer(facts.workspace, "alpha@external", "starter_logic", 0)
+    assert row is not None
+    path = tmp_path / "answers.parquet"
+    assert write_answers(path, [replace(row, answer="lone \ud800 half")]) == 1
+    assert pq.read_table(path)["answer"].to_pylist() == ["lone \\ud800 half"]
+
+
+def test_long_texts_end_a_row_group_early(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    monkeypatch.setattr(module, "_GROUP_BYTES", 30_000)
+    asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
+    asked.answer(0, 1.0)
+    row = one_answer(facts.workspace, "alpha@external", "starter_logic", 0)
+    assert row is not None
+    texts = ["x" * 20_000, "y", "z", *["w" * 20_000] * 4]
+    path = tmp_path / "answers.parquet"
+    assert write_answers(path, [replace(row, answer=text, model=text[:1]) for text in texts]) == len(texts)
+    file = pq.ParquetFile(path)
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert sizes == [4, 2, 1], "those that were read together when it was full"
+    table = file.read()
+    assert table["answer"].to_pylist() == texts
+    assert table["model"].to_pylist() == [text[:1] for text in texts], "names that other groups lack"
+
+
+def test_suppliers_and_tasks_are_chosen(facts: Facts, tmp_path: Path) -> None:
+    asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
+    asked.answer(0, 1.0)
+    asked.answer(1, 0.0, supplier="beta@external", api="completions")
+    bench = Testbench(facts.workspace)
+    written = bench.export(tmp_path / "one", suppliers=["beta@external"], tasks=["starter_logic"])
+    assert {path.stem: n for path, n in written.items()} == {
+        "prompts": 2,
+        "attempts": 1,
+        "scores": 1,
+        "windows": 1,
+        "answers": 1,
+        "item_matrix": 1,
+        "leaderboard": 1,
+        "references": 0,
+    }
+    for name in ("attempts", "scores", "windows", "answers", "item_matrix", "leaderboard"):
+        rows = pq.read_table(tmp_path / "one" / f"{name}.parquet").to_pylist()
+        assert {row["supplier"] for row in rows} == {"beta@external"}, name
 
 
 def test_frames_hold_what_the_commands_print(facts: Facts) -> None:

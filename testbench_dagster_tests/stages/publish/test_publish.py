@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
+from testbench_dagster.board.published import render_page
 from testbench_dagster.cli import cli
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.stages.publish.export import write_item_matrix, write_ranking
@@ -50,7 +51,7 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
 
 
 def test_the_published_files_show_the_stored_board(facts: Facts) -> None:
-    done = publish(facts.workspace)
+    done = publish(facts.workspace, render_page)
     folder = published_folder(facts.workspace)
     names = {"leaderboard.html", "feed.json", "feed.prom", "item_matrix.parquet"}
     assert {p.name for p in folder.iterdir()} == names == {p.name for p in done.files}
@@ -72,11 +73,11 @@ def test_the_published_files_show_the_stored_board(facts: Facts) -> None:
 def test_everything_published_is_as_of_one_instant(facts: Facts) -> None:
     """Board, page, feeds and item matrix: at an instant when the samples are too old, none shows one."""
     folder = published_folder(facts.workspace)
-    now = publish(facts.workspace, now=NOW).board
+    now = publish(facts.workspace, render_page, now=NOW).board
     assert now.made_at == NOW and [entry.n for entry in now.entries] == [20, 40]
     assert pq.read_table(folder / "item_matrix.parquet").num_rows == 61
     later = NOW + timedelta(days=facts.workspace.config.settings.sampling.max_age_days + 4)
-    then = publish(facts.workspace, now=later).board
+    then = publish(facts.workspace, render_page, now=later).board
     assert then.made_at == later and [(entry.score, entry.n) for entry in then.entries] == [(None, 0)] * 2
     assert json.loads((folder / "feed.json").read_text("utf-8"))["made_at"] == later.isoformat()
     assert pq.read_table(folder / "item_matrix.parquet").num_rows == 0
@@ -85,8 +86,8 @@ def test_everything_published_is_as_of_one_instant(facts: Facts) -> None:
 
 
 def test_a_matrix_too_large_is_left_out_and_said(facts: Facts) -> None:
-    publish(facts.workspace)
-    done = publish(facts.workspace, max_pairs=3)
+    publish(facts.workspace, render_page)
+    done = publish(facts.workspace, render_page, max_pairs=3)
     assert done.left_out == {
         "item_matrix.parquet": "4 suppliers × tasks, more than 3: testbench export writes it"
     }

@@ -11,14 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbench_dagster.api import Testbench
+from testbench_dagster.board.published import render_page
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.core.records.set_aside import SetAsideRecord
 from testbench_dagster.ranking.entry import ALL_TASKS, Entry
+from testbench_dagster.ranking.feeds import render_json
 from testbench_dagster.ranking.ranking import RankGroup, ranked, units_of
 from testbench_dagster.stages.rank import leaderboard, make_board, store_board
 from testbench_dagster.stages.rank.items import items
-from testbench_dagster.stages.summarize.refresh import refresh_summaries
+from testbench_dagster.stages.summarize.refresh import configured_taxonomies, refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster.statistics.intervals import wilson
@@ -134,6 +138,42 @@ def test_signatures_take_no_part(facts: Facts) -> None:
     board = make_board(facts.workspace)
     assert {row.task for rows in board.windows.values() for row in rows} == {"starter_logic", "starter_units"}
     assert {row["task"] for row in items(facts.workspace)} == {"starter_logic"}
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"], []], indirect=True)
+def test_a_board_tells_what_is_set_aside_and_where_it_is_missing(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 10})
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    names = [t.name for t in configured_taxonomies(facts.workspace)] or [ALL_TASKS]
+    board = make_board(facts.workspace)
+    assert (board.set_aside, board.lacking) == ({}, {name: [] for name in names})
+    for task in ("starter_units", "config", "configured no more"):
+        one = SetAsideRecord(
+            id=task,
+            step="dataset",
+            since=NOW,
+            tried_at=NOW,
+            failures=1,
+            retry_at=NOW,
+            reason="/srv/me/a.jsonl is torn",
+            source=None,
+        )
+        typed.upsert(facts.workspace.documents, SetAsideRecord, [one])
+    board = make_board(facts.workspace)
+    torn = "/srv/me/a.jsonl is torn"
+    assert board.set_aside == {"starter_units": torn, "config": torn}
+    assert set(board.published_set_aside.values()) == {"…/a.jsonl is torn"}
+    assert "/srv/me" not in render_json(board) + render_page(board)
+    assert board.lacking == {name: ["starter_units"] for name in names}
+    testbench = Testbench(facts.workspace)
+    assert testbench.leaderboard().set_aside == {"starter_units": torn}, "a signature ranks nobody"
+    abilities = testbench.taxonomies()
+    if names != [ALL_TASKS]:
+        assert abilities.set_aside == {"starter_units": torn}
+        roots = {row["supplier"]: row for row in abilities.rows if row["root"]}
+        assert roots[ALPHA]["set_aside"] == ["starter_units"]
+        assert "starter_units" in roots[ALPHA]["missing"]
+        assert any(row["set_aside"] == [] for row in abilities.rows), "nodes without it"
 
 
 @pytest.mark.parametrize("facts", [[]], indirect=True)
@@ -271,6 +311,26 @@ def test_sybils_and_copycats_move_nobody() -> None:
     assert {key: found[key] for key in alone} == alone
     assert {found[e.supplier] for e in sybils} == {alone["s0"]}
     assert found["s200"] == (7, 7)
+
+
+@pytest.mark.parametrize("open_too", [0, 1])
+@pytest.mark.parametrize("one_owner", [False, True])
+def test_a_copycat_that_falls_silent_takes_nobodys_place_down(one_owner: bool, open_too: int) -> None:
+    """Its docs are open, which count as wrong: it is no evidence against who answered like it.
+
+    Unless one owner staked both: of two the worse one's place is the owner's, whatever keeps it open.
+    """
+    honest = [dataclasses.replace(entry(i, 0.9 - 0.1 * i, 0.03), n_open=open_too) for i in range(6)]
+    silent = dataclasses.replace(entry(100, 0.2, 0.05), n_open=140)
+    groups = {e.supplier: RankGroup("g", "s0") for e in (honest[0], silent)}
+    owners = {e.supplier: "pokt1owner" for e in (honest[0], silent)} if one_owner else {}
+    alone = {e.supplier: (e.rank_low, e.rank_high, e.p_best) for e in ranked(honest)}
+    for docs_open in (140, open_too):
+        board = ranked([*honest, dataclasses.replace(silent, n_open=docs_open)], groups, None, owners)
+        found = {e.supplier: (e.rank_low, e.rank_high, e.p_best) for e in board}
+        others_unmoved = {key: found[key] for key in alone} == alone
+        assert others_unmoved is (docs_open == 140 and not one_owner), docs_open
+        assert found["s100"][:2] == (1, 6), "its own place is as uncertain as its score"
 
 
 @pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)

@@ -80,6 +80,14 @@ class Stage:
         self.workspace = Workspace(load_config(path))
         self.workspace.worker = self.worker
 
+    def list_everyone(self) -> None:
+        """Read the roster until it has all: who is in no session is missing where a busy machine is late."""
+        for _ in range(20):
+            refresh_roster(self.workspace)
+            if {s.key for s in active_suppliers(self.workspace)} == set(self.keys.values()):
+                return
+        raise AssertionError("the list of who staked was never read")
+
     def collect(self) -> RelayReport:
         """What an evaluation does: refresh the roster, relay what is due, keep the plans."""
         refresh_roster(self.workspace)
@@ -158,6 +166,7 @@ def test_the_roster_shows_sessions_stakes_and_what_is_amiss(begin: Callable[...,
 def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None:
     """One of three is in each session: it alone is asked, the others are left alone until theirs comes."""
     stage = begin({"discover": "staked"}, suppliers_per_session=1)
+    stage.list_everyone()
     rounds = 0
     while set(stage.answered()) != set(NAMES):
         before = stage.answered()
@@ -433,6 +442,7 @@ def test_what_was_stored_under_a_lost_lease_is_part_of_what_a_session_grants(
 
 def test_the_terminal_is_told_who_waits(begin: Callable[..., Stage]) -> None:
     stage = begin({"discover": "staked"}, suppliers_per_session=1)
+    stage.list_everyone()
     stage.collect()
     (asked,) = stage.answered()
     why = "in no session of our applications; the next begins at block 1011"

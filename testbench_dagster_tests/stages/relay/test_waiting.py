@@ -16,10 +16,11 @@ import pytest
 from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
-from testbench_dagster.core.records.lanes import LaneEndRecord
+from testbench_dagster.core.records.lanes import STOPPED, LaneEndRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.server import Localnet
+from testbench_dagster.localnet.withholding import Withholding
 from testbench_dagster.relays.report import LaneEnding, Progress
 from testbench_dagster.stages import check
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
@@ -28,6 +29,8 @@ from testbench_dagster.stages.relay import relay as stage
 from testbench_dagster.stages.relay import scoring
 from testbench_dagster.stages.relay.relay import RelayReport, relay_due
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts, stale_tasks
+from testbench_dagster.stages.score.score import score_new
+from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.tasks.signatures.simulated import installed, served
@@ -62,6 +65,7 @@ def failing(name: str, mode: str) -> Persona:
     return Persona(name, BACKEND, failures={mode: 1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "fault", "why"),
     [
@@ -124,6 +128,7 @@ def test_a_restart_in_mid_run_costs_no_doc(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_others_are_scored_when_their_turns_end_and_the_run_ends_soon_after_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +220,47 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has(tmp_path: Path) -> None:
         assert not list(typed.find(workspace.documents, LaneEndRecord))
 
 
+@pytest.mark.slow
+def test_who_holds_what_it_would_lose_until_the_run_is_stopped_gains_nothing(tmp_path: Path) -> None:
+    """Its calls in flight were asked, and others answered meanwhile: they are open."""
+    limits = {"max_in_flight": DOCS, "first_byte_s": 60, "total_s": 60}
+    withholds = (Withholding(("timeout",), "wrong"),)
+    holder = Persona("a", Backend("b", 0.6, latency_ms=2), withholds=withholds)
+    with network(tmp_path, holder, relays=limits) as (workspace, net):
+        workspace.stop = threading.Event()
+
+        def stop() -> None:
+            seen = -1
+            while net.suppliers["a"].answered > seen or seen <= 0:
+                seen = net.suppliers["a"].answered
+                time.sleep(0.5)
+            assert workspace.stop is not None
+            workspace.stop.set()
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        report = relayed(workspace, score_ended=True)
+        thread.join()
+        assert report.relays.interrupted and not report.left
+        answered = report.relays.suppliers[key("a")].answered
+        assert 0 < answered < DOCS
+        score_new(workspace, [key("a")])
+        (row,) = (row for row in windows(workspace, suppliers=[key("a")]) if row.primary)
+        [end] = typed.find(workspace.documents, LaneEndRecord)
+        held = sum(len(part.doc_ids) for part in end.left)
+        assert (end.fault, held > 1) == (STOPPED.value, True)
+        assert (row.status, row.n, row.n_open) == ("partial", answered, held)
+        assert row.score_answered == 1.0 and row.score == answered / (answered + held)
+        # they are asked by the next run, and are open no more once they are answered
+        net.suppliers["a"].persona = replace(holder, withholds=())
+        workspace.stop = None
+        assert relayed(workspace, score_ended=True).relays.suppliers[key("a")].answered == DOCS - answered
+        score_new(workspace, [key("a")])
+        (row,) = (row for row in windows(workspace, suppliers=[key("a")]) if row.primary)
+        assert (row.status, row.n, row.n_open, row.n_late) == ("ok", DOCS, 0, 0)
+
+
+@pytest.mark.slow
 def test_scored_answers_are_written_under_the_runs_own_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TaskError
@@ -110,6 +112,62 @@ def test_an_epoch_older_than_the_instant_is_followed_by_one_more(
     assert [p["doc_id"] for p in stored] == sequence(rolled.epoch.seed, N_DOCS)[:5]
 
 
+def test_named_docs_are_asked_and_no_others(tmp_path: Path, worker: FrameworkWorker) -> None:
+    """Other names are another epoch: under one, a place in the sequence never changes its doc."""
+
+    def asked(samples: Any) -> list[int]:
+        config = settings(tmp_path, ("one",))
+        given = yaml.safe_load(config.path.read_text("utf-8"))
+        given["tasks"][0]["samples"] = samples
+        config.path.write_text(yaml.safe_dump(given), encoding="utf-8")
+        with Workspace(load_config(config.path)) as opened:
+            opened.worker = worker
+            one = opened.spec("one")
+            assert stale_tasks(opened, [one]) == [one]
+            refresh_dataset(opened, one)
+            report = refresh_prompts(opened, one)
+            assert report.built == 2 * report.positions, "in both forms"
+            assert stale_tasks(opened, [one]) == []
+            where = {"task": "one", "epoch": report.epoch.epoch, "api": "chat"}
+            found = [p["doc_id"] for p in opened.documents.find(PROMPTS, where, sort=[("position", 1)])]
+            named = set(samples["ids"]) if isinstance(samples, dict) else set(range(N_DOCS))
+            order = [doc for doc in sequence(report.epoch.seed, N_DOCS) if doc in named]
+            assert found == order[: report.positions]
+            assert epochs(opened.documents)[-1] == report.epoch.epoch
+            numbers.append(report.epoch.epoch)
+            del opened.worker
+        return sorted(found)
+
+    numbers: list[int] = []
+    assert asked({"ids": [11, 0, 3]}) == [0, 3, 11]
+    assert asked({"ids": [4, 0, 3]}) == [0, 3, 4]
+    assert len(asked(3)) == 3
+    assert asked({"ids": [5]}) == [5]
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_docs_that_there_are_not_are_told_when_the_task_is_prepared(
+    tmp_path: Path, worker: FrameworkWorker
+) -> None:
+    config = settings(tmp_path, ("one",))
+    given = yaml.safe_load(config.path.read_text("utf-8"))
+    for ids, said in (
+        (
+            [3, N_DOCS, 99],
+            "samples.ids names 12, 99, but its split 'test' has 12 docs, from 0 to 11",
+        ),
+        (list(range(5, 30)), "samples.ids names 12, 13, 14, 15, 16 and 13 more, but"),
+    ):
+        given["tasks"][0]["samples"] = {"ids": ids}
+        config.path.write_text(yaml.safe_dump(given), encoding="utf-8")
+        with Workspace(load_config(config.path)) as opened:
+            opened.worker = worker
+            with pytest.raises(TaskError, match=re.escape(said)):
+                refresh_dataset(opened, opened.spec("one"))
+            assert opened.datasets.current("one") is None
+            del opened.worker
+
+
 def test_a_tick_of_a_clock_that_is_ahead_rolls_once(workspace: Workspace, spec: TaskSpec) -> None:
     """The instant may lie in the future of the machine that dates the epoch."""
     current_epoch(workspace, spec)
@@ -172,6 +230,7 @@ def _roll(path: str, instant: datetime, start: Any, results: Any) -> None:
         results.put((found.epoch, found.seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "mongodb"])
 def test_processes_that_roll_at_once_agree_on_one_epoch(
     store: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -312,6 +371,7 @@ def test_the_fingerprint_changes_with_the_catalogue_only(workspace: Workspace, s
     assert len(set(seen)) == 7, "it never takes an earlier value"
 
 
+@pytest.mark.slow
 def test_a_hundred_tasks_are_looked_at_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three epochs of 100 prompts in two forms for each of 100 tasks: three queries, within 0.2 s."""
     names = tuple(f"task_{i}" for i in range(100))
@@ -348,6 +408,6 @@ def test_a_hundred_tasks_are_looked_at_in_a_moment(tmp_path: Path, monkeypatch: 
             began = time.perf_counter()
             catalogue_fingerprint(workspace)
             seconds.append(time.perf_counter() - began)
-        assert len(asked) == 2 * len(seconds), "and one query of the dataset store"
+        assert len(asked) == 3 * len(seconds), "and one query of the dataset store"
         assert min(seconds) < 0.2
         print(f"catalogue_fingerprint of 100 tasks: {min(seconds) * 1000:.0f} ms")

@@ -64,7 +64,8 @@ def spread(facts: Facts) -> Spread:
 def wanted(facts: Facts) -> int:
     registration = facts.workspace.datasets.current(TASK)
     assert registration is not None
-    return wanted_docs(facts.workspace.documents, [(facts.workspace.spec(TASK), registration)])[TASK]
+    tasks = [(facts.workspace.spec(TASK), registration)]
+    return wanted_docs(facts.workspace.documents, tasks, "chat")[TASK]
 
 
 def test_the_complete_rows_of_five_groups_say_how_docs_vary(installation: Callable[..., Facts]) -> None:

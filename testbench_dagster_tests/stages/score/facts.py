@@ -127,6 +127,7 @@ class Facts:
                 "filter": name,
                 "answer_id": answer,
                 "answered_at": at,
+                "calls": 1,
                 "scorer_version": version or scorer_version(registration),
                 "metrics": dict(values),
                 "error": error,

@@ -467,12 +467,22 @@ def prompts(facts: Facts, registration: Registration, names: list[str]) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("answers_other", [False, True])
-def test_a_form_of_request_that_is_refused_everywhere_has_no_score(facts: Facts, answers_other: bool) -> None:
+@pytest.mark.parametrize(
+    ("asked", "of_other", "answers_other"),
+    [
+        (["max_gen_toks", "min_p"], ["max_gen_toks"], False),
+        (["max_gen_toks", "min_p"], ["min_p", "max_gen_toks"], True),
+        # what is not sent, or is sent anyway, makes no form of its own
+        (["max_gen_toks", "do_sample"], ["temperature"], True),
+    ],
+)
+def test_a_form_of_request_that_is_refused_everywhere_has_no_score(
+    facts: Facts, asked: list[str], of_other: list[str], answers_other: bool
+) -> None:
     """Unless another task's requests of that form are answered: then this task's are withheld."""
-    prompts(facts, facts.registration(TASK, N), ["max_gen_toks", "min_p"])
+    prompts(facts, facts.registration(TASK, N), asked)
     other = facts.registration(OTHER, N)
-    prompts(facts, other, ["min_p", "max_gen_toks"] if answers_other else ["max_gen_toks"])
+    prompts(facts, other, of_other)
     for doc in range(3):
         facts.attempt(other, doc, at=NOW, text="x")
         facts.score(other, doc, 1.0, NOW)

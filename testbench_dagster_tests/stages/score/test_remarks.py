@@ -150,12 +150,12 @@ def test_who_left_docs_unanswered_for_good_is_told_in_a_line(facts: Facts) -> No
 
     assert who_has_failed([row]) == ""
     assert who_has_failed([row, failed("a@x", 1, "supplier_refused")]) == (
-        "1 doc has failed: 1 of a@x (supplier_refused); it was left unanswered again and again while others "
-        "were answered, and counts as wrong"
+        "1 doc has failed: 1 of a@x (supplier_refused); it was left unanswered on several occasions while "
+        "others were answered, and counts as wrong"
     )
     many = [failed(f"s{n}@x", n, "supplier_http") for n in range(1, 6)]
     assert who_has_failed([*many, failed("s5@x", 2, "transport")]) == (
         "17 docs have failed: 7 of s5@x (supplier_http, transport), 4 of s4@x (supplier_http), 3 of s3@x "
-        "(supplier_http), 3 of 2 others; they were left unanswered again and again while others were "
+        "(supplier_http), 3 of 2 others; they were left unanswered on several occasions while others were "
         "answered, and count as wrong"
     )

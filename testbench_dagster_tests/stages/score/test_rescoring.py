@@ -185,14 +185,14 @@ def test_what_is_edited_but_not_registered_scores_nothing(sums: Sums) -> None:
 
 def test_an_edit_during_scoring_keeps_the_scores_back(sums: Sums, monkeypatch: pytest.MonkeyPatch) -> None:
     sums.answer(3)
-    score_batch = module.score_batch
+    score_answers = module.score_answers
 
     def edited_meanwhile(*arguments: Any) -> Any:
-        found = score_batch(*arguments)
+        found = score_answers(*arguments)
         sums.edit(LAST)
         return found
 
-    monkeypatch.setattr(module, "score_batch", edited_meanwhile)
+    monkeypatch.setattr(module, "score_answers", edited_meanwhile)
     assert score_new(sums.workspace, [ALPHA], now=NOW).put_off == {"sums": 1}
     assert sums.workspace.documents.count(SCORES) == 0
 
@@ -312,7 +312,12 @@ def test_two_queries_per_supplier_see_that_nothing_is_to_do(
 
         monkeypatch.setattr(sums.workspace.documents, name, counting)
     assert sums.score() == 0
-    assert asked == {"rows suppliers": 1, "group attempts": 2, "group scores": 2}
+    assert asked == {
+        "rows suppliers": 1,
+        "group attempts": 2,
+        "group scores": 2,
+        "find scorer_outages": 1,
+    }
     asked.clear()
     sums.answer(0, round_=2, at=NOW)
     asked.clear()

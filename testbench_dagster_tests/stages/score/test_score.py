@@ -21,6 +21,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.stages.sample.catalogue import refresh_dataset, refresh_prompts
 from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score import batch as module
+from testbench_dagster.stages.score import scorer
 from testbench_dagster.stages.score.answered import AnsweredDoc, answered_docs, unscored
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.score import score_new
@@ -226,8 +227,8 @@ def short_limits(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
         case.answer(N_DOCS - 1, "a" * N_DOCS)
         docs = list(answered_docs(other.documents, ALPHA, case.spec, case.registration))
         score_batch(other, case.spec, case.registration, docs)
-    monkeypatch.setattr(module, "_SECONDS_PER_CALL", max(4.0, 2.0 * (time.monotonic() - began)))
-    monkeypatch.setattr(module, "_SECONDS_PER_DOC", 0.05)
+    monkeypatch.setattr(scorer, "SECONDS_PER_CALL", max(4.0, 2.0 * (time.monotonic() - began)))
+    monkeypatch.setattr(scorer, "_SECONDS_PER_DOC", 0.05)
     return case
 
 
@@ -295,7 +296,7 @@ def test_an_answer_that_hangs_a_filter_becomes_an_outcome_of_its_own(short_limit
 def test_a_supplier_that_hangs_the_scorer_again_and_again_is_put_off(
     short_limits: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_STRIKES", 2)
+    monkeypatch.setattr(scorer, "_STRIKES", 2)
     case = short_limits
     hanging(case, list(range(8)))
     case.answer(0, "a", supplier=SECOND)

@@ -504,6 +504,7 @@ def keeping(facts: Facts, _: Heartbeat) -> None:
         refresh_window_cache(facts.workspace, [ALPHA, BETA], tasks=[TASK], now=NOW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_readers_see_the_facts_whatever_the_order_of_events(
     installation: Callable[..., Facts], seed: int

@@ -16,7 +16,7 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.prompts import EpochRecord
 from testbench_dagster.core.window import Window
-from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.documents import typed
@@ -611,3 +611,22 @@ def test_who_left_is_shown_where_named_and_not_otherwise(installation: Callable[
         assert {row["supplier"] for row in testbench.item_matrix().rows} == set()
         with pytest.raises(ConfigError, match="'nobody@external' is not on the roster; on it are: alpha@ext"):
             testbench.scores(["nobody@external"])
+
+
+def test_of_named_docs_no_others_count(installation: Callable[..., Facts]) -> None:
+    """Answers to other docs, asked before these were named, are none of its score, cached or not."""
+    facts = installation(samples={"min": 1, "max": 6, "half_width": None})
+    task = facts.registration(TASK, n_docs=50)
+    for doc in range(6):
+        facts.score(task, doc, float(doc == 4), days_ago(1))
+    facts.fail(task, 7)
+    facts.on_roster(ALPHA)
+    refresh_window_cache(facts.workspace, [ALPHA], now=NOW)
+    before = primary(facts)
+    assert (before.n + before.n_failed, before.n_planned) == (6, 6)
+    facts = installation(samples={"ids": [4, 5, 9]}, sampling={"window": 1})
+    row = primary(facts)
+    assert (row.n, row.n_planned, row.n_failed, row.score) == (2, 3, 0, 0.5)
+    facts.fail(task, 9)
+    row = primary(facts)
+    assert (row.n, row.n_failed, row.score) == (2, 1, 1 / 3)

@@ -15,15 +15,13 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.answer_prefix import is_deterministic
-from testbench_dagster.core.errors import ConfigError, TaskError
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.prompt import Answered
 from testbench_dagster.core.task import MOST_PROBES, TaskSpec
 from testbench_dagster.stages.configured_tasks import task_specs
-from testbench_dagster.tasks.frameworks import LmEval, framework_of
 from testbench_dagster.tasks.signatures import PAGES, Signatures, page_signature
 from testbench_dagster.tasks.signatures.probes import TEMPLATES, WORDS, draw_probes
 from testbench_dagster.tasks.sources import definition_state, source_state
-from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
@@ -135,7 +133,7 @@ def test_answers_are_signed_by_how_they_begin(tmp_path: Path) -> None:
     data = Signatures().register(spec).data
     texts = ["One  two\n" + "x" * 80, "One two " + "x" * 56 + "y", "One two", "  "]
     answers = [Answered(i, [{}], [[text]]) for i, text in enumerate(texts)]
-    scores = Signatures().score(spec, data, answers)
+    scores = list(Signatures().score(spec, data, answers))
     one, same, other, blank = (s.metrics["none"]["signature"] for s in scores)
     assert one == same == hashlib.sha256(b"One two " + b"x" * 56).hexdigest()
     assert len({one, other, blank}) == 3
@@ -149,14 +147,6 @@ def test_an_unreadable_page_is_an_error_of_its_doc(tmp_path: Path) -> None:
         spec, data, [Answered(0, [{}], [["no"]]), Answered(0, [{}], [['{"a":1}']])]
     )
     assert bad.error and not bad.metrics and good.error is None
-
-
-def test_frameworks_are_found_by_name() -> None:
-    worker = FrameworkWorker()
-    assert isinstance(framework_of("signatures", worker), Signatures)
-    assert isinstance(framework_of("lm_eval", worker), LmEval)
-    with pytest.raises(TaskError, match="helm"):
-        framework_of("helm", worker)
 
 
 # ----------------------------------------------------------------------------------------- configuration
@@ -185,9 +175,15 @@ def test_signatures_are_configured_by_name_and_framework(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (signature("gsm8k"), "'gsm8k' is no signature; name one of tokenizer, config, identity"),
-        ({"name": "config", "framework": "helm"}, "framework: input should be 'lm_eval' or 'signatures'"),
-        (signature("config", num_fewshot=0), "num_fewshot means nothing to the signature 'config'"),
+        (signature("gsm8k"), "'gsm8k' is no task of framework 'signatures'; name one of tokenizer, "),
+        (
+            {"name": "config", "framework": "helm"},
+            "framework 'helm' is unknown; there are: lm_eval, ",
+        ),
+        (
+            signature("config", num_fewshot=0),
+            "num_fewshot means nothing to 'config' of framework",
+        ),
         (signature("config", metric="acc"), "metric means nothing"),
         (signature("config", filter="none"), "filter means nothing"),
         (signature("config", data={"test": "x.jsonl"}), "data means nothing"),
@@ -196,13 +192,17 @@ def test_signatures_are_configured_by_name_and_framework(tmp_path: Path) -> None
         (signature("identity", samples=10), "identity.probes says how many"),
         (signature("identity", samples="all"), "samples means nothing"),
         (signature("config", alias="a|b"), "cannot be a partition key"),
-        ({"name": "tokenizer"}, "unknown task 'tokenizer'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(tmp_path: Path, task: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         specs(tmp_path, {"name": "starter_logic"}, task)
     assert said in str(raised.value)
+
+
+def test_without_its_framework_a_signature_is_an_unknown_task(tmp_path: Path) -> None:
+    _, unknown = specs(tmp_path, {"name": "starter_logic"}, {"name": "tokenizer"})
+    assert unknown.problem is not None and unknown.problem.startswith("unknown task 'tokenizer'")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import pytest
 
 from testbench_dagster import __version__
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.relay import Attempt, Endpoint
+from testbench_dagster.core.generation import SupplierGeneration
+from testbench_dagster.core.relay import FOLLOWING, Attempt, Endpoint
 from testbench_dagster.transports.direct.transport import DirectTransport
 from testbench_dagster.transports.http import TRUNCATED_EVIDENCE_BYTES
+from testbench_dagster.transports.payload import answer_tokens
 from testbench_dagster_tests.endpoints import FAST, Supplier, chat_body, endpoint, relay
 
 
@@ -223,3 +225,47 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def test_retry_after_is_recorded(supplier: Supplier):
     assert send(endpoint(supplier.url("limited"))).retry_after_s == 0.2
+
+
+@pytest.mark.parametrize(
+    ("following", "tokens", "fault"),
+    [
+        (FOLLOWING, 200, Fault.OK),
+        (FOLLOWING, 4, Fault.SUPPLIER_TIMEOUT),
+        ((), 200, Fault.SUPPLIER_TIMEOUT),
+    ],
+)
+def test_deadlines_follow_the_limit_of_the_answer(following: tuple[str, ...], tokens: int, fault: Fault):
+    """A server that does not stream says nothing before it ends: 200 tokens may take ten seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.6)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(chat_body()))
+        await asyncio.sleep(0.4)
+        writer.write(chat_body())
+
+    async def main() -> Attempt:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        limits = replace(FAST, first_byte_s=0.3, idle_s=0.25, total_s=0.5, following=frozenset(following))
+        asked = relay()
+        asked.request = {**asked.request, "generation": {"max_gen_toks": tokens}}
+        transport = DirectTransport()
+        try:
+            return await transport.send(endpoint(f"http://127.0.0.1:{port}", limits), asked)
+        finally:
+            await transport.close()
+            server.close()
+
+    assert asyncio.run(main()).fault is fault
+
+
+def test_a_budget_lengthens_deadlines_too():
+    asked = relay().request
+    assert answer_tokens(asked) == 16
+    assert answer_tokens(asked, SupplierGeneration(budget=1000)) == 1016
+    assert answer_tokens({"type": "generate_until", "generation": {}}) == 256
+    assert answer_tokens({"type": "generate_until", "generation": {"max_gen_toks": "many"}}) == 0
+    assert answer_tokens({"type": "loglikelihood"}, SupplierGeneration(budget=1000)) == 1
+    assert answer_tokens({"type": "get", "path": "/x"}) == 0

@@ -358,3 +358,31 @@ def test_the_token_is_sent_and_never_told(gateway: Gateway, monkeypatch: pytest.
     gateway.ready([listed(TOKEN)])
     gateway.config()
     assert TOKEN not in repr(read(config))
+
+
+def test_its_pages_are_asked_for_with_what_the_service_configures(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = service(
+        gateway,
+        gateway_keys={"token_env": "GW_TOKEN"},
+        key_header="X-Token",
+        headers={"X-Org": "ORG"},
+        query={"tenant": "t"},
+        query_env={"sig": "SIG"},
+    )
+    monkeypatch.setenv("GW_TOKEN", TOKEN)
+    monkeypatch.setenv("ORG", "org-of-ours-1")
+    monkeypatch.delenv("SIG", raising=False)
+    assert "query_env: sig names SIG, which is not set" in refusal(config)
+    assert "SIG" in check_gateway("llm", config).problems[0] and gateway.asked == []
+    monkeypatch.setenv("SIG", "s3cret-value")
+    gateway.ready([listed(A)])
+    page = gateway.pages.pop("/ready/llm?detailed=true")
+    gateway.pages["/ready/llm?detailed=true&tenant=t&sig=s3cret-value"] = page
+    assert [entry.config.address for entry in read(config).entries] == [A]
+    assert (gateway.headers["x-token"], gateway.headers["x-org"]) == (TOKEN, "org-of-ours-1")
+    assert "authorization" not in gateway.headers
+    assert check_gateway("llm", config).suppliers == 1
+    gateway.pages.clear()
+    assert "s3cret" not in refusal(config) and "HTTP 404" in refusal(config)

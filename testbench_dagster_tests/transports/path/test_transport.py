@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.bech32 import encode
 from testbench_dagster.core.faults import Fault, Owner
-from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, SessionRef
+from testbench_dagster.core.generation import SupplierGeneration
+from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay, Route, SessionRef
 from testbench_dagster.transports.path.transport import (
     GatewayHeaders,
     PathTransport,
@@ -135,6 +137,23 @@ def test_a_relay_as_path_wants_it() -> None:
     }
     assert "hedged" not in attempt.evidence
     assert "redacted" not in attempt.evidence
+
+
+def test_settings_headers_and_parameters_of_a_service_reach_its_gateway() -> None:
+    attempt, (asked,) = send(
+        Says(),
+        headers={"api-key": TOKEN, "X-Org": "org-of-ours-1"},
+        generation=SupplierGeneration(budget=100, stop="client"),
+        route=Route(query=(("tenant", "t"),), secret_query=(("sig", "s3cret-value"),)),
+    )
+    assert attempt.fault is Fault.OK
+    assert asked.path == "/v1/v1/chat/completions?tenant=t&sig=s3cret-value"
+    assert (asked.headers["api-key"], asked.headers["X-Org"]) == (TOKEN, "org-of-ours-1")
+    said = orjson.loads(asked.body)
+    assert said["max_tokens"] == 116 and "stop" not in said
+    assert attempt.evidence["generation"] == {"budget": 100, "stop": "client"}
+    assert attempt.evidence["payload_sha256"] == hashlib.sha256(asked.body).hexdigest()
+    assert "s3cret" not in repr(attempt) and "org-of-ours" not in repr(attempt)
 
 
 def test_what_is_not_configured_is_not_sent() -> None:

@@ -13,7 +13,7 @@ from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.envelopes import Served
 from testbench_dagster.localnet.pocket.faults import FaultRule
 from testbench_dagster.localnet.pocket.names import private_key
-from testbench_dagster.localnet.pocket.network import SERVICES, PocketNet
+from testbench_dagster.localnet.pocket.network import MODEL, SERVICES, PocketNet
 from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.sessions import SessionBook
@@ -62,7 +62,7 @@ class Setting:
             served.service,
             miner.url,
             "chat",
-            "m",
+            MODEL,
             FAST,
             transport="shannon",
             address=served.operator,
@@ -87,9 +87,16 @@ class Setting:
         self.net.set_faults(name, [])
 
     async def ask(self, number: int = 0, name: str = "sim-01", **changes: Any) -> Attempt:
-        """Relay one question."""
+        """Relay one question, to another URL than the staked one where ``base_url`` is among the changes."""
+        if "base_url" in changes:
+            self.pin()
         endpoint = self.endpoint(name, **changes)
         return await self.transport.send(endpoint, relay_to(endpoint, number))
+
+    def pin(self) -> None:
+        """From now on relays go where the endpoint says, whatever the session tells."""
+        for service in self.transport._services.values():
+            service.routes.of = lambda endpoint, session: (endpoint,)  # type: ignore[method-assign]
 
     async def reach(self, height: int) -> None:
         """The chain goes to a height, and the book learns of it, where the nodes tell it."""

@@ -14,6 +14,7 @@ from testbench_dagster.transports.pocket.chain.types import (
     ChainSupplier,
     ServiceInfo,
     Session,
+    SessionTerms,
     SharedParams,
 )
 from testbench_dagster.transports.pocket.messages import SessionHeader
@@ -33,6 +34,8 @@ class Chain:
         self.members: dict[str, tuple[str, ...]] = dict(MEMBERS)
         self.stakes = {"app-1": 5_000_000, "app-2": 10_000_000}
         self.asked: list[str] = []
+        self.units = 100  # compute units of a relay
+        self.doubts: tuple[str, ...] = ()
         self.down: str | None = None  # the first call that fails
         self.lagging: set[str] = set()  # applications whose node still tells of the session before
 
@@ -52,15 +55,10 @@ class Chain:
         self._ask("height")
         return self.at
 
-    def shared_params(self) -> SharedParams:
-        self._ask("shared_params")
-        return PARAMS
-
-    def suppliers_per_session(self) -> int:
-        return 50
-
-    def service(self, service: str) -> ServiceInfo:
-        return ServiceInfo(service, service, 100)
+    def terms(self, service: str, height: int) -> SessionTerms:
+        self._ask("terms")
+        info = ServiceInfo(service, service, self.units)
+        return SessionTerms(PARAMS, 50, info, self.doubts)
 
     def session(self, application: str, service: str, *, fresh: bool = False) -> Session:
         self._ask(f"session {application}")
@@ -455,3 +453,26 @@ def test_an_application_may_limit_what_it_spends_per_session(chain: Chain):
     book = a_book(chain, ("app-1",))
     book.refresh()
     assert book.left("s1") == 2
+
+
+def test_a_session_grants_what_held_as_it_began(chain: Chain):
+    book = a_book(chain, ("app-1",))
+    book.refresh()
+    assert book.left("s1") == 11
+    chain.units = 50  # shown from now on, in force from the next session on
+    chain.pass_blocks(1)
+    book.refresh(fresh=True)
+    assert book.left("s1") == 11
+    chain.pass_blocks(LENGTH)
+    book.refresh(fresh=True)
+    assert book.left("s1") == 23
+
+
+def test_what_no_node_tells_of_then_is_said_once(chain: Chain, caplog: pytest.LogCaptureFixture):
+    chain.doubts = ("the shared parameters",)
+    book = a_book(chain)
+    for _ in range(3):
+        book.refresh(fresh=True)
+        chain.pass_blocks(LENGTH)
+    (told,) = caplog.messages
+    assert "sessions of svc: no node tells the shared parameters as of a session's start" in told

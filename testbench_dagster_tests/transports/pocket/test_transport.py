@@ -4,32 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
+from testbench_dagster.coordination.pace import DayLedger, PaceLedger
 from testbench_dagster.core.faults import Fault, Owner
-from testbench_dagster.core.relay import Attempt
+from testbench_dagster.core.generation import SupplierGeneration
+from testbench_dagster.core.pace import Pace
+from testbench_dagster.core.relay import Attempt, Route
+from testbench_dagster.core.remedies import remedy_of
 from testbench_dagster.localnet.personas import Backend, Persona
 from testbench_dagster.localnet.pocket.names import private_key, private_key_hex
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.localnet.supplier import Reply, json_reply
+from testbench_dagster.relays.engine import relay_all
+from testbench_dagster.relays.pace import PacedTransport, Pacing
+from testbench_dagster.stages.relay.writer import attempt_record
+from testbench_dagster.stores.documents.sqlite import SqliteDocuments
+from testbench_dagster.transports.payload import as_stream, build_payload
 from testbench_dagster.transports.pocket import services, transport
 from testbench_dagster.transports.pocket.calls import header_bytes, signed_request
+from testbench_dagster.transports.pocket.chain.client import ChainClient
 from testbench_dagster.transports.pocket.errors import ResponseError
 from testbench_dagster.transports.pocket.evidence import parts_of, verify_evidence
 from testbench_dagster.transports.pocket.keys import PrivateKey
 from testbench_dagster.transports.pocket.messages import HttpRequest, RelayRequest, RpcType, SessionHeader
 from testbench_dagster.transports.pocket.rings import RingSigner, ring_members, verify_ring
+from testbench_dagster.transports.pocket.sessions import SessionBook
 from testbench_dagster.transports.pocket.transport import ShannonTransport
+from testbench_dagster.transports.registry import shown
 from testbench_dagster_tests.transports.pocket.net import FAST, SERVICE, relay_to, setting
+from testbench_dagster_tests.transports.test_routes import Proxy, listening
 
 SLOW = Persona("sim-01", Backend("granite", latency_ms=600.0))
 
@@ -63,6 +80,24 @@ def test_a_relay_is_signed_served_and_proven(flavour: str, stream: bool):
                 verify_evidence(attempt.body + b" ", attempt.evidence)
             # the same question gets the same answer, streamed or not
             assert (await s.ask(stream=not stream)).text == attempt.text
+
+    run(body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_settings_of_a_service_are_signed_and_kept_with_the_attempt(stream: bool):
+    async def body() -> None:
+        async with setting("ha") as s:
+            wanted = SupplierGeneration(budget=9, seed="omit", extra_body={"top_k": 1})
+            attempt = await s.ask(stream=stream, generation=wanted)
+            assert attempt.fault is Fault.OK
+            assert attempt.evidence["generation"] == wanted.settings()
+            request = relay_to(s.endpoint()).request
+            payload = build_payload(request, "chat", s.endpoint().model, wanted)[1]
+            sent = orjson.dumps(as_stream(payload) if stream else payload)
+            assert attempt.evidence["payload_sha256"] == hashlib.sha256(sent).hexdigest()
+            plain = await s.ask(1, stream=stream)
+            assert plain.fault is Fault.OK and "generation" not in plain.evidence
 
     run(body)
 
@@ -162,6 +197,7 @@ def test_no_byte_of_a_signed_answer_can_be_changed(flavour: str, stream: bool):
             endpoint = s.endpoint(stream=stream)
             proxy.real = endpoint.base_url
             through = replace(endpoint, base_url=proxy.url)
+            s.pin()
             whole = await s.transport.send(through, relay_to(through))
             assert whole.fault is Fault.OK
             parts = parts_of(whole.body, whole.evidence)
@@ -496,6 +532,36 @@ def test_a_budget_that_a_miner_says_is_used_up_is_its_word_and_ends_with_the_ses
     run(body)
 
 
+def test_a_price_that_changes_within_a_session_holds_from_the_next():
+    """Who starts in the middle of a session counts as its miners do, though nodes show the new price."""
+
+    async def body() -> None:
+        async with setting("classic", app_stake=2_000_000) as s:
+            await s.learn()
+            miner, operator = s.net.miners[0], s.served().operator
+            header = s.book.sessions()[0].header
+            before = s.book.left(operator)
+            await s.reach(1003)
+            chain = s.net.chain
+            known = chain.service(SERVICE)
+            chain.add_service(replace(known, compute_units_per_relay=known.compute_units_per_relay // 4))
+            chain.change_params(
+                compute_units_to_tokens_multiplier=chain.params(1).compute_units_to_tokens_multiplier // 2
+            )
+            await s.reach(1004)
+            with ChainClient(rest=s.net.node_urls, timeout_s=3) as client:
+                late = SessionBook(client, SERVICE, [*s.service.keys], poll_s=0.05)
+                await asyncio.to_thread(late.refresh)
+                assert late.left(operator) == before == miner.limit(s.served(), header, 1004)
+                await s.reach(1011)
+                following = s.book.sessions()[0].header
+                after = s.book.left(operator)
+                assert after == miner.limit(s.served(), following, 1011)
+                assert after > 7 * before
+
+    run(body)
+
+
 def test_the_stake_bounds_relays_before_the_miner_does():
     async def body() -> None:
         # at 100 compute units a relay costs some upokt: a stake for few of them
@@ -504,8 +570,8 @@ def test_the_stake_bounds_relays_before_the_miner_does():
             operator = s.served().operator
             granted = s.book.left(operator)
             miner = s.net.miners[0]
-            app = next(iter(s.service.keys))
-            assert granted == miner.limit(s.served(), app, 1010, 1001)
+            header = s.book.sessions()[0].header
+            assert granted == miner.limit(s.served(), header, 1001)
             assert 0 <= granted < 100
             attempts = [await s.ask(number) for number in range(granted + 2)]
             assert [a.fault for a in attempts] == [Fault.OK] * granted + [Fault.BUDGET] * 2
@@ -652,6 +718,84 @@ def test_a_miner_without_that_rpc_type_is_asked_without_it():
             assert first.evidence["request_sha256"] == s.accepted()[0]["request_sha256"]
             second = await s.ask(1)
             assert second.fault is Fault.OK and len(s.refused()) == 1  # known from then on
+
+    run(body)
+
+
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_a_proxy_that_wants_credentials_is_not_the_miners_fault(tunnel: bool) -> None:
+    password = "hunter2hunter2"
+    proxy = Proxy(wants="Basic no", quotes=True)
+
+    async def body() -> None:
+        async with setting("ha") as s, listening(proxy):
+            await s.ask()
+            left = s.book.left(s.served().operator)
+            route = Route(proxy=f"http://me:{password}@127.0.0.1:{proxy.port}")
+            url = "https://miner.test" if tunnel else "http://miner.test"
+            attempt = await s.ask(1, base_url=url, route=route)
+            assert (attempt.fault, attempt.status) == (Fault.CREDENTIALS, 407)
+            assert "the proxy answers HTTP 407" in (attempt.error or "") and "proxy_env" in remedy_of(attempt)
+            assert password not in f"{attempt}{attempt.body!r}"
+            assert s.book.left(s.served().operator) == left  # nothing of that is charged
+            stored = attempt_record(relay_to(s.endpoint()), 1, attempt)
+            seen = shown(stored, relay_to(s.endpoint()).request, "chat", attempt.error)
+            assert Fault.CREDENTIALS in seen.faults  # others too where something was redacted
+
+    run(body)
+
+
+@pytest.mark.parametrize("bounds", [{"requests_per_minute": 60}, {"requests_per_day": 20}])
+@pytest.mark.parametrize("in_run", [True, False])
+def test_a_relay_that_is_posted_again_is_two_requests_of_the_pace(
+    bounds: dict[str, int], in_run: bool, tmp_path: Path
+) -> None:
+    minute_s, suppliers = 3.0, 6
+
+    async def body() -> None:
+        async with setting("ha", suppliers, hosts=suppliers) as s:
+            names = [f"sim-{number:02d}" for number in range(1, suppliers + 1)]
+            work = []
+            for name in names:
+                s.served(name).rpc_types = (RpcType.JSON_RPC,)
+                endpoint = s.endpoint(name, pace=Pace("account:key", **bounds))
+                work.append((endpoint, [relay_to(endpoint)]))
+            with closing(SqliteDocuments(tmp_path / "documents.sqlite3")) as documents:
+                ledger = PaceLedger(documents, minute_s=minute_s)
+                pacing = Pacing(ledger, DayLedger(documents))
+                began = ledger.now()
+                if in_run:
+                    report = await relay_all(work, s.transport, lambda *_: None, pacing=pacing)
+                    assert report.total.answered == suppliers
+                else:
+                    paced = PacedTransport(s.transport, pacing)
+                    asked = [paced.send(endpoint, relay) for endpoint, (relay,) in work]
+                    assert {attempt.fault for attempt in await asyncio.gather(*asked)} == {Fault.OK}
+                pacing.close()
+                day = DayLedger(documents).left(work[0][0].pace, datetime.now(UTC))
+            at = sorted(relay.at.timestamp() for relay in s.net.ledger.relays)
+            assert len(at) == 2 * suppliers
+            if "requests_per_day" in bounds:
+                assert day == 20 - 2 * suppliers
+            else:
+                gap_s = ledger.gap_s(work[0][0].pace)
+                assert at[-1] - began >= (len(at) - 1) * gap_s
+
+    run(body)
+
+
+def test_a_relay_that_may_not_be_posted_again_today_is_left_as_it_is(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with setting("ha") as s:
+            s.served().rpc_types = (RpcType.JSON_RPC,)
+            endpoint = s.endpoint(pace=Pace("account:key", requests_per_day=1))
+            with closing(SqliteDocuments(tmp_path / "documents.sqlite3")) as documents:
+                pacing = Pacing.over(documents)
+                work = [(endpoint, [relay_to(endpoint)])]
+                report = await relay_all(work, s.transport, lambda *_: None, pacing=pacing)
+                assert report.total.faults == {Fault.UNAVAILABLE: 1}
+                pacing.close()
+            assert len(s.net.ledger.relays) == 1
 
     run(body)
 

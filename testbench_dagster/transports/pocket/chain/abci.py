@@ -159,6 +159,14 @@ _MESSAGES: dict[str, tuple[Schema, Schema]] = {
         Schema("QueryGetServiceRequest", Field(1, "id", "string")),
         _response("service", _SERVICE),
     ),
+    queries.COMPUTE_UNITS_AT: (
+        Schema(
+            "QueryComputeUnitsPerRelayAtHeightRequest",
+            Field(1, "serviceId", "string"),
+            Field(2, "blockHeight", "int64"),
+        ),
+        Schema("QueryComputeUnitsPerRelayAtHeightResponse", Field(1, "computeUnitsPerRelay", "uint64")),
+    ),
     queries.ACCOUNT: (
         Schema("QueryAccountRequest", Field(1, "address", "string")),
         _response("account", _ANY),
@@ -194,7 +202,7 @@ class AbciApi:
     def request(self, query: Query) -> Request:
         """Return the query as a call of ``abci_query``."""
         data = encode_message(_MESSAGES[query.method][0], query.values)
-        params = {"path": query.method, "data": data.hex(), "height": "0", "prove": False}
+        params = {"path": query.method, "data": data.hex(), "height": str(query.at or 0), "prove": False}
         call = {"jsonrpc": "2.0", "id": 1, "method": "abci_query", "params": params}
         return Request(joined(self.url, ""), orjson.dumps(call))
 

@@ -7,6 +7,7 @@ height                    ``height_ttl_s``; never goes backwards
 parameters, application,  until the session ends in which they were read: the chain lets such changes begin
 service                   with a session (a new delegation holds at once; ask ``fresh`` after delegating)
 session                   until the chain is above its last height
+what held at a height     for ever
 public key                for ever: an address is a hash of it; that an account has none is not remembered
 supplier, list of those   not at all
 ========================  ==================================================================================
@@ -17,11 +18,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from testbench_dagster.core.bech32 import is_address
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.relay import STRAIGHT, Route
 from testbench_dagster.transports.pocket.chain import queries, reading
 from testbench_dagster.transports.pocket.chain.abci import AbciApi
 from testbench_dagster.transports.pocket.chain.cache import Cache
@@ -32,6 +35,7 @@ from testbench_dagster.transports.pocket.chain.errors import (
     NodeFault,
     NodeUnavailable,
     NotFound,
+    PastUnknown,
 )
 from testbench_dagster.transports.pocket.chain.fields import shown
 from testbench_dagster.transports.pocket.chain.node_api import NodeApi
@@ -46,6 +50,7 @@ from testbench_dagster.transports.pocket.chain.types import (
     NodeStatus,
     ServiceInfo,
     Session,
+    SessionTerms,
     SharedParams,
 )
 
@@ -60,11 +65,11 @@ T = TypeVar("T")
 class ChainClient:
     """Asks nodes of a chain; thread-safe and blocking (call it in threads of an event loop's own).
 
-    ``rest`` and ``rpc`` are URLs of nodes, REST ones asked first. One exchange with a node takes at most
-    ``timeout_s`` from first to last byte; a call goes from node to node and takes at most that for each
-    (twice that for ones that recover meanwhile). Nodes that fail are left alone for ``pause_s``, doubled with
-    each further failure in a row; those more than ``max_lag_blocks`` behind, or catching up, until they
-    are not.
+    ``rest`` and ``rpc`` are URLs of nodes, REST ones asked first, connected to by ``route``. One exchange
+    with a node takes at most ``timeout_s`` from first to last byte; a call goes from node to node and takes
+    at most that for each (twice that for ones that recover meanwhile). Nodes that fail are left alone for
+    ``pause_s``, doubled with each further failure in a row; those more than ``max_lag_blocks`` behind, or
+    catching up, until they are not.
 
     Every method raises :class:`ChainError`: ``NodeUnavailable`` or ``BadAnswer`` if no node gives a usable
     answer, and what its own text says.
@@ -80,6 +85,7 @@ class ChainClient:
         max_lag_blocks: int = 5,
         pause_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
+        route: Route = STRAIGHT,
     ) -> None:
         apis: list[NodeApi] = [
             *(RestApi(_checked(url, "rest")) for url in rest),
@@ -90,7 +96,7 @@ class ChainClient:
         self._timeout_s = timeout_s
         self._height_ttl_s = height_ttl_s
         self._clock = clock
-        self._transfer = Transfer(timeout_s)
+        self._transfer = Transfer(timeout_s, route)
         self._nodes = Nodes(apis, self._transfer, max_lag_blocks=max_lag_blocks, pause_s=pause_s, clock=clock)
         self._cache = Cache()
 
@@ -143,6 +149,24 @@ class ChainClient:
             "shared_params", self._load_shared_params, usable=lambda kept: now <= kept[1]
         )
         return params
+
+    def terms(self, service: str, height: int) -> SessionTerms:
+        """Return what prices relays of a service in the session that began at ``height``.
+
+        Where no node tells of then, what holds now stands in, and ``doubts`` says so.
+
+        Raises:
+            NotFound: there is no such service.
+        """
+        _check_service(service)
+        known = self.height()
+        if not 1 <= height <= known:
+            raise _no_height(height, known)
+        return self._cache.get(
+            ("terms", service, height),
+            lambda: self._load_terms(service, height),
+            keep=lambda found: not found.doubts,
+        )
 
     def suppliers_per_session(self) -> int:
         """Return how many suppliers a session has at most."""
@@ -273,6 +297,36 @@ class ChainClient:
 
     def _ask(self, query: Query, read: Callable[[object], T]) -> T:
         return self._over(query.what, lambda asker: asker.ask(query, read))
+
+    def _load_terms(self, service: str, height: int) -> SessionTerms:
+        doubts = []
+        try:
+            shared = self.shared_params(height=height)
+        except PastUnknown:
+            shared = self.shared_params()
+            doubts.append("the shared parameters")
+        number = self.suppliers_per_session()
+        with suppress(PastUnknown):
+            # a miner divides the stake by the number it reads as the first relay comes: the larger is safe
+            number = max(
+                number, self._ask(queries.session_params(height), reading.read_suppliers_per_session)
+            )
+        info = self.service(service)
+        try:
+            units = self._compute_units(service, height)
+        except PastUnknown:
+            units = info.compute_units_per_relay
+            doubts.append("the compute units of a relay")
+        return SessionTerms(shared, number, replace(info, compute_units_per_relay=units), tuple(doubts))
+
+    def _compute_units(self, service: str, height: int) -> int:
+        """Compute units of a relay at a height: by the query for it, or as nodes told at that height."""
+        try:
+            return self._ask(queries.compute_units(service, height), reading.read_compute_units)
+        except PastUnknown:
+            query = queries.service(service, height)
+            told = self._ask(query, lambda answer: reading.read_service(answer, service))
+            return told.compute_units_per_relay
 
     def _load_shared_params(self) -> tuple[SharedParams, int]:
         now = self.height()  # before the answer: at the edge of a session too short rather than too long

@@ -7,13 +7,14 @@ from testbench_dagster.transports.pocket.chain.errors import (
     ChainError,
     NodeFault,
     NotFound,
+    PastUnknown,
     SessionReason,
     SessionUnavailable,
 )
 from testbench_dagster.transports.pocket.chain.queries import GET_SESSION, Query
 
 #: gRPC status codes (grpc.io/docs/guides/status-codes) that mean something here.
-INVALID_ARGUMENT, NOT_FOUND, INTERNAL = 3, 5, 13
+INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 3, 5, 12, 13
 
 #: ``get_session`` answers all of these as Internal. Texts of poktroll's ``session_hydrator.go``, and of the
 #: errors they wrap (``session/types/errors.go``).
@@ -28,6 +29,16 @@ _SESSION_TEXTS: tuple[tuple[str, SessionReason], ...] = (
     ("is not active for session", "app_inactive"),
     ("application is not active", "app_inactive"),
     ("error during session hydration", "other"),
+)
+#: What nodes say that have no such query, or no state of the height any more (Cosmos SDK ``baseapp``, IAVL).
+_PAST_TEXTS = (
+    "unknown query path",
+    "unknown service",
+    "unknown method",
+    "failed to load state at height",
+    "version does not exist",
+    "version mismatch",
+    "pruned",
 )
 _REMEDIES: dict[SessionReason, str] = {
     "app_not_found": "stake the application, or correct its address under apps",
@@ -44,9 +55,18 @@ def session_unavailable(reason: SessionReason, query: Query, text: str) -> Sessi
     return SessionUnavailable(reason, f"no {query.what.removeprefix('the ')}: {text}; {_REMEDIES[reason]}")
 
 
+def past_unknown(query: Query, text: str) -> PastUnknown:
+    """Return the error that a node cannot tell what held then."""
+    return PastUnknown(f"{query.what} is not told ({text}); name a node that keeps history")
+
+
 def refused(query: Query, code: int, text: str) -> ChainError:
     """Return what a refusal means: an answer of the chain, or (:class:`NodeFault`) trouble of this node."""
     told = escaped(text.strip())
+    if query.of_the_past:
+        lacking = code == UNIMPLEMENTED or (code == NOT_FOUND and told.lower() in ("", "not found"))
+        if lacking or any(said in text.lower() for said in _PAST_TEXTS):
+            return past_unknown(query, told)
     if code == NOT_FOUND and told.lower() not in ("", "not found"):  # that alone is said of unknown paths
         return NotFound(f"the chain has no {query.what.removeprefix('the ')} ({told}); correct the name")
     if query.method == GET_SESSION and code != INVALID_ARGUMENT:

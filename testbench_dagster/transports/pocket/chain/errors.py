@@ -39,6 +39,10 @@ class NotFound(ChainError):
     """The chain knows no such application, supplier, service or account."""
 
 
+class PastUnknown(ChainError):
+    """No node tells what held at an earlier height: they are older than the query, or have pruned it."""
+
+
 class SessionUnavailable(ChainError):
     """The chain gives no session of an application for a service; ``reason`` says why."""
 

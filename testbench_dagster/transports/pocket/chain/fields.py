@@ -14,6 +14,7 @@ from typing import Any
 
 from testbench_dagster.core.bech32 import is_address
 from testbench_dagster.core.text import escaped
+from testbench_dagster.core.wording import counted
 from testbench_dagster.transports.pocket.chain.errors import BadAnswer
 
 MAX_INT64, MAX_UINT64 = 2**63 - 1, 2**64 - 1
@@ -80,7 +81,7 @@ class Record:
         if not isinstance(value, str):
             raise self.bad(name, "is no text")
         if len(value) > limit:
-            raise self.bad(name, f"has {len(value)} characters; {limit} are allowed")
+            raise self.bad(name, f"has {counted(len(value), 'character')}; {limit} are allowed")
         return value
 
     def whole(self, name: str, low: int = 0, high: int = MAX_INT64, default: int | None = 0) -> int:
@@ -104,7 +105,7 @@ class Record:
             return b""
         if isinstance(value, str):
             if len(value) > limit * 4 // 3 + 4:
-                raise self.bad(name, f"is longer than {limit} bytes")
+                raise self.bad(name, f"is longer than {counted(limit, 'byte')}")
             try:
                 value = base64.b64decode(value, validate=True)
             except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
@@ -112,7 +113,7 @@ class Record:
         if not isinstance(value, bytes):
             raise self.bad(name, "is no bytes")
         if len(value) > limit:
-            raise self.bad(name, f"has {len(value)} bytes; {limit} are allowed")
+            raise self.bad(name, f"has {counted(len(value), 'byte')}; {limit} are allowed")
         return value
 
     def address(self, name: str, *, optional: bool = False) -> str:

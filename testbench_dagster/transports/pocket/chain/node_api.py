@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import orjson
 
+from testbench_dagster.core.remedies import PROXY_CREDENTIALS, PROXY_WANTS_CREDENTIALS
 from testbench_dagster.core.text import escaped
 from testbench_dagster.transports.pocket.chain.errors import NodeFault
 from testbench_dagster.transports.pocket.chain.queries import Query
@@ -82,4 +83,6 @@ def parsed(reply: Reply) -> Any:
 def by_status(reply: Reply) -> NodeFault:
     """Return what is wrong with a reply by its status alone."""
     where = "; redirects are not followed, give the final URL" if reply.location else ""
+    if reply.status == PROXY_WANTS_CREDENTIALS:
+        where = f"; {PROXY_CREDENTIALS}"
     return NodeFault(f"answers HTTP {reply.status}{where}")

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from testbench_dagster.core.wording import counted
+from testbench_dagster.transports.pocket.chain.error_mapping import past_unknown
 from testbench_dagster.transports.pocket.chain.errors import (
     BadAnswer,
     ChainError,
     NodeFault,
     NodeUnavailable,
     NotFound,
+    PastUnknown,
     SessionUnavailable,
 )
 from testbench_dagster.transports.pocket.chain.node_api import NodeApi, Tip
@@ -59,7 +62,9 @@ class Asker:
         nodes, api = self._nodes, self._node.api
         known = nodes.height
         answer = api.read(query, nodes.transfer.fetch(api.request(query)))
-        if answer.height is not None:
+        if query.at is not None and answer.height not in (None, query.at):
+            raise past_unknown(query, f"it answers as of height {answer.height}")
+        if query.at is None and answer.height is not None:
             nodes.observe(answer.height, known)
         return read(answer.value)
 
@@ -115,6 +120,7 @@ class Nodes:
         Raises:
             NotFound: the chain says so.
             SessionUnavailable: the chain says so; for ``height_ahead`` all nodes were asked.
+            PastUnknown: none tells of the height that is asked about, and one of them said so.
             BadAnswer: all nodes broke the protocol.
             NodeUnavailable: no node managed.
         """
@@ -125,6 +131,9 @@ class Nodes:
                     continue
                 try:
                     result = work(Asker(self, node))
+                except PastUnknown as error:  # nothing is wrong with it
+                    tried[node] = error
+                    continue
                 except (NodeFault, BadAnswer) as error:
                     tried[node] = error
                     self._failed(node, str(error))
@@ -245,7 +254,7 @@ class Nodes:
 
     def _failure(self, what: str, tried: dict[_Node, ChainError]) -> ChainError:
         for error in tried.values():
-            if isinstance(error, SessionUnavailable):
+            if isinstance(error, (SessionUnavailable, PastUnknown)):
                 return error
         broken = [f"{n.label}: {e}" for n, e in tried.items() if isinstance(e, BadAnswer)]
         if broken and len(broken) == len(self._nodes):
@@ -269,4 +278,4 @@ def shown_url(url: str) -> str:
 
 
 def _lag(height: int, best: int) -> str:
-    return f"lags: it is at height {height}, {best - height} blocks behind"
+    return f"lags: it is at height {height}, {counted(best - height, 'block')} behind"

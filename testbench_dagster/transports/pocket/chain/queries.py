@@ -22,6 +22,7 @@ APPLICATION = "/pocket.application.Query/Application"
 SUPPLIER = "/pocket.supplier.Query/Supplier"
 ALL_SUPPLIERS = "/pocket.supplier.Query/AllSuppliers"
 SERVICE = "/pocket.service.Query/Service"
+COMPUTE_UNITS_AT = "/pocket.service.Query/ComputeUnitsPerRelayAtHeight"
 ACCOUNT = "/cosmos.auth.v1beta1.Query/Account"
 
 _ROOT = "/pokt-network/poktroll"
@@ -29,13 +30,22 @@ _ROOT = "/pokt-network/poktroll"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question: what it is for (in messages), its gRPC method, its request, and the same as REST."""
+    """One question: what it is for (in messages), its gRPC method, its request, and the same as REST.
+
+    ``at``: the height of whose state it is asked, None for the newest.
+    """
 
     what: str
     method: str
     path: str
     values: Mapping[str, Any] = field(default_factory=dict)
     params: tuple[tuple[str, str], ...] = ()
+    at: int | None = None
+
+    @property
+    def of_the_past(self) -> bool:
+        """Whether it asks what held at a height, which not every node can tell."""
+        return self.at is not None or self.method in (SHARED_PARAMS_AT, COMPUTE_UNITS_AT)
 
 
 def shared_params(height: int | None = None) -> Query:
@@ -46,9 +56,10 @@ def shared_params(height: int | None = None) -> Query:
     return Query(what, SHARED_PARAMS_AT, f"{_ROOT}/shared/params/{height}", {"height": height})
 
 
-def session_params() -> Query:
-    """Ask for the parameters of sessions."""
-    return Query("the session parameters", SESSION_PARAMS, f"{_ROOT}/session/params")
+def session_params(height: int | None = None) -> Query:
+    """Ask for the parameters of sessions, those of now or of the state of an earlier block."""
+    what = "the session parameters" + ("" if height is None else f" at height {height}")
+    return Query(what, SESSION_PARAMS, f"{_ROOT}/session/params", at=height)
 
 
 def session(application: str, service: str, height: int | None = None) -> Query:
@@ -87,10 +98,18 @@ def suppliers(service: str, key: bytes = b"") -> Query:
     return Query(what, ALL_SUPPLIERS, f"{_ROOT}/supplier/supplier", values, tuple(params))
 
 
-def service(name: str) -> Query:
-    """Ask for a service."""
+def service(name: str, height: int | None = None) -> Query:
+    """Ask for a service, as it is now or in the state of an earlier block."""
     path = f"{_ROOT}/service/service/{quote(name, safe='')}"
-    return Query(f"service {name}", SERVICE, path, {"id": name})
+    what = f"service {name}" + ("" if height is None else f" at height {height}")
+    return Query(what, SERVICE, path, {"id": name}, at=height)
+
+
+def compute_units(name: str, height: int) -> Query:
+    """Ask for the compute units that a relay of a service counted for at a height (poktroll 0.1.35)."""
+    path = f"{_ROOT}/service/compute_units_per_relay/{quote(name, safe='')}/at_height/{height}"
+    what = f"the compute units of {name} at height {height}"
+    return Query(what, COMPUTE_UNITS_AT, path, {"serviceId": name, "blockHeight": height})
 
 
 def account(address: str) -> Query:

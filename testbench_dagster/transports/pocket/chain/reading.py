@@ -152,6 +152,11 @@ def read_service(answer: Any, name: str) -> ServiceInfo:
     )
 
 
+def read_compute_units(answer: Any) -> int:
+    """Take the compute units of a relay from ``{"computeUnitsPerRelay": …}``."""
+    return Record(answer, "answer").whole("computeUnitsPerRelay", 0, MAX_UINT64)
+
+
 def read_account(answer: Any, address: str) -> bytes | None:
     """Take an account's public key (33 bytes, compressed secp256k1) from ``{"account": …}``.
 

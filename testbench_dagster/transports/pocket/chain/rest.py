@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.transports.pocket.chain.error_mapping import refused
+from testbench_dagster.transports.pocket.chain.error_mapping import past_unknown, refused
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NodeFault
 from testbench_dagster.transports.pocket.chain.fields import MAX_INT64, Record
 from testbench_dagster.transports.pocket.chain.node_api import Answer, Tip, by_status, joined, parsed
@@ -43,7 +43,7 @@ class RestApi:
 
     def request(self, query: Query) -> Request:
         """Return the query as a GET."""
-        return Request(joined(self.url, query.path, query.params))
+        return Request(joined(self.url, query.path, query.params), height=query.at)
 
     def read(self, query: Query, reply: Reply) -> Answer:
         """Return the answer, or raise what the gateway's error ``{"code", "message"}`` means."""
@@ -56,10 +56,16 @@ def _error(query: Query, reply: Reply) -> ChainError:
     try:
         value: Any = orjson.loads(reply.body)
     except orjson.JSONDecodeError:
-        return by_status(reply)
+        return _by_status(query, reply)
     if not isinstance(value, dict):
-        return by_status(reply)
+        return _by_status(query, reply)
     code, message = value.get("code"), value.get("message")
     if isinstance(code, bool) or not isinstance(code, int) or not isinstance(message, str):
-        return by_status(reply)
+        return _by_status(query, reply)
     return refused(query, code, message)
+
+
+def _by_status(query: Query, reply: Reply) -> ChainError:
+    if query.of_the_past and reply.status in (404, 405, 501):  # a proxy that knows no such path
+        return past_unknown(query, f"HTTP {reply.status}")
+    return by_status(reply)

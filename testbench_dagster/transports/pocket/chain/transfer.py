@@ -8,8 +8,6 @@ asked at once.
 from __future__ import annotations
 
 import asyncio
-import logging
-import ssl
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
@@ -18,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from testbench_dagster.core.relay import STRAIGHT, Route
 from testbench_dagster.core.text import escaped
-from testbench_dagster.transports.addresses import refusal
+from testbench_dagster.transports.clients import client_by
 from testbench_dagster.transports.pocket.chain.errors import ChainError, NodeFault
+from testbench_dagster.transports.tls import CaFileError
 
 if TYPE_CHECKING:
     import httpx
@@ -38,10 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. The URL may hold credentials, so it is in no text."""
+    """What is sent, and of which height the answer is to be (None: of the newest).
+
+    The URL may hold credentials, so it is in no text.
+    """
 
     url: str = field(repr=False)
     body: bytes | None = None
+    height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +61,18 @@ class Reply:
 Outcome = Reply | NodeFault
 
 
-class _Quiet(logging.Filter):
-    """Keeps httpx from writing our URLs to the log: they may hold credentials."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.threadName or "").startswith(_THREAD)
-
-
-_quiet = _Quiet()
-
-
 class Transfer:
     """Sends requests; made of nothing until the first, thread-safe, closed once."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, route: Route = STRAIGHT) -> None:
         self._timeout_s = timeout_s
+        self._route = route
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        #: By whether a proxy may be used, and whether certificates are needed. The loop's own.
-        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+        #: By whether certificates are needed. The loop's own.
+        self._clients: dict[bool, httpx.AsyncClient] = {}
 
     def fetch(self, request: Request) -> Reply:
         """Exchange one request. Raises :class:`NodeFault` if there is no complete answer in time."""
@@ -126,7 +121,6 @@ class Transfer:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            logging.getLogger("httpx").addFilter(_quiet)  # adding it again changes nothing
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._serve, name=_THREAD, daemon=True)
             self._thread.start()
@@ -185,8 +179,13 @@ class Transfer:
             return NodeFault(f"gave no complete answer within {self._timeout_s:g} s")
         except httpx.InvalidURL:
             return NodeFault("cannot be asked: its URL is not valid")
+        except CaFileError as error:
+            return NodeFault(f"cannot be asked: tls.ca_file: {error}")
         except httpx.HTTPError as error:
-            return NodeFault(f"is not reachable: {escaped(str(error)) or type(error).__name__}")
+            reason = escaped(str(error)) or type(error).__name__
+            unknown = "CERTIFICATE_VERIFY" in reason
+            remedy = " (name its authority in tls.ca_file of the service)" if unknown else ""
+            return NodeFault(f"is not reachable: {reason}{remedy}")
         except NodeFault as fault:
             return fault
 
@@ -194,6 +193,8 @@ class Transfer:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
+        if request.height is not None:
+            headers[_HEIGHT_HEADERS[-1]] = str(request.height)
         method = "GET" if request.body is None else "POST"
         body = bytearray()
         async with self._client(request.url).stream(
@@ -209,21 +210,14 @@ class Transfer:
         return Reply(response.status_code, bytes(body), _height(response.headers), response.is_redirect)
 
     def _client(self, url: str) -> httpx.AsyncClient:
-        parts = urlsplit(url)
-        # a proxy configured for the outside world must not see requests to this machine
-        outside, tls = refusal(parts.hostname or "") is None, parts.scheme == "https"
-        client = self._clients.get((outside, tls))
+        tls = urlsplit(url).scheme == "https"
+        client = self._clients.get(tls)
         if client is None:
             import httpx  # 60 ms, and a code location that only defines assets need not pay them
 
-            client = self._clients[outside, tls] = httpx.AsyncClient(
-                follow_redirects=False,
-                trust_env=outside,
-                timeout=None,  # noqa: S113  _bounded ends every exchange as a whole
-                limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE_S),
-                # reading all certificates of the system takes 0.1 s; an empty store trusts nobody
-                verify=True if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            )
+            limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_S)
+            # _outcome ends every exchange as a whole
+            client = self._clients[tls] = client_by(self._route, tls=tls, limits=limits)
         return client
 
 

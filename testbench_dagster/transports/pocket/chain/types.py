@@ -201,6 +201,31 @@ def relay_cost(service: ServiceInfo, shared: SharedParams) -> Fraction:
     return Fraction(units, shared.compute_unit_cost_granularity)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionTerms:
+    """What prices the relays of a session: what held at its first height.
+
+    The chain settles by that (poktroll's relay meter, ``x/tokenomics``), while changes show at once in what
+    nodes tell of now. Of the suppliers per session the larger number of then and now counts. ``doubts`` says
+    what no node tells of then, so that it is that of now.
+    """
+
+    shared: SharedParams
+    suppliers_per_session: int
+    service: ServiceInfo
+    doubts: tuple[str, ...] = ()
+
+    def relays(self, application: Application) -> int:
+        """Relays that one supplier serves an application in the session (:func:`session_budget_relays`)."""
+        return session_budget_relays(
+            application.stake_upokt,
+            self.service,
+            self.shared,
+            self.suppliers_per_session,
+            spend_limit_upokt=application.spend_limit_upokt,
+        )
+
+
 class Chain(Protocol):
     """What is asked of :class:`~testbench_dagster.transports.pocket.chain.client.ChainClient`."""
 
@@ -208,16 +233,8 @@ class Chain(Protocol):
         """Height of the chain."""
         ...
 
-    def shared_params(self) -> SharedParams:
-        """Parameters of now."""
-        ...
-
-    def suppliers_per_session(self) -> int:
-        """How many suppliers a session has at most."""
-        ...
-
-    def service(self, service: str) -> ServiceInfo:
-        """A service."""
+    def terms(self, service: str, height: int) -> SessionTerms:
+        """What prices relays of a service in the session that began at a height."""
         ...
 
     def session(self, application: str, service: str, *, fresh: bool = False) -> Session:

@@ -14,7 +14,9 @@ from testbench_dagster.localnet.pocket.network import PocketNet
 from testbench_dagster.localnet.pocket.node import NodeFaults
 from testbench_dagster.transports.pocket.chain import (
     ChainClient,
+    ChainError,
     NotFound,
+    SessionTerms,
     SessionUnavailable,
     relay_cost,
     session_budget_upokt,
@@ -141,3 +143,110 @@ def test_sessions_roll_over_and_members_change(net: PocketNet) -> None:
         past = client.session(paid.address, paid.service, height=first.header.start_height)
         assert past.header == first.header
         assert replace(first, application=past.application) == replace(past, suppliers=first.suppliers)
+
+
+# ------------------------------------------------------------------ parameters that change within a session
+
+
+def change(net: PocketNet) -> None:
+    """Governance doubles the price of a compute unit, and the service's owner triples what a relay takes."""
+    chain, service = net.chain, net.apps[APP].service
+    params = chain.params(chain.height)
+    chain.change_params(
+        compute_units_to_tokens_multiplier=2 * params.compute_units_to_tokens_multiplier,
+        num_suppliers_per_session=7,
+    )
+    known = chain.service(service)
+    chain.add_service(replace(known, compute_units_per_relay=3 * known.compute_units_per_relay))
+
+
+def priced(terms: SessionTerms) -> tuple[int, int, int]:
+    shared, service = terms.shared, terms.service
+    return (
+        shared.compute_units_to_tokens_multiplier,
+        terms.suppliers_per_session,
+        service.compute_units_per_relay,
+    )
+
+
+OLD, NEW = (145_990, 50, 1000), (291_980, 7, 3000)
+
+
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+def test_what_changes_within_a_session_does_not_price_it(net: PocketNet, api: str) -> None:
+    chain, service = net.chain, net.apps[APP].service
+    start, end, _ = chain.session_at(chain.height)
+    chain.clock.reach(start + 3)
+    change(net)
+    chain.clock.advance(1)
+    with client_of(api, [net.url]) as client:
+        # what nodes tell of now shows the change at once
+        assert client.shared_params().compute_units_to_tokens_multiplier == NEW[0]
+        assert (client.suppliers_per_session(), client.service(service).compute_units_per_relay) == NEW[1:]
+        terms = client.terms(service, start)
+        assert (priced(terms), terms.doubts) == (OLD, ())
+        chain.clock.reach(end + 1)
+    with client_of(api, [net.url]) as client:
+        assert priced(client.terms(service, end + 1)) == NEW
+        assert priced(client.terms(service, start)) == OLD
+
+
+@pytest.mark.parametrize("api", ["rest", "rpc"])
+@pytest.mark.parametrize(
+    ("faults", "found", "doubts"),
+    [
+        # the queries for a height need no history of states
+        (NodeFaults(no_history=True), (OLD[0], NEW[1], OLD[2]), ()),
+        # the state of the first block still shows what a relay took then
+        (NodeFaults(old=True), (NEW[0], OLD[1], OLD[2]), ("the shared parameters",)),
+        (
+            NodeFaults(old=True, no_history=True),
+            NEW,
+            ("the shared parameters", "the compute units of a relay"),
+        ),
+    ],
+)
+def test_what_no_node_tells_of_then_is_that_of_now(
+    net: PocketNet,
+    api: str,
+    faults: NodeFaults,
+    found: tuple[int, int, int],
+    doubts: tuple[str, ...],
+) -> None:
+    chain, service = net.chain, net.apps[APP].service
+    start, _, _ = chain.session_at(chain.height)
+    chain.clock.reach(start + 3)
+    change(net)
+    chain.clock.advance(1)
+    net.nodes[0].faults = faults
+    with client_of(api, [net.url]) as client:
+        terms = client.terms(service, start)
+        assert (priced(terms), terms.doubts) == (found, doubts)
+        # nothing is wrong with a node that does not tell of the past
+        assert [report.problem for report in client.nodes()] == [None]
+    with client_of(api, net.node_urls) as client:  # the other node knows
+        terms = client.terms(service, start)
+        assert (priced(terms), terms.doubts) == (OLD, ())
+        assert [report.problem for report in client.nodes()] == [None, None]
+
+
+def test_a_node_that_knows_again_is_believed_again(net: PocketNet) -> None:
+    chain, service = net.chain, net.apps[APP].service
+    start, _, _ = chain.session_at(chain.height)
+    net.nodes[0].faults = NodeFaults(old=True, no_history=True)
+    chain.clock.advance(2)
+    with client_of("rest", [net.url]) as client:
+        assert client.terms(service, start).doubts
+        net.nodes[0].faults = NodeFaults()
+        assert not client.terms(service, start).doubts
+        net.nodes[0].faults = NodeFaults(old=True, no_history=True)
+        assert not client.terms(service, start).doubts, "what held then is remembered"
+
+
+def test_terms_of_no_height_and_no_service(net: PocketNet) -> None:
+    with client_of("rest", [net.url]) as client:
+        for height in (0, net.chain.height + 1):
+            with pytest.raises(ChainError, match="the chain's height; give one that is"):
+                client.terms("simulation", height)
+        with pytest.raises(NotFound):
+            client.terms("another", net.chain.height)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.core.relay import Route
 from testbench_dagster.transports.pocket.chain import (
     BadAnswer,
     ChainError,
@@ -392,7 +393,7 @@ def test_a_closed_client_says_so(make_client: MakeClient, make_node: MakeNode, w
     client.close()
 
 
-def test_proxies_of_the_environment_are_not_used_for_private_hosts(
+def test_proxies_of_the_environment_are_not_obeyed_but_the_configured_one_is(
     make_client: MakeClient, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = make_node()
@@ -402,7 +403,7 @@ def test_proxies_of_the_environment_are_not_used_for_private_hosts(
     node = make_node()
     assert make_client(node).height() == 103
     assert not proxy.asked
-    outside = make_client("http://node.example", timeout_s=2.0)
+    outside = make_client("http://node.example", timeout_s=2.0, route=Route(proxy=proxy.url))
     assert outside.height() == 103
     assert "http://node.example/cosmos/base/tendermint/v1beta1/blocks/latest" in proxy.targets
 

@@ -1,0 +1,51 @@
+"""The answer to a request of kind ``chat``: a text, tool calls, and why it ended, as one canonical text.
+
+Requests with tools or a response format are answered by more than a text. What is scored, compared and shown
+of such an answer is this message; the raw answer stays in the evidence.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from testbench_dagster.core.ids import canonical_json
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that an answer asks for; ``arguments`` are the text that the supplier sent, whatever it is."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """``content`` is None where there is none; ``finish_reason`` is the supplier's word for how it ended."""
+
+    content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Canonical JSON: equal messages give equal texts."""
+        calls = [{"name": call.name, "arguments": call.arguments} for call in self.tool_calls]
+        return canonical_json(
+            {"content": self.content, "finish_reason": self.finish_reason, "tool_calls": calls}
+        )
+
+    @classmethod
+    def read(cls, text: str) -> ChatMessage:
+        """The message of a text that :attr:`text` gave.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            said = json.loads(text)
+            calls = tuple(ToolCall(call["name"], call["arguments"]) for call in said["tool_calls"])
+            return cls(said["content"], calls, said["finish_reason"])
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"no message: {type(error).__name__}: {error}") from None

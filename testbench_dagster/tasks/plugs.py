@@ -1,0 +1,60 @@
+"""The plugs of our own frameworks. Light: names where their adapters are, and imports none of them."""
+
+from __future__ import annotations
+
+from testbench_dagster.core.frameworks import FrameworkPlug
+from testbench_dagster.tasks.chat_choice.version import CHAT_CHOICE_VERSION
+from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
+from testbench_dagster.tasks.signatures.version import SIGNATURE_TASKS, SIGNATURES_VERSION
+from testbench_dagster.tasks.tools.version import TOOLS_VERSION
+
+#: lm-eval's tasks, asked and scored as lm-eval does.
+LM_EVAL = FrameworkPlug(
+    name="lm_eval",
+    version=LM_EVAL_VERSION,
+    adapter="testbench_dagster.tasks.lm_eval_framework:LmEval",
+    keys=frozenset(
+        {
+            "num_fewshot",
+            "metric",
+            "filter",
+            "cluster",
+            "worst",
+            "data",
+            "where",
+            "only",
+            "samples",
+            "generation",
+        }
+    ),
+    output_type=None,
+    of_lm_eval=True,
+)
+#: The multiple-choice tasks among them, asked of suppliers that only chat.
+CHAT_CHOICE = FrameworkPlug(
+    name="chat_choice",
+    version=f"{CHAT_CHOICE_VERSION} of {LM_EVAL_VERSION}",
+    adapter="testbench_dagster.tasks.chat_choice.adapter:ChatChoice",
+    keys=LM_EVAL.keys - {"worst"} | {"mode"},
+    output_type="generate_until",
+    forms=("chat",),
+    of_lm_eval=True,
+    process="lm_eval",
+)
+#: Tool calls and structured answers.
+TOOLS = FrameworkPlug(
+    name="tools",
+    version=TOOLS_VERSION,
+    adapter="testbench_dagster.tasks.tools.adapter:Tools",
+    keys=frozenset({"metric", "filter", "cluster", "worst", "data", "where", "samples", "generation"}),
+    output_type="chat",
+    forms=("chat",),
+)
+#: Pages and probes that are compared, not averaged.
+SIGNATURES = FrameworkPlug(
+    name="signatures",
+    version=SIGNATURES_VERSION,
+    adapter="testbench_dagster.tasks.signatures.framework:Signatures",
+    keys=frozenset(),
+    task_names=lambda: SIGNATURE_TASKS,
+)

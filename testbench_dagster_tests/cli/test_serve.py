@@ -1,0 +1,99 @@
+"""``testbench demo``: one in a folder at a time, and hints that can be typed as they stand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from testbench_dagster.cli import cli
+from testbench_dagster.cli.serve import own_command
+from testbench_dagster.core.errors import StoreError, TestbenchError
+from testbench_dagster.stores.files import alone
+
+
+def test_a_second_demo_leaves_the_folder_of_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TESTBENCH_HOME", raising=False)
+    home = tmp_path / ".testbench"
+    measured = home / "demo" / "measured"
+    measured.mkdir(parents=True)
+    with alone(home / "demo.lock", "unused"):
+        done = CliRunner().invoke(cli, ["demo", "--no-ui", "--fresh"])
+    assert isinstance(done.exception, TestbenchError)
+    assert f"another demo runs in {home / 'demo'}; end it first" in str(done.exception)
+    assert measured.is_dir() and not (home / "demo" / "testbench.yaml").exists()
+
+
+def test_one_at_a_time_and_the_next_when_it_is_gone(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hold = (
+        "from pathlib import Path\n"
+        "from testbench_dagster.stores.files import alone\n"
+        f"with alone(Path({str(lock)!r}), ''):\n"
+        "    print('in', flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(TestbenchError, match="somebody is there"), alone(lock, "somebody is there"):
+            pytest.fail("two at a time")
+        other.kill()
+        other.wait()
+    with alone(lock, "somebody is there"):
+        assert lock.exists()
+    with pytest.raises(StoreError, match="cannot write"), alone(tmp_path / "no" / "lock", ""):
+        pytest.fail("without a file")
+
+
+def test_a_hint_names_the_program_as_the_shell_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "a folder" / "testbench"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert own_command() == "testbench"
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    assert shlex.split(own_command()) == [str(program)]
+    monkeypatch.chdir(program.parent.parent)
+    assert shlex.split(own_command()) == ["a folder/testbench"], "shorter from here"
+    program.chmod(0o644)
+    assert shlex.split(own_command())[1:] == ["-m", "testbench_dagster.cli"]
+
+
+@pytest.mark.slow
+def test_a_port_that_somebody_took_in_the_meantime_is_left_to_them(tmp_path: Path) -> None:
+    """Two demos that begin at once both find the usual port free; the later one takes another."""
+    script = (
+        "import testbench_dagster.cli.serve as serve\n"
+        "serve._is_free = lambda port: True\n"
+        "serve.STARTER_PORT = {port}\n"
+        "from testbench_dagster.cli import main\n"
+        "main()\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(port=port), "demo", "--no-ui", "--suppliers", "2"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "simulated network: 2 suppliers at" in done.stderr and f":{port}" not in done.stderr

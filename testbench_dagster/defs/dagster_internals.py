@@ -6,19 +6,29 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
 - backfills requested from outside the UI (:mod:`.backfills`);
-- the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`).
+- the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
+- metadata of single partitions, all at once (:mod:`.per_partition`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from dagster._core.definitions.events import AssetKey
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
     BulkActionStatus,
     PartitionBackfill,
 )
+from dagster._core.execution.context.metadata_logging import (
+    AssetMetadataHandle,
+    OutputMetadataAccumulator,
+)
+from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -54,7 +64,23 @@ __all__ = [
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "add_partition_metadata",
     "get_current_timestamp",
     "get_daemon_statuses",
     "make_new_backfill_id",
 ]
+
+
+def add_partition_metadata(
+    step: StepExecutionContext, asset: AssetKey, shown: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """What ``add_asset_metadata`` of a run's context does for one partition of an asset, for many at once.
+
+    Of partitions that the run does not carry nothing is shown.
+    """
+    gathered = step._metadata_accumulator.per_output_metadata
+    added = {}
+    for partition, metadata in shown.items():
+        handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
+        added[handle] = {**gathered.get(handle, {}), **metadata}
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**gathered, **added})

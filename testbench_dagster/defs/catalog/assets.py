@@ -18,6 +18,7 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table, set_aside_metadata
+from testbench_dagster.defs.per_partition import show_partitions
 from testbench_dagster.stages.sample.catalogue import PromptReport
 from testbench_dagster.stages.sample.set_aside import prepare_dataset, prepare_prompts
 from testbench_dagster.stages.sample.spread import measured_spreads
@@ -82,6 +83,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         A task that cannot be loaded is set aside: its partition says why, and the others go on.
         """
         rows: list[list[Any]] = []
+        shown: dict[str, dict[str, Any]] = {}
         total, aside = 0, {}
         for name in context.partition_keys:
             made = prepare_dataset(workspace, workspace.spec(name))
@@ -90,13 +92,11 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                 aside[name] = made.reason
                 rows.append([name, None, None, None, None, None, SET_ASIDE])
                 context.log.warning(f"task {name} is set aside: {made.reason}")
-                context.add_asset_metadata({"set_aside": made.reason}, partition_key=name)
+                shown[name] = {"set_aside": made.reason}
                 continue
             total += registration.n_docs
-            if registration.flags.doc_notes:
-                context.add_asset_metadata(
-                    {"doc_notes": dict(registration.flags.doc_notes)}, partition_key=name
-                )
+            notes = {"doc_notes": dict(registration.flags.doc_notes)} if registration.flags.doc_notes else {}
+            shown[name] = {"dagster/partition_row_count": registration.n_docs, **notes}
             rows.append(
                 [
                     name,
@@ -108,6 +108,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                     "new or changed" if made.changed else "unchanged",
                 ]
             )
+        show_partitions(context, shown)
         headers = ["task", "docs", "few-shot pool", "output type", "split", "task hash", "state"]
         return dg.MaterializeResult(
             metadata={
@@ -158,6 +159,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         specs = [workspace.spec(name) for name in context.partition_keys]
         spreads = {} if roll_before is None else measured_spreads(workspace, specs)
         rows: list[list[Any]] = []
+        shown: dict[str, dict[str, Any]] = {}
         built, aside = 0, {}
         for spec in specs:
             name = spec.name
@@ -167,9 +169,10 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                 aside[name] = made.reason
                 rows.append([name, None, None, None, None, None, None, SET_ASIDE])
                 context.log.warning(f"task {name} is set aside: {made.reason}")
-                context.add_asset_metadata({"set_aside": made.reason}, partition_key=name)
+                shown[name] = {"set_aside": made.reason}
                 continue
             built += report.built
+            shown[name] = {"epoch": report.epoch.epoch, "positions": report.positions}
             rows.append(
                 [
                     name,
@@ -182,6 +185,7 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
                     _relayable(report),
                 ]
             )
+        show_partitions(context, shown)
         headers = [
             "task",
             "epoch",

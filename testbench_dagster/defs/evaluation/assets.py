@@ -25,6 +25,7 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import changes_metadata, observe_changes, references_metadata, touches
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.defs.per_partition import relays_shown, scores_shown, show_partitions
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.identify.identify import detect_changes
@@ -150,6 +151,7 @@ def relay_responses(
     if not_asked:
         more = f" and {len(not_asked) - _TOLD} more" if len(not_asked) > _TOLD else ""
         context.log.info(f"skipped, for it is not asked: {', '.join(not_asked[:_TOLD])}{more}")
+    show_partitions(context, relays_shown(report.relays.suppliers, report.left))
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
     return dg.MaterializeResult(
@@ -265,9 +267,9 @@ def supplier_scores(
         **references_metadata(compared),
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
+    rows = windows(workspace, suppliers=keys)
+    show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url))
     if len(keys) == 1:
-        rows = windows(workspace, suppliers=keys)
-        metadata["windows"] = window_table(rows)
         groups = list(group_windows(workspace.groups, rows))
         if groups:
             metadata["groups"] = window_table(groups)

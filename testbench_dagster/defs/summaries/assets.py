@@ -29,12 +29,12 @@ from testbench_dagster.defs.automation import checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
 from testbench_dagster.defs.metadata import (
     interval_plot,
-    interval_text,
     markdown_table,
     record_table,
     set_aside_metadata,
 )
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
+from testbench_dagster.defs.per_partition import abilities_shown, show_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
 from testbench_dagster.ranking.entry import ENTRY_VIEWS
 from testbench_dagster.stages.discover.roster import active_suppliers
@@ -95,24 +95,10 @@ def taxonomy_summaries(
     begin_history(workspace, [s.key for s in suppliers])
     plans = refresh_plans(workspace, suppliers)
     observe_plans(context, plans)
-    rows = [
-        [
-            summary.supplier,
-            summary.taxonomy,
-            name,
-            node.score,
-            interval_text(node.ci_low, node.ci_high),
-            f"{node.n_measured}/{node.n_tasks}",
-        ]
-        for summary in summaries
-        for name, node in summary.nodes.items()
-        if name == summary.root or len(keys) == 1
-    ]
-    headers = ["supplier", "taxonomy", "ability", "score", "95 % interval", "tasks measured"]
+    show_partitions(context, abilities_shown(summaries))
     return dg.MaterializeResult(
         metadata={
             "summaries": len(summaries),
-            "abilities": markdown_table(headers, rows[:200]),
             **plans_metadata(plans),
             **(supplier_plots(workspace, summaries) if len(keys) == 1 else {}),
         }

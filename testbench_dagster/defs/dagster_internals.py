@@ -79,8 +79,8 @@ def add_partition_metadata(
     Of partitions that the run does not carry nothing is shown.
     """
     gathered = step._metadata_accumulator.per_output_metadata
-    added = {}
+    added = dict(gathered)
     for partition, metadata in shown.items():
         handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
         added[handle] = {**gathered.get(handle, {}), **metadata}
-    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**gathered, **added})
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=added)

@@ -19,11 +19,13 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.every import RECORDS, type_name
 from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.plan.plan_cache import CachedPlans
 
+_BY_COLLECTION = {record.collection.name: record for record in RECORDS}
 _SHOWN = 200  # rows of a table: it lives in an event row
 
 
@@ -33,7 +35,8 @@ def touches(
     """Metadata of an asset's definition: the collections that it reads, and by collection what it writes.
 
     Coordination (heartbeats, leases, budgets) is left out: every run takes part in it. What the collections
-    hold says docs/reference.md.
+    hold says docs/reference.md. The first collection written is what the asset is there for: its fields are
+    the asset's columns.
     """
     found: dict[str, dg.MetadataValue[Any]] = {}
     if reads:
@@ -41,7 +44,26 @@ def touches(
     if writes:
         told = (f"{name}: {what}" for name, what in writes.items())
         found["writes"] = dg.MetadataValue.text("; ".join(told))
+        own = _BY_COLLECTION.get(next(iter(writes)))
+        if own is not None:
+            found["dagster/table_name"] = dg.MetadataValue.text(own.collection.name)
+            found["dagster/column_schema"] = dg.MetadataValue.table_schema(column_schema(own))
     return found
+
+
+def column_schema(record: type[Record]) -> dg.TableSchema:
+    """The fields of a collection as Dagster shows columns: name, type, whether it may be null, meaning."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                field.name,
+                type=type_name(field),
+                description=field.meaning,
+                constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            )
+            for field in record.fields
+        ]
+    )
 
 
 #: What a person has to know who sees them in the UI.

@@ -113,6 +113,29 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert len(graph.get(dg.AssetKey(name)).description or "") > 40, name
 
 
+def test_every_asset_says_whose_it_is_and_where_its_code_stands(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for name, (group, _) in {**ASSETS, **RECORDED}.items():
+        node = graph.get(dg.AssetKey(name))
+        assert node.owners == [f"team:{group}"], name
+        if name in ASSETS:
+            (reference,) = node.metadata["dagster/code_references"].code_references
+            text = Path(reference.file_path).read_text(encoding="utf-8").splitlines()
+            shown = "\n".join(text[reference.line_number - 1 : reference.line_number + 60])
+            assert f"def {name}(" in shown or f"def {name}_asset(" in shown, (name, reference)
+
+
+def test_every_stored_asset_shows_its_columns_with_their_meaning(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for name in ASSETS:
+        metadata = graph.get(dg.AssetKey(name)).metadata
+        if name == "task_datasets":  # in the dataset store, which has no records
+            continue
+        columns = {column.name: column for column in metadata["dagster/column_schema"].schema.columns}
+        assert columns["_id"].type == "text" and not columns["_id"].constraints.nullable, name
+        assert all(len(column.description or "") > 3 for column in columns.values()), name
+
+
 def test_checks_are_unpartitioned_and_complete(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     found: dict[str, set[str]] = {}

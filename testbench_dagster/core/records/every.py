@@ -113,7 +113,8 @@ def _table(of: type[Part]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for field in of.fields:
         query = "x" if field.queryable else ""
-        yield f"| `{field.name}` | {_type(field)} | {query} | {field.meaning.replace('|', chr(92) + '|')} |"
+        meaning = field.meaning.replace("|", "\\|")
+        yield f"| `{field.name}` | {type_name(field)} | {query} | {meaning} |"
     yield ""
 
 
@@ -128,7 +129,8 @@ def _summary(of: type[Part]) -> str:
     return " ".join((of.__doc__ or "").split("\n\n")[0].split())
 
 
-def _type(field: StoredField) -> str:
+def type_name(field: StoredField) -> str:
+    """The type of a field as people read it."""
     null = ", or null" if field.nullable and field.types else ""
     return f"{_named(field)}{null}"
 

@@ -50,7 +50,7 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
 
 
 def default_base_dir() -> Path:
-    """``DAGSTER_HOME``, else a folder in ``TESTBENCH_HOME`` (``dagster dev`` without any variable)."""
+    """``DAGSTER_HOME``, else a folder in ``TESTBENCH_HOME`` (``dg dev`` without any variable)."""
     home = os.environ.get("DAGSTER_HOME")
     if home:
         return Path(home).absolute() / "storage"

@@ -132,6 +132,7 @@ def test_metadata_tables_and_plot(materialized: Materialized) -> None:
     published = {p.name for p in (materialized.workspace.config.home / "published").iterdir()}
     assert published == {"leaderboard.html", "feed.json", "feed.prom", "item_matrix.parquet"}
     assert all(name.replace("_", "\\_") in board["published"] for name in published)
+    assert all(Path(board[f"file {name}"]).is_file() for name in published)
     identity = metadata(materialized, "identity_groups")
     assert (identity["suppliers"], identity["changes"]) == (4, 0)
     assert identity["answers_compared"] > 0

@@ -229,6 +229,7 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
                 note,
             ),
             "published": _published_table(published),
+            **{f"file {path.name}": dg.MetadataValue.path(path) for path in published.files},
             **set_aside_metadata(published.board.set_aside),
             **ability_heatmaps(workspace, published.board),
             "suppliers": len({e.supplier for e in entries}),

@@ -406,7 +406,7 @@ def assert_files_have_each(workspace: Workspace, folder: Path) -> None:
 
 
 def written_bundles(workspace: Workspace, folder: Path) -> dict[Path, tuple[str, int]]:
-    """Evidence for a task of each framework, and for one answer of each: its file, task and number of docs."""
+    """Evidence for a task of each framework, and for one answer of each: by file which, of how many docs."""
     found: dict[Path, tuple[str, int]] = {}
     for task in (*SHOWN.values(), ECHOED):
         key = key_of("sim-02" if task == ECHOED else MAKER)

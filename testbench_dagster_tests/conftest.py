@@ -49,6 +49,7 @@ T = TypeVar("T")
 CHAINS = {
     "operations/test_kills.py": 1,
     "operations/test_cancel.py": 1,
+    "operations/test_frameworks.py": 1,
     "operations/test_ui.py": 1,
     "acceptance/test_docs.py": 1,
     "operations/test_by_itself.py": 2,

@@ -93,6 +93,9 @@ def _json(value: Any) -> Any:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    if not rows:
+        click.echo(f"{title}: nothing to show")
+        return
     # with rich: 40 ms
     from rich.console import Console
 

@@ -41,6 +41,22 @@ def checked_cron(name: str, settings: ScheduleSettings) -> str:
     return settings.cron
 
 
+def at_times(cron: str, news: dg.AssetSelection) -> dg.AutomationCondition[dg.AssetKey]:
+    """Refresh after each time of a cron expression, once one of these assets changed; the first time at once.
+
+    Not ``on_cron``: that waits for a change after each time. What was measured before it would be shown after
+    the next evaluation only, which on a quiet installation is the one of the night.
+    """
+    condition = dg.AutomationCondition
+    # The bare condition, for Dagster knows when it came true. A request is seen one look later: without the
+    # instants it would undo what arrived in between.
+    changed = condition.any_deps_match(condition.newly_updated()).allow(news)
+    requested = condition.newly_requested()
+    is_time = condition.cron_tick_passed(cron).since(requested)
+    at_first = condition.missing() & ~condition.in_progress()
+    return changed.since(requested) & (is_time | at_first)
+
+
 def run_key(kind: str, *parts: str) -> str:
     """A key that makes a request idempotent: equal parts ask once."""
     return f"{kind}:{sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"

@@ -107,8 +107,17 @@ class Localnet:
             await self._runner.cleanup()
 
     def greeting(self) -> str:
-        """Nothing more than where it listens."""
-        return ""
+        """How to use it."""
+        import yaml
+
+        settings = {
+            "simulation": True,
+            "supplier_sources": [
+                {"url": f"{self.url}/roster", "name": "localnet", "allow_private_networks": True}
+            ],
+            "tasks": [{"name": "starter_units", "samples": 20}],
+        }
+        return f"\nFor testbench.yaml:\n\n{yaml.safe_dump(settings, sort_keys=False, width=120)}"
 
     def add(self, persona: Persona) -> None:
         """Add a supplier."""

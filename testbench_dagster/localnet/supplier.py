@@ -186,6 +186,7 @@ class Supplier:
     in_flight_max: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     by_hour: Counter[str] = field(default_factory=Counter)
+    pages: Counter[str] = field(default_factory=Counter)
     log: deque[Request] = field(default_factory=lambda: deque(maxlen=LOGGED), repr=False)
     _asked: Counter[bytes] = field(default_factory=Counter, repr=False)
     _withheld: Withheld | None = field(default=None, repr=False)
@@ -198,6 +199,7 @@ class Supplier:
         """Counts since the start: ``requests`` = answered + failed + rejected + cancelled + in flight.
 
         Requests while the supplier was away failed by ``left``. ``by_day`` and ``by_hour`` are of UTC.
+        ``pages`` counts those that were got, which are no ``requests``.
         """
         by_day: Counter[str] = Counter()
         for hour, requests in self.by_hour.items():
@@ -214,6 +216,7 @@ class Supplier:
             "backend": self.backend().name,
             "by_day": dict(by_day),
             "by_hour": dict(self.by_hour),
+            "pages": dict(self.pages),
         }
 
     def _count(self, backend: Backend) -> Request:
@@ -256,6 +259,7 @@ class Supplier:
             return json_reply({"object": "list", "data": [model]})
         folder, _, page = path.partition("/")
         if folder == "pokt" and page in self.persona.pages and method == "GET":
+            self.pages[page] += 1
             return json_reply(self.persona.backend.page(page))
         return error_reply(404, f"{method} /{path} is not served", "invalid_request_error")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from testbench_dagster.cli.output import emit
 from testbench_dagster.cli.table import print_table
 
 COLUMNS = ("supplier", "task", "status", "score", "ci_low", "ci_high", "n_open", "errors", "next_attempt_at")
@@ -119,3 +120,11 @@ def test_a_sentence_gets_room_to_be_read_or_none() -> None:
     lines, left_out = close(rows, ("n", "reason"), 40)
     assert left_out == [] and "this is the 1th sentence" in "\n".join(lines)
     assert close(rows, ("n", "reason"), 20)[1] == ["reason"]
+
+
+@pytest.mark.parametrize(
+    ("format_", "said"), [("table", "Title: nothing to show\n"), ("json", "[]\n"), ("csv", "a,b\n")]
+)
+def test_without_rows_there_is_no_frame(capsys, format_, said):
+    emit([], format_, ("a", "b"), "Title")
+    assert capsys.readouterr().out.replace("\r", "") == said

@@ -466,3 +466,49 @@ def test_without_a_webhook_nobody_is_told(room: Room, monkeypatch: pytest.Monkey
     assert "names no variable" in change_alerts_sensor(AutomationSettings())(context).skip_message
     named = change_alerts_sensor(AutomationSettings(alert_webhook_env="CHANGE_HOOK"))
     assert "CHANGE_HOOK, which is not set" in named(context).skip_message
+
+
+def test_summaries_are_made_once_an_hour_of_whatever_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new installation is measured once, and is then quiet until the night."""
+    settings = {"tasks": [{"name": "starter_logic"}]}
+    (tmp_path / "testbench.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    definitions, cursor, both = build_definitions(), None, {"identity_groups", "leaderboard"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("supplier", ["a@s", "never asked@s"])
+
+        def refreshed(hour: int, minute: int) -> set[str]:
+            nonlocal cursor
+            # in the past, for what is reported here is of the present
+            at = datetime(2025, 1, 1, hour, minute, tzinfo=UTC)
+            result = dg.evaluate_automation_conditions(
+                definitions, instance, cursor=cursor, evaluation_time=at
+            )
+            cursor = result.cursor
+            return {name for name in both if result.get_num_requested(dg.AssetKey(name))}
+
+        def made(*assets: str, partition: str | None = None) -> None:
+            for asset in assets:
+                instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+
+        def evaluated() -> None:
+            made("relay_responses", "supplier_scores", "taxonomy_summaries", partition="a@s")
+
+        assert refreshed(9, 1) == set()
+        evaluated()
+        assert refreshed(9, 2) == both, "the first time at once"
+        made(*both)
+        assert refreshed(9, 3) == set()
+        evaluated()
+        assert refreshed(9, 4) == refreshed(9, 59) == set()
+        assert refreshed(10, 0) == both, "before the hour, and quiet since"
+        evaluated()
+        made(*both)
+        assert refreshed(10, 1) == refreshed(10, 2) == set()
+        assert refreshed(11, 0) == both, "came when these were just made"
+        made(*both)
+        assert refreshed(11, 1) == refreshed(12, 0) == refreshed(13, 0) == set(), "nothing new"
+        evaluated()
+        assert refreshed(13, 20) == both

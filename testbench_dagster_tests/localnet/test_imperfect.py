@@ -79,6 +79,8 @@ def test_pages_tell_the_declared_backend_or_404(net: Localnet) -> None:
         assert client.get("/bare/pokt/tokenizer").status_code == 404
         assert client.get("/plain/pokt/other").status_code == 404
         assert client.post("/plain/pokt/config", json={}).status_code == 404
+        stats = client.get("/stats").json()["suppliers"]
+        assert [stats[name]["pages"] for name in ("bare", "plain")] == [{"config": 1}, {"tokenizer": 1}]
 
 
 def test_different_backends_begin_alike_no_more_often_than_real_models() -> None:

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 
+from testbench_dagster.config import load_config
 from testbench_dagster.localnet.__main__ import main
 from testbench_dagster.localnet.run import LocalnetError, LocalnetProcess
 
@@ -57,6 +58,27 @@ def test_serves_counts_and_stops(tmp_path):
     with pytest.raises(LocalnetError, match="not running"):
         _ = net.url
     net.stop()
+
+
+def test_up_prints_what_to_configure(tmp_path):
+    command = [sys.executable, "-m", "testbench_dagster.localnet", "--suppliers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().strip().removeprefix("listening on ")
+        said = ""
+        while "tasks:" not in said or "samples:" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(timeout=10)
+        process.stdout.close()
+    path = tmp_path / "testbench.yaml"
+    path.write_text(said.split("For testbench.yaml:\n")[1])
+    settings = load_config(str(path)).settings
+    assert settings.simulation and [task.name for task in settings.tasks] == ["starter_units"]
+    assert [source.url for source in settings.supplier_sources] == [f"{url}/roster"]
 
 
 def test_failures_from_the_command_line():

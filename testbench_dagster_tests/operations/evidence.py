@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import orjson
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.localnet.requests import parse
+from testbench_dagster.core.relay import Api
+from testbench_dagster.localnet.requests import Ask, parse
 from testbench_dagster.localnet.supplier import prompt_digest
+from testbench_dagster.stages.relay.probe import ECHO_REQUEST, PROBE_TASK
 from testbench_dagster.stores.documents import Document, Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 from testbench_dagster.transports.payload import build_payload
@@ -32,28 +36,43 @@ class Lost:
     outcome: str
 
 
-def prompt_digests(made: Platform) -> dict[str, str]:
-    """Prompt id → how the suppliers' logs call it; every prompt here has one request."""
-    found = {}
+def asked_in(made: Platform) -> dict[tuple[str, int], Ask | None]:
+    """By prompt and number of a request what a simulated supplier reads in it; None where it gets a page."""
+    found: dict[tuple[str, int], Ask | None] = {}
     with made.documents() as documents:
         for prompt in documents.find(PROMPTS):
-            (request,) = prompt["requests"]
-            _, body = build_payload(request, prompt["api"], "any")
-            found[prompt["_id"]] = prompt_digest(parse(orjson.dumps(body), prompt["api"]).prompts).hex()
+            for idx, request in enumerate(prompt["requests"]):
+                page = request["type"] == "get"
+                found[prompt["_id"], idx] = None if page else as_read(request, prompt["api"])
     return found
+
+
+def as_read(request: Mapping[str, Any], api: Api) -> Ask:
+    """What a simulated supplier reads in a request."""
+    _, body = build_payload(request, api, "any")
+    return parse(orjson.dumps(body), api)
+
+
+def _digest(ask: Ask) -> str:
+    """How the suppliers' logs call a request."""
+    return prompt_digest(ask.prompts).hex()
 
 
 def lost_requests(made: Platform) -> list[Lost]:
     """Give each stored attempt the one request that it is of, and return the requests left over.
 
     An attempt's request is of the same prompt and arrived between the attempt's start and end. Fails when an
-    attempt has none.
+    attempt has none. Pages stand in no log: their suppliers only count them (:func:`lost_pages`).
     """
-    digests = prompt_digests(made)
+    asked = asked_in(made)
+    probe = as_read(ECHO_REQUEST, "completions")
     stored: dict[tuple[str, str], list[Document]] = defaultdict(list)
     with made.documents() as documents:
         for attempt in documents.find(ATTEMPTS):
-            stored[attempt["supplier"], digests[attempt["prompt_id"]]].append(attempt)
+            call = attempt["prompt_id"], attempt["idx"]
+            ask = probe if attempt["task"] == PROBE_TASK else asked[call]
+            if ask is not None:
+                stored[attempt["supplier"], _digest(ask)].append(attempt)
     lost = []
     for address in made.localnet.stats():
         key = f"{address}@simulation"
@@ -72,6 +91,17 @@ def lost_requests(made: Platform) -> list[Lost]:
     return lost
 
 
+def lost_pages(made: Platform) -> int:
+    """How many pages were served of which nothing is stored. Fails when an attempt's was never served."""
+    pages = {call for call, ask in asked_in(made).items() if ask is None}
+    stored = Counter(a["supplier"] for a in made.attempts() if (a["prompt_id"], a["idx"]) in pages)
+    served = Counter(
+        {f"{address}@simulation": sum(s["pages"].values()) for address, s in made.localnet.stats().items()}
+    )
+    assert stored - served == Counter(), "attempts at pages that no supplier served"
+    return (served - stored).total()
+
+
 def _is_of(arrived: datetime, attempt: Document) -> bool:
     return bool(attempt["started_at"] - _ROUNDING <= arrived <= attempt["finished_at"] + _ROUNDING)
 
@@ -83,11 +113,12 @@ def assert_scored_once(made: Platform) -> None:
         repeated = [row for row in documents.group(SCORES, Group(by=by)) if row["count"] != 1]
         assert repeated == []
         answered = Counter(
-            (a["supplier"], a["task"], a["doc_id"], a["epoch"], a["round"])
+            (a["supplier"], a["task"], a["doc_id"], a["epoch"], a["round"], a["idx"], a["repeat"])
             for a in documents.find(ATTEMPTS, {"fault": {"in": _ANSWERED}})
-            if not a["canary"]  # a doc answered before, asked again on purpose
+            # a doc answered before, asked again on purpose; and what is no doc
+            if not a["canary"] and a["task"] != PROBE_TASK
         )
-        twice = [key for key, count in answered.items() if count > 1]
+        twice = [call for call, count in answered.items() if count > 1]
         assert twice == [], "answered again in the same round"
         known = {a["_id"] for a in documents.find(ATTEMPTS, fields=["_id"])}
         scored = set()
@@ -95,7 +126,7 @@ def assert_scored_once(made: Platform) -> None:
             assert score["error"] is None, score
             assert set(score["attempt_ids"]) <= known, f"scored without an attempt: {score['_id']}"
             scored.add((score["supplier"], score["task"], score["doc_id"], score["epoch"], score["round"]))
-        assert scored == set(answered)
+        assert scored == {(*doc,) for *doc, _, _ in answered}
 
 
 def assert_one_at_a_time(made: Platform) -> int:

@@ -43,7 +43,11 @@ ENDS_WITHIN_S = 90.0
 DAY = 86_400.0
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 """Statuses of runs."""
-_SENSORS = ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
+SENSORS = {
+    name: {"every_s": INTERVAL_S}
+    for name in ("new_suppliers", "stale_catalog", "stale_scores", "lost_runs", "summaries_sensor")
+}
+"""Settings by which everything happens soon."""
 
 _RUNS = """
 query Runs($filter: RunsFilter, $limit: Int) {
@@ -145,7 +149,7 @@ class Platform:
             ],
             "taxonomies": ["builtin:starter"],
             "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 10, "retries": 1},
-            "automation": {name: {"every_s": INTERVAL_S} for name in _SENSORS},
+            "automation": SENSORS,
             "planning": {"retry_minutes": 0.25},
             **changes,
         }

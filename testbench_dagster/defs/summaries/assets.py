@@ -25,7 +25,7 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs import freshness
-from testbench_dagster.defs.automation import checked_cron
+from testbench_dagster.defs.automation import at_times, checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
 from testbench_dagster.defs.metadata import (
     interval_plot,
@@ -120,12 +120,9 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             taxonomy_summaries,
             "identity_groups",
         ],
-        # on_cron, not eager: eager waits for ever for a supplier that was never summarized. Only for new
-        # summaries: groups and windows are shown as last stored, and waiting for all that is read would keep
-        # the ranking back where nobody relays.
-        automation_condition=dg.AutomationCondition.on_cron(cron).allow(
-            dg.AssetSelection.assets(taxonomy_summaries)
-        )
+        # not eager: that waits for ever for a supplier that was never summarized. Only for new summaries:
+        # groups and windows are shown as last stored
+        automation_condition=at_times(cron, dg.AssetSelection.assets(taxonomy_summaries))
         if automation.summaries.enabled
         else None,
         freshness_policy=freshness.SUMMARIES,

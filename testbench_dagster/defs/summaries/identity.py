@@ -14,7 +14,7 @@ from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.defs import freshness
-from testbench_dagster.defs.automation import checked_cron
+from testbench_dagster.defs.automation import at_times, checked_cron
 from testbench_dagster.defs.checks import violations_result
 from testbench_dagster.defs.lineage import changes_metadata, observe_changes, touches
 from testbench_dagster.defs.metadata import markdown_table, picture
@@ -34,7 +34,9 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
     @dg.asset(
         group_name="summaries",
         deps=["relay_responses"],
-        automation_condition=dg.AutomationCondition.on_cron(cron) if automation.summaries.enabled else None,
+        automation_condition=at_times(cron, dg.AssetSelection.assets("relay_responses"))
+        if automation.summaries.enabled
+        else None,
         freshness_policy=freshness.SUMMARIES,
         kinds={"python"},
         metadata=touches(

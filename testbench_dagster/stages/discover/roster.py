@@ -358,18 +358,28 @@ class _Found:
         problems: Mapping[str, str],
         heights: Mapping[str, int],
     ) -> None:
-        """Take what a source lists, where no earlier one lists the same."""
+        """Take what a source lists, where no earlier one lists the same.
+
+        That the configuration names a supplier as its source does is no contradiction: it says more of it,
+        such as that it is a reference.
+        """
         self.problems.update(problems)
         self.broken[label] = broken
         for entry in entries:
             key = entry.config.key
-            first = self.suppliers.setdefault(key, (entry, label))[1]
-            if first != label:
+            known, first = self.suppliers.setdefault(key, (entry, label))
+            if first != label and not (first == CONFIG_SOURCE and _same_endpoint(known, entry)):
                 self.problems[key] = (
                     f"{label}: supplier {key} is listed by {first} too, which counts; remove one"
                 )
         for service, height in heights.items():
             self.heights[service] = max(height, self.heights.get(service, 0))
+
+
+def _same_endpoint(one: Entry, other: Entry) -> bool:
+    """Whether both say the same of where a supplier is, by which API it is asked and for which model."""
+    a, b = one.config, other.config
+    return (a.base_url, a.api, a.model) == (b.base_url, b.api, b.model)
 
 
 def _read(workspace: Workspace, deadline_s: float) -> _Found:

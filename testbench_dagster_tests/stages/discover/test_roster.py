@@ -232,6 +232,16 @@ def test_the_configuration_wins_and_then_the_first_source(open_workspace: Opener
     assert "supplier b@s is listed by r.json too" in report.problems["b@s"]
 
 
+def test_the_configuration_may_say_more_of_a_listed_supplier(open_workspace: Opener, tmp_path: Path) -> None:
+    workspace = open_workspace({**entry("a"), "reference": True}, sources=[FILE])
+    write_roster(tmp_path / "r.json", [entry("a"), entry("b")])
+    report = refresh_roster(workspace, T0)
+    assert (report.problems, report.active) == ({}, ["a@s", "b@s"])
+    assert active_suppliers(workspace)[0].source == "configuration"
+    write_roster(tmp_path / "r.json", [entry("a", model="another"), entry("b")])
+    assert "supplier a@s is listed by configuration too" in refresh_roster(workspace, at(1)).problems["a@s"]
+
+
 def test_moving_between_sources_is_neither_leaving_nor_joining(
     open_workspace: Opener, tmp_path: Path
 ) -> None:

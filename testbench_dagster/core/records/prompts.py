@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from testbench_dagster.core.offers import with_shared_offers
 from testbench_dagster.core.records.declaring import (
     FACT,
     Record,
@@ -16,7 +17,6 @@ from testbench_dagster.core.records.declaring import (
     record,
     view,
 )
-from testbench_dagster.core.offers import with_shared_offers
 from testbench_dagster.core.relay import Api
 
 

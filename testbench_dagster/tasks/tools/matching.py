@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
+#: Classes of JSON values that hold no others.
 _SINGLE = frozenset({str, int, float, bool, type(None)})
 
 
@@ -88,7 +88,7 @@ class WantedCall:
 
 
 def _is_one_of(values: Sequence[Any], given: Any) -> bool:
-    for value in values:  # any(…) of a generator takes twice as long
+    for value in values:  # noqa: SIM110  any(…) of a generator takes twice as long
         if alike(given, value):
             return True
     return False

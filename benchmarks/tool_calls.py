@@ -6,8 +6,8 @@ Each side is a process of its own with an embedded installation: one supplier, o
 from a file, relayed and then scored as a pass does it. The server is one more process. A question with tools
 has one to seven of them; a text of the other side has as many bytes, answered by a worked solution of six
 sentences and scored by a filter and exact match of lm-eval. Both sides begin when prompts are stored. CPU is
-that of the pass and of its framework worker; the fastest round counts. Every score has to be 1. Exit code 1:
-the time or the CPU of tool calls is more than 1.5 times that of texts.
+that of the pass and of its framework worker. The sides take turns, and the fastest round of each counts.
+Every score has to be 1. Exit code 1: the time or the CPU of tool calls is more than 1.5 times that of texts.
 """
 
 from __future__ import annotations
@@ -187,16 +187,17 @@ def measure(side: str, port: int, docs: int) -> dict[str, Any]:
     return {step: {"wall": wall, "cpu": used} for step, (wall, used) in times.items()}
 
 
-def best(side: str, port: int, docs: int, rounds: int) -> dict[str, Any]:
-    """The fastest of some rounds by CPU, each in a process of its own."""
-    found = []
+def best(port: int, docs: int, rounds: int) -> list[dict[str, Any]]:
+    """The fastest of some rounds of both sides by CPU, each in a process of its own, the sides in turn."""
+    found: dict[str, list[dict[str, Any]]] = {"calls": [], "texts": []}
     for _ in range(rounds):
-        command = [sys.executable, __file__, "--side", side, "--port", str(port), "--docs", str(docs)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
-        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return min(found, key=lambda one: sum(one[step]["cpu"] for step in STEPS))
+        for side, measured in found.items():
+            command = [sys.executable, __file__, "--side", side, "--port", str(port), "--docs", str(docs)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+            measured.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return [min(of, key=lambda one: sum(one[step]["cpu"] for step in STEPS)) for of in found.values()]
 
 
 def main() -> int:
@@ -215,7 +216,7 @@ def main() -> int:
     server.start()
     try:
         port = receiver.recv()
-        calls, texts = (best(side, port, options.docs, options.rounds) for side in ("calls", "texts"))
+        calls, texts = best(port, options.docs, options.rounds)
     finally:
         server.terminate()
         server.join()

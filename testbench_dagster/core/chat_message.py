@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from testbench_dagster.core.ids import canonical_json
 
@@ -31,10 +34,12 @@ class ChatMessage:
     @property
     def text(self) -> str:
         """Canonical JSON: equal messages give equal texts."""
-        calls = [{"name": call.name, "arguments": call.arguments} for call in self.tool_calls]
-        return canonical_json(
-            {"content": self.content, "finish_reason": self.finish_reason, "tool_calls": calls}
-        )
+        calls = [{"arguments": call.arguments, "name": call.name} for call in self.tool_calls]
+        said = {"content": self.content, "finish_reason": self.finish_reason, "tool_calls": calls}
+        try:
+            return orjson.dumps(said).decode()  # of texts alone, and in order: it is canonical
+        except orjson.JSONEncodeError:  # half of a surrogate pair
+            return canonical_json(said)
 
     @classmethod
     def read(cls, text: str) -> ChatMessage:
@@ -44,8 +49,15 @@ class ChatMessage:
             ValueError: it is none.
         """
         try:
-            said = json.loads(text)
+            said = _value(text)
             calls = tuple(ToolCall(call["name"], call["arguments"]) for call in said["tool_calls"])
             return cls(said["content"], calls, said["finish_reason"])
         except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"no message: {type(error).__name__}: {error}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # it takes no half of a surrogate pair
+        return json.loads(text)

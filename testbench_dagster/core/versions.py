@@ -131,6 +131,7 @@ TOOLS = Version(
     (
         "testbench_dagster.core.chat_message",
         "testbench_dagster.core.extracted",
+        "testbench_dagster.core.offers",
         "testbench_dagster.tasks.tools.adapter",
         "testbench_dagster.tasks.tools.calls",
         "testbench_dagster.tasks.tools.fences",

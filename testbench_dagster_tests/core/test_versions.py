@@ -18,13 +18,13 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (3, "d95e7ad2669922131416fa5bc8d3a0b830a48f407cfded2ef76f5b523ccbd773"),
+    "CLASSIFIER": (3, "e8c87e40c76d089064aa9b3ae513c8dc54bb9a1c2bc539f2cbc5bb9a06dfcd22"),
     "PAYLOADS": (1, "888edcf6416bd8829ddd7b76a325b5c8c357a64674480738dfd0d7d10b17a5c2"),
-    "SCORER": (2, "aee0302843ab2f322c1a9863b19f0817c21593cb8fdfd11df5996b57354acad7"),
+    "SCORER": (2, "b31299b7f4471d72877081b25501dd3194bf6edd831ac5b847ae90e4f9df769b"),
     "WINDOWS": (5, "bfa1d7d959b4307d71e7ccc711ba927223a8f2c795aa5e5873f15080357ac9c0"),
     "PLANS": (5, "123e84f11dd3c0dfc9edcf7202fa14fd0bb1df018cb09161dc9bd652209cbdf4"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
-    "TOOLS": (1, "6969e29c66014abff069a03ede1abd43911ed1b54bce082a2f332a52398e7b41"),
+    "TOOLS": (1, "71dc2e0f20ae71848c4d3b41ba44e05776531d13538db8ed7cb61b3efd59f27f"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

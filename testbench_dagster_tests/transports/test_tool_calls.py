@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbench_dagster.core.answer_prefix import ANSWER_PREFIX_CHARS, prefix_of_answer
 from testbench_dagster.core.chat_message import ChatMessage, ToolCall
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.generation import SupplierGeneration
@@ -137,6 +138,24 @@ def test_the_older_form_is_read() -> None:
 def test_what_is_no_call_is_the_suppliers_fault(calls: Any) -> None:
     answer = read({"content": None, "tool_calls": calls})
     assert answer.fault is Fault.SUPPLIER_PROTOCOL and answer.error
+
+
+@pytest.mark.parametrize("name", ["", "\0", "add\n", "é" * 100_000, "$add", "a.b", "\u202eadd"])
+def test_any_name_is_kept_as_it_was_sent(name: str) -> None:
+    call = {"function": {"name": name, "arguments": "{}"}}
+    answer = read({"content": None, "tool_calls": [call]})
+    assert message_of(answer).tool_calls == (ToolCall(name, "{}"),)
+    assert len(prefix_of_answer(REQUEST, str(answer.text))) <= ANSWER_PREFIX_CHARS
+
+
+@pytest.mark.parametrize("where", ["name", "arguments"])
+def test_names_and_arguments_that_utf_8_has_no_bytes_for_break_nothing(where: str) -> None:
+    """The answer is read, or is the supplier's fault; what is kept of it a store can hold."""
+    answer = read({"content": None, "tool_calls": [{"function": {**ADD["function"], where: "a\ud800"}}]})
+    assert answer.fault in (Fault.OK, Fault.SUPPLIER_PROTOCOL)
+    (answer.text or answer.error or "").encode()
+    if answer.text is not None:
+        prefix_of_answer(REQUEST, answer.text).encode()
 
 
 def test_calls_nobody_offered_tools_for_stay_a_fault() -> None:

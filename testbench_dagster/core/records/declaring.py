@@ -34,6 +34,7 @@ class _Declared:
     queryable: bool = False
     exported: bool = True
     sparse: bool = False
+    decode: Callable[[Any], Any] | None = None
 
 
 def key(meaning: str) -> Any:
@@ -48,14 +49,20 @@ def queryable(meaning: str, *, default: Any = dataclasses.MISSING, sparse: bool 
 
 
 def content(
-    meaning: str, *, default: Any = dataclasses.MISSING, exported: bool = True, sparse: bool = False
+    meaning: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    exported: bool = True,
+    sparse: bool = False,
+    decode: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field that is read with the whole document only.
 
     ``exported``: it is a column of its parquet file. ``sparse``: it is left out of documents where it has its
-    default.
+    default. ``decode`` is given the stored value, whatever it is, and returns an equal one, for fields whose
+    type has no decoding of its own.
     """
-    declared = _Declared(meaning, exported=exported, sparse=sparse)
+    declared = _Declared(meaning, exported=exported, sparse=sparse, decode=decode)
     return dataclasses.field(default=default, metadata={_META: declared})
 
 
@@ -410,7 +417,7 @@ def _stored_field(cls: type, field: dataclasses.Field[Any], hint: Any) -> Stored
         queryable=declared.queryable,
         exported=declared.exported,
         sparse=declared.sparse,
-        decode=decode,
+        decode=declared.decode or decode,
         encode=encode,
     )
 

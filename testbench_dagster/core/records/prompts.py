@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from testbench_dagster.core.offers import with_shared_offers
 from testbench_dagster.core.records.declaring import (
     FACT,
     Record,
@@ -108,7 +109,9 @@ class PromptRecord(Record):
     doc_hash: str = queryable("hash of the doc")
     calls: int = queryable("calls that answer it: its requests times their repeats")
     relayable: bool = queryable("whether it can be sent over HTTP at all")
-    requests: list[dict[str, Any]] = content("the requests, independent of the transport")
+    requests: list[dict[str, Any]] = content(
+        "the requests, independent of the transport", decode=with_shared_offers
+    )
     target: Any = content("what the framework expects, where it says so")
     context_chars: int = content("characters of the longest request")
     created_at: datetime = content("when it was built")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-
-import orjson
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
@@ -137,24 +134,12 @@ def _answers(
 ) -> tuple[dict[str, AskedPrompt], list[Answered]]:
     """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
     prompts = typed.by_id(documents, AskedPrompt, {d.prompt_id for d in docs})
-    _share_tools(prompts.values())
     answers = []
     for start in range(0, len(docs), _EVIDENCE):
         batch = docs[start : start + _EVIDENCE]
         evidence = typed.by_id(documents, RawAnswer, {a.id for d in batch for a in d.attempts})
         answers += [_answered(d, prompts[d.prompt_id], evidence) for d in batch]
     return prompts, answers
-
-
-def _share_tools(prompts: Iterable[AskedPrompt]) -> None:
-    """Let prompts that offer a tool hold it once: it goes to the framework's process once then."""
-    known: dict[bytes, Any] = {}
-    for prompt in prompts:
-        for request in prompt.requests:
-            if isinstance(tools := request.get("tools"), list):
-                # the order of properties is part of a tool, so the bytes are of what was stored
-                with contextlib.suppress(orjson.JSONEncodeError):  # deeper than 254 levels
-                    tools[:] = [known.setdefault(orjson.dumps(tool), tool) for tool in tools]
 
 
 def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawAnswer]) -> Answered:

@@ -11,6 +11,7 @@ from testbench_dagster.core.chat_message import ChatMessage
 from testbench_dagster.core.errors import TaskInputError
 from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.ids import canonical_json
+from testbench_dagster.core.offers import with_shared_offers
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags
@@ -68,6 +69,7 @@ class Tools(TaskAdapter):
         for doc_id in sorted(set(doc_ids)):
             row: dict[str, Any] = json.loads(data.docs[doc_id])
             request = _request(spec, row)
+            with_shared_offers([request])  # so each is handed over once
             chars = sum(len(message["content"]) for message in request["messages"])
             chars += sum(len(canonical_json(request[part])) for part in _FORMS if part in request)
             built.append(BuiltPrompt(doc_id, [request], row["gold"], chars, True))
@@ -183,6 +185,7 @@ def _scored(data: TaskData, answers: Iterable[tuple[int, object]]) -> Iterator[D
     for doc_id, response in answers:
         if doc_id not in rows:
             rows[doc_id] = json.loads(data.docs[doc_id])
+            with_shared_offers([rows[doc_id]])  # each schema is looked at once
         yield _score(rows[doc_id], doc_id, response, schemas)
 
 

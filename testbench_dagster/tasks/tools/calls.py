@@ -67,7 +67,9 @@ def _read(text: str) -> Any:
         raise
     except ValueError as error:  # also of whole numbers with more digits than Python converts
         raise UnreadableJson(str(error)[:200]) from None
-    _check(value)
+    # short of these there is nothing to be found, and no need to go through all values
+    if "\\u" in text or text.count("{") + text.count("[") > MAX_DEPTH or _SURROGATE.search(text):
+        _check(value)
     return value
 
 

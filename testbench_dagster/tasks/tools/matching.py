@@ -13,9 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+#: Classes of JSON values that hold no others.
+_SINGLE = frozenset({str, int, float, bool, type(None)})
+
 
 def alike(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same but for the case of texts and the kind of numbers."""
+    kind = type(one)
+    if kind is type(other) and kind in _SINGLE and one == other:  # nearly always
+        return True
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, str):
@@ -72,12 +78,20 @@ class WantedCall:
         """Whether a call is this one."""
         if name != self.name or not arguments.keys() <= self.accepted.keys():
             return False
-        return all(
-            any(alike(arguments[argument], value) for value in values)
-            if argument in arguments
-            else argument in self.optional
-            for argument, values in self.accepted.items()
-        )
+        for argument, values in self.accepted.items():
+            if argument not in arguments:
+                if argument not in self.optional:
+                    return False
+            elif not _is_one_of(values, arguments[argument]):
+                return False
+        return True
+
+
+def _is_one_of(values: Sequence[Any], given: Any) -> bool:
+    for value in values:  # noqa: SIM110  any(…) of a generator takes twice as long
+        if alike(given, value):
+            return True
+    return False
 
 
 def all_met(wanted: Sequence[WantedCall], made: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:

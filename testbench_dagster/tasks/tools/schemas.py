@@ -7,7 +7,7 @@ part of the same schema or nowhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -146,7 +146,14 @@ def _plain(schema: Any, levels: int = 16) -> _Check | None:
 
     if properties or required or not more:
         checks.append(of_object)
-    return checks[0] if len(checks) == 1 else lambda value: all(check(value) for check in checks)
+    return checks[0] if len(checks) == 1 else partial(_all_hold, checks)
+
+
+def _all_hold(checks: Sequence[_Check], value: Any) -> bool:
+    for check in checks:  # noqa: SIM110  all(…) of a generator takes twice as long
+        if not check(value):
+            return False
+    return True
 
 
 def _within(holds: Callable[[Any, Any], bool], bound: Any, value: Any) -> bool:

@@ -245,6 +245,29 @@ def test_records_go_through_a_store_and_back(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_field_may_be_read_by_a_function_of_its_own(tmp_path: Path) -> None:
+    """It is given what is stored, in records and views, and nothing where null is; what is stored stays."""
+
+    @record("crates", one_per="crate", kind=FACT)
+    class CrateRecord(Record):
+        id: str = key("its number")
+        load: list[str] = content("what is in it", decode=lambda stored: [*map(str.upper, stored)])
+        left: list[str] | None = content("what is left of it", default=None, decode=sorted)
+
+    @view(CrateRecord)
+    class CrateLoad(NamedTuple):
+        load: list[str]
+        left: list[str] | None
+
+    store = SqliteDocuments(tmp_path / "d.sqlite3")
+    typed.put_new(store, CrateRecord, [CrateRecord(id="c", load=["b", "a"])])
+    store.put_new(CrateRecord.collection, [{"_id": "d", "load": ["c"], "left": ["z", "y"]}])
+    assert list(typed.find(store, CrateLoad)) == [CrateLoad(["B", "A"], None), CrateLoad(["C"], ["y", "z"])]
+    assert typed.get(store, CrateRecord, "d") == CrateRecord(id="d", load=["C"], left=["y", "z"])
+    assert [one["load"] for one in typed.whole(store, CrateRecord)] == [["b", "a"], ["c"]]
+    store.close()
+
+
 def test_views_of_queryable_fields_read_no_bodies(tmp_path: Path) -> None:
     store = SqliteDocuments(tmp_path / "d.sqlite3")
     typed.put_new(store, CartRecord, [cart()])

@@ -38,6 +38,8 @@ def test_what_is_no_stored_answer_is_said(stored):
         (' {"a": 1e3}\n', {"a": 1000.0}),
         (r'{"a": "\ud83d\ude00"}', {"a": "😀"}),
         ("-0.0", 0.0),
+        ('{"a": "' + "{[" * MAX_DEPTH + '"}', {"a": "{[" * MAX_DEPTH}),
+        ("[" + "[],{}," * MAX_DEPTH + "1]", [[], {}] * MAX_DEPTH + [1]),
         ("[" * MAX_DEPTH + "]" * MAX_DEPTH, None),
     ],
 )
@@ -60,6 +62,8 @@ def test_json_is_read(text, value):
         ('{"a": 1' + "0" * 5_000 + "}", "digits"),
         (r'{"a": "\ud800"}', "surrogate"),
         (r'{"\udc00": 1}', "surrogate"),
+        ('{"a": [{"\udfff": 1}]}', "surrogate"),
+        (r'{"a": "\ud83d \ude00"}', "surrogate"),
         ('{"a": "\ud800"}', "surrogate"),
         ('{"a": 1', "delimiter|Expecting"),
         ("{'a': 1}", "property name"),

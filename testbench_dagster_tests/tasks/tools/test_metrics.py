@@ -11,8 +11,9 @@ import pytest
 from testbench_dagster.core.prompt import Answered
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.tasks.tools import TASKS
+from testbench_dagster.tasks.tools import metrics as verdicts
 from testbench_dagster.tasks.tools.adapter import Tools
-from testbench_dagster.tasks.tools.calls import MAX_CALLS
+from testbench_dagster.tasks.tools.calls import MAX_CALLS, strict_object
 from testbench_dagster_tests.tasks.tools.scripted import (
     always_calling,
     as_text,
@@ -196,6 +197,62 @@ def test_hostile_arguments_are_wrong_and_cost_nothing(registered, name, argument
     made.extracted["none"].encode()  # a store can hold it
 
 
+#: Names that are no tool's, made of that of the right one.
+HOSTILE_NAMES = [
+    lambda name: "",
+    lambda name: name + "\0",
+    lambda name: name + "\ud800",
+    lambda name: "\udc00" + name,
+    lambda name: name + "\u200b",
+    lambda name: (
+        name[0].translate({ord(c): 0x0430 + n for n, c in enumerate("abcdefghijklmnopqrstuvwxyz")}) + name[1:]
+    ),
+    lambda name: name.upper(),
+    lambda name: f" {name}",
+    lambda name: f"functions.{name}",
+    lambda name: "$" + name,
+    lambda name: name * 500_000,
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE_NAMES)
+def test_hostile_names_of_tools_are_wrong(registered, change):
+    data = registered["tools_one"].data
+
+    def misnamed(row):
+        return calling([(change(name), arguments) for name, arguments in gold_calls(row)])
+
+    (made,) = scores(spec("tools_one"), data, misnamed, [0])
+    assert made.metrics["none"] == {"exact": 0, "triggered": 1, "schema_valid": 0, "called": 1}
+    assert len(made.extracted["none"]) < 1_100
+    made.extracted["none"].encode()  # a store can hold it
+
+
+@pytest.mark.parametrize("text", ["null", "5", '"Oslo"', "[{}]", "true", '[["city", "Oslo"]]'])
+def test_arguments_that_are_no_object_are_wrong_even_in_the_right_call(registered, text):
+    data = registered["tools_one"].data
+
+    def told(row):
+        return stored(None, [(name, text) for name, _ in gold_calls(row)])
+
+    (made,) = scores(spec("tools_one"), data, told, [0])
+    assert made.metrics["none"] == {"exact": 0, "triggered": 1, "schema_valid": 0, "called": 1}
+
+
+@pytest.mark.parametrize("count", [MAX_CALLS, 5_000])
+def test_of_thousands_of_calls_no_more_are_looked_at_than_an_answer_may_have(registered, monkeypatch, count):
+    read = []
+    monkeypatch.setattr(verdicts, "strict_object", lambda text: read.append(text) or strict_object(text))
+    data = registered["tools_parallel"].data
+    (made,) = scores(
+        spec("tools_parallel"), data, lambda row: calling((gold_calls(row) * count)[:count]), [0]
+    )
+    assert len(read) == MAX_CALLS
+    expected = {"exact": 0, "triggered": 1, "schema_valid": int(count == MAX_CALLS), "called": 1}
+    assert made.metrics["none"] == expected
+    assert len(made.extracted["none"]) < 1_100
+
+
 def test_doubled_names_fail_even_where_the_last_one_is_right(measure):
     def doubled(row):
         return stored(
@@ -225,6 +282,15 @@ def test_more_calls_than_are_looked_at_are_right_in_nothing(registered):
 
     (made,) = scores(spec("tools_one"), data, many, [0])
     assert made.metrics["none"] == {"exact": 0, "triggered": 1, "schema_valid": 0, "called": 1}
+
+
+def test_docs_that_offer_the_same_tool_hold_it_once(registered):
+    """What is handed to the framework's process and back has each tool once, however many docs offer it."""
+    data = registered["tools_several"].data
+    prompts = Tools().build_prompts(spec("tools_several"), data, sorted(data.docs), "chat", "seed")
+    tools = [tool for prompt in prompts for tool in prompt.requests[0]["tools"]]
+    different = {json.dumps(tool) for tool in tools}
+    assert len({id(tool) for tool in tools}) == len(different) < len(tools) / 4
 
 
 def test_what_is_no_stored_answer_is_an_error_of_its_doc_alone(registered):

@@ -375,8 +375,8 @@ def _unstated(text: str, options: Options) -> str | None:
         return _only(alone, options)
     if len({label[0] for line in lines if (label := _label(line)) is not None}) > 1:
         return None  # the options, one after the other
-    said = {said for line in both if (said := _end(line, len(lines) == 1, options)) is not None}
-    return _only(said, options)
+    ends = [_end(line, len(lines) == 1, options) for line in both]
+    return _only({end for end in ends if end is not None}, options)
 
 
 def _only(found: Collection[str], options: Options) -> str | None:

@@ -351,7 +351,7 @@ def _ends_there(text: str, letter: str, end: int, options: Options) -> bool:
 def _one(text: str, letter: str, end: int, options: Options) -> _Statement:
     """A statement of one letter, or of none where another, or another's text, follows."""
     other = AND_ANOTHER.match(text, end) or BRACKETED_OTHER.match(text, end)
-    if other is not None and other.groupdict().get("then") is None and other.group("other") != letter:
+    if other is not None and other.groupdict().get("then") is None and other.group("other").upper() != letter:
         begin = other.start("other")
         explains = re.search("[;–—-]", text[end:begin]) and OTHERS_ARE.match(text, begin)
         if not explains and _is_letter(text, other.group("other"), other.end("other")):

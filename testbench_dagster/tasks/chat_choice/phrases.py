@@ -116,7 +116,7 @@ AND_ANOTHER = re.compile(
     r"|、|,|;|/|&|\+|[-–—→]|->|(?:[Ee]ither|[Pp]ossibly)\s)\s{0,2}|(?<=[)\]])(?=[(\[])"
     r"|(?<=[.?!])\s(?=[(\[]?[A-Z][)\].?!]{0,2}[ \t]*(?:\n|\Z)))"
     r"(?:\s{0,2}(?:\(or|also|possibly|probably|maybe|even|perhaps|then|option|answer:?|choice|both|[选選])\s{0,2}){0,3}[(\[{\"'“\ue000]{0,2}"
-    rf"(?P<other>[A-Z])(?![{WORD}])(?!-[{WORD}]){_CLITIC}(?P<then>\s(?:is|isn|was|does|can|has|would|am|think|believe|will)(?![{WORD}]))?"
+    rf"(?P<other>[A-Z]|(?<=[(\[])[a-z](?=[)\]]))(?![{WORD}])(?!-[{WORD}]){_CLITIC}(?P<then>\s(?:is|isn|was|does|can|has|would|am|think|believe|will)(?![{WORD}]))?"
 )
 BRACKETED_OTHER = re.compile(r"[\s)\]]{0,2}\((?:or|and|also)\s(?:option\s)?(?P<other>[A-Z])\)")
 #: Of other letters, after a mark that ends what was said: what is so of them.
@@ -165,7 +165,7 @@ CONCLUDED = re.compile(
     r"|[Ss]ure|[Yy]es|I\s(?:think|believe|guess|would\ssay)|I['’]d\ssay|[Pp]robably|(?<!least\s)[Ll]ikely|[Dd]efinitely|[Cc]learly|[Cc]ertainly|[Oo]bviously"
     r"|[Ll]eaving(?:\sus\swith)?|leaves(?:\sus\swith)?|left\swith|[Bb]y\s(?:process\sof\s)?elimination)(?!\w)|而是)"
     r"[\s,:…-]{0,5}+(?:(?:it|it's|it’s|is|the|only|option|answer|choice|letter)\s){0,4}+"
-    r"[(\[\"“]{0,2}+(?P<big>[A-Z])(?:[)\]\"”]{0,2}[.!。]?[ \t]*(?=\n|\Z)|(?P<goes_on>[)\].:]{1,2}\s))"
+    r"[(\[\"“]{0,2}+(?P<big>[A-Z])(?:[)\]\"”]{0,2}[.!。]?[ \t]*(?=\n|\Z)|(?P<goes_on>[)\].:,]{1,2}\s))"
     r"|(?P<arrow>∴|⇒|=>|->|→|👉)[\s:]{0,4}+[(\[\"“]{0,2}+(?P<pointed>[A-Z])"
     r"(?:[)\]\"”]{0,2}[.!]?[ \t]*(?=\n|\Z))"
 )
@@ -218,12 +218,12 @@ LABELLED = re.compile(
 )
 NAMED = re.compile(
     rf"[\s\"'“]{{0,4}}(?:(?:[Tt]he\s)?(?i:option|choice|letter|letra|lettre|opción|opção|alternativa|antwort|réponse|respuesta|choix|вариант|буква"
-    rf"|선택지|选项|選項|選択肢)\s?[:#(\[]?\s?(?:([A-Z])(?![{WORD}])|([a-z])(?=[)\].]{{0,2}}\s*\Z))"
+    rf"|선택지|选项|選項|選択肢)\s?[:#(\[]?\s?(?:([A-Z])(?![{WORD}]|\s?[<>])|([a-z])(?=[)\].]{{0,2}}\s*\Z))"
     rf"|([A-Z])(?=\s?[-–—,;]\s)|([B-HJ-Z])(?=\s(?:because|since|as|is\s(?:the|correct))\b))"
 )
 #: A letter and what is said to be its option's text.
 LETTER_AND_TEXT = re.compile(r"[\s(\[\"'“*✅👉]{0,4}([A-Z])(?:\s?[)\]=.,:–—-]{1,3}\s{0,3}|\s{1,3})(?=\S)")
-OR_ANOTHER = re.compile(rf"(?<![{WORD}])(?:or|and|und|oder|ou|y|o|e|et)\s[(\[]?[A-Z][).\]:]")
+OR_ANOTHER = re.compile(rf"(?<![{WORD}])(?:or|and|und|oder|ou|y|o|e|et)\s[(\[]?[A-Za-z][).\]:]")
 LEAD = re.compile(
     r"(?:it|this|that)(?:['’]s|\s(?:is|would be|must be))\s|[-*•]\s{1,3}|\d{1,2}[.)]\s{1,3}", re.IGNORECASE
 )

@@ -60,6 +60,11 @@ def test_options_that_differ_in_marks_or_capitals_alone_are_told_apart_or_refuse
     assert flexible("0, 1", "AB", ["[0, 1]", "(0, 1)"]) is None
 
 
+@pytest.mark.parametrize("text", ["(a) and (b)", "The answer is (a) or (b).", "Option B > Option A"])
+def test_two_letters_are_two_things_in_small_letters_too(text):
+    assert flexible(text, "ABCD", CITIES) is None
+
+
 @pytest.mark.parametrize(
     "text", ["答えはAです", "정답은 A입니다", "答案是A选项", "คำตอบคือ A ครับ", "Ответ: A, потому что"]
 )

@@ -64,6 +64,16 @@ def test_a_check_returns_what_it_told(installation: Testbench, tmp_path: Path) -
     assert installation.check(suppliers=False) == found[:-1]
 
 
+def test_a_check_tells_of_named_docs_that_there_are_not(installation: Testbench, tmp_path: Path) -> None:
+    path = tmp_path / "testbench.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8"))
+    settings["tasks"][0]["samples"] = {"ids": [3, 10**30]}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Testbench.open(path) as testbench:
+        (told,) = [f for f in testbench.check(suppliers=False) if f.what == "task starter_logic"]
+    assert told.failed and f"samples.ids names {10**30}, but its split" in told.detail
+
+
 def test_labels_that_have_no_place_in_a_taxonomy_are_told(installation: Testbench, tmp_path: Path) -> None:
     lines = ("t {", "root_c -> logic;", "}", "t_labeling {", "logic -> starter_logic;", "lost -> gsm8k;", "}")
     (tmp_path / "t.tax").write_text("\n".join(lines), encoding="utf-8")

@@ -29,7 +29,7 @@ def import_frameworks_command(file: Path, frameworks: tuple[str, ...]) -> None:
     of single tasks as YAML, of all frameworks that are named; what was dropped or changed is told on stderr.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{file}: cannot be read as JSON ({error}); give it the manager's config.json"

@@ -210,14 +210,33 @@ def _as_written(location: tuple[int | str, ...]) -> Iterator[int | str]:
     """Keys as they stand in the file: without what pydantic adds about the members of unions."""
     for place, part in enumerate(location):
         of_gate = place >= 2 and location[place - 2] == "gates" and isinstance(location[place - 1], int)
-        if not str(part).rstrip("]").endswith("SampleRule") and not of_gate:
+        of_reference = place >= 1 and location[place - 1] == "reference" and part in ("flag", "patterns")
+        if not str(part).rstrip("]").endswith("SampleRule") and not of_gate and not of_reference:
             yield part
 
 
+#: What pydantic calls the members of a union of plain values, in words.
+_SCALARS = {"str": "a text", "bool": "true or false", "float": "a number", "int": "a whole number"}
+
+
+def _of_kinds(place: tuple[int | str, ...], value: Any, error: ValidationError) -> str:
+    """What is wrong with a value that may be of several kinds, and is of none."""
+    kinds = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == place and p["loc"][-1] in _SCALARS]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in _as_written(place)).lstrip(".")
+    return f"{where}: {value!r} is not {' or '.join(_SCALARS[kind] for kind in kinds)}; correct it"
+
+
 def _problems(error: ValidationError) -> Iterator[str]:
+    told: set[tuple[int | str, ...]] = set()
     for problem in error.errors():
         if "literal['all']" in problem["loc"]:
             continue  # the other half of a union: the rule's own problems follow
+        if problem["loc"][-1:] and problem["loc"][-1] in _SCALARS:  # one of a few kinds of values
+            place = problem["loc"][:-1]
+            if place not in told:
+                told.add(place)
+                yield _of_kinds(place, problem.get("input"), error)
+            continue
         parts = list(_as_written(problem["loc"]))
         where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
         kind, value = problem["type"], problem.get("input")

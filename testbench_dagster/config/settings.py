@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from testbench_dagster.config.asking import Asking, AskingSettings, ProxySettings, merged
 from testbench_dagster.config.fields import (
@@ -35,6 +35,15 @@ _STORES_ENV = ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_POSTGRE
 _ADDRESS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,127}")
 
 
+def _yes_or_no(value: Any) -> Any:
+    if not isinstance(value, (bool, str)) or str(value).lower() not in ("true", "false", "yes", "no"):
+        raise ValueError(
+            f"{value!r} is neither true nor false, nor a list of other suppliers' names of its model; write "
+            "reference: true"
+        )
+    return value
+
+
 class SupplierConfig(AskingSettings, RelayOverrides):
     """One supplier reached over plain HTTP, with its own relay bounds and settings where they differ.
 
@@ -53,7 +62,10 @@ class SupplierConfig(AskingSettings, RelayOverrides):
     relays: RelayOverrides = RelayOverrides()
     tasks: PatternList | None = None
     pace: SupplierPace | None = None
-    reference: bool | PatternList = False
+    reference: Annotated[
+        Annotated[bool, BeforeValidator(_yes_or_no), Tag("flag")] | Annotated[PatternList, Tag("patterns")],
+        Discriminator(lambda value: "patterns" if isinstance(value, (list, tuple)) else "flag"),
+    ] = False
 
     @field_validator("address", "service")
     @classmethod
@@ -142,7 +154,11 @@ class TaskConfig(Strict):
     @classmethod
     def _framework_of_its_mode(cls, value: Any) -> Any:
         """A mode is another framework for the same tasks; what it cannot be is said by the checks below."""
-        if not isinstance(value, dict) or value.get("framework", LM_EVAL) != LM_EVAL:
+        if not isinstance(value, dict):
+            return value
+        if value.get("mode", CHAT_CHOICE) is None:
+            value = {key: given for key, given in value.items() if key != "mode"}
+        if value.get("framework", LM_EVAL) != LM_EVAL:
             return value
         return {**value, "framework": CHAT_CHOICE} if value.get("mode") == CHAT_CHOICE else value
 
@@ -228,7 +244,7 @@ class TaskConfig(Strict):
 class SamplingSettings(Strict):
     """Age of a sample (days) after which it no longer counts, window size (docs), seed of the epochs."""
 
-    max_age_days: float = Field(default=32, gt=0)
+    max_age_days: float = Field(default=32, gt=0, le=36_500)
     window: int = Field(default=100, ge=1)
     epoch_seed: int | None = None
 

@@ -73,7 +73,7 @@ class ScheduleLimit(_Rule):
     ``session`` and ``block`` count chain heights, a session being ``planning.blocks_per_session`` blocks.
     """
 
-    every: float = Field(gt=0)
+    every: float = Field(gt=0, le=10_000_000)
     unit: Literal["session", "block", "hours", "minutes"]
 
     @model_validator(mode="after")

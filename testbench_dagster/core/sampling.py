@@ -45,13 +45,16 @@ class SampleRule(Strict):
     @classmethod
     def _of_ids(cls, value: Any) -> Any:
         ids = value.get("ids") if isinstance(value, dict) else None
-        if not isinstance(ids, (list, tuple)) or not ids:
+        if ids is not None and not isinstance(ids, (list, tuple)):
+            raise ValueError(f"ids: {ids!r} is no list of rows of the task's data; write e.g. ids: [0, 7]")
+        if not ids:
             return value
         follows = {"min": len(ids), "start": len(ids), "max": len(ids), "half_width": None}
         for name, number in follows.items():
             if name in value and value[name] != number:
                 raise ValueError(
-                    f"ids says which docs are asked, so {name} means nothing; remove one of them"
+                    f"ids says which docs are asked, so {name} means nothing (it is {value[name]!r}); remove "
+                    "one of them"
                 )
         return {**value, **follows}
 

@@ -84,7 +84,7 @@ PAYLOADS = Version(
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
 SCORER = Version(
-    2,
+    3,
     (
         "testbench_dagster.core.answer_prefix",
         "testbench_dagster.core.chat_message",
@@ -119,7 +119,10 @@ SCORER = Version(
         "testbench_dagster.core.extracted",
         "testbench_dagster.tasks.chat_choice.convert:LETTERS",
         "testbench_dagster.tasks.chat_choice.extract",
+        "testbench_dagster.tasks.chat_choice.options",
+        "testbench_dagster.tasks.chat_choice.phrases",
         "testbench_dagster.tasks.chat_choice.scoring",
+        "testbench_dagster.tasks.chat_choice.writing",
         "testbench_dagster.tasks.signatures.framework",
         "testbench_dagster.tasks.signatures.pages",
     ),

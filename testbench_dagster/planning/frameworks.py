@@ -38,6 +38,8 @@ GRAMMARS = {
     "trigger_minimum": "N (a whole number)",
 }
 _LISTS = ("task_dependency", "taxonomy_dependency")
+_MOST_DIGITS = 7  # the schedules of testbench.yaml have no more
+_SHOWN_CHARS = 100
 _UNITS = ("session", "block", "hours", "minutes")
 
 #: The manager's period for benchmarks; without a schedule it asked at every run.
@@ -164,6 +166,17 @@ def _framework_of(framework: str, task: str) -> dict[str, str]:
     return {"framework": SIGNATURES} if framework == SIGNATURES and task in _SIGNATURE_TASKS else {}
 
 
+def _whole(text: str) -> int | None:
+    """A whole number of a sensible size, in ASCII figures; None where a text is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+def _shown(value: object) -> str:
+    """A value for a message, of which nobody wants to read megabytes."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
 def _yaml(document: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(
         document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
@@ -235,6 +248,8 @@ class _Importer:
             )
         found: dict[str, list[str]] = {}
         for task, value in values.items():
+            if not str(task).strip():
+                raise ConfigError(f"{self._name}.{field}: {task!r} names no task; name one, or write {ANY!r}")
             texts = value if isinstance(value, list) else [value]
             for text in texts:
                 if isinstance(text, bool) or not isinstance(text, (str, int)):
@@ -258,10 +273,10 @@ class _Importer:
             if schedule is not None or task != ANY:
                 rule["schedule"] = schedule
         for text in self._fields["trigger_minimum"].get(task, ()):
-            if not text.isdecimal():
+            if (least := _whole(text)) is None:
                 self._refuse("trigger_minimum", task, text)
-            if int(text) or task != ANY:
-                rule["trigger_minimum"] = int(text)
+            if least or task != ANY:
+                rule["trigger_minimum"] = least
         if any(task in self._fields[field] for field in _LISTS):
             # the two kinds of gates are one list here: what a task does not say of one kind, any says
             gates = [
@@ -282,12 +297,13 @@ class _Importer:
         number, _, unit = text.partition(":")
         if (number, unit) == (NONE, NONE):
             return None
-        if not number.isdecimal() or unit not in _UNITS:
+        every = _whole(number)
+        if every is None or unit not in _UNITS:
             self._refuse("schedule_limits", task, text)
-        if int(number) == 0:
+        if every == 0:
             self._note(f"{self._name}.schedule_limits.{task}: {text!r} limits nothing and is dropped")
             return None
-        return {"every": int(number), "unit": unit}
+        return {"every": every, "unit": unit}
 
     def _gate(self, field: str, task: str, text: str) -> dict[str, Any] | None:
         parts = text.split(":")
@@ -301,10 +317,10 @@ class _Importer:
 
     def _taxonomy_gate(self, task: str, text: str, parts: list[str]) -> dict[str, Any]:
         try:
-            score, success, samples = float(parts[1]), float(parts[2]), int(parts[3])
+            score, success, samples = float(parts[1]), float(parts[2]), _whole(parts[3])
         except ValueError:
             self._refuse("taxonomy_dependency", task, text)
-        if not (0 <= score <= 1 and 0 <= success <= 1 and samples >= 0):
+        if samples is None or not (0 <= score <= 1 and 0 <= success <= 1):
             self._refuse("taxonomy_dependency", task, text)
         return {"taxonomy": parts[0], "min_score": score, "min_success": success, "min_samples": samples}
 
@@ -373,6 +389,6 @@ class _Importer:
 
     def _refuse(self, field: str, task: str, value: object) -> NoReturn:
         raise ConfigError(
-            f"framework {self._name!r}, task {task!r}: {field}: {value!r} is malformed; "
+            f"framework {self._name!r}, task {task!r}: {field}: {_shown(value)} is malformed; "
             f"write {GRAMMARS[field]}"
         )

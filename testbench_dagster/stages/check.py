@@ -15,6 +15,7 @@ from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
+from testbench_dagster.stages.sample.catalogue import check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
@@ -88,6 +89,7 @@ def _task_findings(workspace: Workspace, known: dict[str, TaskFlags]) -> Iterato
         what = f"task {spec.name}"
         try:
             registered = workspace.framework(spec).register(spec)
+            check_ids(spec, len(registered.data.docs), registered.eval_split)
             _try_prompts(workspace, spec, registered)
         except TestbenchError as error:
             yield Finding(what, _without_subject("task", spec.name, str(error)), ok=False)

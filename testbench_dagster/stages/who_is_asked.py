@@ -10,7 +10,7 @@ from testbench_dagster.core.capabilities import cannot_answer
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.workspace import Workspace
@@ -98,9 +98,11 @@ class _Task:
     def _remedy(self) -> str:
         if self.chat_alone:
             return "set api: chat for a supplier that serves it, or remove the task"
+        by_letters = self.kind == "multiple_choice" and self.spec.framework == LM_EVAL
+        first = "ask it as a choice of letters (mode: chat_choice), " if by_letters else ""
         return (
-            "take a task that generates its answers (generate_until), add a supplier with api: completions "
-            "that echoes log-probabilities, or remove it"
+            f"{first}take a task that generates its answers (generate_until), add a supplier with api: "
+            "completions that echoes log-probabilities, or remove it"
         )
 
 

@@ -106,6 +106,10 @@ REASONS: Mapping[str, Cause] = {
     "broken": Cause(
         "cannot be built by lm-eval itself: {detail}", "mend its YAML in a copy under `task_paths`"
     ),
+    "ends": Cause(
+        "has code that ends when it is loaded, and says: {detail}",
+        "do what it says, then see what `testbench check` says of the task",
+    ),
     "not_judged": Cause(
         "may run: no stand-in rows were found that it takes ({detail})",
         "try it: `testbench check` says whether it can be prepared",
@@ -120,7 +124,7 @@ NEEDS: Mapping[str, str] = {
     "package": "that metric imports {name}, which does not come with testbench: `pip install {name}`",
 }
 #: Reasons in the way of every mode that may be mended on this side: by a package, data, network.
-MENDABLE = frozenset({"package", "resource", "script", "hub_code", "own_data", "not_judged"})
+MENDABLE = frozenset({"package", "resource", "script", "hub_code", "own_data", "ends", "not_judged"})
 #: What a user should know of how it is asked.
 NOTES: Mapping[str, str] = {
     "prefix": "Its prompt ends with the beginning of the answer, as a turn of the assistant: many chat "

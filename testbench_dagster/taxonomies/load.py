@@ -25,7 +25,9 @@ def load_taxonomy(spec: str, base: Path) -> Taxonomy:
     path = _path(spec, base)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise TaxonomyError(f"{path}: the taxonomy cannot be read ({error}); save it as UTF-8") from error
+    except OSError as error:
         raise TaxonomyError(
             f"{path}: the taxonomy cannot be read ({error}); correct the path {spec!r}"
         ) from error

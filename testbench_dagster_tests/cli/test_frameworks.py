@@ -65,6 +65,11 @@ def test_the_frameworks_object_alone_will_do(tmp_path: Path) -> None:
     assert yaml.safe_load(done.stdout)["planning"]["trigger_minimum"] == 1
 
 
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
+    done = run(tmp_path / "frameworks.json", "\ufeff" + json.dumps({"lmeh": RULES}))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -173,7 +173,7 @@ def test_a_check_tells_what_nobody_who_is_asked_can_answer(
     assert all(one.warning for one in found), "the other one is about the reference, which is asked less"
     assert (told.what, told.failed) == (f"task {CHOICE}", False)
     assert "(multiple_choice) want log-probabilities of given texts, which no chat API gives" in told.detail
-    assert "take a task that generates its answers (generate_until)" in told.detail
+    assert "ask it as a choice of letters (mode: chat_choice), take a task that generates its" in told.detail
 
 
 def test_what_is_chosen_and_not_asked_at_all_is_refused(measured: Testbench) -> None:

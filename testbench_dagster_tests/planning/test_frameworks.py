@@ -182,6 +182,10 @@ def test_what_has_no_counterpart_is_told() -> None:
         ("schedule_limits", "1.5:hours", "N:session|block|hours|minutes"),
         ("schedule_limits", "hours", "N:session|block|hours|minutes"),
         ("schedule_limits", ["1:hours", "2:hours"], "N:session|block|hours|minutes"),
+        ("schedule_limits", "99999999999999999999:hours", "N:session|block|hours|minutes"),
+        ("schedule_limits", "٣:hours", "N:session|block|hours|minutes"),
+        ("taxonomy_dependency", ["live:0.8:0.8:99999999999"], "NAME:MIN_SCORE:MIN_SUCCESS:MIN_SAMPLES"),
+        ("trigger_minimum", "99999999999999999999", "N (a whole number)"),
         ("trigger_minimum", "some", "N (a whole number)"),
         ("trigger_minimum", True, "N (a whole number)"),
         ("trigger_minimum", None, "N (a whole number)"),
@@ -193,6 +197,22 @@ def test_malformed_values_are_refused_with_their_grammar(field: str, value: Any,
     shown = value[0] if field.endswith("dependency") else value
     expected = f"framework 'lmeh', task 'gsm8k': {field}: {shown!r} is malformed; write {said}"
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("field", ["schedule_limits", "trigger_minimum", "taxonomy_dependency"])
+def test_a_number_of_thousands_of_figures_is_refused_in_a_few_words(field: str) -> None:
+    digits = "9" * 5_000
+    value = {"schedule_limits": f"{digits}:hours", "taxonomy_dependency": f"t:0:0:{digits}"}.get(
+        field, digits
+    )
+    with pytest.raises(ConfigError, match="is malformed; write") as caught:
+        import_frameworks({"lmeh": framework(**{field: {"gsm8k": value}})})
+    assert len(str(caught.value)) < 400
+
+
+def test_a_rule_of_no_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lmeh\.trigger_minimum: ' ' names no task"):
+        import_frameworks({"lmeh": framework(trigger_minimum={" ": "1"})})
 
 
 @pytest.mark.parametrize(

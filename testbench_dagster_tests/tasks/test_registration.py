@@ -21,6 +21,7 @@ from testbench_dagster.core.task import TaskGeneration, TaskSpec
 from testbench_dagster.tasks.index import STARTER_PATH
 from testbench_dagster.tasks.lm_eval_adapter import build_prompts, building, definitions, identify, register
 from testbench_dagster.tasks.sources import source_state
+from testbench_dagster.tasks.worker import FrameworkWorker, WorkerStopped
 from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.tasks.quiz import HELPER, ROWS, YAML, quiz, spec_of
 
@@ -517,3 +518,12 @@ def test_punkt_is_found_in_home_and_in_a_carrier_package(monkeypatch, tmp_path, 
         monkeypatch.setattr(sys, "path", [*sys.path, str(site)] if setting == "site" else sys.path)
         prepare_offline_resources(code, "t")
         assert nltk.data.find("tokenizers/punkt_tab/english"), setting
+
+
+def test_code_that_ends_the_process_is_an_error_of_its_task_alone(tmp_path):
+    helper = f"{HELPER}\nimport sys\nsys.exit('SWI-Prolog (swipl) is not installed')\n"
+    with pytest.raises(TaskError, match=r"its own code ends .* says: SWI-Prolog \(swipl\) is not installed"):
+        register(quiz(tmp_path, YAML, helper))
+    with FrameworkWorker() as worker, pytest.raises(TaskError, match="SWI-Prolog") as caught:
+        worker.call("lm_eval", "register", quiz(tmp_path, YAML, helper), timeout_s=60)
+    assert not isinstance(caught.value, WorkerStopped), "the process lives on"

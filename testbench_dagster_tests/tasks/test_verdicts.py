@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.tasks.index import PACKAGED_VERSION, Entry, TaskIndex
-from testbench_dagster.tasks.lm_eval_adapter.judge_all import judge_entries
+from testbench_dagster.tasks.lm_eval_adapter.judge_all import judge_entries, of_families
 from testbench_dagster.tasks.lm_eval_adapter.judging import judge, likeness
 from testbench_dagster.tasks.verdicts import REASONS, Verdict, packaged
 
@@ -100,6 +100,7 @@ def test_a_plain_choice_is_asked_by_letters_or_with_log_probabilities(tmp_path: 
             "import datasets\ndef hub(docs):\n    return datasets.load_dataset('someone/something')\n",
             "hub_code",
         ),
+        ("process_docs: !function utils.gone", "import sys\nsys.exit('a program is missing')\n", "ends"),
         ("unsafe_code: true", "", "runs_code"),
         ("doc_to_image: picture", "", "media"),
         ("dataset_kwargs: {{trust_remote_code: true}}", "", "script"),
@@ -110,6 +111,20 @@ def test_what_is_in_the_way_is_named(tmp_path: Path, more: str, code: str, reaso
     assert found.modes["chat"] is None
     assert found.obstacle is not None
     assert found.obstacle.code == reason
+
+
+def test_what_code_says_that_ends_is_told(tmp_path: Path) -> None:
+    code = "import sys\nsys.exit('the program swipl is missing')\n"
+    found = verdict(tmp_path, f"{CHOICE}process_docs: !function utils.gone\n", code)
+    assert found.obstacle is not None and found.obstacle.detail == "the program swipl is missing"
+
+
+def test_some_families_alone_are_judged_anew() -> None:
+    entries = [entry for entry in index().entries.values() if entry.kind in ("task", "python")]
+    assert {entry.name for entry in of_families(entries, ["logiqa", "swag"])} == {"logiqa", "swag"}
+    assert of_families(entries, []) == entries
+    with pytest.raises(SystemExit, match="'nowhere' is no folder of lm-eval's tasks"):
+        of_families(entries, ["swag", "nowhere"])
 
 
 def test_rows_are_found_for_what_code_reads(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_specs_that_lead_nowhere(tmp_path):
     with pytest.raises(TaxonomyError, match=r"name a \.yaml"):
         load_taxonomy("notes.txt", tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TaxonomyError, match="cannot be read"):
+    with pytest.raises(TaxonomyError, match=r"cannot be read .*; save it as UTF-8"):
         load_taxonomy("binary.yaml", tmp_path)
 
 

@@ -75,7 +75,7 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     source, definition = source_state(spec), definition_state(spec)
     registered = workspace.framework(spec).register(spec)
     data = registered.data
-    _check_ids(spec, len(data.docs), registered.eval_split)
+    check_ids(spec, len(data.docs), registered.eval_split)
     registration = Registration(
         task=spec.name,
         task_hash=registered.task_hash,
@@ -105,7 +105,7 @@ def refresh_dataset(workspace: Workspace, spec: TaskSpec) -> tuple[Registration,
     return workspace.datasets.current(spec.name) or registration, changed
 
 
-def _check_ids(spec: TaskSpec, n_docs: int, split: str) -> None:
+def check_ids(spec: TaskSpec, n_docs: int, split: str) -> None:
     """Raise TaskError where ``samples.ids`` names docs that the task does not have."""
     beyond = sorted(doc for doc in named_docs(spec.samples) or () if doc >= n_docs)
     if beyond:
@@ -325,7 +325,7 @@ def refresh_prompts(
             time zone.
     """
     registration = current_registration(workspace, spec)
-    _check_ids(spec, registration.n_docs, registration.eval_split)
+    check_ids(spec, registration.n_docs, registration.eval_split)
     if roll_before is None:
         epoch = current_epoch(workspace, spec)
     else:

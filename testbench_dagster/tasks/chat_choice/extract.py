@@ -8,165 +8,87 @@ a run of its own characters.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-#: Of a longer answer so much is read at its beginning, and so much at its end, where answers stand.
-HEAD_CHARS, TAIL_CHARS = 4_000, 16_000
+from testbench_dagster.tasks.chat_choice.options import CLAUSE_END, Options
+from testbench_dagster.tasks.chat_choice.phrases import (
+    ALONE,
+    AND_ANOTHER,
+    AS_WELL,
+    AT_LETTER,
+    BETWEEN,
+    BOX_BEFORE,
+    BRACKETED_OTHER,
+    BY_OTHERS,
+    CHECKED,
+    CHOSEN,
+    CONCLUDED,
+    CONFIRMED,
+    CONFIRMED_ELSEWHERE,
+    CUE,
+    DENIED,
+    EXPLAINS,
+    GLOSSED,
+    GOES_ON,
+    HEDGED,
+    IF_BEFORE,
+    IF_BEHIND,
+    LABELLED,
+    LEAD,
+    LETTER_AND_TEXT,
+    NAMED,
+    OR_ANOTHER,
+    OTHERS_ARE,
+    POINTING,
+    RELATIVE,
+    REVISED,
+    SAID,
+    SAYS_MORE,
+    SENTENCE_END,
+    SIGN,
+    SMALL_AFTER_DOT,
+    STARTS,
+    WORD,
+    WOULD,
+)
+from testbench_dagster.tasks.chat_choice.writing import BOX, normal, read, widths
 
-#: So much of a line is looked at behind an option's text.
-_BEHIND_CHARS = 80
 #: A longer line that begins with a letter may be the first of several parts of an answer.
 _SHORT_CHARS = 300
 
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thoughts?|reasoning|reflection)>", re.IGNORECASE)
-#: Letters that look like Latin capitals and are none.
-_LOOKALIKES = str.maketrans("АВСЕНІЈКМОРЅТХΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABCEHIJKMOPSTXABEZHIKMNOPTYX")
-_LOOKALIKE = re.compile(r"(?<!\w)[АВСЕНІЈКМОРЅТХΑΒΕΖΗΙΚΜΝΟΡΤΥΧ](?!\w)(?=\s{0,3}(?:[^\w\s]|\Z|\n))")
-#: Letters that show that the answer counts in its own alphabet, where В is the third letter.
-_OWN_ALPHABET = re.compile(r"(?<!\w)[БГДЖЗЛФΓΔΘΛ](?!\w)(?=\s{0,3}(?:[^\w\s]|\Z|\n))")
-_INVISIBLE = dict.fromkeys(
-    [0xAD, 0x61C, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065)]
-)
-_WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|bf|rm|mbox|operatorname)\s?\{([^{}\n]{0,200})\}"
-)
-_BOXED = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
-_ANSWER_TAG = re.compile(r"<(?:final_?)?(?:answer|choice|option)>", re.IGNORECASE)
-_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9_]{0,15}\s?/?>")
-_MARKS = re.compile(
-    r"\*\*|__|`|\$|\\[()\[\],;!]|(?<!\w)[*_]|[*_](?!\w)|^[ \t]{0,8}[#>]{1,6}(?=\s)", re.MULTILINE
-)
 
-#: What a letter must not touch: it is part of a word, a name or a formula then.
-_WORD = r"A-Za-z0-9À-ɏͰ-ӿ'’"
-_AFTER = rf"(?![{_WORD}^_°%])(?!-[{_WORD}])(?!\.[A-Za-z0-9])(?!\s?[=<>+*^|])(?!\([A-Za-z0-9])"
-_LETTER = (
-    rf"(?:(?P<big>[A-Z]){_AFTER}|(?P<small>[a-z])(?![{_WORD}^_])(?=\s{{0,3}}(?:[).,:;!\]}}\"”»]|\Z|\n)))"
-)
+#: So many places between a cue and what it says may begin an option's text.
+_MOST_STARTS = 6
 
-_CUE = re.compile(
-    rf"""(?<![{_WORD}-])(?:
-      answers?|ans|antwort|antwoord|respuesta|réponse|reponse|risposta|resposta|svar|vastaus|válasz|răspuns
-      |odpowied[źz]|odpověď|odgovor|ответ|відповідь|отговор|cevap|cevab[ıi]|jawaban|jawapan|απάντηση|sagot
-      |đáp\ án|trả\ lời|erantzuna
-      |(?:correct|right|best|final|my|chosen|selected|appropriate|suitable|likely|accurate)
-        \ (?:options?|choice|letter|pick|selection|one|response)
-      |(?:richtige|korrekte)\ option
-      |(?:opción|alternativa|opção|opzione|option)\ (?:correcta|correta|corretta|correcte)
-      |(?:option|choice|letter|pick|selection)(?=\s(?:is|would\ be|must\ be|should\ be)(?![{_WORD}]))
-      |(?<=\n)(?:option|choice|letter|pick|selection)(?=\s?[:=])
-      )(?![{_WORD}])
-      |答案|回答|答え|解答|正解|正确选项|正確選項|정답|답변|답은|الجواب|الإجابة|الاجابة|उत्तर|जवाब|উত্তর|คำตอบ|תשובה|(?:故|应|應)?[选選](?:择|擇)?(?!项|項|擇|择)
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_VERBS = (
-    "is|be|was|being|as|are|equals|ist|lautet|es|est|è|é|är|er|on|to|este|jest|je|είναι|это|would|will|should"
-    "|must|has|could only"
-)
-_FILLERS = (
-    "the|this|that|question|problem|above|here|thus|therefore|hence|then|so|clearly|probably|likely|most|definitely"
-    "|indeed|simply|just|only|now|actually|obviously|certainly|surely|option|choice|letter|answer|number|correct"
-    "|right|best|final|for|of|opción|opção|opzione|die|der|la|el|le|lettre|letra|lettera|buchstabe|alternative"
-    "|alternativa|correcta|correcte|corretta|correta|richtige|bonne|exacta|given|which"
-    "|by|in|case|my|chosen|selected|following|single|one and only"
-)
-_BETWEEN = re.compile(
-    rf"""(?:[\s"'“”„«»‘’:=→>\-–—(\[{{<|~：「『【]|\\n
-      |(?<![{_WORD}])(?:{_VERBS}|{_FILLERS})(?![{_WORD}])|(?-i:a)(?=\ (?:letra|alternativa|op[cç]))
-      |[是为為は이가은는이:]|选项|選項|هي|هو|है)
-    {{0,60}}+""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_WORDS = re.compile(rf"[{_WORD}]+")
-_SMALL_AFTER_DOT = re.compile(r"\. [a-z]")
-#: So many words between a cue and what it says may begin an option's text.
-_MOST_STARTS = 3
+
 #: So many cues at an answer's end are looked at for what they say.
 _MOST_CUES = 200
-_SAID = re.compile(
-    rf"[:=→>：是为為は{{]|(?<![{_WORD}])(?:{_VERBS})(?![{_WORD}])|은|는|هي|هو|है", re.IGNORECASE
-)
-_AT_LETTER = re.compile(_LETTER)
 
-_HEDGED = re.compile(
-    rf"(?<![{_WORD}])(?:if|whether|unless|suppose|supposing|assume|assuming|why|wenn|falls|si|se|если|not|never|nor|cannot)"
-    rf"(?![{_WORD}])[^.\n;:!?(),\"]{{0,24}}\Z|n['’]t[^.\n;:!?(),\"]{{0,16}}\Z",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(
-    r"[\s)\]}\"'”,]{0,4}(?:is|was|are|seems|looks|cannot|can['’]?t|does|would|isn['’]t|wasn['’]t)\s(?:be\s)?(?:also\s|clearly\s|obviously\s|definitely\s)?"
-    r"(?:not|n['’]t|wrong|incorrect|false|out|ruled|eliminated|unlikely|impossible|be\s)"
-    r"|[\s)\]}\"'”]{0,4}(?:isn['’]t|wasn['’]t|cannot|can['’]t|won['’]t|doesn['’]t)\b",
-    re.IGNORECASE,
-)
-#: Another letter right behind one: two things are said.
-_AND_ANOTHER = re.compile(
-    r"[\s).\]}\"'”]{0,4}(?:,|/|&|\+|\||;)?\s{0,2}(?:and/or|and|or|und|oder|y|o|et|ou|e|или|и|或|和|及|、|,|/|&)\s{0,2}"
-    r"(?:(?:also|possibly|maybe|even|perhaps|option|answer|choice|both)\s)?[(\[\"'“]{0,2}"
-    rf"(?P<other>[A-Z])(?![{_WORD}])(?P<then>\s(?:is|isn|was|does|can|has|would|am|think|believe|will)(?![{_WORD}]))?"
-)
-#: After the words ``A`` and ``I`` such a word shows that a letter was meant.
-_GOES_ON = re.compile(
-    r"\s{1,3}(?:because|since|as|due|for|with|which|where|but|not|while|given|however|so|thus|based|"
-    r"according|is|was|here|weil|porque|car|parce)(?![\w'’])"
-    r"|\s{0,3}(?:[^\w\s]|\Z|\n)",
-    re.IGNORECASE,
-)
 
-_CHOSEN = re.compile(
-    rf"""(?<![{_WORD}])(?:choos(?:e|ing)|chose|pick(?:ing)?|select(?:ing)?|go(?:ing)?\ (?:with|for)
-      |went\ with|vote\ for|opt(?:ing)?\ for|settle\ on|settling\ on|conclude|narrowed\ (?:it\ )?down\ to
-      |wähle|elijo|choisis|scelgo|escolho|выбираю)(?![{_WORD}])
-      [\s:"'“(\[]{{1,4}}+(?:(?:the|answer|option|choice|letter|that|is)\s{{1,2}}){{0,4}}+[("'“\[]{{0,3}}+
-      (?P<big>[A-Z]){_AFTER}""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_GLOSSED = re.compile(
-    rf"(?<![{_WORD}])(?:which|that|this|it|corresponds|corresponding|matches)\s(?:is|to)\s(?:the\s)?"
-    rf"(?:option|choice|letter|answer)\s[(\[\"'“]{{0,2}}(?P<big>[A-Z])(?![{_WORD}])"
-)
-_CONCLUDED = re.compile(
-    r"(?:\b(?:[Tt]herefore|[Tt]hus|[Hh]ence|[Ss]o|[Ff]inally|[Cc]onsequently|[Aa]lso|[Dd]onc|[Ee]ntonces|[Ii]t(?:['’]s|\s(?:is|must\sbe|should\sbe|would\sbe)))\b|∴|⇒|=>|->|→)"
-    r"[\s,:]{0,4}+(?:(?:it|it's|it’s|is|the|option|answer|choice|letter)\s){0,4}+"
-    r"[(\[\"“]{0,2}+(?P<big>[A-Z])[)\]\"”]{0,2}[.!]?[ \t]*(?=\n|\Z)"
-)
-_CONFIRMED = re.compile(
-    rf"""(?P<before>(?:^|[.!?;:,\n(—–-]|(?<![{_WORD}])(?:option|answer|choice|letter|that|so|thus|therefore|hence|only|because|think|believe))
-      [\s"'“(\[]{{0,4}}+)(?P<big>[A-Z])(?![{_WORD}])[)\]"'”.:]{{0,3}}\s{{1,2}}
-      (?:is|must\ be|would\ be|seems|seems\ to\ be|appears\ to\ be|has\ to\ be|should\ be)\s
-      (?:(?:clearly|indeed|therefore|thus|then|definitely|probably|obviously|the|a|most|likely|only
-        |single|my|one\ that\ is|our)\s){{0,4}}+
-      (?:correct|right|best|answer|option\ that|choice|accurate|appropriate|suitable|final)(?![{_WORD}])""",
-    re.VERBOSE | re.MULTILINE,
-)
-
-_ALONE = re.compile(r"[\W_]{0,6}([A-Za-z])[\W_]{0,6}\Z")
-_LABELLED = re.compile(
-    r"[\s\"'“*-]{0,4}(?:[(\[]\s?([A-Za-z])\s?[)\]][.:]?|([A-Za-z])[)\]]|([A-Z])[.:：](?=\s))\s{0,4}(?=\S)"
-)
-_NAMED = re.compile(
-    rf"[\s\"'“]{{0,4}}(?:(?:[Oo]ption|OPTION|[Cc]hoice|[Ll]etter)\s?[:#(\[]?\s?([A-Z])(?![{_WORD}])|([A-Z])(?=\s?[-–—,]\s)|([B-HJ-Z])(?=\s(?:because|since|as|is\s(?:the|correct))\b))"
-)
-_OR_ANOTHER = re.compile(rf"(?<![{_WORD}])(?:or|and|und|oder|ou|y|o|e|et)\s[(\[]?[A-Z][).\]:]")
 _STRICT = re.compile(
-    r"[\s*_`#>\"'“(\[{]{0,12}answer[\s*_`\"']{0,6}[:：][\s*_`\"'“(\[{$]{0,12}([A-Za-z])[\s*_`\"'”)\]}$.!。]{0,12}\Z",
+    r"[\s*_`#>\"'“(\[{•-]{0,12}answer[\s*_`\"']{0,6}[:：][\s*_`\"'“(\[{$<]{0,12}([A-Za-z])[\s*_`\"'”)\]}>$.,;:!。]{0,12}\Z",
     re.IGNORECASE,
 )
+
+
+#: The form anywhere in a line that says more.
+_STRICT_AND_MORE = re.compile(rf"(?<![{WORD}])(?:ANSWER|Answer)[*_]{{0,3}}:[\s*_(\[]{{0,4}}[A-Z](?![{WORD}])")
 
 
 def strict(text: str, letters: str) -> str | None:
     """The letter of the last line of the form ``ANSWER: X``, whatever marks stand around; None without one.
 
-    What else the line says makes it another form. ``letters`` are those of the options.
+    What else the line says makes it another form, and what stands in the form above it is taken back by it.
+    ``letters`` are those of the options.
     """
-    for line in reversed(_read(text).split("\n")):
-        found = _STRICT.match(unicodedata.normalize("NFKC", line.strip())) if len(line) < 200 else None
+    for line in reversed(widths(read(text)).split("\n")):
+        found = _STRICT.match(line.strip()) if len(line) < 200 else None
         if found is not None:
             letter = found.group(1).upper()
             return letter if letter in letters else None
+        if _STRICT_AND_MORE.search(line) is not None:
+            return None
     return None
 
 
@@ -181,202 +103,324 @@ def flexible(text: str, letters: str, options: Sequence[str]) -> str | None:
         letters: the letters of the options.
         options: their texts, in the same order.
     """
-    found = "\n" + _normal(_read(text))
+    found = "\n" + normal(read(text))
+    known = Options(letters, options)
     last = _last_line(found)
     stated = _STRICT.match(last) if len(last) < 200 else None
     if stated is not None and stated.group(1).upper() in letters:
         return stated.group(1).upper()
-    texts = _texts(letters, options)
-    statement = max(_statements(found, letters, texts), key=lambda s: s.at, default=None)
+    statement = _decisive(found, known)
     if statement is not None:
         return statement.letter
-    return _unstated(found, letters, texts)
-
-
-# --- what is read of an answer ---------------------------------------------------------------------------
-
-
-def _read(text: str) -> str:
-    """An answer without what was thought before it, bounded; an unclosed thought is none of it."""
-    start, end = 0, len(text)
-    for tag in _THOUGHT.finditer(text):
-        if tag.group(1):
-            start, end = tag.end(), len(text)
-        elif end == len(text):
-            end = tag.start()
-    text = text[start:end]
-    if len(text) <= HEAD_CHARS + TAIL_CHARS:
-        return text
-    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-
-
-def _normal(text: str) -> str:
-    """One writing of what is written in many: widths, look-alikes, marks of Markdown and LaTeX."""
-    text = unicodedata.normalize("NFKC", text.translate(_INVISIBLE))[: 2 * (HEAD_CHARS + TAIL_CHARS)]
-    if _OWN_ALPHABET.search(text) is None:
-        text = _LOOKALIKE.sub(lambda found: found.group().translate(_LOOKALIKES), text)
-    for _ in range(2):
-        text = _WRAPPER.sub(r"\1", text)
-    text = _BOXED.sub(" answer: ", text)
-    text = _TAG.sub(" ", _ANSWER_TAG.sub(" answer: ", text))
-    return _MARKS.sub("", text)
+    return _unstated(found, known)
 
 
 def _last_line(text: str) -> str:
     return text.rstrip().rpartition("\n")[2].strip()
 
 
-def _texts(letters: str, options: Sequence[str]) -> dict[str, str]:
-    """Letters by the text of their option, as answers are compared with it; letters as texts say nothing."""
-    found = {
-        _bare(_normal(option[:HEAD_CHARS])): letter for letter, option in zip(letters, options, strict=False)
-    }
-    return {text: letter for text, letter in found.items() if text and not re.fullmatch(r"[a-z]", text)}
-
-
-def _bare(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .,;:!?\"'“”()[]")
-
-
-# --- statements ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Statement:
-    """Where an answer says which option it means; ``letter`` is None where that is none, or several."""
+    """Where an answer says which option it means; ``letter`` is None where that is none, or several.
+
+    ``weak``: it is said of what would be so in another case, and counts where nothing else is said.
+    """
 
     at: int
     letter: str | None
+    weak: bool = False
 
 
-def _statements(text: str, letters: str, texts: dict[str, str]) -> Iterator[_Statement]:
+def _decisive(text: str, options: Options) -> _Statement | None:
+    """The last statement of an answer, or of several that do not go together one without a letter."""
+    said = list(_statements(text, options))
+    strong = [one for one in said if not one.weak]
+    last = max(strong, key=lambda one: one.at, default=None)
+    confirmed = [one for one in _confirmations(text, options) if last is None or one[0].at > last.at]
+    firm = [one for one in confirmed if not one[0].weak]
+    if not firm:
+        weak = [one for one in (*said, *(one for one, _ in confirmed)) if one.weak]
+        last = last or max(weak, key=lambda one: one.at, default=None)
+    elif last is None or last.letter is None:
+        last = _last_of(text, [one for one, _ in firm])
+    else:
+        last = _confirmed_or_not(text, last, firm)
+    if last is not None and last.letter is not None:
+        if any(one.letter is None and _same_breath(text, one.at, last.at) for one in strong):
+            return _Statement(last.at, None)
+        for well in AS_WELL.finditer(text, last.at):
+            if well.group("other") != last.letter and well.group("other") in options.letters:
+                return _Statement(well.end(), None)
+    return last
+
+
+def _same_breath(text: str, at: int, then: int) -> bool:
+    """Whether of two statements in one sentence the second takes nothing back."""
+    return at < then and not (SENTENCE_END.search(text, at, then) or REVISED.search(text, at, then))
+
+
+def _last_of(text: str, confirmed: Sequence[_Statement]) -> _Statement:
+    """The last of several that are called right; none, where they are several and none is taken back."""
+    last = confirmed[-1]
+    before = [one for one in confirmed if one.letter != last.letter]
+    if before and REVISED.search(text, before[-1].at, last.at) is None:
+        return _Statement(last.at, None)
+    return last
+
+
+def _confirmed_or_not(
+    text: str, last: _Statement, confirmed: Sequence[tuple[_Statement, bool]]
+) -> _Statement:
+    """What an answer means that states one letter, and then calls others right.
+
+    Where it calls several so, or gives a reason, that explains the statement: a question may ask which option
+    is wrong.
+    """
+    others = [(one, whole) for one, whole in confirmed if one.letter != last.letter]
+    if not others or len({one.letter for one, _ in others}) > 1:
+        return last
+    one, whole = others[-1]
+    if REVISED.search(text, last.at, one.at) is not None:
+        return one
+    if EXPLAINS.search(text, max(0, one.at - 60), one.at) is not None:
+        return last
+    return one if whole else _Statement(one.at, None)
+
+
+def _statements(text: str, options: Options) -> Iterator[_Statement]:
     """What an answer states: the last of each kind, or more."""
-    for cue in list(_CUE.finditer(text))[: -_MOST_CUES - 1 : -1]:
-        if (found := _after_cue(text, cue, letters, texts)) is not None:
+    letters = options.letters
+    for cue in list(CUE.finditer(text))[: -_MOST_CUES - 1 : -1]:
+        if (found := _after_cue(text, cue, options)) is not None:
             yield found
-            break
-    for pattern in (_CHOSEN, _GLOSSED, _CONCLUDED, _CONFIRMED):
+            if not found.weak:
+                break
+    for match in CHOSEN.finditer(text):
+        letter, at = match.group("big"), match.end("big")
+        if letter.islower() or letter == "X" > letters[-1]:
+            continue
+        if _hedged(text, match.start()) or not _is_letter(text, letter, at):
+            continue
+        if BY_OTHERS.search(text, max(0, match.start() - 90), match.start()) is None:
+            yield _one(text, letter, at, options)
+    for match in GLOSSED.finditer(text):
+        if not match.group("big") == "X" > letters[-1]:
+            yield _one(text, match.group("big"), match.end("big"), options)
+    for match in CONCLUDED.finditer(text):
+        letter, at = match.group("big") or match.group("pointed"), match.end("big")
+        if match.group("arrow"):
+            at = match.end("pointed")
+            if POINTING.search(text, max(0, match.start() - 5), match.start()) is not None:
+                yield _Statement(at, None)
+                continue
+        elif match.group("goes_on") and options.at(text, match.end()) != letter:
+            continue
+        if not letter == "X" > letters[-1]:
+            yield _one(text, letter, at, options)
+    checked = {
+        letter: end
+        for line, end in _lines(text)
+        if CHECKED.search(line) and (letter := _checked_letter(CHECKED.sub("", line))) is not None
+    }
+    if checked:
+        letter = next(iter(checked)) if len(checked) == 1 else None
+        yield _Statement(max(checked.values()), letter if letter and letter in letters else None)
+
+
+def _lines(text: str) -> Iterator[tuple[str, int]]:
+    at = 0
+    for line in text.split("\n"):
+        at += len(line) + 1
+        yield line, at - 1
+
+
+def _checked_letter(line: str) -> str | None:
+    """The letter of the option that a line with a mark shows."""
+    if (alone := ALONE.match(line)) is not None:
+        return alone.group(1).upper()
+    label = _label(line)
+    return label[0] if label is not None else None
+
+
+def _confirmations(text: str, options: Options) -> Iterator[tuple[_Statement, bool]]:
+    """Letters that are called right, in their order; with whether they are called the answer."""
+    found = []
+    for pattern in (CONFIRMED, CONFIRMED_ELSEWHERE):
         for match in pattern.finditer(text):
-            letter, at = match.group("big"), match.end("big")
-            if letter.islower() or letter == "X" > letters[-1]:
+            letter = match.group("big")
+            if (letter == "I" and options.letters[-1] < "I") or _hedged(text, match.start("big")):
                 continue
-            if pattern is _CHOSEN and (_hedged(text, match.start()) or not _is_letter(text, letter, at)):
-                continue
-            if pattern is _CONFIRMED:
-                if letter == "I" and letters[-1] < "I":
-                    continue
-                yield _Statement(at, letter if letter in letters else None)
-            else:
-                yield _one(text, letter, at, letters)
+            weak = WOULD.search(match.group()) is not None
+            whole = (
+                pattern is CONFIRMED_ELSEWHERE
+                or " " in match.group("said")
+                or match.group("said") in ("answer", "choice")
+            )
+            found.append(
+                (_Statement(match.end("big"), letter if letter in options.letters else None, weak), whole)
+            )
+    return iter(sorted(found, key=lambda one: one[0].at))
 
 
-def _after_cue(text: str, cue: re.Match[str], letters: str, texts: dict[str, str]) -> _Statement | None:
-    between = _BETWEEN.match(text, cue.end())
-    if between is None or _hedged(text, cue.start()):
+def _if_before(text: str, at: int) -> bool:
+    """Whether the sentence up to here supposes something."""
+    begin = max(0, at - 200)
+    ends = [end.end() for end in SENTENCE_END.finditer(text, begin, at)]
+    return IF_BEFORE.search(text, ends[-1] if ends else begin, at) is not None
+
+
+def _after_cue(text: str, cue: re.Match[str], options: Options) -> _Statement | None:
+    if _hedged(text, cue.start()):
+        return None
+    begin = cue.end() if (relative := RELATIVE.match(text, cue.end())) is None else relative.start("is")
+    between = BETWEEN.match(text, begin)
+    if between is None:
         return None
     at, words = between.end(), between.group()
-    said = _SAID.search(words) is not None
+    said = SAID.search(words) is not None
     if not said and (_words(words) or (not words and cue.group()[-1].isascii())):
         return None  # "答案B" needs nothing between
+    weak = WOULD.search(words) is not None and _if_before(text, cue.start())
     if said:
-        # an option may begin with a word that is one of those between
-        starts = [cue.end() + word.start() for word in _WORDS.finditer(words)]
-        for start in (*starts[-_MOST_STARTS:], at):
-            if (letter := _text_here(text, start, texts)) is not None:
-                return _Statement(at, letter)
-    found = _AT_LETTER.match(text, at)
+        # an option may begin with a word or a mark that is one of those between
+        starts = [start.start() for start in STARTS.finditer(text, cue.end(), at)]
+        if STARTS.match(text, at) is not None:
+            starts.append(at)
+        for start in starts[-_MOST_STARTS:]:
+            if text[start : start + 1].isdigit() and SIGN.search(text, cue.start(), start) is not None:
+                continue
+            if (letter := options.at(text, start)) is not None:
+                return _Statement(at, letter or None, weak)
+        if (letter := options.result_at(text, at)) is not None:
+            return _Statement(at, letter or None, weak)
+    found = AT_LETTER.match(text, at)
     if found is None:
-        return None
-    letter = (found.group("big") or found.group("small")).upper()
-    if letter == "X" and "X" not in letters:
+        return _dotted(text, at, options, weak)
+    letter, end = (found.group("big") or found.group("small")).upper(), found.end()
+    if letter == "X" and "X" not in options.letters:
         return None  # the form as it was asked for, repeated
-    if found.group("big") and not _is_letter(text, letter, found.end()):
+    if found.group("big") and not _is_letter(text, letter, end):
         return None
-    if _DENIED.match(text, found.end()) or not _ends_there(text, letter, found.end(), texts):
+    if DENIED.match(text, end) or not _ends_there(text, letter, end, options):
         return None
-    return _one(text, letter, found.end(), letters)
+    if not said and SAYS_MORE.match(text, end):
+        return None  # "the answer A is for …"
+    if (box := cue.start()) and text[box - 1] == BOX and _is_joined(text, box - 1, letter, options):
+        return _Statement(end, None)
+    one = _one(text, letter, end, options)
+    return _Statement(one.at, one.letter, weak or IF_BEHIND.match(text, end) is not None)
+
+
+def _dotted(text: str, at: int, options: Options, weak: bool) -> _Statement | None:
+    """A letter and its option's text without a space between, as in ``C.Paris``."""
+    found = LETTER_AND_TEXT.match(text, at)
+    if found is None or options.at(text, found.end()) != found.group(1):
+        return None
+    return _Statement(found.end(1), found.group(1), weak)
+
+
+def _is_joined(text: str, at: int, letter: str, options: Options) -> bool:
+    """Whether the letter of another box, or another letter, is joined with the one in a box."""
+    other = BOX_BEFORE.search(text, max(0, at - 30), at)
+    return (
+        other is not None
+        and other.group("other") not in (letter, "X")
+        and other.group("other") in options.letters
+    )
 
 
 def _words(text: str) -> bool:
-    return re.search(rf"[{_WORD}]{{2}}", text) is not None
+    return re.search(rf"[{WORD}]{{2}}", text) is not None
 
 
 def _hedged(text: str, at: int) -> bool:
     """Whether what is said from here on is only supposed, asked or denied."""
-    return _HEDGED.search(text, max(0, at - 60), at) is not None
+    return HEDGED.search(text, max(0, at - 60), at) is not None
 
 
 def _is_letter(text: str, letter: str, end: int) -> bool:
     """Whether an ``A`` or ``I`` is a letter here, not a word."""
-    return letter not in "AI" or _GOES_ON.match(text, end) is not None
+    return letter not in "AI" or GOES_ON.match(text, end) is not None
 
 
-def _ends_there(text: str, letter: str, end: int, texts: dict[str, str]) -> bool:
+def _ends_there(text: str, letter: str, end: int, options: Options) -> bool:
     """False for the beginning of a name, as in ``E. coli``; what goes on may be the option's own text."""
-    if _SMALL_AFTER_DOT.match(text, end) is None:
-        return True
-    return any(
-        its == letter and _bare(text[end : end + len(said) + 2]) == said for said, its in texts.items()
-    )
+    return SMALL_AFTER_DOT.match(text, end) is None or options.at(text, end + 2) == letter
 
 
-def _one(text: str, letter: str, end: int, letters: str) -> _Statement:
-    """A statement of one letter, or of none where another follows."""
-    other = _AND_ANOTHER.match(text, end)
-    if other is not None and other.group("then") is None and other.group("other") != letter:
+def _one(text: str, letter: str, end: int, options: Options) -> _Statement:
+    """A statement of one letter, or of none where another, or another's text, follows."""
+    other = AND_ANOTHER.match(text, end) or BRACKETED_OTHER.match(text, end)
+    if other is not None and other.groupdict().get("then") is None and other.group("other").upper() != letter:
+        begin = other.start("other")
+        explains = re.search("[;–—-]", text[end:begin]) and OTHERS_ARE.match(text, begin)
+        if not explains and _is_letter(text, other.group("other"), other.end("other")):
+            return _Statement(end, None)
+    if letter in options.letters and options.other_behind(text, end, letter):
         return _Statement(end, None)
-    return _Statement(end, letter if letter in letters else None)
+    return _Statement(end, letter if letter in options.letters else None)
 
 
-def _text_here(text: str, at: int, texts: dict[str, str]) -> str | None:
-    """The option whose text stands here up to the end of a sentence, by its letter."""
-    longest = max(map(len, texts), default=0)
-    line = text[at : at + 2 * longest + _BEHIND_CHARS].partition("\n")[0]
-    return texts.get(_bare(line)) or texts.get(
-        _bare(re.split(r"[.;!]\s|,\s(?:because|since|as|so)\b|\sbecause\b", line, maxsplit=1)[0])
-    )
-
-
-# --- answers without a statement -------------------------------------------------------------------------
-
-
-def _unstated(text: str, letters: str, texts: dict[str, str]) -> str | None:
-    if (letter := texts.get(_bare(text))) is not None:
-        return letter
+def _unstated(text: str, options: Options) -> str | None:
+    whole = text.strip()
+    for said in (whole, _without_lead(whole)):
+        if (letter := options.find(said)) is not None:
+            return letter
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         return None
     both = (lines[0], lines[-1])
-    alone = {found.group(1).upper() for line in both if (found := _ALONE.match(line)) is not None}
+    alone = {found.group(1).upper() for line in both if (found := ALONE.match(line)) is not None}
     if alone:
-        return _only(alone, letters)
+        return _only(alone, options)
     if len({label[0] for line in lines if (label := _label(line)) is not None}) > 1:
         return None  # the options, one after the other
-    return _only({said for line in both if (said := _end(line, len(lines) == 1, texts)) is not None}, letters)
+    ends = [_end(line, len(lines) == 1, options) for line in both]
+    return _only({end for end in ends if end is not None}, options)
 
 
-def _only(found: Collection[str], letters: str) -> str | None:
+def _only(found: Collection[str], options: Options) -> str | None:
     """The letter of an option that is alone among what was found."""
-    return next(iter(found)) if len(found) == 1 and letters.find(next(iter(found))) >= 0 else None
+    return one if len(found) == 1 and (one := next(iter(found))) and one in options.letters else None
 
 
-def _end(line: str, all_of_it: bool, texts: dict[str, str]) -> str | None:
-    """The letter of the first or last line: of the option it repeats, or its label in a short answer."""
+def _without_lead(line: str) -> str:
+    """A line without the mark of a list, or "it is", before what it says."""
+    return line[found.end() :] if (found := LEAD.match(line)) is not None else line
+
+
+def _end(line: str, all_of_it: bool, options: Options) -> str | None:
+    """The letter of the first or last line: of the option it repeats, or its label in a short answer.
+
+    Empty where it says two things.
+    """
+    spoken = _without_lead(line)
+    if all_of_it and (letter := options.result_at(line, 0)) is not None:
+        return letter
+    if (letter := options.at(spoken, 0)) is not None and (all_of_it or options.find(spoken) is not None):
+        return letter
+    own = LETTER_AND_TEXT.match(line)
+    if own is not None and options.at(line, own.end()) == own.group(1):
+        return own.group(1)
     label = _label(line)
     if label is None:
-        return texts.get(_bare(line))
+        return options.glossed(line)
     letter, rest = label
-    said, meant = _bare(rest), next((text for text, its in texts.items() if its == letter), "")
+    if DENIED.match(" " + rest) or HEDGED.search(line[: len(line) - len(rest)][-40:] or ""):
+        return None
     if all_of_it and len(line) <= _SHORT_CHARS:
-        return None if _OR_ANOTHER.search(rest) else letter
-    return letter if said and meant and (said.startswith(meant) or meant.startswith(said)) else None
+        if (other := ALONE.match(rest)) is not None:  # "A: C" may be an answer "C", or anything
+            return other.group(1).upper() if line.lstrip().startswith("A:") else ""
+        its = options.find(rest) or options.find(CLAUSE_END.split(rest, maxsplit=1)[0])
+        return "" if OR_ANOTHER.search(rest) or its not in (None, letter) else letter
+    return letter if options.begins(letter, rest) else None
 
 
 def _label(line: str) -> tuple[str, str] | None:
     """The letter that a line begins with as a label or name of an option, and what follows."""
-    if (found := _LABELLED.match(line)) is not None:
+    if (found := LABELLED.match(line)) is not None:
         return next(letter for letter in found.groups() if letter).upper(), line[found.end() :]
-    if (found := _NAMED.match(line)) is not None and not _DENIED.match(line, found.end()):
-        letter = next(letter for letter in found.groups() if letter)
-        return None if _AND_ANOTHER.match(line, found.end()) else (letter, line[found.end() :])
+    if (found := NAMED.match(line)) is not None and not DENIED.match(line, found.end()):
+        letter = next(letter for letter in found.groups() if letter).upper()
+        return None if AND_ANOTHER.match(line, found.end()) else (letter, line[found.end() :])
     return None

@@ -3,6 +3,6 @@
 #: Raise when other prompts are built from the same docs: all its tasks are asked anew.
 PROMPTS_VERSION = "1"
 #: Raise when another letter is found in the same answer: stored answers are scored anew.
-EXTRACTION_VERSION = "1"
+EXTRACTION_VERSION = "2"
 #: What stands for both.
 CHAT_CHOICE_VERSION = f"{PROMPTS_VERSION}.{EXTRACTION_VERSION}"

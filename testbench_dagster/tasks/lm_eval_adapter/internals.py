@@ -23,7 +23,10 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry as LmEntry
 from lm_eval.tasks._index import Kind as LmKind
 
+from testbench_dagster.core.errors import TaskError
+
 __all__ = [
+    "CodeEnds",
     "LmEntry",
     "LmKind",
     "RecordingFactory",
@@ -49,6 +52,17 @@ def only_cached_data() -> Iterator[None]:
     finally:
         for (module, name), value in zip(switches, before, strict=True):
             setattr(module, name, value)
+
+
+class CodeEnds(TaskError):
+    """The code of a task ends the process it is loaded in; ``said`` is what it says to that."""
+
+    def __init__(self, name: str, error: SystemExit) -> None:
+        self.said = " ".join(str(error.code or "nothing").split())[:200]
+        super().__init__(f"task {name!r}: its own code ends when it is loaded, and says: {self.said}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskError, (str(self),)  # as it passes from the worker to its parent
 
 
 class _Recorded:
@@ -95,9 +109,11 @@ class RecordingFactory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typ
         try:
             self._check(name, entry.yaml_path)
             return super()._build_task(entry, overrides)
+        except SystemExit as error:  # its code looked for a program, say, and gave up
+            self.problems[name] = CodeEnds(name, error)
         except Exception as error:
             self.problems[name] = error
-            return _Recorded(name)
+        return _Recorded(name)
 
 
 _NO_MODULE = re.compile(r"Cannot import module '(.+)' for function '(.+)' \(from YAML in (.+)\)")

@@ -1,6 +1,7 @@
 """Judge every task of the index, and package the verdicts: ``python -m …lm_eval_adapter.judge_all``.
 
-Tasks alike are judged by the first and the last of them; where these differ, by each of them.
+With names of families (the folders of lm-eval's tasks) only the tasks of these are judged anew. Tasks alike
+are judged by the first and the last of them; where these differ, by each of them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def judge_all(entries: Sequence[Entry]) -> Iterator[dict[str, Verdict]]:
 def _family(entry: Entry) -> str:
     """The folder of lm-eval's tasks that a task is in."""
     path = Path(entry.path or "")
-    return path.relative_to(lm_eval_tasks()).parts[0] if path.is_relative_to(lm_eval_tasks()) else str(path)
+    return (
+        path.relative_to(lm_eval_tasks()).parts[0]
+        if path.is_relative_to(lm_eval_tasks())
+        else path.parent.name
+    )
 
 
 def _judge_family(members: Sequence[Entry]) -> dict[str, Verdict]:
@@ -74,9 +79,21 @@ def judge_entries(entries: Sequence[Entry], known: list[Layout]) -> dict[str, Ve
     return found
 
 
+def of_families(entries: Sequence[Entry], families: Sequence[str]) -> list[Entry]:
+    """The tasks of some families; all where none is named.
+
+    Raises:
+        SystemExit: there is no such family.
+    """
+    chosen = [entry for entry in entries if not families or _family(entry) in families]
+    if unknown := sorted(set(families) - set(map(_family, chosen))):
+        raise SystemExit(f"{unknown[0]!r} is no folder of lm-eval's tasks; they are in {lm_eval_tasks()}")
+    return chosen
+
+
 if __name__ == "__main__":
     indexed = {e.name: e for e in TaskIndex.load().entries.values() if e.kind in ("task", "python")}
     found = {name: verdict for name, verdict in packaged().items() if name in indexed}
-    for verdicts in judge_all(list(indexed.values())):
+    for verdicts in judge_all(of_families(list(indexed.values()), sys.argv[1:])):
         found |= verdicts
         write_packaged(found)  # hours of work are not lost when it is interrupted

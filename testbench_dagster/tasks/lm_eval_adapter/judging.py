@@ -35,6 +35,7 @@ from testbench_dagster.tasks.index import Entry, raw_definition
 from testbench_dagster.tasks.lm_eval_adapter.building import FEWSHOT_SEED
 from testbench_dagster.tasks.lm_eval_adapter.definitions import check_before_import, copy_config
 from testbench_dagster.tasks.lm_eval_adapter.internals import (
+    CodeEnds,
     LmEntry,
     LmKind,
     RecordingFactory,
@@ -556,6 +557,8 @@ def _is_offline(error: BaseException) -> bool:
 def _reason(error: BaseException | None) -> Reason:
     """What stands against a task, by what was raised."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if isinstance(error, CodeEnds):
+        return Reason("ends", error.said)
     if isinstance(error, TaskError):
         if "runs code" in text:
             return Reason("runs_code")

@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from testbench_dagster.tasks.chat_choice.convert import LETTERS
-from testbench_dagster.tasks.chat_choice.extract import HEAD_CHARS, TAIL_CHARS, flexible, strict
+from testbench_dagster.tasks.chat_choice.extract import flexible, strict
+from testbench_dagster.tasks.chat_choice.writing import HEAD_CHARS, TAIL_CHARS
+from testbench_dagster_tests.tasks.chat_choice.hostile_phrasings import ANSWERS
 from testbench_dagster_tests.tasks.chat_choice.phrasings import CITIES, LATER, OPTIONS, PHRASINGS
 from testbench_dagster_tests.tasks.layouts import SHARED, shared_rows
 
@@ -26,6 +28,50 @@ def test_an_answer_to_the_other_question_means(text, letter):
     assert flexible(text, "ABCD", CITIES) == letter
 
 
+@pytest.mark.parametrize("options", ANSWERS, ids=lambda options: options[0])
+def test_many_answers_mean(options):
+    letters = LETTERS[: len(options)]
+    wrong = [
+        (text, letter, found)
+        for letter, texts in ANSWERS[options].items()
+        for text in texts
+        if (found := flexible(text, letters, options)) != letter
+    ]
+    assert not wrong
+    by_form = [
+        (text, letter, found)
+        for letter, texts in ANSWERS[options].items()
+        for text in texts
+        if (found := strict(text, letters)) not in (None, letter)
+    ]
+    assert not by_form
+
+
+def test_there_are_enough_of_them():
+    assert sum(len(texts) for by_letter in ANSWERS.values() for texts in by_letter.values()) > 1_000
+
+
+def test_options_that_differ_in_marks_or_capitals_alone_are_told_apart_or_refused():
+    assert flexible("The answer is -5", "AB", ["5", "-5"]) == "B"
+    assert flexible("The answer is -5", "AB", ["5", "-7"]) is None, "the other number is none of them"
+    assert flexible("Tt", "ABC", ["TT", "Tt", "tt"]) == "B"
+    assert flexible("tT", "ABC", ["TT", "Tt", "tt"]) is None
+    assert flexible("[0, 1)", "AB", ["[0, 1]", "[0, 1)"]) == "B"
+    assert flexible("0, 1", "AB", ["[0, 1]", "(0, 1)"]) is None
+
+
+@pytest.mark.parametrize("text", ["(a) and (b)", "The answer is (a) or (b).", "Option B > Option A"])
+def test_two_letters_are_two_things_in_small_letters_too(text):
+    assert flexible(text, "ABCD", CITIES) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["答えはAです", "정답은 A입니다", "答案是A选项", "คำตอบคือ A ครับ", "Ответ: A, потому что"]
+)
+def test_an_a_is_a_letter_where_no_word_is_written_so(text):
+    assert flexible(text, "ABCD", CITIES) == "A"
+
+
 def test_strict_takes_the_form_alone_and_never_another_letter():
     found = {text: strict(text, "ABCDE") for text, _ in PHRASINGS}
     assert found["ANSWER: C"] == found["ANSWER: $C$"] == found["ＡＮＳＷＥＲ：Ｃ"] == "C"
@@ -36,7 +82,9 @@ def test_strict_takes_the_form_alone_and_never_another_letter():
 
 def test_the_last_line_of_the_form_counts():
     assert strict("ANSWER: A\nno\nANSWER: B\nmy reasons", "AB") == "B"
-    assert strict("ANSWER: A\nANSWER: B, or C", "ABC") == "A", "a line that says more is of another form"
+    assert strict("ANSWER: A\nANSWER: B, or C", "ABC") is None, "what says more takes back what is above"
+    assert strict("ANSWER: A\n\nCorrection: ANSWER: C", "ABC") is None
+    assert strict("ANSWER: C\n\nThe answer follows from the second law.", "ABC") == "C"
 
 
 def test_the_phrasings_that_were_measured_first():
@@ -85,6 +133,9 @@ _REPEATED = (
     "#", "$ ", "A ", "A)\n", "so ", "therefore, the ", "choose ", "option is ",
     "A is the most likely ", "В ", "\u200b", "\u0301", "\ufdfa", "\0", "\ud800", "选", '"', "'",
     "ANSWER:\n", "answer: a copper wire ", "which is option ", "it's ", "> ",
+    "\\boxed{A}", "{", "}", "✅ A\n", "A ✅\n", "(A) ", "Iodine (B) ", "~~", "=", "if ", "B is correct. ",
+    "B would be correct if ", "-", "['A', ", "the answer that we get from this ", "答案", "A and ", "(A)(",
+    "but ", "<|a|>", "'", "option A ", "is A; B, C, ",
 )  # fmt: skip
 
 

@@ -76,6 +76,8 @@ class _StreamedCalls:
         """Take the tool calls of one delta."""
         for piece in pieces if isinstance(pieces, list) else [pieces]:
             function = piece.get("function") if isinstance(piece, dict) else None
+            if isinstance(piece, dict) and function is None and piece.get("index") in self._calls:
+                continue  # nothing new of a call that has begun
             if not isinstance(function, dict):
                 self._odd = piece
                 continue

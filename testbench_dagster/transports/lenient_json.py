@@ -58,6 +58,8 @@ _ESCAPES = re.compile(
 )
 _ALONE_CHARS = 6
 _DECODER = json.JSONDecoder(strict=False)
+#: Arguments of a tool call that are an object: as a text, what they hold is judged by whoever reads it.
+_OBJECT_ARGUMENTS = re.compile(r'"arguments"\s*:\s*[{\[]')
 #: What may stand behind an answer is a remark: text or markup, but no further JSON and no further event.
 _REMARK = re.compile(r"\s*+(?![\[{\"]|data:|event:)")
 
@@ -88,11 +90,15 @@ def read_json(body: bytes, charset: str | None = None, *, halves: bool = False) 
 
     ``halves``: lone surrogates stay, because the other half of a character may stand in another body.
 
+    Arguments of a tool call in which a name stands twice are a text, as most servers send them: as an object
+    only the last value would be left, and nobody would see that there was another.
+
     Raises:
         Unreadable: there is none.
     """
     try:
-        return orjson.loads(body)
+        data = orjson.loads(body)
+        return data if b'"arguments"' not in body else _with_double_names(data, body.decode())
     except orjson.JSONDecodeError as error:  # invalid UTF-8 and nesting beyond 1,024 levels included
         strictly = str(error)
     if len(body) > MAX_LENIENT_BYTES:
@@ -108,7 +114,58 @@ def read_json(body: bytes, charset: str | None = None, *, halves: bool = False) 
         raise Unreadable(f"invalid JSON: {strictly}") from None
     if _REMARK.match(text, end) is None:
         raise Unreadable(f"invalid JSON: {strictly}")
-    return value
+    return _with_double_names(value, text)
+
+
+class _Double(dict[str, Any]):
+    """An object with all its pairs: some name stands in it twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _with_double_names(data: Any, text: str) -> Any:
+    """The value of a JSON text; arguments in which a name stands twice as the text that they are."""
+    if _OBJECT_ARGUMENTS.search(text) is None:
+        return data
+    if len(text) > MAX_LENIENT_BYTES or _too_much(text):
+        raise Unreadable("arguments of a tool call as an object, in JSON that is too large or too deep")
+    told: list[str] = []
+
+    def read(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for at, (name, value) in enumerate(pairs):
+            if name == "arguments" and isinstance(value, (dict, list)):
+                written = _written(value)
+                if written is not None:
+                    told.append(written)
+                    pairs[at] = (name, written)
+        found = dict(pairs)
+        return found if len(found) == len(pairs) else _Double(pairs)
+
+    try:
+        value, _ = json.JSONDecoder(strict=False, object_pairs_hook=read).raw_decode(text)
+    except (ValueError, RecursionError):
+        raise Unreadable("arguments of a tool call as an object, in JSON that cannot be read") from None
+    return value if told else data
+
+
+def _written(value: Any) -> str | None:
+    """The JSON of a value with all the pairs that were read; None where no name stands twice in it."""
+    double = False
+
+    def write(one: Any) -> str:
+        nonlocal double
+        if isinstance(one, dict):
+            double = double or isinstance(one, _Double)
+            pairs = one.pairs if isinstance(one, _Double) else one.items()
+            return "{" + ",".join(f"{json.dumps(name)}:{write(inner)}" for name, inner in pairs) + "}"
+        if isinstance(one, list):
+            return "[" + ",".join(map(write, one)) + "]"
+        return json.dumps(one)
+
+    text = write(value)
+    return text if double else None
 
 
 def _decoded(body: bytes, charset: str | None) -> str:

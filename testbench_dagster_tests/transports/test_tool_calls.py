@@ -117,6 +117,37 @@ def test_arguments_that_are_no_text_are_their_json(arguments: Any, text: str) ->
     assert message_of(read({"content": None, "tool_calls": [call]})).tool_calls[0].arguments == text
 
 
+DOUBLE = '{"a":1,"b":{"c":[{"d":2,"d":3}]},"a":4}'
+
+
+def test_names_that_stand_twice_in_an_object_are_seen_by_who_judges_it() -> None:
+    """As an object only the last value would be left: the call would look right."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "ARGUMENTS"}}
+    choice = {"index": 0, "finish_reason": "tool_calls", "message": {"tool_calls": [call]}}
+    body = json.dumps({"choices": [choice]}).replace('"ARGUMENTS"', DOUBLE)
+    whole = parse_answer(REQUEST, "chat", 200, body.encode())
+    assert message_of(whole).tool_calls == (ToolCall("add", DOUBLE),)
+    event = body.replace('"message"', '"delta"')
+    stream = parse_answer(REQUEST, "chat", 200, f"data: {event}\n\ndata: [DONE]\n\n".encode())
+    assert stream.text == whole.text
+    once = parse_answer(REQUEST, "chat", 200, body.replace(DOUBLE, '{"b":2,"a":1}').encode())
+    assert message_of(once).tool_calls == (ToolCall("add", '{"a":1,"b":2}'),)
+
+
+def test_they_cannot_be_hidden_in_what_is_too_deep_to_be_read_twice() -> None:
+    deep = '{"x":' * 600 + DOUBLE + "}" * 600
+    call = {"function": {"name": "add", "arguments": "ARGUMENTS"}}
+    body = json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).replace('"ARGUMENTS"', deep)
+    answer = parse_answer(REQUEST, "chat", 200, body.encode())
+    assert answer.fault is Fault.SUPPLIER_PROTOCOL and "arguments of a tool call" in (answer.error or "")
+
+
+def test_a_piece_without_news_of_a_call_changes_nothing() -> None:
+    begun = {"tool_calls": [{"index": 0, **ADD}]}
+    later = {"tool_calls": [{"index": 0, "id": "c1", "function": None}]}
+    assert streamed([begun, later]).text == streamed([begun]).text
+
+
 def test_the_older_form_is_read() -> None:
     answer = read({"content": None, "function_call": {"name": "add", "arguments": "{}"}}, "function_call")
     assert message_of(answer).tool_calls == (ToolCall("add", "{}"),)

@@ -175,7 +175,7 @@ def meanwhile(what: Callable[[], None]) -> Iterator[None]:
 def outages(
     suppliers: Mapping[str, Supplier], modes: Mapping[str, str], after: int, over: threading.Event
 ) -> None:
-    """Let suppliers fail everything by the modes until it is over, each once it has answered so many requests."""
+    """Let suppliers fail everything by the modes until it is over, each once it answered so often."""
     well = {name: suppliers[name].persona for name in modes}
     out: set[str] = set()
     while not over.wait(0.001):

@@ -30,6 +30,9 @@ from testbench_dagster_tests.tasks.signatures.simulated import evaluated, instal
 TASK = "starter_units"
 #: 72 hours become thirty seconds, so that each run is a new occasion.
 OCCASIONS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.2, 0.5)
+#: So that a fault of the product ends a test. How many runs it takes depends on the machine: what is minutes
+#: in real time is milliseconds by this clock, so a busy one leaves suppliers earlier in each run.
+MOST_RUNS = 40
 #: The same where a busy machine must leave nobody: an hour, with which all that a run waits for grows, too.
 PATIENT = {"occasions_minutes": [0.005 * number for number in range(100)] + [60.0]}
 #: Deadlines are for those that never answer; a busy machine keeps all others.

@@ -23,6 +23,7 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.withholding import WITHHOLDERS, Withholding, ahead, dark
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.acceptance.counting import (
+    MOST_RUNS,
     PATIENT,
     TASK,
     Played,
@@ -39,9 +40,6 @@ pytestmark = pytest.mark.slow
 
 OTHER, CHOICE = "starter_strings", "starter_choice"
 DOCS = {TASK: 14, OTHER: 3, CHOICE: 8}
-#: So that a fault of the product ends the test. How many it takes depends on the machine: what is minutes in
-#: real time is milliseconds by this clock, so a busy one leaves suppliers earlier in each run.
-MOST_RUNS = 40
 #: The order of the docs. A supplier that says of its first docs that our key is wrong, and answered nothing
 #: yet, is taken at its word and not asked on; whether one of these comes to that must not be drawn anew.
 DRAW = {"epoch_seed": 6}

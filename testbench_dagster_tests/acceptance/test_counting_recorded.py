@@ -27,7 +27,7 @@ from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PROMPTS
 from testbench_dagster_tests.acceptance import gsm8k
-from testbench_dagster_tests.acceptance.counting import LIMITS, OCCASIONS
+from testbench_dagster_tests.acceptance.counting import LIMITS, MOST_RUNS, OCCASIONS
 from testbench_dagster_tests.tasks.layouts import shared_rows
 from testbench_dagster_tests.tasks.signatures.simulated import served
 
@@ -35,7 +35,6 @@ pytestmark = [pytest.mark.slow(minutes=1), pytest.mark.usefixtures("shared")]
 
 SYSTEMS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 DOCS = 30
-RUNS = 4
 SEED = 2  # of the mixtures
 #: What makes nobody wait for long; deadlines do.
 QUICK = [mode for mode in FAIL_MODES if mode not in ("timeout", "429", "forged", "oversized")]
@@ -106,14 +105,23 @@ def until_next(rows: Sequence[Window]) -> None:
 
 def test_recorded_systems_gain_nothing_by_withholding(tmp_path: Path) -> None:
     with played(tmp_path, SEED) as (testbench, workspace, said):
-        for number in range(RUNS):
+        for number in range(MOST_RUNS):
             testbench.run()
             rows, true = rows_of(workspace), truths(workspace)
             for name, row in rows.items():
                 truth = true[said[name].partition(":")[0]]
                 assert row.n_released == DOCS
                 assert row.score is None or row.score <= truth + 1e-12, (number, name, said[name])
+            closed = {name for name, row in rows.items() if row.n_open == 0}
+            if (
+                number >= 3
+                and len(closed) > len(rows) / 2
+                and {n for n in rows if n.endswith("-honest")} <= closed
+            ):
+                break
             until_next(list(rows.values()))
+        else:
+            raise AssertionError(f"after {MOST_RUNS} runs only {sorted(closed)} have closed")
         scores: dict[str, Any] = {}
         for name, row in rows.items():
             truth = true[said[name].partition(":")[0]]
@@ -123,4 +131,3 @@ def test_recorded_systems_gain_nothing_by_withholding(tmp_path: Path) -> None:
                 assert row.score == pytest.approx(truth), said[name]
             scores[name] = row.score
         print(scores)
-        assert sum(row.n_open == 0 for row in rows.values()) > len(rows) / 2, "most have closed"

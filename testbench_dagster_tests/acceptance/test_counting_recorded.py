@@ -36,8 +36,8 @@ pytestmark = [pytest.mark.slow(minutes=1), pytest.mark.usefixtures("shared")]
 SYSTEMS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 DOCS = 30
 SEED = 2  # of the mixtures
-#: The order of the docs. One order in twenty begins with a doc to which a system's right answer has more tokens
-#: than the task allows: the network cuts it, and its score is not the authors'.
+#: The order of the docs. One order in twenty begins with a doc to which a system's right answer has more
+#: tokens than the task allows: the network cuts it, and its score is not the authors'.
 DRAW = {"window": DOCS, "epoch_seed": 1}
 #: What makes nobody wait for long; deadlines do.
 QUICK = [mode for mode in FAIL_MODES if mode not in ("timeout", "429", "forged", "oversized")]

@@ -23,6 +23,8 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.localnet.withholding import WITHHOLDERS, Withholding, ahead, dark
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.acceptance.counting import (
+    MOST_RUNS,
+    PATIENT,
     TASK,
     Played,
     docs_of,
@@ -38,19 +40,25 @@ pytestmark = pytest.mark.slow
 
 OTHER, CHOICE = "starter_strings", "starter_choice"
 DOCS = {TASK: 14, OTHER: 3, CHOICE: 8}
-MOST_RUNS = 6
+#: The order of the docs. A supplier that says of its first docs that our key is wrong, and answered nothing
+#: yet, is taken at its word and not asked on; whether one of these comes to that must not be drawn anew.
+DRAW = {"epoch_seed": 6}
+AT_ITS_WORD = ("400", "401", "402", "403", "404", "quota", "mixture")
 HONEST = {"honest": 0.6, "better": 1.0}
 #: Fails so many of its requests, whatever they are.
 FLAKY = {"flaky-1": 0.01, "flaky-5": 0.05, "flaky-20": 0.2}
 #: What all three of these do to everybody's doc, to a parameter, and to a task.
 REFUSES_A_TASK = (Withholding(("400",), "always", only=OTHER),)
 #: Those whose rows close within a few runs: they answer others at once.
-CLOSE = sorted(WITHHOLDERS.keys() - {"refuses-a-parameter", "429", "right-option"} | {"slow-500"})
+CLOSE = sorted(WITHHOLDERS.keys() - {"refuses-a-parameter", "429", "right-option", "timeout"} | {"slow-500"})
+#: Rows of which it is told what they come to: so long the runs go on.
+AWAITED = [(name, TASK) for name in (*CLOSE, *HONEST, *FLAKY, "refuses-a-task")]
+AWAITED += [("refuses-a-task", OTHER), ("right-option", CHOICE)]
 
 
 @dataclass
 class Seen:
-    """What was seen after each run: gains, the last rows, and what was said."""
+    """What was seen after each run: gains, rows, and what was said."""
 
     played: Played
     gains: list[dict[tuple[str, str, str], float]] = field(default_factory=list)
@@ -69,14 +77,13 @@ def counts(row: Window) -> tuple[Any, ...]:
 
 def everybody() -> Iterator[Any]:
     for name, rules in WITHHOLDERS.items():
-        if name != "right-option":
+        if name not in ("right-option", "timeout"):
             yield persona(name, *rules)
     yield persona("right-option", *WITHHOLDERS["right-option"], api="completions")
     yield persona("dark", *dark(0.05))
     yield persona("dark-401", *dark(0.05, "401"))
     yield persona("ahead", *ahead())
     yield persona("again-at-once", Withholding(("500",), for_s=0.0))
-    yield persona("looks-up", *WITHHOLDERS["500"])
     yield persona("refuses-a-task", *REFUSES_A_TASK)
     for name, accuracy in HONEST.items():
         yield persona(name, accuracy=accuracy)
@@ -88,11 +95,10 @@ def everybody() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """Everybody at once, run after run until nothing more closes soon."""
-    limits = {"timeout": {"first_byte_s": 0.25, "total_s": 0.25}}
-    limits |= {name: {"max_in_flight": 1} for name in ("slow", "slow-500")}
+    """Everybody at once, run after run until all that is awaited has closed."""
+    limits = {name: {"max_in_flight": 1} for name in ("slow", "slow-500")}
     folder = tmp_path_factory.mktemp("everybody")
-    with playing(folder, list(everybody()), DOCS, limits=limits) as played:
+    with playing(folder, list(everybody()), DOCS, limits=limits, sampling=DRAW) as played:
         found = Seen(played)
         for number in range(MOST_RUNS):
             played.run()
@@ -105,11 +111,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                     for subject, row in found.rows[0].items()
                     if counts(row) != counts(later[subject])
                 }
-            looks_up = played.net.suppliers["looks-up"]
-            knows_all = replace(looks_up.persona.backend, accuracy=1.0)
-            looks_up.persona = replace(looks_up.persona, backend=knows_all, withholds=())
-            waits = {n for n in (*CLOSE, *HONEST, *FLAKY) if found.rows[-1][n, TASK].n_open}
-            if not waits or not played.until_next():
+                for name in AT_ITS_WORD:
+                    assert any(played.knows(name, TASK, 2)), f"{name} withholds from the first doc on"
+            if not any(found.rows[-1][row].n_open for row in AWAITED) or not played.until_next():
                 break
         found.findings = played.testbench.check(suppliers=False)
         yield found
@@ -119,9 +123,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_nobody_is_shown_above_what_is_true_of_it_at_any_time(seen: Seen) -> None:
-    """But for one who looks answers up, which no rule prevents."""
     for number, gains in enumerate(seen.gains):
-        assert {name for name, _, _ in gains} <= {"looks-up"}, (number, gains)
+        assert not gains, number
 
 
 @pytest.mark.parametrize("name", CLOSE)
@@ -167,12 +170,42 @@ def test_a_parameter_that_is_refused_everywhere_is_no_score(seen: Seen) -> None:
     assert "because of temperature" in told[f"answers of {key('refuses-a-parameter')} to {TASK}"]
 
 
-def test_answers_that_were_looked_up_are_told_of(seen: Seen) -> None:
-    row = seen.last("looks-up")
-    assert row.score == 1.0 and row.bound_low == pytest.approx(seen.played.truth("looks-up"))
-    told = {f.what: f.detail for f in seen.findings if f.warning}
-    assert f"{row.n_late} of {row.n} docs" in told[f"answers of {key('looks-up')} to {TASK}"]
-    assert f"answers of {key('honest')} to {TASK}" not in told
+def test_who_takes_long_or_looks_up_what_it_does_not_know(tmp_path: Path, worker: FrameworkWorker) -> None:
+    """No rule prevents that answers are looked up, but it is told. Silence until the deadline is a fault."""
+    people = [
+        persona("looks-up", *WITHHOLDERS["500"]),
+        persona("silent", *WITHHOLDERS["timeout"]),
+        persona("honest"),
+    ]
+    limits = {"silent": {"first_byte_s": 1.5, "total_s": 1.5}}
+    with playing(
+        tmp_path, people, {TASK: 10}, worker=worker, limits=limits, planning=PATIENT, sampling=DRAW
+    ) as played:
+        played.evaluate()
+        first = played.rows()
+        for name in ("looks-up", "silent"):
+            row, knows = first[name, TASK], sum(played.knows(name))
+            assert (row.n, row.n_failed, row.n_open) == (knows, 0, 10 - knows) and 0 < knows < 10, name
+        looks_up = played.net.suppliers["looks-up"]
+        knows_all = replace(looks_up.persona.backend, accuracy=1.0)
+        truth = played.truth("looks-up")
+        looks_up.persona = replace(looks_up.persona, backend=knows_all, withholds=())
+        for _ in range(MOST_RUNS):
+            if not played.until_next():
+                break
+            played.evaluate()
+        rows = played.rows()
+        for name in ("silent", "honest"):
+            row = rows[name, TASK]
+            assert (row.status, row.n_open) == ("ok", 0)
+            assert row.score == pytest.approx(played.truth(name))
+        assert rows["silent", TASK].errors == {"supplier_timeout": first["silent", TASK].n_open}
+        row = rows["looks-up", TASK]
+        assert (row.score, row.n, row.n_late) == (1.0, 10, first["looks-up", TASK].n_open)
+        assert row.bound_low == pytest.approx(truth)
+        told = {f.what: f.detail for f in played.testbench.check(suppliers=False) if f.warning}
+        assert f"{row.n_late} of {row.n} docs" in told[f"answers of {key('looks-up')} to {TASK}"]
+        assert f"answers of {key('honest')} to {TASK}" not in told
 
 
 def test_empty_answers_are_answers_and_those_our_limit_cut_are_told_of(seen: Seen) -> None:
@@ -220,20 +253,25 @@ def test_the_run_says_who_was_left_and_what_is_open(seen: Seen) -> None:
 def test_outages_and_refusals_of_all_lose_no_doc_and_blame_nobody(
     tmp_path: Path, worker: FrameworkWorker
 ) -> None:
-    """Five seconds in the middle of the run, by every kind of fault; a minute of witnesses is two of them."""
+    """From the third answer to the end of the run, by every kind of fault."""
     modes = {f"out-{mode}": mode for mode in ("503", "reset", "429", "401", "quota", "400", "garbage")}
-    people = [*map(persona, modes), persona("well")]
-    planning = {"occasions_minutes": [0.0, 0.07, 0.14, 0.21, 0.28, 0.4, 0.5]}
-    with playing(tmp_path, people, {TASK: 10}, worker=worker, planning=planning) as played:
+    # two at a time, and each for long enough that what begins after the third answer meets the outage
+    people = [*(persona(name, latency_ms=100.0) for name in modes), persona("well")]
+    limits = {name: {"max_in_flight": 2} for name in modes}
+    with playing(tmp_path, people, {TASK: 10}, worker=worker, limits=limits) as played:
         played.prepare()
-        with meanwhile(lambda: outages(played.net.suppliers, modes, 3, 4.0)):
-            played.evaluate()
-            first = played.rows()
+        over = threading.Event()
+        with meanwhile(lambda: outages(played.net.suppliers, modes, 3, over)):
+            try:
+                played.evaluate()
+            finally:
+                over.set()
+        first = played.rows()
         assert first["well", TASK].n == 10, "the others are scored at once"
         for name in modes:
             row = first[name, TASK]
             assert (row.status, row.n_failed) == ("partial", 0) and 3 <= row.n < 10, name
-        for _ in range(4):
+        for _ in range(MOST_RUNS):
             if not played.until_next():
                 break
             played.evaluate()
@@ -263,7 +301,7 @@ def test_a_doc_that_all_refuse_is_void_until_somebody_answers_it(
             assert row.score == row.score_answered
         assert rows["late", TASK].n_void == 0
         nets["late"].persona = well
-        for _ in range(5):  # its docs have their next occasions one after the other
+        for _ in range(MOST_RUNS):  # its docs have their next occasions one after the other
             played.until_next()
             played.evaluate()
             rows = played.rows()

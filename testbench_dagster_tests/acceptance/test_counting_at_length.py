@@ -24,7 +24,15 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 from testbench_dagster.tasks.starter import FOLDER
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster_tests.acceptance.counting import OCCASIONS, TASK, docs_of, key, persona, playing
+from testbench_dagster_tests.acceptance.counting import (
+    MOST_RUNS,
+    OCCASIONS,
+    TASK,
+    docs_of,
+    key,
+    persona,
+    playing,
+)
 from testbench_dagster_tests.pocketnet import APP, SERVICE, pocket_network
 
 pytestmark = pytest.mark.slow(minutes=2)
@@ -83,7 +91,7 @@ def test_honest_suppliers_lose_no_tenth_of_a_point_in_many_docs(
         for (name, _), row in played.rows().items():
             if not name.startswith("f-0.2"):
                 assert row.score is not None and played.truth(name) - row.score <= 0.001, name
-        for _ in range(4):
+        for _ in range(MOST_RUNS):
             if not played.until_next():
                 break
             played.evaluate()

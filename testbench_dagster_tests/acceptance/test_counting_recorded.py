@@ -27,7 +27,7 @@ from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import PROMPTS
 from testbench_dagster_tests.acceptance import gsm8k
-from testbench_dagster_tests.acceptance.counting import LIMITS, OCCASIONS
+from testbench_dagster_tests.acceptance.counting import LIMITS, MOST_RUNS, OCCASIONS
 from testbench_dagster_tests.tasks.layouts import shared_rows
 from testbench_dagster_tests.tasks.signatures.simulated import served
 
@@ -35,8 +35,10 @@ pytestmark = [pytest.mark.slow(minutes=1), pytest.mark.usefixtures("shared")]
 
 SYSTEMS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 DOCS = 30
-RUNS = 4
 SEED = 2  # of the mixtures
+#: The order of the docs. One order in twenty begins with a doc to which a system's right answer has more
+#: tokens than the task allows: the network cuts it, and its score is not the authors'.
+DRAW = {"window": DOCS, "epoch_seed": 1}
 #: What makes nobody wait for long; deadlines do.
 QUICK = [mode for mode in FAIL_MODES if mode not in ("timeout", "429", "forged", "oversized")]
 
@@ -79,7 +81,7 @@ def played(folder: Path, seed: int) -> Iterator[tuple[Testbench, Workspace, dict
             urls |= {name: f"{net.url}/{name}/v1" for name in rules}
             said |= {name: f"{system}: {rule}" for name, rule in rules.items()}
         planning = {"occasions_minutes": list(OCCASIONS)}
-        settings = gsm8k.settings(urls, DOCS, relays=LIMITS, planning=planning)
+        settings = gsm8k.settings(urls, DOCS, relays=LIMITS, planning=planning, sampling=DRAW)
         path = folder / "testbench.yaml"
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         with Workspace(load_config(path)) as workspace:
@@ -106,21 +108,33 @@ def until_next(rows: Sequence[Window]) -> None:
 
 def test_recorded_systems_gain_nothing_by_withholding(tmp_path: Path) -> None:
     with played(tmp_path, SEED) as (testbench, workspace, said):
-        for number in range(RUNS):
+        for number in range(MOST_RUNS):
             testbench.run()
             rows, true = rows_of(workspace), truths(workspace)
             for name, row in rows.items():
                 truth = true[said[name].partition(":")[0]]
                 assert row.n_released == DOCS
                 assert row.score is None or row.score <= truth + 1e-12, (number, name, said[name])
+            closed = {name for name, row in rows.items() if row.n_open == 0}
+            if (
+                number >= 3
+                and len(closed) > len(rows) / 2
+                and {n for n in rows if n.endswith("-honest")} <= closed
+            ):
+                break
             until_next(list(rows.values()))
+        else:
+            raise AssertionError(f"after {MOST_RUNS} runs only {sorted(closed)} have closed")
         scores: dict[str, Any] = {}
         for name, row in rows.items():
-            truth = true[said[name].partition(":")[0]]
+            system = said[name].partition(":")[0]
+            truth = true[system]
             if name.endswith("-honest"):
+                flags, made = gsm8k.flags(system), gsm8k.verdicts(workspace.documents, name)
+                otherwise = {doc: value for doc, value in made.items() if value != flags[doc]}
+                assert not otherwise, f"{name}: scored otherwise than the authors did"
                 assert (row.n, row.score, row.status) == (DOCS, pytest.approx(truth), "ok"), name
             elif not row.n_open and not name.endswith(("-dark", "-ahead")):
                 assert row.score == pytest.approx(truth), said[name]
             scores[name] = row.score
         print(scores)
-        assert sum(row.n_open == 0 for row in rows.values()) > len(rows) / 2, "most have closed"

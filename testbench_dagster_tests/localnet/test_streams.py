@@ -40,7 +40,7 @@ def streamed(persona, body, path="chat/completions"):
 
 
 def test_chat_streams_the_same_text_by_and_by():
-    persona = Persona("a", BACKEND, latency_ms=300)
+    persona = Persona("a", BACKEND, latency_ms=600)
     plain, events, arrived = streamed(persona, CHAT)
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
     assert len({event["id"] for event in events}) == 1
@@ -51,7 +51,7 @@ def test_chat_streams_the_same_text_by_and_by():
     assert text == plain["choices"][0]["message"]["content"]
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
     assert len(events) > 5
-    assert arrived[0] < 0.2 < 0.28 < arrived[-1]
+    assert arrived[-1] - arrived[0] > 0.3
 
 
 def test_completions_stream_samples_echo_and_usage():

@@ -22,7 +22,7 @@ from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.operations.harness import Platform
 
 DURABLE_S = 1.0
-"""An answer is in the store within this time of its arrival."""
+"""An answer is in the store within this time of its arrival, on a machine that keeps up."""
 _ROUNDING = timedelta(milliseconds=2)  # stores keep whole milliseconds
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 

@@ -39,9 +39,9 @@ SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getran
 SUPPLIERS_N, DOCS, MORE_DOCS = 4, 60, 120
 FROM_FILE, BUILT_IN = "starter_logic", "starter_units"
 IN_FLIGHT = 4
-RELAYING_WITHIN_S, COMPLETE_WITHIN_S = 180.0, 240.0
-CANCELED_WITHIN_S = 40.0
-ALERTED_WITHIN_S = 120.0  # the daemon looks for failed runs every 30 s
+RELAYING_WITHIN_S, COMPLETE_WITHIN_S = 600.0, 600.0
+CANCELED_WITHIN_S = 240.0
+ALERTED_WITHIN_S = 300.0  # the daemon looks for failed runs every 30 s
 PARENT = "dagster/parent_run_id"
 SECRETS = {
     "ALERT_HOOK_TOKEN": "hook-token-5f21",
@@ -112,7 +112,7 @@ class Running:
                 {"name": BUILT_IN, "samples": samples},
             ],
             sampling={"window": 240},
-            relays={"connect_s": 2, "first_byte_s": 5, "total_s": 10, "max_in_flight": IN_FLIGHT},
+            relays={"connect_s": 20, "first_byte_s": 50, "total_s": 100, "max_in_flight": IN_FLIGHT},
             automation={
                 **{
                     name: {"every_s": INTERVAL_S}

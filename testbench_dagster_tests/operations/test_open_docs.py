@@ -34,7 +34,7 @@ def test_an_outage_loses_no_doc_and_blames_nobody(running: Platform) -> None:
         wait_until(
             "first attempts at the supplier that is down",
             lambda: workspace.documents.count(ATTEMPTS, {"supplier": down}),
-            240,
+            600,
         )
         time.sleep(OUTAGE_S)
         running.localnet.fail(down.partition("@")[0], rate=0.0)
@@ -43,7 +43,7 @@ def test_an_outage_loses_no_doc_and_blames_nobody(running: Platform) -> None:
             rows = windows(workspace, suppliers=[down, *up])
             return len(rows) == 3 * TASKS and all(row.n == DOCS and row.n_open == 0 for row in rows)
 
-        wait_until("all docs of all suppliers to be scored", closed, 300)
+        wait_until("all docs of all suppliers to be scored", closed, 900)
         for row in windows(workspace, suppliers=[down, *up]):
             assert (row.n_failed, row.n_void, row.status) == (0, 0, "ok"), row.supplier
         for key in up:

@@ -62,13 +62,12 @@ class Timed(Scripted):
 
 def test_requests_are_spaced_and_nobody_else_waits(pacing):
     transport = Timed()
-    work = [(paced(requests_per_minute=60), some(20)), (target("b@test"), some(200, "b@test"))]
+    work = [(paced(requests_per_minute=6), some(5)), (target("b@test"), some(60, "b@test"))]
     report = run_relays(work, Sink(), transport=transport, pacing=pacing)
-    assert {key: counts.final for key, counts in report.suppliers.items()} == {"a@test": 20, "b@test": 200}
+    assert {key: counts.final for key, counts in report.suppliers.items()} == {"a@test": 5, "b@test": 60}
     own = [at for key, at in transport.sent_at if key == "a@test"]
-    others = [at for key, at in transport.sent_at if key == "b@test"]
-    assert own[-1] - own[0] >= 18 * MINUTE_S / 60
-    assert others[-1] < own[-1]
+    assert own[-1] - own[0] >= 3 * MINUTE_S / 6
+    assert transport.sent_at[-1][0] == "a@test"
     assert report.lanes["a@test"].waited_s == 0
 
 

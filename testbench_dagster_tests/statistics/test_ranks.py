@@ -224,7 +224,7 @@ def test_more_suppliers_never_make_ranks_more_certain() -> None:
     assert certain_ranks(crowd)[:2] == [(1, 2), (1, 2)]
 
 
-def test_five_thousand_suppliers_in_two_seconds_of_one_core() -> None:
+def test_five_thousand_suppliers_take_seconds_of_one_core() -> None:
     rng = np.random.default_rng(0)
     estimates = [
         Estimate(s, s - 0.05, s + 0.05, unit=i // 2 if i < 2000 else None)
@@ -233,4 +233,4 @@ def test_five_thousand_suppliers_in_two_seconds_of_one_core() -> None:
     began = time.process_time()
     certain_ranks(estimates)
     bootstrap_ranks(estimates)
-    assert time.process_time() - began < 4.0, "measured: 1.7 s; twice that for a slow machine"
+    assert time.process_time() - began < 20, "measured: 1.6 s; each pair of suppliers by itself takes minutes"

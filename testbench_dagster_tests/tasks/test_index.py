@@ -355,17 +355,18 @@ def test_lm_evals_folder_is_left_alone_when_nothing_in_it_is_wanted(monkeypatch,
     assert lm_eval_tasks() in asked
 
 
-def test_cached_load_is_fast_and_imports_no_lm_eval(tmp_path):
+def test_cached_load_parses_nothing_and_imports_no_lm_eval(tmp_path):
     import subprocess
     import sys
 
     TaskIndex.load(wanted=["gsm8k"])
     code = inspect.cleandoc("""
-        import sys, time
-        from testbench_dagster.tasks.index import TaskIndex
-        started = time.process_time()
-        assert len(TaskIndex.load(wanted=["mmlu"]).leaves("mmlu")) == 57
-        print(time.process_time() - started)
+        import sys
+        from testbench_dagster.tasks import index
+        parsed = []
+        index.build_index = parsed.append
+        assert len(index.TaskIndex.load(wanted=["mmlu"]).leaves("mmlu")) == 57
+        assert not parsed, parsed
         heavy = {"lm_eval", "datasets", "pandas", "numpy", "yaml"} & set(sys.modules)
         assert not heavy - {"yaml"}, heavy
     """)
@@ -373,7 +374,6 @@ def test_cached_load_is_fast_and_imports_no_lm_eval(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 2  # 0.3 s CPU on an idle machine; parsing everything takes 6
 
 
 # --- packaged index --------------------------------------------------------------------------------------

@@ -163,6 +163,6 @@ def test_a_hostile_body_takes_time_in_proportion() -> None:
     secret = (b'/"+&=<' * 6)[:32]
     for piece in (b"\\", b"\\\\u002f", b"%25", b"&amp;", b'/"+&=<', b"\0/", b"&#000000"):
         body = piece * (2_000_000 // len(piece))
-        began = time.perf_counter()
+        began = time.process_time()
         redacted_body(body, (secret, b"sk-12345678"), cut=True)
-        assert time.perf_counter() - began < 5, piece
+        assert time.process_time() - began < 5, piece  # at most 0.3 s

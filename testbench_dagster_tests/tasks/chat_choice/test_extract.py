@@ -145,14 +145,14 @@ def test_a_megabyte_of_anything_is_read_quickly(part):
     before = time.process_time()
     flexible(text, "ABCDE", OPTIONS)
     strict(text, "ABCDE")
-    assert time.process_time() - before < 2.0  # of CPU time; 0.3 s when it was written
+    assert time.process_time() - before < 10  # of CPU time; at most 0.15 s, and by its square hours
 
 
 def test_long_options_do_not_make_it_slow():
     options = [f"answer is {number} " * 5_000 for number in range(10)]
     before = time.process_time()
     flexible("the answer is " * 50_000, LETTERS[:10], options)
-    assert time.process_time() - before < 4.0
+    assert time.process_time() - before < 4  # 0.05 s
 
 
 def test_of_a_long_answer_beginning_and_end_are_read():

@@ -94,4 +94,4 @@ def test_megabytes_cost_little():
     for text in ("{" * 20_000_000, '{"a": "' + "x" * 20_000_000 + '"}'):
         with pytest.raises(UnreadableJson):
             strict_json(text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 2  # 0.05 s

@@ -18,7 +18,7 @@ from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
 from testbench_dagster.core.wording import agreeing, are, counted
-from testbench_dagster.planning.audits import audit_pace, drawn_audits, placed_audits
+from testbench_dagster.planning.audits import LEAST_AUDITS, audit_pace, drawn_audits, placed_audits
 from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
@@ -103,6 +103,7 @@ class TaskFacts:
     variance: float | None = None
     seed: str = ""
     proxy_docs: Collection[int] = frozenset()
+    least_audits: int = LEAST_AUDITS
 
     @property
     def askable(self) -> bool:
@@ -333,7 +334,9 @@ class _Planner:
             return _due_or_fresh(task, replace(begun, reason=reason))
         forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         at_once = forced or task.last_at is None
-        pace = audit_pace(wanted.target, task.max_age, self._settings, at_once=at_once)
+        pace = audit_pace(
+            wanted.target, task.max_age, self._settings, at_once=at_once, least=task.least_audits
+        )
         docs = pace.docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)

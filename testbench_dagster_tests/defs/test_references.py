@@ -111,5 +111,7 @@ def test_it_passes_while_nobody_differs(open_installation: Callable[..., Workspa
     evaluation = check(workspace, range_tags("twin@external", "twin@external"))
     assert evaluation.passed and told(evaluation)["compared"] == 0
     typed.upsert(workspace.documents, ReferenceRecord, [record("twin", "yes"), record("worse", "no")])
-    assert check(workspace, range_tags("twin@external", "twin@external")).passed, "the other is not in the run"
+    assert check(workspace, range_tags("twin@external", "twin@external")).passed, (
+        "the other is not in the run"
+    )
     assert not check(workspace, range_tags("maker@external", "maker@external")).passed, "its reference is"

@@ -129,7 +129,9 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         for which a proxy stands are asked a part of the docs only.
         """
         violations: dict[str, Any] = {}
-        represented = proxies_of(workspace.documents, {s.key: s for s in active_suppliers(workspace)})
+        active = {s.key: s for s in active_suppliers(workspace)}
+        references = workspace.config.settings.reference_keys
+        represented = proxies_of(workspace.documents, active, references)
         for row in _primary(context, workspace):
             rule = workspace.spec(row.task).samples
             if rule is None or rule.half_width is None or row.score is None:

@@ -225,7 +225,7 @@ def test_how_many_docs_it_takes_to_be_alike_follows_from_the_margin() -> None:
         ours, theirs = np.ones(docs), np.ones(docs)
         ours[::40], theirs[20::40] = 0.0, 0.0
         found = paired_difference(ours, theirs, SCORES_ALPHA)
-        assert (-0.05 <= found.low and found.high <= 0.05) is certain
+        assert (found.low >= -0.05 and found.high <= 0.05) is certain
 
 
 def test_a_verdict_never_says_what_a_supplier_runs() -> None:

@@ -63,7 +63,7 @@ def pocket_settings(description: Mapping[str, Any]) -> dict[str, Any]:
     The first backend that several of a service have is asked directly, too: as its maker's endpoint would be,
     the reference of those that stake for the service.
     """
-    settings = {"simulation": True, "services": services_block(description)}
+    settings: dict[str, Any] = {"simulation": True, "services": services_block(description)}
     staked = description["suppliers"]
     named = Counter((one["service"], one["model"]) for one in staked)
     trusted = next((one for one in staked if named[one["service"], one["model"]] > 1), None)

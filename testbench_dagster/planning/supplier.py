@@ -74,7 +74,8 @@ class TaskFacts:
     ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it; nor can who is
     not ``asked_of_proxy``. ``asks_model``: its requests go to the model, so that an answered one may be asked
     again as a canary. ``not_asked``: why the configuration does not ask the supplier the task, None where it
-    does. The other fields are those of :func:`testbench_dagster.planning.due.plan_task`.
+    does. ``least_audits``: docs that a member is asked at least although a proxy stands for it. The other
+    fields are those of :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str

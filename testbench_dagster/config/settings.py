@@ -453,6 +453,11 @@ class Settings(Strict):
     choices_on_chat: bool = False
     simulation: bool = False
 
+    @property
+    def reference_keys(self) -> tuple[str, ...]:
+        """Keys of the suppliers that are trusted to serve their models, in the order of the configuration."""
+        return tuple(one.key for one in self.suppliers if one.reference is not False)
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         seen: set[str] = set()

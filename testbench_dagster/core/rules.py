@@ -202,8 +202,9 @@ class PlanningSettings(PlanningRule):
     """The ``planning`` block: the rule of every task that has none of its own, and what holds for all.
 
     ``audit_hours``: about how often a member of an identity group, for which its proxy stands, is asked docs
-    of each task, so that it has three in ten of them answered itself. ``audit_docs``: how many each time
-    instead; 0 for none. ``retry_minutes``: how soon an evaluation that got nowhere is
+    of each task, so that it has three in ten of them answered itself, or as many as comparing it with a
+    reference takes. ``audit_docs``: how many each time instead; 0 for none.
+    ``retry_minutes``: how soon an evaluation that got nowhere is
     asked for again; it doubles with every further one, up to ``retry_max_hours``. ``occasions_minutes``: how
     long after its first the further occasions of a doc begin that stays unanswered; with the last of them all
     other times of its life scale (see :class:`~testbench_dagster.core.doc_states.DocClock`).

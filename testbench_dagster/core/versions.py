@@ -198,7 +198,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    5,
+    6,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",
@@ -206,6 +206,11 @@ PLANS = Version(
         "testbench_dagster.core.faults",
         "testbench_dagster.core.sampling",
         "testbench_dagster.identity.power",
+        "testbench_dagster.identity.references:ALPHA",
+        "testbench_dagster.identity.references:SCORES_ALPHA",
+        "testbench_dagster.identity.references:TWINS_DIFFER",
+        "testbench_dagster.identity.references:_MOST_DOCS",
+        "testbench_dagster.identity.references:docs_to_be_alike",
         "testbench_dagster.identity.settings",
         "testbench_dagster.planning.audits",
         "testbench_dagster.planning.canaries",
@@ -239,6 +244,7 @@ PLANS = Version(
         "testbench_dagster.stages.score.undecided:undecided_docs",
         "testbench_dagster.stages.score.undecided:undecided_version",
         "testbench_dagster.stages.score.undecided:_UNDECIDED",
+        "testbench_dagster.stages.trusted",
         "testbench_dagster.statistics.evalues",
         "testbench_dagster.statistics.multiplicity",
         "testbench_dagster.statistics.sequential",

@@ -112,9 +112,36 @@ def references_metadata(compared: Sequence[ReferenceRecord]) -> dict[str, dg.Met
     """What is told of suppliers that were compared with the reference of their model; nothing of none."""
     if not compared:
         return {}
-    rows = [[one.id, one.reference, one.as_reference, one.finding] for one in compared[:_SHOWN]]
-    headers = ["supplier", "reference", "as the reference", "why"]
+    rows = [
+        [
+            one.id,
+            one.reference,
+            one.as_reference,
+            _points(one.difference),
+            _points(one.difference_low, one.difference_high),
+            one.n_docs,
+            None if not one.n_whole else f"{one.n_equal} of {one.n_whole}",
+            one.finding,
+        ]
+        for one in compared[:_SHOWN]
+    ]
+    headers = [
+        "supplier",
+        "reference",
+        "as the reference",
+        "points more",
+        "certainly",
+        "common docs",
+        "equal answers",
+        "why",
+    ]
     return {"as_reference": markdown_table(headers, rows)}
+
+
+def _points(*shares: float | None) -> str | None:
+    """Differences of scores in points, ``-20.0 to -3.1``; None where one is not known."""
+    known = [f"{100 * share:+.1f}" for share in shares if share is not None]
+    return " to ".join(known) if len(known) == len(shares) else None
 
 
 def changes_metadata(changes: Sequence[ChangeRecord]) -> dict[str, dg.MetadataValue[Any]]:

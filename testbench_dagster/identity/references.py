@@ -2,8 +2,9 @@
 
 Three kinds of evidence. How answers begin at temperature 0, with the e-values of :mod:`.pairs`, and whether
 whole answers are equal, over all docs, in each task and in the newest ones. Where neither repeats itself,
-several draws of both at the same prompts, by a permutation test. And the paired differences of their scores,
-over all tasks and in each, whose intervals hold at all times.
+several draws of both at the same prompts: by a permutation test whether they differ, and by a test of
+equivalence whether they are alike within a margin. And the paired differences of their scores, over all tasks
+and in each, whose intervals hold at all times.
 
 What is said is that answers and scores are those of the reference, that they differ, or that this is not
 known yet; never what a supplier runs.
@@ -12,13 +13,15 @@ known yet; never what a supplier runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.pairs import PairFinding
-from testbench_dagster.statistics.draws import Draws, permutation_p
+from testbench_dagster.statistics.draws import Draws, permutation_p, surely_alike
+from testbench_dagster.statistics.paired import paired_difference
 
 #: Probability that a supplier that is as the reference is is ever told to differ, half by scores, half by
 #: answers; and about that a supplier that answers like it on three of four prompts is told to be as it.
@@ -31,6 +34,13 @@ NEWEST = 30
 REPEATS = 20
 #: Prompts with draws of both at the first look at them; each further look takes twice as many.
 FIRST_LOOK = 16
+#: So many draws of each at a prompt are compared, the first ones; which part of the error each number has.
+#: What is seen of a prompt once is thus never another later, however many draws follow.
+DRAWS = {2: 0.5, 4: 0.25, 8: 0.25}
+#: The share of docs that come out otherwise of two that are alike, in how many docs it takes to know that.
+TWINS_DIFFER = 0.05
+#: More docs than anybody is asked to be compared.
+_MOST_DOCS = 10_000
 
 
 class AsReference(StrEnum):
@@ -80,23 +90,38 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """What two suppliers that do not repeat themselves drew at the same prompts, or docs.
+
+    ``first``: by number of draws (of :data:`DRAWS`) those prompts of which both have so many, in the order
+    in which they had them, with so many of each. ``parts``: all draws of single tasks, and of the newest
+    prompts.
+    """
+
+    first: Mapping[int, Sequence[Draws]] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[Draws]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known of a supplier and the reference.
 
     ``pair`` is about how answers begin; ``repeats`` are the comparisons of each with itself, and ``noisy``
     says of each whether it does not repeat itself. ``whole``: common docs and equal answers to them, where a
     doc that the supplier left unanswered for good has none; ``parts``: the same of single tasks, and others.
-    ``draws``: where both are noisy, what they answered to the same prompts, oldest first. ``asked_otherwise``
-    is why what they answered cannot be compared, if so.
+    ``beginnings`` and ``answers``: where both are noisy, how their answers began to the same prompts, and
+    what they answered as a whole to the same docs. ``asked_otherwise`` is why what they answered cannot be
+    compared, if so.
     """
 
     pair: PairFinding | None
     repeats: tuple[int, int]
     noisy: tuple[bool, bool]
     whole: tuple[int, int]
-    draws: Sequence[Draws]
     scores: Scores
     parts: Sequence[Part] = ()
+    beginnings: Drawn = field(default_factory=Drawn)
+    answers: Drawn = field(default_factory=Drawn)
     asked_otherwise: str | None = None
 
 
@@ -121,7 +146,9 @@ def judge(evidence: Evidence, *, margin: float, form_docs: int, form_share: floa
     much is said), or where its answers do for certain. It is as the reference where answers are alike beyond
     doubt, in no task certainly less often than ``form_share``, the interval of the difference lies within
     ``margin``, and no larger share of docs has no answer: silence where the reference is wrong costs no
-    point. Who is asked otherwise than the reference cannot be judged.
+    point. Where neither repeats itself, answers are alike where draws of both are certainly equal
+    ``form_share`` as often as two draws of either, in how they begin and as a whole. Who is asked otherwise
+    than the reference cannot be judged.
     """
     if evidence.asked_otherwise is not None:
         return Judgement(AsReference.UNKNOWN, f"not comparable: {evidence.asked_otherwise}")
@@ -187,12 +214,8 @@ def _answers(evidence: Evidence, form_docs: int, form_share: float) -> tuple[boo
             # one keeps to temperature 0 and one ignores it: who draws answers rarely gives the likeliest one
             who = "it" if evidence.noisy[0] else "the reference"
             return False, False, f"{said}; {who} does not repeat itself, so answers say little"
-        p, prompts = _permuted(evidence.draws)
-        if p is None:
-            return False, False, f"{said}; neither repeats itself, and few draws are known"
-        differ = p < 1
-        told = "they differ" if differ else "they may be alike"
-        return differ, False, f"{said}; by draws of both at {counted(prompts, 'prompt')} {told}"
+        differ, alike, seen = _drawn(evidence, form_docs, form_share)
+        return differ, alike, f"{said}; neither repeats itself{seen}"
     alike = pair.relation == "same stack" and docs >= form_docs and equal >= form_share * docs
     if alike:
         unlike = _unlike(evidence.parts, form_share)
@@ -207,25 +230,86 @@ def _answers(evidence: Evidence, form_docs: int, form_share: float) -> tuple[boo
 
 def _unlike(parts: Sequence[Part], share: float) -> Part | None:
     """The part in which answers are most certainly equal less often than ``share``; None where in none."""
-    from scipy.stats import binom
+    from scipy.special import bdtr  # the distribution of scipy.stats, whose import takes .4 s
 
-    chance = {part: float(binom.cdf(part.equal, part.docs, share)) for part in parts if part.docs}
+    chance = {part: float(bdtr(part.equal, part.docs, share)) for part in parts if part.docs}
     worst = min(chance, key=lambda part: (chance[part], part.of), default=None)
     return worst if worst is not None and chance[worst] <= ALPHA / len(chance) else None
 
 
-def _permuted(draws: Sequence[Draws]) -> tuple[float | None, int]:
-    """0 where the draws differ for certain, 1 where not, None of too few; and at how many prompts.
+def _drawn(evidence: Evidence, form_docs: int, form_share: float) -> tuple[bool, bool, str]:
+    """Whether draws of two that do not repeat themselves differ, whether they are alike, and why."""
+    draws, first = evidence.beginnings, evidence.beginnings.first
+    prompts = max((len(of_number) for of_number in first.values()), default=0)
+    if prompts < FIRST_LOOK:
+        return False, False, ", and few draws are known"
+    told = f"; by draws of both at {counted(prompts, 'prompt')}"
+    if any(_apart_by_draws(first.get(number, ()), part) for number, part in DRAWS.items()):
+        return True, False, f"{told} they differ"
+    if not _alike_by_draws(draws, form_share):
+        return False, False, f"{told} they may be alike"
+    docs, equal = evidence.whole
+    whole = "whole answers too"
+    if docs >= form_docs and equal >= form_share * docs:
+        unlike = _unlike(evidence.parts, form_share)
+        if unlike is not None:
+            return False, False, f"{told} alike, but equal to {unlike.equal} of {unlike.docs} {unlike.of}"
+    elif _alike_by_draws(evidence.answers, form_share):
+        whole = "by draws whole answers too"
+    else:
+        return False, False, f"{told} they begin alike; whole answers were drawn too seldom, or are others"
+    part = _unlike_draws(draws.parts) or _unlike_draws(evidence.answers.parts)
+    if part is not None:
+        return False, False, f"{told} alike, but not {part}"
+    return False, True, f"{told} alike beyond doubt, {whole}"
+
+
+def _alike_by_draws(draws: Drawn, share: float) -> bool:
+    return any(
+        surely_alike(draws.first.get(number, ()), share, ALPHA * part) for number, part in DRAWS.items()
+    )
+
+
+def _unlike_draws(parts: Mapping[str, Sequence[Draws]]) -> str | None:
+    """The part whose draws are most certainly of others; None where there is none."""
+    needed = ALPHA / max(1, len(parts))
+    chance = {of: permutation_p(draws, permutations=_permutations(needed)) for of, draws in parts.items()}
+    worst = min(chance, key=lambda of: (chance[of], of), default=None)
+    return worst if worst is not None and chance[worst] <= needed else None
+
+
+def _apart_by_draws(draws: Sequence[Draws], part: float) -> bool:
+    """Whether draws differ for certain, with so much of the error.
 
     Looked at after 16, 32, 64 ... prompts, with half of what is left of the error each time, so that it may
     be looked at whenever new ones come.
     """
-    usable = [one for one in draws if len(one[0]) >= 2 and len(one[1]) >= 2]
-    look, alpha = FIRST_LOOK, ALPHA / 4
-    if len(usable) < look:
-        return None, len(usable)
-    while look <= len(usable):
-        if permutation_p(usable[:look], permutations=max(1999, math.ceil(10 / alpha))) <= alpha:
-            return 0.0, look
+    look, alpha = FIRST_LOOK, part * ALPHA / 4
+    while look <= len(draws):
+        if permutation_p(draws[:look], permutations=_permutations(alpha)) <= alpha:
+            return True
         look, alpha = 2 * look, alpha / 2
-    return 1.0, look // 2
+    return False
+
+
+def _permutations(alpha: float) -> int:
+    """So many that a p-value can be as small as alpha, and is not by chance alone."""
+    return max(1999, math.ceil(10 / alpha))
+
+
+@lru_cache
+def docs_to_be_alike(margin: float) -> int:
+    """Common docs after which scores that are equal are known to differ by less than ``margin``.
+
+    Of two that differ on :data:`TWINS_DIFFER` of the docs, now one way, now the other.
+    """
+    docs = 20
+    while docs < _MOST_DOCS:
+        ours, theirs = [1.0] * docs, [1.0] * docs
+        for number, doc in enumerate(range(0, docs, round(1 / TWINS_DIFFER))):
+            (ours, theirs)[number % 2][doc] = 0.0
+        found = paired_difference(ours, theirs, SCORES_ALPHA)
+        if -margin <= found.low and found.high <= margin:
+            break
+        docs = math.ceil(1.1 * docs)
+    return min(docs, _MOST_DOCS)

@@ -58,8 +58,27 @@ def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pocket_settings(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a simulated Pocket network, as it describes itself."""
-    return {"simulation": True, "services": services_block(description), **_measured()}
+    """The same for a simulated Pocket network, as it describes itself.
+
+    The first backend that several of a service have is asked directly, too: as its maker's endpoint would be,
+    the reference of those that stake for the service.
+    """
+    settings: dict[str, Any] = {"simulation": True, "services": services_block(description)}
+    staked = description["suppliers"]
+    named = Counter((one["service"], one["model"]) for one in staked)
+    trusted = next((one for one in staked if named[one["service"], one["model"]] > 1), None)
+    if trusted is not None:
+        maker = {
+            "address": "maker",
+            "service": "direct",
+            "base_url": trusted["plain_url"],
+            "api": trusted["api"],
+            "model": trusted["model"],
+            # what the service calls it
+            "reference": [settings["services"][trusted["service"]]["model"]],
+        }
+        settings["suppliers"] = [maker]
+    return settings | _measured()
 
 
 def _measured() -> dict[str, Any]:

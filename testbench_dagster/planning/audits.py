@@ -31,22 +31,25 @@ class AuditPace:
     every: timedelta
 
 
-def audit_target(n: int) -> int:
-    """How many of ``n`` docs of a task a member answers itself."""
-    return min(n, max(LEAST_AUDITS, math.ceil(AUDIT_SHARE * n)))
+def audit_target(n: int, least: int = LEAST_AUDITS) -> int:
+    """How many of ``n`` docs of a task a member answers itself, ``least`` where there are so many."""
+    return min(n, max(least, math.ceil(AUDIT_SHARE * n)))
 
 
-def audit_pace(n: int, max_age: timedelta, settings: PlanningSettings, *, at_once: bool) -> AuditPace:
+def audit_pace(
+    n: int, max_age: timedelta, settings: PlanningSettings, *, at_once: bool, least: int = LEAST_AUDITS
+) -> AuditPace:
     """The pace at which a member keeps :func:`audit_target` docs of ``n`` within ``max_age``.
 
     About every ``planning.audit_hours``, and less often where that would be less than one doc each time. Who
     has no sample of the task yet, or is to be asked by force, is asked the least number ``at_once``.
-    ``planning.audit_docs``, where it is set, is asked every ``audit_hours`` instead.
+    ``planning.audit_docs``, where it is set, is asked every ``audit_hours`` instead. ``least`` is as in
+    :func:`audit_target`.
     """
     hours = timedelta(hours=settings.audit_hours)
     if settings.audit_docs is not None:
         return AuditPace(settings.audit_docs, hours)
-    wanted = audit_target(n)
+    wanted = audit_target(n, least)
     if not wanted:
         return AuditPace(0, hours)
     if at_once:

@@ -18,7 +18,7 @@ from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
 from testbench_dagster.core.sampling import Measured, SampleRule
 from testbench_dagster.core.wording import agreeing, are, counted
-from testbench_dagster.planning.audits import audit_pace, drawn_audits, placed_audits
+from testbench_dagster.planning.audits import LEAST_AUDITS, audit_pace, drawn_audits, placed_audits
 from testbench_dagster.planning.canaries import CANARIES, SPARES, Answerable, Canary, drawn
 from testbench_dagster.planning.due import (
     CallOutcome,
@@ -74,7 +74,8 @@ class TaskFacts:
     ``needs_own_answers``: the supplier's own answers are wanted, so nobody can stand for it; nor can who is
     not ``asked_of_proxy``. ``asks_model``: its requests go to the model, so that an answered one may be asked
     again as a canary. ``not_asked``: why the configuration does not ask the supplier the task, None where it
-    does. The other fields are those of :func:`testbench_dagster.planning.due.plan_task`.
+    does. ``least_audits``: docs that a member is asked at least although a proxy stands for it. The other
+    fields are those of :func:`testbench_dagster.planning.due.plan_task`.
     """
 
     task: str
@@ -103,6 +104,7 @@ class TaskFacts:
     variance: float | None = None
     seed: str = ""
     proxy_docs: Collection[int] = frozenset()
+    least_audits: int = LEAST_AUDITS
 
     @property
     def askable(self) -> bool:
@@ -333,7 +335,9 @@ class _Planner:
             return _due_or_fresh(task, replace(begun, reason=reason))
         forced = self._force_since is not None and (task.last_at is None or task.last_at < self._force_since)
         at_once = forced or task.last_at is None
-        pace = audit_pace(wanted.target, task.max_age, self._settings, at_once=at_once)
+        pace = audit_pace(
+            wanted.target, task.max_age, self._settings, at_once=at_once, least=task.least_audits
+        )
         docs = pace.docs
         if task.rule.max_docs_per_run is not None:
             docs = min(docs, task.rule.max_docs_per_run)

@@ -175,7 +175,7 @@ def _asked_findings(
 
 def _reference_findings(workspace: Workspace) -> Iterator[Finding]:
     """What keeps suppliers from being compared with the reference of their model."""
-    if not any(one.reference is not False for one in workspace.config.settings.suppliers):
+    if not workspace.config.settings.reference_keys:
         return
     # with the engines of identity
     from testbench_dagster.stages.identify.references import reference_remarks

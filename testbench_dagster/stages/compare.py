@@ -36,7 +36,9 @@ from testbench_dagster.statistics.paired import (
     paired_difference,
     verdict,
 )
-from testbench_dagster.statistics.strata import rounds_of
+from testbench_dagster.statistics.sequences import bounds_of_many
+from testbench_dagster.statistics.strata import Rounds, rounds_of
+from testbench_dagster.statistics.strata import bounds_of_many as bounds_of_rounds
 
 #: What stands for the task in the last row.
 OVERALL = "overall"
@@ -106,7 +108,8 @@ class _Pairs:
     """A task's row, and what the overall row takes of it: scores in the order of asking, more is better.
 
     ``rate`` is the most docs a supplier is asked, which is known before the first answer. ``waits``: both
-    were asked, and the first doc is open for either, so that there is nothing to take yet.
+    were asked, and the first doc is open for either, so that there is nothing to take yet. ``higher``: more
+    is better of the metric itself.
     """
 
     row: Comparison
@@ -114,6 +117,7 @@ class _Pairs:
     b: Sequence[float] = ()
     rate: int = 1
     waits: bool = False
+    higher: bool = True
 
 
 def compare(
@@ -166,45 +170,48 @@ def compare(
     both = (known[a], known[b])
     read = zip(*(samples_by_task(workspace, one, asked, now) for one in both), strict=True)
     sure = _Sure(margin, alpha, alpha)
-    pairs_of = _pairs_by_task(both, asked, ([found for _, found in two] for two in read), sure)
+    pairs = [
+        _pairs(a, b, spec, registration, [found for _, found in two], sure)
+        for (spec, registration), two in zip(asked, read, strict=True)
+    ]
+    pairs_of = {one.row.task: one for one in _bounded([(pairs, sure)])[0]}
     found = [pairs_of.get(spec.name) or _without_data(known[a], known[b], spec) for spec in specs]
-    rows = [*(pairs.row for pairs in found), _overall(a, b, found, sure)]
+    rounds = _rounds(found)
+    overall = _overall(a, b, found, sure, rounds, rounds.bounds(alpha))
+    rows = [*(pairs.row for pairs in found), overall]
     return [replace(row, model_a=known[a].model, model_b=known[b].model) for row in rows]
 
 
 def compare_with_trusted(
-    a: Supplier,
     trusted: Supplier,
-    read: Iterable[tuple[TaskSpec, Registration, WindowSamples, WindowSamples]],
+    others: Iterable[tuple[Supplier, Iterable[tuple[TaskSpec, Registration, WindowSamples, WindowSamples]]]],
     *,
     alpha: float,
-    task_alpha: float,
-) -> list[Comparison]:
-    """Compare a supplier with one that is trusted, by samples that were read: as :func:`compare` does.
+) -> list[list[Comparison]]:
+    """Compare suppliers with one that is trusted, by samples that were read: as :func:`compare` does.
 
-    ``read``: the tasks that both are asked, with the samples of either. Intervals of tasks hold with
-    probability 1 - ``task_alpha``, that over all of them with 1 - ``alpha``. A doc that the trusted one left
+    Each comes with the tasks that both are asked, and the samples of either. Intervals over all tasks hold
+    with probability 1 - ``alpha``; those of single tasks share as much. A doc that the trusted one left
     unanswered for good says nothing of the other, and is no common doc. How many docs it takes to decide is
-    not worked out.
+    not worked out. Intervals of all suppliers are worked out together, which costs a fraction.
     """
-    rows = list(read)
-    sure = _Sure(None, alpha, task_alpha, trusted=True)
-    tasks, samples = [(spec, registration) for spec, registration, *_ in rows], [row[2:] for row in rows]
-    found = list(_pairs_by_task((a, trusted), tasks, samples, sure).values())
-    return [*(pairs.row for pairs in found), _overall(a.key, trusted.key, found, sure)]
-
-
-def _pairs_by_task(
-    both: tuple[Supplier, Supplier],
-    asked: Iterable[tuple[TaskSpec, Registration]],
-    read: Iterable[Sequence[WindowSamples]],
-    sure: _Sure,
-) -> dict[str, _Pairs]:
-    a, b = both
-    return {
-        spec.name: _pairs(a.key, b.key, spec, registration, two, sure)
-        for (spec, registration), two in zip(asked, read, strict=True)
-    }
+    compared = []
+    for supplier, read in others:
+        rows = list(read)
+        sure = _Sure(None, alpha, alpha / max(1, len(rows)), trusted=True)
+        pairs = [
+            _pairs(supplier.key, trusted.key, spec, registration, two, sure)
+            for spec, registration, *two in rows
+        ]
+        compared.append((supplier.key, pairs, sure))
+    found = _bounded([(pairs, sure) for _, pairs, sure in compared])
+    rounds = [_rounds(pairs) for pairs in found]
+    return [
+        [*(one.row for one in pairs), _overall(key, trusted.key, pairs, sure, of_pairs, bounds)]
+        for (key, _, sure), pairs, of_pairs, bounds in zip(
+            compared, found, rounds, bounds_of_rounds(rounds, alpha), strict=True
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -236,7 +243,7 @@ def _pairs(
     read: Sequence[WindowSamples],
     sure: _Sure,
 ) -> _Pairs:
-    """The row of a task, of what there is of both suppliers."""
+    """The row of a task, of what there is of both suppliers; its interval is for :func:`_bounded`."""
     row = Comparison(a, b, spec.name, spec.metric, spec.filter)
     pair = primary_pair(spec, registration)
     question = registration.flags.question
@@ -269,9 +276,8 @@ def _pairs(
         return _Pairs(_unbounded(row, values_a, values_b))
     if not higher:
         values_a, values_b = ([1 - value for value in values] for values in (values_a, values_b))
-    row = _bounded(row, values_a, values_b, sure)
     rate = registration.n_docs if spec.samples is None else min(spec.samples.max, registration.n_docs)
-    return _Pairs(row if higher else _as_measured(row), values_a, values_b, rate)
+    return _Pairs(row, values_a, values_b, rate, higher=higher)
 
 
 def _not_asked(spec: TaskSpec, one: Supplier, other: Supplier) -> bool:
@@ -325,22 +331,34 @@ def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Compa
     )
 
 
-def _bounded(row: Comparison, a: Sequence[float], b: Sequence[float], sure: _Sure) -> Comparison:
-    found = paired_difference(a, b, sure.task_alpha)
+def _bounded(compared: Sequence[tuple[Sequence[_Pairs], _Sure]]) -> list[list[_Pairs]]:
+    """The rows of tasks with their intervals, worked out of all together."""
+    halves = [half_differences(one.a, one.b) for pairs, _ in compared for one in pairs if one.a]
+    alphas = [sure.task_alpha for pairs, sure in compared for one in pairs if one.a]
+    bounds = iter(bounds_of_many(halves, alphas))
+    return [
+        [replace(one, row=_with_figures(one, sure, next(bounds))) if one.a else one for one in pairs]
+        for pairs, sure in compared
+    ]
+
+
+def _with_figures(pairs: _Pairs, sure: _Sure, bounds: tuple[float, float]) -> Comparison:
+    a, b = pairs.a, pairs.b
+    found = paired_difference(a, b, sure.task_alpha, bounds)
     binary = {*a, *b} <= {0.0, 1.0}
-    row = _with_interval(row, found.low, found.high)
-    return replace(
-        row,
+    row = replace(
+        _with_interval(pairs.row, found.low, found.high),
         mean_a=found.mean_a,
         mean_b=found.mean_b,
         difference=found.difference,
         se=found.standard_error,
         only_a_higher=found.only_a,
         only_b_higher=found.only_b,
-        p_mid=mcnemar(found.only_a, found.only_b).mid if binary else None,
+        p_mid=mcnemar(found.only_a, found.only_b).mid if binary and not sure.trusted else None,
         verdict=verdict(found.low, found.high, sure.margin),
         docs_needed=None if sure.trusted else found.docs_to_decide(sure.margin),
     )
+    return row if pairs.higher else _as_measured(row)
 
 
 def _with_interval(row: Comparison, low: float, high: float) -> Comparison:
@@ -364,7 +382,21 @@ def _as_measured(row: Comparison) -> Comparison:
     )
 
 
-def _overall(a: str, b: str, found: Sequence[_Pairs], sure: _Sure) -> Comparison:
+def _rounds(found: Sequence[_Pairs]) -> Rounds:
+    """The common docs of all tasks as they are bet on together, as halves of differences."""
+    measured = [pairs for pairs in found if pairs.a]
+    halves = [half_differences(pairs.a, pairs.b) for pairs in measured]
+    return rounds_of(halves, [pairs.rate for pairs in measured])
+
+
+def _overall(
+    a: str,
+    b: str,
+    found: Sequence[_Pairs],
+    sure: _Sure,
+    rounds: Rounds,
+    bounds: tuple[float, float],
+) -> Comparison:
     """The mean of the tasks' differences, each task with equal weight.
 
     The interval bets on rounds of common docs of all tasks, of each as many as it is asked docs for one of
@@ -387,8 +419,6 @@ def _overall(a: str, b: str, found: Sequence[_Pairs], sure: _Sure) -> Comparison
     strata = [_means(pairs.a, pairs.b) for pairs in measured]
     tasks = len(measured)
     halves = [half_differences(pairs.a, pairs.b) for pairs in measured]
-    rounds = rounds_of(halves, [pairs.rate for pairs in measured])
-    bounds = rounds.bounds(sure.alpha)
     low, high = (2 * bound - 1 for bound in bounds)
     waiting = sum(pairs.waits for pairs in found)
     if waiting and low <= high:

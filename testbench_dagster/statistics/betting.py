@@ -28,17 +28,20 @@ Arrays are numpy arrays whose last axis is time; leading axes are separate sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+
+_Sample = TypeVar("_Sample")
 
 #: Largest share of the capital that one score may cost a plug-in bet.
 MOST_AT_STAKE = 0.5
 #: Constant bets, as shares of the largest possible one; the small ones are for very many scores.
 SHARES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BISECTIONS = 40  # to 2^-40
+_AT_ONCE = 200_000  # capitals that are worked out together
 
 
 def checked_scores(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -62,6 +65,12 @@ def checked_alpha(alpha: float) -> float:
 def refuting(alpha: float) -> float:
     """The logarithm of the capital that refutes a mean from one side, half of ``alpha`` being its share."""
     return math.log(2 / alpha)
+
+
+def batches(samples: Sequence[_Sample], size: int) -> Iterator[Sequence[_Sample]]:
+    """Samples of ``size`` scores each, so many at a time that the capitals of all shares fit a cache."""
+    rows = max(1, _AT_ONCE // (len(SHARES) * max(1, size)))
+    return (samples[start : start + rows] for start in range(0, len(samples), rows))
 
 
 # ------------------------------------------------------------------------------------ one number of scores
@@ -116,7 +125,7 @@ def anytime_bounds(
 
     def lower(x: np.ndarray) -> np.ndarray:
         def capital(mean: np.ndarray) -> np.ndarray:
-            return spread_capital(x, mean[..., None], bank)
+            return spread_capital(x, mean[..., None], bank, least=refuting(alpha))
 
         return _smallest_not_refuted(capital, x.shape[:-1], alpha)
 
@@ -141,7 +150,8 @@ def round_bounds(
 
     def lower(x: np.ndarray) -> np.ndarray:
         def capital(mean: np.ndarray) -> np.ndarray:
-            found: np.ndarray = spread_capital(x, mean[..., None], stakes=stakes)[..., ends]
+            every = spread_capital(x, mean[..., None], stakes=stakes, least=refuting(alpha))
+            found: np.ndarray = every[..., ends]
             return found
 
         return _smallest_not_refuted(capital, x.shape[:-1], alpha)
@@ -162,12 +172,17 @@ def _both_ends(
 
 
 def spread_capital(
-    scores: np.ndarray, mean: np.ndarray, bank: int | None = None, stakes: np.ndarray | float = 1.0
+    scores: np.ndarray,
+    mean: np.ndarray,
+    bank: int | None = None,
+    stakes: np.ndarray | float = 1.0,
+    least: float | None = None,
 ) -> np.ndarray:
     """Logarithm of K+ against ``mean`` after each score, the capital spread over ``SHARES``.
 
     ``stakes`` are the parts of a share that the scores bet. A mean that a ``bank`` of so many docs cannot
-    have after what was seen is refuted by an infinite capital.
+    have after what was seen is refuted by an infinite capital. ``least``: capitals that are surely smaller
+    may be given as none at all, which saves most of the work.
     """
     import numpy as np
 
@@ -180,7 +195,13 @@ def spread_capital(
     bets = np.array(SHARES).reshape(-1, *(1 for _ in ratio.shape)) * stakes
     parts = bets * (ratio - 1)
     np.cumsum(np.log1p(parts, out=parts), axis=-1, out=parts)
-    capital = np.logaddexp.reduce(parts, axis=0) - math.log(len(SHARES))
+    if least is None:
+        capital = np.logaddexp.reduce(parts, axis=0) - math.log(len(SHARES))
+    else:
+        # no mean of capitals is above the largest of them
+        near = parts.max(axis=0) >= least - 1e-6
+        capital = np.full(near.shape, -np.inf)
+        capital[near] = np.logaddexp.reduce(parts[:, near], axis=0) - math.log(len(SHARES))
     return np.where(gone, np.inf, capital)
 
 

@@ -55,16 +55,22 @@ class PairedDifference:
         return _docs_to_decide(self.halves, [1.0] * self.n, bounds, self.alpha, margin)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = 0.05) -> PairedDifference:
+def paired_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    alpha: float = 0.05,
+    bounds: tuple[float, float] | None = None,
+) -> PairedDifference:
     """Compare scores from 0 to 1 on common docs, in an order that follows from nothing they answered.
 
-    The intervals are betting intervals of (difference + 1) / 2, which lies between 0 and 1. Raises ValueError
-    without docs, for unequal numbers of scores, and for a score or alpha out of range.
+    The intervals are betting intervals of (difference + 1) / 2, which lies between 0 and 1. ``bounds`` are
+    those of the :func:`half_differences`, where they are known. Raises ValueError without docs, for unequal
+    numbers of scores, and for a score or alpha out of range.
     """
     halves = half_differences(a, b)
     if not halves:
         raise ValueError("want at least one common doc, got none")
-    low, high = mean_bounds(halves, alpha)
+    low, high = bounds or mean_bounds(halves, alpha)
     n = len(halves)
     mean_a, mean_b = math.fsum(a) / n, math.fsum(b) / n
     return PairedDifference(

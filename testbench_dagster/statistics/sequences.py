@@ -27,6 +27,31 @@ def mean_bounds(values: Sequence[float], alpha: float = 0.05, bank: int | None =
     return float(low), float(high)
 
 
+def bounds_of_many(samples: Sequence[Sequence[float]], alphas: Sequence[float]) -> list[tuple[float, float]]:
+    """The bounds of :func:`mean_bounds` of many samples, each with its own alpha.
+
+    The same numbers, at a fraction of the cost where many samples are as long as others: they are bet on
+    together, and equal ones once. Raises ValueError as :func:`mean_bounds`, and unless each has an alpha.
+    """
+    import numpy as np
+
+    arrays = [betting.checked_scores(one) for one in samples]
+    keys = [
+        (array.size, betting.checked_alpha(alpha), array.tobytes())
+        for array, alpha in zip(arrays, alphas, strict=True)
+    ]
+    alike: dict[tuple[int, float], dict[bytes, np.ndarray]] = {}
+    for (size, alpha, content), array in zip(keys, arrays, strict=True):
+        alike.setdefault((size, alpha), {})[content] = array
+    found: dict[tuple[int, float, bytes], tuple[float, float]] = {}
+    for (size, alpha), distinct in alike.items():
+        for contents in betting.batches(list(distinct), size):
+            stacked = np.stack([distinct[content] for content in contents])
+            for content, low, high in zip(contents, *betting.anytime_bounds(stacked, alpha), strict=True):
+                found[size, alpha, content] = float(low), float(high)
+    return [found[key] for key in keys]
+
+
 def _check_bank(n: int, bank: int | None) -> None:
     if bank is not None and bank < max(n, 1):
         raise ValueError(f"bank must be at least the number of scores, {n}; got {bank}")

@@ -52,6 +52,24 @@ class Rounds:
         return float(low), float(high)
 
 
+def bounds_of_many(many: Sequence[Rounds], alpha: float = 0.05) -> list[tuple[float, float]]:
+    """The :meth:`Rounds.bounds` of many: the same numbers, those with the same rounds bet on together."""
+    import numpy as np
+
+    betting.checked_alpha(alpha)
+    alike: dict[tuple[tuple[float, ...], tuple[int, ...]], list[tuple[float, ...]]] = {}
+    for rounds in many:
+        alike.setdefault((rounds.stakes, rounds.ends), []).append(rounds.scores)
+    found: dict[Rounds, tuple[float, float]] = {}
+    for (stakes, ends), samples in alike.items():
+        for some in betting.batches(list(dict.fromkeys(samples)), len(stakes)):
+            scores = betting.checked_scores(np.array(some, dtype=float))
+            bounds = betting.round_bounds(scores, np.asarray(stakes), np.asarray(ends, dtype=int), alpha)
+            for one, low, high in zip(some, *bounds, strict=True):
+                found[Rounds(one, stakes, ends)] = float(low), float(high)
+    return [found[rounds] for rounds in many]
+
+
 def rounds_of(tasks: Sequence[Sequence[float]], rates: Sequence[float]) -> Rounds:
     """Deal the scores of tasks, each in the order they came, into rounds until a task has too few left.
 

@@ -43,6 +43,7 @@ CHECKS = {
         "answers_have_text",
         "requests_taken",
         "models_unchanged",
+        "alike_with_reference",
         "scores_reproducible",
     },
     "taxonomy_summaries": {"taxonomies_covered"},

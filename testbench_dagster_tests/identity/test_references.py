@@ -11,15 +11,20 @@ import pytest
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.references import (
     ALPHA,
+    DRAWS,
+    NEWEST,
     SCORES_ALPHA,
     AsReference,
+    Drawn,
     Evidence,
     Judgement,
     Part,
     Scores,
     TaskDifference,
+    docs_to_be_alike,
     judge,
 )
+from testbench_dagster.statistics.draws import surely_alike
 from testbench_dagster.statistics.paired import paired_difference
 
 SEED = 20261130
@@ -52,7 +57,6 @@ def judged(margin: float = 0.05, **changes: Any) -> Judgement:
         "repeats": (0, 0),
         "noisy": (False, False),
         "whole": (100, 100),
-        "draws": (),
         "scores": Scores(500, 0.001, -0.02, 0.02),
     }
     return judge(Evidence(**{**said, **changes}), margin=margin, form_docs=30, form_share=0.8)
@@ -99,13 +103,74 @@ def test_nothing_in_common_is_not_yet_known() -> None:
     assert judged(pair=None, whole=(0, 0), scores=Scores(0, None, None, None)).finding.startswith("no common")
 
 
+def drawn(
+    rng: np.random.Generator, prompts: int, draws: int, elsewhere: float = 0.0, answers: int = 4
+) -> Drawn:
+    """Both draw one of some answers, each at its own odds; a part of the supplier's comes from elsewhere."""
+    found = []
+    for _ in range(prompts):
+        odds = rng.dirichlet(np.full(answers, 0.3))
+        theirs = rng.choice(answers, draws, p=odds)
+        ours = rng.choice(answers, draws, p=odds) + answers * (rng.random(draws) < elsewhere)
+        found.append((ours.tolist(), theirs.tolist()))
+    first = {n: [(a[:n], b[:n]) for a, b in found] for n in DRAWS if n <= draws}
+    return Drawn(first, {"in a": found, "at the newest prompts": found[-NEWEST:]})
+
+
+NOISY = {"pair": DIFFERENT, "noisy": (True, True)}
+
+
 def test_who_ignores_the_temperature_is_judged_by_several_draws() -> None:
     rng = np.random.default_rng(SEED)
-    alike = [(list(rng.integers(4, size=4)), list(rng.integers(4, size=4))) for _ in range(32)]
-    other = [(list(rng.integers(4, size=4)), list(4 + rng.integers(4, size=4))) for _ in range(32)]
-    assert judged(pair=DIFFERENT, noisy=(True, True), draws=alike).verdict is AsReference.UNKNOWN
-    assert judged(pair=DIFFERENT, noisy=(True, True), draws=other).verdict is AsReference.NO
-    assert "few draws" in judged(pair=DIFFERENT, noisy=(True, True), draws=other[:5]).finding
+    alike, other = drawn(rng, 160, 4), drawn(rng, 32, 4, elsewhere=1.0)
+    found = judged(**NOISY, beginnings=alike)
+    assert found.verdict is AsReference.YES
+    assert "by draws of both at 160 prompts alike beyond doubt, whole answers too" in found.finding
+    assert judged(**NOISY, beginnings=other).verdict is AsReference.NO
+    few = judged(**NOISY, beginnings=drawn(rng, 15, 4, elsewhere=1.0))
+    assert few.verdict is AsReference.UNKNOWN and "few draws" in few.finding
+    some = judged(**NOISY, beginnings=drawn(rng, 32, 2))
+    assert some.verdict is AsReference.UNKNOWN and "they may be alike" in some.finding
+
+
+def test_draws_that_are_alike_are_no_yes_without_scores_and_whole_answers() -> None:
+    rng = np.random.default_rng(SEED)
+    alike, other = drawn(rng, 160, 4), drawn(rng, 160, 4, elsewhere=0.6)
+    wide = judged(**NOISY, beginnings=alike, scores=Scores(40, 0.0, -0.2, 0.2))
+    assert wide.verdict is AsReference.UNKNOWN and "not certain yet" in wide.finding
+    # whole answers are seldom equal: draws of them are looked at, where there are any
+    unequal: dict[str, Any] = {**NOISY, "beginnings": alike, "whole": (100, 40)}
+    assert judged(**unequal).verdict is AsReference.UNKNOWN
+    assert judged(**unequal, answers=other).verdict is AsReference.UNKNOWN
+    assert "whole answers were drawn too seldom, or are others" in judged(**unequal, answers=other).finding
+    assert judged(**unequal, answers=drawn(rng, 160, 4)).verdict is AsReference.YES
+    parts = [Part("docs of b", 60, 30)]
+    unlike = judged(**NOISY, beginnings=alike, parts=parts)
+    assert unlike.verdict is AsReference.UNKNOWN and "equal to 30 of 60 docs of b" in unlike.finding
+
+
+def test_who_turned_lately_is_no_yes_by_draws() -> None:
+    rng = np.random.default_rng(SEED)
+    alike, turned = drawn(rng, 400, 4), drawn(rng, NEWEST, 2, elsewhere=1.0)
+    beginnings = Drawn(alike.first, {**alike.parts, "at the newest prompts": turned.first[2]})
+    found = judged(**NOISY, beginnings=beginnings)
+    assert found.verdict is AsReference.UNKNOWN and "but not at the newest prompts" in found.finding
+
+
+@pytest.mark.slow
+def test_who_sends_a_fifth_elsewhere_is_told_alike_no_more_often_than_stated() -> None:
+    """At the margin itself, the hardest case: after 2 and after 4 draws of 60, 120 and 240 prompts."""
+    rng = np.random.default_rng(SEED)
+    n = 150
+    told = 0
+    for _ in range(n):
+        made = drawn(rng, 240, 4, elsewhere=0.2)
+        told += any(
+            surely_alike(made.first[number][:prompts], 0.8, ALPHA * DRAWS[number])
+            for number in made.first
+            for prompts in (60, 120, 240)
+        )
+    assert told <= ALPHA * n + 3 * (ALPHA * n) ** 0.5
 
 
 def test_where_only_one_keeps_to_temperature_0_answers_say_little() -> None:
@@ -149,6 +214,18 @@ def test_silence_beyond_the_margin_is_no_yes(unanswered: int, verdict: AsReferen
 def test_who_is_asked_in_another_form_is_not_judged() -> None:
     found = judged(scores=Scores(500, -0.5, -0.6, -0.4), asked_otherwise="because")
     assert found == Judgement(AsReference.UNKNOWN, "not comparable: because")
+
+
+def test_how_many_docs_it_takes_to_be_alike_follows_from_the_margin() -> None:
+    """So many that equal scores, 5 % of docs otherwise, are within the margin, and not far fewer."""
+    assert docs_to_be_alike(0.1) < docs_to_be_alike(0.05) < docs_to_be_alike(0.03)
+    needed = docs_to_be_alike(0.05)
+    assert 350 <= needed <= 500
+    for docs, certain in ((needed, True), (needed // 2, False)):
+        ours, theirs = np.ones(docs), np.ones(docs)
+        ours[::40], theirs[20::40] = 0.0, 0.0
+        found = paired_difference(ours, theirs, SCORES_ALPHA)
+        assert (found.low >= -0.05 and found.high <= 0.05) is certain
 
 
 def test_a_verdict_never_says_what_a_supplier_runs() -> None:

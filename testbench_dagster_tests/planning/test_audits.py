@@ -40,6 +40,14 @@ def test_who_begins_is_asked_the_least_number_at_once_and_a_setting_wins() -> No
     assert (fixed.docs, fixed.every) == (7, 5 * HOUR)
 
 
+@pytest.mark.parametrize(("n", "least", "docs"), [(50, 10, 15), (50, 40, 40), (30, 40, 30), (500, 40, 150)])
+def test_a_member_answers_as_many_as_it_takes_where_there_are_so_many(n: int, least: int, docs: int) -> None:
+    assert audit_target(n, least) == docs
+    pace = audit_pace(n, MAX_AGE, SETTINGS, at_once=False, least=least)
+    assert pace.docs * (MAX_AGE / pace.every) == pytest.approx(docs, rel=1e-6)
+    assert audit_pace(n, MAX_AGE, SETTINGS, at_once=True, least=least).docs == 10, "at once no more than ever"
+
+
 def test_docs_are_drawn_at_random_among_those_of_the_proxy() -> None:
     facts = task("a", 60, 6)
     doc_of = [prompt.doc_id for prompt in facts.prompts]

@@ -8,10 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from testbench_dagster.statistics import betting
 from testbench_dagster.statistics.betting import refuting, round_bounds, spread_capital
 from testbench_dagster.statistics.paired import docs_to_decide, docs_to_decide_overall
-from testbench_dagster.statistics.sequences import mean_bounds
+from testbench_dagster.statistics.sequences import bounds_of_many, mean_bounds
 from testbench_dagster.statistics.strata import Rounds, rounds_of
+from testbench_dagster.statistics.strata import bounds_of_many as bounds_of_rounds
 
 
 def test_rounds_take_docs_at_the_rates_and_end_with_the_first_task_that_has_too_few() -> None:
@@ -142,3 +144,32 @@ def test_further_docs_until_a_verdict_are_about_as_many_as_it_then_takes() -> No
         ratios.append((math.inf if further is None else further) / (needed - 150))
     assert len(ratios) > 5 and 0.5 < np.median(ratios) < 2
     assert docs_to_decide_overall(dealt(4000)) == 0
+
+
+def test_bounds_of_many_are_those_of_each_to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal and of other lengths, of equal samples, of none, each with its own alpha; in batches too."""
+    chance = np.random.default_rng(20261130)
+    samples = [chance.choice([0.0, 0.5, 1.0], size=n, p=[0.1, 0.8, 0.1]).tolist() for n in [40] * 9 + [7, 0]]
+    samples += [samples[3], [1.0] * 40, [0.0] * 40, chance.random(40).tolist()]
+    alphas = [0.05 if n % 3 else 0.0025 for n in range(len(samples))]
+    alone = [mean_bounds(one, alpha) for one, alpha in zip(samples, alphas, strict=True)]
+    assert bounds_of_many(samples, alphas) == alone
+    assert len(set(alone)) > 10
+    rounds = [rounds_of([one, samples[0]], [2, 1]) for one in samples]
+    each = [one.bounds(0.0025) for one in rounds]
+    assert bounds_of_rounds(rounds, 0.0025) == each
+    monkeypatch.setattr(betting, "_AT_ONCE", 1000)
+    assert bounds_of_many(samples, alphas) == alone and bounds_of_rounds(rounds, 0.0025) == each
+    assert bounds_of_many([], []) == bounds_of_rounds([]) == []
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bounds_of_many([[0.5, 2.0]], [0.05])
+
+
+@pytest.mark.parametrize("bank", [None, 60])
+def test_capitals_that_cannot_refute_are_left_out_and_no_other(bank: int | None) -> None:
+    chance = np.random.default_rng(20261130)
+    scores = (chance.random((5, 50)) < 0.7).astype(float)
+    for mean in (0.0, 0.2, 0.4, 0.6, 0.9):
+        every = spread_capital(scores, np.full((5, 1), mean), bank)
+        some = spread_capital(scores, np.full((5, 1), mean), bank, least=3.0)
+        assert np.array_equal(np.where(every >= 3.0, every, 0), np.where(some >= 3.0, some, 0))

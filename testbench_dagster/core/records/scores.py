@@ -121,6 +121,28 @@ class ScoredAnswer(NamedTuple):
 
 
 @view(ScoreRecord)
+class ScoredText(NamedTuple):
+    """The same, and what was extracted of the answer."""
+
+    task: str
+    task_hash: str
+    epoch: int
+    round: int
+    position: int
+    doc_id: int
+    filter: str
+    answer_id: str
+    answered_at: datetime
+    scorer_version: str
+    metrics: dict[str, Any]
+    error: str | None
+    truncated: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    extracted: str | None
+
+
+@view(ScoreRecord)
 class DatedScore(NamedTuple):
     """The metrics of an answer, of which doc, and when it was asked for."""
 

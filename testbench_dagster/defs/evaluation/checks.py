@@ -5,6 +5,7 @@ Unpartitioned, one evaluation per run over the run's suppliers, violations in th
 """
 
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,11 +14,13 @@ import dagster as dg
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
 from testbench_dagster.core.records.identity import ToldChange
+from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.checks import violations_result
+from testbench_dagster.defs.lineage import references_metadata
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.sample.data import definition_changed
@@ -50,6 +53,12 @@ def _primary(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> li
 
 def _by_name(remarks: Remarks) -> dict[str, str]:
     return {f"{supplier} {task}": remark for (supplier, task), remark in remarks.items()}
+
+
+def _by_verdict(record: ReferenceRecord) -> tuple[int, str, str]:
+    """Those that differ first, each reference's together."""
+    order = ("no", "not yet known", "yes")
+    return order.index(record.as_reference), record.reference, record.id
 
 
 def evaluation_checks() -> list[dg.AssetChecksDefinition]:
@@ -120,7 +129,9 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         for which a proxy stands are asked a part of the docs only.
         """
         violations: dict[str, Any] = {}
-        represented = proxies_of(workspace.documents, {s.key: s for s in active_suppliers(workspace)})
+        active = {s.key: s for s in active_suppliers(workspace)}
+        references = workspace.config.settings.reference_keys
+        represented = proxies_of(workspace.documents, active, references)
         for row in _primary(context, workspace):
             rule = workspace.spec(row.task).samples
             if rule is None or rule.half_width is None or row.score is None:
@@ -172,6 +183,34 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         return violations_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
+    def alike_with_reference(
+        context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.AssetCheckResult:
+        """No supplier answers or scores otherwise than the reference of its model, as last compared.
+
+        Looked at are the run's suppliers, and all that are compared with a reference among them. Who is not
+        known yet, or has no reference, is no violation. Nothing is said of what anybody serves.
+        """
+        keys = _suppliers(context)
+        ours = typed.find(workspace.documents, ReferenceRecord, {"_id": {"in": keys}})
+        of_references = typed.find(workspace.documents, ReferenceRecord, {"reference": {"in": keys}})
+        compared = {one.id: one for one in (*ours, *of_references)}
+        records = [compared[key] for key in sorted(compared, key=lambda key: _by_verdict(compared[key]))]
+        verdicts = Counter(one.as_reference for one in records)
+        return violations_result(
+            {
+                one.id: f"{one.finding} (reference: {one.reference})"
+                for one in records
+                if one.as_reference == "no"
+            },
+            dg.AssetCheckSeverity.WARN,
+            compared=len(records),
+            alike=verdicts["yes"],
+            not_yet_known=verdicts["not yet known"],
+            **references_metadata(records),
+        )
+
+    @dg.asset_check(asset="supplier_scores")
     def scores_reproducible(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
@@ -218,5 +257,6 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         answers_have_text,
         requests_taken,
         models_unchanged,
+        alike_with_reference,
         scores_reproducible,
     ]

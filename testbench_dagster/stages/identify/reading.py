@@ -12,7 +12,7 @@ from typing import Any
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
-from testbench_dagster.core.records.scores import GradedScore
+from testbench_dagster.core.records.scores import GradedScore, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
@@ -108,14 +108,13 @@ def read_graded(
             cut_at, value = cuts[score.supplier], score.metrics.get(metric)
             if score.error is not None or (cut_at is not None and score.answered_at <= cut_at):
                 continue
-            text = score.extracted
             known = mean and isinstance(value, (int, float)) and 0 <= value <= 1
             yield GradedAnswer(
                 supplier=score.supplier,
                 task=spec.name,
                 doc=question_of(registration, score.epoch, score.doc_id),
                 at=score.answered_at,
-                text=json.dumps(score.metrics, sort_keys=True, default=str) if text is None else f"={text}",
+                text=said_of(score),
                 value=float(value) if known and isinstance(value, (int, float)) else None,
             )
 
@@ -151,6 +150,12 @@ def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: dateti
                 if sample.failed:
                     doc = question_of(registration, sample.epoch, sample.doc_id)
                     yield GradedAnswer(supplier.key, name, doc, sample.at, "", worst, failed=True)
+
+
+def said_of(score: GradedScore | ScoredText) -> str:
+    """What an answer is compared by: what was extracted of it, else what its metrics made of it."""
+    text = score.extracted
+    return json.dumps(score.metrics, sort_keys=True, default=str) if text is None else f"={text}"
 
 
 def question_of(registration: Registration, epoch: int, doc_id: int) -> str:

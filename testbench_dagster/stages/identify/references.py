@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
-from testbench_dagster.core.records.identity import GroupAssignment
 from testbench_dagster.core.records.references import ReferenceRecord
+from testbench_dagster.core.records.scores import ScoredText
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
-from testbench_dagster.identity import Answer, GradedAnswer, Profile, find_groups
+from testbench_dagster.identity import Answer, Profile, find_groups
 from testbench_dagster.identity import Evidence as AnswerEvidence
 from testbench_dagster.identity.references import (
+    DRAWS,
     NEWEST,
     SCORES_ALPHA,
     AsReference,
+    Drawn,
     Evidence,
     Part,
     Scores,
     TaskDifference,
     judge,
 )
-from testbench_dagster.stages.compare import compare_with_trusted
+from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.stages.compare import Comparison, compare_with_trusted
 from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
 from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
-from testbench_dagster.stages.identify.reading import question_of, read_answers, read_graded
+from testbench_dagster.stages.identify.reading import question_of, read_answers, said_of
 from testbench_dagster.stages.sample.epochs import wanted_docs
-from testbench_dagster.stages.score.samples import WindowSamples, samples_by_task
+from testbench_dagster.stages.score.samples import WindowSamples, counts_after, samples_by_task
 from testbench_dagster.stages.score.states import Peers
+from testbench_dagster.stages.trusted import all_references, asked_otherwise, references_of, trusted_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.draws import Draws
 from testbench_dagster.statistics.f1 import f1
@@ -40,41 +45,11 @@ from testbench_dagster.stores.documents import typed
 _CALLED, _FITS = "called", "schema_valid"
 
 
-def references_of(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, Supplier]:
-    """By supplier the reference of its model, where it has one and is not one itself.
-
-    Of several references of a model the one that stands first in the configuration.
-    """
-    return {key: trusted[0] for key, trusted in _all_references(workspace, suppliers).items()}
-
-
-def _trusted(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, Supplier]:
-    """The references among suppliers by key, in the order of the configuration."""
-    known = {supplier.key: supplier for supplier in suppliers}
-    said = (one for one in workspace.config.settings.suppliers if one.reference is not False)
-    return {one.key: known[one.key] for one in said if one.key in known}
-
-
-def _all_references(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, list[Supplier]]:
-    """By supplier that is no reference all that there are of its model."""
-    trusted = _trusted(workspace, suppliers)
-    said = {one.key: one.reference for one in workspace.config.settings.suppliers}
-    found: dict[str, list[Supplier]] = {}
-    for supplier in suppliers:
-        for key, reference in trusted.items() if supplier.key not in trusted else ():
-            names = said[key]
-            patterns = (reference.model,) if isinstance(names, bool) else names
-            if any(fnmatchcase(supplier.model, pattern) for pattern in patterns):
-                found.setdefault(supplier.key, []).append(reference)
-    return found
-
-
 def reference_remarks(workspace: Workspace) -> Iterator[tuple[str, str]]:
     """What there is to tell of the configured references: whom, and why little will come of comparing it."""
     suppliers = active_suppliers(workspace)
-    trusted = _trusted(workspace, suppliers)
-    found = _all_references(workspace, suppliers)
-    placed = typed.by_id(workspace.documents, GroupAssignment, trusted)
+    trusted = trusted_suppliers(workspace, suppliers)
+    found = all_references(workspace, suppliers)
     tasks = [spec for spec in workspace.specs if not spec.signs]
     for key, reference in trusted.items():
         others = [s for s in suppliers if found.get(s.key, [None])[0] == reference]
@@ -91,13 +66,6 @@ def reference_remarks(workspace: Workspace) -> Iterator[tuple[str, str]]:
                 key,
                 f"nobody else names its model {reference.model!r}, so nobody is compared with it; where "
                 "others call it otherwise, list their names: reference: [NAME, ...]",
-            )
-        assigned = placed.get(key)
-        if assigned is not None and assigned.proxy != key:
-            yield (
-                key,
-                f"{assigned.proxy} stands for it, so it is asked a part of the docs only, and verdicts take "
-                "longer; in a service of its own it is asked all of them",
             )
         own = [spec for spec in tasks if spec.asked_of(reference)]
         for supplier in others:
@@ -132,7 +100,7 @@ def refresh_references(
 
     ``keys``: only these, and all of whose reference is among them.
     """
-    if not any(one.reference is not False for one in workspace.config.settings.suppliers):
+    if not workspace.config.settings.reference_keys:
         _forget(workspace, ())
         return []
     now = now or datetime.now(UTC)
@@ -143,7 +111,7 @@ def refresh_references(
         for key, reference in pairs.items()
         if keys is None or key in keys or reference.key in keys
     }
-    found = []
+    found: list[ReferenceRecord] = []
     for reference in {one.key: one for one in chosen.values()}.values():
         others = [suppliers[key] for key, one in chosen.items() if one.key == reference.key]
         found += _Compared(workspace, reference, others, now).records()
@@ -156,6 +124,18 @@ def _forget(workspace: Workspace, known: Collection[str]) -> None:
     stored = {one.id for one in typed.find(workspace.documents, ReferenceRecord)}
     if gone := stored - set(known):
         typed.purge(workspace.documents, ReferenceRecord, {"_id": {"in": sorted(gone)}})
+
+
+#: Suppliers that are compared together; what they answered is in memory at once.
+_TOGETHER = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a supplier answered: its windows by task, and whole answers by task and doc, in no order."""
+
+    windows: Mapping[str, WindowSamples]
+    whole: Mapping[tuple[str, str], Sequence[tuple[datetime, str]]]
 
 
 class _Compared:
@@ -191,59 +171,80 @@ class _Compared:
             for spec in workspace.specs
             if not spec.signs and spec.name in current and spec.asked_of(reference)
         ]
+        self._signing = {spec.name for spec in workspace.specs if spec.signs}
         self._peers = Peers(workspace, now)
         self._wanted: dict[str, Mapping[str, int]] = {}
-        self._theirs = self._windows(reference)
-        # the newest answer to each doc
-        self._whole: dict[str, dict[tuple[str, str], GradedAnswer]] = {}
-        for one in [*read_graded(workspace, everybody, now), *self._probes()]:
-            known = self._whole.setdefault(one.supplier, {})
-            doc = one.task, one.doc
-            if doc not in known or known[doc].at < one.at:
-                known[doc] = one
+        self._theirs = self._read(reference)
+        self._newest = _newest(self._theirs.whole)
 
-    def records(self) -> list[ReferenceRecord]:
+    def records(self) -> Iterator[ReferenceRecord]:
         """A verdict for each."""
         margin = self._workspace.config.settings.identity.reference_margin
-        return [self._record(supplier, margin) for supplier in self._others]
+        for start in range(0, len(self._others), _TOGETHER):
+            some = [(one, self._read(one)) for one in self._others[start : start + _TOGETHER]]
+            scores = compare_with_trusted(
+                self._reference,
+                [(supplier, self._common(said)) for supplier, said in some],
+                alpha=SCORES_ALPHA,
+            )
+            for (supplier, said), rows in zip(some, scores, strict=True):
+                yield self._record(supplier, said, _scores(rows), margin)
 
-    def _probes(self) -> Iterable[GradedAnswer]:
-        signing = {spec.name for spec in self._workspace.specs if spec.signs}
-        return (
-            GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
-            for answers in self._answers.values()
-            for one in answers
-            if one.family in signing
-        )
-
-    def _windows(self, supplier: Supplier) -> dict[str, WindowSamples]:
-        """A supplier's samples of the tasks that the reference is asked too."""
+    def _read(self, supplier: Supplier) -> _Said:
+        """What a supplier answered of the tasks that the reference is asked too, and to probes."""
+        whole: dict[tuple[str, str], list[tuple[datetime, str]]] = {}
+        for answer in self._answers.get(supplier.key, ()):
+            if answer.family in self._signing:
+                doc = answer.family, answer.prompt
+                whole.setdefault(doc, []).append((answer.at, answer.answer_prefix))
         tasks = [(spec, registration) for spec, registration in self._tasks if spec.asked_of(supplier)]
         if not tasks:
-            return {}
+            return _Said({}, whole)
         if supplier.api not in self._wanted:
             self._wanted[supplier.api] = wanted_docs(self._workspace.documents, self._tasks, supplier.api)
-        wanted = self._wanted[supplier.api]
-        return dict(samples_by_task(self._workspace, supplier, tasks, self._now, self._peers, wanted))
+        compared_by = {
+            spec.name: (
+                registration,
+                primary_pair(spec, registration)[1],
+                counts_after(self._workspace, supplier, spec, self._now),
+            )
+            for spec, registration in tasks
+        }
 
-    def _record(self, supplier: Supplier, margin: float) -> ReferenceRecord:
+        def heard(score: ScoredText) -> None:
+            registration, filter_, since = compared_by[score.task]
+            if score.filter == filter_ and score.error is None and score.answered_at > since:
+                doc = score.task, question_of(registration, score.epoch, score.doc_id)
+                whole.setdefault(doc, []).append((score.answered_at, said_of(score)))
+
+        wanted = self._wanted[supplier.api]
+        windows = dict(
+            samples_by_task(self._workspace, supplier, tasks, self._now, self._peers, wanted, heard)
+        )
+        return _Said(windows, whole)
+
+    def _common(self, said: _Said) -> list[tuple[TaskSpec, Registration, WindowSamples, WindowSamples]]:
+        return [
+            (spec, registration, said.windows[spec.name], self._theirs.windows[spec.name])
+            for spec, registration in self._tasks
+            if spec.name in said.windows
+        ]
+
+    def _record(self, supplier: Supplier, said: _Said, scores: Scores, margin: float) -> ReferenceRecord:
         profiles, key, of = self._grouping.profiles, supplier.key, self._reference.key
         pair = self._grouping.pair(key, of)
         noisy = (self._noisy(profiles[key]), self._noisy(profiles[of]))
-        ours = self._windows(supplier)
-        scores = self._scores(supplier, ours)
-        whole, parts = self._alike(key, ours)
+        whole, parts = self._alike(said)
         judged = judge(
             Evidence(
                 pair=pair,
                 repeats=(profiles[key].repeats, profiles[of].repeats),
                 noisy=noisy,
                 whole=whole,
-                draws=_draws([*self._answers.get(key, ()), *self._answers.get(of, ())], key, of)
-                if all(noisy)
-                else (),
                 scores=scores,
                 parts=parts,
+                beginnings=self._beginnings(key) if all(noisy) else Drawn(),
+                answers=self._drawn_answers(said) if all(noisy) else Drawn(),
                 asked_otherwise=asked_otherwise(supplier, self._reference),
             ),
             margin=margin,
@@ -267,45 +268,35 @@ class _Compared:
             n_unanswered=scores.unanswered,
             n_whole=whole[0],
             n_equal=whole[1],
-            **self._tools(ours),
+            **self._tools(said.windows),
         )
 
     def _noisy(self, profile: Profile) -> bool:
         return profile.repeats > 0 and profile.self_high < self._settings.noisy_below
 
-    def _scores(self, supplier: Supplier, ours: Mapping[str, WindowSamples]) -> Scores:
-        common = [
-            (spec, registration, ours[spec.name], self._theirs[spec.name])
-            for spec, registration in self._tasks
-            if spec.name in ours
-        ]
-        task_alpha = SCORES_ALPHA / max(1, len(common))
-        *rows, overall = compare_with_trusted(
-            supplier, self._reference, common, alpha=SCORES_ALPHA, task_alpha=task_alpha
-        )
-        return Scores(
-            overall.n_common,
-            overall.difference,
-            overall.ci_low,
-            overall.ci_high,
-            overall.only_a_failed,
-            [
-                TaskDifference(row.task, row.n_common, row.difference, row.ci_low, row.ci_high)
-                for row in rows
-                if row.n_common
-            ],
-        )
+    def _beginnings(self, key: str) -> Drawn:
+        """How the answers of a supplier and of the reference began, by task and prompt."""
+        ours, theirs = (_by_prompt(self._answers.get(of, ())) for of in (key, self._reference.key))
+        return drawn_by_both(ours, theirs)
 
-    def _alike(self, key: str, ours: Mapping[str, WindowSamples]) -> tuple[tuple[int, int], list[Part]]:
+    def _drawn_answers(self, said: _Said) -> Drawn:
+        """The whole answers of both to docs of tasks; those to probes begin as they end."""
+        ours, theirs = (
+            {doc: texts for doc, texts in whole.items() if doc[0] not in self._signing}
+            for whole in (said.whole, self._theirs.whole)
+        )
+        return drawn_by_both(ours, theirs)
+
+    def _alike(self, said: _Said) -> tuple[tuple[int, int], list[Part]]:
         """Common docs and equal answers to them: of all, of each task, of the newest.
 
         A doc that the supplier left unanswered for good has no equal answer: else it would be spared those
         on which it would be told apart.
         """
-        said, theirs = self._whole.get(key, {}), self._whole.get(self._reference.key, {})
-        found = {doc: (one.at, one.text == theirs[doc].text) for doc, one in said.items() if doc in theirs}
+        ours, theirs = _newest(said.whole), self._newest
+        found = {doc: (at, text == theirs[doc][1]) for doc, (at, text) in ours.items() if doc in theirs}
         for spec, registration in self._tasks:
-            for sample in ours[spec.name].samples if spec.name in ours else ():
+            for sample in said.windows[spec.name].samples if spec.name in said.windows else ():
                 doc = spec.name, question_of(registration, sample.epoch, sample.doc_id)
                 if sample.failed and doc in theirs:
                     found[doc] = sample.at, False
@@ -320,7 +311,7 @@ class _Compared:
 
     def _tools(self, windows: Mapping[str, WindowSamples]) -> dict[str, Any]:
         """K2 Vendor Verifier's figures on common docs: F1 of calling, and how often calls fit."""
-        ours, theirs = self._tool_values(windows), self._tool_values(self._theirs)
+        ours, theirs = self._tool_values(windows), self._tool_values(self._theirs.windows)
         common = sorted(ours.keys() & theirs.keys())
         found = f1((bool(ours[doc].get(_CALLED)), bool(theirs[doc].get(_CALLED))) for doc in common)
         return {
@@ -354,36 +345,71 @@ def _not_before(supplier: Supplier, at: datetime | None) -> Supplier:
     return replace(supplier, cut_at=at)
 
 
-def asked_otherwise(supplier: Supplier, reference: Supplier) -> str | None:
-    """Why what two suppliers answer cannot be compared; None where it can."""
-    if supplier.api == reference.api:
-        return None
-    return f"it is asked by {supplier.api}, the reference by {reference.api}, which makes other prompts"
-
-
 def _mean(values: Iterable[Any]) -> float | None:
     numbers = [float(value) for value in values if isinstance(value, (int, float))]
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _draws(answers: Iterable[Answer], one: str, other: str) -> list[Draws]:
-    """What two suppliers answered to the same prompts, those first that both were asked first."""
-    by_prompt: dict[str, tuple[list[str], list[str]]] = {}
-    first: dict[str, datetime] = {}
-    for answer in sorted(answers, key=lambda a: (a.at, a.prompt)):
-        if answer.supplier in (one, other):
-            drawn = by_prompt.setdefault(answer.prompt, ([], []))
-            drawn[answer.supplier == other].append(answer.answer_prefix)
-            if all(len(side) >= 2 for side in drawn):
-                first.setdefault(answer.prompt, answer.at)
-    return [by_prompt[prompt] for prompt in sorted(first, key=lambda prompt: (first[prompt], prompt))]
+Texts = Mapping[tuple[str, str], Sequence[tuple[datetime, str]]]
+
+
+def _newest(whole: Texts) -> dict[tuple[str, str], tuple[datetime, str]]:
+    """The newest answer to each doc; of equally new ones the first that was stored."""
+    return {doc: max(texts, key=lambda one: one[0]) for doc, texts in whole.items()}
+
+
+def _by_prompt(answers: Iterable[Answer]) -> dict[tuple[str, str], list[tuple[datetime, str]]]:
+    found: dict[tuple[str, str], list[tuple[datetime, str]]] = {}
+    for one in answers:
+        found.setdefault((one.family, one.prompt), []).append((one.at, one.answer_prefix))
+    return found
+
+
+def drawn_by_both(ours: Texts, theirs: Texts) -> Drawn:
+    """What two suppliers drew, by task and prompt with the instants of their answers."""
+    common = {doc: (sorted(ours[doc]), sorted(theirs[doc])) for doc in ours.keys() & theirs.keys()}
+    first = {}
+    for number in DRAWS:
+        complete = sorted(
+            (max(side[number - 1][0] for side in both), doc)
+            for doc, both in common.items()
+            if min(map(len, both)) >= number
+        )
+        first[number] = [_texts(*(side[:number] for side in common[doc])) for _, doc in complete]
+    repeated = {doc: both for doc, both in common.items() if min(map(len, both)) >= 2}
+    parts: dict[str, list[Draws]] = {}
+    for (task, _), both in sorted(repeated.items()):
+        parts.setdefault(f"in {task}", []).append(_texts(*both))
+    newest = sorted((both[0][-1][0], doc) for doc, both in repeated.items())[-NEWEST:]
+    if len(newest) == NEWEST:
+        # of who turned not long ago the newest answers say so, not those before
+        both_of = (repeated[doc] for _, doc in newest)
+        parts["at the newest prompts"] = [_texts(ours[-2:], theirs) for ours, theirs in both_of]
+    return Drawn(first, parts)
+
+
+def _texts(ours: Sequence[tuple[datetime, str]], theirs: Sequence[tuple[datetime, str]]) -> Draws:
+    return [text for _, text in ours], [text for _, text in theirs]
+
+
+def _scores(rows: Sequence[Comparison]) -> Scores:
+    """What is said of a comparison, a row a task, then one over all of them."""
+    *tasks, overall = rows
+    return Scores(
+        overall.n_common,
+        overall.difference,
+        overall.ci_low,
+        overall.ci_high,
+        overall.only_a_failed,
+        [
+            TaskDifference(row.task, row.n_common, row.difference, row.ci_low, row.ci_high)
+            for row in tasks
+            if row.n_common
+        ],
+    )
 
 
 def as_reference(workspace: Workspace) -> dict[str, str]:
     """By supplier whether it is as its reference, ``reference`` for these; without who has none."""
-    said = {
-        one.key: AsReference.REFERENCE.value
-        for one in workspace.config.settings.suppliers
-        if one.reference is not False
-    }
+    said = dict.fromkeys(workspace.config.settings.reference_keys, AsReference.REFERENCE.value)
     return {one.id: one.as_reference for one in typed.find(workspace.documents, ReferenceRecord)} | said

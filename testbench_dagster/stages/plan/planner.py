@@ -6,9 +6,10 @@ of it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random, SystemRandom
@@ -32,6 +33,8 @@ from testbench_dagster.core.sampling import GATE_ROUND, asks_again, named_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.identity import needed_prompts
+from testbench_dagster.identity.references import docs_to_be_alike
+from testbench_dagster.planning.audits import LEAST_AUDITS
 from testbench_dagster.planning.due import (
     CallOutcome,
     ClosedElsewhere,
@@ -71,6 +74,7 @@ from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
+from testbench_dagster.stages.trusted import asked_otherwise, references_of
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -164,9 +168,15 @@ class Planner:
             self._workspace, supplier, pasts, self.now, lambda task: self._calls_of(self.registrations[task])
         )
         proxy = self._proxies.get(supplier.key)
+        least = LEAST_AUDITS if proxy is None else self._least_audits(supplier)
         return SupplierFacts(
             supplier=supplier.key,
-            tasks={s.name: self._task_facts(supplier, s, pasts.get(s.name), lives, proxy) for s in needed},
+            tasks={
+                s.name: replace(
+                    self._task_facts(supplier, s, pasts.get(s.name), lives, proxy), least_audits=least
+                )
+                for s in needed
+            },
             # what opens a gate for a proxy does so for whom it stands: these answer too few docs themselves
             abilities=self._abilities(proxy or supplier.key),
             groups=self._groups,
@@ -321,14 +331,41 @@ class Planner:
     def _proxies(self) -> dict[str, str]:
         """Who stands for whom; a proxy that left or does not answer stands for nobody.
 
-        Nor does one, and for nobody, whose model changed since the groups were made.
+        Nor does one, and for nobody, whose model changed since the groups were made. A reference is asked all
+        docs itself, whatever its group: verdicts rest on what it was asked.
         """
         rows = {row.id: row for row in typed.find(self._workspace.documents, ProxyOfSupplier)}
         if not rows:
             return {}
         unchanged = {s.key for s in self._roster.values() if s.key in rows and rows[s.key].cut_at == s.cut_at}
         living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
-        return {k: p for k in unchanged if (p := rows[k].proxy) != k and p in living}
+        represented = unchanged.difference(self._workspace.config.settings.reference_keys)
+        return {k: p for k in represented if (p := rows[k].proxy) != k and p in living}
+
+    @cached_property
+    def _references(self) -> dict[str, Supplier]:
+        """By supplier the reference of its model."""
+        if not self._workspace.config.settings.reference_keys:
+            return {}
+        return references_of(self._workspace, list(self._roster.values()))
+
+    def _least_audits(self, supplier: Supplier) -> int:
+        """Docs of each task that a member is asked at least: as many as comparing it with a reference takes.
+
+        Else a verdict that rests on the docs asked before it was a member would be lost as these get old.
+        """
+        reference = self._references.get(supplier.key)
+        if reference is None or asked_otherwise(supplier, reference) is not None:
+            return LEAST_AUDITS
+        tasks = sum(
+            spec.asked_of(supplier)
+            and spec.asked_of(reference)
+            and not is_unsupported(supplier.api, self.registrations[spec.name], supplier.echo_logprobs)
+            for spec in self._workspace.specs
+            if spec.name in self.registrations and not spec.signs
+        )
+        docs = docs_to_be_alike(self._workspace.config.settings.identity.reference_margin)
+        return max(LEAST_AUDITS, math.ceil(docs / max(1, tasks)))
 
     def _failures(self, key: str) -> int:
         outlook = self._outlooks.get(key)

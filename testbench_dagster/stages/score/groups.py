@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from testbench_dagster.core.records.identity import GroupMembers
@@ -29,15 +29,18 @@ def identity_groups(documents: DocumentStore, suppliers: Iterable[str]) -> dict[
     return found
 
 
-def proxies_of(documents: DocumentStore, suppliers: Mapping[str, Supplier]) -> dict[str, str]:
+def proxies_of(
+    documents: DocumentStore, suppliers: Mapping[str, Supplier], references: Collection[str]
+) -> dict[str, str]:
     """By supplier the other that stands for it, of suppliers by key.
 
-    Nobody stands for who changed since the groups were made, nor who changed for anybody.
+    Nobody stands for who changed since the groups were made, nor who changed for anybody. Nobody stands for
+    one of the ``references`` either: it is asked all docs itself.
     """
     placed = {one.id: one for one in typed.find(documents, GroupMembers, {"_id": {"in": sorted(suppliers)}})}
     unchanged = {key for key, one in placed.items() if one.cut_at == suppliers[key].cut_at}
     return {
         key: placed[key].proxy
         for key in unchanged
-        if placed[key].proxy != key and placed[key].proxy in unchanged
+        if placed[key].proxy != key and placed[key].proxy in unchanged and key not in references
     }

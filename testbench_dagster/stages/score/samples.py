@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from testbench_dagster.core.doc_states import DocClock, DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
 from testbench_dagster.core.records.lanes import STOPPED, LeftBehind
-from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer
+from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.sampling import GATE_ROUND, named_docs
 from testbench_dagster.core.supplier import Supplier
@@ -36,6 +36,8 @@ from testbench_dagster.stores.documents import typed
 
 _TASKS = 50  # whose facts of one supplier are read together, and in memory at once
 Task = tuple[TaskSpec, Registration]
+#: Is told each score that is read, with what was extracted of its answer.
+Listener = Callable[[ScoredText], None]
 
 
 def window_samples(
@@ -81,14 +83,16 @@ def samples_by_task(
     now: datetime,
     peers: Others | None = None,
     wanted: Mapping[str, int] | None = None,
+    listener: Listener | None = None,
 ) -> Iterator[tuple[str, WindowSamples]]:
     """Yield each task's name and the samples in its window: two queries for up to 50 tasks.
 
     More are made only for docs that were not all answered. ``peers``, of the same instant, and how many docs
-    of each task are ``wanted`` are for callers that ask for several suppliers.
+    of each task are ``wanted`` are for callers that ask for several suppliers. ``listener`` saves reading
+    the scores again for what windows have no use for: it is told all that they are made of, and older ones.
     """
     wanted = wanted_docs(workspace.documents, tasks, supplier.api) if wanted is None else wanted
-    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted)
+    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted, listener)
     for start in range(0, len(tasks), _TASKS):
         yield from reader.read(tasks[start : start + _TASKS])
 
@@ -121,7 +125,9 @@ class _Reader:
         now: datetime,
         peers: Others,
         wanted: Mapping[str, int],
+        listener: Listener | None,
     ) -> None:
+        self._listener = listener
         self._workspace, self._supplier, self._now, self._peers = workspace, supplier, now, peers
         self._wanted = wanted
         self._supplied = Supplied(workspace, supplier, now)
@@ -164,7 +170,7 @@ class _Reader:
 
         Attempts that are not ``young`` take no part but in the outcomes.
         """
-        scored = _read_scored(self._workspace, self._supplier.key, tasks, since)
+        scored = _read_scored(self._workspace, self._supplier.key, tasks, since, self._listener)
         attempts = _read_attempts(self._workspace, self._supplier.key, tasks, since)
         unclear = {
             key: task
@@ -440,6 +446,7 @@ def _read_scored(
     supplier: str,
     tasks: Sequence[Task],
     since: Mapping[str, datetime],
+    listener: Listener | None,
 ) -> dict[str, list[Sample]]:
     """By task the answers that the current scorer looked at, in one query."""
     wanted = {
@@ -451,10 +458,12 @@ def _read_scored(
         "answered_at": {"gt": min(since.values())},
     }
     found: dict[str, dict[str, Sample]] = {name: {} for name in wanted}
-    for score in typed.find(workspace.documents, ScoredAnswer, where):
+    for score in _scores(workspace, where, listener):
         task = score.task
         if (score.task_hash, score.scorer_version) != wanted[task] or score.answered_at <= since[task]:
             continue
+        if listener is not None and isinstance(score, ScoredText):
+            listener(score)
         known = found[task].get(score.answer_id)
         if known is not None and known.metrics is not None:
             known.metrics[score.filter] = score.metrics
@@ -476,7 +485,15 @@ def _read_scored(
     return {task: list(samples.values()) for task, samples in found.items()}
 
 
-def _judged(score: ScoredAnswer) -> tuple[Fault, DocState]:
+def _scores(
+    workspace: Workspace, where: Mapping[str, Any], listener: Listener | None
+) -> Iterator[ScoredAnswer | ScoredText]:
+    if listener is None:
+        return typed.find(workspace.documents, ScoredAnswer, where)
+    return typed.find(workspace.documents, ScoredText, where)
+
+
+def _judged(score: ScoredAnswer | ScoredText) -> tuple[Fault, DocState]:
     """What a score makes of its doc: the answer's fault that killed the scorer again and again, else ours."""
     if score.error is None:
         return Fault.TRUNCATED if score.truncated else Fault.OK, DocState.SCORED

@@ -89,7 +89,8 @@ def refresh_summaries(
         return []
     now = now or datetime.now(UTC)
     known = known_suppliers(workspace)
-    proxies = proxies_of(workspace.documents, {s.key: s for s in known if s.left_at is None})
+    active = {s.key: s for s in known if s.left_at is None}
+    proxies = proxies_of(workspace.documents, active, workspace.config.settings.reference_keys)
     chosen = set(suppliers)
     members = [key for key, proxy in proxies.items() if proxy in chosen and key not in chosen]
     wanted = dict.fromkeys([*suppliers, *sorted(members)])

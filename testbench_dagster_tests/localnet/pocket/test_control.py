@@ -283,5 +283,12 @@ def test_settings_hold_no_key():
         assert keys[app["key_env"]] == app["private_key"]
         assert app["private_key"] not in json.dumps(settings)
         assert f"export {app['key_env']}={app['private_key']}" in how_to_use(description)
+    # the two of one backend have a reference, asked directly under the name that it has there
+    (maker,) = settings["suppliers"]
+    granite = [s for s in description["suppliers"] if s["model"] == maker["model"]]
+    assert len(granite) == 2 and maker["base_url"] == granite[0]["plain_url"]
+    assert maker["reference"] == [settings["services"]["simulation"]["model"]] and maker["api"] == "chat"
     description["suppliers"] = [s for s in description["suppliers"] if s["api"] == "chat"]
     assert list(services_block(description)) == ["simulation"]
+    description["suppliers"] = granite[:1]
+    assert "suppliers" not in pocket_settings(description), "nobody to compare a reference with"

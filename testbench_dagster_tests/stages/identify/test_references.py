@@ -16,17 +16,19 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
+from testbench_dagster.stages.identify import references
 from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.identify.references import (
     as_reference,
+    drawn_by_both,
     reference_remarks,
-    references_of,
     refresh_references,
 )
 from testbench_dagster.stages.publish.export import write_references
+from testbench_dagster.stages.trusted import references_of
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
+from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, PLANS
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key
 from testbench_dagster_tests.stages.identify.test_splits import LOGIC, MINUTE, TASKS, UNITS, Town
 from testbench_dagster_tests.stages.score.facts import Facts
@@ -317,16 +319,109 @@ def test_what_keeps_a_reference_from_being_one_is_told(town: Open) -> None:
     )
 
 
-def test_a_reference_for_which_another_stands_is_told(town: Open) -> None:
-    place = town(supplier("maker", reference=True), supplier("one"), supplier("two"))
+def test_a_reference_stands_for_its_group_while_it_answers(town: Open) -> None:
+    """So members are asked docs that it is asked, and each of their relays is one to compare the two on."""
+    place = town(supplier("one"), supplier("maker", reference=True), supplier("two"))
     for name in ("maker", "one", "two"):
         place.probes(name, "a")
         place.docs(name, range(30))
-    refresh_identity(place.workspace, now=NOW)
     documents = place.workspace.documents
-    (placed,) = documents.find(IDENTITY_GROUPS, {"_id": key("maker")})
-    documents.upsert(IDENTITY_GROUPS, [{**placed, "proxy": key("maker")}])
-    assert list(reference_remarks(place.workspace)) == []
-    documents.upsert(IDENTITY_GROUPS, [{**placed, "proxy": key("one")}])
-    ((name, remark),) = reference_remarks(place.workspace)
-    assert name == key("maker") and remark.startswith("one@external stands for it")
+    for _ in range(3):  # whoever is drawn by lot otherwise
+        refresh_identity(place.workspace, now=NOW)
+        placed = {one["_id"]: one for one in documents.find(IDENTITY_GROUPS)}
+        assert {one["proxy"] for one in placed.values()} == {key("maker")}
+        assert {one["rotates_at"] for one in placed.values()} == {None}, "nobody else's turn comes"
+    failed = {"_id": key("maker"), "service": "external", "planned_at": NOW, "failures": 3, "due_calls": 0}
+    documents.upsert(PLANS, [failed])
+    refresh_identity(place.workspace, now=NOW)
+    (placed_again,) = documents.find(IDENTITY_GROUPS, {"_id": key("maker")})
+    assert placed_again["proxy"] in (key("one"), key("two")), "who does not answer stands for nobody"
+
+
+def test_verdicts_are_the_same_one_by_one_and_together(town: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked out of many suppliers at once is what would be of each alone."""
+    names = [f"s{number}" for number in range(7)]
+    place = town(supplier("maker", reference=True), *map(supplier, names))
+    for number, name in enumerate(["maker", *names]):
+        place.probes(name, "a" if number < 5 else "b")
+        place.docs(
+            name,
+            DOCS[: 60 + 20 * number],
+            text="model a" if number % 3 else "model b",
+            right=lambda task, doc, number=number: doc % (3 + number) != 0,
+        )
+    together = refresh_references(place.workspace, now=NOW)
+    monkeypatch.setattr(references, "_TOGETHER", 1)
+    alone = refresh_references(place.workspace, now=NOW)
+    assert [vars_of(one) for one in together] == [vars_of(one) for one in alone]
+    assert len({one.difference for one in alone}) > 4, "each is another"
+
+
+def test_draws_are_taken_in_the_order_in_which_both_have_them() -> None:
+    def at(*texts: str, start: int = 0) -> list[tuple[datetime, str]]:
+        return [(NOW + (start + number) * HOUR, text) for number, text in enumerate(texts)]
+
+    ours = {("t", "1"): at("a", "b", "c"), ("t", "2"): at("d", "e"), ("t", "3"): at("f")}
+    theirs = {
+        ("t", "1"): at("A", "B", "C", start=5),
+        ("t", "2"): at("D", "E", "F"),
+        ("t", "3"): at("G", "H"),
+    }
+    found = drawn_by_both(ours, theirs)
+    assert found.first[2] == [(["d", "e"], ["D", "E"]), (["a", "b"], ["A", "B"])]
+    assert found.first[4] == found.first[8] == []
+    assert found.parts == {"in t": [(["a", "b", "c"], ["A", "B", "C"]), (["d", "e"], ["D", "E", "F"])]}, (
+        "too few for newest ones"
+    )
+
+
+def noisy(place: Town, name: str, seed: int, said: Callable[[int, int], str]) -> None:
+    """Sixty prompts asked eight times: nine of ten times the first of two beginnings."""
+    rng = random.Random(seed)
+    for draw in range(8):
+        for prompt in range(60):
+            backend = f"{said(draw, prompt)}{int(rng.random() < 0.1)}"
+            start = NOW - (90 - 10 * draw) * HOUR + prompt * MINUTE
+            answer(place.workspace, name, [prompt], backend, start, round_=draw + 1)
+
+
+@pytest.mark.slow
+def test_two_that_draw_alike_are_a_yes_and_no_imitation_is(town: Open) -> None:
+    """The reference draws its answers: who is like it, and four that try to look so."""
+    names = ("twin", "router", "prefixes", "turncoat", "worse")
+    place = town(supplier("maker", reference=True), *map(supplier, names))
+    coin = random.Random(5)
+    says: dict[str, Callable[[int, int], str]] = {
+        "router": lambda draw, prompt: "ab"[coin.random() < 0.4],
+        "turncoat": lambda draw, prompt: "ab"[draw >= 6],
+    }
+    for seed, name in enumerate(("maker", *names)):
+        noisy(place, name, seed, says.get(name, lambda draw, prompt: "a"))
+        place.docs(
+            name,
+            DOCS,
+            text="model b" if name == "prefixes" else "model a",
+            right=lambda task, doc, name=name: doc % 5 != 0 and (name != "worse" or doc % 7 != 0),
+        )
+    found = said(place)
+    verdicts = {name: one.as_reference for name, one in found.items()}
+    assert verdicts["twin"] == "yes" and "alike beyond doubt" in found["twin"].finding, found["twin"].finding
+    assert verdicts["worse"] == "no"
+    assert {verdicts[name] for name in ("router", "prefixes", "turncoat")}.isdisjoint({"yes"})
+    assert "whole answers were drawn too seldom, or are others" in found["prefixes"].finding
+
+
+@pytest.mark.slow
+def test_published_answers_of_the_reference_make_no_yes(town: Open) -> None:
+    """Two that look up what the reference answered to the docs of the last epoch: of half, and of most."""
+    names = ("half", "most")
+    place = town(supplier("maker", reference=True), *map(supplier, names))
+    for name in ("maker", *names):
+        place.probes(name, "a")
+    place.docs("maker", DOCS)
+    for name, known in (("half", 120), ("most", 205)):
+        place.docs(name, DOCS[:known])
+        place.docs(name, DOCS[known:], NOW - 40 * HOUR, text="model b")
+    found = said(place)
+    assert {one.as_reference for one in found.values()} == {"not yet known"}
+    assert "of the newest docs" in found["most"].finding

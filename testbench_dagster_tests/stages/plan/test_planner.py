@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import asks_again
+from testbench_dagster.identity.references import docs_to_be_alike
+from testbench_dagster.planning.audits import LEAST_AUDITS
 from testbench_dagster.planning.due import TaskPlan
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.sample.catalogue import current_epoch
+from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
@@ -206,6 +210,44 @@ def test_a_member_is_only_audited_while_its_proxy_lives(stage: Any) -> None:
     kept = {"_id": BETA, "service": "external", "planned_at": NOW, "failures": 3, "due_calls": 0}
     made.workspace.documents.upsert(PLANS, [kept])
     assert made.states()[GATED] == ("due", DOCS - 2), "a proxy that does not answer stands for nobody"
+
+
+@pytest.mark.parametrize("proxy", [ALPHA, BETA])
+def test_a_reference_is_asked_all_docs_whoever_stands_for_its_group(stage: Any, proxy: str) -> None:
+    suppliers = [
+        {"address": name, "base_url": "http://127.0.0.1:9/v1", "model": "m", "reference": name == "alpha"}
+        for name in ("alpha", "beta")
+    ]
+    made = stage({"suppliers": suppliers, "planning": {"audit_docs": 2, "audit_hours": 24}})
+    made.workspace.documents.upsert(
+        IDENTITY_GROUPS,
+        [{"_id": key, "group": "g", "proxy": proxy, "members": [ALPHA, BETA]} for key in (ALPHA, BETA)],
+    )
+    assert made.states(ALPHA) == {GATED: ("due", DOCS), GATING: ("due", DOCS)}
+    asked = DOCS if proxy == BETA else 2
+    assert made.states(BETA) == {GATED: ("due", asked), GATING: ("due", asked)}
+    known = {key: made.supplier(key) for key in (ALPHA, BETA)}
+    represents = proxies_of(made.workspace.documents, known, (ALPHA,))
+    assert represents == ({} if proxy == BETA else {BETA: ALPHA}), "of what is scored the same is so"
+
+
+def test_members_are_asked_as_many_docs_as_comparing_them_with_a_reference_takes(stage: Any) -> None:
+    """Spread over the two tasks that both are asked, where that is more than the usual part."""
+    suppliers = [
+        {"address": "alpha", "base_url": "http://127.0.0.1:9/v1", "model": "m", "reference": True},
+        {"address": "beta", "base_url": "http://127.0.0.1:9/v1", "model": "m"},
+    ]
+    cases = ((True, 0.5, LEAST_AUDITS), (True, 0.05, None), (False, 0.05, LEAST_AUDITS))
+    for trusted, margin, least in cases:
+        suppliers[0]["reference"] = trusted
+        made = stage({"suppliers": suppliers, "identity": {"reference_margin": margin}})
+        made.workspace.documents.upsert(
+            IDENTITY_GROUPS,
+            [{"_id": key, "group": "g", "proxy": ALPHA, "members": [ALPHA, BETA]} for key in (ALPHA, BETA)],
+        )
+        facts = Planner(made.workspace, now=NOW).facts(made.supplier(BETA))
+        wanted = math.ceil(docs_to_be_alike(margin) / 2) if least is None else least
+        assert {one.least_audits for one in facts.tasks.values()} == {wanted}, (trusted, margin)
 
 
 def represented(made: Any) -> None:

@@ -240,6 +240,14 @@ class Window:
             origin=Origin.TASK,
         ),
     ] = TASK
+    missing: Annotated[
+        Mapping[str, str] | None,
+        Column(
+            "of a group without a score: its tasks that have none, each with its `status`; else `null`",
+            origin=Origin.TASK,
+            sparse=True,
+        ),
+    ] = None
 
     @property
     def asked(self) -> int:

@@ -6,9 +6,19 @@ the same; of a nested group all leaf tasks count directly. So lm-eval has it (``
 task counts as wrong weigh in it. It takes all tasks: of some of them only it would be that of another group,
 and who is measured on the easy ones first would lead.
 
-Tasks ask different questions, so the variance of the mean is the sum of theirs times their squared weights.
-lm-eval pools the variances over all docs instead, and divides by the docs less the tasks; where sizes weigh,
-its ``stderr`` is ours times ``sqrt(docs / (docs - tasks))``.
+Tasks ask different questions, so the variance of the mean is the sum of theirs times their squared weights:
+``se = sqrt(sum(w^2 se^2))``, as of any stratified mean (W. G. Cochran, "Sampling Techniques", 3rd ed. 1977,
+5.3). lm-eval pools the variances over all docs instead (``lm_eval.api.metrics.pooled_sample_stderr``), and
+divides by the docs less the tasks; where sizes weigh, its ``stderr`` is ours times
+``sqrt(docs / (docs - tasks))``.
+
+The interval is Wilson's for as many docs as are behind that mean (Korn and Graubard 1998); where docs are
+open, whose intervals are lopsided, the ends of the tasks' intervals are combined (MOVER, Zou and Donner 2008).
+Both are those of :mod:`testbench_dagster.statistics.combinations`, which has the formulas; how often they hold
+the truth is simulated in ``testbench_dagster_tests/scoring/test_groups.py``.
+
+Choices that are asked by letters on chat are other tasks (``mmlu_anatomy~chat``), and their group is another
+one (``mmlu~chat``): no score mixes two forms.
 """
 
 from __future__ import annotations
@@ -77,6 +87,7 @@ def _row(
     group: TaskGroup, own: Sequence[Sequence[Window]], pair: _Pair, wanted: GroupMetric, *, primary: bool
 ) -> Window:
     parts, sizes, lacking = [], [], []
+    missing: dict[str, str] = {}
     for rows in own:
         part = next((row for row in rows if (row.metric, row.filter) == pair), None)
         if part is not None:
@@ -85,12 +96,16 @@ def _row(
             sizes.append(max(row.n for row in rows))
         elif rows[0].task_hash is None:
             lacking.append(rows[0].status)  # not prepared yet: nobody knows what metrics it has
+            missing[rows[0].task] = rows[0].status
     scored = [(part, n) for part, n in zip(parts, sizes, strict=True) if part.score_answered is not None]
     answered = _mean(
         [part.score_answered for part, _ in scored if part.score_answered is not None],
         [n for _, n in scored] if wanted.weight_by_size else [1] * len(scored),
     )
-    lacking += [part.status for part in parts if part.score is None]
+    for part in parts:
+        if part.score is None:
+            lacking.append(part.status)
+            missing[part.task] = part.status
     some = own[0][0]
     return Window(
         supplier=some.supplier,
@@ -132,6 +147,7 @@ def _row(
         ),
         model=some.model,
         kind=GROUP,
+        missing=missing or None,
     )
 
 

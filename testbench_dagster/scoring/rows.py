@@ -294,6 +294,7 @@ def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registrat
         "cut_at": supplier.cut_at,
         "model": supplier.model,
         "kind": TASK,
+        "missing": None,
     }
 
 

@@ -68,6 +68,7 @@ def configured_tasks(config: Config) -> ConfiguredTasks:
         if config.settings.choices_on_chat:
             places = {one.name: one.where for one in placed}
             specs = _with_choices_on_chat(specs, index)
+            groups += _groups_on_chat(groups, specs)
             placed = [
                 Placed(s.name, s.group, places.get(s.name) or places[_plain(s.name)], s.planning, s.signs)
                 for s in specs.values()
@@ -116,11 +117,44 @@ def _with_choices_on_chat(specs: Mapping[str, TaskSpec], index: TaskIndex) -> di
 
 
 def _by_letters(group: TaskGroup) -> TaskGroup:
-    """A group whose tasks are choices on chat: its tasks weigh as in lm-eval, but have another metric."""
+    """A group whose tasks are choices on chat: they weigh as in lm-eval, but have another metric.
+
+    lm-eval weighs by the first metric that the group lists, which its primary score follows.
+    """
     weighs = {metric.weight_by_size for metric in group.metrics[:1]}
     return replace(
         group, metrics=tuple(GroupMetric("letter_acc", weight_by_size=by_size) for by_size in weighs)
     )
+
+
+def _groups_on_chat(groups: Sequence[TaskGroup], specs: Mapping[str, TaskSpec]) -> list[TaskGroup]:
+    """The groups of the tasks that are asked as choices on chat beside their own form, where there are any.
+
+    They are called as their tasks are, ``mmlu~chat`` beside ``mmlu``. One has a score only if each of its
+    tasks is asked so: a figure of some, or of both forms, would be that of no group.
+    """
+    found = []
+    for group in groups:
+        on_chat = {task: f"{task}{CHAT_CHOICE_MARK}" for task in group.tasks}
+        asked = [task for task in on_chat if on_chat[task] in specs]
+        name = f"{group.name}{CHAT_CHOICE_MARK}"
+        if not asked or not group.metrics or any(other.name == name for other in groups):
+            continue
+        made = replace(
+            _by_letters(group),
+            name=name,
+            root=f"{group.root}{CHAT_CHOICE_MARK}",
+            tasks=tuple(on_chat[task] for task in group.tasks),
+        )
+        if rest := [task for task in on_chat if task not in asked]:
+            more = f" and {counted(len(rest) - 1, 'more task')}" if len(rest) > 1 else ""
+            problem = (
+                f"has no score: {rest[0]!r}{more} cannot be asked as a choice on chat, and a score never mixes "
+                f"the forms; its other tasks have scores of their own, as {on_chat[asked[0]]!r}"
+            )
+            made = replace(made, tasks=tuple(on_chat[task] for task in asked), metrics=(), problem=problem)
+        found.append(made)
+    return found
 
 
 def _plain(name: str) -> str:

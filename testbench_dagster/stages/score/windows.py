@@ -57,13 +57,15 @@ _TRIES = 5  # of caching rows of a supplier that others change too; then they ar
 class MeasuredSupplier:
     """The rows of a supplier, and by task what is counted of its attempts, where it was asked any.
 
-    ``docs``: by task the docs behind the primary row, where they were asked for.
+    ``docs``: by task the docs behind the primary row, where they were asked for; ``groups``: the primary rows
+    of the groups that were.
     """
 
     supplier: str
     rows: list[Window]
     tallies: Mapping[str, Tally]
     docs: Mapping[str, Sequence[DeliveredDoc]] = field(default_factory=dict)
+    groups: list[Window] = field(default_factory=list)
 
 
 def windows(
@@ -127,14 +129,16 @@ def measured_suppliers(
     tasks: Sequence[str] | None = None,
     *,
     with_docs: Collection[str] = (),
+    groups: Sequence[TaskGroup] = (),
 ) -> Iterator[MeasuredSupplier]:
     """Yield what :func:`primary_windows` does, each supplier's with the tallies behind its reliability.
 
-    ``with_docs``: keys of suppliers of which the docs behind the rows are wanted too.
+    ``with_docs``: keys of suppliers of which the docs behind the rows are wanted too. ``groups``: those whose
+    rows are wanted too; all their tasks have to be among ``tasks``.
     """
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
     reader = _Reader(workspace, tasks, now)
-    yield from reader.read(chosen, primary_only=True, with_docs=with_docs)
+    yield from reader.read(chosen, primary_only=True, with_docs=with_docs, groups=groups)
 
 
 def refresh_window_cache(
@@ -215,6 +219,7 @@ class _Reader:
         primary_only: bool,
         from_facts: bool = False,
         with_docs: Collection[str] = (),
+        groups: Sequence[TaskGroup] = (),
     ) -> Iterator[MeasuredSupplier]:
         """Yield what is known of each supplier, in order."""
         for start in range(0, len(suppliers), _SUPPLIERS):
@@ -224,7 +229,7 @@ class _Reader:
                 cache = WindowCache(
                     documents.get(supplier.key), supplier, self._now, deadline_s(self._workspace, supplier)
                 )
-                yield self._measured(supplier, cache, primary_only, supplier.key in with_docs)
+                yield self._measured(supplier, cache, primary_only, supplier.key in with_docs, groups)
 
     def docs(
         self, suppliers: Sequence[Supplier], spec: TaskSpec, registration: Registration
@@ -253,11 +258,18 @@ class _Reader:
             yield supplier, indexed_docs(spec, registration, read.samples)
 
     def _measured(
-        self, supplier: Supplier, cache: WindowCache, primary_only: bool, with_docs: bool
+        self,
+        supplier: Supplier,
+        cache: WindowCache,
+        primary_only: bool,
+        with_docs: bool,
+        groups: Sequence[TaskGroup],
     ) -> MeasuredSupplier:
         missing = self._missing(supplier, cache, with_docs=with_docs)
         computed = self._compute(supplier, missing) if missing else {}
         found: list[Window] = []
+        in_groups = {task for group in groups for task in group.tasks}
+        of_groups: list[Window] = []
         tallies: dict[str, Tally] = {}
         docs: dict[str, Sequence[DeliveredDoc]] = {}
         for spec, registration in self._chosen:
@@ -269,12 +281,16 @@ class _Reader:
             elif registration is None or status_if_not_asked(supplier, spec, registration) is not None:
                 rows = list(task_windows(supplier, spec, registration, [], self._aggregation, NO_CALLS))
             else:
-                rows = cache.rows(spec, registration, primary_only=primary_only)
+                alone = primary_only and spec.name not in in_groups
+                rows = cache.rows(spec, registration, primary_only=alone)
                 tallies[spec.name] = cache.tally(spec.name)
                 if with_docs:
                     docs[spec.name] = cache.docs(spec.name)
             found += rows[:1] if primary_only else rows
-        return MeasuredSupplier(supplier.key, found, tallies, docs)
+            if spec.name in in_groups:
+                of_groups += rows
+        made = [row for row in group_windows(groups, of_groups) if row.primary]
+        return MeasuredSupplier(supplier.key, found, tallies, docs, made)
 
     def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
         where = {"_id": {"in": [s.key for s in suppliers]}}

@@ -41,7 +41,7 @@ from testbench_dagster.stages.identify.views import (
     pair_rows,
     reference_rows,
 )
-from testbench_dagster.stages.rank import leaderboard, make_board
+from testbench_dagster.stages.rank import leaderboard, make_board, task_board
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
 from testbench_dagster.stages.read.history import history
@@ -486,17 +486,29 @@ class Testbench:
             {task: reason for task, reason in aside.items() if task in used},
         )
 
-    def leaderboard(self, taxonomy: str | None = None, *, models: Sequence[str] | None = None) -> Ranking:
+    def leaderboard(
+        self,
+        taxonomy: str | None = None,
+        *,
+        task: str | None = None,
+        models: Sequence[str] | None = None,
+    ) -> Ranking:
         """Return the ranking by each configured taxonomy, or by the named one.
 
-        ``models``: patterns, for the rows of those alone that claim such a model; places are among all.
+        ``task``: the ranking by one task instead, or by a group of which lm-eval makes a score. ``models``:
+        patterns, for the rows of those alone that claim such a model; places are among all.
 
         Raises:
-            ConfigError: the taxonomy is not configured, or nobody claims such a model.
+            ConfigError: the taxonomy or task is not configured, both are given, the task has no score, or
+                nobody claims such a model.
         """
         chosen = self._chosen(None, models)
-        taxonomy = arguments.text_or_none("taxonomy", taxonomy)
-        board = make_board(self._workspace, taxonomy)
+        taxonomy, task = arguments.text_or_none("taxonomy", taxonomy), arguments.text_or_none("task", task)
+        if taxonomy is not None and task is not None:
+            raise ConfigError("taxonomy and task are both given; a ranking is by one of them")
+        board = (
+            make_board(self._workspace, taxonomy) if task is None else task_board(self._workspace, task)
+        )
         lacking = {task for tasks in board.lacking.values() for task in tasks}
         aside = {task: reason for task, reason in board.set_aside.items() if task in lacking}
         shown = [e for e in board.entries if chosen is None or e.supplier in chosen]

@@ -31,6 +31,7 @@ def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 @click.command(short_help="Rank the suppliers")
 @click.option("--taxonomy", metavar="NAME", help="Rank by this taxonomy only.")
+@click.option("--task", "-t", metavar="NAME", help="Rank by this task, or group with a score, instead.")
 @click.option(
     "--html",
     "page",
@@ -41,11 +42,19 @@ def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 @format_option
 @click.pass_obj
 def leaderboard(
-    config: str | None, taxonomy: str | None, page: Path | None, models: tuple[str, ...], format_: str
+    config: str | None,
+    taxonomy: str | None,
+    task: str | None,
+    page: Path | None,
+    models: tuple[str, ...],
+    format_: str,
 ) -> None:
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
     if page is not None and models:
         raise click.UsageError("--html writes the page of all suppliers; leave out --model")
+    if task is not None and (taxonomy is not None or page is not None):
+        other = "--taxonomy" if taxonomy is not None else "--html"
+        raise click.UsageError(f"--task and {other} are both given; choose one")
     with Workspace.open(config) as workspace:
         if page is not None:
             # with Jinja2: 40 ms
@@ -53,7 +62,7 @@ def leaderboard(
 
             _write(page, render_page(make_board(workspace, taxonomy)))
             return
-        found = Testbench(workspace).leaderboard(taxonomy, models=models or None)
+        found = Testbench(workspace).leaderboard(taxonomy, task=task, models=models or None)
     rows = found.rows
     note_set_aside(found.set_aside)
     if any(row["simulation"] for row in rows):

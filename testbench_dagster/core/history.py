@@ -13,11 +13,11 @@ SNAPSHOT, DAILY_MEAN = "snapshot", "daily_mean"
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """A supplier's score of a task, or of a taxonomy's node, on one day."""
+    """A supplier's score of a task or group of tasks, or of a taxonomy's node, on one day."""
 
     day: Annotated[str, Column("the day, in UTC, as YYYY-MM-DD")]
     supplier: Annotated[str, Column("partition key")]
-    task: Annotated[str | None, Column("leaf task; `null` for a node of a taxonomy")]
+    task: Annotated[str | None, Column("leaf task, or group of tasks; `null` for a node of a taxonomy")]
     taxonomy: Annotated[str | None, Column("taxonomy; `null` for a task")]
     node: Annotated[str | None, Column("node of the taxonomy; `null` for a task")]
     metric: Annotated[str | None, Column("lm-eval's name of the metric")]

@@ -21,6 +21,7 @@ from testbench_dagster.core.columns import (
 )
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.core.text import without_folders
 from testbench_dagster.core.window import FirstAttemptSuccess, Window
 
@@ -46,7 +47,9 @@ class Entry:
     Members of an identity ``group`` answer alike: they have one place together, each with a score of its own.
     """
 
-    taxonomy: Annotated[str, Column("the ranking: a taxonomy, or `all tasks`")]
+    taxonomy: Annotated[
+        str, Column("the ranking: a taxonomy, `all tasks`, or the task or group that was asked for")
+    ]
     supplier: Annotated[str, Column("partition key")]
     score: Annotated[
         float | None,
@@ -309,7 +312,9 @@ class Board:
     before children, as the summaries store them. ``roots``: by taxonomy the root's name. ``windows``: by
     supplier its primary windows, without signatures. ``set_aside``: why a task could not be prepared and
     nobody is asked it, by task. ``lacking``: by ranking those of its tasks that are set aside.
-    ``url``: where people reach the board, if anywhere.
+    ``url``: where people reach the board, if anywhere. ``groups``: the groups of which lm-eval makes a score,
+    ``group_windows`` by supplier their primary rows, and ``group_scores`` by group what suppliers are ranked
+    by, without ranks.
     """
 
     made_at: datetime
@@ -322,6 +327,9 @@ class Board:
     set_aside: Mapping[str, str] = field(default_factory=dict)
     lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
     url: str | None = None
+    groups: Sequence[TaskGroup] = ()
+    group_windows: Mapping[str, Sequence[Window]] = field(default_factory=dict)
+    group_scores: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
 
     @property
     def published_set_aside(self) -> dict[str, str]:

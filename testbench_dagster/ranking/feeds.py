@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
@@ -41,9 +41,11 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
 
     Those that are asked none of its tasks follow in the order of the next one, with its numbers.
 
-    With more than ``max_task_rows`` windows ``tasks`` of the suppliers is null and ``omitted`` says so.
+    With more than ``max_task_rows`` windows ``tasks`` of the suppliers is null and ``omitted`` says so; so of
+    the rows of groups ``task_groups``.
     """
     with_tasks = sum(map(len, board.windows.values())) <= max_task_rows
+    with_groups = sum(map(len, board.group_windows.values())) <= max_task_rows
     tasks = {
         row.task: {"metric": row.metric, "filter": row.filter, "higher_is_better": row.higher_is_better}
         for rows in board.windows.values()
@@ -62,13 +64,17 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
         "schema": SCHEMA,
         "made_at": board.made_at.isoformat(),
         "simulation": board.simulation,
-        "omitted": [] if with_tasks else ["tasks"],
+        "omitted": [
+            *([] if with_tasks else ["tasks"]),
+            *([] if with_groups else ["task_groups"]),
+        ],
         "set_aside": [{"task": task, "reason": reason} for task, reason in board.published_set_aside.items()],
         "taxonomies": {
             name: {"root": board.roots.get(name), "set_aside": list(board.lacking.get(name, ()))}
             for name in rankings
         },
         "tasks": tasks,
+        "task_groups": _task_groups(board),
         "suppliers": [
             {
                 "supplier": key,
@@ -81,9 +87,31 @@ def feed(board: Board, max_task_rows: int = MAX_TASK_ROWS) -> dict[str, Any]:
                 "tasks": {row.task: of_window(_with_bound(row)) for row in board.windows.get(key, ())}
                 if with_tasks
                 else None,
+                "task_groups": {
+                    row.task: of_window(_with_bound(row)) | {"missing": row.missing}
+                    for row in board.group_windows.get(key, ())
+                }
+                if with_groups
+                else None,
             }
             for key, entry in first.items()
         ],
+    }
+
+
+def _task_groups(board: Board) -> dict[str, Any]:
+    """What the groups that have rows are made of."""
+    rows = {row.task: row for of_supplier in board.group_windows.values() for row in of_supplier}
+    return {
+        group.name: {
+            "metric": rows[group.name].metric,
+            "filter": rows[group.name].filter,
+            "higher_is_better": rows[group.name].higher_is_better,
+            "root": group.root,
+            "tasks": list(group.tasks),
+        }
+        for group in board.groups
+        if group.name in rows
     }
 
 
@@ -201,7 +229,13 @@ def _families(board: Board) -> Iterator[tuple[str, str, Iterable[_Sample]]]:
     )
     yield "testbench_ability_score", f"Score {node}.", _by_node(board, attrgetter("score"))
     for gauge in WINDOW_VIEWS.gauges:
-        yield gauge.name, gauge.explanation, _samples(gauge, _by_task(board, gauge))
+        yield (
+            gauge.name.replace("_task_", "_task_group_"),
+            gauge.explanation.replace("a task", "a group of tasks"),
+            _samples(gauge, _by_row(board.group_windows, "task_group", gauge)),
+        )
+    for gauge in WINDOW_VIEWS.gauges:
+        yield gauge.name, gauge.explanation, _samples(gauge, _by_row(board.windows, "task", gauge))
 
 
 def _info(board: Board) -> Iterator[_Sample]:
@@ -249,13 +283,15 @@ def _by_node(board: Board, read: Callable[[Ability], float | None]) -> Iterator[
                 yield {"supplier": supplier, "taxonomy": taxonomy, "node": name}, float(value)
 
 
-def _by_task(board: Board, gauge: Gauge) -> Iterator[tuple[Mapping[str, str], Window]]:
+def _by_row(
+    windows: Mapping[str, Sequence[Window]], label: str, gauge: Gauge
+) -> Iterator[tuple[Mapping[str, str], Window]]:
     """The windows with their labels; of a score those that have one."""
     scored = columns_of(Window)[gauge.path].column.unit is Unit.SCORE
-    for key, rows in board.windows.items():
+    for key, rows in windows.items():
         for row in rows:
             if row.status in SCORED_STATUSES or not scored:
-                yield {"supplier": key, "task": row.task}, _with_bound(row)
+                yield {"supplier": key, label: row.task}, _with_bound(row)
 
 
 def _family(name: str, explanation: str, samples: Iterable[_Sample]) -> Iterator[str]:

@@ -94,11 +94,23 @@ def ranked(
     what can be reached with it (see :func:`_with_standing`). ``among``: by supplier who is asked the same
     tasks (:func:`~.asked.ranked_among`): only they are ranked together, the most of them first.
     """
-    units = units_of(groups or {}, owners or {})
-    return _ranked_among(
-        [_named(entry, groups or {}, units, (among or {}).get(entry.supplier)) for entry in entries],
-        apis or {},
-    )
+    return ranked_again(named(entries, groups or {}, owners or {}, among or {}), apis)
+
+
+def named(
+    entries: Iterable[Entry],
+    groups: Mapping[str, RankGroup],
+    owners: Mapping[str, str],
+    among: Mapping[str, str | None],
+) -> list[Entry]:
+    """Entries with group, unit and whom they are ranked among, still without ranks; see :func:`ranked`."""
+    units = units_of(groups, owners)
+    return [_named(entry, groups, units, among.get(entry.supplier)) for entry in entries]
+
+
+def ranked_again(entries: Iterable[Entry], apis: Mapping[str, str] | None = None) -> list[Entry]:
+    """Entries that are :func:`named`, best first and with ranks as by :func:`ranked`."""
+    return _ranked_among(entries, apis or {})
 
 
 def ranked_by_node(

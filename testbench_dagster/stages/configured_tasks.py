@@ -73,6 +73,7 @@ def configured_tasks(config: Config) -> ConfiguredTasks:
                 Placed(s.name, s.group, places.get(s.name) or places[_plain(s.name)], s.planning, s.signs)
                 for s in specs.values()
             ]
+        _refuse_twins(config, groups, specs)
     except TaskError as error:
         raise ConfigError(f"{config.path}: {error}") from None
     problems = [spec.problem for spec in specs.values() if spec.problem is not None]
@@ -149,12 +150,28 @@ def _groups_on_chat(groups: Sequence[TaskGroup], specs: Mapping[str, TaskSpec]) 
         if rest := [task for task in on_chat if task not in asked]:
             more = f" and {counted(len(rest) - 1, 'more task')}" if len(rest) > 1 else ""
             problem = (
-                f"has no score: {rest[0]!r}{more} cannot be asked as a choice on chat, and a score never mixes "
+                f"group {name!r} has no score: {rest[0]!r}{more} cannot be asked as a choice on chat, and a score never mixes "
                 f"the forms; its other tasks have scores of their own, as {on_chat[asked[0]]!r}"
             )
             made = replace(made, tasks=tuple(on_chat[task] for task in asked), metrics=(), problem=problem)
         found.append(made)
     return found
+
+
+def _refuse_twins(config: Config, groups: Iterable[TaskGroup], specs: Mapping[str, TaskSpec]) -> None:
+    """Rows, feeds and history know a group by its name alone.
+
+    Raises:
+        ConfigError: a group has the name of another one, or of a task.
+    """
+    known = dict.fromkeys(specs, "task")
+    for group in groups:
+        if group.name in known:
+            raise ConfigError(
+                f"{config.path}: tasks: the group {group.name!r} has the name of a {known[group.name]} that is "
+                "configured too; give one of them another alias"
+            )
+        known[group.name] = "group"
 
 
 def _plain(name: str) -> str:

@@ -20,7 +20,7 @@ from testbench_dagster.core.snapshot_rows import SnapshotRow, pack_rows
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import NOT_APPLICABLE, Window
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.score.windows import measured_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
 
@@ -30,7 +30,7 @@ _TOGETHER = 50  # suppliers whose windows are in memory at once
 def take_snapshots(
     workspace: Workspace, day: date, suppliers: Sequence[str] | None = None, *, now: datetime | None = None
 ) -> int:
-    """Keep one document per supplier for a day: its primary scores and abilities as of now.
+    """Keep one document per supplier for a day: its primary scores, of groups too, and abilities as of now.
 
     Tasks that it is not asked, and those without a score, are left out. A snapshot that was taken
     when its day was over stays as it is. Suppliers that left have none.
@@ -77,8 +77,12 @@ def _snapshots(
     workspace: Workspace, day: date, suppliers: Sequence[Supplier], now: datetime
 ) -> Iterator[SupplierSnapshotRecord]:
     rows: dict[str, list[SnapshotRow]] = {s.key: [] for s in suppliers}
-    for key, own in primary_windows(workspace, suppliers, now):
-        rows[key] = [_of_window(row) for row in own if row.status != NOT_APPLICABLE and row.score is not None]
+    for own in measured_suppliers(workspace, suppliers, now, groups=workspace.groups):
+        rows[own.supplier] = [
+            _of_window(row)
+            for row in (*own.rows, *own.groups)
+            if row.status != NOT_APPLICABLE and row.score is not None
+        ]
     where = {"supplier": {"in": sorted(rows)}}
     for summary in typed.find(
         workspace.documents, SupplierAbilities, where, sort=[("taxonomy", 1), ("supplier", 1)]

@@ -23,6 +23,7 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
+    GroupScoresRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
@@ -53,6 +54,7 @@ RECORDS: tuple[type[Record], ...] = (
     WindowAnswersRecord,
     TaxonomySummaryRecord,
     LeaderboardRecord,
+    GroupScoresRecord,
     SupplierSnapshotRecord,
     IdentityGroupRecord,
     ChangeRecord,

@@ -155,6 +155,28 @@ class StoredRanking(NamedTuple):
     made_at: datetime
 
 
+@record("group_scores", one_per="group of tasks", kind=VIEW)
+class GroupScoresRecord(Record):
+    """The scores of all suppliers on a group of tasks, as of when the rankings were last made.
+
+    They are ranked when somebody asks for it: of thousands of suppliers that takes seconds for each group.
+    """
+
+    id: str = key("follows from the group")
+    group: str = queryable("name of the group")
+    made_at: datetime = queryable("as of which instant they were read")
+    entries: list[dict[str, Any]] = content("suppliers: the columns of a leaderboard as JSON, without ranks")
+
+
+@view(GroupScoresRecord)
+class StoredGroupScores(NamedTuple):
+    """That there are scores on a group, and as of when."""
+
+    id: str
+    group: str
+    made_at: datetime
+
+
 @nested
 class SummaryOfDay(Part):
     """The summary of the supplier by one taxonomy."""

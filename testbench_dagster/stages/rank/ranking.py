@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.records.rankings import Ability, LeaderboardRecord
+from testbench_dagster.core.records.rankings import Ability, GroupScoresRecord, LeaderboardRecord
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.asked import ranked_among
@@ -18,14 +19,15 @@ from testbench_dagster.ranking.ranking import (
     Reliability,
     make_entry,
     mean_over_tasks,
+    named,
     ranked,
 )
-from testbench_dagster.scoring.reliability import availability, first_attempt_success
 from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
 from testbench_dagster.stages.identify.references import as_reference
+from testbench_dagster.stages.rank.task_entries import group_members, reliability, task_entries
 from testbench_dagster.stages.read.identity import current_abilities
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
-from testbench_dagster.stages.score.groups import identity_groups, proxies_of
+from testbench_dagster.stages.score.groups import IdentityGroup, identity_groups, proxies_of
 from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.window_cache import Tally
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
@@ -75,17 +77,17 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     proxies = {} if names else proxies_of(workspace.documents, {s.key: s for s in suppliers}, references)
     compared = {key for pair in proxies.items() for key in pair}
     with_docs: dict[str, MeasuredSupplier] = {}
-    for measured in measured_suppliers(workspace, suppliers, now, with_docs=compared):
+    of_groups: dict[str, Sequence[Window]] = {}
+    for measured in measured_suppliers(
+        workspace, suppliers, now, with_docs=compared, groups=workspace.groups
+    ):
+        of_groups[measured.supplier] = measured.groups
         # a signature is a text and ranks nobody
         rows[measured.supplier] = [row for row in measured.rows if row.framework != SIGNATURES]
         tallies[measured.supplier] = measured.tallies
         if measured.supplier in compared:
             with_docs[measured.supplier] = measured
-    groups = {
-        key: RankGroup(group.id, group.proxy)
-        for key, group in placed.items()
-        if len(keys.intersection(group.members)) > 1
-    }
+    groups = rank_groups(placed, keys)
     simulation = workspace.config.settings.simulation
     nodes: dict[tuple[str, str], Mapping[str, Ability]] = {}
     roots: dict[str, str] = {}
@@ -113,9 +115,9 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             not_asked[supplier.key] = frozenset(root.not_applicable or ()) & {spec.name for spec in tasks}
             counts = (summary.n, summary.errors)
             used = [row for row in own if row.task in {*root.weights, *root.missing}]
-            reliability = _reliability(used, tallies[supplier.key])
+            reliable = reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
-            entries.append(make_entry(name, supplier.key, score, counts, used, reliability, simulation))
+            entries.append(make_entry(name, supplier.key, score, counts, used, reliable, simulation))
         among = ranked_among(not_asked, [spec.name for spec in tasks])
         rankings[name] = ranked(entries, groups, apis, owners, among)
     if not names:
@@ -132,7 +134,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
                     mean_over_tasks(own, represented.get(key)),
                     docs_and_errors(own),
                     own,
-                    _reliability(own, tallies[key]),
+                    reliability(own, tallies[key]),
                     simulation,
                 )
                 for key, own in asked.items()
@@ -142,30 +144,79 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             owners,
             ranked_among(not_asked, everything),
         )
-    models = {s.key: s.model for s in suppliers}
-    settings = {s.key: asked_with(workspace.config, s) for s in suppliers}
-    alike = as_reference(workspace)
-    rankings = {
-        name: [
-            replace(
-                entry,
-                model=models.get(entry.supplier),
-                asked_with=settings.get(entry.supplier),
-                as_reference=alike.get(entry.supplier),
-            )
-            for entry in entries
-        ]
-        for name, entries in rankings.items()
+    group_scores = {
+        group.name: named(
+            task_entries(
+                group.name,
+                [row for own in of_groups.values() for row in own if row.task == group.name],
+                {key: group_members(group, own) for key, own in rows.items()},
+                tallies,
+                simulation=simulation,
+            ),
+            groups,
+            owners,
+            {},
+        )
+        for group in workspace.groups
+        if group.metrics
     }
+    rankings, group_scores = with_facts(workspace, suppliers, rankings, group_scores)
     aside = tasks_set_aside(workspace, workspace.specs)
     ranking = {s.name for s in workspace.specs if s.framework != SIGNATURES}
     lacking = {name: [t for t in aside if t in scopes.get(name, ranking)] for name in rankings}
     url = workspace.config.settings.board.url
-    return Board(now, simulation, suppliers, rankings, nodes, roots, rows, aside, lacking, url)
+    return Board(
+        now,
+        simulation,
+        suppliers,
+        rankings,
+        nodes,
+        roots,
+        rows,
+        aside,
+        lacking,
+        url,
+        workspace.groups,
+        of_groups,
+        group_scores,
+    )
+
+
+def rank_groups(placed: Mapping[str, IdentityGroup], keys: Collection[str]) -> dict[str, RankGroup]:
+    """By supplier the identity group that it is ranked with, where that has several active members."""
+    return {
+        key: RankGroup(group.id, group.proxy)
+        for key, group in placed.items()
+        if len(set(keys).intersection(group.members)) > 1
+    }
+
+
+def with_facts(
+    workspace: Workspace, suppliers: Sequence[Supplier], *rankings: Mapping[str, Sequence[Entry]]
+) -> list[dict[str, list[Entry]]]:
+    """Rankings whose entries say what is known of suppliers besides scores: model, settings, reference."""
+    models = {s.key: s.model for s in suppliers}
+    settings = {s.key: asked_with(workspace.config, s) for s in suppliers}
+    alike = as_reference(workspace)
+    return [
+        {
+            name: [
+                replace(
+                    entry,
+                    model=models.get(entry.supplier),
+                    asked_with=settings.get(entry.supplier),
+                    as_reference=alike.get(entry.supplier),
+                )
+                for entry in entries
+            ]
+            for name, entries in some.items()
+        }
+        for some in rankings
+    ]
 
 
 def store_board(workspace: Workspace, board: Board) -> None:
-    """Store the rankings of a board, replacing the last ones."""
+    """Store the rankings of a board and its scores of groups, replacing the last ones."""
     records = [
         LeaderboardRecord(
             id=document_id("leaderboard", name),
@@ -177,12 +228,14 @@ def store_board(workspace: Workspace, board: Board) -> None:
         if entries
     ]
     typed.upsert(workspace.documents, LeaderboardRecord, records)
-
-
-def _reliability(rows: Sequence[Window], tallies: Mapping[str, Tally]) -> Reliability:
-    """Over the attempts at the tasks of some windows: of several in one minute that minute counts once."""
-    used = [tallies[row.task] for row in rows if row.task in tallies]
-    return Reliability(
-        availability(tally.minutes for tally in used),
-        first_attempt_success((tally.asked, tally.at_once) for tally in used),
-    )
+    of_groups = [
+        GroupScoresRecord(
+            id=document_id("group scores", name),
+            group=name,
+            made_at=board.made_at,
+            entries=[entry.to_json() for entry in entries],
+        )
+        for name, entries in board.group_scores.items()
+        if entries
+    ]
+    typed.upsert(workspace.documents, GroupScoresRecord, of_groups)

@@ -43,19 +43,22 @@ def history(
     Args:
         workspace: the installation.
         supplier: its key; of one that nothing is known of there are no points.
-        tasks: names of tasks or groups; None for all, and then for the nodes of taxonomies too.
+        tasks: names of tasks or groups; None for all, and then for the nodes of taxonomies too. A group is
+            there with its tasks.
         series: the wanted scores, as task, taxonomy and node, in place of ``tasks``: no others are unpacked.
         since: the first day, in UTC; None for the beginning.
         until: the last day; None for today.
         fill: days without a snapshot have the mean of the scores that were answered on them, of tasks whose
-            score is a mean. They say nothing of docs that were left unanswered.
+            score is a mean. They say nothing of docs that were left unanswered. Groups have none: few days
+            have answers to all of their tasks.
 
     Raises:
         ConfigError: a task is not configured.
     """
     until = until or datetime.now(UTC).date()
     if series is None and tasks is not None:
-        series = {(spec.name, None, None) for spec in workspace.chosen_specs(tasks)}
+        chosen = [*workspace.chosen_specs(tasks), *workspace.chosen_groups(tasks)]
+        series = {(one.name, None, None) for one in chosen}
     wanted = None if series is None else frozenset(series)
     snapshots = _snapshots(workspace, supplier, since, until)
     points = [

@@ -17,9 +17,11 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs
 from testbench_dagster.scoring.failures import FailuresAs
+from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
 from testbench_dagster.scoring.rows import Aggregation, status_if_not_asked, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, cuts_of, named_suppliers

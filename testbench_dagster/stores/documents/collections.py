@@ -23,6 +23,7 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
+    GroupScoresRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
@@ -54,6 +55,7 @@ WINDOW_ANSWERS = WindowAnswersRecord.collection
 TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 
 LEADERBOARDS = LeaderboardRecord.collection
+GROUP_SCORES = GroupScoresRecord.collection
 
 SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
 
@@ -91,6 +93,7 @@ ALL = (
     WINDOW_ANSWERS,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
+    GROUP_SCORES,
     SUPPLIER_SNAPSHOTS,
     PLANS,
     IDENTITY_GROUPS,

@@ -506,9 +506,7 @@ class Testbench:
         taxonomy, task = arguments.text_or_none("taxonomy", taxonomy), arguments.text_or_none("task", task)
         if taxonomy is not None and task is not None:
             raise ConfigError("taxonomy and task are both given; a ranking is by one of them")
-        board = (
-            make_board(self._workspace, taxonomy) if task is None else task_board(self._workspace, task)
-        )
+        board = make_board(self._workspace, taxonomy) if task is None else task_board(self._workspace, task)
         lacking = {task for tasks in board.lacking.values() for task in tasks}
         aside = {task: reason for task, reason in board.set_aside.items() if task in lacking}
         shown = [e for e in board.entries if chosen is None or e.supplier in chosen]
@@ -628,9 +626,9 @@ class Testbench:
     ) -> dict[Path, int]:
         """Write everything as parquet, one file each; return the rows per file.
 
-        ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``, ``leaderboard`` and
-        ``references``, by default of all that is stored, or of the named suppliers and tasks. Each file
-        appears whole or not at all.
+        ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``, ``leaderboard``,
+        ``references`` and ``groups``, by default of all that is stored, or of the named suppliers and tasks.
+        Each file appears whole or not at all.
 
         Raises:
             ConfigError: a supplier is not on the roster, a task is not configured, or a selection is empty.
@@ -644,6 +642,7 @@ class Testbench:
         from testbench_dagster.stages.publish.export import (
             export_parquet,
             write_answers,
+            write_groups,
             write_item_matrix,
             write_ranking,
             write_references,
@@ -666,6 +665,8 @@ class Testbench:
         written[path] = write_ranking(path, [e for e in leaderboard(self._workspace) if e.supplier in keys])
         path = out / "references.parquet"
         written[path] = write_references(path, self._workspace, suppliers)
+        path = out / "groups.parquet"
+        written[path] = write_groups(path, self._workspace.chosen_groups(tasks))
         return written
 
     def evidence(

@@ -28,6 +28,7 @@ from testbench_dagster.board.pages.catalog import catalog, task
 from testbench_dagster.board.pages.changes import changes
 from testbench_dagster.board.pages.compare import compare
 from testbench_dagster.board.pages.docs import doc, doc_json, raw_body
+from testbench_dagster.board.pages.groups import group
 from testbench_dagster.board.pages.leaderboard import leaderboard
 from testbench_dagster.board.pages.supplier import history, supplier
 from testbench_dagster.board.site import AnswersHidden, Asked, Data, NotFound, Page, Site
@@ -68,6 +69,7 @@ PATHS: Sequence[tuple[re.Pattern[str], View]] = [
         (r"/supplier/(.+)/history", history),
         (r"/supplier/(.+)", supplier),
         (r"/task/(.+)", task),
+        (r"/group/(.+)", group),
         (r"/doc/(.+)/([0-9]{1,15})\.json", doc_json),
         (r"/doc/(.+)/([0-9]{1,15})", doc),
         (r"/attempt/([^/]+)/body", raw_body),

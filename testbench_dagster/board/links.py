@@ -37,6 +37,11 @@ def task(name: str, **query: object) -> str:
     return with_query(f"/task/{path_segment(name)}", query)
 
 
+def group(name: str, **query: object) -> str:
+    """The page of a group of tasks."""
+    return with_query(f"/group/{path_segment(name)}", query)
+
+
 def doc(name: str, doc_id: int) -> str:
     """The page of a doc; with ``.json`` behind it the same as JSON."""
     return f"/doc/{path_segment(name)}/{doc_id}"

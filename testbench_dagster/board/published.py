@@ -232,7 +232,8 @@ def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry], tab
     abilities = [
         (entry.taxonomy, *drawn_abilities(board.nodes.get((key, entry.taxonomy), {}))) for entry in entries
     ]
-    on = score_scale(rows)
+    on, groups = score_scale(rows), board.group_windows.get(key, ())
+    on_groups = score_scale(groups)
     supplier: _Macro = _macros("published_parts.html.jinja").supplier
     return supplier(
         key=key,
@@ -242,6 +243,8 @@ def _supplier(board: Board, key: str, anchor: str, entries: Sequence[Entry], tab
         abilities=[found for found in abilities if found[2]],
         windows=scored(rows, on),
         scale=on,
+        groups=scored(groups, on_groups),
+        groups_scale=on_groups,
         table=table,
         address=f"{board.url}{links.supplier(key)}" if board.url else None,
     )

@@ -138,6 +138,18 @@ class Site:
         apis = {key: one.api for key, one in self.roster.suppliers().items()}
         return self.rankings.by_node(stored, node, apis)
 
+    def groups(self) -> Sequence[str]:
+        """The groups of tasks that one can rank by."""
+        return [stored.group for stored in self.rankings.groups()]
+
+    def ranking_by_group(self, taxonomy: str, group: str) -> Ranking | None:
+        """The suppliers by a group of tasks; None where none was ranked by it yet."""
+        apis = {key: one.api for key, one in self.roster.suppliers().items()}
+        for stored in self.rankings.groups():
+            if stored.group == group:
+                return self.rankings.by_group(stored, taxonomy, apis)
+        return None
+
     def _stored(self, taxonomy: str | None) -> StoredRanking | None:
         current = self.rankings.current()
         for stored in current:

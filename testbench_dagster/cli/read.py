@@ -25,6 +25,8 @@ from testbench_dagster.stages.read.answers import DIFFERENT, TRUNCATED
 _FLAGS = ("wrong", "right", "failed", "open", TRUNCATED, DIFFERENT)
 #: Most characters of a text as the terminal shows it.
 _MAX_CHARS = 1_500
+#: Tasks that a group lacks, named in a line.
+_TOLD = 5
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY_COLUMNS = (
     "day", "task", "taxonomy", "node", "score", "ci_low", "ci_high", "n", "n_failed", "p50_ms", "source",
@@ -362,7 +364,7 @@ def _place(entry: Mapping[str, Any]) -> str:
 def _score(row: Window) -> str:
     """A window's score, and what takes away from it or makes it uncertain."""
     if row.score is None:
-        return row.status
+        return f"{row.status}{_missing(row)}"
     interval = "" if row.ci_low is None or row.ci_high is None else f" ({row.ci_low:.3f}–{row.ci_high:.3f})"
     cuts = []
     if row.n_failed:
@@ -374,6 +376,13 @@ def _score(row: Window) -> str:
     if row.errors:
         cuts += [f"{name} {n}" for name, n in row.errors.items()]
     return f"{row.score:.3f}{interval}  n {row.n}{'  cut by: ' if cuts else ''}{', '.join(cuts)}"
+
+
+def _missing(row: Window) -> str:
+    """Which tasks a group without a score lacks."""
+    names = list(row.missing or ())
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return f", missing: {', '.join(names[:_TOLD])}{more}" if names else ""
 
 
 def _when(at: datetime, now: datetime) -> str:

@@ -57,7 +57,8 @@ def _show(rows: Sequence[Mapping[str, Any]], cuts: Sequence[Mapping[str, Any]]) 
     texts = dict.fromkeys(row["task"] for row in rows if row["framework"] == SIGNATURES)
     if texts:
         note(f"Signatures are texts to compare and have no score: {', '.join(texts)}.")
-    columns = [name for name in WINDOW_VIEWS.commands if cuts or name != "cut_at"]
+    of_groups = [name for name in WINDOW_VIEWS.commands if name not in ("cut_at", "missing")]
+    columns = [name for name in WINDOW_VIEWS.commands if name != "missing" and (cuts or name != "cut_at")]
     others = [row for row in rows if not row["primary"]]
     primary = [row for row in rows if row["primary"]]
     emit([row for row in primary if row["kind"] != GROUP], "table", columns, "Scores")
@@ -67,13 +68,10 @@ def _show(rows: Sequence[Mapping[str, Any]], cuts: Sequence[Mapping[str, Any]]) 
     if len(cuts) > _CUTS_TOLD:
         note(f"{counted(len(cuts) - _CUTS_TOLD, 'other')} likewise: `testbench identity --changes` says why")
     groups = [row for row in primary if row["kind"] == GROUP]
+    if any(row.get("missing") for row in groups):
+        of_groups.insert(of_groups.index("status") + 1, "missing")
     if groups:
-        emit(
-            groups,
-            "table",
-            [name for name in columns if name != "cut_at"],
-            "\nGroups, as lm-eval aggregates them",
-        )
+        emit(groups, "table", of_groups, "\nGroups, as lm-eval aggregates them")
     if others:
         told_by = ("supplier", "model", "task", "metric", "filter")
         rest = [name for name in columns if name not in told_by and name != "cut_at"]

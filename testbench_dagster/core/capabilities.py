@@ -7,6 +7,9 @@ from collections.abc import Collection
 from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.registration import Registration
 
+#: What is said of a supplier that cannot be asked a choice as lm-eval asks it, where others are asked letters.
+LETTERS_ARE_FOR_CHAT = "; by letters (~chat) it is asked where api is chat"
+
 
 def cannot_answer(api: str, output_type: str, forms: Collection[str], echo_logprobs: bool | None) -> bool:
     """Whether a supplier takes no requests of a task, as far as is known, by their kind and forms.
@@ -18,6 +21,18 @@ def cannot_answer(api: str, output_type: str, forms: Collection[str], echo_logpr
     if output_type in TEXT_KINDS:
         return api not in forms
     return api == "chat" or echo_logprobs is False
+
+
+def why_it_cannot(
+    api: str, output_type: str, forms: Collection[str], echo_logprobs: bool | None
+) -> str | None:
+    """Why a supplier takes no requests of a task, in words; None where :func:`cannot_answer` is False."""
+    if not cannot_answer(api, output_type, forms, echo_logprobs):
+        return None
+    if output_type in TEXT_KINDS:
+        return f"it is asked as {' or '.join(sorted(forms))} alone, and the supplier's API is {api}"
+    lacks = "which no chat API gives" if api == "chat" else "which the supplier does not echo"
+    return f"its requests ({output_type}) want log-probabilities of given texts, {lacks}"
 
 
 def is_unsupported(api: str, registration: Registration, echo_logprobs: bool | None) -> bool:

@@ -21,14 +21,14 @@ _FLOATS = ("score", "ci_low", "ci_high", "p50_ms", "p95_ms")
 _WHOLES = ("n", "n_failed")
 _MOST = 2**32 - 1
 Series = tuple[str | None, str | None, str | None]
-"""Which score: of a task or group of tasks, or of a taxonomy's node, the others None: task, taxonomy, node."""
+"""Which score: of a task or group of tasks, or of a taxonomy's node; the others are None."""
 
 
 class SnapshotRow(NamedTuple):
     """A supplier's score of a task by its primary metric and filter, or of a node of a taxonomy, on a day.
 
-    A group of tasks has its name in ``task``. ``task`` is None for a node, ``taxonomy`` and ``node`` for a task.
-    Latencies are those of calls in ms.
+    ``task`` is None for a node, ``taxonomy`` and ``node`` for a task; a group of tasks has its name in
+    ``task``. Latencies are those of calls in ms.
     """
 
     task: str | None

@@ -262,7 +262,7 @@ class Window:
 WINDOW_VIEWS = Views(
     commands=(  # what a narrow terminal has no room for is left out from the last one on
         "supplier", "model", "task", "score", "ci_low", "ci_high", "n", "status", "n_failed", "n_open",
-        "metric", "filter", "cut_at", "errors", "n_planned", "score_answered", "next_attempt_at",
+        "metric", "filter", "cut_at", "errors", "n_planned", "score_answered", "next_attempt_at", "missing",
     ),
     dagster=(
         Cell("supplier", ("supplier",)),

@@ -86,6 +86,7 @@ class TaskFacts:
     measured: Measured = field(default_factory=Measured)
     final_elsewhere: Mapping[int, datetime] = field(default_factory=dict)
     supported: bool = True
+    cannot: str = "the supplier's API cannot answer this task"
     registered: bool = True
     set_aside: str | None = None
     unscored: Unscored | None = None
@@ -283,7 +284,7 @@ class _Planner:
         if task.not_asked is not None:
             return _held(task, "not_applicable", task.not_asked)
         if not task.supported:
-            return _held(task, "unsupported", "the supplier's API cannot answer this task")
+            return _held(task, "unsupported", task.cannot)
         if task.set_aside is not None:
             return _held(task, "no_prompts", f"the task is set aside: {task.set_aside}")
         if not task.registered:

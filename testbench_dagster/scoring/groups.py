@@ -13,9 +13,9 @@ divides by the docs less the tasks; where sizes weigh, its ``stderr`` is ours ti
 ``sqrt(docs / (docs - tasks))``.
 
 The interval is Wilson's for as many docs as are behind that mean (Korn and Graubard 1998); where docs are
-open, whose intervals are lopsided, the ends of the tasks' intervals are combined (MOVER, Zou and Donner 2008).
-Both are those of :mod:`testbench_dagster.statistics.combinations`, which has the formulas; how often they hold
-the truth is simulated in ``testbench_dagster_tests/scoring/test_groups.py``.
+open, whose intervals are lopsided, the ends of the tasks' intervals are combined (MOVER, Zou and Donner
+2008). Both are those of :mod:`testbench_dagster.statistics.combinations`, which has the formulas; how often
+they hold the truth is simulated in ``testbench_dagster_tests/scoring/test_groups.py``.
 
 Choices that are asked by letters on chat are other tasks (``mmlu_anatomy~chat``), and their group is another
 one (``mmlu~chat``): no score mixes two forms.

@@ -80,7 +80,7 @@ def configured_tasks(config: Config) -> ConfiguredTasks:
     if problems and len(problems) == len(specs):
         more = f" (and {counted(len(problems) - 1, 'more task')} likewise)" if len(problems) > 1 else ""
         raise ConfigError(f"{config.path}: {problems[0]}{more}")
-    rules = resolved_rules(config, placed)
+    rules = resolved_rules(config, placed, groups)
     declined = _declined(config, specs.values())
     return ConfiguredTasks(
         [
@@ -150,8 +150,9 @@ def _groups_on_chat(groups: Sequence[TaskGroup], specs: Mapping[str, TaskSpec]) 
         if rest := [task for task in on_chat if task not in asked]:
             more = f" and {counted(len(rest) - 1, 'more task')}" if len(rest) > 1 else ""
             problem = (
-                f"group {name!r} has no score: {rest[0]!r}{more} cannot be asked as a choice on chat, and a score never mixes "
-                f"the forms; its other tasks have scores of their own, as {on_chat[asked[0]]!r}"
+                f"group {name!r} has no score: {rest[0]!r}{more} cannot be asked as a choice on chat, and a "
+                "score never mixes the forms; its other tasks have scores of their own, such as "
+                f"{on_chat[asked[0]]!r}"
             )
             made = replace(made, tasks=tuple(on_chat[task] for task in asked), metrics=(), problem=problem)
         found.append(made)
@@ -168,8 +169,8 @@ def _refuse_twins(config: Config, groups: Iterable[TaskGroup], specs: Mapping[st
     for group in groups:
         if group.name in known:
             raise ConfigError(
-                f"{config.path}: tasks: the group {group.name!r} has the name of a {known[group.name]} that is "
-                "configured too; give one of them another alias"
+                f"{config.path}: tasks: the group {group.name!r} has the name of another configured "
+                f"{known[group.name]}; give one of them an alias"
             )
         known[group.name] = "group"
 

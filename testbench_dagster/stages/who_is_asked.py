@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from testbench_dagster.config import unmatched_pattern
-from testbench_dagster.core.capabilities import cannot_answer
+from testbench_dagster.core.capabilities import LETTERS_ARE_FOR_CHAT, cannot_answer
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.task import LM_EVAL, TaskSpec
+from testbench_dagster.core.task import CHAT_CHOICE_MARK, LM_EVAL, TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.workspace import Workspace
@@ -43,7 +43,11 @@ def asked_findings(
         supplier if (found := echo.get(supplier.key)) is None else replace(supplier, echo_logprobs=found)
         for supplier in suppliers
     ]
-    tasks = [_Task(spec, flags.get(spec.name), known) for spec in workspace.specs]
+    names = {spec.name for spec in workspace.specs}
+    tasks = [
+        _Task(spec, flags.get(spec.name), known, by_letters=f"{spec.name}{CHAT_CHOICE_MARK}" in names)
+        for spec in workspace.specs
+    ]
     hopeless = not any(task.able for task in tasks)
     for task in tasks:
         yield from task.findings(hopeless=hopeless)
@@ -54,8 +58,11 @@ def asked_findings(
 class _Task:
     """A task, of whom it is asked, and who of them takes no requests of its kind."""
 
-    def __init__(self, spec: TaskSpec, flags: TaskFlags | None, suppliers: Sequence[Supplier]) -> None:
-        self.spec, self.suppliers = spec, suppliers
+    def __init__(
+        self, spec: TaskSpec, flags: TaskFlags | None, suppliers: Sequence[Supplier], *, by_letters: bool
+    ) -> None:
+        """``by_letters``: others are asked it as a choice on chat."""
+        self.spec, self.suppliers, self.by_letters = spec, suppliers, by_letters
         self.kind = "" if flags is None else flags.output_type
         self.chat_alone = self.kind in TEXT_KINDS
         self.asked = [supplier for supplier in suppliers if spec.asked_of(supplier)]
@@ -73,7 +80,10 @@ class _Task:
         if not self.asked:
             first = self.suppliers[0]
             why = f"of {first.key}, {self.spec.applies.why_not(first)}"
-            detail = f"is asked of no supplier ({why}); correct {_SETTINGS}, or remove it"
+            remedy = f"correct {_SETTINGS}, or remove it"
+            if self.spec.applies.chat_alone and all(s.api != "chat" for s in self.suppliers):
+                remedy = "set api: chat for a supplier that serves it, or remove choices_on_chat"
+            detail = f"is asked of no supplier ({why}); {remedy}"
             yield Finding(what, detail, ok=False, warning=not hopeless)
         elif not self.able:
             detail = f"no supplier that is asked it can answer it: {self._why()}; {self._remedy()}"
@@ -91,8 +101,10 @@ class _Task:
             *([f"no chat API gives ({_listed(chat)})"] if chat else []),
             *([f"{_listed(silent)} {'does' if len(silent) == 1 else 'do'} not echo"] if silent else []),
         ]
+        letters = LETTERS_ARE_FOR_CHAT if silent and self.by_letters else ""
         return (
             f"its requests ({self.kind}) want log-probabilities of given texts, which {' and '.join(parts)}"
+            f"{letters}"
         )
 
     def _remedy(self) -> str:

@@ -42,6 +42,11 @@ _HOW = {
     CHAT_CHOICE: "as a choice of letters (`mode: chat_choice`), under the name {name}~chat and scored by "
     "`letter_acc`",
 }
+#: What becomes of a choice on suppliers that neither chat nor echo.
+_NO_LETTERS = (
+    f"On {_WHERE[COMPLETIONS]} that do not echo log-probabilities {{subject}} not asked: letters are for chats "
+    "alone."
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def row_of(entry: Entry, verdict: Verdict) -> dict[str, Any]:
         **verdict.modes,
         "reason": None if obstacle is None else obstacle.code,
         "why": None if obstacle is None else says(obstacle),
+        "completions_reason": None if (silent := verdict.reason_on(COMPLETIONS)) is None else silent.code,
         "echo_reason": None if verdict.as_is is None else verdict.as_is.code,
         "needs": [NEEDS[need.kind].format(name=need.name) for need in verdict.needs],
         "notes": list(verdict.notes),
@@ -149,6 +155,8 @@ def explain(entry: Entry, verdict: Verdict) -> Explanation:
         for where, mode in modes.items()
         if mode is not None and not (where == ECHO and modes[COMPLETIONS] == mode)
     ]
+    if modes[CHAT] == CHAT_CHOICE:
+        said.append(_NO_LETTERS.format(subject="it is"))
     reasons = dict.fromkeys(r for r in (verdict.obstacle, verdict.as_is) if r is not None)
     for reason in reasons:
         said.append(f"{_concerned(reason, verdict)} {says(reason)}: {_remedy(reason)}.")
@@ -239,6 +247,8 @@ def explain_several(name: str, entries: Sequence[Entry]) -> Explanation:
     for mode, text in ((AS_IS, "as lm-eval asks them"), (CHAT_CHOICE, "as choices of letters")):
         if by_mode[mode]:
             said.append(f"On {_WHERE[CHAT]} {by_mode[mode]} are asked {text}.")
+    if by_mode[CHAT_CHOICE]:
+        said.append(_NO_LETTERS.format(subject=f"{by_mode[CHAT_CHOICE]} of them are"))
     reasons = Counter(verdict.obstacle for verdict in verdicts if verdict.obstacle is not None)
     for reason, number in reasons.most_common(5):
         said.append(f"Not asked there: {number}, each of which {says(reason)}.")

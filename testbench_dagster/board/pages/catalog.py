@@ -44,6 +44,7 @@ def catalog(site: Site, asked: Asked) -> Page:
             "q": words,
             "group": group,
             "groups": sorted({one.spec.group for one in every if one.spec.group}),
+            "with_score": _with_score(site),
             "first": first,
             "next": shown[-1].spec.name if first + ROWS < len(chosen) else None,
         },
@@ -70,6 +71,7 @@ def task(site: Site, asked: Asked, name: str) -> Page:
         "task.html.jinja",
         {
             "task": one,
+            "with_score": [g for g in site.workspace.groups if g.metrics and name in g.tasks],
             "rows": [(w, roster[w.supplier], interval(on, w.score, w.ci_low, w.ci_high)) for w in rows],
             "scale": on,
             "models": sorted({s.model for s in roster.values()}),
@@ -82,6 +84,11 @@ def task(site: Site, asked: Asked, name: str) -> Page:
             "docs_after": docs_after,
         },
     )
+
+
+def _with_score(site: Site) -> frozenset[str]:
+    """Names of the groups of which lm-eval makes a score."""
+    return frozenset(group.name for group in site.workspace.groups if group.metrics)
 
 
 def _task(site: Site, name: str) -> CatalogTask:

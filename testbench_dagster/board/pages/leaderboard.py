@@ -60,7 +60,7 @@ class _To:
 
 
 def leaderboard(site: Site, asked: Asked) -> Page:
-    """The ranking by a taxonomy, or by one of its nodes; without one, what to do to have one."""
+    """The ranking by a taxonomy, one of its nodes, or a group of tasks; without one, how to have one."""
     ranking = site.ranking(asked.text("taxonomy"))
     if ranking is None:
         return Page("empty.html.jinja", {"suppliers": list(site.roster.suppliers().values())[:ROWS]})
@@ -68,6 +68,9 @@ def leaderboard(site: Site, asked: Asked) -> Page:
     node = asked.text("node")
     if node is not None and node in nodes:
         ranking = site.ranking_by_node(ranking.taxonomy, node)
+    task = asked.text("task")
+    if task is not None:
+        ranking = site.ranking_by_group(ranking.taxonomy, task) or ranking
     roster = site.roster.suppliers()
     wanted = Filter(*(asked.text(name) for name in ("model", "service", "group", "q")))
     shown, found = _chosen(ranking, wanted, roster)
@@ -87,6 +90,8 @@ def leaderboard(site: Site, asked: Asked) -> Page:
             "taxonomies": [stored.taxonomy for stored in site.rankings.current()],
             "nodes": nodes,
             "unknown_node": node if node not in nodes else None,
+            "groups": site.groups(),
+            "unknown_group": task if ranking.task is None else None,
             "models": sorted({s.model for s in roster.values()}),
             "services": sorted({s.service for s in roster.values()}),
             "filter": wanted,
@@ -133,5 +138,12 @@ def _page(found: Sequence[Place], after: str | None) -> tuple[int, int]:
 
 def _link(ranking: Ranking, wanted: Mapping[str, str | None], after: str | None = None) -> str:
     return links.with_query(
-        "/", {"taxonomy": ranking.taxonomy, "node": ranking.node, **wanted, "after": after}
+        "/",
+        {
+            "taxonomy": ranking.taxonomy,
+            "node": ranking.node,
+            "task": ranking.task,
+            **wanted,
+            "after": after,
+        },
     )

@@ -63,13 +63,13 @@ def supplier(site: Site, asked: Asked, key: str) -> Page:
     period = _period(asked)
     found = read_changes(site.workspace, key, limit=_CHANGES)
     able = abilities(site.workspace, key)
-    series = _series(windows, able)
+    groups = group_rows(site.workspace, one, asked.now)
+    series = _series(windows, groups, able)
     place = asked.number("charts") or 0
     histories = _histories(site, key, series[place : place + _CHARTS], asked, found)
     activity = hours(site.workspace, key, asked.now, _HOURS)
     bars, most = columns([_stack(hour) for hour in activity])
     identity = placed(site.workspace, key)
-    groups = group_rows(site.workspace, one, asked.now)
     on_groups = score_scale(groups)
     return Page(
         "supplier.html.jinja",
@@ -110,7 +110,8 @@ def history(site: Site, asked: Asked, key: str) -> Page:
     one = site.supplier(key)
     period = _period(asked)
     wanted = (asked.text("task"), asked.text("taxonomy"), asked.text("node"))
-    series = _series(_windows(site, one, asked), abilities(site.workspace, key))
+    groups = group_rows(site.workspace, one, asked.now)
+    series = _series(_windows(site, one, asked), groups, abilities(site.workspace, key))
     if wanted not in series and wanted not in {(spec.name, None, None) for spec in site.workspace.specs}:
         raise NotFound(f"there is no history of such a score of {key!r}")
     found = read_changes(site.workspace, key, limit=50)
@@ -149,11 +150,15 @@ def _period(asked: Asked) -> str:
     return asked.query.get("since", "") if asked.query.get("since") in _PERIODS else "90d"
 
 
-def _series(windows: Sequence[Window], able: Sequence[SupplierAbilities]) -> list[Series]:
-    """What there may be a history of: the roots of taxonomies, the tasks in configured order, other nodes."""
+def _series(
+    windows: Sequence[Window], groups: Sequence[Window], able: Sequence[SupplierAbilities]
+) -> list[Series]:
+    """What there may be a history of: roots of taxonomies, groups, tasks in configured order, other nodes."""
     roots: list[Series] = [(None, one.taxonomy, one.root) for one in able]
     tasks: list[Series] = [
-        (w.task, None, None) for w in windows if w.framework != SIGNATURES and w.status not in _NEVER
+        (w.task, None, None)
+        for w in (*groups, *windows)
+        if w.framework != SIGNATURES and w.status not in _NEVER
     ]
     nodes: list[Series] = [(None, one.taxonomy, node) for one in able for node in one.nodes]
     return list(dict.fromkeys([*roots, *tasks, *nodes]))

@@ -14,6 +14,7 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
+    GroupScoresRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
@@ -145,6 +146,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             writes={
                 LeaderboardRecord.collection.name: "one per taxonomy, and the files in "
                 "TESTBENCH_HOME/published",
+                GroupScoresRecord.collection.name: "one per group of tasks",
             },
         ),
     )

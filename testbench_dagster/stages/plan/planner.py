@@ -17,7 +17,7 @@ from typing import Any
 
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.coordination.pace import DayLedger
-from testbench_dagster.core.capabilities import is_unsupported
+from testbench_dagster.core.capabilities import LETTERS_ARE_FOR_CHAT, is_unsupported, why_it_cannot
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import form_of
@@ -31,7 +31,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.rules import TaxonomyGate
 from testbench_dagster.core.sampling import GATE_ROUND, asks_again, named_docs
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task import CHAT_CHOICE_MARK, TaskSpec
 from testbench_dagster.identity import needed_prompts
 from testbench_dagster.identity.references import docs_to_be_alike
 from testbench_dagster.planning.audits import LEAST_AUDITS
@@ -278,8 +278,13 @@ class Planner:
         return frozenset(leaf for name in names for leaf in self._groups.get(name, ()))
 
     @cached_property
+    def _names(self) -> frozenset[str]:
+        """The configured tasks."""
+        return frozenset(spec.name for spec in self._workspace.specs)
+
+    @cached_property
     def _groups(self) -> dict[str, tuple[str, ...]]:
-        return task_groups(self._workspace.specs)
+        return task_groups(self._workspace.specs, self._workspace.groups)
 
     @cached_property
     def _gate_abilities(self) -> dict[tuple[str, str | None], list[TaskSpec]]:
@@ -444,7 +449,14 @@ class Planner:
                 spec.name, spec.planning, spec.samples, registered=False, set_aside=aside, max_age=max_age
             )
         if past is None:
-            return TaskFacts(spec.name, spec.planning, spec.samples, supported=False, max_age=max_age)
+            return TaskFacts(
+                spec.name,
+                spec.planning,
+                spec.samples,
+                supported=False,
+                cannot=self._why_it_cannot(supplier, spec, registration),
+                max_age=max_age,
+            )
         window = _NOTHING_KNOWN
         if self._with_windows or spec.name in self._gating:
             epoch, form = self._epoch(spec), request_form(supplier, registration)
@@ -548,6 +560,13 @@ class Planner:
         if registration.task not in self._calls:
             self._calls[registration.task] = prompt_calls(self._workspace.documents, registration)
         return self._calls[registration.task]
+
+    def _why_it_cannot(self, supplier: Supplier, spec: TaskSpec, registration: Registration) -> str:
+        """Why a supplier can be asked a task in no form that it has."""
+        flags = registration.flags
+        why = why_it_cannot(supplier.api, flags.output_type, flags.request_forms, supplier.echo_logprobs)
+        by_letters = f"{spec.name}{CHAT_CHOICE_MARK}" in self._names
+        return f"{why}{LETTERS_ARE_FOR_CHAT if by_letters and supplier.api != 'chat' else ''}"
 
     def _history(self, supplier: Supplier, spec: TaskSpec) -> History | None:
         """What the supplier was asked of a task; None where it is not, or cannot be."""

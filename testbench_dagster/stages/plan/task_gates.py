@@ -14,6 +14,7 @@ from typing import Protocol
 from testbench_dagster.config import Config
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.rules import Gate, PlanningRule, SequentialGate, TaskGate, TaxonomyGate
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.stages.configured_taxonomies import read_taxonomies
 
 
@@ -31,15 +32,17 @@ class Placed:
     signs: bool = False
 
 
-def resolved_rules(config: Config, tasks: Sequence[Placed]) -> dict[str, PlanningRule]:
-    """Return the rule of each task as it applies.
+def resolved_rules(
+    config: Config, tasks: Sequence[Placed], groups: Iterable[TaskGroup] = ()
+) -> dict[str, PlanningRule]:
+    """Return the rule of each task as it applies; ``groups`` are those that have a score.
 
     Raises:
         ConfigError: a gate names a task, group, taxonomy or node that is not configured, compares a task's
             score with a text or a signature with a number, tests a signature, or waits for itself.
     """
     defaults = config.settings.planning
-    members = task_groups(tasks)
+    members = task_groups(tasks, groups)
     scopes = _Scopes(config, members, frozenset(task.name for task in tasks if task.signs))
     common: list[tuple[Gate, frozenset[str]]] = [
         (gate, scopes.of(gate, f"{config.path}: planning.gates[{i}]"))
@@ -71,14 +74,15 @@ class Member(Protocol):
     def group(self) -> str | None: ...  # noqa: D102
 
 
-def task_groups(tasks: Iterable[Member]) -> dict[str, tuple[str, ...]]:
-    """Leaf tasks by the name a gate may give them: their own, and that of their group."""
+def task_groups(tasks: Iterable[Member], groups: Iterable[TaskGroup]) -> dict[str, tuple[str, ...]]:
+    """Leaf tasks by the name a gate may give them: their own, that of their group, of one nested in it."""
     members: dict[str, list[str]] = {}
     for task in tasks:
         members.setdefault(task.name, []).append(task.name)
         if task.group is not None:
             members.setdefault(task.group, []).append(task.name)
-    return {name: tuple(leaves) for name, leaves in members.items()}
+    nested = {group.name: tuple(dict.fromkeys(group.tasks)) for group in groups}
+    return nested | {name: tuple(leaves) for name, leaves in members.items()}
 
 
 class _Scopes:

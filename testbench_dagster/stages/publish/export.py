@@ -21,9 +21,11 @@ from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.identify.views import REFERENCE_COLUMNS, reference_rows
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
+from testbench_dagster.stages.score.task_groups import GROUP_COLUMNS, member_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.stores.files import ANOTHER_OUT, writing
@@ -124,6 +126,15 @@ def write_references(path: Path, workspace: Workspace, suppliers: Sequence[str] 
     # times are texts in rows, as people are shown them; here they are times
     made = [{**row, "compared_at": datetime.fromisoformat(row["compared_at"])} for row in rows]
     return _write(path, pa.schema([(name, _TYPES[kind]) for name, kind in REFERENCE_COLUMNS.items()]), made)
+
+
+def write_groups(path: Path, groups: Sequence[TaskGroup]) -> int:
+    """Write what groups of tasks are made of, one row per group, metric and task; return how many.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    return _write(path, _narrow(GROUP_COLUMNS), member_rows(groups))
 
 
 def _flat_columns(record: type) -> dict[str, type]:

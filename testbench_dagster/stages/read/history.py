@@ -57,8 +57,9 @@ def history(
     """
     until = until or datetime.now(UTC).date()
     if series is None and tasks is not None:
-        chosen = [*workspace.chosen_specs(tasks), *workspace.chosen_groups(tasks)]
-        series = {(one.name, None, None) for one in chosen}
+        names = [spec.name for spec in workspace.chosen_specs(tasks)]
+        names += [group.name for group in workspace.chosen_groups(tasks)]
+        series = {(name, None, None) for name in names}
     wanted = None if series is None else frozenset(series)
     snapshots = _snapshots(workspace, supplier, since, until)
     points = [

@@ -11,18 +11,24 @@ from datetime import datetime
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from testbench_dagster.core.records.rankings import LeaderboardRecord, StoredRanking, SupplierAbilities
+from testbench_dagster.core.records.rankings import (
+    GroupScoresRecord,
+    LeaderboardRecord,
+    StoredGroupScores,
+    StoredRanking,
+    SupplierAbilities,
+)
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.ranking.places import Place, places, shares_of_best
-from testbench_dagster.ranking.ranking import ranked_by_node
+from testbench_dagster.ranking.ranking import ranked_again, ranked_by_node
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.read.identity import current_abilities
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 T = TypeVar("T")
-#: Rankings by nodes that are remembered.
+#: Rankings by nodes, and by groups of tasks, that are remembered.
 _BY_NODE = 8
 
 
@@ -30,13 +36,15 @@ _BY_NODE = 8
 class Ranking:
     """The ranking by a taxonomy as it was last made; ``rows`` are its entries, best first.
 
-    ``node``: by which node of the taxonomy, where it is not the root.
+    ``node``: by which node of the taxonomy, where it is not the root. ``task``: by which group of tasks,
+    where it is none by a taxonomy at all.
     """
 
     taxonomy: str
     made_at: datetime
     rows: Sequence[Entry]
     node: str | None = None
+    task: str | None = None
 
     @cached_property
     def places(self) -> Sequence[Place]:
@@ -96,6 +104,7 @@ class Rankings:
         self._cached: dict[str, Cached[Ranking]] = {}
         self._nodes: dict[str, Cached[Sequence[str]]] = {}
         self._by_node: Newest[Ranking] = Newest(_BY_NODE)
+        self._by_group: Newest[Ranking] = Newest(_BY_NODE)
         self._lock = threading.Lock()
 
     def current(self) -> list[StoredRanking]:
@@ -103,6 +112,26 @@ class Rankings:
         found = list(typed.find(self._workspace.documents, StoredRanking))
         newest = max((one.made_at for one in found), default=None)
         return sorted((one for one in found if one.made_at == newest), key=lambda one: one.taxonomy)
+
+    def groups(self) -> list[StoredGroupScores]:
+        """The groups of tasks that were scored with these rankings, by name."""
+        newest = max((one.made_at for one in self.current()), default=None)
+        found = typed.find(self._workspace.documents, StoredGroupScores)
+        return sorted((one for one in found if one.made_at == newest), key=lambda one: one.group)
+
+    def by_group(self, stored: StoredGroupScores, taxonomy: str, apis: Mapping[str, str]) -> Ranking:
+        """The suppliers by a group of tasks, ranked when somebody asks; see :meth:`by_node`.
+
+        ``taxonomy`` is that of the ranking which the page shows otherwise.
+        """
+        return self._by_group.get(
+            (stored.id, taxonomy), stored.made_at, lambda: self._read_by_group(stored, taxonomy, apis)
+        )
+
+    def _read_by_group(self, stored: StoredGroupScores, taxonomy: str, apis: Mapping[str, str]) -> Ranking:
+        record = typed.get(self._workspace.documents, GroupScoresRecord, stored.id)
+        entries = [] if record is None else [Entry.from_json(row) for row in record.entries]
+        return Ranking(taxonomy, stored.made_at, ranked_again(entries, apis), task=stored.group)
 
     def read(self, stored: StoredRanking) -> Ranking:
         """One of them with its rows."""

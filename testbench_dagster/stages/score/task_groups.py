@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import Any
 
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task_group import TaskGroup
@@ -12,6 +13,36 @@ from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
+
+#: Columns of what groups are made of and their Python types, documented in docs/reference.md.
+GROUP_COLUMNS: dict[str, type] = {
+    "group": str,
+    "root": str,
+    "metric": str,
+    "filters": str,
+    "weight_by_size": bool,
+    "position": int,
+    "task": str,
+}
+
+
+def member_rows(groups: Iterable[TaskGroup]) -> Iterator[dict[str, Any]]:
+    """Yield what groups are made of: a row for each metric they aggregate and each of their tasks, in order.
+
+    A task that a group holds by way of two nested ones, and which weighs twice, has two rows.
+    """
+    for group in groups:
+        for metric in group.metrics:
+            for position, task in enumerate(group.tasks):
+                yield {
+                    "group": group.name,
+                    "root": group.root,
+                    "metric": metric.metric,
+                    "filters": None if metric.filters is None else ",".join(metric.filters),
+                    "weight_by_size": metric.weight_by_size,
+                    "position": position,
+                    "task": task,
+                }
 
 
 def with_groups(rows: Sequence[Window], groups: Sequence[TaskGroup]) -> list[Window]:

@@ -62,6 +62,8 @@ def _configured_groups(workspace: Workspace, names: Iterable[str]) -> dict[str, 
     for name in sorted(unknown):
         if members := tuple(spec.name for spec in specs if spec.group == name):
             found[name] = members
+    nested = {group.name: tuple(dict.fromkeys(group.tasks)) for group in workspace.groups}
+    found |= {name: nested[name] for name in unknown - set(found) if name in nested}
     rest = unknown - set(found)
     if rest:
         include = {Path(folder) for spec in specs for folder in spec.include}

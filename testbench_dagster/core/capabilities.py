@@ -7,7 +7,7 @@ from collections.abc import Collection
 from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.registration import Registration
 
-#: What is said of a supplier that cannot be asked a choice as lm-eval asks it, where others are asked letters.
+#: What is said of who cannot be asked a choice as lm-eval asks it, where others are asked letters.
 LETTERS_ARE_FOR_CHAT = "; by letters (~chat) it is asked where api is chat"
 
 

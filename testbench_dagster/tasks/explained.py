@@ -44,8 +44,8 @@ _HOW = {
 }
 #: What becomes of a choice on suppliers that neither chat nor echo.
 _NO_LETTERS = (
-    f"On {_WHERE[COMPLETIONS]} that do not echo log-probabilities {{subject}} not asked: letters are for chats "
-    "alone."
+    f"On {_WHERE[COMPLETIONS]} that do not echo log-probabilities {{subject}} not asked: letters are for "
+    "chats alone."
 )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.records.rankings import Ability
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task_group import GroupMetric, TaskGroup
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Board, Entry
 from testbench_dagster.ranking.ranking import ranked
@@ -34,8 +35,9 @@ def board(
     *,
     simulation: bool = True,
     seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> Board:
-    """A board of these suppliers; the last one was never measured."""
+    """A board of these suppliers; the last one was never measured. ``groups`` are of all tasks each."""
     chance = random.Random(seed)
     suppliers = [_supplier(name) for name in names]
     keys = [s.key for s in suppliers]
@@ -72,7 +74,25 @@ def board(
             )
         rankings[taxonomy] = ranked(entries)
     rows = {key: [_window(key, task, chance, key == keys[-1]) for task in tasks] for key in keys}
-    return Board(MADE_AT, simulation, suppliers, rankings, nodes, {t: t for t in taxonomies}, rows)
+    made = [TaskGroup(name, name, tuple(tasks), (GroupMetric("exact_match"),)) for name in groups]
+    of_groups = {key: [_group(key, name, tasks, chance, key == keys[-1]) for name in groups] for key in keys}
+    return Board(
+        MADE_AT,
+        simulation,
+        suppliers,
+        rankings,
+        nodes,
+        {t: t for t in taxonomies},
+        rows,
+        groups=made,
+        group_windows=of_groups,
+    )
+
+
+def _group(supplier: str, name: str, tasks: Sequence[str], chance: random.Random, unknown: bool) -> Window:
+    row = _window(supplier, name, chance, unknown)
+    missing = dict.fromkeys(tasks, "no_data") if unknown else None
+    return replace(row, kind="group", latency_ms={"p50": None, "p95": None}, missing=missing)
 
 
 def _supplier(name: str) -> Supplier:

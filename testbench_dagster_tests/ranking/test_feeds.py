@@ -61,7 +61,7 @@ def labels(**given: str) -> tuple[tuple[str, str], ...]:
 
 
 def test_both_forms_tell_what_the_board_holds() -> None:
-    made = board(NAMES, ["gsm8k", "ifeval"], ["general", "maths"])
+    made = board(NAMES, ["gsm8k", "ifeval"], ["general", "maths"], groups=["both"])
     data = json.loads(render_json(made))
     metrics = parsed(render_prometheus(made))
     assert (data["schema"], data["made_at"], data["simulation"]) == (2, MADE_AT.isoformat(), True)
@@ -79,6 +79,13 @@ def test_both_forms_tell_what_the_board_holds() -> None:
         for task, row in supplier["tasks"].items():
             assert metrics["testbench_task_score"].get(labels(supplier=key, task=task)) == row["score"]
             assert row["age_seconds"] == (None if row["score"] is None else 3 * 3600)
+        group = supplier["task_groups"]["both"]
+        assert set(group) == {*supplier["tasks"]["gsm8k"], "missing"}
+        for field, metric in (("score", "score"), ("lower_bound", "score_lower_bound")):
+            series = metrics[f"testbench_task_group_{metric}"]
+            assert series.get(labels(supplier=key, task_group="both")) == group[field]
+        unknown = group["score"] is None
+        assert group["missing"] == ({"gsm8k": "no_data", "ifeval": "no_data"} if unknown else None)
         for taxonomy, own in supplier["taxonomies"].items():
             assert set(own["nodes"]) == {taxonomy, *ABILITIES}
             for node, numbers in own["nodes"].items():
@@ -86,6 +93,15 @@ def test_both_forms_tell_what_the_board_holds() -> None:
                 assert metrics["testbench_ability_score_lower_bound"].get(series) == numbers["lower_bound"]
                 assert numbers["coverage"] == (0.0 if numbers["score"] is None else 0.75)
                 assert (numbers["age_seconds"] is None) == (numbers["score"] is None)
+    assert data["task_groups"] == {
+        "both": {
+            "metric": "exact_match",
+            "filter": "none",
+            "higher_is_better": True,
+            "root": "both",
+            "tasks": ["gsm8k", "ifeval"],
+        }
+    }
     last = data["suppliers"][-1]
     assert (last["supplier"], last["score"], last["age_seconds"]) == ("three@external", None, None)
     latency = metrics["testbench_supplier_latency_seconds"]
@@ -155,6 +171,10 @@ def test_a_json_feed_of_a_large_network_leaves_the_tasks_out_and_says_so() -> No
     small = feed(made, max_task_rows=5)
     assert small["omitted"] == ["tasks"]
     assert {s["tasks"] for s in small["suppliers"]} == {None}
+    many = board(NAMES, ["a"], ["general"], groups=["b", "c", "d"])
+    small = feed(many, max_task_rows=len(many.suppliers))
+    assert small["omitted"] == ["task_groups"]
+    assert {s["task_groups"] for s in small["suppliers"]} == {None}
 
 
 @pytest.mark.parametrize("taxonomies", [[], ["general"]])
@@ -184,7 +204,8 @@ MEANINGS = {
     "schema": f"{SCHEMA}; grows when a field changes its meaning or goes",
     "made_at": "when it was made",
     "simulation": "whether the suppliers are simulated",
-    "omitted": '`["tasks"]` with more than 200,000 suppliers × tasks: `suppliers[].tasks` is `null` then',
+    "omitted": "`tasks` with more than 200,000 suppliers × tasks, `task_groups` with as many suppliers × groups: "
+    "a list; these fields of the suppliers are `null` then",
     "set_aside": "tasks that could not be prepared, so that nobody is asked them: a list of objects with "
     "`task` and `reason`; new answers to them are missing everywhere below",
     "taxonomies.<name>.root": "name of its root node",
@@ -192,6 +213,13 @@ MEANINGS = {
     "tasks.<name>.metric": "name of the primary metric",
     "tasks.<name>.filter": "name of the filter",
     "tasks.<name>.higher_is_better": "direction of the metric",
+    "task_groups.<name>.metric": "name of the primary metric of a group of tasks that has a score",
+    "task_groups.<name>.filter": "name of the filter",
+    "task_groups.<name>.higher_is_better": "direction of the metric",
+    "task_groups.<name>.root": "the configured group that it is nested in, or itself",
+    "task_groups.<name>.tasks": "its leaf tasks in lm-eval's order; one that two nested groups hold twice",
+    "suppliers[].task_groups.<name>": "score on the group: the fields of `tasks.<name>`, and `missing`, by task "
+    "the status of those for lack of which it has none; `null` where it has one",
     "suppliers[].supplier": "partition key: `<address>@<service>`",
     "suppliers[].address": "its address",
     "suppliers[].service": "its service",
@@ -215,7 +243,9 @@ MEANINGS = {
     "suppliers[].taxonomies.<name>.nodes.<node>.age_seconds": "age of its newest sample at `made_at`",
 }
 #: Keys that are names of something, by where they stand.
-NAMED = {"taxonomies": "<name>", "tasks": "<name>", "nodes": "<node>"}
+NAMED = {"taxonomies": "<name>", "tasks": "<name>", "nodes": "<node>", "task_groups": "<name>"}
+#: Keys whose own ones are told in one place for several.
+WHOLE = frozenset({"suppliers[].task_groups.<name>"})
 #: Where the columns of an entry and of a window stand.
 OF_ENTRY, OF_WINDOW = "suppliers[].", "suppliers[].tasks.<name>."
 
@@ -223,7 +253,9 @@ OF_ENTRY, OF_WINDOW = "suppliers[].", "suppliers[].tasks.<name>."
 def paths_of(value: Any, path: str = "") -> Iterator[str]:
     """Every key of a feed as the reference writes it, down to what is plain or a column as a whole."""
     name = path.rpartition(".")[2]
-    if isinstance(value, dict) and (not path or name in NAMED or name.startswith(("<", "suppliers[]"))):
+    if path in WHOLE:
+        yield path
+    elif isinstance(value, dict) and (not path or name in NAMED or name.startswith(("<", "suppliers[]"))):
         for key, inner in value.items():
             yield from paths_of(inner, f"{path}.{NAMED.get(name, key)}" if path else key)
     elif path == "suppliers":
@@ -270,7 +302,7 @@ def shown(heading: str) -> str:
 
 
 def test_the_reference_shows_every_field_of_the_json_feed() -> None:
-    made = board(NAMES, ["gsm8k"], ["general"])
+    made = board(NAMES, ["gsm8k"], ["general"], groups=["sums"])
     paths = list(dict.fromkeys(paths_of(feed(made))))
     known = meanings()
     assert set(paths) == set(known), "a key has no meaning, or one that is gone has: change MEANINGS above"
@@ -282,7 +314,7 @@ def test_the_reference_shows_every_field_of_the_json_feed() -> None:
 
 
 def test_the_reference_shows_every_metric_of_the_prometheus_feed() -> None:
-    made = board(NAMES, ["gsm8k"], ["general"])
+    made = board(NAMES, ["gsm8k"], ["general"], groups=["sums"])
     helps: dict[str, str] = {}
     named: dict[str, list[str]] = {}
     for text in (render_prometheus(made), render_prometheus(made, max_series=3)):  # with what is omitted, too

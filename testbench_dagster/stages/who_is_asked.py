@@ -127,7 +127,7 @@ def _supplier_findings(supplier: Supplier, tasks: Sequence[_Task]) -> Iterator[F
             "remove it"
         )
         yield Finding(f"supplier {supplier.key}", detail, ok=False, warning=True)
-    elif asked and not any(supplier.key in task.able for task in asked) and any(t.able for t in asked):
+    elif asked and not any(supplier.key in task.able for task in asked) and any(t.able for t in tasks):
         detail = (
             "can answer no task that it is asked; leave it out of them with tasks[].services or "
             "suppliers[].tasks, or give it tasks that generate their answers"

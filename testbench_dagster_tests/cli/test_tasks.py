@@ -88,6 +88,16 @@ def test_what_matches_nothing_is_an_error_with_near_names() -> None:
         ("truthfulqa_mc2", "is not scored by accuracy", [{"name": "truthfulqa_mc2"}]),
         ("squadv2", "is a Python class", None),
         ("ifeval", "python -m nltk.downloader punkt_tab", [{"name": "ifeval"}]),
+        (
+            "mmlu_anatomy",
+            "that do not echo log-probabilities it is not asked: letters are for chats",
+            [{"name": "mmlu_anatomy", "mode": "chat_choice"}],
+        ),
+        (
+            "mmlu",
+            "log-probabilities 57 of them are not asked: letters are for chats",
+            [{"name": "mmlu", "mode": "chat_choice"}],
+        ),
         ("mmlu", "stands for 57 tasks", [{"name": "mmlu", "mode": "chat_choice"}]),
     ],
 )
@@ -100,6 +110,15 @@ def test_one_task_is_explained_with_what_to_write(name: str, says: str, config: 
     row = rows("--why", name)[0]
     assert text.split("\n")[:-1] == row["sentences"]
     assert row["config"] == (block or None)
+
+
+def test_it_is_told_why_completions_that_do_not_echo_are_not_asked() -> None:
+    told = {row["task"]: row for row in rows("mmlu_anatomy", "gsm8k")}
+    assert (told["mmlu_anatomy"]["completions"], told["mmlu_anatomy"]["completions_reason"]) == (
+        None,
+        "loglikelihood",
+    )
+    assert (told["gsm8k"]["completions"], told["gsm8k"]["completions_reason"]) == ("as is", None)
 
 
 def test_a_task_of_a_script_gets_the_splits_that_local_files_stand_for() -> None:

@@ -204,8 +204,8 @@ MEANINGS = {
     "schema": f"{SCHEMA}; grows when a field changes its meaning or goes",
     "made_at": "when it was made",
     "simulation": "whether the suppliers are simulated",
-    "omitted": "`tasks` with more than 200,000 suppliers × tasks, `task_groups` with as many suppliers × groups: "
-    "a list; these fields of the suppliers are `null` then",
+    "omitted": "`tasks` with more than 200,000 suppliers × tasks, `task_groups` with as many suppliers × "
+    "groups: a list; these fields of the suppliers are `null` then",
     "set_aside": "tasks that could not be prepared, so that nobody is asked them: a list of objects with "
     "`task` and `reason`; new answers to them are missing everywhere below",
     "taxonomies.<name>.root": "name of its root node",
@@ -218,8 +218,8 @@ MEANINGS = {
     "task_groups.<name>.higher_is_better": "direction of the metric",
     "task_groups.<name>.root": "the configured group that it is nested in, or itself",
     "task_groups.<name>.tasks": "its leaf tasks in lm-eval's order; one that two nested groups hold twice",
-    "suppliers[].task_groups.<name>": "score on the group: the fields of `tasks.<name>`, and `missing`, by task "
-    "the status of those for lack of which it has none; `null` where it has one",
+    "suppliers[].task_groups.<name>": "score on the group: the fields of `tasks.<name>`, and `missing`, by "
+    "task the status of those for lack of which it has none; `null` where it has one",
     "suppliers[].supplier": "partition key: `<address>@<service>`",
     "suppliers[].address": "its address",
     "suppliers[].service": "its service",

@@ -1,4 +1,4 @@
-"""Scores of groups: what a lacking task takes away, how tasks weigh, and how often intervals hold the truth."""
+"""Scores of groups: what a lacking task takes away, how tasks weigh, how often intervals hold the truth."""
 
 from __future__ import annotations
 

@@ -97,6 +97,30 @@ def test_a_task_that_no_supplier_can_answer_is_told_with_what_to_do(opened: Call
     assert "which no chat API gives" in rolling[f"task {CHOICE}"].detail
 
 
+def test_letters_are_for_chats_alone(opened: Callable[..., Workspace]) -> None:
+    """Who completes texts and does not echo is asked a choice in neither form, and is told so."""
+    letters = replace(flags("generate_until"), forms=["chat"])
+    kinds = {CHOICE: flags("multiple_choice"), f"{CHOICE}~chat": letters}
+    workspace = opened({"name": CHOICE}, choices_on_chat=True)
+    told = found(workspace, kinds, echo={BETA: False})
+    assert f"which no chat API gives ({ALPHA}) and {BETA} does not echo; by letters (~chat) it is asked " in (
+        told[f"task {CHOICE}"].detail
+    )
+    assert told[f"supplier {BETA}"].detail.startswith("can answer no task that it is asked; ")
+    beta = [s for s in active_suppliers(workspace) if s.key == BETA]
+    alone = found(workspace, kinds, echo={BETA: False}, suppliers=beta)[f"task {CHOICE}~chat"]
+    assert alone.detail == (
+        f"is asked of no supplier (of {BETA}, choices_on_chat is for chat, and the API of {BETA} is "
+        "completions); set api: chat for a supplier that serves it, or remove choices_on_chat"
+    )
+    own = opened({"name": CHOICE, "mode": "chat_choice"})
+    told = found(own, {f"{CHOICE}~chat": letters})
+    assert told[f"task {CHOICE}~chat"].detail == (
+        f"1 of 2 suppliers cannot answer it: it is asked as a chat, and the API of {BETA} is another; their "
+        "rows say unsupported"
+    )
+
+
 def test_where_nothing_can_be_answered_it_is_a_problem(opened: Callable[..., Workspace]) -> None:
     workspace = opened({"name": CHOICE})
     told = found(workspace, echo={BETA: False})

@@ -56,6 +56,7 @@ class SupplierPage:
             "status": known.status,
             **{name: _plain(getattr(known, name)) for name in ("joined_at", "left_at", "cut_at")},
             "windows": [row.to_json() for row in self.windows],
+            "groups": [row.to_json() for row in self.groups],
             "rankings": [dict(entry) for entry in self.entries],
             "identity": None if self.group is None else _plain_fields(self.group),
             "faults": dict(self.faults),

@@ -40,6 +40,18 @@ def test_a_task_has_its_own_rule_over_the_defaults(tmp_path: Path) -> None:
     assert rules[UNITS].max_docs_per_run == 8
 
 
+def test_a_gate_on_a_nested_group_looks_at_its_tasks(tmp_path: Path) -> None:
+    gate = {"task": "mmlu_stem", "is": "present"}
+    tasks = [{"name": "mmlu"}, {"name": LOGIC, "planning": {"gates": [gate]}}]
+    assert [g.task for g in specs(tmp_path, tasks)[LOGIC].planning.gates] == ["mmlu_stem"]
+    tasks[1]["planning"] = {"gates": [{**gate, "task": "mmlu_other~chat"}]}
+    with pytest.raises(ConfigError, match="'mmlu_other~chat' is no configured task or group"):
+        specs(tmp_path, tasks)
+    chats = [{"address": "a", "service": "x", "base_url": "http://127.0.0.1:9", "model": "m", "api": "chat"}]
+    found = specs(tmp_path, tasks, choices_on_chat=True, suppliers=chats)
+    assert [g.task for g in found[LOGIC].planning.gates] == ["mmlu_other~chat"]
+
+
 def test_default_gates_spare_the_tasks_they_measure(tmp_path: Path) -> None:
     found = specs(
         tmp_path,

@@ -129,3 +129,37 @@ def test_one_who_is_asked_nothing_is_never_due(stage: Any) -> None:
     (cached,) = typed.by_id(made.workspace.documents, PlanRecord, [ALPHA]).values()
     assert (cached.due_at, cached.due_calls) == (None, 0)
     assert [due.key for due in due_suppliers(made.workspace, NOW + timedelta(days=99))] == [BETA]
+
+
+def test_a_plan_says_why_a_choice_is_asked_in_no_form(stage: Any) -> None:
+    """Who completes texts and does not echo takes neither log-probabilities nor letters."""
+    choice = "starter_choice"
+    made = stage({"choices_on_chat": True}, tasks=[{"name": choice, "samples": DOCS}])
+    made.facts.registration(choice, n_docs=DOCS, output_type="multiple_choice")
+    made.facts.on_roster(BETA, api="completions", echo_logprobs=False)
+    rows = {
+        (row["supplier"], row["task"]): (row["state"], row["reason"])
+        for row in plan_rows(made.workspace, active_suppliers(made.workspace)).rows
+    }
+    asked = "its requests (multiple_choice) want log-probabilities of given texts, which"
+    assert rows[ALPHA, choice] == ("unsupported", f"{asked} no chat API gives")
+    assert rows[BETA, choice] == (
+        "unsupported",
+        f"{asked} the supplier does not echo; by letters (~chat) it is asked where api is chat",
+    )
+    assert rows[BETA, f"{choice}~chat"] == (
+        "not_applicable",
+        f"choices_on_chat is for chat, and the API of {BETA} is completions",
+    )
+
+
+def test_a_plan_says_that_letters_are_asked_as_a_chat(stage: Any) -> None:
+    choice = "starter_choice"
+    made = stage(tasks=[{"name": choice, "samples": DOCS, "mode": "chat_choice"}])
+    made.facts.registration(f"{choice}~chat", n_docs=DOCS, forms=["chat"])
+    made.facts.on_roster(BETA, api="completions")
+    reasons = {
+        row["supplier"]: row["reason"]
+        for row in plan_rows(made.workspace, active_suppliers(made.workspace)).rows
+    }
+    assert reasons[BETA] == "it is asked as chat alone, and the supplier's API is completions"

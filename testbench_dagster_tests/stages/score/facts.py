@@ -55,6 +55,7 @@ class Facts:
         filters: tuple[str, ...] = ("none",),
         output_type: str = "generate_until",
         higher_is_better: bool = True,
+        forms: list[str] | None = None,
     ) -> Registration:
         aggregations = metrics or {"exact_match": "mean"}
         docs = [StoredDoc(i, f'{{"n": {i}}}', content_hash(f'{{"n": {i}}}')) for i in range(n_docs)]
@@ -82,6 +83,7 @@ class Facts:
                 },
                 filters=list(filters),
                 metric_order=list(aggregations),
+                forms=forms,
             ),
             n_docs=n_docs,
             n_fewshot=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from testbench_dagster.board.site import Site
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.window import Window
+from testbench_dagster.ranking.feeds import feed
 from testbench_dagster.stages.check import findings
+from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.score.task_groups import with_groups
 from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.combinations import wilson_of_mean
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, NOW, Facts, configuration
@@ -299,6 +303,7 @@ def test_where_groups_of_tasks_are_shown(opened: Callable[..., Facts], tmp_path:
         facts.workspace.chosen_specs(["sums::rest"])
     quarters(facts)
     facts.on_roster(ALPHA)
+    facts.on_roster(BETA)
     with Testbench.open(tmp_path / "testbench.yaml") as testbench:
         table = testbench.scores([ALPHA])
         kinds = {(row["task"], row["kind"]) for row in table.rows}
@@ -307,6 +312,19 @@ def test_where_groups_of_tasks_are_shown(opened: Callable[..., Facts], tmp_path:
         found = testbench.scores([ALPHA], ["sums_first"]).rows
         assert {row["task"] for row in found} == {"sums_a", "sums_b", "sums_first"}
         assert next(row for row in found if row["kind"] == "group")["score"] == (3 / 4 + 1 / 8) / 2
+        ranking = testbench.leaderboard(task="sums_first").rows
+        assert [(r["taxonomy"], r["supplier"], r["score"], r["rank_low"]) for r in ranking] == [
+            ("sums_first", ALPHA, (3 / 4 + 1 / 8) / 2, 1), ("sums_first", BETA, None, None),
+        ]  # fmt: skip
+        assert [(r["tasks_measured"], r["tasks_total"], r["n"]) for r in ranking] == [(2, 2, 12), (0, 2, 0)]
+        assert testbench.leaderboard(task="sums_a").rows[0]["score"] == 3 / 4
+        for arguments, said in (
+            ({"task": "sums"}, "'sums' has no score: it is a tag, a group that lm-eval gives none, or"),
+            ({"task": "nowhere"}, "task 'nowhere' is not configured"),
+            ({"task": "sums_a", "taxonomy": "t"}, "taxonomy and task are both given"),
+        ):
+            with pytest.raises(ConfigError, match=said):
+                testbench.leaderboard(**arguments)
         page = testbench.supplier(ALPHA)
         assert [(row.task, row.primary) for row in page.groups] == [("sums_first", True), ("mine", True)]
         written = testbench.export(tmp_path / "out", [ALPHA])
@@ -316,13 +334,67 @@ def test_where_groups_of_tasks_are_shown(opened: Callable[..., Facts], tmp_path:
         assert [(r["task"], r["score"]) for r in frame if r["kind"] == "group" and r["primary"]] == [
             ("sums_first", (3 / 4 + 1 / 8) / 2), ("mine", None),
         ]  # fmt: skip
+        made = {"group": "sums_first", "root": "sums", "metric": "exact_match", "weight_by_size": False}
+        members = pq.read_table(tmp_path / "out" / "groups.parquet").to_pylist()
+        assert members[:2] == [
+            {**made, "filters": None, "position": place, "task": task}
+            for place, task in enumerate(("sums_a", "sums_b"))
+        ]
+        assert [row["task"] for row in members[2:]] == ["mine__sums_a", "mine__sums_b"]
+    on_board(facts)
+    in_history_and_feed(facts, tmp_path)
+
+
+def in_history_and_feed(facts: Facts, folder: Path) -> None:
+    """A day's snapshot keeps the group, and the feed has it."""
+    today = datetime.now(UTC).date()
+    assert take_snapshots(facts.workspace, today) == 2
+    with Testbench.open(folder / "testbench.yaml") as testbench:
+        points = testbench.history(ALPHA, ["sums_first"]).rows
+        assert {(p["task"], p["source"]) for p in points if p["day"] == today.isoformat()} == {
+            (name, "snapshot") for name in ("sums_first", "sums_a", "sums_b")
+        }
+        (point,) = (p for p in points if p["task"] == "sums_first")
+        assert (point["score"], point["n"], point["metric"]) == ((3 / 4 + 1 / 8) / 2, 12, "exact_match")
+        assert not any(p["task"] == "sums_first" for p in testbench.history(ALPHA, ["sums_a"]).rows)
+    told = feed(make_board(facts.workspace))
+    assert told["task_groups"]["sums_first"] == {
+        "metric": "exact_match", "filter": "last", "higher_is_better": True, "root": "sums",
+        "tasks": ["sums_a", "sums_b"],
+    }  # fmt: skip
+    alpha, beta = (next(s for s in told["suppliers"] if s["supplier"] == key) for key in (ALPHA, BETA))
+    row = alpha["task_groups"]["sums_first"]
+    assert (row["score"], row["n"], row["missing"]) == ((3 / 4 + 1 / 8) / 2, 12, None)
+    assert 0 < row["lower_bound"] < row["score"] < row["upper_bound"] < 1
+    assert beta["task_groups"]["sums_first"]["missing"] == {"sums_a": "no_data", "sums_b": "no_data"}
+
+
+def on_board(facts: Facts) -> None:
+    """The supplier's page leads to the group's, and that to the leaderboard by it."""
     app = make_app(Site(facts.workspace), hosts=allowed_hosts("127.0.0.1"))
     board = TestClient(app, base_url="http://127.0.0.1:3001")
     page = board.get(links.supplier(ALPHA))
     assert page.status_code == 200
     table = page.text.partition("<h3>Groups of tasks</h3>")[2].partition("</table>")[0]
     assert [">sums_first<" in table, ">mine<" in table] == [True, True]
-    assert ">0.438<" in table and "not all of its tasks have data yet" in table
+    assert ">0.438<" in table
+    assert "not all of its tasks have data yet: <bdi>mine__sums_a</bdi>, <bdi>mine__sums_b</bdi>" in table
+    address = links.group("sums_first")
+    assert f'href="{address}"' in table
+    unranked = board.get(address).text
+    assert "nobody was ranked by it yet" in unranked and ">0.438<" in unranked
+    store_board(facts.workspace, make_board(facts.workspace))
+    shown = board.get(address).text
+    assert shown.index(f">{ALPHA}<") < shown.index(f">{BETA}<"), "best first"
+    assert "all tasks weigh the same" in shown and f'href="{links.task("sums_a")}"' in shown
+    assert "<td>1</td>" in shown and "<bdi>sums_a</bdi>, <bdi>sums_b</bdi>" in shown
+    ranked = board.get(links.with_query("/", {"task": "sums_first"})).text
+    assert f'By the group of tasks <a href="{address}">' in ranked and ">0.438<" in ranked
+    nobody = board.get(links.with_query("/", {"task": "elsewhere"})).text
+    assert "Nobody was ranked by a group of tasks <bdi>elsewhere</bdi> yet" in nobody
+    assert board.get(links.group("elsewhere")).status_code == 404
+    assert f'href="{address}"' in board.get(links.task("sums_a")).text
+    assert board.get(links.history(ALPHA, {"task": "sums_first"})).status_code == 200
 
 
 BAD = {

@@ -52,6 +52,59 @@ def test_a_group_on_chat_has_the_metric_of_its_tasks(tmp_path):
     assert {metric.metric for group in found.groups for metric in group.metrics} == {"letter_acc"}
 
 
+def groups(folder, *tasks, **settings):
+    path = folder / "testbench.yaml"
+    path.write_text(yaml.safe_dump({"tasks": list(tasks), **settings}), encoding="utf-8")
+    return {group.name: group for group in configured_tasks(load_config(path)).groups}
+
+
+def test_one_setting_gives_groups_a_score_of_each_form(tmp_path):
+    """lm-eval's mmlu is of acc, mmlu~chat of letter_acc, each over tasks of its own form alone."""
+    found = groups(tmp_path, {"name": "mmlu"}, choices_on_chat=True, suppliers=SUPPLIERS)
+    plain = [name for name in found if not name.endswith("~chat")]
+    assert len(plain) == 5 and list(found) == [*plain, *(f"{name}~chat" for name in plain)]
+    for name in plain:
+        one, chat = found[name], found[f"{name}~chat"]
+        assert chat.tasks == tuple(f"{task}~chat" for task in one.tasks)
+        assert chat.root == "mmlu~chat" and one.root == "mmlu"
+        assert [metric.metric for metric in one.metrics] == ["acc"]
+        assert [(m.metric, m.weight_by_size) for m in chat.metrics] == [
+            ("letter_acc", one.metrics[0].weight_by_size)
+        ]
+
+
+MIXED = """
+group: mixed
+task: [starter_choice, starter_logic]
+aggregate_metric_list: [{metric: acc, weight_by_size: false}]
+"""
+
+
+def test_a_score_never_mixes_forms(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "mixed.yaml").write_text(MIXED)
+    (mine / "alone.yaml").write_text(MIXED.replace("mixed", "alone").replace(", starter_logic", ""))
+    settings = {"task_paths": ["mine"], "choices_on_chat": True, "suppliers": SUPPLIERS}
+    chat = groups(tmp_path, {"name": "mixed"}, **settings)["mixed~chat"]
+    assert (chat.tasks, chat.metrics) == (("starter_choice~chat",), ())
+    assert chat.problem == (
+        "group 'mixed~chat' has no score: 'starter_logic' cannot be asked as a choice on chat, and a score "
+        "never mixes the forms; its other tasks have scores of their own, such as 'starter_choice~chat'"
+    )
+    alone = groups(tmp_path, {"name": "alone"}, **settings)["alone~chat"]
+    assert [(m.metric, m.weight_by_size) for m in alone.metrics] == [("letter_acc", False)]
+    assert alone.problem is None
+
+
+def test_groups_of_one_name_are_refused(tmp_path):
+    tasks = ({"name": "mmlu"}, {"name": "mmlu_stem", "alias": "mmlu_stem"})
+    with pytest.raises(ConfigError, match="'mmlu_stem' has the name of another configured group; give one"):
+        groups(tmp_path, *tasks)
+    with pytest.raises(ConfigError, match="'mmlu' has the name of another configured task; give one"):
+        groups(tmp_path, {"name": "mmlu"}, {"name": "starter_logic", "alias": "mmlu"})
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [

@@ -47,7 +47,7 @@ class Elements(HTMLParser):
 def test_names_cannot_become_markup() -> None:
     tasks = ["gsm8k", *HOSTILE[:2]]
     tame, wild = (
-        Elements(render_page(board(names, tasks, [taxonomy])))
+        Elements(render_page(board(names, tasks, [taxonomy], groups=[taxonomy])))
         for names, taxonomy in ((NAMES[: len(HOSTILE)], "general"), (HOSTILE, HOSTILE[0]))
     )
     assert [tag for tag, _ in tame.tags] == [tag for tag, _ in wild.tags]

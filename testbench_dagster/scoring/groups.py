@@ -49,7 +49,9 @@ _Pair = tuple[str, str | None]
 _T = TypeVar("_T")
 
 
-def group_windows(groups: Sequence[TaskGroup], rows: Sequence[Window]) -> Iterator[Window]:
+def group_windows(
+    groups: Sequence[TaskGroup], rows: Sequence[Window], *, primary_only: bool = False
+) -> Iterator[Window]:
     """Yield the rows of groups of one supplier, made of all ``rows`` of its tasks.
 
     A group has a row for each metric and filter that it aggregates, the primary one first: that of its first
@@ -65,7 +67,7 @@ def group_windows(groups: Sequence[TaskGroup], rows: Sequence[Window]) -> Iterat
         pairs = dict(_pairs(group, own))
         configured = next((r.metric, r.filter) for r in own[0] if r.primary)
         first = configured if configured in pairs else next(iter(pairs))
-        for pair in sorted(pairs, key=lambda pair: pair != first):
+        for pair in [first] if primary_only else sorted(pairs, key=lambda pair: pair != first):
             yield _row(group, own, pair, pairs[pair], primary=pair == first)
 
 

@@ -63,4 +63,4 @@ def group_rows(workspace: Workspace, supplier: Supplier, now: datetime | None = 
         return []
     names = list(dict.fromkeys(task for group in workspace.groups for task in group.tasks))
     rows = windows(workspace, suppliers=[supplier.key], tasks=names, now=now)
-    return [row for row in group_windows(workspace.groups, rows) if row.primary]
+    return list(group_windows(workspace.groups, rows, primary_only=True))

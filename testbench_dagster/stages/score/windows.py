@@ -291,7 +291,7 @@ class _Reader:
             found += rows[:1] if primary_only else rows
             if spec.name in in_groups:
                 of_groups += rows
-        made = [row for row in group_windows(groups, of_groups) if row.primary]
+        made = list(group_windows(groups, of_groups, primary_only=True))
         return MeasuredSupplier(supplier.key, found, tallies, docs, made)
 
     def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:

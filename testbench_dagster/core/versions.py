@@ -198,7 +198,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    6,
+    7,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",

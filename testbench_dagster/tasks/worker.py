@@ -90,11 +90,12 @@ class FrameworkWorker:
     """Calls the adapters of frameworks, each in the child process that its plug names, started when needed.
 
     Use as a context manager or call :meth:`close`; the children also end when their parent does. Tasks bring
-    code of their own, so the children do not get the environment variables in ``secrets``.
+    code of their own, so the children do not get the environment variables in ``secrets``. ``hash_seed`` is
+    Python's for texts: by it sets have an order.
     """
 
-    def __init__(self, secrets: Collection[str] = ()) -> None:
-        self._secrets = frozenset(secrets)
+    def __init__(self, secrets: Collection[str] = (), *, hash_seed: int = 0) -> None:
+        self._secrets, self._hash_seed = frozenset(secrets), hash_seed
         self._children: dict[str, WorkerProcess] = {}
         self._lock = threading.Lock()
         #: Told several times a second which call is waited for, in its thread; None once it has ended.
@@ -138,7 +139,7 @@ class FrameworkWorker:
         """The child process of a framework, started or not."""
         name = framework_plug(framework).process or framework
         with self._lock:
-            return self._children.setdefault(name, WorkerProcess(name, self._secrets))
+            return self._children.setdefault(name, WorkerProcess(name, self._secrets, self._hash_seed))
 
     def close(self) -> None:
         """End the children."""
@@ -151,9 +152,9 @@ class FrameworkWorker:
 class WorkerProcess:
     """Calls the functions of adapters in one child process; one call at a time. ``name`` is for messages."""
 
-    def __init__(self, name: str, secrets: Collection[str] = ()) -> None:
+    def __init__(self, name: str, secrets: Collection[str] = (), hash_seed: int = 0) -> None:
         self._name = name
-        self._secrets = frozenset(secrets)
+        self._secrets, self._hash_seed = frozenset(secrets), hash_seed
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -261,7 +262,10 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             # a checker that walks a set gives the same sums everywhere; hostile keys meet time limits anyway
-            env={**{n: v for n, v in os.environ.items() if n not in self._secrets}, "PYTHONHASHSEED": "0"},
+            env={
+                **{n: v for n, v in os.environ.items() if n not in self._secrets},
+                "PYTHONHASHSEED": str(self._hash_seed),
+            },
         )
         return self._process
 

@@ -37,6 +37,7 @@ _OFFERED = ("tools", "tool_choice", "response_format")
 #: The aggregation that needs no function of the framework.
 MEAN = "mean"
 _SHOWN = 80  # characters of a value in a message
+_LONGEST_PLACE = 1_000  # characters that say where in a value another one is
 
 
 def json_problem(value: object) -> str | None:
@@ -47,10 +48,10 @@ def json_problem(value: object) -> str | None:
     except (TypeError, ValueError, RecursionError) as error:
         told = str(error)
     todo: list[tuple[str, object]] = [("", value)]
-    seen = 0
-    while todo and seen < 1_000_000:  # what holds itself has no end
+    while todo:
         place, part = todo.pop()
-        seen += 1
+        if len(place) > _LONGEST_PLACE:  # too deep, or it holds itself
+            return told
         where = f"{place} is " if place else ""
         if isinstance(part, float) and not math.isfinite(part):
             return f"{where}{part}, for which JSON has no word; give null, or leave it out"

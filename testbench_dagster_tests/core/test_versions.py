@@ -18,13 +18,13 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
-    "PAYLOADS": (1, "888edcf6416bd8829ddd7b76a325b5c8c357a64674480738dfd0d7d10b17a5c2"),
-    "SCORER": (3, "e76a86846d4a5a538dd2c0969a41bfc1259cac426150a23f38fce59558ea91a2"),
-    "WINDOWS": (5, "fe8a624e45d9298df79221933142a17128f4ece1a576368cb07e9daad1ea78d3"),
-    "PLANS": (6, "b921e6b20d07843f4c4819c0a895aacc0a4ec3f155bfc2d8148ebad9aa505b95"),
+    "CLASSIFIER": (3, "d95e7ad2669922131416fa5bc8d3a0b830a48f407cfded2ef76f5b523ccbd773"),
+    "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
+    "SCORER": (2, "8d8a5122bd482712603862866b8e26fabef82855cb9ef79250137f1985a51b0a"),
+    "WINDOWS": (5, "07735071e0c0217fa2676983f580b62eda879b05e60f22b345492949ac2490e6"),
+    "PLANS": (5, "b4a431117fcb04da281c20279f3ec1b45225be33469ef21f5f80852133b86144"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
-    "TOOLS": (1, "71dc2e0f20ae71848c4d3b41ba44e05776531d13538db8ed7cb61b3efd59f27f"),
+    "TOOLS": (1, "7a824b0b897c25ba61c57427774e55c2b8ceba7433d1ceec2d22c00872bca409"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

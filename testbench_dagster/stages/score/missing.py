@@ -77,4 +77,4 @@ def _what_is_planned(plan: PlannedTasks | None, task: str) -> str:
 
 
 def _days(age: timedelta) -> str:
-    return f"{age / timedelta(days=1):g} days"
+    return counted(age / timedelta(days=1), "day", "g")

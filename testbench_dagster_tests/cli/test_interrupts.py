@@ -11,16 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from testbench_dagster.cli import main
 from testbench_dagster.cli.interrupts import INTERRUPTED
-from testbench_dagster.config import load_config
 from testbench_dagster.core.records.set_aside import SetAsideRecord
-from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.datasets import open_datasets
+from testbench_dagster.stores.documents import open_documents, typed
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 from testbench_dagster_tests.tasks.own_framework import written
 
@@ -214,7 +214,7 @@ def test_an_interrupt_that_nobody_waits_for_is_told_by_the_exit_code(
 @pytest.mark.slow
 def test_an_endless_task_is_named_and_the_first_interrupt_ends_it(tmp_path: Path) -> None:
     """Nothing of it is stored; the next run begins with it anew."""
-    package, home = written(tmp_path / "lib"), tmp_path / "home"
+    package, home, stores = written(tmp_path / "lib"), tmp_path / "home", tmp_path / "stores"
     home.mkdir()
     (home / "testbench.yaml").write_text(
         "suppliers: [{address: a, service: s, base_url: 'http://127.0.0.1:9/v1', model: m}]\n"
@@ -227,7 +227,11 @@ def test_an_endless_task_is_named_and_the_first_interrupt_ends_it(tmp_path: Path
         cwd=home,
         stderr=subprocess.PIPE,
         text=True,
-        env={**kept, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(package)])},
+        env={
+            **kept,
+            "TESTBENCH_HOME": str(stores),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(package)]),
+        },
     )
     assert run.stderr is not None
     said = ""
@@ -241,9 +245,9 @@ def test_an_endless_task_is_named_and_the_first_interrupt_ends_it(tmp_path: Path
     assert run.returncode == INTERRUPTED
     assert "interrupted while waiting for task 'endless'" in rest and "Traceback" not in rest
     assert not Path(f"/proc/{child}").exists()
-    with Workspace(load_config(home / "testbench.yaml")) as workspace:
-        assert workspace.datasets.tasks() == []
-        assert not list(typed.find(workspace.documents, SetAsideRecord))
+    with closing(open_datasets(stores, None)) as datasets, closing(open_documents(stores, None)) as documents:
+        assert datasets.tasks() == []
+        assert not list(typed.find(documents, SetAsideRecord))
 
 
 def children(pid: int) -> list[int]:

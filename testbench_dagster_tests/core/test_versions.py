@@ -18,13 +18,13 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (3, "d95e7ad2669922131416fa5bc8d3a0b830a48f407cfded2ef76f5b523ccbd773"),
+    "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
     "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
-    "SCORER": (2, "8d8a5122bd482712603862866b8e26fabef82855cb9ef79250137f1985a51b0a"),
+    "SCORER": (3, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
     "WINDOWS": (5, "07735071e0c0217fa2676983f580b62eda879b05e60f22b345492949ac2490e6"),
-    "PLANS": (5, "b4a431117fcb04da281c20279f3ec1b45225be33469ef21f5f80852133b86144"),
+    "PLANS": (5, "14e127c8bb86e18e518859f722cb56e62a54db6577671d9e61934ae42ee2ceec"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
-    "TOOLS": (1, "7a824b0b897c25ba61c57427774e55c2b8ceba7433d1ceec2d22c00872bca409"),
+    "TOOLS": (1, "8e458010074d35c442a7d57a1bdd680a3ef9362c2c14c3ab4912c8d25eb58eb3"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from testbench_dagster.defs.local_evaluation import RunReport
     from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
+    from testbench_dagster.tasks.worker import Waiting
     from testbench_dagster.taxonomies.model import Taxonomy
 
 
@@ -151,25 +152,35 @@ class Testbench:
     # -- doing --------------------------------------------------------------------------------------------
 
     def check(
-        self, *, suppliers: bool = True, on_finding: Callable[[Finding], None] | None = None
+        self,
+        *,
+        suppliers: bool = True,
+        on_finding: Callable[[Finding], None] | None = None,
+        on_wait: Callable[[Waiting | None], None] | None = None,
     ) -> list[Finding]:
         """Look at configuration, stores, tasks and, unless left out, suppliers; what is wrong has a remedy.
 
         ``on_finding`` is called with each finding as it is made: suppliers may take a while to answer.
+        ``on_wait`` is told several times a second which task's framework is waited for.
 
         Raises:
             ConfigError: the configuration names tasks that there are not, or an argument is of a wrong kind.
         """
         arguments.flag("suppliers", suppliers)
         arguments.callback("on_finding", on_finding)
+        arguments.callback("on_wait", on_wait)
         # with the transports: 0.07 s
         from testbench_dagster.stages.check import findings
 
         found = []
-        for finding in findings(self._workspace, suppliers=suppliers):
-            if on_finding is not None:
-                on_finding(finding)
-            found.append(finding)
+        self._workspace.worker.on_wait = on_wait
+        try:
+            for finding in findings(self._workspace, suppliers=suppliers):
+                if on_finding is not None:
+                    on_finding(finding)
+                found.append(finding)
+        finally:
+            self._workspace.worker.on_wait = None
         return found
 
     def run(
@@ -186,6 +197,7 @@ class Testbench:
         on_note: Callable[[str], None] | None = None,
         on_scored: Callable[[int, int], None] | None = None,
         on_stage: Callable[[str], None] | None = None,
+        on_wait: Callable[[Waiting | None], None] | None = None,
         stop: threading.Event | None = None,
     ) -> RunReport:
         """Evaluate now, by default everything: what ``testbench run`` does, recorded in Dagster likewise.
@@ -211,6 +223,7 @@ class Testbench:
             "on_note": on_note,
             "on_scored": on_scored,
             "on_stage": on_stage,
+            "on_wait": on_wait,
         }
         for name, function in told.items():
             arguments.callback(name, function)
@@ -229,6 +242,7 @@ class Testbench:
             on_note=on_note,
             on_scored=on_scored,
             on_stage=on_stage,
+            on_wait=on_wait,
             stop=stop,
         )
 

@@ -151,6 +151,7 @@ KEY, TASK = "a@external", "starter_logic"
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("check", {"suppliers": [KEY]}, "suppliers is "),
     ("check", {"on_finding": 5}, "on_finding is 5; give a function"),
+    ("check", {"on_wait": 5}, "on_wait is 5; give a function"),
     ("run", {"suppliers": []}, "suppliers is empty; name at least one, or give None for all"),
     ("run", {"suppliers": KEY}, f"suppliers is '{KEY}'; give a list"),
     ("run", {"tasks": []}, "tasks is empty"),
@@ -165,6 +166,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("run", {"on_note": 5}, "on_note is 5; give a function"),
     ("run", {"on_scored": 5}, "on_scored is 5; give a function"),
     ("run", {"on_stage": 5}, "on_stage is 5; give a function"),
+    ("run", {"on_wait": 5}, "on_wait is 5; give a function"),
     ("run", {"wait": "5m"}, "wait is '5m'; give True, False, or a timedelta"),
     ("run", {"wait": timedelta(seconds=-1)}, "wait is .*; give True, False, or a timedelta of at least 0"),
     ("run", {"stop": True}, "stop is True; give a threading.Event"),

@@ -331,7 +331,7 @@ LAYERS = (
     ("localnet", "board"),
     ("defs",),
     ("tables",),
-    ("api",),
+    ("api", "testing"),
     ("cli", "definitions"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

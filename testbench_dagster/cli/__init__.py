@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from testbench_dagster import __version__
-from testbench_dagster.core.errors import ConfigError, TaskInputError, TestbenchError
+from testbench_dagster.core.errors import ConfigError, Interrupted, TaskInputError, TestbenchError
 
 #: Each command, in the order of the help, with the module of this package and the name it has there.
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -128,6 +128,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Interrupted as error:
+        click.echo(str(error), err=True)
+        sys.exit(130)
     except (ConfigError, TaskInputError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

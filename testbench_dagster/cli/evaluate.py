@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,14 +14,15 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.interrupts import INTERRUPTED, stoppable
 from testbench_dagster.cli.output import note
-from testbench_dagster.cli.progress import RelayBar
+from testbench_dagster.cli.progress import TELL_EVERY_S, RelayBar
 from testbench_dagster.cli.summary import summary_line
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from testbench_dagster.defs.local_evaluation import RunReport
+    from testbench_dagster.tasks.worker import Waiting
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -86,7 +89,8 @@ def run(
     The same Dagster assets as in the UI, recorded in the instance. Safe to interrupt and to start again: what
     has a stored answer is not asked twice. A doc without an answer is open, and counts as wrong until it
     closes: it is asked again 15 minutes, 2 hours, ... later, by the next run or by this one with --wait.
-    Ctrl-C stops sending and scores what is there; once more ends it. The last line says what came of it.
+    Ctrl-C stops sending and scores what is there (a task that is being prepared is left); once more ends it.
+    The last line says what came of it.
     """
     with Testbench.open(context.obj) as testbench, RelayBar(quiet=quiet) as bar:
 
@@ -103,6 +107,7 @@ def run(
                 on_note=bar.note,
                 on_scored=bar.scored,
                 on_stage=bar.stage,
+                on_wait=bar.waiting,
                 stop=stop,
             )
 
@@ -122,10 +127,23 @@ def run(
 def check(config: str | None, no_suppliers: bool) -> None:
     """Validate configuration, stores, tasks and suppliers, and say how to fix what is wrong."""
     with Testbench.open(config) as testbench:
-        found = testbench.check(suppliers=not no_suppliers, on_finding=_show)
+        found = testbench.check(suppliers=not no_suppliers, on_finding=_show, on_wait=_waiting())
     failed = sum(finding.failed for finding in found)
     if failed:
         raise TestbenchError(f"{counted(failed, 'problem')} found")
+
+
+def _waiting() -> Callable[[Waiting | None], None]:
+    """Tells every few seconds which task is waited for."""
+    told_at = 0.0
+
+    def told(waiting: Waiting | None) -> None:
+        nonlocal told_at
+        if waiting is not None and time.monotonic() - told_at >= TELL_EVERY_S:
+            told_at = time.monotonic()
+            note(f"waits for {waiting}, for {duration(waiting.seconds)}")
+
+    return told
 
 
 def _show(finding: Finding) -> None:

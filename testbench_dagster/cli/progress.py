@@ -14,6 +14,7 @@ from testbench_dagster.core.wording import counted, duration
 
 if TYPE_CHECKING:
     from testbench_dagster.relays.report import LanePace, Progress
+    from testbench_dagster.tasks.worker import Waiting
 
 #: Seconds between two lines where there is no terminal; those who look for a sign of life wait 10.
 TELL_EVERY_S = 8.0
@@ -56,6 +57,7 @@ class RelayBar:
         self._stage, self._began, self._planned = "", 0.0, 0
         self._progress: Progress | None = None
         self._scored: tuple[int, int] | None = None
+        self._waiting: Waiting | None = None
         self._paces: set[str] = set()  # accounts whose pace was told
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="testbench-progress", daemon=True)
@@ -75,7 +77,7 @@ class RelayBar:
 
     def stage(self, text: str) -> None:
         """Say what begins; with an empty text that nothing does."""
-        self._progress = self._scored = None
+        self._progress = self._scored = self._waiting = None
         self._stage, self._began = text, time.monotonic()
         if text:
             self._bar.remove_task(self._task)  # a known total cannot be taken back
@@ -113,6 +115,13 @@ class RelayBar:
         self._bar.start()
         self._bar.update(self._task, description="scores", total=total, completed=done, rate="docs")
 
+    def waiting(self, waiting: Waiting | None) -> None:
+        """Show which task's framework is waited for; None where none is any more."""
+        self._waiting = waiting
+        if not self._silent and self._stage and self._progress is None and self._scored is None:
+            told = self._stage if waiting is None else f"{self._stage}: {waiting}"
+            self._bar.update(self._task, description=told)
+
     def stopping(self) -> None:
         """Say that an interrupt was heard."""
         self.note("stopping: nothing is sent any more; what is stored is scored (Ctrl-C again ends at once)")
@@ -129,13 +138,16 @@ class RelayBar:
 
     def _line(self) -> str:
         """How far the evaluation is, in a line; empty where nothing is done."""
-        progress, scored = self._progress, self._scored
+        progress, scored, waiting = self._progress, self._scored, self._waiting
+        waits = "" if waiting is None else f"; waits for {waiting}, for {duration(waiting.seconds)}"
         if progress is not None:
-            return progress_text(progress, self._planned)
+            return progress_text(progress, self._planned) + waits
         if scored is not None:
-            return f"scores: {scored[0]} of {counted(scored[1], 'doc')} scored"
+            return f"scores: {scored[0]} of {counted(scored[1], 'doc')} scored{waits}"
         if not self._stage:
             return ""
+        if waits:
+            return f"{self._stage}{waits}"
         seconds = time.monotonic() - self._began
         return f"{self._stage}, for {duration(seconds)}" if seconds >= 1 else self._stage
 

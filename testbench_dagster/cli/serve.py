@@ -161,6 +161,7 @@ def _demo(
                     on_note=bar.note,
                     on_scored=bar.scored,
                     on_stage=bar.stage,
+                    on_wait=bar.waiting,
                     stop=stop,
                 )
 

@@ -32,6 +32,14 @@ class TaskInputError(TaskError):
     """What `testbench.yaml` wants of a task cannot be had: a data file, split, column, metric or filter."""
 
 
+class AdapterFailed(TaskError):
+    """A function of a framework's adapter raised what no adapter is to raise: a mistake of the framework."""
+
+
+class Interrupted(TestbenchError):
+    """Somebody asked this process to stop, and what it was doing was ended: no task's fault."""
+
+
 class ScorerUnavailable(TestbenchError):
     """A metric raises it where the service that it asks is not there: the answer is scored later.
 

@@ -7,7 +7,7 @@ loaded in a process of its own. Another package adds one through the entry point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -20,6 +20,7 @@ from testbench_dagster.core.errors import TaskError
 ENTRY_POINTS = "testbench_dagster.frameworks"
 #: What a task of every framework may be configured with, beside the plug's own ``keys``.
 COMMON_KEYS = frozenset({"name", "framework", "alias", "planning", "services", "suppliers"})
+_LIKE = {"version": "1", "adapter": "package.module:Class"}
 #: Where our own plugs are; named, not imported, as those of other packages are.
 _BUILTIN = {
     "lm_eval": "testbench_dagster.tasks.plugs:LM_EVAL",
@@ -27,6 +28,8 @@ _BUILTIN = {
     "chat_choice": "testbench_dagster.tasks.plugs:CHAT_CHOICE",
     "tools": "testbench_dagster.tasks.plugs:TOOLS",
 }
+#: Those that ``tasks[].mode`` chooses, for tasks of another framework.
+_OF_MODES = frozenset({"chat_choice"})
 
 
 def _no_check(name: str, options: Mapping[str, Any]) -> None:
@@ -62,8 +65,8 @@ class FrameworkPlug:
 
 
 def framework_names() -> tuple[str, ...]:
-    """The names of all frameworks, our own first; loads none."""
-    return tuple(dict.fromkeys((*_BUILTIN, *sorted(_others()))))
+    """The names that ``tasks[].framework`` may have, our own first; loads none."""
+    return tuple(name for name in (*_BUILTIN, *sorted(_others())) if name not in _OF_MODES)
 
 
 @cache
@@ -95,14 +98,31 @@ def framework_plug(name: str) -> FrameworkPlug:
         )
     if plug.name != name:
         raise TaskError(f"framework {name!r}: the FrameworkPlug of its entry point is named {plug.name!r}")
-    if ":" not in plug.adapter:
-        raise TaskError(f"framework {name!r}: its adapter {plug.adapter!r} is no 'package.module:Class'")
+    for problem in _plug_problems(plug):
+        raise TaskError(f"framework {name!r}: its FrameworkPlug: {problem}")
     return plug
+
+
+def _plug_problems(plug: FrameworkPlug) -> Iterator[str]:
+    """What of a plug has a value that cannot be, in words with field, value and remedy."""
+    for name, value in (("version", plug.version), ("adapter", plug.adapter)):
+        if not isinstance(value, str) or not value:
+            yield f"{name} is {value!r} ({type(value).__name__}); give a text, such as {_LIKE[name]!r}"
+    if isinstance(plug.adapter, str) and ":" not in plug.adapter:
+        yield f"adapter {plug.adapter!r} is no 'package.module:Class'; correct it"
+    for name, values in (("keys", plug.keys), ("forms", plug.forms)):
+        if isinstance(values, str) or not all(isinstance(one, str) for one in values):
+            yield f"{name} is {values!r} ({type(values).__name__}); give a set of texts"
+    for name, function in (("task_names", plug.task_names), ("check", plug.check)):
+        if not callable(function) and not (name == "task_names" and function is None):
+            yield f"{name} is {function!r} ({type(function).__name__}); give a function"
+    if unknown := sorted(set(plug.forms) - {"chat", "completions"}):
+        yield f"forms has {unknown[0]!r}; there are: chat, completions"
 
 
 def is_framework(name: str) -> bool:
     """Whether there is a framework of this name."""
-    return name in framework_names()
+    return name in _BUILTIN or name in _others()
 
 
 @cache

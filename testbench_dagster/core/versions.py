@@ -106,6 +106,7 @@ SCORER = Version(
         "testbench_dagster.stages.score.scorer",
         "testbench_dagster.stages.score.undecided",
         "testbench_dagster.tasks.adapter",
+        "testbench_dagster.tasks.given",
         "testbench_dagster.tasks.lm_eval_adapter.building",
         "testbench_dagster.tasks.lm_eval_adapter.definitions",
         "testbench_dagster.tasks.lm_eval_adapter.doc_json",

@@ -51,6 +51,7 @@ from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.tally import Tally, Tallying
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.tasks.worker import Waiting
 
 _MAX_PASSES = 4  # of evaluating what gates let be asked; the next run goes on
 _LOOK_S = 15.0  # waiting for an occasion, the clock is looked at so often
@@ -121,6 +122,7 @@ def evaluate(
     on_note: Callable[[str], None] | None = None,
     on_scored: Callable[[int, int], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
+    on_wait: Callable[[Waiting | None], None] | None = None,
     stop: threading.Event | None = None,
     clock: WallClock | None = None,
 ) -> RunReport:
@@ -142,13 +144,17 @@ def evaluate(
         on_note: called with what a person should know, in a line each.
         on_scored: called with how many docs of a task are scored, and of how many, while more follow.
         on_stage: called with what begins, in words; with an empty text where it only waits, and at the end.
-        stop: once it is set nothing is sent any more; what is stored is scored, and the report returned.
+        on_wait: called several times a second with the task whose framework is waited for, with None once it
+            is no more.
+        stop: once it is set nothing is sent any more; what is stored is scored, and the report returned. A
+            task that is being prepared then, or not scored within ten seconds, is ended.
         clock: the time; the machine's by default.
 
     Raises:
         ConfigError: a supplier or key is missing, all tasks or their data files are, a taxonomy makes no
             sense, or none of the tasks is asked of one of the suppliers.
         TaskInputError: no task can be prepared.
+        Interrupted: ``stop`` was set before anything was planned; nothing was sent.
         TestbenchError: a stage failed, or no supplier can be found.
     """
     began = time.monotonic()
@@ -169,7 +175,8 @@ def evaluate(
         note(f"warning: left out: {problem}")
     keys = [supplier.key for supplier in roster]
     names = [spec.name for spec in specs]
-    with LocalRuns(workspace) as runs:
+    stop = stop or threading.Event()
+    with LocalRuns(workspace) as runs, _watched(workspace, on_planned, on_progress, on_scored, on_wait, stop):
         runs.refresh_suppliers()
         stale = stale_tasks(workspace, specs)
         if stale:
@@ -187,19 +194,18 @@ def evaluate(
         prepared = [spec for spec in specs if spec.name not in aside]
         note(f"evaluation: {counted(len(keys), 'supplier')}, {_of_tasks(prepared, roster)}")
         tallying = Tallying(workspace, keys, names)
-        passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop or threading.Event(), stage)
-        with _watched(workspace, on_planned, on_progress, on_scored, stop):
-            passes.go(keys, retry_errors=retry_errors, force=force)
-            passes.refresh_summaries()
-            if wait:
-                until = None if wait is True else clock.now() + wait
-                _stay(workspace, passes, keys, names, until, note, clock, stage)
+        passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop, stage)
+        passes.go(keys, retry_errors=retry_errors, force=force)
+        passes.refresh_summaries()
+        if wait:
+            until = None if wait is True else clock.now() + wait
+            _stay(workspace, passes, keys, names, until, note, clock, stage)
         stage("evaluation: looking at what came of it")
         checks = {name: verdict for name, verdict in runs.checks.items() if not verdict.passed}
     # of who runs no daemon this is all the history there is
     take_snapshots(workspace, clock.now().date(), keys, now=clock.now())
     note(f"evaluation: {passes.what_was_sent}")
-    for name, why in passes.problems.items():
+    for name, why in (passes.problems | workspace.unaggregated).items():
         note(f"evaluation: task {name} could not be scored: {why}")
     for name, verdict in checks.items():
         note(f"{'error' if verdict.error else 'warning'}: check {name}: {verdict.problem or 'failed'}")
@@ -431,12 +437,17 @@ def _watched(
     on_planned: Callable[[int], None] | None,
     on_progress: Callable[[Progress], None] | None,
     on_scored: Callable[[int, int], None] | None,
-    stop: threading.Event | None,
+    on_wait: Callable[[Waiting | None], None] | None,
+    stop: threading.Event,
 ) -> Iterator[None]:
-    """Let a caller of this process watch the relays of its runs, and stop them."""
+    """Let a caller of this process watch what its runs do, and stop them; a new run tries every task."""
     workspace.on_planned, workspace.on_progress = on_planned, on_progress
     workspace.on_scored, workspace.stop = on_scored, stop
+    workspace.worker.on_wait, workspace.worker.stop = on_wait, stop
+    workspace.given_up.clear()
+    workspace.unaggregated.clear()
     try:
         yield
     finally:
         workspace.on_planned = workspace.on_progress = workspace.on_scored = workspace.stop = None
+        workspace.worker.on_wait = workspace.worker.stop = None

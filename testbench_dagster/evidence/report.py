@@ -53,7 +53,8 @@ class TaskVerdict:
 
     ``windows`` is ``equal``, ``different`` or why they were not computed. ``failed`` counts docs without a
     score because their last attempt failed, ``unchecked_requests`` attempts whose request another version
-    built otherwise.
+    built otherwise. ``definition``: whether its hashes are ``equal`` or ``different``, or why these are
+    not known.
     """
 
     task: str
@@ -66,6 +67,7 @@ class TaskVerdict:
     unchecked_requests: int = 0
     windows: str = ""
     why: str | None = None
+    definition: str = "not computed"
 
 
 @dataclass
@@ -109,6 +111,10 @@ class Report:
             return f"DIFFERENT: {counted(n, 'thing')} {are(n)} not as the bundle says."
         if not self.checked:
             return "INCOMPLETE: what could be checked is as the bundle says, but not everything could be."
+        undefined = sum(task.definition not in ("equal", "different") for task in self.tasks)
+        if undefined:
+            of = f"the hashes of the definition of {counted(undefined, 'task')} were not made again"
+            return f"EQUAL: every answer, score and window is as the bundle says, but {of}: see the notes."
         return "EQUAL: every hash, answer, score and window is as the bundle says."
 
     def to_json(self) -> dict[str, Any]:

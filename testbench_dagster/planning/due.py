@@ -119,8 +119,8 @@ class TaskPlan:
     all epochs; besides ``open`` were asked in vain, with those that are due now. ``open_at`` is when the
     next occasions of the first of these have begun, ``aged_at`` when too few will be fresh by ageing alone,
     or now where new docs are due; None where there is no such instant. ``faults`` are the last ones of the
-    open docs, our own left out. Of ``kept`` open docs an earlier outcome counts until they close anew: of
-    those that were asked again by force or with age.
+    open docs, our own left out; ``ours`` are open by these alone. Of ``kept`` open docs an earlier outcome
+    counts until they close anew: of those that were asked again by force or with age.
     """
 
     round: int
@@ -133,6 +133,7 @@ class TaskPlan:
     aged_at: datetime | None = None
     faults: Mapping[Fault, int] = field(default_factory=dict)
     kept: int = 0
+    ours: int = 0
 
     @property
     def due_at(self) -> datetime | None:
@@ -284,7 +285,10 @@ def plan_task(
         aged_at = ages[len(ages) - others_wanted] + max_age
     faults = Counter(doc.life.fault for doc in begun if doc.life is not None and doc.life.fault)
     n_kept = len(opened.keys() & kept)
-    return TaskPlan(round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults, n_kept)
+    n_ours = sum(doc.life is not None and doc.life.ours for doc in begun)
+    return TaskPlan(
+        round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults, n_kept, n_ours
+    )
 
 
 def _anew(prompt: PromptRef, last_round: Mapping[str, int]) -> DuePrompt:

@@ -15,7 +15,7 @@ from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
-from testbench_dagster.stages.sample.catalogue import check_ids
+from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
@@ -111,7 +111,7 @@ def _try_prompts(workspace: Workspace, spec: TaskSpec, registered: Registered) -
         return
     first = sorted(registered.data.docs)[:_DOCS_TRIED]
     for api in registered.data.flags.request_forms:
-        workspace.framework(spec).build_prompts(spec, registered.data, first, api, "")
+        built_prompts(workspace, spec, registered.data, first, api, "")
 
 
 def _taxonomy_findings(workspace: Workspace) -> Iterator[Finding]:

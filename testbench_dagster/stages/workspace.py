@@ -67,6 +67,11 @@ class Workspace:
         self.on_scored: Callable[[int, int], None] | None = None
         #: Set by who wants relays in this process to stop; what is stored is scored all the same.
         self.stop: threading.Event | None = None
+        #: Why tasks are not scored any more in the run that this workspace serves, by name: their framework
+        #: came to no end.
+        self.given_up: dict[str, str] = {}
+        #: Why a metric's values of tasks could not be put together, by name.
+        self.unaggregated: dict[str, str] = {}
         #: What tells other processes that the run this workspace serves is alive; None outside of runs.
         self.heartbeat: Heartbeat | None = None
 
@@ -77,9 +82,11 @@ class Workspace:
 
     def with_specs(self, specs: Sequence[TaskSpec]) -> Workspace:
         """The same installation, over these stores, as if it had other tasks."""
-        return Workspace(
+        made = Workspace(
             self.config, specs=specs, documents=self.documents, datasets=self.datasets, worker=self.worker
         )
+        made.given_up, made.unaggregated = self.given_up, self.unaggregated
+        return made
 
     def as_of(self, at: datetime) -> Workspace:
         """The same installation with the facts dated up to an instant; its documents can only be read."""

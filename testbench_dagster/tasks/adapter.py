@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import (
     Answered,
@@ -24,6 +25,7 @@ from testbench_dagster.core.prompt import (
 )
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.tasks.given import MEAN, check_flags, check_hashable, doc_text
 
 
 class TaskAdapter(ABC):
@@ -77,9 +79,19 @@ class TaskAdapter(ABC):
     def aggregate(self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]) -> float | None:
         """Put the values of a metric together, one per doc, ascending by docs; None where that is no number.
 
-        By default the mean.
+        By default the mean, where the metric says so.
         """
+        name = flags.metrics[metric].aggregation
+        if name != MEAN:
+            raise TaskError(
+                f"task {spec.name!r}: framework {spec.framework!r}: metric {metric!r}: aggregation {name!r} "
+                f"is unknown; name {MEAN!r}, or give the adapter an aggregate() that knows it"
+            )
         return sum(values) / len(values) if values else None
+
+    def aggregates(self) -> bool:
+        """Whether the adapter brings an :meth:`aggregate` of its own, for metrics that have no mean."""
+        return type(self).aggregate is not TaskAdapter.aggregate
 
     def identify(self, spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str] | None:
         """Task hash and configuration hash that a registration with this data would get here; None: unknown.
@@ -119,8 +131,7 @@ def registered(
         questions_of_epoch: whether a doc id is another question in each epoch.
         eval_split: what its docs are called.
     """
-    # in the order of their keys, which requests may show; no store has to hold more than ASCII
-    texts = [json.dumps(doc, separators=(",", ":")) for doc in docs]
+    texts = [doc_text(spec, number, doc) for number, doc in enumerate(docs)]
     hashes = [content_hash(text) for text in texts]
     fingerprint = content_hash([hashes, []])
     columns = sorted(json.loads(texts[0])) if texts else []
@@ -133,10 +144,14 @@ def registered(
         num_fewshot=0,
         version=version,
         metrics=dict(metrics),
-        filters=list(filters),
+        filters=[filters] if isinstance(filters, str) else list(filters),
         questions_of_epoch=questions_of_epoch or None,
-        forms=list(forms),
+        forms=[forms] if isinstance(forms, str) else list(forms),
     )
+    # before anything is hashed: a value of a wrong type would break that, and nobody knew which it is
+    check_flags(spec, flags)
+    for name, value in (("asked", asked), ("scored", scored), ("options", dict(spec.options))):
+        check_hashable(spec, name, value)
     task_hash, config_hash = identified(spec, flags, fingerprint, asked=asked, scored=scored)
     return Registered(
         task_hash=task_hash,

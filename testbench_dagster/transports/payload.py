@@ -59,6 +59,21 @@ def build_payload(
     return path, body
 
 
+def unsendable(request: Mapping[str, Any], api: Api) -> str | None:
+    """Why a stored request cannot be sent to anybody through an API, in words; None where it can.
+
+    Raises nothing: what another package built may hold anything.
+    """
+    try:
+        if request.get("type") == "get":
+            page_path(request)
+        else:
+            orjson.dumps(build_payload(request, api, "model")[1])
+    except (RequestError, TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+        return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+    return None
+
+
 def asked_otherwise(
     request: Mapping[str, Any], api: Api, generation: SupplierGeneration
 ) -> dict[str, Any] | None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,21 +26,18 @@ PAGE = REPOSITORY / "docs" / "frameworks.md"
 def blocks() -> dict[str, str]:
     """The files of the page by name, and its configuration."""
     text = PAGE.read_text(encoding="utf-8")
-    files = re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", text, re.M | re.S)
-    (tasks,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.M | re.S)
-    return {**dict(files), "tasks": tasks}
+    files = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", text, re.M | re.S))
+    first = re.search(r"^```yaml\n(.*?)^```$", text, re.M | re.S)
+    assert first is not None
+    return {**files, "tasks": first[1]}
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """A folder for PYTHONPATH with the page's package in it, and its metadata as pip writes them."""
-    folder = tmp_path / "installed"
-    found = blocks()
-    for name in ("roman_tasks/plug.py", "roman_tasks/adapter.py"):
+def installed(folder: Path, files: Mapping[str, str], project: Mapping[str, Any]) -> Path:
+    """A folder for PYTHONPATH with a package in it, and its metadata as pip writes them."""
+    for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found[name], encoding="utf-8")
-    project = tomllib.loads(found["pyproject.toml"])["project"]
+        path.write_text(text, encoding="utf-8")
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     info.joinpath("METADATA").write_text(
@@ -51,13 +50,29 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The page's package, installed."""
+    found = blocks()
+    files = {name: text for name, text in found.items() if name.startswith("roman_tasks/")}
+    return installed(tmp_path / "installed", files, tomllib.loads(found["pyproject.toml"])["project"])
+
+
+def environment(package: Path) -> dict[str, str]:
+    """Variables of a process in which the package is installed."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TESTBENCH_")}
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(package)])}
+
+
 def command(package: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TESTBENCH_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(package)])
+    return python(package, cwd, "-c", "from testbench_dagster.cli import main; main()", *arguments)
+
+
+def python(package: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from testbench_dagster.cli import main; main()", *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
-        env=environment,
+        env=environment(package),
         capture_output=True,
         text=True,
         timeout=180,
@@ -74,20 +89,31 @@ def write_config(folder: Path, base_url: str, tasks: list[dict[str, object]]) ->
 
 
 class _Romans(BaseHTTPRequestHandler):
-    """Knows Roman numerals, but for multiples of five, which it writes one too large."""
+    """Knows Roman numerals, but for multiples of five, which it writes one too large.
+
+    Adds with the tool it is given, but says so in words where the second number is odd.
+    """
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         question = body["messages"][0]["content"]
-        if wanted := re.search(r"Write (\d+) in", question):
+        calls: list[dict[str, Any]] = []
+        if sum_ := re.search(r"What is (\d+) \+ (\d+)", question):
+            a, b = int(sum_[1]), int(sum_[2])
+            assert [tool["function"]["name"] for tool in body["tools"]] == ["add"]
+            text = None if b % 2 == 0 else f"It is {a + b}."
+            function = {"name": "add", "arguments": json.dumps({"a": a, "b": b})}
+            calls = [] if text else [{"id": "1", "type": "function", "function": function}]
+        elif wanted := re.search(r"Write (\d+) in", question):
             number = int(wanted[1])
             text = f"That is {_numeral(number + (number % 5 == 0))}."
         else:
             numeral = re.search(r"number is ([IVXLCDM]+)\?", question)
             text = str(next(n for n in range(1, 4000) if numeral and _numeral(n) == numeral[1]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        message = {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+        choice = {"index": 0, "finish_reason": "tool_calls" if calls else "stop", "message": message}
         answer = json.dumps({"choices": [choice]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -136,9 +162,56 @@ def test_the_framework_of_the_page_is_found_asked_and_scored(
     assert made.returncode == 0, made.stderr
     checked = command(package, tmp_path, "rescore", str(bundle))
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "EQUAL: every hash, answer, score and window" in checked.stdout
     without = command(tmp_path, tmp_path, "rescore", str(bundle))
     assert "framework 'roman' is unknown" in without.stdout + without.stderr
     assert "Traceback" not in without.stderr
+
+
+@pytest.mark.slow
+def test_the_second_framework_draws_its_numbers_and_has_two_metrics(
+    package: Path, address: str, tmp_path: Path
+) -> None:
+    (task,) = yaml.safe_load(blocks()["sums.yaml"])["tasks"]
+    home = tmp_path / "home"
+    write_config(home, address, [{**task, "samples": "all"}])
+    run = command(package, home, "run")
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(command(package, home, "scores", "--format", "json").stdout)
+    by_metric = {row["metric"]: row for row in rows if row["task"] == "sums_tool"}
+    assert set(by_metric) == {"exact", "called"} and by_metric["exact"]["primary"]
+    bundle = tmp_path / "bundle.zip"
+    made = command(package, home, "evidence", "-s", "a@s", "-t", "sums_tool", "--out", str(bundle))
+    assert made.returncode == 0, made.stderr
+    with zipfile.ZipFile(bundle) as archive:
+        prompts = [json.loads(line) for line in archive.read("prompts.jsonl").splitlines()]
+    even = sum(prompt["target"]["b"] % 2 == 0 for prompt in prompts) / 40
+    assert 0 < even < 1, "the seed draws odd and even numbers"
+    assert {row["score"] for row in by_metric.values()} == {even}
+    checked = command(package, tmp_path, "rescore", str(bundle))
+    assert checked.returncode == 0 and "EQUAL: every hash" in checked.stdout, checked.stdout + checked.stderr
+
+
+@pytest.mark.slow
+def test_the_pages_own_tests_pass_and_the_command_prints_what_the_page_shows(
+    package: Path, tmp_path: Path
+) -> None:
+    for name in ("test_roman.py", "test_sums.py"):
+        done = python(
+            package,
+            tmp_path,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(package / "roman_tasks" / name),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    printed = python(package, tmp_path, "-m", "testbench_dagster.testing", "roman")
+    assert printed.returncode == 0, printed.stdout + printed.stderr
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert printed.stdout.startswith(shown)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +221,10 @@ def test_the_framework_of_the_page_is_found_asked_and_scored(
         ({"options": {"least": 7}}, "options.least means nothing to 'roman_write'"),
         ({"num_fewshot": 3}, "num_fewshot means nothing to 'roman_write' of framework 'roman'"),
         ({"name": "roman_sing"}, "no task of framework 'roman'; name one of roman_write, roman_read"),
-        ({"framework": "romans"}, "framework 'romans' is unknown; there are: lm_eval, signatures"),
+        (
+            {"framework": "romans"},
+            "framework 'romans' is unknown; there are: lm_eval, signatures, tools, roman, sums; correct",
+        ),
     ],
 )
 def test_what_is_wrong_with_its_configuration_is_told(

@@ -11,13 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from testbench_dagster.cli import main
 from testbench_dagster.cli.interrupts import INTERRUPTED
+from testbench_dagster.core.records.set_aside import SetAsideRecord
+from testbench_dagster.stores.datasets import open_datasets
+from testbench_dagster.stores.documents import open_documents, typed
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
+from testbench_dagster_tests.tasks.own_framework import written
 
 SCRIPT = """
 import sys, time
@@ -204,3 +209,52 @@ def test_an_interrupt_that_nobody_waits_for_is_told_by_the_exit_code(
         main()
     assert ended.value.code == INTERRUPTED == 130
     assert capsys.readouterr().err.endswith("interrupted\n")
+
+
+@pytest.mark.slow
+def test_an_endless_task_is_named_and_the_first_interrupt_ends_it(tmp_path: Path) -> None:
+    """Nothing of it is stored; the next run begins with it anew."""
+    package, home, stores = written(tmp_path / "lib"), tmp_path / "home", tmp_path / "stores"
+    home.mkdir()
+    (home / "testbench.yaml").write_text(
+        "suppliers: [{address: a, service: s, base_url: 'http://127.0.0.1:9/v1', model: m}]\n"
+        "tasks: [{name: endless, framework: own, options: {hang: register, sleep: true}}]\n",
+        encoding="utf-8",
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TESTBENCH_")}
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from testbench_dagster.cli import main; main()", "run"],
+        cwd=home,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **kept,
+            "TESTBENCH_HOME": str(stores),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(package)]),
+        },
+    )
+    assert run.stderr is not None
+    said = ""
+    while "waits for" not in said:
+        said = run.stderr.readline()
+        assert said, "it ended without a word"
+    assert "waits for task 'endless', register() of framework 'own'" in said
+    (child,) = children(run.pid)
+    run.send_signal(signal.SIGINT)
+    rest = run.communicate(timeout=60)[1]
+    assert run.returncode == INTERRUPTED
+    assert "interrupted while waiting for task 'endless'" in rest and "Traceback" not in rest
+    assert not Path(f"/proc/{child}").exists()
+    with closing(open_datasets(stores, None)) as datasets, closing(open_documents(stores, None)) as documents:
+        assert datasets.tasks() == []
+        assert not list(typed.find(documents, SetAsideRecord))
+
+
+def children(pid: int) -> list[int]:
+    """The frameworks' processes among those that a process started."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (thread / "children").read_text(encoding="ascii").split()):
+            if b"tasks.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found

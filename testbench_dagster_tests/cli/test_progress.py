@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from testbench_dagster.cli.progress import TELL_EVERY_S, RelayBar, pace_text, progress_text, waits_text
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.relays.report import LanePace, LaneWait, Progress
+from testbench_dagster.tasks.worker import Waiting
 
 
 def test_the_terminal_says_who_waits_why_and_until_when() -> None:
@@ -41,6 +42,20 @@ def test_the_terminal_says_who_is_asked_at_its_pace(capsys: pytest.CaptureFixtur
         f"evaluation: {told}",
         "evaluation: 2 suppliers are asked at their pace of 60 requests a minute",
     ]
+
+
+def test_the_task_that_is_waited_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = Waiting("own", "endless", "register", 65.0)
+    with RelayBar(every_s=3600.0) as bar:
+        bar.stage("catalog: preparing")
+        bar.waiting(waiting)
+        said = "waits for task 'endless', register() of framework 'own', for 1 m 05 s"
+        assert bar._line() == f"catalog: preparing; {said}"
+        bar.scored(3, 9)
+        bar.waiting(waiting)
+        assert bar._line() == f"scores: 3 of 9 docs scored; {said}"
+        bar.waiting(None)
+        assert "endless" not in bar._line()
 
 
 def test_a_line_says_how_many_how_fast_until_when_and_who_is_waited_for() -> None:

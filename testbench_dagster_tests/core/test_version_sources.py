@@ -61,6 +61,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "transports.pocket.streams": "reads answers",
     },
     "SCORER": {
+        "core.wording": "numbers in words",
         "stages.score.answered:AnsweredDoc": "a type that carries what others made",
         "core.faults": "which answers there are: CLASSIFIER",
         "stages.sample.data:task_data": "docs as registered",
@@ -80,6 +81,8 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.tools.version": "this number, and that of requests, which the task hash has",
     },
     "WINDOWS": {
+        "core.text:escaped": "what a person is told",
+        "tasks.worker:WorkerTimeout": "what is raised where a framework came to no end: no number then",
         "transports.payload:_generation": "what is asked: PAYLOADS",
         "transports.payload:_plain_payload": "what is asked: PAYLOADS",
         "stages.sample.data": "docs as registered",

@@ -19,12 +19,12 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
     "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
-    "PAYLOADS": (1, "888edcf6416bd8829ddd7b76a325b5c8c357a64674480738dfd0d7d10b17a5c2"),
-    "SCORER": (3, "e76a86846d4a5a538dd2c0969a41bfc1259cac426150a23f38fce59558ea91a2"),
-    "WINDOWS": (5, "f9d77401e8ce94eb906d2281c1f30e8c62c468fdb123e825b181ca70cecdb608"),
-    "PLANS": (7, "cf57d1eae1eee5a571e5785163d30d59735f99bebc7007520c794e2763356ffb"),
+    "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
+    "SCORER": (3, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
+    "WINDOWS": (5, "5bebfb972f91a429537d5aaf581d5e4c18210281cf2cd2de91d99d936bb068b3"),
+    "PLANS": (7, "7ab74822e2deb19e50e37a3866068896981804e24d30880a8d5b36c86350a2b1"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
-    "TOOLS": (1, "71dc2e0f20ae71848c4d3b41ba44e05776531d13538db8ed7cb61b3efd59f27f"),
+    "TOOLS": (1, "8e458010074d35c442a7d57a1bdd680a3ef9362c2c14c3ab4912c8d25eb58eb3"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -224,6 +224,17 @@ def test_what_open_docs_count_as_is_told(docs: int, kept: int, told: str) -> Non
     assert what_they_count_as(rest) == told
 
 
+def test_what_our_own_faults_hold_up_counts_against_nobody() -> None:
+    """Requests that nobody could be sent, say: no supplier has to answer for them."""
+    own = OpenDocs("a", 3, {}, None, ours=3)
+    assert who_is_open([own]) == "3 docs are open: 3 of a (3 by our own fault)"
+    assert what_they_count_as([own]).startswith("3 are held up by us and count against nobody")
+    both = [OpenDocs("a", 1, {}, None, ours=1), OpenDocs("b", 2, {"transport": 2}, None)]
+    told = what_they_count_as(both)
+    assert told.startswith("1 is held up by us and counts against nobody")
+    assert told.endswith("the others: they count as wrong until they close")
+
+
 @pytest.mark.slow
 def test_a_forced_doc_without_an_answer_keeps_its_earlier_outcome_and_the_run_says_so(
     localnet: LocalnetProcess, workspace: Workspace

@@ -33,6 +33,11 @@ class PlannedTaskState(Part):
     open_faults: Mapping[str, int] | None = content(
         "their last faults, our own left out", default=None, sparse=True
     )
+    open_ours: int | None = content(
+        "of the open docs those that our own faults hold up, which count against nobody",
+        default=None,
+        sparse=True,
+    )
 
 
 @record("plans", one_per="supplier", kind=VIEW, indexes=(("service", "due_calls"),))

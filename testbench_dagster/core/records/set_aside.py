@@ -59,7 +59,7 @@ class VoidDocRecord(Record):
 
 @record("scorer_outages", one_per="supplier and task whose answers wait for a scorer", kind=VIEW)
 class ScorerOutageRecord(Record):
-    """Answers that are not scored because a service is gone which a metric of the task asks."""
+    """Answers that are not scored: a service is gone which a metric asks, or the task's framework fails."""
 
     id: str = key("`task:supplier`")
     task: str = queryable("name of the task")
@@ -70,6 +70,9 @@ class ScorerOutageRecord(Record):
     retry_at: datetime = queryable("when the daemon tries again; a run does at once")
     docs: int = queryable("answered docs that wait")
     reason: str = content("what the metric met")
+    of_scorer: bool | None = content(
+        "whether the framework itself fails, and no service that it asks", default=None, sparse=True
+    )
 
 
 @counted(VoidDocRecord)

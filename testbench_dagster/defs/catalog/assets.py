@@ -19,6 +19,7 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table, set_aside_metadata
 from testbench_dagster.defs.per_partition import show_partitions
+from testbench_dagster.defs.waits import waits_in_log
 from testbench_dagster.stages.sample.catalogue import PromptReport
 from testbench_dagster.stages.sample.set_aside import prepare_dataset, prepare_prompts
 from testbench_dagster.stages.sample.spread import measured_spreads
@@ -86,7 +87,8 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         shown: dict[str, dict[str, Any]] = {}
         total, aside = 0, {}
         for name in context.partition_keys:
-            made = prepare_dataset(workspace, workspace.spec(name))
+            with waits_in_log(context, workspace):
+                made = prepare_dataset(workspace, workspace.spec(name))
             registration = made.registration
             if registration is None:
                 aside[name] = made.reason
@@ -163,7 +165,8 @@ def catalog_assets(partitions: dg.StaticPartitionsDefinition) -> list[dg.AssetsD
         built, aside = 0, {}
         for spec in specs:
             name = spec.name
-            made = prepare_prompts(workspace, spec, roll_before=roll_before, spread=spreads.get(name))
+            with waits_in_log(context, workspace):
+                made = prepare_prompts(workspace, spec, roll_before=roll_before, spread=spreads.get(name))
             report = made.report
             if report is None:
                 aside[name] = made.reason

@@ -26,6 +26,7 @@ from testbench_dagster.defs.lineage import changes_metadata, observe_changes, re
 from testbench_dagster.defs.metadata import counts, window_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.per_partition import relays_shown, scores_shown, show_partitions
+from testbench_dagster.defs.waits import waits_in_log
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.identify.identify import detect_changes
@@ -244,7 +245,8 @@ def supplier_scores(
     service are made anew. Ends with the suppliers' windows cached for all who read them.
     """
     keys = context.partition_keys  # once: every access reads the whole partition list
-    report = score_new(workspace, keys, on_progress=workspace.on_scored)
+    with waits_in_log(context, workspace):
+        report = score_new(workspace, keys, on_progress=workspace.on_scored)
     for name, docs in report.waiting.items():
         wait = "waits" if docs == 1 else "wait"
         context.log.warning(

@@ -27,6 +27,7 @@ from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.groups import proxies_of
+from testbench_dagster.stages.score.missing import why_no_scores
 from testbench_dagster.stages.score.remarks import (
     EMPTY_LIMIT,
     LATE_LIMIT,
@@ -111,12 +112,11 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     def scores_fresh(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Every supported task of the run's suppliers has scores younger than ``sampling.max_age_days``."""
-        violations = {
-            f"{row.supplier} {row.task}": "no scores inside the window age"
-            for row in _primary(context, workspace)
-            if row.status == "no_data"
-        }
+        """Every supported task of the run's suppliers has scores younger than ``sampling.max_age_days``.
+
+        Where there are none it says why.
+        """
+        violations = _by_name(why_no_scores(workspace, _primary(context, workspace)))
         return violations_result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")

@@ -416,7 +416,7 @@ class _Check:
             if (other_scorer := _other_scorer(task)) is not None:
                 raise TaskError(other_scorer)
             spec = self._usable(task)
-            self._same_definition(opened, task, spec)
+            verdict.definition = self._same_definition(opened, task, spec)
             waiting = [
                 doc
                 for id_, doc in answered.items()
@@ -478,16 +478,23 @@ class _Check:
             files[place] = self._bundle.whole(name)
         return unpack(files, Path(tempfile.mkdtemp(prefix="definitions-", dir=self._folder)))
 
-    def _same_definition(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> None:
+    def _same_definition(self, opened: _Opened, task: TaskFacts, spec: TaskSpec) -> str:
         """Whether what scores here is what was registered, filters, metrics and helpers included.
 
-        Of a task of the same version of lm-eval and the same scorer only.
+        Of a task of the same version of its framework and the same scorer only. Returns ``equal``,
+        ``different``, or why that is not known.
         """
         registration = task.registration
         data = TaskData(_first_doc(opened, task), [], registration.flags)
         found = opened.workspace.framework(spec).identify(spec, data, registration.fingerprint)
         if found is None:
-            return
+            why = f"framework {spec.framework!r} has no identify()"
+            self._report.notes.append(
+                f"{spec.name}: task hash and hash of the definition were not made again: {why}, so that "
+                "nothing here shows that its scorer is the one that was registered"
+            )
+            return f"not computed: {why}"
+        same = True
         for what, stored, here in zip(
             ("task hash", "hash of the definition"),
             (registration.task_hash, registration.config_hash),
@@ -495,7 +502,9 @@ class _Check:
             strict=True,
         ):
             if stored != here:
+                same = False
                 self._report.add(Finding("definition", what, spec.name, None, stored, here))
+        return "equal" if same else "different"
 
     def _compare(
         self,
@@ -572,6 +581,8 @@ class _Check:
         score_empty(workspace, [key], spec, task.registration, _LONG_AGO, self._at)
         others = Claims(workspace.documents, manifest.states)
         again = windows(workspace, suppliers=[key], tasks=[name], now=self._at, others=others)
+        if name in workspace.unaggregated:
+            raise TaskError(workspace.unaggregated[name])
         rows = {(row.metric, row.filter): row.to_json() for row in again}
         different = False
         for said in published:

@@ -11,7 +11,7 @@ from testbench_dagster.core.faults import Closing, Fault
 from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.lanes import LeftBehind
 from testbench_dagster.core.records.plans import PlannedTasks
-from testbench_dagster.core.wording import are, counted
+from testbench_dagster.core.wording import agreeing, are, counted
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -23,7 +23,8 @@ class OpenDocs:
     """The open docs of a supplier: how many, by last fault (our own left out), and when it is asked next.
 
     ``left`` of them were to be asked when a run left the supplier, and were not yet. ``kept`` of them were
-    asked anew, by force or with age: their earlier outcomes count until they close.
+    asked anew, by force or with age: their earlier outcomes count until they close. ``ours`` are open by our
+    own faults alone, and count against nobody.
     """
 
     supplier: str
@@ -32,11 +33,14 @@ class OpenDocs:
     next_at: datetime | None = None
     left: int = 0
     kept: int = 0
+    ours: int = 0
 
     def __str__(self) -> str:
         told = [f"{fault} x {n}" for fault, n in self.faults.items()]
         if self.left:
             told.append(f"{self.left} not asked yet")
+        if self.ours:
+            told.append(f"{self.ours} by our own fault")
         return f"{self.docs} of {self.supplier}" + (f" ({', '.join(told)})" if told else "")
 
 
@@ -57,7 +61,8 @@ def open_docs(
             for state in chosen:
                 faults.update(state.open_faults or {})
             kept = sum(state.kept for state in chosen)
-            found.append(OpenDocs(plan.id, docs, dict(faults.most_common()), plan.due_at, left, kept))
+            ours = sum(state.open_ours or 0 for state in chosen)
+            found.append(OpenDocs(plan.id, docs, dict(faults.most_common()), plan.due_at, left, kept, ours))
     return sorted(found, key=lambda row: (-row.docs, row.supplier))
 
 
@@ -90,8 +95,21 @@ def who_is_open(opened: Collection[OpenDocs]) -> str:
 
 
 def what_they_count_as(opened: Collection[OpenDocs]) -> str:
-    """Tell what open docs count as until they close: as wrong, unless an earlier outcome stays meanwhile."""
-    docs, kept = sum(row.docs for row in opened), sum(row.kept for row in opened)
+    """Tell what open docs count as until they close: as wrong, unless an earlier outcome stays meanwhile.
+
+    Those that our own faults hold up count for nothing.
+    """
+    ours = sum(row.ours for row in opened)
+    docs, kept = sum(row.docs for row in opened) - ours, sum(row.kept for row in opened)
+    kept = min(docs, kept)
+    if ours:
+        held = agreeing(ours, "is held up by us and counts", "are held up by us and count")
+        rest = f", the others: {_counted_as(docs, kept)}" if docs else ""
+        return f"{held} against nobody (`testbench show` names them){rest}"
+    return _counted_as(docs, kept)
+
+
+def _counted_as(docs: int, kept: int) -> str:
     if not kept:
         return "it counts as wrong until it closes" if docs == 1 else "they count as wrong until they close"
     if kept == docs:

@@ -99,6 +99,7 @@ def _task_state(decision: Decision, behind: Collection[int]) -> PlannedTaskState
         left=len(left),
         kept=plan.kept + sum(doc.anew for doc in left),
         open_faults={f.value: n for f, n in sorted(plan.faults.items())} or None,
+        open_ours=plan.ours or None,
     )
 
 

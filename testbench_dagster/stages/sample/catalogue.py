@@ -36,6 +36,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, content_hash, document_id, typed
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.tasks.sources import definition_state, source_state
+from testbench_dagster.transports.payload import unsendable
 
 #: Least time for which identity probes stay the same, whatever is rolled.
 PROBE_EPOCH = timedelta(days=27)
@@ -346,7 +347,7 @@ def refresh_prompts(
         for start in range(0, len(missing), _BUILD_CHUNK):
             data = data or task_data(workspace, registration)
             part = {order[position]: position for position in missing[start : start + _BUILD_CHUNK]}
-            prompts = workspace.framework(spec).build_prompts(spec, data, sorted(part), api, epoch.seed)
+            prompts = built_prompts(workspace, spec, data, sorted(part), api, epoch.seed)
             hashes = {
                 d.doc_id: d.doc_hash for d in workspace.datasets.docs(registration.task_hash, sorted(part))
             }
@@ -366,6 +367,29 @@ def refresh_prompts(
         revealed=before,
         void=max(void.values(), default=0),
     )
+
+
+def built_prompts(
+    workspace: Workspace, spec: TaskSpec, data: TaskData, doc_ids: Sequence[int], api: Api, seed: str
+) -> list[BuiltPrompt]:
+    """The prompts of some docs, as their framework builds them.
+
+    Raises:
+        TaskError: a request could not be sent to anybody. It would end every relay that carries it, which is
+            no supplier's fault, so nobody is asked the task.
+    """
+    prompts = workspace.framework(spec).build_prompts(spec, data, doc_ids, api, seed)
+    if framework_plug(spec.framework).of_lm_eval:
+        return prompts  # whose requests have forms of their own
+    for prompt in prompts:
+        for place, request in enumerate(prompt.requests):
+            if problem := unsendable(request, api):
+                where = f"task {spec.name!r}: framework {spec.framework!r}: build_prompts()"
+                raise TaskError(
+                    f"{where}: doc {prompt.doc_id}: request {place} cannot be sent as {api}: {problem}; that "
+                    "is a mistake of the framework: mend it, or ask who provides it"
+                )
+    return prompts
 
 
 def _put_prompts(documents: DocumentStore, prompts: Sequence[PromptRecord]) -> int:

@@ -37,13 +37,15 @@ class ScoredBatch:
 
     ``records`` are the scores, and beside them answers that are to be tried again (:mod:`.undecided`).
     ``waiting`` wait for the service that a metric asks, for the reason given; ``gone`` where it is known to
-    be gone for everybody, so that no more batches need to be tried.
+    be gone for everybody, so that no more batches need to be tried. ``hangs`` says why none of the task is to
+    be tried again in this run: its scorer comes to no end, whatever it is given.
     """
 
     records: list[ScoreRecord]
     waiting: list[AnsweredDoc]
     reason: str | None = None
     gone: bool = False
+    hangs: str | None = None
 
 
 def score_batch(
@@ -75,7 +77,7 @@ def score_answers(
     scorer = Scorer(workspace.framework(spec), spec, data, Counter() if strikes is None else strikes)
     scorer.score(items)
     scores, again = scorer.found, scorer.again
-    if scorer.open and not scorer.service.gone:
+    if scorer.open and not scorer.service.gone and scorer.hangs is None:
         fresh = [docs[i] for i, score in scores.items() if score.error is None]
         trial = Trial(
             workspace.documents, registration, fresh, lambda made: _once(workspace, spec, registration, made)
@@ -92,7 +94,10 @@ def score_answers(
 
     waiting = [docs[i] for i in scorer.waiting if i not in scores and i not in again]
     made = [*records(scores), *map(marked, records(again))]
-    return ScoredBatch(made, waiting, scorer.service.reason, scorer.service.gone)
+    service, hangs = scorer.service, scorer.hangs
+    if service.gone and service.hangs:
+        hangs = f"the service that its metric asks is waited for in vain ({service.reason})"
+    return ScoredBatch(made, waiting, service.reason, service.gone, hangs)
 
 
 def storable(records: Iterable[ScoreRecord]) -> list[ScoreRecord]:

@@ -1,4 +1,4 @@
-"""Who waits for the service that a metric asks: told to people, and looked at by plans.
+"""Who waits for a scorer, or for the service that a metric asks: told to people, and looked at by plans.
 
 The answers stay as they are: answered, without a score, and due for scoring. Nothing is asked again.
 """
@@ -17,8 +17,13 @@ from testbench_dagster.stores.documents import DocumentStore, typed
 _RETRY, _RETRY_MOST = timedelta(minutes=5), timedelta(hours=1)
 
 
-def note_outage(documents: DocumentStore, task: str, waits: Mapping[str, int], reason: str) -> None:
-    """Note how many answered docs of suppliers wait for the scorer of a task."""
+def note_outage(
+    documents: DocumentStore, task: str, waits: Mapping[str, int], reason: str, *, of_scorer: bool = False
+) -> None:
+    """Note how many answered docs of suppliers wait for the scorer of a task.
+
+    ``of_scorer``: it fails itself, and no service that it asks.
+    """
     if not waits:
         return
     now = datetime.now(UTC)
@@ -38,6 +43,7 @@ def note_outage(documents: DocumentStore, task: str, waits: Mapping[str, int], r
                 retry_at=now + min(_RETRY * 2 ** min(failures - 1, 20), _RETRY_MOST),
                 docs=docs,
                 reason=escaped(reason),
+                of_scorer=of_scorer or None,
             )
         )
     typed.upsert(documents, ScorerOutageRecord, made)
@@ -78,6 +84,13 @@ def who_waits_for_scorers(
         docs = sum(one.docs for one in records)
         newest = max(records, key=lambda one: one.tried_at)
         waits = "waits" if docs == 1 else "wait"
+        if newest.of_scorer:
+            told[task] = (
+                f"{counted(docs, 'answered doc')} {waits} because the task's framework does not score "
+                f"({newest.reason}): that is its fault and counts against no supplier; mend the framework "
+                "or its metric, the next run tries again, and nothing is asked again"
+            )
+            continue
         told[task] = (
             f"{counted(docs, 'answered doc')} {waits} for the service that its metric asks "
             f"({newest.reason}); scored again by the next run, nothing is asked again"

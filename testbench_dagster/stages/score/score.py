@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from testbench_dagster.coordination.heartbeats import Heartbeat, beating
 from testbench_dagster.coordination.writing import FactWriter, writing_facts
-from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.errors import Interrupted, TaskError
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
@@ -29,7 +29,7 @@ from testbench_dagster.stages.score.signatures import remember_signatures
 from testbench_dagster.stages.score.undecided import decided
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.tasks.worker import WorkerStopped
+from testbench_dagster.tasks.worker import WorkerStopped, WorkerTimeout
 
 BATCH = 500  # docs per call to the framework
 PAGES = 8  # the same of pages, which may have megabytes each
@@ -89,18 +89,22 @@ def score_new(
 
     Answers whose metric asks a service that is gone stay as they are and due for scoring; who waits is stored
     (:mod:`.outages`). ``unless_waiting_since``: leave tasks alone for which that was seen since this instant.
-    What is wrong with one task stops no other.
+    What is wrong with one task stops no other. One whose scorer came to no end is left alone for the rest of
+    the run that the workspace serves.
     """
     report = ScoreReport()
     now = now or datetime.now(UTC)
     specs = {spec.name: spec for spec in workspace.chosen_specs(tasks)}
     registrations = {r.task: r for r in workspace.datasets.tasks() if r.task in specs}
+    for name, why in workspace.given_up.items():
+        if registrations.pop(name, None) is not None:
+            report.problems[name] = why
     if unless_waiting_since is not None:
         for name in waiting_tasks(workspace.documents, registrations, unless_waiting_since):
             del registrations[name]
     for name, registration in registrations.items():
         oldest = now - specs[name].max_age(workspace.config.settings.sampling.max_age_days)
-        with _alone(report, name):
+        with _alone(workspace, report, name):
             score_empty(workspace, suppliers, specs[name], registration, oldest, now)
     to_score = to_be_scored(workspace, suppliers, specs, registrations, now)
     documents = workspace.documents
@@ -114,7 +118,7 @@ def score_new(
     ):
         writer.enter(_by_supplier(to_score))
         for name, since in to_score.items():
-            with _alone(report, name):
+            with _alone(workspace, report, name):
                 waits[name] = _score_task(
                     workspace, specs[name], registrations[name], since, writer, report, on_progress
                 )
@@ -126,14 +130,18 @@ def score_new(
 
 
 @contextmanager
-def _alone(report: ScoreReport, task: str) -> Iterator[None]:
-    """What is wrong with a task is noted, and the others go on."""
+def _alone(workspace: Workspace, report: ScoreReport, task: str) -> Iterator[None]:
+    """What is wrong with a task is noted, and the others go on; one that hangs is not tried again."""
     try:
         yield
+    except Interrupted as error:
+        report.problems.setdefault(task, escaped(f"{error}; the next run scores it"))
     except TaskError as error:
         report.problems.setdefault(task, escaped(str(error)))
         if isinstance(error, WorkerStopped):
             report.stopped = error
+        if isinstance(error, WorkerTimeout):
+            workspace.given_up.setdefault(task, report.problems[task])
 
 
 def _by_supplier(tasks: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
@@ -165,7 +173,7 @@ def _score_task(
     ]
     strikes: Counter[str] = Counter()
     waits: Counter[str] = Counter()
-    reason, gone = "", False
+    reason, gone, hangs = "", False, None
     size = PAGES if registration.flags.output_type == "get" else BATCH
     for start in range(0, len(waiting), size):
         batch = waiting[start : start + size]
@@ -174,15 +182,23 @@ def _score_task(
         if gone:
             waits.update(doc.supplier for doc in batch)
         elif not definition_changed(spec, registration):
-            made = score_answers(workspace, spec, registration, batch, strikes)
+            try:
+                made = score_answers(workspace, spec, registration, batch, strikes)
+            except TaskError as error:
+                # the service that a metric asks may have been missed before: one reason, the newest
+                left = waits + Counter(doc.supplier for doc in waiting[start:])
+                note_outage(workspace.documents, spec.name, left, str(error), of_scorer=True)
+                raise
             waits.update(doc.supplier for doc in made.waiting)
-            reason, gone = made.reason or reason, made.gone
+            reason, gone, hangs = made.reason or reason, made.gone, made.hangs
             scores = [] if definition_changed(spec, registration) else storable(made.records)
         if spec.signs:
             remember_signatures(workspace.documents, spec, scores)
         writer.check({doc.supplier for doc in batch})
         typed.put_new(workspace.documents, ScoreRecord, scores)
         covered = {score.answer_id for score in decided(scores)}
+        if hangs is not None and not gone:
+            waits.update(doc.supplier for doc in waiting[start:] if doc.answer_id not in covered)
         failed = {score.answer_id for score in decided(scores) if score.error is not None}
         for counts, count in (
             (report.scored, len(covered) - len(failed)),
@@ -193,6 +209,13 @@ def _score_task(
                 counts[spec.name] = counts.get(spec.name, 0) + count
         if on_progress is not None:
             on_progress(start + len(batch), len(waiting))
+        if hangs is not None:
+            workspace.given_up[spec.name] = report.problems[spec.name] = escaped(hangs)
+            if not gone:
+                break
+    if hangs is not None and not gone:
+        note_outage(workspace.documents, spec.name, waits, hangs, of_scorer=True)
+        return waits
     if waits:
         report.waiting[spec.name] = waits.total()
     note_outage(workspace.documents, spec.name, waits, reason)

@@ -36,6 +36,8 @@ class Service:
         self._framework, self._spec, self._data = framework, spec, data
         self._at: dict[int, bool | None] = {}
         self.reason: str | None = None
+        #: It was waited for in vain, which took minutes; else it fails at once.
+        self.hangs = False
 
     @property
     def gone(self) -> bool:
@@ -57,7 +59,9 @@ class Service:
         try:
             probes = self._framework.score_probes(self._spec, self._data, answer, timeout_s=SECONDS_PER_CALL)
         except WorkerStopped as error:
-            return False if isinstance(error, WorkerTimeout) and error.waited else None
+            waited = isinstance(error, WorkerTimeout) and error.waited
+            self.hangs = self.hangs or waited
+            return False if waited else None
         if any(probe.unavailable for probe in probes):
             return False
         return True if any(probe.error is None for probe in probes) else None
@@ -69,12 +73,15 @@ class Scorer:
     ``found`` are the scores by number, ``again`` the outcomes of answers that are to be tried again and count
     as open meanwhile, ``open`` the errors of which it remains open whose fault they are. ``waiting`` are the
     numbers that wait for the service. ``strikes`` counts the answers of a supplier that had to be stopped.
+    ``hangs`` says why the scorer is given up: it comes to no end at empty answers either.
     """
 
     def __init__(self, framework: Framework, spec: TaskSpec, data: TaskData, strikes: Counter[str]) -> None:
         self._framework, self._spec, self._data, self._strikes = framework, spec, data, strikes
         self._provokers: set[str] = set()
         self._hanging = 0  # docs at which an empty answer stops the worker, too
+        self._looked = False  # at empty answers, when a batch was stopped for the first time
+        self.hangs: str | None = None
         self.service = Service(framework, spec, data)
         self.found: dict[int, DocScore] = {}
         self.again: dict[int, DocScore] = {}
@@ -87,6 +94,7 @@ class Scorer:
         while left := self._not_struck(left):
             if self._hanging >= _DOCS_WITHOUT_SERVICE:
                 told = "put off: the scorer does not come to an end at empty answers either"
+                self.hangs = self.hangs or told.removeprefix("put off: ")
                 self.open |= {number: told for number, _, _ in left}
                 return
             if self.service.gone:
@@ -98,6 +106,11 @@ class Scorer:
                     self._spec, self._data, [answer for _, _, answer in left], timeout_s=limit
                 )
             except WorkerStopped as error:
+                if not error.parts and not self._looked:
+                    self._looked = True
+                    self._look(left, error)
+                    if self._hanging >= _DOCS_WITHOUT_SERVICE or self.service.gone:
+                        continue
                 self._take(left, error.parts)
                 rest = left[len(error.parts) :]
                 if isinstance(error, WorkerTimeout) and error.waited and rest:
@@ -130,6 +143,30 @@ class Scorer:
                 told = "put off: others of its supplier make the service of the scorer fail"
                 self.again[number] = DocScore(answer.doc_id, error=told)
         return kept
+
+    def _look(self, items: Sequence[Item], error: WorkerStopped) -> None:
+        """Whether no answer at all can be scored, before each is tried: that would take minutes and more.
+
+        At the first two docs, by answers that no supplier gave.
+        """
+        docs = {item[2].doc_id: item[2] for item in items}
+        waited = isinstance(error, WorkerTimeout) and error.waited
+        for answer in list(docs.values())[:_DOCS_WITHOUT_SERVICE]:
+            if waited:
+                if self.service.there(answer, str(error)) is not False:
+                    return
+            elif self._digests_empty(answer):
+                return
+            else:
+                self._hanging += 1
+
+    def _digests_empty(self, answer: Answered) -> bool:
+        """Whether scoring an empty answer comes to an end."""
+        try:
+            self._framework.score_empty(self._spec, self._data, [answer], timeout_s=SECONDS_PER_CALL)
+        except WorkerStopped:
+            return False
+        return True
 
     def _in_parts(self, items: Sequence[Item]) -> None:
         """Score the answers in smaller batches: by supplier, then an eighth each."""

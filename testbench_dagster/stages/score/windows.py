@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
+from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord, WritingProcess
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_group import TaskGroup
+from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs
 from testbench_dagster.scoring.failures import FailuresAs
@@ -50,6 +53,7 @@ from testbench_dagster.stages.score.window_cache import (
 )
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.tasks.worker import WorkerTimeout
 
 _SUPPLIERS = 100  # whose cached rows are in memory at once
 _TRIES = 5  # of caching rows of a supplier that others change too; then they are left to the next
@@ -194,7 +198,7 @@ class _Reader:
         self._wanted_of: dict[Api, Mapping[str, int]] = {}
         self._fingerprints_of: dict[Api, Mapping[str, str]] = {}
         self._aggregation = Aggregation(
-            lambda spec, *rest: workspace.framework(spec).aggregate(spec, *rest),
+            self._aggregated,
             Clusters(workspace.datasets).of,
             EmptyScores(workspace.documents).of,
         )
@@ -211,6 +215,24 @@ class _Reader:
     def _fingerprints(self, supplier: Supplier) -> Mapping[str, str]:
         self._wanted(supplier)
         return self._fingerprints_of[supplier.api]
+
+    def _aggregated(
+        self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]
+    ) -> float | None:
+        """The values of a metric put together; None, and a note why, where the task's framework fails.
+
+        Rows of other metrics and tasks stand all the same.
+        """
+        workspace = self._workspace
+        if spec.name in workspace.given_up:
+            return None
+        try:
+            return workspace.framework(spec).aggregate(spec, flags, metric, values)
+        except TaskError as error:
+            workspace.unaggregated.setdefault(spec.name, escaped(str(error)))
+            if isinstance(error, WorkerTimeout):
+                workspace.given_up.setdefault(spec.name, escaped(str(error)))
+            return None
 
     # -- reading ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from testbench_dagster.core.answer_prefix import answer_prefix
@@ -31,8 +32,6 @@ class Signatures(TaskAdapter):
         docs = self._docs(spec)
         hashes = [content_hash(doc) for doc in docs]
         fingerprint = content_hash([hashes, []])
-        # the questions themselves come from the epoch's seed, which therefore is no part of the hash
-        asked = [SIGNATURES_VERSION, spec.leaf, spec.probe_tokens, fingerprint]
         flags = TaskFlags(
             output_type="get" if spec.leaf in PAGES else "generate_until",
             features=[],
@@ -45,9 +44,10 @@ class Signatures(TaskAdapter):
             filters=[FILTER],
             questions_of_epoch=spec.leaf not in PAGES,
         )
+        task_hash, config_hash = self._hashes(spec, flags, fingerprint)
         return Registered(
-            task_hash=content_hash(["signatures", *asked])[:40],
-            config_hash=content_hash(["signatures", *asked, flags.to_document()]),
+            task_hash=task_hash,
+            config_hash=config_hash,
             fingerprint=fingerprint,
             eval_split="test",
             splits={"test": len(docs)},
@@ -55,6 +55,18 @@ class Signatures(TaskAdapter):
             fewshot_hashes=[],
             data=TaskData(dict(enumerate(docs)), [], flags),
         )
+
+    def identify(self, spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str]:
+        """The hashes that a registration of docs with this fingerprint gets here."""
+        # what storing it added is no part of what was registered
+        flags = replace(data.flags, metric_order=None, source=None, definition=None)
+        return self._hashes(spec, flags, fingerprint)
+
+    @staticmethod
+    def _hashes(spec: TaskSpec, flags: TaskFlags, fingerprint: str) -> tuple[str, str]:
+        # the questions themselves come from the epoch's seed, which therefore is no part of them
+        asked = ["signatures", SIGNATURES_VERSION, spec.leaf, spec.probe_tokens, fingerprint]
+        return content_hash(asked)[:40], content_hash([*asked, flags.to_document()])
 
     def build_prompts(
         self, spec: TaskSpec, data: TaskData, doc_ids: Sequence[int], api: str, seed: str

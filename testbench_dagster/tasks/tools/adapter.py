@@ -47,7 +47,6 @@ class Tools(TaskAdapter):
         """Read a task's rows, check them and describe the task."""
         rows = _rows(spec)
         metrics = _metrics(spec, rows)
-        _check_choice(spec, metrics)
         return registered(
             spec,
             rows,
@@ -140,18 +139,6 @@ def _metrics(spec: TaskSpec, rows: Sequence[Row]) -> list[str]:
 def _metric_flags(metric: str, metrics: Sequence[str]) -> MetricFlags:
     of_calls = metric == SCHEMA_VALID and TRIGGERED in metrics
     return MetricFlags(aggregation="mean", higher_is_better=True, binary=True, of_some_docs=of_calls or None)
-
-
-def _check_choice(spec: TaskSpec, metrics: Sequence[str]) -> None:
-    if spec.filter not in (None, FILTER):
-        raise TaskInputError(f"task {spec.name!r} has no filter {spec.filter!r}; it has {FILTER}")
-    if spec.metric is not None and spec.metric not in metrics:
-        raise TaskInputError(f"task {spec.name!r} has no metric {spec.metric!r}; it has {', '.join(metrics)}")
-    if spec.metric == SCHEMA_VALID and TRIGGERED in metrics:
-        raise TaskInputError(
-            f"task {spec.name!r}: {SCHEMA_VALID} is of answers with calls alone, so that never calling would "
-            f"pay; choose one of {', '.join(m for m in metrics if m != SCHEMA_VALID)} as its metric"
-        )
 
 
 def _asked(spec: TaskSpec) -> list[Any]:

@@ -21,6 +21,7 @@ from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS
+from testbench_dagster.tasks.frameworks import Framework
 from testbench_dagster.tasks.worker import FrameworkWorker
 from testbench_dagster_tests.stages.dispute.forging import Records, contents, edited, records, write
 from testbench_dagster_tests.stages.dispute.installations import (
@@ -94,10 +95,27 @@ def test_the_unusual_is_equal_too(unusual: Path, worker: FrameworkWorker) -> Non
     assert report.equal, list(report.lines())
     assert [t.task for t in report.tasks] == ["starter_reading", "config", "identity"]
     assert all(t.docs for t in report.tasks)
+    assert {t.definition for t in report.tasks} == {"equal"}
+    assert "EQUAL: every hash, answer" in report.verdict
     attempts = records(contents(unusual)["attempts.jsonl"])
     assert {0, 1, 2} <= {row["attempt"] for row in attempts}, "lost leases and retries"
     assert {row["epoch"] for row in attempts} == {1, 2}
     assert {row["fault"] for row in attempts} >= {"rate_limited", "internal", "ok"}
+
+
+def test_hashes_that_a_framework_does_not_make_again_are_told(
+    unusual: Path, worker: FrameworkWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Framework, "identify", lambda *_: None)
+    report = rescore(unusual, worker=worker)
+    assert report.equal
+    assert report.verdict == (
+        "EQUAL: every answer, score and window is as the bundle says, but the hashes of the definition of 3 "
+        "tasks were not made again: see the notes."
+    )
+    assert report.tasks[1].definition == "not computed: framework 'signatures' has no identify()"
+    told = [note for note in report.notes if "were not made again: framework 'signatures'" in note]
+    assert [note.partition(":")[0] for note in told] == ["config", "identity"]
 
 
 def test_the_seed_is_told_only_when_its_epoch_is_over(unusual: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.task import TaskGeneration
+from testbench_dagster.tasks.given import checked_registration
+from testbench_dagster.tasks.plugs import TOOLS
 from testbench_dagster.tasks.tools.adapter import Tools
 from testbench_dagster_tests.tasks.tools.scripted import calling, means, right, scores, spec, stored
 
@@ -213,18 +215,23 @@ def test_rows_of_two_kinds_are_two_tasks(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"metric": "acc"}, "has no metric 'acc'; it has exact, triggered, schema_valid, called"),
-        ({"metric": "schema_valid"}, "never calling would pay; choose one of exact, triggered, called"),
-        ({"filter_": "strict"}, "has no filter 'strict'; it has none"),
+        ({"metric": "acc"}, "'acc' is no metric of it; there are: exact, triggered, schema_valid, called"),
+        (
+            {"metric": "schema_valid"},
+            "none of these would pay; choose one of exact, triggered, called",
+        ),
+        ({"filter_": "strict"}, "'strict' is no filter of it; there are: none"),
     ],
 )
 def test_a_choice_that_there_is_not_is_refused(wanted, message, tmp_path):
+    chosen = spec("mine", write(tmp_path / "own.jsonl", row()), **wanted)
     with pytest.raises(TaskError, match=message):
-        Tools().register(spec("mine", write(tmp_path / "own.jsonl", row()), **wanted))
+        checked_registration(TOOLS, chosen, Tools().register(chosen))
 
 
 def test_a_structured_task_may_be_ranked_by_its_schema(tmp_path):
-    Tools().register(spec("mine", write(tmp_path / "own.jsonl", structured()), metric="schema_valid"))
+    chosen = spec("mine", write(tmp_path / "own.jsonl", structured()), metric="schema_valid")
+    assert checked_registration(TOOLS, chosen, Tools().register(chosen))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs

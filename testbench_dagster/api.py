@@ -41,7 +41,7 @@ from testbench_dagster.stages.identify.views import (
     pair_rows,
     reference_rows,
 )
-from testbench_dagster.stages.rank import leaderboard, make_board, task_board
+from testbench_dagster.stages.rank import leaderboard, make_board, stored_entries, task_board
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
 from testbench_dagster.stages.read.history import history
@@ -676,7 +676,9 @@ class Testbench:
         written[path] = write_item_matrix(self._workspace, path, suppliers=known, tasks=tasks)
         path = out / "leaderboard.parquet"
         keys = {supplier.key for supplier in known}
-        written[path] = write_ranking(path, [e for e in leaderboard(self._workspace) if e.supplier in keys])
+        entries = stored_entries(self._workspace)
+        entries = leaderboard(self._workspace) if entries is None else entries
+        written[path] = write_ranking(path, [entry for entry in entries if entry.supplier in keys])
         path = out / "references.parquet"
         written[path] = write_references(path, self._workspace, suppliers)
         path = out / "groups.parquet"

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from testbench_dagster.board.app import make_app
+from testbench_dagster.board.connections import HEAD_BYTES, BoundedConnection
 from testbench_dagster.board.site import Site
 from testbench_dagster.core.errors import TestbenchError
 
-#: Requests at once; further ones are told to come back.
-_AT_ONCE = 64
+#: Connections at once; further ones are told to come back. A browser opens some and keeps them for seconds.
+_AT_ONCE = 256
 _BACKLOG = 128
 _STOP_S = 3
 
@@ -71,6 +72,8 @@ def serve(
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
         make_app(site, hosts=hosts),
+        http=BoundedConnection,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         log_config=None,
         access_log=False,
         server_header=False,

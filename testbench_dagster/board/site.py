@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.core.records.every import RECORDS
@@ -20,7 +20,7 @@ from testbench_dagster.stores.documents import typed
 
 #: Longest value of a parameter that a page looks at.
 _LONGEST = 300
-#: Comparisons that are remembered: an interval that holds however often one looks takes 20 ms to find.
+#: Comparisons that are remembered: an interval that holds however often one looks takes 2 ms to find.
 _COMPARED = 32
 #: Docs of which is remembered what was said to them, and for how long: of thousands it takes time to count.
 _SAID, _SAID_FRESH_S = 64, 300
@@ -28,6 +28,10 @@ _SAID, _SAID_FRESH_S = 64, 300
 
 class NotFound(Exception):
     """There is no such page; the message says what was not found."""
+
+
+class NotUnderstood(Exception):
+    """A parameter says nothing that the page knows; the message says which, and what may stand there."""
 
 
 class AnswersHidden(Exception):
@@ -47,9 +51,61 @@ class Asked:
         return self.query.get(name, "").strip()[:_LONGEST] or None
 
     def number(self, name: str) -> int | None:
-        """A parameter that is a whole number not below 0; None where it is none."""
+        """A parameter that is a whole number not below 0; None where it is empty.
+
+        Raises:
+            NotUnderstood: it is something else.
+        """
         value = self.text(name)
-        return int(value) if value and value.isascii() and value.isdigit() and len(value) < 16 else None
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and len(value) < 16):
+            raise self._not_understood(name, "a whole number of at most 15 digits")
+        return int(value)
+
+    def instant(self, name: str) -> datetime | None:
+        """A parameter that is an instant; None where it is empty.
+
+        Raises:
+            NotUnderstood: it is something else, or says no time zone.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            found = datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            found = None
+        if found is None or datetime.fromisoformat(value).tzinfo is None:
+            raise self._not_understood(name, "a time as 2026-03-01T12:00:00+00:00")
+        return found
+
+    def choice(self, name: str, choices: Iterable[str]) -> str | None:
+        """A parameter that is one of some words; None where it is empty.
+
+        Raises:
+            NotUnderstood: it is another.
+        """
+        value, known = self.text(name), list(choices)
+        if value is not None and value not in known:
+            raise self._not_understood(name, f"one of {', '.join(known)}")
+        return value
+
+    def behind(self, name: str, keys: Sequence[str]) -> int:
+        """The place behind the key that a parameter names; 0, the first, where it is empty.
+
+        Raises:
+            NotUnderstood: it is none of the keys.
+        """
+        value = self.query.get(name)  # whole: a key may be long, or begin with a space
+        if not value:
+            return 0
+        if value not in keys:
+            raise self._not_understood(name, "what a page before this one ended with, and that left the list")
+        return keys.index(value) + 1
+
+    def _not_understood(self, name: str, wanted: str) -> NotUnderstood:
+        return NotUnderstood(f"{name} is {(self.text(name) or '')[:60]!r}; it should be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -159,18 +215,25 @@ class Site:
             return None
         raise NotFound(f"there is no ranking by {taxonomy!r}")
 
-    def compared(self, a: str, b: str, tasks: Sequence[str], now: datetime) -> list[Comparison]:
+    def compared(
+        self, a: str, b: str, tasks: Sequence[str], now: datetime, *, overall_only: bool = False
+    ) -> list[Comparison]:
         """The comparison of two suppliers: made again when what is cached of either changed, or hourly."""
         tokens = typed.by_id(self.workspace.documents, WindowsToken, [a, b])
         mark = (*(token.token for _, token in sorted(tokens.items())), now.date(), now.hour)
         return self._compared.get(
-            (a, b, *tasks), mark, lambda: compare(self.workspace, a, b, tasks=tasks, now=now)
+            (a, b, overall_only, *tasks),
+            mark,
+            lambda: compare(self.workspace, a, b, tasks=tasks, now=now, overall_only=overall_only),
         )
 
     def said(self, task: str, doc_id: int, now: datetime) -> Said:
         """What everybody said to a doc; counted again after some minutes."""
         mark = int(now.timestamp() // _SAID_FRESH_S)
-        return self._said.get((task, doc_id), mark, lambda: said(self.workspace, task, doc_id, now=now))
+        suppliers = self.roster.read().active
+        return self._said.get(
+            (task, doc_id), mark, lambda: said(self.workspace, task, doc_id, suppliers, now=now)
+        )
 
     def require_answers(self) -> None:
         """Raises AnswersHidden where none are shown."""

@@ -78,6 +78,12 @@ def environment() -> Environment:
     return made
 
 
+def load_templates() -> None:
+    """Compile the templates, which is done once in a process."""
+    for name in environment().list_templates(extensions=["jinja"]):
+        environment().get_template(name)
+
+
 def render(template: str, view: Mapping[str, Any]) -> str:
     """A page as text."""
     return environment().get_template(template).render(view)

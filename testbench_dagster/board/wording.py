@@ -34,11 +34,3 @@ def ago(at: datetime | None, now: datetime) -> str:
 def moment(at: datetime | None) -> str:
     """An instant to the second, in UTC."""
     return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
-
-
-def instant(text: str | None) -> datetime | None:
-    """An instant from its ISO form; None where it is none."""
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None

@@ -339,8 +339,8 @@ def show(config: str | None, supplier: str, format_: str) -> None:
     answered = page.faults.get("ok", 0) + page.faults.get("truncated", 0)
     failed = {name: n for name, n in page.faults.items() if name not in ("ok", "truncated")}
     lines.append(
-        f"  this week  {counted(answered, 'answer')}, unanswered: "
-        + (", ".join(f"{name} {n}" for name, n in sorted(failed.items(), key=lambda f: -f[1])) or "none")
+        f"  this week  {counted(answered, 'attempt')} answered, {sum(failed.values())} not"
+        + "".join(f", {name} {n}" for name, n in sorted(failed.items(), key=lambda f: -f[1]))
     )
     lines.append("")
     width = max((len(row.task) for row in (*page.windows, *page.groups)), default=0)

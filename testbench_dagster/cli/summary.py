@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def summary_line(report: RunReport, config: str | None = None) -> str:
-    """How many docs were scored, failed, put off and are still due, changes, checks, time, next command.
+    """How many docs were scored, failed, are open and void, calls due, changes, checks, time, next command.
 
     ``config``: the configuration that was named on the command line, which the next command needs too.
     """
@@ -26,7 +26,8 @@ def came_to(report: RunReport) -> str:
     told = [
         f"scored {tally.scored}",
         f"failed {tally.n_failed}{f' ({owners})' if owners else ''}",
-        f"put off {tally.put_off}",
+        f"open {tally.open}",
+        f"void {tally.void}",
         f"still due {tally.still_due}",
         f"changes {tally.changes}",
         f"checks {_checks(report)}",
@@ -50,7 +51,7 @@ def _next(report: RunReport, config: str | None) -> str:
         command += ["check"]
     elif report.interrupted or tally.still_due:
         command += ["run"]
-    elif tally.put_off:
+    elif tally.open:
         command += ["run", "--wait"]
     else:
         command += ["scores"]

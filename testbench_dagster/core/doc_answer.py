@@ -22,6 +22,10 @@ class AnswerKind(StrEnum):
     UNSCORED = "unscored"  # answered, and no scorer has digested it
 
 
+#: Kinds of docs that a scorer has given values.
+SCORED = frozenset({AnswerKind.RIGHT, AnswerKind.WRONG, AnswerKind.GRADED})
+
+
 @dataclass(frozen=True)
 class DocAnswer:
     """What a supplier made of one doc of its window, by the task's primary metric and filter."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from datetime import UTC, date, datetime
 from typing import Any, cast
 
 import dagster as dg
 
 from testbench_dagster.config import load_config
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.stages.retain import check_retention
+from testbench_dagster.stages.snapshot import history_began
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -32,9 +35,12 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
         catalog.definitions(settings, task_partitions(opened.specs)),
         network.definitions(settings),
         evaluation.definitions(settings),
-        summaries.definitions(settings),
+        summaries.definitions(settings, _first_day(opened)),
         operations.definitions(settings),
     ]
+
+    if workspace is None:
+        opened.close()
 
     def collected(kind: str) -> list[Any]:
         return [definition for package in packages for definition in package.get(kind, ())]
@@ -48,6 +54,16 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
         resources={"workspace": workspace_resource(workspace or opened.config.path)},
         executor=dg.in_process_executor,
     )
+
+
+def _first_day(workspace: Workspace) -> date:
+    """The day on which the history began: today where it did not yet, or the store cannot be read now."""
+    today = datetime.now(UTC).date()
+    try:
+        began = history_began(workspace)
+    except StoreError:  # told by whatever needs the store; code locations load without it
+        return today
+    return today if began is None else min(began, today)
 
 
 def _described(asset: dg.AssetsDefinition | dg.AssetSpec) -> dg.AssetsDefinition | dg.AssetSpec:

@@ -202,8 +202,10 @@ def evaluate(
             _stay(workspace, passes, keys, names, until, note, clock, stage)
         stage("evaluation: looking at what came of it")
         checks = {name: verdict for name, verdict in runs.checks.items() if not verdict.passed}
-    # of who runs no daemon this is all the history there is
-    take_snapshots(workspace, clock.now().date(), keys, now=clock.now())
+        # of who runs no daemon this is all the history there is
+        runs.record_snapshots(
+            clock.now().date(), take_snapshots(workspace, clock.now().date(), keys, now=clock.now())
+        )
     note(f"evaluation: {passes.what_was_sent}")
     for name, why in (passes.problems | workspace.unaggregated).items():
         note(f"evaluation: task {name} could not be scored: {why}")
@@ -317,10 +319,13 @@ class _Passes:
 
     @property
     def what_was_sent(self) -> str:
-        """How many relays were sent, and what the unanswered ones ended in."""
+        """How many relays were sent, and what the unanswered ones ended in: attempts, which fail no doc."""
         unanswered = {name: n for name, n in self.outcomes.items() if not Fault(name).answered}
         sent = f"{counted(self.sent, 'relay')} sent"
-        return f"{sent}, {sum(unanswered.values())} unanswered ({counts(unanswered)})" if unanswered else sent
+        if not unanswered:
+            return sent
+        told = f"{sent}, {sum(unanswered.values())} of them unanswered ({counts(unanswered)})"
+        return f"{told}; an attempt without an answer fails no doc by itself, it is asked again"
 
     @property
     def nothing_learned(self) -> str:

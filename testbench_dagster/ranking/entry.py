@@ -314,7 +314,8 @@ class Board:
     nobody is asked it, by task. ``lacking``: by ranking those of its tasks that are set aside.
     ``url``: where people reach the board, if anywhere. ``groups``: the groups of which lm-eval makes a score,
     ``group_windows`` by supplier their primary rows, and ``group_scores`` by group what suppliers are ranked
-    by, without ranks.
+    by, without ranks. ``rests_on`` changes with whatever of stores and
+    configuration the rankings follow from.
     """
 
     made_at: datetime
@@ -330,6 +331,7 @@ class Board:
     groups: Sequence[TaskGroup] = ()
     group_windows: Mapping[str, Sequence[Window]] = field(default_factory=dict)
     group_scores: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    rests_on: str | None = None
 
     @property
     def published_set_aside(self) -> dict[str, str]:

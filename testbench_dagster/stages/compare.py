@@ -11,21 +11,23 @@ chooses by when it answers, or does not, which docs the interval has seen when i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeGuard
 
+from testbench_dagster.core.doc_answer import SCORED, AnswerKind
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.window import Sample
 from testbench_dagster.scoring.failures import failures_of, is_mean, is_proportion
-from testbench_dagster.scoring.rows import primary_pair, value_of
-from testbench_dagster.stages.discover.roster import known_suppliers
-from testbench_dagster.stages.score.samples import WindowSamples, samples_by_task
+from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.stages.discover.roster import known_suppliers, named_suppliers
+from testbench_dagster.stages.score.samples import WindowSamples
+from testbench_dagster.stages.score.window_answers import IndexedDoc, TaskDocs
+from testbench_dagster.stages.score.windows import window_docs_by_task
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import standard_error
 from testbench_dagster.statistics.paired import (
@@ -129,9 +131,10 @@ def compare(
     margin: float | None = None,
     alpha: float = ALPHA,
     now: datetime | None = None,
+    overall_only: bool = False,
 ) -> list[Comparison]:
     """Compare two suppliers by key: a row per task (or of the given tasks and groups), then one over all of
-    them.
+    them. ``overall_only``: that last one alone, which takes a fraction of the time.
 
     Signatures are no scores to compare, and a task that is not asked of both has no common docs: such are
     left out, or have a row without data where they are named.
@@ -143,10 +146,10 @@ def compare(
         ConfigError: a supplier is not on the roster or compared with itself, a task is not configured, or the
             margin does not lie between 0 and 1.
     """
-    known = {supplier.key: supplier for supplier in known_suppliers(workspace)}
+    known = {supplier.key: supplier for supplier in named_suppliers(workspace, (a, b))}
     for key in (a, b):
         if key not in known:
-            names = ", ".join(list(known)[:20]) or "none"
+            names = ", ".join([s.key for s in known_suppliers(workspace)][:20]) or "none"
             raise ConfigError(f"supplier {key!r} is not on the roster; on it are: {names}")
     if a == b:
         raise ConfigError(f"supplier {a!r} is given twice; name two suppliers to compare")
@@ -160,7 +163,7 @@ def compare(
         for spec in workspace.chosen_specs(tasks)
         if tasks is not None or not (spec.signs or _not_asked(spec, known[a], known[b]))
     ]
-    current = {registration.task: registration for registration in workspace.datasets.tasks()}
+    current = {found.task: found for found in workspace.datasets.tasks({spec.name for spec in specs})}
     asked = [
         (spec, current[spec.name])
         for spec in specs
@@ -168,17 +171,18 @@ def compare(
     ]
     # all of a supplier's at once: what shows it alive then is read once, not for each task
     both = (known[a], known[b])
-    read = zip(*(samples_by_task(workspace, one, asked, now) for one in both), strict=True)
+    read = zip(*(window_docs_by_task(workspace, one, asked, now) for one in both), strict=True)
     sure = _Sure(margin, alpha, alpha)
     pairs = [
-        _pairs(a, b, spec, registration, [found for _, found in two], sure)
+        _pairs(a, b, spec, registration, two, sure)
         for (spec, registration), two in zip(asked, read, strict=True)
     ]
-    pairs_of = {one.row.task: one for one in _bounded([(pairs, sure)])[0]}
+    bounded = pairs if overall_only else _bounded([(pairs, sure)])[0]
+    pairs_of = {one.row.task: one for one in bounded}
     found = [pairs_of.get(spec.name) or _without_data(known[a], known[b], spec) for spec in specs]
     rounds = _rounds(found)
     overall = _overall(a, b, found, sure, rounds, rounds.bounds(alpha))
-    rows = [*(pairs.row for pairs in found), overall]
+    rows = [*(() if overall_only else (pairs.row for pairs in found)), overall]
     return [replace(row, model_a=known[a].model, model_b=known[b].model) for row in rows]
 
 
@@ -200,7 +204,14 @@ def compare_with_trusted(
         rows = list(read)
         sure = _Sure(None, alpha, alpha / max(1, len(rows)), trusted=True)
         pairs = [
-            _pairs(supplier.key, trusted.key, spec, registration, two, sure)
+            _pairs(
+                supplier.key,
+                trusted.key,
+                spec,
+                registration,
+                [TaskDocs.from_samples(spec, registration, w.samples, refused=w.refused) for w in two],
+                sure,
+            )
             for spec, registration, *two in rows
         ]
         compared.append((supplier.key, pairs, sure))
@@ -240,27 +251,27 @@ def _pairs(
     b: str,
     spec: TaskSpec,
     registration: Registration,
-    read: Sequence[WindowSamples],
+    read: Sequence[TaskDocs],
     sure: _Sure,
 ) -> _Pairs:
     """The row of a task, of what there is of both suppliers; its interval is for :func:`_bounded`."""
     row = Comparison(a, b, spec.name, spec.metric, spec.filter)
     pair = primary_pair(spec, registration)
     question = registration.flags.question
-    of_a, of_b = ({question(s.epoch, s.doc_id): s for s in found.samples} for found in read)
-    scored = [v for s in (*of_a.values(), *of_b.values()) if (v := value_of(s, pair)) is not None]
+    of_a, of_b = ({question(doc.epoch, doc.doc_id): doc for doc in found.docs} for found in read)
+    scored = [doc.value for doc in (*of_a.values(), *of_b.values()) if doc.value is not None]
     worst = failures_of(spec, registration, pair[0], scored).worst
-    docs, waits = _in_order(of_a, of_b)
+    docs, waits = _in_order(of_a, of_b, {*read[0].open, *read[1].open})
     if sure.trusted:
-        docs = [two for two in docs if not two[1].failed]
-    common = list(_values(docs, pair, worst))
+        docs = [two for two in docs if two[1].kind is not AnswerKind.FAILED]
+    common = list(_values(docs, worst))
     row = replace(
         row,
         metric=pair[0],
         filter=pair[1],
         n_common=len(common),
-        only_a_failed=sum(a.failed and b.scored for a, b in docs),
-        only_b_failed=sum(b.failed and a.scored for a, b in docs),
+        only_a_failed=sum(a.kind is AnswerKind.FAILED and b.kind in SCORED for a, b in docs),
+        only_b_failed=sum(b.kind is AnswerKind.FAILED and a.kind in SCORED for a, b in docs),
         note=OPEN_FIRST if waits else None,
     )
     values_a, values_b = [x for x, _ in common], [y for _, y in common]
@@ -286,31 +297,39 @@ def _not_asked(spec: TaskSpec, one: Supplier, other: Supplier) -> bool:
 
 
 def _in_order(
-    of_a: dict[tuple[int, int], Sample], of_b: dict[tuple[int, int], Sample]
-) -> tuple[list[tuple[Sample, Sample]], bool]:
+    of_a: dict[tuple[int, int], IndexedDoc],
+    of_b: dict[tuple[int, int], IndexedDoc],
+    is_open: Collection[IndexedDoc],
+) -> tuple[list[tuple[IndexedDoc, IndexedDoc]], bool]:
     """The docs of both in the order in which they are asked, up to the first that is open for either.
 
     And whether there is one. That order is known beforehand, and further docs only ever come behind: in the
     order of answering a supplier would decide what the interval sees first, by answering slowly.
     """
     both = [(of_a[doc], of_b[doc]) for doc in of_a.keys() & of_b.keys()]
-    both.sort(key=lambda two: max(s.place for s in two))
-    closed = list(takewhile(lambda two: not any(s.open for s in two), both))
+    both.sort(key=lambda two: max(two[0].place, two[1].place))
+    if not is_open:
+        return both, False
+    closed = list(takewhile(lambda two: not any(doc in is_open for doc in two), both))
     return closed, len(closed) < len(both)
 
 
 def _values(
-    docs: Sequence[tuple[Sample, Sample]], pair: tuple[str, str], worst: float | None
+    docs: Sequence[tuple[IndexedDoc, IndexedDoc]], worst: float | None
 ) -> Iterator[tuple[float, float]]:
     """Values of the docs that are closed for both.
 
     A doc that one of them left unanswered for good has its worst value; a void one is no doc.
     """
-    for two in docs:
-        values = [worst if s.failed else value_of(s, pair) for s in two]
-        numbers = [float(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
-        if len(numbers) == 2:
-            yield numbers[0], numbers[1]
+    for of_a, of_b in docs:
+        a = worst if of_a.kind is AnswerKind.FAILED else of_a.value
+        b = worst if of_b.kind is AnswerKind.FAILED else of_b.value
+        if _is_number(a) and _is_number(b):
+            yield float(a), float(b)
+
+
+def _is_number(value: float | str | None) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Comparison:

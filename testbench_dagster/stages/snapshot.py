@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from testbench_dagster.core.records.rankings import (
     Ability,
+    SnapshotDay,
     SnapshotOfSupplier,
     SnapshotsOfSupplier,
     SupplierAbilities,
@@ -67,6 +68,15 @@ def begin_history(workspace: Workspace, suppliers: Sequence[str], *, now: dateti
     known = {row.supplier for row in typed.group(workspace.documents, SnapshotsOfSupplier, where)}
     new = [key for key in suppliers if key not in known]
     return take_snapshots(workspace, now.date(), new, now=now) if new else 0
+
+
+def history_began(workspace: Workspace) -> date | None:
+    """The first day of which there is a snapshot; None before that. Creates nothing in the stores."""
+    if not workspace.documents.size(SupplierSnapshotRecord.collection.name):
+        return None
+    for first in typed.find(workspace.documents, SnapshotDay, sort=[("day", 1)], limit=1):
+        return date.fromisoformat(first.day)
+    return None
 
 
 def _end_of(day: date) -> datetime:

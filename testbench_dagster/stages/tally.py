@@ -1,4 +1,4 @@
-"""What an evaluation came to, counted in the stores: docs scored, failed and put off, calls due, changes."""
+"""What an evaluation came to, counted in the stores: docs by state, calls due, changes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Tally:
     """What came of an evaluation since it began.
 
     ``scored`` docs were given a score, ``failed`` ones were left unanswered for good: how many, by who
-    answers for it, and ``failed_of`` by supplier and task. ``put_off`` docs wait for a later occasion, those
-    of earlier evaluations among them, and ``still_due`` calls could be made at once. ``changes`` of suppliers
-    were detected.
+    answers for it, and ``failed_of`` by supplier and task. ``open`` docs wait for an answer, those of earlier
+    evaluations among them, ``void`` ones closed as nobody's fault, and ``still_due`` calls could be made at
+    once. ``changes`` of suppliers were detected.
     """
 
     scored: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     failed_of: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    put_off: int = 0
+    open: int = 0
+    void: int = 0
     still_due: int = 0
     changes: int = 0
 
@@ -59,7 +60,7 @@ class Tallying:
     def end(self) -> Tally:
         """Count what it came to."""
         documents = self._workspace.documents
-        failed, failed_of = self._failed()
+        failed, failed_of, void = self._closed_without_answer()
         plans = typed.by_id(documents, PlannedTasks, self._suppliers).values()
         tasks = set(self._tasks)
         states = [state for plan in plans for name, state in (plan.tasks or {}).items() if name in tasks]
@@ -68,7 +69,8 @@ class Tallying:
             scored=self.scored(),
             failed=dict(failed.most_common()),
             failed_of=dict(failed_of.most_common()),
-            put_off=sum(row.docs for row in open_docs(self._workspace, self._suppliers, self._tasks)),
+            void=void,
+            open=sum(row.docs for row in open_docs(self._workspace, self._suppliers, self._tasks)),
             still_due=sum(state.calls for state in states if state.state == "due"),
             changes=sum(1 for _ in typed.find(documents, ToldChange, since)),
         )
@@ -83,8 +85,8 @@ class Tallying:
                 found[of] = max(found.get(of, 0), row.n)  # there is one score per answer and filter
         return found
 
-    def _failed(self) -> tuple[Counter[str], Counter[tuple[str, str]]]:
-        """Docs that closed as failed since, by owner of the fault, and by supplier and task.
+    def _closed_without_answer(self) -> tuple[Counter[str], Counter[tuple[str, str]], int]:
+        """Docs that closed as failed since, by owner of the fault, and by supplier and task; and void ones.
 
         Only docs that were asked in vain since can be among them: without such there is nothing to read.
         """
@@ -104,6 +106,7 @@ class Tallying:
         registrations = {r.task: r for r in self._workspace.datasets.tasks() if r.task in self._tasks}
         owners: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
+        void = 0
         now = datetime.now(UTC)
         for supplier in suppliers:
             docs = asked.get(supplier.key, {})
@@ -114,7 +117,10 @@ class Tallying:
             ]
             for task, window in samples_by_task(self._workspace, supplier, tasks, now) if tasks else ():
                 for sample in window.samples:
-                    if sample.failed and sample.at >= self._began and sample.doc_id in docs[task]:
+                    if sample.at < self._began or sample.doc_id not in docs[task]:
+                        continue
+                    void += sample.void
+                    if sample.failed:
                         owners[sample.fault.owner.value] += 1
                         pairs[supplier.key, task] += 1
-        return owners, pairs
+        return owners, pairs, void

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from testbench_dagster.stores.uris import without_password
 CONNECT_SECONDS = 5
 _INSERT_ROWS = 1_000
 _READ_ROWS = 500
+_FEW_TASKS = 100  # that are asked for by name; of more all are read
 _SCHEMA_LOCK = "testbench_dagster.datasets.schema"
 
 _metadata = sa.MetaData()
@@ -160,9 +161,14 @@ class DatasetStore:
         found = self._registrations(query)
         return found[0] if found else None
 
-    def tasks(self) -> list[Registration]:
-        """Return the current registration of every task, by task name."""
-        return sorted(self._registrations(_joined_current()), key=lambda found: found.task)
+    def tasks(self, names: Collection[str] | None = None) -> list[Registration]:
+        """Return the current registration of every task, or of those with these names, by task name."""
+        query = _joined_current()
+        few = names is not None and len(names) <= _FEW_TASKS
+        found = self._registrations(query.where(_current.c.task.in_(sorted(names or ()))) if few else query)
+        return sorted(
+            (one for one in found if names is None or one.task in names), key=lambda found: found.task
+        )
 
     def docs(self, task_hash: str, doc_ids: Sequence[int] | None = None) -> Iterator[StoredDoc]:
         """Stream the docs of a registration by ascending ``doc_id``; only those of ``doc_ids`` if given.

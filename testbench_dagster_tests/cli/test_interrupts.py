@@ -148,7 +148,7 @@ def test_an_interrupted_run_scores_what_is_stored_and_exits_with_130(tmp_path: P
         assert net.suppliers["slow"].requests == asked < 60
     assert "stopping: nothing is sent any more" in said and "Traceback" not in said
     summary = re.match(
-        r"interrupted: scored (\d+), failed 0, put off 0, still due (\d+), ", said.splitlines()[-1]
+        r"interrupted: scored (\d+), failed 0, open 0, void 0, still due (\d+), ", said.splitlines()[-1]
     )
     assert summary, said
     assert said.endswith("next: testbench run\n")

@@ -218,7 +218,7 @@ def test_one_supplier_at_a_glance(folder: Path) -> None:
     done = run(folder, "show", ALPHA)
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{ALPHA}  active\n  model      m (chat)\n")
-    assert "this week  13 answers, unanswered: supplier_http 1" in done.stdout
+    assert "this week  13 attempts answered, 1 not, supplier_http 1" in done.stdout
     assert re.search(
         rf"^  {TASK} +0\.\d{{3}} \(0\.\d+–0\.\d+\)  n 13  cut by: 1 open, 1 cut at", done.stdout, re.M
     )

@@ -23,7 +23,7 @@ from testbench_dagster_tests.tasks.layouts import REPOSITORY
 NOTHING = RunReport((), (), 1, 0, 0, seconds=4.2)
 FULL = replace(
     NOTHING,
-    tally=Tally(480, {"supplier": 9, "network": 3}, {("a@x", "t 1"): 9, ("b@x", "u"): 3}, 8, 0, 1),
+    tally=Tally(480, {"supplier": 9, "network": 3}, {("a@x", "t 1"): 9, ("b@x", "u"): 3}, 8, 2, 0, 1),
     warnings={"slow": "a@x"},
     seconds=182.0,
 )
@@ -31,11 +31,11 @@ FULL = replace(
 
 def test_it_says_everything_in_one_line() -> None:
     assert summary_line(FULL, None) == (
-        "scored 480, failed 12 (supplier 9, network 3), put off 8, still due 0, changes 1, checks 1 warning; "
-        "3 m 02 s; next: testbench answers -s a@x -t 't 1' --failed"
+        "scored 480, failed 12 (supplier 9, network 3), open 8, void 2, still due 0, changes 1, "
+        "checks 1 warning; 3 m 02 s; next: testbench answers -s a@x -t 't 1' --failed"
     )
     assert summary_line(NOTHING, None) == (
-        "scored 0, failed 0, put off 0, still due 0, changes 0, checks ok; 4 s; next: testbench scores"
+        "scored 0, failed 0, open 0, void 0, still due 0, changes 0, checks ok; 4 s; next: testbench scores"
     )
 
 
@@ -44,7 +44,7 @@ def test_it_says_everything_in_one_line() -> None:
     [
         (replace(NOTHING, interrupted=True), "next: testbench -c 'my file' run"),
         (replace(NOTHING, tally=Tally(still_due=3)), "next: testbench -c 'my file' run"),
-        (replace(NOTHING, tally=Tally(put_off=3)), "next: testbench -c 'my file' run --wait"),
+        (replace(NOTHING, tally=Tally(open=3)), "next: testbench -c 'my file' run --wait"),
         (replace(NOTHING, problem="nothing was scored"), "next: testbench -c 'my file' check"),
         (
             replace(NOTHING, errors={"x": "", "y": ""}, warnings={"z": ""}),
@@ -105,19 +105,19 @@ def test_without_a_terminal_a_run_gives_signs_of_life_and_ends_with_the_numbers_
     assert not any("\x1b" in one or "━" in one for one in said), "no bar in a file"
 
     summary = re.match(
-        r"scored (\d+), failed (\d+) \(supplier (\d+)\), put off (\d+), still due (\d+), changes 0, checks ",
+        r"scored (\d+), failed (\d+) \(supplier (\d+)\), open (\d+), void 0, still due (\d+), changes 0, ",
         said[-1],
     )
     assert summary, said[-1]
-    scored, failed, of_supplier, put_off, due = map(int, summary.groups())
+    scored, failed, of_supplier, open_, due = map(int, summary.groups())
     with Workspace.open(path) as workspace:
         answers = {score["answer_id"] for score in workspace.documents.find(SCORES, {})}
         rows = {row["supplier"]: row for row in Testbench(workspace).scores().rows}
         attempts = workspace.documents.count(ATTEMPTS, {})
     assert scored == len(answers) == sum(row["n"] for row in rows.values())
     assert failed == of_supplier == rows["picky@external"]["n_failed"] > 0
-    assert put_off == sum(row["n_open"] for row in rows.values()) and due == 0
-    assert scored + failed + put_off == 80
+    assert open_ == sum(row["n_open"] for row in rows.values()) and due == 0
+    assert scored + failed + open_ == 80
     assert any(one.startswith(f"evaluation: {attempts} relays sent, ") for one in said)
     if failed:
         assert said[-1].endswith("next: testbench answers -s picky@external -t starter_units --failed")

@@ -25,6 +25,7 @@ from testbench_dagster.defs.operations import lost_runs
 from testbench_dagster.defs.operations.alerts import alert_of, post
 from testbench_dagster.defs.operations.change_alerts import change_alerts_sensor
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START, range_tags
+from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import CHANGES, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.defs.conftest import Materialized
@@ -348,15 +349,43 @@ def test_summaries_that_grew_a_day_old_are_refreshed(evaluated: Room) -> None:
 
 
 def test_a_day_is_snapshotted_after_its_end(evaluated: Room) -> None:
-    (request,) = evaluated.schedule("daily_snapshots", datetime.now(UTC))
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
-    assert request.partition_key == yesterday
+    now = datetime.now(UTC)
+    assert evaluated.schedule("daily_snapshots", now) == [], "nobody was evaluated by the day before"
+    (request,) = evaluated.schedule("daily_snapshots", now + timedelta(days=1))
+    today = now.strftime("%Y-%m-%d")
+    assert request.partition_key == today
     job = evaluated.definitions.resolve_job_def("take_snapshots")
-    result = job.execute_in_process(instance=evaluated.instance, partition_key=yesterday)
+    result = job.execute_in_process(instance=evaluated.instance, partition_key=today)
     (event,) = result.asset_materializations_for_node("supplier_snapshots")
     assert event.metadata["suppliers"].value == 4
+
+
+def days_of(definitions: dg.Definitions) -> list[str]:
+    """The partitions of the daily asset."""
+    partitions = definitions.resolve_asset_graph().get(dg.AssetKey("supplier_snapshots")).partitions_def
+    assert partitions is not None
+    return list(partitions.get_partition_keys())
+
+
+def test_history_has_partitions_from_first_use_on(evaluated: Room) -> None:
+    """Not of days before it, on which nobody could have taken a snapshot."""
+    now = datetime.now(UTC)
+    day = {n: (now - timedelta(days=n)).strftime("%Y-%m-%d") for n in range(4)}
+    assert days_of(build_definitions(evaluated.workspace)) == [day[0]]
+    take_snapshots(evaluated.workspace, (now - timedelta(days=3)).date(), now=now - timedelta(days=3))
+    later = build_definitions(evaluated.workspace)
+    assert days_of(later) == [day[3], day[2], day[1], day[0]]
+    job = later.resolve_job_def("take_snapshots")
     with pytest.raises(Exception, match="only today and yesterday can be taken"):
-        job.execute_in_process(instance=evaluated.instance, partition_key="2026-11-02")
+        job.execute_in_process(instance=evaluated.instance, partition_key=day[2])
+
+
+def test_definitions_write_nothing(room: Room) -> None:
+    """Loading a code location creates no store."""
+    home = room.workspace.config.home
+    before = sorted(home.rglob("*"))
+    assert days_of(build_definitions(room.workspace)) == [datetime.now(UTC).strftime("%Y-%m-%d")]
+    assert sorted(home.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from testbench_dagster.cli import cli
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.compare import (
     CROSSED,
     NO_BOUNDS,
@@ -27,6 +28,9 @@ from testbench_dagster.stages.compare import (
     Comparison,
     compare,
 )
+from testbench_dagster.stages.score import windows
+from testbench_dagster.stages.score.samples import Task, samples_by_task
+from testbench_dagster.stages.score.windows import refresh_window_cache
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.paired import docs_to_decide, half_differences, mcnemar, paired_difference
 from testbench_dagster.statistics.strata import rounds_of
@@ -267,6 +271,41 @@ def test_overall_is_the_mean_over_tasks_with_its_interval(facts: Facts) -> None:
     assert (overall.ci_low, overall.ci_high) == (2 * low - 1, 2 * high - 1)
     wider = found[ARITHMETIC].ci_high - found[ARITHMETIC].ci_low
     assert overall.ci_high - overall.ci_low < wider, "two tasks tell more than the one with fewer docs"
+
+
+def test_what_is_cached_is_compared_as_the_facts_are(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with docs that failed, that are open, and that only our own faults hold up."""
+    task, other = facts.registration(LOGIC), facts.registration(ARITHMETIC)
+    answer(facts, task, [*coins(1, 0.9, 40), None, None], [*coins(2, 0.4, 41), None])
+    facts.fail(task, 40, Fault.EMPTY, days_ago(1), supplier=ALPHA)
+    facts.attempt(task, 41, Fault.TRANSPORT, days_ago(0.001), supplier=BETA)
+    answer(facts, other, [*coins(3, 0.9, 30), None, 1.0], coins(4, 0.4, 32))
+    facts.attempt(other, 30, Fault.BUDGET, days_ago(0.001), supplier=ALPHA)
+    from_facts = compare(facts.workspace, ALPHA, BETA, now=NOW)
+    assert [row.n_common for row in from_facts] == [41, 31, 72], "what is held up by us stops nothing"
+    refresh_window_cache(facts.workspace, [ALPHA, BETA], now=days_ago(1 / 24 / 60))
+    read: list[str] = []
+
+    def watched(workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], *rest: Any) -> Any:
+        read.extend(f"{supplier.key} {spec.name}" for spec, _ in tasks)
+        return samples_by_task(workspace, supplier, tasks, *rest)
+
+    monkeypatch.setattr(windows, "samples_by_task", watched)
+    assert compare(facts.workspace, ALPHA, BETA, now=NOW) == from_facts
+    assert f"{BETA} {ARITHMETIC}" not in read and f"{ALPHA} {LOGIC}" not in read, (
+        "what holds is not read again"
+    )
+    assert compare(facts.workspace, ALPHA, BETA, now=NOW, overall_only=True) == from_facts[-1:]
+
+
+def test_open_docs_of_both_kinds_are_told_apart_by_the_facts(facts: Facts) -> None:
+    task = facts.registration(LOGIC)
+    answer(facts, task, [*coins(1, 0.9, 20), None, None, *coins(5, 0.9, 8)], coins(2, 0.4, 30))
+    facts.attempt(task, 20, Fault.BUDGET, days_ago(0.001), supplier=ALPHA)
+    facts.attempt(task, 21, Fault.TRANSPORT, days_ago(0.001), supplier=ALPHA)
+    before = rows(facts)[LOGIC]
+    refresh_window_cache(facts.workspace, [ALPHA, BETA], now=days_ago(1 / 24 / 60))
+    assert (before.n_common, rows(facts)[LOGIC]) == (20, before)
 
 
 def test_without_common_docs_there_is_no_data(facts: Facts) -> None:

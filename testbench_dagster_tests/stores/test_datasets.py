@@ -106,6 +106,9 @@ def test_tasks_over_one_dataset_do_not_collide(datasets):
     datasets.register(other, dataset_docs(3), dataset_docs(2))
     assert datasets.register(same_hash, never(), never()) is True
     assert datasets.tasks() == [other, one, same_hash]
+    assert datasets.tasks({"c-task", "a-task", "absent"}) == [other, same_hash]
+    assert datasets.tasks({"c-task", *map(str, range(2_000))}) == [same_hash], "of many all are read"
+    assert datasets.tasks(set()) == []
     assert datasets.get("h1") == one
 
 

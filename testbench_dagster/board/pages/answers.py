@@ -29,10 +29,7 @@ def answers(site: Site, asked: Asked, key: str, task: str) -> Page:
     site.require_answers()
     one = site.supplier(key)
     window = _window(site, one, task, asked)
-    kind = asked.text("kind")
-    kinds = [*_ALWAYS, *_RARE]
-    if kind not in {str(known) for known in kinds}:
-        kind = None
+    kind = asked.choice("kind", map(str, (*_ALWAYS, *_RARE)))
     search, after = asked.text("q"), asked.number("after")
     found = read_answers(
         site.workspace,

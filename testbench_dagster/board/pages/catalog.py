@@ -24,7 +24,7 @@ DOCS = 60
 def catalog(site: Site, asked: Asked) -> Page:
     """The configured tasks, a page at a time; ``q`` and ``group`` choose some."""
     words, group = asked.text("q"), asked.text("group")
-    every = read_catalog(site.workspace, site.roster.suppliers().values())
+    every = read_catalog(site.workspace, site.roster.read().active)
     chosen = [
         one
         for one in every
@@ -32,8 +32,7 @@ def catalog(site: Site, asked: Asked) -> Page:
         and (group is None or group == one.spec.group)
     ]
     names = [one.spec.name for one in chosen]
-    after = asked.text("after")
-    first = names.index(after) + 1 if after in names else 0
+    first = asked.behind("after", names)
     shown = chosen[first : first + ROWS]
     return Page(
         "catalog.html.jinja",
@@ -54,11 +53,10 @@ def catalog(site: Site, asked: Asked) -> Page:
 def task(site: Site, asked: Asked, name: str) -> Page:
     """A task: what it is, whom it reaches, how suppliers did, and the docs that are asked."""
     one = _task(site, name)
-    model, after = asked.text("model"), asked.text("after")
+    model = asked.text("model")
     suppliers = _in_order(site, model)
     by_score = len(suppliers) <= SORTED
-    keys = [s.key for s in suppliers]
-    first = keys.index(after) + 1 if after in keys else 0
+    first = asked.behind("after", [s.key for s in suppliers])
     chosen = suppliers if by_score else suppliers[first : first + SUPPLIERS]
     rows = _rows(site, chosen, name, asked)
     if by_score:
@@ -74,7 +72,7 @@ def task(site: Site, asked: Asked, name: str) -> Page:
             "with_score": [g for g in site.workspace.groups if g.metrics and name in g.tasks],
             "rows": [(w, roster[w.supplier], interval(on, w.score, w.ci_low, w.ci_high)) for w in rows],
             "scale": on,
-            "models": sorted({s.model for s in roster.values()}),
+            "models": site.roster.read().models,
             "model": model,
             "by_score": by_score,
             "n": len(suppliers),
@@ -97,9 +95,8 @@ def _task(site: Site, name: str) -> CatalogTask:
     Raises:
         NotFound: it is not configured.
     """
-    for one in read_catalog(site.workspace, site.roster.suppliers().values()):
-        if one.spec.name == name:
-            return one
+    for one in read_catalog(site.workspace, site.roster.read().active, name):
+        return one
     raise NotFound(f"task {name!r} is not configured")
 
 
@@ -107,7 +104,7 @@ def _in_order(site: Site, model: str | None) -> list[Supplier]:
     """The active suppliers, of a model if one is wanted, in the order of the leaderboard."""
     ranking = site.ranking()
     order = {} if ranking is None else ranking.order
-    active = [s for s in site.roster.suppliers().values() if s.left_at is None and model in (None, s.model)]
+    active = [s for s in site.roster.read().active if model in (None, s.model)]
     return sorted(active, key=lambda s: order.get(s.key, len(order)))
 
 

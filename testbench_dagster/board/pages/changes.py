@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbench_dagster.board.site import Asked, Page, Site
-from testbench_dagster.board.wording import instant
 from testbench_dagster.stages.read.identity import changes as read_changes
 
 ROWS = 50
@@ -11,7 +10,7 @@ ROWS = 50
 
 def changes(site: Site, asked: Asked) -> Page:
     """A page of changes; ``before`` is when the last one of the page before was recorded."""
-    before, key = instant(asked.text("before")), asked.text("supplier")
+    before, key = asked.instant("before"), asked.text("supplier")
     found = read_changes(site.workspace, key, before=before, limit=ROWS + 1)
     shown = found[:ROWS]
     return Page(

@@ -9,12 +9,12 @@ from testbench_dagster.board.charts import Scale, interval
 from testbench_dagster.board.site import Asked, NotFound, Page, Site
 from testbench_dagster.board.tables import drawing_scale
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.stages.compare import OVERALL, Comparison
+from testbench_dagster.stages.compare import Comparison
 from testbench_dagster.stages.read.identity import against_reference
 from testbench_dagster.stages.read.pairs import CHOICES, paired_answers
 
-#: Tasks on a page: each takes tens of milliseconds, when they are compared first.
-TASKS = 10
+#: Tasks on a page: of each an interval is drawn, which takes milliseconds to find.
+TASKS = 15
 DOCS = 10
 _NAMES = 2_000
 
@@ -41,13 +41,14 @@ def compare(site: Site, asked: Asked) -> Page:
     if (task := asked.text("task")) is not None:
         return _by_doc(site, asked, one, other, task)
     common = _common(site, one, other)
-    first = common.index(after) + 1 if (after := asked.text("after")) in common else 0
+    first = asked.behind("after", common)
     page = common[first : first + TASKS]
-    whole = len(common) <= TASKS or asked.text("overall") is not None
-    chosen = common if whole else page
-    found = site.compared(a, b, chosen, asked.now) if chosen else []
-    shown = [row for row in found if row.task in page]
-    overall = next((row for row in found if row.task == OVERALL), None) if whole else None
+    shown: list[Comparison] = []
+    overall: Comparison | None = None
+    if page:
+        *shown, overall = site.compared(a, b, page, asked.now)
+        if len(page) < len(common):
+            [overall] = site.compared(a, b, common, asked.now, overall_only=True)
     on = _scale([*shown, *([overall] if overall else [])])
     return Page(
         "compare.html.jinja",
@@ -68,8 +69,7 @@ def _by_doc(site: Site, asked: Asked, a: Supplier, b: Supplier, task: str) -> Pa
     site.require_answers()
     if task not in _common(site, a, b):
         raise NotFound(f"task {task!r} is not asked of both")
-    choice, after = asked.text("kind"), asked.number("after")
-    choice = choice if choice in CHOICES else None
+    choice, after = asked.choice("kind", CHOICES), asked.number("after")
     found = paired_answers(site.workspace, a, b, task, choice=choice, after=after, limit=DOCS, now=asked.now)
     return Page(
         "compare_docs.html.jinja",

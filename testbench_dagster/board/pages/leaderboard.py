@@ -74,7 +74,8 @@ def leaderboard(site: Site, asked: Asked) -> Page:
     roster = site.roster.suppliers()
     wanted = Filter(*(asked.text(name) for name in ("model", "service", "group", "q")))
     shown, found = _chosen(ranking, wanted, roster)
-    start, end = _page(found, asked.text("after"))
+    start = asked.behind("after", [place.first.supplier for place in found])
+    end = _end(found, start)
     cells = [
         cell
         for cell in ENTRY_VIEWS.page
@@ -90,9 +91,9 @@ def leaderboard(site: Site, asked: Asked) -> Page:
             "taxonomies": [stored.taxonomy for stored in site.rankings.current()],
             "nodes": nodes,
             "unknown_node": node if node not in nodes else None,
+            "models": site.roster.read().models,
             "groups": site.groups(),
             "unknown_group": task if ranking.task is None else None,
-            "models": sorted({s.model for s in roster.values()}),
             "services": sorted({s.service for s in roster.values()}),
             "filter": wanted,
             "table": table,
@@ -124,16 +125,13 @@ def _chosen(
     return rows, found
 
 
-def _page(found: Sequence[Place], after: str | None) -> tuple[int, int]:
-    """Which places stand on the page after that of a supplier: as many as have room."""
-    start = 0
-    if after is not None:
-        start = next((i + 1 for i, p in enumerate(found) if p.first.supplier == after), 0)
+def _end(found: Sequence[Place], start: int) -> int:
+    """Behind which place a page ends: as many stand on it as have room."""
     end, room = start, ROWS
     while end < len(found) and room > 0:
         room -= min(len(found[end].rows), 1 + MEMBERS)
         end += 1
-    return start, end
+    return end
 
 
 def _link(ranking: Ranking, wanted: Mapping[str, str | None], after: str | None = None) -> str:

@@ -147,7 +147,7 @@ def _places(site: Site, key: str) -> list[Entry]:
 
 
 def _period(asked: Asked) -> str:
-    return asked.query.get("since", "") if asked.query.get("since") in _PERIODS else "90d"
+    return asked.choice("since", _PERIODS) or "90d"
 
 
 def _series(

@@ -143,6 +143,9 @@ class LeaderboardRecord(Record):
     id: str = key("follows from the taxonomy")
     taxonomy: str = queryable("name of the taxonomy, or `all tasks`")
     made_at: datetime = queryable("as of which instant it was made")
+    rests_on: str | None = queryable(
+        "changes with whatever of stores and configuration it follows from", default=None
+    )
     entries: list[dict[str, Any]] = content("suppliers, best first: the columns of a leaderboard as JSON")
 
 
@@ -153,6 +156,23 @@ class StoredRanking(NamedTuple):
     id: str
     taxonomy: str
     made_at: datetime
+
+
+@view(LeaderboardRecord)
+class RankingMark(NamedTuple):
+    """What a ranking follows from."""
+
+    id: str
+    made_at: datetime
+    rests_on: str | None
+
+
+@view(TaxonomySummaryRecord)
+class SummarizedAt(NamedTuple):
+    """When a supplier was summarized last by a taxonomy."""
+
+    id: str
+    summarized_at: datetime
 
 
 @record("group_scores", one_per="group of tasks", kind=VIEW)
@@ -229,6 +249,13 @@ class SnapshotOfSupplier(NamedTuple):
 
     supplier: str
     taken_at: datetime
+
+
+@view(SupplierSnapshotRecord)
+class SnapshotDay(NamedTuple):
+    """That there is a snapshot of a day."""
+
+    day: str
 
 
 @counted(SupplierSnapshotRecord)

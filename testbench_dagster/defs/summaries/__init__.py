@@ -6,6 +6,7 @@ Belongs here: views over windows, and when they are refreshed. Does not: anythin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,11 @@ import dagster as dg
 from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.defs.lineage import detected_changes, supplier_plans
-from testbench_dagster.defs.summaries.assets import leaderboard_asset, supplier_snapshots, taxonomy_summaries
+from testbench_dagster.defs.summaries.assets import (
+    leaderboard_asset,
+    supplier_snapshots_asset,
+    taxonomy_summaries,
+)
 from testbench_dagster.defs.summaries.checks import summary_checks
 from testbench_dagster.defs.summaries.identity import identity_consistent, identity_groups_asset
 from testbench_dagster.defs.summaries.schedules import daily_snapshots_schedule, hourly_summaries_schedule
@@ -44,15 +49,15 @@ take_snapshots = dg.define_asset_job(
 )
 
 
-def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This package's definitions."""
+def definitions(settings: Settings, first_day: date) -> dict[str, Sequence[Any]]:
+    """This package's definitions; ``first_day`` is that of the history."""
     automation = settings.automation
     return {
         "assets": [
             taxonomy_summaries,
             identity_groups_asset(automation),
             leaderboard_asset(automation),
-            supplier_snapshots,
+            supplier_snapshots_asset(first_day),
             supplier_plans,
             detected_changes,
         ],

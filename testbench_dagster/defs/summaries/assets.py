@@ -160,44 +160,45 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
     return leaderboard
 
 
-#: Before anybody used this: a snapshot is of the day it was taken on, whatever day an installation began.
-_FIRST_DAY = "2025-01-01"
-_days = dg.DailyPartitionsDefinition(start_date=_FIRST_DAY, timezone="UTC", end_offset=1)
+def supplier_snapshots_asset(first_day: date) -> dg.AssetsDefinition:
+    """Build the asset: history begins on ``first_day``, at first use; earlier days lack nothing."""
+    days = dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone="UTC", end_offset=1)
 
-
-@dg.asset(
-    group_name=GROUP,
-    partitions_def=_days,
-    deps=[dg.AssetDep(taxonomy_summaries, partition_mapping=dg.AllPartitionMapping())],
-    freshness_policy=freshness.SNAPSHOTS,
-    kinds={"python"},
-    metadata=touches(
-        reads=(
-            SupplierRecord,
-            WindowRecord,
-            EpochRecord,
-            VoidDocRecord,
-            ScoreRecord,
-            AttemptRecord,
-            IdentityGroupRecord,
-            TaxonomySummaryRecord,
-            SupplierSnapshotRecord,
+    @dg.asset(
+        group_name=GROUP,
+        partitions_def=days,
+        deps=[dg.AssetDep(taxonomy_summaries, partition_mapping=dg.AllPartitionMapping())],
+        freshness_policy=freshness.SNAPSHOTS,
+        kinds={"python"},
+        metadata=touches(
+            reads=(
+                SupplierRecord,
+                WindowRecord,
+                EpochRecord,
+                VoidDocRecord,
+                ScoreRecord,
+                AttemptRecord,
+                IdentityGroupRecord,
+                TaxonomySummaryRecord,
+                SupplierSnapshotRecord,
+            ),
+            writes={SupplierSnapshotRecord.collection.name: "one per supplier and day"},
         ),
-        writes={SupplierSnapshotRecord.collection.name: "one per supplier and day"},
-    ),
-)
-def supplier_snapshots(
-    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult[Any]:
-    """History: every active supplier's scores and abilities of a day, never changed once it is over."""
-    day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
-    if not today - timedelta(days=1) <= day <= today:
-        raise TestbenchError(
-            f"supplier_snapshots of {day}: a snapshot shows the present, so only today and yesterday can be "
-            "taken; windows of other days are not invented"
-        )
-    taken = take_snapshots(workspace, day)
-    return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
+    )
+    def supplier_snapshots(
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.MaterializeResult[Any]:
+        """History: every active supplier's scores and abilities of a day, never changed once it is over."""
+        day, today = date.fromisoformat(context.partition_key), datetime.now(UTC).date()
+        if not today - timedelta(days=1) <= day <= today:
+            raise TestbenchError(
+                f"supplier_snapshots of {day}: a snapshot shows the present, so only today and yesterday "
+                "can be taken; windows of other days are not invented"
+            )
+        taken = take_snapshots(workspace, day)
+        return dg.MaterializeResult(metadata={"suppliers": taken, "dagster/row_count": taken})
+
+    return supplier_snapshots
 
 
 def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:

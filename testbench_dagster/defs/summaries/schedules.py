@@ -15,6 +15,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
+from testbench_dagster.stages.snapshot import history_began
 from testbench_dagster.stages.summarize.refresh import outdated_summaries
 from testbench_dagster.stages.workspace import Workspace
 
@@ -65,8 +66,13 @@ def daily_snapshots_schedule(automation: AutomationSettings) -> dg.ScheduleDefin
         default_status=schedule_status(automation.daily_snapshots),
         description="Appends the windows and summaries of all active suppliers to the history, once a day.",
     )
-    def daily_snapshots(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        day = (context.scheduled_execution_time - timedelta(days=1)).strftime("%Y-%m-%d")
-        return dg.RunRequest(run_key=run_key("snapshots", day), partition_key=day)
+    def daily_snapshots(
+        context: dg.ScheduleEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.RunRequest | dg.SkipReason:
+        day = (context.scheduled_execution_time - timedelta(days=1)).date()
+        began = history_began(workspace)
+        if began is None or day < began:
+            return dg.SkipReason(f"nobody was evaluated by {day}: history begins at first use")
+        return dg.RunRequest(run_key=run_key("snapshots", str(day)), partition_key=str(day))
 
     return daily_snapshots

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -123,9 +123,9 @@ class _Datasets(DatasetStore):
         """The registration as the bundle has it."""
         return self._facts.get(task)
 
-    def tasks(self) -> list[Registration]:
+    def tasks(self, names: Collection[str] | None = None) -> list[Registration]:
         """The registrations of the bundle."""
-        return list(self._facts.values())
+        return [found for name, found in self._facts.items() if names is None or name in names]
 
 
 def rescore(

@@ -5,7 +5,16 @@ about, and the files that show a board.
 """
 
 from testbench_dagster.ranking.entry import ALL_TASKS, Board, Entry
-from testbench_dagster.stages.rank.ranking import leaderboard, make_board, store_board
+from testbench_dagster.stages.rank.ranking import leaderboard, make_board, store_board, stored_entries
 from testbench_dagster.stages.rank.task_ranking import task_board
 
-__all__ = ["ALL_TASKS", "Board", "Entry", "leaderboard", "make_board", "store_board", "task_board"]
+__all__ = [
+    "ALL_TASKS",
+    "Board",
+    "Entry",
+    "leaderboard",
+    "make_board",
+    "store_board",
+    "stored_entries",
+    "task_board",
+]

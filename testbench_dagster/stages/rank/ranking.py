@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 
+import testbench_dagster
+from testbench_dagster.core import versions
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.records.rankings import Ability, GroupScoresRecord, LeaderboardRecord
+from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.rankings import (
+    Ability,
+    GroupScoresRecord,
+    LeaderboardRecord,
+    RankingMark,
+    SummarizedAt,
+)
+from testbench_dagster.core.records.windows import WindowsToken
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
@@ -35,6 +47,9 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies, do
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import measured_tasks, not_applicable
 from testbench_dagster.stores.documents import document_id, typed
+
+#: As often as rankings are made: what only time changes is looked at then.
+FRESH = timedelta(hours=1)
 
 
 def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry]:
@@ -67,6 +82,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         names = [taxonomy]
     now = now or datetime.now(UTC)
     suppliers = active_suppliers(workspace)
+    mark = _rests_on(workspace, suppliers)  # before anything is read that may change meanwhile
     keys = {s.key for s in suppliers}
     apis = {s.key: s.api for s in suppliers}
     owners = {s.key: s.owner for s in suppliers if s.owner is not None}
@@ -114,7 +130,8 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
             # what its score rests on, which an evaluation to come may change
             not_asked[supplier.key] = frozenset(root.not_applicable or ()) & {spec.name for spec in tasks}
             counts = (summary.n, summary.errors)
-            used = [row for row in own if row.task in {*root.weights, *root.missing}]
+            behind = {*root.weights, *root.missing}
+            used = [row for row in own if row.task in behind]
             reliable = reliability(used, tallies[supplier.key])
             score = RankScore.from_ability(root)
             entries.append(make_entry(name, supplier.key, score, counts, used, reliable, simulation))
@@ -179,6 +196,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         workspace.groups,
         of_groups,
         group_scores,
+        mark,
     )
 
 
@@ -222,6 +240,7 @@ def store_board(workspace: Workspace, board: Board) -> None:
             id=document_id("leaderboard", name),
             taxonomy=name,
             made_at=board.made_at,
+            rests_on=board.rests_on,
             entries=[entry.to_json() for entry in entries],
         )
         for name, entries in board.rankings.items()
@@ -239,3 +258,46 @@ def store_board(workspace: Workspace, board: Board) -> None:
         if entries
     ]
     typed.upsert(workspace.documents, GroupScoresRecord, of_groups)
+
+
+def stored_entries(workspace: Workspace, now: datetime | None = None) -> list[Entry] | None:
+    """The entries of the stored rankings, if these are what :func:`leaderboard` would make.
+
+    They are where they are not older than :data:`FRESH` and nothing that they follow from was cached anew,
+    summarized, compared, listed or configured since: to look takes a hundredth of the time.
+    """
+    now = now or datetime.now(UTC)
+    found = list(typed.find(workspace.documents, RankingMark))
+    newest = max((one.made_at for one in found), default=None)
+    if newest is None or not timedelta(0) <= now - newest <= FRESH:
+        return None
+    ids = [one.id for one in found if one.made_at == newest]
+    mark = _rests_on(workspace, active_suppliers(workspace))
+    if any(one.rests_on != mark for one in found if one.made_at == newest):
+        return None
+    records = typed.by_id(workspace.documents, LeaderboardRecord, ids)
+    if any(one.made_at != newest for one in records.values()):  # it is being replaced
+        return None
+    order = {name: place for place, name in enumerate(t.name for t in configured_taxonomies(workspace))}
+    ranked_by = sorted(records.values(), key=lambda one: order.get(one.taxonomy, len(order)))
+    return [Entry.from_json(row) for one in ranked_by for row in one.entries]
+
+
+def _rests_on(workspace: Workspace, suppliers: Sequence[Supplier]) -> str:
+    """Changes with whatever of stores and configuration rankings follow from, but for the time."""
+    documents = workspace.documents
+    digest = hashlib.sha256(workspace.config.settings.model_dump_json().encode())
+    groups = sorted(typed.find(documents, GroupMembers), key=lambda one: one.id)
+    parts: Iterable[object] = chain(
+        [versions.WINDOWS.number, testbench_dagster.__version__],
+        sorted((r.task, r.task_hash, r.config_hash) for r in workspace.datasets.tasks()),
+        (vars(supplier) for supplier in suppliers),
+        sorted(tasks_set_aside(workspace, workspace.specs).items()),
+        sorted(typed.find(documents, WindowsToken)),
+        sorted(typed.find(documents, SummarizedAt)),
+        groups,
+        sorted(as_reference(workspace).items()),
+    )
+    for part in parts:
+        digest.update(repr(part).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

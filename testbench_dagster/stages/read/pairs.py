@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from testbench_dagster.core.doc_answer import AnswerKind, DocAnswer
+from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.read.shown import ShownDocs
@@ -18,7 +18,7 @@ from testbench_dagster.stages.workspace import Workspace
 #: What pairs may be chosen by: the first did better, the second did, either, neither.
 A_BETTER, B_BETTER, DIFFERENT, SAME = "a", "b", "different", "same"
 CHOICES = (DIFFERENT, A_BETTER, B_BETTER, SAME)
-_CLOSED = frozenset({AnswerKind.RIGHT, AnswerKind.WRONG, AnswerKind.GRADED, AnswerKind.FAILED})
+_CLOSED = SCORED | {AnswerKind.FAILED}
 
 
 @dataclass(frozen=True)

@@ -176,14 +176,35 @@ class Rankings:
         return Ranking(stored.taxonomy, ranking.made_at, rows, node)
 
 
+@dataclass(frozen=True)
+class Suppliers:
+    """All known suppliers by key, in the order of :func:`known_suppliers`."""
+
+    every: Mapping[str, Supplier]
+
+    @cached_property
+    def active(self) -> Sequence[Supplier]:
+        """Those that did not leave."""
+        return [one for one in self.every.values() if one.left_at is None]
+
+    @cached_property
+    def models(self) -> Sequence[str]:
+        """The models that any of them claims to serve, by name."""
+        return sorted({one.model for one in self.every.values()})
+
+
 class Roster:
-    """All known suppliers by key, read again when they are older than ``fresh_s``."""
+    """All known suppliers, read again when they are older than ``fresh_s``."""
 
     def __init__(self, workspace: Workspace, fresh_s: float = 60.0) -> None:
         self._workspace, self._fresh_s = workspace, fresh_s
-        self._cached: Cached[Mapping[str, Supplier]] = Cached()
+        self._cached: Cached[Suppliers] = Cached()
+
+    def read(self) -> Suppliers:
+        """The suppliers as they were read last."""
+        mark = int(time.monotonic() / self._fresh_s)
+        return self._cached.get(mark, lambda: Suppliers({s.key: s for s in known_suppliers(self._workspace)}))
 
     def suppliers(self) -> Mapping[str, Supplier]:
         """By key, in the order of :func:`known_suppliers`."""
-        mark = int(time.monotonic() / self._fresh_s)
-        return self._cached.get(mark, lambda: {s.key: s for s in known_suppliers(self._workspace)})
+        return self.read().every

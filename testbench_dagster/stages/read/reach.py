@@ -39,15 +39,21 @@ class CatalogTask:
         return primary_pair(self.spec, self.registration)
 
 
-def catalog(workspace: Workspace, suppliers: Iterable[Supplier]) -> list[CatalogTask]:
-    """Return the configured tasks in configured order, with their reach among the active suppliers."""
+def catalog(
+    workspace: Workspace, suppliers: Iterable[Supplier], name: str | None = None
+) -> list[CatalogTask]:
+    """Return the configured tasks in configured order, with their reach among the active suppliers.
+
+    Only the one of that ``name``, where one is given.
+    """
     active = [s for s in suppliers if s.left_at is None]
     forms = Counter((s.api, s.echo_logprobs) for s in active)
-    current = {r.task: r for r in workspace.datasets.tasks()}
-    aside = tasks_set_aside(workspace, workspace.specs)
+    specs = [spec for spec in workspace.specs if name in (None, spec.name)]
+    current = {r.task: r for r in workspace.datasets.tasks({spec.name for spec in specs})}
+    aside = tasks_set_aside(workspace, specs)
     return [
         _task(spec, current.get(spec.name), active, forms, spec.problem or aside.get(spec.name))
-        for spec in workspace.specs
+        for spec in specs
     ]
 
 

@@ -7,7 +7,7 @@ it takes part of a second: whoever shows it keeps it for a while.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -57,8 +57,15 @@ class Said:
         return self.n - sum(one.n for one in self.texts)
 
 
-def said(workspace: Workspace, task: str, doc_id: int, *, now: datetime | None = None) -> Said:
-    """Count the last answers of all active suppliers to a doc, as far as they still count.
+def said(
+    workspace: Workspace,
+    task: str,
+    doc_id: int,
+    suppliers: Iterable[Supplier] | None = None,
+    *,
+    now: datetime | None = None,
+) -> Said:
+    """Count the last answers of suppliers to a doc, by default the active ones, as far as they count.
 
     Raises:
         ConfigError: the task is not configured.
@@ -70,7 +77,9 @@ def said(workspace: Workspace, task: str, doc_id: int, *, now: datetime | None =
         return Said((), 0)
     metric, filter_ = primary_pair(spec, registration)
     version = scorer_version(registration)
-    answers = _last_answers(workspace, spec, {prompt.id: prompt for prompt in prompts}, now)
+    chosen = active_suppliers(workspace) if suppliers is None else suppliers
+    asked = {supplier.key: supplier for supplier in chosen if spec.asked_of(supplier)}
+    answers = _last_answers(workspace, spec, {prompt.id: prompt for prompt in prompts}, asked, now)
     ids = {document_id("score", answer, filter_, version): prompt for answer, prompt in answers}
     scores = typed.by_id(workspace.documents, ShownScore, ids) if ids else {}
     values = [v for one in scores.values() if isinstance(v := one.metrics.get(metric), (int, float))]
@@ -86,10 +95,13 @@ def said(workspace: Workspace, task: str, doc_id: int, *, now: datetime | None =
 
 
 def _last_answers(
-    workspace: Workspace, spec: TaskSpec, prompts: Mapping[str, ShownPrompt], now: datetime
+    workspace: Workspace,
+    spec: TaskSpec,
+    prompts: Mapping[str, ShownPrompt],
+    suppliers: Mapping[str, Supplier],
+    now: datetime,
 ) -> list[tuple[str, ShownPrompt]]:
     """By supplier the id of its newest whole answer that still counts, with the prompt it was asked."""
-    suppliers = {s.key: s for s in active_suppliers(workspace) if spec.asked_of(s)}
     oldest = now - spec.max_age(workspace.config.settings.sampling.max_age_days)
     where = {"prompt_id": {"in": sorted(prompts)}, "finished_at": {"gt": oldest}, "canary": False}
     made: dict[tuple[str, str, int], dict[tuple[int, int], AnsweringAttempt]] = {}

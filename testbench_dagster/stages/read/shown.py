@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from testbench_dagster.core.doc_answer import AnswerKind, DocAnswer
+from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import attempt_document_id, document_id
 from testbench_dagster.core.records.attempts import ShownAttempt
@@ -41,7 +41,6 @@ TOGETHER, MANY = 50, 200
 #: Prompts that are kept for the next suppliers, and about the most characters in them.
 _PROMPTS, _PROMPT_CHARS = 15_000, 16_000_000
 _ANSWERED = frozenset(fault.value for fault in Fault if fault.answered)
-_SCORED = frozenset({AnswerKind.RIGHT, AnswerKind.WRONG, AnswerKind.GRADED})
 Asked = tuple[Supplier, IndexedDoc]
 #: Attempts at one call that are looked for: beyond any number that rules and occasions allow.
 _MOST_ATTEMPTS = 100
@@ -204,7 +203,7 @@ class ShownDocs:
         ids = {
             document_id("score", answer, self._filter, version): (answer, version)
             for answer, kind in answers
-            for version in (self._versions[:1] if kind in _SCORED else self._versions)
+            for version in (self._versions[:1] if kind in SCORED else self._versions)
         }
         found: dict[str, ShownScore] = {}
         for id_, score in typed.by_id(self._documents, ShownScore, ids).items() if ids else ():

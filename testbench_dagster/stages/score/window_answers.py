@@ -8,7 +8,8 @@ cached rows they hold as long as nothing they follow from changes; else they are
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from testbench_dagster.core.records.windows import WindowAnswersRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.window import Sample
+from testbench_dagster.core.window import REFUSED, Sample, Window
 from testbench_dagster.scoring.failures import Failures, failures_of
 from testbench_dagster.scoring.rows import primary_pair, value_of
 from testbench_dagster.stores.documents import document_id
@@ -65,6 +66,44 @@ class IndexedDoc(NamedTuple):
     def at(self) -> datetime:
         """When it was answered, or last asked."""
         return _EPOCH + self.at_ms * _MS
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where the doc stands in what is asked, as :attr:`~testbench_dagster.core.window.Sample.place`."""
+        return (self.epoch, self.position, self.doc_id)
+
+
+@dataclass(frozen=True)
+class TaskDocs:
+    """What became of the docs of a supplier's window of one task.
+
+    ``open``: those that count as wrong until they close; a doc that is open by our own faults only is not
+    among them. ``refused``: the supplier refuses requests of the task's form altogether.
+    """
+
+    docs: Sequence[IndexedDoc]
+    open: Collection[IndexedDoc]
+    refused: bool
+
+    @classmethod
+    def from_samples(
+        cls, spec: TaskSpec, registration: Registration, samples: Sequence[Sample], *, refused: bool
+    ) -> TaskDocs:
+        """The docs of the samples that a window was made of."""
+        docs = indexed_docs(spec, registration, samples)
+        is_open = {doc for doc, sample in zip(docs, samples, strict=True) if sample.open}
+        return cls(docs, is_open, refused)
+
+    @classmethod
+    def from_row(cls, docs: Sequence[IndexedDoc], row: Window) -> TaskDocs | None:
+        """The docs that were packed with a primary row; None where they do not tell which of them are open.
+
+        That is where some are and others are open by our own faults.
+        """
+        waiting = [doc for doc in docs if doc.kind is AnswerKind.OPEN]
+        if row.n_open not in (0, len(waiting)):
+            return None
+        return cls(docs, frozenset(waiting if row.n_open else ()), row.status == REFUSED)
 
 
 def indexed_docs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
 from testbench_dagster.core.errors import TaskError
@@ -37,6 +37,7 @@ from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.states import Others, Peers
 from testbench_dagster.stages.score.window_answers import (
     IndexedDoc,
+    TaskDocs,
     answers_id,
     answers_record,
     indexed_docs,
@@ -56,6 +57,7 @@ from testbench_dagster.stores.documents import typed
 from testbench_dagster.tasks.worker import WorkerTimeout
 
 _SUPPLIERS = 100  # whose cached rows are in memory at once
+_TASKS = 50  # whose packed docs of one supplier are in memory at once
 _TRIES = 5  # of caching rows of a supplier that others change too; then they are left to the next
 
 
@@ -174,6 +176,13 @@ def window_docs(
     )
 
 
+def window_docs_by_task(
+    workspace: Workspace, supplier: Supplier, tasks: Sequence[Task], now: datetime | None = None
+) -> Iterator[TaskDocs]:
+    """Yield what became of the docs of one supplier's windows, task by task; as cached if that holds."""
+    yield from _Reader(workspace, None, now, chosen=tasks).docs_by_task(supplier, tasks)
+
+
 class _Reader:
     """Reads and caches windows of any number of suppliers as of one instant."""
 
@@ -192,8 +201,9 @@ class _Reader:
         if chosen is not None:
             self._chosen = chosen
         else:
-            current = {r.task: r for r in workspace.datasets.tasks()}
-            self._chosen = [(spec, current.get(spec.name)) for spec in workspace.chosen_specs(tasks)]
+            specs = workspace.chosen_specs(tasks)
+            current = {r.task: r for r in workspace.datasets.tasks({spec.name for spec in specs})}
+            self._chosen = [(spec, current.get(spec.name)) for spec in specs]
         self._registered = [(s, r) for s, r in self._chosen if r is not None]
         self._wanted_of: dict[Api, Mapping[str, int]] = {}
         self._fingerprints_of: dict[Api, Mapping[str, str]] = {}
@@ -267,8 +277,7 @@ class _Reader:
             deadline = deadline_s(self._workspace, supplier)
             cache = WindowCache(documents.get(supplier.key), supplier, self._now, deadline)
             cached = packed.get(id_)
-            held = (fingerprint, cache.since(spec.name)) if cache.holds(spec.name, fingerprint) else None
-            if cached is not None and (cached.fingerprint, cached.since) == held:
+            if _fits(cached, cache, spec.name, fingerprint):
                 yield supplier, unpack(cached.docs)
                 continue
             [(_, read)] = samples_by_task(
@@ -280,6 +289,43 @@ class _Reader:
                 self._wanted(supplier),
             )
             yield supplier, indexed_docs(spec, registration, read.samples)
+
+    def docs_by_task(self, supplier: Supplier, tasks: Sequence[Task]) -> Iterator[TaskDocs]:
+        """See :func:`window_docs_by_task`."""
+        documents = self._documents([supplier])
+        deadline = deadline_s(self._workspace, supplier)
+        cache = WindowCache(documents.get(supplier.key), supplier, self._now, deadline)
+        for start in range(0, len(tasks), _TASKS):
+            batch = tasks[start : start + _TASKS]
+            found = self._cached_docs(supplier, cache, batch)
+            missing = [(spec, registration) for spec, registration in batch if spec.name not in found]
+            computed = (
+                samples_by_task(
+                    self._workspace, supplier, missing, self._now, self._peers, self._wanted(supplier)
+                )
+                if missing
+                else ()
+            )
+            for (spec, registration), (name, read) in zip(missing, computed, strict=True):
+                found[name] = TaskDocs.from_samples(spec, registration, read.samples, refused=read.refused)
+            yield from (found[spec.name] for spec, _ in batch)
+
+    def _cached_docs(
+        self, supplier: Supplier, cache: WindowCache, tasks: Sequence[Task]
+    ) -> dict[str, TaskDocs]:
+        """By task the docs that were packed with rows that hold."""
+        of_task = self._fingerprints(supplier)
+        ids = [answers_id(supplier.key, spec.name) for spec, _ in tasks]
+        packed = typed.by_id(self._workspace.documents, WindowAnswersRecord, ids)
+        found = {}
+        for (spec, registration), id_ in zip(tasks, ids, strict=True):
+            cached = packed.get(id_)
+            if _fits(cached, cache, spec.name, of_task[spec.name]):
+                [row] = cache.rows(spec, registration, primary_only=True)
+                docs = TaskDocs.from_row(unpack(cached.docs), row)
+                if docs is not None:
+                    found[spec.name] = docs
+        return found
 
     def _measured(
         self,
@@ -317,9 +363,20 @@ class _Reader:
         return MeasuredSupplier(supplier.key, found, tallies, docs, made)
 
     def _documents(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
+        """What is cached of suppliers, of the chosen tasks.
+
+        The rows of other tasks go at once: of 50 suppliers and 100 tasks they are 8 MB, to get which anew for
+        every page takes longer than to read them.
+        """
+        chosen = {spec.name for spec, _ in self._chosen}
+        return {
+            document.id: replace(document, rows=[row for row in document.rows if row["task"] in chosen])
+            for document in self._whole_documents(suppliers)
+        }
+
+    def _whole_documents(self, suppliers: Sequence[Supplier]) -> Iterator[WindowRecord]:
         where = {"_id": {"in": [s.key for s in suppliers]}}
-        found = typed.find(self._workspace.documents, WindowRecord, where)
-        return {document.id: document for document in found}
+        return typed.find(self._workspace.documents, WindowRecord, where)
 
     def _missing(self, supplier: Supplier, cache: WindowCache, *, with_docs: bool = False) -> list[Task]:
         """The tasks whose rows have to be computed from facts."""
@@ -389,12 +446,12 @@ class _Reader:
         return written
 
     def _documents_to_change(self, suppliers: Sequence[Supplier]) -> dict[str, WindowRecord]:
-        found = self._documents(suppliers)
+        found = {document.id: document for document in self._whole_documents(suppliers)}
         absent = [void_document(s.key) for s in suppliers if s.key not in found]
         if absent:
             # one that another process inserts meanwhile is that process's: what counts is read again
             typed.put_new(self._workspace.documents, WindowRecord, absent)
-            found = self._documents(suppliers)
+            found = {document.id: document for document in self._whole_documents(suppliers)}
         return found
 
     def _cache(
@@ -457,3 +514,14 @@ class _Reader:
             for row in document.rows
             if row["task"] not in replaced and (row["task"] in configured or (row["until"] or 0) > now)
         ]
+
+
+def _fits(
+    packed: WindowAnswersRecord | None, cache: WindowCache, task: str, fingerprint: str
+) -> TypeGuard[WindowAnswersRecord]:
+    """Whether packed docs of a task were cached with its rows, and these hold."""
+    return (
+        packed is not None
+        and cache.holds(task, fingerprint)
+        and (packed.fingerprint, packed.since) == (fingerprint, cache.since(task))
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,14 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.records.set_aside import SetAsideRecord
+from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.ranking.entry import ALL_TASKS, Entry
 from testbench_dagster.ranking.feeds import render_json
 from testbench_dagster.ranking.ranking import RankGroup, ranked, units_of
-from testbench_dagster.stages.rank import leaderboard, make_board, store_board
+from testbench_dagster.stages.rank import leaderboard, make_board, ranking, store_board, stored_entries
 from testbench_dagster.stages.rank.items import items
+from testbench_dagster.stages.rank.ranking import FRESH
+from testbench_dagster.stages.score.windows import refresh_window_cache
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, refresh_summaries
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.combinations import wilson_of_mean
@@ -373,3 +377,54 @@ def test_the_reference_lists_the_fields_of_an_entry() -> None:
     assert documented_keys("Fields of `testbench leaderboard --format json`") == set(
         entry(0, 0.5, 0.1).to_json()
     )
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter", "builtin:demo"], []], indirect=True)
+def test_the_stored_ranking_stands_for_a_new_one_until_anything_changes(facts: Facts) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 2, (BETA, "starter_logic"): 18})
+    workspace = facts.workspace
+    refresh_window_cache(workspace, [ALPHA, BETA])
+    refresh_summaries(workspace, [ALPHA, BETA])
+
+    def made() -> list[Entry]:
+        board = make_board(workspace)
+        store_board(workspace, board)
+        return board.entries
+
+    assert stored_entries(workspace) is None, "there is none yet"
+    entries = made()
+    assert stored_entries(workspace) == entries == leaderboard(workspace)
+    assert stored_entries(workspace, datetime.now(UTC) + FRESH + timedelta(minutes=1)) is None, "it is old"
+    typed.claim(workspace.documents, WindowRecord, {"_id": ALPHA}, token="facts were written")
+    assert stored_entries(workspace) is None
+    entries = made()
+    if workspace.config.settings.taxonomies:
+        refresh_summaries(workspace, [BETA])
+        assert stored_entries(workspace) is None, "it was summarized anew"
+        made()
+    facts.on_roster(ALPHA, joined_at=NOW, cut_at=NOW - timedelta(days=9))
+    assert stored_entries(workspace) is None, "its earlier answers became void"
+    made()
+    assert stored_entries(workspace) == leaderboard(workspace)
+
+
+@pytest.mark.parametrize("facts", [["builtin:starter"]], indirect=True)
+def test_an_export_makes_no_ranking_where_the_stored_one_is_current(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(facts, {(ALPHA, "starter_logic"): 2, (BETA, "starter_logic"): 18})
+    refresh_window_cache(facts.workspace, [ALPHA, BETA])
+    refresh_summaries(facts.workspace, [ALPHA, BETA])
+    testbench = Testbench(facts.workspace)
+    testbench.export(tmp_path / "made")
+    store_board(facts.workspace, make_board(facts.workspace))
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking, "make_board", None)
+        testbench.export(tmp_path / "stored")
+        testbench.export(tmp_path / "one", [ALPHA])
+    made, stored, one = (
+        parquet.read_table(tmp_path / name / "leaderboard.parquet").to_pylist()
+        for name in ("made", "stored", "one")
+    )
+    assert made == stored
+    assert one == [row for row in made if row["supplier"] == ALPHA] != []

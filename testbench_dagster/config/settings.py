@@ -244,7 +244,7 @@ class TaskConfig(Strict):
 class SamplingSettings(Strict):
     """Age of a sample (days) after which it no longer counts, window size (docs), seed of the epochs."""
 
-    max_age_days: float = Field(default=32, gt=0, le=36_500)
+    max_age_days: float = Field(default=32, gt=0, le=700_000)  # within years that have a date
     window: int = Field(default=100, ge=1)
     epoch_seed: int | None = None
 

@@ -41,11 +41,11 @@ def _shared(offer: Any) -> Any:
         return offer
     if len(text) > _MOST_BYTES:
         return offer
-    kept = _kept(text)
+    first = _first_equal(text)
     # infinities and NaN are written as null
-    return kept if kept == offer else offer
+    return first if first == offer else offer
 
 
 @lru_cache(maxsize=_MOST_KEPT)
-def _kept(text: bytes) -> Any:
+def _first_equal(text: bytes) -> Any:
     return orjson.loads(text)

@@ -84,7 +84,7 @@ PAYLOADS = Version(
 
 #: Our own part of what scores an answer; framework, its version and the task's configuration come besides.
 SCORER = Version(
-    3,
+    2,
     (
         "testbench_dagster.core.answer_prefix",
         "testbench_dagster.core.chat_message",

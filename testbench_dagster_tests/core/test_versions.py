@@ -20,11 +20,11 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
     "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
-    "SCORER": (3, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
+    "SCORER": (2, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
     "WINDOWS": (5, "444f0eabf0617d7bb20ee4d5788e678739ec370f0ada43d37430d2d943f167de"),
     "PLANS": (7, "7ab74822e2deb19e50e37a3866068896981804e24d30880a8d5b36c86350a2b1"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
-    "TOOLS": (1, "8e458010074d35c442a7d57a1bdd680a3ef9362c2c14c3ab4912c8d25eb58eb3"),
+    "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

@@ -261,13 +261,15 @@ def test_a_batch_has_half_a_minute_and_half_a_second_per_doc() -> None:
 
 @pytest.mark.parametrize("error", [WorkerTimeout, WorkerDied])
 def test_the_answer_that_hangs_is_found_by_cutting(error: type[Exception]) -> None:
-    """First by supplier, then into eight parts, until it stands alone; then the worker itself is tried."""
+    """An empty answer is tried, to see whether any can be scored; then the answers are cut, by supplier, then
+    into eight parts, until one stands alone; then the worker itself is tried.
+    """
     framework = Framework({21}, error)
     strikes: Counter[str] = Counter()
     found = scored(framework, {"a": range(20), "b": range(20, 40)}, strikes)
     assert {doc for doc, message in found.items() if message} == {21} and len(found) == 40
     assert str(found[21]).startswith("unscorable: stopped at")
-    assert (strikes, framework.controls) == ({"b": 1}, [21])
+    assert (strikes, framework.controls) == ({"b": 1}, [0, 21])
     parts = [list(range(start, min(start + 3, 40))) for start in range(20, 40, 3)]
     expected = [
         list(range(40)),

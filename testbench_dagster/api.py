@@ -81,13 +81,16 @@ class Plan(Table):
     """The rows of a plan, the relays they come to, and what is left of the day's budgets, by service.
 
     ``paces`` says who is asked at a pace, and about how long the relays take then, by account. ``estimated``
-    of the relays are of tasks that are not prepared yet: known by their rules, or guessed.
+    of the relays are of tasks that are not prepared yet: known by their rules, or guessed. ``cost`` is about
+    what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
     """
 
     calls: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
     paces: Mapping[str, str] = field(default_factory=dict)
     estimated: int = 0
+    cost: float | None = None
+    uncosted: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,16 @@ class Testbench:
         configured_taxonomies(self._workspace)  # wrong ones would be told only by the evaluation
         chosen = _of_models(chosen_suppliers(self._workspace, suppliers), models)
         planned = plan_rows(self._workspace, chosen, tasks=tasks, budget=budget)
-        return Plan(planned.rows, PLAN_COLUMNS, planned.calls, planned.left, planned.paces, planned.estimated)
+        return Plan(
+            planned.rows,
+            PLAN_COLUMNS,
+            planned.calls,
+            planned.left,
+            planned.paces,
+            planned.estimated,
+            planned.cost,
+            planned.uncosted,
+        )
 
     def backfill(
         self, suppliers: Sequence[str] | None = None, *, rescore: bool = False, force: bool = False

@@ -18,12 +18,20 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from typing import Any
 
 from markupsafe import Markup
 
 from testbench_dagster.board import links
-from testbench_dagster.board.tables import RankingTable, Table, drawn_abilities, score_scale, scored
+from testbench_dagster.board.tables import (
+    RankingTable,
+    Table,
+    drawn_abilities,
+    score_scale,
+    scored,
+    with_values,
+)
 from testbench_dagster.board.templating import environment, stylesheet
 from testbench_dagster.core.window import WINDOW_VIEWS, Window
 from testbench_dagster.ranking.entry import ALL_TASKS, ENTRY_VIEWS, Board, Entry
@@ -216,7 +224,9 @@ def _details(board: Board, anchors: Mapping[str, str], space: int) -> Markup:
     for entry in board.entries:
         ranked.setdefault(entry.supplier, []).append(entry)
     parts: list[Markup] = []
-    table = Table(Window, (*WINDOW_VIEWS.page, *WINDOW_VIEWS.published), board.made_at)
+    cells = (*WINDOW_VIEWS.page, *WINDOW_VIEWS.published)
+    rows = list(chain.from_iterable(board.windows.values()))
+    table = Table(Window, with_values(Window, cells, rows), board.made_at)
     for key in order:  # not made if it has no place: there may be thousands
         part = _supplier(board, key, anchors[key], ranked[key], table)
         space -= _size([part])

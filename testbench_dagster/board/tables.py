@@ -179,7 +179,7 @@ class RankingTable:
         sortable: bool = False,
     ) -> None:
         self.scale = score_scale(rows)
-        self._table = Table(Entry, _with_values(cells, rows), now, sortable=sortable)
+        self._table = Table(Entry, with_values(Entry, cells, rows), now, sortable=sortable)
         self._shares, self._to, self._roster = shares, to, roster
 
     @property
@@ -225,9 +225,9 @@ class RankingTable:
         )
 
 
-def _with_values(cells: Sequence[Cell], rows: Sequence[Entry]) -> list[Cell]:
-    """Those columns that are always shown, and of the sparse ones those that have a value."""
-    columns = columns_of(Entry)
+def with_values(record: type, cells: Sequence[Cell], rows: Sequence[object]) -> list[Cell]:
+    """Those columns that are always shown, and of the sparse ones those that a row has a value of."""
+    columns = columns_of(record)
     return [
         cell
         for cell in cells

@@ -9,8 +9,15 @@ from typing import Any
 import click
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, emit_text, format_option, model_option, note, note_set_aside
-from testbench_dagster.core.columns import columns_of
+from testbench_dagster.cli.output import (
+    emit,
+    emit_text,
+    format_option,
+    model_option,
+    note,
+    note_set_aside,
+    with_values,
+)
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
@@ -21,12 +28,7 @@ from testbench_dagster.stores.files import writing
 
 def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a table shows of a leaderboard's rows; sparse columns only where there is a value."""
-    columns = columns_of(Entry)
-    return [
-        name
-        for name in ENTRY_VIEWS.commands
-        if not columns[name].column.sparse or any(row[name] for row in rows)
-    ]
+    return with_values(Entry, ENTRY_VIEWS.commands, rows)
 
 
 @click.command(short_help="Rank the suppliers")

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.wording import counted
 
@@ -36,6 +37,16 @@ def model_option(function: Any) -> Any:
         metavar="PATTERN",
         help="Only suppliers that claim such a model (a shell's pattern, ! leaves out; repeatable).",
     )(function)
+
+
+def with_values(record: type, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of a record's columns that a table shows of its rows; sparse ones only where one has a value."""
+    columns = columns_of(record)
+    return [
+        name
+        for name in names
+        if not columns[name].column.sparse or any(row[name] is not None for row in rows)
+    ]
 
 
 def emit(rows: Sequence[Mapping[str, Any]], format_: str, columns: Sequence[str], title: str) -> None:

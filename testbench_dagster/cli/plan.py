@@ -8,7 +8,7 @@ import click
 
 from testbench_dagster.api import Plan, Testbench
 from testbench_dagster.cli.output import emit, format_option, model_option, note
-from testbench_dagster.core.wording import are, counted
+from testbench_dagster.core.wording import are, counted, money
 
 _COLUMNS = (
     "supplier",
@@ -25,6 +25,7 @@ _COLUMNS = (
     "half_width",
     "buys",
     "canaries",
+    "cost",
 )
 
 #: Tasks that are told by name.
@@ -63,7 +64,9 @@ def plan(
     planned docs are answered at the present score. `open` docs were asked in vain and wait for their next
     occasion; `canaries` are docs of the task that were answered before, asked again with them. What tasks
     that are not prepared yet will ask is estimated: their docs by their rules, and options of a choice
-    as most tasks have.
+    as most tasks have. `cost` is an estimate, of suppliers with a price: by the tokens of earlier answers
+    (`cost_from`: `own`, or `others` of the same task), else by the prompts' length and the longest answers
+    (`prompts`). JSON and CSV say which.
     """
     with Testbench.open(config) as testbench:
         planned = testbench.plan(suppliers or None, tasks or None, models=models or None, budget=budget)
@@ -73,14 +76,27 @@ def plan(
     for text in planned.paces.values():
         note(text)
     rows = [row for row in planned.rows if row["docs"] or row["unpriced"]] if only_due else planned.rows
-    emit(rows, format_, _COLUMNS, "Plan")
+    priced = any(row["cost"] is not None for row in planned.rows)
+    emit(rows, format_, _COLUMNS if priced else _COLUMNS[:-1], "Plan")
     if format_ == "table":
         of = "" if budget is None else f", of a budget of {budget}"
         canaries = sum(row["canaries"] for row in planned.rows)
         among = f", {canaries} of them canaries" if canaries else ""
         note(f"{counted(planned.calls, 'relay')} would be sent now{among}{of}")
+        if planned.cost is not None:
+            note(_costs(planned, planned.cost))
         for text in _unprepared(planned):
             note(text)
+
+
+def _costs(planned: Plan, cost: float) -> str:
+    """Say about what a plan costs, and what of it is in no sum."""
+    lengths = sum(row["cost_from"] == "prompts" for row in planned.rows)
+    by = f", of {counted(lengths, 'row')} at most: by length and limits of prompts" if lengths else ""
+    without = (
+        f"; not in it: {counted(planned.uncosted, 'relay')} without a known cost" if planned.uncosted else ""
+    )
+    return f"about {money(cost)} in all, an estimate{by}{without}"
 
 
 def _unprepared(planned: Plan) -> Iterator[str]:

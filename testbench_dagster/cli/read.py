@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,11 @@ from testbench_dagster.core.doc_answer import AnswerKind
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import counted, money
 from testbench_dagster.stages.read.answers import DIFFERENT, TRUNCATED
+
+if TYPE_CHECKING:
+    from testbench_dagster.stages.read.spending import DaySpent
 
 #: What may be chosen by a flag, in the order in which counts are told.
 _FLAGS = ("wrong", "right", "failed", "open", TRUNCATED, DIFFERENT)
@@ -321,6 +324,11 @@ def show(config: str | None, supplier: str, format_: str) -> None:
         f"  model      {known.model} ({known.api})",
         f"  where      {known.base_url}",
     ]
+    if known.price is not None:
+        lines.append(
+            f"  price      {money(known.price.prompt)} for prompts, {money(known.price.completion)} for "
+            "completions, per million tokens"
+        )
     if known.cut_at is not None:
         lines.append(f"  counts     what it answered after {_when(known.cut_at, now)}: its model changed")
     for entry in page.entries:
@@ -342,6 +350,8 @@ def show(config: str | None, supplier: str, format_: str) -> None:
         f"  this week  {counted(answered, 'attempt')} answered, {sum(failed.values())} not"
         + "".join(f", {name} {n}" for name, n in sorted(failed.items(), key=lambda f: -f[1]))
     )
+    for number, day in enumerate(reversed(page.spent)):
+        lines.append(f"  {'' if number else 'spent':<10} {_spent(day)}")
     lines.append("")
     width = max((len(row.task) for row in (*page.windows, *page.groups)), default=0)
     lines += [f"  {row.task:<{width}}  {_score(row)}" for row in page.windows]
@@ -350,6 +360,16 @@ def show(config: str | None, supplier: str, format_: str) -> None:
     emit_text("".join(f"{_plain(line)}\n" for line in lines))
     for command in _next_commands(known.key, scored):
         note(command)
+
+
+def _spent(day: DaySpent) -> str:
+    """What a day's attempts took."""
+    cost = "" if day.cost is None else f", {money(day.cost)}"
+    without = f"; {counted(day.unmetered, 'answer')} more without a count" if day.unmetered else ""
+    return (
+        f"{day.day}: {counted(day.attempts, 'attempt')}, {day.prompt_tokens:,} prompt and "
+        f"{day.completion_tokens:,} completion tokens{cost}{without}"
+    )
 
 
 def _place(entry: Mapping[str, Any]) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.output import emit, format_option, model_option, note
+from testbench_dagster.cli.output import emit, format_option, model_option, note, with_values
 from testbench_dagster.core.task import SIGNATURES
-from testbench_dagster.core.window import GROUP, WINDOW_VIEWS
+from testbench_dagster.core.window import GROUP, WINDOW_VIEWS, Window
 from testbench_dagster.core.wording import counted
 
 #: Cut suppliers of which a table is followed by the reason.
@@ -57,8 +57,9 @@ def _show(rows: Sequence[Mapping[str, Any]], cuts: Sequence[Mapping[str, Any]]) 
     texts = dict.fromkeys(row["task"] for row in rows if row["framework"] == SIGNATURES)
     if texts:
         note(f"Signatures are texts to compare and have no score: {', '.join(texts)}.")
-    of_groups = [name for name in WINDOW_VIEWS.commands if name not in ("cut_at", "missing")]
-    columns = [name for name in WINDOW_VIEWS.commands if name != "missing" and (cuts or name != "cut_at")]
+    names = [name for name in with_values(Window, WINDOW_VIEWS.commands, rows) if name != "missing"]
+    of_groups = [name for name in names if name != "cut_at"]
+    columns = names if cuts else of_groups.copy()
     others = [row for row in rows if not row["primary"]]
     primary = [row for row in rows if row["primary"]]
     emit([row for row in primary if row["kind"] != GROUP], "table", columns, "Scores")

@@ -13,7 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from testbench_dagster.core.columns import Unit, columns_of
+from testbench_dagster.core.window import Window
+from testbench_dagster.core.wording import money
+
 _NOTHING = "–"
+#: Columns of money, of which four digits behind the point say too little.
+_MONEY = frozenset(name for name, field in columns_of(Window).items() if field.column.unit is Unit.MONEY)
 #: A piece of text without a place to break it is folded to this many characters, if need be.
 _FOLDED = 16
 #: Sentences need lines of so many characters: a word on each cannot be read.
@@ -36,7 +42,10 @@ def print_table(
     headings take several lines, numbers never. What does not fit even so is left out, columns without any
     value first, then the last ones; the names of those left out are returned.
     """
-    cells = {name: [_cell(row.get(name)) for row in rows] for name in columns}
+    cells = {
+        name: [money(row.get(name)) if name in _MONEY else _cell(row.get(name)) for row in rows]
+        for name in columns
+    }
     numbers = {name for name in columns if any(isinstance(row.get(name), (int, float)) for row in rows)}
     table = Table(title=Text(title), title_justify="left", title_style="italic", header_style="bold")
     for name in columns:

@@ -18,12 +18,14 @@ from testbench_dagster.config.fields import (
     unmatched_pattern,
 )
 from testbench_dagster.config.pace import SupplierPace
+from testbench_dagster.config.price import SupplierPrice
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.config.task_generation import TaskGenerationConfig
 from testbench_dagster.core.applicability import Patterns
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
 from testbench_dagster.core.pace import Pace
+from testbench_dagster.core.price import Price
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings, Strict
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
@@ -49,7 +51,7 @@ class SupplierConfig(AskingSettings, RelayOverrides):
 
     ``tasks`` are patterns of the tasks it is asked, by their names and by those of configured groups; None
     for all. ``reference``: it is trusted to serve its model, and all others of that model are compared with
-    it; patterns name other suppliers' names of the model.
+    it; patterns name other suppliers' names of the model. ``price`` is what its tokens cost.
     """
 
     address: str
@@ -62,6 +64,7 @@ class SupplierConfig(AskingSettings, RelayOverrides):
     relays: RelayOverrides = RelayOverrides()
     tasks: PatternList | None = None
     pace: SupplierPace | None = None
+    price: SupplierPrice | None = None
     reference: Annotated[
         Annotated[bool, BeforeValidator(_yes_or_no), Tag("flag")] | Annotated[PatternList, Tag("patterns")],
         Discriminator(lambda value: "patterns" if isinstance(value, (list, tuple)) else "flag"),
@@ -102,6 +105,11 @@ class SupplierConfig(AskingSettings, RelayOverrides):
     def own_pace(self) -> Pace | None:
         """How fast it may be asked, under its own account or one that it shares."""
         return None if self.pace is None else self.pace.of_supplier(self.key)
+
+    @property
+    def own_price(self) -> Price | None:
+        """What its tokens cost, None where that is not said."""
+        return None if self.price is None else self.price.of_tokens()
 
     @property
     def bounds(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Unit(StrEnum):
     ANSWERS = "answers"
     DOCS = "docs"
     MILLISECONDS = "ms"
+    MONEY = "currency of the prices"
     RANK = "rank"
     SCORE = "unit of the metric"
     SHARE = "share of 1"
@@ -39,6 +40,7 @@ class Origin(Enum):
 
     ANSWERS = "the supplier's answers to the task"
     SUPPLIER = "the roster"
+    PRICE = "the supplier's answers, at the price that the roster has now"
     TASK = "configuration and registration of the task"
     PLACE = "the place of the record among others"
 

@@ -57,24 +57,29 @@ class Pace:
 
 
 def estimated_tokens(request: Mapping[str, Any], budget: int = 0) -> int:
+    """Tokens of a request before it is sent, those of its answer included; see :func:`estimated_parts`."""
+    return sum(estimated_parts(request, budget))
+
+
+def estimated_parts(request: Mapping[str, Any], budget: int = 0) -> tuple[int, int]:
     """Tokens of a request before it is sent: its characters by four, and the most its answer may have.
 
     Pages (``get``) cost none. See :meth:`Pace.tokens_of` for the arguments.
     """
     kind = request.get("type")
     if kind == "get":
-        return 0
+        return 0, 0
     chars = _characters(
         [request.get(name) for name in ("messages", "prompt", "context", "continuation") if name in request]
     )
     prompt = -(-chars // CHARS_PER_TOKEN)
     if kind == "loglikelihood":
-        return prompt + 1
+        return prompt, 1
     generation = request.get("generation") or {}
     limit = generation.get("max_tokens", generation.get("max_gen_toks", DEFAULT_MAX_TOKENS))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
         limit = DEFAULT_MAX_TOKENS
-    return prompt + max(0, int(limit)) + budget
+    return prompt, max(0, int(limit)) + budget
 
 
 def _characters(value: Any) -> int:

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from testbench_dagster.core.price import Price
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Limits, TransportName
 
 ACTIVE, LEFT = "active", "left"
@@ -27,7 +28,8 @@ class Supplier:
     asked. ``echo_logprobs`` is what a capability probe found at ``probed_at``, None where none did.
     ``transport`` names what reaches it. Of suppliers on a Pocket network, ``rpc_type`` is what their endpoint
     was staked with, ``stake_upokt`` their stake in uPOKT, ``owner`` the address that owns it, and ``host``
-    the machine (``name:port``) they were staked with.
+    the machine (``name:port``) they were staked with. ``price`` is what its tokens cost, None where nobody
+    says it.
     """
 
     address: str
@@ -50,6 +52,7 @@ class Supplier:
     stake_upokt: int | None = None
     host: str | None = None
     owner: str | None = None
+    price: Price | None = None
 
     @cached_property
     def key(self) -> str:

@@ -248,6 +248,29 @@ class Window:
             sparse=True,
         ),
     ] = None
+    n_unmetered: Annotated[
+        int, Column("scored docs of whose answers the supplier does not report the tokens", Unit.DOCS)
+    ] = 0
+    cost: Annotated[
+        float | None,
+        Column(
+            "what the answers of the scored docs cost: their `tokens` at the supplier's present `price`; "
+            "`null` where either is not known of all, and where nothing is scored (see [Price](operations.md#price))",
+            Unit.MONEY,
+            origin=Origin.PRICE,
+            sparse=True,
+        ),
+    ] = None
+    cost_per_1000_right: Annotated[
+        float | None,
+        Column(
+            "`cost` by 1,000 right docs, of a metric of values from 0 to 1 where more is better; a doc that is "
+            "partly right counts as that part. `null` for other metrics, and where nothing is right",
+            Unit.MONEY,
+            origin=Origin.PRICE,
+            sparse=True,
+        ),
+    ] = None
 
     @property
     def asked(self) -> int:
@@ -262,7 +285,8 @@ class Window:
 WINDOW_VIEWS = Views(
     commands=(  # what a narrow terminal has no room for is left out from the last one on
         "supplier", "model", "task", "score", "ci_low", "ci_high", "n", "status", "n_failed", "n_open",
-        "metric", "filter", "cut_at", "errors", "n_planned", "score_answered", "next_attempt_at", "missing",
+        "metric", "filter", "cut_at", "cost", "cost_per_1000_right", "errors", "n_planned", "score_answered",
+        "next_attempt_at", "missing",
     ),
     dagster=(
         Cell("supplier", ("supplier",)),
@@ -292,6 +316,12 @@ WINDOW_VIEWS = Views(
         Cell("Faults", ("errors",), explanation="Faults of docs without an answer"),
         Cell("p50", ("latency_ms.p50",), explanation="Median latency of a call"),
         Cell("p95", ("latency_ms.p95",), explanation="95 % of calls are answered faster"),
+        Cell("Cost", ("cost",), explanation="What the answers of the scored docs cost"),
+        Cell(
+            "Per 1,000 right",
+            ("cost_per_1000_right",),
+            explanation="What 1,000 right answers cost, the wrong ones on the way included",
+        ),
         Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
     ),
     published=(
@@ -312,6 +342,8 @@ WINDOW_VIEWS = Views(
         Cell("lower_bound", ("ci_low",)),
         Cell("upper_bound", ("ci_high",)),
         Cell("age_seconds", ("last_sample_at",), Shape.AGE),
+        Cell("cost", ("cost",)),
+        Cell("cost_per_1000_right", ("cost_per_1000_right",)),
     ),
     gauges=(
         Gauge(

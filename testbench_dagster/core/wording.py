@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
+#: Digits behind the point of the least amount of money that is told.
+_MOST_DIGITS = 12
+
 
 def counted(n: float, noun: str, form: str = "") -> str:
     """``1 task``, ``2 tasks``: a number of things whose plural ends in s; ``form`` is that of the number."""
     return f"{n:{form}} {noun}" if n == 1 else f"{n:{form}} {noun}s"
+
+
+def money(amount: float | None, unknown: str = "–") -> str:
+    """An amount of money: to cents, and small ones to three digits, for a call may cost thousandths."""
+    if amount is None:
+        return unknown
+    if not amount:
+        return "0"
+    digits = 2 if abs(amount) >= 1 else 2 - math.floor(math.log10(abs(amount)))
+    return f"{amount:,.{min(digits, _MOST_DIGITS)}f}"
 
 
 def agreeing(n: int, one: str, many: str) -> str:

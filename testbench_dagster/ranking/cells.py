@@ -8,6 +8,7 @@ from typing import Any
 
 from testbench_dagster.core.columns import Cell, Shape, Unit, columns_of
 from testbench_dagster.core.window import TOLD_STATUSES
+from testbench_dagster.core.wording import money
 
 UNKNOWN = "–"
 
@@ -65,6 +66,8 @@ def _value_text(record: type, cell: Cell) -> Callable[[Any], str]:
             return lambda value: UNKNOWN if value is None else f"{100 * value:.1f} %"
         case Unit.MILLISECONDS:
             return milliseconds_text
+        case Unit.MONEY:
+            return lambda value: money(value, UNKNOWN)
         case _:
             return lambda value: UNKNOWN if value is None else str(value)
 

@@ -40,6 +40,7 @@ from testbench_dagster.core.window import (
     UNSUPPORTED,
     Window,
 )
+from testbench_dagster.scoring.costs import costs_of_group
 from testbench_dagster.statistics.combinations import combined_error
 from testbench_dagster.statistics.task_score import TaskScore, combined_tasks
 
@@ -150,6 +151,8 @@ def _row(
         model=some.model,
         kind=GROUP,
         missing=missing or None,
+        n_unmetered=sum(part.n_unmetered for part in parts),
+        **costs_of_group([] if lacking else parts),
     )
 
 

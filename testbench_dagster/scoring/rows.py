@@ -278,6 +278,7 @@ def _row(
         n_void=len(docs.void),
         n_late=len(docs.late),
         next_attempt_at=min((s.next_at for s in docs.open if s.next_at is not None), default=None),
+        n_unmetered=sum(s.prompt_tokens is None or s.completion_tokens is None for s in scored),
     )
 
 
@@ -295,6 +296,9 @@ def known_beforehand(supplier: Supplier, spec: TaskSpec, registration: Registrat
         "model": supplier.model,
         "kind": TASK,
         "missing": None,
+        # of the numbers that tokens and price make, see :mod:`.costs`
+        "cost": None,
+        "cost_per_1000_right": None,
     }
 
 

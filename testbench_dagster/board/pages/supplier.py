@@ -15,7 +15,7 @@ from testbench_dagster.board.charts import (
     history_chart,
 )
 from testbench_dagster.board.site import Asked, NotFound, Page, Site
-from testbench_dagster.board.tables import Table, drawn_abilities, score_scale, scored
+from testbench_dagster.board.tables import Table, drawn_abilities, score_scale, scored, with_values
 from testbench_dagster.core.history import DAILY_MEAN, HistoryPoint
 from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.core.records.rankings import Ability, SupplierAbilities
@@ -82,7 +82,7 @@ def supplier(site: Site, asked: Asked, key: str) -> Page:
             "charts_next": place + _CHARTS if place + _CHARTS < len(series) else None,
             "charts_from": place,
             "windows": scored(shown, on),
-            "table": Table(Window, WINDOW_VIEWS.page, asked.now),
+            "table": Table(Window, with_values(Window, WINDOW_VIEWS.page, windows), asked.now),
             "n_windows": len(windows),
             "windows_from": first,
             "windows_next": first + _WINDOWS if first + _WINDOWS < len(windows) else None,

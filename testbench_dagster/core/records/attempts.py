@@ -397,6 +397,17 @@ class FaultsOfHour(NamedTuple):
     n: int
 
 
+@counted(AttemptRecord, hourly=["finished_at"])
+class TokensOfHour(NamedTuple):
+    """Attempts by how and in which hour they ended, with the tokens that they took."""
+
+    finished_at: datetime
+    fault: str
+    n: int
+    sum_prompt_tokens: int | None
+    sum_completion_tokens: int | None
+
+
 @counted(AttemptRecord)
 class OwnerCount(NamedTuple):
     """Attempts per supplier, how they ended and who is said to answer for it."""

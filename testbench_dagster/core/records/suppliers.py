@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -40,6 +41,9 @@ class RosterEvent(Part):
     generation: str | None = content(
         "how it is asked otherwise than tasks say, as JSON", default=None, sparse=True
     )
+    price: Mapping[str, float] | None = content(
+        "what a million tokens of `prompt` and `completion` cost", default=None, sparse=True
+    )
 
 
 @record(
@@ -74,6 +78,9 @@ class SupplierRecord(Record):
     generation: str | None = content(
         "how it is asked otherwise than tasks say, as JSON", default=None, sparse=True
     )
+    price: Mapping[str, float] | None = content(
+        "what a million tokens of `prompt` and `completion` cost", default=None, sparse=True
+    )
     version: int | None = queryable("grows with every change of this document", default=None)
     updated_at: datetime | None = content("as of when it was found so", default=None, sparse=True)
     history: tuple[RosterEvent, ...] = content("what happened to it, the newest events")
@@ -102,6 +109,7 @@ class RosterRow(NamedTuple):
     stake_upokt: int | None
     host: str | None
     owner: str | None
+    price: Mapping[str, float] | None
 
 
 @view(SupplierRecord)

@@ -20,6 +20,7 @@ import orjson
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, Settings, SupplierConfig
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.price import Price
 from testbench_dagster.core.records.plans import PlanId, PlanRecord
 from testbench_dagster.core.records.suppliers import (
     OperatorKey,
@@ -61,7 +62,7 @@ _OVERLAP = timedelta(minutes=2)
 class RosterReport:
     """What a refresh found: keys of the active suppliers, and of those something happened to.
 
-    ``joined`` are new, ``returned`` had left, ``changed`` have another endpoint, API, model or source.
+    ``joined`` are new, ``returned`` had left, ``changed`` have another endpoint, API, model, price or source.
     ``problems`` tells what could not be used, by source, application or supplier key, ``warnings`` what works
     but should not stay so. ``heights`` are the newest known block heights by service, as far as this refresh
     was told one.
@@ -224,6 +225,7 @@ def configured_supplier(
         model=config.model,
         api_key_env=config.api_key_env,
         bounds={**(shared or {}), **config.bounds},
+        price=config.own_price,
         joined_at=row.joined_at if row else None,
         cut_at=row.cut_at if row else None,
         echo_logprobs=row.echo_logprobs if row else None,
@@ -257,6 +259,7 @@ def _listed(row: RosterRow, origin: _Origin | None, now: datetime, settings: Set
         stake_upokt=row.stake_upokt,
         host=row.host,
         owner=row.owner,
+        price=Price.from_document(row.price),
     )
 
 
@@ -569,6 +572,7 @@ def _facts(entry: Entry, source: str, settings: Settings) -> dict[str, Any]:
     """What of an entry is an event when it changes."""
     supplier = entry.config
     own = supplier if source == CONFIG_SOURCE else None
+    price = supplier.own_price
     return {
         "generation": _asked_with(settings, supplier.service, entry.transport, own),
         "transport": entry.transport,
@@ -577,6 +581,7 @@ def _facts(entry: Entry, source: str, settings: Settings) -> dict[str, Any]:
         "api": supplier.api,
         "model": supplier.model,
         "source": source,
+        "price": None if price is None else price.to_document(),
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import testbench_dagster
+from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.errors import ConfigError, StoreError, TaskError
 from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.attempts import AttemptHead, AttemptRecord
@@ -27,6 +28,7 @@ from testbench_dagster.core.relay import Api
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import WINDOWS, scorer_version
+from testbench_dagster.core.window import Window
 from testbench_dagster.evidence import layout
 from testbench_dagster.evidence.archive import BundleWriter, Member, json_text
 from testbench_dagster.evidence.definitions import own_definitions
@@ -43,6 +45,11 @@ from testbench_dagster.stores.documents import typed
 _EVIDENCE = 20  # raw answers in memory at once; one may have 15 MB
 _DOCUMENTS = 500
 _ATTEMPTS = 3  # of taking stock of a supplier that is being evaluated meanwhile
+
+#: Columns that a bundle leaves out: prices are the operator's, and follow from no fact in it.
+_OF_PRICES = frozenset(
+    name for name, field in columns_of(Window).items() if field.column.origin is Origin.PRICE
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -214,7 +221,7 @@ def _published(
 ) -> list[dict[str, Any]]:
     # not what is kept: a bundle shows what follows from the facts in it
     rows = windows(workspace, suppliers=[supplier], tasks=tasks, now=now, from_facts=True)
-    return [row.to_json() for row in rows]
+    return [{name: value for name, value in row.to_json().items() if name not in _OF_PRICES} for row in rows]
 
 
 def _own(rows: list[dict[str, Any]]) -> list[str]:

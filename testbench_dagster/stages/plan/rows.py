@@ -11,6 +11,7 @@ from typing import Any
 from testbench_dagster.core.sampling import predicted_half_width
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.supplier import Decision, SupplierFacts, SupplierPlan
+from testbench_dagster.stages.plan.costs import fill_in_costs
 from testbench_dagster.stages.plan.estimate import Estimates
 from testbench_dagster.stages.plan.paces import how_long
 from testbench_dagster.stages.plan.planner import Planner
@@ -24,7 +25,8 @@ class PlanRows:
 
     Canaries are among the relays: a row says how many of them ask docs of its task again. ``paces`` says, by
     account, who is asked at a pace and how long that takes. ``estimated`` of the relays are those of tasks
-    that are not prepared yet.
+    that are not prepared yet. ``cost`` is that of all relays whose cost is known, None where that is none of
+    them; of ``uncosted`` of the relays it is not.
     """
 
     rows: list[dict[str, Any]]
@@ -32,13 +34,16 @@ class PlanRows:
     estimated: int
     left: Mapping[str, int]
     paces: Mapping[str, str]
+    cost: float | None
+    uncosted: int
 
 
 #: Columns of a plan's rows, with their types.
 PLAN_COLUMNS: dict[str, type] = {
     **dict.fromkeys(("supplier", "model", "task", "state"), str),
     **dict.fromkeys(("docs", "calls", "canaries", "fresh", "open", "target", "round"), int),
-    **dict.fromkeys(("half_width", "buys"), float),
+    **dict.fromkeys(("half_width", "buys", "cost"), float),
+    "cost_from": str,
     "due_at": datetime,
     "due_height": int,
     "estimated": bool,
@@ -70,6 +75,8 @@ def plan_rows(
         for spec in planner.specs
     ]
     guessed = _estimate(planner, suppliers, shared.facts, rows)
+    uncosted = fill_in_costs(workspace, suppliers, shared.facts, rows, planner.now)
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
     left = {
         service: relays
         for service in sorted({s.service for s in suppliers})
@@ -80,7 +87,8 @@ def plan_rows(
     }
     calls = {key: plan.n_calls + guessed[key] for key, plan in plans.items()}
     paces = how_long(workspace, suppliers, calls)
-    return PlanRows(rows, sum(calls.values()), sum(guessed.values()), left, paces)
+    cost = sum(costs) if costs else None
+    return PlanRows(rows, sum(calls.values()), sum(guessed.values()), left, paces, cost, uncosted)
 
 
 def _estimate(
@@ -139,4 +147,6 @@ def _row(supplier: Supplier, plan: SupplierPlan, facts: SupplierFacts, decision:
         "supplier_reason": plan.reason or None,
         "estimated": False,
         "unpriced": False,
+        "cost": None,
+        "cost_from": None,
     }

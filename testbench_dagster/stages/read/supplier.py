@@ -15,6 +15,7 @@ from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.read.answers import required_supplier
+from testbench_dagster.stages.read.spending import DaySpent, spending
 from testbench_dagster.stages.score.task_groups import group_rows
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
@@ -31,7 +32,8 @@ class SupplierPage:
     ``windows``: its primary rows, ``groups`` those of groups of tasks. ``entries``: its places in the stored
     rankings, columns of a leaderboard as JSON. ``group`` is None for who was never compared. ``faults``:
     attempts of the last week by how they ended. ``change`` is the last one that was detected. ``reference``:
-    how it compares with the reference of its model, None for who has none.
+    how it compares with the reference of its model, None for who has none. ``spent``: what its attempts took
+    on each of the last days that had some, the newest last.
     """
 
     supplier: Supplier
@@ -42,6 +44,7 @@ class SupplierPage:
     faults: Mapping[str, int]
     change: ChangeRecord | None
     reference: ReferenceRecord | None = None
+    spent: Sequence[DaySpent] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
@@ -53,6 +56,7 @@ class SupplierPage:
             "api": known.api,
             "base_url": known.base_url,
             "transport": known.transport,
+            "price": None if known.price is None else known.price.to_document(),
             "status": known.status,
             **{name: _plain(getattr(known, name)) for name in ("joined_at", "left_at", "cut_at")},
             "windows": [row.to_json() for row in self.windows],
@@ -62,6 +66,7 @@ class SupplierPage:
             "faults": dict(self.faults),
             "change": None if self.change is None else _plain_fields(self.change),
             "reference": None if self.reference is None else _plain_fields(self.reference),
+            "spent": [day._asdict() for day in self.spent],
         }
 
 
@@ -95,4 +100,5 @@ def supplier_page(workspace: Workspace, key: str, *, now: datetime | None = None
         faults={row.fault: row.n for row in sorted(typed.group(documents, FaultCount, since))},
         change=next(changes, None),
         reference=typed.get(documents, ReferenceRecord, key),
+        spent=spending(workspace, supplier, now),
     )

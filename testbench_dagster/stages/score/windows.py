@@ -22,6 +22,7 @@ from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
+from testbench_dagster.scoring.costs import with_cost
 from testbench_dagster.scoring.delivered import DeliveredDoc, delivered_docs
 from testbench_dagster.scoring.failures import FailuresAs
 from testbench_dagster.scoring.groups import group_windows
@@ -356,6 +357,8 @@ class _Reader:
                 tallies[spec.name] = cache.tally(spec.name)
                 if with_docs:
                     docs[spec.name] = cache.docs(spec.name)
+            if supplier.price is not None:
+                rows = [with_cost(row, supplier.price) for row in rows]
             found += rows[:1] if primary_only else rows
             if spec.name in in_groups:
                 of_groups += rows

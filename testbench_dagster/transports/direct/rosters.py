@@ -1,6 +1,6 @@
 """Supplier sources: a JSON file or an HTTP endpoint that lists suppliers, read within bounds, distrusted.
 
-A roster is ``{"suppliers": [{"address", "service"?, "base_url", "api"?, "model"}, …], "height": int?}``.
+A roster is ``{"suppliers": [{"address", "service"?, "base_url", "api"?, "model", "price"?}, …], "height": int?}``.
 Other keys of an entry are ignored, except those that look like credentials: a source cannot name keys. The
 suppliers of ``testbench.yaml`` are no such source: they are typed and validated with the configuration.
 """
@@ -42,7 +42,7 @@ MAX_MODEL_CHARS = 256
 _MAX_HEIGHT = 2**63 - 1
 _MAX_PROBLEMS = 100  # told of one source; a listing may have thousands
 _SHOWN_CHARS = 80
-_TAKEN = ("address", "service", "base_url", "api", "model")
+_TAKEN = ("address", "service", "base_url", "api", "model", "price")
 _CREDENTIALS = (
     "apikey", "accesskey", "privatekey", "secret", "passw", "credential", "authorization", "bearer", "cookie",
     "header",
@@ -261,6 +261,9 @@ def _supplier(entry: Any, source: SupplierSource) -> SupplierConfig:
         text = escaped(str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"])
         if name == "base_url" and "@" in str(entry["base_url"]):
             raise _BadEntry(f"base_url is not usable: {text}") from None
+        if name == "price":  # both of its numbers are told by their own names, the messages quote them
+            where = ".".join(str(part) for part in problem["loc"])
+            raise _BadEntry(f"{escaped(where, _SHOWN_CHARS)}: {text}; correct it at the source") from None
         raise _bad(name, entry.get(name), f"is not usable: {text}; correct it at the source") from None
     if not source.allow_private_networks:
         reason = refusal(urlsplit(supplier.base_url).hostname or "")

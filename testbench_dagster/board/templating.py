@@ -15,7 +15,7 @@ from testbench_dagster.board import links
 from testbench_dagster.board.tables import WIDTH
 from testbench_dagster.board.wording import ago, moment, prose
 from testbench_dagster.core.text import readable
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import counted, money
 from testbench_dagster.ranking.cells import UNKNOWN, interval_text, milliseconds_text, number_text, ranks_text
 from testbench_dagster.stages.read.calls import offered_of
 
@@ -67,6 +67,7 @@ def environment() -> Environment:
         "interval": interval_text,
         "milliseconds": milliseconds_text,
         "moment": moment,
+        "money": money,
         "number": number_text,
         "offered": offered_of,
         "percent": _percent,

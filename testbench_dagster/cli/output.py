@@ -45,7 +45,7 @@ def with_values(record: type, names: Sequence[str], rows: Sequence[Mapping[str, 
     return [
         name
         for name in names
-        if not columns[name].column.sparse or any(row[name] is not None for row in rows)
+        if not columns[name].column.sparse or any(row.get(name) is not None for row in rows)
     ]
 
 

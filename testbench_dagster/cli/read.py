@@ -326,8 +326,8 @@ def show(config: str | None, supplier: str, format_: str) -> None:
     ]
     if known.price is not None:
         lines.append(
-            f"  price      {money(known.price.prompt)} for prompts, {money(known.price.completion)} for "
-            "completions, per million tokens"
+            f"  price      prompts {money(known.price.prompt)}, completions {money(known.price.completion)}, "
+            "per million tokens"
         )
     if known.cut_at is not None:
         lines.append(f"  counts     what it answered after {_when(known.cut_at, now)}: its model changed")
@@ -367,8 +367,9 @@ def _spent(day: DaySpent) -> str:
     cost = "" if day.cost is None else f", {money(day.cost)}"
     without = f"; {counted(day.unmetered, 'answer')} more without a count" if day.unmetered else ""
     return (
-        f"{day.day}: {counted(day.attempts, 'attempt')}, {day.prompt_tokens:,} prompt and "
-        f"{day.completion_tokens:,} completion tokens{cost}{without}"
+        f"{day.day}: {counted(day.attempts, 'attempt')}, "
+        f"{counted(day.prompt_tokens, 'prompt token', ',')}, "
+        f"{counted(day.completion_tokens, 'completion token', ',')}{cost}{without}"
     )
 
 

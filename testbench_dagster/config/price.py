@@ -25,7 +25,8 @@ class SupplierPrice(Strict):
     def _both(cls, value: Any) -> Any:
         if not isinstance(value, (dict, SupplierPrice)):
             raise ValueError(
-                f"{_shown(value)} is no price; write e.g. {{prompt: 0.15, completion: 0.60}}, per million tokens"
+                f"{_shown(value)} is no price; write e.g. {{prompt: 0.15, completion: 0.60}}, per million "
+                "tokens"
             )
         return value
 

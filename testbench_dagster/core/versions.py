@@ -148,7 +148,7 @@ TOOLS = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    5,
+    6,
     (
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",

@@ -255,7 +255,8 @@ class Window:
         float | None,
         Column(
             "what the answers of the scored docs cost: their `tokens` at the supplier's present `price`; "
-            "`null` where either is not known of all, and where nothing is scored (see [Price](operations.md#price))",
+            "`null` where either is not known of all, and "
+            "where nothing is scored (see [Price](operations.md#price))",
             Unit.MONEY,
             origin=Origin.PRICE,
             sparse=True,
@@ -264,8 +265,8 @@ class Window:
     cost_per_1000_right: Annotated[
         float | None,
         Column(
-            "`cost` by 1,000 right docs, of a metric of values from 0 to 1 where more is better; a doc that is "
-            "partly right counts as that part. `null` for other metrics, and where nothing is right",
+            "`cost` by 1,000 right docs, of a metric of values from 0 to 1 where more is better; a doc that "
+            "is partly right counts as that part. `null` for other metrics, and where nothing is right",
             Unit.MONEY,
             origin=Origin.PRICE,
             sparse=True,

@@ -136,7 +136,12 @@ def test_what_is_known_beforehand_is_what_the_registry_says() -> None:
     spec = TaskSpec("gsm8k", "gsm8k", "gsm8k", None, None, None, None, None, {}, None)
     known = known_beforehand(supplier, spec, None)
     origins = {name: field.column.origin for name, field in columns_of(Window).items()}
-    assert set(known) == {n for n, origin in origins.items() if origin in (Origin.SUPPLIER, Origin.TASK)}
+    said = (Origin.SUPPLIER, Origin.TASK, Origin.PRICE)
+    assert set(known) == {n for n, origin in origins.items() if origin in said}
+    assert {n: known[n] for n in known if origins[n] is Origin.PRICE} == {
+        "cost": None,
+        "cost_per_1000_right": None,
+    }  # known only with the tokens
     assert {n for n, origin in origins.items() if origin is Origin.PLACE} == {"primary"}
     assert all(origins[name] is Origin.ANSWERS for name in REQUIRED_IN_EVIDENCE)
 

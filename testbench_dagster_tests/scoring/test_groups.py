@@ -37,7 +37,9 @@ def window(task: str, right: int, n: int, **changes: Any) -> Window:
         "errors": {},
         "tokens": {},
         "higher_is_better": True,
-        **dict.fromkeys(("n_failed", "n_open", "n_void", "n_late", "n_released", "truncated"), 0),
+        **dict.fromkeys(
+            ("n_failed", "n_open", "n_void", "n_late", "n_released", "n_unmetered", "truncated"), 0
+        ),
     }
     return Window(**{**{f.name: None for f in fields(Window)}, **values, **changes})
 

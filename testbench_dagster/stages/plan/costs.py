@@ -1,8 +1,9 @@
 """What planned calls will cost, estimated by the tokens of answers that are stored, else by the prompts.
 
-The tokens of a call are those of the supplier's own window of the task, on average; else those of the windows of others
-that are asked in the same form; else the characters of prompts by four, and the most that answers may have, which is
-seldom needed. Each estimate says which of them it is. Calls that fail and are repeated come on top.
+The tokens of a call are those of the supplier's own window of the task, on average; else those of the windows
+of others that are asked in the same form; else the characters of prompts by four, and the most that answers
+may have, which is seldom needed. Each estimate says which of them it is. Calls that fail and are repeated
+come on top.
 """
 
 from __future__ import annotations

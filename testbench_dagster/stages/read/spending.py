@@ -1,7 +1,7 @@
 """What the attempts at a supplier took on each UTC day: tokens, and money where the roster has its price.
 
-All stored attempts count: those that failed and reported tokens, repeated ones, canaries and audits. The price
-is that of now, whatever it was on the day.
+All stored attempts count: those that failed and reported tokens, repeated ones, canaries and audits. The
+price is that of now, whatever it was on the day.
 """
 
 from __future__ import annotations

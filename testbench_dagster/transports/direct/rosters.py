@@ -1,8 +1,9 @@
 """Supplier sources: a JSON file or an HTTP endpoint that lists suppliers, read within bounds, distrusted.
 
-A roster is ``{"suppliers": [{"address", "service"?, "base_url", "api"?, "model", "price"?}, …], "height": int?}``.
-Other keys of an entry are ignored, except those that look like credentials: a source cannot name keys. The
-suppliers of ``testbench.yaml`` are no such source: they are typed and validated with the configuration.
+A roster is ``{"suppliers": [{"address", "service"?, "base_url", "api"?, "model", "price"?}, …],
+"height": int?}``. Other keys of an entry are ignored, except those that look like credentials: a source
+cannot name keys. The suppliers of ``testbench.yaml`` are no such source: they are typed and validated with the
+configuration.
 """
 
 from __future__ import annotations

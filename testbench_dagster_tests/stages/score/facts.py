@@ -109,6 +109,7 @@ class Facts:
         truncated: bool = False,
         latency_ms: float = 10.0,
         version: str | None = None,
+        tokens: tuple[int | None, int | None] = (100, 5),
     ) -> None:
         """One answered and scored doc; ``metrics`` by filter, by default exact_match of filter none."""
         answer = document_id("answer", supplier, registration.task, doc_id, epoch, round_, at.isoformat())
@@ -137,8 +138,8 @@ class Facts:
                 "attempt_ids": [answer],
                 "truncated": truncated,
                 "latency_ms": latency_ms,
-                "prompt_tokens": 100,
-                "completion_tokens": 5,
+                "prompt_tokens": tokens[0],
+                "completion_tokens": tokens[1],
                 "scored_at": at,
             }
             for name, values in by_filter.items()
@@ -166,6 +167,7 @@ class Facts:
         occasion: int = 1,
         canary: bool = False,
         position: int | None = None,
+        tokens: tuple[int | None, int | None] = (None, None),
     ) -> None:
         """One attempt with a chat answer as its body, written as the relay stage writes it."""
         reason = "length" if fault is Fault.TRUNCATED else "stop"
@@ -187,7 +189,17 @@ class Facts:
             occasion=occasion,
             canary=canary,
         )
-        attempt = Attempt(fault, at, at, latency_ms, status=200, body=body, body_bytes=len(body))
+        attempt = Attempt(
+            fault,
+            at,
+            at,
+            latency_ms,
+            status=200,
+            body=body,
+            body_bytes=len(body),
+            prompt_tokens=tokens[0],
+            completion_tokens=tokens[1],
+        )
         record = attempt_record(relay, number, attempt, height=height, lease=lease)
         assert typed.put_new(self.workspace.documents, AttemptRecord, [record]) == 1
 

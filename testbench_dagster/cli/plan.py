@@ -92,7 +92,7 @@ def plan(
 def _costs(planned: Plan, cost: float) -> str:
     """Say about what a plan costs, and what of it is in no sum."""
     lengths = sum(row["cost_from"] == "prompts" for row in planned.rows)
-    by = f", of {counted(lengths, 'row')} at most: by length and limits of prompts" if lengths else ""
+    by = f", of {counted(lengths, 'row')} by the longest answers allowed" if lengths else ""
     without = (
         f"; not in it: {counted(planned.uncosted, 'relay')} without a known cost" if planned.uncosted else ""
     )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import testbench_dagster
-from testbench_dagster.core.wording import agreeing, are, counted, duration
+from testbench_dagster.core.wording import agreeing, are, counted, duration, money
 
 
 def test_one_is_singular_and_all_others_are_plural() -> None:
@@ -115,3 +115,20 @@ def test_the_search_finds_what_it_looks_for() -> None:
     found = """f"{n} suppliers" f"{len(x):,} open docs" f"{counted(n, 'doc')} left" f"{a.MAX} bytes" f"{n} in"
 f"{n} entries and {m} witnesses" """
     assert list(uncounted(f"({found})")) == ["n", "len(x)", "n", "m"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (1234.567, "1,234.57"),
+        (1, "1.00"),
+        (0.5, "0.500"),
+        (0.01234, "0.0123"),
+        (0.00001, "0.0000100"),
+        (1e-30, "0.000000000000"),
+    ],
+)
+def test_money_is_told_to_cents_and_little_of_it_to_three_digits(amount: float | None, told: str) -> None:
+    assert money(amount) == told

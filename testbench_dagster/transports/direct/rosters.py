@@ -2,8 +2,8 @@
 
 A roster is ``{"suppliers": [{"address", "service"?, "base_url", "api"?, "model", "price"?}, …],
 "height": int?}``. Other keys of an entry are ignored, except those that look like credentials: a source
-cannot name keys. The suppliers of ``testbench.yaml`` are no such source: they are typed and validated with the
-configuration.
+cannot name keys. The suppliers of ``testbench.yaml`` are no such source: they are typed and validated with
+the configuration.
 """
 
 from __future__ import annotations
@@ -262,8 +262,10 @@ def _supplier(entry: Any, source: SupplierSource) -> SupplierConfig:
         text = escaped(str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"])
         if name == "base_url" and "@" in str(entry["base_url"]):
             raise _BadEntry(f"base_url is not usable: {text}") from None
-        if name == "price":  # both of its numbers are told by their own names, the messages quote them
+        if name == "price":  # its numbers are told by their own names; what is said of them quotes them
             where = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "missing":
+                text = "is required but missing"
             raise _BadEntry(f"{escaped(where, _SHOWN_CHARS)}: {text}; correct it at the source") from None
         raise _bad(name, entry.get(name), f"is not usable: {text}; correct it at the source") from None
     if not source.allow_private_networks:

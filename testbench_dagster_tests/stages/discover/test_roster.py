@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.core.price import Price
 from testbench_dagster.stages.discover import roster as roster_module
 from testbench_dagster.stages.discover.roster import (
     RosterReport,
@@ -129,6 +130,70 @@ def test_only_another_model_or_way_of_asking_cuts_but_every_change_is_probed_ane
     assert documents(other)["a@external"]["history"][-1]["changed"] == list(change)
     refresh_roster(other, at(3))
     assert active_suppliers(other) == [supplier]
+
+
+def test_another_price_is_told_and_resets_nothing(open_workspace: Opener) -> None:
+    prices = [None, {"prompt": 0.5, "completion": 2}, {"prompt": 0.5, "completion": 3.0}, None]
+    known: list[tuple[Any, Any]] = []
+    for minute, price in enumerate(prices):
+        workspace = open_workspace({"address": "a", **({"price": price} if price else {})})
+        report = refresh_roster(workspace, at(minute))
+        if minute == 0:
+            remember_echo_logprobs(workspace, "a@external", True)
+        else:
+            assert happened(report) == {"changed": ["a@external"]}
+        assert happened(refresh_roster(workspace, at(minute + 0.5))) == {}, "told once"
+        (supplier,) = active_suppliers(workspace)
+        assert (supplier.echo_logprobs, supplier.cut_at) == (True, None)
+        known.append((supplier.price, documents(workspace)["a@external"]["history"][-1].get("price")))
+    assert known == [
+        (None, None),
+        (Price(0.5, 2), {"prompt": 0.5, "completion": 2}),
+        (Price(0.5, 3), {"prompt": 0.5, "completion": 3}),
+        (None, None),
+    ]
+    history = documents(workspace)["a@external"]["history"]
+    assert [event.get("changed") for event in history] == [None, ["price"], ["price"], ["price"]]
+
+
+def test_a_source_may_say_the_price_and_a_wrong_one_is_told(open_workspace: Opener, tmp_path: Path) -> None:
+    workspace = open_workspace({"address": "own"}, sources=[FILE])
+    price = {"prompt": 1, "completion": 2.5}
+    write_roster(tmp_path / "r.json", [entry("a", price=price), entry("b")])
+    refresh_roster(workspace, T0)
+    assert [s.price for s in active_suppliers(workspace)] == [None, Price(1, 2.5), None]
+    wrong = [
+        entry("a", price={"prompt": -1, "completion": 2}),
+        entry("b", price={"prompt": 1}),
+        entry("c", price=3),
+    ]
+    write_roster(tmp_path / "r.json", wrong)
+    report = refresh_roster(workspace, at(1))
+    assert happened(report) == {}, "who has a wrong entry stays as it was"
+    assert report.problems == {
+        "a@s": "r.json: suppliers[0]: price.prompt: -1 is no price per million tokens; write a number from 0 "
+        "(free) to 1,000,000,000; correct it at the source",
+        "b@s": "r.json: suppliers[1]: price.completion: is required but missing; correct it at the source",
+        "c@s": "r.json: suppliers[2]: price: 3 is no price; write e.g. {prompt: 0.15, completion: 0.60}, per "
+        "million tokens; correct it at the source",
+    }
+    write_roster(tmp_path / "r.json", [entry("a", price={"prompt": 2, "completion": 2}), entry("b")])
+    assert happened(refresh_roster(workspace, at(2))) == {"changed": ["a@s"]}
+    write_roster(tmp_path / "r.json", [entry("a"), entry("b")])
+    assert happened(refresh_roster(workspace, at(3))) == {"changed": ["a@s"]}
+    assert active_suppliers(workspace)[1].price is None
+    write_roster(tmp_path / "r.json", [entry("b")])
+    refresh_roster(workspace, at(4))
+    (_, _, left) = known_suppliers(workspace)
+    assert (left.key, left.price) == ("a@s", None)
+
+
+def test_what_the_configuration_says_of_a_price_wins(open_workspace: Opener, tmp_path: Path) -> None:
+    own = {"address": "a", "service": "s", "base_url": f"{PUBLIC}/a/v1", "model": "m"}
+    workspace = open_workspace({**own, "price": {"prompt": 1, "completion": 1}}, sources=[FILE])
+    write_roster(tmp_path / "r.json", [entry("a", price={"prompt": 9, "completion": 9})])
+    assert refresh_roster(workspace, T0).problems == {}
+    assert [s.price for s in active_suppliers(workspace)] == [Price(1, 1)]
 
 
 def test_a_probe_leaves_alone_what_others_wrote_meanwhile(open_workspace: Opener) -> None:

@@ -100,7 +100,9 @@ def filled(folder: Path, names: Names | None = None) -> Workspace:
     workspace = Workspace(load_config(path))
     facts = Facts(workspace)
     for key, model in zip(names.suppliers, names.models, strict=True):
-        facts.on_roster(key, source=SOURCE, model=model, joined_at=NOW - timedelta(days=30))
+        # the first has a price, as if its source said so
+        price = {"price": {"prompt": 1.5, "completion": 6.0}} if key == names.suppliers[0] else {}
+        facts.on_roster(key, source=SOURCE, model=model, joined_at=NOW - timedelta(days=30), **price)
     for task in names.tasks:
         _answered(workspace, facts.registration(task, n_docs=DOCS), names)
     _identity(workspace, names)

@@ -289,6 +289,10 @@ def test_the_supplier_page_tells_all_of_it(board: TestClient) -> None:
         "its scores fell",
     ):
         assert said in text, said
+    good = board.get(links.supplier(GOOD)).text
+    assert "Price of a million tokens: prompts 1.50, completions 6.00." in good
+    assert "Per 1,000 right" in good and good.count("<td>0.00252</td>") == 2, "of 30 docs of each task"
+    assert "Per 1,000 right" not in board.get(links.supplier(BAD)).text
     bad = page(board, links.supplier(BAD)).text
     states, by_hour = bad.split("Attempts by hour", 1)
     assert states.count("supplier_refused 6") == 2, "docs of each task"

@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.applicability import Applicability
 from testbench_dagster.core.errors import ConfigError, StoreError
+from testbench_dagster.core.price import Price
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.evidence.records import plain, restored
+from testbench_dagster.stages.discover.roster import named_suppliers
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stages.score.windows import windows
@@ -92,6 +95,27 @@ def test_what_is_no_longer_asked_has_its_evidence_still(
     report = rescore(path, trust_code=True, worker=worker)
     assert report.equal, report.verdict
     assert {task.task: (task.equal, task.windows) for task in report.tasks}["sums"] == (11, "equal")
+
+
+def test_what_answers_cost_is_no_evidence(
+    workspace: Workspace, tmp_path: Path, worker: FrameworkWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices are the operator's: who checks a bundle has none, and finds the same windows."""
+    path = tmp_path / "evidence.zip"
+    with monkeypatch.context() as patch:
+
+        def at_a_price(*given: Any) -> list[Supplier]:
+            return [replace(one, price=Price(1.0, 2.0)) for one in named_suppliers(*given)]
+
+        patch.setattr("testbench_dagster.stages.score.windows.named_suppliers", at_a_price)
+        rows = windows(workspace, suppliers=[KEY], tasks=["sums"])
+        priced = {row.to_json()["cost"] is not None for row in rows if not row.n_unmetered and row.n}
+        write_bundle(workspace, KEY, path)
+    assert priced == {True}
+    for row in json.loads(contents(path)["manifest.json"])["windows"]:
+        assert "n_unmetered" in row and not {"cost", "cost_per_1000_right"} & set(row)
+    report = rescore(path, trust_code=True, worker=worker)
+    assert report.equal, report.verdict
 
 
 def test_only_the_definitions_that_scoring_needs_go_in(bundle: Path) -> None:

@@ -127,7 +127,8 @@ def export(
     """Write files for analysts and other tools.
 
     `parquet`: prompts, attempts, scores, windows, answers, item matrix, ranking. `inspect`: a log per
-    supplier and task that Inspect View opens. `lm-eval`: results and samples as `lm_eval --log_samples` writes them.
+    supplier and task that Inspect View opens. `lm-eval`: results and samples as `lm_eval --log_samples`
+    writes them.
     """
     # a tenth less time: what an export makes goes with its batch, and is nothing to look for among the rest
     gc.set_threshold(50_000, 20, 20)

@@ -1,7 +1,7 @@
 """What files for other tools share: names of files, and JSON of whatever text.
 
-Models and keys of suppliers, which anybody may choose, reach names of files here. A name that comes out is one
-part of a path, short and printable, and none of those that stand for a folder.
+Models and keys of suppliers, which anybody may choose, reach names of files here. A name that comes out is
+one part of a path, short and printable, and none of those that stand for a folder.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Results and samples in the files that lm-eval writes with ``--log_samples``, field by field.
 
-For each supplier ``<model>/results_<time>.json``, and beside it ``samples_<task>_<time>.jsonl`` with a line per
-doc and filter. lm-eval has no place for a doc without an answer: such docs are left out, ``sample_len`` says how
-many are there, and a score is the one of answered docs, ``score_answered`` of ours.
+For each supplier ``<model>/results_<time>.json``, and beside it ``samples_<task>_<time>.jsonl`` with a line
+per doc and filter. lm-eval has no place for a doc without an answer: such docs are left out, ``sample_len``
+says how many are there, and a score is the one of answered docs, ``score_answered`` of ours.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class _Samples:
                 self._docs += bool(lines)
 
     def _samples(self, told: ToldDoc, body: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """By filter the sample of a doc, where it has a score; nothing where the doc is not stored any more."""
+        """By filter the sample of a doc with a score; nothing where the doc is not stored any more."""
         prompt, flags = told.prompt, self._task.registration.flags
         scores = {
             name: told.scores[name]

@@ -47,8 +47,8 @@ def items(
 
     By default of all active suppliers and all tasks. ``value`` is the primary metric's, None for docs that
     were not scored and for values that are no number; ``outcome`` names the fault, ``ok`` or ``truncated``.
-    Signatures have no values and are left out, as are tasks that a supplier is not asked. ``period``: only docs
-    that were answered, or last asked, in it.
+    Signatures have no values and are left out, as are tasks that a supplier is not asked. ``period``: only
+    docs that were answered, or last asked, in it.
     """
     now = now or datetime.now(UTC)
     chosen = active_suppliers(workspace) if suppliers is None else suppliers

@@ -205,7 +205,7 @@ def answered_tasks(
     period: Period = ALWAYS,
     now: datetime | None = None,
 ) -> Iterator[AnsweredTask]:
-    """Yield what suppliers' windows hold of tasks, task by task: the docs answered, or last asked, in a time."""
+    """Yield what suppliers' windows hold, task by task: the docs answered, or last asked, in a period."""
     now = now or datetime.now(UTC)
     for spec in tasks:
         registration = workspace.datasets.current(spec.name)

@@ -90,7 +90,7 @@ class _Instant(click.ParamType[datetime]):
         except ValueError:
             self.fail(f"{value[:60]!r} is no time; give one such as 2026-11-01T00:00Z", param, ctx)
         if instant.tzinfo is None:
-            self.fail(f"{value!r} has no zone; give one, such as {value}Z or {value}+01:00", param, ctx)
+            self.fail(f"{value!r} has no zone; give one, such as {instant.isoformat()}Z", param, ctx)
         return instant
 
 

@@ -44,6 +44,8 @@ class Chat(DummyLM):
         return JsonChatStr(json.dumps(history, ensure_ascii=False))
     def chat_template(self, chat_template=False):
         return ""
+    def generate_until(self, requests, disable_tqdm=False):
+        return ["said" for _ in requests]
 
 folder = Path(sys.argv[1])
 for out, model, tasks, chat in (

@@ -58,6 +58,8 @@ _REASONS = {
     "content_filter": "content_filter",
 }
 _CORRECT, _INCORRECT = "C", "I"
+#: Between these a zip can date what is in it.
+_FIRST_DATE, _LAST_DATE = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
 #: Columns of a window that become metrics of a log, as they are called there.
 _COLUMNS = ("score", "ci_low", "ci_high", "score_answered", "se")
 
@@ -90,7 +92,7 @@ def write_inspect_logs(
         if period == ALWAYS:  # what a window says is of all its docs
             [(_, rows)] = primary_windows(workspace, [task.supplier], now, [task.spec.name])
             row = next((one for one in rows if one.task == task.spec.name), None)
-        log = _Log(task, row)
+        log = _Log(task, row, period)
         path = out / log.name
         with whole_file(path) as partial:
             written[path] = log.write(partial)
@@ -115,6 +117,7 @@ class _Log:
 
     task: AnsweredTask
     row: Window | None
+    period: Period
     totals: dict[str, _Totals] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     completed: int = 0
@@ -129,7 +132,9 @@ class _Log:
         kinds = {doc.kind for doc in task.docs}
         rises = higher_is_better(task.registration, self.metric)
         self.letters = rises and not task.spec.signs and AnswerKind.GRADED not in kinds
-        self.id = document_id("inspect", task.supplier.key, task.spec.name)[:22]
+        # a part of a window does not take the place of the whole
+        bounds = [] if self.period == ALWAYS else [bound and _time(bound) for bound in self.period]
+        self.id = document_id("inspect", task.supplier.key, task.spec.name, *bounds)[:22]
 
     @property
     def name(self) -> str:
@@ -175,7 +180,8 @@ class _Log:
 
     def _entry(self, name: str) -> ZipInfo:
         # dated by what is in it: the same window gives the same bytes
-        entry = ZipInfo(name, self.ended.timetuple()[:6])
+        at = self.ended.timetuple()[:6]
+        entry = ZipInfo(name, min(max(at, _FIRST_DATE), _LAST_DATE))
         entry.compress_type = ZIP_DEFLATED
         return entry
 

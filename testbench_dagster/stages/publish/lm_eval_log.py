@@ -13,7 +13,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -128,6 +128,9 @@ class _Run:
     def finish(self) -> dict[Path, int]:
         """Write the results of all tasks."""
         if not self._results:
+            if self._at:
+                with suppress(OSError):  # others are in it
+                    self._folder.rmdir()
             return {}
         path = self._folder / f"results_{self._at}.json"
         text = json.dumps(self._everything(), indent=2, ensure_ascii=False)

@@ -17,9 +17,12 @@ import yaml
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.chat_message import ChatMessage, ToolCall
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.period import ALWAYS
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.relay import Attempt, Relay
+from testbench_dagster.stages.discover.roster import named_suppliers
 from testbench_dagster.stages.publish import inspect_log
+from testbench_dagster.stages.read.answers import answered_tasks
 from testbench_dagster.stages.relay.writer import attempt_record
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -271,6 +274,30 @@ def test_the_same_window_gives_the_same_file(asked: Asked, tmp_path: Path) -> No
     first = path.read_bytes()
     assert list(bench.export(tmp_path, format="inspect")) == [path]
     assert path.read_bytes() == first
+
+
+def test_a_part_of_a_window_takes_the_place_of_no_other(asked: Asked, tmp_path: Path) -> None:
+    bench = Testbench(asked.facts.workspace)
+    periods: list[dict[str, Any]] = [
+        {},
+        {"since": NOW - timedelta(days=2)},
+        {"until": NOW + timedelta(days=2)},
+        {"until": NOW + timedelta(days=3)},
+        {"since": NOW - timedelta(days=2), "until": NOW + timedelta(days=2)},
+    ]
+    names = {path for one in periods for path in bench.export(tmp_path, format="inspect", **one)}
+    assert len(names) == len(periods)
+
+
+@pytest.mark.parametrize("year", [1970, 2108])
+def test_dates_that_no_zip_knows_stop_nothing(asked: Asked, tmp_path: Path, year: int) -> None:
+    workspace = asked.facts.workspace
+    chosen = named_suppliers(workspace, [ALPHA]), workspace.chosen_specs([TASK])
+    [task] = list(answered_tasks(workspace, *chosen))
+    log = inspect_log._Log(task, None, ALWAYS)
+    log.ended = log.ended.replace(year=year)
+    assert log.write(tmp_path / "odd.eval") == 3
+    assert members(tmp_path / "odd.eval")["header.json"]["stats"]["completed_at"].startswith(str(year))
 
 
 def test_a_doc_that_cannot_be_shown_costs_no_other(

@@ -307,3 +307,31 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_a_remedy(asked: Asked,
     (tmp_path / "out").write_text("a file")
     with pytest.raises(StoreError, match="choose another --out"):
         Testbench(asked.facts.workspace).export(tmp_path / "out", format="lm-eval")
+
+
+def test_metrics_that_are_no_mean_are_put_together_by_their_framework(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = asked.facts
+    other = Asked(facts, facts.registration(CHOICE, 5, {"f1": "f1"}))
+    for doc, value in ((2, [1, 0]), (0, [0, 0]), (1, [1, 1])):
+        other.answer(doc, value, extracted="x")
+    asked_for = []
+
+    def of_framework(workspace: Workspace, spec: Any, flags: Any, metric: str, values: Any) -> float:
+        asked_for.append((spec.name, metric, values))
+        return 0.25
+
+    monkeypatch.setattr(lm_eval_log, "aggregated", of_framework)
+    results, samples = exported(asked, tmp_path / "out")[ALPHA]
+    assert asked_for == [(CHOICE, "f1", [[0, 0], [1, 1], [1, 0]])], "in ascending order of docs"
+    assert results["results"][CHOICE]["f1,none"] == 0.25
+    assert results["results"][CHOICE]["f1_stderr,none"] == "N/A"
+    assert samples[CHOICE][0]["f1"] == [0, 0]
+
+
+def test_a_supplier_without_a_score_leaves_nothing_behind(asked: Asked, tmp_path: Path) -> None:
+    asked.answer(5, None, "not scored yet", supplier=BETA, api="completions")
+    written = Testbench(asked.facts.workspace).export(tmp_path / "out", [BETA], format="lm-eval")
+    assert written == {}
+    assert list((tmp_path / "out").iterdir()) == []

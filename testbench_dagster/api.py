@@ -21,9 +21,11 @@ from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.history import HistoryPoint
+from testbench_dagster.core.period import Period
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.rankings import Ability, SupplierAbilities
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
 from testbench_dagster.ranking.entry import Entry
@@ -41,6 +43,8 @@ from testbench_dagster.stages.identify.views import (
     pair_rows,
     reference_rows,
 )
+from testbench_dagster.stages.publish.inspect_log import write_inspect_logs
+from testbench_dagster.stages.publish.lm_eval_log import write_lm_eval_logs
 from testbench_dagster.stages.rank import leaderboard, make_board, stored_entries, task_board
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
@@ -63,6 +67,9 @@ if TYPE_CHECKING:
     from testbench_dagster.taxonomies.model import Taxonomy
 
 
+#: What :meth:`Testbench.export` writes.
+PARQUET, INSPECT, LM_EVAL_LOGS = "parquet", "inspect", "lm-eval"
+EXPORT_FORMATS = (PARQUET, INSPECT, LM_EVAL_LOGS)
 #: Columns of the rows of :meth:`Testbench.attempts`, with their types.
 ATTEMPT_COLUMNS: dict[str, type] = {
     one.name: one.scalar or str for one in AttemptRecord.fields if one.queryable
@@ -649,21 +656,47 @@ class Testbench:
         out: Path | str,
         suppliers: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
+        *,
+        format: str = "parquet",
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> dict[Path, int]:
-        """Write everything as parquet, one file each; return the rows per file.
+        """Write what is stored to files for analysts or for another tool; return the rows per file.
 
-        ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``, ``leaderboard``,
-        ``references`` and ``groups``, by default of all that is stored, or of the named suppliers and tasks.
-        Each file appears whole or not at all.
+        ``parquet``: ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``,
+        ``leaderboard``, ``references`` and ``groups``, one file each. ``inspect``: a log per supplier and
+        task that Inspect reads. ``lm-eval``: results and samples as lm-eval writes them. By default of all
+        that is stored, or of the named suppliers and tasks. ``since`` and ``until``: answers from then on
+        and before, docs without one by when they were last asked; tables of what is known now are not cut by
+        time. Each file appears whole or not at all.
 
         Raises:
-            ConfigError: a supplier is not on the roster, a task is not configured, or a selection is empty.
+            ConfigError: a supplier is not on the roster, a task is not configured, a selection is empty, the
+                format is none, or a time has no zone.
             StoreError: a file cannot be written.
         """
         out = arguments.path("out", out)
+        format = arguments.one_of("format", format, EXPORT_FORMATS)
+        period = arguments.period(since, until)
         suppliers = self._known(suppliers)
         tasks = arguments.selection("tasks", tasks)
         specs = self._workspace.chosen_specs(tasks)
+        known = named_suppliers(self._workspace, suppliers)
+        if format == INSPECT:
+            return write_inspect_logs(self._workspace, out, known, specs, period)
+        if format == LM_EVAL_LOGS:
+            return write_lm_eval_logs(self._workspace, out, known, specs, period)
+        return self._parquet(out, suppliers, tasks, specs, known, period)
+
+    def _parquet(
+        self,
+        out: Path,
+        suppliers: Sequence[str] | None,
+        tasks: Sequence[str] | None,
+        specs: Sequence[TaskSpec],
+        known: Sequence[Supplier],
+        period: Period,
+    ) -> dict[Path, int]:
         # with pyarrow: 0.2 s
         from testbench_dagster.stages.publish.export import (
             export_parquet,
@@ -674,18 +707,18 @@ class Testbench:
             write_references,
         )
 
-        known = named_suppliers(self._workspace, suppliers)
         written = export_parquet(
             self._workspace.documents,
             out,
             {"windows": (Window, self.scores(suppliers, tasks).rows)},
             suppliers=suppliers,
             tasks=None if tasks is None else [spec.name for spec in specs],
+            period=period,
         )
         path = out / "answers.parquet"
-        written[path] = write_answers(path, every_answer(self._workspace, known, specs))
+        written[path] = write_answers(path, every_answer(self._workspace, known, specs, period=period))
         path = out / "item_matrix.parquet"
-        written[path] = write_item_matrix(self._workspace, path, suppliers=known, tasks=tasks)
+        written[path] = write_item_matrix(self._workspace, path, suppliers=known, tasks=tasks, period=period)
         path = out / "leaderboard.parquet"
         keys = {supplier.key for supplier in known}
         entries = stored_entries(self._workspace)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from testbench_dagster.api import Testbench
+from testbench_dagster.api import EXPORT_FORMATS, PARQUET, Testbench
 from testbench_dagster.cli.output import emit, format_option, model_option, note, with_values
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import GROUP, WINDOW_VIEWS, Window
@@ -79,7 +80,22 @@ def _show(rows: Sequence[Mapping[str, Any]], cuts: Sequence[Mapping[str, Any]]) 
         emit(others, "table", [*told_by, *rest], "\nBy other metrics and filters")
 
 
-@click.command(short_help="Write parquet files for analysts")
+class _Instant(click.ParamType[datetime]):
+    """An instant as ISO 8601 with its zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            instant = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value[:60]!r} is no time; give one such as 2026-11-01T00:00Z", param, ctx)
+        if instant.tzinfo is None:
+            self.fail(f"{value!r} has no zone; give one, such as {instant.isoformat()}Z", param, ctx)
+        return instant
+
+
+@click.command(short_help="Write files for analysts and other tools")
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
 )
@@ -87,12 +103,41 @@ def _show(rows: Sequence[Mapping[str, Any]], cuts: Sequence[Mapping[str, Any]]) 
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task or group (repeatable).")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(EXPORT_FORMATS),
+    default=PARQUET,
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--since", type=_Instant(), metavar="TIME", help="Only answers from then on (ISO 8601 with a zone)."
+)
+@click.option("--until", type=_Instant(), metavar="TIME", help="Only answers before.")
 @click.pass_obj
-def export(config: str | None, out: Path, suppliers: tuple[str, ...], tasks: tuple[str, ...]) -> None:
-    """Write parquet files for analysts: prompts, attempts, scores, windows, answers, item matrix, ranking."""
+def export(
+    config: str | None,
+    out: Path,
+    suppliers: tuple[str, ...],
+    tasks: tuple[str, ...],
+    format_: str,
+    since: datetime | None,
+    until: datetime | None,
+) -> None:
+    """Write files for analysts and other tools.
+
+    `parquet`: prompts, attempts, scores, windows, answers, item matrix, ranking. `inspect`: a log per
+    supplier and task that Inspect View opens. `lm-eval`: results and samples as `lm_eval --log_samples`
+    writes them.
+    """
     # a tenth less time: what an export makes goes with its batch, and is nothing to look for among the rest
     gc.set_threshold(50_000, 20, 20)
     with Testbench.open(config) as testbench:
-        written = testbench.export(out, suppliers or None, tasks or None)
+        written = testbench.export(
+            out, suppliers or None, tasks or None, format=format_, since=since, until=until
+        )
     for path, rows in written.items():
         click.echo(f"{path}  {counted(rows, 'row')}")
+    if not written:
+        note("There is nothing to write: no doc of these suppliers and tasks was asked then.")

@@ -10,11 +10,12 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.period import Period
 
 
 def selection(name: str, given: object) -> tuple[str, ...] | None:
@@ -111,6 +112,37 @@ def instant_or_none(name: str, given: object, now: datetime) -> datetime | None:
             raise ConfigError(f"{name} is {given.isoformat()}, which is yet to come; give a day up to today")
         return min(start + timedelta(days=1), now)
     raise ConfigError(f"{name} is {_shown(given)}; give a datetime with a time zone, a date, or None for now")
+
+
+def period(since: object, until: object) -> Period:
+    """The time between two instants with a zone, either of them None for no bound.
+
+    Raises:
+        ConfigError: one is no instant, has no time zone, or the end is not after the beginning.
+    """
+    bounds = []
+    for name, given in (("since", since), ("until", until)):
+        if given is not None and not isinstance(given, datetime):
+            raise ConfigError(f"{name} is {_shown(given)}; give a datetime with a time zone, or None")
+        if given is not None and given.tzinfo is None:
+            raise ConfigError(f"{name} has no time zone; give one, such as tzinfo=datetime.UTC")
+        try:
+            bounds.append(None if given is None else given.astimezone(UTC))
+        except OverflowError:
+            raise ConfigError(f"{name} is {given}, which no calendar reaches in UTC; give another") from None
+    first, last = bounds
+    if first is not None and last is not None and first >= last:
+        raise ConfigError(
+            f"until is {last.isoformat()}, which is not after since, {first.isoformat()}; give a later one"
+        )
+    return Period(first, last)
+
+
+def one_of(name: str, given: object, known: Sequence[str]) -> str:
+    """One of some words. Raises ConfigError: it is none of them."""
+    if not isinstance(given, str) or given not in known:
+        raise ConfigError(f"{name} is {_shown(given)}; give one of {', '.join(known)}")
+    return given
 
 
 def day_or_none(name: str, given: object, now: datetime) -> date | None:

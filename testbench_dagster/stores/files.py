@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,23 @@ def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
+
+
+@contextmanager
+def whole_file(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[Path]:
+    """A file beside ``path`` to write while this lasts; it takes that name when it is complete, else it goes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    # two processes may write the same file: each its own, and the last to finish wins whole
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}.partial")
+    with writing(path, remedy):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 
 from testbench_dagster.core.columns import Column, columns_of
 from testbench_dagster.core.doc_answer import DocAnswer
+from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
@@ -28,7 +27,7 @@ from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.score.task_groups import GROUP_COLUMNS, member_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
-from testbench_dagster.stores.files import ANOTHER_OUT, writing
+from testbench_dagster.stores.files import ANOTHER_OUT, whole_file, writing
 
 _BATCH = 500  # rows that become columns at once
 _ITEM_BATCH = 50_000  # the same of the item matrix, whose rows are small
@@ -36,6 +35,8 @@ _GROUP_ROWS = 50_000  # of a row group
 _GROUP_BYTES = 16 * 1024 * 1024  # a row group ends with about so many: bounds memory, whatever texts hold
 #: Columns of answers with few different values.
 _NAMES = frozenset({"supplier", "model", "task", "kind", "metric", "filter", "fault", "owner"})
+#: By what facts are chosen by time.
+_TIMES: dict[type[Record], str] = {AttemptRecord: "finished_at", ScoreRecord: "answered_at"}
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -52,11 +53,13 @@ def export_parquet(
     *,
     suppliers: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    period: Period = ALWAYS,
 ) -> dict[Path, int]:
     """Write the prompts, attempts and scores of a store and the given tables; return the rows per file.
 
     A table is the class of its records, whose columns it has, and their plain JSON. ``suppliers`` and
-    ``tasks`` are keys and names of those whose facts are wanted; None for all that is stored.
+    ``tasks`` are keys and names of those whose facts are wanted; None for all that is stored. ``period`` is
+    when attempts ended and answers came; prompts are written whenever they were built.
 
     Raises:
         StoreError: a file cannot be written.
@@ -72,6 +75,8 @@ def export_parquet(
             for name, wanted in chosen.items()
             if wanted is not None and any(field.name == name for field in of.fields)
         }
+        if of in _TIMES:
+            where |= period.condition(_TIMES[of])
         written[path] = _write(path, _schema(of), typed.whole(documents, of, where))
     for name, (record, rows) in tables.items():
         path = out / f"{name}.parquet"
@@ -96,6 +101,7 @@ def write_item_matrix(
     *,
     tasks: Sequence[str] | None = None,
     remedy: str = ANOTHER_OUT,
+    period: Period = ALWAYS,
 ) -> int:
     """Write the item matrix (see :func:`.stages.rank.items.items`) and return its rows.
 
@@ -104,7 +110,9 @@ def write_item_matrix(
     Raises:
         StoreError: it cannot be written; ``remedy`` is what to do then.
     """
-    return _write(path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers, tasks), _ITEM_BATCH, remedy)
+    return _write(
+        path, _narrow(ITEM_COLUMNS), items(workspace, now, suppliers, tasks, period), _ITEM_BATCH, remedy
+    )
 
 
 def write_ranking(path: Path, entries: Sequence[Entry]) -> int:
@@ -244,17 +252,10 @@ def _write(
     remedy: str = ANOTHER_OUT,
 ) -> int:
     """Write one file; it takes its name when it is complete."""
-    # two processes may write the same file: each its own, and the last to finish wins whole
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.parquet.partial")
     count = 0
     source: Iterator[Mapping[str, Any]] = iter(rows)
-    with writing(path, remedy):
-        try:
-            with pq.ParquetWriter(partial, schema) as writer:
-                for group in _row_groups(source, schema, batch_rows or _BATCH):
-                    writer.write_table(group)
-                    count += group.num_rows
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, remedy) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for group in _row_groups(source, schema, batch_rows or _BATCH):
+            writer.write_table(group)
+            count += group.num_rows
     return count

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.scoring.rows import primary_pair
 from testbench_dagster.stages.discover.roster import active_suppliers
@@ -40,12 +41,14 @@ def items(
     now: datetime | None = None,
     suppliers: Sequence[Supplier] | None = None,
     tasks: Sequence[str] | None = None,
+    period: Period = ALWAYS,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows task by task and supplier by supplier as of ``now``; holds one window at a time.
 
     By default of all active suppliers and all tasks. ``value`` is the primary metric's, None for docs that
     were not scored and for values that are no number; ``outcome`` names the fault, ``ok`` or ``truncated``.
-    Signatures have no values and are left out, as are tasks that a supplier is not asked.
+    Signatures have no values and are left out, as are tasks that a supplier is not asked. ``period``: only
+    docs that were answered, or last asked, in it.
     """
     now = now or datetime.now(UTC)
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
@@ -58,7 +61,7 @@ def items(
         for start in range(0, len(asked), _SUPPLIERS):
             batch = asked[start : start + _SUPPLIERS]
             for supplier, docs in window_docs(workspace, batch, spec, registration, now):
-                for doc in docs:
+                for doc in docs if period == ALWAYS else (one for one in docs if period.holds(one.at)):
                     yield {
                         "supplier": supplier.key,
                         "task": spec.name,

@@ -16,6 +16,7 @@ import orjson
 from testbench_dagster.core.doc_answer import AnswerKind, DocAnswer
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier, ShownAttempt
 from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.records.prompts import ShownPrompt
@@ -25,7 +26,14 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import LEFT, Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stages.discover.roster import named_suppliers, one_supplier
-from testbench_dagster.stages.read.shown import MANY, TOGETHER, Asked, ShownDocs, read_answer
+from testbench_dagster.stages.read.shown import (
+    MANY,
+    TOGETHER,
+    Asked,
+    ShownDocs,
+    ToldDoc,
+    read_answer,
+)
 from testbench_dagster.stages.read.texts import options_of, said_text, target_of
 from testbench_dagster.stages.score.window_answers import IndexedDoc, unpacked_values
 from testbench_dagster.stages.score.windows import window_docs
@@ -171,13 +179,33 @@ def answers(
     return AnswerPage(rows, told, rows[-1].doc_id if len(chosen) > limit else None)
 
 
-def every_answer(
+@dataclass(frozen=True)
+class AnsweredTask:
+    """The docs of a supplier's window of one task, whose texts are read while they are walked through."""
+
+    supplier: Supplier
+    spec: TaskSpec
+    registration: Registration
+    docs: Sequence[IndexedDoc]
+    shown: ShownDocs
+
+    def rows(self) -> Iterator[DocAnswer]:
+        """Yield what became of each doc; few at once in memory."""
+        yield from self.shown.rows([(self.supplier, doc) for doc in self.docs], MANY)
+
+    def told(self) -> Iterator[ToldDoc]:
+        """Yield the same with what it was read from."""
+        yield from self.shown.told([(self.supplier, doc) for doc in self.docs], MANY)
+
+
+def answered_tasks(
     workspace: Workspace,
     suppliers: Sequence[Supplier],
     tasks: Sequence[TaskSpec],
+    period: Period = ALWAYS,
     now: datetime | None = None,
-) -> Iterator[DocAnswer]:
-    """Yield the answers of all docs of suppliers' windows, task by task; few at once in memory."""
+) -> Iterator[AnsweredTask]:
+    """Yield what suppliers' windows hold, task by task: the docs answered, or last asked, in a period."""
     now = now or datetime.now(UTC)
     for spec in tasks:
         registration = workspace.datasets.current(spec.name)
@@ -187,7 +215,21 @@ def every_answer(
         for start in range(0, len(asked), _SUPPLIERS):
             batch = asked[start : start + _SUPPLIERS]
             for supplier, docs in window_docs(workspace, batch, spec, registration, now):
-                yield from shown.rows([(supplier, doc) for doc in docs], MANY)
+                if period != ALWAYS:
+                    docs = [doc for doc in docs if period.holds(doc.at)]
+                yield AnsweredTask(supplier, spec, registration, docs, shown)
+
+
+def every_answer(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    tasks: Sequence[TaskSpec],
+    now: datetime | None = None,
+    period: Period = ALWAYS,
+) -> Iterator[DocAnswer]:
+    """Yield the answers of all docs of suppliers' windows, task by task; few at once in memory."""
+    for task in answered_tasks(workspace, suppliers, tasks, period, now):
+        yield from task.rows()
 
 
 def one_answer(

@@ -7,7 +7,7 @@ in the sequence, attempts by prompt, answers and scores by id.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
 from testbench_dagster.core.faults import Fault
@@ -70,6 +70,20 @@ class _Facts:
         return ids[0] if len(ids) == 1 else document_id("answer", *ids)
 
 
+class ToldDoc(NamedTuple):
+    """A doc as people read it, and what that was read from.
+
+    ``attempts`` are the last at each call, ``said`` what those that answered brought, by request and repeat,
+    ``scores`` what was made of the answer by the name of the filter.
+    """
+
+    row: DocAnswer
+    prompt: ShownPrompt | None
+    attempts: Sequence[ShownAttempt]
+    said: Sequence[tuple[int, int, Answer]]
+    scores: Mapping[str, ShownScore]
+
+
 def _key(supplier: Supplier, doc: IndexedDoc) -> _Doc:
     return supplier.key, doc.doc_id, doc.epoch, doc.round
 
@@ -101,16 +115,25 @@ class ShownDocs:
     def rows(self, asked: Sequence[Asked], together: int = TOGETHER) -> Iterator[DocAnswer]:
         """Yield the rows of docs, each of a supplier's window, in the order given; ``together`` are read."""
         for start in range(0, len(asked), together):
-            yield from self._rows(asked[start : start + together])
+            for one in self._told(asked[start : start + together], (self._filter,)):
+                yield one.row
 
-    def _rows(self, asked: Sequence[Asked]) -> Iterator[DocAnswer]:
+    def told(self, asked: Sequence[Asked], together: int = TOGETHER) -> Iterator[ToldDoc]:
+        """Yield the same rows with what they were read from, scored by every filter."""
+        filters = tuple(dict.fromkeys((self._filter, *self._registration.flags.filters)))
+        for start in range(0, len(asked), together):
+            yield from self._told(asked[start : start + together], filters)
+
+    def _told(self, asked: Sequence[Asked], filters: Sequence[str]) -> Iterator[ToldDoc]:
         facts = self._facts(asked)
         ids = [one.answer_id for one in facts]
-        scores = self._scores(
-            (id_, doc.kind) for id_, (_, doc) in zip(ids, asked, strict=True) if id_ is not None
-        )
+        answered = [(id_, doc.kind) for id_, (_, doc) in zip(ids, asked, strict=True) if id_ is not None]
+        scores = {name: self._scores(answered, name) for name in filters}
         for (supplier, doc), one, id_ in zip(asked, facts, ids, strict=True):
-            yield self._row(supplier, doc, one, id_, scores.get(id_ or ""))
+            said = [] if one.prompt is None else list(_said(one.prompt, one.last))
+            row = self._row(supplier, doc, one, said, id_, scores[self._filter].get(id_ or ""))
+            found = {name: of[id_] for name, of in scores.items() if id_ is not None and id_ in of}
+            yield ToldDoc(row, one.prompt, one.last, said, found)
 
     # -- facts --------------------------------------------------------------------------------------------
 
@@ -198,10 +221,10 @@ class ShownDocs:
             found[of_doc] = _Facts(prompts.get(last), made)
         return found
 
-    def _scores(self, answers: Iterable[tuple[str, AnswerKind]]) -> dict[str, ShownScore]:
-        """By answer its score by the primary filter; where there is none what the scorer could not decide."""
+    def _scores(self, answers: Iterable[tuple[str, AnswerKind]], by: str) -> dict[str, ShownScore]:
+        """By answer its score by a filter; where there is none what the scorer could not decide."""
         ids = {
-            document_id("score", answer, self._filter, version): (answer, version)
+            document_id("score", answer, by, version): (answer, version)
             for answer, kind in answers
             for version in (self._versions[:1] if kind in SCORED else self._versions)
         }
@@ -226,13 +249,13 @@ class ShownDocs:
         supplier: Supplier,
         doc: IndexedDoc,
         facts: _Facts,
+        said: Sequence[tuple[int, int, Answer]],
         answer_id: str | None,
         score: ShownScore | None,
     ) -> DocAnswer:
         flags, prompt, last = self._registration.flags, facts.prompt, facts.last
         requests: Sequence[Mapping[str, Any]] = () if prompt is None else prompt.requests
         options = options_of(requests, flags)
-        said = [] if prompt is None else list(_said(prompt, last))
         unanswered = [attempt for attempt in last if attempt.fault not in _ANSWERED]
         failed = max(unanswered, key=lambda attempt: attempt.finished_at, default=None)
         if score is not None and score.error is not None:

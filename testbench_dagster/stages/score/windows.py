@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeGuard
 
 from testbench_dagster.coordination.writing import living_writers, new_token, void_document
@@ -184,6 +185,24 @@ def window_docs_by_task(
     yield from _Reader(workspace, None, now, chosen=tasks).docs_by_task(supplier, tasks)
 
 
+def aggregated(
+    workspace: Workspace, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]
+) -> float | None:
+    """The values of a metric put together; None, and a note why, where the task's framework fails.
+
+    Rows of other metrics and tasks stand all the same.
+    """
+    if spec.name in workspace.given_up:
+        return None
+    try:
+        return workspace.framework(spec).aggregate(spec, flags, metric, values)
+    except TaskError as error:
+        workspace.unaggregated.setdefault(spec.name, escaped(str(error)))
+        if isinstance(error, WorkerTimeout):
+            workspace.given_up.setdefault(spec.name, escaped(str(error)))
+        return None
+
+
 class _Reader:
     """Reads and caches windows of any number of suppliers as of one instant."""
 
@@ -209,7 +228,7 @@ class _Reader:
         self._wanted_of: dict[Api, Mapping[str, int]] = {}
         self._fingerprints_of: dict[Api, Mapping[str, str]] = {}
         self._aggregation = Aggregation(
-            self._aggregated,
+            partial(aggregated, workspace),
             Clusters(workspace.datasets).of,
             EmptyScores(workspace.documents).of,
         )
@@ -226,24 +245,6 @@ class _Reader:
     def _fingerprints(self, supplier: Supplier) -> Mapping[str, str]:
         self._wanted(supplier)
         return self._fingerprints_of[supplier.api]
-
-    def _aggregated(
-        self, spec: TaskSpec, flags: TaskFlags, metric: str, values: Sequence[Any]
-    ) -> float | None:
-        """The values of a metric put together; None, and a note why, where the task's framework fails.
-
-        Rows of other metrics and tasks stand all the same.
-        """
-        workspace = self._workspace
-        if spec.name in workspace.given_up:
-            return None
-        try:
-            return workspace.framework(spec).aggregate(spec, flags, metric, values)
-        except TaskError as error:
-            workspace.unaggregated.setdefault(spec.name, escaped(str(error)))
-            if isinstance(error, WorkerTimeout):
-                workspace.given_up.setdefault(spec.name, escaped(str(error)))
-            return None
 
     # -- reading ------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.columns import columns_of
 from testbench_dagster.core.doc_answer import DocAnswer
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import ConfigError, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.stages.publish import export as module
 from testbench_dagster.stages.publish.export import export_parquet, write_answers
@@ -183,3 +185,47 @@ def test_a_file_appears_whole_or_not_at_all(
         export_parquet(facts.workspace.documents, out, {})
     assert (out / "attempts.parquet").read_bytes() == before
     assert not list(out.glob("*.partial"))
+
+
+def test_a_period_chooses_facts_and_answers(facts: Facts, tmp_path: Path) -> None:
+    asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
+    for doc in range(3):
+        asked.answer(doc, 1.0, at=ASKED - timedelta(hours=doc))
+    bench = Testbench(facts.workspace)
+
+    def docs(**period: datetime) -> dict[str, list[int]]:
+        written = bench.export(tmp_path / "out", **period)
+        assert {path.stem for path in written} >= {"windows", "leaderboard"}
+        return {
+            name: pq.read_table(tmp_path / "out" / f"{name}.parquet")["doc_id"].to_pylist()
+            for name in ("attempts", "scores", "answers", "item_matrix")
+        }
+
+    def each(*chosen: int) -> dict[str, list[int]]:
+        return {name: list(chosen) for name in ("attempts", "scores", "answers", "item_matrix")}
+
+    def sorted_docs(**period: datetime) -> dict[str, list[int]]:
+        return {name: sorted(found) for name, found in docs(**period).items()}
+
+    assert sorted_docs() == each(0, 1, 2)
+    assert sorted_docs(since=ASKED - timedelta(hours=1)) == each(0, 1), "from then on"
+    assert sorted_docs(until=ASKED - timedelta(hours=1)) == each(2), "before"
+    between = ASKED - timedelta(hours=1), ASKED
+    assert sorted_docs(since=between[0], until=between[1].astimezone(timezone(timedelta(hours=5)))) == each(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "csv"}, "format is 'csv'; give one of parquet, inspect, lm-eval"),
+        ({"format": None}, "format is None"),
+        ({"since": datetime(2026, 1, 1)}, "since has no time zone"),
+        ({"until": "2026-01-01"}, "until is '2026-01-01'; give a datetime with a time zone"),
+        ({"since": ASKED, "until": ASKED}, "which is not after since"),
+        ({"since": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9)))}, "no calendar reaches"),
+    ],
+)
+def test_wrong_arguments_are_told(facts: Facts, tmp_path: Path, arguments: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Testbench(facts.workspace).export(tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()

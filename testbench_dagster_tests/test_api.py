@@ -232,6 +232,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("export", {"out": 5}, "out is 5; give a path"),
     ("export", {"out": "x", "suppliers": ["nobody@x"]}, "'nobody@x' is not on the roster"),
     ("export", {"out": "x", "tasks": []}, "tasks is empty"),
+    ("export", {"out": "x", "format": "csv"}, "format is 'csv'; give one of parquet, inspect, lm-eval"),
+    (
+        "export",
+        {"out": "x", "since": "2026-11-01"},
+        "since is '2026-11-01'; give a datetime with a time zone",
+    ),
+    ("export", {"out": "x", "until": 5}, "until is 5; give a datetime with a time zone, or None"),
     ("evidence", {"supplier": [KEY], "out": "x.zip"}, "supplier is "),
     ("evidence", {"supplier": KEY, "out": 5}, "out is 5; give a path"),
     ("evidence", {"supplier": KEY, "out": "."}, "give the path of a file"),

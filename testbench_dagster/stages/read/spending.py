@@ -7,8 +7,8 @@ price is that of now, whatever it was on the day.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import FaultsOfHour, TokensOfHour
@@ -21,7 +21,8 @@ DAYS = 7
 _ANSWERED = frozenset(fault.value for fault in Fault if fault.answered)
 
 
-class DaySpent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DaySpent:
     """What the attempts that ended on a UTC day took.
 
     ``unmetered`` are answers of which the supplier does not report the tokens: they are in no sum. ``cost``

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,7 +66,7 @@ class SupplierPage:
             "faults": dict(self.faults),
             "change": None if self.change is None else _plain_fields(self.change),
             "reference": None if self.reference is None else _plain_fields(self.reference),
-            "spent": [day._asdict() for day in self.spent],
+            "spent": [asdict(day) for day in self.spent],
         }
 
 

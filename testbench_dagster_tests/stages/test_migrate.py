@@ -139,8 +139,9 @@ def unchanged_but(documents: Any, before: Mapping[str, Mapping[str, Any]]) -> No
 #: Fields that are new since that commit, and those that mean something else.
 NEW = {
     "scores": {
-        "failures", "first_attempt_success", "kind", "missing", "model", "n_failed", "n_late", "n_open",
-        "n_released", "n_void", "next_attempt_at", "score_answered",
+        "cost", "cost_per_1000_right", "failures", "first_attempt_success", "kind", "missing", "model",
+        "n_failed", "n_late", "n_open", "n_released", "n_unmetered", "n_void", "next_attempt_at",
+        "score_answered",
     },
     "leaderboard": {
         "as_reference", "asked_with", "first_attempt_success", "model", "n_open", "n_own", "own_score",

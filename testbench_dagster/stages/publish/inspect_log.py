@@ -22,7 +22,6 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from testbench_dagster import __version__
 from testbench_dagster.core.chat_message import ChatMessage
 from testbench_dagster.core.doc_answer import AnswerKind, DocAnswer
-from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import document_id
 from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.prompt import TEXT_KINDS
@@ -337,7 +336,7 @@ class _Log:
                 ]
                 reason = reason or message.finish_reason
         known = _REASONS.get(reason or "", "unknown")
-        if answer.fault is Fault.TRUNCATED:
+        if answer.fault.row.cut_short:
             known = "max_tokens"
         elif calls and known == "unknown":
             known = "tool_calls"

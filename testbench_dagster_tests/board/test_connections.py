@@ -101,6 +101,7 @@ def test_a_request_that_comes_byte_by_byte_is_left(port: int) -> None:
     assert sent * len(b"X-1: 1\r\n") < HEAD_BYTES, "it was left for its slowness, not for its length"
 
 
+@pytest.mark.slow
 def test_a_page_that_nobody_takes_is_dropped(port: int) -> None:
     slow = [opened(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(4)]
     stuck = threading.Event()
@@ -116,6 +117,7 @@ def test_a_page_that_nobody_takes_is_dropped(port: int) -> None:
     assert page(port) == b"xxxx"
 
 
+@pytest.mark.slow
 def test_a_page_that_takes_a_while_to_make_is_waited_for(port: int) -> None:
     assert page(port, "/slow") == b"xxxx"
 

@@ -138,6 +138,7 @@ def test_whatever_is_asked_for_is_a_page_or_not_found(app: Router, address: tupl
         assert b"<h1>" in found.body and b"<p>" in found.body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("route", [route for route, names in PARAMETERS.items() if names])
 def test_each_parameter_takes_anything(app: Router, route: str, value: str) -> None:

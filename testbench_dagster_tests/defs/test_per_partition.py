@@ -32,6 +32,7 @@ def rows(materialized: Materialized) -> list[Window]:
     return [row for row in windows(materialized.workspace) if row.primary]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [NARROW, WIDE])
 def test_each_supplier_of_a_run_shows_its_own_scores(
     materialized: Materialized, rows: list[Window], key: str
@@ -50,6 +51,7 @@ def test_each_supplier_of_a_run_shows_its_own_scores(
     assert seen["suppliers"] == 4, "what is said of the run stands beside it"
 
 
+@pytest.mark.slow
 def test_abilities_and_relays_are_of_the_partition(materialized: Materialized) -> None:
     abilities = [shown(materialized, "taxonomy_summaries", key) for key in (NARROW, WIDE)]
     assert abilities[0]["score"] != abilities[1]["score"]
@@ -58,6 +60,7 @@ def test_abilities_and_relays_are_of_the_partition(materialized: Materialized) -
     assert relays[0]["supplier_outcomes"] == f"ok {relays[0]['supplier_answered']}"
 
 
+@pytest.mark.slow
 def test_tasks_show_their_own_docs(materialized: Materialized) -> None:
     n_docs = {r.task: r.n_docs for r in materialized.workspace.datasets.tasks()}
     for task, n in n_docs.items():
@@ -77,8 +80,8 @@ def test_who_has_no_scores_yet_has_no_score() -> None:
     }
 
 
-def test_the_board_is_linked_where_it_has_an_address(rows: list[Window]) -> None:
-    (seen,) = scores_shown(["a/b@c"], rows, "https://board.example.org").values()
+def test_the_board_is_linked_where_it_has_an_address() -> None:
+    (seen,) = scores_shown(["a/b@c"], [], "https://board.example.org").values()
     assert seen["board"].value == "https://board.example.org/supplier/a%2Fb@c"
 
 

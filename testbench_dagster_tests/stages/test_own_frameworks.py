@@ -77,6 +77,7 @@ def answer(workspace: Workspace, facts: Facts, task: str, *suppliers: str) -> No
             )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hang", "step"), [("register", "dataset"), ("build_prompts", "prompts")])
 def test_a_task_that_never_gets_ready_is_set_aside_at_its_first_time_out(
     opened: Open, monkeypatch: pytest.MonkeyPatch, hang: str, step: str
@@ -98,6 +99,7 @@ def test_a_task_that_never_gets_ready_is_set_aside_at_its_first_time_out(
     assert prepare_prompts(workspace, good).report is not None
 
 
+@pytest.mark.slow
 def test_who_looks_on_is_told_which_task_is_waited_for_and_stopping_ends_it_at_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def test_who_looks_on_is_told_which_task_is_waited_for_and_stopping_ends_it_at_o
     assert not list(typed.find(workspace.documents, SetAsideRecord))
 
 
+@pytest.mark.slow
 def test_scoring_that_comes_to_nothing_after_a_stop_is_ended_and_the_rest_is_scored(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_scoring_that_comes_to_nothing_after_a_stop_is_ended_and_the_rest_is_sco
     assert not workspace.given_up and not list(typed.find(workspace.documents, ScorerOutageRecord))
 
 
+@pytest.mark.slow
 def test_a_scorer_that_never_ends_is_given_up_for_the_run_and_told_of_wherever_it_is_missed(
     opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -232,6 +236,7 @@ def test_a_request_that_nobody_can_be_sent_sets_the_task_aside_and_nobody_is_ask
     assert why[ALPHA, "good"] == "it was never asked: no evaluation planned it yet"
 
 
+@pytest.mark.slow
 def test_a_child_that_waits_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     """It does not compute, so that no timer of its CPU time looks after its parent."""
     code = inspect.cleandoc("""

@@ -277,6 +277,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         "item_matrix",
         "leaderboard",
         "references",
+        "groups",
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
 

@@ -96,7 +96,7 @@ def _state(key: str, rows: Sequence[Window], board_url: str | None) -> dict[str,
     if best:
         shown["windows"] = window_table(best[:_MOST_ROWS])
     if board_url is not None:
-        shown["board"] = dg.MetadataValue.url(board_url.rstrip("/") + links.supplier(key))
+        shown["board"] = dg.MetadataValue.url(board_url + links.supplier(key))
     return shown
 
 

@@ -10,8 +10,9 @@ Rules:
   ``max_age`` after its last call, in whatever round that was. Then its *slot* of the score falls due: half of
   the docs, drawn by the epoch's seed, are asked again, the other slots take the next docs of the sequence.
 * A prompt that is *open* is asked again at its next occasion and not before, unless ``retry_now``; then
-  before any new one, in the round and epoch in which it was asked, whatever is fresh. It keeps its place: no
-  other is asked in its stead meanwhile.
+  before any new one, in the round and epoch in which it was asked, whatever is fresh; that with the fewest
+  occasions first, so that all are asked of who answers nothing and is left after a few. It keeps its place:
+  no other is asked in its stead meanwhile.
 * New docs are asked in the order of the sequence; once all of it was asked, those again that were asked in
   the fewest rounds.
 * A doc that an earlier epoch closed counts while it is fresh: a new sequence does not ask all anew.
@@ -229,7 +230,7 @@ def plan_task(
     opened = _open(prompts, asked, open_elsewhere, young)
     opened_of_gates = _open(prompts, {GATE_ROUND: of_gates}, (), young)
     begun = [*opened.values(), *opened_of_gates.values()]
-    again = [doc for doc in begun if retry_now or doc.next_at(now) <= now]
+    again = sorted((doc for doc in begun if retry_now or doc.next_at(now) <= now), key=_OpenDoc.occasion)
     resting = [doc.next_at(now) for doc in begun if not retry_now and doc.next_at(now) > now]
 
     held = fresh.keys() | opened.keys()
@@ -401,9 +402,13 @@ class _OpenDoc:
         """When it is asked again: at once where nothing but our own end keeps it open."""
         return now if self.life is None or self.life.next_at is None else self.life.next_at
 
+    def occasion(self) -> int:
+        """Number of the occasion at which it is asked next."""
+        return 1 if self.life is None else self.life.next_occasion
+
     def due(self) -> DuePrompt:
-        occasion = 1 if self.life is None else self.life.next_occasion
-        return DuePrompt(self.prompt, _calls(self.prompt, self.calls), self.round, occasion, self.epoch, True)
+        calls = _calls(self.prompt, self.calls)
+        return DuePrompt(self.prompt, calls, self.round, self.occasion(), self.epoch, True)
 
 
 def _open(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -163,6 +163,19 @@ def test_the_documented_times(pace: float) -> None:
         played.now = played.plan(played.now).due_at or played.now
     assert asked == [0, 15, 120]
     assert played.lives(played.now)["p0", 1].state is DocState.FAILED
+
+
+def test_open_docs_with_the_fewest_occasions_come_first() -> None:
+    """So that a supplier which answers nothing, and is left after a few docs, is asked all of them."""
+    played = Played(DocClock())
+    orders = []
+    for _ in range(4):
+        plan = played.plan(played.now, retry_now=True)
+        orders.append([due.prompt.id for due in plan.due if due.open])
+        unasked = [due for due in plan.due if not due.open]
+        played.run(replace(plan, due=(unasked or plan.due)[:2]), [Fault.CREDENTIALS] * 2, canary=False)
+        played.now += timedelta(hours=1)
+    assert orders == [[], ["p0", "p1"], ["p0", "p1", "p2", "p3"], ["p2", "p3", "p0", "p1"]]
 
 
 def test_a_dark_supplier_is_tried_at_all_occasions_and_then_daily() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -83,13 +84,16 @@ class DueRelays:
     Tasks take turns so that a cap leaves none without any; planned canaries stand first, between and last. To
     be gone through once. It has a length, so that what is left need not be read to be counted, and knows
     which new docs no relay was taken of.
+
+    Whoever has answered nothing yet is asked new and open docs by turns: a run leaves it after a few docs,
+    and were these the same ones in each, it would have no score as long as it does not answer just them.
     """
 
     def __init__(self, target: Endpoint, planned: PlannedSupplier, prompts: Prompts) -> None:
         self._target = target
         self._planned = planned
         self._prompts = prompts
-        self._taken = [0] * len(planned.tasks)  # docs of each task; the open ones stand first in its plan
+        self._taken = [0] * len(planned.tasks)  # new docs of each task
         self._relays = self._with_canaries()
 
     @property
@@ -111,7 +115,7 @@ class DueRelays:
     def left(self) -> Iterator[tuple[PlannedTask, Sequence[DuePrompt]]]:
         """Yield the tasks with new docs of which nothing was taken, and these."""
         for planned, taken in zip(self._planned.tasks, self._taken, strict=True):
-            left = [doc for doc in planned.plan.due[taken:] if not doc.open]
+            left = [doc for doc in planned.plan.due if not doc.open][taken:]
             if left:
                 yield planned, left
 
@@ -119,23 +123,21 @@ class DueRelays:
         canaries = canary_relays(self._target, self._planned.canaries, self._prompts)
         places = canary_places(len(self) - len(self._planned.canaries), len(canaries))
         sent = 0
-        for number, relay in enumerate(chain(self._in_turn(again=True), self._in_turn(again=False))):
+        for number, relay in enumerate(self._docs()):
             while sent < len(places) and places[sent] <= number:
                 yield canaries[sent]
                 sent += 1
             yield relay
         yield from canaries[sent:]
 
+    def _docs(self) -> Iterator[Relay]:
+        again, new = self._in_turn(again=True), self._in_turn(again=False)
+        answered = self._planned.canaries or self._planned.spares
+        return chain(again, new) if answered else _by_turns(new, again)
+
     def _in_turn(self, again: bool) -> Iterator[Relay]:
-        queues = [self._of_task(place, planned, again) for place, planned in enumerate(self._planned.tasks)]
-        while queues:
-            still: list[Iterator[Relay]] = []
-            for queue in queues:
-                relay = next(queue, None)
-                if relay is not None:
-                    yield relay
-                    still.append(queue)
-            queues = still
+        tasks = enumerate(self._planned.tasks)
+        return _by_turns(*(self._of_task(place, planned, again) for place, planned in tasks))
 
     def _of_task(self, place: int, planned: PlannedTask, again: bool) -> Iterator[Relay]:
         target, due = self._target, [doc for doc in planned.plan.due if doc.open == again]
@@ -144,7 +146,7 @@ class DueRelays:
             bodies = self._prompts.get([doc.prompt.id for doc in batch])
             for doc in batch:
                 requests = bodies[doc.prompt.id].requests
-                self._taken[place] += 1
+                self._taken[place] += not again
                 for call in doc.calls:
                     yield _relay(
                         target,
@@ -156,6 +158,17 @@ class DueRelays:
                         requests,
                         occasion=doc.occasion,
                     )
+
+
+def _by_turns(*queues: Iterator[Relay]) -> Iterator[Relay]:
+    """One of each in turn, as long as it has any."""
+    waiting = deque(queues)
+    while waiting:
+        queue = waiting.popleft()
+        relay = next(queue, None)
+        if relay is not None:
+            yield relay
+            waiting.append(queue)
 
 
 def canary_places(relays: int, canaries: int) -> list[int]:

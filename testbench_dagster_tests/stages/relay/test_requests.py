@@ -80,7 +80,8 @@ def test_open_docs_of_all_tasks_come_first_in_their_round_and_epoch() -> None:
             [
                 planned("a", [doc("a", 4, epoch=3, **again), doc("a", 5, **again), doc("a", 0)]),
                 planned("b", [doc("b", 0), doc("b", 1)]),
-            ]
+            ],
+            spares=[canary("a", 8)],
         ),
         Stored(),
     )
@@ -92,6 +93,17 @@ def test_open_docs_of_all_tasks_come_first_in_their_round_and_epoch() -> None:
         (5, 1, 1, False),
     ]
     assert len(work) == 5
+
+
+def test_who_answered_nothing_yet_is_asked_new_docs_between_the_open_ones() -> None:
+    """Else a run that leaves it after a few docs would ask it the same ones for good."""
+    again = {"open": True, "occasion": 2}
+    first = planned("a", [*(doc("a", n, **again) for n in range(5)), doc("a", 5), doc("a", 6)])
+    work = DueRelays(TARGET, PlannedSupplier([first, planned("b", [doc("b", 0)])]), Stored())
+    relays = iter(work)
+    assert [next(relays).prompt_id for _ in range(4)] == ["a5", "a0", "b0", "a1"]
+    assert [one.prompt.id for _, docs in work.left() for one in docs] == ["a6"]
+    assert [relay.prompt_id for relay in relays] == ["a6", "a2", "a3", "a4"]
 
 
 def test_canaries_stand_first_between_and_last() -> None:
@@ -131,7 +143,8 @@ def test_new_docs_of_which_nothing_was_taken_are_known() -> None:
     """Open ones that were not reached are open anyhow."""
     again = {"open": True, "occasion": 2}
     first = planned("a", [doc("a", 7, **again), doc("a", 8, **again), doc("a", 0), doc("a", 1)])
-    work = DueRelays(TARGET, PlannedSupplier([first, planned("b", [doc("b", 0)])]), Stored())
+    known = PlannedSupplier([first, planned("b", [doc("b", 0)])], spares=[canary("b", 8)])
+    work = DueRelays(TARGET, known, Stored())
 
     def left() -> list[str]:
         return [one.prompt.id for _, docs in work.left() for one in docs]

@@ -30,11 +30,10 @@ from testbench_dagster.core.prompt import (
     empty_response,
 )
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.task_flags import MEAN, TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.configured_tasks import configured_tasks
 from testbench_dagster.tasks.frameworks import Framework
-from testbench_dagster.tasks.given import MEAN
 from testbench_dagster.tasks.worker import FrameworkWorker, WorkerStopped
 from testbench_dagster.transports.payload import unsendable
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from testbench_dagster.core.records.declaring import Part, content, nested
 from testbench_dagster.core.relay import Api
 
+#: The aggregation that is the plain mean of the docs' values, which needs no function of the framework.
+MEAN = "mean"
 _BOTH: tuple[Api, ...] = ("chat", "completions")
 _FORMS: Mapping[str, tuple[Api, ...]] = {
     "generate_until": _BOTH,
@@ -23,6 +25,9 @@ class MetricFlags(Part):
     higher_is_better: bool = content("whether a higher score is a better one")
     binary: bool | None = content(
         "whether a doc's value is 0 or 1, as the framework says", default=None, sparse=True
+    )
+    bounds: list[float] | None = content(
+        "the least and the greatest value of a doc, as the framework says", default=None, sparse=True
     )
     of_some_docs: bool | None = content(
         "whether it is of some answers alone: docs without a value, or an answer, count for nothing",

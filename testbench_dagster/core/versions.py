@@ -148,7 +148,7 @@ TOOLS = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    6,
+    7,
     (
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",
@@ -157,6 +157,7 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:Measured",
         "testbench_dagster.scoring.reliability",
         "testbench_dagster.core.doc_states",
+        "testbench_dagster.scoring.bounds",
         "testbench_dagster.scoring.failures",
         "testbench_dagster.scoring.delivered",
         "testbench_dagster.stages.score.states",
@@ -199,7 +200,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    7,
+    8,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",
@@ -225,7 +226,10 @@ PLANS = Version(
         "testbench_dagster.planning.shares",
         "testbench_dagster.planning.supplier",
         "testbench_dagster.core.window:Sample",
+        "testbench_dagster.scoring.bounds",
         "testbench_dagster.scoring.failures",
+        "testbench_dagster.scoring.rows:counted_samples",
+        "testbench_dagster.scoring.rows:is_finite",
         "testbench_dagster.scoring.rows:measured",
         "testbench_dagster.scoring.rows:primary_pair",
         "testbench_dagster.scoring.rows:value_of",
@@ -254,9 +258,11 @@ PLANS = Version(
 
 #: Reads the values that changes of scores show in; cached streams of another number are read anew.
 SCORE_STREAMS = Version(
-    1,
+    2,
     (
+        "testbench_dagster.scoring.bounds",
         "testbench_dagster.scoring.failures",
+        "testbench_dagster.scoring.rows:is_finite",
         "testbench_dagster.scoring.rows:primary_pair",
         "testbench_dagster.stages.identify.score_streams",
     ),

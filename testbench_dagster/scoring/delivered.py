@@ -8,8 +8,8 @@ from typing import NamedTuple
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
-from testbench_dagster.scoring.failures import FailuresAs, failures_of
-from testbench_dagster.scoring.rows import primary_pair, value_of
+from testbench_dagster.scoring.failures import FailuresAs, failures_of, is_proportion
+from testbench_dagster.scoring.rows import counted_samples, primary_pair, value_of
 
 
 class DeliveredDoc(NamedTuple):
@@ -32,10 +32,14 @@ def delivered_docs(
     means have no interval of differences here.
     """
     pair = primary_pair(spec, registration)
+    samples = counted_samples(spec, registration, samples, pair)
     valued = [(s, v) for s in samples if s.scored and (v := value_of(s, pair)) is not None]
     failures = failures_of(spec, registration, pair[0], [v for _, v in valued])
     worst = failures.worst
-    if failures.kind is not FailuresAs.WORST or worst is None or failures.best is None or spec.cluster:
+    proportion = is_proportion([v for _, v in valued], registration, pair[0])
+    if failures.kind is not FailuresAs.WORST or worst is None or failures.best is None:
+        return ()
+    if not proportion or spec.cluster:
         return ()
     values = {s.doc_id: float(v) for s, v in valued}
     higher = failures.best > 0

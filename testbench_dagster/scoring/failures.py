@@ -1,12 +1,14 @@
 """What a doc without an answer counts as in the score of a metric.
 
-A metric that is a mean of values in [0, 1] has a worst value, unless it is of some answers alone. One over
-all docs at once (BLEU, F1, MCC) has none, but says what an empty answer is worth. A mean without bounds has
-neither, unless the task names one.
+A metric that is a mean of values within bounds has a worst value, unless it is of some answers alone. One
+over all docs at once (BLEU, F1, MCC) has none, but says what an empty answer is worth. A mean without bounds
+has neither, unless the task names one. Bounds follow from the metric's definition (:mod:`.bounds`); only
+where that is not known they are those of a share, as long as no value lies outside.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +17,8 @@ from typing import Any
 from testbench_dagster.core.prompt import GENERATED
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task_flags import MEAN
+from testbench_dagster.scoring.bounds import UNIT, Bounds, declared_bounds
 
 #: Aggregations over log-probabilities: an empty answer has none.
 _OF_LIKELIHOODS = frozenset({"perplexity", "weighted_perplexity", "bits_per_byte"})
@@ -46,14 +50,30 @@ def failures_of(spec: TaskSpec, registration: Registration, metric: str, values:
     if not is_mean(registration, metric):
         return Failures(FailuresAs.EMPTY if counts_empty(registration, metric) else FailuresAs.EXCLUDED)
     higher = higher_is_better(registration, metric)
-    bounded = is_proportion(values, registration, metric)
+    bounds = bounds_of(registration, metric, values)
     if spec.worst is not None and metric == (spec.metric or _first(registration)):
-        best = (1.0 if higher else 0.0) if bounded and 0 <= spec.worst <= 1 else None
+        best = None
+        if bounds is not None and bounds.least <= spec.worst <= bounds.most:
+            best = bounds.most if higher else bounds.least
         return Failures(FailuresAs.WORST, spec.worst, best)
     # without a value nothing shows that a loss is bounded by 1; scores are taken to begin at 0
-    if not bounded or not (values or higher):
+    unknown = declared_bounds(registration, metric) is None and not (values or higher)
+    if bounds is None or unknown:
         return Failures(FailuresAs.EXCLUDED)
-    return Failures(FailuresAs.WORST, *((0.0, 1.0) if higher else (1.0, 0.0)))
+    return Failures(FailuresAs.WORST, *(bounds if higher else reversed(bounds)))
+
+
+def bounds_of(registration: Registration, metric: str, values: Sequence[Any]) -> Bounds | None:
+    """Between which values the docs of a metric lie, given some of them; None where there are no bounds.
+
+    A value outside of what the definition says shows that it is another metric of that name.
+    """
+    declared = declared_bounds(registration, metric)
+    least, most = declared or UNIT
+    if not (math.isfinite(least) and math.isfinite(most)):
+        return None
+    within = all(isinstance(v, (int, float)) and least <= v <= most for v in values)
+    return Bounds(least, most) if within else None
 
 
 def counts_empty(registration: Registration, metric: str) -> bool:
@@ -61,7 +81,7 @@ def counts_empty(registration: Registration, metric: str) -> bool:
     known = registration.flags.metrics.get(metric)
     return (
         known is not None
-        and known.aggregation != "mean"
+        and known.aggregation != MEAN
         and known.aggregation not in _OF_LIKELIHOODS
         and registration.flags.output_type in _MAY_BE_EMPTY
     )
@@ -80,7 +100,7 @@ def higher_is_better(registration: Registration, metric: str) -> bool:
 def is_mean(registration: Registration, metric: str) -> bool:
     """Whether lm-eval aggregates a metric by its plain mean."""
     known = registration.flags.metrics.get(metric)
-    return known is None or known.aggregation == "mean"
+    return known is None or known.aggregation == MEAN
 
 
 def is_of_some_docs(registration: Registration, metric: str) -> bool:
@@ -91,4 +111,4 @@ def is_of_some_docs(registration: Registration, metric: str) -> bool:
 
 def is_proportion(values: Sequence[Any], registration: Registration, metric: str) -> bool:
     """Whether the score is a mean of numbers in [0, 1], which Wilson's interval is for."""
-    return is_mean(registration, metric) and all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values)
+    return is_mean(registration, metric) and bounds_of(registration, metric, values) == UNIT

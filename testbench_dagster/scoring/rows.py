@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from testbench_dagster.core.capabilities import is_unsupported
 from testbench_dagster.core.doc_states import DocState, own_faults_hold_up
@@ -114,9 +114,12 @@ def task_windows(
         return
     if spec.signs and registration.flags.questions_of_epoch:
         wanted = len(samples)  # how many probes it takes follows from the roster, which the planner knows
-    whole = _Docs(samples)
+    whole = counted = _Docs(samples)
+    as_counted = counted_samples(spec, registration, samples, primary)
+    if as_counted is not samples:
+        counted = _Docs(as_counted)
     for pair in _pairs(registration, whole.scored, primary):
-        docs = _lacking_failed(whole, spec, registration, pair) if pair == primary else whole
+        docs = counted if pair == primary else whole
         valued = [(s.doc_id, v) for s in docs.scored if (v := value_of(s, pair)) is not None]
         status = _status(docs, registration, valued, refused=refused, silent=silent)
         row = _row(supplier, spec, registration, pair, pair == primary, status, docs, wanted, calls)
@@ -144,33 +147,31 @@ def _status(
     return PARTIAL if docs.open or held_up else OK
 
 
-def _lacking_failed(
-    docs: _Docs, spec: TaskSpec, registration: Registration, primary: tuple[str, str]
-) -> _Docs:
-    """The same docs, those failed that were scored and lack a finite value of the primary metric.
+def counted_samples(
+    spec: TaskSpec, registration: Registration, samples: Sequence[Sample], primary: tuple[str, str]
+) -> Sequence[Sample]:
+    """The samples as they count in the primary metric: those failed that were scored and lack a finite value.
 
     Only where a failed doc has a worst value and others have one: an answer that leaves the metric without
-    a value would otherwise be left out of the mean, or leave it without one.
+    a value would otherwise be left out of the mean, or leave it without one. The same ones where none does.
     """
     if not is_mean(registration, primary[0]):
-        return docs
-    values = [value_of(s, primary) for s in docs.scored]
-    finite = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
-    if len(finite) == len(values) or not finite:
-        return docs
-    if failures_of(spec, registration, primary[0], finite).kind is not FailuresAs.WORST:
-        return docs
-    lacking = {
-        id(sample)
-        for sample, value in zip(docs.scored, values, strict=True)
-        if not (isinstance(value, (int, float)) and math.isfinite(value))
-    }
-    return _Docs(
-        [
-            replace(s, metrics=None, state=DocState.FAILED, fault=Fault.UNSCORABLE) if id(s) in lacking else s
-            for s in docs.all
-        ]
-    )
+        return samples
+    lacking = {id(s) for s in samples if s.scored and not is_finite(value_of(s, primary))}
+    if not lacking:
+        return samples
+    finite = [value_of(s, primary) for s in samples if s.scored and id(s) not in lacking]
+    if not finite or failures_of(spec, registration, primary[0], finite).kind is not FailuresAs.WORST:
+        return samples
+    return [
+        replace(s, metrics=None, state=DocState.FAILED, fault=Fault.UNSCORABLE) if id(s) in lacking else s
+        for s in samples
+    ]
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether a doc's value is a number that a mean can be made of."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def status_if_not_asked(supplier: Supplier, spec: TaskSpec, registration: Registration | None) -> str | None:

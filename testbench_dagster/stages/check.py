@@ -11,8 +11,9 @@ from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.prompt import Registered
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.task_flags import MEAN, TaskFlags
 from testbench_dagster.core.wording import counted
+from testbench_dagster.scoring.bounds import bounds_by_definition
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
@@ -98,11 +99,29 @@ def _task_findings(workspace: Workspace, known: dict[str, TaskFlags]) -> Iterato
         known[spec.name] = flags
         docs, shots = len(registered.data.docs), flags.num_fewshot
         yield Finding(what, f"{counted(docs, 'doc')}, {shots}-shot, {flags.output_type}")
+        if told := _without_bounds(spec, flags):
+            yield Finding(f"score of {spec.name}", told, ok=False, warning=True)
         if spec.name in aside:
             told = _without_subject("task", spec.name, aside[spec.name])
             yield Finding(what, f"set aside by the last run, the next one tries again: {told}", ok=False)
         if spec.name in void:
             yield Finding(what, void[spec.name], ok=False, warning=True)
+
+
+def _without_bounds(spec: TaskSpec, flags: TaskFlags) -> str | None:
+    """What to tell of a task of whose score nothing but the answers says what it may be at worst."""
+    metric = spec.metric or next(iter(flags.metric_order or flags.metrics), None)
+    of_metric = flags.metrics.get(metric or "")
+    if spec.signs or spec.worst is not None or metric is None or of_metric is None:
+        return None
+    if of_metric.aggregation != MEAN or bounds_by_definition(spec.framework, flags, metric) is not None:
+        return None
+    worst, worse = ("0", "lower") if of_metric.higher_is_better else ("1", "higher")
+    return (
+        f"nothing but the answers says which values {metric!r} may have: a doc without an answer counts as "
+        f"{worst} while all lie from 0 to 1, so that a supplier gains by keeping back {worse} ones, and as "
+        f"nothing otherwise; say with worst: what it may be at worst (worst: {worst} where that is {worst})"
+    )
 
 
 def _try_prompts(workspace: Workspace, spec: TaskSpec, registered: Registered) -> None:

@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any, TypeGuard
+from typing import Any
 
 from testbench_dagster.core.doc_answer import SCORED, AnswerKind
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.scoring.failures import failures_of, is_mean, is_proportion
-from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.scoring.failures import failures_of, higher_is_better, is_mean, is_proportion
+from testbench_dagster.scoring.rows import is_finite, primary_pair
 from testbench_dagster.stages.discover.roster import known_suppliers, named_suppliers
 from testbench_dagster.stages.score.samples import WindowSamples
 from testbench_dagster.stages.score.window_answers import IndexedDoc, TaskDocs
@@ -49,7 +49,7 @@ NO_SCORES = "its answers are signatures, texts to compare with each other, no sc
 NOT_ASKED = "it is not asked of both"
 NO_MEAN = "the metric is no mean over docs, so its docs do not show a difference"
 OPEN_FIRST = "the docs behind the first open one wait until it closes"
-OPEN_TASKS = "tasks of which no doc is closed for both yet may still differ either way"
+OPEN_TASKS = "tasks of which no doc is closed for both yet, or has a value, may still differ either way"
 CROSSED = "how the two differ changed over the docs, so no difference fits all of them"
 NO_BOUNDS = "values outside of 0 to 1 have no interval that is valid at all times"
 ALPHA = 0.05
@@ -110,8 +110,8 @@ class _Pairs:
     """A task's row, and what the overall row takes of it: scores in the order of asking, more is better.
 
     ``rate`` is the most docs a supplier is asked, which is known before the first answer. ``waits``: both
-    were asked, and the first doc is open for either, so that there is nothing to take yet. ``higher``: more
-    is better of the metric itself.
+    were asked, and the first doc is open for either, or one of them has no value of any, so that there is
+    nothing to take yet. ``higher``: more is better of the metric itself.
     """
 
     row: Comparison
@@ -259,7 +259,7 @@ def _pairs(
     pair = primary_pair(spec, registration)
     question = registration.flags.question
     of_a, of_b = ({question(doc.epoch, doc.doc_id): doc for doc in found.docs} for found in read)
-    scored = [doc.value for doc in (*of_a.values(), *of_b.values()) if doc.value is not None]
+    scored = [doc.value for doc in (*of_a.values(), *of_b.values()) if is_finite(doc.value)]
     worst = failures_of(spec, registration, pair[0], scored).worst
     docs, waits = _in_order(of_a, of_b, {*read[0].open, *read[1].open})
     if sure.trusted:
@@ -280,10 +280,10 @@ def _pairs(
     if not common:
         # who refuses the form of the task's requests altogether has no score in it, as in abilities
         bounded = not scored or is_proportion(scored, registration, pair[0])
+        waits |= any(doc.kind in SCORED and not is_finite(doc.value) for two in docs for doc in two)
         return _Pairs(row, waits=waits and bounded and not any(found.refused for found in read))
-    flags = registration.flags.metrics.get(pair[0])
-    higher = flags is None or flags.higher_is_better
-    if not all(0 <= value <= 1 for value in (*values_a, *values_b)):
+    higher = higher_is_better(registration, pair[0])
+    if not is_proportion((*values_a, *values_b), registration, pair[0]):
         return _Pairs(_unbounded(row, values_a, values_b))
     if not higher:
         values_a, values_b = ([1 - value for value in values] for values in (values_a, values_b))
@@ -324,12 +324,8 @@ def _values(
     for of_a, of_b in docs:
         a = worst if of_a.kind is AnswerKind.FAILED else of_a.value
         b = worst if of_b.kind is AnswerKind.FAILED else of_b.value
-        if _is_number(a) and _is_number(b):
+        if is_finite(a) and is_finite(b):
             yield float(a), float(b)
-
-
-def _is_number(value: float | str | None) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _unbounded(row: Comparison, a: Sequence[float], b: Sequence[float]) -> Comparison:
@@ -421,7 +417,8 @@ def _overall(
     The interval bets on rounds of common docs of all tasks, of each as many as it is asked docs for one of
     the task asked fewest (see :mod:`testbench_dagster.statistics.strata`). Docs that complete no round are in
     the difference only. A task that waits for its first doc may come out anyhow: the interval holds all of
-    it. Else who loses in a task would leave it out of the verdict by leaving that doc open.
+    it. Else who loses in a task would leave it out of the verdict by leaving that doc open, or by answers
+    that the metric has no value for.
     """
     rows = [pairs.row for pairs in found]
     row = Comparison(

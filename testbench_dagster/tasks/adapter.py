@@ -24,8 +24,8 @@ from testbench_dagster.core.prompt import (
     empty_response,
 )
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
-from testbench_dagster.tasks.given import MEAN, check_flags, check_hashable, doc_text
+from testbench_dagster.core.task_flags import MEAN, MetricFlags, TaskFlags
+from testbench_dagster.tasks.given import check_flags, check_hashable, doc_text
 
 
 class TaskAdapter(ABC):

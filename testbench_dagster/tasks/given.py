@@ -18,7 +18,7 @@ from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.frameworks import FrameworkPlug
 from testbench_dagster.core.prompt import GENERATED, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.core.task_flags import MEAN, MetricFlags, TaskFlags
 from testbench_dagster.core.wording import counted
 
 #: The kinds of requests and what each has to hold besides ``idx``; generations hold messages or a prompt.
@@ -34,8 +34,6 @@ FORMS = ("chat", "completions")
 _ONLY_FORM: Mapping[str, str] = {"chat": "chat", "loglikelihood": "completions"}
 #: What requests of kind ``chat`` alone carry.
 _OFFERED = ("tools", "tool_choice", "response_format")
-#: The aggregation that needs no function of the framework.
-MEAN = "mean"
 _SHOWN = 80  # characters of a value in a message
 _LONGEST_PLACE = 1_000  # characters that say where in a value another one is
 
@@ -135,6 +133,8 @@ def _flag_problems(flags: TaskFlags) -> Iterator[str]:
             value = getattr(metric, field)
             if not isinstance(value, bool) and (field == "higher_is_better" or value is not None):
                 yield f"metric {name!r}: {field} is {shown(value)}; say True or False"
+        if problem := _bounds_problem(metric):
+            yield f"metric {name!r}: {problem}"
     if isinstance(flags.filters, str):
         yield f"filters is {shown(flags.filters)}; give a list of names"
     else:
@@ -148,6 +148,23 @@ def _flag_problems(flags: TaskFlags) -> Iterator[str]:
     first = next(iter(flags.metrics))
     if metric_problem := _of_some_docs_alone(flags, first):
         yield f"the first metric is the task's score, but {metric_problem}"
+
+
+def _bounds_problem(metric: MetricFlags) -> str | None:
+    bounds: object = metric.bounds
+    if bounds is None:
+        return None
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != 2 or not all(map(_is_number, bounds)):
+        return f"bounds is {shown(bounds)}; give the least and the greatest value of a doc, such as [-1, 1]"
+    if not bounds[0] < bounds[1]:
+        return f"bounds is {shown(bounds)}; the least value comes first, and is less than the greatest"
+    if metric.binary or metric.aggregation != MEAN:
+        return "bounds are of metrics that are a mean and not binary; leave them out"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _form_problems(flags: TaskFlags) -> Iterator[str]:
@@ -464,4 +481,6 @@ def _value_problem(metric: MetricFlags, value: object) -> str | None:
         return None if json_problem(value) is None else f"{shown(value)}, which JSON cannot hold,"
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return f"{shown(value)}, no finite number,"
+    if metric.bounds is not None and not metric.bounds[0] <= value <= metric.bounds[1]:
+        return f"{shown(value)}, not from {metric.bounds[0]:g} to {metric.bounds[1]:g},"
     return f"{shown(value)}, neither 0 nor 1," if metric.binary and value not in (0, 1) else None

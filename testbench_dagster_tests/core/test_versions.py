@@ -20,10 +20,10 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
     "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
-    "SCORER": (2, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
-    "WINDOWS": (6, "bc020fd220f5d86c5f4213627a5416f445f967d27264509a2095aa1748f09028"),
-    "PLANS": (7, "7ab74822e2deb19e50e37a3866068896981804e24d30880a8d5b36c86350a2b1"),
-    "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),
+    "SCORER": (2, "28a62db47b3c4903d5ae2fedb08d7506e58298dda4ddd9306234fe6883297435"),
+    "WINDOWS": (7, "c2e32a62ae707fa20995508cddbf3e5682fe7376d64eac88c39c997ad69702bb"),
+    "PLANS": (8, "0dad067ca0e6b18d0c21ab637f7686d17595ed691573abcd7ea292ff38efcb12"),
+    "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

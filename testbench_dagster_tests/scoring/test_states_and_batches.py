@@ -90,6 +90,15 @@ def test_gates_read_up_to_the_first_open_doc(facts: Facts) -> None:
     assert found.state.score == pytest.approx(5 / 7)
 
 
+def test_gates_count_an_answer_without_a_value_as_failed(facts: Facts) -> None:
+    registration = facts.registration(TASK)
+    facts.score(registration, 0, 1.0)
+    facts.score(registration, 1, None)
+    facts.score(registration, 2, float("nan"))
+    found = state(facts)
+    assert (found.state.values, found.state.score, found.measured.n) == ((1.0, 0.0, 0.0), 1 / 3, 1)
+
+
 def test_gates_take_a_metric_where_lower_is_better_the_other_way(facts: Facts) -> None:
     """A failed doc has the worst value, which is 1 there: failing opens no gate, and a low mean does."""
     registration = facts.registration(TASK, higher_is_better=False)

@@ -204,6 +204,36 @@ def test_docs_left_unanswered_for_good_have_the_worst_value(facts: Facts) -> Non
     assert (overall.only_a_failed, overall.only_b_failed) == (2, 0)
 
 
+@pytest.mark.parametrize("lacks", [None, float("nan"), float("inf")])
+def test_an_answer_that_leaves_no_value_counts_as_failed(facts: Facts, lacks: float | None) -> None:
+    """It is right on .6 of the docs, and answers the others so that the metric has no value."""
+    task = facts.registration(LOGIC)
+    knows = coins(1, 0.6, 100)
+    for doc in range(100):
+        value = 1.0 if knows[doc] else lacks
+        facts.score(task, doc, metrics={"none": {"exact_match": value}}, at=days_ago(1), supplier=ALPHA)
+        facts.score(task, doc, float(doc % 10 != 0), at=days_ago(1), supplier=BETA)
+    facts.fail(task, 100, Fault.EMPTY, days_ago(1), supplier=BETA)  # still the worst there is
+    facts.score(task, 100, 1.0, days_ago(1), supplier=ALPHA)
+    row = rows(facts)[LOGIC]
+    assert (row.n_common, row.verdict) == (101, "B better")
+    assert row.mean_a == pytest.approx((sum(knows) + 1) / 101) and row.mean_b == pytest.approx(90 / 101)
+    assert (row.only_a_failed, row.only_b_failed) == (100 - sum(knows), 1)
+    refresh_window_cache(facts.workspace, [ALPHA, BETA], now=days_ago(1 / 24 / 60))
+    assert rows(facts)[LOGIC] == row
+
+
+def test_a_task_in_which_one_has_no_value_at_all_is_not_left_out_of_the_verdict(facts: Facts) -> None:
+    first, second = facts.registration(LOGIC), facts.registration(ARITHMETIC)
+    answer(facts, first, coins(1, 0.9, 100), coins(2, 0.5, 100))
+    answer(facts, second, [None] * 100, [1.0] * 100)
+    for doc in range(100):
+        facts.score(second, doc, metrics={"none": {}}, at=days_ago(1), supplier=ALPHA)
+    found = rows(facts)
+    assert found[LOGIC].verdict == "A better"
+    assert (found["overall"].verdict, found["overall"].note) == ("undecided", OPEN_TASKS)
+
+
 def register(facts: Facts, task: str, metric: str, aggregation: str, higher: bool) -> Registration:
     """A task with one metric, and which direction is good."""
     return facts.registration(task, metrics={metric: aggregation}, higher_is_better=higher)
@@ -234,6 +264,16 @@ def test_metrics_without_bounds_have_no_interval_and_no_verdict(facts: Facts) ->
     assert (row.n_common, row.difference, row.se) == (30, -2, 0)
     assert (row.ci_low, row.verdict, row.docs_needed, row.note) == (None, "undecided", None, NO_BOUNDS)
     assert rows(facts)["overall"].verdict == "no data"
+
+
+def test_what_is_not_known_to_be_a_share_is_none_though_all_its_values_are(facts: Facts) -> None:
+    task = register(facts, LOGIC, "bleu_diff", "mean", True)
+    for doc in range(30):
+        for supplier, value in ((ALPHA, 0.9), (BETA, 0.1)):
+            metrics = {"none": {"bleu_diff": value}}
+            facts.score(task, doc, supplier=supplier, at=days_ago(1), metrics=metrics)
+    row = rows(facts)[LOGIC]
+    assert (row.difference, row.ci_low, row.note) == (pytest.approx(0.8), None, NO_BOUNDS)
 
 
 def test_a_metric_that_is_no_mean_is_not_compared(facts: Facts) -> None:

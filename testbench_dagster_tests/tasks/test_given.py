@@ -80,6 +80,13 @@ def test_a_metric_or_filter_that_a_task_has_not_is_told_with_those_it_has() -> N
         ({"metrics": {"exact": "mean"}}, r"metric 'exact' is 'mean' \(str\), no MetricFlags"),
         ({"metrics": {"exact": replace(MEAN, aggregation=None)}}, r"'exact': aggregation is None"),
         ({"metrics": {"exact": replace(MEAN, binary="yes")}}, r"'exact': binary is 'yes' \(str\); say True"),
+        (
+            {"metrics": {"exact": replace(MEAN, bounds=1)}},
+            r"'exact': bounds is 1 \(int\); give the least and",
+        ),
+        ({"metrics": {"exact": replace(MEAN, bounds=[0, float("inf")])}}, "such as \\[-1, 1\\]"),
+        ({"metrics": {"exact": replace(MEAN, bounds=[1, -1])}}, "the least value comes first"),
+        ({"metrics": {"exact": replace(MEAN, binary=True, bounds=[0, 1])}}, "a mean and not binary; leave"),
         ({"metrics": {1: MEAN}}, r"the name of a metric is 1 \(int\)"),
         ({"filters": ["last", "last"]}, "filters are last, last; name each once"),
         ({"filters": [None]}, "the name of a filter is None"),
@@ -276,6 +283,14 @@ def test_values_of_binary_metrics_are_0_or_1_and_some_metrics_may_be_left_out() 
     assert checked_scores(PLUG, SPEC, "score", flags, good) == good
     (half,) = checked_scores(PLUG, SPEC, "score", flags, [DocScore(0, {"none": {"exact": 0.5}})])
     assert "0.5 (float), neither 0 nor 1" in (half.error or "")
+
+
+def test_values_of_a_metric_with_bounds_lie_within_them() -> None:
+    flags = registration(metrics={"exact": replace(MEAN, bounds=[-1, 1])}).data.flags
+    good = [DocScore(0, {"none": {"exact": -1}}), DocScore(1, {"none": {"exact": 0.5}})]
+    assert checked_scores(PLUG, SPEC, "score", flags, good) == good
+    (far,) = checked_scores(PLUG, SPEC, "score", flags, [DocScore(0, {"none": {"exact": -1.5}})])
+    assert "-1.5 (float), not from -1 to 1" in (far.error or "")
 
 
 def test_what_is_read_of_an_answer_is_kept_short() -> None:

@@ -75,6 +75,8 @@ class StreamedTask(Part):
     metric: str = content("the metric")
     filter: str = content("the filter")
     higher_is_better: bool = content("where not, the stream holds 1 less the value")
+    least: float = content("the least value of a doc, which the stream holds as 0", default=0.0)
+    most: float = content("the greatest value of a doc, which the stream holds as 1", default=1.0)
 
 
 @record("score_streams", one_per="supplier whose scores are watched", kind=VIEW, indexes=(("service",),))

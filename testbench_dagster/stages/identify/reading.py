@@ -6,20 +6,21 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
-from testbench_dagster.core.records.scores import GradedScore, ScoredText
+from testbench_dagster.core.records.scores import UNSCORABLE, GradedScore, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, GradedAnswer
 from testbench_dagster.scoring.failures import failures_of, is_mean
 from testbench_dagster.scoring.reliability import Minutes, availability
-from testbench_dagster.scoring.rows import primary_pair, value_of
+from testbench_dagster.scoring.rows import is_finite, primary_pair, value_of
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.states import Peers
 from testbench_dagster.stages.workspace import Workspace
@@ -84,8 +85,8 @@ def read_graded(
     """Yield the scored answers of suppliers to docs of tasks, inside the window age and after their cuts.
 
     What is compared is what the primary filter extracted; where it extracts nothing, what the metrics made of
-    the answer. ``value`` is the primary metric's, where that is a mean of values from 0 to 1. ``first``: only
-    of so many prompts of each sequence.
+    the answer. ``value`` is the primary metric's, where that is a mean of values from 0 to 1; an answer that
+    leaves it without one counts as in the score. ``first``: only of so many prompts of each sequence.
     """
     for spec in workspace.specs:
         registration = workspace.datasets.current(spec.name)
@@ -94,6 +95,9 @@ def read_graded(
             continue
         metric, name = primary_pair(spec, registration)
         mean = is_mean(registration, metric)
+        worst = failures_of(spec, registration, metric, (0.0,)).worst
+        lacking: list[GradedAnswer] = []
+        valued: set[str] = set()
         where: dict[str, Any] = {
             "supplier": {"in": sorted(cuts)},
             "task": spec.name,
@@ -106,23 +110,37 @@ def read_graded(
             where["position"] = {"lt": first}
         for score in typed.find(workspace.documents, GradedScore, where):
             cut_at, value = cuts[score.supplier], score.metrics.get(metric)
-            if score.error is not None or (cut_at is not None and score.answered_at <= cut_at):
+            unscorable = score.error is not None and score.error.startswith(UNSCORABLE)
+            if score.error is not None and not unscorable:
                 continue
-            known = mean and isinstance(value, (int, float)) and 0 <= value <= 1
-            yield GradedAnswer(
+            if cut_at is not None and score.answered_at <= cut_at:
+                continue
+            answer = GradedAnswer(
                 supplier=score.supplier,
                 task=spec.name,
                 doc=question_of(registration, score.epoch, score.doc_id),
                 at=score.answered_at,
-                text=said_of(score),
-                value=float(value) if known and isinstance(value, (int, float)) else None,
+                text="" if unscorable else said_of(score),
+                value=float(value) if mean and is_finite(value) and 0 <= value <= 1 else None,
+                failed=unscorable,
             )
+            if unscorable or (mean and not is_finite(value)):
+                lacking.append(answer)
+                continue
+            valued.add(score.supplier)
+            yield answer
+        for answer in lacking:
+            if answer.supplier in valued and worst is not None and 0 <= worst <= 1:
+                yield replace(answer, value=worst, failed=True)
+            elif not answer.failed:
+                yield answer
 
 
 def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> Iterator[GradedAnswer]:
     """Yield the docs that suppliers left unanswered for good, at the worst value, as their windows say.
 
-    Void docs are not there, nor are those of metrics that know no worst value from 0 to 1.
+    Those answered in a way that no score can be made of come with :func:`read_graded`. Void docs are not
+    there, nor are those of metrics that know no worst value from 0 to 1.
     """
     current = ((spec, workspace.datasets.current(spec.name)) for spec in workspace.specs if not spec.signs)
     tasks = {spec.name: (spec, registration) for spec, registration in current if registration is not None}
@@ -142,12 +160,12 @@ def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: dateti
             spec, registration = tasks[name]
             pair = primary_pair(spec, registration)
             samples = [*window.samples, *window.beyond]
-            values = [v for s in samples if s.scored and (v := value_of(s, pair)) is not None]
+            values = [v for s in samples if s.scored and is_finite(v := value_of(s, pair))]
             worst = failures_of(spec, registration, pair[0], values).worst
             if worst is None or not 0 <= worst <= 1:
                 continue
             for sample in samples:
-                if sample.failed:
+                if sample.failed and sample.fault.row.ways:  # else its answer is no score
                     doc = question_of(registration, sample.epoch, sample.doc_id)
                     yield GradedAnswer(supplier.key, name, doc, sample.at, "", worst, failed=True)
 

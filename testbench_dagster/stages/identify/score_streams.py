@@ -1,10 +1,11 @@
 """The streams of scores that changes show in: read from the facts, kept, and only added to.
 
 A stream holds a supplier's values of all its docs, of all tasks, since its last change: what the score counts
-of each, turned so that more is better. Failed docs count as they do in the score, open ones not yet. Dated by
-when a doc was asked: hard docs take longer, so of many asked at once the wrong answers come last, which would
-look like a change. Beside each new doc stands how much better the supplier's peers were on it than they are
-on the whole: so it matters little who of them answered, nor who joined.
+of each, from 0 to 1, turned so that more is better. Failed docs count as they do in the score, those whose
+answer leaves the metric without a value among them; open ones not yet. Dated by when a doc was asked: hard
+docs take longer, so of many asked at once the wrong answers come last, which would look like a change. Beside
+each new doc stands how much better the supplier's peers were on it than they are on the whole: so it matters
+little who of them answered, nor who joined.
 
 Half a year of docs is a document of some 50 kB (``score_streams``), so that an evaluation reads what was
 written since the last one, and not all that a supplier and its peers ever answered. It is a view: what is not
@@ -14,6 +15,7 @@ as of then).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +32,9 @@ from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import SCORE_STREAMS, scorer_version
 from testbench_dagster.identity import ScoreStream
-from testbench_dagster.scoring.failures import FailuresAs, failures_of, is_mean
-from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.scoring.bounds import UNIT, declared_bounds
+from testbench_dagster.scoring.failures import FailuresAs, failures_of, higher_is_better, is_mean
+from testbench_dagster.scoring.rows import is_finite, primary_pair
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.states import Peers
@@ -81,6 +84,8 @@ class _Watched:
     metric: str
     filter: str
     higher_is_better: bool
+    least: float
+    most: float
 
 
 @dataclass
@@ -204,10 +209,14 @@ class ScoreStreams:
                 scored = self._scored([cached.supplier.key], [task for task, _ in some], since)
                 worst = {}
                 for task, pair in some:
-                    values = [value for row in scored[task] if (value := _value(row, task)) is not None]
+                    place = places[task]
+                    raw = [row.metrics.get(task.metric) for row in scored[task] if row.error is None]
+                    values = [value for value in raw if is_finite(value)]
                     worst[task] = _worst(pair, task, values)
+                    own = cached.entries[cached.entries["task"] == place]
+                    lacking = worst[task] if values or (own["failed"] == 0).any() else None
                     for row in scored[task]:
-                        yield from _scored_entry(row, task, places[task], worst[task])
+                        yield from _scored_entry(row, task, place, worst[task], lacking)
                 yield from self._failed(cached.supplier, some, since, places, worst)
 
     def _scored(
@@ -375,48 +384,62 @@ class ScoreStreams:
 
 
 def _watched(workspace: Workspace) -> list[tuple[_Watched, Task]]:
-    """The tasks that are watched: scored by a mean of the docs' values."""
+    """The tasks that are watched: scored by a mean of the docs' values, and not known to have no bounds."""
     found = []
     for spec in workspace.specs:
         registration = None if spec.signs else workspace.datasets.current(spec.name)
         if registration is None:
             continue
         metric, name = primary_pair(spec, registration)
-        if not is_mean(registration, metric):
+        least, most = declared_bounds(registration, metric) or UNIT
+        if not is_mean(registration, metric) or math.isinf(least) or math.isinf(most):
             continue
-        flags = registration.flags.metrics.get(metric)
         task = _Watched(
             task=spec.name,
             task_hash=registration.task_hash,
             scorer_version=scorer_version(registration),
             metric=metric,
             filter=name,
-            higher_is_better=flags is None or flags.higher_is_better,
+            higher_is_better=higher_is_better(registration, metric),
+            least=least,
+            most=most,
         )
         found.append((task, (spec, registration)))
     return found
 
 
 def _value(row: DatedScore, task: _Watched) -> float | None:
-    """The value of an answer, more being better; None where it is not between 0 and 1."""
+    """The value of an answer in the stream; None where it has none there."""
     value = row.metrics.get(task.metric)
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        return None
-    return float(value) if task.higher_is_better else 1.0 - float(value)
+    return _in_stream(value, task) if is_finite(value) else None
+
+
+def _in_stream(value: float, task: _Watched) -> float | None:
+    """What a value of a metric is in the stream: from 0 to 1, more being better; None beyond.
+
+    One that is less than a score is taken to begin at is the worst there is: it may not hide a fall.
+    """
+    share = (value - task.least) / (task.most - task.least)
+    better = max(share, 0.0) if task.higher_is_better else 1.0 - share
+    return better if 0 <= better <= 1 else None
 
 
 def _worst(pair: Task, task: _Watched, values: Sequence[float]) -> float | None:
-    """What a failed doc counts as, more being better; None where that is nothing."""
+    """What a failed doc counts as in the stream; None where that is nothing."""
     failures = failures_of(*pair, task.metric, values)
-    worst = failures.worst
-    if failures.kind is not FailuresAs.WORST or worst is None or not 0 <= worst <= 1:
+    if failures.kind is not FailuresAs.WORST or failures.worst is None:
         return None
-    return worst if task.higher_is_better else 1.0 - worst
+    return _in_stream(failures.worst, task)
 
 
-def _scored_entry(row: DatedScore, task: _Watched, place: int, worst: float | None) -> Iterator[_Row]:
-    failed = row.error is not None and row.error.startswith(UNSCORABLE)
-    value = worst if failed else _value(row, task)
+def _scored_entry(
+    row: DatedScore, task: _Watched, place: int, worst: float | None, lacking: float | None
+) -> Iterator[_Row]:
+    """The entry of an answer: ``worst`` if no scorer can digest it, ``lacking`` if it leaves no value."""
+    if row.error is not None:
+        value = worst if row.error.startswith(UNSCORABLE) else None
+    else:
+        value = _value(row, task) if is_finite(row.metrics.get(task.metric)) else lacking
     if value is not None:
         at = _ms(row.answered_at - timedelta(milliseconds=row.latency_ms or 0))
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)

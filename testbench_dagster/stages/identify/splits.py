@@ -215,7 +215,7 @@ def kept_apart(
     )
 
     def docs_after(key: str, at: datetime) -> set[tuple[str, str]]:
-        return {(one.task, one.doc) for one in answers.get(key, ()) if one.at > at}
+        return {(one.task, one.doc) for one in answers.get(key, ()) if one.at > at and not one.failed}
 
     pairs, splits = set(), {}
     for (supplier, other), split in newest.items():

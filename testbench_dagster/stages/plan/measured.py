@@ -13,7 +13,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
 from testbench_dagster.planning.gates import TaskState
 from testbench_dagster.scoring.failures import failures_of, higher_is_better, is_mean, is_proportion
-from testbench_dagster.scoring.rows import measured, primary_pair, value_of
+from testbench_dagster.scoring.rows import counted_samples, measured, primary_pair, value_of
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.workspace import Workspace
 
@@ -43,6 +43,7 @@ def window_state(
     [(_, window)] = samples_by_task(workspace, supplier, [(spec, registration)], now, wanted=docs)
     samples = sorted([*window.samples, *window.beyond], key=lambda s: s.doc_id)
     pair = primary_pair(spec, registration)
+    samples = list(counted_samples(spec, registration, samples, pair))
     found = measured(samples, registration, pair)
     answered = sorted((s for s in samples if s.scored), key=lambda s: (s.at, s.doc_id))
     values = [float(v) for s in answered if isinstance(v := value_of(s, pair), (int, float))]

@@ -17,7 +17,7 @@ from testbench_dagster.core.snapshot_rows import Series, SnapshotRow, unpack_row
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.scoring.failures import is_mean, is_proportion
-from testbench_dagster.scoring.rows import primary_pair
+from testbench_dagster.scoring.rows import is_finite, primary_pair
 from testbench_dagster.stages.discover.roster import cuts_of, models_of
 from testbench_dagster.stages.snapshot import node_rows
 from testbench_dagster.stages.workspace import Workspace
@@ -206,9 +206,9 @@ def _means(
             found[score.answered_at.date().isoformat(), key].append(score)
     for (day, key), scores in found.items():
         metric, name = pairs[key]
-        made = [(s, v) for s in scores if isinstance(v := s.metrics.get(metric), (int, float))]
+        made = [(s, v) for s in scores if is_finite(v := s.metrics.get(metric))]
         values = [float(value) for _, value in made]
-        if day in known or not values or not all(map(math.isfinite, values)):
+        if day in known or not values:
             continue
         mean = math.fsum(values) / len(values)
         low = high = None

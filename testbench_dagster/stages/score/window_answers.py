@@ -24,7 +24,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import REFUSED, Sample, Window
 from testbench_dagster.scoring.failures import Failures, failures_of
-from testbench_dagster.scoring.rows import primary_pair, value_of
+from testbench_dagster.scoring.rows import counted_samples, primary_pair, value_of
 from testbench_dagster.stores.documents import document_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -110,8 +110,8 @@ def indexed_docs(
     spec: TaskSpec, registration: Registration, samples: Iterable[Sample]
 ) -> tuple[IndexedDoc, ...]:
     """What became of the docs of a window, in the order given."""
-    found = list(samples)
     pair = primary_pair(spec, registration)
+    found = counted_samples(spec, registration, list(samples), pair)
     values = [value for s in found if s.scored and (value := value_of(s, pair)) is not None]
     failures = failures_of(spec, registration, pair[0], values)
     return tuple(_indexed(sample, value_of(sample, pair), failures) for sample in found)

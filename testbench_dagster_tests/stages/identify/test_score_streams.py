@@ -109,6 +109,42 @@ def test_an_answer_that_kills_the_scorer_counts_as_failed(
     assert told(read(workspace, "a")["a"]) == [(1.0, 2.0), (0.0, 1.0)]
 
 
+@pytest.mark.parametrize("lacks", [None, float("nan")])
+def test_an_answer_that_leaves_no_value_counts_as_in_the_score(
+    workspace: Workspace, facts: Facts, task: Registration, lacks: float | None
+) -> None:
+    facts.score(task, 1, lacks, NOW - 4 * HOUR, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [], "where no answer has a value there is no score"
+    facts.score(task, 2, 1.0, NOW - 3 * HOUR, supplier=key("a"))
+    facts.score(task, 3, lacks, NOW - 2 * HOUR, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [(0.0, 4.0), (1.0, 3.0), (0.0, 2.0)]
+    facts.score(task, 4, lacks, NOW - HOUR, supplier=key("a"))
+    later = NOW + timedelta(days=20)  # what was read before is not read again
+    assert [value for value, _ in told(read(workspace, "a", now=later)["a"])] == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_a_fall_below_what_a_score_begins_at_is_not_left_out(workspace: Workspace, facts: Facts) -> None:
+    """Nothing says where the metric ends: its values were taken to lie from 0 to 1."""
+    task = facts.registration("starter_reading", n_docs=50, metrics={"reward": "mean"})
+    for doc, value in enumerate((0.75, -0.5, 1.5)):
+        at = NOW - (9 - doc) * HOUR
+        facts.score(task, doc, metrics={"none": {"reward": value}}, at=at, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [(0.75, 9.0), (0.0, 8.0)]
+
+
+def test_values_of_a_metric_with_other_bounds_are_told_from_0_to_1(
+    workspace: Workspace, facts: Facts
+) -> None:
+    metric = "difference_male_female"
+    task = facts.registration("starter_reading", n_docs=50, metrics={metric: "mean"}, higher_is_better=False)
+    for doc, value in enumerate((-1.0, 0.0, 1.0)):
+        at = NOW - (9 - doc) * HOUR
+        facts.score(task, doc, metrics={"none": {metric: value}}, at=at, supplier=key("a"))
+    facts.attempt(task, 7, at=NOW - 2 * HOUR, supplier=key("a"), text="yes")
+    facts.fail(task, 4, at=NOW - 2 * HOUR, supplier=key("a"))
+    assert told(read(workspace, "a")["a"]) == [(1.0, 9.0), (0.5, 8.0), (0.0, 7.0), (0.0, 2.0)]
+
+
 def test_how_well_peers_of_other_groups_did_stands_beside_new_docs(
     workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,14 @@ def test_who_turns_after_a_merge_is_split_within_ten_common_docs(town: Open) -> 
     assert stored(place.workspace)[member]["split_at"] is None
 
 
+def unscorable(place: Town, name: str, docs: Sequence[int], start: datetime, *, error: str | None) -> None:
+    """Answers that no score can be made of, or (without an error) that leave the metric without a value."""
+    facts = Facts(place.workspace)
+    for number, doc in enumerate(docs):
+        at = start + number * MINUTE
+        facts.score(place.tasks[LOGIC], doc, None, at, supplier=key(name), error=error)
+
+
 def withheld(place: Town, name: str, docs: Sequence[int], start: datetime) -> None:
     """Docs that a supplier leaves unanswered for good, one every minute, while it answers others."""
     facts = Facts(place.workspace)
@@ -200,6 +208,21 @@ def test_a_copycat_that_leaves_docs_unanswered_is_split_off(town: Open, silent_o
     assert windows(place.workspace, suppliers=[key(honest)], now=NOW) == before
     refresh_identity(place.workspace, now=NOW + HOUR)
     assert place.groups()[member] == [member], "its silence is no new common doc"
+
+
+@pytest.mark.parametrize("error", ["unscorable: it killed it twice", None])
+def test_a_copycat_whose_other_answers_have_no_score_is_split_off(town: Open, error: str | None) -> None:
+    place = town("a1", "a2")
+    proxy = merged(place, "a1", "a2")
+    (member,) = {"a1", "a2"} - {proxy}
+    later = NOW - 10 * HOUR
+    place.docs(proxy, range(50, 70), later, tasks=[LOGIC])
+    unscorable(place, member, range(50, 70), later + HOUR, error=error)
+    detect_changes(place.workspace, [key(proxy)], now=NOW)
+    (split,) = place.workspace.documents.find(SPLITS)
+    assert (split["supplier"], split["proxy"]) == (key(member), key(proxy)) and split["docs"] <= 12
+    refresh_identity(place.workspace, now=NOW + HOUR)
+    assert place.groups()[member] == [member], "that is no new common doc"
 
 
 def test_who_is_silent_is_not_grouped_by_the_answers_that_it_gives(town: Open) -> None:

@@ -42,6 +42,19 @@ doc_to_target: "{{{{answer}}}}"
 metric_list: [{{metric: exact_match}}]
 """
 
+#: The same with a metric of its own, of which only its code knows what values it has.
+REWARDED = """
+task: {name}
+dataset_path: tests/quiz
+test_split: test
+output_type: generate_until
+doc_to_text: "Q: {{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+process_results: !function rewards.reward
+metric_list: [{{metric: reward, aggregation: mean, higher_is_better: {higher}}}]
+"""
+REWARD = "def reward(doc, results):\n    return {'reward': 1.0 if results[0] == doc['answer'] else -1.0}\n"
+
 Open = Callable[..., Workspace]
 
 
@@ -305,3 +318,19 @@ def test_the_clock_of_a_record_is_aware(opened: Open) -> None:
 def test_specs_name_their_problem(opened: Open) -> None:
     spec: TaskSpec = opened("unknown").spec("unknown")
     assert spec.problem is not None and spec.data is None
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_check_names_tasks_of_which_only_the_answers_say_what_a_failed_doc_is_worth(
+    opened: Open, higher: bool
+) -> None:
+    yamls = {"rewarded.yaml": REWARDED.format(name="rewarded", higher=higher), "rewards.py": REWARD}
+    told = {f.what: f.detail for f in findings(opened("rewarded", yamls=yamls), suppliers=False) if f.warning}
+    assert "score of good" not in told
+    assert "which values 'reward' may have" in told["score of rewarded"]
+    assert (
+        f"say with worst: what it may be at worst (worst: {0 if higher else 1} " in told["score of rewarded"]
+    )
+    data = {"test": str(opened().config.path.parent / "good.jsonl")}
+    settled = opened({"name": "rewarded", "worst": -1.0, "data": data}, yamls=yamls)
+    assert not [f for f in findings(settled, suppliers=False) if f.what.startswith("score of")]

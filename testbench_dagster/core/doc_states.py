@@ -24,6 +24,8 @@ from testbench_dagster.core.faults import Closing, Fault
 
 #: Suppliers of so many units have to refuse a doc before it is void.
 VOID_UNITS = 3
+#: And so many times as many units have to have been asked it as there are others that may be asked it yet.
+VOID_TIMES_UNASKED = 9
 
 _OCCASIONS_MINUTES = (0.0, 15.0, 120.0, 720.0, 1440.0, 2880.0, 4320.0)
 _DAY = timedelta(days=1)
@@ -334,10 +336,23 @@ class PeerOutcome:
     owner: str | None = None
 
 
-def is_void(peers: Iterable[PeerOutcome]) -> bool:
+def is_void(
+    peers: Iterable[PeerOutcome],
+    asked: Iterable[tuple[str, str | None]] = (),
+    unasked: Iterable[tuple[str, str | None]] = (),
+) -> bool:
     """Whether a prompt is the fault of its doc: refused to suppliers of three units, answered to nobody.
 
     Suppliers of one group, or of one stake owner, are one unit: each of them can make itself many.
+
+    Args:
+        peers: those that answered it, or that closed it.
+        asked: group and owner of each supplier that was asked it, whatever came of that.
+        unasked: the same of who has other docs of the task scored and was never asked this one. Only one unit
+            in ten may be such: what three units alone were asked so far they could else agree to refuse where
+            they are wrong.
+
+    Neither of the two is looked at further than it takes.
     """
     units: list[set[str]] = []
     for peer in peers:
@@ -345,7 +360,7 @@ def is_void(peers: Iterable[PeerOutcome]) -> bool:
             return False
         if not (peer.outcome.surely_refused and peer.scored_others):
             continue
-        unit = {f"group {peer.group}", *([] if peer.owner is None else [f"owner {peer.owner}"])}
+        unit = _unit(peer.group, peer.owner)
         apart = []
         for other in units:
             if unit.isdisjoint(other):
@@ -353,7 +368,25 @@ def is_void(peers: Iterable[PeerOutcome]) -> bool:
             else:
                 unit |= other
         units = [*apart, unit]
-    return len(units) >= VOID_UNITS
+    if len(units) < VOID_UNITS:
+        return False
+    known, n_asked, n_unasked = set[str]().union(*units), len(units), 0
+    for group, owner in asked:
+        unit = _unit(group, owner)
+        n_asked += known.isdisjoint(unit)
+        known |= unit
+    for group, owner in unasked:
+        unit = _unit(group, owner)
+        n_unasked += known.isdisjoint(unit)
+        known |= unit
+        if n_asked < VOID_TIMES_UNASKED * n_unasked:
+            return False
+    return True
+
+
+def _unit(group: str, owner: str | None) -> set[str]:
+    """What makes suppliers one unit: those that share any of it."""
+    return {f"group {group}", *([] if owner is None else [f"owner {owner}"])}
 
 
 def refused_shapes(calls: Iterable[tuple[str, Fault]]) -> frozenset[str]:

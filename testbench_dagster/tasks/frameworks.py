@@ -12,9 +12,8 @@ from testbench_dagster.core.errors import AdapterFailed, TaskError
 from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.task_flags import MEAN, TaskFlags
 from testbench_dagster.tasks.given import (
-    MEAN,
     checked_prompts,
     checked_registration,
     checked_scores,

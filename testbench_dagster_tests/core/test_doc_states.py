@@ -331,6 +331,20 @@ def peer(
     return PeerOutcome(name, group or name, DocOutcome(state, START, fault, seen), others, owner)
 
 
+def test_at_most_one_unit_in_ten_may_be_asked_yet() -> None:
+    """What three alone were asked they could agree to refuse where they are wrong."""
+    three = [peer(name, DocState.FAILED, REFUSED) for name in "abc"]
+    assert not is_void(three, unasked=[("d", None)])
+    assert is_void(three, unasked=[("a", None)]), "a member of a group that refused it"
+    linked = [replace(p, owner="o") if p.supplier == "a" else p for p in three]
+    assert is_void(linked, unasked=[("d", "o")]) and not is_void(linked, unasked=[("d", "p")])
+    asked = [(name, None) for name in "abcdefghi"]
+    assert is_void(three, asked, [("x", None)]) and not is_void(three, asked[1:4], [("x", None)])
+    assert not is_void(three, asked, [("x", None), ("y", None)])
+    assert is_void(three, asked, [("x", None), ("x", None)]), "of one group"
+    assert not is_void(three[:2], asked), "three have to refuse it"
+
+
 def test_a_doc_is_void_if_three_units_refuse_it_and_nobody_answers() -> None:
     three = [peer(name, DocState.FAILED, REFUSED) for name in "abc"]
     assert is_void(three)

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Protocol
 
 from testbench_dagster.core.doc_states import (
@@ -49,6 +50,7 @@ DocRound = tuple[str, int]
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _PROMPTS = 500  # ids in one query
+_PEERS = 20  # suppliers looked at together
 _TASKS_APART = 3  # whose answers are read one by one rather than all together
 _FEW = 200  # latencies put into their order one by one rather than all sorted anew
 
@@ -341,7 +343,11 @@ class Peers:
             by_prompt: dict[str, list[DocAttempt]] = {prompt: [] for prompt in new}
             for attempt in attempts_at(self._workspace.documents, new, service=service):
                 by_prompt[attempt.prompt_id].append(attempt)
-            refused = {p: made for p, made in by_prompt.items() if is_void(self._peers(p, made))}
+            refused = {
+                p: made
+                for p, made in by_prompt.items()
+                if made and is_void(self._peers(p, made), *self._asked_or_not(service, made[0]))
+            }
             answered = self._answered_otherwise(service, [made[0] for made in refused.values()])
             for prompt in new:
                 made = refused.get(prompt)
@@ -412,6 +418,56 @@ class Peers:
                 if outcome.surely_refused and self._scored_others(peer, by_peer[peer][0], prompt):
                     units.add(unit)
                     yield PeerOutcome(peer, unit[0], outcome, True, owner)
+
+    def _asked_or_not(
+        self, service: str, of: DocAttempt
+    ) -> tuple[Iterator[tuple[str, str | None]], Iterator[tuple[str, str | None]]]:
+        """Group and owner of who was asked a doc, and of who was not but has others of the task scored.
+
+        In whatever form and epoch. Of those that are asked the task; they are read when they are looked at.
+        """
+        known: set[str] = set()
+
+        def asked() -> Iterator[tuple[str, str | None]]:
+            doc = {"task": of.task, "task_hash": of.task_hash, "doc_id": of.doc_id}
+            prompts = {prompt.id for prompt in typed.find(self._workspace.documents, PromptCalls, doc)}
+            made = attempts_at(self._workspace.documents, {of.prompt_id, *prompts}, service=service)
+            known.update(attempt.supplier for attempt in made)
+            yield from self._units(s for s in self._asked_task(service, of.task) if s.key in known)
+
+        def unasked() -> Iterator[tuple[str, str | None]]:
+            others = (s for s in self._asked_task(service, of.task) if s.key not in known)
+            yield from self._units(s for s in others if self._has_scores(s, of))
+
+        return asked(), unasked()
+
+    def _asked_task(self, service: str, task: str) -> Iterator[Supplier]:
+        """The suppliers of a service that are asked a task now."""
+        spec = self._workspace.spec(task)
+        for supplier in self._roster().values():
+            if supplier.service == service and supplier.left_at is None and spec.asked_of(supplier):
+                yield supplier
+
+    def _units(self, suppliers: Iterable[Supplier]) -> Iterator[tuple[str, str | None]]:
+        """Group and owner of each; a few are read together."""
+        some = list(islice(suppliers := iter(suppliers), _PEERS))
+        while some:
+            self._read_groups([supplier.key for supplier in some])
+            yield from ((self._groups[supplier.key], supplier.owner) for supplier in some)
+            some = list(islice(suppliers, _PEERS))
+
+    def _has_scores(self, supplier: Supplier, of: DocAttempt) -> bool:
+        """Whether a supplier has any doc of a task scored, young enough and by its present model."""
+        age = self._workspace.spec(of.task).max_age(self._workspace.config.settings.sampling.max_age_days)
+        after = self._now - age if supplier.cut_at is None else max(self._now - age, supplier.cut_at)
+        where = {
+            "supplier": supplier.key,
+            "task": of.task,
+            "task_hash": of.task_hash,
+            "answered_at": {"gt": after},
+        }
+        scores = typed.find(self._workspace.documents, ScoredSupplier, where)
+        return any(score.error is None for score in scores)
 
     def _is_asked(self, attempt: DocAttempt) -> bool:
         known = self._roster().get(attempt.supplier)

@@ -426,6 +426,32 @@ def test_who_is_alone_in_asking_a_form_makes_no_doc_void_that_others_answered(
     assert voids(played) == {void}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_docs_that_only_some_were_asked_so_far_are_not_void_by_their_word(facts: Facts, seed: int) -> None:
+    """Three Sybils are asked new docs first, and refuse those at which all of them would be wrong.
+
+    They would be at 1.00 until somebody else is asked; what is true of them is .60.
+    """
+    right = [True] * 12 + [False] * 8
+    random.Random(seed).shuffle(right)
+    task = facts.registration(TASK, N)
+    honest = SUPPLIERS[3]
+    facts.score(task, right.index(True), 1.0, NOW - timedelta(hours=1), supplier=honest)
+    wrong = [doc for doc in range(N) if not right[doc]]
+    sybils = [Play(facts, task, right, refuses(*wrong), key) for key in SUPPLIERS[:3]]
+    for number, minutes in enumerate((0, 15)):
+        for sybil in sybils:
+            sybil.run(number, minutes)
+    for sybil in sybils:
+        row = sybil.row(LATER)
+        assert (row.score, row.score_answered, row.n_failed, row.n_void) == (0.6, 1.0, 8, 0)
+    (other,) = asked_by(facts, [honest], refuses(wrong[0]))
+    assert other.row(LATER).n_void == 1
+    for sybil in sybils:
+        row = sybil.row(LATER)
+        assert (row.score, row.n_failed, row.n_void) == (12 / 19, 7, 1), "what all refuse is void"
+
+
 def test_a_stake_owner_makes_no_doc_void_alone(facts: Facts) -> None:
     staked = [f"pokt1{name}@external" for name in "abc"]
     for key in staked:

@@ -17,6 +17,7 @@ from testbench_dagster.config.loading import (
     load_config,
     load_config_text,
 )
+from testbench_dagster.config.schedules import ScheduledBackfill
 from testbench_dagster.config.services import (
     SERVICE_SOURCE,
     SIGNED_RELAYS,
@@ -46,6 +47,7 @@ __all__ = [
     "NodeSettings",
     "RelayOverrides",
     "RelaySettings",
+    "ScheduledBackfill",
     "ServiceConfig",
     "ServiceRules",
     "Settings",

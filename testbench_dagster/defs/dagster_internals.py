@@ -21,6 +21,7 @@ from dagster._core.definitions.events import AssetKey
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionsFilter,
     BulkActionStatus,
     PartitionBackfill,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",
     "BulkActionStatus",
+    "BulkActionsFilter",
     "ConfigurableClass",
     "ConfigurableClassData",
     "DagsterSqliteStorage",

@@ -25,7 +25,7 @@ from testbench_dagster.config import load_config
 from testbench_dagster.coordination.heartbeats import is_gone
 from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.core.records.coordination import HeartbeatRecord
-from testbench_dagster.defs.local_runs import prepare_home
+from testbench_dagster.defs.local_runs import CODE, prepare_home
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.workspace import Workspace
@@ -131,6 +131,8 @@ class Platform:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    location: str = CODE
+    """What Dagster calls the code location."""
     run_monitoring: dict[str, int] = field(default_factory=dict)
     """Settings of Dagster's run monitoring that differ from `dagster.yaml`, such as shorter times."""
 
@@ -344,7 +346,7 @@ class Platform:
         """The newest ticks of a sensor."""
         selector = {
             "repositoryName": "__repository__",
-            "repositoryLocationName": "testbench_dagster.definitions",
+            "repositoryLocationName": self.location,
             "name": sensor,
         }
         state = self.graphql(_TICKS, selector=selector)["instigationStateOrError"]

@@ -287,6 +287,8 @@ def _verdict(check: dg.AssetCheckEvaluation) -> CheckVerdict:
     problem = ""
     if isinstance(named, dict) and named:
         name, why = next(iter(named.items()))
-        more = f" and {counted(len(named) - 1, 'other')}" if len(named) > 1 else ""
+        total = check.metadata.get("n_offenders")
+        others = (total.value if total is not None and isinstance(total.value, int) else len(named)) - 1
+        more = f" and {counted(others, 'other')}" if others > 0 else ""
         problem = f"{name}: {why}{more}"
     return CheckVerdict(check.passed, check.severity == dg.AssetCheckSeverity.ERROR, problem)

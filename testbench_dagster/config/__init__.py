@@ -14,6 +14,7 @@ from testbench_dagster.config.loading import (
     POSTGRES_ENV,
     Config,
     find_config,
+    installation_home,
     load_config,
     load_config_text,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "TaskConfig",
     "admit_transport",
     "find_config",
+    "installation_home",
     "load_config",
     "load_config_text",
     "unmatched_pattern",

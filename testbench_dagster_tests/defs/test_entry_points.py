@@ -163,14 +163,14 @@ _AUTOMATION = """
 {
   repositoriesOrError {
     ... on RepositoryConnection {
-      nodes { location { name } sensors { name sensorState { status } } }
+      nodes { location { name } sensors { name sensorState { id status } } }
     }
   }
 }
 """
 _STOP = """
-mutation Stop($selector: SensorSelector!) {
-  stopSensor(sensorSelector: $selector) {
+mutation Stop($id: String!) {
+  stopSensor(id: $id) {
     __typename
     ... on StopSensorMutationResult { instigationState { status } }
   }
@@ -225,12 +225,12 @@ def test_what_is_switched_off_in_one_way_is_off_in_all(
                 (node,) = graphql(_AUTOMATION)["repositoriesOrError"]["nodes"]
                 names[way] = node["location"]["name"]
                 if way == "-w":
-                    selector = {
-                        "repositoryName": "__repository__",
-                        "repositoryLocationName": names[way],
-                        "sensorName": "stale_scores",
-                    }
-                    stopped = graphql(_STOP, selector=selector)["stopSensor"]
+                    (id_,) = (
+                        sensor["sensorState"]["id"]
+                        for sensor in node["sensors"]
+                        if sensor["name"] == "stale_scores"
+                    )
+                    stopped = graphql(_STOP, id=id_)["stopSensor"]
                     assert stopped["instigationState"]["status"] == "STOPPED", stopped
                     (node,) = graphql(_AUTOMATION)["repositoriesOrError"]["nodes"]
                 off[way] = {

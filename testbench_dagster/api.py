@@ -90,6 +90,8 @@ class Plan(Table):
     ``paces`` says who is asked at a pace, and about how long the relays take then, by account. ``estimated``
     of the relays are of tasks that are not prepared yet: known by their rules, or guessed. ``cost`` is about
     what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
+    ``schedules`` says by name whom each configured schedule evaluates, on what and when, or what keeps it
+    from that.
     """
 
     calls: int = 0
@@ -98,6 +100,7 @@ class Plan(Table):
     estimated: int = 0
     cost: float | None = None
     uncosted: int = 0
+    schedules: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -278,6 +281,7 @@ class Testbench:
         budget = arguments.count_or_none("budget", budget)
         # with the planner: 0.1 s
         from testbench_dagster.stages.plan.rows import PLAN_COLUMNS, plan_rows
+        from testbench_dagster.stages.plan.schedules import schedule_texts
         from testbench_dagster.stages.preconditions import chosen_suppliers
 
         configured_taxonomies(self._workspace)  # wrong ones would be told only by the evaluation
@@ -292,6 +296,7 @@ class Testbench:
             planned.estimated,
             planned.cost,
             planned.uncosted,
+            schedule_texts(self._workspace),
         )
 
     def backfill(

@@ -75,6 +75,8 @@ def plan(
             note(f"{service}: {counted(left, 'relay')} {are(left)} left of today's budget")
     for text in planned.paces.values():
         note(text)
+    for name, text in planned.schedules.items():
+        note(f"schedule {name}: {text}")
     rows = [row for row in planned.rows if row["docs"] or row["unpriced"]] if only_due else planned.rows
     priced = any(row["cost"] is not None for row in planned.rows)
     emit(rows, format_, _COLUMNS if priced else _COLUMNS[:-1], "Plan")

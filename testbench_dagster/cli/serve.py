@@ -207,13 +207,19 @@ def up(config: str | None, port: int, board_port: int, no_board: bool, verbose: 
 def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: bool = False) -> None:
     """Serve the Dagster UI, the daemon and the board until interrupted; say so once they really do."""
     # with Dagster: 0.8 s
-    from testbench_dagster.defs.local_runs import prepare_home
+    from testbench_dagster.defs.entry_points import take_over_switches
+    from testbench_dagster.defs.local_runs import opened_instance, prepare_home, workspace_file
 
     environment = {**os.environ, **prepare_home(config)}
     # Dagster's own advice to use its newer command would be the first line of the log
     environment.setdefault("PYTHONWARNINGS", "ignore")
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
+    with opened_instance(config) as instance:
+        taken = take_over_switches(instance)
+    if taken:
+        note(f"switches of earlier versions hold on: {', '.join(taken)}")
+    workspace = workspace_file(environment["DAGSTER_HOME"])
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     log = config.home / "logs" / "dagster.log"
     signal.signal(signal.SIGTERM, _interrupt)

@@ -14,9 +14,11 @@ from testbench_dagster.config.loading import (
     POSTGRES_ENV,
     Config,
     find_config,
+    installation_home,
     load_config,
     load_config_text,
 )
+from testbench_dagster.config.schedules import ScheduledBackfill
 from testbench_dagster.config.services import (
     SERVICE_SOURCE,
     SIGNED_RELAYS,
@@ -46,6 +48,7 @@ __all__ = [
     "NodeSettings",
     "RelayOverrides",
     "RelaySettings",
+    "ScheduledBackfill",
     "ServiceConfig",
     "ServiceRules",
     "Settings",
@@ -54,6 +57,7 @@ __all__ = [
     "TaskConfig",
     "admit_transport",
     "find_config",
+    "installation_home",
     "load_config",
     "load_config_text",
     "unmatched_pattern",

@@ -149,6 +149,11 @@ def _absolute(path: Path) -> Path:
         raise ConfigError(f"{path} names the home of a user there is not; write the path out") from None
 
 
+def installation_home() -> Path:
+    """Where the installation of :func:`find_config` keeps its data; its configuration is not read."""
+    return _home(_absolute(find_config()))
+
+
 def _home(source: Path) -> Path:
     named = os.environ.get(HOME_ENV)
     if named:

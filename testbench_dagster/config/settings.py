@@ -14,14 +14,15 @@ from testbench_dagster.config.fields import (
     PatternList,
     RelayOverrides,
     RelaySettings,
+    SupplierPatterns,
     http_url,
     unmatched_pattern,
 )
 from testbench_dagster.config.pace import SupplierPace
 from testbench_dagster.config.price import SupplierPrice
+from testbench_dagster.config.schedules import Cron, ScheduledBackfill
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.config.task_generation import TaskGenerationConfig
-from testbench_dagster.core.applicability import Patterns
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
 from testbench_dagster.core.pace import Pace
@@ -142,19 +143,7 @@ class TaskConfig(Strict):
     samples: Literal["all"] | SampleRule = SampleRule()
     planning: PlanningRule = PlanningRule()
     services: PatternList | None = None
-    suppliers: PatternList | None = None
-
-    @field_validator("suppliers")
-    @classmethod
-    def _of_supplier_keys(cls, patterns: Patterns | None) -> Patterns | None:
-        for pattern in patterns or ():
-            if "@" not in pattern and not any(wild in pattern for wild in "*?["):
-                raise ValueError(
-                    f"{pattern!r} can match no key of a supplier, which is <address>@<service>; "
-                    f"write '{pattern}@*'"
-                )
-        return patterns
-
+    suppliers: SupplierPatterns | None = None
     generation: TaskGenerationConfig = TaskGenerationConfig()
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -333,7 +322,7 @@ class ScheduleSettings(Strict):
     """A schedule: whether it runs, and when (a cron expression, UTC)."""
 
     enabled: bool = True
-    cron: str
+    cron: Cron
 
 
 class AutomationSettings(Strict):
@@ -372,6 +361,13 @@ class AutomationSettings(Strict):
                 merged[name] = {**field.default.model_dump(), **given}
         return merged
 
+
+#: Names that sensors and schedules of the platform have.
+AUTOMATION_NAMES = frozenset(
+    name
+    for name, field in AutomationSettings.model_fields.items()
+    if isinstance(field.default, (SensorSettings, ScheduleSettings))
+) | {"run_failure", "summaries_automation"}
 
 CutReason = Literal["repeat", "group", "score"]
 
@@ -454,6 +450,7 @@ class Settings(Strict):
     roster: RosterSettings = RosterSettings()
     identity: IdentityConfig = IdentityConfig()
     automation: AutomationSettings = AutomationSettings()
+    schedules: list[ScheduledBackfill] = Field(default_factory=list)
     retention: RetentionSettings = RetentionSettings()
     board: BoardSettings = BoardSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
@@ -509,7 +506,18 @@ class Settings(Strict):
         problem = service_problem(self.services)
         if problem:
             raise ValueError(problem)
+        names = [schedule.name for schedule in self.schedules]
+        for position, name in enumerate(names):
+            if name in AUTOMATION_NAMES or name in names[:position]:
+                raise ValueError(
+                    f"schedules[{position}].name: {name!r} names another schedule or sensor already; choose "
+                    "another name"
+                )
         return self
+
+    def schedule(self, name: str) -> ScheduledBackfill | None:
+        """The configured schedule with this name, or None."""
+        return next((one for one in self.schedules if one.name == name), None)
 
     def _unmatched_pattern(self, task: TaskConfig) -> str | None:
         """What is wrong with a pattern that can match nobody, as far as that is known without sources."""

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import dagster as dg
 
+from testbench_dagster.config.schedules import ScheduledBackfill, no_cron
 from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.partitions import UNFINISHED
@@ -21,7 +22,7 @@ def sensor_status(settings: SensorSettings) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if settings.enabled else dg.DefaultSensorStatus.STOPPED
 
 
-def schedule_status(settings: ScheduleSettings) -> dg.DefaultScheduleStatus:
+def schedule_status(settings: ScheduleSettings | ScheduledBackfill) -> dg.DefaultScheduleStatus:
     """Running unless the configuration switches the schedule off."""
     return dg.DefaultScheduleStatus.RUNNING if settings.enabled else dg.DefaultScheduleStatus.STOPPED
 
@@ -35,9 +36,7 @@ def checked_cron(name: str, settings: ScheduleSettings) -> str:
     try:
         dg.ScheduleDefinition(name=name, cron_schedule=settings.cron, job_name=name)
     except dg.DagsterInvalidDefinitionError as error:
-        raise ConfigError(
-            f"automation.{name}.cron: {settings.cron!r} is no cron expression; write it like '0 2 * * *'"
-        ) from error
+        raise ConfigError(f"automation.{name}.cron: {no_cron(settings.cron)}") from error
     return settings.cron
 
 

@@ -6,7 +6,7 @@ Dagster publishes no way to do that (:mod:`.dagster_internals`); a test runs one
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -15,13 +15,20 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.dagster_internals import (
     BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionsFilter,
     BulkActionStatus,
     PartitionBackfill,
     get_current_timestamp,
     get_daemon_statuses,
     make_new_backfill_id,
 )
-from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
+from testbench_dagster.defs.evaluation import (
+    EVALUATION,
+    EVALUATION_KIND,
+    KIND_TAG,
+    RESCORE_KIND,
+    RESCORING,
+)
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.partitions import SUPPLIER
@@ -37,6 +44,50 @@ class Outcome:
     ended: bool
     succeeded: bool
     detail: str
+
+
+def add_backfill(
+    instance: dg.DagsterInstance,
+    workspace: Workspace,
+    keys: Sequence[str],
+    *,
+    title: str,
+    tags: Mapping[str, str],
+    rescore: bool = False,
+    tasks: Sequence[str] | None = None,
+    description: str | None = None,
+    backfill_id: str | None = None,
+) -> str:
+    """Store a backfill of suppliers, which have partitions, for the daemon; return its id.
+
+    Its runs count as evaluations where Dagster bounds how many of these run at a time. ``tasks`` are names
+    of tasks and groups: no others are asked then. ``rescore`` asks nothing.
+    """
+    config = None if tasks is None else {"ops": {"relay_responses": {"config": {"tasks": list(tasks)}}}}
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id=backfill_id or make_new_backfill_id(),
+        asset_graph=build_definitions(workspace).resolve_asset_graph(),
+        partition_names=list(keys),
+        asset_selection=[dg.AssetKey(name) for name in (RESCORING if rescore else EVALUATION)],
+        backfill_timestamp=get_current_timestamp(),
+        tags={KIND_TAG: RESCORE_KIND if rescore else EVALUATION_KIND, **tags},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=title,
+        description=description,
+        run_config=config,
+    )
+    instance.add_backfill(backfill)
+    return backfill.backfill_id
+
+
+def unfinished_backfill(instance: dg.DagsterInstance, tag: str, value: str) -> str | None:
+    """Id of a backfill with a tag of this value that has not ended yet; None where there is none."""
+    going_on = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
+    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=going_on)):
+        if backfill.tags.get(tag) == value:
+            return backfill.backfill_id
+    return None
 
 
 class BackfillRequests:
@@ -63,23 +114,14 @@ class BackfillRequests:
         missing = [key for key in keys if key not in known]
         if missing:
             raise TestbenchError(f"{missing[0]} has no partition yet; {TO_REFRESH_ROSTER}")
-        assets = RESCORING if rescore else EVALUATION
-        graph = build_definitions(self._workspace).resolve_asset_graph()
-        backfill = PartitionBackfill.from_asset_partitions(
-            backfill_id=make_new_backfill_id(),
-            asset_graph=graph,
-            partition_names=list(keys),
-            asset_selection=[dg.AssetKey(name) for name in assets],
-            backfill_timestamp=get_current_timestamp(),
-            tags={FORCE_TAG: "true"} if force else {},
-            dynamic_partitions_store=self._instance,
-            all_partitions=False,
+        return add_backfill(
+            self._instance,
+            self._workspace,
+            keys,
             title="rescore" if rescore else "evaluate, forced" if force else "evaluate",
-            description=None,
-            run_config=None,
+            tags={FORCE_TAG: "true"} if force else {},
+            rescore=rescore,
         )
-        self._instance.add_backfill(backfill)
-        return backfill.backfill_id
 
     def outcome(self, id_: str) -> Outcome:
         """How the backfill with this id stands."""

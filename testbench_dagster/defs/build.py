@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import dagster as dg
 from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
+from testbench_dagster.defs.entry_points import with_switches
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.stages.retain import check_retention
@@ -18,25 +20,28 @@ from testbench_dagster.stages.snapshot import history_began
 from testbench_dagster.stages.workspace import Workspace
 
 
-def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
+def build_definitions(
+    workspace: Workspace | None = None, *, switched: Mapping[str, bool] | None = None
+) -> dg.Definitions:
     """Build all definitions for the configured tasks.
 
     Args:
         workspace: an opened installation that every run in this process shares (commands, tests); by
             default each run opens its own from the configuration.
+        switched: sensors and schedules that begin switched on or off, whatever the configuration says.
 
     Raises:
         ConfigError: the configuration is wrong; nothing is loaded then.
     """
     opened = workspace or Workspace(load_config())
     check_retention(opened)
-    settings = opened.config.settings
+    settings = with_switches(opened.config.settings, switched or {})
     packages = [
         catalog.definitions(settings, task_partitions(opened.specs)),
         network.definitions(settings),
         evaluation.definitions(settings),
         summaries.definitions(settings, _first_day(opened)),
-        operations.definitions(settings),
+        operations.definitions(settings, alerts=(switched or {}).get("run_failure", True)),
     ]
 
     if workspace is None:

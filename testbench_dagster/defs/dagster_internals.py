@@ -7,6 +7,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
+- what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - metadata of single partitions, all at once (:mod:`.per_partition`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
@@ -21,6 +22,7 @@ from dagster._core.definitions.events import AssetKey
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionsFilter,
     BulkActionStatus,
     PartitionBackfill,
 )
@@ -29,11 +31,14 @@ from dagster._core.execution.context.metadata_logging import (
     OutputMetadataAccumulator,
 )
 from dagster._core.execution.context.system import StepExecutionContext
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
@@ -42,7 +47,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.controller import get_daemon_statuses
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 from dagster._time import get_current_timestamp
 
 __all__ = [
@@ -52,19 +57,25 @@ __all__ = [
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",
     "BulkActionStatus",
+    "BulkActionsFilter",
     "ConfigurableClass",
     "ConfigurableClassData",
     "DagsterSqliteStorage",
     "DagsterStorage",
+    "InstanceRef",
+    "InstigatorState",
+    "InstigatorStatus",
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "PartitionBackfill",
+    "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
     "add_partition_metadata",
+    "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",
     "make_new_backfill_id",

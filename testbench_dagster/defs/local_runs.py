@@ -7,7 +7,6 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,13 +23,12 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.entry_points import WORKSPACE, code_origin
 from testbench_dagster.defs.metadata import counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
 
-#: The module that `testbench up` serves, by which Dagster calls its code location.
-CODE = "testbench_dagster.definitions"
 _REPOSITORY = "__repository__"  # Dagster's name of definitions without one
 #: Suppliers in one local run. Such runs follow each other, so those of the next wait for the slowest of this
 #: one; the daemon's, which carry fewer, run side by side.
@@ -87,7 +85,7 @@ def dagster_environment(config: Config) -> dict[str, str]:
 
 
 def prepare_home(config: Config) -> dict[str, str]:
-    """Create Dagster's home with its settings where missing; return the environment that points to it.
+    """Create Dagster's home with its settings and workspace where missing; return the environment for it.
 
     Raises:
         StoreError: it cannot be created or written.
@@ -101,12 +99,17 @@ def prepare_home(config: Config) -> dict[str, str]:
     with writing(home, f"set {variable} to a folder this user may write"):
         if not os.access(home, os.W_OK | os.X_OK):  # Dagster's own error would be a page long
             raise PermissionError(None, "Permission denied")
-        settings = home / "dagster.yaml"
-        if not settings.exists():
-            partial = settings.with_suffix(f".{os.getpid()}.tmp")
-            partial.write_text(yaml.safe_dump(INSTANCE_SETTINGS, sort_keys=False), encoding="utf-8")
-            partial.replace(settings)
+        for path, wanted in ((home / "dagster.yaml", INSTANCE_SETTINGS), (workspace_file(home), WORKSPACE)):
+            if not path.exists():
+                partial = path.with_suffix(f".{os.getpid()}.tmp")
+                partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+                partial.replace(path)
     return environment
+
+
+def workspace_file(home: Path | str) -> Path:
+    """The file in Dagster's home that says where the code is and what its location is called."""
+    return Path(home) / "workspace.yaml"
 
 
 class Relayed(NamedTuple):
@@ -273,9 +276,7 @@ def _show_in_timeline(instance: dg.DagsterInstance, run_id: str) -> None:
 
     run = instance.get_run_by_id(run_id)
     if run is not None:
-        target = internals.LoadableTargetOrigin(executable_path=sys.executable, module_name=CODE)
-        location = internals.ManagedGrpcPythonEnvCodeLocationOrigin(target, CODE)
-        repository = internals.RemoteRepositoryOrigin(location, _REPOSITORY)
+        repository = internals.RemoteRepositoryOrigin(code_origin(), _REPOSITORY)
         origin = internals.RemoteJobOrigin(repository, run.job_name)
         instance.run_storage.replace_job_origin(run, origin)
 
@@ -287,6 +288,8 @@ def _verdict(check: dg.AssetCheckEvaluation) -> CheckVerdict:
     problem = ""
     if isinstance(named, dict) and named:
         name, why = next(iter(named.items()))
-        more = f" and {counted(len(named) - 1, 'other')}" if len(named) > 1 else ""
+        total = check.metadata.get("n_offenders")
+        others = (total.value if total is not None and isinstance(total.value, int) else len(named)) - 1
+        more = f" and {counted(others, 'other')}" if others > 0 else ""
         problem = f"{name}: {why}{more}"
     return CheckVerdict(check.passed, check.severity == dg.AssetCheckSeverity.ERROR, problem)

@@ -6,6 +6,7 @@ both back ends.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from dagster import Field, StringSource
 
-from testbench_dagster.config import HOME_ENV
+from testbench_dagster.config import installation_home
 from testbench_dagster.defs.dagster_internals import (
     ConfigurableClass,
     ConfigurableClassData,
@@ -50,11 +51,17 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
 
 
 def default_base_dir() -> Path:
-    """``DAGSTER_HOME``, else a folder in ``TESTBENCH_HOME`` (``dg dev`` without any variable)."""
+    """``DAGSTER_HOME``, else the installation's home (``dg dev``, ``dagster dev`` without any variable).
+
+    That is where `testbench run` and `up` keep their runs; Dagster speaks of a temporary folder then, so it
+    is told.
+    """
     home = os.environ.get("DAGSTER_HOME")
     if home:
         return Path(home).absolute() / "storage"
-    return Path(os.environ.get(HOME_ENV) or Path.cwd() / ".testbench").absolute() / "dagster" / "storage"
+    base = installation_home() / "dagster" / "storage"
+    logging.getLogger("dagster").info(f"Runs are kept in {base}, with those of `testbench run` and `up`.")
+    return base
 
 
 def psycopg2_url(url: str) -> str:

@@ -16,6 +16,7 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.scoring.bounds import bounds_by_definition
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
+from testbench_dagster.stages.plan.schedules import schedule_findings
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
@@ -190,6 +191,7 @@ def _asked_findings(
     except StoreError:  # said before
         return
     yield from asked_findings(workspace, suppliers, known, echo)
+    yield from schedule_findings(workspace, suppliers)
 
 
 def _reference_findings(workspace: Workspace) -> Iterator[Finding]:

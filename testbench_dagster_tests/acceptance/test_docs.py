@@ -136,7 +136,8 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
     shutil.copy(EXAMPLES / "operations.yaml", tmp_path / "testbench.yaml")
     with Workspace.open(tmp_path / "testbench.yaml") as workspace:
         definitions = build_definitions(workspace)
-    named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
+        own = {schedule.name for schedule in workspace.config.settings.schedules}
+    named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))} - own
     checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
     assert len(named) == 12 and len(checks) == 16
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))

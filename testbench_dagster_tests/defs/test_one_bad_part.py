@@ -17,7 +17,7 @@ from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.defs.build import build_definitions
-from testbench_dagster.defs.local_runs import CODE
+from testbench_dagster.defs.entry_points import LOCATION
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
@@ -73,7 +73,7 @@ def test_a_run_scores_the_good_tasks_and_names_the_others(workspace: Workspace) 
         runs = instance.get_runs()
         assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}, "no run fails for them"
         origins = [run.remote_job_origin.repository_origin for run in runs if run.remote_job_origin]
-        code = CODE, build_definitions(workspace).get_repository_def().name
+        code = LOCATION, build_definitions(workspace).get_repository_def().name
         told = {(of.code_location_origin.location_name, of.repository_name) for of in origins}
         assert (len(origins), told) == (len(runs), {code}), "the UI's timeline shows no others"
         checks = _last_check(instance, "task_datasets", "tasks_prepared")

@@ -74,7 +74,8 @@ def told(evaluation: Any) -> dict[str, Any]:
 def test_who_differs_from_which_reference_is_told_with_by_how_much(
     open_installation: Callable[..., Workspace], check: Check
 ) -> None:
-    workspace = open_installation({"address": "maker", "reference": True}, {"address": "worse"})
+    addresses = [{"address": name} for name in ("worse", "twin", "newcomer")]
+    workspace = open_installation({"address": "maker", "reference": True}, *addresses)
     records = [
         record("worse", "no", finding=DIFFERS, difference=-0.2, difference_low=-0.31, difference_high=-0.091),
         record("twin", "yes"),
@@ -82,10 +83,10 @@ def test_who_differs_from_which_reference_is_told_with_by_how_much(
         record("stranger", "no", reference="another@external"),
     ]
     typed.upsert(workspace.documents, ReferenceRecord, records)
-    evaluation = check(workspace, range_tags("maker@external", "worse@external"))
+    evaluation = check(workspace, range_tags("maker@external", "twin@external"))
     assert not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.WARN
     found = told(evaluation)
-    # who is compared with a reference of the run is looked at too; of the stranger nothing is in this run
+    # whichever the run was about; the stranger is on no roster
     assert found["offenders"] == {"worse@external": f"{DIFFERS} (reference: maker@external)"}
     assert [found[name] for name in ("n_offenders", "compared", "alike", "not_yet_known")] == [1, 3, 1, 1]
     lines = [line for line in found["as_reference"].splitlines() if line.startswith("| ")]
@@ -107,11 +108,13 @@ def test_who_differs_from_which_reference_is_told_with_by_how_much(
 
 
 def test_it_passes_while_nobody_differs(open_installation: Callable[..., Workspace], check: Check) -> None:
-    workspace = open_installation({"address": "maker", "reference": True}, {"address": "twin"})
+    addresses = [{"address": name} for name in ("worse", "twin")]
+    workspace = open_installation({"address": "maker", "reference": True}, *addresses)
     evaluation = check(workspace, range_tags("twin@external", "twin@external"))
     assert evaluation.passed and told(evaluation)["compared"] == 0
     typed.upsert(workspace.documents, ReferenceRecord, [record("twin", "yes"), record("worse", "no")])
-    assert check(workspace, range_tags("twin@external", "twin@external")).passed, (
-        "the other is not in the run"
-    )
-    assert not check(workspace, range_tags("maker@external", "maker@external")).passed, "its reference is"
+    evaluation = check(workspace, range_tags("twin@external", "twin@external"))
+    assert not evaluation.passed, "a run over the other hides nothing"
+    assert told(evaluation)["n_suppliers_of_this_run"] == 0
+    evaluation = check(workspace, range_tags("worse@external", "worse@external"))
+    assert told(evaluation)["n_suppliers_of_this_run"] == 1

@@ -25,7 +25,8 @@ from testbench_dagster.config import load_config
 from testbench_dagster.coordination.heartbeats import is_gone
 from testbench_dagster.coordination.leases import COUNTER
 from testbench_dagster.core.records.coordination import HeartbeatRecord
-from testbench_dagster.defs.local_runs import prepare_home
+from testbench_dagster.defs.entry_points import LOCATION
+from testbench_dagster.defs.local_runs import prepare_home, workspace_file
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.workspace import Workspace
@@ -131,6 +132,8 @@ class Platform:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    location: str = LOCATION
+    """What Dagster calls the code location."""
     run_monitoring: dict[str, int] = field(default_factory=dict)
     """Settings of Dagster's run monitoring that differ from `dagster.yaml`, such as shorter times."""
 
@@ -188,7 +191,8 @@ class Platform:
             settings = yaml.safe_load(instance.read_text(encoding="utf-8"))
             settings["run_monitoring"] |= self.run_monitoring
             instance.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "testbench_dagster.definitions"]
+        workspace = workspace_file(environment["DAGSTER_HOME"])
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
         command += ["-h", "127.0.0.1", "-p", str(self.port)]
         show_log("dagster dev", self.folder / "dagster.log")
         log = (self.folder / "dagster.log").open("ab")
@@ -344,7 +348,7 @@ class Platform:
         """The newest ticks of a sensor."""
         selector = {
             "repositoryName": "__repository__",
-            "repositoryLocationName": "testbench_dagster.definitions",
+            "repositoryLocationName": self.location,
             "name": sensor,
         }
         state = self.graphql(_TICKS, selector=selector)["instigationStateOrError"]

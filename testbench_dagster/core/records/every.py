@@ -18,6 +18,7 @@ from testbench_dagster.core.records.coordination import (
     PaceRecord,
 )
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
+from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -52,6 +53,7 @@ RECORDS: tuple[type[Record], ...] = (
     PlanRecord,
     WindowRecord,
     WindowAnswersRecord,
+    HealthRecord,
     TaxonomySummaryRecord,
     LeaderboardRecord,
     GroupScoresRecord,

@@ -8,6 +8,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -29,6 +30,7 @@ from testbench_dagster.defs.per_partition import relays_shown, scores_shown, sho
 from testbench_dagster.defs.waits import waits_in_log
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.groups import group_windows
+from testbench_dagster.stages.health import note_attempts, note_scores
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.identify.references import refresh_references
 from testbench_dagster.stages.relay.relay import relay_due
@@ -96,6 +98,7 @@ class RelayConfig(dg.Config):
             HeightRecord.collection.name: "the newest block of a service",
             SessionRecord.collection.name: "the sessions of its applications",
             WindowRecord.collection.name: "takes out cached rows of what it is about to ask",
+            HealthRecord.collection.name: "how the suppliers' attempts ended, for checks",
         },
     ),
 )
@@ -152,6 +155,7 @@ def relay_responses(
     if not_asked:
         more = f" and {len(not_asked) - _TOLD} more" if len(not_asked) > _TOLD else ""
         context.log.info(f"skipped, for it is not asked: {', '.join(not_asked[:_TOLD])}{more}")
+    note_attempts(workspace, keys)
     show_partitions(context, relays_shown(report.relays.suppliers, report.left))
     total = report.relays.total
     latencies = {"p50_ms": total.p50_ms, "p95_ms": total.p95_ms}
@@ -232,6 +236,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             PlanRecord.collection.name: "who was cut or split off is due at once",
             IdentityGroupRecord.collection.name: "the groups of a service where one was cut or split off",
             ReferenceRecord.collection.name: "who is as the reference of its model",
+            HealthRecord.collection.name: "what is wrong with the suppliers' windows, for checks",
         },
     ),
 )
@@ -270,6 +275,7 @@ def supplier_scores(
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     rows = windows(workspace, suppliers=keys)
+    note_scores(workspace, keys, rows)
     show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url))
     if len(keys) == 1:
         groups = list(group_windows(workspace.groups, rows))

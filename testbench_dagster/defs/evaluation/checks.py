@@ -1,59 +1,37 @@
 """Checks of the evaluation: evidence is complete and owned, scores are fresh, tight and reproducible.
 
-Unpartitioned, one evaluation per run over the run's suppliers, violations in the metadata
-(`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs).
+Unpartitioned, one evaluation per run over all active suppliers, violations in the metadata
+(`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs). Only
+``scores_reproducible`` draws from the run's own suppliers: it scores answers again.
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 
-from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import FaultCount, OwnerCount
 from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.core.window import Window
-from testbench_dagster.core.wording import counted
-from testbench_dagster.defs.checks import violations_result
+from testbench_dagster.defs.checks import ActiveSuppliers, Violation, noted, violations_result
 from testbench_dagster.defs.lineage import references_metadata
+from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.health import widest_scores
 from testbench_dagster.stages.sample.data import definition_changed
 from testbench_dagster.stages.score.answered import answered_docs
 from testbench_dagster.stages.score.batch import score_batch
 from testbench_dagster.stages.score.groups import proxies_of
-from testbench_dagster.stages.score.missing import why_no_scores
-from testbench_dagster.stages.score.remarks import (
-    EMPTY_LIMIT,
-    LATE_LIMIT,
-    Remarks,
-    empty_answers,
-    late_answers,
-    refused_parameters,
-)
-from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.score.remarks import EMPTY_LIMIT, LATE_LIMIT
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 FAULT_RATE_LIMIT = 0.2  # share of a supplier's attempts; above it the supplier deserves a look
 _RESCORED_DOCS = 20  # per run
-
-
-def _suppliers(context: dg.AssetCheckExecutionContext) -> list[str]:
-    return run_suppliers(context.instance, context.run.tags)
-
-
-def _primary(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> list[Window]:
-    return [row for row in windows(workspace, suppliers=_suppliers(context)) if row.primary]
-
-
-def _by_name(remarks: Remarks) -> dict[str, str]:
-    return {f"{supplier} {task}": remark for (supplier, task), remark in remarks.items()}
+_ATTEMPTS, _SCORES = "attempts_at", "scores_at"  # parts of the kept health, by their dates
 
 
 def _by_verdict(record: ReferenceRecord) -> tuple[int, str, str]:
@@ -69,55 +47,46 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     def attempts_have_an_owner(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Every attempt inside the window age carries a fault of the closed list and the owner it has."""
-        owners = {fault.value: fault.owner.value for fault in Fault}
-        oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
-        rows = typed.group(
-            workspace.documents,
-            OwnerCount,
-            {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
-        )
-        violations = {
-            f"{row.supplier} {row.fault}": row.n for row in rows if owners.get(row.fault) != row.owner
-        }
-        return violations_result(violations, dg.AssetCheckSeverity.ERROR)
+        """Every attempt inside the window age carries a fault of the closed list and the owner it has.
+
+        Of all active suppliers, as of when each was asked last.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        rows = suppliers.unhealthy({"n_unowned": {"gt": 0}})
+        violations = noted(rows, "unowned", _ATTEMPTS)
+        return suppliers.result(violations, dg.AssetCheckSeverity.ERROR, _ATTEMPTS)
 
     @dg.asset_check(asset="relay_responses")
     def supplier_fault_rate(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """At most a fifth of a supplier's attempts inside the window age failed by its own fault."""
-        oldest = datetime.now(UTC) - timedelta(days=workspace.config.settings.sampling.max_age_days)
-        rows = typed.group(
-            workspace.documents,
-            FaultCount,
-            {"supplier": {"in": _suppliers(context)}, "finished_at": {"gte": oldest}},
-        )
-        totals: dict[str, int] = {}
-        blamed: dict[str, int] = {}
-        for row in rows:
-            fault = Fault(row.fault)
-            if fault.answered or fault.blames_supplier:
-                totals[row.supplier] = totals.get(row.supplier, 0) + row.n
-            if fault.blames_supplier:
-                blamed[row.supplier] = blamed.get(row.supplier, 0) + row.n
-        violations = {
-            key: round(count / totals[key], 3)
-            for key, count in blamed.items()
-            if count / totals[key] > FAULT_RATE_LIMIT
-        }
-        return violations_result(violations, dg.AssetCheckSeverity.WARN, limit=FAULT_RATE_LIMIT)
+        """At most a fifth of a supplier's attempts inside the window age failed by its own fault.
+
+        Of all active suppliers, as of when each was asked last.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        violations = [
+            Violation(row.id, {"": round(row.fault_share, 3)}, row.attempts_at, row.fault_share, 1)
+            for row in suppliers.unhealthy({"fault_share": {"gt": FAULT_RATE_LIMIT}})
+            if row.fault_share is not None
+        ]
+        warn = dg.AssetCheckSeverity.WARN
+        return suppliers.result(violations, warn, _ATTEMPTS, limit=FAULT_RATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def scores_fresh(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Every supported task of the run's suppliers has scores younger than ``sampling.max_age_days``.
+        """Every supported task of the active suppliers has scores younger than ``sampling.max_age_days``.
 
         Where there are none it says why.
         """
-        violations = _by_name(why_no_scores(workspace, _primary(context, workspace)))
-        return violations_result(violations, dg.AssetCheckSeverity.WARN)
+        suppliers, now = ActiveSuppliers(context, workspace), datetime.now(UTC)
+        violations = list(noted(suppliers.unhealthy({"n_stale": {"gt": 0}}), "stale", _SCORES))
+        for row in suppliers.unhealthy({"n_stale": 0, "scores_until": {"lt": now}}):
+            told = f"the newest score of a task counted until {row.scores_until:%Y-%m-%d %H:%M} UTC"
+            violations.append(Violation(row.id, {"": told}, row.scores_at, 0, 1))
+        return suppliers.result(violations, dg.AssetCheckSeverity.WARN, _SCORES)
 
     @dg.asset_check(asset="supplier_scores")
     def windows_tight(
@@ -125,85 +94,105 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     ) -> dg.AssetCheckResult:
         """Windows hold as many docs as everybody is asked in the epoch, where a half width sets how many.
 
-        That number fits the median supplier; how wide a single interval is stays its supplier's own. Those
-        for which a proxy stands are asked a part of the docs only.
+        Of all active suppliers. That number fits the median supplier; how wide a single interval is stays its
+        supplier's own: the widest are listed. Those for which a proxy stands are asked a part of the docs
+        only.
         """
-        violations: dict[str, Any] = {}
+        suppliers = ActiveSuppliers(context, workspace)
         active = {s.key: s for s in active_suppliers(workspace)}
         references = workspace.config.settings.reference_keys
         represented = proxies_of(workspace.documents, active, references)
-        for row in _primary(context, workspace):
-            rule = workspace.spec(row.task).samples
-            if rule is None or rule.half_width is None or row.score is None:
-                continue
-            if row.supplier in represented:
-                continue
-            wanted = min(row.n_planned or 0, workspace.config.settings.sampling.window)
-            if row.asked + row.n_void < wanted:
-                violations[f"{row.supplier} {row.task}"] = f"{row.asked} of {counted(wanted, 'doc')}"
-        return violations_result(violations, dg.AssetCheckSeverity.WARN)
+        rows = [row for row in suppliers.unhealthy({"n_short": {"gt": 0}}) if row.id not in represented]
+        widest = markdown_table(["supplier", "task", "half width"], widest_scores(workspace, active))
+        return suppliers.result(
+            noted(rows, "short", _SCORES), dg.AssetCheckSeverity.WARN, _SCORES, widest=widest
+        )
 
     @dg.asset_check(asset="supplier_scores")
     def answers_in_time(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """At most 5 % of a window's docs were answered only in a later run: such answers may be looked up."""
-        remarks = late_answers(_primary(context, workspace))
-        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN, limit=LATE_LIMIT)
+        """At most 5 % of a window's docs were answered only in a later run: such answers may be looked up.
+
+        Of all active suppliers.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        violations = noted(suppliers.unhealthy({"n_late": {"gt": 0}}), "late", _SCORES)
+        return suppliers.result(violations, dg.AssetCheckSeverity.WARN, _SCORES, limit=LATE_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def answers_have_text(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """At most 10 % of a window's answers are empty because our token limit cut them."""
-        remarks = empty_answers(workspace, _primary(context, workspace))
-        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN, limit=EMPTY_LIMIT)
+        """At most 10 % of a window's answers are empty because our token limit cut them.
+
+        Of all active suppliers.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        violations = noted(suppliers.unhealthy({"n_empty": {"gt": 0}}), "empty", _SCORES)
+        return suppliers.result(violations, dg.AssetCheckSeverity.WARN, _SCORES, limit=EMPTY_LIMIT)
 
     @dg.asset_check(asset="supplier_scores")
     def requests_taken(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """No supplier refuses the form of a task's requests, because of a parameter say."""
-        remarks = refused_parameters(workspace, _primary(context, workspace))
-        return violations_result(_by_name(remarks), dg.AssetCheckSeverity.WARN)
+        """No active supplier refuses the form of a task's requests, because of a parameter say."""
+        suppliers = ActiveSuppliers(context, workspace)
+        violations = noted(suppliers.unhealthy({"n_refused": {"gt": 0}}), "refused", _SCORES)
+        return suppliers.result(violations, dg.AssetCheckSeverity.WARN, _SCORES)
 
     @dg.asset_check(asset="supplier_scores")
     def models_unchanged(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """No change of what the run's suppliers answer was detected within the last day."""
-        where = {
-            "supplier": {"in": _suppliers(context)},
-            "detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)},
-        }
-        violations = {
-            f"{change.supplier} {change.at:%Y-%m-%d %H:%M}": change.reason
-            for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", 1)])
-        }
-        return violations_result(violations, dg.AssetCheckSeverity.WARN)
+        """No change of what an active supplier answers was detected within the last day.
+
+        The newest first, whichever suppliers the run was about.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        active = frozenset(suppliers.keys)
+        where = {"detected_at": {"gt": datetime.now(UTC) - timedelta(days=1)}}
+        told: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        newest: dict[str, datetime] = {}
+        for change in typed.find(workspace.documents, ToldChange, where, sort=[("at", -1)]):
+            if change.supplier in active:
+                told[change.supplier][f"{change.at:%Y-%m-%d %H:%M}"] = change.reason
+                newest[change.supplier] = max(
+                    change.detected_at, newest.get(change.supplier, change.detected_at)
+                )
+        violations = [
+            Violation(key, reasons, newest[key], newest[key].timestamp(), len(reasons))
+            for key, reasons in told.items()
+        ]
+        return suppliers.result(violations, dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="supplier_scores")
     def alike_with_reference(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """No supplier answers or scores otherwise than the reference of its model, as last compared.
+        """No active supplier answers or scores otherwise than the reference of its model, as last compared.
 
-        Looked at are the run's suppliers, and all that are compared with a reference among them. Who is not
-        known yet, or has no reference, is no violation. Nothing is said of what anybody serves.
+        Who is not known yet, or has no reference, is no violation. Nothing is said of what anybody serves.
         """
-        keys = _suppliers(context)
-        ours = typed.find(workspace.documents, ReferenceRecord, {"_id": {"in": keys}})
-        of_references = typed.find(workspace.documents, ReferenceRecord, {"reference": {"in": keys}})
-        compared = {one.id: one for one in (*ours, *of_references)}
-        records = [compared[key] for key in sorted(compared, key=lambda key: _by_verdict(compared[key]))]
+        suppliers = ActiveSuppliers(context, workspace)
+        active = frozenset(suppliers.keys)
+        compared = [one for one in typed.find(workspace.documents, ReferenceRecord) if one.id in active]
+        records = sorted(compared, key=_by_verdict)
         verdicts = Counter(one.as_reference for one in records)
-        return violations_result(
-            {
-                one.id: f"{one.finding} (reference: {one.reference})"
+        return suppliers.result(
+            [
+                Violation(
+                    one.id,
+                    {"": f"{one.finding} (reference: {one.reference})"},
+                    one.compared_at,
+                    abs(one.difference or 0.0),
+                    1,
+                )
                 for one in records
                 if one.as_reference == "no"
-            },
+            ],
             dg.AssetCheckSeverity.WARN,
+            None,
             compared=len(records),
             alike=verdicts["yes"],
             not_yet_known=verdicts["not yet known"],
@@ -217,7 +206,11 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         """Scoring a random sample of stored answers again gives the stored metrics, value by value."""
         violations: dict[str, str] = {}
         checked = 0
-        pairs = [(key, spec) for key in _suppliers(context) for spec in workspace.specs]
+        pairs = [
+            (key, spec)
+            for key in run_suppliers(context.instance, context.run.tags)
+            for spec in workspace.specs
+        ]
         random.shuffle(pairs)
         for key, spec in pairs:
             registration = workspace.datasets.current(spec.name)

@@ -15,13 +15,13 @@ from testbench_dagster.defs.operations.lost_runs import lost_runs_sensor
 from testbench_dagster.defs.operations.retention import apply_retention, retention_schedule
 
 
-def definitions(settings: Settings) -> dict[str, Sequence[Any]]:
-    """This package's definitions."""
+def definitions(settings: Settings, *, alerts: bool = True) -> dict[str, Sequence[Any]]:
+    """This package's definitions; ``alerts``: whether failed runs are told, which no setting switches off."""
     return {
         "jobs": [apply_retention],
         "sensors": [
             lost_runs_sensor(settings.automation),
-            run_failure_sensor(settings.automation),
+            run_failure_sensor(settings.automation, running=alerts),
             change_alerts_sensor(settings.automation),
         ],
         "schedules": [retention_schedule(settings.automation)],

@@ -18,12 +18,12 @@ _FROM_OUTSIDE = "This run has been marked as failed from outside the execution c
 _MESSAGE_CHARS = 1_000
 
 
-def run_failure_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
+def run_failure_sensor(automation: AutomationSettings, *, running: bool = True) -> dg.SensorDefinition:
     """The hook on failed runs; the webhook's URL is a secret and only read from the environment."""
 
     @dg.run_failure_sensor(
         name="run_failure",
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description="Logs failed runs and posts them to the webhook of automation.alert_webhook_env.",
     )
     def run_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:

@@ -9,6 +9,7 @@ from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
+from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -39,6 +40,7 @@ from testbench_dagster.defs.per_partition import abilities_shown, show_partition
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
 from testbench_dagster.ranking.entry import ENTRY_VIEWS
 from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.health import note_abilities
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
 from testbench_dagster.stages.snapshot import begin_history, take_snapshots
@@ -79,6 +81,7 @@ _PLOTTED = 30  # suppliers on the plot: it lives in an event row
             TaxonomySummaryRecord.collection.name: "one per supplier and taxonomy",
             PlanRecord.collection.name: "when each of the suppliers is due next, and what it would be asked",
             SupplierSnapshotRecord.collection.name: "the first of each supplier",
+            HealthRecord.collection.name: "which abilities of the suppliers rest on no task, for checks",
         },
     ),
 )
@@ -95,6 +98,7 @@ def taxonomy_summaries(
     summaries = refresh_summaries(workspace, [s.key for s in suppliers])
     begin_history(workspace, [s.key for s in suppliers])
     plans = refresh_plans(workspace, suppliers)
+    note_abilities(workspace, [s.key for s in suppliers])
     observe_plans(context, plans)
     show_partitions(context, abilities_shown(summaries))
     return dg.MaterializeResult(

@@ -2,7 +2,7 @@
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
 ``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``.
-Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
+Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
 ``budgets``.
@@ -18,6 +18,7 @@ from testbench_dagster.core.records.coordination import (
     LeaseRecord,
     PaceRecord,
 )
+from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -51,6 +52,8 @@ LANE_ENDS = LaneEndRecord.collection
 
 WINDOWS = WindowRecord.collection
 WINDOW_ANSWERS = WindowAnswersRecord.collection
+
+HEALTH = HealthRecord.collection
 
 TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 
@@ -91,6 +94,7 @@ ALL = (
     LANE_ENDS,
     WINDOWS,
     WINDOW_ANSWERS,
+    HEALTH,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
     GROUP_SCORES,

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from testbench_dagster.defs.local_evaluation import RunReport
     from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
+    from testbench_dagster.stages.plan.money import MoneyOfService
     from testbench_dagster.tasks.worker import Waiting
     from testbench_dagster.taxonomies.model import Taxonomy
 
@@ -90,6 +91,7 @@ class Plan(Table):
     ``paces`` says who is asked at a pace, and about how long the relays take then, by account. ``estimated``
     of the relays are of tasks that are not prepared yet: known by their rules, or guessed. ``cost`` is about
     what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
+    ``money`` is that of the day, by service with a budget of it.
     """
 
     calls: int = 0
@@ -98,6 +100,7 @@ class Plan(Table):
     estimated: int = 0
     cost: float | None = None
     uncosted: int = 0
+    money: Mapping[str, MoneyOfService] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,7 @@ class Testbench:
             planned.estimated,
             planned.cost,
             planned.uncosted,
+            planned.money,
         )
 
     def backfill(

@@ -409,6 +409,16 @@ class TokensOfHour(NamedTuple):
 
 
 @counted(AttemptRecord)
+class TokensOfSupplier(NamedTuple):
+    """Attempts per supplier, with the tokens that they took."""
+
+    supplier: str
+    n: int
+    sum_prompt_tokens: int | None
+    sum_completion_tokens: int | None
+
+
+@counted(AttemptRecord)
 class OwnerCount(NamedTuple):
     """Attempts per supplier, how they ended and who is said to answer for it."""
 

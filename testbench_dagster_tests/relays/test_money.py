@@ -237,7 +237,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(steps, st.integers(0, 12 * NEEDED))
 def test_the_books_balance_whatever_happens(tmp_path_factory, steps, cap):
     """At every moment what all processes reserved, spent and hold is what was granted, and within the cap."""
@@ -308,7 +308,7 @@ reports = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     counts=st.lists(st.integers(0, 25), min_size=1, max_size=4),
     usage=st.lists(st.lists(reports, min_size=1, max_size=4), min_size=4, max_size=4),

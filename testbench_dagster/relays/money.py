@@ -28,7 +28,7 @@ from testbench_dagster.core.token_bounds import likely_tokens, most_tokens
 #: A chunk is at most this part of what is left of the day, and so many times the relay that it is asked for:
 #: several processes share the end fairly, and a death loses little.
 _PARTS = 8
-_RELAYS = 64
+_RELAYS = 16
 _NO_CAP = 2**62
 
 _log = logging.getLogger(__name__)
@@ -266,22 +266,23 @@ class MoneyQuota:
                 return
             if self._closed:
                 return
-            start, missing = account.start, needed - account.left
+            start, left = account.start, account.left
         if ended is not None:
             self._give_back(account)
             self._note_estimated(account.service, *ended)
         name = money_account(account.service)
         spent = self._ledger.spent(name, start) or 0
-        chunk = max(missing, min((account.cap - spent) // _PARTS, _RELAYS * needed))
+        chunk = max(needed, min((account.cap - spent) // _PARTS, _RELAYS * needed))
+        wanted = max(0, chunk - left)
         granted = self._ledger.grant(
-            name, start, account.cap, chunk, lambda: self._opened_with(account.service, start)
+            name, start, account.cap, wanted, lambda: self._opened_with(account.service, start)
         )
         with self._lock:
             if self._closed or account.start != start:
                 account.returns[start] += granted
             else:
                 account.left += granted
-                if granted < missing:
+                if left + granted < needed:
                     account.dry = needed
             late = self._closed
         if late:

@@ -173,12 +173,12 @@ def test_a_death_costs_what_was_in_flight_and_a_chunk(ledger):
     money = MoneyQuota(ledger, lambda _: cap, {A: PRICE}, clock=Clock())
     flying = [reserved(money, target(A), relay(n % 10)) for n in range(20)]
     assert None not in flying
-    assert 20 * NEEDED <= granted(ledger) <= 20 * NEEDED + 64 * NEEDED
+    assert 20 * NEEDED <= granted(ledger) <= (20 + 16) * NEEDED
     heir = MoneyQuota(ledger, lambda _: cap, {A: PRICE}, clock=Clock())
     n = 0
     while reserved(heir, target(A), relay(n % 10)) is not None:
         n += 1
-    assert n == 1000 - 64, "a chunk is lost with the process that held it"
+    assert n == 1000 - 32, "a chunk is lost with the process that held it"
     assert granted(ledger) == cap
 
 

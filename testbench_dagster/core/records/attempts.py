@@ -25,6 +25,7 @@ from testbench_dagster.core.records.declaring import (
     indexes=(
         ("supplier", "task", "task_hash", "epoch", "round"),
         ("service", "finished_at"),
+        ("finished_at",),
         ("prompt_id",),
         ("session",),
     ),

@@ -308,7 +308,7 @@ class _Run:
                 outcome = self._sink(job.relay, job.number, attempt)
                 if outcome is not None:
                     await outcome
-                self._settle(job, attempt)
+                self._charge(job, attempt)
                 now = time.monotonic()
                 self._account(queue, job, attempt, began, now)
                 self._release(queue, now)
@@ -463,12 +463,12 @@ class _Run:
             self._money.release(job.reserved)
         job.reserved = None
 
-    def _settle(self, job: Job, attempt: Attempt) -> None:
-        """Settle what a job came to; those who wait for what it leaves try again."""
+    def _charge(self, job: Job, attempt: Attempt) -> None:
+        """Charge what a job came to; those who wait for what it leaves try again."""
         if self._money is None:
             return
         if job.reserved is not None:
-            self._money.settle(job.reserved, job.relay, attempt)
+            self._money.charge(job.reserved, job.relay, attempt)
             job.reserved = None
         short, self._short = self._short, []
         for queue in short:

@@ -1,7 +1,7 @@
 """Money that may still be spent: what a relay can cost at most is reserved before it is sent.
 
 Out of the ledger that all processes share, in chunks, as relays are (:mod:`.quotas`). What the relay came to
-is settled after, and the rest can be spent again. What a supplier says of its tokens is its word: nothing
+is charged after, and the rest can be spent again. What a supplier says of its tokens is its word: nothing
 below 0 and nothing above what was reserved for the relay is believed, so it can neither win budget for
 itself nor use up that of others. Where it says nothing, characters are counted, and where nothing came back
 that could be counted although it may have worked, what was reserved is spent.
@@ -52,7 +52,7 @@ class Decision(Enum):
 
     GRANTED = "granted"
     UNKNOWN = "unknown"  # `MoneyQuota.refill` has to be called first
-    LATER = "later"  # what is in flight may leave enough once it is settled
+    LATER = "later"  # what is in flight may leave enough once it is charged
     REFUSED = "refused"
 
 
@@ -75,7 +75,7 @@ class MoneyTurn(NamedTuple):
     needed: int = 0
 
 
-class Settled(NamedTuple):
+class Charge(NamedTuple):
     """What a relay came to, in millionths; ``estimated``: by no count of the supplier's."""
 
     micros: int
@@ -85,7 +85,7 @@ class Settled(NamedTuple):
 FREE = MoneyTurn(Decision.GRANTED)
 
 
-def settled_cost(price: Price, relay: Relay, attempt: Attempt, reserved: int) -> Settled:
+def charge_of(price: Price, relay: Relay, attempt: Attempt, reserved: int) -> Charge:
     """What an attempt cost, from 0 to what was reserved for it.
 
     By the tokens that the supplier reports; what it does not report of an answer by characters. Who did not
@@ -94,20 +94,20 @@ def settled_cost(price: Price, relay: Relay, attempt: Attempt, reserved: int) ->
     """
     prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
     if prompt is not None and completion is not None and prompt >= 0 and completion >= 0:
-        return Settled(min(price.micros_of(prompt, completion), reserved), False)
+        return Charge(min(price.micros_of(prompt, completion), reserved), False)
     row = attempt.fault.row
     if not attempt.fault.answered:
         turned_down = attempt.status is not None and attempt.status >= 400
         if turned_down or not (row.reached or row.worked_on):
-            return Settled(0, False)
-        return Settled(reserved, True)
+            return Charge(0, False)
+        return Charge(reserved, True)
     chars = len(attempt.text or "") + (attempt.reasoning_chars or 0)
     likely = likely_tokens(relay.request, chars)
     counted = [
         guess if said is None or said < 0 else said
         for said, guess in zip((prompt, completion), likely, strict=True)
     ]
-    return Settled(min(price.micros_of(counted[0], counted[1]), reserved), True)
+    return Charge(min(price.micros_of(counted[0], counted[1]), reserved), True)
 
 
 @dataclass
@@ -126,7 +126,7 @@ class _Account:
     reserved: int = 0
     dry: int | None = None
     estimated: int = 0
-    returns: Counter[datetime] = field(default_factory=Counter)  # settled after their period, by its start
+    returns: Counter[datetime] = field(default_factory=Counter)  # charged after their period, by its start
     refilling: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, now: float) -> None:
@@ -196,13 +196,13 @@ class MoneyQuota:
 
     def release(self, reserved: Reservation) -> None:
         """Undo a reservation: nothing was sent."""
-        self._settle(reserved, Settled(0, False))
+        self._charge(reserved, Charge(0, False))
 
-    def settle(self, reserved: Reservation, relay: Relay, attempt: Attempt) -> None:
+    def charge(self, reserved: Reservation, relay: Relay, attempt: Attempt) -> None:
         """Note what the relay came to; what it did not need can be spent again."""
-        self._settle(reserved, settled_cost(reserved.price, relay, attempt, reserved.micros))
+        self._charge(reserved, charge_of(reserved.price, relay, attempt, reserved.micros))
 
-    def _settle(self, reserved: Reservation, came_to: Settled) -> None:
+    def _charge(self, reserved: Reservation, came_to: Charge) -> None:
         with self._lock:
             account = self._accounts[reserved.service]
             rest = reserved.micros - came_to.micros

@@ -26,7 +26,7 @@ from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 from testbench_dagster_tests.tasks.signatures.simulated import installed, prepared, served
 
-pytestmark = pytest.mark.slow(minutes=4)
+pytestmark = pytest.mark.slow(minutes=9)
 
 DOCS, KILLS, IN_FLIGHT = 50, 2, 3
 TASKS = ("starter_units", "starter_logic", "starter_reading")

@@ -20,9 +20,9 @@ from testbench_dagster.relays.money import (
     Decision,
     MoneyQuota,
     Reservation,
+    charge_of,
     estimated_account,
     money_account,
-    settled_cost,
 )
 from testbench_dagster.stores.documents.collections import BUDGETS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
@@ -114,7 +114,7 @@ def test_a_cost_is_never_less_than_what_floats_say(prompt, completion, asked, an
 )
 def test_what_a_supplier_says_is_believed_within_what_was_reserved(told, micros, estimated):
     asked = relay(1)  # "question 1": three tokens by its characters
-    assert settled_cost(PRICE, asked, told, NEEDED) == (micros, estimated)
+    assert charge_of(PRICE, asked, told, NEEDED) == (micros, estimated)
 
 
 @settings(max_examples=50)
@@ -127,7 +127,7 @@ def test_what_a_supplier_says_is_believed_within_what_was_reserved(told, micros,
     st.integers(0, 10**9),
 )
 def test_no_word_of_a_supplier_frees_or_takes_more_than_was_reserved(fault, asked, said, text, status, most):
-    came_to = settled_cost(PRICE, relay(0), attempt(fault, (asked, said), text, status), most)
+    came_to = charge_of(PRICE, relay(0), attempt(fault, (asked, said), text, status), most)
     assert 0 <= came_to.micros <= most
 
 
@@ -139,7 +139,7 @@ def test_what_is_not_needed_is_spent_again(ledger):
     money = MoneyQuota(ledger, lambda _: 2 * NEEDED, {A: PRICE}, clock=Clock())
     sent = 0
     while (held := reserved(money, target(A), relay(sent))) is not None:
-        money.settle(held, relay(sent), attempt(tokens=(100, 5), text="x"))
+        money.charge(held, relay(sent), attempt(tokens=(100, 5), text="x"))
         sent += 1
     assert sent * 250 > 2 * NEEDED - NEEDED - 250, "no more than a worst case is left"
     money.close()
@@ -190,8 +190,8 @@ def test_a_new_day_has_its_own_money_and_the_old_one_gets_its_rest_back(ledger):
     clock.now = NOON + timedelta(days=1)
     later = reserved(money, target(A), relay(1))
     assert later is not None and later.start == DAY + timedelta(days=1)
-    money.settle(held, relay(0), attempt(tokens=(100, 5), text="x"))
-    money.settle(later, relay(1), attempt(text="four"))
+    money.charge(held, relay(0), attempt(tokens=(100, 5), text="x"))
+    money.charge(later, relay(1), attempt(text="four"))
     money.close()
     assert granted(ledger) == 250
     assert granted(ledger, day=DAY + timedelta(days=1)) == 3 * 2 + 10
@@ -228,7 +228,7 @@ def test_ledgers_of_earlier_versions_are_read_and_relays_are_not_money(documents
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "settle", "release", "later", "die"]),
+        st.sampled_from(["reserve", "charge", "release", "later", "die"]),
         st.integers(0, 1),  # which process
         st.integers(0, 3),  # which supplier
         st.integers(-(10**6), 10**6),  # what it says of its tokens
@@ -249,7 +249,7 @@ def test_the_books_balance_whatever_happens(tmp_path_factory, steps, cap):
         return MoneyQuota(ledger, lambda _: cap, prices, clock=clock)
 
     quotas, flying = [process(), process()], [[], []]
-    spent = lost = 0  # settled, and what dead processes held
+    spent = lost = 0  # charged, and what dead processes held
     for what, who, n, said in steps:
         key, money = f"{n}@test", quotas[who]
         if what == "reserve":
@@ -266,8 +266,8 @@ def test_the_books_balance_whatever_happens(tmp_path_factory, steps, cap):
                 money.release(held)
             else:
                 told = attempt(tokens=(said, said * 2), text="four")
-                before = settled_cost(held.price, relay(0), told, held.micros).micros
-                money.settle(held, relay(0), told)
+                before = charge_of(held.price, relay(0), told, held.micros).micros
+                money.charge(held, relay(0), told)
                 spent += before
         in_flight = sum(one.micros for side in flying for one in side)
         assert spent + in_flight + lost <= granted(ledger) <= cap
@@ -298,7 +298,7 @@ class Metered(Scripted):
         made.text, made.status = "four", 200 if made.fault.answered else 429
         if endpoint.supplier in self.prices:
             most = self.prices[endpoint.supplier].micros_of(*most_tokens(relay.request, endpoint.generation))
-            self.costs.append(settled_cost(self.prices[endpoint.supplier], relay, made, most).micros)
+            self.costs.append(charge_of(self.prices[endpoint.supplier], relay, made, most).micros)
         return made
 
 

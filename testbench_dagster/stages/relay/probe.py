@@ -293,7 +293,7 @@ class _Probe:
         except PacedOut:
             self._money.release(turn.reserved)
             raise
-        self._money.settle(turn.reserved, relay, attempt)
+        self._money.charge(turn.reserved, relay, attempt)
         return attempt
 
     async def _reserved(self, target: Endpoint, relay: Relay) -> MoneyTurn:

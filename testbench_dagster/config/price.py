@@ -66,7 +66,9 @@ def _number(value: Any) -> Any:
 def _money(value: Any) -> Any:
     """A plain number from 0 on: a text such as "$5" names a currency, which nobody converts."""
     value = _number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return value  # refused with its own words
+    if not isinstance(value, (int, float)):
         raise ValueError(
             f"{_shown(value)} is no amount of money; write it without a currency, in that of the prices, "
             "such as 5 or 0.50"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.coordination.budgets import BudgetLedger
+from testbench_dagster.coordination.pace import DayLedger, PaceLedger
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.pace import Pace
 from testbench_dagster.core.price import Price, from_micros, in_micros
 from testbench_dagster.core.quota import FixedQuota
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
@@ -24,6 +27,7 @@ from testbench_dagster.relays.money import (
     estimated_account,
     money_account,
 )
+from testbench_dagster.relays.pace import Pacing
 from testbench_dagster.stores.documents.collections import BUDGETS
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster_tests.endpoints import relay
@@ -378,3 +382,21 @@ def test_retries_are_paid_for_and_a_used_up_budget_ends_a_run_that_waits_for_the
     report = run_relays([(target(retries=9), some(2))], Sink(), transport=transport, money=money)
     assert report.total.sent == 2 and report.out_of_money == (A,)
     assert (report.total.still_due, report.total.unsent) in ((2, 0), (1, 1))
+
+
+def test_who_waits_for_its_pace_reserves_nothing_meanwhile(documents, ledger):
+    """Three suppliers at one pace, one at none, and money for two relays at a time: nobody waits for ever."""
+    pacing = Pacing(PaceLedger(documents, minute_s=0.2), DayLedger(documents))
+    names = [f"{n}@test" for n in range(4)]
+    prices = dict.fromkeys(names, PRICE)
+    cap = 2 * NEEDED + 4 * 8 * 60
+    money = MoneyQuota(ledger, lambda _: cap, prices, clock=Clock())
+    transport = Metered({name: [(20, 2)] for name in names})
+    transport.prices = prices
+    pace = Pace("key", requests_per_minute=60)
+    work = [(replace(target(n), pace=pace) if n != names[3] else target(n), some(8, n)) for n in names]
+    report = run_relays(work, Sink(), transport=transport, pacing=pacing, money=money)
+    money.close()
+    pacing.close()
+    assert report.total.final == 32 and report.out_of_money == ()
+    assert granted(ledger) == sum(transport.costs) == 32 * 60

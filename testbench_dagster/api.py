@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from testbench_dagster.defs.local_evaluation import RunReport
     from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
+    from testbench_dagster.stages.plan.money import MoneyOfService
     from testbench_dagster.tasks.worker import Waiting
     from testbench_dagster.taxonomies.model import Taxonomy
 
@@ -91,7 +92,7 @@ class Plan(Table):
     of the relays are of tasks that are not prepared yet: known by their rules, or guessed. ``cost`` is about
     what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
     ``schedules`` says by name whom each configured schedule evaluates, on what and when, or what keeps it
-    from that.
+    from that. ``money`` is that of the day, by service with a budget of it.
     """
 
     calls: int = 0
@@ -101,6 +102,7 @@ class Plan(Table):
     cost: float | None = None
     uncosted: int = 0
     schedules: Mapping[str, str] = field(default_factory=dict)
+    money: Mapping[str, MoneyOfService] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,7 @@ class Testbench:
             planned.cost,
             planned.uncosted,
             schedule_texts(self._workspace),
+            planned.money,
         )
 
     def backfill(

@@ -73,6 +73,10 @@ def plan(
     if budget is None:
         for service, left in planned.left.items():
             note(f"{service}: {counted(left, 'relay')} {are(left)} left of today's budget")
+        for service, own in planned.money.items():
+            note(f"{service}: {own.words}, about {money(own.needed)} of it is needed now")
+            if own.who_is_free:
+                note(f"{service}: {own.who_is_free}")
     for text in planned.paces.values():
         note(text)
     for name, text in planned.schedules.items():

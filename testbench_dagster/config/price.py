@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from testbench_dagster.core.price import Price
 from testbench_dagster.core.rules import Strict
 
 #: Dearest price per million tokens that is believed, in any currency: a slip of units would be beyond it.
 _MOST = 1_000_000_000
+#: Largest budget of a day: stores keep its millionths in 64 bits, with room for the dearest relay.
+_MOST_MONEY = 1_000_000_000_000
 
 
 class SupplierPrice(Strict):
@@ -34,11 +36,9 @@ class SupplierPrice(Strict):
     @classmethod
     def _amount(cls, value: Any) -> Any:
         """A plain number: a text such as "$0.15" names a currency, which nobody converts."""
+        value = _number(value)
         if isinstance(value, bool):
             return value  # refused with its own words
-        if isinstance(value, str):  # a variable's value, or 1e-3, which YAML reads as a text
-            with suppress(ValueError):
-                value = float(value)
         if not isinstance(value, (int, float)):
             raise ValueError(
                 f"{_shown(value)} is no number; write the price per million tokens without a currency, "
@@ -53,6 +53,33 @@ class SupplierPrice(Strict):
     def of_tokens(self) -> Price:
         """The same as the value that suppliers have."""
         return Price(self.prompt, self.completion)
+
+
+def _number(value: Any) -> Any:
+    """What a variable's value says, or 1e-3, which YAML reads as a text; all else as it is."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _money(value: Any) -> Any:
+    """A plain number from 0 on: a text such as "$5" names a currency, which nobody converts."""
+    value = _number(value)
+    if isinstance(value, bool):
+        return value  # refused with its own words
+    if not isinstance(value, (int, float)):
+        raise ValueError(
+            f"{_shown(value)} is no amount of money; write it without a currency, in that of the prices, "
+            "such as 5 or 0.50"
+        )
+    if not 0 <= value <= _MOST_MONEY:  # NaN is not, either
+        raise ValueError(f"{_shown(value)} is no budget in money; write a number from 0 to {_MOST_MONEY:,}")
+    return value
+
+
+#: An amount of money in the currency of the prices.
+Money = Annotated[float, BeforeValidator(_money)]
 
 
 def _shown(value: Any) -> str:

@@ -19,14 +19,14 @@ from testbench_dagster.config.fields import (
     unmatched_pattern,
 )
 from testbench_dagster.config.pace import SupplierPace
-from testbench_dagster.config.price import SupplierPrice
+from testbench_dagster.config.price import Money, SupplierPrice
 from testbench_dagster.config.schedules import Cron, ScheduledBackfill
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.config.task_generation import TaskGenerationConfig
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
 from testbench_dagster.core.pace import Pace
-from testbench_dagster.core.price import Price
+from testbench_dagster.core.price import Price, in_micros
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings, Strict
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
@@ -247,19 +247,27 @@ class SamplingSettings(Strict):
 
 
 class BudgetSettings(Strict):
-    """Hard caps on relays, retries and capability probes included; None means no cap.
+    """Hard caps on relays and money, retries and capability probes included; None means no cap.
 
     ``relays_per_day``: per service and UTC day, ``services`` overrides it by service.
-    ``relays_per_supplier_hour``: politeness, per supplier and UTC hour.
+    ``relays_per_supplier_hour``: politeness, per supplier and UTC hour. ``money_per_day``: in the currency of
+    the prices, per service and UTC day, ``money_services`` overrides it by service.
     """
 
     relays_per_day: int | None = Field(default=None, ge=0)
     services: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     relays_per_supplier_hour: int | None = Field(default=None, ge=1)
+    money_per_day: Money | None = None
+    money_services: dict[str, Money] = Field(default_factory=dict)
 
     def of_service(self, service: str) -> int | None:
-        """The daily cap of a service."""
+        """The daily cap of a service, in relays."""
         return self.services.get(service, self.relays_per_day)
+
+    def money_of_service(self, service: str) -> int | None:
+        """The daily cap of a service on money, in millionths of the currency."""
+        amount = self.money_services.get(service, self.money_per_day)
+        return None if amount is None else in_micros(amount)
 
 
 class SupplierSource(ProxySettings):
@@ -269,7 +277,9 @@ class SupplierSource(ProxySettings):
     ``allow_private_networks``, and it cannot name keys. ``api_key_env`` gives all its suppliers one key,
     ``token_env`` is what the roster's own server wants to see (a bearer token), ``proxy``, ``proxy_env`` and
     ``tls`` how that is connected to. ``pace`` is that of each of its suppliers; a source cannot say it, for
-    who bounds how often it is asked bounds what is found out about it.
+    who bounds how often it is asked bounds what is found out about it. ``trust_prices``: the prices that it
+    lists count against the budget of money, as those of testbench.yaml do; else a supplier could use it up by
+    a price of its own.
     """
 
     file: str | None = None
@@ -280,6 +290,7 @@ class SupplierSource(ProxySettings):
     token_env: str | None = None
     timeout_s: float = Field(default=15, gt=0, le=40)
     pace: SupplierPace | None = None
+    trust_prices: bool = False
 
     @field_validator("url")
     @classmethod

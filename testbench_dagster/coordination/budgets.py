@@ -1,4 +1,4 @@
-"""Budgets: caps on relays per account and period that no crash and no number of processes can exceed.
+"""Budgets: caps on relays or money per account and period that no crash and no second process can exceed.
 
 What is granted to a process counts as spent. It is granted before it is used, by a compare-and-set on the
 account's document of the period, and what is not used is given back. A process that dies loses what it did
@@ -36,6 +36,8 @@ def next_period(unit: Unit, now: datetime) -> datetime:
 class BudgetLedger:
     """What is granted per account and period; ``period`` is always the start of the period, in UTC.
 
+    Amounts are whole: relays, or millionths of a currency. The account says of what.
+
     Every operation may raise :class:`StoreError`. One that failed is not repeated: whether it took effect is
     then unknown, and the cap is what must hold.
     """
@@ -44,7 +46,7 @@ class BudgetLedger:
         self._documents = documents
 
     def spent(self, account: str, period: datetime) -> int | None:
-        """Relays granted so far; None when nobody has asked yet."""
+        """What is granted so far; None when nobody has asked yet."""
         budget = typed.get(self._documents, BudgetRecord, _id(account, period))
         return None if budget is None else budget.granted
 
@@ -56,7 +58,7 @@ class BudgetLedger:
         wanted: int,
         spent_before: Callable[[], int] = lambda: 0,
     ) -> int:
-        """Grant ``wanted`` relays or what is left below ``cap``; return how many, perhaps 0.
+        """Grant ``wanted`` or what is left below ``cap``; return how much, perhaps 0.
 
         ``spent_before`` is called for what was spent before, when the period's document does not exist yet.
         What is granted by then stays granted, also when the cap was lowered below it.
@@ -76,7 +78,7 @@ class BudgetLedger:
                 return more
 
     def give_back(self, account: str, period: datetime, n: int) -> None:
-        """Return ``n`` relays that were granted and not used."""
+        """Return ``n`` that were granted and not used."""
         _check("n", n)
         id_ = _id(account, period)
         while n:

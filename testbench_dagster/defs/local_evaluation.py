@@ -25,6 +25,7 @@ from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.discover.roster import named_suppliers, refresh_roster
 from testbench_dagster.stages.migrate import migrate_if_safe
+from testbench_dagster.stages.plan.money import out_of_money
 from testbench_dagster.stages.plan.open_docs import (
     OpenDocs,
     next_attempt,
@@ -224,6 +225,8 @@ def evaluate(
     if waiting:
         note(f"evaluation: {waiting}")
     for text in used_up(workspace, roster, clock.now()):
+        note(f"evaluation: {text}")
+    for text in out_of_money(workspace, roster, clock.now()):
         note(f"evaluation: {text}")
     # rows as the evaluation has cached them; where nothing was asked nothing is new
     rows = list(_primary_rows(workspace, keys, names)) if passes.sent else []

@@ -36,6 +36,7 @@ from testbench_dagster.core.remedies import remedy_of
 from testbench_dagster.core.text import escaped
 from testbench_dagster.relays.circuit import PATIENCE, LanePatience
 from testbench_dagster.relays.loops import run_to_end
+from testbench_dagster.relays.money import Decision, MoneyQuota
 from testbench_dagster.relays.pace import Pacing
 from testbench_dagster.relays.pacer import Pacer
 from testbench_dagster.relays.queues import Canaries, Host, Job, SupplierQueue, Work, supplier_queues
@@ -81,6 +82,7 @@ async def relay_all(
     on_lane_end: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
     pacing: Pacing | None = None,
+    money: MoneyQuota | None = None,
 ) -> Report:
     """Send every relay of ``work``, hand each attempt to ``sink``, and return the counts.
 
@@ -90,7 +92,8 @@ async def relay_all(
     relays of ``work`` may be marked so, too. ``patience`` is how long suppliers are waited for.
     ``on_lane_end`` is called once per supplier, when its turn has ended and the sink took all its attempts.
     Once ``stop`` is set nothing is sent any more, and what is in flight ends within seconds. ``pacing`` keeps
-    the paces of the endpoints that have one; waiting for those is no patience spent.
+    the paces of the endpoints that have one; waiting for those is no patience spent. ``money`` reserves what
+    each send can cost at most, and refuses those for which too little is left.
 
     ``quota`` (or a mapping: attempts left per service; services it does not name are
     unlimited) and ``max_relays`` (attempts in all) count every send. Nothing is sent while ``heartbeat`` does
@@ -115,6 +118,7 @@ async def relay_all(
         on_lane_end,
         stop,
         pacing,
+        money,
     )
     return await run.execute()
 
@@ -169,6 +173,7 @@ class _Run:
         on_lane_end: Callable[[str], None] | None,
         stop: threading.Event | None,
         pacing: Pacing | None,
+        money: MoneyQuota | None,
     ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
@@ -177,6 +182,8 @@ class _Run:
         self._slots = max_in_flight
         self._quota = FixedQuota(quota) if isinstance(quota, Mapping) else quota
         self._relays_left = max_relays
+        self._money = money
+        self._short: list[SupplierQueue] = []  # wait for money that is reserved for what is in flight
         self._heartbeat = heartbeat
         self._lost = False
         self._on_progress = on_progress
@@ -301,6 +308,7 @@ class _Run:
                 outcome = self._sink(job.relay, job.number, attempt)
                 if outcome is not None:
                     await outcome
+                self._charge(job, attempt)
                 now = time.monotonic()
                 self._account(queue, job, attempt, began, now)
                 self._release(queue, now)
@@ -339,8 +347,13 @@ class _Run:
                 self._finish_if_idle(queue)
                 self._unpark(queue.host)
                 continue
+            if not self._affords(queue, job):
+                self._unspend(queue)
+                self._unpark(queue.host)
+                continue
             if self._pacer is not None and not self._pacer.admits(queue, job):
                 self._unspend(queue)
+                self._unreserve(job)
                 queue.circuit.idle(time.monotonic(), False)
                 self._unpark(queue.host)
                 continue
@@ -408,7 +421,7 @@ class _Run:
                 return False
             if answer is not QuotaDecision.GRANTED:
                 queue.asking = answer is QuotaDecision.UNKNOWN
-                self._ask(queue)
+                self._ask(queue, partial(self._quota.refill, queue.endpoint))
             if queue.asking:
                 return False
         if self._relays_left is not None:
@@ -424,22 +437,60 @@ class _Run:
         if self._relays_left is not None:
             self._relays_left += 1
 
-    def _ask(self, queue: SupplierQueue) -> None:
-        """Have the quota find out about a supplier in a thread."""
-        task = self._loop.create_task(self._refill(queue))
+    def _affords(self, queue: SupplierQueue, job: Job) -> bool:
+        """Reserve the money that a job can cost at most; without it the job is held, or the turn ended."""
+        if self._money is None:
+            return True
+        turn = self._money.reserve(queue.endpoint, job.relay)
+        if turn.decision is Decision.GRANTED:
+            job.reserved = turn.reserved
+            return True
+        queue.held = job
+        if turn.decision is Decision.UNKNOWN:
+            queue.asking = True
+            self._ask(queue, partial(self._money.refill, queue.endpoint, turn.needed))
+        elif turn.decision is Decision.LATER:
+            queue.in_line_since = time.monotonic()
+            self._short.append(queue)
+        else:
+            queue.short_of_money = queue.stopped is None
+            self._stop_queue(queue, "unsent")
+        return False
+
+    def _unreserve(self, job: Job) -> None:
+        """Free the money of a job that is not sent."""
+        if self._money is not None and job.reserved is not None:
+            self._money.release(job.reserved)
+        job.reserved = None
+
+    def _charge(self, job: Job, attempt: Attempt) -> None:
+        """Charge what a job came to; those who wait for what it leaves try again."""
+        if self._money is None:
+            return
+        if job.reserved is not None:
+            self._money.charge(job.reserved, job.relay, attempt)
+            job.reserved = None
+        short, self._short = self._short, []
+        for queue in short:
+            if queue.in_line_since is not None:
+                queue.circuit.excuse(queue.in_line_since, time.monotonic())
+                queue.in_line_since = None
+            self._enqueue(queue)
+
+    def _ask(self, queue: SupplierQueue, find_out: Callable[[], None]) -> None:
+        """Have a quota find out about a supplier in a thread."""
+        task = self._loop.create_task(self._refill(queue, find_out))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _refill(self, queue: SupplierQueue) -> None:
-        if self._quota is None:
-            raise RuntimeError("no quota was given that could be refilled")
+    async def _refill(self, queue: SupplierQueue, find_out: Callable[[], None]) -> None:
         try:
-            await self._loop.run_in_executor(None, self._quota.refill, queue.endpoint)
+            await self._loop.run_in_executor(None, find_out)
         except Exception as exc:
             self._fail(exc)
             return
         queue.asking = False
-        if self._quota.refused(queue.endpoint):
+        if self._quota is not None and self._quota.refused(queue.endpoint):
             self._guarded(self._stop_capped)
         self._guarded(self._enqueue, queue)
 
@@ -815,6 +866,7 @@ class _Run:
             self._lost,
             self._ends,
             self._interrupted,
+            tuple(queue.endpoint.supplier for queue in self._queues if queue.short_of_money),
         )
 
 

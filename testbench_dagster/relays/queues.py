@@ -18,6 +18,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.relay import Endpoint, Relay
 from testbench_dagster.relays.circuit import Circuit, LanePatience
 from testbench_dagster.relays.limits import AdaptiveLimit
+from testbench_dagster.relays.money import Reservation
 from testbench_dagster.relays.pace import Turn
 from testbench_dagster.relays.report import Counts
 
@@ -39,7 +40,7 @@ class Job:
 
     ``probe``: it is sent while the circuit is open, which costs none. ``parked``: it waits for its turn after
     an attempt. ``drawn``: it is a canary of the pool. ``token_second``: where its tokens are counted, if its
-    supplier has a pace of them.
+    supplier has a pace of them. ``reserved`` is the money that is reserved for it while it is in flight.
     """
 
     relay: Relay
@@ -49,6 +50,7 @@ class Job:
     parked: bool = False
     drawn: bool = False
     token_second: int = 0
+    reserved: Reservation | None = None
 
     @property
     def number(self) -> int:
@@ -174,6 +176,7 @@ class SupplierQueue:
         self.flying: dict[int, tuple[Job, float]] = {}  # what is in flight, and since when
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
         self.asking = False  # waits to hear from the quota
+        self.short_of_money = False  # stopped, because what it can cost at most was not left
         self.exhausted = False
         self.stopped: Literal["unsent", "abandoned"] | None = None
         self.claimed: Fault | None = None  # what it says of itself, for which it was stopped
@@ -182,7 +185,7 @@ class SupplierQueue:
         self.works = True  # not waited for
         self.held: Job | None = None
         self.ticket: Turn | None = None
-        self.in_line_since: float | None = None  # it waits for its turn at the supplier's pace
+        self.in_line_since: float | None = None  # it waits for its turn at the supplier's pace, or for money
         self.due: deque[Job] = deque()
         self.waiting: dict[int, tuple[Job, asyncio.TimerHandle]] = {}
         self.pause: asyncio.TimerHandle | None = None

@@ -134,7 +134,8 @@ class Report:
     """Result of a run: totals, and the same per supplier key; ``seconds`` is wall time.
 
     ``lanes``: how each supplier's turn ended. ``lost``: the run ended early because this process lost its
-    heartbeat, ``interrupted``: because it was told to; what it did not send is ``unsent``.
+    heartbeat, ``interrupted``: because it was told to; what it did not send is ``unsent``. ``out_of_money``
+    are suppliers whose turn the budget of money ended: it left less than their next relay can cost.
     """
 
     seconds: float
@@ -143,6 +144,7 @@ class Report:
     lost: bool = False
     lanes: dict[str, LaneEnd] = field(default_factory=dict)
     interrupted: bool = False
+    out_of_money: tuple[str, ...] = ()
 
     @property
     def relays_per_s(self) -> float:

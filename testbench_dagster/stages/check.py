@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import StoreError, TestbenchError
@@ -15,6 +16,7 @@ from testbench_dagster.core.task_flags import MEAN, TaskFlags
 from testbench_dagster.core.wording import counted
 from testbench_dagster.scoring.bounds import bounds_by_definition
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.plan.money import money_findings
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.plan.schedules import schedule_findings
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
@@ -66,6 +68,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         yield from check_service(config, name)
     if suppliers:
         yield from _supplier_findings(workspace, echo)
+    yield from _money_findings(workspace)
     yield from _asked_findings(workspace, known, echo)
     yield from _reference_findings(workspace)
     yield from _answer_findings(workspace)
@@ -181,6 +184,13 @@ def _supplier_findings(workspace: Workspace, echo: dict[str, bool | None]) -> It
         yield Finding(what, detail, ok=result.ok, warning=result.warning, paste=result.paste)
     for key, problem in evaluation_problems(workspace, [supplier.key for supplier in suppliers]).items():
         yield Finding(f"last evaluation of {key}", problem, ok=False, warning=True)
+
+
+def _money_findings(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        yield from money_findings(workspace, active_suppliers(workspace), datetime.now(UTC))
+    except StoreError:  # said before
+        return
 
 
 def _asked_findings(

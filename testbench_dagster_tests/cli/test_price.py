@@ -105,3 +105,18 @@ def test_the_published_page_and_the_feed_have_costs() -> None:
     (alpha,) = [one for one in feed(priced)["suppliers"] if one["supplier"] == "alpha@external"]
     told = alpha["tasks"]["gsm8k"]
     assert {name: told[name] for name in costs} == costs
+
+
+def test_a_plan_tells_of_the_budget_of_money(folder: Path) -> None:
+    path = folder / "testbench.yaml"
+    settings = yaml.safe_load(path.read_text("utf-8")) | {"budget": {"money_per_day": 0.01}}
+    path.write_text(yaml.safe_dump(settings), "utf-8")
+    told = run(folder, "plan").stderr
+    # ten answers that report their tokens are stored, and have cost what the budget counts from then on
+    assert re.search(
+        r"^external: 0\.00750 of 0\.0100 is left of today's budget of money, about 0\.00\d+ of it is needed "
+        "now$",
+        told,
+        re.M,
+    )
+    assert f"external: 1 supplier without a price that counts costs nothing of it: {BETA}\n" in told

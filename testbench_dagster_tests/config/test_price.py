@@ -60,3 +60,30 @@ def test_a_wrong_price_is_told_with_the_key_the_value_and_the_remedy(
 ) -> None:
     with pytest.raises(ConfigError, match=told):
         configured(tmp_path, price=price)
+
+
+def test_a_budget_of_money_is_kept_in_millionths_and_of_a_service_its_own(tmp_path: Path) -> None:
+    budget = loaded(tmp_path, budget={"money_per_day": "0.30", "money_services": {"text": 2}}).settings.budget
+    assert budget.money_of_service("external") == 300_000
+    assert budget.money_of_service("text") == 2_000_000
+    assert budget.of_service("text") is None, "relays are counted apart"
+    assert loaded(tmp_path).settings.budget.money_of_service("text") is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        ({"money_per_day": -1}, "budget.money_per_day: -1 is no budget in money; write a number from 0 to"),
+        ({"money_per_day": float("nan")}, "budget.money_per_day: nan is no budget in money"),
+        ({"money_per_day": 10**400}, "budget.money_per_day: 1000"),
+        ({"money_per_day": "$5"}, r"budget.money_per_day: '\$5' is no amount of money; write it without"),
+        ({"money_per_day": True}, "budget.money_per_day: true is no number"),
+        ({"money_services": {"text": [5]}}, "budget.money_services.text: a list is no amount of money"),
+        ({"money": 5}, "unknown key 'money' in budget"),
+    ],
+)
+def test_a_wrong_budget_of_money_is_told_with_the_key_the_value_and_the_remedy(
+    tmp_path: Path, budget: Any, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        loaded(tmp_path, budget=budget)

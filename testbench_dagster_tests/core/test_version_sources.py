@@ -93,6 +93,9 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "scoring.groups": "rows of groups are made of those of tasks when they are read",
     },
     "PLANS": {
+        "core.price:from_micros": "an amount in another unit",
+        "relays.money": "what may be sent while a run goes on",
+        "stages.plan.costs:likely_costs": "what a run releases of its plans: none that is stored",
         "statistics.paired:paired_difference": "an interval; what follows from it is held by test_references",
         "core.wording": "numbers in words",
         "transports.payload:_generation": "what is asked: PAYLOADS",

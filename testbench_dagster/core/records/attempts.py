@@ -25,6 +25,7 @@ from testbench_dagster.core.records.declaring import (
     indexes=(
         ("supplier", "task", "task_hash", "epoch", "round"),
         ("service", "finished_at"),
+        ("finished_at",),
         ("prompt_id",),
         ("session",),
     ),
@@ -403,6 +404,16 @@ class TokensOfHour(NamedTuple):
 
     finished_at: datetime
     fault: str
+    n: int
+    sum_prompt_tokens: int | None
+    sum_completion_tokens: int | None
+
+
+@counted(AttemptRecord)
+class TokensOfSupplier(NamedTuple):
+    """Attempts per supplier, with the tokens that they took."""
+
+    supplier: str
     n: int
     sum_prompt_tokens: int | None
     sum_completion_tokens: int | None

@@ -24,12 +24,16 @@ from testbench_dagster.core.records.declaring import (
     indexes=(("account", "period"), ("period",)),
 )
 class BudgetRecord(Record):
-    """Relays granted to processes from an account in a period, before they are sent."""
+    """Relays or money granted to processes from an account in a period, before they are spent."""
 
     id: str = key("follows from account and period")
-    account: str = queryable("what the relays are taken from")
+    account: str = queryable(
+        "what is granted, and of what: relays or, where it begins with `money:` or `estimated:`, money"
+    )
     period: datetime = queryable("start of the UTC hour or day")
-    granted: int = queryable("relays granted so far, those given back taken off")
+    granted: int = queryable(
+        "granted so far, what was given back taken off: relays, or millionths of the currency of the prices"
+    )
 
 
 @record("paces", one_per="pace that suppliers are asked at", kind=COORDINATION)

@@ -57,6 +57,11 @@ class PlanRecord(Record):
     session_spent_until: int | None = queryable(
         "last height of the session in which its relays are used up", default=None
     )
+    money_needed: int | None = queryable(
+        "most that its next relay can cost, for which the budget of money left too little, in millionths",
+        default=None,
+        sparse=True,
+    )
     fingerprint: str | None = queryable("changes when it has to be planned anew", default=None)
     problem: str | None = content(
         "why no call of its last evaluation was answered, or it went on without it", default=None
@@ -100,6 +105,7 @@ class DuePlan(NamedTuple):
     fingerprint: str | None
     failures: int
     session_spent_until: int | None
+    money_needed: int | None
 
 
 @view(PlanRecord)

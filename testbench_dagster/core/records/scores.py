@@ -24,7 +24,7 @@ UNSCORABLE = "unscorable: "
     "scores",
     one_per="answer and filter",
     kind=FACT,
-    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",)),
+    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",), ("answered_at",)),
 )
 class ScoreRecord(Record):
     """The metrics of one answer after one filter."""

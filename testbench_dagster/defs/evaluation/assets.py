@@ -147,6 +147,9 @@ def relay_responses(
         context.log.warning(f"{key}: {problem}")
     for key, why in report.left.items():
         context.log.warning(f"{key} was left: {why}")
+    if report.out_of_money:
+        told = ", ".join(list(report.out_of_money)[:_TOLD])
+        context.log.info(f"the budget of money ended the turns of {told}, which is ours and blames nobody")
     not_asked = [
         f"{task} of {key} ({why})"
         for key, tasks in report.not_applicable.items()
@@ -179,6 +182,7 @@ def relay_responses(
             **({"held_by_others": dict(list(report.refused.items())[:50])} if report.refused else {}),
             **({"left": dict(list(report.left.items())[:50])} if report.left else {}),
             **({"departed": report.departed[:50]} if report.departed else {}),
+            **({"out_of_money": dict(list(report.out_of_money.items())[:50])} if report.out_of_money else {}),
         }
     )
 

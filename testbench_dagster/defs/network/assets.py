@@ -68,6 +68,7 @@ def roster_version(workspace: Workspace) -> str:
             s.joined_at,
             s.left_at,
             s.cut_at,
+            None if s.price is None else (s.price.prompt, s.price.completion),
         )
         for s in known_suppliers(workspace)
     ]

@@ -597,4 +597,5 @@ def plan_at_once(documents: DocumentStore, keys: Iterable[str], now: datetime) -
     if not wanted:
         return
     for key in typed.by_id(documents, PlanId, wanted):
-        typed.claim(documents, PlanRecord, {"_id": key}, due_at=now)
+        # what its next relay can cost may be another by now
+        typed.claim(documents, PlanRecord, {"_id": key}, due_at=now, money_needed=None)

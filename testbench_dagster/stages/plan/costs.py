@@ -71,6 +71,32 @@ def fill_in_costs(
     return sum(_calls(row) for row in rows if row["cost"] is None)
 
 
+def likely_costs(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    facts: Mapping[str, SupplierFacts],
+    calls: Mapping[tuple[str, str], int],
+    now: datetime,
+) -> dict[str, float] | None:
+    """About what planned calls of suppliers cost, by supplier key, at their prices.
+
+    ``calls`` by supplier key and task. None where answers tell nothing of some of them: the longest answers
+    that are allowed would say far too much.
+    """
+    asked = {supplier.key: supplier for supplier in suppliers if supplier.price is not None}
+    rows = [{"supplier": key, "task": task} for (key, task), n in calls.items() if n and key in asked]
+    known = _Known(workspace, asked, rows, now)
+    costs = dict.fromkeys(asked, 0.0)
+    for row in rows:
+        supplier, task = asked[row["supplier"]], row["task"]
+        tokens = known.tokens(supplier, task, facts[supplier.key].tasks[task].prompts)
+        if tokens is None or tokens.basis == PROMPTS or supplier.price is None:
+            return None
+        of_each = supplier.price.of(tokens.prompt, tokens.completion) / tokens.of
+        costs[supplier.key] += of_each * calls[supplier.key, task]
+    return costs
+
+
 def _calls(row: Mapping[str, Any]) -> int:
     return int(row["calls"] + row["canaries"])
 

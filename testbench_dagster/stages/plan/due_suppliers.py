@@ -14,7 +14,7 @@ from testbench_dagster.stages.plan.plan_cache import (
     settings_fingerprint,
     supplier_fingerprint,
 )
-from testbench_dagster.stages.plan.remaining import budget_left
+from testbench_dagster.stages.plan.remaining import budget_left, money_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -33,7 +33,8 @@ def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Due
 
     Reads one row per supplier and a handful per service, no attempts: 5,000 suppliers take well under a
     second. Suppliers of a service whose budget of the day is spent are left out until the next day, those
-    that no session lets be reached until one does.
+    for whose next relay it left too little money until it leaves as much, those that no session lets be
+    reached until one does.
     """
     now = now or datetime.now(UTC)
     cached = {plan.id: plan for plan in typed.find(workspace.documents, DuePlan)}
@@ -41,6 +42,7 @@ def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Due
     fingerprint, budget = settings_fingerprint(workspace), workspace.config.settings.budget
     restricted = restricted_tasks(workspace)
     broke: dict[str, bool] = {}
+    money: dict[str, int | None] = {}
     found = []
     for supplier in active_suppliers(workspace):
         plan = cached.get(supplier.key)
@@ -51,6 +53,14 @@ def due_suppliers(workspace: Workspace, now: datetime | None = None) -> list[Due
             continue
         if supplier.service not in broke:
             broke[supplier.service] = budget_left(workspace.documents, budget, supplier.service, now) == 0
+        needed = None if plan is None else plan.money_needed
+        if needed is not None and not broke[supplier.service]:
+            if supplier.service not in money:
+                capped = money_left(workspace, supplier.service, now)
+                money[supplier.service] = None if capped is None else capped.left
+            left = money[supplier.service]
+            if left is not None and left < needed:
+                continue
         if not broke[supplier.service]:
             version = str(plan.planned_at) if plan else f"new {supplier.joined_at}"
             found.append(DueSupplier(supplier.key, version))

@@ -72,6 +72,7 @@ def refresh_plans(
                 failures=kept.failures if kept else 0,
                 put_off_until=kept.put_off_until if kept else None,
                 session_spent_until=kept.session_spent_until if kept else None,
+                money_needed=kept.money_needed if kept else None,
                 fingerprint=supplier_fingerprint(by_settings, supplier, restricted),
                 problem=kept.problem if kept else None,
                 tasks={
@@ -110,6 +111,7 @@ def record_progress(
     spent: Mapping[str, int] | None = None,
     put_off: Collection[str] = (),
     left: Mapping[str, str] | None = None,
+    money: Mapping[str, int] | None = None,
 ) -> None:
     """Remember how an evaluation went: who answered, and who was asked in vain, with the problem.
 
@@ -117,12 +119,15 @@ def record_progress(
     one answer ends that. ``spent`` are the suppliers whose relays of a session were used up, with its last
     height. ``put_off`` are those that something else stood in the way of: they are looked at again a while
     later. ``left`` are those that the run went on without, with why: one that answered something has its
-    next turn no sooner than a doc its second occasion.
+    next turn no sooner than a doc its second occasion. ``money`` are those for whose next relay the budget of
+    money left too little, with what that can cost at most: they wait for as much, until they are
+    asked again.
     """
-    left = left or {}
+    left, money = left or {}, money or {}
     now = datetime.now(UTC)
     final, spent = set(reached), spent or {}
-    keys = list(dict.fromkeys([*final, *failed, *spent, *put_off, *left]))
+    told = {*final, *failed, *spent, *put_off, *left}
+    keys = list(dict.fromkeys([*final, *failed, *spent, *put_off, *left, *money]))
     before = _cached_plans(workspace, keys)
     planning = workspace.config.settings.planning
     until = now + retry_delay(1, planning)
@@ -131,7 +136,7 @@ def record_progress(
     for key in keys:
         kept = before.get(key)
         if kept is None:
-            if key in final and key not in spent and key not in left:
+            if key in final and key not in spent and key not in left and key not in money:
                 continue
             # its plan follows at the end of the evaluation; should that not come, it is due again
             service = key.rpartition("@")[2]
@@ -141,13 +146,14 @@ def record_progress(
                 kept,
                 planned_at=now,
                 failures=kept.failures + 1 if key in failed else 0 if key in final else kept.failures,
-                problem=failed.get(key) or left.get(key),
+                problem=failed.get(key) or left.get(key) or (kept.problem if key not in told else None),
                 put_off_until=until
                 if key in put_off
                 else next_turn
                 if key in final and key in left
                 else None,
                 session_spent_until=spent.get(key, kept.session_spent_until),
+                money_needed=money.get(key),
             )
         )
     typed.upsert(workspace.documents, PlanRecord, updates)

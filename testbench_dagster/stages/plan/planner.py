@@ -20,6 +20,7 @@ from testbench_dagster.coordination.pace import DayLedger
 from testbench_dagster.core.capabilities import LETTERS_ARE_FOR_CHAT, is_unsupported, why_it_cannot
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.price import from_micros
 from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
@@ -62,10 +63,11 @@ from testbench_dagster.stages.attempts import (
     last_by_call,
 )
 from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.plan.costs import likely_costs
 from testbench_dagster.stages.plan.lives import lives_of
 from testbench_dagster.stages.plan.measured import WindowState, window_state
 from testbench_dagster.stages.plan.paces import paces_of
-from testbench_dagster.stages.plan.remaining import budget_left
+from testbench_dagster.stages.plan.remaining import budget_left, counted_prices, money_left
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
@@ -83,6 +85,7 @@ PROXY_FAILURES = 3
 #: How long a page that a supplier does not serve is not asked for again.
 _ABSENT = timedelta(days=1)
 _NOTHING_KNOWN = WindowState()
+_ROUNDING = 1e-9  # of sums of costs, so that what fits exactly does
 
 
 @dataclass(frozen=True)
@@ -225,8 +228,8 @@ class Planner:
         """Plan suppliers within a budget, by default their shares of what the services' days leave.
 
         All get the same first docs of each task released (:mod:`testbench_dagster.planning.release`), within
-        ``max_relays`` in all; who has a pace by the day is released no more than that leaves. ``options`` are
-        those of :meth:`plan`.
+        ``max_relays`` in all, and about what the days' money leaves; who has a pace by the day is released no
+        more than that leaves. ``options`` are those of :meth:`plan`.
         """
         facts = {s.key: self.facts(s) for s in suppliers}
         plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
@@ -239,6 +242,8 @@ class Planner:
         else:
             plans = release(plans, budget)
             quotas = {key: plan.n_calls for key, plan in plans.items()}
+        if budget is None:
+            plans |= self._within_money(plans, suppliers, facts)
         for shared in paces_of(self._workspace, suppliers):
             left = DayLedger(self._workspace.documents).left(shared.pace, self.now)
             if left is not None:
@@ -266,6 +271,47 @@ class Planner:
             shares = fair_shares(left, self._demands(service, own), self._asked_today(service))
             quotas |= {key: share for key, share in shares.items() if key in own}
         return quotas
+
+    def _within_money(
+        self,
+        plans: Mapping[str, SupplierPlan],
+        suppliers: Sequence[Supplier],
+        facts: Mapping[str, SupplierFacts],
+    ) -> dict[str, SupplierPlan]:
+        """The plans of suppliers whose price counts, cut to about what is left of their services' money.
+
+        By what answers took so far; where that is not known of all they stay as they are, and the relay stage
+        takes turns until the money ends. Of what is left these suppliers get as much as they would cost of
+        what all that are due would. At least as many calls as suppliers are released, so that the relay stage
+        finds out for whom the money really is too little: that is what they wait for then.
+        """
+        settings = self._workspace.config.settings
+        cut: dict[str, SupplierPlan] = {}
+        for service in {s.service for s in suppliers}:
+            money = money_left(self._workspace, service, self.now)
+            if money is None:
+                continue
+            prices = counted_prices(settings, self._roster.values())
+            own = [s for s in suppliers if s.service == service and s.key in prices]
+            calls = {
+                (s.key, name): decision.plan.n_calls + sum(c.task == name for c in plans[s.key].canaries)
+                for s in own
+                for name, decision in plans[s.key].tasks.items()
+            }
+            costs = likely_costs(self._workspace, own, facts, calls, self.now) if own else None
+            if not costs:
+                continue
+            chosen = {s.key: plans[s.key] for s in own}
+            n_calls = {key: plan.n_calls for key, plan in chosen.items()}
+            all_calls, cost = sum(n_calls.values()), sum(costs.values())
+            if not all_calls or not cost:
+                continue
+            demanded = sum(n for key, n in self._demands(service, n_calls).items() if key in prices)
+            share = from_micros(money.left) * all_calls / max(all_calls, demanded)
+            if cost > share * (1 + _ROUNDING):
+                least = sum(n > 0 for n in n_calls.values())
+                cut |= release(chosen, max(least, int(all_calls * share / cost + _ROUNDING)))
+        return cut
 
     # -- what suppliers share ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.planning.supplier import Decision, SupplierFacts, SupplierPlan
 from testbench_dagster.stages.plan.costs import fill_in_costs
 from testbench_dagster.stages.plan.estimate import Estimates
+from testbench_dagster.stages.plan.money import MoneyOfService, money_of_services
 from testbench_dagster.stages.plan.paces import how_long
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.plan.remaining import budget_left
@@ -27,6 +28,7 @@ class PlanRows:
     account, who is asked at a pace and how long that takes. ``estimated`` of the relays are those of tasks
     that are not prepared yet. ``cost`` is that of all relays whose cost is known, None where that is none of
     them; of ``uncosted`` of the relays it is not.
+    ``money`` is that of the day of each service with a budget of it.
     """
 
     rows: list[dict[str, Any]]
@@ -36,6 +38,7 @@ class PlanRows:
     paces: Mapping[str, str]
     cost: float | None
     uncosted: int
+    money: Mapping[str, MoneyOfService]
 
 
 #: Columns of a plan's rows, with their types.
@@ -88,7 +91,8 @@ def plan_rows(
     calls = {key: plan.n_calls + guessed[key] for key, plan in plans.items()}
     paces = how_long(workspace, suppliers, calls)
     cost = sum(costs) if costs else None
-    return PlanRows(rows, sum(calls.values()), sum(guessed.values()), left, paces, cost, uncosted)
+    money = money_of_services(workspace, suppliers, planner.now, rows)
+    return PlanRows(rows, sum(calls.values()), sum(guessed.values()), left, paces, cost, uncosted, money)
 
 
 def _estimate(

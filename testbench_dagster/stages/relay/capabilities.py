@@ -12,6 +12,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.relays.money import MoneyQuota
 from testbench_dagster.relays.pace import Pacing
 from testbench_dagster.stages.discover.roster import remember_echo_logprobs
 from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, probe_relay
@@ -31,6 +32,7 @@ def learn_capabilities(
     transports: TransportFactory,
     quota: Quota,
     pacing: Pacing,
+    money: MoneyQuota | None,
 ) -> None:
     """Ask suppliers whether they echo log-probabilities, where a task of theirs needs it and it is not known.
 
@@ -48,7 +50,11 @@ def learn_capabilities(
         and not _echo_is_known(target.supplier)
         and not quota.refused(target.endpoint)
     ]
-    found = _probe_echo_logprobs(workspace.documents, unknown, transports, quota, pacing) if unknown else {}
+    found = (
+        _probe_echo_logprobs(workspace.documents, unknown, transports, quota, pacing, money)
+        if unknown
+        else {}
+    )
     for key, supported in found.items():
         remember_echo_logprobs(workspace, key, supported)
     targets.learn(found)
@@ -74,6 +80,7 @@ def _probe_echo_logprobs(
     transports: TransportFactory,
     quota: Quota,
     pacing: Pacing,
+    money: MoneyQuota | None,
 ) -> dict[str, bool]:
     """Which of the suppliers echo log-probabilities; those that stayed unknown are left out."""
     # with aiohttp: 0.2 s
@@ -92,6 +99,7 @@ def _probe_echo_logprobs(
             open_transport=transports.open,
             quota=quota,
             pacing=pacing,
+            money=money,
         )
     return {key: verdict for key, verdict in found.items() if verdict is not None}
 

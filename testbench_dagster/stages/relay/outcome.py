@@ -22,6 +22,7 @@ def record_outcome(
     counts: Mapping[str, Counts],
     transports: TransportFactory,
     left: Mapping[str, str],
+    money: Mapping[str, int],
     *,
     capped: bool,
 ) -> dict[str, str]:
@@ -56,6 +57,7 @@ def record_outcome(
         used_up,
         set() if capped else not_asked - used_up.keys(),
         {key: why for key, why in left.items() if key not in used_up},
+        money,
     )
     return failed
 

@@ -18,8 +18,9 @@ from testbench_dagster.core.quota import Quota, QuotaDecision
 from testbench_dagster.core.relay import Api, Attempt, Endpoint, Relay
 from testbench_dagster.core.remedies import remedy_of
 from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
+from testbench_dagster.relays.money import FREE, Decision, MoneyQuota, MoneyTurn
 from testbench_dagster.relays.pace import PacedOut, PacedTransport, Pacing
-from testbench_dagster.stages.plan.remaining import ledger_quota
+from testbench_dagster.stages.plan.remaining import ledger_quota, money_quota
 from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.offers import (
     RESPONSE_FORMAT,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 64
 #: How often a question is asked again that a busy server turned down, and the wait before, in seconds.
 _AGAIN, _WAIT_S, _LONGEST_WAIT_S = 2, 1.0, 5.0
+_MONEY_POLL_S = 0.05
 _QUESTION = "Reply with the single word OK."
 #: OpenAI refuses limits below 16.
 _GENERATION = {"max_gen_toks": 16, "temperature": 0.0}
@@ -124,6 +126,7 @@ async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -
         if problem is not None:
             problems[key] = problem
     quota = ledger_quota(workspace.documents, workspace.config.settings.budget)
+    money = money_quota(workspace)
     pacing, http = Pacing.over(workspace.documents), HttpClient()
     opened = PacedTransport(transports.open(), pacing)
     turns = asyncio.Semaphore(_AT_ONCE)
@@ -134,7 +137,8 @@ async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -
         async with turns:
             try:
                 offers = (TOOLS, RESPONSE_FORMAT) if wants_offers(workspace.specs, supplier) else ()
-                return await _Probe(supplier, endpoints[supplier.key], opened, http, quota, offers).result()
+                endpoint = endpoints[supplier.key]
+                return await _Probe(supplier, endpoint, opened, http, quota, money, offers).result()
             except PacedOut as why:
                 return ProbeResult(supplier.key, True, f"not asked: {why}")
 
@@ -142,6 +146,8 @@ async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -
         return list(await asyncio.gather(*map(probe, suppliers)))
     finally:
         await asyncio.to_thread(quota.close)
+        if money is not None:
+            await asyncio.to_thread(money.close)
         await http.close()
         await opened.close()
         pacing.close()
@@ -161,6 +167,7 @@ class _Probe:
         opened: PacedTransport,
         http: HttpClient,
         quota: Quota,
+        money: MoneyQuota | None,
         offers: Sequence[Offer],
     ) -> None:
         self._supplier = supplier
@@ -168,6 +175,7 @@ class _Probe:
         self._opened = opened
         self._http = http
         self._quota = quota
+        self._money = money
         self._offers = offers
 
     async def result(self) -> ProbeResult:
@@ -273,7 +281,32 @@ class _Probe:
             raise _Spent("the budget is used up")
         if generation != target.generation:
             target = replace(target, generation=generation)
-        return await self._opened.send(target, probe_relay(target, request))
+        relay = probe_relay(target, request)
+        turn = await self._reserved(target, relay)
+        if turn.decision is not Decision.GRANTED:
+            quota.refund(target)
+            raise _Spent("the budget of money does not reach to it")
+        if self._money is None or turn.reserved is None:
+            return await self._opened.send(target, relay)
+        try:
+            attempt = await self._opened.send(target, relay)
+        except PacedOut:
+            self._money.release(turn.reserved)
+            raise
+        self._money.charge(turn.reserved, relay, attempt)
+        return attempt
+
+    async def _reserved(self, target: Endpoint, relay: Relay) -> MoneyTurn:
+        """Reserve what a question can cost at most, once it is clear whether that is left."""
+        money = self._money
+        if money is None:
+            return FREE
+        while (turn := money.reserve(target, relay)).decision in (Decision.UNKNOWN, Decision.LATER):
+            if turn.decision is Decision.LATER:  # what others are asked meanwhile may leave enough
+                await asyncio.sleep(_MONEY_POLL_S)
+            else:
+                await asyncio.to_thread(money.refill, target, turn.needed)
+        return turn
 
     async def _models(self, attempt: Attempt) -> str:
         """What is wrong with the models it lists, where it can be asked for them."""

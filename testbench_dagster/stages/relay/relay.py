@@ -20,9 +20,9 @@ from testbench_dagster.planning.canaries import Canary
 from testbench_dagster.planning.supplier import State, SupplierPlan
 from testbench_dagster.relays.circuit import PATIENCE
 from testbench_dagster.relays.pace import Pacing
-from testbench_dagster.relays.report import Progress, Report
+from testbench_dagster.relays.report import Counts, Progress, Report
 from testbench_dagster.stages.plan.planner import Planner
-from testbench_dagster.stages.plan.remaining import ledger_quota
+from testbench_dagster.stages.plan.remaining import ledger_quota, money_quota
 from testbench_dagster.stages.relay.capabilities import learn_capabilities
 from testbench_dagster.stages.relay.history import transports_to
 from testbench_dagster.stages.relay.lane_ends import record_lane_ends
@@ -51,7 +51,8 @@ class RelayReport:
     those that left the roster. ``left`` says why the run went on without a supplier that did not answer.
     ``not_applicable`` are by supplier the tasks that the configuration does not ask it, with the setting that
     says so, ``unsupported`` those that it cannot be asked.
-    ``failed`` were asked and could have answered, and answered nothing.
+    ``failed`` were asked and could have answered, and answered nothing. ``out_of_money`` are those whose turn
+    the budget of money ended, with how many of their docs' calls were not sent for that.
     """
 
     relays: Report
@@ -63,6 +64,7 @@ class RelayReport:
     left: dict[str, str] = field(default_factory=dict)
     departed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    out_of_money: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_due(self) -> int:
@@ -112,11 +114,14 @@ def relay_due(
         transports = transports_to(workspace, targets.endpoints)
         targets.keep_reachable(transports)
         quota, pacing = ledger_quota(documents, settings.budget), Pacing.over(documents)
+        money = money_quota(workspace)
         try:
             bounded = transports.quota(quota)
             planner = Planner(workspace, tasks=tasks)
             if max_relays != 0:
-                learn_capabilities(workspace, targets, planner.chosen_tasks, transports, bounded, pacing)
+                learn_capabilities(
+                    workspace, targets, planner.chosen_tasks, transports, bounded, pacing, money
+                )
             shared = planner.shared_plans(
                 targets.suppliers,
                 max_relays=max_relays,
@@ -159,15 +164,25 @@ def relay_due(
                         on_lane_end=scorer.lane_ended if scorer is not None else None,
                         stop=workspace.stop,
                         pacing=pacing,
+                        money=money,
                     )
                 # while nobody may cache windows: the docs left behind are open in them
                 left = record_lane_ends(documents, relays, work, acquired.held)
         finally:
             quota.close()
             pacing.close()
+            if money is not None:
+                money.close()
         capped = max_relays is not None or relays.interrupted
         failed = record_outcome(
-            workspace, targets, planned, relays.suppliers, transports, left, capped=capped
+            workspace,
+            targets,
+            planned,
+            relays.suppliers,
+            transports,
+            left,
+            {} if money is None else money.refused(),
+            capped=capped,
         )
         if relays.lost:
             raise StoreError(
@@ -184,7 +199,12 @@ def relay_due(
         left,
         targets.departed,
         failed,
+        {key: _not_sent(relays.suppliers[key]) for key in relays.out_of_money},
     )
+
+
+def _not_sent(counts: Counts) -> int:
+    return counts.unsent + counts.still_due
 
 
 def _calls(planned: Iterable[PlannedTask]) -> int:

@@ -19,6 +19,7 @@ from testbench_dagster.config.fields import (
 )
 from testbench_dagster.config.pace import SupplierPace
 from testbench_dagster.config.price import SupplierPrice
+from testbench_dagster.config.service_probes import ServiceProbeSettings
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.config.task_generation import TaskGenerationConfig
 from testbench_dagster.core.applicability import Patterns
@@ -456,6 +457,7 @@ class Settings(Strict):
     automation: AutomationSettings = AutomationSettings()
     retention: RetentionSettings = RetentionSettings()
     board: BoardSettings = BoardSettings()
+    service_probes: ServiceProbeSettings = ServiceProbeSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False

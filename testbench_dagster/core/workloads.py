@@ -32,3 +32,11 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
         )
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class DueProbe:
+    """That a supplier, by its key, is to be probed with a workload, by its name."""
+
+    supplier: str
+    workload: str

@@ -21,6 +21,7 @@ from testbench_dagster.core.records.declaring import Part, Record, StoredField
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
@@ -68,6 +69,7 @@ RECORDS: tuple[type[Record], ...] = (
     LeaseRecord,
     BudgetRecord,
     PaceRecord,
+    ProbeSeedRecord,
 )
 
 _HEAD = """# Collections of the document store

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from testbench_dagster.core.records.declaring import FACT, Record, content, key, queryable, record
+from testbench_dagster.core.records.declaring import FACT, Record, content, counted, key, queryable, record
 
 
 @record(
     "service_probes",
     one_per="attempt at a service probe",
     kind=FACT,
-    indexes=(("supplier", "workload", "finished_at"), ("service", "finished_at"), ("finished_at",)),
+    indexes=(
+        ("supplier", "workload", "finished_at"),
+        ("service", "finished_at"),
+        ("workload", "finished_at"),
+        ("finished_at",),
+    ),
 )
 class ServiceProbeRecord(Record):
     """One attempt at a service probe: how fast an answer came that enters no score.
@@ -64,3 +69,13 @@ class ServiceProbeRecord(Record):
     text_sha256: str | None = content("SHA-256 of the whole answer in UTF-8")
     error: str | None = content("what went wrong, in words")
     evidence: Mapping[str, Any] = content("what else the transport saw, under names of its own")
+
+
+@counted(ServiceProbeRecord)
+class NewestProbe(NamedTuple):
+    """When a supplier's probes with a workload last ended in a fault."""
+
+    supplier: str
+    workload: str
+    fault: str
+    max_finished_at: datetime

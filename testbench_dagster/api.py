@@ -53,6 +53,7 @@ from testbench_dagster.stages.read.supplier import SupplierPage, supplier_page
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.task_groups import with_groups
 from testbench_dagster.stages.score.windows import windows, windows_as_of
+from testbench_dagster.stages.service.outlook import ProbesADay, probes_a_day
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -90,6 +91,8 @@ class Plan(Table):
     ``paces`` says who is asked at a pace, and about how long the relays take then, by account. ``estimated``
     of the relays are of tasks that are not prepared yet: known by their rules, or guessed. ``cost`` is about
     what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
+    ``probes`` is what service probes of these suppliers come to in a day, beside all that; None where they
+    are switched off.
     """
 
     calls: int = 0
@@ -98,6 +101,7 @@ class Plan(Table):
     estimated: int = 0
     cost: float | None = None
     uncosted: int = 0
+    probes: ProbesADay | None = None
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,7 @@ class Testbench:
             planned.estimated,
             planned.cost,
             planned.uncosted,
+            probes_a_day(self._workspace, chosen),
         )
 
     def backfill(

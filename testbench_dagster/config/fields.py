@@ -58,6 +58,20 @@ PatternList = Annotated[Patterns, BeforeValidator(_listed_patterns), AfterValida
 """A list of patterns as configured."""
 
 
+def _of_supplier_keys(patterns: Patterns) -> Patterns:
+    for pattern in patterns:
+        if "@" not in pattern and not any(wild in pattern for wild in "*?["):
+            raise ValueError(
+                f"{pattern!r} can match no key of a supplier, which is <address>@<service>; "
+                f"write '{pattern}@*'"
+            )
+    return patterns
+
+
+SupplierPatternList = Annotated[PatternList, AfterValidator(_of_supplier_keys)]
+"""A list of patterns of supplier keys."""
+
+
 def unmatched_pattern(patterns: Sequence[str] | None, names: Collection[str], what: str) -> str | None:
     """What is wrong with the first pattern that matches none of the names, with the remedy; None: nothing is.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from testbench_dagster.config.fields import PatternList
+from testbench_dagster.config.fields import PatternList, SupplierPatternList
 from testbench_dagster.core.rules import Strict
 from testbench_dagster.core.workloads import WORKLOADS
 
@@ -28,7 +28,7 @@ class ServiceProbeSettings(Strict):
     context_per_day: Annotated[float, Field(gt=0, le=24)] = 1 / 7
     relays_per_day: int | None = Field(default=None, ge=0)
     services: PatternList | None = None
-    suppliers: PatternList | None = None
+    suppliers: SupplierPatternList | None = None
 
     @field_validator("workloads")
     @classmethod

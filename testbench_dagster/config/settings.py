@@ -14,6 +14,7 @@ from testbench_dagster.config.fields import (
     PatternList,
     RelayOverrides,
     RelaySettings,
+    SupplierPatternList,
     http_url,
     unmatched_pattern,
 )
@@ -143,19 +144,7 @@ class TaskConfig(Strict):
     samples: Literal["all"] | SampleRule = SampleRule()
     planning: PlanningRule = PlanningRule()
     services: PatternList | None = None
-    suppliers: PatternList | None = None
-
-    @field_validator("suppliers")
-    @classmethod
-    def _of_supplier_keys(cls, patterns: Patterns | None) -> Patterns | None:
-        for pattern in patterns or ():
-            if "@" not in pattern and not any(wild in pattern for wild in "*?["):
-                raise ValueError(
-                    f"{pattern!r} can match no key of a supplier, which is <address>@<service>; "
-                    f"write '{pattern}@*'"
-                )
-        return patterns
-
+    suppliers: SupplierPatternList | None = None
     generation: TaskGenerationConfig = TaskGenerationConfig()
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -349,6 +338,7 @@ class AutomationSettings(Strict):
     new_suppliers: SensorSettings = SensorSettings()
     stale_catalog: SensorSettings = SensorSettings()
     stale_scores: SensorSettings = SensorSettings()
+    service_probes: SensorSettings = SensorSettings()
     lost_runs: SensorSettings = SensorSettings(every_s=30)
     change_alerts: SensorSettings = SensorSettings()
     summaries_sensor: SensorSettings = SensorSettings()
@@ -500,8 +490,10 @@ class Settings(Strict):
                 )
             if problem:
                 raise ValueError(f"tasks[{position}] {task.name!r}: planning: {problem}")
-            if problem := self._unmatched_pattern(task):
+            if problem := self._unmatched_pattern(task.services, task.suppliers):
                 raise ValueError(f"tasks[{position}] {task.name!r}: {problem}")
+        if problem := self._unmatched_pattern(self.service_probes.services, self.service_probes.suppliers):
+            raise ValueError(f"service_probes: {problem}")
         labels = [source.label for source in self.supplier_sources]
         for position, label in enumerate(labels):
             if label in labels[:position] or label == CONFIG_SOURCE or label.startswith(SERVICE_SOURCE):
@@ -513,15 +505,15 @@ class Settings(Strict):
             raise ValueError(problem)
         return self
 
-    def _unmatched_pattern(self, task: TaskConfig) -> str | None:
+    def _unmatched_pattern(self, of_services: Patterns | None, of_suppliers: Patterns | None) -> str | None:
         """What is wrong with a pattern that can match nobody, as far as that is known without sources."""
         if not self.supplier_sources:  # which may list suppliers of any service
             services = [*(supplier.service for supplier in self.suppliers), *self.services]
-            if problem := unmatched_pattern(task.services, services, "configured services"):
+            if problem := unmatched_pattern(of_services, services, "configured services"):
                 return f"services: {problem}"
         if not self.discovers:
             keys = [supplier.key for supplier in self.suppliers]
-            if problem := unmatched_pattern(task.suppliers, keys, "configured suppliers"):
+            if problem := unmatched_pattern(of_suppliers, keys, "configured suppliers"):
                 return f"suppliers: {problem}"
         return None
 

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from testbench_dagster.config import Settings
+from testbench_dagster.config import Config, Settings
 from testbench_dagster.core.applicability import is_chosen
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.plans import SpentSession
 from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.service_probes import NewestProbe
-from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
 from testbench_dagster.core.workloads import WORKLOADS, DueProbe
 from testbench_dagster.planning.probing import due_workloads
 from testbench_dagster.stages.discover.roster import active_suppliers
@@ -24,6 +24,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 
 _SEED = "service_probes"
+_CONTEXT = next(name for name, one in WORKLOADS.items() if one.prompt_tokens is None)
 #: Two cells of a schedule, and something for the clocks of machines: older probes decide nothing.
 _CELLS, _MOST_DAYS, _SLACK = 2.0, 400.0, timedelta(hours=1)
 
@@ -61,6 +62,8 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
         workloads = due_workloads(
             seed, supplier.key, rates[supplier.service], _last_at(rows), now, _unreached_at(rows)
         )
+        if _CONTEXT in workloads and claimed_context(workspace.config, supplier) is None:
+            workloads.remove(_CONTEXT)
         if workloads:
             due[supplier.key] = workloads
     for key in _kept_from(workspace, [one for one in chosen if one.key in due], now):
@@ -72,6 +75,12 @@ def is_probed(settings: Settings, supplier: Supplier) -> bool:
     """Whether the configuration has a supplier probed, were probes switched on."""
     probes = settings.service_probes
     return is_chosen(probes.services, (supplier.service,)) and is_chosen(probes.suppliers, (supplier.key,))
+
+
+def claimed_context(config: Config, supplier: Supplier) -> int | None:
+    """How many tokens a supplier is said to take, prompt and answer together; None where nobody says it."""
+    own = config.supplier(supplier.key) if supplier.source == CONFIG_SOURCE else None
+    return config.settings.asking(supplier.service, supplier.transport, own).context_tokens
 
 
 def configured_rates(settings: Settings) -> dict[str, float]:

@@ -178,6 +178,14 @@ class SupplierLeases:
         return (is_gone(beat) or watch.is_silent(beat)) and delete_expired(self._documents, beat)
 
 
+def held_suppliers(documents: DocumentStore) -> set[str]:
+    """Keys of the suppliers that living processes hold now; takes and frees nothing."""
+    leases = [lease for lease in typed.find(documents, LeaseRecord) if lease.holder is not None]
+    beats = heartbeats(documents, {lease.holder or "" for lease in leases}) if leases else {}
+    living = {holder for holder, beat in beats.items() if not is_gone(beat)}
+    return {lease.id for lease in leases if lease.holder in living}
+
+
 class _Watch:
     """What one call of ``acquire`` has seen of the heartbeats it waits for."""
 

@@ -50,7 +50,10 @@ INSTANCE_SETTINGS: dict[str, Any] = {
     "concurrency": {
         "runs": {
             "max_concurrent_runs": 4,
-            "tag_concurrency_limits": [{"key": "testbench/kind", "value": "evaluation", "limit": 2}],
+            "tag_concurrency_limits": [
+                {"key": "testbench/kind", "value": "evaluation", "limit": 2},
+                {"key": "testbench/kind", "value": "service_probes", "limit": 1},
+            ],
         },
         "pools": {"granularity": "run"},
     },

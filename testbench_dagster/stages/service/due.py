@@ -6,8 +6,8 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-
 from testbench_dagster.config import Config, Settings
+from testbench_dagster.coordination.leases import held_suppliers
 from testbench_dagster.core.applicability import is_chosen
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.plans import SpentSession
@@ -22,9 +22,9 @@ from testbench_dagster.stages.plan.sessions import Sessions
 from testbench_dagster.stages.service.budget import asked_enough, probes_left
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.transports.addresses import host_of
 
 _SEED = "service_probes"
-_CONTEXT = next(name for name, one in WORKLOADS.items() if one.prompt_tokens is None)
 #: Two cells of a schedule, and something for the clocks of machines: older probes decide nothing.
 _CELLS, _MOST_DAYS, _SLACK = 2.0, 400.0, timedelta(hours=1)
 
@@ -33,7 +33,8 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
     """The probes that are due, those of a supplier together, in the order of the roster.
 
     Nothing is due of who left, is left out by the configuration, waits for a session, or may be asked nothing
-    more within this hour or its pace. A supplier that could not be reached is probed once an hour at most, by
+    more within this hour or its pace; nor while a process relays to the supplier, or to another behind the
+    same host: both would be slower, and its probes are due when that is over. A supplier that could not be reached is probed once an hour at most, by
     its shortest workload. Where the day's budget is used up nothing is due until the next day; where it is
     too small for all, everybody is probed less often, so that the whole day is seen.
 
@@ -46,7 +47,8 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
         StoreError: the store failed.
     """
     documents, settings = workspace.documents, workspace.config.settings
-    probed = [one for one in active_suppliers(workspace) if is_probed(settings, one)]
+    active = active_suppliers(workspace)
+    probed = [one for one in active if is_probed(settings, one)]
     rates = probe_rates(settings, probed)
     keys = None if suppliers is None else frozenset(suppliers)
     chosen = [one for one in probed if keys is None or one.key in keys]
@@ -62,13 +64,13 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
         workloads = due_workloads(
             seed, supplier.key, rates[supplier.service], _last_at(rows), now, _unreached_at(rows)
         )
-        if _CONTEXT in workloads and claimed_context(workspace.config, supplier) is None:
-            workloads.remove(_CONTEXT)
         if workloads:
             due[supplier.key] = workloads
-    for key in _kept_from(workspace, [one for one in chosen if one.key in due], now):
-        del due[key]
-    return [DueProbe(key, workload) for key, workloads in due.items() for workload in workloads]
+    held = held_suppliers(documents) if due else set()
+    busy = {_host(one) for one in active if one.key in held}
+    kept = _kept_from(workspace, [one for one in chosen if one.key in due], now)
+    kept |= {one.key for one in chosen if _host(one) in busy}
+    return [DueProbe(key, workload) for key, workloads in due.items() if key not in kept for workload in workloads]
 
 
 def is_probed(settings: Settings, supplier: Supplier) -> bool:
@@ -78,7 +80,7 @@ def is_probed(settings: Settings, supplier: Supplier) -> bool:
 
 
 def claimed_context(config: Config, supplier: Supplier) -> int | None:
-    """How many tokens a supplier is said to take, prompt and answer together; None where nobody says it."""
+    """How many tokens a supplier is said to take, prompt and answer together; None where nobody wrote it."""
     own = config.supplier(supplier.key) if supplier.source == CONFIG_SOURCE else None
     return config.settings.asking(supplier.service, supplier.transport, own).context_tokens
 
@@ -126,6 +128,11 @@ def schedule_seed(workspace: Workspace, now: datetime) -> str:
         typed.put_new(documents, ProbeSeedRecord, [drawn])
         known = typed.get(documents, ProbeSeedRecord, _SEED) or drawn  # another process may have been quicker
     return known.seed
+
+
+def _host(supplier: Supplier) -> str:
+    """The machine behind a supplier, as far as we know it: what is sent to one slows others on it."""
+    return supplier.host or host_of(supplier.base_url)
 
 
 def _newest(

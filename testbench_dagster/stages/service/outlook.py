@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.wording import are, counted
+from testbench_dagster.core.wording import counted
 from testbench_dagster.core.workloads import WORKLOADS
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.service.due import (
@@ -121,9 +121,9 @@ def _context_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Itera
     if unknown:
         more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
         told = (
-            f"workload context: nobody says how long a context {', '.join(unknown[:_TOLD])}{more} "
-            f"{'takes' if len(unknown) == 1 else 'take'}, and {are(len(unknown))} not asked for it; give "
-            "context_tokens to suppliers or services, or remove context from service_probes.workloads"
+            f"workload context: nobody wrote how long a context {', '.join(unknown[:_TOLD])}{more} "
+            f"{'takes' if len(unknown) == 1 else 'take'}; only who lists it (as vLLM does) can be asked for it. "
+            "Give context_tokens to suppliers or services, or remove context from service_probes.workloads"
         )
         yield Finding(_WHAT, told, ok=False, warning=True)
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from testbench_dagster.core.records.declaring import FACT, Record, content, key, queryable, record
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    Record,
+    content,
+    counted,
+    key,
+    queryable,
+    record,
+    view,
+)
 
 
 @record(
@@ -64,3 +73,34 @@ class ServiceProbeRecord(Record):
     text_sha256: str | None = content("SHA-256 of the whole answer in UTF-8")
     error: str | None = content("what went wrong, in words")
     evidence: Mapping[str, Any] = content("what else the transport saw, under names of its own")
+
+
+@view(ServiceProbeRecord)
+class ProbeTimes(NamedTuple):
+    """What service quality follows from, of a probe."""
+
+    workload: str
+    fault: str
+    owner: str
+    finished_at: datetime
+    streamed: bool
+    own_in_flight: int
+    first_token_ms: float | None
+    first_answer_ms: float | None
+    last_token_ms: float | None
+    ended_ms: float
+    events: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    tokens_source: str | None
+    prompt_tokens: int | None
+    sent_tokens: int
+    found: bool | None
+
+
+@counted(ServiceProbeRecord)
+class ProbesOfSupplier(NamedTuple):
+    """Probes by supplier."""
+
+    supplier: str
+    n: int

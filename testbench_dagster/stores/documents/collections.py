@@ -1,9 +1,10 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
-``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``.
+``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
+``service_probes``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
+``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
 ``budgets``.
 """
@@ -30,6 +31,8 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -48,6 +51,7 @@ SCORES = ScoreRecord.collection
 EMPTY_SCORES = EmptyScoreRecord.collection
 SCORER_OUTAGES = ScorerOutageRecord.collection
 LANE_ENDS = LaneEndRecord.collection
+SERVICE_PROBES = ServiceProbeRecord.collection
 
 WINDOWS = WindowRecord.collection
 WINDOW_ANSWERS = WindowAnswersRecord.collection
@@ -58,6 +62,8 @@ LEADERBOARDS = LeaderboardRecord.collection
 GROUP_SCORES = GroupScoresRecord.collection
 
 SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
+
+SERVICE_QUALITY = ServiceQualityRecord.collection
 
 PLANS = PlanRecord.collection
 
@@ -89,12 +95,14 @@ ALL = (
     EMPTY_SCORES,
     SCORER_OUTAGES,
     LANE_ENDS,
+    SERVICE_PROBES,
     WINDOWS,
     WINDOW_ANSWERS,
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
     GROUP_SCORES,
     SUPPLIER_SNAPSHOTS,
+    SERVICE_QUALITY,
     PLANS,
     IDENTITY_GROUPS,
     REFERENCES,

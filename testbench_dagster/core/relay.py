@@ -165,7 +165,8 @@ class Attempt:
     request was handed to the transport; ``first_token_ms`` is known of streamed answers. ``session`` is that
     of a relay on a Pocket network. ``retry_after_s`` is the server's wish, already bounded. Transports put at
     least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
-    the request body as sent, in hexadecimal) into ``evidence``.
+    the request body as sent, in hexadecimal) into ``evidence``. ``own_in_flight`` is how many requests of
+    ours the host had while it ran, itself included; whoever sends many fills it in.
     """
 
     fault: Fault
@@ -190,6 +191,7 @@ class Attempt:
     retry_after_s: float | None = None
     session: SessionRef | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    own_in_flight: int | None = None
 
 
 class Transport(Protocol):

@@ -96,8 +96,8 @@ def suppliers_in_flight(
 ) -> set[str]:
     """The suppliers that a queued or running run is about, whatever its job.
 
-    Runs that only probe how fast suppliers answer keep nobody from being evaluated, and their ranges span many
-    who are not probed; they count where ``probed``.
+    Runs that only probe how fast suppliers answer keep nobody from being evaluated, and their ranges span
+    many who are not probed; they count where ``probed``.
     """
     position = {key: i for i, key in enumerate(order)}
     busy: set[str] = set()

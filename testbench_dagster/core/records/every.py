@@ -32,6 +32,7 @@ from testbench_dagster.core.records.rankings import (
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -59,6 +60,7 @@ RECORDS: tuple[type[Record], ...] = (
     LeaderboardRecord,
     GroupScoresRecord,
     SupplierSnapshotRecord,
+    ServiceQualityRecord,
     IdentityGroupRecord,
     ChangeRecord,
     ScoreStreamRecord,

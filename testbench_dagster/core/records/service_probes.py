@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from testbench_dagster.core.records.declaring import FACT, Record, content, counted, key, queryable, record
+from testbench_dagster.core.records.declaring import (
+    FACT,
+    Record,
+    content,
+    counted,
+    key,
+    queryable,
+    record,
+    view,
+)
 
 
 @record(
@@ -79,3 +88,34 @@ class NewestProbe(NamedTuple):
     workload: str
     fault: str
     max_finished_at: datetime
+
+
+@view(ServiceProbeRecord)
+class ProbeTimes(NamedTuple):
+    """What service quality follows from, of a probe."""
+
+    workload: str
+    fault: str
+    owner: str
+    finished_at: datetime
+    streamed: bool
+    own_in_flight: int
+    first_token_ms: float | None
+    first_answer_ms: float | None
+    last_token_ms: float | None
+    ended_ms: float
+    events: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None
+    tokens_source: str | None
+    prompt_tokens: int | None
+    sent_tokens: int
+    found: bool | None
+
+
+@counted(ServiceProbeRecord)
+class ProbesOfSupplier(NamedTuple):
+    """Probes by supplier."""
+
+    supplier: str
+    n: int

@@ -52,7 +52,7 @@ def service_probes_sensor(settings: Settings) -> dg.SensorDefinition:
         requests = repeatable_requests(context.instance, {key: tags}, retry_s)
         if not requests:
             return dg.SensorResult(
-                skip_reason=f"{counted(len(due), 'probe')} due; the last run for them came to nothing less than "
+                skip_reason=f"{counted(len(due), 'probe')} due; the last run for them ended less than "
                 f"{retry_s:g} s ago"
             )
         return dg.SensorResult(run_requests=requests)

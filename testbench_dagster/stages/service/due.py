@@ -6,6 +6,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+
 from testbench_dagster.config import Config, Settings
 from testbench_dagster.coordination.leases import held_suppliers
 from testbench_dagster.core.applicability import is_chosen
@@ -34,9 +35,10 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
 
     Nothing is due of who left, is left out by the configuration, waits for a session, or may be asked nothing
     more within this hour or its pace; nor while a process relays to the supplier, or to another behind the
-    same host: both would be slower, and its probes are due when that is over. A supplier that could not be reached is probed once an hour at most, by
-    its shortest workload. Where the day's budget is used up nothing is due until the next day; where it is
-    too small for all, everybody is probed less often, so that the whole day is seen.
+    same host: both would be slower, and its probes are due when that is over. A supplier that could not be
+    reached is probed once an hour at most, by its shortest workload. Where the day's budget is used up
+    nothing is due until the next day; where it is too small for all, everybody is probed less often, so that
+    the whole day is seen.
 
     Args:
         workspace: the installation.
@@ -70,7 +72,7 @@ def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datet
     busy = {_host(one) for one in active if one.key in held}
     kept = _kept_from(workspace, [one for one in chosen if one.key in due], now)
     kept |= {one.key for one in chosen if _host(one) in busy}
-    return [DueProbe(key, workload) for key, workloads in due.items() if key not in kept for workload in workloads]
+    return [DueProbe(key, one) for key, workloads in due.items() if key not in kept for one in workloads]
 
 
 def is_probed(settings: Settings, supplier: Supplier) -> bool:

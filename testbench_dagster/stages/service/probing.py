@@ -67,5 +67,6 @@ def probe(
     attempts = tuple(
         typed.find(workspace.documents, ServiceProbeRecord, where, sort=[("finished_at", 1), ("_id", 1)])
     )
-    refresh_service_quality(workspace, list(dict.fromkeys(one.supplier for one in attempts)), datetime.now(UTC))
+    probed = dict.fromkeys(one.supplier for one in attempts)
+    refresh_service_quality(workspace, list(probed), datetime.now(UTC))
     return Probed(tuple(due), report, attempts)

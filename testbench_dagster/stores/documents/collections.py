@@ -4,7 +4,7 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``emp
 ``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
 ``service_probes``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
+``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
 ``budgets``, ``paces``, ``probe_seeds``.
 """
@@ -33,6 +33,7 @@ from testbench_dagster.core.records.rankings import (
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -62,6 +63,8 @@ LEADERBOARDS = LeaderboardRecord.collection
 GROUP_SCORES = GroupScoresRecord.collection
 
 SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
+
+SERVICE_QUALITY = ServiceQualityRecord.collection
 
 PLANS = PlanRecord.collection
 
@@ -101,6 +104,7 @@ ALL = (
     LEADERBOARDS,
     GROUP_SCORES,
     SUPPLIER_SNAPSHOTS,
+    SERVICE_QUALITY,
     PLANS,
     IDENTITY_GROUPS,
     REFERENCES,

@@ -122,8 +122,8 @@ def _context_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Itera
         more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
         told = (
             f"workload context: nobody wrote how long a context {', '.join(unknown[:_TOLD])}{more} "
-            f"{'takes' if len(unknown) == 1 else 'take'}; only who lists it, as vLLM does, is asked for it. Give "
-            "context_tokens to suppliers or services, or remove context from service_probes.workloads"
+            f"{'takes' if len(unknown) == 1 else 'take'}; only who lists it, as vLLM does, is asked for it. "
+            "Give context_tokens to suppliers or services, or remove context from service_probes.workloads"
         )
         yield Finding(_WHAT, told, ok=False, warning=True)
 

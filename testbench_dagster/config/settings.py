@@ -555,12 +555,13 @@ class Settings(Strict):
     def asking(self, service: str, transport: str, own: AskingSettings | None = None) -> Asking:
         """How a supplier of a service is asked: its own settings over those of the service.
 
-        Where the service is reached by another transport than the supplier, only ``generation`` is the
-        service's: headers and connections belong to the way.
+        Where the service is reached by another transport than the supplier, only ``generation`` and
+        ``context_tokens`` are the service's: headers and connections belong to the way.
         """
         shared: AskingSettings | None = None
         if (block := self.services.get(service)) is not None:
-            shared = block if block.reached_by(transport) else AskingSettings(generation=block.generation)
+            of_all = AskingSettings(generation=block.generation, context_tokens=block.context_tokens)
+            shared = block if block.reached_by(transport) else of_all
         return merged(*(said for said in (shared, own) if said is not None))
 
     @property

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+#: Tokens of a context that is worth a probe, and the most that anybody is believed to have.
+MIN_CONTEXT, MAX_CONTEXT = 256, 100_000_000
+#: How prompts of service probes ask for an answer as long as it may be: simulated suppliers look for it.
+LONG_ANSWER = "Do not stop before you are cut off."
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:

@@ -54,6 +54,11 @@ class ServiceProbeRecord(Record):
     ended_ms: float = queryable("until the end of the exchange")
     completion_tokens: int | None = queryable("tokens of the answer, thoughts included")
     tokens_source: str | None = queryable("`usage` as the supplier counts them, or `estimated` from the text")
+    tokens_after_first: int | None = content(
+        "those of the tokens that came after the read that brought the first one, by their share of the "
+        "text: over `last_token_ms - first_token_ms` they are the output speed; null where all came at once",
+        default=None,
+    )
     found: bool | None = queryable(
         "whether the answer held what was hidden in the prompt; null of workloads that hide nothing",
         default=None,
@@ -119,3 +124,11 @@ class ProbesOfSupplier(NamedTuple):
 
     supplier: str
     n: int
+
+
+@view(ServiceProbeRecord)
+class CountedPrompt(NamedTuple):
+    """How long a prompt was, as we estimate it and as the supplier counts it."""
+
+    sent_tokens: int
+    prompt_tokens: int | None

@@ -10,7 +10,7 @@ import dagster as dg
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
+from testbench_dagster.defs import catalog, evaluation, network, operations, service, summaries
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.stages.retain import check_retention
@@ -35,6 +35,7 @@ def build_definitions(workspace: Workspace | None = None) -> dg.Definitions:
         catalog.definitions(settings, task_partitions(opened.specs)),
         network.definitions(settings),
         evaluation.definitions(settings),
+        service.definitions(settings),
         summaries.definitions(settings, _first_day(opened)),
         operations.definitions(settings),
     ]

@@ -14,6 +14,7 @@ import dagster as dg
 
 from testbench_dagster.board import links
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.core.service_quality import ALL_WORKLOADS, ServiceQuality
 from testbench_dagster.core.window import NOT_APPLICABLE, NOT_ASKED_STATUSES, TASK, Window
 from testbench_dagster.defs.metadata import counts, interval_text, markdown_table, window_table
 from testbench_dagster.relays.report import Counts
@@ -98,6 +99,21 @@ def _state(key: str, rows: Sequence[Window], board_url: str | None) -> dict[str,
     if board_url is not None:
         shown["board"] = dg.MetadataValue.url(board_url + links.supplier(key))
     return shown
+
+
+def service_shown(rows: Sequence[ServiceQuality]) -> dict[str, Any]:
+    """Uptime over all workloads, and of each the medians that are known; nothing where nobody probed it."""
+    shown: dict[str, Any] = {}
+    for row in rows:
+        if row.workload == ALL_WORKLOADS:
+            shown |= {"uptime": row.uptime, "speed_estimate": row.estimated_tokens_per_s["value"]}
+            continue
+        shown |= {
+            f"first_token_p50_ms_{row.workload}": row.ttft_ms["p50"],
+            f"tokens_per_s_p50_{row.workload}": row.tokens_per_s["p50"],
+            f"latency_p50_ms_{row.workload}": row.latency_ms["p50"],
+        }
+    return {name: round(value, 4) for name, value in shown.items() if value is not None}
 
 
 def abilities_shown(summaries: Sequence[TaxonomySummaryRecord]) -> dict[str, dict[str, Any]]:

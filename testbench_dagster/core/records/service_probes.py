@@ -95,6 +95,15 @@ class NewestProbe(NamedTuple):
     max_finished_at: datetime
 
 
+@counted(ServiceProbeRecord)
+class FaultOfProbe(NamedTuple):
+    """Attempts at service probes per supplier and how they ended."""
+
+    supplier: str
+    fault: str
+    n: int
+
+
 @view(ServiceProbeRecord)
 class ProbeTimes(NamedTuple):
     """What service quality follows from, of a probe."""

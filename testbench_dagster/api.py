@@ -54,6 +54,7 @@ from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.task_groups import with_groups
 from testbench_dagster.stages.score.windows import windows, windows_as_of
 from testbench_dagster.stages.service.outlook import ProbesADay, probes_a_day
+from testbench_dagster.stages.service.probing import PROBE_COLUMNS
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -102,6 +103,18 @@ class Plan(Table):
     cost: float | None = None
     uncosted: int = 0
     probes: ProbesADay | None = None
+
+
+@dataclass(frozen=True)
+class Probes(Table):
+    """Attempts at service probes, ``answered`` of which brought an answer; ``words`` say what came of them.
+
+    ``interrupted``: it was told to stop before the end.
+    """
+
+    words: str = ""
+    answered: int = 0
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,6 +271,37 @@ class Testbench:
             on_stage=on_stage,
             on_wait=on_wait,
             stop=stop,
+        )
+
+    def probe(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        on_stage: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Probes:
+        """Probe now how fast suppliers answer, with every configured workload, due or not; nothing is scored.
+
+        One row per attempt (see docs/service-quality.md). The budgets hold; whether ``service_probes`` is
+        enabled says only whether this happens by itself.
+
+        Args:
+            suppliers: keys; by default all active ones that the configuration has probed.
+            on_stage: called with what begins, in words; with an empty text at the end.
+            stop: ends it within about a second once it is set.
+
+        Raises:
+            ConfigError: a supplier is not active, nobody is to be probed, or an argument is of a wrong kind.
+            TestbenchError: a stage failed, or no supplier can be found.
+        """
+        suppliers = arguments.selection("suppliers", suppliers)
+        arguments.callback("on_stage", on_stage)
+        stop = arguments.event("stop", stop)
+        from testbench_dagster.defs.local_probing import probe_now  # with Dagster: 1 s only this needs
+
+        probed = probe_now(self._workspace, suppliers, on_stage=on_stage, stop=stop)
+        return Probes(
+            probed.rows(), PROBE_COLUMNS, probed.words, probed.report.answered, probed.report.interrupted
         )
 
     def plan(

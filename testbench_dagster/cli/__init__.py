@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("evaluate", "run"),
     "tasks": ("tasks", "tasks"),
     "plan": ("plan", "plan"),
+    "probe": ("probe", "probe"),
     "backfill": ("backfill", "backfill"),
     "scores": ("show", "scores"),
     "show": ("read", "show"),

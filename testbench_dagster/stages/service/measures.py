@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import PlainAnswer
-from testbench_dagster.core.records.service_probes import ProbeTimes
+from testbench_dagster.core.records.service_probes import ProbeTimes, ServiceProbeRecord
 from testbench_dagster.core.service_quality import (
     ALL_WORKLOADS,
     ESTIMATE_PARTS,
@@ -63,8 +63,8 @@ def service_quality(
     alone = [one for one in answered if one.own_in_flight <= 1]
     timed = [] if workload == ALL_WORKLOADS else alone
     unanswered = [one for one in probes if not _answered(one)]
-    after_first = [(one, speed) for one in timed if (speed := _speed_after_first(one)) is not None]
-    whole = [(one, speed) for one in timed if (speed := _speed_end_to_end(one)) is not None]
+    after_first = [(one, speed) for one in timed if (speed := speed_after_first(one)) is not None]
+    whole = [(one, speed) for one in timed if (speed := speed_end_to_end(one)) is not None]
     hidden = [one for one in probes if one.found is not None]
     hours = _hours(probes)
     asked, ok = len(hours), math.fsum(hours.values())
@@ -130,7 +130,7 @@ def _percentiles(values: Iterable[float | None], *, speed: bool = False) -> dict
     return made
 
 
-def _speed_after_first(one: ProbeTimes) -> float | None:
+def speed_after_first(one: ProbeTimes | ServiceProbeRecord) -> float | None:
     """Tokens behind the first one over the time from it to the last, per second."""
     first, last, tokens = one.first_token_ms, one.last_token_ms, one.completion_tokens
     if not one.streamed or first is None or last is None or tokens is None or last <= first:
@@ -140,7 +140,8 @@ def _speed_after_first(one: ProbeTimes) -> float | None:
     return (tokens - 1) / (last - first) * 1000
 
 
-def _speed_end_to_end(one: ProbeTimes) -> float | None:
+def speed_end_to_end(one: ProbeTimes | ServiceProbeRecord) -> float | None:
+    """Tokens a second over the whole time of an answer; None where it has none."""
     tokens = one.completion_tokens
     return tokens / one.ended_ms * 1000 if tokens and tokens > 0 and one.ended_ms > 0 else None
 

@@ -28,6 +28,7 @@ COMMANDS = [
     "run",
     "tasks",
     "plan",
+    "probe",
     "backfill",
     "scores",
     "show",

@@ -8,8 +8,11 @@ from types import MappingProxyType
 
 #: Tokens of a context that is worth a probe, and the most that anybody is believed to have.
 MIN_CONTEXT, MAX_CONTEXT = 256, 100_000_000
-#: How prompts of service probes ask for an answer as long as it may be: simulated suppliers look for it.
+#: How prompts of service probes ask for an answer as long as it may be, and for words that they hide, which
+#: follow :data:`HIDDEN_WORDS`: simulated suppliers look for them.
 LONG_ANSWER = "Do not stop before you are cut off."
+HIDDEN_QUESTION = "What does the sign at the north gate say? Answer with the words on the sign alone."
+HIDDEN_WORDS = "The sign at the north gate says"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ _USAGE = (STREAM_OPTIONS, "include_usage")
 _OF_BODIES = frozenset({"envelope", "session_header", "public_key"})
 #: Attempts of the newest probes that tell how a supplier counts.
 _LOOKED_AT = 20
+#: What is read of an answer: so many MiB, and so many bytes for each token that it may have.
+_LEAST_MB, _BYTES_OF_EVENT = 1.0, 2_048
 #: Leases are asked for by their keys up to so many, all of them beyond.
 _MOST_KEYS = 200
 
@@ -467,13 +469,20 @@ class _Asking:
     """How one supplier is asked in this run: without what it was seen to refuse of a stream.
 
     It is sent no stop strings: some servers refuse an empty list of them, and there is nothing to stop at.
+    Less is read of it than of other answers: reading a long stream of nothing delays what others say.
     """
 
     def __init__(self, workspace: Workspace, target: Target, host: _Host) -> None:
         endpoint = target.endpoint
+        tokens = workspace.config.settings.service_probes.answer_tokens + endpoint.generation.budget
+        most_mb = min(endpoint.limits.max_response_mb, _LEAST_MB + tokens * _BYTES_OF_EVENT / 2**20)
         self.target = target
         self.host = host
-        self.endpoint = replace(endpoint, generation=replace(endpoint.generation, stop="client"))
+        self.endpoint = replace(
+            endpoint,
+            generation=replace(endpoint.generation, stop="client"),
+            limits=replace(endpoint.limits, max_response_mb=most_mb),
+        )
         self.usage = self.stream = True
         self.sent = False
 

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.workloads import LONG_ANSWER
+from testbench_dagster.core.workloads import HIDDEN_QUESTION, HIDDEN_WORDS, LONG_ANSWER
 from testbench_dagster.tasks.starter.questions.words import COLOURS, FRUITS, NAMES, OBJECTS, ROOMS, WORDS
 
 #: Bytes of English that a token of present vocabularies stands for, about: tokens are estimated by it where
@@ -45,7 +45,6 @@ _TASK = (
     "Write a story that goes on from these notes, with many details about people and places. It should be as "
     f"long as you can make it. {LONG_ANSWER}"
 )
-_QUESTION = "What does the sign at the north gate say? Answer with the words on the sign alone."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ def long_prompt(tokens: int, answer_tokens: int, rng: Random) -> Prompt:
 def hiding_prompt(tokens: int, rng: Random) -> Prompt:
     """About so many tokens of text with a sign in the middle whose words nobody could guess."""
     sign = "-".join((*rng.sample(WORDS, 3), str(rng.randrange(1_000, 10_000))))
-    hidden = f" The sign at the north gate says {sign}. "
-    end = f"\n\n{_QUESTION}\n\nThe sign says:"
+    hidden = f" {HIDDEN_WORDS} {sign}. "
+    end = f"\n\n{HIDDEN_QUESTION}\n\nThe sign says:"
     start = _start(rng)
     half = (tokens * BYTES_PER_TOKEN - len(start) - len(hidden) - len(end)) // 2
     text = f"{start}{_filler(half, rng)}{hidden}{_filler(half, rng)}{end}"

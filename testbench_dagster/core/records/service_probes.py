@@ -49,6 +49,11 @@ class ServiceProbeRecord(Record):
     ended_ms: float = queryable("until the end of the exchange")
     completion_tokens: int | None = queryable("tokens of the answer, thoughts included")
     tokens_source: str | None = queryable("`usage` as the supplier counts them, or `estimated` from the text")
+    tokens_after_first: int | None = content(
+        "those of the tokens that came after the read that brought the first one, by their share of the "
+        "text: over `last_token_ms - first_token_ms` they are the output speed; null where all came at once",
+        default=None,
+    )
     found: bool | None = queryable(
         "whether the answer held what was hidden in the prompt; null of workloads that hide nothing",
         default=None,
@@ -89,8 +94,8 @@ class ProbeTimes(NamedTuple):
     first_answer_ms: float | None
     last_token_ms: float | None
     ended_ms: float
-    events: int | None
     completion_tokens: int | None
+    tokens_after_first: int | None
     reasoning_tokens: int | None
     tokens_source: str | None
     prompt_tokens: int | None

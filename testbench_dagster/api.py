@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from testbench_dagster.core.history import HistoryPoint
 from testbench_dagster.core.period import Period
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.rankings import Ability, SupplierAbilities
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
@@ -49,6 +50,7 @@ from testbench_dagster.stages.rank import leaderboard, make_board, stored_entrie
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
 from testbench_dagster.stages.read.history import history
+from testbench_dagster.stages.read.service import daily_service, recent_service
 from testbench_dagster.stages.read.supplier import SupplierPage, supplier_page
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.task_groups import with_groups
@@ -515,6 +517,44 @@ class Testbench:
         found = history(self._workspace, supplier, tasks=tasks, since=first, until=last, fill=fill)
         return Table([point.to_json() for point in found], kinds_of(HistoryPoint))
 
+    def service_quality(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        models: Sequence[str] | None = None,
+        by_day: bool = False,
+        since: date | timedelta | None = None,
+    ) -> Table:
+        """Return how fast and how reliably suppliers answered service probes (see docs/service-quality.md).
+
+        One row per supplier and workload, of the last 72 hours; `all` is what rests on all workloads. By
+        default of the active suppliers; of those that left only where named.
+
+        Args:
+            suppliers: keys.
+            models: patterns, for those alone that claim such a model.
+            by_day: one row per day (UTC) instead.
+            since: the first of these days, or how long ago it is; None for all.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, nobody claims such a model, a selection is empty,
+                an argument is of a wrong kind, or ``since`` is given without ``by_day``.
+        """
+        now = datetime.now(UTC)
+        chosen = self._chosen(suppliers, models)
+        arguments.flag("by_day", by_day)
+        first = arguments.day_or_none("since", since, now)
+        if first is not None and not by_day:
+            raise ConfigError("since chooses days; give by_day too, or leave it out for the last 72 hours")
+        asked = {one.key: one.model for one in named_suppliers(self._workspace, chosen)}
+        keys = None if chosen is None else list(asked)
+        if by_day:
+            rows = daily_service(self._workspace, keys, since=first)
+        else:
+            rows = recent_service(self._workspace, now, keys)
+        found = [replace(row, model=asked[row.supplier]) for row in rows if row.supplier in asked]
+        return Table([row.to_json() for row in found], kinds_of(ServiceQuality))
+
     def taxonomies(
         self,
         suppliers: Sequence[str] | None = None,
@@ -713,11 +753,11 @@ class Testbench:
         """Write what is stored to files for analysts or for another tool; return the rows per file.
 
         ``parquet``: ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``,
-        ``leaderboard``, ``references`` and ``groups``, one file each. ``inspect``: a log per supplier and
-        task that Inspect reads. ``lm-eval``: results and samples as lm-eval writes them. By default of all
-        that is stored, or of the named suppliers and tasks. ``since`` and ``until``: answers from then on
-        and before, docs without one by when they were last asked; tables of what is known now are not cut by
-        time. Each file appears whole or not at all.
+        ``leaderboard``, ``references``, ``groups``, ``service_probes`` and ``service_quality``, one file
+        each. ``inspect``: a log per supplier and task that Inspect reads. ``lm-eval``: results and samples as
+        lm-eval writes them. By default of all that is stored, or of the named suppliers and tasks. ``since``
+        and ``until``: answers from then on and before, docs without one by when they were last asked; tables
+        of what is known now are not cut by time. Each file appears whole or not at all.
 
         Raises:
             ConfigError: a supplier is not on the roster, a task is not configured, a selection is empty, the
@@ -754,6 +794,7 @@ class Testbench:
             write_item_matrix,
             write_ranking,
             write_references,
+            write_service_quality,
         )
 
         written = export_parquet(
@@ -777,6 +818,8 @@ class Testbench:
         written[path] = write_references(path, self._workspace, suppliers)
         path = out / "groups.parquet"
         written[path] = write_groups(path, self._workspace.chosen_groups(tasks))
+        path = out / "service_quality.parquet"
+        written[path] = write_service_quality(path, self._workspace, known, period)
         return written
 
     def evidence(

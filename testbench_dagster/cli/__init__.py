@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "show": ("read", "show"),
     "answers": ("read", "answers"),
     "history": ("read", "history"),
+    "service": ("service", "service"),
     "taxonomies": ("taxonomies", "taxonomies"),
     "compare": ("compare", "compare"),
     "identity": ("identity", "identity"),

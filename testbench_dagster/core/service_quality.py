@@ -90,7 +90,7 @@ class ServiceQuality:
     tokens_per_s: Annotated[
         _Numbers,
         Column(
-            "output speed after the first token: tokens behind the first one over the time from it to the "
+            "output speed after the first token: tokens that came behind it over the time from it to the "
             "last; `p10`: nine in ten answers come faster",
             Unit.SPEED,
             parts=_SPEED_PARTS,
@@ -184,11 +184,11 @@ class ServiceQuality:
         return cls(**known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Headline:
     """What a ranking shows of a supplier's service, of its last 72 hours; None where it is not known."""
 
-    ttft_ms: float | None = None
-    tokens_per_s: float | None = None
+    ttft_p50_ms: float | None = None
+    tokens_per_s_p50: float | None = None
     uptime: float | None = None
     uptime_low: float | None = None

@@ -118,8 +118,8 @@ class ProbeTimes(NamedTuple):
     first_answer_ms: float | None
     last_token_ms: float | None
     ended_ms: float
-    events: int | None
     completion_tokens: int | None
+    tokens_after_first: int | None
     reasoning_tokens: int | None
     tokens_source: str | None
     prompt_tokens: int | None

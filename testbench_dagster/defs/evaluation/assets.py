@@ -31,6 +31,7 @@ from testbench_dagster.relays.report import Progress
 from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.identify.references import refresh_references
+from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.remarks import empty_answers
 from testbench_dagster.stages.score.score import score_new
@@ -270,7 +271,8 @@ def supplier_scores(
         "by_task": counts(dict(list(report.scored.items())[:100])),
     }
     rows = windows(workspace, suppliers=keys)
-    show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url))
+    service = recent_service(workspace, datetime.now(UTC), keys)
+    show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url, service))
     if len(keys) == 1:
         groups = list(group_windows(workspace.groups, rows))
         if groups:

@@ -31,10 +31,6 @@ from testbench_dagster.statistics.slopes import theil_sen
 
 _HOUR = timedelta(hours=1)
 _FAULTS = {fault.value: fault for fault in Fault}
-#: Fewer events than this say nothing of the speed between them: the answer came in one piece.
-_LEAST_EVENTS = 2
-#: An answer of one token has no speed after the first.
-_LEAST_TOKENS = 2
 
 
 class Span(NamedTuple):
@@ -131,13 +127,11 @@ def _percentiles(values: Iterable[float | None], *, speed: bool = False) -> dict
 
 
 def speed_after_first(one: ProbeTimes | ServiceProbeRecord) -> float | None:
-    """Tokens behind the first one over the time from it to the last, per second."""
-    first, last, tokens = one.first_token_ms, one.last_token_ms, one.completion_tokens
-    if not one.streamed or first is None or last is None or tokens is None or last <= first:
+    """Tokens behind those that came first over the time from these to the last, per second."""
+    first, last, tokens = one.first_token_ms, one.last_token_ms, one.tokens_after_first
+    if not one.streamed or first is None or last is None or not tokens or tokens < 0 or last <= first:
         return None
-    if tokens < _LEAST_TOKENS or (one.events is not None and one.events < _LEAST_EVENTS):
-        return None
-    return (tokens - 1) / (last - first) * 1000
+    return tokens / (last - first) * 1000
 
 
 def speed_end_to_end(one: ProbeTimes | ServiceProbeRecord) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.board import links
-from testbench_dagster.core.faults import Fault, Owner
+from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.plans import PlanRecord
@@ -63,7 +63,8 @@ class ProbeConfig(dg.Config):
             _CHECK,
             asset="service_probes",
             description="Of no active supplier more than a fifth of the service probes of the last day "
-            "failed by its fault or the network's. Those with the largest share come first.",
+            "failed, as availability counts: neither rate limits nor what is ours. Those with the largest "
+            "share come first.",
         )
     ],
     metadata=touches(
@@ -180,11 +181,10 @@ def _answered(workspace: Workspace) -> dg.AssetCheckResult:
     failed: defaultdict[str, Counter[str]] = defaultdict(Counter)
     total: Counter[str] = Counter()
     for row in typed.group(workspace.documents, FaultOfProbe, {"finished_at": {"gte": since}}):
-        fault = Fault(row.fault)
-        blamed = fault.owner in (Owner.SUPPLIER, Owner.NETWORK)
-        if fault.answered or blamed:
+        available = Fault(row.fault).row.available
+        if available is not None:
             total[row.supplier] += row.n
-        if blamed:
+        if available is False:
             failed[row.supplier][row.fault] += row.n
     active = {one.key for one in active_suppliers(workspace)}
     shares = {

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from testbench_dagster.core.faults import Closing, Fault
 from testbench_dagster.core.relay import Attempt
+from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.service.prompts import BYTES_PER_TOKEN, HIDDEN_ANSWER_TOKENS, Prompt
 
 #: What part of a context is asked for: the rest is left to the answer and to what a chat template adds.
@@ -95,7 +96,7 @@ def context_verdict(attempt: Attempt, prompt: Prompt, claim: Claim, rate: float 
         return ContextVerdict(fault, error, None if silent else (prompt.hidden or "") in text)
     if not refuses_length(attempt):
         return ContextVerdict(fault, error, None)
-    said = f"refuses a prompt of about {round(prompt.tokens * (rate or 1.0)):,} tokens"
+    said = f"refuses a prompt of about {counted(round(prompt.tokens * (rate or 1.0)), 'token', ',')}"
     if claim.listed and rate is not None:
         why = f"{said} and lists a context of {claim.tokens:,}: {error}"
         return ContextVerdict(Fault.SUPPLIER_REFUSED, why, False)

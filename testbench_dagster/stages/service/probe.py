@@ -292,7 +292,7 @@ class _Store:
 
     def counted(self, supplier: str) -> list[Counted]:
         """How a supplier counted the prompts of its newest probes that were answered."""
-        where = {"supplier": supplier, "fault": {"in": [Fault.OK.value, Fault.TRUNCATED.value]}}
+        where = {"supplier": supplier, "fault": {"in": [fault.value for fault in Fault if fault.answered]}}
         found = typed.find(
             self._documents, CountedPrompt, where, sort=[("finished_at", -1)], limit=_LOOKED_AT
         )

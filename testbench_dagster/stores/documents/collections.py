@@ -1,7 +1,8 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
-``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``.
+``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
+``service_probes``.
 Views (rebuilt from facts): ``windows``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
@@ -30,6 +31,7 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -48,6 +50,7 @@ SCORES = ScoreRecord.collection
 EMPTY_SCORES = EmptyScoreRecord.collection
 SCORER_OUTAGES = ScorerOutageRecord.collection
 LANE_ENDS = LaneEndRecord.collection
+SERVICE_PROBES = ServiceProbeRecord.collection
 
 WINDOWS = WindowRecord.collection
 WINDOW_ANSWERS = WindowAnswersRecord.collection
@@ -89,6 +92,7 @@ ALL = (
     EMPTY_SCORES,
     SCORER_OUTAGES,
     LANE_ENDS,
+    SERVICE_PROBES,
     WINDOWS,
     WINDOW_ANSWERS,
     TAXONOMY_SUMMARIES,

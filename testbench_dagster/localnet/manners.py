@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from testbench_dagster.core.wording import counted
+
 if TYPE_CHECKING:
     from testbench_dagster.localnet.requests import Ask
 
@@ -109,7 +111,8 @@ class Manners:
 def too_long(limit: int, asked: int) -> Refused:
     """A prompt with its answer takes more tokens than the context has, as vLLM says it."""
     text = (
-        f"This model's maximum context length is {limit} tokens. However, you requested {asked} tokens. "
+        f"This model's maximum context length is {counted(limit, 'token')}. However, you requested "
+        f"{counted(asked, 'token')}. "
         "Please reduce the length of the messages or completion."
     )
     return _error(400, text, "context_length_exceeded", None)

@@ -190,8 +190,8 @@ class Speed:
     def __post_init__(self) -> None:
         if not self.first_token_ms >= 0 or not self.tokens_per_s > 0:
             raise ValueError(
-                f"{self.first_token_ms} ms and {self.tokens_per_s} tokens a second are no speed; want at "
-                "least 0 and more than 0"
+                f"first_token_ms {self.first_token_ms} and tokens_per_s {self.tokens_per_s} are no speed; "
+                "want at least 0 and more than 0"
             )
 
     def due_s(self, token: int) -> float:

@@ -14,14 +14,18 @@ from typing import NamedTuple
 
 from testbench_dagster.core.faults import Closing, Fault
 from testbench_dagster.core.relay import Attempt
-from testbench_dagster.stages.service.prompts import HIDDEN_ANSWER_TOKENS, Prompt
+from testbench_dagster.core.wording import counted
+from testbench_dagster.stages.service.prompts import BYTES_PER_TOKEN, HIDDEN_ANSWER_TOKENS, Prompt
 
 #: What part of a context is asked for: the rest is left to the answer and to what a chat template adds.
 SHARE = 0.9
 #: Longest prompt that is sent, in tokens: 4 MB, half of what an answer may be by default.
 MAX_PROMPT_TOKENS = 1_000_000
-#: What a supplier may make of our estimate: more tokens of English nobody makes, whatever it says.
-_LEAST_RATE, _MOST_RATE = 0.7, 2.0
+#: What a supplier may make of our estimate: a token is a byte at least (byte-level models), and no vocabulary
+#: has many words that English has, whatever it says.
+_LEAST_RATE, _MOST_RATE = 0.5, float(BYTES_PER_TOKEN)
+#: What a chat template may add to a short prompt, as a factor.
+_TEMPLATE = 1.25
 #: How servers say that a prompt is too long: vLLM, SGLang, OpenAI; llama.cpp; TGI; Anthropic, Mistral.
 _TOO_LONG = re.compile(
     rb"context[ _-]?(?:length|window|size)|maximum (?:context|input|prompt)|too (?:long|large|many tokens)"
@@ -58,14 +62,14 @@ class ContextVerdict:
 def tokens_per_estimate(earlier: Iterable[Counted]) -> float | None:
     """Tokens that a supplier makes of one that we estimate, by its longest earlier prompt.
 
-    None where it counted none. Bounded: it may say what it likes, and would have shorter prompts of that.
+    None where it counted none, or what cannot be: then no prompt of ours is known to fit.
     """
     known = [one for one in earlier if one.prompt_tokens is not None and one.sent_tokens > 0]
     if not known:
         return None
     longest = max(known, key=lambda one: one.sent_tokens)
     rate = (longest.prompt_tokens or 0) / longest.sent_tokens
-    return min(max(rate, _LEAST_RATE), _MOST_RATE)
+    return rate if _LEAST_RATE <= rate <= _MOST_RATE * _TEMPLATE else None
 
 
 def prompt_tokens(claim: Claim, rate: float | None, budget: int) -> int:
@@ -92,7 +96,7 @@ def context_verdict(attempt: Attempt, prompt: Prompt, claim: Claim, rate: float 
         return ContextVerdict(fault, error, None if silent else (prompt.hidden or "") in text)
     if not refuses_length(attempt):
         return ContextVerdict(fault, error, None)
-    said = f"refuses a prompt of about {round(prompt.tokens * (rate or 1.0)):,} tokens"
+    said = f"refuses a prompt of about {counted(round(prompt.tokens * (rate or 1.0)), 'token', ',')}"
     if claim.listed and rate is not None:
         why = f"{said} and lists a context of {claim.tokens:,}: {error}"
         return ContextVerdict(Fault.SUPPLIER_REFUSED, why, False)

@@ -295,7 +295,7 @@ class _Store:
 
     def counted(self, supplier: str) -> list[Counted]:
         """How a supplier counted the prompts of its newest probes that were answered."""
-        where = {"supplier": supplier, "fault": {"in": [Fault.OK.value, Fault.TRUNCATED.value]}}
+        where = {"supplier": supplier, "fault": {"in": [fault.value for fault in Fault if fault.answered]}}
         found = typed.find(
             self._documents, CountedPrompt, where, sort=[("finished_at", -1)], limit=_LOOKED_AT
         )
@@ -409,7 +409,7 @@ class _Run:
                 self._report.done += 1
                 return None
             rate = tokens_per_estimate(await self._store.do(self._store.counted, asking.key))
-        asking.sent = False
+        asking.sent = stale = False
         while True:
             # a prompt as long as a context takes a while to make, in which others' answers would wait
             prompt = await asyncio.to_thread(_prompt, asking, workload, claim, rate, self._answer_tokens)
@@ -425,6 +425,10 @@ class _Run:
                 return str(paced)
             finally:
                 self._in_flight -= 1
+            if _went_stale(attempt, watch) and not stale:
+                stale = True
+                self._quota.refund(asking.endpoint)
+                continue
             asking.sent = True
             refused = _refused_option(attempt, watch)
             if refused is not None:
@@ -524,6 +528,15 @@ def _refused_option(attempt: Attempt, watch: StreamWatch) -> str | None:
     if not named:
         return None
     return STREAM if named == [STREAM] else STREAM_OPTIONS
+
+
+def _went_stale(attempt: Attempt, watch: StreamWatch) -> bool:
+    """Whether a connection that was used again had been closed by then, as servers do after a while.
+
+    That says nothing of the supplier: on a new connection it is asked once more.
+    """
+    unanswered = attempt.fault is Fault.TRANSPORT and attempt.status is None
+    return unanswered and watch.connection_reused is True
 
 
 def _ends_turn(attempt: Attempt) -> str | None:

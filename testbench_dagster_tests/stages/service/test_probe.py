@@ -228,6 +228,23 @@ def test_a_connection_that_breaks_off(tmp_path: Path) -> None:
     assert (one.fault, one.owner, one.text) == ("supplier_protocol", "supplier", "half")
 
 
+def test_a_connection_that_was_closed_meanwhile_is_no_fault(tmp_path: Path) -> None:
+    """A server that answers once per connection, and does not say so: llama.cpp's is one."""
+    used = set()
+
+    async def once(request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("peername")
+        if peer in used:
+            request.transport.abort()
+        used.add(peer)
+        return await says(*GOOD)(request, asked)
+
+    found, server, report = probed(tmp_path, once, "short", "1k")
+    assert [(one.fault, one.connection_reused) for one in found] == [("truncated", False)] * 2
+    assert len(server.asked["a"]) == 3 and report.attempts == 2
+
+
 def test_plain_json_in_place_of_a_stream(tmp_path: Path) -> None:
     (one,), _, _ = probed(tmp_path, answers(**PLAIN))
     assert (one.fault, one.streamed, one.left_out, one.first_event_ms) == ("ok", False, [], None)

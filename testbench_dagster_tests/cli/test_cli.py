@@ -34,6 +34,7 @@ COMMANDS = [
     "show",
     "answers",
     "history",
+    "service",
     "taxonomies",
     "compare",
     "identity",
@@ -279,6 +280,8 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         "leaderboard",
         "references",
         "groups",
+        "service_probes",
+        "service_quality",
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
 

@@ -18,9 +18,9 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (3, "a665c64eebbb6a8bcb2214c0bb28512b98176080088568c477de34ae5bdcc38b"),
-    "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
-    "SCORER": (2, "2c4ec96e080f9f191b7a3b7bece8adbf5290b8fdc5dfd9b6c852d5a404fa8d52"),
+    "CLASSIFIER": (3, "63ae05818a9a999efd2b0da74ec3da17ac13102d0e209cc2327f24dab9343f2f"),
+    "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
+    "SCORER": (2, "c4c38ae2bd057e04a0a2f3d67d70be251b8249d47de0d165afef374101260991"),
     "WINDOWS": (6, "bc020fd220f5d86c5f4213627a5416f445f967d27264509a2095aa1748f09028"),
     "PLANS": (7, "7ab74822e2deb19e50e37a3866068896981804e24d30880a8d5b36c86350a2b1"),
     "SCORE_STREAMS": (1, "d2d16b9c2031f2837516571df61276fd97d41dd8aaa95307f315f39a623543d8"),

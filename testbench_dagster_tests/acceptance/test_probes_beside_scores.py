@@ -66,7 +66,10 @@ def written(folder: Path, localnet: LocalnetProcess, probes: Mapping[str, Any], 
     return path
 
 
-def measured(testbench: Testbench) -> dict[str, list[dict[str, Any]]]:
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def measured(testbench: Testbench) -> Measured:
     """Everything that scores and identity rest on, as it is exported."""
     return {
         "scores": testbench.scores().rows,
@@ -78,7 +81,7 @@ def measured(testbench: Testbench) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def as_bytes(rows: Mapping[str, Sequence[Mapping[str, Any]]], *, without: Sequence[str] = ()) -> bytes:
+def as_bytes(rows: Measured, *, without: Sequence[str] = ()) -> bytes:
     return json.dumps(
         {
             name: [{key: value for key, value in row.items() if key not in without} for row in some]
@@ -89,7 +92,7 @@ def as_bytes(rows: Mapping[str, Sequence[Mapping[str, Any]]], *, without: Sequen
     ).encode()
 
 
-def moments(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[str]:
+def moments(rows: Measured) -> set[str]:
     """Columns that tell when something was, or how long it took: no two runs have the same."""
     return {
         key
@@ -98,6 +101,17 @@ def moments(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[str]:
         for key, value in row.items()
         if isinstance(value, datetime) or key.endswith(("_ms", "_at"))
     }
+
+
+def differing(one: Measured, two: Measured, without: Sequence[str]) -> list[Any]:
+    """The values that are not the same, for whoever reads of a failure."""
+    return [
+        (name, key, a.get("supplier"), a[key], b.get(key))
+        for name, rows in one.items()
+        for a, b in zip(rows, two[name], strict=True)
+        for key in a
+        if key not in without and a[key] != b.get(key)
+    ]
 
 
 def test_scores_windows_and_identity_are_the_same_with_probes_on_and_off(
@@ -119,6 +133,7 @@ def test_scores_windows_and_identity_are_the_same_with_probes_on_and_off(
     assert len(found["on"]["scores"]) > 8 and found["on"]["pairs"]
     without = sorted(moments(found["on"]))
     assert not {"score", "n", "ci_low", "value"} & set(without)
+    assert differing(found["on"], found["off"], without) == []
     assert as_bytes(found["on"], without=without) == as_bytes(found["off"], without=without)
     with Workspace.open(tmp_path / "on" / "testbench.yaml") as workspace:
         attempts = list(typed.find(workspace.documents, AttemptRecord))

@@ -138,7 +138,7 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
         definitions = build_definitions(workspace)
     named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))}
     checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
-    assert len(named) == 12 and len(checks) == 16
+    assert len(named) == 13 and len(checks) == 16
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 

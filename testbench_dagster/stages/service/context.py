@@ -91,9 +91,9 @@ def context_verdict(attempt: Attempt, prompt: Prompt, claim: Claim, rate: float 
     """
     fault, error = attempt.fault, attempt.error
     if fault.answered:
-        text = attempt.text or ""
+        text = (attempt.text or "").casefold()
         silent = fault.row.cut_short and not text.strip()
-        return ContextVerdict(fault, error, None if silent else (prompt.hidden or "") in text)
+        return ContextVerdict(fault, error, None if silent else (prompt.hidden or "").casefold() in text)
     if not refuses_length(attempt):
         return ContextVerdict(fault, error, None)
     said = f"refuses a prompt of about {counted(round(prompt.tokens * (rate or 1.0)), 'token', ',')}"

@@ -108,8 +108,8 @@ def _probes(day: ProbesADay) -> str:
         return "service probes: none of these suppliers is probed"
     told = (
         f"service probes: besides, about {counted(round(day.relays), 'relay', ',')} a day to "
-        f"{counted(day.suppliers, 'supplier', ',')}, with {round(day.prompt_tokens):,} tokens of prompts and "
-        f"up to {round(day.completion_tokens):,} of answers"
+        f"{counted(day.suppliers, 'supplier', ',')}, with {counted(round(day.prompt_tokens), 'token', ',')} of "
+        f"prompts and up to {counted(round(day.completion_tokens), 'token', ',')} of answers"
     )
     if day.cost is None:
         return told

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from testbench_dagster.api import Answers, Doc, Plan, Ranking, Testbench
+from testbench_dagster.api import Answers, Doc, Plan, Probes, Ranking, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.asking import AskingSettings, GenerationSettings, TlsSettings
@@ -312,6 +312,7 @@ RESULTS = {
         Finding,
         RunReport,
         Plan,
+        Probes,
         RequestedBackfill,
         Outcome,
         IdentityReport,

@@ -106,7 +106,7 @@ def _budget_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Iterat
         wanted = n * each
         if cap < wanted:
             told = (
-                f"relays_per_day {cap} is less than the {wanted:.0f} relays that {counted(n, 'supplier')} of "
+                f"relays_per_day {cap} is less than the {counted(round(wanted), 'relay')} that {counted(n, 'supplier')} of "
                 f"service {service} {'takes' if n == 1 else 'take'} a day: everybody is probed "
                 f"{cap / wanted:.0%} as often as per_day says; raise it, or lower per_day"
             )
@@ -135,7 +135,7 @@ def _bound_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Iterato
     hourly = settings.budget.relays_per_supplier_hour
     if hourly is not None and 2 * each / _HOURS > hourly:
         told = (
-            f"{each / _HOURS:.1f} relays an hour to each supplier are more than half of "
+            f"probes ask each supplier {each / _HOURS:.1f} times an hour, more than half of "
             f"budget.relays_per_supplier_hour {hourly}; lower per_day, or raise the other"
         )
         yield Finding(_WHAT, told, ok=False, warning=True)
@@ -151,8 +151,8 @@ def _bound_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Iterato
         name = greedy[0]
         more = f" (and {counted(len(greedy) - 1, 'other')} likewise)" if len(greedy) > 1 else ""
         told = (
-            f"{taken[name] * each:.0f} relays a day are more than half of the {caps[name]} requests that the "
-            f"pace of {name.partition(':')[2] or name} allows a day{more}; lower per_day, or leave it out "
+            f"{counted(round(taken[name] * each), 'relay')} a day is more than half of the "
+            f"{counted(caps[name], 'request')} that the pace of {name.partition(':')[2] or name} allows a day{more}; lower per_day, or leave it out "
             "with service_probes.suppliers"
         )
         yield Finding(_WHAT, told, ok=False, warning=True)

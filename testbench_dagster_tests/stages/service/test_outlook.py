@@ -84,10 +84,8 @@ def test_politeness_and_paces_that_probes_would_use_up_are_told(open_installatio
         **probes(),
     )
     hourly, daily = told(workspace)
-    assert "0.7 relays an hour to each supplier are more than half of budget.relays_per_supplier_hour 1" in (
-        hourly
-    )
-    assert "16 relays a day are more than half of the 30 requests that the pace of a@external allows" in daily
+    assert "0.7 times an hour, more than half of budget.relays_per_supplier_hour 1" in hourly
+    assert "16 relays a day is more than half of the 30 requests that the pace of a@external allows" in daily
     workspace = open_installation(A, budget={"relays_per_supplier_hour": 100}, **probes())
     assert told(workspace) == []
 

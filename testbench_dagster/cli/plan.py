@@ -106,10 +106,11 @@ def _probes(day: ProbesADay) -> str:
     """Say what service probes come to in a day, which no row of the plan holds."""
     if not day.suppliers:
         return "service probes: none of these suppliers is probed"
+    prompts = counted(round(day.prompt_tokens), "token", ",")
+    answers = counted(round(day.completion_tokens), "token", ",")
     told = (
         f"service probes: besides, about {counted(round(day.relays), 'relay', ',')} a day to "
-        f"{counted(day.suppliers, 'supplier', ',')}, with {counted(round(day.prompt_tokens), 'token', ',')} of "
-        f"prompts and up to {counted(round(day.completion_tokens), 'token', ',')} of answers"
+        f"{counted(day.suppliers, 'supplier', ',')}, with prompts of {prompts} and answers of up to {answers}"
     )
     if day.cost is None:
         return told

@@ -106,9 +106,9 @@ def _budget_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Iterat
         wanted = n * each
         if cap < wanted:
             told = (
-                f"relays_per_day {cap} is less than the {counted(round(wanted), 'relay')} that {counted(n, 'supplier')} of "
-                f"service {service} {'takes' if n == 1 else 'take'} a day: everybody is probed "
-                f"{cap / wanted:.0%} as often as per_day says; raise it, or lower per_day"
+                f"relays_per_day {cap} is less than the {counted(round(wanted), 'relay')} that "
+                f"{counted(n, 'supplier')} of service {service} {'takes' if n == 1 else 'take'} a day: "
+                f"everybody is probed {cap / wanted:.0%} as often as per_day says; raise it, or lower per_day"
             )
             yield Finding(_WHAT, told, ok=False, warning=True)
 
@@ -152,7 +152,7 @@ def _bound_findings(workspace: Workspace, probed: Sequence[Supplier]) -> Iterato
         more = f" (and {counted(len(greedy) - 1, 'other')} likewise)" if len(greedy) > 1 else ""
         told = (
             f"{counted(round(taken[name] * each), 'relay')} a day is more than half of the "
-            f"{counted(caps[name], 'request')} that the pace of {name.partition(':')[2] or name} allows a day{more}; lower per_day, or leave it out "
-            "with service_probes.suppliers"
+            f"{counted(caps[name], 'request')} that the pace of {name.partition(':')[2] or name} allows"
+            f"{more}; lower per_day, or leave it out with service_probes.suppliers"
         )
         yield Finding(_WHAT, told, ok=False, warning=True)

@@ -110,7 +110,7 @@ def _probes(day: ProbesADay) -> str:
     answers = counted(round(day.completion_tokens), "token", ",")
     told = (
         f"service probes: besides, about {counted(round(day.relays), 'relay', ',')} a day to "
-        f"{counted(day.suppliers, 'supplier', ',')}, with prompts of {prompts} and answers of up to {answers}"
+        f"{counted(day.suppliers, 'supplier', ',')}, with prompts of {prompts}; answers have up to {answers}"
     )
     if day.cost is None:
         return told

@@ -99,7 +99,7 @@ def moments(rows: Measured) -> set[str]:
         for some in rows.values()
         for row in some
         for key, value in row.items()
-        if isinstance(value, datetime) or key.endswith(("_ms", "_at"))
+        if isinstance(value, datetime) or key == "since" or key.endswith(("_ms", "_at"))
     }
 
 

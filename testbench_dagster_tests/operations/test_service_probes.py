@@ -1,7 +1,7 @@
 """Suppliers probed by the daemon with nobody at the keyboard, beside evaluations, within their own budget.
 
-One platform for all of it, in order. What is due tomorrow would be seen tomorrow: here stored probes are moved
-a day back instead, so that the next ones are due at once.
+One platform for all of it, in order. What is due tomorrow would be seen tomorrow: here stored probes are
+moved a day back instead, so that the next ones are due at once.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from testbench_dagster.config import Config, Settings
 from testbench_dagster.coordination.leases import held_suppliers
 from testbench_dagster.core.applicability import is_chosen
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.plans import SpentSession
 from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
@@ -24,6 +25,7 @@ from testbench_dagster.stages.service.budget import asked_enough, probes_left
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster.transports.addresses import host_of
+from testbench_dagster.transports.registry import supplier_endpoint
 
 _SEED = "service_probes"
 #: Two cells of a schedule, and something for the clocks of machines: older probes decide nothing.
@@ -33,8 +35,8 @@ _CELLS, _MOST_DAYS, _SLACK = 2.0, 400.0, timedelta(hours=1)
 def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datetime) -> list[DueProbe]:
     """The probes that are due, those of a supplier together, in the order of the roster.
 
-    Nothing is due of who left, is left out by the configuration, waits for a session, or may be asked nothing
-    more within this hour or its pace; nor while a process relays to the supplier, or to another behind the
+    Nothing is due of who left, is left out by the configuration, waits for a session, lacks its key, or may be
+    asked nothing more within this hour or its pace; nor while a process relays to the supplier, or to another behind the
     same host: both would be slower, and its probes are due when that is over. A supplier that could not be
     reached is probed once an hour at most, by its shortest workload. Where the day's budget is used up
     nothing is due until the next day; where it is too small for all, everybody is probed less often, so that
@@ -132,6 +134,15 @@ def schedule_seed(workspace: Workspace, now: datetime) -> str:
     return known.seed
 
 
+def _has_endpoint(config: Config, supplier: Supplier) -> bool:
+    """Whether it can be asked at all: `testbench check` says what it lacks, such as its key."""
+    try:
+        supplier_endpoint(config, supplier)
+    except ConfigError:
+        return False
+    return True
+
+
 def _host(supplier: Supplier) -> str:
     """The machine behind a supplier, as far as we know it: what is sent to one slows others on it."""
     return supplier.host or host_of(supplier.base_url)
@@ -175,7 +186,7 @@ def _unreached_at(rows: Sequence[NewestProbe]) -> datetime | None:
 
 
 def _kept_from(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> set[str]:
-    """Keys of those that something else keeps from being asked now: a session, politeness, a pace."""
+    """Keys of those that something keeps from being asked now: a session, politeness, a pace, a lacking key."""
     if not suppliers:
         return set()
     documents, keys = workspace.documents, [one.key for one in suppliers]
@@ -183,4 +194,5 @@ def _kept_from(workspace: Workspace, suppliers: Sequence[Supplier], now: datetim
     spent = {plan.id: plan.session_spent_until for plan in typed.find(documents, SpentSession)}
     waiting = {one.key for one in suppliers if sessions.waiting(one, spent.get(one.key)) is not None}
     used_up = {one.key for one in suppliers if renews_at(workspace, one, now) is not None}
-    return waiting | used_up | asked_enough(documents, workspace.config.settings, keys, now)
+    lacking = {one.key for one in suppliers if not _has_endpoint(workspace.config, one)}
+    return waiting | used_up | lacking | asked_enough(documents, workspace.config.settings, keys, now)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.coordination.budgets import BudgetLedger, period_start
+from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -82,6 +84,26 @@ def test_who_left_is_not_probed(open_installation: Open) -> None:
     assert {row.id: row.status for row in typed.find(workspace.documents, SupplierRecord)}[KEY_B] == "left"
     assert keys(due_probes(workspace, None, NOW)) == [KEY_A]
     assert due_probes(workspace, [KEY_B], NOW) == []
+
+
+def test_who_lacks_a_key_is_not_due_again_and_again(open_installation: Open) -> None:
+    workspace = open_installation({**A, "api_key_env": "TESTBENCH_TEST_NO_SUCH_KEY"}, B)
+    assert keys(due_probes(workspace, None, NOW)) == [KEY_B]
+
+
+def test_who_is_relayed_to_is_due_when_that_is_over(open_installation: Open) -> None:
+    """So is whoever shares its host: both would be slower."""
+    workspace = open_installation(
+        A, {"address": "c"}, {**B, "base_url": "http://127.0.0.1:10/v1"}, service_probes={}
+    )
+    documents = workspace.documents
+    with (
+        Heartbeat(documents, "an evaluation") as heartbeat,
+        SupplierLeases(documents, heartbeat) as leases,
+    ):
+        leases.acquire(["c@external"])
+        assert keys(due_probes(workspace, None, NOW)) == [KEY_B]
+    assert keys(due_probes(workspace, None, NOW)) == [KEY_A, "c@external", KEY_B]
 
 
 def test_who_cannot_be_reached_is_asked_the_shortest_workload_an_hour_later(open_installation: Open) -> None:

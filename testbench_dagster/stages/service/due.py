@@ -35,12 +35,12 @@ _CELLS, _MOST_DAYS, _SLACK = 2.0, 400.0, timedelta(hours=1)
 def due_probes(workspace: Workspace, suppliers: Sequence[str] | None, now: datetime) -> list[DueProbe]:
     """The probes that are due, those of a supplier together, in the order of the roster.
 
-    Nothing is due of who left, is left out by the configuration, waits for a session, lacks its key, or may be
-    asked nothing more within this hour or its pace; nor while a process relays to the supplier, or to another behind the
-    same host: both would be slower, and its probes are due when that is over. A supplier that could not be
-    reached is probed once an hour at most, by its shortest workload. Where the day's budget is used up
-    nothing is due until the next day; where it is too small for all, everybody is probed less often, so that
-    the whole day is seen.
+    Nothing is due of who left, is left out by the configuration, waits for a session, lacks its key, or may
+    be asked nothing more within this hour or its pace; nor while a process relays to the supplier, or to
+    another behind the same host: both would be slower, and its probes are due when that is over. A supplier
+    that could not be reached is probed once an hour at most, by its shortest workload. Where the day's budget
+    is used up nothing is due until the next day; where it is too small for all, everybody is probed less
+    often, so that the whole day is seen.
 
     Args:
         workspace: the installation.
@@ -186,7 +186,7 @@ def _unreached_at(rows: Sequence[NewestProbe]) -> datetime | None:
 
 
 def _kept_from(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> set[str]:
-    """Keys of those that something keeps from being asked now: a session, politeness, a pace, a lacking key."""
+    """Keys of those that something keeps from being asked now: session, politeness, pace, want of a key."""
     if not suppliers:
         return set()
     documents, keys = workspace.documents, [one.key for one in suppliers]

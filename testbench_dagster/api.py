@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from testbench_dagster.core.history import HistoryPoint
 from testbench_dagster.core.period import Period
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.rankings import Ability, SupplierAbilities
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
@@ -49,10 +50,13 @@ from testbench_dagster.stages.rank import leaderboard, make_board, stored_entrie
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.answers import answers, attempts, doc, every_answer, one_answer
 from testbench_dagster.stages.read.history import history
+from testbench_dagster.stages.read.service import daily_service, recent_service
 from testbench_dagster.stages.read.supplier import SupplierPage, supplier_page
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.task_groups import with_groups
 from testbench_dagster.stages.score.windows import windows, windows_as_of
+from testbench_dagster.stages.service.outlook import ProbesADay, probes_a_day
+from testbench_dagster.stages.service.probing import PROBE_COLUMNS
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -93,6 +97,8 @@ class Plan(Table):
     what the relays cost of which that is known, None where it is of none; ``uncosted`` are the others.
     ``schedules`` says by name whom each configured schedule evaluates, on what and when, or what keeps it
     from that. ``money`` is that of the day, by service with a budget of it.
+    ``probes`` is what service probes of these suppliers come to in a day, beside all that; None where they
+    are switched off.
     """
 
     calls: int = 0
@@ -103,6 +109,19 @@ class Plan(Table):
     uncosted: int = 0
     schedules: Mapping[str, str] = field(default_factory=dict)
     money: Mapping[str, MoneyOfService] = field(default_factory=dict)
+    probes: ProbesADay | None = None
+
+
+@dataclass(frozen=True)
+class Probes(Table):
+    """Attempts at service probes, ``answered`` of which brought an answer; ``words`` say what came of them.
+
+    ``interrupted``: it was told to stop before the end.
+    """
+
+    words: str = ""
+    answered: int = 0
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,6 +280,37 @@ class Testbench:
             stop=stop,
         )
 
+    def probe(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        on_stage: Callable[[str], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> Probes:
+        """Probe now how fast suppliers answer, with every configured workload, due or not; nothing is scored.
+
+        One row per attempt (see docs/service-quality.md). The budgets hold; whether ``service_probes`` is
+        enabled says only whether this happens by itself.
+
+        Args:
+            suppliers: keys; by default all active ones that the configuration has probed.
+            on_stage: called with what begins, in words; with an empty text at the end.
+            stop: ends it within about a second once it is set.
+
+        Raises:
+            ConfigError: a supplier is not active, nobody is to be probed, or an argument is of a wrong kind.
+            TestbenchError: a stage failed, or no supplier can be found.
+        """
+        suppliers = arguments.selection("suppliers", suppliers)
+        arguments.callback("on_stage", on_stage)
+        stop = arguments.event("stop", stop)
+        from testbench_dagster.defs.local_probing import probe_now  # with Dagster: 1 s only this needs
+
+        probed = probe_now(self._workspace, suppliers, on_stage=on_stage, stop=stop)
+        return Probes(
+            probed.rows(), PROBE_COLUMNS, probed.words, probed.report.answered, probed.report.interrupted
+        )
+
     def plan(
         self,
         suppliers: Sequence[str] | None = None,
@@ -300,6 +350,7 @@ class Testbench:
             planned.uncosted,
             schedule_texts(self._workspace),
             planned.money,
+            probes_a_day(self._workspace, chosen),
         )
 
     def backfill(
@@ -473,6 +524,44 @@ class Testbench:
         last = arguments.day_or_none("until", until, datetime.now(UTC))
         found = history(self._workspace, supplier, tasks=tasks, since=first, until=last, fill=fill)
         return Table([point.to_json() for point in found], kinds_of(HistoryPoint))
+
+    def service_quality(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        models: Sequence[str] | None = None,
+        by_day: bool = False,
+        since: date | timedelta | None = None,
+    ) -> Table:
+        """Return how fast and how reliably suppliers answered service probes (see docs/service-quality.md).
+
+        One row per supplier and workload, of the last 72 hours; `all` is what rests on all workloads. By
+        default of the active suppliers; of those that left only where named.
+
+        Args:
+            suppliers: keys.
+            models: patterns, for those alone that claim such a model.
+            by_day: one row per day (UTC) instead.
+            since: the first of these days, or how long ago it is; None for all.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, nobody claims such a model, a selection is empty,
+                an argument is of a wrong kind, or ``since`` is given without ``by_day``.
+        """
+        now = datetime.now(UTC)
+        chosen = self._chosen(suppliers, models)
+        arguments.flag("by_day", by_day)
+        first = arguments.day_or_none("since", since, now)
+        if first is not None and not by_day:
+            raise ConfigError("since chooses days; give by_day too, or leave it out for the last 72 hours")
+        asked = {one.key: one.model for one in named_suppliers(self._workspace, chosen)}
+        keys = None if chosen is None else list(asked)
+        if by_day:
+            rows = daily_service(self._workspace, keys, since=first)
+        else:
+            rows = recent_service(self._workspace, now, keys)
+        found = [replace(row, model=asked[row.supplier]) for row in rows if row.supplier in asked]
+        return Table([row.to_json() for row in found], kinds_of(ServiceQuality))
 
     def taxonomies(
         self,
@@ -672,11 +761,11 @@ class Testbench:
         """Write what is stored to files for analysts or for another tool; return the rows per file.
 
         ``parquet``: ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``,
-        ``leaderboard``, ``references`` and ``groups``, one file each. ``inspect``: a log per supplier and
-        task that Inspect reads. ``lm-eval``: results and samples as lm-eval writes them. By default of all
-        that is stored, or of the named suppliers and tasks. ``since`` and ``until``: answers from then on
-        and before, docs without one by when they were last asked; tables of what is known now are not cut by
-        time. Each file appears whole or not at all.
+        ``leaderboard``, ``references``, ``groups``, ``service_probes`` and ``service_quality``, one file
+        each. ``inspect``: a log per supplier and task that Inspect reads. ``lm-eval``: results and samples as
+        lm-eval writes them. By default of all that is stored, or of the named suppliers and tasks. ``since``
+        and ``until``: answers from then on and before, docs without one by when they were last asked; tables
+        of what is known now are not cut by time. Each file appears whole or not at all.
 
         Raises:
             ConfigError: a supplier is not on the roster, a task is not configured, a selection is empty, the
@@ -713,6 +802,7 @@ class Testbench:
             write_item_matrix,
             write_ranking,
             write_references,
+            write_service_quality,
         )
 
         written = export_parquet(
@@ -736,6 +826,8 @@ class Testbench:
         written[path] = write_references(path, self._workspace, suppliers)
         path = out / "groups.parquet"
         written[path] = write_groups(path, self._workspace.chosen_groups(tasks))
+        path = out / "service_quality.parquet"
+        written[path] = write_service_quality(path, self._workspace, known, period)
         return written
 
     def evidence(

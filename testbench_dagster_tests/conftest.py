@@ -55,6 +55,7 @@ CHAINS = {
     "operations/test_by_itself.py": 2,
     "operations/test_budgets.py": 2,
     "operations/test_open_docs.py": 2,
+    "operations/test_service_probes.py": 2,
     "operations/test_pocket.py": 2,
     "acceptance/test_pocket_docs.py": 2,
 }

@@ -138,6 +138,7 @@ NO_MODELS: list[tuple[str, dict[str, Any], str]] = [
         "identity",
         "identity_pairs",
         "references",
+        "service_quality",
         "changes",
     )
     for given, said in (
@@ -170,6 +171,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("run", {"wait": "5m"}, "wait is '5m'; give True, False, or a timedelta"),
     ("run", {"wait": timedelta(seconds=-1)}, "wait is .*; give True, False, or a timedelta of at least 0"),
     ("run", {"stop": True}, "stop is True; give a threading.Event"),
+    ("probe", {"suppliers": []}, "suppliers is empty"),
+    ("probe", {"on_stage": 5}, "on_stage is 5; give a function"),
+    ("probe", {"stop": True}, "stop is True; give a threading.Event"),
     ("plan", {"suppliers": []}, "suppliers is empty"),
     ("plan", {"suppliers": [None]}, r"suppliers\[0\] is None; give a text"),
     ("plan", {"tasks": []}, "tasks is empty"),
@@ -212,6 +216,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("history", {"supplier": KEY, "since": datetime(2026, 1, 1)}, "since has no time zone"),
     ("history", {"supplier": KEY, "until": 5}, "until is 5; give a date"),
     ("history", {"supplier": KEY, "fill": "no"}, "fill is 'no'; give True or False"),
+    ("service_quality", {"suppliers": ["nobody@x"]}, "supplier 'nobody@x' is not on the roster"),
+    ("service_quality", {"suppliers": []}, "suppliers is empty"),
+    ("service_quality", {"by_day": "yes"}, "by_day is 'yes'; give True or False"),
+    ("service_quality", {"since": timedelta(days=3)}, "since chooses days; give by_day too"),
+    (
+        "service_quality",
+        {"by_day": True, "since": "30d"},
+        "since is '30d'; give a date, a timedelta, or None",
+    ),
     ("taxonomies", {"suppliers": []}, "suppliers is empty"),
     ("taxonomies", {"taxonomy": 5}, "taxonomy is 5; give a text"),
     ("leaderboard", {"taxonomy": 5}, "taxonomy is 5; give a text"),

@@ -30,6 +30,7 @@ from testbench_dagster.board.pages.compare import compare
 from testbench_dagster.board.pages.docs import doc, doc_json, raw_body
 from testbench_dagster.board.pages.groups import group
 from testbench_dagster.board.pages.leaderboard import leaderboard
+from testbench_dagster.board.pages.service import service
 from testbench_dagster.board.pages.supplier import history, supplier
 from testbench_dagster.board.site import AnswersHidden, Asked, Data, NotFound, NotUnderstood, Page, Site
 from testbench_dagster.board.templating import load_templates, render, stylesheet
@@ -69,6 +70,7 @@ PATHS: Sequence[tuple[re.Pattern[str], View]] = [
         (r"/supplier/(.+)/task/(.+)/doc/([0-9]{1,15})", answer),
         (r"/supplier/(.+)/task/(.+)", answers),
         (r"/supplier/(.+)/history", history),
+        (r"/supplier/(.+)/service", service),
         (r"/supplier/(.+)", supplier),
         (r"/task/(.+)", task),
         (r"/group/(.+)", group),

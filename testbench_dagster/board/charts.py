@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
+from itertools import groupby
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -58,6 +59,37 @@ def scale(
     return Scale(marks[0], marks[-1], first, last, marks)
 
 
+@dataclass(frozen=True)
+class LogScale(Scale):
+    """A logarithmic one: equal ratios are equally far apart. All values are above 0."""
+
+    def at(self, value: float) -> float:
+        """The pixel of a value, at the ends for what lies outside."""
+        kept = min(max(value, self.low), self.high)
+        share = math.log(kept / self.low) / math.log(self.high / self.low)
+        return round(self.first + share * (self.last - self.first), 1)
+
+    def text(self, tick: float) -> str:
+        """A tick, in thousands where it has some."""
+        return f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}"
+
+
+def log_scale(values: Iterable[float | None], first: float, last: float, *, ticks: int = 4) -> LogScale:
+    """A logarithmic scale that holds all values above 0, its ends at 1, 2 or 5 times a power of ten.
+
+    It has at most so many ticks; where values span many powers of ten, only some of these.
+    """
+    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    low, high = (min(known), max(known)) if known else (1.0, 10.0)
+    start, end = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    marks = [digit * 10.0**power for power in range(start, end + 1) for digit in (1, 2, 5)]
+    bottom = max(mark for mark in marks if mark <= low * (1 + 1e-9))
+    top = min(mark for mark in marks if mark >= high * (1 - 1e-9) and mark > bottom)
+    inside = [mark for mark in marks if bottom <= mark <= top]
+    step = math.ceil(len(inside) / ticks)
+    return LogScale(bottom, top, first, last, tuple(inside[::step]))
+
+
 def _round_step(step: float) -> float:
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * s for s in _STEPS if power * s >= step * (1 - 1e-9))
@@ -70,6 +102,26 @@ class IntervalMark:
     dot: float
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """States side by side; ``cells`` are runs of equal ones: kind, place and width of each."""
+
+    width: int
+    cells: Sequence[tuple[str, float, float]]
+
+
+def strip(kinds: Sequence[str | None], *, width: int = 720) -> Strip:
+    """Where states are drawn, equally wide; None is left free."""
+    each = width / max(1, len(kinds))
+    cells, place = [], 0
+    for kind, run in groupby(kinds):
+        n = len(list(run))
+        if kind is not None:
+            cells.append((kind, round(place * each, 1), round(max(1.0, n * each - 0.5), 1)))
+        place += n
+    return Strip(width, cells)
 
 
 def interval(on: Scale, score: float | None, low: float | None, high: float | None) -> IntervalMark | None:

@@ -22,6 +22,11 @@ def history(key: str, what: Mapping[str, str]) -> str:
     return with_query(f"/supplier/{path_segment(key)}/history", what)
 
 
+def service(key: str, **query: object) -> str:
+    """The service of a supplier, day by day."""
+    return with_query(f"/supplier/{path_segment(key)}/service", query)
+
+
 def answers(key: str, task: str, **query: object) -> str:
     """What a supplier answered to a task."""
     return with_query(f"/supplier/{path_segment(key)}/task/{path_segment(task)}", query)

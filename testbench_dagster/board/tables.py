@@ -21,6 +21,8 @@ from testbench_dagster.ranking.places import Place
 
 #: How wide scores are drawn on their intervals, and what is left free at both ends.
 WIDTH, _MARGIN = 160, 14.0
+#: Where drawings of that width begin and end.
+DRAWN = (_MARGIN, WIDTH - _MARGIN)
 #: Members that a place shows; the filter by group shows all.
 MEMBERS = 8
 
@@ -105,7 +107,7 @@ def score_scale(records: Iterable[Any]) -> Scale:
 
 def drawing_scale(values: Iterable[float | None]) -> Scale:
     """The scale of a column of drawings that shows these values."""
-    return scale(values, _MARGIN, WIDTH - _MARGIN)
+    return scale(values, *DRAWN)
 
 
 def scored(records: Iterable[Any], on: Scale) -> list[tuple[Any, IntervalMark | None]]:

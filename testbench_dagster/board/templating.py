@@ -16,7 +16,14 @@ from testbench_dagster.board.tables import WIDTH
 from testbench_dagster.board.wording import ago, moment, prose
 from testbench_dagster.core.text import readable
 from testbench_dagster.core.wording import counted, money
-from testbench_dagster.ranking.cells import UNKNOWN, interval_text, milliseconds_text, number_text, ranks_text
+from testbench_dagster.ranking.cells import (
+    UNKNOWN,
+    interval_text,
+    milliseconds_text,
+    number_text,
+    ranks_text,
+    speed_text,
+)
 from testbench_dagster.stages.read.calls import offered_of
 
 
@@ -74,6 +81,7 @@ def environment() -> Environment:
         "pretty": _pretty,
         "prose": prose,
         "ranks": ranks_text,
+        "speed": speed_text,
     }
     made.globals |= {"links": links, "stylesheet": f"/board.css?{stylesheet_mark()}", "width": WIDTH}
     return made

@@ -40,6 +40,10 @@ tasks:
     samples: {{min: 25, max: 100, half_width: 0.1}}
 
 budget: {{relays_per_day: 2000}}  # a hard cap, retries included
+
+# how fast it answers, and whether it does: streamed requests of their own, eight a day of each length,
+# which no score rests on; `testbench plan` says what they come to
+# service_probes: {{enabled: true, per_day: 8, relays_per_day: 20}}
 """
 
 

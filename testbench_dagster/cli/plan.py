@@ -9,6 +9,7 @@ import click
 from testbench_dagster.api import Plan, Testbench
 from testbench_dagster.cli.output import emit, format_option, model_option, note
 from testbench_dagster.core.wording import are, counted, money
+from testbench_dagster.stages.service.outlook import ProbesADay
 
 _COLUMNS = (
     "supplier",
@@ -93,6 +94,8 @@ def plan(
             note(_costs(planned, planned.cost))
         for text in _unprepared(planned):
             note(text)
+        if planned.probes is not None:
+            note(_probes(planned.probes))
 
 
 def _costs(planned: Plan, cost: float) -> str:
@@ -103,6 +106,22 @@ def _costs(planned: Plan, cost: float) -> str:
         f"; not in it: {counted(planned.uncosted, 'relay')} without a known cost" if planned.uncosted else ""
     )
     return f"about {money(cost)} in all, an estimate{by}{without}"
+
+
+def _probes(day: ProbesADay) -> str:
+    """Say what service probes come to in a day, which no row of the plan holds."""
+    if not day.suppliers:
+        return "service probes: none of these suppliers is probed"
+    prompts = counted(round(day.prompt_tokens), "token", ",")
+    answers = counted(round(day.completion_tokens), "token", ",")
+    told = (
+        f"service probes: besides, about {counted(round(day.relays), 'relay', ',')} a day to "
+        f"{counted(day.suppliers, 'supplier', ',')}, with prompts of {prompts}; answers have up to {answers}"
+    )
+    if day.cost is None:
+        return told
+    whose = "" if day.priced == day.suppliers else f" for the {day.priced} with a price"
+    return f"{told}: up to {money(day.cost)}{whose}"
 
 
 def _unprepared(planned: Plan) -> Iterator[str]:

@@ -14,6 +14,7 @@ import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, emit_text, format_option, note
+from testbench_dagster.cli.service_lines import service_lines
 from testbench_dagster.core.doc_answer import AnswerKind
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.text import escaped
@@ -230,7 +231,7 @@ def history(config: str | None, supplier: str, tasks: tuple[str, ...], since: st
 
     On a terminal each score has a line with its course; with --task the days stand below.
     """
-    first = _since(since)
+    first = first_day(since)
     with Testbench.open(config) as testbench:
         rows = testbench.history(supplier, tasks or None, since=first).rows
     if format_ == "table" and sys.stdout.isatty():
@@ -251,7 +252,7 @@ def _whose(supplier: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{supplier} ({', then '.join(escaped(model, 80) for model in models) or 'model unknown'})"
 
 
-def _since(text: str) -> date | timedelta | None:
+def first_day(text: str) -> date | timedelta | None:
     """What ``--since`` means. Raises BadParameter: it means nothing."""
     if text == "all":
         return None
@@ -352,6 +353,7 @@ def show(config: str | None, supplier: str, format_: str) -> None:
     )
     for number, day in enumerate(reversed(page.spent)):
         lines.append(f"  {'' if number else 'spent':<10} {_spent(day)}")
+    lines += service_lines(page.service_quality)
     lines.append("")
     width = max((len(row.task) for row in (*page.windows, *page.groups)), default=0)
     lines += [f"  {row.task:<{width}}  {_score(row)}" for row in page.windows]

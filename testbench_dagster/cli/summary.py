@@ -32,6 +32,8 @@ def came_to(report: RunReport) -> str:
         f"changes {tally.changes}",
         f"checks {_checks(report)}",
     ]
+    if report.probed is not None:
+        told.insert(-1, f"probes {report.probed.report.answered} of {report.probed.report.done} answered")
     begun = "interrupted: " if report.interrupted else ""
     return f"{begun}{', '.join(told)}; {duration(report.seconds)}"
 

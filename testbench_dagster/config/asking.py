@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from testbench_dagster.config.fields import Variable, http_url, looks_like_key
 from testbench_dagster.core.generation import AS_THE_TASK_SAYS, NOT_EXTRA, SupplierGeneration, TokenField
 from testbench_dagster.core.rules import Strict
+from testbench_dagster.core.workloads import MAX_CONTEXT, MIN_CONTEXT
 
 #: Bytes of ``extra_body`` as JSON at most, and how deep it may be nested.
 MAX_EXTRA_BYTES = 65_536
@@ -217,7 +218,8 @@ class AskingSettings(ProxySettings):
 
     ``headers``: name → variable with the value. ``query``: parameters of every URL; ``query_env``: name →
     variable with a secret one. ``key_header``: the header that takes the bare key, in place of
-    ``Authorization: Bearer``.
+    ``Authorization: Bearer``. ``context_tokens``: how long prompt and answer may be together, for service
+    probes that see whether that is so.
     """
 
     generation: GenerationSettings = GenerationSettings()
@@ -225,6 +227,7 @@ class AskingSettings(ProxySettings):
     query: dict[QueryName, QueryValue | None] = Field(default_factory=dict)
     query_env: dict[QueryName, Variable | None] = Field(default_factory=dict)
     key_header: HeaderName | None = None
+    context_tokens: int | None = Field(default=None, ge=MIN_CONTEXT, le=MAX_CONTEXT)
 
     @model_validator(mode="after")
     def _each_once(self) -> AskingSettings:
@@ -273,6 +276,7 @@ class Asking:
     query_env: Mapping[str, str] = field(default_factory=dict)
     key_header: str | None = None
     connection: Connection = STRAIGHT_ON
+    context_tokens: int | None = None
 
     @property
     def secret(self) -> bool:
@@ -287,7 +291,10 @@ def merged(*blocks: AskingSettings) -> Asking:
     query: dict[str, tuple[Literal["query", "query_env"], str | None]] = {}
     key_header: str | None = None
     connection: dict[str, Any] = {}
+    context: int | None = None
     for block in blocks:
+        if "context_tokens" in block.model_fields_set:
+            context = block.context_tokens
         generation |= block.generation.given()
         headers |= {name.lower(): (name, variable) for name, variable in block.headers.items()}
         query |= {name: ("query", value) for name, value in block.query.items()}
@@ -305,6 +312,7 @@ def merged(*blocks: AskingSettings) -> Asking:
         {name: value for name, (where, value) in query.items() if where == "query_env" and value is not None},
         key_header,
         Connection(**connection),
+        context,
     )
 
 

@@ -68,8 +68,8 @@ def _of_supplier_keys(patterns: Patterns) -> Patterns:
     return patterns
 
 
-SupplierPatterns = Annotated[PatternList, AfterValidator(_of_supplier_keys)]
-"""A list of patterns of supplier keys as configured."""
+SupplierPatternList = Annotated[PatternList, AfterValidator(_of_supplier_keys)]
+"""A list of patterns of supplier keys."""
 
 
 def unmatched_pattern(patterns: Sequence[str] | None, names: Collection[str], what: str) -> str | None:

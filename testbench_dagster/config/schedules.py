@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from testbench_dagster.config.fields import PatternList, SupplierPatterns
+from testbench_dagster.config.fields import PatternList, SupplierPatternList
 from testbench_dagster.core.rules import Strict
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
@@ -53,7 +53,7 @@ class ScheduledBackfill(Strict):
     """
 
     name: str
-    suppliers: SupplierPatterns | None = None
+    suppliers: SupplierPatternList | None = None
     services: PatternList | None = None
     tasks: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     cron: Cron

@@ -14,15 +14,17 @@ from testbench_dagster.config.fields import (
     PatternList,
     RelayOverrides,
     RelaySettings,
-    SupplierPatterns,
+    SupplierPatternList,
     http_url,
     unmatched_pattern,
 )
 from testbench_dagster.config.pace import SupplierPace
 from testbench_dagster.config.price import Money, SupplierPrice
 from testbench_dagster.config.schedules import Cron, ScheduledBackfill
+from testbench_dagster.config.service_probes import ServiceProbeSettings
 from testbench_dagster.config.services import SERVICE_SOURCE, ServiceConfig, service_problem
 from testbench_dagster.config.task_generation import TaskGenerationConfig
+from testbench_dagster.core.applicability import Patterns
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
 from testbench_dagster.core.pace import Pace
@@ -143,7 +145,7 @@ class TaskConfig(Strict):
     samples: Literal["all"] | SampleRule = SampleRule()
     planning: PlanningRule = PlanningRule()
     services: PatternList | None = None
-    suppliers: SupplierPatterns | None = None
+    suppliers: SupplierPatternList | None = None
     generation: TaskGenerationConfig = TaskGenerationConfig()
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -348,6 +350,7 @@ class AutomationSettings(Strict):
     new_suppliers: SensorSettings = SensorSettings()
     stale_catalog: SensorSettings = SensorSettings()
     stale_scores: SensorSettings = SensorSettings()
+    service_probes: SensorSettings = SensorSettings()
     lost_runs: SensorSettings = SensorSettings(every_s=30)
     change_alerts: SensorSettings = SensorSettings()
     summaries_sensor: SensorSettings = SensorSettings()
@@ -464,6 +467,7 @@ class Settings(Strict):
     schedules: list[ScheduledBackfill] = Field(default_factory=list)
     retention: RetentionSettings = RetentionSettings()
     board: BoardSettings = BoardSettings()
+    service_probes: ServiceProbeSettings = ServiceProbeSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False
@@ -506,8 +510,10 @@ class Settings(Strict):
                 )
             if problem:
                 raise ValueError(f"tasks[{position}] {task.name!r}: planning: {problem}")
-            if problem := self._unmatched_pattern(task):
+            if problem := self._unmatched_pattern(task.services, task.suppliers):
                 raise ValueError(f"tasks[{position}] {task.name!r}: {problem}")
+        if problem := self._unmatched_pattern(self.service_probes.services, self.service_probes.suppliers):
+            raise ValueError(f"service_probes: {problem}")
         labels = [source.label for source in self.supplier_sources]
         for position, label in enumerate(labels):
             if label in labels[:position] or label == CONFIG_SOURCE or label.startswith(SERVICE_SOURCE):
@@ -530,15 +536,15 @@ class Settings(Strict):
         """The configured schedule with this name, or None."""
         return next((one for one in self.schedules if one.name == name), None)
 
-    def _unmatched_pattern(self, task: TaskConfig) -> str | None:
+    def _unmatched_pattern(self, of_services: Patterns | None, of_suppliers: Patterns | None) -> str | None:
         """What is wrong with a pattern that can match nobody, as far as that is known without sources."""
         if not self.supplier_sources:  # which may list suppliers of any service
             services = [*(supplier.service for supplier in self.suppliers), *self.services]
-            if problem := unmatched_pattern(task.services, services, "configured services"):
+            if problem := unmatched_pattern(of_services, services, "configured services"):
                 return f"services: {problem}"
         if not self.discovers:
             keys = [supplier.key for supplier in self.suppliers]
-            if problem := unmatched_pattern(task.suppliers, keys, "configured suppliers"):
+            if problem := unmatched_pattern(of_suppliers, keys, "configured suppliers"):
                 return f"suppliers: {problem}"
         return None
 
@@ -580,12 +586,13 @@ class Settings(Strict):
     def asking(self, service: str, transport: str, own: AskingSettings | None = None) -> Asking:
         """How a supplier of a service is asked: its own settings over those of the service.
 
-        Where the service is reached by another transport than the supplier, only ``generation`` is the
-        service's: headers and connections belong to the way.
+        Where the service is reached by another transport than the supplier, only ``generation`` and
+        ``context_tokens`` are the service's: headers and connections belong to the way.
         """
         shared: AskingSettings | None = None
         if (block := self.services.get(service)) is not None:
-            shared = block if block.reached_by(transport) else AskingSettings(generation=block.generation)
+            of_all = AskingSettings(generation=block.generation, context_tokens=block.context_tokens)
+            shared = block if block.reached_by(transport) else of_all
         return merged(*(said for said in (shared, own) if said is not None))
 
     @property

@@ -50,11 +50,12 @@ class SupplierLeases:
     """The leases of one holder; at the end of the context all are given back.
 
     ``heartbeat`` is what the leases live by: it must be beating when they are taken, and while it does nobody
-    else can take them.
+    else can take them. ``brief`` says that they are given back within moments: others wait for them.
     """
 
-    def __init__(self, documents: DocumentStore, heartbeat: Heartbeat) -> None:
+    def __init__(self, documents: DocumentStore, heartbeat: Heartbeat, *, brief: bool = False) -> None:
         self._documents = documents
+        self._brief = brief
         self._heartbeat = heartbeat
         self._held: dict[str, int] = {}
         self._asked: set[str] = set()  # a failed call may have taken some that it could not report
@@ -75,8 +76,9 @@ class SupplierLeases:
     def acquire(self, keys: Iterable[str], wait_s: float = 0.0) -> Acquired:
         """Take the leases of suppliers that are free or whose holder is gone; keep those held already.
 
-        A living holder is not waited for. One that may be dead but is not expired yet (on another machine,
-        or suspended) is watched for at most ``wait_s`` seconds, until it expires or is seen alive.
+        A living holder is not waited for, unless it holds briefly. One that does, or may be dead but is not
+        expired yet (on another machine, or suspended), is watched for at most ``wait_s`` seconds, until it
+        gives back, expires or is seen alive.
 
         Raises:
             StoreError: the store failed, or this holder's own heartbeat has stopped.
@@ -126,7 +128,9 @@ class SupplierLeases:
         self._check_heartbeat()
         token = self._draw_token()
         holder, since = self._heartbeat.holder, datetime.now(UTC)
-        leases = [LeaseRecord(id=key, holder=holder, token=token, since=since) for key in keys]
+        leases = [
+            LeaseRecord(id=key, holder=holder, token=token, since=since, brief=self._brief) for key in keys
+        ]
         if typed.put_new(self._documents, LeaseRecord, leases) == len(keys):
             return dict.fromkeys(keys, token), {}
         found = typed.by_id(self._documents, LeaseRecord, keys)
@@ -163,14 +167,23 @@ class SupplierLeases:
             if holder in gone:
                 continue
             beat = beats[holder]
-            if watch.is_unclear(beat):
+            if watch.is_unclear(beat) or (lease.brief and watch.goes_on):
                 unclear.append(key)
             else:
-                refused[key] = f"{described(beat)} has been relaying to it since {lease.since:%F %T} UTC"
+                doing = "probing" if lease.brief else "relaying to"
+                refused[key] = f"{described(beat)} has been {doing} it since {lease.since:%F %T} UTC"
         return free + inherited, unclear
 
     def _is_dead(self, beat: HeartbeatRecord, watch: _Watch) -> bool:
         return (is_gone(beat) or watch.is_silent(beat)) and delete_expired(self._documents, beat)
+
+
+def held_suppliers(documents: DocumentStore) -> set[str]:
+    """Keys of the suppliers that living processes hold now; takes and frees nothing."""
+    leases = [lease for lease in typed.find(documents, LeaseRecord) if lease.holder is not None]
+    beats = heartbeats(documents, {lease.holder or "" for lease in leases}) if leases else {}
+    living = {holder for holder, beat in beats.items() if not is_gone(beat)}
+    return {lease.id for lease in leases if lease.holder in living}
 
 
 class _Watch:
@@ -191,9 +204,14 @@ class _Watch:
             self._renewed.add(beat.id)
         return beat.id not in self._renewed and boot_clock() - since > silence_s(beat)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is still time to wait."""
+        return time.monotonic() < self._until
+
     def is_unclear(self, beat: HeartbeatRecord) -> bool:
         """Whether there is still time to find out if a heartbeat beats."""
-        if beat.id in self._renewed or time.monotonic() >= self._until:
+        if beat.id in self._renewed or not self.goes_on:
             return False
         return beat.host != machine() or is_stopped(beat.pid)
 

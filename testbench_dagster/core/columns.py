@@ -31,6 +31,7 @@ class Unit(StrEnum):
     RANK = "rank"
     SCORE = "unit of the metric"
     SHARE = "share of 1"
+    SPEED = "tokens per second"
     TASKS = "tasks"
     TOKENS = "tokens"
 

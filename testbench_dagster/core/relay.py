@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.generation import AS_THE_TASK_SAYS, SupplierGeneration
 from testbench_dagster.core.pace import Pace
+from testbench_dagster.core.stream_watch import StreamWatch
 
 #: Name of a transport, as stored and configured; :mod:`testbench_dagster.transports.registry` knows them all.
 TransportName = str
@@ -134,7 +135,8 @@ class Relay:
     the times at which its doc was asked, each with its attempts in quick succession. A ``canary`` asks again
     what the supplier has answered before: it shows whether the supplier answers at all, and enters no score.
     ``further`` is there where its endpoint has a pace: a transport that posts a relay again within one
-    attempt waits for it first.
+    attempt waits for it first. With a ``watch`` the relay is sent as that says, and told of there; relays
+    that are scored have none.
     """
 
     supplier: str
@@ -153,6 +155,7 @@ class Relay:
     occasion: int = 1
     canary: bool = False
     further: FurtherTurn | None = field(default=None, repr=False, compare=False)
+    watch: StreamWatch | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -165,7 +168,8 @@ class Attempt:
     request was handed to the transport; ``first_token_ms`` is known of streamed answers. ``session`` is that
     of a relay on a Pocket network. ``retry_after_s`` is the server's wish, already bounded. Transports put at
     least ``path`` (relative to the base URL; that of a page to its root) and ``payload_sha256`` (of
-    the request body as sent, in hexadecimal) into ``evidence``.
+    the request body as sent, in hexadecimal) into ``evidence``. ``own_in_flight`` is how many requests of
+    ours the host had while it ran, itself included; whoever sends many fills it in.
     """
 
     fault: Fault
@@ -190,6 +194,7 @@ class Attempt:
     retry_after_s: float | None = None
     session: SessionRef | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    own_in_flight: int | None = None
 
 
 class Transport(Protocol):

@@ -1,7 +1,7 @@
 """The Dagster shell: one package per asset group, thin over the stages.
 
-Each package (``catalog``, ``network``, ``evaluation``, ``summaries``) holds its group's assets, checks and
-jobs, ``operations`` what keeps the installation itself in order. What they share lies beside them:
+Each package (``catalog``, ``network``, ``evaluation``, ``service``, ``summaries``) holds its group's assets,
+checks and jobs, ``operations`` what keeps the installation itself in order. What they share lies beside them:
 partitions, lineage, resources, metadata, instance settings.
 
 Belongs here: assets, checks, jobs, sensors and schedules: when which stage runs, over which partitions, and

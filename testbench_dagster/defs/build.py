@@ -11,7 +11,7 @@ import dagster as dg
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.defs import catalog, evaluation, network, operations, summaries
+from testbench_dagster.defs import catalog, evaluation, network, operations, service, summaries
 from testbench_dagster.defs.entry_points import with_switches
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
@@ -40,6 +40,7 @@ def build_definitions(
         catalog.definitions(settings, task_partitions(opened.specs)),
         network.definitions(settings),
         evaluation.definitions(settings),
+        service.definitions(settings),
         summaries.definitions(settings, _first_day(opened)),
         operations.definitions(settings, alerts=(switched or {}).get("run_failure", True)),
     ]

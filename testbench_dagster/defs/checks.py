@@ -27,11 +27,19 @@ _ROWS_SHOWN = 20
 
 
 def violations_result(
-    violations: Mapping[str, Any], severity: dg.AssetCheckSeverity, **extra: Any
+    violations: Mapping[str, Any],
+    severity: dg.AssetCheckSeverity,
+    check: str | None = None,
+    /,
+    **extra: Any,
 ) -> dg.AssetCheckResult:
-    """Passed where there are no violations; the first of them, and ``extra``, are shown."""
+    """Passed where there are no violations; the first of them, and ``extra``, are shown.
+
+    ``check`` names it, where an asset evaluates it itself.
+    """
     shown = dict(list(violations.items())[:_VIOLATIONS_SHOWN])
     return dg.AssetCheckResult(
+        check_name=check,
         passed=not violations,
         severity=severity,
         metadata={"offenders": shown, "n_offenders": len(violations), **extra},

@@ -21,6 +21,8 @@ ROSTER = _within(hours=3)
 CATALOG = _within(days=10)
 #: nightly_evaluation.
 EVALUATION = _within(hours=36)
+#: Each supplier is probed at least daily where probes are on; the newest of all counts here.
+SERVICE = _within(hours=36)
 #: On the hour where something new arrived; at the latest after a night.
 SUMMARIES = _within(hours=36)
 SNAPSHOTS = _within(hours=36)

@@ -48,6 +48,8 @@ from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.score.outages import who_waits_for_scorers
 from testbench_dagster.stages.score.remarks import empty_answers, who_has_failed, who_is_cut_short
 from testbench_dagster.stages.score.windows import primary_windows
+from testbench_dagster.stages.service.due import due_probes
+from testbench_dagster.stages.service.probing import Probed
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.tally import Tally, Tallying
@@ -71,6 +73,7 @@ class RunReport:
     ``set_aside`` says why tasks could not be prepared and were not evaluated, by name, ``unscored`` of which
     tasks answers wait for the service that their metric asks. ``tally`` counts what came of it in the stores,
     ``warnings`` and ``errors`` say what asset checks found wrong, by name, and ``seconds`` how long it took.
+    ``probed`` is what came of service probes, None where none was due.
     """
 
     suppliers: tuple[str, ...]
@@ -91,6 +94,7 @@ class RunReport:
     warnings: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    probed: Probed | None = None
 
 
 class WallClock:
@@ -127,7 +131,7 @@ def evaluate(
     stop: threading.Event | None = None,
     clock: WallClock | None = None,
 ) -> RunReport:
-    """Refresh the catalog where stale, relay what is due, score, summarize, rank.
+    """Refresh the catalog where stale, relay what is due, score, probe the service, summarize, rank.
 
     Safe to interrupt and to start again: what has a stored answer is not asked twice. A task that cannot be
     prepared is set aside with its reason, and the others are evaluated.
@@ -136,7 +140,7 @@ def evaluate(
         workspace: the installation.
         suppliers: keys; by default all active ones.
         tasks: names of tasks or groups; by default all.
-        max_relays: send at most so many relays, retries included.
+        max_relays: send at most so many relays, retries included, and no service probe.
         retry_errors: ask open docs again now instead of at their next occasion.
         force: ask again what is fresh.
         wait: stay for the later occasions of docs that are open, until none is or for so long.
@@ -197,6 +201,9 @@ def evaluate(
         tallying = Tallying(workspace, keys, names)
         passes = _Passes(runs, _most_passes(specs), tasks, max_relays, stop, stage)
         passes.go(keys, retry_errors=retry_errors, force=force)
+        probed = None
+        if max_relays is None and not stop.is_set():  # a cap is on all that is sent
+            probed = _probe_what_is_due(workspace, runs, keys, clock.now(), stage)
         passes.refresh_summaries()
         if wait:
             until = None if wait is True else clock.now() + wait
@@ -208,6 +215,8 @@ def evaluate(
             clock.now().date(), take_snapshots(workspace, clock.now().date(), keys, now=clock.now())
         )
     note(f"evaluation: {passes.what_was_sent}")
+    if probed is not None:
+        note(f"service: {probed.words}")
     for name, why in (passes.problems | workspace.unaggregated).items():
         note(f"evaluation: task {name} could not be scored: {why}")
     for name, verdict in checks.items():
@@ -265,7 +274,21 @@ def evaluate(
         {name: verdict.problem for name, verdict in checks.items() if not verdict.error},
         {name: verdict.problem for name, verdict in checks.items() if verdict.error},
         time.monotonic() - began,
+        probed,
     )
+
+
+def _probe_what_is_due(
+    workspace: Workspace, runs: LocalRuns, keys: Sequence[str], now: datetime, stage: Callable[[str], None]
+) -> Probed | None:
+    """Probe how fast suppliers answer, where that is switched on and due; when all else has been asked."""
+    if not workspace.config.settings.service_probes.enabled:
+        return None
+    due = {one.supplier for one in due_probes(workspace, keys, now)}
+    if not due:
+        return None
+    stage("service: probing how fast suppliers answer")
+    return runs.probe([key for key in keys if key in due])
 
 
 def _problem(unscored: str | None, max_relays: int | None) -> str | None:

@@ -26,6 +26,8 @@ from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.entry_points import WORKSPACE, code_origin
 from testbench_dagster.defs.metadata import counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
+from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
+from testbench_dagster.stages.service.probing import Probed
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
 
@@ -48,7 +50,10 @@ INSTANCE_SETTINGS: dict[str, Any] = {
     "concurrency": {
         "runs": {
             "max_concurrent_runs": 4,
-            "tag_concurrency_limits": [{"key": "testbench/kind", "value": "evaluation", "limit": 2}],
+            "tag_concurrency_limits": [
+                {"key": "testbench/kind", "value": "evaluation", "limit": 2},
+                {"key": "testbench/kind", "value": "service_probes", "limit": 1},
+            ],
         },
         "pools": {"granularity": "run"},
     },
@@ -226,6 +231,29 @@ class LocalRuns:
             violated |= {name: verdict for name, verdict in self.checks.items() if not verdict.passed}
             self.checks |= violated
         return Relayed(sent, final, left_behind, outcomes, failed, problems)
+
+    def probe(self, suppliers: Sequence[str], *, force: bool = False) -> Probed:
+        """Probe suppliers, in one run: what is due of them, or with ``force`` everything that is configured.
+
+        Raises:
+            TestbenchError: one of them has no partition.
+        """
+        order, wanted = list(self._instance.get_dynamic_partitions(SUPPLIER)), set(suppliers)
+        if missing := sorted(wanted.difference(order)):
+            raise TestbenchError(f"{missing[0]} has no partition yet; {TO_REFRESH_ROSTER}")
+        place = {key: i for i, key in enumerate(order)}
+        first, last = min(wanted, key=place.__getitem__), max(wanted, key=place.__getitem__)
+        spanned = order[place[first] : place[last] + 1]
+        config = {"force": force, "suppliers": None if wanted.issuperset(spanned) else sorted(wanted)}
+        found: list[Probed] = []
+        self._workspace.on_probed = found.append
+        try:
+            self._execute(
+                "probe_service", tags=range_tags(first, last), ops={"service_probes": {"config": config}}
+            )
+        finally:
+            self._workspace.on_probed = None
+        return found[0]
 
     def refresh_summaries(self) -> None:
         """Materialize the identity groups and, with them, the leaderboard."""

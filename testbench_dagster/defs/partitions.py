@@ -16,6 +16,8 @@ from testbench_dagster.core.task import TaskSpec
 
 SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"
+KIND_TAG, PROBES = "testbench/kind", "service_probes"
+"""Tag that says of what kind a run is, and its value of those that probe how fast suppliers answer."""
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 #: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.
@@ -89,11 +91,19 @@ def pack_ranges(
     return [(order[first], order[last]) for first, last in ranges]
 
 
-def suppliers_in_flight(instance: dg.DagsterInstance, order: Sequence[str]) -> set[str]:
-    """The suppliers that a queued or running run is about, whatever its job."""
+def suppliers_in_flight(
+    instance: dg.DagsterInstance, order: Sequence[str], *, probed: bool = False
+) -> set[str]:
+    """The suppliers that a queued or running run is about, whatever its job.
+
+    Runs that only probe how fast suppliers answer keep nobody from being evaluated, and their ranges span
+    many who are not probed; they count where ``probed``.
+    """
     position = {key: i for i, key in enumerate(order)}
     busy: set[str] = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
+        if run.tags.get(KIND_TAG) == PROBES and not probed:
+            continue
         single = run.tags.get("dagster/partition")
         start, end = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
         if single in position:

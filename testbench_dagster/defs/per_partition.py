@@ -14,6 +14,7 @@ import dagster as dg
 
 from testbench_dagster.board import links
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
+from testbench_dagster.core.service_quality import ALL_WORKLOADS, ServiceQuality
 from testbench_dagster.core.window import NOT_APPLICABLE, NOT_ASKED_STATUSES, TASK, Window
 from testbench_dagster.defs.metadata import counts, interval_text, markdown_table, window_table
 from testbench_dagster.relays.report import Counts
@@ -54,22 +55,32 @@ def relays_shown(suppliers: Mapping[str, Counts], left: Mapping[str, str]) -> di
 
 
 def scores_shown(
-    keys: Sequence[str], rows: Sequence[Window], board_url: str | None
+    keys: Sequence[str],
+    rows: Sequence[Window],
+    board_url: str | None,
+    service: Sequence[ServiceQuality] = (),
 ) -> dict[str, dict[str, Any]]:
     """By supplier what is stored of it now, whatever the run found to do.
 
     ``score`` is the mean over its measured tasks of scores in [0, 1], with the ends of its 95 % interval;
     the docs behind it by state; faults of docs without an answer; dates of its newest answer and of the last
-    change of its model; its windows, the highest scores first; and its page, where the board has an address.
+    change of its model; its windows, the highest scores first; how fast and how reliably it answered
+    service probes of the last 72 hours (``service``), if there were any; and its page, where the board has an
+    address.
     """
     of_supplier: defaultdict[str, list[Window]] = defaultdict(list)
     for row in rows:
         if row.primary and row.kind == TASK:
             of_supplier[row.supplier].append(row)
-    return {key: _state(key, of_supplier[key], board_url) for key in keys}
+    probed: defaultdict[str, list[ServiceQuality]] = defaultdict(list)
+    for one in service:
+        probed[one.supplier].append(one)
+    return {key: _state(key, of_supplier[key], probed[key], board_url) for key in keys}
 
 
-def _state(key: str, rows: Sequence[Window], board_url: str | None) -> dict[str, Any]:
+def _state(
+    key: str, rows: Sequence[Window], service: Sequence[ServiceQuality], board_url: str | None
+) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     scores = measured_tasks(rows)
     if scores:
@@ -95,9 +106,25 @@ def _state(key: str, rows: Sequence[Window], board_url: str | None) -> dict[str,
     best = sorted(asked, key=lambda row: (row.score is None, -(row.score or 0.0), row.task))
     if best:
         shown["windows"] = window_table(best[:_MOST_ROWS])
+    shown |= service_shown(service)
     if board_url is not None:
         shown["board"] = dg.MetadataValue.url(board_url + links.supplier(key))
     return shown
+
+
+def service_shown(rows: Sequence[ServiceQuality]) -> dict[str, Any]:
+    """Uptime over all workloads, and of each the medians that are known; nothing where nobody probed it."""
+    shown: dict[str, Any] = {}
+    for row in rows:
+        if row.workload == ALL_WORKLOADS:
+            shown |= {"uptime": row.uptime, "speed_estimate": row.estimated_tokens_per_s["value"]}
+            continue
+        shown |= {
+            f"first_token_p50_ms_{row.workload}": row.ttft_ms["p50"],
+            f"tokens_per_s_p50_{row.workload}": row.tokens_per_s["p50"],
+            f"latency_p50_ms_{row.workload}": row.latency_ms["p50"],
+        }
+    return {name: round(value, 4) for name, value in shown.items() if value is not None}
 
 
 def abilities_shown(summaries: Sequence[TaxonomySummaryRecord]) -> dict[str, dict[str, Any]]:

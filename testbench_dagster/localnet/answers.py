@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
+from testbench_dagster.core.workloads import HIDDEN_QUESTION, HIDDEN_WORDS, LONG_ANSWER
 from testbench_dagster.localnet.chance import pick, unit
 from testbench_dagster.localnet.letters import Lettered, lettered
 from testbench_dagster.localnet.personas import Backend, Style
@@ -36,6 +39,12 @@ _PHRASES: dict[Style, tuple[str, ...]] = {
 }
 
 _DEVIATION_TRIES = 16
+
+#: Words of an answer to who asks for one as long as it may be.
+LONG_WORDS = 4_096
+#: Characters at the end of a prompt in which it says that; what stands before is not searched.
+_LOOKED_AT = 400
+_SIGN = re.compile(rf"{re.escape(HIDDEN_WORDS)} (\S+)\.")
 
 # Words of the reply to an unknown prompt: no digits, verdicts or names a task could take for an answer.
 _FILLER = (
@@ -190,6 +199,8 @@ class Answers:
 
         ``variant`` tells samples at a temperature above 0 apart; the empty one is the greedy answer.
         """
+        if (asked := self._asked_at_length(backend, prompt, variant)) is not None:
+            return asked
         known = self.find(prompt)
         choice = lettered(prompt)
         if known is None:
@@ -225,6 +236,16 @@ class Answers:
         key = (self.seed, model.name, "letter", subject, variant)
         letter = choice.letter_of(pick(texts, *key)) if texts else pick(choice.letters, *key)
         return f"{self._filler(model, subject, variant)}\n{choice.ending(letter or choice.letters[0])}"
+
+    def _asked_at_length(self, backend: Backend, prompt: str, variant: str) -> str | None:
+        """A story of :data:`LONG_WORDS` words, or the words on the sign, to who asks for one of them."""
+        if LONG_ANSWER in prompt[-_LOOKED_AT:]:
+            rng = Random(f"{self.seed} {backend.name} {variant} {prompt}")  # noqa: S311  a simulation
+            return f"{' '.join(rng.choices(_FILLER, k=LONG_WORDS))}."
+        if HIDDEN_QUESTION not in prompt[-_LOOKED_AT:]:
+            return None
+        signs = _SIGN.findall(prompt)
+        return f"It says {signs[-1]}." if signs else "I see no sign there."
 
     def _filler(self, backend: Backend, prompt: str, variant: str) -> str:
         key = (self.seed, backend.name, "filler", prompt, variant)

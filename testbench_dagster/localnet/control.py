@@ -22,6 +22,7 @@ from testbench_dagster.localnet.personas import (
     Api,
     Backend,
     Persona,
+    Speed,
     Swap,
     ToolUse,
     quantised,
@@ -109,6 +110,7 @@ class Control:
             "withhold": self.withhold,
             "manners": self.manners,
             "tools": self.tools,
+            "speed": self.speed,
             "height": self.height,
         }
 
@@ -234,6 +236,21 @@ class Control:
         fields.done()
         supplier.persona = dataclasses.replace(supplier.persona, tool_use=kind)
         return {**self._net.describe(supplier.persona.address), "tools": kind}
+
+    def speed(self, fields: Fields) -> dict[str, Any]:
+        """``address`` has ``first_token_ms`` to its first token and ``tokens_per_s`` from there on.
+
+        Without both it has its latencies again.
+        """
+        supplier = self._supplier(fields)
+        first = fields.number("first_token_ms", None, 0.0, _MAX_LATENCY_MS)
+        rate = fields.number("tokens_per_s", None, 0.001, 1e6)
+        fields.done()
+        if (first is None) is not (rate is None):
+            raise BadRequestError("first_token_ms and tokens_per_s go together; give both, or none")
+        speed = None if first is None or rate is None else Speed(first, rate)
+        supplier.persona = dataclasses.replace(supplier.persona, speed=speed)
+        return {**self._net.describe(supplier.persona.address), "first_token_ms": first, "tokens_per_s": rate}
 
     def height(self, fields: Fields) -> dict[str, Any]:
         """The chain is at ``height`` now."""

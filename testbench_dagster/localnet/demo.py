@@ -93,6 +93,7 @@ def _measured() -> dict[str, Any]:
         "taxonomies": ["builtin:demo"],
         "relays": {"connect_s": 2, "first_byte_s": 5, "total_s": 10},
         "sampling": {"max_age_days": 32, "window": 100},
+        "service_probes": {"enabled": True, "answer_tokens": 64},
         # simulated suppliers are back at once: an hour does for what takes three days elsewhere
         "planning": {"occasions_minutes": [0, 1, 5, 10, 20, 40, 60]},
     }

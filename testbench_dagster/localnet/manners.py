@@ -1,8 +1,8 @@
 """How a simulated supplier's server differs from a plain OpenAI-compatible one, as real ones do.
 
 :data:`MANNERS` are the kinds by name: a reasoning model, the servers of OpenAI and Azure, a strict gateway,
-a slow stream, an answer without usage. What each refuses, and in which words, is what the real ones were seen
-to say.
+a slow stream, an answer without usage, streams that are refused or break off. What each refuses, and in which
+words, is what the real ones were seen to say.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from testbench_dagster.core.wording import counted
 
 if TYPE_CHECKING:
     from testbench_dagster.localnet.requests import Ask
@@ -50,7 +52,8 @@ class Manners:
     but 1. ``max_stops``: most stop strings of a request. ``strict``: unknown parameters and an empty list of
     stop strings are refused. ``azure``: requests name their deployment in the path and the version of the API
     in the query, and carry the key in ``api-key``. ``gap_ms``: time between two events of a stream.
-    ``usage``: whether answers count their tokens.
+    ``usage``: whether answers count their tokens. ``breaks_after``: a stream ends after so many events, as
+    if it were complete.
     """
 
     thinks: int = 0
@@ -61,6 +64,7 @@ class Manners:
     azure: bool = False
     gap_ms: float = 0.0
     usage: bool = True
+    breaks_after: int | None = None
 
     @property
     def thinks_in_text(self) -> bool:
@@ -102,6 +106,16 @@ class Manners:
         if not query.get("api-version"):
             return Refused(404, {"error": {"code": "404", "message": "Resource not found"}})
         return None
+
+
+def too_long(limit: int, asked: int) -> Refused:
+    """A prompt with its answer takes more tokens than the context has, as vLLM says it."""
+    text = (
+        f"This model's maximum context length is {counted(limit, 'token')}. However, you requested "
+        f"{counted(asked, 'token')}. "
+        "Please reduce the length of the messages or completion."
+    )
+    return _error(400, text, "context_length_exceeded", None)
 
 
 def unknown_model(name: str) -> Refused:
@@ -151,4 +165,7 @@ MANNERS: Mapping[str, Manners] = {
     "strict": Manners(strict=True, max_stops=4),
     "slow_stream": Manners(gap_ms=50),
     "no_usage": Manners(usage=False),
+    "no_stream_options": Manners(refuses=("stream_options",)),
+    "no_stream": Manners(refuses=("stream",)),
+    "breaks_off": Manners(breaks_after=20),
 }

@@ -177,6 +177,41 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a model writes: milliseconds to its first token, and tokens a second from there on.
+
+    Kept to whatever the server itself takes, counted from the arrival of the request: what thinks and what is
+    said are tokens alike. An answer that is not streamed comes when its last token would.
+    """
+
+    first_token_ms: float
+    tokens_per_s: float
+
+    def __post_init__(self) -> None:
+        if not self.first_token_ms >= 0 or not self.tokens_per_s > 0:
+            raise ValueError(
+                f"first_token_ms {self.first_token_ms} and tokens_per_s {self.tokens_per_s} are no speed; "
+                "want at least 0 and more than 0"
+            )
+
+    def due_s(self, token: int) -> float:
+        """When a token is there, counted from 0, in seconds since the request."""
+        return self.first_token_ms / 1000 + token / self.tokens_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How long prompts a server takes: it ``lists`` so many tokens, and has ``tokens`` (None: any number).
+
+    A longer prompt is refused, or, where it ``forgets``, cut at its beginning without a word.
+    """
+
+    lists: int | None = None
+    tokens: int | None = None
+    forgets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Persona:
     """A supplier: an address that serves a backend through one API, with its own delays and failures.
 
@@ -188,7 +223,8 @@ class Persona:
     ``mangles``: what it does to the backend's texts: of an ``opening`` of 40 characters it goes on with
     something wrong, or it says the first ``half`` only. ``manners`` are those of its server. ``names`` are
     further names that its model goes by; a request that names another one is refused. ``tool_use`` is what
-    becomes of tools and response formats in chats.
+    becomes of tools and response formats in chats. With a ``speed`` it has that in place of all latencies;
+    ``context`` is how long prompts it takes.
     """
 
     address: str
@@ -206,6 +242,8 @@ class Persona:
     manners: Manners = MANNERS["plain"]
     names: tuple[str, ...] = ()
     tool_use: ToolUse = "good"
+    speed: Speed | None = None
+    context: Context = Context()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.noise <= 1.0:

@@ -207,6 +207,14 @@ class LocalnetProcess:
         """Let another thing become of a supplier's tool calls: see :data:`~.personas.TOOL_USES`."""
         return self._control("tools", address=address, kind=kind)
 
+    def speed(
+        self, address: str, first_token_ms: float | None = None, tokens_per_s: float | None = None
+    ) -> dict[str, Any]:
+        """Let a supplier's first token take so long, and others come so fast; by default as before."""
+        return self._control(
+            "speed", address=address, first_token_ms=first_token_ms, tokens_per_s=tokens_per_s
+        )
+
     def leave(self, address: str) -> None:
         """Take a supplier off the roster; it answers HTTP 503 from now on."""
         self._control("leave", address=address)

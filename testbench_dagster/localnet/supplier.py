@@ -22,8 +22,8 @@ import orjson
 from testbench_dagster.localnet.answers import Answers, Known
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
-from testbench_dagster.localnet.manners import Refused, unknown_model
-from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona
+from testbench_dagster.localnet.manners import Refused, too_long, unknown_model
+from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona, Speed
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 from testbench_dagster.localnet.streams import Spoken, events
 from testbench_dagster.localnet.thinking import Thinking, thinking
@@ -85,6 +85,7 @@ class BrokenConnection(Exception):
 class Reply:
     """What a supplier answers. With ``events`` it is a stream of them, ``gap_s`` seconds apart.
 
+    With ``due_s`` each is due so many seconds after ``began``, a reading of the monotonic clock.
     ``forged``: whoever signs it is to sign it wrongly.
     """
 
@@ -95,9 +96,16 @@ class Reply:
     events: tuple[bytes, ...] = ()
     gap_s: float = 0.0
     forged: bool = False
+    due_s: tuple[float, ...] = ()
+    began: float = 0.0
 
     async def paced(self) -> AsyncIterator[bytes]:
         """The events of a stream, when they are due."""
+        if self.due_s:
+            for place, each in enumerate(self.events):
+                await _until(self.began + self.due_s[min(place, len(self.due_s) - 1)])
+                yield each
+            return
         waited = 0.0
         for each in self.events:
             yield each
@@ -105,6 +113,30 @@ class Reply:
             if waited >= _SLEEP_S:
                 await asyncio.sleep(waited)
                 waited = 0.0
+
+
+def _due(speed: Speed, spoken: Sequence[Spoken], *, chat: bool) -> tuple[float, ...]:
+    """When the events of a stream are due, in seconds since the request.
+
+    The role of a chat comes before the first token, what follows the last token with it.
+    """
+    due: list[float] = []
+    token = 0
+    for choice in spoken:
+        if chat:
+            due.append(speed.due_s(token) if token else speed.due_s(0) * FIRST_EVENT_SHARE)
+        said = len(tokenize(choice.text)) + (len(tokenize(choice.thoughts)) if choice.thoughts_field else 0)
+        due += [speed.due_s(place) for place in range(token, token + said)]
+        token += said
+        due.append(speed.due_s(max(0, token - 1)))
+    return tuple(due)
+
+
+async def _until(moment: float) -> None:
+    """Wait for an instant of the monotonic clock; not at all where it is past, so that no delay adds up."""
+    left = moment - time.monotonic()
+    if left > 0:
+        await asyncio.sleep(left)
 
 
 def json_reply(payload: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
@@ -255,7 +287,10 @@ class Supplier:
         if api is not None and method == "POST" and api == self.persona.api:
             return await self._complete(body, api)
         if inner == "models" and method == "GET":
-            model = {"id": self.persona.backend.model, "object": "model", "created": 0, "owned_by": SERVICE}
+            model: dict[str, Any] = {"id": self.persona.backend.model, "object": "model", "created": 0}
+            model["owned_by"] = SERVICE
+            if self.persona.context.lists is not None:
+                model["max_model_len"] = self.persona.context.lists
             return json_reply({"object": "list", "data": [model]})
         folder, _, page = path.partition("/")
         if folder == "pokt" and page in self.persona.pages and method == "GET":
@@ -271,9 +306,9 @@ class Supplier:
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         mode: str | None = None
+        began, speed = time.monotonic(), self.persona.speed
         try:
-            ask = parse(raw, api)
-            self._admit(ask)
+            ask = self._admit(parse(raw, api))
             digest = logged.digest = prompt_digest(ask.prompts)
             attempt = self._asked[digest]
             self._asked[digest] += 1
@@ -282,11 +317,15 @@ class Supplier:
             if withheld.looked_up:
                 backend = replace(backend, accuracy=1.0, by_task={})
             latency_s = self._latency_s(backend, digest, attempt)
-            await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
-            if mode is not None and mode not in _IN_ANSWERS:
+            refuses = mode is not None and mode not in _IN_ANSWERS
+            if speed is None or refuses:
+                await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
+            if mode is not None and refuses:
                 response = await self._fail(mode, withheld.parameter)
             else:
-                response = self._answer(ask, api, backend, number, mode, latency_s)
+                response = self._answer(ask, api, backend, number, mode, latency_s, began)
+                if response.due_s and not response.events:
+                    await _until(began + response.due_s[0])
         except BadRequestError as error:
             self.rejected += 1
             logged.outcome = "rejected"
@@ -315,13 +354,29 @@ class Supplier:
             self.answered += 1
         return response
 
-    def _admit(self, ask: Ask) -> None:
-        """Refuse a request for another model, and one that says what the server does not take."""
+    def _admit(self, ask: Ask) -> Ask:
+        """Refuse a request for another model, one that says what the server does not take, and too long ones.
+
+        Returns it as the model gets to see it.
+        """
         persona = self.persona
         refused = None if persona.serves(ask.model) else unknown_model(ask.model or "")
         refused = refused or persona.manners.refusal(ask)
         if refused is not None:
             raise _NotAnsweredError(refused)
+        context = persona.context
+        if context.tokens is None:
+            return ask
+        answer = ask.max_tokens or 0
+        asked = max(count_tokens(prompt) for prompt in ask.prompts) + answer
+        if asked <= context.tokens:
+            return ask
+        if not context.forgets:
+            raise _NotAnsweredError(too_long(context.tokens, asked))
+        kept = max(0, context.tokens - answer)
+        ends = (tokenize(prompt) for prompt in ask.prompts)
+        starts = [tokens[-kept][1] if 0 < kept < len(tokens) else 0 for tokens in ends]
+        return replace(ask, prompts=tuple(p[at:] for p, at in zip(ask.prompts, starts, strict=True)))
 
     def _withhold(self, ask: Ask, backend: Backend, digest: bytes) -> Decision:
         """What the persona's rules make of a request, before chance has its say."""
@@ -360,6 +415,8 @@ class Supplier:
 
     def _latency_s(self, backend: Backend, digest: bytes, attempt: int) -> float:
         persona = self.persona
+        if persona.speed is not None:
+            return persona.speed.due_s(0)
         delay = backend.latency_ms + persona.latency_ms
         if persona.jitter_ms:
             share = unit(self.answers.seed, persona.address, "jitter", digest.hex(), attempt)
@@ -384,9 +441,16 @@ class Supplier:
         raise BrokenConnection
 
     def _answer(
-        self, ask: Ask, api: Api, backend: Backend, number: int, mode: str | None, latency_s: float
+        self,
+        ask: Ask,
+        api: Api,
+        backend: Backend,
+        number: int,
+        mode: str | None,
+        latency_s: float,
+        began: float,
     ) -> Reply:
-        manners = self.persona.manners
+        manners, speed = self.persona.manners, self.persona.speed
         choices: list[dict[str, Any]] = []
         thoughts: list[Thinking] = []
         prompt_tokens = completion_tokens = 0
@@ -425,11 +489,20 @@ class Supplier:
             parts = tuple(events(api, head, spoken, counted))
             if mode == "garbage":
                 parts = (*parts[: len(parts) // 2], b"data: \xff\xfe<html>")
+            parts = parts[: manners.breaks_after]
             gap_s = manners.gap_ms / 1000 or latency_s * (1 - FIRST_EVENT_SHARE) / len(parts)
             if mode == "oversized":
                 parts = (*parts[:-1], b": " + b"." * OVERSIZED + b"\n\n", parts[-1])
-            forged = mode == "forged"
-            return Reply(200, b"", content_type="text/event-stream", events=parts, gap_s=gap_s, forged=forged)
+            return Reply(
+                200,
+                b"",
+                content_type="text/event-stream",
+                events=parts,
+                gap_s=gap_s,
+                forged=mode == "forged",
+                due_s=() if speed is None else _due(speed, spoken, chat=api == "chat"),
+                began=began,
+            )
         kind = "chat.completion" if api == "chat" else "text_completion"
         answer = {"id": head["id"], "object": kind, **head, "choices": choices}
         body = orjson.dumps({**answer, "usage": usage} if manners.usage else answer)
@@ -437,7 +510,8 @@ class Supplier:
             body = body[: len(body) // 2] + b"\xff\xfe<html>"
         elif mode == "oversized":
             body = body[:-1] + b" " * OVERSIZED + body[-1:]
-        return Reply(200, body, forged=mode == "forged")
+        due_s = () if speed is None else (speed.due_s(max(0, completion_tokens - 1)),)
+        return Reply(200, body, forged=mode == "forged", due_s=due_s, began=began)
 
     def _variant(self, ask: Ask, number: int, sample: int) -> str:
         """What tells this sample from others: nothing at temperature 0, the seed or its own number above."""

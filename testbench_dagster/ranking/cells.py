@@ -66,6 +66,8 @@ def _value_text(record: type, cell: Cell) -> Callable[[Any], str]:
             return lambda value: UNKNOWN if value is None else f"{100 * value:.1f} %"
         case Unit.MILLISECONDS:
             return milliseconds_text
+        case Unit.SPEED:
+            return speed_text
         case Unit.MONEY:
             return lambda value: money(value, UNKNOWN)
         case _:
@@ -81,6 +83,13 @@ def milliseconds_text(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
+
+
+def speed_text(value: float | None) -> str:
+    """Tokens per second."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def number_text(value: float | None) -> str:

@@ -166,6 +166,31 @@ class Entry:
         ),
     ] = None
 
+    ttft_p50_ms: Annotated[
+        float | None,
+        Column(
+            "median time to the first token of the last 72 hours, from service probes of the shortest "
+            "workload that anybody was asked; `null` below 6 of them, as all of these",
+            Unit.MILLISECONDS,
+            sparse=True,
+        ),
+    ] = None
+    tokens_per_s_p50: Annotated[
+        float | None,
+        Column("median output speed after the first token, of the same probes", Unit.SPEED, sparse=True),
+    ] = None
+    uptime: Annotated[
+        float | None,
+        Column(
+            "mean over the UTC hours in which it was probed of the share answered, of the last 72",
+            Unit.SHARE,
+            sparse=True,
+        ),
+    ] = None
+    uptime_low: Annotated[float | None, Column("lower end of its 95 % interval", Unit.SHARE, sparse=True)] = (
+        None
+    )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
         return plain_json(self)
@@ -182,7 +207,7 @@ ENTRY_VIEWS = Views(
     commands=(
         "taxonomy", "rank_low", "rank_high", "supplier", "model", "score", "ci_low", "ci_high",
         "tasks_measured", "n", "errors", "n_open", "standing", "group", "as_reference", "ranked_among",
-        "asked_with",
+        "asked_with", "ttft_p50_ms", "tokens_per_s_p50", "uptime",
     ),
     dagster=(
         Cell("taxonomy", ("taxonomy",)),
@@ -198,6 +223,9 @@ ENTRY_VIEWS = Views(
         Cell("standing", ("standing",)),
         Cell("as the reference", ("as_reference",)),
         Cell("among", ("ranked_among",)),
+        Cell("first token p50, ms", ("ttft_p50_ms",)),
+        Cell("tokens/s p50", ("tokens_per_s_p50",)),
+        Cell("uptime", ("uptime",)),
     ),
     page=(
         Cell("Rank", ("rank_low", "rank_high"), Shape.RANGE, "95 % confidence; overlapping ranks are ties"),
@@ -217,6 +245,13 @@ ENTRY_VIEWS = Views(
             explanation="Mean over minutes of the share of attempts answered",
         ),
         Cell("p50", ("latency_ms.p50",), explanation="Median latency of a call"),
+        Cell(
+            "First token",
+            ("ttft_p50_ms",),
+            explanation="Median time to the first token, of service probes of the last 72 hours",
+        ),
+        Cell("Tokens/s", ("tokens_per_s_p50",), explanation="Median output speed after the first token"),
+        Cell("Uptime", ("uptime",), explanation="Share of the hours probed in which it answered"),
         Cell("Newest", ("last_sample_at",), Shape.AGE, "Age of the newest sample"),
         Cell(
             "As the reference",
@@ -259,6 +294,10 @@ ENTRY_VIEWS = Views(
         Cell("asked_with", ("asked_with",)),
         Cell("model", ("model",)),
         Cell("as_reference", ("as_reference",)),
+        Cell("ttft_p50_ms", ("ttft_p50_ms",)),
+        Cell("tokens_per_s_p50", ("tokens_per_s_p50",)),
+        Cell("uptime", ("uptime",)),
+        Cell("uptime_lower_bound", ("uptime_low",)),
     ),
     gauges=(
         Gauge(
@@ -296,6 +335,21 @@ ENTRY_VIEWS = Views(
             "testbench_supplier_latency_seconds",
             "Latency of calls, median over tasks, by quantile; unanswered ones stand at the deadline.",
             "latency_ms",
+        ),
+        Gauge(
+            "testbench_supplier_first_token_seconds",
+            "Median time to the first token of service probes of the last 72 hours.",
+            "ttft_p50_ms",
+        ),
+        Gauge(
+            "testbench_supplier_tokens_per_second",
+            "Median output speed after the first token, of the same probes.",
+            "tokens_per_s_p50",
+        ),
+        Gauge(
+            "testbench_supplier_uptime_ratio",
+            "Share of the hours probed in which it answered, of the last 72.",
+            "uptime",
         ),
         Gauge("testbench_supplier_rank_low", "Best rank it may have, 95 % confidence.", "rank_low"),
         Gauge("testbench_supplier_rank_high", "Worst rank it may have, 95 % confidence.", "rank_high"),

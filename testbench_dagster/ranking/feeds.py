@@ -261,8 +261,9 @@ def _labels(entry: Entry) -> dict[str, str]:
 
 
 def _samples(gauge: Gauge, records: Iterable[tuple[Mapping[str, str], object]]) -> Iterator[_Sample]:
-    """The series of a gauge, from labels and records; unknown values have none."""
+    """The series of a gauge, from labels and records; unknown values have none, milliseconds are seconds."""
     read = reader_of(gauge.path)
+    in_ms = gauge.path.endswith("_ms")
     for labels, record in records:
         value = read(record)
         if isinstance(value, Mapping):
@@ -272,7 +273,7 @@ def _samples(gauge: Gauge, records: Iterable[tuple[Mapping[str, str], object]]) 
         elif isinstance(value, datetime):
             yield labels, value.timestamp()
         elif value is not None:
-            yield labels, float(value)
+            yield labels, float(value) / 1000 if in_ms else float(value)
 
 
 def _by_node(board: Board, read: Callable[[Ability], float | None]) -> Iterator[_Sample]:

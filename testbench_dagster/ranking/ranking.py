@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import NamedTuple
 
 from testbench_dagster.core.records.rankings import Ability
+from testbench_dagster.core.service_quality import Headline
 from testbench_dagster.core.window import NOT_APPLICABLE, Window
 from testbench_dagster.ranking.asked import ranked_among
 from testbench_dagster.ranking.entry import Entry, Standing
@@ -19,6 +20,8 @@ from testbench_dagster.statistics.task_score import combined_tasks, left_out, me
 UNITS = 3
 #: Columns that are known of a supplier, not of a node of a taxonomy.
 NOT_BY_NODE = frozenset({"availability", "first_attempt_success", "latency_ms", "last_sample_at"})
+#: Columns that service probes say, whatever a ranking is by.
+OF_SERVICE = tuple(field.name for field in fields(Headline))
 _SAME = 1e-9  # two sums of the same weights in another order
 
 
@@ -136,7 +139,7 @@ def ranked_by_node(
         )
         kept = {
             name: getattr(entry, name)
-            for name in ("group", "proxy", "unit", "asked_with", "model", "as_reference")
+            for name in ("group", "proxy", "unit", "asked_with", "model", "as_reference", *OF_SERVICE)
         }
         n_open = 0 if node is None else node.n_open or 0
         found.append(replace(made, **kept, n_open=n_open, ranked_among=among.get(entry.supplier)))

@@ -295,6 +295,8 @@ class _Run:
                 began = time.monotonic()
                 key = id(job)
                 queue.flying[key] = job, began
+                line = queue.line
+                beside, sends = line.in_flight, line.sends
                 relay = job.relay
                 if self._pacer is not None and queue.endpoint.pace is not None:
                     relay = replace(relay, further=partial(self._pacer.further, queue, job))
@@ -305,6 +307,8 @@ class _Run:
                 ) as exc:  # they promise not to raise; a bug there costs one relay, not the run
                     attempt = _failed_in_transport(exc, time.monotonic() - began)
                 del queue.flying[key]
+                # whoever was sent meanwhile and is back was beside it as well
+                attempt.own_in_flight = max(beside, line.in_flight, 1 + (line.sends != sends))
                 outcome = self._sink(job.relay, job.number, attempt)
                 if outcome is not None:
                     await outcome
@@ -361,9 +365,11 @@ class _Run:
                 job.parked = False
                 self._waiting -= 1
             queue.in_flight += 1
+            queue.sends += 1
             self._in_flight += 1
             if queue.host is not None:
                 queue.host.in_flight += 1
+                queue.host.sends += 1
             self._enqueue(queue, now)
             if queue.in_flight == 1:
                 queue.circuit.idle(now, False)

@@ -133,6 +133,7 @@ class Host:
     def __init__(self, ceiling: int) -> None:
         self.limit = AdaptiveLimit(ceiling, ceiling)
         self.in_flight = 0
+        self.sends = 0
         self.parked: deque[SupplierQueue] = deque()
 
     @property
@@ -173,6 +174,7 @@ class SupplierQueue:
         self.canaries = CanaryPool(canaries, rng)
         self.counts = Counts()
         self.in_flight = 0
+        self.sends = 0
         self.flying: dict[int, tuple[Job, float]] = {}  # what is in flight, and since when
         self.queued = False  # stands in the ready queue, or among the parked (of the run, or of its host)
         self.asking = False  # waits to hear from the quota
@@ -200,6 +202,11 @@ class SupplierQueue:
         self._next: Relay | None = None  # pulled, to see whether there is one
         self._pulled = 0
         self._probed_new = False
+
+    @property
+    def line(self) -> Host | SupplierQueue:
+        """What its requests share with those of others: the host, or itself where it has one of its own."""
+        return self if self.host is None else self.host
 
     def next_job(self) -> Job | None:
         """Return what is to be sent now; None when the iterator is at its end."""

@@ -82,8 +82,9 @@ class LedgerQuota:
         ledger: the budgets that all processes share.
         service_cap: the daily cap of a service, None for none.
         supplier_hour_cap: the hourly cap of every supplier, None for none.
-        opening: what was spent in a period before the ledger knew of it, such as a count of stored attempts;
-            nothing by default.
+        spent_before: what was spent in a period before the ledger knew of it, such as a count of stored
+            attempts; nothing by default.
+        account: name of the account that a service's day is spent from.
         clock: tells the present, in seconds since 1970.
 
     Use it in as many runs as the caps are for, then :meth:`close` it.
@@ -96,8 +97,10 @@ class LedgerQuota:
         *,
         supplier_hour_cap: int | None = None,
         spent_before: SpentBefore | None = None,
+        account: Callable[[str], str] = service_account,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._account_of = account
         self._ledger = ledger
         self._service_cap = service_cap
         self._supplier_hour_cap = supplier_hour_cap
@@ -195,7 +198,7 @@ class LedgerQuota:
         service: dict[str, Any] = {"service": endpoint.service}
         cap = self._service_cap(endpoint.service)
         if cap is not None:
-            name = service_account(endpoint.service)
+            name = self._account_of(endpoint.service)
             accounts.append(self._open(name, "day", cap, service))
         if self._supplier_hour_cap is not None:
             name, where = supplier_account(endpoint.supplier), {**service, "supplier": endpoint.supplier}

@@ -21,6 +21,7 @@ from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.plan.schedules import schedule_findings
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
+from testbench_dagster.stages.service.outlook import probe_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
@@ -71,6 +72,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     yield from _money_findings(workspace)
     yield from _asked_findings(workspace, known, echo)
     yield from _reference_findings(workspace)
+    yield from _probe_findings(workspace)
     yield from _answer_findings(workspace)
 
 
@@ -217,6 +219,14 @@ def _reference_findings(workspace: Workspace) -> Iterator[Finding]:
         return
     for supplier, remark in remarks:
         yield Finding(f"reference of {supplier}", remark, ok=False, warning=True)
+
+
+def _probe_findings(workspace: Workspace) -> Iterator[Finding]:
+    """What service probes come to, and what stands in their way; nothing is sent for it."""
+    try:
+        yield from list(probe_findings(workspace))
+    except StoreError:  # said before
+        return
 
 
 def _answer_findings(workspace: Workspace) -> Iterator[Finding]:

@@ -1,9 +1,9 @@
 """Retention: the only thing that deletes facts, and only what no window counts any more.
 
-What goes, and when: attempts and scores after ``retention.evidence_days`` (never, if that is unset); with
-them the prompt sequences that were replaced as long ago and that nothing kept refers to; heartbeats and
-leases of processes that are gone; budgets of periods long over. The roster, epochs with their seeds,
-snapshots and datasets stay.
+What goes, and when: attempts, scores and service probes after ``retention.evidence_days`` (never, if that is
+unset); with them the prompt sequences that were replaced as long ago and that nothing kept refers to;
+heartbeats and leases of processes that are gone; budgets of periods long over. The roster, epochs with their
+seeds, snapshots, days of service quality and datasets stay.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from testbench_dagster.core.records.coordination import (
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
 from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
+from testbench_dagster.stages.service.quality import purge_probes
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -76,6 +77,7 @@ def apply_retention(workspace: Workspace, now: datetime) -> dict[str, int]:
         # scores first: one without its evidence could not be checked
         removed["scores"] = typed.purge(documents, ScoreRecord, {"answered_at": {"lt": oldest}})
         removed["attempts"] = typed.purge(documents, AttemptRecord, {"finished_at": {"lt": oldest}})
+        removed["service_probes"] = purge_probes(workspace, oldest, now)
         removed["lane_ends"] = typed.purge(documents, LaneEndRecord, {"ended_at": {"lt": oldest}})
         removed["prompts"] = _purge_sequences(workspace, oldest)
     removed["heartbeats"] = _purge_heartbeats(workspace, now - _HEARTBEATS_KEPT)

@@ -24,6 +24,7 @@ from testbench_dagster.tasks.frameworks import Framework
 from testbench_dagster.tasks.worker import FrameworkWorker
 
 if TYPE_CHECKING:
+    from testbench_dagster.stages.service.probing import Probed
     from testbench_dagster.stores.datasets import DatasetStore
 
 
@@ -63,6 +64,8 @@ class Workspace:
         #: Who watches relays in this process (a terminal): told the number of due calls, then the progress.
         self.on_planned: Callable[[int], None] | None = None
         self.on_progress: Callable[[Progress], None] | None = None
+        #: Told what came of a round of service probes.
+        self.on_probed: Callable[[Probed], None] | None = None
         #: Told by the scoring of what was answered how many docs of a task are done, and of how many.
         self.on_scored: Callable[[int, int], None] | None = None
         #: Set by who wants relays in this process to stop; what is stored is scored all the same.

@@ -12,7 +12,8 @@ import asyncio
 import ssl
 from collections.abc import Coroutine
 from functools import cached_property
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -20,6 +21,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
+from aiohttp.tracing import Trace
 from yarl import URL
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "ResponseHandler",
     "address",
     "connect",
+    "connect_seen",
     "expect_raw_answer",
     "read_head",
 ]
@@ -70,6 +73,23 @@ def connect(
 ) -> Coroutine[Any, Any, Connection]:
     """Return the wait for a connection, new or from the pool, to be released or closed by who asked."""
     return connector.connect(where, [], timeout)
+
+
+async def connect_seen(
+    connector: aiohttp.TCPConnector, where: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout
+) -> tuple[Connection, bool]:
+    """The same as :func:`connect`, and whether the connection is one from the pool."""
+    reused: list[bool] = []
+
+    async def note(*_: object) -> None:
+        reused.append(True)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(note)
+    tracing.freeze()
+    # its session is only handed on to those who listen
+    trace = Trace(cast(aiohttp.ClientSession, None), tracing, SimpleNamespace())
+    return await connector.connect(where, [trace], timeout), bool(reused)
 
 
 def expect_raw_answer(protocol: ResponseHandler) -> None:

@@ -140,6 +140,7 @@ class EventStream:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._refusals: list[str] = []
+        self._text_chars = self._thought_chars = 0
         self._calls = _StreamedCalls()
         self._finish_reason: Any = None
         self._failure: Any = None  # the error of the choice
@@ -152,6 +153,31 @@ class EventStream:
     def text_begun(self) -> bool:
         """Whether some of the answer's text has arrived."""
         return bool(self._texts)
+
+    @property
+    def events(self) -> int:
+        """Events so far that hold something."""
+        return self._events
+
+    @property
+    def characters(self) -> tuple[int, int]:
+        """Characters so far, of the answer's text and of what was thought beside it."""
+        return self._text_chars, self._thought_chars
+
+    @property
+    def text(self) -> str:
+        """The answer's text so far; characters that were cut between two chunks may be two surrogates."""
+        return "".join(self._texts)
+
+    @property
+    def thoughts(self) -> str:
+        """What was thought beside it so far, likewise."""
+        return "".join(self._thoughts)
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What it says of its tokens, the last time that it says it."""
+        return self._usage
 
     def feed(self, data: bytes) -> None:
         """Take the next piece. Raises :class:`StreamError` as soon as it is known to be wrong."""
@@ -319,6 +345,7 @@ class EventStream:
         thoughts = reasoning_of(said)
         if thoughts:
             self._thoughts.append(thoughts)
+            self._thought_chars += len(thoughts)
 
     def _append(self, texts: list[str], value: Any, name: str) -> None:
         if not value:
@@ -326,12 +353,15 @@ class EventStream:
         if isinstance(value, (list, dict)):
             parts = split_parts(value if isinstance(value, list) else [value])
             self._thoughts.append(parts.reasoning)
+            self._thought_chars += len(parts.reasoning)
             self._refusals.append(parts.refusal)
             value = parts.text
         if not isinstance(value, str):
             raise self._wrong(f"with a {name} that is no text")
         if value:
             texts.append(value)
+            if texts is self._texts:
+                self._text_chars += len(value)
 
     def _wrong(self, how: str) -> StreamError:
         return StreamError(f"event {self._events} of the stream is a chunk {how}")

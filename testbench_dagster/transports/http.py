@@ -45,6 +45,8 @@ _NO_HEADERS: Mapping[str, str] = CIMultiDictProxy(CIMultiDict())
 Phase = Literal["preparing", "connecting", "waiting", "reading"]
 #: Is told a piece of the decoded body, and of which exchange.
 OnChunk = Callable[["Exchange", bytes], None]
+#: Is told that the connection of an exchange stands, and whether it was used before.
+OnConnect = Callable[["Exchange", bool], None]
 
 
 class HttpClient:
@@ -64,14 +66,16 @@ class HttpClient:
         *,
         page: bool = False,
         on_chunk: OnChunk | None = None,
+        on_connect: OnConnect | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Send a request with this body and note in ``exchange`` what happens, also what goes wrong.
 
         Only cancellation of the calling task is raised. A ``page`` may be as large as :data:`MAX_PAGE_MB`.
-        ``on_chunk`` is told every piece of the decoded body as it arrives; what it raises ends the exchange.
+        ``on_chunk`` is told every piece of the decoded body as it arrives, ``on_connect`` when the connection
+        stands; what they raise ends the exchange.
         """
         max_mb = max(limits.max_response_mb, MAX_PAGE_MB) if page else limits.max_response_mb
-        running = _Running(exchange, limits, int(max_mb * 1024 * 1024), on_chunk)
+        running = _Running(exchange, limits, int(max_mb * 1024 * 1024), on_chunk, on_connect)
         # a proxy is configured, hence trusted: it may lie anywhere, and resolves names itself
         connector = self._opened(request.private_allowed or request.proxied)
         # no coroutine of its own: every layer costs each time the exchange is woken
@@ -215,13 +219,30 @@ class Exchange:
 class _Running:
     """An exchange while it lasts: its deadlines, and what it waits for."""
 
-    __slots__ = ("_cap", "_content", "_exchange", "_limits", "_on_chunk", "_protocol", "deadline")
+    __slots__ = (
+        "_cap",
+        "_content",
+        "_exchange",
+        "_limits",
+        "_on_chunk",
+        "_on_connect",
+        "_protocol",
+        "deadline",
+    )
 
-    def __init__(self, exchange: Exchange, limits: Limits, cap: int, on_chunk: OnChunk | None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        limits: Limits,
+        cap: int,
+        on_chunk: OnChunk | None,
+        on_connect: OnConnect | None,
+    ) -> None:
         self._exchange = exchange
         self._limits = limits
         self._cap = cap  # bytes of the body
         self._on_chunk = on_chunk
+        self._on_connect = on_connect
         self._protocol: ResponseHandler | None = None
         self._content: aiohttp.StreamReader | None = None
         self.deadline = 0.0
@@ -238,7 +259,13 @@ class _Running:
         exchange = self._exchange
         try:
             exchange.phase = "connecting"
-            connection = await aiohttp_internals.connect(connector, request.connect, request.timeout)
+            if self._on_connect is None:
+                connection = await aiohttp_internals.connect(connector, request.connect, request.timeout)
+            else:
+                connection, reused = await aiohttp_internals.connect_seen(
+                    connector, request.connect, request.timeout
+                )
+                self._on_connect(exchange, reused)
             protocol = self._protocol = connection.protocol
             try:
                 if protocol is None or protocol.transport is None:

@@ -123,9 +123,13 @@ def request_shape(request: Mapping[str, Any], api: Api) -> str:
     return " ".join((api, kind, *sorted(parameters)))
 
 
-def as_stream(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of :func:`build_payload` asking for the same answer as an event stream, with usage."""
-    return {**payload, "stream": True, "stream_options": {"include_usage": True}}
+def as_stream(payload: Mapping[str, Any], *, usage: bool = True) -> dict[str, Any]:
+    """Return the body of :func:`build_payload` asking for the same answer as an event stream.
+
+    ``usage``: and for the number of its tokens, in an event at the end.
+    """
+    streamed = {**payload, "stream": True}
+    return {**streamed, "stream_options": {"include_usage": True}} if usage else streamed
 
 
 def page_path(request: Mapping[str, Any]) -> str:

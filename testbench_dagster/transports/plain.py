@@ -15,9 +15,17 @@ import orjson
 from testbench_dagster import __version__
 from testbench_dagster.core.generation import AS_THE_TASK_SAYS, EVIDENCE
 from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.core.stream_watch import StreamWatch
 from testbench_dagster.transports.http import Exchange, HttpClient
-from testbench_dagster.transports.payload import answer_tokens, asked_otherwise, build_payload, page_path
+from testbench_dagster.transports.payload import (
+    answer_tokens,
+    as_stream,
+    asked_otherwise,
+    build_payload,
+    page_path,
+)
 from testbench_dagster.transports.prepared import PreparedRequest, PreparedRequests
+from testbench_dagster.transports.stream_listener import StreamListener
 
 _HEADERS = {
     "User-Agent": f"testbench_dagster/{__version__}",
@@ -71,10 +79,13 @@ class PlainHttp:
         self._addressing = addressing
         self._prepared = PreparedRequests()
 
-    async def ask(self, endpoint: Endpoint, request: Mapping[str, Any]) -> PlainExchange:
+    async def ask(
+        self, endpoint: Endpoint, request: Mapping[str, Any], watch: StreamWatch | None = None
+    ) -> PlainExchange:
         """Send a request of a prompt (see :class:`~testbench_dagster.core.relay.Relay`) once.
 
-        Only cancellation of the calling task is raised.
+        With a ``watch`` it is sent as that says, and told of there. Only cancellation of the calling task is
+        raised.
         """
         page = request.get("type") == "get"
         exchange = PlainExchange(page=page)
@@ -84,6 +95,8 @@ class PlainHttp:
             else:
                 api, generation = endpoint.api, endpoint.generation
                 path, payload = build_payload(request, api, endpoint.model, generation)
+                if watch is not None and watch.stream:
+                    payload = as_stream(payload, usage=watch.usage)
                 body = orjson.dumps(payload)
                 plainly = generation is AS_THE_TASK_SAYS
                 otherwise = None if plainly else asked_otherwise(request, api, generation)
@@ -99,7 +112,20 @@ class PlainHttp:
         limits = endpoint.limits
         if limits.following:
             limits = limits.for_answer(answer_tokens(request, endpoint.generation))
-        await self._http.run(exchange, prepared, body, limits, page=page)
+        if watch is None:
+            await self._http.run(exchange, prepared, body, limits, page=page)
+            return exchange
+        listener = StreamListener(watch, endpoint.api)
+        await self._http.run(
+            exchange,
+            prepared,
+            body,
+            limits,
+            page=page,
+            on_chunk=listener.listen if watch.stream else None,
+            on_connect=listener.connected,
+        )
+        listener.finish()
         return exchange
 
     async def close(self) -> None:

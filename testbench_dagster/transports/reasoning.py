@@ -70,6 +70,8 @@ _TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content")
 _FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 _WITHOUT = frozenset(_FIELDS).isdisjoint
 _MAX_LEVELS = 4
+#: An opening tag at the beginning of a text ends before that, blanks included.
+_MAX_TAG = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,16 @@ def split_text(text: str, think_end_token: str | bool | None = None) -> tuple[st
         return _channels(text)
     end = _end_of_thoughts(text)
     return ("", text) if end is None else (text[:end], text[end:].lstrip())
+
+
+def opening_tag(text: str) -> int:
+    """Where the tag ends that opens thoughts at the beginning of a text; 0 where none stands there."""
+    head = text[:_MAX_TAG]
+    if "<" not in head and "[" not in head and "◁" not in head:
+        return 0
+    begun = len(head) - len(head.lstrip())
+    found = _TAG.match(head.lower(), begun)
+    return found.end() if found and _SPACE.sub("", found[0]) in _CLOSING else 0
 
 
 def _end_of_thoughts(text: str) -> int | None:

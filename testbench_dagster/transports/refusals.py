@@ -63,6 +63,22 @@ def named_parameters(body: bytes, sent: list[str]) -> list[str]:
     return []
 
 
+def refused_parameters(attempt: Attempt, sent: list[str]) -> list[str]:
+    """Those of the parameters sent that an attempt was refused for, by what the refusal names.
+
+    What counts as a refusal is as in :func:`refuses_form`; in an answer 200 it is an error alone.
+    """
+    if attempt.status is None or attempt.fault.answered:
+        return []
+    if attempt.fault.row.closes is not Closing.REFUSED:
+        failed = 200 <= attempt.status <= 299 and "error" in error_object(attempt.body)
+        if not (failed or attempt.status in _FAILS_AT_PARAMETERS):
+            return []
+        if _ABOUT_PARAMETERS.search(attempt.body[:MAX_ERROR_BYTES].decode("utf-8", "replace")) is None:
+            return []
+    return named_parameters(attempt.body, sent)
+
+
 def refuses_form(attempt: Attempt) -> bool:
     """Whether an attempt was refused by its supplier for what was asked, or how: then another form may do.
 

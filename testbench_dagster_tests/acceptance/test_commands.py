@@ -175,6 +175,8 @@ def test_what_is_printed_exported_and_opened_is_the_same(
         "windows": len(rows),
         "references": 0,
         "groups": 0,
+        "service_probes": 0,
+        "service_quality": 0,
         "item_matrix": 2 * DOCS,
         "leaderboard": len(SYSTEMS),
     }

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from testbench_dagster.api import Answers, Doc, Plan, Ranking, Testbench
+from testbench_dagster.api import Answers, Doc, Plan, Probes, Ranking, Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.config.asking import AskingSettings, GenerationSettings, TlsSettings
@@ -139,7 +139,7 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
         own = {schedule.name for schedule in workspace.config.settings.schedules}
     named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))} - own
     checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
-    assert len(named) == 12 and len(checks) == 16
+    assert len(named) == 13 and len(checks) == 16
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 
@@ -313,6 +313,7 @@ RESULTS = {
         Finding,
         RunReport,
         Plan,
+        Probes,
         RequestedBackfill,
         Outcome,
         IdentityReport,

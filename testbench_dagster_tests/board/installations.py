@@ -25,10 +25,12 @@ from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.relay.writer import attempt_record
 from testbench_dagster.stages.score.windows import refresh_window_cache
+from testbench_dagster.stages.service.quality import refresh_service_quality
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster_tests.stages.score.facts import Facts
+from testbench_dagster_tests.stages.service.probed import hourly, probe, store
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DOCS = 30
@@ -106,11 +108,26 @@ def filled(folder: Path, names: Names | None = None) -> Workspace:
     for task in names.tasks:
         _answered(workspace, facts.registration(task, n_docs=DOCS), names)
     _identity(workspace, names)
+    _probed(workspace, names)
     refresh_window_cache(workspace, names.suppliers, now=NOW)
     for days in (2, 1, 0):
         take_snapshots(workspace, (NOW - timedelta(days=days)).date(), now=NOW - timedelta(days=days))
     store_board(workspace, make_board(workspace, now=NOW))
     return workspace
+
+
+def _probed(workspace: Workspace, names: Names) -> None:
+    """Service probes: the first supplier answers all, the last is down for hours and rate limited once."""
+    first, _, _, last = names.suppliers
+    soon = NOW - timedelta(minutes=7)
+    store(workspace, hourly(first, soon, 60))
+    store(workspace, hourly(first, soon, 40, "1k", seed=2))
+    faults = ["unavailable"] * 4 + ["rate_limited", "internal", "supplier_timeout"]
+    store(workspace, (probe(last, soon - timedelta(hours=i), fault=f) for i, f in enumerate(faults)))
+    store(workspace, hourly(last, soon - timedelta(hours=6, minutes=20), 8, seed=3))
+    more = {"sent_tokens": 32_000, "prompt_tokens": None, "found": True, "tokens_source": "estimated"}
+    store(workspace, [probe(first, soon, "context", **more)])
+    refresh_service_quality(workspace, names.suppliers, NOW)
 
 
 def _answered(workspace: Workspace, task: Registration, names: Names) -> None:

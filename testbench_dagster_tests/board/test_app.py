@@ -24,6 +24,7 @@ from testbench_dagster.core.records.attempts import AttemptId
 from testbench_dagster.core.records.every import RECORDS
 from testbench_dagster.stages.read import answers as read_answers
 from testbench_dagster.stages.read.answers import SearchBound
+from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.board.installations import DOCS, NOW, Names, filled, hostile_names
@@ -96,6 +97,8 @@ def pages(names: Names) -> dict[str, str]:
         "supplier": links.supplier(a),
         "failing supplier": links.supplier(bad),
         "history": links.history(bad, {"task": task}),
+        "service": links.service(a),
+        "failing service": links.service(bad, since="1y"),
         "answers": links.answers(bad, task),
         "wrong": links.answers(bad, task, kind="wrong"),
         "failed": links.answers(bad, task, kind="failed"),
@@ -306,6 +309,50 @@ def test_history_is_drawn_and_stands_in_a_table(board: TestClient) -> None:
         assert day in elements.text
     assert "its scores fell" in elements.text
     assert page(board, links.history(GOOD, {"task": "unknown"}), 404)
+
+
+# ------------------------------------------------------------------------------------------------ service
+
+
+def test_the_page_of_a_supplier_shows_its_speed_and_uptime(board: TestClient, tame: Workspace) -> None:
+    rows = {row.workload: row for row in recent_service(tame, NOW, [GOOD])}
+    elements = page(board, links.supplier(GOOD))
+    own = elements.text.split(" Service ", 1)[1].split(" Tasks ", 1)[0]
+    assert "100.0 %" in own and "101/101" in own
+    for workload in ("short", "1k"):
+        row = rows[workload]
+        assert f"{workload} {row.n}/{row.n} {row.ttft_ms['p50']:.0f} ms {row.ttft_ms['p90']:.0f} ms" in own
+    assert "context 1/1 – –" in own, "of one probe no median is told"
+    assert "Longest prompt read to its end: 32000 of 32000 tokens." in own
+    assert "context: tokens of 100.0 % of the answers are estimated." in own
+    dots = [given for tag, given in elements.tags if tag == "circle" and given.get("cy") == "9"]
+    assert len(dots) >= 6, "three medians of two workloads, each on its interval"
+    text = page(board, links.supplier(BAD)).text
+    assert "answered in part rate limited" not in text and "8/15" in text
+    assert "Service" not in page(board, links.supplier(HALF)).text.replace("service external", "")
+
+
+def test_hours_are_drawn_by_state(board: TestClient) -> None:
+    elements = page(board, links.supplier(BAD))
+    kinds = [given["class"] for tag, given in elements.tags if tag == "rect"]
+    assert kinds.count("supplier") >= 2 and {"network", "ours", "answered"} <= set(kinds)
+
+
+def test_every_day_of_the_service_stands_in_a_table(board: TestClient) -> None:
+    elements = page(board, links.service(GOOD))
+    assert elements.count("polyline") == 4, "first token and speed of two workloads"
+    for day in ("2026-02-27", "2026-02-28", "2026-03-01"):
+        assert f"{day} short" in elements.text and f"{day} all" in elements.text
+    bad = page(board, links.service(BAD)).text
+    assert "rate_limited 1" in bad and "unavailable 4" in bad
+    assert "It was not probed in this period." in page(board, links.service(HALF)).text
+    assert page(board, links.service(GOOD, since="never"), 400)
+    assert page(board, links.service("nobody@x"), 404)
+
+
+def test_the_leaderboard_has_columns_of_service(board: TestClient) -> None:
+    heads = page(board, "/").text
+    assert "First token" in heads and "Tokens/s" in heads and "Uptime" in heads
 
 
 # ------------------------------------------------------------------------------------------------ answers
@@ -576,6 +623,7 @@ def test_an_empty_installation_says_what_to_run(tmp_path: Path) -> None:
         assert "no leaderboard yet" in text and "testbench run" in text and "a@external" in text
         for address in ("/catalog", "/changes", "/compare", "/supplier/a@external", "/task/starter_logic"):
             assert found.get(address).status_code == 200, address
+        assert "Service" not in page(found, "/supplier/a@external").text.replace("service external", "")
         assert "Nothing was asked yet" in page(found, links.answers("a@external", "starter_logic")).text
         assert found.get("/doc/starter_logic/1").status_code == 404
         assert found.get("/task/unknown").status_code == 404

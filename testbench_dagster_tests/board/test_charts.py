@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbench_dagster.board.charts import DayValue, columns, history_chart, interval, scale
+from testbench_dagster.board.charts import (
+    DayValue,
+    columns,
+    history_chart,
+    interval,
+    log_scale,
+    scale,
+    strip,
+)
 
 DAY = date(2026, 3, 1)
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -91,3 +99,30 @@ def test_columns_stand_on_the_ground_side_by_side(counts: list[list[int]]) -> No
     assert len(bars) == sum(n > 0 for column in counts for n in column)
     assert all(bar.height >= 1 and bar.y >= -2 and bar.y + bar.height <= 100.2 for bar in bars)
     assert all(math.isfinite(bar.x) and 0 <= bar.x <= 600 for bar in bars)
+
+
+# ------------------------------------------------------------------------------------------ ratios, states
+
+
+@given(st.lists(st.floats(1e-3, 1e9), max_size=20))
+def test_a_logarithmic_scale_holds_all_values_between_round_ends(values: list[float]) -> None:
+    on = log_scale(values, 14, 146)
+    assert len(on.ticks) <= 4 and on.ticks[0] == on.low
+    assert all(on.low * (1 - 1e-9) <= value <= on.high * (1 + 1e-9) for value in values)
+    assert 14 <= on.at(on.low) < on.at(on.high) <= 146
+    places = [on.at(value) for value in sorted(values)]
+    assert places == sorted(places)
+    middle = math.sqrt(on.low * on.high)
+    assert on.at(middle) == pytest.approx(80, abs=0.1), "equal ratios are equally far apart"
+
+
+def test_ticks_of_a_logarithmic_scale_are_short() -> None:
+    on = log_scale([90, 7_000], 0, 100, ticks=8)
+    assert [on.text(tick) for tick in on.ticks] == ["50", "100", "200", "500", "1k", "2k", "5k", "10k"]
+    assert log_scale([None, 0.0, -4.0, math.inf], 0, 100).low == 1.0, "what has no logarithm is left out"
+
+
+def test_a_strip_draws_runs_and_leaves_gaps_free() -> None:
+    made = strip(["a", "a", None, "b"], width=40)
+    assert made.cells == [("a", 0.0, 19.5), ("b", 30.0, 9.5)]
+    assert strip([]).cells == []

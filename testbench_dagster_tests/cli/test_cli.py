@@ -28,11 +28,13 @@ COMMANDS = [
     "run",
     "tasks",
     "plan",
+    "probe",
     "backfill",
     "scores",
     "show",
     "answers",
     "history",
+    "service",
     "taxonomies",
     "compare",
     "identity",
@@ -278,6 +280,8 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         "leaderboard",
         "references",
         "groups",
+        "service_probes",
+        "service_quality",
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}.parquet" for n in names}
 

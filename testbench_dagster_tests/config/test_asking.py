@@ -62,9 +62,11 @@ services:
     key_header: api-key
     proxy_env: PROXY_URL
     tls: {ca_file: ca.pem}
+    context_tokens: 128000
     relays: {total_s: 900}
 suppliers:
   - {address: a, service: azure, base_url: https://a/v1, model: m, api_key_env: AZURE_KEY}
+  - {address: c, service: azure, base_url: https://c/v1, model: m, context_tokens: 4096}
   - address: b
     service: azure
     base_url: https://b/v1
@@ -75,6 +77,7 @@ suppliers:
     key_header: null
     proxy: http://proxy:3128
     tls: null
+    context_tokens: null
     total_s: 5
 """,
     )
@@ -85,7 +88,9 @@ suppliers:
         {"sig": "SIG"},
         "api-key",
         Connection(proxy_env="PROXY_URL", ca_file="ca.pem"),
+        128_000,
     )
+    assert asked(config, "c@azure").context_tokens == 4_096
     assert asked(config, "b@azure") == Asking(
         SupplierGeneration("max_completion_tokens", 0, "low", 0.6, None, 4, {"top_k": 1}),
         {"x-org": "OTHER"},
@@ -99,7 +104,7 @@ suppliers:
     assert not config.settings.discovers
 
 
-def test_of_a_service_that_is_reached_otherwise_only_the_generation_is_inherited(tmp_path: Path) -> None:
+def test_of_a_service_that_is_reached_otherwise_not_the_way_is_inherited(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
         """
@@ -110,11 +115,12 @@ services:
     model: m
     gateway: {url: 'https://gw/v1'}
     generation: {budget: 7}
+    context_tokens: 8192
     headers: {X-Gateway: TOKEN}
 suppliers: [{address: a, service: text, base_url: https://a/v1, model: m}]
 """,
     )
-    assert asked(config, "a@text") == Asking(SupplierGeneration(budget=7))
+    assert asked(config, "a@text") == Asking(SupplierGeneration(budget=7), context_tokens=8_192)
     assert config.settings.asking("text", "path").headers == {"X-Gateway": "TOKEN"}
 
 
@@ -124,6 +130,8 @@ suppliers: [{address: a, service: text, base_url: https://a/v1, model: m}]
         ({"generation": {"token_field": "limit"}}, ["generation.token_field", "max_completion_tokens"]),
         ({"generation": {"budget": -1}}, ["generation.budget", "(it is -1)"]),
         ({"generation": {"budget": 10**7}}, ["generation.budget", "1000000"]),
+        ({"context_tokens": 100}, ["context_tokens", "256"]),
+        ({"context_tokens": 10**12}, ["context_tokens", "100000000"]),
         ({"generation": {"effort": "Very High"}}, ["generation.effort", "one word"]),
         ({"generation": {"temperature": "warm"}}, ["generation.temperature", "'warm'", "omit"]),
         ({"generation": {"temperature": 11}}, ["generation.temperature", "0 to 10"]),

@@ -69,6 +69,23 @@ def test_who_holds_it_is_told_at_once(store):
     assert refused.startswith("process ") and f"has been relaying to it since {year}-" in refused
 
 
+def test_who_holds_briefly_is_waited_for(store):
+    """A service probe holds for moments: an evaluation does not go without the supplier for it."""
+    with Heartbeat(store, "one") as one, Heartbeat(store, "two") as two:
+        mine, theirs = SupplierLeases(store, one, brief=True), SupplierLeases(store, two)
+        mine.acquire(KEYS[:2])
+        refused = theirs.acquire(KEYS[:1]).refused[KEYS[0]]
+        assert "has been probing it since" in refused, "nobody waits who does not ask for it"
+        given_back = threading.Timer(0.3, mine.release, [KEYS[:1]])
+        given_back.start()
+        acquired = theirs.acquire([KEYS[0], KEYS[2]], wait_s=60)
+        given_back.join()
+        assert set(acquired.held) == {KEYS[0], KEYS[2]} and not acquired.refused
+        assert set(theirs.acquire([KEYS[1]], wait_s=0.2).refused) == {KEYS[1]}, "not for ever"
+        mine.release()
+        theirs.release()
+
+
 class Counted:
     """Counts the calls of a store."""
 

@@ -23,6 +23,7 @@ from testbench_dagster.core.columns import (
 )
 from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.history import HistoryPoint
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import (
@@ -62,7 +63,13 @@ def table(record: type) -> str:
 
 @pytest.mark.parametrize(
     ("record", "command"),
-    [(Window, "scores"), (Entry, "leaderboard"), (DocAnswer, "answers"), (HistoryPoint, "history")],
+    [
+        (Window, "scores"),
+        (Entry, "leaderboard"),
+        (DocAnswer, "answers"),
+        (HistoryPoint, "history"),
+        (ServiceQuality, "service"),
+    ],
 )
 def test_reference_shows_the_columns(record: type, command: str) -> None:
     heading = f"Fields of `testbench {command} --format json`"

@@ -19,6 +19,8 @@ DECIDES_FAULTS = {
     "scoring.rows": "a score that lacks its value",
     "stages.dispute.rescore": "what an attempt was before its lease was lost",
     "stages.relay.writer": "a lease that was lost",
+    "stages.service.context": "a prompt that is refused for its length",
+    "stages.service.probe": "an option of a stream that is refused; a connection that had been closed",
     "stages.score.samples": "an answer that cannot be scored, or was scored",
     "transports.answers": "the body of an answer",
     "transports.outcome": "exceptions of an exchange; a page that is too large",

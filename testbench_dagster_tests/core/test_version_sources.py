@@ -40,6 +40,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "core.remedies": "what an operator is told",
         "core.wording": "numbers in words",
         "transports.prepared": "where requests go, by which way, with which headers",
+        "transports.stream_listener": "times of probes, which enter no score",
         "transports.http:TooLarge": "an exception without a rule",
         "transports.retry_after": "a wait",
         "transports.payload": "what is asked: PAYLOADS",
@@ -52,13 +53,12 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "transports.pocket.services": "sessions and keys: what is sent at all",
     },
     "PAYLOADS": {
-        "transports.event_streams": "reads answers",
         "transports.plain:PlainExchange": "reads answers",
         "transports.plain:PlainHttp._request": "where a request goes, with which headers",
         "transports.pocket.calls:_field": "the envelope around the body",
         "transports.pocket.calls:_request_head": "the envelope around the body",
         "transports.pocket.calls:signed_request": "the envelope around the body",
-        "transports.pocket.streams": "reads answers",
+        "transports.stream_listener": "times of probes, which enter no score",
     },
     "SCORER": {
         "core.wording": "numbers in words",

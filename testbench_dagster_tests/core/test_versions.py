@@ -18,9 +18,9 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-    "CLASSIFIER": (3, "113a85dbe0c83ab9c0399d756981040bd10e9c73fb61ce9dbd919b8d1e193df2"),
-    "PAYLOADS": (1, "b745483beb5c8a5565d2c38a6f2fba1536cde6d6d39195d3aaa909f74ce82bad"),
-    "SCORER": (2, "28a62db47b3c4903d5ae2fedb08d7506e58298dda4ddd9306234fe6883297435"),
+    "CLASSIFIER": (3, "63ae05818a9a999efd2b0da74ec3da17ac13102d0e209cc2327f24dab9343f2f"),
+    "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
+    "SCORER": (2, "c0a326068a104e9dda1994ce3ce8c457011f0d40c8002a4322db0852564e04ed"),
     "WINDOWS": (7, "26a2f87314ad19de63b313d67fb2001ffcd7753dda395f87954365e21f491ede"),
     "PLANS": (8, "c952691a9b6df01d6402808d4f6377f96f67a68bd1ab4b6e05901d312edd5152"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),

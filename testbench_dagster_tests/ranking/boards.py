@@ -70,6 +70,10 @@ def board(
                     first_attempt_success=None if unknown else 1 - chance.random() / 5,
                     latency_ms={"p50": None, "p95": None} if unknown else {"p50": 812.5, "p95": 4096.0},
                     last_sample_at=None if unknown else MADE_AT - timedelta(hours=chance.randrange(1, 200)),
+                    ttft_p50_ms=None if unknown else 312.5,
+                    tokens_per_s_p50=None if unknown else 48.25,
+                    uptime=None if unknown else 1.0,
+                    uptime_low=None if unknown else 0.86,
                 )
             )
         rankings[taxonomy] = ranked(entries)

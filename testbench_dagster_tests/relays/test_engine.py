@@ -636,3 +636,67 @@ def test_histogram_quantiles_are_within_1_percent(values: list[float], q: float)
         histogram.add(value)
     exact = sorted(values)[max(0, -int(-q * len(values) // 1) - 1)]
     assert histogram.quantile(q) == pytest.approx(exact, rel=0.0101)
+
+
+class Beside(Scripted):
+    """Notes of each attempt the most that its host had in flight while it ran, itself included."""
+
+    def __init__(self, delay: dict[str, float] | None = None):
+        super().__init__(delay=delay)
+        self.running: dict[int, tuple[str, int]] = {}
+        self.most: dict[int, int] = {}
+
+    async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
+        line, key = endpoint.host or endpoint.supplier, id(relay)
+        self.running[key] = line, 1
+        together = [other for other, (where, _) in self.running.items() if where == line]
+        for other in together:
+            self.running[other] = line, max(self.running[other][1], len(together))
+        attempt = await super().send(endpoint, relay)
+        self.most[id(attempt)] = self.running.pop(key)[1]
+        return attempt
+
+
+@given(
+    hosts=st.lists(st.sampled_from([None, "h", "i"]), min_size=1, max_size=4),
+    in_flight=st.integers(1, 4),
+    docs=st.integers(1, 6),
+    delays=st.lists(st.sampled_from([0.0, 0.001, 0.004]), min_size=4, max_size=4),
+)
+@settings(max_examples=25, deadline=None)
+def test_each_attempt_says_how_many_of_ours_its_host_had(
+    hosts: list[str | None], in_flight: int, docs: int, delays: list[float]
+) -> None:
+    names = [f"s{n}@test" for n in range(len(hosts))]
+    transport, sink = Beside(dict(zip(names, delays, strict=False))), Sink()
+    work = [
+        (
+            replace(target(name, max_in_flight=in_flight, start_in_flight=in_flight), host=host),
+            some(docs, name),
+        )
+        for name, host in zip(names, hosts, strict=True)
+    ]
+    asyncio.run(relay_all(work, transport, sink, max_in_flight=16))
+    assert len(sink.attempts) == docs * len(hosts)
+    for _, _, attempt in sink.attempts:
+        most, told = transport.most[id(attempt)], attempt.own_in_flight
+        assert told is not None
+        assert told <= most, "never more than there were"
+        assert (told == 1) is (most == 1), "alone is alone all the time"
+
+
+def test_who_was_sent_meanwhile_and_is_back_was_beside_it() -> None:
+    slow, quick = "slow@test", "quick@test"
+    transport, sink = Scripted(delay={slow: 0.05, quick: 0.001}), Sink()
+    alone = {"max_in_flight": 1, "start_in_flight": 1}
+    work = [(replace(target(name, **alone), host="h"), some(1, name)) for name in (slow, quick)]
+    asyncio.run(relay_all(work, transport, sink))
+    assert {relay.supplier: attempt.own_in_flight for relay, _, attempt in sink.attempts} == {
+        slow: 2,
+        quick: 2,
+    }
+    apart = Sink()
+    asyncio.run(
+        relay_all([(target(name, **alone), some(3, name)) for name in (slow, quick)], transport, apart)
+    )
+    assert {attempt.own_in_flight for _, _, attempt in apart.attempts} == {1}

@@ -13,7 +13,7 @@ import pytest
 
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.transports.http import HttpClient
-from testbench_dagster.transports.models import served_models
+from testbench_dagster.transports.models import claimed_context, served_models
 
 
 @contextmanager
@@ -91,3 +91,46 @@ def test_an_unreachable_supplier_is_none() -> None:
     with supplier(200, b"") as (base_url, _asked):
         pass
     assert listed(base_url) is None
+
+
+def claimed(base_url: str) -> int | None:
+    async def ask() -> int | None:
+        http = HttpClient()
+        try:
+            return await claimed_context(http, Endpoint("a@x", "x", base_url, "chat", "m"))
+        finally:
+            await http.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("data", "tokens"),
+    [
+        ([{"id": "m", "max_model_len": 8192}], 8192),  # vLLM, SGLang
+        ([{"id": "m", "context_length": 128000, "top_provider": {"context_length": 32000}}], 32000),
+        ([{"id": "m", "context_window": 131072}], 131072),  # Groq
+        ([{"id": "m", "max_context_length": "32768"}], 32768),
+        ([{"id": "m", "meta": {"n_ctx": 4096, "n_ctx_train": 131072}}], 4096),  # llama.cpp
+        ([{"id": "m", "meta": {"n_ctx_train": 131072}}], None),
+        ([{"id": "other", "max_model_len": 8192}], 8192),  # the only one, by another name
+        ([{"id": "other", "max_model_len": 1024}, {"id": "m", "max_model_len": 8192}], 8192),
+        ([{"id": "other", "max_model_len": 1024}, {"id": "third", "max_model_len": 8192}], None),
+        ([{"id": "m", "max_model_len": 1e15}], None),
+        ([{"id": "m", "max_model_len": -5}], None),
+        ([{"id": "m", "max_model_len": True, "meta": [1], "top_provider": "x"}], None),
+        ([{"id": "m"}], None),
+        (["m", 5], None),
+        ({"m": {}}, None),
+        ([], None),
+    ],
+)
+def test_how_long_a_context_it_lists(data: object, tokens: int | None) -> None:
+    with supplier(200, json.dumps({"data": data}).encode()) as (base_url, _):
+        assert claimed(base_url) == tokens
+
+
+def test_who_lists_nothing_claims_no_context() -> None:
+    for status, body in ((404, b"{}"), (200, b"<html>"), (200, b"[]"), (500, b"")):
+        with supplier(status, body) as (base_url, _):
+            assert claimed(base_url) is None

@@ -14,6 +14,7 @@ from testbench_dagster.board.charts import (
     columns,
     history_chart,
 )
+from testbench_dagster.board.pages.service import shown_service
 from testbench_dagster.board.site import Asked, NotFound, Page, Site
 from testbench_dagster.board.tables import Table, drawn_abilities, score_scale, scored, with_values
 from testbench_dagster.core.history import DAILY_MEAN, HistoryPoint
@@ -101,6 +102,7 @@ def supplier(site: Site, asked: Asked, key: str) -> Page:
             "against": against_reference(site.workspace, key),
             "members": [] if identity is None else identity.members[:_MEMBERS],
             "abilities": _abilities(able),
+            "service": shown_service(site, key, asked.now),
         },
     )
 

@@ -68,6 +68,11 @@ class AttemptRecord(Record):
     session: str | None = queryable("id of the session it was sent in")
     height: int | None = queryable("newest block height known when it was sent")
     lease: int | None = queryable("token of the lease under which it was sent")
+    own_in_flight: int | None = queryable(
+        "requests of ours to the host while it ran, itself included: the more of its beginning and its "
+        "end, and 1 only if it was alone all the time; null for attempts of earlier versions",
+        default=None,
+    )
     body: bytes = content("the answer as received, after decompression")
     body_bytes: int = content("its size before it was cut, in bytes")
     body_truncated: bool = content("whether it was cut at `relays.max_response_mb`")
@@ -198,6 +203,16 @@ class AnswerTime(NamedTuple):
     id: str
     finished_at: datetime
     latency_ms: float
+
+
+@view(AttemptRecord)
+class PlainAnswer(NamedTuple):
+    """How long an answer took, how long it was, and what else was in flight."""
+
+    task: str
+    latency_ms: float
+    completion_tokens: int | None
+    own_in_flight: int | None
 
 
 @view(AttemptRecord)

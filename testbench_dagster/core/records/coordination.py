@@ -55,6 +55,11 @@ class LeaseRecord(Record):
     holder: str | None = queryable("name of the heartbeat it lives by", default=None, sparse=True)
     token: int = queryable("grows with every new holder; of the counter the last one drawn")
     since: datetime | None = content("when it was taken", default=None, sparse=True)
+    brief: bool = content(
+        "whether it is given back within moments, as by a service probe: worth waiting for",
+        default=False,
+        sparse=True,
+    )
 
 
 @view(LeaseRecord)

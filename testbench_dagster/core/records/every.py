@@ -22,6 +22,7 @@ from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
@@ -31,6 +32,8 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -47,6 +50,7 @@ RECORDS: tuple[type[Record], ...] = (
     EmptyScoreRecord,
     ScorerOutageRecord,
     LaneEndRecord,
+    ServiceProbeRecord,
     SupplierRecord,
     HeightRecord,
     SessionRecord,
@@ -58,6 +62,7 @@ RECORDS: tuple[type[Record], ...] = (
     LeaderboardRecord,
     GroupScoresRecord,
     SupplierSnapshotRecord,
+    ServiceQualityRecord,
     IdentityGroupRecord,
     ChangeRecord,
     ScoreStreamRecord,
@@ -68,6 +73,7 @@ RECORDS: tuple[type[Record], ...] = (
     LeaseRecord,
     BudgetRecord,
     PaceRecord,
+    ProbeSeedRecord,
 )
 
 _HEAD = """# Collections of the document store

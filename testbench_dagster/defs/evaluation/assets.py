@@ -33,6 +33,7 @@ from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.health import note_attempts, note_scores
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.identify.references import refresh_references
+from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.remarks import empty_answers
 from testbench_dagster.stages.score.score import score_new
@@ -280,7 +281,8 @@ def supplier_scores(
     }
     rows = windows(workspace, suppliers=keys)
     note_scores(workspace, keys, rows)
-    show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url))
+    service = recent_service(workspace, datetime.now(UTC), keys)
+    show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url, service))
     if len(keys) == 1:
         groups = list(group_windows(workspace.groups, rows))
         if groups:

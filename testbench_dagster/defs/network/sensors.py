@@ -49,7 +49,7 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known, active = set(order), set(report.active)
         added = [key for key in report.active if key not in known][:NEW_KEYS_PER_TICK]
-        busy = suppliers_in_flight(context.instance, order)
+        busy = suppliers_in_flight(context.instance, order, probed=True)
         dropped = [k for k in retirable(workspace, now) if k in known and k not in active and k not in busy]
         requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
         if added:

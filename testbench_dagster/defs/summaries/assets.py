@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from testbench_dagster.board.tables import with_values
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -38,7 +39,7 @@ from testbench_dagster.defs.metadata import (
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.per_partition import abilities_shown, show_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
-from testbench_dagster.ranking.entry import ENTRY_VIEWS
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.health import note_abilities
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
@@ -216,7 +217,7 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
     return dg.MaterializeResult(
         metadata={
             "as_of": dg.MetadataValue.timestamp(published.board.made_at),
-            "ranking": record_table(ENTRY_VIEWS.dagster, entries),
+            "ranking": record_table(with_values(Entry, ENTRY_VIEWS.dagster, entries), entries),
             "plot": interval_plot(
                 f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
                 [

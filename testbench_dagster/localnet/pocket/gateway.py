@@ -209,7 +209,8 @@ class GatewayServer:
             told["X-Session-ID"] = listed[primary].header.session_id
             if not self.faults.nameless:
                 told["X-Supplier-Address"] = primary
-        body = b"".join(reply.events) if reply.events else reply.body  # it buffers streams
+        # it buffers streams
+        body = b"".join([each async for each in reply.paced()]) if reply.events else reply.body
         return web.Response(status=reply.status, headers=told, body=body, content_type="text/plain")
 
     async def _ask(self, operator: str, relay: _Relay) -> Reply | None:

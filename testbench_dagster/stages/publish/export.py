@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -12,18 +13,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from testbench_dagster.core.columns import Column, columns_of
+from testbench_dagster.core.columns import Column, Unit, columns_of
 from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.identify.views import REFERENCE_COLUMNS, reference_rows
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
+from testbench_dagster.stages.read.service import daily_service
 from testbench_dagster.stages.score.task_groups import GROUP_COLUMNS, member_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
@@ -36,7 +40,11 @@ _GROUP_BYTES = 16 * 1024 * 1024  # a row group ends with about so many: bounds m
 #: Columns of answers with few different values.
 _NAMES = frozenset({"supplier", "model", "task", "kind", "metric", "filter", "fault", "owner"})
 #: By what facts are chosen by time.
-_TIMES: dict[type[Record], str] = {AttemptRecord: "finished_at", ScoreRecord: "answered_at"}
+_TIMES: dict[type[Record], str] = {
+    AttemptRecord: "finished_at",
+    ScoreRecord: "answered_at",
+    ServiceProbeRecord: "finished_at",
+}
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -55,7 +63,7 @@ def export_parquet(
     tasks: Sequence[str] | None = None,
     period: Period = ALWAYS,
 ) -> dict[Path, int]:
-    """Write the prompts, attempts and scores of a store and the given tables; return the rows per file.
+    """Write prompts, attempts, scores, service probes and the given tables; return the rows per file.
 
     A table is the class of its records, whose columns it has, and their plain JSON. ``suppliers`` and
     ``tasks`` are keys and names of those whose facts are wanted; None for all that is stored. ``period`` is
@@ -67,7 +75,7 @@ def export_parquet(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     written = {}
-    for of in (PromptRecord, AttemptRecord, ScoreRecord):
+    for of in (PromptRecord, AttemptRecord, ScoreRecord, ServiceProbeRecord):
         path = out / f"{of.collection.name}.parquet"
         chosen = {"supplier": suppliers, "task": tasks}
         where = {
@@ -145,6 +153,28 @@ def write_groups(path: Path, groups: Sequence[TaskGroup]) -> int:
     return _write(path, _narrow(GROUP_COLUMNS), member_rows(groups))
 
 
+def write_service_quality(
+    path: Path, workspace: Workspace, suppliers: Sequence[Supplier], period: Period = ALWAYS
+) -> int:
+    """Write what service probes of suppliers come to, of days that end in the period; return the rows.
+
+    One row per supplier, workload and day; percentiles become a column each.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    models = {one.key: one.model for one in suppliers}
+    rows = (
+        replace(row, model=models[row.supplier])
+        for row in daily_service(workspace, list(models))
+        if period.holds(row.until)
+    )
+    flat = _flat_columns(ServiceQuality)
+    texts = pa.string()  # counts by name, as JSON
+    schema = pa.schema([(name, texts if kind is dict else _TYPES[kind]) for name, kind in flat.items()])
+    return _write(path, schema, map(_flat, rows))
+
+
 def _flat_columns(record: type) -> dict[str, type]:
     """Name and type of each column; a mapping with fixed parts (``latency_ms``) becomes a column for each."""
     found: dict[str, type] = {}
@@ -154,7 +184,9 @@ def _flat_columns(record: type) -> dict[str, type]:
 
 
 def _part_names(name: str, column: Column) -> list[str]:
-    """``latency_ms`` has ``latency_p50_ms``: the unit stays at the end."""
+    """``latency_ms`` has ``latency_p50_ms``: milliseconds stay at the end."""
+    if column.unit is not Unit.MILLISECONDS:
+        return [f"{name}_{part}" for part in column.parts]
     stem, _, unit = name.rpartition("_")
     return [f"{stem}_{part}_{unit}" for part in column.parts]
 

@@ -20,6 +20,7 @@ from testbench_dagster.core.records.rankings import (
     SummarizedAt,
 )
 from testbench_dagster.core.records.windows import WindowsToken
+from testbench_dagster.core.service_quality import Headline
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import Window
@@ -38,6 +39,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers, asked_wit
 from testbench_dagster.stages.identify.references import as_reference
 from testbench_dagster.stages.rank.task_entries import group_members, reliability, task_entries
 from testbench_dagster.stages.read.identity import current_abilities
+from testbench_dagster.stages.read.service import headlines, service_mark
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.groups import IdentityGroup, identity_groups, proxies_of
 from testbench_dagster.stages.score.represented import represented_suppliers
@@ -177,7 +179,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         for group in workspace.groups
         if group.metrics
     }
-    rankings, group_scores = with_facts(workspace, suppliers, rankings, group_scores)
+    rankings, group_scores = with_facts(workspace, suppliers, now, rankings, group_scores)
     aside = tasks_set_aside(workspace, workspace.specs)
     ranking = {s.name for s in workspace.specs if s.framework != SIGNATURES}
     lacking = {name: [t for t in aside if t in scopes.get(name, ranking)] for name in rankings}
@@ -210,12 +212,20 @@ def rank_groups(placed: Mapping[str, IdentityGroup], keys: Collection[str]) -> d
 
 
 def with_facts(
-    workspace: Workspace, suppliers: Sequence[Supplier], *rankings: Mapping[str, Sequence[Entry]]
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    now: datetime,
+    *rankings: Mapping[str, Sequence[Entry]],
 ) -> list[dict[str, list[Entry]]]:
-    """Rankings whose entries say what is known of suppliers besides scores: model, settings, reference."""
+    """Rankings whose entries say what is known of suppliers besides scores: model, settings, service.
+
+    None of that moves a score or a rank.
+    """
     models = {s.key: s.model for s in suppliers}
     settings = {s.key: asked_with(workspace.config, s) for s in suppliers}
     alike = as_reference(workspace)
+    service = headlines(workspace, now)
+    unknown = Headline()
     return [
         {
             name: [
@@ -224,6 +234,7 @@ def with_facts(
                     model=models.get(entry.supplier),
                     asked_with=settings.get(entry.supplier),
                     as_reference=alike.get(entry.supplier),
+                    **vars(service.get(entry.supplier, unknown)),
                 )
                 for entry in entries
             ]
@@ -297,6 +308,7 @@ def _rests_on(workspace: Workspace, suppliers: Sequence[Supplier]) -> str:
         sorted(typed.find(documents, SummarizedAt)),
         groups,
         sorted(as_reference(workspace).items()),
+        service_mark(workspace),
     )
     for part in parts:
         digest.update(repr(part).encode("utf-8", "surrogatepass"))

@@ -46,7 +46,7 @@ def task_board(workspace: Workspace, name: str, now: datetime | None = None) -> 
     placed = rank_groups(identity_groups(workspace.documents, keys), keys)
     owners = {s.key: s.owner for s in suppliers if s.owner is not None}
     found = ranked(entries, placed, {s.key: s.api for s in suppliers}, owners)
-    [rankings] = with_facts(workspace, suppliers, {name: found})
+    [rankings] = with_facts(workspace, suppliers, now, {name: found})
     aside = tasks_set_aside(workspace, specs)
     return Board(
         now,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +12,11 @@ from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.rankings import LeaderboardRecord
 from testbench_dagster.core.records.references import ReferenceRecord
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.read.answers import required_supplier
+from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.read.spending import DaySpent, spending
 from testbench_dagster.stages.score.task_groups import group_rows
 from testbench_dagster.stages.score.windows import primary_windows
@@ -33,7 +35,8 @@ class SupplierPage:
     rankings, columns of a leaderboard as JSON. ``group`` is None for who was never compared. ``faults``:
     attempts of the last week by how they ended. ``change`` is the last one that was detected. ``reference``:
     how it compares with the reference of its model, None for who has none. ``spent``: what its attempts took
-    on each of the last days that had some, the newest last.
+    on each of the last days that had some, the newest last. ``service_quality``: what service probes of the
+    last 72 hours came to, by workload; empty where there were none.
     """
 
     supplier: Supplier
@@ -45,6 +48,7 @@ class SupplierPage:
     change: ChangeRecord | None
     reference: ReferenceRecord | None = None
     spent: Sequence[DaySpent] = ()
+    service_quality: Sequence[ServiceQuality] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; times as ISO 8601 in UTC."""
@@ -67,6 +71,7 @@ class SupplierPage:
             "change": None if self.change is None else _plain_fields(self.change),
             "reference": None if self.reference is None else _plain_fields(self.reference),
             "spent": [asdict(day) for day in self.spent],
+            "service_quality": [row.to_json() for row in self.service_quality],
         }
 
 
@@ -101,4 +106,5 @@ def supplier_page(workspace: Workspace, key: str, *, now: datetime | None = None
         change=next(changes, None),
         reference=typed.get(documents, ReferenceRecord, key),
         spent=spending(workspace, supplier, now),
+        service_quality=[replace(row, model=supplier.model) for row in recent_service(workspace, now, [key])],
     )

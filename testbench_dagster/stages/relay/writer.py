@@ -111,6 +111,7 @@ def attempt_record(
         session_end=session.end_height if session else None,
         height=session.height if session and session.height is not None else height,
         lease=lease,
+        own_in_flight=attempt.own_in_flight,
         evidence=evidence,
     )
 

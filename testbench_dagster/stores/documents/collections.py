@@ -1,11 +1,12 @@
 """The collections the stages exchange, with the fields that queries may name.
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
-``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``.
+``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
+``service_probes``.
 Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``.
+``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
 Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
-``budgets``.
+``budgets``, ``paces``, ``probe_seeds``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
@@ -31,6 +33,8 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -49,6 +53,7 @@ SCORES = ScoreRecord.collection
 EMPTY_SCORES = EmptyScoreRecord.collection
 SCORER_OUTAGES = ScorerOutageRecord.collection
 LANE_ENDS = LaneEndRecord.collection
+SERVICE_PROBES = ServiceProbeRecord.collection
 
 WINDOWS = WindowRecord.collection
 WINDOW_ANSWERS = WindowAnswersRecord.collection
@@ -61,6 +66,8 @@ LEADERBOARDS = LeaderboardRecord.collection
 GROUP_SCORES = GroupScoresRecord.collection
 
 SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
+
+SERVICE_QUALITY = ServiceQualityRecord.collection
 
 PLANS = PlanRecord.collection
 
@@ -78,6 +85,7 @@ HEARTBEATS = HeartbeatRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
 PACES = PaceRecord.collection
+PROBE_SEEDS = ProbeSeedRecord.collection
 
 ALL = (
     SUPPLIERS,
@@ -92,6 +100,7 @@ ALL = (
     EMPTY_SCORES,
     SCORER_OUTAGES,
     LANE_ENDS,
+    SERVICE_PROBES,
     WINDOWS,
     WINDOW_ANSWERS,
     HEALTH,
@@ -99,6 +108,7 @@ ALL = (
     LEADERBOARDS,
     GROUP_SCORES,
     SUPPLIER_SNAPSHOTS,
+    SERVICE_QUALITY,
     PLANS,
     IDENTITY_GROUPS,
     REFERENCES,
@@ -110,4 +120,5 @@ ALL = (
     LEASES,
     BUDGETS,
     PACES,
+    PROBE_SEEDS,
 )

@@ -35,7 +35,7 @@ class DirectTransport:
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        exchange = await self._http.ask(endpoint, relay.request)
+        exchange = await self._http.ask(endpoint, relay.request, relay.watch)
 
         def judge(status: int, body: bytes, charset: str | None) -> Answer:
             generation = endpoint.generation

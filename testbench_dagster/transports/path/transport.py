@@ -216,7 +216,7 @@ class PathTransport:
 
     async def send(self, endpoint: Endpoint, relay: Relay) -> Attempt:
         """Send once and classify. Only cancellation of the calling task is raised."""
-        exchange = await self._http.ask(endpoint, relay.request)
+        exchange = await self._http.ask(endpoint, relay.request, relay.watch)
         secrets = exchange.secrets
         said = GatewayHeaders.from_headers(exchange.headers, secrets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import orjson
 from testbench_dagster.core.generation import EVIDENCE
 from testbench_dagster.core.prompt import GENERATED
 from testbench_dagster.core.relay import Endpoint, FurtherTurn, Relay
+from testbench_dagster.core.stream_watch import StreamWatch
 from testbench_dagster.transports.event_streams import EventStream, StreamError
 from testbench_dagster.transports.http import Exchange
 from testbench_dagster.transports.payload import (
@@ -32,6 +34,7 @@ from testbench_dagster.transports.pocket.messages import (
 )
 from testbench_dagster.transports.pocket.rings import RingSigner
 from testbench_dagster.transports.pocket.streams import PartSplitter
+from testbench_dagster.transports.stream_listener import StreamListener
 
 #: Relays look like any Go gateway's: suppliers should not tell apart who evaluates them.
 USER_AGENT = "Go-http-client/1.1"
@@ -65,8 +68,10 @@ class Call:
     further: FurtherTurn | None = None
     began: float = field(default_factory=time.monotonic)
     first_token_ms: float | None = None
+    watch: StreamWatch | None = None
     _splitter: PartSplitter | None = None
     _stream: EventStream | None = None
+    _listener: StreamListener | None = None
     _heard: int = 0
 
     @classmethod
@@ -82,13 +87,17 @@ class Call:
     ) -> Call:
         """Build and sign it; ``stream`` asks for an event stream where the request is for text.
 
+        What the relay's watch says goes before that.
+
         ``noted``: its evidence says which URL it went to.
 
         Raises:
             RequestError: the request does not fit the endpoint's API.
         """
-        request = relay.request
+        request, watch = relay.request, relay.watch
         kind = request.get("type")
+        if watch is not None:
+            stream = watch.stream
         page, streamed = kind == "get", stream and kind in GENERATED
         otherwise = None
         base = endpoint.base_url + endpoint.prefix
@@ -100,7 +109,9 @@ class Call:
             api_path, payload = build_payload(request, api, endpoint.model, generation)
             otherwise = asked_otherwise(request, api, generation)
             path = endpoint.prefix + api_path
-            body = orjson.dumps(as_stream(payload) if streamed else payload)
+            if streamed:
+                payload = as_stream(payload, usage=watch is None or watch.usage)
+            body = orjson.dumps(payload)
             inner = _request_head("POST", base + api_path, streamed=streamed) + _field(4, body)
         digest, message = signed_request(header, endpoint.address, inner, signer)
         asked = hashlib.sha256(body)
@@ -117,9 +128,33 @@ class Call:
         call = cls(
             endpoint, request, header, message, asked.digest(), evidence, page, streamed, relay.further
         )
-        if streamed:
-            call._splitter, call._stream = PartSplitter(), EventStream(endpoint.api)
+        call.watch = watch
         return call
+
+    def begin(self) -> None:
+        """It is posted now, perhaps once more: what is heard is heard anew."""
+        self._heard, self.first_token_ms = 0, None
+        self._splitter = self._stream = self._listener = None
+        if self.streamed:
+            self._splitter, self._stream = PartSplitter(), EventStream(self.endpoint.api)
+        if self.watch is not None:
+            self._listener = StreamListener(self.watch, self.endpoint.api)
+
+    def connected(self, exchange: Exchange, reused: bool) -> None:
+        """The connection to the miner stands: told where it is watched."""
+        if self._listener is not None:
+            self._listener.connected(exchange, reused)
+
+    def end(self, exchange: Exchange) -> None:
+        """All has arrived that will; what follows the last separator is a part, too."""
+        if self._listener is None:
+            return
+        rest = None if self._splitter is None else self._splitter.finish()
+        if rest is not None:
+            with contextlib.suppress(CodecError):
+                payload = RelayResponse.decode(rest).payload
+                self._listener.feed(HttpResponse.decode(payload).body, exchange.elapsed_ms)
+        self._listener.finish()
 
     def listen(self, exchange: Exchange, chunk: bytes) -> None:
         """Note when the first text arrives; what is wrong with a part is said when all are there."""
@@ -130,10 +165,16 @@ class Call:
             self._heard += len(parts)
             for part in parts:
                 response = RelayResponse.decode(part)
-                self._stream.feed(HttpResponse.decode(response.payload).body)
+                body = HttpResponse.decode(response.payload).body
+                if self._listener is None:
+                    self._stream.feed(body)
+                else:
+                    self._listener.feed(body, exchange.elapsed_ms)
         except (CodecError, StreamError):
             self._splitter = None
             return
+        if self._listener is not None:
+            return  # it hears all of it
         if self._stream.text_begun:
             self.first_token_ms = exchange.elapsed_ms
         if self._stream.text_begun or self._heard > _MAX_HEARD:

@@ -216,8 +216,17 @@ class ShannonTransport:
         except Exception as error:
             exchange.error = error
             return exchange
-        on_chunk = call.listen if call.streamed else None
-        await self._http.run(exchange, request, call.message, limits, page=call.page, on_chunk=on_chunk)
+        call.begin()
+        await self._http.run(
+            exchange,
+            request,
+            call.message,
+            limits,
+            page=call.page,
+            on_chunk=call.listen if call.streamed else None,
+            on_connect=None if call.watch is None else call.connected,
+        )
+        call.end(exchange)
         return exchange
 
     # -- judging ---------------------------------------------------------------------------------------

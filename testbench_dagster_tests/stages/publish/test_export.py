@@ -60,6 +60,8 @@ def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest
         "leaderboard": 2,
         "references": 0,
         "groups": 0,
+        "service_probes": 0,
+        "service_quality": 0,
     }
     assert {p.name for p in out.iterdir()} == {f"{name}.parquet" for name in counts}
 
@@ -148,6 +150,8 @@ def test_suppliers_and_tasks_are_chosen(facts: Facts, tmp_path: Path) -> None:
         "leaderboard": 1,
         "references": 0,
         "groups": 0,
+        "service_probes": 0,
+        "service_quality": 0,
     }
     for name in ("attempts", "scores", "windows", "answers", "item_matrix", "leaderboard"):
         rows = pq.read_table(tmp_path / "one" / f"{name}.parquet").to_pylist()

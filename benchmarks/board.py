@@ -12,14 +12,16 @@ Each kind of page is asked for ``--requests`` times, one after another: CPU time
 wall time, bytes. At the end four clients ask for all of them at once. ``testbench export`` writes the answers
 of both suppliers.
 
-``--mongo`` measures a MongoDB that is started for it (or TESTBENCH_TEST_MONGO_URI), CPU time of the server of
-the board alone. ``--folder`` keeps what was filled there and uses it the next time.
+``--mongo`` measures a MongoDB that is started for it (or TESTBENCH_TEST_MONGO_URI): CPU time of the server of
+the board, and beside it that of a MongoDB on this machine. ``--folder`` keeps what was filled there and uses
+it the next time.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import html
 import http.client
 import itertools
 import json
@@ -39,6 +41,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import yaml
+from pymongo import MongoClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -290,6 +293,18 @@ class Server:
 
     def get(self, path: str) -> tuple[float, int]:
         """Milliseconds and bytes of a page; stops the benchmark where it is none."""
+        took, body = self.read(path)
+        return took, len(body)
+
+    def next_page(self, path: str) -> str:
+        """Where the link to what comes after a page leads."""
+        found = re.search(r'href="([^"]*[?&;]after=[^"]*)"', self.read(path)[1].decode())
+        if found is None:
+            raise SystemExit(f"{path} is the only page; ask for more suppliers")
+        return html.unescape(found[1])
+
+    def read(self, path: str) -> tuple[float, bytes]:
+        """Milliseconds and body of a page."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port)
@@ -298,7 +313,7 @@ class Server:
         response = connection.getresponse()
         body = response.read()
         assert response.status == 200, f"{path}: {response.status} {body[:2000]!r}"
-        return (time.perf_counter() - start) * 1000, len(body)
+        return (time.perf_counter() - start) * 1000, body
 
 
 @contextlib.contextmanager
@@ -332,7 +347,6 @@ def kinds(suppliers: Sequence[Supplier], large: int, tasks: int) -> dict[str, li
     group = quote(f"group of {a}")
     found = {
         "leaderboard": ["/"],
-        "leaderboard, next page": [f"/?after={quote(some[3])}"],
         "by taxonomy": ["/?taxonomy=other", "/?taxonomy=general"],
         "by model": [f"/?model=model-{i}" for i in range(5)],
         "by service": [f"/?service=service-{i}" for i in range(5)],
@@ -367,17 +381,20 @@ def kinds(suppliers: Sequence[Supplier], large: int, tasks: int) -> dict[str, li
     }
 
 
-def measure(server: Server, pages: dict[str, list[str]], requests: int) -> None:
-    """Print what each kind of page costs."""
-    print("\n| page | CPU ms | median ms | p95 ms | KB | |\n|---|---|---|---|---|---|", flush=True)
+def measure(server: Server, pages: dict[str, list[str]], requests: int, database: int | None) -> None:
+    """Print what each kind of page costs; ``database`` is the process of the document store, if any."""
+    print("\n| page | CPU ms | database, CPU ms | median ms | p95 ms | KB | |", flush=True)
+    print("|---|---|---|---|---|---|---|", flush=True)
     for kind, paths in pages.items():
         first, _ = server.get(paths[0])
         before, took, sizes = cpu_seconds(server.pid), [], []
+        before_there = cpu_seconds(database) if database else 0.0
         for path in itertools.islice(itertools.cycle(paths), requests):
             ms, size = server.get(path)
             took.append(ms)
             sizes.append(size)
         cpu = (cpu_seconds(server.pid) - before) / requests * 1000
+        there = (cpu_seconds(database) - before_there) / requests * 1000 if database else None
         late = sorted(took)[int(len(took) * 0.95)]
         kb = max(sizes) / 1000
         missed = [
@@ -391,8 +408,8 @@ def measure(server: Server, pages: dict[str, list[str]], requests: int) -> None:
             if over
         ]
         print(
-            f"| {kind} | {cpu:.0f} | {statistics.median(took):.0f} | {late:.0f} | {kb:.0f} "
-            f"| {', '.join(missed)} |",
+            f"| {kind} | {cpu:.0f} | {'' if there is None else f'{there:.0f}'} "
+            f"| {statistics.median(took):.0f} | {late:.0f} | {kb:.0f} | {', '.join(missed)} |",
             flush=True,
         )
 
@@ -450,16 +467,19 @@ def export(path: Path, folder: Path, suppliers: Sequence[Supplier]) -> None:
 
 
 @contextlib.contextmanager
-def stores(mongo: bool) -> Iterator[None]:
-    """Have the installation use a MongoDB of its own, or none."""
+def stores(mongo: bool) -> Iterator[int | None]:
+    """Have the installation use a MongoDB of its own, or none; the process of one on this machine."""
     for name in ("TESTBENCH_HOME", "TESTBENCH_POSTGRES_URI", "TESTBENCH_MONGO_URI", "TESTBENCH_CONFIG"):
         os.environ.pop(name, None)
     if not mongo:
-        yield
+        yield None
         return
     with mongo_server() as server, mongo_database(server) as uri:
         os.environ["TESTBENCH_MONGO_URI"] = uri
-        yield
+        with MongoClient[dict](uri) as client:
+            pid = client.admin.command("serverStatus")["pid"]
+        local = Path(f"/proc/{pid}/comm")
+        yield int(pid) if local.exists() and local.read_text().startswith("mongod") else None
 
 
 def main() -> None:
@@ -476,7 +496,7 @@ def main() -> None:
     parser.add_argument("--mongo", action="store_true", help="a MongoDB in place of the embedded store")
     given = parser.parse_args()
     print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory() as name, stores(given.mongo):
+    with tempfile.TemporaryDirectory() as name, stores(given.mongo) as database:
         folder = given.folder or Path(name) / "board"
         path, filled = folder / "testbench.yaml", folder / "filled"
         if not filled.exists():
@@ -493,8 +513,9 @@ def main() -> None:
             pages = {kind: paths for kind, paths in pages.items() if given.only in kind}
         with board(path) as (server, cpu, wall):
             print("\n| start to the first page | measured | target |\n|---|---|---|")
+            pages["leaderboard, next page"] = [server.next_page("/")]
             print(f"| CPU s | {cpu:.2f} | < {START_S} |\n| wall s | {wall:.2f} | < {START_S} |", flush=True)
-            measure(server, pages, given.requests)
+            measure(server, pages, given.requests, database)
             together(server, pages)
         if not given.only:
             export(path, Path(name), suppliers)

@@ -6,8 +6,14 @@ import hashlib
 import json
 from typing import Any
 
+import orjson
+
 #: Made once: `json.dumps` makes one for every call that names options.
 _encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True).encode
+
+
+#: Of these orjson writes what the encoder does, in a quarter of the time; floats it writes otherwise.
+_PLAIN = frozenset({str, int})
 
 
 def canonical_json(value: Any) -> str:
@@ -22,7 +28,13 @@ def content_hash(value: Any) -> str:
 
 def document_id(kind: str, *parts: Any) -> str:
     """Derive a document id (40 hexadecimal digits) from its kind and identifying parts."""
-    return content_hash([kind, *parts])[:40]
+    named = [kind, *parts]
+    if _PLAIN.issuperset(map(type, named)):
+        try:
+            return hashlib.sha256(orjson.dumps(named)).hexdigest()[:40]
+        except orjson.JSONEncodeError:  # half a surrogate pair, a number beyond 64 bits
+            pass
+    return content_hash(named)[:40]
 
 
 def attempt_document_id(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -17,7 +18,7 @@ from testbench_dagster.core.columns import Column, Unit, columns_of
 from testbench_dagster.core.doc_answer import DocAnswer
 from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.records.attempts import AttemptRecord
-from testbench_dagster.core.records.declaring import Record
+from testbench_dagster.core.records.declaring import Record, taker
 from testbench_dagster.core.records.prompts import PromptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
@@ -232,7 +233,18 @@ def _schema(of: type[Record]) -> pa.Schema:
     return pa.schema([(field.name, _TYPES[field.scalar or str]) for field in exported])
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _values(batch: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Sequence[Any]]:
+    """The values of each column of some rows; None where a row lacks one."""
+    # most rows have the same ones: taken together they take half as long
+    common = [name for name in names if name in batch[0]]
+    found: dict[str, Sequence[Any]] = {}
+    with suppress(KeyError):
+        if common:
+            found = dict(zip(common, zip(*map(taker(common), batch), strict=True), strict=True))
+    return [found[name] if name in found else [row.get(name) for row in batch] for name in names]
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """A column of a schema; what is not yet a text of a column of texts becomes one."""
     if not pa.types.is_string(kind):
         return pa.array(values, kind)
@@ -243,6 +255,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 _JSON = json.JSONEncoder(default=str).encode
+_EMPTY = {dict: "{}", list: "[]"}  # as attempts over plain HTTP have all their evidence
 
 
 def _text(value: Any) -> str | None:
@@ -253,19 +266,20 @@ def _text(value: Any) -> str | None:
     if isinstance(value, str):
         # what no UTF-8 can hold, as a model may write it
         return value.encode("utf-8", "backslashreplace").decode()
-    return _JSON(value) if isinstance(value, (dict, list)) else str(value)
+    if isinstance(value, (dict, list)):
+        return _JSON(value) if value else _EMPTY[type(value)]
+    return str(value)
 
 
 def _row_groups(
     source: Iterator[Mapping[str, Any]], schema: pa.Schema, batch_rows: int
 ) -> Iterator[pa.Table]:
     """Rows as tables, each of some thousand rows or some megabytes: small ones take longer, and more room."""
-    kinds = list(zip(schema.names, schema.types, strict=True))
     batches: list[pa.Table] = []
     n = size = 0
     while batch := list(islice(source, batch_rows)):
-        columns = [_column([row.get(name) for row in batch], kind) for name, kind in kinds]
-        table = pa.table(columns, schema=schema)
+        columns = map(_column, _values(batch, schema.names), schema.types)
+        table = pa.table(list(columns), schema=schema)
         batches.append(table)
         n, size = n + table.num_rows, size + table.nbytes
         if n >= _GROUP_ROWS or size >= _GROUP_BYTES:

@@ -7,7 +7,7 @@ in the sequence, attempts by prompt, answers and scores by id.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
 from testbench_dagster.core.faults import Fault
@@ -46,13 +46,19 @@ Asked = tuple[Supplier, IndexedDoc]
 _MOST_ATTEMPTS = 100
 _Doc = tuple[str, int, int, int]  # supplier, doc, epoch and round
 _Place = tuple[str, int, int]  # API, epoch and doc of a prompt
+_N = TypeVar("_N", int, float)
 
 
 class _Facts:
     """What is stored of one doc of a supplier: its prompt, how many attempts, ``last`` those at each call."""
 
+    __slots__ = ("last", "made", "prompt")
+
     def __init__(self, prompt: ShownPrompt | None = None, attempts: Sequence[ShownAttempt] = ()) -> None:
         self.prompt, self.made = prompt, len(attempts)
+        self.last = attempts
+        if self.made < 2:  # nearly always
+            return
         last: dict[tuple[int, int], ShownAttempt] = {}
         for attempt in attempts:
             call = attempt.idx, attempt.repeat
@@ -64,10 +70,24 @@ class _Facts:
     def answer_id(self) -> str | None:
         """Id of the answer, None while it is not complete."""
         complete = self.prompt is None or len(self.last) == self.prompt.calls
-        if not (self.last and complete and all(attempt.fault in _ANSWERED for attempt in self.last)):
+        if not (self.last and complete):
             return None
+        for attempt in self.last:
+            if attempt.fault not in _ANSWERED:
+                return None
         ids = [attempt.id for attempt in self.last]
         return ids[0] if len(ids) == 1 else document_id("answer", *ids)
+
+    def said(self) -> list[tuple[int, int, Answer]]:
+        """What the attempts that answered brought, by request and repeat."""
+        if self.prompt is None:
+            return []
+        found = []
+        for attempt in self.last:
+            answer = read_answer(self.prompt, attempt) if attempt.fault in _ANSWERED else None
+            if answer is not None:
+                found.append((attempt.idx, attempt.repeat, answer))
+        return found
 
 
 class ToldDoc(NamedTuple):
@@ -115,45 +135,54 @@ class ShownDocs:
     def rows(self, asked: Sequence[Asked], together: int = TOGETHER) -> Iterator[DocAnswer]:
         """Yield the rows of docs, each of a supplier's window, in the order given; ``together`` are read."""
         for start in range(0, len(asked), together):
-            for one in self._told(asked[start : start + together], (self._filter,)):
-                yield one.row
+            some = asked[start : start + together]
+            facts, ids, scores = self._read(some, (self._filter,))
+            score_of = scores[self._filter].get
+            for (supplier, doc), one, id_ in zip(some, facts, ids, strict=True):
+                score = None if id_ is None else score_of(id_)
+                yield self._row(supplier, doc, one, one.said(), id_, score)
 
     def told(self, asked: Sequence[Asked], together: int = TOGETHER) -> Iterator[ToldDoc]:
         """Yield the same rows with what they were read from, scored by every filter."""
         filters = tuple(dict.fromkeys((self._filter, *self._registration.flags.filters)))
         for start in range(0, len(asked), together):
-            yield from self._told(asked[start : start + together], filters)
+            some = asked[start : start + together]
+            facts, ids, scores = self._read(some, filters)
+            for (supplier, doc), one, id_ in zip(some, facts, ids, strict=True):
+                said = one.said()
+                found = {name: of[id_] for name, of in scores.items() if id_ is not None and id_ in of}
+                row = self._row(supplier, doc, one, said, id_, found.get(self._filter))
+                yield ToldDoc(row, one.prompt, one.last, said, found)
 
-    def _told(self, asked: Sequence[Asked], filters: Sequence[str]) -> Iterator[ToldDoc]:
+    def _read(
+        self, asked: Sequence[Asked], filters: Sequence[str]
+    ) -> tuple[list[_Facts], list[str | None], dict[str, dict[str, ShownScore]]]:
+        """What is stored of docs, the ids of their answers, and by filter the scores of these."""
         facts = self._facts(asked)
         ids = [one.answer_id for one in facts]
         answered = [(id_, doc.kind) for id_, (_, doc) in zip(ids, asked, strict=True) if id_ is not None]
-        scores = {name: self._scores(answered, name) for name in filters}
-        for (supplier, doc), one, id_ in zip(asked, facts, ids, strict=True):
-            said = [] if one.prompt is None else list(_said(one.prompt, one.last))
-            row = self._row(supplier, doc, one, said, id_, scores[self._filter].get(id_ or ""))
-            found = {name: of[id_] for name, of in scores.items() if id_ is not None and id_ in of}
-            yield ToldDoc(row, one.prompt, one.last, said, found)
+        return facts, ids, {name: self._scores(answered, name) for name in filters}
 
     # -- facts --------------------------------------------------------------------------------------------
 
     def _facts(self, asked: Sequence[Asked]) -> list[_Facts]:
         prompts = self._prompts(asked)
         made = self._attempts(asked, prompts)
-        unknown = [(supplier, doc) for supplier, doc in asked if _key(supplier, doc) not in made]
+        keys = [_key(supplier, doc) for supplier, doc in asked]
+        unknown = [one for one, key in zip(asked, keys, strict=True) if key not in made]
         otherwise = self._attempts_otherwise(unknown) if unknown else {}
         return [
-            otherwise.get(key) or _Facts(prompts.get(_place(supplier, doc)), made.get(key, ()))
-            for supplier, doc in asked
-            for key in (_key(supplier, doc),)
+            otherwise.get(key) or _Facts(prompt, made.get(key, ()))
+            for key, prompt in zip(keys, prompts, strict=True)
         ]
 
-    def _prompts(self, asked: Sequence[Asked]) -> Mapping[_Place, ShownPrompt]:
+    def _prompts(self, asked: Sequence[Asked]) -> list[ShownPrompt | None]:
         """The prompts of docs; those of the last ones are at hand, as others were asked the same."""
-        places = {_place(supplier, doc) for supplier, doc in asked}
-        if missing := places - self._known.keys():
+        places = [_place(supplier, doc) for supplier, doc in asked]
+        # one by one: a difference of sets would look at all that are at hand
+        if missing := {place for place in places if place not in self._known}:
             if len(self._known) > _PROMPTS or self._chars > _PROMPT_CHARS:
-                self._known = {place: self._known[place] for place in places & self._known.keys()}
+                self._known = {place: self._known[place] for place in places if place in self._known}
                 self._chars = sum(map(_chars, self._known.values()))
             where = {
                 **self._of_task(asked),
@@ -163,10 +192,10 @@ class ShownDocs:
             for prompt in typed.find(self._documents, ShownPrompt, where):
                 self._known[prompt.api, prompt.epoch, prompt.doc_id] = prompt
                 self._chars += _chars(prompt)
-        return self._known
+        return [self._known.get(place) for place in places]
 
     def _attempts(
-        self, asked: Sequence[Asked], prompts: Mapping[_Place, ShownPrompt]
+        self, asked: Sequence[Asked], prompts: Sequence[ShownPrompt | None]
     ) -> dict[_Doc, list[ShownAttempt]]:
         """By doc the attempts at it, canaries left out.
 
@@ -176,8 +205,8 @@ class ShownDocs:
         found: dict[_Doc, list[ShownAttempt]] = {}
         calls = [
             (supplier.key, prompt.id, doc.round, idx, repeat)
-            for supplier, doc in asked
-            if (prompt := prompts.get(_place(supplier, doc))) is not None
+            for (supplier, doc), prompt in zip(asked, prompts, strict=True)
+            if prompt is not None
             for idx in range(len(prompt.requests))
             for repeat in range(prompt.calls // len(prompt.requests))
         ]
@@ -256,8 +285,12 @@ class ShownDocs:
         flags, prompt, last = self._registration.flags, facts.prompt, facts.last
         requests: Sequence[Mapping[str, Any]] = () if prompt is None else prompt.requests
         options = options_of(requests, flags)
-        unanswered = [attempt for attempt in last if attempt.fault not in _ANSWERED]
-        failed = max(unanswered, key=lambda attempt: attempt.finished_at, default=None)
+        failed = None
+        for attempt in last:
+            if attempt.fault not in _ANSWERED and (
+                failed is None or attempt.finished_at > failed.finished_at
+            ):
+                failed = attempt
         if score is not None and score.error is not None:
             error: str | None = score.error
         else:
@@ -288,24 +321,16 @@ class ShownDocs:
             owner=None if fault is None else fault.row.owner.value,
             error=error,
             attempts=facts.made,
-            latency_ms=sum(attempt.latency_ms for attempt in counted) if counted else None,
-            prompt_tokens=_total(attempt.prompt_tokens for attempt in counted),
-            completion_tokens=_total(attempt.completion_tokens for attempt in counted),
-            at=max((attempt.finished_at for attempt in last), default=doc.at),
+            latency_ms=_total([attempt.latency_ms for attempt in counted]),
+            prompt_tokens=_total([attempt.prompt_tokens for attempt in counted]),
+            completion_tokens=_total([attempt.completion_tokens for attempt in counted]),
+            at=max([attempt.finished_at for attempt in last]) if last else doc.at,
             epoch=doc.epoch,
             round=doc.round,
             prompt_id=None if prompt is None else prompt.id,
             answer_id=answer_id,
         )
         return made
-
-
-def _said(prompt: ShownPrompt, attempts: Sequence[ShownAttempt]) -> Iterator[tuple[int, int, Answer]]:
-    """What the answered ones of some attempts brought, by request and repeat."""
-    for attempt in attempts:
-        answer = read_answer(prompt, attempt) if attempt.fault in _ANSWERED else None
-        if answer is not None:
-            yield attempt.idx, attempt.repeat, answer
 
 
 def read_answer(prompt: ShownPrompt, attempt: ShownAttempt) -> Answer | None:
@@ -316,6 +341,8 @@ def read_answer(prompt: ShownPrompt, attempt: ShownAttempt) -> Answer | None:
     return parse_answer(request, prompt.api, attempt.status, attempt.body, **reading)
 
 
-def _total(counts: Iterable[int | None]) -> int | None:
+def _total(counts: Sequence[_N | None]) -> _N | None:
+    if len(counts) == 1:
+        return counts[0]
     known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    return sum(known[1:], known[0]) if known else None

@@ -81,6 +81,26 @@ def test_every_fact_comes_back(facts: Facts, tmp_path: Path, monkeypatch: pytest
     assert [items[doc]["value"] for doc in (1, 2)] == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("older", [0, 1, 2])
+def test_facts_that_lack_a_field_stand_beside_others(facts: Facts, tmp_path: Path, older: int) -> None:
+    task = facts.registration("starter_logic", n_docs=10)
+    for doc in range(3):
+        facts.attempt(task, doc, Fault.OK)
+    stored = {document["doc_id"]: document for document in facts.workspace.documents.find(ATTEMPTS)}
+    odd = {name: value for name, value in stored[older].items() if name != "classifier"}
+    facts.workspace.documents.upsert(ATTEMPTS, [odd | {"reasoning_tokens": 7}])
+    Testbench(facts.workspace).export(tmp_path)
+    rows = {row["doc_id"]: row for row in pq.read_table(tmp_path / "attempts.parquet").to_pylist()}
+    for doc, row in rows.items():
+        document = odd if doc == older else stored[doc]
+        assert row["supplier"] == document["supplier"]
+        assert (row["classifier"], row["reasoning_tokens"]) == (
+            document.get("classifier"),
+            7 if doc == older else None,
+        )
+        assert row["evidence"] == "{}"
+
+
 def test_answers_are_a_file_with_texts_and_types(facts: Facts, tmp_path: Path) -> None:
     asked = Asked(facts, facts.registration("starter_logic", n_docs=10))
     asked.answer(0, 1.0, "yes", extracted="yes")

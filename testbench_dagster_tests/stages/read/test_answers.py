@@ -512,3 +512,21 @@ def test_a_page_of_a_large_task_costs_as_much_as_of_a_small_one(
     assert page(400)["scores"] >= 400, "from the facts"
     cached(workspace)
     assert page(400) == small
+
+
+def test_prompts_are_read_once_for_all_who_were_asked(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = Facts(workspace)
+    asked = Asked(facts, facts.registration(TASK, n_docs=20))
+    for doc_id in range(20):
+        asked.answer(doc_id, 1.0)
+        for peer in PEERS:
+            asked.answer(doc_id, 0.0, supplier=f"{peer}@external")
+    read = documents_read(workspace.documents, monkeypatch)
+    rows = list(every_answer(workspace, active_suppliers(workspace), workspace.specs, NOW))
+    assert Counter(row.supplier for row in rows) == dict.fromkeys(
+        (ALPHA, *(f"{peer}@external" for peer in PEERS)), 20
+    )
+    assert all(row.question for row in rows)
+    assert read["prompts"] == 20

@@ -79,9 +79,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowTests | 
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Three workers for two cores: half of their time tests wait, for disks, for servers, for clocks.
+    """Three workers for two cores: part of their time tests wait, for disks, for servers, for clocks.
 
-    None for one file or test, where importing everything once more would take longer than it saves.
+    Four where slow tests run: the two that have a chain of platforms mostly wait. None for one file or test,
+    where importing everything once more would take longer than it saves.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
@@ -89,7 +90,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if len(named) == 1 and named[0].is_file():
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, cores * 3 // 2)
+    return max(2, cores * 3 // 2 if config.option.markexpr == "not slow" else cores * 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

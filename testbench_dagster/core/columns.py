@@ -16,8 +16,8 @@ from enum import Enum, StrEnum
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
-#: Version that the first columns came with.
-FIRST_VERSION = "0.1.0"
+#: The first version that was released: what it came with needs no mark.
+FIRST_VERSION = "0.2.0"
 
 
 class Unit(StrEnum):

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
 from testbench_dagster.identity import needed_prompts
+from testbench_dagster_tests.acceptance.documents import document
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 COMMANDS = [
@@ -125,6 +126,8 @@ def test_version(tmp_path: Path, cache: Path) -> None:
     from testbench_dagster import __version__
 
     assert testbench(tmp_path, cache, "--version").stdout == f"testbench, version {__version__}\n"
+    newest = re.search(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE)
+    assert newest and newest[1] == __version__, "the changes of this version stand first"
 
 
 @pytest.mark.parametrize(

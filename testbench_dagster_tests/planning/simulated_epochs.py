@@ -18,7 +18,7 @@ import numpy as np
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
-from testbench_dagster.core.sampling import SampleRule, common_docs, common_spread, sequence
+from testbench_dagster.core.sampling import CompleteRow, SampleRule, common_docs, common_spread, sequence
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample, Window
@@ -30,7 +30,7 @@ from testbench_dagster.scoring.slots import fill_slots
 from testbench_dagster.stages.sample.spread import complete_row
 from testbench_dagster.statistics.task_score import TaskScore, measured_tasks
 from testbench_dagster.taxonomies.model import Taxonomy
-from testbench_dagster.taxonomies.summary import summarize
+from testbench_dagster.taxonomies.summary import summarize_many
 from testbench_dagster_tests.scoring.registrations import of_a_mean
 
 RULE = SampleRule(min=25, max=100, half_width=0.1)
@@ -119,6 +119,19 @@ def row(n: int, right: int, wanted: int) -> Window:
     return next(made)
 
 
+@cache
+def complete(supplier: int, n: int, right: int, wanted: int) -> CompleteRow | None:
+    """What such a row says of how docs vary; every supplier is a group of its own."""
+    return complete_row(row(n, right, wanted), f"g{supplier}", RULE.min)
+
+
+@cache
+def measured(n: int, right: int, wanted: int) -> TaskScore:
+    """The score that such a row has in a taxonomy."""
+    (score,) = measured_tasks([row(n, right, wanted)]).values()
+    return score
+
+
 _REPRESENTATIVES: dict[int, float | None] = {}
 
 
@@ -157,30 +170,36 @@ def play_epochs(shares: tuple[float, float], tasks: Sequence[int], plays: int, s
     trees = {n: Taxonomy(name="sim", root="all", edges=(), nodes={"all": tuple(names[:n])}) for n in tasks}
     bias, held = np.zeros((len(AT), len(tasks))), np.zeros((len(AT), len(tasks)))
     squares, docs, relays = np.zeros(len(AT)), np.zeros(len(AT)), np.zeros(len(AT))
+    truths: list[np.ndarray] = []
+    played: list[list[dict[str, TaskScore]]] = [[] for _ in AT]
     for _ in range(plays):
         own = chance.uniform(*shares, most)
+        truths.append(own)
         around = np.clip(own + chance.normal(0, 0.08, (SUPPLIERS - 1, most)), 0.02, 0.98)
         right = chance.random((SUPPLIERS, most, DOCS)) < np.vstack([own, around])[:, :, None]
         paths: list[Path] = [()] * most
         spreads: list[tuple[float | None, ...]] = [()] * most
-        rows: list[list[Window]] = [[] for _ in names]
+        rows: list[list[tuple[int, int, int]]] = [[] for _ in names]
         for epoch in range(len(AT)):
             scores: dict[str, TaskScore] = {}
             for place, name in enumerate(names):
-                told = [complete_row(r, f"g{k}", RULE.min) for k, r in enumerate(rows[place])]
+                told = [complete(k, *figures) for k, figures in enumerate(rows[place])]
                 variance = common_spread(one for one in told if one is not None).variance
                 wanted = common_docs(RULE, DOCS, variance)
                 spreads[place] = (*spreads[place], representative(wanted, variance))
                 paths[place] = (*paths[place], wanted)
                 chosen = slots(paths[place], spreads[place])
                 counts = right[:, place, list(chosen)].sum(axis=1)
-                rows[place] = [row(len(chosen), int(count), wanted) for count in counts]
-                (scores[name],) = measured_tasks(rows[place][:1]).values()
+                rows[place] = [(len(chosen), int(count), wanted) for count in counts]
+                scores[name] = measured(*rows[place][0])
                 squares[epoch] += (scores[name].score - own[place]) ** 2 / most
                 docs[epoch] += len(chosen) / most
                 relays[epoch] += len(asked(paths[place], spreads[place])) / most
-            for column, (n, tree) in enumerate(trees.items()):
-                root = summarize(tree, {name: scores[name] for name in names[:n]}).nodes["all"]
+            played[epoch].append(scores)
+    for epoch, of_plays in enumerate(played):
+        for column, (n, tree) in enumerate(trees.items()):
+            for own, summary in zip(truths, summarize_many(tree, of_plays), strict=True):
+                root = summary.nodes["all"]
                 assert root.score is not None and root.ci_low is not None and root.ci_high is not None
                 bias[epoch, column] += root.score - own[:n].mean()
                 held[epoch, column] += root.ci_low <= own[:n].mean() <= root.ci_high

@@ -235,7 +235,7 @@ def evaluate(
         note(f"evaluation: {waiting}")
     for text in used_up(workspace, roster, clock.now()):
         note(f"evaluation: {text}")
-    for text in out_of_money(workspace, roster, clock.now()):
+    for text in out_of_money(workspace, roster, clock.now(), passes.out_of_money):
         note(f"evaluation: {text}")
     # rows as the evaluation has cached them; where nothing was asked nothing is new
     rows = list(_primary_rows(workspace, keys, names)) if passes.sent else []
@@ -337,6 +337,7 @@ class _Passes:
         self.outcomes: Counter[str] = Counter()
         self.failed = False
         self.problems: dict[str, str] = {}
+        self.out_of_money: Mapping[str, int] = {}
 
     @property
     def left(self) -> int | None:
@@ -384,6 +385,7 @@ class _Passes:
             self.outcomes += relayed.outcomes
             self.failed = self.failed or relayed.failed
             self.problems |= relayed.problems
+            self.out_of_money = relayed.out_of_money
             keys = [key for key in keys if key not in relayed.left]
             if relayed.final == 0 or left == relayed.sent or not keys or self.stop.is_set():
                 break  # also when nobody could be reached: another pass would only ask again

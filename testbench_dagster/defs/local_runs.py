@@ -122,6 +122,7 @@ class Relayed(NamedTuple):
 
     ``outcomes`` counts the attempts by what they ended in. ``failed``: some supplier was asked and could have
     answered, and answered none of its calls. ``problems``: why the answers to tasks could not be scored.
+    ``out_of_money`` are suppliers whose turn the budget of money ended, with how many calls wait for that.
     """
 
     sent: int
@@ -130,6 +131,7 @@ class Relayed(NamedTuple):
     outcomes: Counter[str]
     failed: bool
     problems: Mapping[str, str]
+    out_of_money: Mapping[str, int]
 
 
 class CheckVerdict(NamedTuple):
@@ -202,6 +204,7 @@ class LocalRuns:
         sent = final = 0
         left_behind: dict[str, str] = {}
         problems: dict[str, str] = {}
+        out_of_money: dict[str, int] = {}
         outcomes: Counter[str] = Counter()
         failed = False
         violated: dict[str, CheckVerdict] = {}  # what one range of suppliers violates, others do not mend
@@ -223,6 +226,8 @@ class LocalRuns:
                 final += cast(int, event.metadata["answered"].value)
                 if "left" in event.metadata:
                     left_behind |= cast(dict[str, str], event.metadata["left"].value)
+                if "out_of_money" in event.metadata:
+                    out_of_money |= cast(dict[str, int], event.metadata["out_of_money"].value)
                 outcomes += counts_in(cast(str, event.metadata["outcomes"].value))
                 failed = failed or "failed" in event.metadata
             for event in result.asset_materializations_for_node("supplier_scores")[:1]:
@@ -230,7 +235,7 @@ class LocalRuns:
                     problems |= cast(dict[str, str], event.metadata["scorer_problems"].value)
             violated |= {name: verdict for name, verdict in self.checks.items() if not verdict.passed}
             self.checks |= violated
-        return Relayed(sent, final, left_behind, outcomes, failed, problems)
+        return Relayed(sent, final, left_behind, outcomes, failed, problems, out_of_money)
 
     def probe(self, suppliers: Sequence[str], *, force: bool = False) -> Probed:
         """Probe suppliers, in one run: what is due of them, or with ``force`` everything that is configured.

@@ -33,7 +33,7 @@ TASKS = ("starter_units", "starter_logic", "starter_reading")
 PRICE = {"prompt": 1000.0, "completion": 2000.0}
 NAMES = ("one", "two", "three")
 CAP = 24.0  # of some 40 that all docs cost
-WORST = 1.3  # what no relay of these tasks can cost more than: some 1,000 bytes of prompt and template
+WORST = 1.8  # what no relay of these tasks can cost more than: some 1,200 bytes of prompt, and the template
 CHUNK = CAP / 8
 SEED = os.environ.get("TESTBENCH_TEST_SEED") or str(random.SystemRandom().getrandbits(32))
 
@@ -118,12 +118,12 @@ def test_no_kill_makes_a_day_cost_more_than_its_budget(
         # each kill loses what was in flight and a chunk at most; the end is less than a relay can cost
         assert stored / 1e6 >= CAP - KILLS * (IN_FLIGHT * WORST + CHUNK) - WORST
         assert books.looks > 50
-        # another run has nothing to spend, and says so
+        # another run has next to nothing to spend: what is left may reach to a shorter prompt
         sent = sum(supplier.requests for supplier in net.suppliers.values())
         process = run(tmp_path)
         told = process.communicate()[0]
         assert "the budget of money of simulation ended it: " in told
-        assert sum(supplier.requests for supplier in net.suppliers.values()) == sent
+        assert sum(supplier.requests for supplier in net.suppliers.values()) <= sent + 2 * len(NAMES)
         books.look()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,37 +104,43 @@ def money_findings(workspace: Workspace, suppliers: Sequence[Supplier], now: dat
         yield Finding(f"money of {service}", told, ok=not free, warning=bool(free))
 
 
-def out_of_money(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> list[str]:
-    """Whose due calls wait because the day's money leaves less than their next relay can cost, by service."""
+def out_of_money(
+    workspace: Workspace, suppliers: Sequence[Supplier], now: datetime, ended: Collection[str] = ()
+) -> list[str]:
+    """Whose due calls wait because the day's money leaves less than their next relay can cost, by service.
+
+    ``ended`` are suppliers whose turn in a run it ended, or cut.
+    """
     plans = typed.by_id(workspace.documents, PlanRecord, [supplier.key for supplier in suppliers])
-    short = [plan for plan in plans.values() if plan.money_needed is not None and plan.due_calls]
+    due = [plan for _, plan in sorted(plans.items()) if plan.due_calls]
     told = []
-    for service in sorted({plan.service for plan in short}):
+    for service in sorted({plan.service for plan in due}):
         capped = money_left(workspace, service, now)
         if capped is None:
             continue
-        waiting = {
-            plan.id: plan
-            for plan in sorted(short, key=lambda plan: plan.id)
-            if plan.service == service and (plan.money_needed or 0) > capped.left
-        }
+        own = [plan for plan in due if plan.service == service]
+        short = [plan for plan in own if (plan.money_needed or 0) > capped.left]
+        waiting = [plan for plan in own if plan in short or plan.id in ended]
         if not waiting:
             continue
-        least = min(plan.money_needed or 0 for plan in waiting.values())
-        named = ", ".join(f"{plan.due_calls} of {key}" for key, plan in list(waiting.items())[:_TOLD])
+        left = f"{money(from_micros(capped.left))} of {money(from_micros(capped.cap))} is left today"
+        when = "the next run goes on with what is left, and `testbench up` does so by itself"
+        if len(short) == len(waiting):
+            least = min(plan.money_needed or 0 for plan in short)
+            left += f", and a next relay can cost {money(from_micros(least))}"
+            until = next_period("day", now).astimezone()
+            when = (
+                f"they are asked from {until:%Y-%m-%d %H:%M} on, or once budget.money_per_day (or "
+                "money_services) is more"
+            )
+            if least > capped.cap:
+                when = "the whole day's budget is less: raise budget.money_per_day (or money_services)"
+        named = ", ".join(f"{plan.due_calls} of {plan.id}" for plan in waiting[:_TOLD])
         more = f", and those of {len(waiting) - _TOLD} more" if len(waiting) > _TOLD else ""
-        calls = sum(plan.due_calls or 0 for plan in waiting.values())
-        until = next_period("day", now).astimezone()
-        when = (
-            f"they are asked from {until:%Y-%m-%d %H:%M} on, or once budget.money_per_day (or "
-            "money_services) is more"
-        )
-        if least > capped.cap:
-            when = "the whole day's budget is less: raise budget.money_per_day (or money_services)"
+        calls = sum(plan.due_calls or 0 for plan in waiting)
         told.append(
-            f"the budget of money of {service} ended it: {money(from_micros(capped.left))} of "
-            f"{money(from_micros(capped.cap))} is left today, and a next relay can cost "
-            f"{money(from_micros(least))}; {counted(calls, 'call')} {'waits' if calls == 1 else 'wait'} for "
-            f"that ({named}{more}), which is ours and counts against nobody; {when}"
+            f"the budget of money of {service} ended it: {left}; {counted(calls, 'call')} "
+            f"{'waits' if calls == 1 else 'wait'} for that ({named}{more}), which is ours and counts against "
+            f"nobody; {when}"
         )
     return told

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random, SystemRandom
@@ -90,11 +90,15 @@ _ROUNDING = 1e-9  # of sums of costs, so that what fits exactly does
 
 @dataclass(frozen=True)
 class SharedPlans:
-    """Plans within fair shares, by supplier key, with what they rest on; ``quotas`` are in calls."""
+    """Plans within fair shares, by supplier key, with what they rest on; ``quotas`` are in calls.
+
+    ``kept_back`` are calls that are due and not planned, as they would cost more than the day's money leaves.
+    """
 
     facts: Mapping[str, SupplierFacts]
     plans: Mapping[str, SupplierPlan]
     quotas: Mapping[str, int]
+    kept_back: Mapping[str, int] = field(default_factory=dict)
 
 
 class Planner:
@@ -242,8 +246,12 @@ class Planner:
         else:
             plans = release(plans, budget)
             quotas = {key: plan.n_calls for key, plan in plans.items()}
+        kept_back = {}
         if budget is None:
-            plans |= self._within_money(plans, suppliers, facts)
+            cut = self._within_money(plans, suppliers, facts)
+            lost = {key: plans[key].n_calls - plan.n_calls for key, plan in cut.items()}
+            kept_back = {key: calls for key, calls in lost.items() if calls}
+            plans |= cut
         for shared in paces_of(self._workspace, suppliers):
             left = DayLedger(self._workspace.documents).left(shared.pace, self.now)
             if left is not None:
@@ -252,7 +260,7 @@ class Planner:
             plans = release(plans, max_relays)
         # a place that all get may be more than one's share: what is released is sent
         quotas = {key: max(share, plans[key].n_calls) for key, share in quotas.items()}
-        return SharedPlans(facts, plans, quotas)
+        return SharedPlans(facts, plans, quotas, kept_back)
 
     def quotas(self, plans: Mapping[str, SupplierPlan], suppliers: Sequence[Supplier]) -> dict[str, int]:
         """Share what is left of the services' daily budgets: calls per supplier, for capped services only.
@@ -282,8 +290,8 @@ class Planner:
 
         By what answers took so far; where that is not known of all they stay as they are, and the relay stage
         takes turns until the money ends. Of what is left these suppliers get as much as they would cost of
-        what all that are due would. At least as many calls as suppliers are released, so that the relay stage
-        finds out for whom the money really is too little: that is what they wait for then.
+        what all that are due would. A call more for each is released, so that the relay stage uses up what is
+        left, and finds out for whom it really is too little: that is what they wait for then.
         """
         settings = self._workspace.config.settings
         cut: dict[str, SupplierPlan] = {}
@@ -309,8 +317,9 @@ class Planner:
             demanded = sum(n for key, n in self._demands(service, n_calls).items() if key in prices)
             share = from_micros(money.left) * all_calls / max(all_calls, demanded)
             if cost > share * (1 + _ROUNDING):
-                least = sum(n > 0 for n in n_calls.values())
-                cut |= release(chosen, max(least, int(all_calls * share / cost + _ROUNDING)))
+                # one more for each: what is left over of the money is less than that costs
+                spare = sum(n > 0 for n in n_calls.values())
+                cut |= release(chosen, int(all_calls * share / cost + _ROUNDING) + spare)
         return cut
 
     # -- what suppliers share ---------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class RelayReport:
     ``not_applicable`` are by supplier the tasks that the configuration does not ask it, with the setting that
     says so, ``unsupported`` those that it cannot be asked.
     ``failed`` were asked and could have answered, and answered nothing. ``out_of_money`` are those whose turn
-    the budget of money ended, with how many of their docs' calls were not sent for that.
+    the budget of money ended, or cut, with how many of their docs' calls were not sent for that.
     """
 
     relays: Report
@@ -199,7 +199,11 @@ def relay_due(
         left,
         targets.departed,
         failed,
-        {key: _not_sent(relays.suppliers[key]) for key in relays.out_of_money},
+        {
+            key: shared.kept_back.get(key, 0)
+            + (_not_sent(relays.suppliers[key]) if key in relays.out_of_money else 0)
+            for key in dict.fromkeys([*relays.out_of_money, *shared.kept_back])
+        },
     )
 
 

@@ -370,26 +370,33 @@ class Peers:
         A prompt is of one API and one epoch. Whoever is alone in asking for its form, or is asked first in
         an epoch, could otherwise refuse what others answer. An answer counts as long as a slot may hold it.
         """
-        settings = self._workspace.config.settings
+        settings, documents = self._workspace.config.settings, self._workspace.documents
         grace = DocClock.from_minutes(settings.planning.occasions_minutes).limit
-        by_task: dict[tuple[str, str], set[int]] = {}
-        for doc in docs:
-            by_task.setdefault((doc.task, doc.task_hash), set()).add(doc.doc_id)
-        of_service = [supplier for supplier in self._roster().values() if supplier.service == service]
         found = set()
-        for (task, task_hash), doc_ids in by_task.items():
-            spec = self._workspace.spec(task)
-            age = spec.max_age(settings.sampling.max_age_days) + grace
+        for doc in docs:
+            # who has it scored has an attempt at one of its prompts that was answered: scores have no index
+            # that begins with the doc, and those of all suppliers would be read
+            made = attempts_at(documents, self._prompts_of(doc), service=service, fault={"in": _ANSWERED})
+            answered = {attempt.supplier for attempt in made}
+            spec = self._workspace.spec(doc.task)
+            asked = {s.key for s in self._asked_task(service, doc.task, left=True) if s.key in answered}
             where = {
-                "supplier": {"in": sorted(s.key for s in of_service if spec.asked_of(s))},
-                "task": task,
-                "task_hash": task_hash,
-                "doc_id": {"in": sorted(doc_ids)},
-                "answered_at": {"gt": self._now - age},
+                "supplier": {"in": sorted(asked)},
+                "task": doc.task,
+                "task_hash": doc.task_hash,
+                "doc_id": doc.doc_id,
+                "answered_at": {"gt": self._now - spec.max_age(settings.sampling.max_age_days) - grace},
             }
-            scores = typed.find(self._workspace.documents, ScoredDoc, where)
-            found |= {(task_hash, score.doc_id) for score in scores if score.error is None}
+            scores = typed.find(documents, ScoredDoc, where) if asked else ()
+            if any(score.error is None for score in scores):
+                found.add((doc.task_hash, doc.doc_id))
         return found
+
+    def _prompts_of(self, doc: DocAttempt) -> set[str]:
+        """The prompts of a doc, of every form and epoch."""
+        where = {"task": doc.task, "task_hash": doc.task_hash, "doc_id": doc.doc_id}
+        prompts = typed.find(self._workspace.documents, PromptCalls, where)
+        return {doc.prompt_id, *(prompt.id for prompt in prompts)}
 
     def _peers(self, prompt: str, attempts: Sequence[DocAttempt]) -> Iterator[PeerOutcome]:
         """The outcomes that decide, those first that are known at once.
@@ -443,9 +450,8 @@ class Peers:
         of, known = attempts[0], {attempt.supplier for attempt in attempts}
 
         def asked() -> Iterator[tuple[str, str | None]]:
-            doc = {"task": of.task, "task_hash": of.task_hash, "doc_id": of.doc_id}
-            prompts = {prompt.id for prompt in typed.find(self._workspace.documents, PromptCalls, doc)}
-            made = attempts_at(self._workspace.documents, prompts - {of.prompt_id}, service=service)
+            others = self._prompts_of(of) - {of.prompt_id}
+            made = attempts_at(self._workspace.documents, others, service=service)
             known.update(attempt.supplier for attempt in made)
             yield from self._units((s for s in self._asked_task(service, of.task) if s.key in known), 1_000)
 
@@ -455,11 +461,12 @@ class Peers:
 
         return asked(), unasked()
 
-    def _asked_task(self, service: str, task: str) -> Iterator[Supplier]:
-        """The suppliers of a service that are asked a task now."""
+    def _asked_task(self, service: str, task: str, *, left: bool = False) -> Iterator[Supplier]:
+        """The suppliers of a service that are asked a task now; if ``left`` those that have left, too."""
         spec = self._workspace.spec(task)
         for supplier in self._roster().values():
-            if supplier.service == service and supplier.left_at is None and spec.asked_of(supplier):
+            active = left or supplier.left_at is None
+            if supplier.service == service and active and spec.asked_of(supplier):
                 yield supplier
 
     def _units(self, suppliers: Iterator[Supplier], together: int) -> Iterator[tuple[str, str | None]]:

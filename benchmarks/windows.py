@@ -1,12 +1,19 @@
 """What windows and taxonomy summaries cost at 5,000 suppliers and 100 tasks (target: under 60 s together).
 
     python benchmarks/windows.py [--suppliers 5000] [--tasks 100] [--docs 75] [--pairs 1000]
+    python benchmarks/windows.py --states 10 20 40 80 [--tasks 100] [--docs 50]
 
 Two installations are filled with scores as the stages write them. The large one holds what is kept of every
 supplier and task: its rows are made from the facts of one supplier and kept under every other's name.
 Measured there: all primary windows, the summaries of three taxonomies over all tasks, and storing these. The
 small one holds the facts: ``--pairs`` windows of ``--docs`` docs are computed from them, kept and read back.
 The peer, in the same run, is how windows were read before: two queries per supplier and task.
+
+``--states`` measures doc states alone, from the facts, at so many suppliers each, in CPU seconds. Of each
+supplier's docs one in 20 was answered only in a later run, one in 50 has failed, one in 100 is open, and one
+doc of every task is refused to everybody, so that peers are looked at; all are of one service. All suppliers
+at once, as after an upgrade, and one of them alone, as after its evaluation: what the latter costs more with
+more suppliers makes all of them superlinear. Extrapolated to ``--suppliers`` by the last two sizes.
 
 Set TESTBENCH_MONGO_URI (an empty database) to measure MongoDB instead of the embedded store.
 """
@@ -15,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import tempfile
@@ -51,7 +59,7 @@ from testbench_dagster.stages.score.windows import (
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, summary_records
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES, WINDOWS
+from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, WINDOWS
 
 TARGET_S = 60.0
 TAXONOMIES = 3
@@ -66,11 +74,11 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def prepare(folder: Path, suppliers: int, tasks: int, docs: int) -> Path:
+def prepare(folder: Path, suppliers: int, tasks: int, docs: int, services: int = 5) -> Path:
     """Write the configuration: the roster, the tasks and taxonomies over all of them, ten nodes each."""
     folder.mkdir()
     roster = [
-        {"address": f"supplier{i:05}", "service": f"service-{i % 5}", "model": f"model-{i % 40}",
+        {"address": f"supplier{i:05}", "service": f"service-{i % services}", "model": f"model-{i % 40}",
          "api": "chat", "base_url": f"https://host{i}.example.com/v1"}
         for i in range(suppliers)
     ]  # fmt: skip
@@ -232,6 +240,83 @@ def small(folder: Path, pairs: int, tasks: int, docs: int) -> None:
         print(f"  {label:<50}  {seconds:7.2f} s   {before / seconds:5.1f}x")
 
 
+def lives(supplier: str, registration: Registration, docs: int) -> Iterator[tuple[list[dict], dict | None]]:
+    """The attempts at every doc of a supplier and task, and the score where it was answered."""
+    number = int(supplier.partition("@")[0].removeprefix("supplier"))
+    for doc, (attempt, score) in enumerate(facts(supplier, registration, docs)):
+        turn = doc + 7 * number
+        faults = ["ok"]
+        if doc == 0:
+            faults = ["client_request"] * 2
+        elif turn % 20 == 1:
+            faults = ["unavailable", "ok"]
+        elif turn % 50 == 2:
+            faults = ["unavailable"] * 3
+        elif turn % 100 == 3:
+            faults = ["transport"]
+        made = [
+            {**attempt, "_id": f"{attempt['_id']}{run}", "attempt": run + 1, "fault": fault, "lease": run + 1,
+             "occasion": run + 1, "canary": False,
+             "finished_at": attempt["finished_at"] - timedelta(minutes=2 * (len(faults) - 1 - run))}
+            for run, fault in enumerate(faults)
+        ]  # fmt: skip
+        yield made, score if faults[-1] == "ok" else None
+
+
+def state_costs(folder: Path, suppliers: int, tasks: int, docs: int) -> tuple[float, float]:
+    """CPU seconds of all windows from facts with docs of every state, and of those of one supplier."""
+    with Workspace(load_config(prepare(folder, suppliers, tasks, docs, 1))) as workspace:
+        registered = register(workspace)
+        workspace.documents.upsert(
+            PROMPTS,
+            (
+                {"_id": f"{r.task}-{doc}", "task": r.task, "task_hash": r.task_hash, "epoch": 1,
+                 "position": doc, "doc_id": doc, "api": "chat", "calls": 1, "relayable": True,
+                 "requests": [{}]}
+                for r in registered.values()
+                for doc in range(docs)
+            ),
+        )  # fmt: skip
+        keys = [s.key for s in active_suppliers(workspace)]
+        for key in keys:
+            made = [one for r in registered.values() for one in lives(key, r, docs)]
+            workspace.documents.put_new(ATTEMPTS, (attempt for attempts, _ in made for attempt in attempts))
+            workspace.documents.put_new(SCORES, (score for _, score in made if score is not None))
+        start = time.process_time()
+        rows = [row for row in windows(workspace, now=NOW, from_facts=True) if row.primary]
+        every = time.process_time() - start
+        start = time.process_time()
+        windows(workspace, suppliers=keys[:1], now=NOW, from_facts=True)
+        one = time.process_time() - start
+    states = {
+        name: sum(getattr(row, name) for row in rows) for name in ("n_failed", "n_open", "n_void", "n_late")
+    }
+    assert all(states.values()), states
+    assert states["n_void"] == len(rows), "one doc of every task"
+    return every, one
+
+
+def states(folder: Path, sizes: list[int], wanted: int, tasks: int, docs: int) -> None:
+    """Doc states at several sizes, and what they come to at the size that is wanted."""
+    costs = []
+    for suppliers in sizes:
+        every, one = state_costs(folder / f"states{suppliers}", suppliers, tasks, docs)
+        costs.append((every, one))
+        each = 1000 * every / (suppliers * tasks)
+        print(
+            f"{suppliers:5} suppliers x {tasks} tasks x {docs} docs  all {every:8.2f} s of CPU, "
+            f"{each:6.2f} ms a window   one supplier {one:6.2f} s",
+            flush=True,
+        )
+    if len(sizes) < 2:
+        return
+    (some, more), (low, high) = sizes[-2:], costs[-2:]
+    for what, before, after, per in (("all", low[0], high[0], 1), ("one supplier", low[1], high[1], 0)):
+        power = math.log(after / before) / math.log(more / some)
+        at_size = after * (wanted / more) ** max(power, per)
+        print(f"  {what}: grows with the power {power:.2f}; {at_size:,.1f} s of CPU at {wanted} suppliers")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,9 +325,15 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--docs", type=int, default=75)
     parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument(
+        "--states", type=int, nargs="*", help="measure doc states from facts at so many suppliers"
+    )
     args = parser.parse_args()
     print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
+        if args.states:
+            states(Path(folder), args.states, args.suppliers, args.tasks, args.docs)
+            return
         small(Path(folder) / "small", args.pairs, args.tasks, args.docs)
         if os.environ.get("TESTBENCH_MONGO_URI"):  # one database for both
             with Workspace(load_config(Path(folder) / "small/testbench.yaml")) as workspace:

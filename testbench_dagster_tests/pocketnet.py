@@ -51,6 +51,11 @@ class Network:
     def public_key(self, name: str) -> bytes:
         return self._net.public_keys[self._net.operator(name)]
 
+    def in_session(self) -> set[str]:
+        """The operators in the application's session now."""
+        session = self._net.chain.session(self.app, SERVICE, self._net.chain.height)
+        return {supplier.stake.operator for supplier in session.suppliers}
+
     def describe(self) -> dict[str, Any]:
         return self._net.describe()
 

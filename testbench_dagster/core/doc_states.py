@@ -15,7 +15,7 @@ Pure functions of stored facts and the clock: whoever has them comes to the same
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -382,6 +382,25 @@ def is_void(
         if n_asked < VOID_TIMES_UNASKED * n_unasked:
             return False
     return True
+
+
+def linked_units(placed: Mapping[str, tuple[str, str | None]]) -> list[list[str]]:
+    """The units of suppliers by their group and owner: who shares one of these, also by way of others."""
+    root: dict[str, str] = {}
+
+    def find(label: str) -> str:
+        while (above := root.setdefault(label, label)) != label:
+            root[label] = label = root[above]
+        return label
+
+    for group, owner in placed.values():
+        first, *more = _unit(group, owner)
+        for other in more:
+            root[find(other)] = find(first)
+    units: dict[str, list[str]] = {}
+    for supplier, (group, _) in placed.items():
+        units.setdefault(find(f"group {group}"), []).append(supplier)
+    return list(units.values())
 
 
 def _unit(group: str, owner: str | None) -> set[str]:

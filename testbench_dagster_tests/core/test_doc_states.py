@@ -20,6 +20,7 @@ from testbench_dagster.core.doc_states import (
     Witness,
     doc_outcome,
     is_void,
+    linked_units,
     median_of_sorted,
     own_faults_hold_up,
     refused_shapes,
@@ -343,6 +344,14 @@ def test_at_most_one_unit_in_ten_may_be_asked_yet() -> None:
     assert not is_void(three, asked, [("x", None), ("y", None)])
     assert is_void(three, asked, [("x", None), ("x", None)]), "of one group"
     assert not is_void(three[:2], asked), "three have to refuse it"
+
+
+def test_units_are_linked_by_groups_and_owners_also_through_others() -> None:
+    placed = {"a": ("g", None), "b": ("g", "o"), "c": ("c", "o"), "d": ("d", "p"), "e": ("e", None)}
+    assert linked_units(placed) == [["a", "b", "c"], ["d"], ["e"]]
+    chain = {str(n): (f"g{n // 2}", f"o{(n + 1) // 2}") for n in range(50)}
+    assert linked_units(chain) == [list(chain)]
+    assert linked_units({}) == []
 
 
 def test_a_doc_is_void_if_three_units_refuse_it_and_nobody_answers() -> None:

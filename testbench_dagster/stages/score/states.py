@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from testbench_dagster.core.doc_states import (
+    VOID_UNITS,
     CallAttempt,
     DocClock,
     DocOutcome,
@@ -23,6 +24,7 @@ from testbench_dagster.core.doc_states import (
     Witness,
     doc_outcome,
     is_void,
+    linked_units,
     median_of_sorted,
     refused_shapes,
 )
@@ -50,7 +52,6 @@ DocRound = tuple[str, int]
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _PROMPTS = 500  # ids in one query
-_PEERS = 20  # suppliers looked at together
 _TASKS_APART = 3  # whose answers are read one by one rather than all together
 _FEW = 200  # latencies put into their order one by one rather than all sorted anew
 
@@ -346,7 +347,7 @@ class Peers:
             refused = {
                 p: made
                 for p, made in by_prompt.items()
-                if made and is_void(self._peers(p, made), *self._asked_or_not(service, made[0]))
+                if made and is_void(self._peers(p, made), *self._asked_or_not(service, made))
             }
             answered = self._answered_otherwise(service, [made[0] for made in refused.values()])
             for prompt in new:
@@ -369,26 +370,33 @@ class Peers:
         A prompt is of one API and one epoch. Whoever is alone in asking for its form, or is asked first in
         an epoch, could otherwise refuse what others answer. An answer counts as long as a slot may hold it.
         """
-        settings = self._workspace.config.settings
+        settings, documents = self._workspace.config.settings, self._workspace.documents
         grace = DocClock.from_minutes(settings.planning.occasions_minutes).limit
-        by_task: dict[tuple[str, str], set[int]] = {}
-        for doc in docs:
-            by_task.setdefault((doc.task, doc.task_hash), set()).add(doc.doc_id)
-        of_service = [supplier for supplier in self._roster().values() if supplier.service == service]
         found = set()
-        for (task, task_hash), doc_ids in by_task.items():
-            spec = self._workspace.spec(task)
-            age = spec.max_age(settings.sampling.max_age_days) + grace
+        for doc in docs:
+            # who has it scored has an attempt at one of its prompts that was answered: scores have no index
+            # that begins with the doc, and those of all suppliers would be read
+            made = attempts_at(documents, self._prompts_of(doc), service=service, fault={"in": _ANSWERED})
+            answered = {attempt.supplier for attempt in made}
+            spec = self._workspace.spec(doc.task)
+            asked = {s.key for s in self._asked_task(service, doc.task, left=True) if s.key in answered}
             where = {
-                "supplier": {"in": sorted(s.key for s in of_service if spec.asked_of(s))},
-                "task": task,
-                "task_hash": task_hash,
-                "doc_id": {"in": sorted(doc_ids)},
-                "answered_at": {"gt": self._now - age},
+                "supplier": {"in": sorted(asked)},
+                "task": doc.task,
+                "task_hash": doc.task_hash,
+                "doc_id": doc.doc_id,
+                "answered_at": {"gt": self._now - spec.max_age(settings.sampling.max_age_days) - grace},
             }
-            scores = typed.find(self._workspace.documents, ScoredDoc, where)
-            found |= {(task_hash, score.doc_id) for score in scores if score.error is None}
+            scores = typed.find(documents, ScoredDoc, where) if asked else ()
+            if any(score.error is None for score in scores):
+                found.add((doc.task_hash, doc.doc_id))
         return found
+
+    def _prompts_of(self, doc: DocAttempt) -> set[str]:
+        """The prompts of a doc, of every form and epoch."""
+        where = {"task": doc.task, "task_hash": doc.task_hash, "doc_id": doc.doc_id}
+        prompts = typed.find(self._workspace.documents, PromptCalls, where)
+        return {doc.prompt_id, *(prompt.id for prompt in prompts)}
 
     def _peers(self, prompt: str, attempts: Sequence[DocAttempt]) -> Iterator[PeerOutcome]:
         """The outcomes that decide, those first that are known at once.
@@ -407,54 +415,67 @@ class Peers:
                 if outcome.state is DocState.SCORED:
                     yield PeerOutcome(peer, peer, outcome, True)
         self._read_groups(open_)
-        units: set[tuple[str, str | None]] = set()
-        for peer in sorted(open_):
-            known = self._roster().get(peer)
-            owner = None if known is None else known.owner
-            unit = self._groups[peer], owner
-            if unit in units:
-                continue
+        roster = self._roster()
+        placed = {
+            peer: (self._groups[peer], roster[peer].owner if peer in roster else None)
+            for peer in sorted(open_)
+        }
+        # one of each unit will do, and of units those that it takes: each costs two queries
+        refused = (self._refused_it(unit, by_peer, placed, prompt) for unit in linked_units(placed))
+        yield from islice((peer for peer in refused if peer is not None), VOID_UNITS)
+
+    def _refused_it(
+        self,
+        unit: Iterable[str],
+        by_peer: Mapping[str, Sequence[DocAttempt]],
+        placed: Mapping[str, tuple[str, str | None]],
+        prompt: str,
+    ) -> PeerOutcome | None:
+        """The first supplier of a unit that was refused a prompt for good and has other docs scored."""
+        for peer in unit:
             for outcome in self._outcomes(peer, by_peer[peer]):
                 if outcome.surely_refused and self._scored_others(peer, by_peer[peer][0], prompt):
-                    units.add(unit)
-                    yield PeerOutcome(peer, unit[0], outcome, True, owner)
+                    group, owner = placed[peer]
+                    return PeerOutcome(peer, group, outcome, True, owner)
+        return None
 
     def _asked_or_not(
-        self, service: str, of: DocAttempt
+        self, service: str, attempts: Sequence[DocAttempt]
     ) -> tuple[Iterator[tuple[str, str | None]], Iterator[tuple[str, str | None]]]:
         """Group and owner of who was asked a doc, and of who was not but has others of the task scored.
 
-        In whatever form and epoch. Of those that are asked the task; they are read when they are looked at.
+        In whatever form and epoch: ``attempts`` are those at one prompt of it. Of those that are asked the
+        task; they are read when they are looked at, the former first.
         """
-        known: set[str] = set()
+        of, known = attempts[0], {attempt.supplier for attempt in attempts}
 
         def asked() -> Iterator[tuple[str, str | None]]:
-            doc = {"task": of.task, "task_hash": of.task_hash, "doc_id": of.doc_id}
-            prompts = {prompt.id for prompt in typed.find(self._workspace.documents, PromptCalls, doc)}
-            made = attempts_at(self._workspace.documents, {of.prompt_id, *prompts}, service=service)
+            others = self._prompts_of(of) - {of.prompt_id}
+            made = attempts_at(self._workspace.documents, others, service=service)
             known.update(attempt.supplier for attempt in made)
-            yield from self._units(s for s in self._asked_task(service, of.task) if s.key in known)
+            yield from self._units((s for s in self._asked_task(service, of.task) if s.key in known), 1_000)
 
         def unasked() -> Iterator[tuple[str, str | None]]:
             others = (s for s in self._asked_task(service, of.task) if s.key not in known)
-            yield from self._units(s for s in others if self._has_scores(s, of))
+            yield from self._units((s for s in others if self._has_scores(s, of)), 1)
 
         return asked(), unasked()
 
-    def _asked_task(self, service: str, task: str) -> Iterator[Supplier]:
-        """The suppliers of a service that are asked a task now."""
+    def _asked_task(self, service: str, task: str, *, left: bool = False) -> Iterator[Supplier]:
+        """The suppliers of a service that are asked a task now; if ``left`` those that have left, too."""
         spec = self._workspace.spec(task)
         for supplier in self._roster().values():
-            if supplier.service == service and supplier.left_at is None and spec.asked_of(supplier):
+            active = left or supplier.left_at is None
+            if supplier.service == service and active and spec.asked_of(supplier):
                 yield supplier
 
-    def _units(self, suppliers: Iterable[Supplier]) -> Iterator[tuple[str, str | None]]:
-        """Group and owner of each; a few are read together."""
-        some = list(islice(suppliers := iter(suppliers), _PEERS))
+    def _units(self, suppliers: Iterator[Supplier], together: int) -> Iterator[tuple[str, str | None]]:
+        """Group and owner of each, so many read together."""
+        some = list(islice(suppliers, together))
         while some:
             self._read_groups([supplier.key for supplier in some])
             yield from ((self._groups[supplier.key], supplier.owner) for supplier in some)
-            some = list(islice(suppliers, _PEERS))
+            some = list(islice(suppliers, together))
 
     def _has_scores(self, supplier: Supplier, of: DocAttempt) -> bool:
         """Whether a supplier has any doc of a task scored, young enough and by its present model."""

@@ -106,6 +106,11 @@ class Stage:
         answers = (a for a in self.attempts() if a["fault"] == "ok" and not a["canary"])
         return dict(Counter(names[a["supplier"]] for a in answers))
 
+    def asked(self) -> Counter[str]:
+        """Attempts made, by the suppliers' names."""
+        names = {key: name for name, key in self.keys.items()}
+        return Counter(names[a["supplier"]] for a in self.attempts())
+
     def wanted(self) -> set[str]:
         names = {key: name for name, key in self.keys.items()}
         return {names[w.key] for w in due_suppliers(self.workspace)}
@@ -164,26 +169,29 @@ def test_the_roster_shows_sessions_stakes_and_what_is_amiss(begin: Callable[...,
 
 @on_both_stores
 def test_who_is_in_no_session_waits_for_one(begin: Callable[..., Stage]) -> None:
-    """One of three is in each session: it alone is asked, the others are left alone until theirs comes."""
+    """One of three is in each session: it alone is asked, the others are left alone until theirs comes.
+
+    Attempts are counted, not answers: on a busy machine some come too late, and are asked for again.
+    """
     stage = begin({"discover": "staked"}, suppliers_per_session=1)
     stage.list_everyone()
-    rounds = 0
-    while set(stage.answered()) != set(NAMES):
-        before = stage.answered()
+    rounds, whole = 0, dict.fromkeys(NAMES, DOCS)
+    while stage.answered() != whole:
+        operators = stage.net.in_session()
+        here = {name for name in NAMES if stage.net.operator(name) in operators}
+        before = stage.asked()
         stage.collect()
-        now = stage.answered()
-        new = [name for name in NAMES if now.get(name) != before.get(name)]
-        assert len(new) <= 1, "of one session"
-        assert all(count == DOCS for count in now.values())
+        assert len(here) == 1 and set(stage.asked() - before) <= here
+        lacking = set(Counter(whole) - Counter(stage.answered()))
         plans = {p["_id"]: p["tasks"][TASK] for p in stage.workspace.documents.find(PLANS)}
-        for name in set(NAMES) - set(now):
+        for name in set(NAMES) - here - set(stage.asked()):
             plan = plans[stage.keys[name]]
             assert plan["state"] == "waiting", plan
             assert plan["reason"].startswith("in no session of our applications; the next begins at block")
-        assert stage.wanted() == set()
+        assert stage.wanted() <= lacking & here
         stage.net.post("roll")
         refresh_roster(stage.workspace)
-        assert stage.wanted() <= set(NAMES) - set(now)
+        assert stage.wanted() <= lacking
         rounds += 1
         assert rounds < 60, "the chain lets each have its turn"
 

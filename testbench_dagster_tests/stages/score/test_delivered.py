@@ -419,10 +419,20 @@ def test_who_is_alone_in_asking_a_form_makes_no_doc_void_that_others_answered(
     """The answer is to another prompt: of another API, or of an epoch before. It counts while it may show."""
     played = asked_by(facts, SUPPLIERS[:3], refuses(4))
     assert voids(played) == {1}
-    at = NOW - timedelta(days=days)
-    facts.score(played[0].task, 4, 1.0, at, supplier=SUPPLIERS[3], epoch=0, error="it could not be scored")
+    at, task, other = NOW - timedelta(days=days), played[0].task, {"supplier": SUPPLIERS[3], "epoch": 0}
+    prompt = {
+        "_id": "another form",
+        "task": TASK,
+        "task_hash": task.task_hash,
+        "epoch": 0,
+        "api": "completions",
+    }
+    more = {"position": 9, "doc_id": 4, "doc_hash": "", "calls": 1, "relayable": True, "requests": []}
+    facts.workspace.documents.put_new(PROMPTS, [{**prompt, **more}])
+    facts.attempt(task, 4, Fault.OK, at, prompt_id="another form", text="x", **other)
+    facts.score(task, 4, 1.0, at, error="it could not be scored", **other)
     assert voids(played) == {1}
-    facts.score(played[0].task, 4, 0.0, at, supplier=SUPPLIERS[3], epoch=0, round_=2)
+    facts.score(task, 4, 0.0, at, round_=2, **other)
     assert voids(played) == {void}
 
 

@@ -74,7 +74,8 @@ def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
     estimate = one.estimated_tokens_per_s
     reach = None
     if one.context_asked is not None:
-        reach = f"{0 if one.context_reached is None else one.context_reached:,}/{one.context_asked:,}"
+        claimed = one.context_asked if one.context_claimed is None else one.context_claimed
+        reach = f"{one.context_reached or 0:,}/{claimed:,}"
     return {
         "supplier": one.supplier,
         "model": one.model,

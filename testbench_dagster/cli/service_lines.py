@@ -45,7 +45,8 @@ def _of_workload(row: ServiceQuality) -> Iterator[str]:
         parts.append(f"tokens of {100 * row.estimated_share:.0f} % of answers estimated")
     if row.context_asked is not None:
         reached = "none" if row.context_reached is None else f"{row.context_reached:,}"
-        parts.append(f"prompts read to the end up to {reached} of {row.context_asked:,} tokens")
+        claimed = "" if row.context_claimed is None else f", it claims {row.context_claimed:,}"
+        parts.append(f"prompts read to the end up to {reached} of {row.context_asked:,} tokens{claimed}")
     yield f"{row.workload}: {', '.join(parts)}"
 
 

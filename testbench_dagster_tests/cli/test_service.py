@@ -131,6 +131,9 @@ def test_the_leaderboard_and_the_feeds_have_it(workspace: Workspace) -> None:
     assert rows[ALPHA]["ttft_p50_ms"] == short.ttft_ms["p50"]
     assert (rows[ALPHA]["uptime"], rows[BETA]["uptime"], rows[BETA]["ttft_p50_ms"]) == (1.0, 0.0, None)
     assert "tokens_per_s_p50" in run(workspace, "leaderboard").stdout
+    for by, first in (("score", ALPHA), ("first-token", ALPHA), ("speed", ALPHA), ("uptime", ALPHA)):
+        shown = json.loads(run(workspace, "leaderboard", "--by", by, "--format", "json").stdout)
+        assert [row["supplier"] for row in shown] == [first, BETA], by
     board = make_board(workspace, now=NOW)
     told = {one["supplier"]: one for one in feed(board)["suppliers"]}
     assert told[ALPHA]["ttft_p50_ms"] == short.ttft_ms["p50"]

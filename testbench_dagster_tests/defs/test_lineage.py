@@ -214,6 +214,7 @@ def test_the_ranking_follows_new_summaries_and_waits_for_nothing_else(definition
         tick = evaluated(35, tick.cursor)
         assert asked_for(tick) == {"leaderboard"}
         # speeds and uptime stand in it: they are news on the next hour
+        instance.report_runless_asset_event(dg.AssetMaterialization("leaderboard"))
         tick = evaluated(37, tick.cursor)
         instance.report_runless_asset_event(dg.AssetMaterialization("service_probes", partition="a"))
         tick = evaluated(40, tick.cursor)

@@ -22,7 +22,7 @@ _COLUMNS = (
 _RARE = ("estimated_tokens_per_s", "context")
 
 
-@click.command(short_help="How fast suppliers answer, and whether they do")
+@click.command(short_help="How fast suppliers answer, and if they do")
 @click.option(
     "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )

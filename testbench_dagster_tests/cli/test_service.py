@@ -105,7 +105,7 @@ def test_show_tells_it_in_lines(workspace: Workspace) -> None:
         "service    last 72 hours: 50 of 50 probes answered, up 100.0 % (91.2–100.0) of 40 hours"
         in done.stdout
     )
-    assert "short: first token " in done.stdout and " tokens/s after it" in done.stdout
+    assert "short: first token " in done.stdout and ", tokens/s " in done.stdout
     told = json.loads(run(workspace, "show", ALPHA, "--format", "json").stdout)
     assert [row["workload"] for row in told["service_quality"]] == ["all", "short", "1k"]
     assert told["service"] == "external", "what was there keeps its name"
@@ -118,7 +118,7 @@ def test_an_estimate_is_called_one() -> None:
     plain = {"supplier": ALPHA, "workload": "all", "n": 0, "estimated_tokens_per_s": values}
     told = list(service_lines([ServiceQuality.from_json(plain)]))
     assert told == [
-        "  service    about 2,860 tokens/s (2,734–2,987), estimated from 60 plain answers with up to "
+        "  service    about 2,860 (2,734–2,987) tokens/s, estimated from 60 plain answers with up to "
         "2 requests in flight"
     ]
 

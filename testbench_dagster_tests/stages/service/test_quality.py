@@ -196,6 +196,12 @@ def test_windows_and_scores_are_the_same_with_probes_and_without(workspace: Work
     assert (shown[ALPHA].uptime, shown[BETA].uptime, shown[BETA].ttft_p50_ms) == (1.0, 0.0, None)
 
 
+def test_prompts_of_any_length_are_not_compared(workspace: Workspace) -> None:
+    store(workspace, hourly(ALPHA, NOW, 24, "context"))
+    refresh_service_quality(workspace, [ALPHA], NOW)
+    assert headlines(workspace, NOW)[ALPHA].ttft_p50_ms is None
+
+
 def test_speeds_on_a_leaderboard_are_of_one_workload(workspace: Workspace) -> None:
     store(workspace, hourly(ALPHA, NOW, 24, "1k"))
     store(workspace, [*hourly(BETA, NOW, 24, "1k", seed=3), *hourly(BETA, NOW, 24, "short", seed=4)])

@@ -18,11 +18,7 @@ from testbench_dagster_tests.core.reaching import definition
 ROOT = Path(testbench_dagster.__file__).parent.parent
 #: The number of each version, and the hash of its source when that was looked at last.
 LOOKED_AT = {
-<<<<<<< HEAD
-    "CLASSIFIER": (3, "63ae05818a9a999efd2b0da74ec3da17ac13102d0e209cc2327f24dab9343f2f"),
-=======
-    "CLASSIFIER": (3, "7aa5ec27b6fe32333c8deaaf938c2dee733ce8b8b0cb79d30976e0db6147c18e"),
->>>>>>> probes-measure
+    "CLASSIFIER": (3, "27e7188fcc7c06498166d4a8866a797af1dbc149c3eedfa90310f4004a7347f2"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
     "SCORER": (2, "c4c38ae2bd057e04a0a2f3d67d70be251b8249d47de0d165afef374101260991"),
     "WINDOWS": (6, "bc020fd220f5d86c5f4213627a5416f445f967d27264509a2095aa1748f09028"),

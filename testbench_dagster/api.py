@@ -29,7 +29,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.window import Window
-from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.ranking.entry import ORDERS, Entry, ordered
 from testbench_dagster.stages.compare import COMPARISON_COLUMNS, compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
@@ -622,16 +622,20 @@ class Testbench:
         *,
         task: str | None = None,
         models: Sequence[str] | None = None,
+        by: str = "score",
     ) -> Ranking:
         """Return the ranking by each configured taxonomy, or by the named one.
 
         ``task``: the ranking by one task instead, or by a group of which lm-eval makes a score. ``models``:
-        patterns, for the rows of those alone that claim such a model; places are among all.
+        patterns, for the rows of those alone that claim such a model; places are among all. ``by``: the order
+        of the rows of each ranking: ``score``, or the best first by ``first-token``, ``speed`` or ``uptime``,
+        those of which that is unknown last; ranks stay those of the score.
 
         Raises:
-            ConfigError: the taxonomy or task is not configured, both are given, the task has no score, or
-                nobody claims such a model.
+            ConfigError: the taxonomy or task is not configured, both are given, the task has no score,
+                nobody claims such a model, or there is no such order.
         """
+        by = arguments.one_of("by", by, ORDERS)
         chosen = self._chosen(None, models)
         taxonomy, task = arguments.text_or_none("taxonomy", taxonomy), arguments.text_or_none("task", task)
         if taxonomy is not None and task is not None:
@@ -640,7 +644,7 @@ class Testbench:
         lacking = {task for tasks in board.lacking.values() for task in tasks}
         aside = {task: reason for task, reason in board.set_aside.items() if task in lacking}
         shown = [e for e in board.entries if chosen is None or e.supplier in chosen]
-        return Ranking([entry.to_json() for entry in shown], kinds_of(Entry), aside)
+        return Ranking([entry.to_json() for entry in ordered(shown, by)], kinds_of(Entry), aside)
 
     def compare(
         self, a: str, b: str, tasks: Sequence[str] | None = None, margin: float | None = None

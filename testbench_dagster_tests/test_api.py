@@ -229,6 +229,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("taxonomies", {"taxonomy": 5}, "taxonomy is 5; give a text"),
     ("leaderboard", {"taxonomy": 5}, "taxonomy is 5; give a text"),
     ("leaderboard", {"task": 5}, "task is 5; give a text"),
+    ("leaderboard", {"by": "price"}, "by is 'price'; .*score"),
     ("compare", {"a": None, "b": KEY}, "a is None; give a text"),
     ("compare", {"a": KEY, "b": 5}, "b is 5; give a text"),
     ("compare", {"a": KEY, "b": "b@external", "tasks": []}, "tasks is empty"),

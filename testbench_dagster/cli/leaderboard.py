@@ -20,7 +20,7 @@ from testbench_dagster.cli.output import (
 )
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
-from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
+from testbench_dagster.ranking.entry import ENTRY_VIEWS, ORDERS, Entry
 from testbench_dagster.stages.rank import make_board
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import writing
@@ -40,6 +40,13 @@ def ranking_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the self-contained HTML page to this file instead of printing.",
 )
+@click.option(
+    "--by",
+    type=click.Choice(ORDERS),
+    default=ORDERS[0],
+    show_default=True,
+    help="Order of the rows, the best first; ranks stay those of the score.",
+)
 @model_option
 @format_option
 @click.pass_obj
@@ -48,10 +55,13 @@ def leaderboard(
     taxonomy: str | None,
     task: str | None,
     page: Path | None,
+    by: str,
     models: tuple[str, ...],
     format_: str,
 ) -> None:
     """Rank the suppliers; those that cannot be told apart are tied and share a range of ranks."""
+    if page is not None and by != ORDERS[0]:
+        raise click.UsageError("--html writes the page, which sorts by any column; leave out --by")
     if page is not None and models:
         raise click.UsageError("--html writes the page of all suppliers; leave out --model")
     if task is not None and (taxonomy is not None or page is not None):
@@ -64,7 +74,7 @@ def leaderboard(
 
             _write(page, render_page(make_board(workspace, taxonomy)))
             return
-        found = Testbench(workspace).leaderboard(taxonomy, task=task, models=models or None)
+        found = Testbench(workspace).leaderboard(taxonomy, task=task, models=models or None, by=by)
     rows = found.rows
     note_set_aside(found.set_aside)
     if any(row["simulation"] for row in rows):

@@ -22,7 +22,7 @@ _COLUMNS = (
 _RARE = ("estimated_tokens_per_s", "context")
 
 
-@click.command(short_help="How fast suppliers answer, and whether they do")
+@click.command(short_help="How fast suppliers answer, and if they do")
 @click.option(
     "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
@@ -74,7 +74,8 @@ def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
     estimate = one.estimated_tokens_per_s
     reach = None
     if one.context_asked is not None:
-        reach = f"{0 if one.context_reached is None else one.context_reached:,}/{one.context_asked:,}"
+        claimed = one.context_asked if one.context_claimed is None else one.context_claimed
+        reach = f"{one.context_reached or 0:,}/{claimed:,}"
     return {
         "supplier": one.supplier,
         "model": one.model,

@@ -28,7 +28,7 @@ def _of_all(row: ServiceQuality) -> Iterator[str]:
     estimate = row.estimated_tokens_per_s
     if (value := estimate["value"]) is not None:
         yield (
-            f"about {value:,.0f} tokens/s ({number(estimate['low'])}–{number(estimate['high'])}), estimated "
+            f"about {value:,.0f} ({number(estimate['low'])}–{number(estimate['high'])}) tokens/s, estimated "
             f"from {counted(int(estimate['n'] or 0), 'plain answer')} with up to "
             f"{counted(int(estimate['in_flight'] or 0), 'request')} in flight"
         )
@@ -38,14 +38,16 @@ def _of_workload(row: ServiceQuality) -> Iterator[str]:
     parts = [f"first token {with_interval(row.ttft_ms, 'p50')} ms"]
     if row.ttft_ms["p90"] is not None:
         parts.append(f"p90 {number(row.ttft_ms['p90'])} ms")
-    parts.append(f"{with_interval(row.tokens_per_s, 'p50')} tokens/s after it")
+    parts.append(f"tokens/s {with_interval(row.tokens_per_s, 'p50')} after it")
     parts.append(f"{with_interval(row.tokens_per_s_end_to_end, 'p50')} in all")
     parts.append(f"a request {with_interval(row.latency_ms, 'p50')} ms")
     if row.estimated_share:
         parts.append(f"tokens of {100 * row.estimated_share:.0f} % of answers estimated")
     if row.context_asked is not None:
         reached = "none" if row.context_reached is None else f"{row.context_reached:,}"
-        parts.append(f"prompts read to the end up to {reached} of {row.context_asked:,} tokens")
+        claimed = "" if row.context_claimed is None else f", it claims {row.context_claimed:,}"
+        asked = counted(row.context_asked, "token", ",")
+        parts.append(f"prompts read to the end up to {reached} of {asked}{claimed}")
     yield f"{row.workload}: {', '.join(parts)}"
 
 

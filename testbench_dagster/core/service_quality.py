@@ -147,7 +147,16 @@ class ServiceQuality:
     context_asked: Annotated[
         int | None,
         Column(
-            "longest prompt with a hidden word that was sent: as long as it claims to take",
+            "longest prompt with a hidden word of which it is known whether that was found: nine tenths of "
+            "what it claims to take",
+            Unit.TOKENS,
+            sparse=True,
+        ),
+    ]
+    context_claimed: Annotated[
+        int | None,
+        Column(
+            "tokens of context that it claims, or that the operator says it has, at the last such probe",
             Unit.TOKENS,
             sparse=True,
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -356,6 +356,34 @@ ENTRY_VIEWS = Views(
         Gauge("testbench_supplier_best_probability", "Probability that nobody is better.", "p_best"),
     ),
 )  # fmt: skip
+
+
+#: What the rows of a ranking may be ordered by, besides the score: a column, and whether more is better.
+_BY: Mapping[str, tuple[str, bool]] = {
+    "first-token": ("ttft_p50_ms", False),
+    "speed": ("tokens_per_s_p50", True),
+    "uptime": ("uptime", True),
+}
+ORDERS = ("score", *_BY)
+
+
+def ordered(entries: Iterable[Entry], by: str) -> list[Entry]:
+    """The entries of rankings by one of :data:`ORDERS`, the best of each ranking first, the unknown last.
+
+    Rankings stay one behind the other, and those that are equal in the order of their scores.
+    """
+    found = list(entries)
+    if by == ORDERS[0]:
+        return found
+    column, more_is_better = _BY[by]
+    places = {name: place for place, name in enumerate(dict.fromkeys(one.taxonomy for one in found))}
+
+    def key(one: Entry) -> tuple[int, bool, float]:
+        value = getattr(one, column)
+        known = 0.0 if value is None else float(value)
+        return places[one.taxonomy], value is None, -known if more_is_better else known
+
+    return sorted(found, key=key)
 
 
 @dataclass(frozen=True)

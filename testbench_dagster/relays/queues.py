@@ -173,6 +173,8 @@ class SupplierQueue:
         self.circuit = Circuit(patience, proven=bool(canaries))
         self.canaries = CanaryPool(canaries, rng)
         self.counts = Counts()
+        #: Whose requests in flight are beside its own: the host's, or its own where it has one to itself.
+        self.line: Host | SupplierQueue = self if host is None else host
         self.in_flight = 0
         self.sends = 0
         self.flying: dict[int, tuple[Job, float]] = {}  # what is in flight, and since when
@@ -202,11 +204,6 @@ class SupplierQueue:
         self._next: Relay | None = None  # pulled, to see whether there is one
         self._pulled = 0
         self._probed_new = False
-
-    @property
-    def line(self) -> Host | SupplierQueue:
-        """What its requests share with those of others: the host, or itself where it has one of its own."""
-        return self if self.host is None else self.host
 
     def next_job(self) -> Job | None:
         """Return what is to be sent now; None when the iterator is at its end."""

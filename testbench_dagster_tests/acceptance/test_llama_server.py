@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import httpx
 import pytest
 
 from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import PlainAnswer
 from testbench_dagster.core.relay import Attempt, Endpoint, Limits, Relay
 from testbench_dagster.relays.circuit import LanePatience
 from testbench_dagster.relays.engine import run_relays
 from testbench_dagster.stages.relay.probe import ECHO_REQUEST, echo_verdict, probe_relay
+from testbench_dagster.stages.service.measures import plain_estimate
+from testbench_dagster.statistics.slopes import theil_sen
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS
 from testbench_dagster.transports.answers import parse_answer
 from testbench_dagster.transports.direct.transport import DirectTransport
@@ -191,3 +195,37 @@ def test_while_the_model_loads_nothing_is_lost(model: Path) -> None:
     assert counts.answered == counts.final == len(relays) and counts.still_due == 0
     assert seen[Fault.UNAVAILABLE] > 0, seen
     assert set(seen) <= {Fault.TRANSPORT, Fault.UNAVAILABLE, Fault.OK, Fault.TRUNCATED}
+
+
+def test_plain_answers_tell_the_servers_speed(url: str) -> None:
+    """The free estimate agrees within 15 % with what the server itself times of the same answers."""
+    target = endpoint(url, "chat", host="one")
+    target = replace(target, limits=replace(target.limits, max_in_flight=1, start_in_flight=1))
+    relays = [
+        probe_relay(
+            target,
+            {
+                "type": "generate_until",
+                "idx": 0,
+                "messages": [{"role": "user", "content": f"{number}: {QUESTIONS[number % len(QUESTIONS)]}"}],
+                "generation": {"until": [], "max_gen_toks": 13 + 53 * number % 387, "temperature": 0.0},
+            },
+        )
+        for number in range(60)
+    ]
+    made: list[Attempt] = []
+    run_relays(
+        [(target, relays)],
+        lambda relay, number, attempt: made.append(attempt),
+        open_transport=DirectTransport,
+    )
+    assert {one.own_in_flight for one in made} == {1}
+    answers = [PlainAnswer("t", one.latency_ms, one.completion_tokens, one.own_in_flight) for one in made]
+    found = plain_estimate(answers)
+    assert found is not None
+    timings = [json.loads(one.body)["timings"] for one in made]
+    # the same slope of the server's own times, which hold neither the network nor the reading of the prompt
+    own = theil_sen([[(one["predicted_n"], one["predicted_ms"]) for one in timings]])
+    assert own is not None
+    assert found["value"] == pytest.approx(1000 / own.value, rel=0.15)
+    assert (found["low"] or 0) < (found["value"] or 0) < (found["high"] or 0)

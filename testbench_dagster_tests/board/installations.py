@@ -125,7 +125,13 @@ def _probed(workspace: Workspace, names: Names) -> None:
     faults = ["unavailable"] * 4 + ["rate_limited", "internal", "supplier_timeout"]
     store(workspace, (probe(last, soon - timedelta(hours=i), fault=f) for i, f in enumerate(faults)))
     store(workspace, hourly(last, soon - timedelta(hours=6, minutes=20), 8, seed=3))
-    more = {"sent_tokens": 32_000, "prompt_tokens": None, "found": True, "tokens_source": "estimated"}
+    more = {
+        "sent_tokens": 32_000,
+        "prompt_tokens": None,
+        "found": True,
+        "tokens_source": "estimated",
+        "evidence": {"context": {"tokens": 35_000, "source": "listed"}},
+    }
     store(workspace, [probe(first, soon, "context", **more)])
     refresh_service_quality(workspace, names.suppliers, NOW)
 

@@ -105,7 +105,7 @@ def test_show_tells_it_in_lines(workspace: Workspace) -> None:
         "service    last 72 hours: 50 of 50 probes answered, up 100.0 % (91.2–100.0) of 40 hours"
         in done.stdout
     )
-    assert "short: first token " in done.stdout and " tokens/s after it" in done.stdout
+    assert "short: first token " in done.stdout and ", tokens/s " in done.stdout
     told = json.loads(run(workspace, "show", ALPHA, "--format", "json").stdout)
     assert [row["workload"] for row in told["service_quality"]] == ["all", "short", "1k"]
     assert told["service"] == "external", "what was there keeps its name"
@@ -118,7 +118,7 @@ def test_an_estimate_is_called_one() -> None:
     plain = {"supplier": ALPHA, "workload": "all", "n": 0, "estimated_tokens_per_s": values}
     told = list(service_lines([ServiceQuality.from_json(plain)]))
     assert told == [
-        "  service    about 2,860 tokens/s (2,734–2,987), estimated from 60 plain answers with up to "
+        "  service    about 2,860 (2,734–2,987) tokens/s, estimated from 60 plain answers with up to "
         "2 requests in flight"
     ]
 
@@ -131,6 +131,9 @@ def test_the_leaderboard_and_the_feeds_have_it(workspace: Workspace) -> None:
     assert rows[ALPHA]["ttft_p50_ms"] == short.ttft_ms["p50"]
     assert (rows[ALPHA]["uptime"], rows[BETA]["uptime"], rows[BETA]["ttft_p50_ms"]) == (1.0, 0.0, None)
     assert "tokens_per_s_p50" in run(workspace, "leaderboard").stdout
+    for by, first in (("score", ALPHA), ("first-token", ALPHA), ("speed", ALPHA), ("uptime", ALPHA)):
+        shown = json.loads(run(workspace, "leaderboard", "--by", by, "--format", "json").stdout)
+        assert [row["supplier"] for row in shown] == [first, BETA], by
     board = make_board(workspace, now=NOW)
     told = {one["supplier"]: one for one in feed(board)["suppliers"]}
     assert told[ALPHA]["ttft_p50_ms"] == short.ttft_ms["p50"]

@@ -211,4 +211,12 @@ def test_the_ranking_follows_new_summaries_and_waits_for_nothing_else(definition
             tick = evaluated(33, tick.cursor)
             assert asked_for(tick) == then, asset
         instance.report_runless_asset_event(dg.AssetMaterialization("taxonomy_summaries", partition="b"))
-        assert asked_for(evaluated(35, tick.cursor)) == {"leaderboard"}
+        tick = evaluated(35, tick.cursor)
+        assert asked_for(tick) == {"leaderboard"}
+        # speeds and uptime stand in it: they are news on the next hour
+        instance.report_runless_asset_event(dg.AssetMaterialization("leaderboard"))
+        tick = evaluated(37, tick.cursor)
+        instance.report_runless_asset_event(dg.AssetMaterialization("service_probes", partition="a"))
+        tick = evaluated(40, tick.cursor)
+        assert asked_for(tick) == set()
+        assert asked_for(evaluated(95, tick.cursor)) == {"leaderboard"}

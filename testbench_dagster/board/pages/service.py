@@ -114,9 +114,10 @@ def service(site: Site, asked: Asked, key: str) -> Page:
             "supplier": one,
             "period": period,
             "periods": list(_PERIODS),
-            "charts": _charts(days, width=940, height=220),
+            "charts": _charts(days),
             "days": [
-                (row, strip([_KINDS.get(state) for state in row.hours], width=96)) for row in reversed(days)
+                (row, strip([_KINDS.get(state) for state in row.hours], width=96))
+                for row in sorted(days, key=lambda row: row.since, reverse=True)
             ],
         },
     )
@@ -127,7 +128,7 @@ def _ends(values: Mapping[str, float | None]) -> tuple[float | None, float | Non
     return values["p50"], values["p50_low"], values["p50_high"]
 
 
-def _charts(days: Sequence[ServiceQuality], *, width: int = 440, height: int = 130) -> list[ServiceChart]:
+def _charts(days: Sequence[ServiceQuality]) -> list[ServiceChart]:
     """Medians over days by workload: of the first token, with the band up to its p90, and of the speed."""
 
     def first_token(row: ServiceQuality) -> DayValue:
@@ -145,7 +146,7 @@ def _charts(days: Sequence[ServiceQuality], *, width: int = 440, height: int = 1
     for workload in workloads:
         own = [row for row in days if row.workload == workload]
         for title, value in kinds:
-            chart = history_chart([value(row) for row in own], width=width, height=height)
+            chart = history_chart([value(row) for row in own])
             if chart is not None:
                 made.append(ServiceChart(f"{workload}: {title}", chart))
     return made

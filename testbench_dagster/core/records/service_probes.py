@@ -125,6 +125,7 @@ class ProbeTimes(NamedTuple):
     prompt_tokens: int | None
     sent_tokens: int
     found: bool | None
+    evidence: Mapping[str, Any]
 
 
 @counted(ServiceProbeRecord)

@@ -16,6 +16,7 @@ from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
@@ -227,6 +228,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             ScoreStreamRecord,
             SplitRecord,
             ReferenceRecord,
+            ServiceQualityRecord,
         ),
         writes={
             ScoreRecord.collection.name: "one per answer and filter",

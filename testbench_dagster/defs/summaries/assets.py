@@ -23,6 +23,7 @@ from testbench_dagster.core.records.rankings import (
 )
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
@@ -125,10 +126,11 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             "supplier_scores",
             taxonomy_summaries,
             "identity_groups",
+            "service_probes",
         ],
-        # not eager: that waits for ever for a supplier that was never summarized. Only for new summaries:
-        # groups and windows are shown as last stored
-        automation_condition=at_times(cron, dg.AssetSelection.assets(taxonomy_summaries))
+        # not eager: that waits for ever for a supplier that was never summarized. Only for new summaries and
+        # new speeds: groups and windows are shown as last stored
+        automation_condition=at_times(cron, dg.AssetSelection.assets(taxonomy_summaries, "service_probes"))
         if automation.summaries.enabled
         else None,
         freshness_policy=freshness.SUMMARIES,
@@ -147,6 +149,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 LaneEndRecord,
                 TaxonomySummaryRecord,
                 SetAsideRecord,
+                ServiceQualityRecord,
             ),
             writes={
                 LeaderboardRecord.collection.name: "one per taxonomy, and the files in "

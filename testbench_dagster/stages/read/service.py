@@ -68,11 +68,11 @@ def headlines(workspace: Workspace, now: datetime) -> Mapping[str, Headline]:
     """By supplier what a ranking shows of its service.
 
     Speeds are those of one workload, so that they can be compared: of the shortest prompts that anybody was
-    asked.
+    asked. Prompts as long as a context are as long as each supplier claims, and not compared.
     """
     rows = recent_service(workspace, now)
     measured = {row.workload for row in rows} - {ALL_WORKLOADS}
-    shown = next((name for name in WORKLOADS if name in measured), None)
+    shown = next((name for name, one in WORKLOADS.items() if name in measured and not one.hides), None)
     found: dict[str, Headline] = {}
     by_place = {(row.supplier, row.workload): row for row in rows}
     for key in dict.fromkeys(row.supplier for row in rows):

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import NamedTuple
 
 from testbench_dagster.core.faults import Fault
@@ -94,6 +95,7 @@ def service_quality(
         hours=hours_text(span, probes),
         context_reached=max((_length(one) for one in hidden if one.found and _answered(one)), default=None),
         context_asked=max(map(_length, hidden), default=None),
+        context_claimed=_claim(probes),
         estimated_tokens_per_s={
             **dict.fromkeys(ESTIMATE_PARTS),
             **(estimate or {}),
@@ -110,6 +112,12 @@ def _answered(one: ProbeTimes) -> bool:
 def _length(one: ProbeTimes) -> int:
     """Tokens of its prompt, as the supplier counts them, or as we estimate them."""
     return one.sent_tokens if one.prompt_tokens is None else one.prompt_tokens
+
+
+def _claim(probes: Iterable[ProbeTimes]) -> int | None:
+    """The context that was claimed at the last probe of one, as it is stored with the probe."""
+    claims = [(one.finished_at, told) for one in probes if (told := one.evidence.get("context"))]
+    return int(max(claims, key=itemgetter(0))[1]["tokens"]) if claims else None
 
 
 # ------------------------------------------------------------------------------------------ percentiles

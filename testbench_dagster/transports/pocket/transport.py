@@ -216,6 +216,9 @@ class ShannonTransport:
         except Exception as error:
             exchange.error = error
             return exchange
+        if not call.streamed and call.watch is None:
+            await self._http.run(exchange, request, call.message, limits, page=call.page)
+            return exchange
         call.begin()
         await self._http.run(
             exchange,

@@ -193,7 +193,9 @@ def test_how_long_a_prompt_was_read_to_its_end() -> None:
     assert counted.context_reached == 9_100, "as the supplier counts them"
     nothing = quality([reached(8_000, found=False, fault="client_request")], "context")
     assert (nothing.context_reached, nothing.context_asked) == (None, 8_000)
-    assert quality([at(5)]).context_asked is None
+    assert quality([at(5)]).context_asked is quality([at(5)]).context_claimed is None
+    told = [at(h, workload="context", evidence={"context": {"tokens": 9_000 * h}}) for h in (2, 3, 1)]
+    assert quality([*told, at(4)], "context").context_claimed == 27_000, "as it was said last"
 
 
 def test_of_all_workloads_no_percentile_is_told() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import testbench_dagster
 from testbench_dagster.core.records.attempts import AttemptRecord
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
-from testbench_dagster.core.service_quality import ALL_WORKLOADS, ROLLING
+from testbench_dagster.core.service_quality import ALL_WORKLOADS, ROLLING, ServiceQuality
 from testbench_dagster.stages.rank import make_board, store_board, stored_entries
 from testbench_dagster.stages.read.service import daily_service, headlines, recent_service
 from testbench_dagster.stages.retain import apply_retention
@@ -30,7 +31,7 @@ NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MIDNIGHT = NOW.replace(hour=0)
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
+@pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=pytest.mark.slow)])
 def workspace(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Workspace]:
@@ -195,6 +196,12 @@ def test_windows_and_scores_are_the_same_with_probes_and_without(workspace: Work
     assert (shown[ALPHA].uptime, shown[BETA].uptime, shown[BETA].ttft_p50_ms) == (1.0, 0.0, None)
 
 
+def test_prompts_of_any_length_are_not_compared(workspace: Workspace) -> None:
+    store(workspace, hourly(ALPHA, NOW, 24, "context"))
+    refresh_service_quality(workspace, [ALPHA], NOW)
+    assert headlines(workspace, NOW)[ALPHA].ttft_p50_ms is None
+
+
 def test_speeds_on_a_leaderboard_are_of_one_workload(workspace: Workspace) -> None:
     store(workspace, hourly(ALPHA, NOW, 24, "1k"))
     store(workspace, [*hourly(BETA, NOW, 24, "1k", seed=3), *hourly(BETA, NOW, 24, "short", seed=4)])
@@ -204,3 +211,27 @@ def test_speeds_on_a_leaderboard_are_of_one_workload(workspace: Workspace) -> No
     assert found[ALPHA].uptime == 1.0
     [short] = [row for row in recent_service(workspace, NOW, [BETA]) if row.workload == "short"]
     assert found[BETA].ttft_p50_ms == short.ttft_ms["p50"]
+
+
+def test_no_module_that_scores_or_plans_knows_these_records() -> None:
+    of_service = {
+        ServiceProbeRecord.__module__,
+        ServiceQualityRecord.__module__,
+        ServiceQuality.__module__,
+        "testbench_dagster.stages.read.service",
+        refresh_service_quality.__module__,
+    }
+    package = Path(testbench_dagster.__file__).parent
+    scoring = (
+        "scoring",
+        "planning",
+        "identity",
+        "taxonomies",
+        "evidence",
+        "stages/score",
+        "stages/summarize",
+    )
+    paths = [path for folder in (*scoring, "stages/identify") for path in (package / folder).rglob("*.py")]
+    assert len(paths) > 40
+    for path in paths:
+        assert not {name for name in of_service if name in path.read_text("utf-8")}, path

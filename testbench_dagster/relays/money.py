@@ -9,6 +9,7 @@ that could be counted although it may have worked, what was reserved is spent.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.price import Price
-from testbench_dagster.core.relay import Attempt, Endpoint, Relay
+from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.token_bounds import likely_tokens, most_tokens
 
 #: A chunk is at most this part of what is left of the day, and so many times the relay that it is asked for:
@@ -30,6 +31,8 @@ from testbench_dagster.core.token_bounds import likely_tokens, most_tokens
 _PARTS = 8
 _RELAYS = 16
 _NO_CAP = 2**62
+#: Who waits for what others' relays leave of their reservations looks so often, in seconds.
+_POLL_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -308,3 +311,33 @@ class MoneyQuota:
             self._ledger.grant(estimated_account(service), start, _NO_CAP, micros)
         except StoreError as error:  # what is spent is counted all the same
             _log.warning("what was estimated of the money of %s was not noted: %s", service, error)
+
+
+async def send_paid(
+    money: MoneyQuota | None, transport: Transport, endpoint: Endpoint, relay: Relay
+) -> Attempt | None:
+    """Send a relay once what it can cost at most is reserved, and charge what it came to.
+
+    None where too little money is left: nothing was sent. For who asks one relay at a time; the engine waits
+    for money in its queues.
+
+    Raises what the transport raises; what was reserved is free again then.
+    """
+    if money is None:
+        return await transport.send(endpoint, relay)
+    while (turn := money.reserve(endpoint, relay)).decision in (Decision.UNKNOWN, Decision.LATER):
+        if turn.decision is Decision.LATER:  # what others are asked meanwhile may leave enough
+            await asyncio.sleep(_POLL_S)
+        else:
+            await asyncio.to_thread(money.refill, endpoint, turn.needed)
+    if turn.decision is not Decision.GRANTED:
+        return None
+    if turn.reserved is None:
+        return await transport.send(endpoint, relay)
+    try:
+        attempt = await transport.send(endpoint, relay)
+    except Exception:
+        money.release(turn.reserved)
+        raise
+    money.charge(turn.reserved, relay, attempt)
+    return attempt

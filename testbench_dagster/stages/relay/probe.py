@@ -18,7 +18,7 @@ from testbench_dagster.core.quota import Quota, QuotaDecision
 from testbench_dagster.core.relay import Api, Attempt, Endpoint, Relay
 from testbench_dagster.core.remedies import remedy_of
 from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
-from testbench_dagster.relays.money import FREE, Decision, MoneyQuota, MoneyTurn
+from testbench_dagster.relays.money import MoneyQuota, send_paid
 from testbench_dagster.relays.pace import PacedOut, PacedTransport, Pacing
 from testbench_dagster.stages.plan.remaining import ledger_quota, money_quota
 from testbench_dagster.stages.relay.history import transports_to
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 _AT_ONCE = 64
 #: How often a question is asked again that a busy server turned down, and the wait before, in seconds.
 _AGAIN, _WAIT_S, _LONGEST_WAIT_S = 2, 1.0, 5.0
-_MONEY_POLL_S = 0.05
 _QUESTION = "Reply with the single word OK."
 #: OpenAI refuses limits below 16.
 _GENERATION = {"max_gen_toks": 16, "temperature": 0.0}
@@ -282,31 +281,11 @@ class _Probe:
         if generation != target.generation:
             target = replace(target, generation=generation)
         relay = probe_relay(target, request)
-        turn = await self._reserved(target, relay)
-        if turn.decision is not Decision.GRANTED:
+        attempt = await send_paid(self._money, self._opened, target, relay)
+        if attempt is None:
             quota.refund(target)
             raise _Spent("the budget of money does not reach to it")
-        if self._money is None or turn.reserved is None:
-            return await self._opened.send(target, relay)
-        try:
-            attempt = await self._opened.send(target, relay)
-        except PacedOut:
-            self._money.release(turn.reserved)
-            raise
-        self._money.charge(turn.reserved, relay, attempt)
         return attempt
-
-    async def _reserved(self, target: Endpoint, relay: Relay) -> MoneyTurn:
-        """Reserve what a question can cost at most, once it is clear whether that is left."""
-        money = self._money
-        if money is None:
-            return FREE
-        while (turn := money.reserve(target, relay)).decision in (Decision.UNKNOWN, Decision.LATER):
-            if turn.decision is Decision.LATER:  # what others are asked meanwhile may leave enough
-                await asyncio.sleep(_MONEY_POLL_S)
-            else:
-                await asyncio.to_thread(money.refill, target, turn.needed)
-        return turn
 
     async def _models(self, attempt: Attempt) -> str:
         """What is wrong with the models it lists, where it can be asked for them."""

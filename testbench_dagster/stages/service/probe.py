@@ -35,6 +35,7 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.workloads import WORKLOADS, DueProbe, Workload
 from testbench_dagster.relays.loops import run_to_end
+from testbench_dagster.relays.money import MoneyQuota, send_paid
 from testbench_dagster.relays.pace import PacedOut, PacedTransport, Pacing
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.relay.history import transports_to
@@ -125,6 +126,7 @@ def probe_services(
     due: Sequence[DueProbe],
     *,
     quota: Quota | None = None,
+    money: MoneyQuota | None = None,
     pacing: Pacing | None = None,
     stop: threading.Event | None = None,
     on_progress: Callable[[ServiceProbeProgress], None] | None = None,
@@ -140,6 +142,7 @@ def probe_services(
         due: what to ask; suppliers that are unknown, have left or are held by others are reported.
         quota: how many relays may be sent, refused tries included; None for as many as that takes. It stays
             open.
+        money: the budget of money, which stays open, too; None for as much as that takes.
         pacing: the paces of suppliers; None for those of the store.
         stop: ends the call within about a second once it is set; None for that of the workspace.
         on_progress: called a few times a second.
@@ -173,7 +176,7 @@ def probe_services(
                 http = HttpClient()
                 try:
                     bounded = transports.quota(FixedQuota({}) if quota is None else quota)
-                    run = _Run(workspace, hosts, opened, http, bounded, store, report, on_progress)
+                    run = _Run(workspace, hosts, opened, http, bounded, money, store, report, on_progress)
                     await run.execute(workspace.stop if stop is None else stop)
                 finally:
                     await http.close()
@@ -319,6 +322,7 @@ class _Run:
         opened: PacedTransport,
         http: HttpClient,
         quota: Quota,
+        money: MoneyQuota | None,
         store: _Store,
         report: ServiceProbeReport,
         on_progress: Callable[[ServiceProbeProgress], None] | None,
@@ -328,6 +332,7 @@ class _Run:
         self._opened = opened
         self._http = http
         self._quota = quota
+        self._money = money
         self._store = store
         self._report = report
         self._on_progress = on_progress
@@ -419,12 +424,16 @@ class _Run:
             relay = probe_relay(asking.endpoint, prompt.request(asking.endpoint.api))
             self._in_flight += 1
             try:
-                attempt = await self._opened.send(asking.endpoint, replace(relay, watch=watch))
+                watched = replace(relay, watch=watch)
+                attempt = await send_paid(self._money, self._opened, asking.endpoint, watched)
             except PacedOut as paced:
                 self._quota.refund(asking.endpoint)
                 return str(paced)
             finally:
                 self._in_flight -= 1
+            if attempt is None:
+                self._quota.refund(asking.endpoint)
+                return "the budget of money does not reach to it"
             if _went_stale(attempt, watch) and not stale:
                 stale = True
                 self._quota.refund(asking.endpoint)

@@ -11,6 +11,7 @@ from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.core.workloads import DueProbe
+from testbench_dagster.stages.plan.remaining import money_quota
 from testbench_dagster.stages.service.budget import probe_quota
 from testbench_dagster.stages.service.due import configured_rates, due_probes
 from testbench_dagster.stages.service.measures import speed_after_first, speed_end_to_end
@@ -102,10 +103,13 @@ def probe(
     asked = list(dict.fromkeys(one.supplier for one in due))
     quota = probe_quota(workspace)
     quota.limit({key: _TRIES * sum(one.supplier == key for one in due) for key in asked})
+    money = money_quota(workspace)
     try:
-        report = probe_services(workspace, due, quota=quota, on_progress=on_progress)
+        report = probe_services(workspace, due, quota=quota, money=money, on_progress=on_progress)
     finally:
         quota.close()
+        if money is not None:
+            money.close()
     where = {"supplier": {"in": sorted(asked)}, "finished_at": {"gte": now}}
     attempts = tuple(
         typed.find(workspace.documents, ServiceProbeRecord, where, sort=[("finished_at", 1), ("_id", 1)])

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from testbench_dagster.core.workloads import LONG_ANSWER, DueProbe
 from testbench_dagster.localnet.manners import MANNERS
 from testbench_dagster.localnet.personas import Backend, Context, Persona
 from testbench_dagster.stages.discover.roster import refresh_roster
+from testbench_dagster.stages.plan.remaining import money_left, money_quota
 from testbench_dagster.stages.service import probe as probing
 from testbench_dagster.stages.service.probe import ServiceProbeReport, probe_services
 from testbench_dagster.stages.workspace import Workspace
@@ -379,6 +381,25 @@ def test_the_budget_bounds_attempts(tmp_path: Path) -> None:
         quota = FixedQuota({"external": 2})
         report = probe_services(workspace, due("short", "1k", "10k"), quota=quota)
         assert (report.done, report.put_off) == (2, {"a@external": "the budget is used up"})
+        assert len(server.asked["a"]) == 2
+
+
+def test_the_budget_of_money_bounds_them_and_pays_for_them(tmp_path: Path) -> None:
+    own = {"a": {"price": {"prompt": 1.0, "completion": 100.0}}}  # 0.03 and more for the longest answer
+    with serving({"a": says(*GOOD)}) as server:
+        urls = {"a": f"{server.url}/a/v1"}
+        with installation(tmp_path, urls, own, budget={"money_per_day": 0.05}) as workspace:
+            money = money_quota(workspace)
+            assert money is not None
+            report = probe_services(workspace, due("short", "1k"), money=money)
+            money.close()
+            assert (report.done, report.put_off) == (2, {})
+            left = money_left(workspace, "external", datetime.now(UTC))
+            assert left is not None and left.spent == 2 * (90 * 1 + 5 * 100)  # what they came to
+        with installation(tmp_path, urls, own, budget={"money_per_day": 0.02}) as workspace:
+            money = money_quota(workspace)
+            report = probe_services(workspace, due("short"), money=money)
+            assert report.put_off == {"a@external": "the budget of money does not reach to it"}
         assert len(server.asked["a"]) == 2
 
 

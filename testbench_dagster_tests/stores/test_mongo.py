@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -104,6 +105,24 @@ def test_unique_indexes_serve_queries(mongo_database_uri, tmp_path):
     assert plan["queryPlanner"]["winningPlan"]["inputStage"]["indexName"] == "unique_task__epoch"
     client.close()
     store.close()
+
+
+def test_the_first_field_of_a_unique_key_finds_its_documents_alone(mongo_database_uri, tmp_path):
+    keyed = Collection("keyed", {"task": str, "epoch": int}, unique=(("task", "epoch"),))
+    served = Collection("served", keyed.fields, indexes=(("task", "epoch"), ("task",)), unique=keyed.unique)
+    with contextlib.closing(open_documents(tmp_path, mongo_database_uri)) as store:
+        for collection in (keyed, served):
+            rows = [{"_id": f"{i}", "task": f"t{i % 10}", "epoch": i} for i in range(50)]
+            store.put_new(collection, [*rows, {"_id": "x", "task": "t1"}])
+            assert [one["_id"] for one in store.find(collection, {"task": "t1"}, sort=[("epoch", 1)])] == [
+                "x", "1", "11", "21", "31", "41",
+            ]  # fmt: skip
+    client, native_keyed = native(mongo_database_uri, "keyed")
+    plan = native_keyed.find({"task": "t1"}).explain()["executionStats"]
+    assert (plan["nReturned"], plan["totalDocsExamined"]) == (6, 6)
+    own = set(native_keyed.database["served"].index_information())
+    assert own == {"_id_", "index_task", "unique_task__epoch"}, "what is declared serves already"
+    client.close()
 
 
 def test_an_index_that_differs_from_the_declaration(mongo_database_uri, tmp_path):

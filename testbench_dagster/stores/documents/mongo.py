@@ -500,15 +500,25 @@ def _set_validator(database: Database[Document], collection: Collection) -> None
     database.command("collMod", collection.name, validator=validator)
 
 
+def _beginnings(unique: Iterable[tuple[str, ...]], plain: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The beginnings of unique keys that no plain index serves: one that may leave documents out does not.
+
+    A query that names the first fields only would read the whole collection.
+    """
+    found = dict.fromkeys(key[:-1] for key in unique if len(key) > 1)
+    return [key for key in found if all(other[: len(key)] != key for other in plain)]
+
+
 def _create_indexes(native: Native[Document], collection: Collection) -> None:
     """Create the declared indexes; those that exist are left alone.
 
     A unique index covers the documents in which all its fields are set: nulls are no duplicates of each
     other, as in SQL. (``$gte`` the least value, rather than ``$exists``, keeps the index usable by queries.)
     """
+    plain = values.plain_indexes(collection)
     models = [
         IndexModel([(name, ASCENDING) for name in key], name=values.index_name(key, unique=False))
-        for key in values.plain_indexes(collection)
+        for key in [*plain, *_beginnings(collection.unique, plain)]
     ]
     for key in collection.unique:
         kinds = {name: values.field_type(collection, name) for name in key}

@@ -138,9 +138,9 @@ def note_reproduced(workspace: Workspace, report: Rescored, before: Mapping[str,
     """Note whose answers gave other scores than are stored; ``before`` is what was noted of them so far."""
     now = datetime.now(UTC)
     parts = {}
-    for key in report.differing.keys() | report.settled.keys():
+    for key in report.differing.keys() | report.resolved.keys():
         told = dict(before.get(key, {})) | report.differing.get(key, {})
-        kept = {answer: doc for answer, doc in told.items() if answer not in report.settled.get(key, ())}
+        kept = {answer: doc for answer, doc in told.items() if answer not in report.resolved.get(key, ())}
         parts[key] = {
             "reproduced_at": now,
             "n_unreproduced": len(kept),

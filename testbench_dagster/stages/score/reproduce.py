@@ -20,13 +20,13 @@ from testbench_dagster.stores.documents import typed
 class Rescored:
     """What came of it: how many scores were compared, and which answers give others than are stored.
 
-    ``differing`` says by supplier and answer which doc it is; ``settled`` are the answers, by supplier, of
+    ``differing`` says by supplier and answer which doc it is; ``resolved`` are the answers, by supplier, of
     those that were to be looked at again that no longer differ, or count no more.
     """
 
     compared: int = 0
     differing: dict[str, dict[str, str]] = field(default_factory=dict)
-    settled: dict[str, set[str]] = field(default_factory=dict)
+    resolved: dict[str, set[str]] = field(default_factory=dict)
 
 
 def score_again(
@@ -78,5 +78,5 @@ def score_again(
             if (score.metrics, score.error) != (one.metrics, one.error):
                 found[key][one.answer_id] = f"{spec.name} doc {one.doc_id}"
     report.differing |= found
-    report.settled |= {key: answers - found[key].keys() - left_alone for key, answers in looked.items()}
+    report.resolved |= {key: answers - found[key].keys() - left_alone for key, answers in looked.items()}
     return report

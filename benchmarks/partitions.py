@@ -5,9 +5,10 @@
 One run of the asset `supplier_scores` over all suppliers, each of whom has other scores, on SQLite and on
 PostgreSQL (with a password; skipped where there is no server), with events in batches as `testbench up` has
 them. ``shown`` is the time inside the run that goes into metadata of single partitions, in the median, and
-``CPU s`` what of it is CPU; ``whole run`` is the wall time with it, ``without`` that of the same run when nothing
-of it is added, and ``public call`` what Dagster's own ``add_asset_metadata`` takes for the same. Then three
-partitions are asked for by GraphQL, through the webserver's own application: each has to show its own score.
+``CPU s`` what of it is CPU; ``whole run`` is the wall time with it, ``without`` that of the same run when
+nothing of it is added, and ``public call`` what Dagster's own ``add_asset_metadata`` takes for the same. Then
+three partitions are asked for by GraphQL, through the webserver's own application: each has to show its own
+score.
 """
 
 from __future__ import annotations

@@ -214,10 +214,16 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
     # Dagster's own advice to use its newer command would be the first line of the log
     environment.setdefault("PYTHONWARNINGS", "ignore")
     url = f"http://127.0.0.1:{port}"
-    with opened_instance(config) as instance:
-        taken = take_over_switches(instance)
-    if taken:
-        note(f"switches of earlier versions hold on: {', '.join(taken)}")
+    try:
+        with opened_instance(config) as instance:
+            taken = take_over_switches(instance)
+    except TestbenchError:
+        raise
+    except Exception as error:  # of Dagster's store: the processes below say more
+        note(f"what was switched on the Automation page before cannot be looked at: {error!r}"[:300])
+    else:
+        if taken:
+            note(f"switches of earlier versions hold on: {', '.join(taken)}")
     workspace = workspace_file(environment["DAGSTER_HOME"])
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]

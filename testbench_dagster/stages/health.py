@@ -24,6 +24,7 @@ from testbench_dagster.core.window import NOT_APPLICABLE, TASK, UNSUPPORTED, Win
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.score.missing import why_no_scores
 from testbench_dagster.stages.score.remarks import Remarks, empty_answers, late_answers, refused_parameters
+from testbench_dagster.stages.score.reproduce import Rescored
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.contract import Where
@@ -131,6 +132,21 @@ def note_abilities(workspace: Workspace, keys: Sequence[str]) -> None:
             for key in keys
         },
     )
+
+
+def note_reproduced(workspace: Workspace, report: Rescored, before: Mapping[str, Mapping[str, str]]) -> None:
+    """Note whose answers gave other scores than are stored; ``before`` is what was noted of them so far."""
+    now = datetime.now(UTC)
+    parts = {}
+    for key in report.differing.keys() | report.resolved.keys():
+        told = dict(before.get(key, {})) | report.differing.get(key, {})
+        kept = {answer: doc for answer, doc in told.items() if answer not in report.resolved.get(key, ())}
+        parts[key] = {
+            "reproduced_at": now,
+            "n_unreproduced": len(kept),
+            "unreproduced": _first(kept),
+        }
+    _note(workspace, parts)
 
 
 def _note(workspace: Workspace, parts: Mapping[str, Mapping[str, Any]]) -> None:

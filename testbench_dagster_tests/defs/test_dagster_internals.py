@@ -53,6 +53,9 @@ def test_backfills_are_made_and_stored_as_we_do() -> None:
         otherwise_called(ours.get_current_timestamp),
         otherwise_called(dg.DagsterInstance.add_backfill, None, None),
         otherwise_called(dg.DagsterInstance.get_backfill, None, ""),
+        otherwise_called(dg.DagsterInstance.get_backfills, None, filters=None),
+        otherwise_called(dg.DagsterInstance.all_instigator_state, None),
+        otherwise_called(dg.DagsterInstance.add_instigator_state, None, None),
     ]
     assert [says("dagster", what, MODULE) for what in changed if what] == []
     ended = {status.name for status in ours.BULK_ACTION_TERMINAL_STATUSES}

@@ -16,6 +16,7 @@ from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.partitions import range_tags
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.stores.documents.collections import SCORES
 from testbench_dagster_tests.defs.conftest import Materialized
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, configuration
 
@@ -199,3 +200,36 @@ def test_an_evaluation_leaves_a_row_of_each_supplier(materialized: Materialized)
         assert row.attempts >= 16 and row.fault_share == 0.0
         assert (row.n_stale, row.n_refused, row.n_unowned, row.n_uncovered) == (0, 0, 0, 0)
         assert row.half_width is not None and row.half_width_task is not None
+
+
+def test_scores_that_do_not_follow_are_named_until_they_do(materialized: Materialized) -> None:
+    """Whomever runs are about meanwhile: a random sample of somebody else's answers says nothing of them."""
+    wide, other = "sim-02@simulation", "sim-01@simulation"
+    documents = materialized.workspace.documents
+    whole = list(documents.find(SCORES, {"supplier": wide, "task": "starter_units"}))
+    definitions = build_definitions(materialized.workspace)
+    check = dg.AssetCheckKey(dg.AssetKey("supplier_scores"), "scores_reproducible")
+
+    def told(key: str) -> dict[str, Any]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions("supplier", [wide, other])
+            job = definitions.resolve_job_def("evaluate_suppliers")
+            only = job.get_subset(asset_selection=set(), asset_check_selection={check})
+            done = only.execute_in_process(instance=instance, tags=range_tags(key, key), run_config=QUIET)
+        (found,) = done.get_asset_check_evaluations()
+        return {"passed": found.passed, **{name: value.value for name, value in found.metadata.items()}}
+
+    first = told(wide)
+    assert first["passed"] and first["scores_compared"] >= 20
+    try:
+        documents.upsert(SCORES, [{**score, "metrics": {"exact_match": 7.0}} for score in whole])
+        found = told(wide)
+        assert not found["passed"] and found["n_suppliers_of_this_run"] == 1
+        assert all(doc.startswith("starter_units doc ") for doc in found["offenders"].values())
+        found = told(other)
+        assert not found["passed"], "the other's answers say nothing of these"
+        assert (found["n_suppliers"], found["n_suppliers_of_this_run"]) == (1, 0)
+    finally:
+        documents.upsert(SCORES, whole)
+    assert told(wide)["passed"]
+    assert told(other)["passed"]

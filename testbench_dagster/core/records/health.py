@@ -13,7 +13,7 @@ from testbench_dagster.core.records.declaring import VIEW, Record, content, key,
 class HealthRecord(Record):
     """What the asset checks look at of a supplier, so that they need not look at all windows and attempts.
 
-    In three parts, each written by the asset whose runs change it; one whose date is null never was. Texts
+    In parts, each written by whatever asset or check finds out; one whose date is null never was. Texts
     say of the first five what is wrong, and the number beside them of how many it is so.
     """
 
@@ -50,6 +50,11 @@ class HealthRecord(Record):
     n_refused: int = queryable("tasks the form of whose requests it refuses", default=0)
     refused: Mapping[str, str] | None = content(
         "of these, by task: because of what", default=None, sparse=True
+    )
+    reproduced_at: datetime | None = queryable("when answers of it were last scored again", default=None)
+    n_unreproduced: int = queryable("answers that gave other scores then than are stored", default=0)
+    unreproduced: Mapping[str, str] | None = content(
+        "of these, by answer: which doc of which task", default=None, sparse=True
     )
     abilities_at: datetime | None = queryable("when its abilities were looked at", default=None)
     coverage: float | None = queryable(

@@ -1,11 +1,9 @@
 """Checks of the evaluation: evidence is complete and owned, scores are fresh, tight and reproducible.
 
 Unpartitioned, one evaluation per run over all active suppliers, violations in the metadata
-(`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs). Only
-``scores_reproducible`` draws from the run's own suppliers: it scores answers again.
+(`reference/dagster.md` section 2.5: partitioned checks stay planned for ever in range runs).
 """
 
-import random
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
@@ -13,19 +11,15 @@ import dagster as dg
 
 from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.references import ReferenceRecord
-from testbench_dagster.core.records.scores import ScoreRecord
-from testbench_dagster.core.versions import scorer_version
-from testbench_dagster.defs.checks import ActiveSuppliers, Violation, noted, violations_result
+from testbench_dagster.defs.checks import ActiveSuppliers, Violation, noted
 from testbench_dagster.defs.lineage import references_metadata
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import run_suppliers
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.health import widest_scores
-from testbench_dagster.stages.sample.data import definition_changed
-from testbench_dagster.stages.score.answered import answered_docs
-from testbench_dagster.stages.score.batch import score_batch
+from testbench_dagster.stages.health import note_reproduced, widest_scores
 from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.remarks import EMPTY_LIMIT, LATE_LIMIT
+from testbench_dagster.stages.score.reproduce import score_again
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -203,43 +197,21 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     def scores_reproducible(
         context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.AssetCheckResult:
-        """Scoring a random sample of stored answers again gives the stored metrics, value by value."""
-        violations: dict[str, str] = {}
-        checked = 0
-        pairs = [
-            (key, spec)
-            for key in run_suppliers(context.instance, context.run.tags)
-            for spec in workspace.specs
-        ]
-        random.shuffle(pairs)
-        for key, spec in pairs:
-            registration = workspace.datasets.current(spec.name)
-            if registration is None or checked >= _RESCORED_DOCS:
-                continue
-            if definition_changed(spec, registration):
-                continue  # edited and not yet materialized: the worker would score by other rules
-            docs = list(answered_docs(workspace.documents, key, spec, registration))
-            chosen = random.sample(docs, min(len(docs), _RESCORED_DOCS - checked))
-            if not chosen:
-                continue
-            where = {
-                "answer_id": {"in": [d.answer_id for d in chosen]},
-                "scorer_version": scorer_version(registration),
-            }
-            # an answer that could not be scored is left alone: it may cost its time limit once more
-            found = typed.find(workspace.documents, ScoreRecord, where)
-            scored = [score for score in found if score.error is None]
-            ids = {score.answer_id for score in scored}
-            chosen = [d for d in chosen if d.answer_id in ids]
-            again = {score.id: score for score in score_batch(workspace, spec, registration, chosen)}
-            for stored in scored:
-                new = again.get(stored.id)
-                if new is None:  # put off: a service that the metric asks is gone, say
-                    continue
-                checked += 1
-                if (new.metrics, new.error) != (stored.metrics, stored.error):
-                    violations[stored.id] = f"{key} {spec.name} doc {stored.doc_id}"
-        return violations_result(violations, dg.AssetCheckSeverity.ERROR, scores_compared=checked)
+        """Scoring a random sample of stored answers again gives the stored metrics, value by value.
+
+        Drawn are answers of the run's suppliers. Who failed before is named until those answers give the
+        stored values, whomever a run is about.
+        """
+        suppliers = ActiveSuppliers(context, workspace)
+        rows = {row.id: row.unreproduced or {} for row in suppliers.unhealthy({"n_unreproduced": {"gt": 0}})}
+        keys = run_suppliers(context.instance, context.run.tags)
+        report = score_again(workspace, keys, _RESCORED_DOCS, {key: rows[key] for key in keys if key in rows})
+        note_reproduced(workspace, report, rows)
+        violations = noted(
+            suppliers.unhealthy({"n_unreproduced": {"gt": 0}}), "unreproduced", "reproduced_at"
+        )
+        error = dg.AssetCheckSeverity.ERROR
+        return suppliers.result(violations, error, scores_compared=report.compared)
 
     return [
         attempts_have_an_owner,

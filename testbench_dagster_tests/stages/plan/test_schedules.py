@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import CliRunner
 
+from testbench_dagster.api import Testbench
+from testbench_dagster.cli import cli
 from testbench_dagster.config import load_config
 from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.discover.roster import refresh_roster
@@ -78,3 +81,16 @@ def test_check_names_what_keeps_one_from_working_and_leaves_the_others(tmp_path:
 def test_nothing_is_said_of_patterns_before_anybody_is_known(tmp_path: Path) -> None:
     with installation(tmp_path, {"name": "later", "suppliers": ["dora@*"]}) as workspace:
         assert schedule_texts(workspace)["later"].startswith("0 suppliers (suppliers dora@*)")
+
+
+def test_plan_names_them(tmp_path: Path) -> None:
+    with installation(
+        tmp_path, {"name": "mine", "suppliers": ["ann@*"]}, {"name": "typo", "suppliers": ["dora@*"]}
+    ) as workspace:
+        refresh_roster(workspace)
+        planned = Testbench(workspace).plan().schedules
+    assert planned["mine"] == "1 supplier (suppliers ann@*), all tasks, at 0 6 * * * (UTC)"
+    assert planned["typo"].startswith("suppliers: 'dora@*' matches none of the suppliers on the roster")
+    done = CliRunner().invoke(cli, ["--config", str(tmp_path / "testbench.yaml"), "plan", "--due"])
+    assert done.exit_code == 0
+    assert f"schedule mine: {planned['mine']}\nschedule typo: {planned['typo']}\n" in done.output

@@ -323,7 +323,7 @@ def test_the_page_of_a_supplier_shows_its_speed_and_uptime(board: TestClient, ta
         row = rows[workload]
         assert f"{workload} {row.n}/{row.n} {row.ttft_ms['p50']:.0f} ms {row.ttft_ms['p90']:.0f} ms" in own
     assert "context 1/1 – –" in own, "of one probe no median is told"
-    assert "Longest prompt read to its end: 32000 of 32,000 tokens, it claims 35000." in own
+    assert "Longest prompt read to its end: 32,000 of 32,000 tokens, it claims 35,000." in own
     assert "context: tokens of 100.0 % of the answers are estimated." in own
     dots = [given for tag, given in elements.tags if tag == "circle" and given.get("cy") == "9"]
     assert len(dots) >= 6, "three medians of two workloads, each on its interval"

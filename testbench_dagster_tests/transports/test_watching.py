@@ -20,6 +20,7 @@ from testbench_dagster.transports.path.transport import PathTransport
 from testbench_dagster.transports.payload import as_stream, build_payload
 from testbench_dagster_tests.endpoints import FAST, endpoint, relay
 from testbench_dagster_tests.streaming import DONE, Way, answers, event, says, serving, streams, usage
+from testbench_dagster_tests.transports import odd
 from testbench_dagster_tests.transports.path.test_transport import NAMED, TOKEN
 from testbench_dagster_tests.transports.path.test_transport import endpoint as gateway_endpoint
 from testbench_dagster_tests.transports.pocket.net import relay_to, setting
@@ -154,3 +155,29 @@ def test_a_stream_that_never_ends_is_ended() -> None:
         (attempt,) = send(DirectTransport(), target, [watch])
     assert attempt.fault is Fault.SUPPLIER_TIMEOUT
     assert watch.first_token_ms is not None and watch.text is not None
+
+
+def test_odd_answers_are_read_the_same_and_timed_in_order() -> None:
+    """Whatever stands in a stream, watching it changes nothing of what is read."""
+
+    async def main() -> list[tuple[Attempt, Attempt, StreamWatch]]:
+        transport, found = DirectTransport(), []
+        with odd.serving() as url:
+            for row in odd.rows():
+                if not row.name.startswith("stream"):
+                    continue
+                target, watch = endpoint(f"{url}/{row.name}/v1"), StreamWatch()
+                plain = await transport.send(target, relay())
+                found.append((plain, await transport.send(target, replace(relay(), watch=watch)), watch))
+        await transport.close()
+        return found
+
+    found = asyncio.run(main())
+    assert len(found) > 20
+    for plain, watched, watch in found:
+        assert (watched.fault, watched.text, watched.error) == (plain.fault, plain.text, plain.error)
+        if watched.fault.answered and watched.text:
+            assert watch.first_answer_ms is not None and watch.events
+        if watch.first_token_ms is not None:
+            assert watch.first_event_ms is not None and watch.last_token_ms is not None
+            assert watch.first_event_ms <= watch.first_token_ms <= watch.last_token_ms <= watched.latency_ms

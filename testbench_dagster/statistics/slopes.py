@@ -63,10 +63,22 @@ def theil_sen(groups: Iterable[Sequence[tuple[float, float]]], confidence: float
 
 
 def _kendall_variance(x: Sequence[float], y: Sequence[float]) -> float:
-    """Variance of Kendall's S of points without a trend, with ties in either (Kendall 1955, section 4.9)."""
+    """Variance of Kendall's S of at least two points without a trend, with ties in either or both.
 
-    def of(n: int) -> int:
-        return n * (n - 1) * (2 * n + 5)
+    M. G. Kendall, "Rank Correlation Methods" (1955), section 4.9.
+    """
+    n = len(x)
+    first, second = (list(Counter(column).values()) for column in (x, y))
 
-    ties = sum(of(times) for column in (x, y) for times in Counter(column).values())
-    return max(0.0, (of(len(x)) - ties) / 18)
+    def products(times: Sequence[int], factors: int) -> int:
+        """Sum of t (t - 1), or of t (t - 1) (t - 2)."""
+        return sum(math.perm(t, factors) for t in times)
+
+    def doubled(times: Sequence[int]) -> int:
+        return sum(t * (t - 1) * (2 * t + 5) for t in times)
+
+    variance = (doubled([n]) - doubled(first) - doubled(second)) / 18
+    variance += products(first, 2) * products(second, 2) / (2 * math.perm(n, 2))
+    if n > 2:
+        variance += products(first, 3) * products(second, 3) / (9 * math.perm(n, 3))
+    return max(0.0, variance)

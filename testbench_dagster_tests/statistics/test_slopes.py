@@ -1,12 +1,15 @@
 """Slopes between pairs: against scipy, simulated coverage, and what does not move them."""
 
+from itertools import combinations, permutations
+from statistics import median
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import theilslopes
 
-from testbench_dagster.statistics.slopes import theil_sen
+from testbench_dagster.statistics.slopes import _kendall_variance, theil_sen
 
 points = st.lists(st.tuples(st.integers(1, 400).map(float), st.floats(1, 1e5)), min_size=0, max_size=40)
 
@@ -18,17 +21,31 @@ def noisy(rng: np.random.Generator, n: int, slope: float, start: float) -> list[
 
 
 @given(points)
-def test_of_one_group_it_is_scipys(sample: list[tuple[float, float]]) -> None:
+def test_of_one_group_it_is_the_median_and_scipys(sample: list[tuple[float, float]]) -> None:
     found = theil_sen([sample])
     if found is None:
         return
-    x, y = zip(*sample, strict=True)
-    theirs = theilslopes(y, x, alpha=0.95)
-    assert found.value == pytest.approx(theirs.slope, rel=1e-9, abs=1e-9)
-    # their ends are rounded to the nearest rank, ours outwards
-    assert found.low <= theirs.low_slope + 1e-9
-    assert found.high >= theirs.high_slope - 1e-9
+    slopes = [(d - b) / (c - a) for (a, b), (c, d) in combinations(sample, 2) if a != c]
+    assert found.value == pytest.approx(median(slopes), rel=1e-9, abs=1e-9)
+    assert found.low <= found.value <= found.high
     assert found.n == len(sample)
+    x, y = zip(*sample, strict=True)
+    if len(set(x)) == len(set(y)) == len(sample):  # of many ties theirs is a root of what is negative
+        theirs = theilslopes(y, x, alpha=0.95)
+        # their ends are rounded to the nearest rank, ours outwards
+        assert found.low <= theirs.low_slope + 1e-9
+        assert found.high >= theirs.high_slope - 1e-9
+
+
+@pytest.mark.parametrize("x", [[1, 2, 3, 4, 5], [1, 1, 2, 3, 3], [1, 1, 1, 2, 2], [1, 1, 1, 1, 2]])
+@pytest.mark.parametrize("y", [[1, 2, 3, 4, 5], [1, 1, 2, 2, 3], [1, 1, 1, 2, 2]])
+def test_the_variance_without_a_trend_is_that_over_all_orders(x: list[int], y: list[int]) -> None:
+    def s(other: tuple[int, ...]) -> int:
+        pairs = combinations(zip(x, other, strict=True), 2)
+        return sum(int(np.sign(c - a) * np.sign(d - b)) for (a, b), (c, d) in pairs)
+
+    wanted = np.mean([s(order) ** 2 for order in permutations(y)])
+    assert _kendall_variance(x, y) == pytest.approx(wanted)
 
 
 def test_it_takes_six_points_of_different_length() -> None:

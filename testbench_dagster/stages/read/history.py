@@ -22,6 +22,7 @@ from testbench_dagster.stages.discover.roster import cuts_of, models_of
 from testbench_dagster.stages.snapshot import node_rows
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import bounded_n, wilson
+from testbench_dagster.statistics.quantiles import nearest_rank
 from testbench_dagster.stores.documents import typed
 
 _DAY = timedelta(days=1)
@@ -229,16 +230,11 @@ def _means(
             ci_high=high,
             n=len(values),
             n_failed=None,
-            p50_ms=_rank(latencies, 0.5),
-            p95_ms=_rank(latencies, 0.95),
+            p50_ms=latencies[nearest_rank(len(latencies), 0.5) - 1],
+            p95_ms=latencies[nearest_rank(len(latencies), 0.95) - 1],
             source=DAILY_MEAN,
             cut=False,
         )
-
-
-def _rank(ordered: Sequence[float], q: float) -> float:
-    """Nearest-rank quantile of ascending values."""
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
 # -- changes ----------------------------------------------------------------------------------------------

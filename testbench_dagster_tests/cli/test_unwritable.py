@@ -35,6 +35,8 @@ OPENS: dict[str, list[str] | None] = {
     "identity": [],
     "references": [],
     "leaderboard": [],
+    "service": [],
+    "probe": [KEY],
     "feed": [],
     "export": ["--out", "out"],
     "evidence": ["--supplier", KEY, "--out", "evidence.zip"],

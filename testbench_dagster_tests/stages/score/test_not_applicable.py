@@ -150,8 +150,9 @@ def _attempts(facts: Facts, prompt: str) -> list[Any]:
 def test_an_answer_of_who_is_not_asked_ends_no_void(installation: Callable[..., Facts]) -> None:
     facts = installation()
     task = facts.registration(TASK, n_docs=8)
-    facts.score(task, 5, 1.0, NOW, supplier=BETA, epoch=0)
     made = _attempt(facts, task)
+    facts.attempt(task, 5, at=NOW, supplier=BETA, text="x")
+    facts.score(task, 5, 1.0, NOW, supplier=BETA)
     for patterns, counts in (({}, True), ({"suppliers": ["!beta@*"]}, False)):
         peers = Peers(installation(**patterns).workspace, NOW)
         assert bool(peers._answered_otherwise("external", [made])) is counts, patterns

@@ -41,6 +41,8 @@ MAX_BYTES = 9_500_000
 _SPARE = 1000  # bytes kept for what stands around the details
 _PARTS = 12  # columns of abilities or tasks at most; a supplier's details show all
 _SET_ASIDE = 50  # tasks at most; the JSON feed has all
+#: Columns of service quality, which go after those of parts.
+_SERVICE = frozenset({"ttft_p50_ms", "tokens_per_s_p50", "uptime"})
 #: What goes into a page from a template: text that is escaped already.
 _Macro = Callable[..., Markup]
 
@@ -144,11 +146,22 @@ def _fitting(parts: Sequence[str], space: int) -> int:
 
 
 def _section(
-    board: Board, name: str, number: int, entries: Sequence[Entry], anchors: Mapping[str, str], space: int
+    board: Board,
+    name: str,
+    number: int,
+    entries: Sequence[Entry],
+    anchors: Mapping[str, str],
+    space: int,
+    *,
+    service: bool = True,
 ) -> Markup:
-    """One ranking."""
+    """One ranking; without the columns of ``service`` quality where all suppliers fit only so."""
     found = places(entries)
-    cells = (*ENTRY_VIEWS.page, *ENTRY_VIEWS.published)
+    cells = [
+        cell
+        for cell in (*ENTRY_VIEWS.page, *ENTRY_VIEWS.published)
+        if service or cell.paths[0] not in _SERVICE
+    ]
     table = RankingTable(
         cells, entries, shares_of_best(found), _To(anchors), {}, board.made_at, sortable=True
     )
@@ -187,11 +200,14 @@ def _section(
         )
 
     rows = drawn(names)
-    parts, left_out = names, ""
+    parts, left_out = names, "" if service else "speeds and uptimes"
     if names and _size(rows) > space - _SPARE - _size([around((), names)]):
-        parts, left_out = [], "tasks" if name == ALL_TASKS else "abilities"
+        parts, less = [], "tasks" if name == ALL_TASKS else "abilities"
+        left_out = less if service else f"{less}, {left_out}"
         rows = drawn(parts)
     fitting = _fitting(rows, space - _SPARE - _size([around((), parts, left_out)]))
+    if fitting < len(rows) and service and any(entry.uptime is not None for entry in entries):
+        return _section(board, name, number, entries, anchors, space, service=False)
     shown = sum(len(place.rows) for place in found[:fitting])
     return around(rows[:fitting], parts, left_out, shown)
 

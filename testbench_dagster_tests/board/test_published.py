@@ -200,6 +200,7 @@ def test_five_thousand_suppliers_stay_below_ten_megabytes() -> None:
     page = render_page(board(names, [f"mmlu_{i}" for i in range(20)], ["general", "maths", "chat"]))
     assert len(page.encode()) <= MAX_BYTES < 10_000_000
     assert page.count("<tr><td>") + page.count("<tr><td class") == 3 * 5000, "every ranking is whole"
+    assert "speeds and uptimes are left out here" in page and ">Uptime<" not in page.rpartition("<section")[0]
 
 
 # --------------------------------------------------------------------------------------- in a browser

@@ -238,7 +238,8 @@ def test_what_is_switched_off_in_one_way_is_off_in_all(
                     for sensor in node["sensors"]
                     if sensor["sensorState"]["status"] == "STOPPED"
                 }
-    assert off == {way: {"stale_scores"} for way in ways}
+    # service probes are not switched on by this configuration
+    assert off == {way: {"stale_scores", "service_probes"} for way in ways}
     assert names == {"-w": LOCATION, "plain": LOCATION, "dg": LOCATION, "-m": CODE}, (
         "nothing names what -m serves: see remarks()"
     )

@@ -67,11 +67,13 @@ def test_it_goes_on_while_gates_open(workspace: Workspace) -> None:
         "catalog: preparing 2 of 2 tasks",
         "evaluation: 2 suppliers, 2 tasks",
         "evaluation: 32 relays sent",
+        "service: 4 of 4 probes done, 4 answered",
     ]
     assert jobs(workspace) == [
         "refresh_suppliers",
         "refresh_catalog",
         *["evaluate_suppliers"] * report.passes,
+        "probe_service",
         "refresh_identity",
         "refresh_summaries",
     ]

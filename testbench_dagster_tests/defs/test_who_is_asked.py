@@ -112,7 +112,10 @@ def test_each_supplier_receives_the_docs_of_its_tasks_and_no_other(
     probed = {row["supplier"] for row in measured.attempts().rows if row["task"] == "capability probe"}
     assert probed == {"sim-02@text"}
     n_requests = {address: own["requests"] for address, own in network.stats().items()}
+    probes = [row for row in measured.service_quality().rows if row["workload"] != "all"]
     stored = Counter(row["supplier"].partition("@")[0] for row in measured.attempts().rows)
+    for row in probes:
+        stored[row["supplier"].partition("@")[0]] += row["n"]
     assert n_requests == dict(stored), "nothing was sent besides"
 
 

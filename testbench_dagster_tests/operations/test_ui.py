@@ -186,8 +186,9 @@ def test_automation_page_shows_everything_switched_on(running: Platform, browser
     states = {s["name"]: s["sensorState"]["status"] for s in repository["sensors"]}
     states |= {s["name"]: s["scheduleState"]["status"] for s in repository["schedules"]}
     assert {"new_suppliers", "stale_scores", "nightly_evaluation", "daily_snapshots"} <= set(states)
+    assert states.pop("service_probes") == "STOPPED", "which nothing has switched on here"
     assert set(states.values()) == {"RUNNING"}
-    with browser.sized(1500, 1140):  # all rows: the page renders only those in sight
+    with browser.sized(1500, 1190):  # all rows: the page renders only those in sight
         browser.open("/automation")
         for name in states:
             # the first box of a row selects it, the second is its switch
@@ -265,7 +266,7 @@ def test_the_leaderboard_is_made_at_a_click_and_is_fresh(running: Platform, brow
 
     browser.until("its freshness", fresh, FRESHNESS_WITHIN_S)
     browser.read(f"Row count\n{SUPPLIERS_N}", *running.partitions())
-    with browser.sized(1900, 1150):  # all columns of the ranking
+    with browser.sized(1900, 2100):  # all columns of the ranking
         browser.picture("leaderboard")
 
 

@@ -16,6 +16,7 @@ from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
@@ -39,6 +40,7 @@ from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.remarks import empty_answers
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
+from testbench_dagster.stages.service.quality import refresh_service_quality
 from testbench_dagster.stages.workspace import Workspace
 
 GROUP = "evaluation"
@@ -228,6 +230,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             ScoreStreamRecord,
             SplitRecord,
             ReferenceRecord,
+            ServiceProbeRecord,
             ServiceQualityRecord,
         ),
         writes={
@@ -244,6 +247,7 @@ def _force_since(context: dg.AssetExecutionContext, config: RelayConfig) -> date
             IdentityGroupRecord.collection.name: "the groups of a service where one was cut or split off",
             ReferenceRecord.collection.name: "who is as the reference of its model",
             HealthRecord.collection.name: "what is wrong with the suppliers' windows, for checks",
+            ServiceQualityRecord.collection.name: "about how fast they write, by the answers",
         },
     ),
 )
@@ -283,7 +287,9 @@ def supplier_scores(
     }
     rows = windows(workspace, suppliers=keys)
     note_scores(workspace, keys, rows)
-    service = recent_service(workspace, datetime.now(UTC), keys)
+    now = datetime.now(UTC)
+    refresh_service_quality(workspace, keys, now)  # answers tell of the speed, too
+    service = recent_service(workspace, now, keys)
     show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url, service))
     if len(keys) == 1:
         groups = list(group_windows(workspace.groups, rows))

@@ -36,19 +36,12 @@ class SupplierPrice(Strict):
     @classmethod
     def _amount(cls, value: Any) -> Any:
         """A plain number: a text such as "$0.15" names a currency, which nobody converts."""
-        value = _number(value)
-        if isinstance(value, bool):
-            return value  # refused with its own words
-        if not isinstance(value, (int, float)):
-            raise ValueError(
-                f"{_shown(value)} is no number; write the price per million tokens without a currency, "
-                "such as 0.15"
-            )
-        if not 0 <= value <= _MOST:  # NaN is not, either
-            raise ValueError(
-                f"{_shown(value)} is no price per million tokens; write a number from 0 (free) to {_MOST:,}"
-            )
-        return value
+        return _amount_up_to(
+            _MOST,
+            value,
+            no_number="is no number; write the price per million tokens without a currency, such as 0.15",
+            beyond=f"is no price per million tokens; write a number from 0 (free) to {_MOST:,}",
+        )
 
     def of_tokens(self) -> Price:
         """The same as the value that suppliers have."""
@@ -63,19 +56,27 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _money(value: Any) -> Any:
-    """A plain number from 0 on: a text such as "$5" names a currency, which nobody converts."""
+def _amount_up_to(most: int, value: Any, *, no_number: str, beyond: str) -> Any:
+    """A number from 0 to a bound; the two texts say what a value is instead, and what to write."""
     value = _number(value)
     if isinstance(value, bool):
         return value  # refused with its own words
     if not isinstance(value, (int, float)):
-        raise ValueError(
-            f"{_shown(value)} is no amount of money; write it without a currency, in that of the prices, "
-            "such as 5 or 0.50"
-        )
-    if not 0 <= value <= _MOST_MONEY:  # NaN is not, either
-        raise ValueError(f"{_shown(value)} is no budget in money; write a number from 0 to {_MOST_MONEY:,}")
+        raise ValueError(f"{_shown(value)} {no_number}")
+    if not 0 <= value <= most:  # NaN is not, either
+        raise ValueError(f"{_shown(value)} {beyond}")
     return value
+
+
+def _money(value: Any) -> Any:
+    """A plain number from 0 on: a text such as "$5" names a currency, which nobody converts."""
+    return _amount_up_to(
+        _MOST_MONEY,
+        value,
+        no_number="is no amount of money; write it without a currency, in that of the prices, "
+        "such as 5 or 0.50",
+        beyond=f"is no budget in money; write a number from 0 to {_MOST_MONEY:,}",
+    )
 
 
 #: An amount of money in the currency of the prices.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbench_dagster.localnet.answers import Answers, read_recorded
+from testbench_dagster.localnet.answers import Answers, read_questions, read_recorded
 from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
 from testbench_dagster.localnet.pocket.run import BLOCK_S, FIRST_HEIGHT
 from testbench_dagster.localnet.server import Localnet, serve
@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help='JSON lines {"match", "response"}, .gz too'
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help='public questions: JSON lines {"question", "answer"}, as of GSM8K, .gz too',
     )
     parser.add_argument(
         "--block-seconds",
@@ -83,7 +89,9 @@ def _override(persona: Persona, args: argparse.Namespace) -> Persona:
 def _network(args: argparse.Namespace) -> Localnet | PocketNet:
     """What the command line asks for. Raises ValueError and OSError for what cannot be."""
     personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
-    answers = Answers(args.seed, read_recorded(args.answers) if args.answers else ())
+    known = read_recorded(args.answers) if args.answers else []
+    known += read_questions(args.questions) if args.questions else []
+    answers = Answers(args.seed, known)
     if not args.pocket:
         return Localnet(personas, answers, args.port, args.block_seconds)
     # with the curve library: 0.2 s

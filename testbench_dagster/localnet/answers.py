@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from testbench_dagster.core.workloads import HIDDEN_QUESTION, HIDDEN_WORDS, LONG
 from testbench_dagster.localnet.chance import pick, unit
 from testbench_dagster.localnet.letters import Lettered, lettered
 from testbench_dagster.localnet.personas import Backend, Style
+from testbench_dagster.localnet.solving import solved, wrong_answers
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
 
@@ -61,9 +62,10 @@ def squeeze(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A question that is recognised: a starter doc, or a recorded answer.
+    """A question that is recognised: a starter doc, a recorded answer, or a fresh one that was worked out.
 
-    Then ``recorded`` is its text, and ``right`` whether that is said to be right.
+    Of a recorded answer ``recorded`` is its text, and ``right`` whether that is said to be right. ``public``:
+    it could be read before it was asked, so that it may be known by heart.
     """
 
     text: str
@@ -73,6 +75,7 @@ class Known:
     wrong: tuple[str, ...] = ()
     recorded: str | None = None
     right: bool = True
+    public: bool = True
 
 
 class QuestionIndex:
@@ -103,12 +106,15 @@ class QuestionIndex:
 
     def find(self, prompt: str) -> Known | None:
         """The known question that ends last in ``prompt``; the longest where several end at one place."""
-        text = squeeze(prompt)
+        return self.place(squeeze(prompt))[0]
+
+    def place(self, text: str) -> tuple[Known | None, int]:
+        """The same of a text that is squeezed, and where the question ends in it; 0 where there is none."""
         tree = self._tree
         for end in range(len(text), 0, -1):
             if text[end - 1] in tree and (best := self._ending_at(text, end)) is not None:
-                return best
-        return None
+                return best, end
+        return None, 0
 
     def _ending_at(self, text: str, end: int) -> Known | None:
         best: tuple[str, Known] | None = None
@@ -143,22 +149,45 @@ def read_recorded(path: Path) -> list[Known]:
 
     Raises ValueError naming file and line where a row is not such an object.
     """
-    rows = []
+    return [
+        Known(row["match"], recorded=row["response"], right=row.get("right") is not False)
+        for row in _rows(path, "match", "response")
+    ]
+
+
+def read_questions(path: Path) -> list[Known]:
+    """Public questions from JSON lines ``{"question", "answer"}``, plain or ``.gz``, as GSM8K has them.
+
+    Of an answer with ``####`` what follows it counts. Simulated models know them as well as all others: with
+    their accuracy, on the task that ``task`` names if it is there.
+
+    Raises ValueError naming file and line where a row is not such an object.
+    """
+    return [_question(row) for row in _rows(path, "question", "answer")]
+
+
+def _question(row: Mapping[str, Any]) -> Known:
+    text, answer = squeeze(row["question"]), row["answer"].rpartition("####")[2].strip().replace(",", "")
+    task = row.get("task")
+    return Known(text, task if isinstance(task, str) else "", text, answer, wrong_answers(answer))
+
+
+def _rows(path: Path, *texts: str) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, each with these texts."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                match, response = row["match"], row["response"]
+                values = [row[name] for name in texts]
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
-                    f"{path}:{number}: want an object with match and response: {error!r}"
+                    f"{path}:{number}: want an object with {' and '.join(texts)}: {error!r}"
                 ) from None
-            if not (isinstance(match, str) and isinstance(response, str)):
-                raise ValueError(f"{path}:{number}: match and response must be strings")
-            rows.append(Known(match, recorded=response, right=row.get("right") is not False))
-    return rows
+            if not all(isinstance(value, str) for value in values):
+                raise ValueError(f"{path}:{number}: {' and '.join(texts)} must be strings")
+            yield row
 
 
 def is_right(seed: int, backend: Backend, known: Known, variant: str = "") -> bool:
@@ -184,11 +213,20 @@ class Answers:
         extra = list(recorded)
         self._index = QuestionIndex([*extra, *starter_questions()]) if extra else starter_index()
         # one prompt goes to many suppliers, and its recognition costs most of an answer
-        self._find = lru_cache(maxsize=4096)(self._index.find)
+        self._find = lru_cache(maxsize=4096)(self._recognised)
 
     def find(self, prompt: str) -> Known | None:
-        """The known question ``prompt`` asks."""
+        """The question ``prompt`` asks, last of all: a known one, or a fresh one that can be worked out."""
         return self._find(prompt)
+
+    def _recognised(self, prompt: str) -> Known | None:
+        text = squeeze(prompt)
+        known, end = self._index.place(text)
+        # examples that stand before the question may be known ones
+        fresh = solved(text[end:])
+        if fresh is None:
+            return known
+        return Known(fresh.question, fresh.task, fresh.question, fresh.answer, fresh.wrong, public=False)
 
     def is_right(self, backend: Backend, known: Known) -> bool:
         """Whether what ``backend`` says to a known question at temperature 0 is right."""

@@ -18,10 +18,13 @@ import orjson
 from testbench_dagster.localnet.manners import MANNERS
 from testbench_dagster.localnet.personas import (
     FAIL_MODES,
+    ROUTED_BY,
     TOOL_USES,
     Api,
     Backend,
     Persona,
+    Route,
+    RoutedBy,
     Speed,
     Swap,
     ToolUse,
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
 
 #: First parts of paths that describe the simulation, so no supplier may have them as its address.
 PAGES = ("control", "healthz", "requests", "roster", "stats")
+#: The fields of :meth:`Control.deceive` beside the address.
+DECEPTIONS = (
+    "memorises", "public_accuracy", "public_backend", "routed", "routed_accuracy", "routed_backend",
+    "routed_by", "caches", "copies",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_HEIGHT = 2**63 - 1
 _MAX_LATENCY_MS = 600_000.0
@@ -101,6 +109,7 @@ class Control:
         self._backends = {p.backend.name: p.backend for p in personas}
         self._backends |= {p.swap.backend.name: p.swap.backend for p in personas if p.swap}
         self._backends |= {p.route.backend.name: p.route.backend for p in personas if p.route}
+        self._backends |= {p.for_public.name: p.for_public for p in personas if p.for_public}
         self._actions: Mapping[str, Callable[[Fields], dict[str, Any]]] = {
             "join": self.join,
             "leave": self.leave,
@@ -108,6 +117,7 @@ class Control:
             "swap": self.swap,
             "fail": self.fail,
             "withhold": self.withhold,
+            "deceive": self.deceive,
             "manners": self.manners,
             "tools": self.tools,
             "speed": self.speed,
@@ -221,6 +231,47 @@ class Control:
         supplier.persona = dataclasses.replace(supplier.persona, withholds=rules)
         return {**self._net.describe(supplier.persona.address), "withholds": how}
 
+    def deceive(self, fields: Fields) -> dict[str, Any]:
+        """``address`` deceives in the ways that are given, and in no other: without any it is honest.
+
+        ``memorises``: the share of public questions that it would miss and has the answer to.
+        ``public_accuracy``: another model answers public questions, as well as this says. ``routed``: the
+        share of requests that another model answers, of ``routed_accuracy``, drawn by ``routed_by``: each
+        call, or the question. ``caches``: repeated requests get the earlier answer. ``copies``: the address
+        of who answers for it. ``public_backend`` and ``routed_backend`` name these models, which may be there
+        already.
+        """
+        supplier = self._supplier(fields)
+        persona = supplier.persona
+        own = persona.backend
+        changed: dict[str, Any] = {
+            "memorises": fields.number("memorises", 0.0, 0.0, 1.0),
+            "for_public": self._second("public", fields, own),
+            "caches": fields.flag("caches", False),
+            "copies": fields.name("copies") if fields.has("copies") else "",
+            "route": None,
+        }
+        share = fields.number("routed", None, 0.0, 1.0)
+        by = cast(RoutedBy, fields.one_of("routed_by", ROUTED_BY, "call"))
+        backend = self._second("routed", fields, own)
+        fields.done()
+        if (share is None) is not (backend is None):
+            raise BadRequestError(
+                "routed, a share, goes with routed_accuracy or routed_backend: to which model"
+            )
+        if share is not None and backend is not None:
+            changed["route"] = Route(backend, share, by)
+        try:
+            persona = dataclasses.replace(persona, **changed)
+            self._net.require_copied(persona)
+        except ValueError as error:
+            raise BadRequestError(str(error)) from None
+        for second in (changed["for_public"], backend):
+            if second is not None:
+                self._backends.setdefault(second.name, second)
+        supplier.persona = persona
+        return self._net.describe(persona.address)
+
     def manners(self, fields: Fields) -> dict[str, Any]:
         """The server of ``address`` is of the ``kind`` in :data:`~.manners.MANNERS` now."""
         supplier = self._supplier(fields)
@@ -272,16 +323,23 @@ class Control:
             raise BadRequestError(f"address {address!r} is nobody's; /stats lists all that ever were here")
         return supplier
 
-    def _backend(self, fields: Fields, default: str) -> Backend:
-        name = fields.name("backend", default)
+    def _second(self, what: str, fields: Fields, own: Backend) -> Backend | None:
+        """A model beside the supplier's ``own``, as fast as that; None where none is asked for."""
+        if not fields.has(f"{what}_backend") and not fields.has(f"{what}_accuracy"):
+            return None
+        backend = self._backend(fields, f"{own.name}-for-{what}", f"{what}_")
+        return dataclasses.replace(backend, latency_ms=own.latency_ms)
+
+    def _backend(self, fields: Fields, default: str, prefix: str = "") -> Backend:
+        name = fields.name(f"{prefix}backend", default)
         known = self._backends.get(name)
-        share = fields.number("accuracy", 0.6 if known is None else known.accuracy, 0.0, 1.0)
+        share = fields.number(f"{prefix}accuracy", 0.6 if known is None else known.accuracy, 0.0, 1.0)
         if known is None:
             return Backend(name, share)
         if share != known.accuracy:
             raise BadRequestError(
-                f"accuracy {share:g} differs from that of backend {name!r}, {known.accuracy:g}; "
-                "leave it out, or choose another name for backend"
+                f"{prefix}accuracy {share:g} differs from that of backend {name!r}, {known.accuracy:g}; "
+                f"leave it out, or choose another name for {prefix}backend"
             )
         return known
 

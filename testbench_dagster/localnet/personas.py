@@ -15,11 +15,15 @@ from testbench_dagster.localnet.withholding import ANSWER, Withholding
 Api = Literal["chat", "completions"]
 Style = Literal["terse", "sentence", "reasoned"]
 Mangling = Literal["opening", "half"]
+#: What a router draws by: each ``call`` anew, or the ``question``, so that one asked again goes the same way.
+RoutedBy = Literal["call", "question"]
 #: What becomes of the calls that a model makes: they are made; its server takes tools and passes none on; the
 #: end of their arguments is missing; there is one where none of the tools fits; they stand in the text.
 ToolUse = Literal["good", "no_tools", "bad_json", "ignores_irrelevance", "calls_as_text"]
 
 STYLES: tuple[Style, ...] = ("terse", "sentence", "reasoned")
+
+ROUTED_BY: tuple[RoutedBy, ...] = ("call", "question")
 
 TOOL_USES: tuple[ToolUse, ...] = ("good", "no_tools", "bad_json", "ignores_irrelevance", "calls_as_text")
 
@@ -103,6 +107,22 @@ class Backend:
         """Share of right answers on ``task``."""
         return self.by_task.get(task, self.accuracy)
 
+    def remembering(self, share: float) -> Backend:
+        """The same model with the right answer to a ``share`` of the questions it would miss.
+
+        What it knows by itself it says as before.
+        """
+
+        def more(accuracy: float) -> float:
+            return accuracy + share * (1 - accuracy)
+
+        return replace(
+            self,
+            accuracy=more(self.accuracy),
+            by_task={task: more(accuracy) for task, accuracy in self.by_task.items()},
+            base=None if self.base is None else self.base.remembering(share),
+        )
+
     def page(self, name: str) -> dict[str, Any]:
         """The page a supplier serves about this model: made up, and the same for one model everywhere."""
         name_of_model = self._origin
@@ -166,14 +186,22 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A router's second model: ``backend`` answers the ``share`` of the requests, drawn one by one."""
+    """A router's second model: ``backend`` answers the ``share`` of the requests.
+
+    Drawn ``by`` each call, or by the question: then the same one always goes the same way.
+    """
 
     backend: Backend
     share: float
+    by: RoutedBy = "call"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.share <= 1.0:
             raise ValueError(f"route to {self.backend.name}: {self.share} is no share from 0 to 1")
+        if self.by not in ROUTED_BY:
+            raise ValueError(
+                f"route to {self.backend.name}: by {self.by!r}; choose from {', '.join(ROUTED_BY)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +253,14 @@ class Persona:
     further names that its model goes by; a request that names another one is refused. ``tool_use`` is what
     becomes of tools and response formats in chats. With a ``speed`` it has that in place of all latencies;
     ``context`` is how long prompts it takes.
+
+    Those that deceive: ``memorises`` is the share of the *public* questions that its model would miss and has
+    the answer to. ``for_public`` answers those questions in place of it, which makes it a benchmark router.
+    Public are the questions of the package's own tasks and of files the network was given
+    (:class:`~.answers.Known`); fresh variants of them are not. ``caches``: a request that repeats an earlier
+    one byte by byte gets that one's answer at once, whatever its temperature. ``copies`` is the address of
+    another supplier of the network and makes it a copycat: each request is sent on to that one, at that time,
+    and what becomes of it there becomes of it here; delays and failures of its own come on top.
     """
 
     address: str
@@ -244,8 +280,16 @@ class Persona:
     tool_use: ToolUse = "good"
     speed: Speed | None = None
     context: Context = Context()
+    memorises: float = 0.0
+    for_public: Backend | None = None
+    caches: bool = False
+    copies: str = ""
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.memorises <= 1.0:
+            raise ValueError(f"{self.address}: memorises {self.memorises} is no share from 0 to 1")
+        if self.copies and self.copies == self.address:
+            raise ValueError(f"{self.address}: it copies itself; name another supplier")
         if not 0.0 <= self.noise <= 1.0:
             raise ValueError(f"{self.address}: noise {self.noise} is no share from 0 to 1")
         if unknown_pages := sorted(set(self.pages) - set(PAGES)):
@@ -265,9 +309,24 @@ class Persona:
         """The backend that answers after ``requests`` earlier requests and ``elapsed_s`` seconds."""
         if self.swap and self.swap.is_due(requests, elapsed_s):
             return self.swap.backend
-        if self.route and unit(seed, self.address, "route", requests) < self.route.share:
-            return self.route.backend
+        if self.route and self.route.by == "call":
+            return self._routed(self.route, seed, requests)
         return self.backend
+
+    def answering(self, backend: Backend, digest: str, *, public: bool, seed: int = 0) -> Backend:
+        """Who answers a request in place of the ``backend`` :meth:`serving`, now that it is read.
+
+        ``digest`` is that of its prompts; ``public``: its question is known to everybody.
+        """
+        if self.route and self.route.by == "question" and backend is self.backend:
+            backend = self._routed(self.route, seed, digest)
+        if not public:
+            return backend
+        backend = self.for_public or backend
+        return backend.remembering(self.memorises) if self.memorises else backend
+
+    def _routed(self, route: Route, seed: int, drawn_by: object) -> Backend:
+        return route.backend if unit(seed, self.address, "route", drawn_by) < route.share else self.backend
 
     def serves(self, model: str | None) -> bool:
         """Whether a request for this model is answered; one that names none is."""

@@ -68,7 +68,8 @@ class LocalnetProcess:
 
     The child holds the read end of a pipe and stops when it closes, so it never outlives this process,
     however this process ends. ``latency_ms``, ``fail_mode`` and ``fail_rate`` override the personas';
-    ``answers`` is a file of recorded answers; with ``block_seconds`` the roster tells a growing block height.
+    ``answers`` is a file of recorded answers, ``questions`` one of public questions with their right answers;
+    with ``block_seconds`` the roster tells a growing block height.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class LocalnetProcess:
         fail_rate: float | None = None,
         latency_ms: float | None = None,
         answers: Path | None = None,
+        questions: Path | None = None,
         block_seconds: float | None = None,
         start_timeout_s: float = 30.0,
     ) -> None:
@@ -93,6 +95,7 @@ class LocalnetProcess:
             ("--fail-rate", fail_rate),
             ("--latency-ms", latency_ms),
             ("--answers", answers),
+            ("--questions", questions),
             ("--block-seconds", block_seconds),
         ):
             if value is not None:
@@ -244,6 +247,26 @@ class LocalnetProcess:
         ``rule`` are the fields of :class:`~testbench_dagster.localnet.withholding.Withholding`.
         """
         self._control("withhold", address=address, how=list(how) or None, **rule)
+
+    def deceive(
+        self,
+        address: str,
+        *,
+        memorises: float | None = None,
+        public_accuracy: float | None = None,
+        public_backend: str | None = None,
+        routed: float | None = None,
+        routed_accuracy: float | None = None,
+        routed_backend: str | None = None,
+        routed_by: str | None = None,
+        caches: bool | None = None,
+        copies: str | None = None,
+    ) -> None:
+        """Let a supplier deceive in these ways, and in no other; without any it is honest again."""
+        fields: dict[str, Any] = {"memorises": memorises, "caches": caches, "copies": copies}
+        fields |= {"public_accuracy": public_accuracy, "public_backend": public_backend}
+        fields |= {"routed": routed, "routed_accuracy": routed_accuracy, "routed_backend": routed_backend}
+        self._control("deceive", address=address, routed_by=routed_by, **fields)
 
     def set_height(self, height: int) -> None:
         """Set the block height that the roster tells."""

@@ -76,7 +76,8 @@ class Localnet:
     ) -> None:
         """``port`` 0 takes a free one; a block comes every ``block_s`` seconds, if given.
 
-        Raises ValueError on two suppliers with one address and on times that do not run forward.
+        Raises ValueError on two suppliers with one address, on a copycat that cannot copy who it names, and
+        on times that do not run forward.
         """
         self._answers = answers or Answers()
         self.suppliers: dict[str, Supplier] = {}
@@ -84,6 +85,8 @@ class Localnet:
             self.add(persona)
         if len(self.suppliers) != len(personas):
             raise ValueError("two simulated suppliers have the same address")
+        for persona in personas:
+            self.require_copied(persona)
         self.clock = BlockClock(block_s)
         self._control = Control(self)
         self._port = port
@@ -121,7 +124,20 @@ class Localnet:
 
     def add(self, persona: Persona) -> None:
         """Add a supplier."""
-        self.suppliers[persona.address] = Supplier(persona, self._answers)
+        self.suppliers[persona.address] = Supplier(persona, self._answers, others=self.suppliers)
+
+    def require_copied(self, persona: Persona) -> None:
+        """Raise ValueError where a copycat has nobody to copy: one of its API that answers by itself."""
+        if not persona.copies:
+            return
+        other = self.suppliers.get(persona.copies)
+        said = f"{persona.address}: copies {persona.copies!r}"
+        if other is None:
+            raise ValueError(f"{said}, who is nobody here; name one of: {', '.join(self.suppliers)}")
+        if other.persona.copies:
+            raise ValueError(f"{said}, who copies {other.persona.copies!r}; name that one")
+        if other.persona.api != persona.api:
+            raise ValueError(f"{said}, whose API is {other.persona.api}; name one of {persona.api}")
 
     def describe(self, address: str) -> dict[str, Any]:
         """A supplier as a client needs it."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -22,7 +22,7 @@ import orjson
 from testbench_dagster.localnet.answers import Answers, Known
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
-from testbench_dagster.localnet.manners import Refused, too_long, unknown_model
+from testbench_dagster.localnet.manners import KEY, Refused, too_long, unknown_model
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona, Speed
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 from testbench_dagster.localnet.streams import Spoken, events
@@ -38,6 +38,9 @@ RETRY_AFTER_S = 1
 
 #: Requests remembered of each supplier, the newest.
 LOGGED = 100_000
+
+#: Answers that a supplier which repeats them keeps, the newest, and seconds that a repeated one takes.
+CACHED, CACHED_S = 20_000, 0.001
 
 #: Share of the time to answer that passes before a stream's first event.
 FIRST_EVENT_SHARE = 0.3
@@ -64,6 +67,7 @@ _REFUSALS = {
 _REASONS = {"error": "error", "filter": "content_filter", "empty": "stop", "null": "stop", "cut": "length"}
 
 _ENDPOINTS: dict[str, Api] = {"chat/completions": "chat", "completions": "completions"}
+_PATHS = {api: path for path, api in _ENDPOINTS.items()}
 
 # shorter waits between events are saved up: timers are no finer
 _SLEEP_S = 0.002
@@ -180,6 +184,11 @@ def prompt_digest(prompts: Sequence[str]) -> bytes:
     return blake2b("\0".join(prompts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def raw_digest(raw: bytes) -> bytes:
+    """What identifies a request byte by byte: BLAKE2b, 16 bytes."""
+    return blake2b(raw, digest_size=16).digest()
+
+
 @dataclass(slots=True)
 class Request:
     """One request a supplier got: when, what was asked (empty if unreadable), what became of it, by whom.
@@ -191,6 +200,8 @@ class Request:
     backend: str
     digest: bytes = b""
     outcome: str = "in_flight"
+    mode: str | None = None
+    """The way of failing that was chosen, as soon as it is."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -204,11 +215,15 @@ class Request:
 
 @dataclass
 class Supplier:
-    """One simulated supplier at work: its persona and what happened to it so far."""
+    """One simulated supplier at work: its persona and what happened to it so far.
+
+    ``others`` are those of its network by address, of which it may copy one.
+    """
 
     persona: Persona
     answers: Answers
     present: bool = True
+    others: Mapping[str, Supplier] = field(default_factory=dict, repr=False)
     started: float = field(default_factory=time.monotonic)
     requests: int = 0
     answered: int = 0
@@ -222,6 +237,7 @@ class Supplier:
     log: deque[Request] = field(default_factory=lambda: deque(maxlen=LOGGED), repr=False)
     _asked: Counter[bytes] = field(default_factory=Counter, repr=False)
     _withheld: Withheld | None = field(default=None, repr=False)
+    _cached: OrderedDict[bytes, tuple[bytes, Reply]] = field(default_factory=OrderedDict, repr=False)
 
     def backend(self) -> Backend:
         """The model that would answer the next request."""
@@ -305,27 +321,8 @@ class Supplier:
         logged = self._count(backend)
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
-        mode: str | None = None
-        began, speed = time.monotonic(), self.persona.speed
         try:
-            ask = self._admit(parse(raw, api))
-            digest = logged.digest = prompt_digest(ask.prompts)
-            attempt = self._asked[digest]
-            self._asked[digest] += 1
-            withheld = self._withhold(ask, backend, digest)
-            mode = withheld.mode or self._failure(digest, attempt)
-            if withheld.looked_up:
-                backend = replace(backend, accuracy=1.0, by_task={})
-            latency_s = self._latency_s(backend, digest, attempt)
-            refuses = mode is not None and mode not in _IN_ANSWERS
-            if speed is None or refuses:
-                await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
-            if mode is not None and refuses:
-                response = await self._fail(mode, withheld.parameter)
-            else:
-                response = self._answer(ask, api, backend, number, mode, latency_s, began)
-                if response.due_s and not response.events:
-                    await _until(began + response.due_s[0])
+            response = await (self._repeated(raw, logged) or self._made(raw, api, backend, number, logged))
         except BadRequestError as error:
             self.rejected += 1
             logged.outcome = "rejected"
@@ -339,20 +336,87 @@ class Supplier:
             self.failed["reset"] += 1
             raise
         except asyncio.CancelledError:  # the client went away; on a timeout that is the failure meant
-            logged.outcome = mode or "cancelled"
-            if mode:
-                self.failed[mode] += 1
+            logged.outcome = logged.mode or "cancelled"
+            if logged.mode:
+                self.failed[logged.mode] += 1
             else:
                 self.cancelled += 1
             raise
         finally:
             self.in_flight -= 1
-        logged.outcome = mode or "ok"
-        if mode:
-            self.failed[mode] += 1
+        logged.outcome = logged.mode or "ok"
+        if logged.mode:
+            self.failed[logged.mode] += 1
         else:
             self.answered += 1
+            self._cache(raw, logged.digest, response)
         return response
+
+    async def _made(self, raw: bytes, api: Api, backend: Backend, number: int, logged: Request) -> Reply:
+        """The answer to a request that is not repeated, or what it fails by."""
+        began, speed = time.monotonic(), self.persona.speed
+        ask = self._admit(parse(raw, api))
+        digest = logged.digest = prompt_digest(ask.prompts)
+        backend = self._answering(ask, backend, digest)
+        logged.backend = backend.name
+        attempt = self._asked[digest]
+        self._asked[digest] += 1
+        withheld = self._withhold(ask, backend, digest)
+        mode = logged.mode = withheld.mode or self._failure(digest, attempt)
+        if withheld.looked_up:
+            backend = replace(backend, accuracy=1.0, by_task={})
+        latency_s = self._latency_s(backend, digest, attempt)
+        refuses = mode is not None and mode not in _IN_ANSWERS
+        if speed is None or refuses:
+            await asyncio.sleep(latency_s * FIRST_EVENT_SHARE if ask.stream else latency_s)
+        if mode is not None and refuses:
+            return await self._fail(mode, withheld.parameter)
+        if self.persona.copies:
+            return await self._copy(raw, api, logged)
+        response = self._answer(ask, api, backend, number, mode, latency_s, began)
+        if response.due_s and not response.events:
+            await _until(began + response.due_s[0])
+        return response
+
+    def _answering(self, ask: Ask, backend: Backend, digest: bytes) -> Backend:
+        """Who answers, of what the persona has to choose from."""
+        persona = self.persona
+        known = self._known(ask) if persona.memorises or persona.for_public else None
+        public = known is not None and known.public
+        return persona.answering(backend, digest.hex(), public=public, seed=self.answers.seed)
+
+    def _repeated(self, raw: bytes, logged: Request) -> Awaitable[Reply] | None:
+        """What is to be waited for where the persona has the answer to this very request already."""
+        kept = self._cached.get(raw_digest(raw)) if self.persona.caches else None
+        if kept is None:
+            return None
+        logged.digest, reply = kept
+        return asyncio.sleep(CACHED_S, reply)
+
+    def _cache(self, raw: bytes, digest: bytes, reply: Reply) -> None:
+        """Keep an answer, to be given at once from now on."""
+        key = raw_digest(raw)
+        if not self.persona.caches or key in self._cached:
+            return
+        self._cached[key] = digest, replace(reply, gap_s=0.0, due_s=(), began=0.0)
+        if len(self._cached) > CACHED:
+            self._cached.popitem(last=False)
+
+    async def _copy(self, raw: bytes, api: Api, logged: Request) -> Reply:
+        """Send a request on, and give the answer out as its own: only the names in it are others."""
+        other, mine = self.others[self.persona.copies], self.persona.backend.model
+        theirs, manners = other.persona.backend.model, other.persona.manners
+        asked = orjson.dumps({**orjson.loads(raw), "model": theirs})
+        path = f"{manners.base_path(theirs)}/{_PATHS[api]}"
+        reply = await other.respond("POST", path, asked, {"api-key": KEY}, {"api-version": "1"})
+        if reply.status != 200:
+            logged.mode = str(reply.status)
+
+        def own(body: bytes) -> bytes:
+            body = body.replace(f'"model":"{theirs}"'.encode(), f'"model":"{mine}"'.encode())
+            return body.replace(f"-{other.persona.address}-".encode(), f"-{self.persona.address}-".encode())
+
+        return replace(reply, body=own(reply.body), events=tuple(map(own, reply.events)))
 
     def _admit(self, ask: Ask) -> Ask:
         """Refuse a request for another model, one that says what the server does not take, and too long ones.
@@ -417,7 +481,8 @@ class Supplier:
         persona = self.persona
         if persona.speed is not None:
             return persona.speed.due_s(0)
-        delay = backend.latency_ms + persona.latency_ms
+        # a copycat has no model to wait for
+        delay = persona.latency_ms + (0.0 if persona.copies else backend.latency_ms)
         if persona.jitter_ms:
             share = unit(self.answers.seed, persona.address, "jitter", digest.hex(), attempt)
             delay += persona.jitter_ms * share

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 from aiohttp import web
 
-from testbench_dagster.localnet.control import Control, Fields, chosen
+from testbench_dagster.localnet.control import DECEPTIONS, Control, Fields, chosen
 from testbench_dagster.localnet.pocket.chain import UPOKT, Endpoint, QueryError, Shape, StakedSupplier
 from testbench_dagster.localnet.pocket.faults import FaultRule
 from testbench_dagster.localnet.pocket.gateway import GatewayFaults
@@ -71,6 +71,7 @@ class PocketControl:
             "clear": self.clear,
             "swap": self.swap,
             "fail": self.fail,
+            "deceive": self.deceive,
             "tools": self.tools,
             "app": self.app,
             "unstake_app": self.unstake_app,
@@ -315,6 +316,10 @@ class PocketControl:
     def fail(self, fields: Fields) -> Answer:
         """The backend of ``supplier`` fails on relays and plain HTTP: ``fail`` of plain localnet."""
         return self._both("fail", fields, ("mode", "rate"))
+
+    def deceive(self, fields: Fields) -> Answer:
+        """In which ways ``supplier`` deceives, on relays and plain HTTP: ``deceive`` of plain localnet."""
+        return self._both("deceive", fields, DECEPTIONS)
 
     def tools(self, fields: Fields) -> Answer:
         """What becomes of tool calls of ``supplier``: ``tools`` of plain localnet."""

@@ -189,9 +189,7 @@ def sequence(seed: str, n_docs: int) -> list[int]:
     return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
 
 
-def asked_order(
-    seed: str, n_docs: int, doc_ids: Collection[int] | None, *, pairs: bool = False
-) -> list[int]:
+def asked_order(seed: str, n_docs: int, doc_ids: Collection[int] | None, *, pairs: bool = False) -> list[int]:
     """The docs of an epoch in the order they are asked: all, or those that it names, in the same order.
 
     ``pairs``: the task's docs are pairs, of which both halves are asked, though not one after the other.

@@ -20,7 +20,9 @@ EXACT, FLEXIBLE = "exact", "flexible"
 _NEXT = re.compile(r"^\s*Question:", re.MULTILINE)
 _DATE = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
 _TIME = re.compile(r"(?<![\d:])(\d{1,2}:\d{2})(?![\d:])")
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\$?\s?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?!\w)|(?<![\w.])[-−]?(\.\d+)(?!\w)")
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?\s?\$?\s?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?!\w)|(?<![\w.])[-−]?(\.\d+)(?!\w)"
+)
 _DIGITS = re.compile(r"[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 #: Most digits of a number that is compared as one.
 _MOST_DIGITS = 60

@@ -27,6 +27,7 @@ _BUILTIN = {
     "signatures": "testbench_dagster.tasks.plugs:SIGNATURES",
     "chat_choice": "testbench_dagster.tasks.plugs:CHAT_CHOICE",
     "tools": "testbench_dagster.tasks.plugs:TOOLS",
+    "twins": "testbench_dagster.tasks.plugs:TWINS",
 }
 #: Those that ``tasks[].mode`` chooses, for tasks of another framework.
 _OF_MODES = frozenset({"chat_choice"})

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_serializer, model_validator
 
+from testbench_dagster.core.pairs import paired_order
 from testbench_dagster.core.rules import Strict
 from testbench_dagster.core.wording import counted
 
@@ -188,9 +189,12 @@ def sequence(seed: str, n_docs: int) -> list[int]:
     return sorted(range(n_docs), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
 
 
-def asked_order(seed: str, n_docs: int, doc_ids: Collection[int] | None) -> list[int]:
-    """The docs of an epoch in the order they are asked: all, or those that it names, in the same order."""
-    order = sequence(seed, n_docs)
+def asked_order(seed: str, n_docs: int, doc_ids: Collection[int] | None, *, pairs: bool = False) -> list[int]:
+    """The docs of an epoch in the order they are asked: all, or those that it names, in the same order.
+
+    ``pairs``: the task's docs are pairs, of which both halves are asked, though not one after the other.
+    """
+    order = paired_order(seed, n_docs) if pairs else sequence(seed, n_docs)
     if doc_ids is None:
         return order
     named = frozenset(doc_ids)

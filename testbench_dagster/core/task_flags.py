@@ -59,6 +59,11 @@ class TaskFlags(Part):
         default=None,
         sparse=True,
     )
+    pairs: bool | None = content(
+        "whether its docs are pairs of a public and a fresh question (`core/pairs.py`)",
+        default=None,
+        sparse=True,
+    )
     doc_notes: Mapping[str, int] | None = content(
         "how many of its docs were left out, or are asked otherwise than the rest, by the reason",
         default=None,

@@ -146,6 +146,16 @@ TOOLS = Version(
     ),
 )
 
+#: Scores answers to public questions and their twins, beside SCORER; it is the version of that framework.
+TWINS = Version(
+    1,
+    (
+        "testbench_dagster.core.extracted",
+        "testbench_dagster.tasks.chat_choice.writing",
+        "testbench_dagster.tasks.twins.scoring",
+    ),
+)
+
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
     7,

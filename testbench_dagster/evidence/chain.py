@@ -118,7 +118,9 @@ class Chain:
                 committed, seed = line.seed_sha256, line.seed
                 found = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
                 self._equal("prompt", f"hash of the seed of epoch {epoch}", name, None, committed, found)
-                self._orders[key] = asked_order(seed, len(task.doc_hashes), line.doc_ids)
+                self._orders[key] = asked_order(
+                    seed, len(task.doc_hashes), line.doc_ids, pairs=bool(task.registration.flags.pairs)
+                )
         return self._orders[key]
 
     # ------------------------------------------------------------------------------------------- attempts

@@ -113,6 +113,7 @@ def registered(
     output_type: str = "generate_until",
     forms: Sequence[str] = ("chat", "completions"),
     questions_of_epoch: bool = False,
+    pairs: bool = False,
     eval_split: str = "test",
 ) -> Registered:
     """A task from its docs, JSON objects that hold all that is needed to ask and to score.
@@ -129,6 +130,8 @@ def registered(
             response format.
         forms: the request forms it has, ``chat`` or ``completions``.
         questions_of_epoch: whether a doc id is another question in each epoch.
+        pairs: whether docs 2k and 2k + 1 are a public and a fresh question, as :mod:`~testbench_dagster.core.pairs`
+            draws which.
         eval_split: what its docs are called.
     """
     texts = [doc_text(spec, number, doc) for number, doc in enumerate(docs)]
@@ -146,6 +149,7 @@ def registered(
         metrics=dict(metrics),
         filters=[filters] if isinstance(filters, str) else list(filters),
         questions_of_epoch=questions_of_epoch or None,
+        pairs=pairs or None,
         forms=[forms] if isinstance(forms, str) else list(forms),
     )
     # before anything is hashed: a value of a wrong type would break that, and nobody knew which it is

@@ -7,6 +7,7 @@ from testbench_dagster.tasks.chat_choice.version import CHAT_CHOICE_VERSION
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.signatures.version import SIGNATURE_TASKS, SIGNATURES_VERSION
 from testbench_dagster.tasks.tools.version import TOOLS_VERSION
+from testbench_dagster.tasks.twins.version import TWIN_TASKS, TWINS_VERSION
 
 #: lm-eval's tasks, asked and scored as lm-eval does.
 LM_EVAL = FrameworkPlug(
@@ -49,6 +50,16 @@ TOOLS = FrameworkPlug(
     keys=frozenset({"metric", "filter", "cluster", "worst", "data", "where", "samples", "generation"}),
     output_type="chat",
     forms=("chat",),
+)
+#: Public questions and fresh ones of the same kind.
+TWINS = FrameworkPlug(
+    name="twins",
+    version=f"{TWINS_VERSION} of {LM_EVAL_VERSION}",
+    adapter="testbench_dagster.tasks.twins.adapter:Twins",
+    keys=frozenset({"metric", "filter", "cluster", "worst", "data", "where", "samples", "generation"}),
+    task_names=lambda: TWIN_TASKS,
+    output_type="generate_until",
+    process="lm_eval",
 )
 #: Pages and probes that are compared, not averaged.
 SIGNATURES = FrameworkPlug(

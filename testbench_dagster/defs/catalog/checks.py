@@ -64,7 +64,9 @@ def catalog_checks() -> list[dg.AssetChecksDefinition]:
             if registration is None or spec.name in aside:
                 continue
             epoch = current_epoch(workspace, spec)
-            order = asked_order(epoch.seed, registration.n_docs, epoch.doc_ids)
+            order = asked_order(
+                epoch.seed, registration.n_docs, epoch.doc_ids, pairs=bool(registration.flags.pairs)
+            )
             where = {
                 "task": spec.name,
                 "task_hash": registration.task_hash,

@@ -331,7 +331,7 @@ def refresh_prompts(
         epoch = current_epoch(workspace, spec)
     else:
         epoch = roll_epoch(workspace, spec, roll_before, spread)
-    order = asked_order(epoch.seed, registration.n_docs, epoch.doc_ids)
+    order = asked_order(epoch.seed, registration.n_docs, epoch.doc_ids, pairs=bool(registration.flags.pairs))
     length = sequence_length(spec, registration)
     apis = needed_apis(workspace, registration.flags.request_forms)
     data: TaskData | None = None

@@ -31,7 +31,7 @@ from testbench_dagster.config import Config, load_config
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
-from testbench_dagster.localnet.personas import FAIL_MODES
+from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, FAIL_MODES, POCKET_SUPPLIERS
 from testbench_dagster.stores.files import alone, create_folder, writing
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ _LOOK_CLOSER = {
     "taxonomies": "abilities of each supplier",
     "board": "pages: leaderboard, history, every answer",
 }
+_USUAL_SUPPLIERS = f"{DEMO_SUPPLIERS}, with --pocket {POCKET_SUPPLIERS}"
 _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another folder"
 
 
@@ -66,8 +67,7 @@ _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another fold
     "--suppliers",
     "n_suppliers",
     type=click.IntRange(1, 500),
-    default=6,
-    show_default=True,
+    show_default=_USUAL_SUPPLIERS,
     help="How many simulated suppliers.",
 )
 @click.option(
@@ -80,7 +80,7 @@ _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another fold
 def demo(
     context: click.Context,
     fresh: bool,
-    n_suppliers: int,
+    n_suppliers: int | None,
     port: int,
     board_port: int,
     no_board: bool,
@@ -110,6 +110,7 @@ def demo(
             if fresh and folder.is_dir():
                 shutil.rmtree(folder)
         create_folder(folder)
+        n_suppliers = n_suppliers or (POCKET_SUPPLIERS if pocket else DEMO_SUPPLIERS)
         _demo(context, folder, n_suppliers, port, on_board, exported, pocket=pocket, no_ui=no_ui)
 
 
@@ -312,7 +313,7 @@ def localnet() -> None:
 
 @localnet.command("up", short_help="Serve simulated suppliers")
 @click.option(
-    "--suppliers", type=click.IntRange(1, 500), default=6, show_default=True, help="How many suppliers."
+    "--suppliers", type=click.IntRange(1, 500), show_default=_USUAL_SUPPLIERS, help="How many suppliers."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option(
@@ -388,7 +389,8 @@ def localnet_control(action: str, fields: tuple[str, ...], url: str, pocket: boo
 
     For example: `join address=new accuracy=0.9`, `leave address=new`,
     `swap address=sim-01 accuracy=0.2 announce=true`, `fail address=sim-02 mode=500 rate=0.5`,
-    `withhold address=sim-02 "how=[500, answer]" when=wrong`, `height height=9`. With --pocket: `roll`,
+    `withhold address=sim-02 "how=[500, answer]" when=wrong`, `deceive address=sim-03 memorises=0.5`,
+    `height height=9`. With --pocket: `roll`,
     `advance blocks=3`, `leave supplier=sim-01`, `fault supplier=sim-02 kind=bad_signature rate=0.5`,
     `clear supplier=sim-02`, `budget supplier=sim-03 relays=10`, `delegate app=app-simulation gateway=mine`
     and others.

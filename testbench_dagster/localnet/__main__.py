@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbench_dagster.localnet.answers import Answers, read_questions, read_recorded
-from testbench_dagster.localnet.personas import FAIL_MODES, Persona, default_population
+from testbench_dagster.localnet.personas import (
+    DEMO_SUPPLIERS,
+    FAIL_MODES,
+    POCKET_SUPPLIERS,
+    Persona,
+    default_population,
+)
 from testbench_dagster.localnet.pocket.run import BLOCK_S, FIRST_HEIGHT
 from testbench_dagster.localnet.server import Localnet, serve
 
@@ -28,7 +34,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve simulated OpenAI-compatible suppliers on 127.0.0.1. "
         "The first line printed is 'listening on http://127.0.0.1:PORT'; see /roster there.",
     )
-    parser.add_argument("--suppliers", type=int, default=6, metavar="N", help="how many (default 6)")
+    parser.add_argument(
+        "--suppliers",
+        type=int,
+        metavar="N",
+        help=f"how many (default {DEMO_SUPPLIERS}; with --pocket {POCKET_SUPPLIERS})",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="everything follows from it (default 0)"
     )
@@ -88,7 +99,9 @@ def _override(persona: Persona, args: argparse.Namespace) -> Persona:
 
 def _network(args: argparse.Namespace) -> Localnet | PocketNet:
     """What the command line asks for. Raises ValueError and OSError for what cannot be."""
-    personas = [_override(persona, args) for persona in default_population(args.suppliers, args.seed)]
+    usual = POCKET_SUPPLIERS if args.pocket else DEMO_SUPPLIERS
+    suppliers = usual if args.suppliers is None else args.suppliers
+    personas = [_override(persona, args) for persona in default_population(suppliers, args.seed)]
     known = read_recorded(args.answers) if args.answers else []
     known += read_questions(args.questions) if args.questions else []
     answers = Answers(args.seed, known)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from testbench_dagster.localnet.personas import SERVICE, default_population
+from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, SERVICE, default_population
 from testbench_dagster.localnet.pocket.settings import services_block
 from testbench_dagster.tasks.starter import CHOICE_TASK
 
@@ -31,13 +31,19 @@ TOOL_TASKS = ("tools_several", "tools_none")
 
 _SAMPLES = {"min": 40, "max": 80, "half_width": 0.1}
 
+#: Pairs of a public question and a fresh one, for who knows the public ones alone. So many that it shows in
+#: one epoch.
+TWIN_TASK, TWIN_PAIRS = "twins_starter", 60
+#: The same questions in every demo. Suppliers follow from a seed, so what the demo finds follows from this.
+EPOCH_SEED = 7
+
 #: Where the bundled configuration expects `testbench localnet up`.
 STARTER_PORT = 8711
 _STARTER_URL = f"${{TESTBENCH_LOCALNET_URL:-http://127.0.0.1:{STARTER_PORT}}}"
 
 _STARTER_HEADER = """\
-# Used where there is no testbench.yaml: six simulated suppliers, the starter tasks, two tasks with tools, no
-# network.
+# Used where there is no testbench.yaml: seven simulated suppliers, one of which deceives, the starter tasks,
+# fresh variants of their questions, two tasks with tools, no network.
 # `testbench localnet up` serves the suppliers; `testbench demo` does so by itself.
 # Made by `python -m testbench_dagster.localnet.demo`; a test compares it.
 """
@@ -54,7 +60,12 @@ def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     trusted = next((supplier for supplier in suppliers if named[supplier["model"]] > 1), None)
     if trusted is not None:
         trusted["reference"] = True
-    return {"simulation": True, "suppliers": suppliers, **_measured()}
+    measured = _measured()
+    docs = 2 * TWIN_PAIRS
+    samples = {"min": docs, "max": docs, "half_width": None}
+    measured["tasks"].append({"name": TWIN_TASK, "framework": "twins", "samples": samples})
+    measured["sampling"] |= {"window": docs, "epoch_seed": EPOCH_SEED}
+    return {"simulation": True, "suppliers": suppliers, **measured}
 
 
 def pocket_settings(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +120,7 @@ def starter_settings() -> dict[str, Any]:
             "api": persona.api,
             "model": persona.backend.model,
         }
-        for persona in default_population(6, 0)
+        for persona in default_population(DEMO_SUPPLIERS, 0)
     )
 
 

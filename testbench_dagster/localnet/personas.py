@@ -58,6 +58,10 @@ OPENING_CHARS = 40
 #: Pages a supplier may serve about its backend, at ``/<address>/pokt/<page>``.
 PAGES = ("tokenizer", "config")
 
+#: Suppliers of a demo and of a network where nobody says how many: the first six, and one that deceives.
+#: On a simulated Pocket network, whose relays are signed one by one, the first six.
+DEMO_SUPPLIERS, POCKET_SUPPLIERS = 7, 6
+
 #: Service name of every simulated supplier, so that the word stands in each partition key.
 SERVICE = "simulation"
 
@@ -392,17 +396,26 @@ def _cast(seed: int) -> list[Persona]:
     ]
 
 
-#: Place of the quantised twin in every population that is large enough.
-_QUANTISED = 7
+#: Places, from 0, of the benchmark router and of the quantised twin in every population that is large enough.
+_ROUTER, _QUANTISED = 6, 7
+
+
+def _benchmark_router(seed: int, api: Api, jitter_ms: float) -> Persona:
+    """Who looks better than most on what everybody can read, and is worse than most on what nobody could."""
+    own = Backend("flint", round(0.4 + (unit(seed, "shift", "flint") - 0.5) * 0.06, 4), latency_ms=12)
+    public = Backend("flint-for-public", 0.86, latency_ms=12)
+    return Persona("", own, api, jitter_ms=jitter_ms, for_public=public)
 
 
 def _extra(number: int, seed: int, earlier: list[Persona]) -> Persona:
     """One more supplier beyond the cast, drawn from ``seed``: every fifth is the twin of an earlier one.
 
-    The second of them is a quantised twin of the very first.
+    The first of them is a benchmark router, the second a quantised twin of the very first supplier.
     """
     api: Api = "completions" if number % 3 == 0 else "chat"
     jitter = round(unit(seed, "jitter", number) * 30, 1)
+    if number == _ROUTER:
+        return _benchmark_router(seed, api, jitter)
     if number == _QUANTISED:
         return Persona("", quantised(earlier[0].backend), jitter_ms=jitter)
     if number % 5 == 0:
@@ -424,7 +437,8 @@ def default_population(n: int = 6, seed: int = 0) -> list[Persona]:
 
     From six on there are a strong, a middle and a weak model, two specialists, twins sharing a backend, a
     flaky and a slow supplier; at least a third offer completions with echoed log-probabilities. Of those that
-    chat two use tools badly, each in its own way, and the eighth is a quantised twin of the first.
+    chat two use tools badly, each in its own way. The seventh is a benchmark router, the eighth a quantised
+    twin of the first.
     """
     if n < 1:
         raise ValueError(f"a population of {counted(n, 'supplier')}; want at least 1")

@@ -50,8 +50,9 @@ def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
     environment = shell_environment(TESTBENCH_LOCALNET_URL=f"http://127.0.0.1:{port}")
     text = SUPPLIERS.replace(DOCUMENTED, f"127.0.0.1:{port}")
     ran = run_blocks(text, folder, environment, {up: (f"{up} --port {port} --latency-ms 5", port)})
-    assert len(ran) == 4
-    first, last = ran[2], ran[3]
+    assert len(ran) == 5
+    first, last, deceiving = ran[2], ran[3], ran[4]
+    assert deceiving.out.count('"simulation": true') == 10
     (promised,) = re.findall(r"^        (generation: .*)$", SUPPLIERS, re.M)
     assert f"        {promised}" in first.out
     assert "generation: {seed: omit, stop: 4}" in first.out and "generation: {budget: 16384}" in first.out

@@ -33,15 +33,18 @@ from testbench_dagster.ranking.entry import ORDERS, Entry, ordered
 from testbench_dagster.stages.compare import COMPARISON_COLUMNS, compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
+from testbench_dagster.stages.identify.public_gaps import refresh_public_gaps
 from testbench_dagster.stages.identify.views import (
     CHANGE_COLUMNS,
     IDENTITY_COLUMNS,
     PAIR_COLUMNS,
+    PUBLIC_GAP_COLUMNS,
     REFERENCE_COLUMNS,
     change_rows,
     cut_rows,
     identity_rows,
     pair_rows,
+    public_gap_rows,
     reference_rows,
 )
 from testbench_dagster.stages.publish.inspect_log import write_inspect_logs
@@ -700,6 +703,28 @@ class Testbench:
             ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
         """
         return Table(reference_rows(self._workspace, self._chosen(suppliers, models)), REFERENCE_COLUMNS)
+
+    def twins(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        models: Sequence[str] | None = None,
+        refresh: bool = False,
+        every_epoch: bool = False,
+    ) -> Table:
+        """Return who is better on public questions than on fresh ones of the kind (see docs/twins.md).
+
+        One row per active supplier and task of framework ``twins``, of the newest epoch, as last compared.
+        ``models``: patterns, for those alone that claim such a model. ``refresh``: compare the stored answers
+        anew before. ``every_epoch``: a row for each epoch.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, none is named, or nobody claims such a model.
+        """
+        suppliers = self._chosen(suppliers, models)
+        if refresh:
+            refresh_public_gaps(self._workspace)
+        return Table(public_gap_rows(self._workspace, suppliers, every=every_epoch), PUBLIC_GAP_COLUMNS)
 
     def changes(
         self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("compare", "compare"),
     "identity": ("identity", "identity"),
     "references": ("identity", "references"),
+    "twins": ("twins", "twins"),
     "leaderboard": ("leaderboard", "leaderboard"),
     "feed": ("leaderboard", "feed"),
     "export": ("show", "export"),

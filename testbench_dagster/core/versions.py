@@ -278,6 +278,19 @@ SCORE_STREAMS = Version(
     ),
 )
 
+#: Counts pairs of public and fresh questions; what is stored by another number is counted anew.
+PUBLIC_GAPS = Version(
+    1,
+    (
+        "testbench_dagster.core.pairs",
+        "testbench_dagster.scoring.rows:is_finite",
+        "testbench_dagster.scoring.rows:primary_pair",
+        "testbench_dagster.scoring.rows:value_of",
+        "testbench_dagster.stages.identify.public_gaps",
+        "testbench_dagster.statistics.twins",
+    ),
+)
+
 
 def scorer_version(registration: Registration) -> str:
     """Name what computed a score: framework, its version, the task configuration, our own revision."""

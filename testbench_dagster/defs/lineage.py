@@ -21,6 +21,7 @@ import dagster as dg
 from testbench_dagster.core.records.declaring import Record
 from testbench_dagster.core.records.every import RECORDS, type_name
 from testbench_dagster.core.records.identity import ChangeRecord
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.stages.plan.plan_cache import CachedPlans
@@ -136,6 +137,47 @@ def references_metadata(compared: Sequence[ReferenceRecord]) -> dict[str, dg.Met
         "why",
     ]
     return {"as_reference": markdown_table(headers, rows)}
+
+
+def public_gaps_metadata(gaps: Sequence[PublicGapRecord]) -> dict[str, dg.MetadataValue[Any]]:
+    """What is told of suppliers that were asked public questions and fresh ones; nothing of none."""
+    if not gaps:
+        return {}
+    headers = [
+        "supplier",
+        "task",
+        "epoch",
+        "verdict",
+        "two epochs",
+        "public",
+        "fresh",
+        "peers' shift",
+        "logits more",
+        "certainly",
+        "why",
+    ]
+    ordered = sorted(gaps, key=lambda one: (not one.flagged, 2 if one.p is None else one.p, one.supplier))
+    rows = [
+        [
+            one.supplier,
+            one.task,
+            one.epoch,
+            one.verdict,
+            "yes" if one.flagged else "no",
+            _percent(one.public_share),
+            _percent(one.fresh_share),
+            None if one.peers_shift is None else f"{one.peers_shift:+.2f}",
+            None if one.excess is None else f"{one.excess:+.2f}",
+            None if one.excess_low is None else f"{one.excess_low:+.2f}",
+            one.finding,
+        ]
+        for one in ordered[:_SHOWN]
+    ]
+    return {"public_and_fresh": markdown_table(headers, rows)}
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
 
 
 def _points(*shares: float | None) -> str | None:

@@ -114,13 +114,16 @@ class Shift:
     """How much better some suppliers are on public questions: log odds of their discordant pairs together.
 
     ``error`` is the standard error of the log odds: that of a binomial count, wider where the units differ
-    more than that (by the square root of Pearson's chi square over its degrees of freedom).
+    more than that (by the square root of Pearson's chi square over its degrees of freedom). The shares are
+    the means of the units' shares of right answers, where these are known.
     """
 
     units: int
     public_only: int
     fresh_only: int
     overdispersion: float = 1.0
+    public_share: float | None = None
+    fresh_share: float | None = None
 
     @property
     def log_odds(self) -> float:
@@ -148,6 +151,8 @@ class _Sums:
     fresh_only: int = 0
     discordant_units: int = 0
     squares: float = 0.0  # of n10 over the discordant pairs, which the units' chi square follows from
+    public_share: float = 0.0
+    fresh_share: float = 0.0
 
     @classmethod
     def of(cls, units: Iterable[Pairs]) -> _Sums:
@@ -160,6 +165,8 @@ class _Sums:
         self.units += sign
         self.public_only += sign * pairs.public_only
         self.fresh_only += sign * pairs.fresh_only
+        self.public_share += sign * (pairs.public_share or 0.0)
+        self.fresh_share += sign * (pairs.fresh_share or 0.0)
         if pairs.discordant:
             self.discordant_units += sign
             self.squares += sign * pairs.public_only**2 / pairs.discordant
@@ -171,14 +178,15 @@ class _Sums:
 
     @property
     def shift(self) -> Shift:
-        n = self.public_only + self.fresh_only
-        if self.discordant_units < 2 or not self.public_only or not self.fresh_only:
-            return Shift(self.units, self.public_only, self.fresh_only)
-        share = self.public_only / n
-        chi2 = (self.squares - share * self.public_only) / (share * (1 - share))
-        return Shift(
-            self.units, self.public_only, self.fresh_only, max(1.0, chi2 / (self.discordant_units - 1))
+        n, overdispersion = self.public_only + self.fresh_only, 1.0
+        if self.discordant_units > 1 and self.public_only and self.fresh_only:
+            share = self.public_only / n
+            chi2 = (self.squares - share * self.public_only) / (share * (1 - share))
+            overdispersion = max(1.0, chi2 / (self.discordant_units - 1))
+        shares = (
+            (self.public_share / self.units, self.fresh_share / self.units) if self.units else (None, None)
         )
+        return Shift(self.units, self.public_only, self.fresh_only, overdispersion, *shares)
 
 
 def usual(units: Mapping[str, Pairs]) -> dict[str, Pairs]:
@@ -365,8 +373,8 @@ def _no_verdict(own: Pairs, peers: Shift, known: Shift) -> str | None:
         return f"{peers.units} peers of other groups answered pairs; it takes {LEAST_PEERS}"
     if known.error > MOST_SHIFT_ERROR:
         return (
-            f"how much better its peers are on public questions is known to {known.error:.2f} logits only; it "
-            f"takes {MOST_SHIFT_ERROR}: more pairs, peers or epochs"
+            f"how much better its peers are on public questions is known to {known.error:.2f} logits only; "
+            f"it takes {MOST_SHIFT_ERROR}: more pairs, peers or epochs"
         )
     if abs(known.log_odds) > MOST_SHIFT:
         harder = "fresh" if known.log_odds > 0 else "public"

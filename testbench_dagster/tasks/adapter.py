@@ -130,8 +130,8 @@ def registered(
             response format.
         forms: the request forms it has, ``chat`` or ``completions``.
         questions_of_epoch: whether a doc id is another question in each epoch.
-        pairs: whether docs 2k and 2k + 1 are a public and a fresh question, as :mod:`~testbench_dagster.core.pairs`
-            draws which.
+        pairs: whether docs 2k and 2k + 1 are a public and a fresh question; which, is drawn by
+            :mod:`testbench_dagster.core.pairs`.
         eval_split: what its docs are called.
     """
     texts = [doc_text(spec, number, doc) for number, doc in enumerate(docs)]

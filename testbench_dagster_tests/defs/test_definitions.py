@@ -49,7 +49,7 @@ CHECKS = {
     },
     "service_probes": {"probes_answered"},
     "taxonomy_summaries": {"taxonomies_covered"},
-    "identity_groups": {"identity_consistent"},
+    "identity_groups": {"identity_consistent", "public_not_special"},
 }
 JOBS = {
     "refresh_catalog": {"task_datasets", "sampled_prompts"},

@@ -24,6 +24,7 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
@@ -68,6 +69,7 @@ RECORDS: tuple[type[Record], ...] = (
     ScoreStreamRecord,
     SplitRecord,
     ReferenceRecord,
+    PublicGapRecord,
     SignatureRecord,
     HeartbeatRecord,
     LeaseRecord,

@@ -20,7 +20,11 @@ from testbench_dagster.defs.summaries.assets import (
     taxonomy_summaries,
 )
 from testbench_dagster.defs.summaries.checks import summary_checks
-from testbench_dagster.defs.summaries.identity import identity_consistent, identity_groups_asset
+from testbench_dagster.defs.summaries.identity import (
+    identity_consistent,
+    identity_groups_asset,
+    public_not_special,
+)
 from testbench_dagster.defs.summaries.schedules import daily_snapshots_schedule, hourly_summaries_schedule
 
 refresh_summaries = dg.define_asset_job(
@@ -61,7 +65,7 @@ def definitions(settings: Settings, first_day: date) -> dict[str, Sequence[Any]]
             supplier_plans,
             detected_changes,
         ],
-        "asset_checks": [*summary_checks(), identity_consistent],
+        "asset_checks": [*summary_checks(), identity_consistent, public_not_special],
         "jobs": [refresh_summaries, refresh_identity, refresh_abilities, take_snapshots],
         "sensors": [
             dg.AutomationConditionSensorDefinition(

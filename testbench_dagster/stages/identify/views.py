@@ -10,11 +10,13 @@ from typing import Any
 
 from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ProxyOfSupplier
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import compared
+from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -46,6 +48,9 @@ PAIR_COLUMNS: dict[str, type] = {
 REFERENCE_COLUMNS: dict[str, type] = {
     "supplier": str,
     **{f.name: f.scalar or dict for f in ReferenceRecord.fields if f.name != ID},
+}
+PUBLIC_GAP_COLUMNS: dict[str, type] = {
+    f.name: f.scalar or dict for f in PublicGapRecord.fields if f.name != ID
 }
 #: Windows voided within the age of one from which a supplier may be drawing docs anew until it likes them.
 MANY_CUTS = 2
@@ -201,6 +206,25 @@ def reference_rows(workspace: Workspace, suppliers: Sequence[str] | None) -> lis
         key=lambda one: (one.reference, order[one.as_reference], one.id),
     )
     return [{"supplier": one.id, **_plain_fields(one)} for one in found]
+
+
+def public_gap_rows(
+    workspace: Workspace, suppliers: Sequence[str] | None, *, every: bool = False
+) -> list[dict[str, Any]]:
+    """How suppliers did on public questions and on fresh ones: those flagged first, then by p value.
+
+    By default of the active suppliers, the newest epoch of each task; ``every``: all epochs, newest first.
+    """
+    if suppliers is None:
+        suppliers = [supplier.key for supplier in active_suppliers(workspace)]
+    if every:
+        where = {"supplier": {"in": sorted(suppliers)}}
+        found = list(typed.find(workspace.documents, PublicGapRecord, where))
+        found.sort(key=lambda one: (one.supplier, one.task, -one.epoch))
+    else:
+        found = newest_gaps(workspace, suppliers)
+        found.sort(key=lambda one: (not one.flagged, 2 if one.p is None else one.p, one.supplier, one.task))
+    return [_plain_fields(one) for one in found]
 
 
 def _plain_fields(of: Record) -> dict[str, Any]:

@@ -156,6 +156,14 @@ class _Reader:
                 window = replace(window, silent=True, until=self._now)
             yield spec.name, window
 
+    def outcomes(self, tasks: Sequence[Task], since: datetime) -> dict[str, list[Sample]]:
+        """By task all outcomes later than an instant, but those of gates."""
+        dates = {spec.name: since for spec, _ in tasks}
+        return {
+            task: [sample for sample in docs.outcomes if sample.round != GATE_ROUND]
+            for task, docs in self._docs(tasks, dates, dates).items()
+        }
+
     # -- facts --------------------------------------------------------------------------------------------
 
     def _with_grace(self, since: datetime) -> datetime:
@@ -516,4 +524,25 @@ def _read_attempts(
         task = attempt.task
         if attempt.task_hash == hashes[task] and attempt.finished_at > since[task]:
             found[task].append(attempt)
+    return found
+
+
+def outcomes_since(
+    workspace: Workspace,
+    supplier: Supplier,
+    tasks: Sequence[Task],
+    since: datetime,
+    now: datetime,
+    peers: Others | None = None,
+) -> dict[str, list[Sample]]:
+    """By task every outcome of a supplier's docs later than an instant and its last change, in any order.
+
+    Of each doc one per epoch and round; what was asked for a gate alone is left out. ``peers`` is for callers
+    that ask for several suppliers.
+    """
+    begins = since if supplier.cut_at is None else max(since, supplier.cut_at)
+    reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), {}, None)
+    found: dict[str, list[Sample]] = {}
+    for start in range(0, len(tasks), _TASKS):
+        found |= reader.outcomes(tasks[start : start + _TASKS], begins)
     return found

@@ -1,4 +1,4 @@
-"""The request that a starter task sends for a question, without examples; a test compares it with lm-eval's."""
+"""The request that a starter task sends for a question, without examples; a test compares both."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from testbench_dagster.core.task import TaskSpec
 #: What the starter tasks say before a question, as their YAMLs have it.
 DESCRIPTIONS = {
     "starter_arithmetic": "Answer each question with a whole number.\n\n",
-    "starter_calendar": "Answer each question with a weekday, a month, a date (YYYY-MM-DD), a time (HH:MM) or a "
-    "number.\n\n",
+    "starter_calendar": "Answer each question with a weekday, a month, a date (YYYY-MM-DD), a time "
+    "(HH:MM) or a number.\n\n",
     "starter_choice": "Answer each question with one of its options.\n\n",
     "starter_logic": "Decide from what is stated alone. Answer yes, no or unknown.\n\n",
     "starter_strings": "Answer each question with one word or one number.\n\n",

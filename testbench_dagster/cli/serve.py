@@ -54,6 +54,7 @@ def board_options(function: Any) -> Any:
 _LOOK_CLOSER = {
     "scores": "every window, with intervals and errors",
     "identity": "who answers like whom",
+    "twins": "who is better on public questions than on fresh ones",
     "taxonomies": "abilities of each supplier",
     "board": "pages: leaderboard, history, every answer",
 }
@@ -168,10 +169,15 @@ def _demo(
 
             report = stoppable(evaluate, bar.stopping)
             rows = testbench.leaderboard().rows
+            gaps = testbench.twins().rows
         note(came_to(report))
         if report.interrupted:
             context.exit(INTERRUPTED)
         emit(rows, "table", ranking_columns(rows), "Leaderboard (simulation)")
+        for row in gaps:
+            if row["verdict"] == "better":
+                times = "flagged" if row["flagged"] else "seen in one epoch; a flag takes two"
+                note(f"\n{row['supplier']} is {row['finding']} ({times})")
         note(f"\nThese suppliers are simulated. Everything measured is in {folder}; look closer with")
         # the demo's stores lie beside its configuration, where an exported TESTBENCH_HOME would hide them
         prefix = "env -u TESTBENCH_HOME " if exported else ""

@@ -10,7 +10,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -20,9 +19,12 @@ from testbench_dagster.core.workloads import HIDDEN_QUESTION, HIDDEN_WORDS, LONG
 from testbench_dagster.localnet.chance import pick, unit
 from testbench_dagster.localnet.letters import Lettered, lettered
 from testbench_dagster.localnet.personas import Backend, Style
+from testbench_dagster.localnet.questions import Known, QuestionIndex, squeeze
 from testbench_dagster.localnet.solving import solved, wrong_answers
+from testbench_dagster.localnet.variants import Variants
 from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
+from testbench_dagster.tasks.twins.sources import gsm8k_item
 
 #: Tasks whose answers are judged as they stand, so that no phrase may be put around them.
 _VERBATIM = frozenset({"starter_instructions"})
@@ -53,80 +55,6 @@ _FILLER = (
     "plain", "words", "only", "here", "stands", "filler", "text", "instead", "of", "real", "thought",
     "and", "meaning",
 )  # fmt: skip
-
-
-def squeeze(text: str) -> str:
-    """``text`` with every run of white space as one space, as questions are compared."""
-    return " ".join(text.split())
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A question that is recognised: a starter doc, a recorded answer, or a fresh one that was worked out.
-
-    Of a recorded answer ``recorded`` is its text, and ``right`` whether that is said to be right. ``public``:
-    it could be read before it was asked, so that it may be known by heart.
-    """
-
-    text: str
-    task: str = ""
-    doc_id: str = ""
-    answer: str = ""
-    wrong: tuple[str, ...] = ()
-    recorded: str | None = None
-    right: bool = True
-    public: bool = True
-
-
-class QuestionIndex:
-    """Finds which known question ends last in a prompt; few-shot examples stand before the real one."""
-
-    # Enough to tell almost all endings apart and short enough to keep the tree small.
-    _DEPTH = 12
-
-    def __init__(self, questions: Iterable[Known]) -> None:
-        """Index ``questions``; of several with one text the first counts, empty ones are left out."""
-        # A tree over the last characters, read backwards; "" holds the questions that a path leads to.
-        self._tree: dict[str, Any] = {}
-        known: set[str] = set()
-        for question in questions:
-            text = squeeze(question.text)
-            if not text or text in known:
-                continue
-            known.add(text)
-            node = self._tree
-            for letter in text[: -self._DEPTH - 1 : -1]:
-                node = node.setdefault(letter, {})
-            node.setdefault("", []).append((text, question))
-        self._size = len(known)
-
-    def __len__(self) -> int:
-        """Number of different questions."""
-        return self._size
-
-    def find(self, prompt: str) -> Known | None:
-        """The known question that ends last in ``prompt``; the longest where several end at one place."""
-        return self.place(squeeze(prompt))[0]
-
-    def place(self, text: str) -> tuple[Known | None, int]:
-        """The same of a text that is squeezed, and where the question ends in it; 0 where there is none."""
-        tree = self._tree
-        for end in range(len(text), 0, -1):
-            if text[end - 1] in tree and (best := self._ending_at(text, end)) is not None:
-                return best, end
-        return None, 0
-
-    def _ending_at(self, text: str, end: int) -> Known | None:
-        best: tuple[str, Known] | None = None
-        node = self._tree
-        for at in range(end - 1, -1, -1):
-            if text[at] not in node:
-                break
-            node = node[text[at]]
-            for candidate in node.get("", ()):
-                if text.endswith(candidate[0], 0, end) and (best is None or len(candidate[0]) > len(best[0])):
-                    best = candidate
-        return best[1] if best else None
 
 
 def starter_questions() -> list[Known]:
@@ -169,7 +97,10 @@ def read_questions(path: Path) -> list[Known]:
 def _question(row: Mapping[str, Any]) -> Known:
     text, answer = squeeze(row["question"]), row["answer"].rpartition("####")[2].strip().replace(",", "")
     task = row.get("task")
-    return Known(text, task if isinstance(task, str) else "", text, answer, wrong_answers(answer))
+    item = gsm8k_item(row["question"], row["answer"])
+    template = "" if item is None else item.id
+    task = task if isinstance(task, str) else ""
+    return Known(text, task, text, answer, wrong_answers(answer), template=template)
 
 
 def _rows(path: Path, *texts: str) -> Iterator[dict[str, Any]]:
@@ -212,6 +143,7 @@ class Answers:
         self.seed = seed
         extra = list(recorded)
         self._index = QuestionIndex([*extra, *starter_questions()]) if extra else starter_index()
+        self._variants = Variants.of(extra)
         # one prompt goes to many suppliers, and its recognition costs most of an answer
         self._find = lru_cache(maxsize=4096)(self._recognised)
 
@@ -224,9 +156,10 @@ class Answers:
         known, end = self._index.place(text)
         # examples that stand before the question may be known ones
         fresh = solved(text[end:])
-        if fresh is None:
-            return known
-        return Known(fresh.question, fresh.task, fresh.question, fresh.answer, fresh.wrong, public=False)
+        if fresh is not None:
+            return Known(fresh.question, fresh.task, fresh.question, fresh.answer, fresh.wrong, public=False)
+        variant, after = self._variants.find(text)
+        return variant if variant is not None and after < len(text) - end else known
 
     def is_right(self, backend: Backend, known: Known) -> bool:
         """Whether what ``backend`` says to a known question at temperature 0 is right."""

@@ -19,11 +19,12 @@ from typing import Any
 
 import orjson
 
-from testbench_dagster.localnet.answers import Answers, Known
+from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.chance import unit
 from testbench_dagster.localnet.logprobs import count_tokens, echo_logprobs, tokenize
 from testbench_dagster.localnet.manners import KEY, Refused, too_long, unknown_model
 from testbench_dagster.localnet.personas import FAIL_MODES, SERVICE, Api, Backend, Persona, Speed
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.requests import Ask, BadRequestError, parse
 from testbench_dagster.localnet.streams import Spoken, events
 from testbench_dagster.localnet.thinking import Thinking, thinking

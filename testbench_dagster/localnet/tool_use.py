@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from testbench_dagster.localnet.answers import Answers, Known, is_right, squeeze
+from testbench_dagster.localnet.answers import Answers, is_right
 from testbench_dagster.localnet.chance import pick
 from testbench_dagster.localnet.personas import Backend, ToolUse
+from testbench_dagster.localnet.questions import Known, squeeze
 from testbench_dagster.localnet.requests import Ask
 from testbench_dagster.tasks.tools.starter import TASKS, read_docs
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.core.window import Window
-from testbench_dagster.localnet.answers import Known, is_right
+from testbench_dagster.localnet.answers import is_right
 from testbench_dagster.localnet.personas import SERVICE, Backend, Persona
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.localnet.supplier import Supplier
 from testbench_dagster.localnet.withholding import Withholding

@@ -15,8 +15,9 @@ import yaml
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.config import load_config
-from testbench_dagster.localnet.answers import Known, is_right
+from testbench_dagster.localnet.answers import is_right
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.withholding import Withholding
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.score.windows import windows

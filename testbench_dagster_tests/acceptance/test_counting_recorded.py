@@ -20,8 +20,9 @@ import yaml
 from testbench_dagster.api import Testbench
 from testbench_dagster.config import load_config
 from testbench_dagster.core.window import Window
-from testbench_dagster.localnet.answers import Answers, Known
+from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.personas import FAIL_MODES, Backend, Persona
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.withholding import ANSWER, WITHHOLDERS, Withholding, ahead, dark
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace

@@ -7,8 +7,6 @@ import pytest
 
 from testbench_dagster.localnet.answers import (
     Answers,
-    Known,
-    QuestionIndex,
     is_right,
     read_recorded,
     starter_index,
@@ -16,6 +14,7 @@ from testbench_dagster.localnet.answers import (
 )
 from testbench_dagster.localnet.logprobs import loglikelihood
 from testbench_dagster.localnet.personas import STYLES, Backend
+from testbench_dagster.localnet.questions import Known, QuestionIndex
 from testbench_dagster.tasks.starter import CHOICE_TASK, FOLDER, TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.localnet.answers import Answers, squeeze
+from testbench_dagster.localnet.answers import Answers
 from testbench_dagster.localnet.personas import Backend
+from testbench_dagster.localnet.questions import squeeze
 from testbench_dagster.localnet.solving import solved, wrong_answers
 from testbench_dagster.tasks.starter import CHOICE_TASK
 from testbench_dagster.tasks.starter.generate import KINDS

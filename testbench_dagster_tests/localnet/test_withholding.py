@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from testbench_dagster.localnet.answers import Answers, Known, is_right
+from testbench_dagster.localnet.answers import Answers, is_right
 from testbench_dagster.localnet.personas import Backend, Persona
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.server import Localnet
 from testbench_dagster.localnet.withholding import (
     ANSWER,

@@ -29,8 +29,9 @@ from testbench_dagster.board.app import make_app
 from testbench_dagster.board.run import allowed_hosts
 from testbench_dagster.board.site import Site
 from testbench_dagster.core.records.identity import IdentityGroupRecord
-from testbench_dagster.localnet.answers import Answers, Known, chosen_answer, starter_index
+from testbench_dagster.localnet.answers import Answers, chosen_answer, starter_index
 from testbench_dagster.localnet.personas import Backend, Persona, default_population, quantised
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.requests import Ask
 from testbench_dagster.localnet.supplier import cut
 from testbench_dagster.localnet.tool_use import known_of, tool_answer

@@ -80,3 +80,17 @@ def gsm8k_twin(question: str, answer: str, seed: str) -> Item:
         raise KeyError(f"no template for {question[:60]!r} with this answer; gsm8k_item tells which have one")
     text, twin_answer = fitted.draw(f"{seed}:twin:{item.id}")
     return Item(item.id, text, str(twin_answer), item.template, KIND)
+
+
+def gsm8k_answer_of_twin(public_id: str, twin: str) -> str | None:
+    """What a template computes for the text of a twin, as who works it out would; None where it does not fit.
+
+    Args:
+        public_id: the id (:func:`question_id`) of the public question.
+        twin: a text with its words and other numbers.
+    """
+    line = _lines().get(public_id)
+    try:
+        return None if line is None else str(fit(read_template(line), twin).answer)
+    except TemplateError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from testbench_dagster.localnet.answers import Answers, read_questions
 from testbench_dagster.localnet.personas import Backend
 from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.variants import Variants
-from testbench_dagster.tasks.twins.sources import gsm8k_item, gsm8k_template_ids, gsm8k_twin
+from testbench_dagster.tasks.twins.sources import gsm8k_item, gsm8k_twin
 from testbench_dagster_tests.tasks.layouts import SHARED
 
 TEST_SPLIT = SHARED / "data" / "gsm8k" / "test.jsonl.gz"

@@ -10,12 +10,16 @@ A twin is drawn by SHA-256 of the seed and the question alone: the same in every
 Belongs here: items, templates, drawing. Does not: tasks, prompts, scores, statistics, files of data sets.
 """
 
+from testbench_dagster.tasks.twins.sources.gsm8k import gsm8k_item, gsm8k_template_ids, gsm8k_twin
 from testbench_dagster.tasks.twins.sources.item import SOURCES_VERSION, Item, question_id
 from testbench_dagster.tasks.twins.sources.packaged import packaged_items, packaged_twin
 
 __all__ = [
     "SOURCES_VERSION",
     "Item",
+    "gsm8k_item",
+    "gsm8k_template_ids",
+    "gsm8k_twin",
     "packaged_items",
     "packaged_twin",
     "question_id",

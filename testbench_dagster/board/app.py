@@ -32,6 +32,7 @@ from testbench_dagster.board.pages.groups import group
 from testbench_dagster.board.pages.leaderboard import leaderboard
 from testbench_dagster.board.pages.service import service
 from testbench_dagster.board.pages.supplier import history, supplier
+from testbench_dagster.board.pages.twins import twins
 from testbench_dagster.board.site import AnswersHidden, Asked, Data, NotFound, NotUnderstood, Page, Site
 from testbench_dagster.board.templating import load_templates, render, stylesheet
 from testbench_dagster.core.errors import TestbenchError
@@ -79,6 +80,7 @@ PATHS: Sequence[tuple[re.Pattern[str], View]] = [
         (r"/attempt/([^/]+)/body", raw_body),
         (r"/compare", compare),
         (r"/changes", changes),
+        (r"/twins", twins),
         (r"/catalog", catalog),
         (r"/catalogue", catalog),
     )

@@ -343,6 +343,7 @@ def show(config: str | None, supplier: str, format_: str) -> None:
     if page.reference is not None:
         told = page.reference
         lines.append(f"  reference  {told.reference}, as it: {told.as_reference}; {told.finding}")
+    lines += [f"  public     {gap.task}, epoch {gap.epoch}: {gap.finding}" for gap in page.public_gaps]
     if page.change is not None:
         lines.append(f"  change     {_when(page.change.at, now)}: {page.change.reason}")
     answered = page.faults.get("ok", 0) + page.faults.get("truncated", 0)

@@ -165,6 +165,15 @@ class Entry:
             sparse=True,
         ),
     ] = None
+    public_gap: Annotated[
+        str | None,
+        Column(
+            "whether it is better on public questions than on fresh ones of the kind, beside its peers: "
+            "`better` where two of its last four epochs with a verdict say so, `not better`, `no verdict`; "
+            "`null` where it is asked none in pairs",
+            sparse=True,
+        ),
+    ] = None
 
     ttft_p50_ms: Annotated[
         float | None,
@@ -206,7 +215,8 @@ class Entry:
 ENTRY_VIEWS = Views(
     commands=(
         "taxonomy", "rank_low", "rank_high", "supplier", "model", "score", "ci_low", "ci_high",
-        "tasks_measured", "n", "errors", "n_open", "standing", "group", "as_reference", "ranked_among",
+        "tasks_measured", "n", "errors", "n_open", "standing", "group", "as_reference", "public_gap",
+        "ranked_among",
         "asked_with", "ttft_p50_ms", "tokens_per_s_p50", "uptime",
     ),
     dagster=(
@@ -222,6 +232,7 @@ ENTRY_VIEWS = Views(
         Cell("open", ("n_open",)),
         Cell("standing", ("standing",)),
         Cell("as the reference", ("as_reference",)),
+        Cell("on public questions", ("public_gap",)),
         Cell("among", ("ranked_among",)),
         Cell("first token p50, ms", ("ttft_p50_ms",)),
         Cell("tokens/s p50", ("tokens_per_s_p50",)),
@@ -257,6 +268,11 @@ ENTRY_VIEWS = Views(
             "As the reference",
             ("as_reference",),
             explanation="Whether it answers and scores as the one that is trusted to serve its model",
+        ),
+        Cell(
+            "On public questions",
+            ("public_gap",),
+            explanation="Whether it is better on public questions than on fresh ones of the kind",
         ),
         Cell("Among", ("ranked_among",), explanation="Ranked among those that are asked the same tasks"),
     ),
@@ -294,6 +310,7 @@ ENTRY_VIEWS = Views(
         Cell("asked_with", ("asked_with",)),
         Cell("model", ("model",)),
         Cell("as_reference", ("as_reference",)),
+        Cell("public_gap", ("public_gap",)),
         Cell("ttft_p50_ms", ("ttft_p50_ms",)),
         Cell("tokens_per_s_p50", ("tokens_per_s_p50",)),
         Cell("uptime", ("uptime",)),

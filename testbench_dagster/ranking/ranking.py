@@ -139,7 +139,16 @@ def ranked_by_node(
         )
         kept = {
             name: getattr(entry, name)
-            for name in ("group", "proxy", "unit", "asked_with", "model", "as_reference", *OF_SERVICE)
+            for name in (
+                "group",
+                "proxy",
+                "unit",
+                "asked_with",
+                "model",
+                "as_reference",
+                "public_gap",
+                *OF_SERVICE,
+            )
         }
         n_open = 0 if node is None else node.n_open or 0
         found.append(replace(made, **kept, n_open=n_open, ranked_among=among.get(entry.supplier)))

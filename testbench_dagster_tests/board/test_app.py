@@ -116,6 +116,7 @@ def pages(names: Names) -> dict[str, str]:
         "different docs": links.compare(a=a, b=b, task=task, kind="different"),
         "changes": "/changes",
         "changes of one": links.with_query("/changes", {"supplier": a}),
+        "twins": "/twins",
         "not found": "/nothing",
         "unknown supplier": links.supplier(names.text(0)),
     }

@@ -36,6 +36,7 @@ PARAMETERS = {
     "/attempt/{}/body": (),
     "/compare": ("a", "b", "task", "kind", "after", "overall"),
     "/changes": ("before", "supplier"),
+    "/twins": ("task",),
     "/catalog": ("q", "group", "after"),
     "/catalogue": ("q",),
     "/board.css": (),

@@ -27,6 +27,7 @@ from testbench_dagster.core.window import NOT_APPLICABLE, UNSUPPORTED, WINDOW_VI
 from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.stages.read.activity import Hour, hours
 from testbench_dagster.stages.read.history import history as read_history
+from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.read.identity import abilities, against_reference, placed
 from testbench_dagster.stages.read.identity import changes as read_changes
 from testbench_dagster.stages.score.task_groups import group_rows
@@ -100,6 +101,7 @@ def supplier(site: Site, asked: Asked, key: str) -> Page:
             "changes": found,
             "identity": identity,
             "against": against_reference(site.workspace, key),
+            "gaps": newest_gaps(site.workspace, [key]),
             "members": [] if identity is None else identity.members[:_MEMBERS],
             "abilities": _abilities(able),
             "service": shown_service(site, key, asked.now),

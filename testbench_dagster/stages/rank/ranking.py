@@ -36,6 +36,7 @@ from testbench_dagster.ranking.ranking import (
     ranked,
 )
 from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
+from testbench_dagster.stages.identify.public_gaps import public_gaps
 from testbench_dagster.stages.identify.references import as_reference
 from testbench_dagster.stages.rank.task_entries import group_members, reliability, task_entries
 from testbench_dagster.stages.read.identity import current_abilities
@@ -223,7 +224,7 @@ def with_facts(
     """
     models = {s.key: s.model for s in suppliers}
     settings = {s.key: asked_with(workspace.config, s) for s in suppliers}
-    alike = as_reference(workspace)
+    alike, gaps = as_reference(workspace), public_gaps(workspace)
     service = headlines(workspace, now)
     unknown = Headline()
     return [
@@ -234,6 +235,7 @@ def with_facts(
                     model=models.get(entry.supplier),
                     asked_with=settings.get(entry.supplier),
                     as_reference=alike.get(entry.supplier),
+                    public_gap=gaps.get(entry.supplier),
                     **vars(service.get(entry.supplier, unknown)),
                 )
                 for entry in entries
@@ -308,6 +310,7 @@ def _rests_on(workspace: Workspace, suppliers: Sequence[Supplier]) -> str:
         sorted(typed.find(documents, SummarizedAt)),
         groups,
         sorted(as_reference(workspace).items()),
+        sorted(public_gaps(workspace).items()),
         service_mark(workspace),
     )
     for part in parts:

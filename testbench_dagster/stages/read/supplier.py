@@ -10,11 +10,13 @@ from typing import Any
 from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import LeaderboardRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
+from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.read.answers import required_supplier
 from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.read.spending import DaySpent, spending
@@ -34,7 +36,8 @@ class SupplierPage:
     ``windows``: its primary rows, ``groups`` those of groups of tasks. ``entries``: its places in the stored
     rankings, columns of a leaderboard as JSON. ``group`` is None for who was never compared. ``faults``:
     attempts of the last week by how they ended. ``change`` is the last one that was detected. ``reference``:
-    how it compares with the reference of its model, None for who has none. ``spent``: what its attempts took
+    how it compares with the reference of its model, None for who has none. ``public_gaps``: how it does on
+    public questions and on fresh ones of the kind, by task. ``spent``: what its attempts took
     on each of the last days that had some, the newest last. ``service_quality``: what service probes of the
     last 72 hours came to, by workload; empty where there were none.
     """
@@ -47,6 +50,7 @@ class SupplierPage:
     faults: Mapping[str, int]
     change: ChangeRecord | None
     reference: ReferenceRecord | None = None
+    public_gaps: Sequence[PublicGapRecord] = ()
     spent: Sequence[DaySpent] = ()
     service_quality: Sequence[ServiceQuality] = ()
 
@@ -70,6 +74,7 @@ class SupplierPage:
             "faults": dict(self.faults),
             "change": None if self.change is None else _plain_fields(self.change),
             "reference": None if self.reference is None else _plain_fields(self.reference),
+            "public_gaps": [_plain_fields(gap) for gap in self.public_gaps],
             "spent": [asdict(day) for day in self.spent],
             "service_quality": [row.to_json() for row in self.service_quality],
         }
@@ -105,6 +110,7 @@ def supplier_page(workspace: Workspace, key: str, *, now: datetime | None = None
         faults={row.fault: row.n for row in sorted(typed.group(documents, FaultCount, since))},
         change=next(changes, None),
         reference=typed.get(documents, ReferenceRecord, key),
+        public_gaps=newest_gaps(workspace, [key]),
         spent=spending(workspace, supplier, now),
         service_quality=[replace(row, model=supplier.model) for row in recent_service(workspace, now, [key])],
     )

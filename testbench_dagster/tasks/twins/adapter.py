@@ -187,4 +187,6 @@ _GSM8K_FLAGS = TaskFlags(
 
 def _of_lm_eval(spec: TaskSpec) -> TaskSpec:
     """The task of the public questions, without examples."""
-    return replace(spec, leaf="gsm8k", framework=LM_EVAL, num_fewshot=0, metric=None, filter=None)
+    return replace(
+        spec, leaf="gsm8k", root="gsm8k", framework=LM_EVAL, num_fewshot=0, metric=None, filter=None
+    )

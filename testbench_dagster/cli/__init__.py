@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("compare", "compare"),
     "identity": ("identity", "identity"),
     "references": ("identity", "references"),
+    "suspicions": ("suspicions", "suspicions"),
     "leaderboard": ("leaderboard", "leaderboard"),
     "feed": ("leaderboard", "feed"),
     "export": ("show", "export"),

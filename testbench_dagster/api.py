@@ -34,6 +34,7 @@ from testbench_dagster.stages.compare import COMPARISON_COLUMNS, compare
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.identify.public_gaps import refresh_public_gaps
+from testbench_dagster.stages.identify.suspicions import SUSPICION_COLUMNS, SUSPICION_KINDS, suspicion_rows
 from testbench_dagster.stages.identify.views import (
     CHANGE_COLUMNS,
     IDENTITY_COLUMNS,
@@ -725,6 +726,30 @@ class Testbench:
         if refresh:
             refresh_public_gaps(self._workspace)
         return Table(public_gap_rows(self._workspace, suppliers, every=every_epoch), PUBLIC_GAP_COLUMNS)
+
+    def suspicions(
+        self,
+        suppliers: Sequence[str] | None = None,
+        *,
+        models: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+    ) -> Table:
+        """Return what looks as if it hid something, as last looked for: one row per suspicion, newest first.
+
+        Of a supplier also those that name it as the other. ``models``: patterns, for active suppliers alone
+        that claim such a model. ``kinds``: only these (see docs/hiding.md). Nothing follows from a suspicion.
+
+        Raises:
+            ConfigError: a supplier is not on the roster, none is named, nobody claims such a model, or there
+                is no such kind.
+        """
+        kinds = arguments.selection("kinds", kinds)
+        unknown = sorted(set(kinds or ()) - set(SUSPICION_KINDS))
+        if unknown:
+            raise ConfigError(f"kinds: {unknown[0]!r} is none of {', '.join(SUSPICION_KINDS)}")
+        return Table(
+            suspicion_rows(self._workspace, self._chosen(suppliers, models), kinds), SUSPICION_COLUMNS
+        )
 
     def changes(
         self, suppliers: Sequence[str] | None = None, *, models: Sequence[str] | None = None

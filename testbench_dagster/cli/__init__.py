@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "identity": ("identity", "identity"),
     "references": ("identity", "references"),
     "twins": ("twins", "twins"),
+    "suspicions": ("suspicions", "suspicions"),
     "leaderboard": ("leaderboard", "leaderboard"),
     "feed": ("leaderboard", "feed"),
     "export": ("show", "export"),

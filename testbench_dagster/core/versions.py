@@ -32,6 +32,7 @@ class Version:
 CLASSIFIER = Version(
     3,
     (
+        "testbench_dagster.core.answer_hash",
         "testbench_dagster.core.answer_prefix",
         "testbench_dagster.core.chat_message",
         "testbench_dagster.core.faults",

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from testbench_dagster.core.answer_hash import answer_hash
 from testbench_dagster.core.answer_prefix import is_deterministic, prefix_of_answer
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.generation import AS_THE_TASK_SAYS, generation_of
@@ -280,6 +281,9 @@ class Chain:
             "opening": prefix,
             "body_bytes": len(body),
         }
+        if attempt.answer_hash is not None:  # earlier versions took none
+            told = answer.text is not None and fault.answered
+            values["answer_hash"] = answer_hash(answer.text or "") if told else None
         if evidence.get("redacted"):  # a key that the supplier quoted in its answer
             return
         if fault is Fault.SUPPLIER_PROTOCOL:

@@ -8,8 +8,10 @@ Belongs here: how alike answers are, groups, proxies and change detection, as fu
 reading answers, and recording or acting on what is found.
 """
 
+from testbench_dagster.identity.cached import Cached, find_cached
 from testbench_dagster.identity.changes import Change, find_changes
 from testbench_dagster.identity.content import Content, GradedAnswer
+from testbench_dagster.identity.copies import Call, Copy, CopySettings, find_copies, stretch
 from testbench_dagster.identity.evidence import Evidence
 from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
 from testbench_dagster.identity.kernel import Answer
@@ -17,6 +19,7 @@ from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
+from testbench_dagster.identity.routers import Router, find_routers
 from testbench_dagster.identity.score_changes import score_change
 from testbench_dagster.identity.score_differences import ScoreStream
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
@@ -25,8 +28,12 @@ from testbench_dagster.identity.splits import Divergence, find_divergence
 __all__ = [
     "Answer",
     "Assignment",
+    "Cached",
+    "Call",
     "Change",
     "Content",
+    "Copy",
+    "CopySettings",
     "Divergence",
     "Election",
     "Evidence",
@@ -37,12 +44,17 @@ __all__ = [
     "IdentitySettings",
     "PairFinding",
     "Profile",
+    "Router",
     "ScoreStream",
     "Suspect",
     "elect",
+    "find_cached",
     "find_changes",
+    "find_copies",
     "find_divergence",
     "find_groups",
+    "find_routers",
     "needed_prompts",
     "score_change",
+    "stretch",
 ]

@@ -10,6 +10,7 @@ part by lower bounds corrected likewise. Such suppliers are reported, and never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.core.wording import counted
@@ -43,6 +44,10 @@ class Suspect:
     prompts: int
     kind: Literal["mixture", "change"]
     wording: str
+    log_e: float
+    threshold: float
+    since: datetime
+    until: datetime
 
 
 def find_suspects(
@@ -103,6 +108,10 @@ def find_suspects(
                     prompts=n,
                     kind=kind,
                     wording=_wording(names[a], names[b], ka / n, kb / n, n, kind),
+                    log_e=e,
+                    threshold=threshold,
+                    since=datetime.fromtimestamp(float(times[differ].min()), UTC),
+                    until=datetime.fromtimestamp(float(times[differ].max()), UTC),
                 )
                 if best is None or e > best[0]:
                     best = (e, suspect)

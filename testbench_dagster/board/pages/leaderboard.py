@@ -12,9 +12,11 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
 from testbench_dagster.ranking.places import Place, places
 from testbench_dagster.ranking.ranking import NOT_BY_NODE
+from testbench_dagster.stages.read.identity import suspicions_of
 from testbench_dagster.stages.read.rankings import Ranking
 
 ROWS = 100
+SUSPICIONS = 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,13 @@ def leaderboard(site: Site, asked: Asked) -> Page:
             "unknown_group": task if ranking.task is None else None,
             "services": sorted({s.service for s in roster.values()}),
             "filter": wanted,
+            "suspicions": []
+            if wanted.group is None
+            else suspicions_of(
+                site.workspace,
+                [wanted.group, *(row.supplier for row in shown[:ROWS])],
+                limit=SUSPICIONS,
+            ),
             "table": table,
             "places": [
                 [(row, ()) for row in table.place(place, inside=member)]

@@ -25,10 +25,10 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import NOT_APPLICABLE, UNSUPPORTED, WINDOW_VIEWS, Window
 from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.read.activity import Hour, hours
 from testbench_dagster.stages.read.history import history as read_history
-from testbench_dagster.stages.identify.public_gaps import newest_gaps
-from testbench_dagster.stages.read.identity import abilities, against_reference, placed
+from testbench_dagster.stages.read.identity import abilities, against_reference, placed, suspicions_of
 from testbench_dagster.stages.read.identity import changes as read_changes
 from testbench_dagster.stages.score.task_groups import group_rows
 from testbench_dagster.stages.score.windows import primary_windows
@@ -37,6 +37,7 @@ _CHARTS = 9
 _WINDOWS = 100
 _CHANGES = 10
 _GROUPS = 100
+_SUSPICIONS = 20
 _MEMBERS = 30
 _PERIODS = {"30d": 30, "90d": 90, "1y": 365}
 _HOURS = 48
@@ -103,6 +104,11 @@ def supplier(site: Site, asked: Asked, key: str) -> Page:
             "against": against_reference(site.workspace, key),
             "gaps": newest_gaps(site.workspace, [key]),
             "members": [] if identity is None else identity.members[:_MEMBERS],
+            "suspicions": suspicions_of(
+                site.workspace,
+                [key] if identity is None else [key, identity.group],
+                limit=_SUSPICIONS,
+            ),
             "abilities": _abilities(able),
             "service": shown_service(site, key, asked.now),
         },

@@ -73,6 +73,11 @@ class AttemptRecord(Record):
         "end, and 1 only if it was alone all the time; null for attempts of earlier versions",
         default=None,
     )
+    answer_hash: str | None = queryable(
+        "the first 16 digits of the SHA-256 of the answer's text, by which equal answers are told; null "
+        "without an answer, and for attempts of earlier versions",
+        default=None,
+    )
     body: bytes = content("the answer as received, after decompression")
     body_bytes: int = content("its size before it was cut, in bytes")
     body_truncated: bool = content("whether it was cut at `relays.max_response_mb`")
@@ -318,6 +323,27 @@ class AnswerPrefix(NamedTuple):
     round: int
     finished_at: datetime
     opening: str | None
+
+
+@view(AttemptRecord)
+class TimedCall(NamedTuple):
+    """When an attempt was made, how it ended, how long it took and which answer it brought."""
+
+    supplier: str
+    task: str
+    prompt_id: str
+    idx: int
+    repeat: int
+    round: int
+    attempt: int
+    canary: bool
+    fault: str
+    finished_at: datetime
+    latency_ms: float
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    own_in_flight: int | None
+    answer_hash: str | None
 
 
 @view(AttemptRecord)

@@ -39,6 +39,7 @@ from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsid
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
 
 RECORDS: tuple[type[Record], ...] = (
@@ -68,6 +69,7 @@ RECORDS: tuple[type[Record], ...] = (
     ChangeRecord,
     ScoreStreamRecord,
     SplitRecord,
+    SuspicionRecord,
     ReferenceRecord,
     PublicGapRecord,
     SignatureRecord,

@@ -16,6 +16,7 @@ from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import at_times, checked_cron
 from testbench_dagster.defs.checks import ActiveSuppliers, Violation, violations_result
@@ -61,6 +62,7 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
                 SplitRecord,
                 LaneEndRecord,
                 PublicGapRecord,
+                SuspicionRecord,
             ),
             writes={
                 IdentityGroupRecord.collection.name: "group and proxy of each supplier",
@@ -69,6 +71,7 @@ def identity_groups_asset(automation: AutomationSettings) -> dg.AssetsDefinition
                 SupplierRecord.collection.name: "the cut of a supplier that changed",
                 PlanRecord.collection.name: "who was cut or split off is due at once",
                 PublicGapRecord.collection.name: "who is better on public questions than on fresh ones",
+                SuspicionRecord.collection.name: "what looks as if it hid something",
             },
         ),
     )
@@ -113,6 +116,12 @@ def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
     if report.suspects:
         rows = sorted(report.suspects.items())[:_SHOWN]
         metadata["suspects"] = markdown_table(["supplier", "why"], [list(row) for row in rows])
+    if report.suspicions:
+        strongest = sorted(report.suspicions, key=lambda one: (-one.strength, one.id))[:_SHOWN]
+        metadata["suspicions"] = markdown_table(
+            ["kind", "supplier", "other", "what was seen"],
+            [[one.kind, one.supplier, one.other or "", one.reason] for one in strongest],
+        )
     image = agreement_picture(workspace, report)
     return metadata if image is None else {**metadata, "agreement": image}
 

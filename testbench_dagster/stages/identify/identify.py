@@ -24,6 +24,7 @@ from testbench_dagster.core.records.identity import (
 )
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
     Answer,
@@ -52,6 +53,7 @@ from testbench_dagster.stages.identify.reading import (
 )
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
 from testbench_dagster.stages.identify.splits import kept_apart, record_departures, record_splits
+from testbench_dagster.stages.identify.suspicions import refresh_suspicions
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
@@ -63,13 +65,15 @@ _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 class IdentityReport:
     """What a comparison found: records of ``identity_groups``, suspects by supplier, changes and splits.
 
-    ``groupings`` hold the evidence behind, by service.
+    ``suspicions`` are looked for where all services are compared only. ``groupings`` hold the evidence
+    behind, by service.
     """
 
     documents: list[IdentityGroupRecord] = field(default_factory=list)
     suspects: dict[str, str] = field(default_factory=dict)
     changes: list[ChangeRecord] = field(default_factory=list)
     splits: list[SplitRecord] = field(default_factory=list)
+    suspicions: list[SuspicionRecord] = field(default_factory=list)
     n_answers: int = 0
     groupings: dict[str, Grouping] = field(default_factory=dict)
 
@@ -117,7 +121,11 @@ def refresh_identity(
             cuts = cuts_of(suppliers)
             answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
         report.n_answers += len(answers)
-        _group(workspace, service, suppliers, answers, now, report)
+        evidence = _group(workspace, service, suppliers, answers, now, report)
+        if services is None:
+            report.suspicions += refresh_suspicions(
+                workspace, service, suppliers, evidence, report.groupings[service], answers, now
+            )
     if services is None:
         _forget(workspace, {placed.id for placed in report.documents})
     return report
@@ -228,7 +236,7 @@ def _group(
     answers: Sequence[Answer],
     now: datetime,
     report: IdentityReport,
-) -> None:
+) -> Evidence:
     settings = identity_settings(workspace)
     cuts = cuts_of(suppliers)
     previous = _last_groups(workspace, suppliers)
@@ -268,6 +276,7 @@ def _group(
     typed.upsert(workspace.documents, IdentityGroupRecord, records)
     report.documents += records
     report.suspects |= suspects
+    return evidence
 
 
 def compared(

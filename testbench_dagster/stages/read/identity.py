@@ -9,6 +9,7 @@ from typing import Any
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.records.references import ReferenceRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -54,3 +55,21 @@ def changes(
         where["detected_at"] = {"lt": before}
     found = typed.find(workspace.documents, ChangeRecord, where, sort=[("detected_at", -1)], limit=limit)
     return list(found)
+
+
+def suspicions_of(
+    workspace: Workspace, keys: Sequence[str], *, limit: int | None = None
+) -> list[SuspicionRecord]:
+    """Stored suspicions that name one of some suppliers or groups, the last seen and strongest first.
+
+    ``limit``: at most so many.
+    """
+    found: dict[str, SuspicionRecord] = {}
+    for name in ("supplier", "other"):
+        where: dict[str, Any] = {name: {"in": list(keys)}}
+        some = typed.find(workspace.documents, SuspicionRecord, where, sort=[("seen_at", -1)], limit=limit)
+        found |= {one.id: one for one in some}
+    ordered = sorted(
+        found.values(), key=lambda one: (-one.seen_at.timestamp(), -one.strength, one.supplier, one.id)
+    )
+    return ordered[:limit]

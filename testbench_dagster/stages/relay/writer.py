@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.core.answer_hash import answer_hash
 from testbench_dagster.core.answer_prefix import is_deterministic, prefix_of_answer
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
@@ -59,7 +60,8 @@ def attempt_record(
     the newest block height known of the service; a relay in a session brings its own, with the ``app`` it was
     charged to and the ``session``. ``classifier`` is the number of what decided the fault, and
     ``payload_version`` of what built the request. ``opening`` is how
-    an answer at temperature 0 begins, null for whatever is no such answer.
+    an answer at temperature 0 begins, null for whatever is no such answer; by ``answer_hash`` equal
+    answers are told.
     """
     evidence = dict(attempt.evidence)
     session = attempt.session
@@ -98,6 +100,9 @@ def attempt_record(
         reasoning_tokens=attempt.reasoning_tokens,
         reasoning_chars=attempt.reasoning_chars,
         opening=prefix,
+        answer_hash=answer_hash(attempt.text)
+        if attempt.text is not None and attempt.fault.answered
+        else None,
         error=attempt.error,
         path=evidence.pop("path", None),
         payload_sha256=evidence.pop("payload_sha256", None),
@@ -137,6 +142,7 @@ def fenced_out(attempt: AttemptRecord) -> AttemptRecord:
         fault=fault.value,
         owner=fault.owner.value,
         opening=None,
+        answer_hash=None,
         error="lease lost: another process may have been relaying to the supplier when this was stored",
         evidence={**attempt.evidence, "disowned": original},
     )

@@ -39,6 +39,7 @@ from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsid
 from testbench_dagster.core.records.signatures import SignatureRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord
 
 SUPPLIERS = SupplierRecord.collection
@@ -81,6 +82,8 @@ SCORE_STREAMS = ScoreStreamRecord.collection
 
 SPLITS = SplitRecord.collection
 
+SUSPICIONS = SuspicionRecord.collection
+
 HEARTBEATS = HeartbeatRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
@@ -116,6 +119,7 @@ ALL = (
     CHANGES,
     SCORE_STREAMS,
     SPLITS,
+    SUSPICIONS,
     HEARTBEATS,
     LEASES,
     BUDGETS,

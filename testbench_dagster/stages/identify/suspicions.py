@@ -1,0 +1,275 @@
+"""Suspicions: copies in time, partial routers and cached answers, looked for in what is stored, and told.
+
+Nothing reads them but pages, commands and exports: no score, rank, group, plan or gate follows from one. They
+are looked for when all groups are made anew, and stay a while after they were last seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import TimedCall
+from testbench_dagster.core.records.identity import ChangeRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
+from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.identity import (
+    Answer,
+    Call,
+    CopySettings,
+    Evidence,
+    Grouping,
+    find_cached,
+    find_copies,
+    find_routers,
+    stretch,
+)
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.stages.read.identity import suspicions_of
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import document_id, typed
+
+#: Attempts of a service that are looked at, the newest: some 700 bytes each while they are.
+MOST_CALLS = 600_000
+#: What a suspicion may be of.
+SUSPICION_KINDS = ("outages", "latency", "answers", "changes", "mixture", "cached")
+#: How long a suspicion is told after it was last seen.
+TOLD_FOR = timedelta(days=28)
+#: Columns of the rows of suspicions, with their types; times are texts there.
+SUSPICION_COLUMNS: dict[str, type] = {
+    "kind": str,
+    "supplier": str,
+    "model": str,
+    "other": str,
+    **{
+        field.name: field.scalar or object
+        for field in SuspicionRecord.fields
+        if field.name not in ("_id", "kind", "supplier", "other")
+    },
+}
+
+
+def refresh_suspicions(
+    workspace: Workspace,
+    service: str,
+    suppliers: Sequence[Supplier],
+    evidence: Evidence,
+    grouping: Grouping,
+    answers: Sequence[Answer],
+    now: datetime,
+) -> list[SuspicionRecord]:
+    """Look for suspicions among the suppliers of a service, store and return those there are.
+
+    ``evidence``, ``grouping`` and ``answers`` are what groups were just made of.
+    """
+    settings = CopySettings()
+    calls = list(read_calls(workspace, service, suppliers, stretch(now, settings), now))
+    found = [
+        *_copies(workspace, service, suppliers, calls, settings, now),
+        *_mixtures(service, evidence, grouping, answers, now),
+        *_cached(service, calls, now),
+    ]
+    before = typed.by_id(workspace.documents, SuspicionRecord, [one.id for one in found])
+    records = [_with_first_dates(one, before.get(one.id)) for one in found]
+    typed.upsert(workspace.documents, SuspicionRecord, records)
+    gone = {"service": service, "seen_at": {"lt": now - TOLD_FOR}}
+    typed.purge(workspace.documents, SuspicionRecord, gone)
+    return records
+
+
+def read_calls(
+    workspace: Workspace, service: str, suppliers: Sequence[Supplier], since: datetime, now: datetime
+) -> Iterator[Call]:
+    """Yield the attempts at some suppliers of a service since an instant, without reading an answer.
+
+    At most :data:`MOST_CALLS`, the newest.
+    """
+    keys = {supplier.key for supplier in suppliers}
+    where: dict[str, Any] = {"service": service, "finished_at": {"gt": since, "lte": now}}
+    if len(keys) <= 250:
+        where["supplier"] = {"in": sorted(keys)}
+    rows = typed.find(workspace.documents, TimedCall, where, sort=[("finished_at", -1)], limit=MOST_CALLS)
+    for row in rows:
+        if row.supplier not in keys or row.attempt == 0:
+            continue
+        yield Call(
+            supplier=row.supplier,
+            prompt=f"{row.prompt_id}/{row.idx}",
+            draw=f"{row.round}/{row.repeat}",
+            at=row.finished_at - timedelta(milliseconds=row.latency_ms),
+            answered=_answered(row.fault),
+            latency_ms=row.latency_ms,
+            tokens=row.completion_tokens,
+            prompt_tokens=row.prompt_tokens,
+            beside=row.own_in_flight,
+            said=row.answer_hash,
+            family=row.task,
+        )
+
+
+@cache
+def _answered(fault: str) -> bool | None:
+    """Whether the supplier was there; None of what is ours, or says nothing of that."""
+    return Fault(fault).row.available
+
+
+def _copies(
+    workspace: Workspace,
+    service: str,
+    suppliers: Sequence[Supplier],
+    calls: Sequence[Call],
+    settings: CopySettings,
+    now: datetime,
+) -> Iterator[SuspicionRecord]:
+    changes = _changes_of(workspace, service, suppliers, now - timedelta(days=settings.change_days))
+    for copy in find_copies(calls, changes, settings, now=now):
+        yield SuspicionRecord(
+            # which of the two follows may show only later
+            id=document_id("suspicion", copy.kind, *sorted((copy.follower, copy.followed))),
+            kind=copy.kind,
+            service=service,
+            supplier=copy.follower,
+            other=copy.followed,
+            ordered=copy.ordered,
+            since=copy.since,
+            until=copy.until,
+            found_at=now,
+            seen_at=now,
+            strength=copy.log_e,
+            threshold=copy.threshold,
+            observations=copy.observations,
+            share=copy.share,
+            share_low=None,
+            share_high=None,
+            lag_ms=copy.lag_ms,
+            reason=copy.wording,
+        )
+
+
+def _changes_of(
+    workspace: Workspace, service: str, suppliers: Sequence[Supplier], since: datetime
+) -> Mapping[str, list[tuple[datetime, datetime]]]:
+    """By supplier when what it answers changed, each change once however many streams showed it."""
+    found: dict[str, list[tuple[datetime, datetime]]] = {supplier.key: [] for supplier in suppliers}
+    where: dict[str, Any] = {"service": service, "at": {"gt": since}}
+    for change in typed.find(workspace.documents, ChangeRecord, where, sort=[("at", 1)]):
+        own = found.get(change.supplier)
+        if own is None or not change.certain:
+            continue
+        span = (change.before_at or change.at, change.at)
+        if own and span[0] - own[-1][1] < timedelta(days=1):
+            own[-1] = (own[-1][0], max(own[-1][1], span[1]))
+        else:
+            own.append(span)
+    return found
+
+
+def _mixtures(
+    service: str, evidence: Evidence, grouping: Grouping, answers: Sequence[Answer], now: datetime
+) -> Iterator[SuspicionRecord]:
+    told = set()
+    for router in find_routers(evidence, grouping, answers):
+        told.add(router.supplier)
+        yield SuspicionRecord(
+            id=document_id("suspicion", "mixture", router.supplier, router.group),
+            kind="mixture",
+            service=service,
+            supplier=router.supplier,
+            other=router.group,
+            ordered=True,
+            since=router.since,
+            until=router.until,
+            found_at=now,
+            seen_at=now,
+            strength=router.log_e,
+            threshold=router.threshold,
+            observations=router.prompts,
+            share=router.share,
+            share_low=router.low,
+            share_high=router.high,
+            lag_ms=None,
+            reason=router.wording,
+        )
+    for suspect in grouping.suspects:
+        if suspect.kind != "mixture" or suspect.supplier in told:
+            continue
+        less = min((0, 1), key=lambda side: suspect.shares[side])
+        yield SuspicionRecord(
+            id=document_id("suspicion", "mixture", suspect.supplier, suspect.groups[less]),
+            kind="mixture",
+            service=service,
+            supplier=suspect.supplier,
+            other=suspect.groups[less],
+            ordered=True,
+            since=suspect.since,
+            until=suspect.until,
+            found_at=now,
+            seen_at=now,
+            strength=suspect.log_e,
+            threshold=suspect.threshold,
+            observations=suspect.prompts,
+            share=suspect.shares[less],
+            share_low=suspect.shares_low[less],
+            share_high=1 - suspect.shares_low[1 - less],
+            lag_ms=None,
+            reason=suspect.wording,
+        )
+
+
+def _cached(service: str, calls: Sequence[Call], now: datetime) -> Iterator[SuspicionRecord]:
+    for cached in find_cached(calls):
+        yield SuspicionRecord(
+            id=document_id("suspicion", "cached", cached.supplier),
+            kind="cached",
+            service=service,
+            supplier=cached.supplier,
+            other=None,
+            ordered=True,
+            since=cached.since,
+            until=cached.until,
+            found_at=now,
+            seen_at=now,
+            strength=cached.log_e,
+            threshold=cached.threshold,
+            observations=cached.repeats,
+            share=cached.hits / cached.repeats,
+            share_low=None,
+            share_high=None,
+            lag_ms=None,
+            reason=cached.wording,
+        )
+
+
+def _with_first_dates(found: SuspicionRecord, before: SuspicionRecord | None) -> SuspicionRecord:
+    """A suspicion with the dates of when it was first found, if it was before."""
+    if before is None:
+        return found
+    return replace(found, since=min(found.since, before.since), found_at=before.found_at)
+
+
+def suspicion_rows(
+    workspace: Workspace, suppliers: Sequence[str] | None, kinds: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Stored suspicions of some suppliers, or that name them as the other; the last seen and strongest first.
+
+    By default of the active suppliers.
+    """
+    keys = {s.key for s in active_suppliers(workspace)} if suppliers is None else set(suppliers)
+    found = suspicions_of(workspace, sorted(keys))
+    models = {s.key: s.model for s in named_suppliers(workspace, sorted({one.supplier for one in found}))}
+    rows = []
+    for one in found:
+        if kinds is not None and one.kind not in kinds:
+            continue
+        plain = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in one.to_document().items()
+            if name != "_id"
+        }
+        row = {"kind": one.kind, "supplier": one.supplier, "model": models.get(one.supplier)}
+        rows.append({**row, **plain})
+    return rows

@@ -116,9 +116,9 @@ def how_sure(step: Step) -> None:
     assert all(name in done.out for name in ("rank_low", "rank_high", "ci_low", "ci_high"))
     titles, *rows = page.rows
     by_name = [dict(zip(titles, row, strict=True)) for row in rows]
-    assert len(by_name) == 6 and all(_INTERVAL.fullmatch(row["95 %"]) for row in by_name)
+    assert len(by_name) == 7 and all(_INTERVAL.fullmatch(row["95 %"]) for row in by_name)
     best = [float(row["Best"].removesuffix("%")) for row in by_name if row["Best"]]
-    assert len(best) == 5 and abs(sum(best) - 100) < 2
+    assert len(best) == 6 and abs(sum(best) - 100) < 2
 
 
 def compared(step: Step) -> None:
@@ -163,7 +163,7 @@ def supplier_added(step: Step) -> None:
 
 def task_added(step: Step) -> None:
     (done,) = step.done
-    assert len(re.findall(r"^│ \S+@simulation +│ [^│]+│ logic_alone +│ \w+ +│ +100 │", done.out, re.M)) == 7
+    assert len(re.findall(r"^│ \S+@simulation +│ [^│]+│ logic_alone +│ \w+ +│ +100 │", done.out, re.M)) == 8
 
 
 def bought(step: Step) -> None:

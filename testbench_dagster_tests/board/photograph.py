@@ -29,6 +29,7 @@ from testbench_dagster.board.app import make_app
 from testbench_dagster.board.run import listen
 from testbench_dagster.board.site import Site
 from testbench_dagster.localnet.demo import demo_settings
+from testbench_dagster.localnet.personas import DEMO_SUPPLIERS
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.acceptance.harness import _FOREIGN
@@ -71,7 +72,7 @@ def main(folder: Path) -> None:
 def evaluated(folder: Path) -> Path:
     """An installation with a history of :data:`DAYS` days, as its configuration."""
     path = folder / "testbench.yaml"
-    with LocalnetProcess() as net:
+    with LocalnetProcess(DEMO_SUPPLIERS) as net:
         path.write_text(yaml.safe_dump(demo_settings(net.roster()), sort_keys=False), encoding="utf-8")
         for ago in range(DAYS - 1, -1, -1):
             if ago == CHANGED_DAYS_AGO:

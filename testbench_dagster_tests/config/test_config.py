@@ -19,7 +19,7 @@ from testbench_dagster.core.relay import Limits
 from testbench_dagster.core.sampling import SampleRule
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, starter_text
-from testbench_dagster.localnet.personas import SERVICE, default_population
+from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, SERVICE, default_population
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.discover.roster import configured_supplier
 
@@ -660,7 +660,7 @@ def test_the_bundled_configuration_is_that_of_the_demo() -> None:
             "api": person.api,
             "model": person.backend.model,
         }
-        for person in default_population(6, 0)
+        for person in default_population(DEMO_SUPPLIERS, 0)
     ]
     assert yaml.safe_load(BUILTIN_CONFIG.read_text(encoding="utf-8")) == demo_settings(roster)
 
@@ -674,7 +674,7 @@ def test_the_bundled_configuration_loads(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     assert config.settings.simulation
     kinds = Counter(spec.framework for spec in task_specs(config))
-    assert kinds == {"lm_eval": 8, "chat_choice": 1, "tools": 2, "signatures": 1}
+    assert kinds == {"lm_eval": 8, "chat_choice": 1, "tools": 2, "signatures": 1, "twins": 1}
     assert [s.address for s in config.settings.suppliers if s.reference] == ["sim-01"]
     monkeypatch.setenv("TESTBENCH_LOCALNET_URL", "http://10.1.2.3:80")
     assert load_config().settings.suppliers[5].base_url == "http://10.1.2.3:80/sim-06/v1"

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from fractions import Fraction
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,14 +19,15 @@ import yaml
 
 from testbench_dagster.tasks.twins.sources import gsm8k as module
 from testbench_dagster.tasks.twins.sources import gsm8k_item, gsm8k_template_ids, gsm8k_twin, question_id
+from testbench_dagster.tasks.twins.sources.drawing import HashRandom
 from testbench_dagster.tasks.twins.sources.gsm8k import FILE
 from testbench_dagster.tasks.twins.sources.numbers import number_tokens
-from testbench_dagster.tasks.twins.sources.templates import fit, read_template
+from testbench_dagster.tasks.twins.sources.templates import MAX_DRAWS, fit, read_template
 from testbench_dagster_tests.tasks.twins.make_templates import TEST_FILE
 
 # What one twin of each template hashes to. Another value means other questions for stored epochs: raise
 # SOURCES_VERSION.
-DRAWN = "7c6355068b6b93b978d3738e983a27e964ff306ec800aa466f89e988fc966ee0"
+DRAWN = "79aa064c68ebd4a0171a29bb98b5cad98893da062cc673be73b6867f43e3ac27"
 
 DRAW = (
     "import gzip, hashlib, json, sys\n"
@@ -175,10 +178,37 @@ def test_five_twins_of_each_template_keep_the_rules() -> None:
 
 
 @pytest.mark.slow
+def test_a_twin_is_found_long_before_draws_are_given_up() -> None:
+    """One draw in a thousand fits or more: three do within 3,000, and 20,000 are made."""
+    assert MAX_DRAWS >= 20_000
+    for row in rows():
+        fitted = fit(read_template(lines()[question_id(row["question"])]), row["question"])
+        rng = HashRandom(f"rate of {row['question']}")
+        drawn = ([choices.draw(rng) for choices in fitted.values] for _ in range(3000))
+        fitting = (values for values in drawn if fitted.answer_with(values) is not None)
+        assert len(list(islice(fitting, 3))) == 3, row["question"]
+
+
+def test_numbers_are_neither_larger_nor_smaller_than_the_originals() -> None:
+    """Larger numbers would make twins harder; a mean of 0.7 logarithmic units would be twice as large."""
+    ratios = []
+    for row in rows():
+        twin = gsm8k_twin(row["question"], row["answer"], "e2")
+        pairs = zip(number_tokens(row["question"]), number_tokens(twin.question), strict=True)
+        ratios += [math.log(new.value / old.value) for old, new in pairs if new.value != old.value]
+    assert len(ratios) > 700
+    assert abs(sum(ratios) / len(ratios)) < 0.1
+
+
+@pytest.mark.slow
 def test_each_template_has_twenty_twins() -> None:
     for row in rows():
-        texts = {gsm8k_twin(row["question"], row["answer"], f"s{number}").question for number in range(200)}
-        assert len(texts) >= 20, row["question"]
+        texts: set[str] = set()
+        for number in range(200):
+            texts.add(gsm8k_twin(row["question"], row["answer"], f"s{number}").question)
+            if len(texts) == 20:
+                break
+        assert len(texts) == 20, row["question"]
 
 
 def test_the_same_twins_in_another_process_with_another_hash_seed() -> None:

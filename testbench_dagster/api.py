@@ -815,8 +815,8 @@ class Testbench:
         """Write what is stored to files for analysts or for another tool; return the rows per file.
 
         ``parquet``: ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``,
-        ``leaderboard``, ``references``, ``groups``, ``service_probes`` and ``service_quality``, one file
-        each. ``inspect``: a log per supplier and task that Inspect reads. ``lm-eval``: results and samples as
+        ``leaderboard``, ``references``, ``public_gaps``, ``groups``, ``service_probes`` and
+        ``service_quality``, one file each. ``inspect``: a log per supplier and task that Inspect reads. ``lm-eval``: results and samples as
         lm-eval writes them. By default of all that is stored, or of the named suppliers and tasks. ``since``
         and ``until``: answers from then on and before, docs without one by when they were last asked; tables
         of what is known now are not cut by time. Each file appears whole or not at all.
@@ -854,6 +854,7 @@ class Testbench:
             write_answers,
             write_groups,
             write_item_matrix,
+            write_public_gaps,
             write_ranking,
             write_references,
             write_service_quality,
@@ -878,6 +879,8 @@ class Testbench:
         written[path] = write_ranking(path, [entry for entry in entries if entry.supplier in keys])
         path = out / "references.parquet"
         written[path] = write_references(path, self._workspace, suppliers)
+        path = out / "public_gaps.parquet"
+        written[path] = write_public_gaps(path, self._workspace, suppliers)
         path = out / "groups.parquet"
         written[path] = write_groups(path, self._workspace.chosen_groups(tasks))
         path = out / "service_quality.parquet"

@@ -221,6 +221,7 @@ def test_only_the_framework_imports_the_adapter() -> None:
     assert users == {
         "testbench_dagster.tasks.chat_choice.adapter",
         "testbench_dagster.tasks.lm_eval_framework",
+        "testbench_dagster.tasks.twins.adapter",
     }
 
 

@@ -152,6 +152,7 @@ TWINS = Version(
     1,
     (
         "testbench_dagster.core.extracted",
+        "testbench_dagster.tasks.chat_choice.convert:LETTERS",
         "testbench_dagster.tasks.chat_choice.writing",
         "testbench_dagster.tasks.twins.scoring",
     ),
@@ -287,6 +288,7 @@ PUBLIC_GAPS = Version(
         "testbench_dagster.scoring.rows:is_finite",
         "testbench_dagster.scoring.rows:primary_pair",
         "testbench_dagster.scoring.rows:value_of",
+        "testbench_dagster.stages.score.samples:outcomes_since",
         "testbench_dagster.stages.identify.public_gaps",
         "testbench_dagster.statistics.twins",
     ),

@@ -9,7 +9,7 @@ a weak one, both being honest.
 
 The test is conditional on the discordant pairs n = n10 + n01: n10 is then binomial, with the peers' odds. As
 these are estimated, the tail is averaged over their normal distribution. It needs no correction for empty
-cells, of which who knows all public questions by heart has one (n01 = 0): there the normal approximation of
+cells, of which who has learnt all public questions has one (n01 = 0): there the normal approximation of
 ln(n10 / n01) has little power (W. Hauck and A. Donner, JASA 72, 1977). Half of the probability of n10 itself
 is left out (mid-p), as in McNemar's test of :mod:`.paired`.
 
@@ -26,6 +26,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
+
+from testbench_dagster.core.wording import counted
 
 #: Level of the test over all suppliers of a service, tasks and epochs by themselves.
 ALPHA = 0.01
@@ -368,9 +370,9 @@ def _together(shifts: Sequence[Shift]) -> Shift:
 def _no_verdict(own: Pairs, peers: Shift, known: Shift) -> str | None:
     """Why nothing can be said; None where something can."""
     if own.discordant < LEAST_DISCORDANT:
-        return f"{own.discordant} of its {own.n} pairs are half right; it takes {LEAST_DISCORDANT}"
+        return f"{own.discordant} of {counted(own.n, 'pair')} are half right; it takes {LEAST_DISCORDANT}"
     if peers.units < LEAST_PEERS:
-        return f"{peers.units} peers of other groups answered pairs; it takes {LEAST_PEERS}"
+        return f"{counted(peers.units, 'peer')} of other groups answered pairs; it takes {LEAST_PEERS}"
     if known.error > MOST_SHIFT_ERROR:
         return (
             f"how much better its peers are on public questions is known to {known.error:.2f} logits only; "
@@ -379,7 +381,7 @@ def _no_verdict(own: Pairs, peers: Shift, known: Shift) -> str | None:
     if abs(known.log_odds) > MOST_SHIFT:
         harder = "fresh" if known.log_odds > 0 else "public"
         return (
-            f"{harder} questions are harder for its peers too, by {abs(known.log_odds):.2f} logits "
+            f"for its peers {harder} ones are harder too, by {abs(known.log_odds):.2f} logits "
             f"(standard error {known.error:.2f}); above {MOST_SHIFT} honest suppliers may differ in that"
         )
     return None

@@ -80,6 +80,15 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.tools.starter": "rows as registered; the task hash has them",
         "tasks.tools.version": "this number, and that of requests, which the task hash has",
     },
+    "TWINS": {},
+    "PUBLIC_GAPS": {
+        "core.wording": "numbers in words",
+        "ranking.ranking": "who is one with whom: verdicts are made anew, counts are not",
+        "stages.sample.epochs": "how many docs are asked, which is a fact of the epoch",
+        "stages.score.groups": "who is one with whom: verdicts are made anew, counts are not",
+        "stages.score.samples": "which docs failed: WINDOWS",
+        "stages.score.states": "which docs failed: WINDOWS",
+    },
     "WINDOWS": {
         "scoring.costs": "money, at the price of now: nothing of it is stored",
         "core.text:escaped": "what a person is told",
@@ -93,6 +102,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "scoring.groups": "rows of groups are made of those of tasks when they are read",
     },
     "PLANS": {
+        "core.pairs:paired_order": "in which order docs are asked, of which prompts are facts",
         "core.price:from_micros": "an amount in another unit",
         "relays.money": "what may be sent while a run goes on",
         "stages.plan.costs:likely_costs": "what a run releases of its plans: none that is stored",

@@ -178,7 +178,7 @@ class _Task:
         found: dict[str, dict[int, list[Sample]]] = {}
         task = [(self._spec, self._registration)]
         for key, supplier in self._suppliers.items():
-            wanted = [epoch for epoch in epochs if self._kept(supplier, epoch) is None]
+            wanted = [epoch for epoch in epochs if self._stored_for_good(supplier, epoch) is None]
             if not wanted:
                 continue
             since = min(epoch.started_at for epoch in wanted)
@@ -190,7 +190,7 @@ class _Task:
             found[key] = by_epoch
         return found
 
-    def _kept(self, supplier: Supplier, epoch: EpochRecord) -> PublicGapRecord | None:
+    def _stored_for_good(self, supplier: Supplier, epoch: EpochRecord) -> PublicGapRecord | None:
         """What is stored of an epoch, where its counts stay as they are."""
         known = self._known.get((supplier.key, epoch.epoch))
         if known is None or not known.final or known.n_open or known.made_by != self._made_by(supplier):
@@ -205,7 +205,7 @@ class _Task:
         outcomes: Mapping[str, Mapping[int, Sequence[Sample]]],
     ) -> _Counted | None:
         supplier = self._suppliers[key]
-        if (known := self._kept(supplier, epoch)) is not None:
+        if (known := self._stored_for_good(supplier, epoch)) is not None:
             pairs = Pairs(known.both, known.public_only, known.fresh_only, known.neither)
             return _Counted(pairs, 0, known.failed_public, known.failed_fresh, True, known.made_by)
         samples = outcomes[key][epoch.epoch]

@@ -26,7 +26,12 @@ from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.ranking.entry import Entry
-from testbench_dagster.stages.identify.views import REFERENCE_COLUMNS, reference_rows
+from testbench_dagster.stages.identify.views import (
+    PUBLIC_GAP_COLUMNS,
+    REFERENCE_COLUMNS,
+    public_gap_rows,
+    reference_rows,
+)
 from testbench_dagster.stages.rank.items import ITEM_COLUMNS, items
 from testbench_dagster.stages.read.service import daily_service
 from testbench_dagster.stages.score.task_groups import GROUP_COLUMNS, member_rows
@@ -143,6 +148,17 @@ def write_references(path: Path, workspace: Workspace, suppliers: Sequence[str] 
     # times are texts in rows, as people are shown them; here they are times
     made = [{**row, "compared_at": datetime.fromisoformat(row["compared_at"])} for row in rows]
     return _write(path, pa.schema([(name, _TYPES[kind]) for name, kind in REFERENCE_COLUMNS.items()]), made)
+
+
+def write_public_gaps(path: Path, workspace: Workspace, suppliers: Sequence[str] | None = None) -> int:
+    """Write who is better on public questions than on fresh ones, one row per supplier, task and epoch.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    rows = public_gap_rows(workspace, suppliers, every=True)
+    made = [{**row, "compared_at": datetime.fromisoformat(row["compared_at"])} for row in rows]
+    return _write(path, pa.schema([(name, _TYPES[kind]) for name, kind in PUBLIC_GAP_COLUMNS.items()]), made)
 
 
 def write_groups(path: Path, groups: Sequence[TaskGroup]) -> int:

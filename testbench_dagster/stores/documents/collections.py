@@ -31,6 +31,7 @@ from testbench_dagster.core.records.rankings import (
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
@@ -74,6 +75,7 @@ PLANS = PlanRecord.collection
 
 IDENTITY_GROUPS = IdentityGroupRecord.collection
 REFERENCES = ReferenceRecord.collection
+PUBLIC_GAPS = PublicGapRecord.collection
 
 SIGNATURES = SignatureRecord.collection
 
@@ -115,6 +117,7 @@ ALL = (
     PLANS,
     IDENTITY_GROUPS,
     REFERENCES,
+    PUBLIC_GAPS,
     SIGNATURES,
     CHANGES,
     SCORE_STREAMS,

@@ -12,6 +12,7 @@ from testbench_dagster.core.pairs import is_public
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.core.wording import counted
 from testbench_dagster.tasks.adapter import TaskAdapter, each, identified, registered
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.twins import sources
@@ -147,7 +148,7 @@ def _gsm8k_docs(spec: TaskSpec) -> list[Doc]:
             )
     if not found:
         raise TaskInputError(
-            f"task {spec.name!r}: none of its {len(rows)} questions is one of the "
+            f"task {spec.name!r}: none of its {counted(len(rows), 'question')} is one of the "
             f"{len(sources.gsm8k_template_ids())} with a template; give GSM8K's own test split as "
             "data: {test: <file>}"
         )

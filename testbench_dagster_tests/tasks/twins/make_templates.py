@@ -150,7 +150,7 @@ def _leaf(text: str, question: str, tokens: list[NumberToken], found: Suggestion
         token = tokens[place]
         if stays(token, question):
             found.constants.append(f"{text} (stays)")
-            return text.rstrip("0").rstrip(".") if "." in text else text
+            return _plain(text)
         # its own word may be what was found
         around = question if not token.is_word else f"{question[: token.start]} {question[token.end :]}"
         if said(text, around):
@@ -160,7 +160,12 @@ def _leaf(text: str, question: str, tokens: list[NumberToken], found: Suggestion
     if value not in _CONSTANTS:
         raise Dropped("a constant that nothing explains")
     found.constants.append(text)
-    return f"0{text}" if text[0] == "." else text
+    return _plain(text)
+
+
+def _plain(number: str) -> str:
+    """A number as formulas have it: with a digit before its point."""
+    return f"0{number}" if number[0] == "." else number
 
 
 def judged(question: str, answer: str) -> tuple[str, Fitted, Suggestion, int]:

@@ -223,7 +223,7 @@ def test_numbers_of_a_twin_of_gsm8k_are_as_long_as_those_of_its_question() -> No
 def test_questions_that_are_none_of_gsm8k_have_no_template(tmp_path: Any) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"question": "How many are 2 and 2?", "answer": "2+2=4\n#### 4"}) + "\n")
-    with pytest.raises(TaskInputError, match="none of its 1 questions is one of the"):
+    with pytest.raises(TaskInputError, match="none of its 1 question is one of the"):
         TWINS.register(spec(GSM8K, data={"test": str(path)}))
 
 

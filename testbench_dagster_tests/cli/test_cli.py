@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
 from testbench_dagster.identity import needed_prompts
+from testbench_dagster.localnet.demo import TWIN_PAIRS
 from testbench_dagster_tests.acceptance.documents import document
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
@@ -241,6 +242,7 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
         "chat_choice": (40, 80),
         "tools": (40, 80),
         "signatures": (probes, probes),
+        "twins": (2 * TWIN_PAIRS, 2 * TWIN_PAIRS),
     }  # by framework: least and most that are asked
     assert {row["framework"] for row in measured} == set(docs)
     for row in measured:
@@ -267,9 +269,9 @@ def test_the_demo_from_end_to_end(tmp_path: Path, cache: Path) -> None:
     done = testbench(tmp_path, cache, "-c", path, "compare", best, worst, "--format", "json")
     *by_task, overall = json.loads(done.stdout)
     differences = [row["difference"] for row in by_task if row["verdict"] != "no data"]
-    assert len(differences) == 10  # starter_choice is unsupported, a signature is no score
+    assert len(differences) == 11  # starter_choice is unsupported, a signature is no score
     assert overall["verdict"] == "A better" and overall["ci_low"] > 0
-    assert overall["difference"] == pytest.approx(sum(differences) / 10)
+    assert overall["difference"] == pytest.approx(sum(differences) / 11)
 
     out = testbench(tmp_path, cache, "-c", path, "export", "--out", str(tmp_path / "out"))
     assert out.returncode == 0, out.stderr

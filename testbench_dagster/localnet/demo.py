@@ -64,7 +64,8 @@ def demo_settings(roster: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     measured = _measured()
     docs = 2 * TWIN_PAIRS
     samples = {"min": docs, "max": docs, "half_width": None}
-    measured["tasks"].append({"name": TWIN_TASK, "framework": "twins", "samples": samples})
+    pairs = {"name": TWIN_TASK, "framework": "twins", "cluster": "template", "samples": samples}
+    measured["tasks"].append(pairs)
     measured["sampling"] |= {"window": docs, "epoch_seed": EPOCH_SEED}
     return {"simulation": True, "suppliers": suppliers, **measured}
 

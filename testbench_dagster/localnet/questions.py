@@ -17,7 +17,7 @@ class Known:
     """A question that is recognised: a starter doc, a recorded answer, or a fresh one that was worked out.
 
     Of a recorded answer ``recorded`` is its text, and ``right`` whether that is said to be right. ``public``:
-    it could be read before it was asked, so that it may be known by heart. ``template`` is what its variants
+    it could be read before it was asked, so that it may be remembered. ``template`` is what its variants
     are worked out by, an id of :mod:`~testbench_dagster.tasks.twins.sources`; empty for none.
     """
 

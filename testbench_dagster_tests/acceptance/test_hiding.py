@@ -70,12 +70,12 @@ def test_a_part_from_elsewhere_and_answers_from_a_store_are_seen(
 
 # --- another's outages and delays ------------------------------------------------------------------------
 
-ROUNDS = 90
+ROUNDS = 120
 #: What a round is stretched to: two and a half slots of two minutes.
 STRETCHED = timedelta(minutes=5)
 TOWN = [Persona(f"honest-{n}", model(f"model-{n}")) for n in range(7)]
 #: Two have minutes in which they are slow; the others' delays are those of this machine, which all share.
-BUSY = TOWN[:2]
+BUSY, SLOW_MS = TOWN[:2], (0.0, 80.0, 300.0)
 COPYCAT = Persona("copycat", model("claimed"), copies="honest-0", latency_ms=3)
 
 
@@ -103,13 +103,15 @@ def test_a_copycats_outages_and_delays_are_another_suppliers(
     monkeypatch.setattr(suspicions, "read_calls", lens)
     blocks: dict[str, Any] = {"sampling": {"epoch_seed": 5}, "planning": {"occasions_minutes": [0.0, 0.001]}}
     blocks["relays"] = {"retries": 0, "connect_s": 20, "first_byte_s": 20, "idle_s": 20, "total_s": 20}
-    chance = Random(4)
+    chance, slow = Random(4), {one.address: 0.0 for one in TOWN}
     with playing(tmp_path, [*TOWN, COPYCAT], {READING: 8}, worker=worker, **blocks) as played:
         for _ in range(ROUNDS):
             for one in TOWN:
-                out = {"503": 1.0} if chance.random() < 0.1 else {}
-                slow = 150.0 * chance.random() ** 2 if one in BUSY else 0.0
-                played.net.suppliers[one.address].persona = replace(one, failures=out, latency_ms=slow)
+                out = {"503": 1.0} if chance.random() < (0.1 if one in BUSY else 0.03) else {}
+                if one in BUSY:
+                    slow[one.address] = chance.choice([ms for ms in SLOW_MS if ms != slow[one.address]])
+                late = slow[one.address]
+                played.net.suppliers[one.address].persona = replace(one, failures=out, latency_ms=late)
             lens.rounds.append(datetime.now(UTC))
             evaluated(played.workspace, force_since=lens.rounds[-1])
         found = told(played)

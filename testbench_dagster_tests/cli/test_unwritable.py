@@ -34,6 +34,7 @@ OPENS: dict[str, list[str] | None] = {
     "compare": [KEY, "b@external"],
     "identity": [],
     "references": [],
+    "twins": [],
     "leaderboard": [],
     "service": [],
     "probe": [KEY],

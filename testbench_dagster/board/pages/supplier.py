@@ -25,9 +25,9 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import NOT_APPLICABLE, UNSUPPORTED, WINDOW_VIEWS, Window
 from testbench_dagster.ranking.entry import Entry
+from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.read.activity import Hour, hours
 from testbench_dagster.stages.read.history import history as read_history
-from testbench_dagster.stages.identify.public_gaps import newest_gaps
 from testbench_dagster.stages.read.identity import abilities, against_reference, placed
 from testbench_dagster.stages.read.identity import changes as read_changes
 from testbench_dagster.stages.score.task_groups import group_rows

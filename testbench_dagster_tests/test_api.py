@@ -138,6 +138,7 @@ NO_MODELS: list[tuple[str, dict[str, Any], str]] = [
         "identity",
         "identity_pairs",
         "references",
+        "twins",
         "service_quality",
         "changes",
     )
@@ -237,6 +238,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("identity", {"suppliers": []}, "suppliers is empty"),
     ("identity_pairs", {"suppliers": []}, "suppliers is empty"),
     ("references", {"suppliers": []}, "suppliers is empty"),
+    ("twins", {"suppliers": []}, "suppliers is empty"),
+    ("twins", {"refresh": "no"}, "refresh is 'no'; give True or False"),
+    ("twins", {"every_epoch": 1}, "every_epoch is 1; give True or False"),
     ("changes", {"suppliers": []}, "suppliers is empty"),
     ("cuts", {"suppliers": []}, "suppliers is empty"),
     ("attempts", {"supplier": [KEY]}, "supplier is "),

@@ -163,6 +163,7 @@ def test_every_table_of_the_face_declares_its_columns(testbench: Testbench) -> N
         "identity": testbench.identity(),
         "identity_pairs": testbench.identity_pairs(),
         "references": testbench.references(),
+        "twins": testbench.twins(),
         "changes": testbench.changes(),
         "attempts": testbench.attempts(),
         "item_matrix": testbench.item_matrix(),
@@ -173,7 +174,7 @@ def test_every_table_of_the_face_declares_its_columns(testbench: Testbench) -> N
         assert list(table.to_pandas().columns) == list(table.columns), name
         assert table.to_arrow().column_names == list(table.columns), name
     empty = {name for name, table in tables.items() if not table.rows}
-    assert empty <= {"taxonomies", "identity", "identity_pairs", "references", "changes"}
+    assert empty <= {"taxonomies", "identity", "identity_pairs", "references", "twins", "changes"}
 
 
 def test_answers_and_docs_carry_what_stands_beside_their_rows(testbench: Testbench) -> None:

@@ -28,7 +28,7 @@ _COLUMNS = (
 )
 
 
-@click.command(short_help="Who is better on public questions than on fresh ones")
+@click.command(short_help="Who is better on public questions")
 @click.option(
     "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )

@@ -35,6 +35,7 @@ OPENS: dict[str, list[str] | None] = {
     "identity": [],
     "references": [],
     "suspicions": [],
+    "twins": [],
     "leaderboard": [],
     "service": [],
     "probe": [KEY],

@@ -20,10 +20,12 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "c0a326068a104e9dda1994ce3ce8c457011f0d40c8002a4322db0852564e04ed"),
-    "WINDOWS": (7, "4f02440a85e27494bb59a2b206147b3f18aa69bb8a9f29b77ed795781c8f4bd5"),
-    "PLANS": (8, "88c15680ceaef3a4f2358b6526cc4db89a9f7035574390891cec70131cf9be15"),
+    "SCORER": (2, "53a67b7f86bc8715e89f1d42ee09db325dc891e4ff68fed549b3aac380959b33"),
+    "WINDOWS": (7, "250e0292b9c86ce79686396f781890d5bc10b55a29b70e30b55df26ce4b23d72"),
+    "PLANS": (8, "fd47df5f64e863a6d744231df813159c02030495d06f4bcfbf13ec036cae22d3"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
+    "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
+    "PUBLIC_GAPS": (1, "e7ad47af2d84ef3372072bc03367e067013f7ff9d0322727c658f67d46cce321"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

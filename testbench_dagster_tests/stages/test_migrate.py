@@ -145,8 +145,8 @@ NEW = {
     },
     "leaderboard": {
         "as_reference", "asked_with", "first_attempt_success", "model", "n_open", "n_own", "own_score",
-        "ranked_among", "shared", "standing", "tokens_per_s_p50", "ttft_p50_ms", "unit", "uptime",
-        "uptime_low",
+        "public_gap", "ranked_among", "shared", "standing", "tokens_per_s_p50", "ttft_p50_ms", "unit",
+        "uptime", "uptime_low",
     },
     "taxonomies": {
         "left_out", "model", "n_open", "n_own", "not_applicable", "own_score", "set_aside", "shared",

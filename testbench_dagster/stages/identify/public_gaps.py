@@ -362,10 +362,8 @@ def finding(
     low = "-∞" if excess.low is None else f"{excess.low:.2f}"
     high = "∞" if excess.high is None else f"{excess.high:.2f}"
     said = BETTER if verdict is Verdict.BETTER else _NOT_BETTER
-    return (
-        f"{said}: {shares} in {counted(pairs.n, 'pair')}, {excess.excess:+.2f} logits ({low} to {high}) beside "
-        f"{counted(peers.units, 'peer')}"
-    )
+    by = f"{excess.excess:+.2f} logits ({low} to {high})"
+    return f"{said}: {shares} in {counted(pairs.n, 'pair')}, {by} beside {counted(peers.units, 'peer')}"
 
 
 def flag_words(record: PublicGapRecord) -> str:

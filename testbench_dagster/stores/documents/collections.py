@@ -25,13 +25,13 @@ from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.probe_seeds import ProbeSeedRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
-from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import EmptyScoreRecord, ScoreRecord
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord

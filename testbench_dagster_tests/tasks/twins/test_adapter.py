@@ -148,7 +148,8 @@ def test_an_epoch_asks_the_same_in_another_process_and_another_epoch_asks_other_
         "from testbench_dagster.tasks.twins.adapter import Twins\n"
         "twins, name = Twins(), 'twins_starter'\n"
         "spec = TaskSpec(name, name, name, *[None] * 5, {}, None, framework='twins')\n"
-        "built = twins.build_prompts(spec, twins.register(spec).data, range(0, 2000, 9), 'chat', 'an epoch')\n"
+        "data = twins.register(spec).data\n"
+        "built = twins.build_prompts(spec, data, range(0, 2000, 9), 'chat', 'an epoch')\n"
         "print(json.dumps([[p.doc_id, p.requests, p.target] for p in built]))\n"
     )
     env = {**os.environ, "PYTHONHASHSEED": "5"}

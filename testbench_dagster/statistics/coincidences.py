@@ -105,19 +105,16 @@ def without_common(moves: np.ndarray, common: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    known = ~np.isnan(moves) & ~np.isnan(common)
-    m, c = np.where(known, moves, 0.0), np.where(known, common, 0.0)
-    # bounded, so that one wild step decides no slope
-    m, c = (np.clip(x, -bound, bound) for x, bound in ((m, _bound(m, known)), (c, _bound(c, known))))
-    slope = (m * c).sum(axis=1) / np.maximum((c * c).sum(axis=1), 1e-300)
-    found: np.ndarray = np.where(known, moves - slope[:, None] * common, np.nan)
+    found: np.ndarray = np.full(moves.shape, np.nan)
+    for row, own in enumerate(moves):
+        known = ~np.isnan(own) & ~np.isnan(common)
+        if not known.any():
+            continue
+        y, x = own[known], common[known]
+        # bounded, so that one wild step decides no slope
+        m, c = (np.clip(v, -bound, bound) for v in (y, x) for bound in [4 * np.median(np.abs(v)) + 1e-9])
+        found[row, known] = y - float(m @ c) / max(float(c @ c), 1e-300) * x
     return found
-
-
-def _bound(values: np.ndarray, known: np.ndarray) -> float:
-    import numpy as np
-
-    return 4 * float(np.median(np.abs(values[known]))) + 1e-9 if known.any() else 1.0
 
 
 def log_e_of_directions(

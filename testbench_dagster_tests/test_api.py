@@ -138,6 +138,7 @@ NO_MODELS: list[tuple[str, dict[str, Any], str]] = [
         "identity",
         "identity_pairs",
         "references",
+        "suspicions",
         "service_quality",
         "changes",
     )
@@ -237,6 +238,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("identity", {"suppliers": []}, "suppliers is empty"),
     ("identity_pairs", {"suppliers": []}, "suppliers is empty"),
     ("references", {"suppliers": []}, "suppliers is empty"),
+    ("suspicions", {"suppliers": []}, "suppliers is empty"),
+    ("suspicions", {"kinds": ["odd"]}, "kinds: 'odd' is none of outages, latency"),
     ("changes", {"suppliers": []}, "suppliers is empty"),
     ("cuts", {"suppliers": []}, "suppliers is empty"),
     ("attempts", {"supplier": [KEY]}, "supplier is "),

@@ -40,6 +40,7 @@ COMMANDS = [
     "compare",
     "identity",
     "references",
+    "suspicions",
     "leaderboard",
     "feed",
     "export",

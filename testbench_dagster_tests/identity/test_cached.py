@@ -19,8 +19,8 @@ Change = Callable[[Call, Call | None, random.Random], Call]
 def history(seed: int, change: Change = lambda call, before, chance: call, docs: int = 60) -> list[Call]:
     """Suppliers a and b: a doc a quarter of an hour, every fourth again two hours later; a's changed.
 
-    ``change`` gets each call of a, the one that it repeats, if any, and a source of chance. Answers take 20 ms
-    a token and up to twice that, and half of them differ when asked again.
+    ``change`` gets each call of a, the one that it repeats, if any, and a source of chance. Answers take
+    20 ms a token and up to twice that, and half of them differ when asked again.
     """
     chance = random.Random(seed)
     calls = []

@@ -93,7 +93,7 @@ def test_settings_have_a_range() -> None:
 
 # ------------------------------------------------------------------ what it takes, and what it misses
 
-#: Share routed elsewhere, prompts, how often each is asked, and of twenty plays the fewest and most it shows in.
+#: Share routed elsewhere, prompts, how often each is asked; of twenty plays the fewest and most it shows in.
 SHOWN = (
     (0.05, 300, 3, 0, 8),
     (0.05, 600, 3, 11, 20),

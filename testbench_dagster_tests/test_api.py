@@ -139,6 +139,7 @@ NO_MODELS: list[tuple[str, dict[str, Any], str]] = [
         "identity_pairs",
         "references",
         "twins",
+        "suspicions",
         "service_quality",
         "changes",
     )
@@ -241,6 +242,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("twins", {"suppliers": []}, "suppliers is empty"),
     ("twins", {"refresh": "no"}, "refresh is 'no'; give True or False"),
     ("twins", {"every_epoch": 1}, "every_epoch is 1; give True or False"),
+    ("suspicions", {"suppliers": []}, "suppliers is empty"),
+    ("suspicions", {"kinds": ["odd"]}, "kinds: 'odd' is none of outages, latency"),
     ("changes", {"suppliers": []}, "suppliers is empty"),
     ("cuts", {"suppliers": []}, "suppliers is empty"),
     ("attempts", {"supplier": [KEY]}, "supplier is "),

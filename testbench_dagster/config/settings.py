@@ -399,7 +399,7 @@ class IdentityConfig(Strict):
     """
 
     probes: int | None = Field(default=None, ge=8, le=500)
-    probe_tokens: int = Field(default=16, ge=8, le=256)
+    probe_tokens: int = Field(default=256, ge=8, le=256)
     probe_days: float = Field(default=10, gt=0)
     rotate_days: float = Field(default=7, gt=0)
     cut_on: tuple[CutReason, ...] = ("repeat", "group", "score")

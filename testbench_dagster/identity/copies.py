@@ -49,8 +49,11 @@ class CopySettings:
     alpha: float = 0.001
     #: A stretch begins every so many days and is two of these long at its end.
     stretch_days: float = 14.0
-    #: Seconds within which outages may lie anywhere by chance: their rate may change from one to the next.
-    outage_block: float = 6 * 3600.0
+    #: Seconds within which outages may lie anywhere by chance, more often at hours at which many fail: how
+    #: often there are any may change from one to the next.
+    outage_block: float = 86400.0
+    #: Outages at each hour of the day that are assumed before any is seen, as a share of the mean of all.
+    outage_prior: float = 0.5
     #: Seconds between looks within which two outages that began between looks count as at once.
     outage_slack: float = 120.0
     #: A minute in which more than this share of the others fail too is the network's or ours.
@@ -241,6 +244,7 @@ def _outages(table: _Table, settings: CopySettings) -> list[Copy]:
 
     own = np.array([int(_onsets(failing[s][looked[s]]).sum()) for s in range(size[0])])
     able = np.flatnonzero(own >= settings.least_outages)
+    profile = _profile(failing, looked, at, settings)
     tests = len(able) * (len(able) - 1) // 2
     if not tests:
         return []
@@ -255,47 +259,96 @@ def _outages(table: _Table, settings: CopySettings) -> list[Copy]:
         down = n_failing[both] - failing[a][both] - failing[b][both]
         clear = (others >= 1) & (down <= settings.network_share * others)
         times, one, two = at[both][clear], failing[a][both][clear], failing[b][both][clear]
-        began = _onsets(one), _onsets(two)
-        if min(int(began[0].sum()), int(began[1].sum())) < settings.least_outages:
-            continue
-        sides = []
-        for mine, theirs in (began, began[::-1]):
-            close = _widened(theirs, times, settings.outage_slack)
-            chances = chances_of_onsets(times, close, settings.outage_block)
-            sides.append((log_e_of_events(close[mine], chances[mine]), int(close[mine].sum()), mine, close))
-        log_e = float(log_mean_exp([sides[0][0], sides[1][0]]))
-        hits = max(sides[0][1], sides[1][1])
-        shares = [side[1] / int(side[2].sum()) for side in sides]
-        if log_e < threshold or hits < settings.least_outages or max(shares) < 0.5:
+        # single failures, and those that two looks in a row saw: where single requests fail now and then,
+        # only the latter are outages
+        ways = [_meeting(times, one, two, looks, profile, settings) for looks in (1, 2)]
+        log_e = float(log_mean_exp([way.log_e for way in ways]))
+        best = max(ways, key=lambda way: way.log_e)
+        if log_e < threshold or max(best.hits) < settings.least_outages or max(best.shares) < 0.5:
             continue
         # whose outages nearly all are the other's too is the one followed: the other adds its own
-        ordered = abs(shares[0] - shares[1]) > 0.2
-        followed, follower = (a, b) if shares[0] >= shares[1] or not ordered else (b, a)
-        if not ordered:
-            follower, followed = sorted((a, b))
-        together = times[(sides[0][2] & sides[0][3])]
-        n = int(min(side[2].sum() for side in sides))
+        ordered = abs(best.shares[0] - best.shares[1]) > 0.2
+        side = int(best.shares[1] > best.shares[0]) if ordered else 1
+        followed, follower = (a, b) if side == 0 else (b, a)
+        together = times[best.together]
         names = table.suppliers
         found.append(
             Copy(
                 "outages", names[follower], names[followed], ordered, _moment(together[0]),
-                _moment(together[-1]), log_e, threshold, n, max(shares), None,
-                f"{hits} of {counted(n, 'outage')} of {names[followed]} began in the same minutes as "
-                f"outages of {names[follower]}, while others answered: one may hand requests on to the "
-                "other, or they share an upstream, an owner or a fault domain",
+                _moment(together[-1]), log_e, threshold, best.counts[side], best.shares[side], None,
+                f"{best.hits[side]} of {counted(best.counts[side], 'outage')} of {names[followed]} began in "
+                f"the same minutes as outages of {names[follower]}, while others answered: one may hand "
+                "requests on to the other, or they share an upstream, an owner or a fault domain",
             )
         )  # fmt: skip
     return found
 
 
-def _onsets(failing: np.ndarray) -> np.ndarray:
-    """Where failing begins; not at the first look, as it is not known since when it failed."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Meeting:
+    """How outages of two met: how many of each began, and how many of these with one of the other's."""
+
+    log_e: float
+    counts: tuple[int, int]
+    hits: tuple[int, int]
+    together: np.ndarray
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Of each the share that met one of the other's."""
+        return self.hits[0] / max(self.counts[0], 1), self.hits[1] / max(self.counts[1], 1)
+
+
+def _meeting(
+    times: np.ndarray,
+    one: np.ndarray,
+    two: np.ndarray,
+    looks: int,
+    profile: np.ndarray,
+    settings: CopySettings,
+) -> _Meeting:
+    """How outages of two met that so many looks in a row saw; each is tested against the other."""
+    began = _onsets(one, looks), _onsets(two, looks)
+    log_es, hits = [], []
+    for mine, theirs in (began, began[::-1]):
+        close = _widened(theirs, times, settings.outage_slack)
+        chances = chances_of_onsets(times, close, settings.outage_block, profile)
+        log_es.append(log_e_of_events(close[mine], chances[mine]))
+        hits.append(int(close[mine].sum()))
+    counts = int(began[0].sum()), int(began[1].sum())
+    if min(counts) < settings.least_outages:
+        log_es = [0.0]
+    together = began[0] & _widened(began[1], times, settings.outage_slack)
+    return _Meeting(float(log_mean_exp(log_es)), counts, (hits[0], hits[1]), together)
+
+
+def _profile(failing: np.ndarray, looked: np.ndarray, at: np.ndarray, settings: CopySettings) -> np.ndarray:
+    """How often outages of all suppliers begin at each hour of the day, by how often it was looked then."""
     import numpy as np
 
-    began: np.ndarray = failing.copy()
+    hour = np.floor(at % _DAY / 3600).astype(np.int64)
+    began, looks = np.zeros(24), np.zeros(24)
+    for s in range(len(failing)):
+        mine = looked[s]
+        began += np.bincount(hour[mine], weights=_onsets(failing[s][mine]), minlength=24)
+        looks += np.bincount(hour[mine], minlength=24)
+    usual = began.sum() / max(looks.sum(), 1.0)
+    prior = settings.outage_prior * max(looks.mean(), 1.0)
+    found: np.ndarray = (began + prior * usual) / (looks + prior)
+    return found if usual else np.ones(24)
+
+
+def _onsets(failing: np.ndarray, looks: int = 1) -> np.ndarray:
+    """Where failing begins that lasts so many looks; not at the first look, as it may have begun before."""
+    import numpy as np
+
+    began: np.ndarray = np.asarray(failing, dtype=bool).copy()
     began[:1] = False
     began[1:] &= ~failing[:-1]
-    return np.asarray(began, dtype=bool)
+    for later in range(1, looks):
+        began[:-later] &= failing[later:]
+        began[-later:] = False
+    return began
 
 
 def _widened(began: np.ndarray, at: np.ndarray, slack: float) -> np.ndarray:

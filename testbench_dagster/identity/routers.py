@@ -49,11 +49,14 @@ class RouterSettings:
     kin: float = 0.45
     #: Least rate of agreement of one that stands alone with the group that is its baseline.
     like: float = 0.4
+    #: From such a rate of agreement with a group one that stands alone is taken to be of it, if noisier: what
+    #: varies of its answers is that group's then, and no departure.
+    itself: float = 0.6
     #: Groups, by departures in common, that are looked at of a supplier.
     nearest: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "null", "kin", "like"):
+        for name in ("alpha", "null", "kin", "like", "itself"):
             if not 0 < getattr(self, name) < 1:
                 raise IdentityError(
                     f"{name} must lie between 0 and 1, both excluded; got {getattr(self, name)}"
@@ -123,6 +126,8 @@ def find_routers(
             if baseline is not None:
                 matches[baseline] = False
                 matches[kin[baseline]] = False
+            else:
+                matches[_alike(evidence, majority, s) >= settings.itself] = False
             for x in np.argsort(-matches.sum(axis=1), kind="stable")[: settings.nearest]:
                 there = majority[x, rows]
                 telling = (there != NONE) & (there != base[rows])
@@ -206,16 +211,25 @@ def _baselines(
         )
         return [(own, base)]
     row = evidence.cells[s]
-    both = (majority != NONE) & (row != NONE)
-    common = both.sum(axis=1)
-    agree = (both & (majority == row)).sum(axis=1)
-    rate = np.where(common >= evidence.settings.least_common, agree / np.maximum(common, 1), 0.0)
+    rate = _alike(evidence, majority, s)
     rate[own] = 0.0
     nearest = int(rate.argmax())
     found: list[tuple[int | None, np.ndarray]] = []
     if rate[nearest] >= settings.like:
         found.append((nearest, majority[nearest]))
     return [*found, (None, np.full(len(row), NONE - 1, dtype=row.dtype))]
+
+
+def _alike(evidence: Evidence, majority: np.ndarray, s: int) -> np.ndarray:
+    """By group the share of common prompts that a supplier answers as it does; 0 where these are few."""
+    import numpy as np
+
+    row = evidence.cells[s]
+    both = (majority != NONE) & (row != NONE)
+    common = both.sum(axis=1)
+    agree = (both & (majority == row)).sum(axis=1)
+    rate: np.ndarray = np.where(common >= evidence.settings.least_common, agree / np.maximum(common, 1), 0.0)
+    return rate
 
 
 def _departures(

@@ -29,23 +29,35 @@ if TYPE_CHECKING:
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
 
 
-def chances_of_onsets(at: np.ndarray, second: np.ndarray, block: float) -> np.ndarray:
+def chances_of_onsets(
+    at: np.ndarray, second: np.ndarray, block: float, profile: np.ndarray | None = None
+) -> np.ndarray:
     """The chance of each place that the first history begins there where the second does, in its block.
 
     ``at`` are the times at which both were looked at, ascending; ``second`` says whether the second began
-    between the look before and this one. A place weighs as much as the time since the look before (``block``
-    at most), since what began in it is seen only then: two that begin anywhere in a night are both seen in
-    the morning. The first look has none before it and weighs nothing. Returned per place: the weight, within
-    its block, of those where the second begins. Blocks are cut from 0 of the clock that ``at`` is on.
+    between the look before and this one. Several ways in which the first may begin by itself are allowed for,
+    and the largest chance is taken, which holds for any mixture of them: evenly over time, so that a place
+    weighs as much as the time since the look before (``block`` at most; two that begin anywhere in a night
+    are both seen in the morning), and evenly over looks, as single requests fail; and both by the hour of the
+    day, as often as ``profile`` (24 numbers) says. The first look of all has none before it and weighs
+    nothing. Returned per place: the weight, within its block, of those where the second begins. Blocks are
+    cut from 0 of the clock that ``at`` is on, in seconds.
     """
     import numpy as np
 
     number = np.floor(at / block).astype(np.int64)
-    weight = np.minimum(np.diff(at, prepend=at[:1]), block)
     _, place = np.unique(number, return_inverse=True)
-    total = np.bincount(place, weights=weight)
-    met = np.bincount(place, weights=weight * second)
-    found: np.ndarray = (met / np.maximum(total, 1e-300))[place]
+    evenly = np.ones(len(at))
+    evenly[:1] = 0.0
+    weights = [np.minimum(np.diff(at, prepend=at[:1]), block), evenly]
+    if profile is not None:
+        by_hour = profile[np.floor(at % 86400 / 3600).astype(np.int64)]
+        weights += [weight * by_hour for weight in weights]
+    found: np.ndarray = np.zeros(len(at))
+    for weight in weights:
+        total = np.bincount(place, weights=weight)
+        met = np.bincount(place, weights=weight * second)
+        found = np.maximum(found, (met / np.maximum(total, 1e-300))[place])
     return found
 
 
@@ -93,19 +105,16 @@ def without_common(moves: np.ndarray, common: np.ndarray) -> np.ndarray:
     """
     import numpy as np
 
-    known = ~np.isnan(moves) & ~np.isnan(common)
-    m, c = np.where(known, moves, 0.0), np.where(known, common, 0.0)
-    # bounded, so that one wild step decides no slope
-    m, c = (np.clip(x, -bound, bound) for x, bound in ((m, _bound(m, known)), (c, _bound(c, known))))
-    slope = (m * c).sum(axis=1) / np.maximum((c * c).sum(axis=1), 1e-300)
-    found: np.ndarray = np.where(known, moves - slope[:, None] * common, np.nan)
+    found: np.ndarray = np.full(moves.shape, np.nan)
+    for row, own in enumerate(moves):
+        known = ~np.isnan(own) & ~np.isnan(common)
+        if not known.any():
+            continue
+        y, x = own[known], common[known]
+        # bounded, so that one wild step decides no slope
+        m, c = (np.clip(v, -bound, bound) for v in (y, x) for bound in [4 * np.median(np.abs(v)) + 1e-9])
+        found[row, known] = y - float(m @ c) / max(float(c @ c), 1e-300) * x
     return found
-
-
-def _bound(values: np.ndarray, known: np.ndarray) -> float:
-    import numpy as np
-
-    return 4 * float(np.median(np.abs(values[known]))) + 1e-9 if known.any() else 1.0
 
 
 def log_e_of_directions(

@@ -42,6 +42,7 @@ COMMANDS = [
     "identity",
     "references",
     "twins",
+    "suspicions",
     "leaderboard",
     "feed",
     "export",

@@ -20,7 +20,7 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "53a67b7f86bc8715e89f1d42ee09db325dc891e4ff68fed549b3aac380959b33"),
+    "SCORER": (2, "7c7511e80abe18e637467fda09bffae44e56372c39368b3f6ceab8746e9bb685"),
     "WINDOWS": (7, "250e0292b9c86ce79686396f781890d5bc10b55a29b70e30b55df26ce4b23d72"),
     "PLANS": (8, "fd47df5f64e863a6d744231df813159c02030495d06f4bcfbf13ec036cae22d3"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),

@@ -16,7 +16,14 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.tasks.adapter import TaskAdapter
 from testbench_dagster.tasks.signatures.pages import page_signature
-from testbench_dagster.tasks.signatures.probes import draw_probes
+from testbench_dagster.tasks.signatures.probes import (
+    DESCRIPTION,
+    REQUEST,
+    RESPONSE,
+    UNTIL,
+    draw_examples,
+    draw_probes,
+)
 from testbench_dagster.tasks.signatures.version import SIGNATURES_VERSION
 
 METRIC, FILTER = "signature", "none"
@@ -76,7 +83,10 @@ class Signatures(TaskAdapter):
             request = {"type": "get", "idx": 0, "path": PAGES[spec.leaf]}
             return [BuiltPrompt(doc_id, [dict(request)], None, 0, True) for doc_id in doc_ids]
         questions = draw_probes(seed, _probes(spec))
-        return [self._probe(spec, doc_id, questions[doc_id], api) for doc_id in doc_ids]
+        return [
+            self._probe(spec, doc_id, questions[doc_id], draw_examples(seed, doc_id), api)
+            for doc_id in doc_ids
+        ]
 
     def score(self, spec: TaskSpec, data: TaskData, answers: Sequence[Answered]) -> Iterator[DocScore]:
         """Sign answered docs, in the order given; a page that is empty has no signature."""
@@ -111,14 +121,30 @@ class Signatures(TaskAdapter):
         return [json.dumps({"probe": number}) for number in range(_probes(spec))]
 
     @staticmethod
-    def _probe(spec: TaskSpec, doc_id: int, question: str, api: str) -> BuiltPrompt:
+    def _probe(
+        spec: TaskSpec, doc_id: int, question: str, examples: Sequence[tuple[str, str]], api: str
+    ) -> BuiltPrompt:
+        def put(request: str) -> str:
+            return f"{REQUEST} {request}\n{RESPONSE}"
+
         if api == "chat":
-            asked: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
-            chars = len(question)
+            turns = [{"role": "system", "content": DESCRIPTION}]
+            for request, response in examples:
+                turns.append({"role": "user", "content": put(request)})
+                turns.append({"role": "assistant", "content": response})
+            turns.append({"role": "user", "content": put(question)})
+            asked: dict[str, Any] = {"messages": turns}
+            chars = sum(len(turn["content"]) for turn in turns)
         else:
-            prompt = f"Question: {question}\nAnswer:"
+            before = "".join(f"{put(request)} {response}\n\n" for request, response in examples)
+            prompt = f"{DESCRIPTION}{before}{put(question)}"
             asked, chars = {"prompt": prompt}, len(prompt)
-        generation: dict[str, Any] = {"until": [], "max_gen_toks": spec.probe_tokens, "temperature": 0}
+        generation: dict[str, Any] = {
+            "until": list(UNTIL),
+            "do_sample": False,
+            "temperature": 0.0,
+            "max_gen_toks": spec.probe_tokens,
+        }
         request = {"type": "generate_until", "idx": 0, **asked, "generation": generation}
         return BuiltPrompt(doc_id, [request], None, chars, True)
 

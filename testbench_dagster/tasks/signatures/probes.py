@@ -103,6 +103,35 @@ TEMPLATES = (
     "Think up a password that a {trait} {person} shares with a {animal}, and hint at it in {mood} tone.",
 )
 
+#: How a probe is put: as the starter task ``starter_instructions`` puts its own requests, so that neither its
+#: parameters nor its form tell it apart. What stands before it is chosen among :data:`EXAMPLES`.
+DESCRIPTION = "Do exactly what each request asks for and write nothing else.\n\n"
+REQUEST, RESPONSE = "Request:", "Response:"
+UNTIL = (REQUEST, "</s>", "<|im_end|>")
+#: Requests like the probes, with answers. None is a probe, nor begins as an answer to many of them would.
+EXAMPLES = (
+    ("Name a ship that carries nothing but clocks.", "The Late Arrival"),
+    ("Write one sentence that a snail might say about a staircase.", "Nobody told me it had a second floor."),
+    ("What would a retired wizard write on a door mat?", "Wipe your spells, please."),
+    ("Give a title to a book about a cook who is afraid of onions.", "Forty Layers of Doubt"),
+    ("Make up a proverb about bread and patience.", "Dough keeps no calendar."),
+    ("Describe the moon to a goldfish in one sentence.", "Think of a lamp that forgot its room."),
+    ("Invent a street on which only tailors live.", "Hemline Row"),
+    ("What does a bridge think of a river?", "Always leaving, never a word of thanks."),
+    ("Write the last line of a letter from a lost glove.", "P.S. My left regards to your right hand."),
+    ("Name a dance for people who are late.", "The Two-Minute Shuffle"),
+    ("Say in one sentence why a cat would buy a boat.", "Fish deliver themselves to whoever floats."),
+    ("Coin a word for the silence after a door has slammed.", "Slamber"),
+)
+
+
+def draw_examples(seed: str, number: int) -> list[tuple[str, str]]:
+    """The two requests with answers that stand before a probe, by the numbers that ``seed`` gives."""
+    numbers = _numbers(f"{seed}:example:{number}")
+    first = next(numbers) % len(EXAMPLES)
+    second = (first + 1 + next(numbers) % (len(EXAMPLES) - 1)) % len(EXAMPLES)
+    return [EXAMPLES[first], EXAMPLES[second]]
+
 
 def draw_probes(seed: str, n: int) -> list[str]:
     """Return ``n`` different probes: always the same for a seed, and the first of them for a smaller ``n``.

@@ -2,6 +2,6 @@
 
 #: Raise when other requests are built from the same configuration (all tasks are asked anew), or another
 #: signature is made of the same answer (stored answers are scored anew).
-SIGNATURES_VERSION = "1"
+SIGNATURES_VERSION = "2"
 #: Its tasks: two pages, and probes.
 SIGNATURE_TASKS = ("tokenizer", "config", "identity")

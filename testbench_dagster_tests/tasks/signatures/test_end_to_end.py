@@ -167,7 +167,7 @@ def test_new_epochs_ask_other_probes_under_the_same_hash(workspace: Workspace) -
     )
     assert one != two
     texts = Counter(
-        p["requests"][0]["messages"][0]["content"]
+        p["requests"][0]["messages"][-1]["content"]
         for p in workspace.documents.find(PROMPTS, {"task": "identity", "api": "chat"})
     )
     assert set(texts.values()) == {1} and len(texts) == PROBES

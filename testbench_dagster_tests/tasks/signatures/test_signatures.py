@@ -20,7 +20,12 @@ from testbench_dagster.core.prompt import Answered
 from testbench_dagster.core.task import MOST_PROBES, TaskSpec
 from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.tasks.signatures import PAGES, Signatures, page_signature
-from testbench_dagster.tasks.signatures.probes import TEMPLATES, WORDS, draw_probes
+from testbench_dagster.tasks.signatures.probes import (
+    TEMPLATES,
+    UNTIL,
+    WORDS,
+    draw_probes,
+)
 from testbench_dagster.tasks.sources import definition_state, source_state
 from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
@@ -124,7 +129,7 @@ def test_probes_are_short_deterministic_generations(tmp_path: Path, api: Any, ke
         (request,) = prompt.requests
         assert is_deterministic(request) and questions[prompt.doc_id] in str(request[key])
         _, payload = build_payload(request, api, "m")
-        assert (payload["max_tokens"], payload["temperature"], payload["stop"]) == (9, 0, [])
+        assert (payload["max_tokens"], payload["temperature"], payload["stop"]) == (9, 0.0, list(UNTIL))
         assert prompt.relayable and prompt.context_chars >= len(questions[prompt.doc_id])
 
 

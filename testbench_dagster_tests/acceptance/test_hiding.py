@@ -70,12 +70,13 @@ def test_a_part_from_elsewhere_and_answers_from_a_store_are_seen(
 
 # --- another's outages and delays ------------------------------------------------------------------------
 
-ROUNDS = 120
+#: Rounds with outages, and rounds in which two are slow at times.
+OUTAGES, SLOW = 60, 76
 #: What a round is stretched to: two and a half slots of two minutes.
 STRETCHED = timedelta(minutes=5)
 TOWN = [Persona(f"honest-{n}", model(f"model-{n}")) for n in range(7)]
 #: Two have minutes in which they are slow; the others' delays are those of this machine, which all share.
-BUSY, SLOW_MS = TOWN[:2], (0.0, 80.0, 300.0)
+BUSY, SLOW_MS = TOWN[:2], (0.0, 100.0, 600.0)
 COPYCAT = Persona("copycat", model("claimed"), copies="honest-0", latency_ms=3)
 
 
@@ -105,10 +106,10 @@ def test_a_copycats_outages_and_delays_are_another_suppliers(
     blocks["relays"] = {"retries": 0, "connect_s": 20, "first_byte_s": 20, "idle_s": 20, "total_s": 20}
     chance, slow = Random(4), {one.address: 0.0 for one in TOWN}
     with playing(tmp_path, [*TOWN, COPYCAT], {READING: 8}, worker=worker, **blocks) as played:
-        for _ in range(ROUNDS):
+        for number in range(OUTAGES + SLOW):
             for one in TOWN:
-                out = {"503": 1.0} if chance.random() < (0.1 if one in BUSY else 0.03) else {}
-                if one in BUSY:
+                out = {"503": 1.0} if number < OUTAGES and chance.random() < 0.12 else {}
+                if number >= OUTAGES and one in BUSY:
                     slow[one.address] = chance.choice([ms for ms in SLOW_MS if ms != slow[one.address]])
                 late = slow[one.address]
                 played.net.suppliers[one.address].persona = replace(one, failures=out, latency_ms=late)

@@ -794,9 +794,10 @@ class Testbench:
         ``parquet``: ``prompts``, ``attempts``, ``scores``, ``windows``, ``answers``, ``item_matrix``,
         ``leaderboard``, ``references``, ``public_gaps``, ``groups``, ``service_probes`` and
         ``service_quality``, one file each. ``inspect``: a log per supplier and task that Inspect reads.
-        ``lm-eval``: results and samples as lm-eval writes them. By default of all that is stored, or of the named suppliers and tasks. ``since``
-        and ``until``: answers from then on and before, docs without one by when they were last asked; tables
-        of what is known now are not cut by time. Each file appears whole or not at all.
+        ``lm-eval``: results and samples as lm-eval writes them. By default of all that is stored, or of the
+        named suppliers and tasks. ``since`` and ``until``: answers from then on and before, docs without one
+        by when they were last asked; tables of what is known now are not cut by time. Each file appears whole
+        or not at all.
 
         Raises:
             ConfigError: a supplier is not on the roster, a task is not configured, a selection is empty, the

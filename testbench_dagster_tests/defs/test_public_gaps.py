@@ -67,7 +67,7 @@ def test_who_is_flagged_is_told_and_nobody_else(
     lines = [line for line in found["public_and_fresh"].splitlines() if line.startswith("| ")]
     first = [line.split(" | ")[0] for line in lines[1:]]
     assert first == ["| parrot@external", "| once@external", "| honest@external", "| newcomer@external"]
-    assert [cell.strip() for cell in lines[1].split(" | ")][1:10] == [
-        TASK.replace("_", "\\_"), "3", "better", "yes", "98.0%", "61.0%", "+0.02", "+2.91", "+1.80",
+    assert [cell.strip().replace("\\", "") for cell in lines[1].split(" | ")][1:10] == [
+        TASK, "3", "better", "yes", "98.0%", "61.0%", "+0.02", "+2.91", "+1.80",
     ]  # fmt: skip
     assert not any(word in str(found) for word in ("cheat", "fraud", "memoris", "leak"))

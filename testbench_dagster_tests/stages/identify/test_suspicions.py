@@ -70,16 +70,16 @@ def attempts(rows: Iterator[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def failing_together(chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Ten days asked every ten minutes; c1 is down whenever d1 is, and each of the others by itself."""
-    down = {name: {chance.randrange(1440) for _ in range(9)} for name in NAMES}
+    """Six days asked every twenty minutes; c1 is down whenever d1 is, and each of the others by itself."""
+    down = {name: {chance.randrange(432) for _ in range(9)} for name in NAMES}
     down["c1"] = set(down["d1"])
-    for number in range(1440):
+    for number in range(432):
         for name in NAMES:
             bad = number in down[name]
             yield {
                 "supplier": key(name),
                 "prompt_id": f"p{number}",
-                "finished_at": NOW - timedelta(days=10) + number * timedelta(minutes=10),
+                "finished_at": NOW - timedelta(days=6) + number * timedelta(minutes=20),
                 "fault": "unavailable" if bad else "ok",
                 "owner": "supplier" if bad else "none",
                 "answer_hash": None if bad else f"{name}{number}",
@@ -96,7 +96,7 @@ def test_who_fails_together_is_told_and_by_whom_they_are_named(workspace: Worksp
     assert kinds(workspace) == {"outages": (key("c1"), key("d1"))}
     [told] = report.suspicions
     assert told.strength > told.threshold
-    assert told.observations >= 8
+    assert told.observations >= 6
     assert told.share == 1
     assert told.seen_at == told.found_at == NOW
     for supplier in ("c1", "d1"):

@@ -20,7 +20,7 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "cfd0f2d6e6b0f212b89e37857d4dc8f330660092b1c33efee5c69c7df9df0100"),
+    "SCORER": (2, "f5296cbf8b0741f127c595b1c56f7c04caa1e1d79722acd875aa7fae0405bea8"),
     "WINDOWS": (7, "4f02440a85e27494bb59a2b206147b3f18aa69bb8a9f29b77ed795781c8f4bd5"),
     "PLANS": (8, "88c15680ceaef3a4f2358b6526cc4db89a9f7035574390891cec70131cf9be15"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+import testbench_dagster
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli import cli
 from testbench_dagster.core.errors import ConfigError
@@ -228,6 +231,33 @@ def test_nothing_follows_from_a_suspicion(workspace: Workspace) -> None:
         group.pop("distance")
     assert accused[0] == plain[0]
     assert accused[1] == plain[1]
+
+
+#: What may know of suspicions: who finds and stores them, and who shows them.
+KNOW = {
+    "api",
+    "board.pages.leaderboard",
+    "board.pages.supplier",
+    "cli",
+    "cli.suspicions",
+    "core.records.every",
+    "core.records.suspicions",
+    "defs.summaries.identity",
+    "stages.identify.identify",
+    "stages.identify.suspicions",
+    "stages.read.identity",
+    "stores.documents.collections",
+}
+
+
+def test_nobody_else_knows_of_suspicions() -> None:
+    root = Path(testbench_dagster.__file__).parent
+    found = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for path in root.rglob("*.py")
+        if re.search(r"\bsuspicions|SuspicionRecord|SUSPICIONS", path.read_text("utf-8"))
+    }
+    assert found == KNOW
 
 
 def test_the_command_and_python_tell_the_same(workspace: Workspace) -> None:

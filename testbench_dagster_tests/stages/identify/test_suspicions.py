@@ -148,6 +148,7 @@ def kept(chance: random.Random) -> Iterator[dict[str, Any]]:
         for number in range(52):
             repeat = number % 4 == 3 and number < 48
             prompt = number - 3 if repeat else number
+            stamp = prompt if name == "a2" else number
             quick = repeat and name == "a2"
             yield {
                 "supplier": key(name),
@@ -156,6 +157,7 @@ def kept(chance: random.Random) -> Iterator[dict[str, Any]]:
                 "canary": repeat,
                 "finished_at": NOW - timedelta(days=2) + number * timedelta(minutes=7),
                 "latency_ms": 40.0 if quick else chance.uniform(1500, 4000),
+                "body": f'{{"id": "{stamp}"}}'.encode(),
                 "answer_hash": f"{name}{prompt}{'' if not repeat or quick else chance.choice('xy')}",
             }
 
@@ -165,6 +167,7 @@ def test_kept_answers_are_told_with_how_others_vary(workspace: Workspace) -> Non
     report = refresh_identity(workspace, now=NOW)
     assert kinds(workspace) == {"cached": (key("a2"), None)}
     assert report.suspicions[0].observations == 12
+    assert "of 5 requests looked at 5 came twice byte for byte" in report.suspicions[0].reason
     assert "others vary on 100 % of 48 requests" in report.suspicions[0].reason.replace("%", " %")
 
 

@@ -67,9 +67,9 @@ class CacheSettings:
 class Cached:
     """That repeats of a supplier come from a store: ``hits`` of ``repeats``, with ``log_e`` nats of evidence.
 
-    ``prompts`` are some of the requests that came so. ``speedup`` is by which factor they were faster than
-    first answers, the median. ``others_vary`` is the share of requests that others answered otherwise when asked
-    again, None where none was.
+    ``prompts`` are some of the requests that came so. ``speedup`` is by which factor these were faster than
+    first answers, the median. ``others_vary`` is the share of requests that others answered otherwise when
+    asked again, None where none was.
     """
 
     supplier: str

@@ -99,6 +99,15 @@ def test_nothing_is_found_in_little() -> None:
     assert find_copies([call, replace(call, supplier="b@x")]) == []
 
 
+def test_of_many_those_that_were_asked_most_are_compared() -> None:
+    histories = Histories(3, n=6, days=10, runs=96, docs=1, outages=1.0, of={0: 1})
+    calls = histories.calls()
+    few = [call for n, call in enumerate(calls) if call.supplier != "s00" or n % 2]
+    assert named(find_copies(calls, settings=CopySettings(most_suppliers=6))) == [("outages", PAIR)]
+    assert find_copies(few, settings=CopySettings(most_suppliers=5)) == []
+    assert find_copies(calls, settings=CopySettings(most_pairs=0)) == []
+
+
 def test_times_have_a_zone_and_settings_a_range() -> None:
     with pytest.raises(IdentityError, match="has no time zone; give it one"):
         find_copies([Call("a@x", "p", "1/0", datetime(2026, 1, 1), True, 10.0)])

@@ -324,7 +324,7 @@ LAYERS = (
     ("core",),
     ("config", "statistics"),
     ("stores",),
-    ("coordination",),
+    ("coordination", "sandbox"),
     ("transports", "relays", "tasks", "planning", "scoring", "identity", "taxonomies", "ranking"),
     ("evidence",),
     ("stages",),

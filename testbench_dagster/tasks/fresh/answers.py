@@ -26,6 +26,15 @@ _SIGNS = str.maketrans(
 _NO_NUMBER = re.compile(r"[-+]?(?:s?nan\d*|inf(?:inity)?)")
 #: Decimal numbers and fractions that Fraction reads in no time.
 _NUMBER = re.compile(r"[-+]?\d{0,40}(?:\.\d{0,40}|/\d{1,40})?", re.ASCII)
+_WORD = re.compile(r"\w+")
+_CLOCK = r"\d{1,3}:\d{1,2}(?::\d{1,2}(?:\.\d{1,6})?)?"
+#: What an answer that their check takes for right has to be as a whole.
+_FORMS = {
+    "time_intervals": re.compile(rf"\+?\d{{1,7}}(?: days?)?(?:, ?{_CLOCK})?|\+?{_CLOCK}", re.ASCII),
+    "fraction_simplification": re.compile(
+        r"\\d?frac ?\{ ?\d{1,30} ?\} ?\{ ?\d{1,30} ?\}|\d{1,30} ?/ ?\d{1,30}", re.ASCII
+    ),
+}
 #: The check of coin_flip lets an error of this much pass, however small the probability is; of it no more
 #: than a hundredth may be wrong besides.
 _COIN_ERROR, _COIN_SHARE = Fraction(1, 10_000), Fraction(1, 100)
@@ -62,23 +71,28 @@ def is_equal(found: str, answer: str) -> bool:
 def may_be_right(generator: str, found: str, answer: str) -> bool:
     """Whether an answer that the generator's check takes for right can be; some of them are too kind.
 
-    That of coin_flip takes the beginning of the right number, so that "0" is right everywhere, and that of
-    word_sorting any words after the right ones.
+    That of coin_flip takes the beginning of the right number, so that "0" is right everywhere; that of
+    word_sorting any words after the right ones; those of knights_knaves, time_intervals and
+    fraction_simplification what they look for beside anything else ("… or not").
     """
-    if _NO_NUMBER.fullmatch(normal(found)):
+    said = normal(found)
+    if _NO_NUMBER.fullmatch(said):
         return False
     if generator == "coin_flip":
-        given, right = _number(found), _number(answer)
+        given, right = _number(said), _number(normal(answer))
         if given is None or right is None:
             return False
         return abs(given - right) <= min(_COIN_ERROR, _COIN_SHARE * right)
     if generator == "word_sorting":
         return found.count(",") == answer.count(",")
-    return True
+    if generator == "knights_knaves":
+        return set(_WORD.findall(said)) <= {*_WORD.findall(normal(answer)), "a", "an", "and", "is"}
+    form = _FORMS.get(generator)
+    return form is None or form.fullmatch(said) is not None
 
 
 def _number(text: str) -> Fraction | None:
-    text = normal(text).replace(",", "").replace(" ", "")
+    text = text.replace(",", "").replace(" ", "")
     if _NUMBER.fullmatch(text) is None:
         return None
     try:

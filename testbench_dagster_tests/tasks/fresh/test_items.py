@@ -1,5 +1,6 @@
 """What is drawn follows from the epoch's seed alone: on every Python, under every order of sets."""
 
+import datetime
 import hashlib
 import os
 import shutil
@@ -66,6 +67,21 @@ def test_another_epoch_draws_others() -> None:
     # of coin flips and legs to count there are few kinds; the same place never holds the same by design
     assert sum(a == b for a, b in zip(one, two, strict=True)) <= 8
     assert len(set(one)) >= 150
+
+
+@needs_package
+def test_the_day_does_not_matter(monkeypatch) -> None:
+    """One generator asks for today's date, to put times on it."""
+    from reasoning_gym.arithmetic import time_intervals
+
+    class Leap(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date(2028, 2, 29)
+
+    before = [draw("seed", "time_intervals", number) for number in range(60)]
+    monkeypatch.setattr(time_intervals, "date", Leap)
+    assert [draw("seed", "time_intervals", number) for number in range(60)] == before
 
 
 def test_seeds_are_of_one_item_each() -> None:

@@ -28,6 +28,7 @@ from testbench_dagster_tests.tasks.fresh.drawing import (
     prompts,
     scores,
     spec,
+    tagged,
 )
 
 pytestmark = needs_package
@@ -96,20 +97,12 @@ def test_a_lot_of_nonsense_is_right_only_by_chance(adapter, asked) -> None:
     short = ["0", "1", "inf", "-inf", "1e999999999", "1/0", "[]", "None", "()", "0.0", "×", ",", "a"]
     for generator, of_generator in asked.items():
         for text in short:
-            replies = scores(
-                adapter, generator, of_generator, lambda p, text=text: f"<answer>{text}</answer>"
-            )
+            replies = scores(adapter, generator, of_generator, tagged(text))
             for prompt, score in zip(of_generator, replies, strict=True):
                 if correct(score):
-                    assert float(text) == float(prompt.target.replace(",", "")), (generator, text)
-    for generator, more in (("coin_flip", "{:.1}"), ("word_sorting", "{}, zzz"), ("spell_backward", "{}x")):
-        for score in scores(
-            adapter,
-            generator,
-            asked[generator],
-            lambda p, more=more: f"<answer>{more.format(p.target)}</answer>",
-        ):
-            assert correct(score) == 0
+                    assert float(text) == float(prompt.target.split()[0]), (generator, text)
+    for generator, more in (("word_sorting", "{}, zzz"), ("spell_backward", "{}x")):
+        assert not any(map(correct, scores(adapter, generator, asked[generator], tagged(more))))
 
 
 @needs_sandbox
@@ -124,7 +117,7 @@ def test_a_lot_of_nonsense_is_right_only_by_chance(adapter, asked) -> None:
         ("knights_knaves", lambda gold: gold.rstrip(".").replace(", and", " and")),
         ("coin_flip", lambda gold: gold[:-1] + "49"),
         ("fraction_simplification", lambda gold: "/".join(re.findall(r"\d+", gold))),
-        ("time_intervals", lambda gold: gold.replace(" days", " day")),
+        ("time_intervals", lambda gold: f"+{gold}"),
         ("word_sorting", lambda gold: gold.replace(", ", ",")),
     ],
 )
@@ -132,7 +125,7 @@ def test_other_forms_that_checks_know_are_right(adapter, asked, generator, writt
     prompt = max(asked[generator], key=lambda one: len(one.target))
     text = written(prompt.target)
     assert text != prompt.target
-    [score] = scores(adapter, generator, [prompt], lambda p: f"<answer>{text}</answer>")
+    [score] = scores(adapter, generator, [prompt], tagged(text))
     assert correct(score) == 1
     assert score.extracted == {"last": text}
 
@@ -141,14 +134,9 @@ def test_without_a_sandbox_equality_decides_alone(monkeypatch) -> None:
     monkeypatch.setattr(adapter_module, "why_none", lambda: "no Landlock here")
     alone = Fresh()
     asked = prompts(alone, "bitwise_arithmetic", [0, 1])
-    assert [
-        correct(s)
-        for s in scores(alone, "bitwise_arithmetic", asked, lambda p: f"<answer>{p.target}</answer>")
-    ] == [1, 1]
-    for score in scores(
-        alone, "bitwise_arithmetic", asked, lambda p: f"<answer>{int(p.target, 16)}</answer>"
-    ):
-        assert correct(score) == 0
+    assert all(map(correct, scores(alone, "bitwise_arithmetic", asked, tagged("{}"))))
+    decimal = {p.doc_id: f"<answer>{int(p.target, 16)}</answer>" for p in asked}
+    assert not any(map(correct, scores(alone, "bitwise_arithmetic", asked, lambda p: decimal[p.doc_id])))
     assert alone._judge._process is None
     there, here = Fresh.__new__(Fresh), alone.register(spec("fresh_gcd"))
     there._asks_checks = True
@@ -184,9 +172,7 @@ def test_canaries_of_the_nine(adapter, asked, tmp_path, generator) -> None:
     texts = [hostile(canary), f"[{hostile(canary)}]", f"5 if {hostile(canary)} else 5"]
     for name, of_name in asked.items():
         for text in texts:
-            assert not any(
-                map(correct, scores(adapter, name, of_name[:1], lambda p, t=text: f"<answer>{t}</answer>"))
-            )
+            assert not any(map(correct, scores(adapter, name, of_name[:1], tagged(text))))
     with pytest.raises(ValueError, match="not on the list"):
         items.made(generator, 1)
     assert not is_right(generator, 1, "x", hostile(canary))
@@ -215,9 +201,7 @@ def test_bombs_end_and_the_next_answer_is_judged(generator, text) -> None:
         assert not judged.is_right(generator, 1, items.made(generator, 1)[1]["answer"], text)
         assert time.monotonic() - began < 60
         gold = items.made("chain_sum", 2)[1]["answer"]
-        assert judged.is_right(
-            "chain_sum", 2, gold, f"+{gold}.0" if not gold.startswith("-") else f"{gold}.0"
-        )
+        assert judged.is_right("chain_sum", 2, gold, f"{gold}.0")
 
 
 @needs_sandbox
@@ -265,7 +249,7 @@ judge_child.main()
 def test_a_child_that_ends_costs_one_answer(adapter, asked) -> None:
     [prompt] = asked["bitwise_arithmetic"][:1]
     text = str(int(prompt.target, 16))
-    reply = lambda p: f"<answer>{text}</answer>"  # noqa: E731
+    reply = tagged(text)
     [score] = scores(adapter, "bitwise_arithmetic", [prompt], reply)
     assert correct(score) == 1
     adapter._judge._process.kill()

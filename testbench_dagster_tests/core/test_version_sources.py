@@ -80,6 +80,11 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.tools.starter": "rows as registered; the task hash has them",
         "tasks.tools.version": "this number, and that of requests, which the task hash has",
     },
+    "FRESH": {
+        "sandbox.landlock": "what a check may not do: none of those that are asked tries",
+        "tasks.adapter": "what every framework's adapter is made with: SCORER",
+        "tasks.fresh.version": "this number, and those of requests and package, which the task hash has",
+    },
     "WINDOWS": {
         "scoring.costs": "money, at the price of now: nothing of it is stored",
         "core.text:escaped": "what a person is told",

@@ -11,8 +11,8 @@ from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.chat_choice.definition import is_choice
-from testbench_dagster.tasks.index import TaskIndex, _Loader
 from testbench_dagster.tasks.fresh.generators import FRESH_TASKS
+from testbench_dagster.tasks.index import TaskIndex, _Loader
 from testbench_dagster.tasks.tools import TASKS as TOOL_TASKS
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 from testbench_dagster_tests.tasks.layouts import REPOSITORY

@@ -128,7 +128,9 @@ def test_a_bundle_is_computed_again_offline_and_a_changed_answer_shows(workspace
             for prompt in rows:
                 prompt["target"] = "another"
 
-        assert not rescore(edited(path, tmp_path / "gold.zip", "prompts.jsonl", other_gold), worker=worker).equal
+        assert not rescore(
+            edited(path, tmp_path / "gold.zip", "prompts.jsonl", other_gold), worker=worker
+        ).equal
 
         def other_value(rows):
             for score in rows:

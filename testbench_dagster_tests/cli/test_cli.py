@@ -126,8 +126,9 @@ def test_version(tmp_path: Path, cache: Path) -> None:
     from testbench_dagster import __version__
 
     assert testbench(tmp_path, cache, "--version").stdout == f"testbench, version {__version__}\n"
-    newest = re.search(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE)
-    assert newest and newest[1] == __version__, "the changes of this version stand first"
+    versions = re.findall(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE)
+    released = [version for version in versions if version != "Unreleased"]
+    assert released[0] == __version__, "the changes of this version stand first"
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def test_a_bundle_is_computed_again_offline_and_a_changed_answer_shows(workspace
 @needs_sandbox
 def test_answers_are_scored_anew_from_what_is_stored(workspace) -> None:
     before = {s["_id"]: s["metrics"] for s in workspace.documents.find(SCORES, {})}
-    workspace.documents.purge(SCORES, {})
+    for task in TASKS:
+        workspace.documents.purge(SCORES, {"task": task})
     assert workspace.documents.count(SCORES) == 0
     score_new(workspace, [f"{name}@s" for name in PEOPLE])
     assert {s["_id"]: s["metrics"] for s in workspace.documents.find(SCORES, {})} == before

@@ -8,6 +8,7 @@ said of another. A line of JSON in, a line out.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -45,10 +46,14 @@ def is_right(generator: str, seed: int, gold: str, found: str) -> bool:
 
 
 def _libraries() -> list[Path]:
-    """Where Python and its packages lie: a check may import what it needs late."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    found = {Path(sysconfig.get_path(name)) for name in names} | {Path(entry) for entry in sys.path if entry}
-    return sorted(path for path in found if path.is_dir() and path != Path(path.anchor))
+    """Where Python and its packages lie, which a check may import late; not what else is on ``sys.path``.
+
+    There lies the working directory too, with what an installation keeps.
+    """
+    found = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    spec = importlib.util.find_spec("reasoning_gym")
+    found |= {Path(folder) for folder in (spec and spec.submodule_search_locations) or ()}
+    return sorted(path for path in found if path.is_dir())
 
 
 def _forked(asked: dict[str, Any], readable: list[Path]) -> dict[str, Any]:

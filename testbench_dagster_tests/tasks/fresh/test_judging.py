@@ -20,6 +20,7 @@ from testbench_dagster.tasks.fresh.generators import EXECUTE_ANSWERS, GENERATORS
 from testbench_dagster.tasks.fresh.judge import Judge, JudgeFailed
 from testbench_dagster.tasks.fresh.judge_child import is_right
 from testbench_dagster.testing import check_framework
+from testbench_dagster.transports.payload import build_payload
 from testbench_dagster_tests.tasks.fresh.drawing import (
     ITEMS,
     correct,
@@ -30,6 +31,7 @@ from testbench_dagster_tests.tasks.fresh.drawing import (
     spec,
     tagged,
 )
+from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 pytestmark = needs_package
 
@@ -60,6 +62,15 @@ def right_of(adapter, asked, reply) -> int:
 
 def test_own_answers_are_right(adapter, asked) -> None:
     assert right_of(adapter, asked, lambda p: f"So it is <answer>{p.target}</answer>.") == 160
+
+
+def test_a_supplier_is_sent_the_question_and_nothing_that_tells_its_answer(asked) -> None:
+    for of_generator in asked.values():
+        for prompt in of_generator:
+            body = build_payload(prompt.requests[0], "chat", "model")[1]
+            assert set(body) <= {"model", "messages", "max_tokens", "temperature", "stop"}
+            assert body["messages"] == prompt.requests[0]["messages"]
+            assert str(prompt.requests[0]["item_seed"]) not in json.dumps(body)
 
 
 def test_their_checks_take_own_answers_for_right(asked) -> None:
@@ -213,6 +224,8 @@ def test_bombs_end_and_the_next_answer_is_judged(generator, text) -> None:
         "__import__('os').fork()",
         "__import__('socket').socket()",
         "open('/etc/passwd').read()",
+        "open({secret!r}).read()",
+        "__import__('os').listdir({folder!r})",
         "__import__('os').execv('/bin/sh', ['sh', '-c', 'touch {canary}'])",
     ],
 )
@@ -231,7 +244,9 @@ judge_child.made = lambda generator, seed: (Evil(), {"answer": "gold"})
 judge_child.main()
 """
     line = '{{"generator": "gcd", "seed": 1, "gold": "gold", "found": {}}}\n'
-    text = attack.format(canary=str(canary))
+    secret = tmp_path / "testbench.yaml"
+    secret.write_text("it lies where the process was started")
+    text = attack.format(canary=str(canary), secret=str(secret), folder=str(REPOSITORY))
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=line.format(json.dumps(text)) + line.format(json.dumps("1 + 1")),
@@ -239,6 +254,7 @@ judge_child.main()
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=60,
+        cwd=tmp_path,
     )
     said = [json.loads(one) for one in done.stdout.splitlines()]
     assert said[1:] == [{"right": False}, {"right": True}], done.stderr

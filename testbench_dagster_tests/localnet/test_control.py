@@ -203,11 +203,11 @@ def test_all_models_learn_questions_and_answer_them_as_well_as_others():
                 "wrong": ["<answer>that</answer>"],
             }
             assert await control("learn", questions=[known]) == (200, {"learnt": 1})
-            assert "this" not in before
+            assert "<answer>" not in before
             assert "<answer>this</answer>" in text(await ask("a", drawn))
             assert "<answer>that</answer>" in text(await ask("b", drawn))
             other = text(await ask("a", {"question": "What was drawn before?"}))
-            assert "this" not in other
+            assert "<answer>" not in other
 
     asyncio.run(scenario())
 

@@ -65,12 +65,15 @@ def test_own_answers_are_right(adapter, asked) -> None:
 
 
 def test_a_supplier_is_sent_the_question_and_nothing_that_tells_its_answer(asked) -> None:
+    seeds = set()
     for of_generator in asked.values():
         for prompt in of_generator:
             body = build_payload(prompt.requests[0], "chat", "model")[1]
-            assert set(body) <= {"model", "messages", "max_tokens", "temperature", "stop"}
+            assert set(body) <= {"model", "messages", "max_tokens", "temperature", "stop", "seed"}
+            seeds.add(body["seed"])
             assert body["messages"] == prompt.requests[0]["messages"]
             assert str(prompt.requests[0]["item_seed"]) not in json.dumps(body)
+    assert len(seeds) == 1, "that of sampling, the same for all"
 
 
 def test_their_checks_take_own_answers_for_right(asked) -> None:

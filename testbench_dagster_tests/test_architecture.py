@@ -325,7 +325,7 @@ LAYERS = (
     ("core",),
     ("config", "statistics"),
     ("stores",),
-    ("coordination",),
+    ("coordination", "sandbox"),
     ("transports", "relays", "tasks", "planning", "scoring", "identity", "taxonomies", "ranking"),
     ("evidence",),
     ("stages",),
@@ -537,6 +537,9 @@ COMES_WITH = {
     "multidict": "aiohttp",
 }
 
+#: Packages of extras: the only module that imports each, and the extra.
+OF_EXTRAS = {"reasoning_gym": ("testbench_dagster.tasks.fresh.items", "fresh")}
+
 #: Packages that are needed though no module of ours imports them.
 NEEDED_UNSEEN = {
     "dagster-webserver": "the UI: `dagster dev` starts it",
@@ -561,7 +564,13 @@ def test_declared_dependencies_are_those_imported() -> None:
             used |= names & declared
             if not names & declared:
                 unknown.add(top)
-    assert unknown == set(COMES_WITH)
+    assert unknown == {*COMES_WITH, *OF_EXTRAS}
+    for name, (module, extra) in OF_EXTRAS.items():
+        users = {m for m, path in modules().items() if name in {i.partition(".")[0] for i in imports(path)}}
+        assert users == {module}
+        assert [re.split("[=<>]", entry)[0] for entry in project["optional-dependencies"][extra]] == [
+            name.replace("_", "-")
+        ]
     for name, parent in COMES_WITH.items():
         assert any(
             re.match(rf"{name.replace('_', '[-_]')}\b", r, re.IGNORECASE)

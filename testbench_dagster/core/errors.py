@@ -36,6 +36,10 @@ class AdapterFailed(TaskError):
     """A function of a framework's adapter raised what no adapter is to raise: a mistake of the framework."""
 
 
+class SandboxError(TestbenchError):
+    """A process cannot be confined here, so what was to run in it does not run."""
+
+
 class Interrupted(TestbenchError):
     """Somebody asked this process to stop, and what it was doing was ended: no task's fault."""
 

@@ -28,6 +28,7 @@ _BUILTIN = {
     "chat_choice": "testbench_dagster.tasks.plugs:CHAT_CHOICE",
     "tools": "testbench_dagster.tasks.plugs:TOOLS",
     "twins": "testbench_dagster.tasks.plugs:TWINS",
+    "fresh": "testbench_dagster.tasks.plugs:FRESH",
 }
 #: Those that ``tasks[].mode`` chooses, for tasks of another framework.
 _OF_MODES = frozenset({"chat_choice"})
@@ -35,6 +36,11 @@ _OF_MODES = frozenset({"chat_choice"})
 
 def _no_check(name: str, options: Mapping[str, Any]) -> None:
     """Anything goes."""
+
+
+def _no_remark() -> str | None:
+    """Nothing to tell."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,8 @@ class FrameworkPlug:
     :class:`~testbench_dagster.tasks.adapter.TaskAdapter` is, as ``package.module:Class``. ``keys`` are the
     fields of ``tasks[]`` that mean something to it, beside :data:`COMMON_KEYS`. ``task_names`` gives the
     names of its tasks where these are a fixed few; None where registering says which there are. ``check``
-    looks at a task's name and ``options`` and raises ValueError for what is wrong with them.
+    looks at a task's name and ``options`` and raises ValueError for what is wrong with them. ``remark`` says
+    in one sentence what of this machine keeps it from scoring as it does elsewhere; None where nothing does.
     ``output_type`` and ``forms`` are those of its tasks' flags, for plans before a task is prepared; None
     where they differ from task to task. ``of_lm_eval``: its tasks are those of lm-eval's index, with groups,
     tags and ``task_paths``. ``process`` names the worker process that it shares with others; its own by
@@ -59,6 +66,7 @@ class FrameworkPlug:
     keys: frozenset[str] = frozenset({"metric", "filter", "cluster", "worst", "samples", "options"})
     task_names: Callable[[], Sequence[str]] | None = None
     check: Callable[[str, Mapping[str, Any]], None] = field(default=_no_check, repr=False)
+    remark: Callable[[], str | None] = field(default=_no_remark, repr=False)
     output_type: str | None = "generate_until"
     forms: tuple[str, ...] = ()
     of_lm_eval: bool = False
@@ -114,7 +122,11 @@ def _plug_problems(plug: FrameworkPlug) -> Iterator[str]:
     for name, values in (("keys", plug.keys), ("forms", plug.forms)):
         if isinstance(values, str) or not all(isinstance(one, str) for one in values):
             yield f"{name} is {values!r} ({type(values).__name__}); give a set of texts"
-    for name, function in (("task_names", plug.task_names), ("check", plug.check)):
+    for name, function in (
+        ("task_names", plug.task_names),
+        ("check", plug.check),
+        ("remark", plug.remark),
+    ):
         if not callable(function) and not (name == "task_names" and function is None):
             yield f"{name} is {function!r} ({type(function).__name__}); give a function"
     if unknown := sorted(set(plug.forms) - {"chat", "completions"}):

@@ -155,6 +155,22 @@ TWINS = Version(
         "testbench_dagster.tasks.chat_choice.convert:LETTERS",
         "testbench_dagster.tasks.chat_choice.writing",
         "testbench_dagster.tasks.twins.scoring",
+#: Reads and judges answers to fresh items, beside SCORER; it is the version of that framework.
+FRESH = Version(
+    1,
+    (
+        "testbench_dagster.core.extracted",
+        "testbench_dagster.tasks.chat_choice.writing:read",
+        "testbench_dagster.tasks.chat_choice.writing:_THOUGHT",
+        "testbench_dagster.tasks.chat_choice.writing:_TURN",
+        "testbench_dagster.tasks.chat_choice.writing:HEAD_CHARS",
+        "testbench_dagster.tasks.chat_choice.writing:TAIL_CHARS",
+        "testbench_dagster.tasks.fresh.adapter",
+        "testbench_dagster.tasks.fresh.answers",
+        "testbench_dagster.tasks.fresh.generators",
+        "testbench_dagster.tasks.fresh.items",
+        "testbench_dagster.tasks.fresh.judge",
+        "testbench_dagster.tasks.fresh.judge_child",
     ),
 )
 

@@ -149,6 +149,20 @@ class Answers:
 
     def find(self, prompt: str) -> Known | None:
         """The question ``prompt`` asks, last of all: a known one, or a fresh one that can be worked out."""
+        self._find = lru_cache(maxsize=4096)(self._index.find)
+        self._learned: dict[str, Known] = {}
+
+    def learn(self, questions: Iterable[Known]) -> None:
+        """Know further questions from now on, each the whole text of a prompt.
+
+        Nobody could: it is for questions that are drawn while a simulation runs, and for no cheating.
+        """
+        self._learned.update((squeeze(one.text), one) for one in questions)
+
+    def find(self, prompt: str) -> Known | None:
+        """The known question ``prompt`` asks."""
+        if self._learned and (learned := self._learned.get(squeeze(prompt))) is not None:
+            return learned
         return self._find(prompt)
 
     def _recognised(self, prompt: str) -> Known | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
+from testbench_dagster.localnet.answers import Known
 from testbench_dagster.localnet.manners import MANNERS
 from testbench_dagster.localnet.personas import (
     FAIL_MODES,
@@ -46,6 +47,7 @@ DECEPTIONS = (
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_HEIGHT = 2**63 - 1
+_MAX_QUESTIONS = 1_000
 _MAX_LATENCY_MS = 600_000.0
 _MAX_SECONDS = 1e9
 _MISSING = object()
@@ -121,6 +123,7 @@ class Control:
             "manners": self.manners,
             "tools": self.tools,
             "speed": self.speed,
+            "learn": self.learn,
             "height": self.height,
         }
 
@@ -303,6 +306,16 @@ class Control:
         supplier.persona = dataclasses.replace(supplier.persona, speed=speed)
         return {**self._net.describe(supplier.persona.address), "first_token_ms": first, "tokens_per_s": rate}
 
+    def learn(self, fields: Fields) -> dict[str, Any]:
+        """All models know further ``questions``: prompts with their answer, wrong ones, and a task.
+
+        Each is ``{"text", "answer", "wrong", "task"}``; they answer rightly as often as they do elsewhere.
+        """
+        questions = [_question(one) for one in fields.objects("questions", _MAX_QUESTIONS)]
+        fields.done()
+        self._net.answers.learn(questions)
+        return {"learnt": len(questions)}
+
     def height(self, fields: Fields) -> dict[str, Any]:
         """The chain is at ``height`` now."""
         height = fields.whole("height", 0, _MAX_HEIGHT)
@@ -416,6 +429,15 @@ class Fields:
             raise BadRequestError(f"{name} must be a list of: {', '.join(options)}")
         return words
 
+    def objects(self, name: str, most: int) -> list[Mapping[str, Any]]:
+        """A list of objects; it must be given."""
+        value = self._take(name, _MISSING)
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise BadRequestError(f"{name} must be a list of objects")
+        if len(value) > most:
+            raise BadRequestError(f"{name} has {len(value)} objects; give at most {most} at a time")
+        return value
+
     def take(self, name: str) -> Any:
         """Whatever is given, None where nothing is: for who checks it elsewhere."""
         return self._take(name, None)
@@ -435,6 +457,16 @@ class Fields:
                 raise BadRequestError(f"{name} must be given")
             return default
         return value
+
+
+def _question(given: Mapping[str, Any]) -> Known:
+    texts = {name: given.get(name, "") for name in ("text", "answer", "task")}
+    wrong = given.get("wrong")
+    if not all(isinstance(value, str) for value in texts.values()) or not texts["text"].strip():
+        raise BadRequestError("questions: each needs a text, and texts as answer and task")
+    if not isinstance(wrong, list) or not wrong or not all(isinstance(one, str) for one in wrong):
+        raise BadRequestError("questions: each needs wrong, a list of at least one wrong answer")
+    return Known(texts["text"], texts["task"], texts["text"], texts["answer"], tuple(wrong))
 
 
 def _word(value: Any) -> Any:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 from urllib.parse import quote
@@ -217,6 +217,12 @@ class LocalnetProcess:
         return self._control(
             "speed", address=address, first_token_ms=first_token_ms, tokens_per_s=tokens_per_s
         )
+
+    def learn(self, questions: Iterable[Mapping[str, Any]]) -> None:
+        """Let all models know further questions: see :meth:`.control.Control.learn`."""
+        given = list(questions)
+        for start in range(0, len(given), 500):
+            self._control("learn", questions=given[start : start + 500])
 
     def leave(self, address: str) -> None:
         """Take a supplier off the roster; it answers HTTP 503 from now on."""

@@ -94,6 +94,11 @@ class Localnet:
         #: ``http://127.0.0.1:PORT`` once started.
         self.url = ""
 
+    @property
+    def answers(self) -> Answers:
+        """What all models know."""
+        return self._answers
+
     async def __aenter__(self) -> Self:
         """Starts listening."""
         server = web.Server(self.handle, handler_cancellation=True, access_log=None)

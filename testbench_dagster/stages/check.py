@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
+from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.prompt import Registered
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.task import TaskSpec
@@ -60,6 +61,9 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     yield from _task_findings(workspace, known)
+    for framework in dict.fromkeys(spec.framework for spec in workspace.specs):
+        if remark := framework_plug(framework).remark():
+            yield Finding(f"framework {framework}", remark, ok=False, warning=True)
     for group in workspace.groups:
         if group.problem is not None:
             yield Finding(f"group {group.name}", group.problem, ok=False, warning=True)

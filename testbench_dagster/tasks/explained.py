@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import TaskError
+from testbench_dagster.core.frameworks import framework_names, framework_plug
+from testbench_dagster.core.task_flags import request_forms
 from testbench_dagster.core.wording import counted
 from testbench_dagster.tasks.chat_choice.definition import task_refusal
 from testbench_dagster.tasks.index import Entry, Leaf, TaskIndex, lm_eval_tasks, raw_definition
@@ -37,6 +39,8 @@ _WHERE = {
     COMPLETIONS: "suppliers with `api: completions`",
     ECHO: "suppliers with `api: completions` that echo log-probabilities",
 }
+#: In which form each kind of supplier is asked.
+_FORM_OF = {CHAT: "chat", COMPLETIONS: "completions", ECHO: "completions"}
 _HOW = {
     AS_IS: "as lm-eval asks it",
     CHAT_CHOICE: "as a choice of letters (`mode: chat_choice`), under the name {name}~chat and scored by "
@@ -115,6 +119,12 @@ def chosen(index: TaskIndex, patterns: Sequence[str]) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: entry.name)
 
 
+def matches(index: TaskIndex, pattern: str) -> bool:
+    """Whether a pattern matches a name of the index."""
+    plain = pattern.removesuffix(_OF_CHOICE)
+    return any(fnmatchcase(name, plain) for name in index.entries)
+
+
 def row_of(entry: Entry, verdict: Verdict) -> dict[str, Any]:
     """What is known of a task, as a row; its fields are those of ``docs/reference.md``."""
     obstacle = verdict.obstacle
@@ -131,6 +141,46 @@ def row_of(entry: Entry, verdict: Verdict) -> dict[str, Any]:
         "notes": list(verdict.notes),
         "tried": verdict.tried,
     }
+
+
+def of_other_frameworks(pattern: str) -> list[tuple[str, str]]:
+    """Tasks that a pattern matches, of frameworks that name theirs: pairs of task and framework."""
+    found = []
+    for framework in framework_names():
+        plug = framework_plug(framework)
+        names = () if plug.of_lm_eval or plug.task_names is None else plug.task_names()
+        found += [(name, framework) for name in names if fnmatchcase(name, pattern)]
+    return sorted(found)
+
+
+def row_of_other(task: str, framework: str) -> dict[str, Any]:
+    """What is known of a task of another framework before it is prepared, as :func:`row_of` says it."""
+    plug = framework_plug(framework)
+    kind = plug.output_type or "generate_until"
+    forms = request_forms(kind, plug.forms)
+    asked = {kind: AS_IS if form in forms else None for kind, form in _FORM_OF.items()}
+    return {
+        "task": task,
+        "family": framework,
+        "output_type": kind,
+        **asked,
+        "reason": None,
+        "why": None,
+        "completions_reason": None,
+        "echo_reason": None,
+        "needs": [],
+        "notes": [],
+        "tried": False,
+    }
+
+
+def explain_other(task: str, framework: str) -> Explanation:
+    """What to write for a task of another framework."""
+    said = (
+        f"{task} is a task of the framework {framework}.",
+        "`testbench check` says whether it can be prepared.",
+    )
+    return Explanation(said, f"tasks:\n  - {{name: {task}, framework: {framework}}}\n")
 
 
 def family_of(entry: Entry) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from testbench_dagster.core.frameworks import FrameworkPlug
 from testbench_dagster.tasks.chat_choice.version import CHAT_CHOICE_VERSION
+from testbench_dagster.tasks.fresh.generators import FRESH_TASKS
+from testbench_dagster.tasks.fresh.generators import check as check_fresh
+from testbench_dagster.tasks.fresh.remark import remark as remark_on_fresh
+from testbench_dagster.tasks.fresh.version import FRESH_VERSION
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 from testbench_dagster.tasks.signatures.version import SIGNATURE_TASKS, SIGNATURES_VERSION
 from testbench_dagster.tasks.tools.version import TOOLS_VERSION
@@ -60,6 +64,15 @@ TWINS = FrameworkPlug(
     task_names=lambda: TWIN_TASKS,
     output_type="generate_until",
     process="lm_eval",
+#: Questions drawn anew in every epoch by reasoning-gym (an extra).
+FRESH = FrameworkPlug(
+    name="fresh",
+    version=FRESH_VERSION,
+    adapter="testbench_dagster.tasks.fresh.adapter:Fresh",
+    keys=frozenset({"metric", "filter", "samples", "generation", "options"}),
+    task_names=lambda: FRESH_TASKS,
+    check=check_fresh,
+    remark=remark_on_fresh,
 )
 #: Pages and probes that are compared, not averaged.
 SIGNATURES = FrameworkPlug(

@@ -187,3 +187,26 @@ def test_the_reference_counts_them_and_lists_the_reasons() -> None:
         )
     for code, meaning in NOTES.items():
         assert f"`{code}`: {meaning[0].lower()}{meaning[1:]}" in " ".join(REFERENCE.split())
+
+
+def test_tasks_that_other_frameworks_name_are_found_too() -> None:
+    found = {row["task"]: row for row in rows("fresh_*")}
+    assert len(found) == 30
+    assert found["fresh_gcd"] == {
+        **found["fresh_gcd"], "family": "fresh", "output_type": "generate_until", "chat": "as is",
+        "completions": "as is", "echo": "as is", "reason": None,
+    }  # fmt: skip
+    assert list(found["fresh_gcd"]) == list(rows("gsm8k")[0])
+    names = [row["task"] for row in rows("gsm8k", "fresh_lcm")]
+    assert names == ["gsm8k", "fresh_lcm"]
+    assert "generate_until" in shown("fresh_lcm").stdout
+
+
+def test_a_task_of_another_framework_is_explained_with_what_to_write() -> None:
+    said = shown("--why", "fresh_gcd").stdout
+    assert "fresh_gcd is a task of the framework fresh." in said
+    assert yaml.safe_load(said.partition("In testbench.yaml:")[2]) == {
+        "tasks": [{"name": "fresh_gcd", "framework": "fresh"}]
+    }
+    with pytest.raises(TaskError, match="unknown task 'fresh_countdown'"):
+        raise shown("--why", "fresh_countdown").exception or AssertionError

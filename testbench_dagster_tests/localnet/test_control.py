@@ -191,6 +191,27 @@ def test_a_block_clock_counts_up(monkeypatch):
         BlockClock(0)
 
 
+def test_all_models_learn_questions_and_answer_them_as_well_as_others():
+    async def scenario():
+        bad = Backend("bad", 0.0, latency_ms=0)
+        async with running(Persona("a", GOOD), Persona("b", bad)) as (_, control, ask, _get):
+            drawn = {"question": "What was drawn just now?"}
+            before = text(await ask("a", drawn))
+            known = {
+                "text": question(drawn),
+                "answer": "<answer>this</answer>",
+                "wrong": ["<answer>that</answer>"],
+            }
+            assert await control("learn", questions=[known]) == (200, {"learnt": 1})
+            assert "<answer>" not in before
+            assert "<answer>this</answer>" in text(await ask("a", drawn))
+            assert "<answer>that</answer>" in text(await ask("b", drawn))
+            other = text(await ask("a", {"question": "What was drawn before?"}))
+            assert "<answer>" not in other
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("action", "fields", "said"),
     [
@@ -215,6 +236,11 @@ def test_a_block_clock_counts_up(monkeypatch):
         ("withhold", {"address": "a", "how": ["boom"]}, "how must be a list of: 500, 503, 429"),
         ("withhold", {"address": "a", "how": ["500"], "when": "ever"}, "when must be one of: always, wrong"),
         ("withhold", {"address": "a", "how": ["400"], "when": "parameter"}, "names it"),
+        ("learn", {}, "questions must be given"),
+        ("learn", {"questions": "x"}, "questions must be a list of objects"),
+        ("learn", {"questions": [{}] * 1001}, "questions has 1001 objects; give at most 1000"),
+        ("learn", {"questions": [{"answer": "1", "wrong": ["2"]}]}, "each needs a text"),
+        ("learn", {"questions": [{"text": "?", "answer": "1"}]}, "each needs wrong, a list"),
         ("height", {"height": 1.5}, "height must be a whole number"),
         ("height", {}, "height must be given"),
     ],

@@ -11,11 +11,14 @@ from testbench_dagster.stages.configured_tasks import task_specs
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.chat_choice.definition import is_choice
+from testbench_dagster.tasks.fresh.generators import FRESH_TASKS
 from testbench_dagster.tasks.index import TaskIndex, _Loader
 from testbench_dagster.tasks.tools import TASKS as TOOL_TASKS
 from testbench_dagster.taxonomies.load import builtin_names, load_taxonomy
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
+#: Tasks of frameworks that have names of their own.
+OTHERS = {*TOOL_TASKS, *FRESH_TASKS}
 ROOT = REPOSITORY
 DOCS = ROOT / "docs" / "taxonomies"
 OWN = [name for name in builtin_names() if name not in ("starter", "demo")]
@@ -35,24 +38,29 @@ def plain(task):
     return task.removesuffix(CHAT_CHOICE_MARK)
 
 
-def test_there_are_three_of_our_own():
-    assert {"general", "reasoning_math", "chat_only"} <= set(OWN)
+def test_there_are_four_of_our_own():
+    assert {"general", "reasoning_math", "chat_only", "fresh"} <= set(OWN)
+
+
+def test_fresh_items_are_grouped_each_once():
+    tasks = [task for tasks in builtin("fresh").nodes.values() for task in tasks]
+    assert sorted(tasks) == sorted(FRESH_TASKS)
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_task_is_one_of_lm_evals_or_a_group_or_of_tools_and_none_counts_twice(index, name):
+def test_every_task_is_one_of_lm_evals_or_a_group_or_of_others_and_none_counts_twice(index, name):
     taxonomy = builtin(name)
-    of_lm_eval = [task for task in taxonomy.tasks() if task not in TOOL_TASKS]
+    of_lm_eval = [task for task in taxonomy.tasks() if task not in OTHERS]
     groups = {task: tuple(leaf.name for leaf in index.leaves(plain(task))) for task in of_lm_eval}
     expanded = taxonomy.with_groups(groups)  # raises where a task would count twice
     assert len(expanded.leaves()) >= len(taxonomy.tasks()) >= 20
 
 
-@pytest.mark.parametrize("name", ["chat_only", "reasoning_math"])
+@pytest.mark.parametrize("name", ["chat_only", "reasoning_math", "fresh"])
 def test_who_only_chats_can_be_asked_all_of_it(index, name):
     load = _Loader()
     for task in builtin(name).tasks():
-        if task in TOOL_TASKS:
+        if task in OTHERS:
             continue
         for leaf in index.leaves(plain(task)):
             if task.endswith(CHAT_CHOICE_MARK):

@@ -169,6 +169,14 @@ def python_for(user: int | None) -> _Python:
     return _Python(found, None if inside_usr else prefix, packages)
 
 
+def python_version() -> str:
+    """The version of the Python that programs run in, such as ``3.11``; ``none`` where there is none."""
+    try:
+        return python_for(USER if os.geteuid() == 0 else None).version
+    except SandboxError:
+        return "none"
+
+
 def _may_read(path: str, user: int | None) -> bool:
     """Whether a user whom nothing belongs to, or this one, may read a path."""
     if not os.path.exists(path):

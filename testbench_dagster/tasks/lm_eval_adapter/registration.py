@@ -22,6 +22,7 @@ from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.tasks.lm_eval_adapter import code_eval
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
     excludes_itself,
@@ -64,6 +65,12 @@ def register(spec: TaskSpec) -> Registered:
             hold, a package or resource that is not installed.
     """
     config = config_of(spec)
+    if config.get("unsafe_code") and (problem := code_eval.CODE_EVAL.sandbox.problem()) is not None:
+        raise TaskError(
+            f"task {spec.name!r} runs code that the model wrote, and the sandbox that allow_code_execution: "
+            f"true asks for does not hold on this machine: {problem}; mend that (docs/code.md), or remove the "
+            "task from testbench.yaml"
+        )
     shots = shots_of(config, spec)
     random.seed(0)
     np.random.seed(1234)  # simple_evaluate's seeds: process_docs may draw
@@ -140,6 +147,8 @@ def _hashes(spec: TaskSpec, task: ConfigurableTask, shots: int, fingerprint: str
     requests = [REQUESTS, shots, asked, asks_more, fingerprint]
     configured = [LM_EVAL_VERSION, shots, plain]
     beside = _beside_config(spec, task)
+    if task.config.unsafe_code:
+        configured = [*configured, code_eval.settings()]
     if beside:  # tasks without these settings keep the hashes they had before there were any
         requests, configured = [*requests, beside], [*configured, beside]
     return content_hash(requests)[:40], content_hash(configured)

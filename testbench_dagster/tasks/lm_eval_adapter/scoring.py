@@ -7,7 +7,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
 from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
+from testbench_dagster.tasks.lm_eval_adapter.code_eval import CODE_EVAL
 from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of
 from testbench_dagster.tasks.lm_eval_adapter.internals import set_instances
 from testbench_dagster.tasks.lm_eval_adapter.outages import is_outage
@@ -70,12 +71,27 @@ def _scored(task: ConfigurableTask, answers: list[Answered]) -> Iterator[DocScor
             return
         grouped = []
     if grouped:
-        for answer, instances in zip(answers, grouped, strict=True):
-            yield _scored_one(task, answer, instances)
+        with _code_ahead(task, answers, grouped):
+            for answer, instances in zip(answers, grouped, strict=True):
+                yield _scored_one(task, answer, instances)
         return
     middle = len(answers) // 2
     yield from _scored(task, answers[:middle])
     yield from _scored(task, answers[middle:])
+
+
+def _code_ahead(
+    task: ConfigurableTask, answers: list[Answered], grouped: list[list[Instance]]
+) -> AbstractContextManager[None]:
+    """The programs of a task that runs what the model wrote, begun on all processors; else nothing."""
+    if not task.config.unsafe_code:
+        return nullcontext()
+
+    def ask() -> None:
+        for answer, instances in zip(answers, grouped, strict=True):
+            _scored_one(task, answer, instances)
+
+    return CODE_EVAL.ahead(ask)
 
 
 def _broken(answer: Answered, error: Exception) -> DocScore:

@@ -22,9 +22,6 @@ _PROMPT = Limits(cpu_s=1, wall_s=0.5, memory_bytes=256 << 20)
 _TRIES = """
 import ctypes, os, signal, socket, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)
-def call(number, *words):
-    if libc.syscall(ctypes.c_long(number), *[ctypes.c_long(w) if isinstance(w, int) else w for w in words]) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 def made(result):
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -36,6 +33,9 @@ def write(path, size=1):
     with open(path, "wb") as file:
         for _ in range(0, size, 1 << 20):
             file.write(b"x" * min(size, 1 << 20))
+def send():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"x", ("192.0.2.1", 53))
 def fork():
     if os.fork() == 0:
         os._exit(0)
@@ -72,7 +72,7 @@ TRIES = {{
     "reach a server on this machine": lambda: connect(socket.AF_INET, ("127.0.0.1", {port})),
     "reach a socket of this machine": lambda: connect(socket.AF_UNIX, {abstract!r}),
     "reach the network": lambda: connect(socket.AF_INET, ("192.0.2.1", 53)),
-    "send to the network": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)),
+    "send to the network": send,
     "read a file of this machine": lambda: open({canary!r}).read(),
     "write a file of this machine": lambda: write({canary!r}),
     "read accounts": lambda: open("/etc/passwd").read(),
@@ -163,7 +163,10 @@ def first_escape(sandbox: Sandbox, variables: frozenset[str] = frozenset()) -> s
                 "stay for ever": (pool.submit(sandbox.run, _SLEEP, _PROMPT), "time"),
                 "take all memory": (pool.submit(sandbox.run, _MEMORY, _LIMITS), "memory"),
                 "print for ever": (pool.submit(sandbox.run, _OUTPUT, _LIMITS), "output"),
-                "pass checks that did not run": (pool.submit(sandbox.judge, _EARLY, "1", _LIMITS), "left early"),
+                "pass without checks": (
+                    pool.submit(sandbox.judge, _EARLY, "1", _LIMITS),
+                    "left early",
+                ),
             }
             passes = pool.submit(sandbox.judge, "value = 1", "assert value == 1", _LIMITS)
             if problem := _told(tried.result()):

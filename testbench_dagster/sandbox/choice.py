@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from testbench_dagster.core.errors import SandboxError
 from testbench_dagster.sandbox.bubblewrap import Bubblewrap
+from testbench_dagster.sandbox.landlocked import Landlocked
 from testbench_dagster.sandbox.programs import Sandbox
 
 #: Seconds for which a sandbox that did not hold is not tried again.
@@ -32,7 +33,7 @@ class CodeSandbox:
             if self._tried_at is not None and time.monotonic() - self._tried_at < _REST_S:
                 return self._problem
             reasons = []
-            for kind in self._kinds if self._kinds is not None else (Bubblewrap(),):
+            for kind in self._kinds if self._kinds is not None else (Bubblewrap(), Landlocked()):
                 reason = kind.probe()
                 if reason is None:
                     self._holds = kind

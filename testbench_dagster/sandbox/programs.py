@@ -55,6 +55,10 @@ class Ran:
     seconds: float = 0.0
 
 
+#: What one may use where nothing else is said.
+USUAL = Limits()
+
+
 class Sandbox(Protocol):
     """One way to run a program that nobody trusts."""
 

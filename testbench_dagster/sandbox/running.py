@@ -9,7 +9,7 @@ import secrets
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def run_confined(
     *,
     kept: Sequence[int] = (),
     waited_s: Callable[[int], float],
+    environment: Mapping[str, str] | None = None,
     user: int | None = None,
 ) -> Ran:
     """Run one program to its end; everything that it started has ended with it.
@@ -69,6 +70,7 @@ def run_confined(
         limits: what it may use.
         kept: descriptors that the process gets.
         waited_s: tells of a process how long it, or what it started, was ready and had no processor.
+        environment: the variables that the command gets.
         user: to become before the command is started.
 
     Raises:
@@ -89,7 +91,7 @@ def run_confined(
             stdout=subprocess.DEVNULL if judged else subprocess.PIPE,
             stderr=subprocess.PIPE if judged else subprocess.STDOUT,
             cwd="/",
-            env={},
+            env=dict(environment or {}),
             pass_fds=(theirs, *kept),
             **identity,
         )
@@ -137,7 +139,10 @@ def _attend(
     bounded: _Heard | None,
     most_s: Callable[[], float],
 ) -> Reason | None:
-    """Feed a process and listen to it until it has ended, or say why it has to be; ``bounded`` may not be over."""
+    """Feed a process and listen to it until it has ended, or say why it has to be.
+
+    ``bounded`` is what may not be more than is kept; ``most_s`` says how long the process may take.
+    """
     began, left = time.monotonic(), memoryview(payload)
     limit = most_s()
     with selectors.DefaultSelector() as selector:
@@ -178,9 +183,7 @@ def _attend(
     return "time"
 
 
-def _outcome(
-    said: bytes, token: bytes | None, code: int | None, forced: Reason | None
-) -> Ran:
+def _outcome(said: bytes, token: bytes | None, code: int | None, forced: Reason | None) -> Ran:
     """What a program's end means; ``token`` is None where there was nothing to pass."""
     note = said[1:].decode("utf-8", "replace") if said.startswith(b"F") else ""
     if forced is not None or code is None:
@@ -200,3 +203,15 @@ def _outcome(
     else:
         reason = "done" if token is None else "left early"
     return Ran(exit=code, reason=reason, note=note)
+
+
+def starved_s(pid: int) -> float:
+    """How long the youngest of a process's descendants was ready to run and had no processor, in seconds."""
+    with contextlib.suppress(OSError, ValueError):
+        for _ in range(8):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+            if not children:
+                break
+            pid = int(children[-1])
+        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1]) / 1e9
+    return 0.0

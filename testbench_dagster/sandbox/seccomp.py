@@ -1,8 +1,8 @@
 """The system calls that a program in bubblewrap is refused, as a filter that `bwrap --seccomp` takes.
 
-Namespaces hide files, processes and networks; what they leave are other processes of its own (memory, CPU time
-and fork bombs are bounded per process), memory that RLIMIT_AS does not count, and calls into rarely used parts
-of the kernel. The list is that of :mod:`~testbench_dagster.sandbox.landlock`, but for what its own folder and
+Namespaces hide files, processes and networks; what they leave are other processes of its own (memory and CPU
+time are bounded per process), memory that RLIMIT_AS does not count, and calls into rarely used parts of the
+kernel. The list is that of :mod:`~testbench_dagster.sandbox.landlock`, but for what its own folder and
 its own memory make harmless, and for `execve`, by which its Python is started.
 """
 

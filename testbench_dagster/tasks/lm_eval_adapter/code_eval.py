@@ -5,8 +5,8 @@ answers in a forked child without walls, or through a copy of it in their own he
 replaced here: what they call is :class:`CodeEval`, whose every candidate runs in
 :mod:`~testbench_dagster.sandbox`. A task whose helpers run code in any other way is refused.
 
-lm-eval asks for one doc at a time. :func:`ahead` learns which programs a batch will ask for, by a pass over it
-whose results are thrown away, and runs them on all processors while the batch is scored.
+lm-eval asks for one doc at a time. :meth:`CodeEval.ahead` learns which programs a batch will ask for, by a pass
+over it whose results are thrown away, and runs them on all processors while the batch is scored.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from types import FunctionType
 from typing import Any
 
 from testbench_dagster.core.errors import SandboxError, ScorerUnavailable
-from testbench_dagster.sandbox.bubblewrap import python_version
 from testbench_dagster.sandbox.choice import CODE, CodeSandbox
-from testbench_dagster.sandbox.programs import Limits, Ran
+from testbench_dagster.sandbox.programs import Limits, Ran, Reason
+from testbench_dagster.sandbox.surroundings import python_version
 
 #: What one candidate may use; part of what a score says it was made by.
 LIMITS = Limits()
@@ -36,6 +36,20 @@ _COPIED = {"check_correctness": "check_program"}
 _RUNS = frozenset({"exec", "eval"})
 _STARTS = frozenset({"multiprocessing", "pty", "subprocess"})
 _OF_OS = ("exec", "fork", "popen", "posix_spawn", "spawn", "startfile", "system")
+
+#: Characters of why a program did not pass.
+MAX_NOTE = 300
+_WHY: Mapping[Reason, str] = {
+    "done": "did not pass",
+    "raised": "raised an error",
+    "left early": "ended before its checks were through",
+    "time": "took more time than it may",
+    "memory": "wanted more memory than it may have",
+    "output": "printed more than it may",
+    "too large": "is larger than a program may be",
+    "crashed": "crashed its Python",
+    "forbidden": "was ended: it tried to trace its checks or to look into Python's own objects",
+}
 
 Program = tuple[str, str]
 """An answer and its checks."""
@@ -142,6 +156,17 @@ class CodeEval:
 CODE_EVAL = CodeEval()
 
 
+def why_not(ran: Sequence[Ran]) -> str | None:
+    """Why programs did not pass, by the first that did not; None where all did, or there were none."""
+    failed = [one for one in ran if not one.passed]
+    if not failed:
+        return None
+    told = f"the program {_WHY[failed[0].reason]}"
+    if len(ran) > 1:
+        told = f"{len(failed)} of {len(ran)} programs did not pass; of the first of them: {told}"
+    return f"{told} ({failed[0].note})" if failed[0].note else told
+
+
 def workers() -> int:
     """Programs that run at once: one per processor that this process may use."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -178,7 +203,7 @@ def _load(own: Callable[..., Any], path: str, *arguments: Any, **named: Any) -> 
 
 
 def confine(config: Mapping[str, Any]) -> str | None:
-    """Lead the code of a task's helpers that runs answers into the sandbox; why not all of it can be, or None.
+    """Lead what runs answers in a task's helpers into the sandbox; why that cannot be, or None.
 
     ``config`` is the merged configuration, its functions imported.
     """
@@ -237,7 +262,9 @@ def runs_itself(text: str) -> str | None:
             ):
                 return f"calls os.{called.attr}()"
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            )
             for name in names:
                 if name.partition(".")[0] in _STARTS:
                     return f"imports {name}"

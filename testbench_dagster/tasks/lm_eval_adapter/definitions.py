@@ -28,8 +28,8 @@ _RUNS_CODE = (
     "testbench.yaml to run that code in a sandbox (docs/code.md), or remove the task"
 )
 _RUNS_CODE_ITSELF = (
-    "task {name!r} runs code that the model wrote by means of its own, which no sandbox holds ({why}); remove "
-    "the task from testbench.yaml, or let its helpers run code through evaluate's code_eval"
+    "task {name!r} runs code that the model wrote by means of its own, which no sandbox holds ({why}); "
+    "remove the task from testbench.yaml, or let its helpers run code through evaluate's code_eval"
 )
 _UNREADABLE = (
     ArithmeticError,
@@ -54,7 +54,10 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
     if spec.problem is not None:
         raise TaskInputError(spec.problem)
     found, of_code = _definitions(
-        spec.root, spec.include, folders_state(spec.include), spec.framework == LM_EVAL and spec.code_execution
+        spec.root,
+        spec.include,
+        folders_state(spec.include),
+        spec.framework == LM_EVAL and spec.code_execution,
     )
     if spec.leaf in found.problems:
         raise _problem(spec.leaf, found.problems[spec.leaf])
@@ -62,7 +65,7 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
     config: dict[str, Any] = copy_config(found.configs[spec.leaf])
     if config.get("unsafe_code") or spec.leaf in of_code:
-        if not spec.code_execution:
+        if not code_execution:
             raise TaskInputError(_RUNS_CODE.format(name=spec.leaf))
         if (why := code_eval.confine(config)) is not None:
             raise TaskInputError(_RUNS_CODE_ITSELF.format(name=spec.leaf, why=why))

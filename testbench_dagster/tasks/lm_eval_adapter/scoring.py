@@ -21,8 +21,9 @@ from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.text import escaped
 from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
-from testbench_dagster.tasks.lm_eval_adapter.code_eval import CODE_EVAL
+from testbench_dagster.tasks.lm_eval_adapter.code_eval import CODE_EVAL, MAX_NOTE, why_not
 from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of
 from testbench_dagster.tasks.lm_eval_adapter.internals import set_instances
 from testbench_dagster.tasks.lm_eval_adapter.outages import is_outage
@@ -139,7 +140,10 @@ def _scored_one(task: ConfigurableTask, answer: Answered, instances: Sequence[In
             with suppress(Exception):
                 result.extracted |= _extracted(task, answer.doc_id, name, filtered)
             seed_checkers(answer.doc_id)
+            CODE_EVAL.told()
             result.metrics[name] = _metrics(task, answer.doc_id, filtered)
+            if (note := why_not(CODE_EVAL.told())) is not None:
+                result.notes[name] = escaped(note, MAX_NOTE)
     except Exception as error:
         return _broken(answer, error)
     return result

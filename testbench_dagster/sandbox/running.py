@@ -166,8 +166,9 @@ def _attend(
                         continue
                     except OSError:
                         left = left[:0]
-                    if not left:
+                    if not left and process.stdin is not None:
                         selector.unregister(key.fd)
+                        process.stdin.close()  # who reads on finds the end
                     continue
                 data = os.read(key.fd, 1 << 16)
                 heard[key.fd].take(data)

@@ -5,8 +5,8 @@ answers in a forked child without walls, or through a copy of it in their own he
 replaced here: what they call is :class:`CodeEval`, whose every candidate runs in
 :mod:`~testbench_dagster.sandbox`. A task whose helpers run code in any other way is refused.
 
-lm-eval asks for one doc at a time. :meth:`CodeEval.ahead` learns which programs a batch will ask for, by a pass
-over it whose results are thrown away, and runs them on all processors while the batch is scored.
+lm-eval asks for one doc at a time. :meth:`CodeEval.ahead` learns which programs a batch will ask for, by a
+pass over it whose results are thrown away, and runs them on all processors while the batch is scored.
 """
 
 from __future__ import annotations

@@ -53,12 +53,8 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
     """
     if spec.problem is not None:
         raise TaskInputError(spec.problem)
-    found, of_code = _definitions(
-        spec.root,
-        spec.include,
-        folders_state(spec.include),
-        spec.framework == LM_EVAL and spec.code_execution,
-    )
+    code_execution = spec.framework == LM_EVAL and spec.code_execution
+    found, of_code = _definitions(spec.root, spec.include, folders_state(spec.include), code_execution)
     if spec.leaf in found.problems:
         raise _problem(spec.leaf, found.problems[spec.leaf])
     if spec.leaf not in found.configs:

@@ -78,7 +78,7 @@ TRIES = {{
     "read accounts": lambda: open("/etc/passwd").read(),
     "read passwords": lambda: open("/etc/shadow").read(),
     "list the home of root": lambda: os.listdir("/root"),
-    "read the environment of processes": lambda: open("/proc/1/environ", "rb").read(1),
+    "read the environment of processes": lambda: open("/proc/{pid}/environ", "rb").read(1),
     "write into the memory of this process": lambda: open("/proc/{pid}/mem", "wb"),
     "change the system": lambda: write("/usr/testbench-escape"),
     "write beside its folder": lambda: write("/testbench-escape"),

@@ -1,4 +1,4 @@
-"""Hostile programs in each sandbox: nothing passes that did not run its checks, nothing gets out, nothing stays."""
+"""Hostile programs in each sandbox: nothing passes without its checks, nothing gets out, nothing stays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[str, Reason]] = {
         "left early",
     ),
     "ends by a signal": (
-        "import os, signal\nsignal.signal(14, lambda *a: os._exit(0))\nsignal.setitimer(0, .01)\nwhile 1: pass",
+        "import os, signal\nsignal.signal(14, lambda *a: os._exit(0))\nsignal.alarm(1)\nwhile 1: pass",
         "left early",
     ),
     "becomes another program": ("import os\nos.execv('/usr/bin/true', ['true'])", "left early"),
@@ -91,7 +91,10 @@ WRONG: dict[str, tuple[str, Reason]] = {
     "is a large constant": ("x = 'x' * (1 << 40)", "memory"),
     "is large": ("#" * (USUAL.program_bytes + 1), "too large"),
     "crashes": ("import os\nos.kill(os.getpid(), 11)", "crashed"),
-    "ends while it is told": ("import os\nclass E(Exception):\n def __str__(s): os._exit(0)\nraise E", "left early"),
+    "ends while it is told": (
+        "import os\nclass E(Exception):\n def __str__(self): os._exit(0)\nraise E",
+        "left early",
+    ),
     "opens files": ("kept = [open('/usr/bin/env') for _ in range(1000)]", "raised"),
 }  # fmt: skip
 
@@ -105,7 +108,9 @@ def test_an_answer_that_is_right_passes(sandbox: Sandbox) -> None:
     ran = sandbox.judge("import math\ndef answer(x):\n    print(x)\n    return x + 5", CHECKS)
     assert ran.passed and (ran.exit, ran.reason) == (0, "done")
     # as lm-eval runs it: a part that only a script runs is not run
-    assert sandbox.judge("if __name__ == '__main__':\n    raise ValueError\ndef answer(x): return 6", CHECKS).passed
+    assert sandbox.judge(
+        "if __name__ == '__main__':\n    raise ValueError\ndef answer(x): return 6", CHECKS
+    ).passed
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -131,7 +136,10 @@ def test_nor_where_no_namespaces_are(name: str) -> None:
     ("program", "reason"),
     [
         ("while True: pass", "time"),
-        ("import signal\nfor n in (15, 24, 2, 1): signal.signal(n, signal.SIG_IGN)\nwhile True: pass", "time"),
+        (
+            "import signal\nfor n in (15, 24, 2, 1): signal.signal(n, signal.SIG_IGN)\nwhile True: pass",
+            "time",
+        ),
         ("import time\ntime.sleep(60)", "time"),
         ("import threading\nthreading.Event().wait()", "time"),
         ("x = []\nwhile True: x.append(bytearray(1 << 20))", "memory"),
@@ -240,7 +248,8 @@ def test_nothing_is_left_when_the_parent_dies(sandbox: Sandbox) -> None:
         from {kind.__module__} import {kind.__name__} as Kind
         from testbench_dagster.sandbox.programs import Limits
         print("began", flush=True)
-        Kind().run("import signal, time\\nsignal.signal(15, signal.SIG_IGN)\\ntime.sleep(100)", Limits(wall_s=90.0))
+        program = "import signal, time\\nsignal.signal(15, signal.SIG_IGN)\\ntime.sleep(100)"
+        Kind().run(program, Limits(wall_s=90.0))
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -304,7 +313,9 @@ def test_it_holds_for_nobody_as_well(kind: str) -> None:
 def failing(tmp_path: Path) -> Bubblewrap:
     """A bwrap as it is where no user namespace may be opened."""
     program = tmp_path / "bwrap"
-    program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n", "utf-8")
+    program.write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n", "utf-8"
+    )
     program.chmod(0o755)
     for folder in [tmp_path, *tmp_path.parents][:4]:
         folder.chmod(folder.stat().st_mode | 0o011)
@@ -318,7 +329,7 @@ def test_without_user_namespaces_it_says_so(failing: Bubblewrap) -> None:
         failing.judge("x = 1", "pass")
     nothing = CodeSandbox([failing])
     assert nothing.problem() == f"bubblewrap: {told}"
-    with pytest.raises(SandboxError, match="no sandbox holds on this machine: bubblewrap: bwrap does not start"):
+    with pytest.raises(SandboxError, match="no sandbox holds on this machine: bubblewrap: bwrap does"):
         nothing.sandbox()
 
 

@@ -67,6 +67,8 @@ class CodeEval:
         self._judged: dict[Program, Future[Ran]] = {}
         #: What came of the programs that were asked for since :meth:`told` was last called.
         self._told: list[Ran] = []
+        #: Why one of them did not run; helpers may take that for an answer that fails.
+        self._gone: ScorerUnavailable | None = None
 
     def compute(
         self,
@@ -103,9 +105,20 @@ class CodeEval:
         return self._ran((str(program), "")).passed
 
     def told(self) -> list[Ran]:
-        """What came of the programs that were asked for since this was last called."""
-        found, self._told = self._told, []
+        """What came of the programs that were asked for since this was last called.
+
+        Raises:
+            ScorerUnavailable: one of them could not be run, whatever the helper that asked made of it.
+        """
+        found, gone = self._told, self._gone
+        self.forget()
+        if gone is not None:
+            raise gone
         return found
+
+    def forget(self) -> None:
+        """What was asked for until now is of another answer."""
+        self._told, self._gone = [], None
 
     @contextmanager
     def idle(self) -> Iterator[None]:
@@ -134,14 +147,18 @@ class CodeEval:
             yield
         finally:
             self._asked = before
-            self._told = []
+            self.forget()
 
     def _ran(self, program: Program) -> Ran:
         if self._asked is not None:
             self._asked[program] = None
             return Ran(exit=None, reason="left early")
         known = self._judged.get(program)
-        ran = self._judge(program) if known is None else known.result()
+        try:
+            ran = self._judge(program) if known is None else known.result()
+        except ScorerUnavailable as gone:
+            self._gone = gone
+            raise
         self._told.append(ran)
         return ran
 

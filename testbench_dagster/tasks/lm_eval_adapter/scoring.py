@@ -132,6 +132,7 @@ def _response(task: ConfigurableTask, response: Any) -> Any:
 
 def _scored_one(task: ConfigurableTask, answer: Answered, instances: Sequence[Instance]) -> DocScore:
     result = DocScore(answer.doc_id)
+    CODE_EVAL.forget()
     try:
         for name in instances[0].filtered_resps:
             filtered = [i.filtered_resps[name] for i in instances]
@@ -140,7 +141,6 @@ def _scored_one(task: ConfigurableTask, answer: Answered, instances: Sequence[In
             with suppress(Exception):
                 result.extracted |= _extracted(task, answer.doc_id, name, filtered)
             seed_checkers(answer.doc_id)
-            CODE_EVAL.told()
             result.metrics[name] = _metrics(task, answer.doc_id, filtered)
             if (note := why_not(CODE_EVAL.told())) is not None:
                 result.notes[name] = escaped(note, MAX_NOTE)

@@ -146,6 +146,22 @@ TOOLS = Version(
     ),
 )
 
+#: Runs code that the model wrote, beside SCORER: part of the configuration's hash of tasks that do.
+CODE = Version(
+    1,
+    (
+        "testbench_dagster.sandbox.bubblewrap",
+        "testbench_dagster.sandbox.inside",
+        "testbench_dagster.sandbox.landlock",
+        "testbench_dagster.sandbox.landlocked",
+        "testbench_dagster.sandbox.programs",
+        "testbench_dagster.sandbox.running",
+        "testbench_dagster.sandbox.seccomp",
+        "testbench_dagster.sandbox.surroundings",
+        "testbench_dagster.tasks.lm_eval_adapter.code_eval",
+    ),
+)
+
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
     7,

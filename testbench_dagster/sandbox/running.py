@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import SandboxError
+from testbench_dagster.core.wording import counted
 from testbench_dagster.sandbox import inside
 from testbench_dagster.sandbox.programs import Limits, Ran, Reason
 
@@ -78,7 +79,9 @@ def run_confined(
     """
     first, second = (text.encode("utf-8", "surrogatepass") for text in texts)
     if len(first) + len(second) > limits.program_bytes:
-        return Ran(exit=None, reason="too large", note=f"a program of {len(first) + len(second)} bytes")
+        return Ran(
+            exit=None, reason="too large", note=f"a program of {counted(len(first) + len(second), 'byte')}"
+        )
     token = secrets.token_hex(inside.TOKEN_BYTES // 2).encode()
     judged = mode == "judge"
     began = time.monotonic()

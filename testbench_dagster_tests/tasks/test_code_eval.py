@@ -171,9 +171,7 @@ def test_a_sandbox_that_does_not_hold_is_refused_with_its_reason(
 ) -> None:
     monkeypatch.setattr(CODE_EVAL, "sandbox", CodeSandbox([_Leaky()]))  # type: ignore[list-item]
     data = {"test": jsonl(tmp_path / "test.jsonl", HUMANEVAL)}
-    refused = (
-        "task 'humaneval' runs code that the model wrote, and the sandbox .* leaky: .*could read accounts"
-    )
+    refused = "task 'humaneval': code that the model wrote runs in a sandbox .* leaky: .*could read accounts"
     with pytest.raises(TaskError, match=refused):
         register(spec_of("humaneval", data=data, code_execution=True))
 

@@ -23,6 +23,7 @@ from types import FunctionType
 from typing import Any
 
 from testbench_dagster.core.errors import SandboxError, ScorerUnavailable
+from testbench_dagster.core.versions import CODE as CODE_VERSION
 from testbench_dagster.sandbox.choice import CODE, CodeSandbox
 from testbench_dagster.sandbox.programs import Limits, Ran, Reason
 from testbench_dagster.sandbox.surroundings import python_version
@@ -200,8 +201,8 @@ def pass_at(n: int, c: int, k: int) -> float:
 
 
 def settings() -> dict[str, Any]:
-    """What a verdict depends on beside answer and task: limits, and the Python that runs it."""
-    return {**LIMITS.settings(), "python": python_version()}
+    """What a verdict depends on beside answer and task: our own revision, limits, the Python that runs it."""
+    return {**LIMITS.settings(), "python": python_version(), "code": CODE_VERSION.number}
 
 
 def install() -> None:

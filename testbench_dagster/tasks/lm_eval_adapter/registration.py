@@ -68,8 +68,8 @@ def register(spec: TaskSpec) -> Registered:
     config = config_of(spec)
     if config.get("unsafe_code") and (problem := code_eval.CODE_EVAL.sandbox.problem()) is not None:
         raise TaskError(
-            f"task {spec.name!r} runs code that the model wrote, and the sandbox that allow_code_execution: "
-            f"true asks for does not hold on this machine: {problem}; mend that (docs/code.md), or remove "
+            f"task {spec.name!r}: code that the model wrote runs in a sandbox alone, and that which "
+            f"allow_code_execution: true asks for does not hold on this machine: {problem}; mend that (docs/code.md), or remove "
             "the task from testbench.yaml"
         )
     shots = shots_of(config, spec)

@@ -75,6 +75,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "tasks.worker": "runs the scorer in a process of its own",
     },
     "CODE": {
+        "core.wording": "numbers in words",
         "sandbox.attempts": "whether it holds at all, before anything runs",
         "sandbox.choice": "which of them holds here",
     },

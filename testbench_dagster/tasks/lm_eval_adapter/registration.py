@@ -69,8 +69,8 @@ def register(spec: TaskSpec) -> Registered:
     if config.get("unsafe_code") and (problem := code_eval.CODE_EVAL.sandbox.problem()) is not None:
         raise TaskError(
             f"task {spec.name!r}: code that the model wrote runs in a sandbox alone, and that which "
-            f"allow_code_execution: true asks for does not hold on this machine: {problem}; mend that (docs/code.md), or remove "
-            "the task from testbench.yaml"
+            f"allow_code_execution: true asks for does not hold on this machine: {problem}; mend that "
+            "(docs/code.md), or remove the task from testbench.yaml"
         )
     shots = shots_of(config, spec)
     random.seed(0)

@@ -280,7 +280,7 @@ def test_what_is_asked_for_ahead_runs_once() -> None:
 # ------------------------------------------------------------------------------------ as lm-eval judges
 
 
-def of_lm_eval(programs: Sequence[str]) -> list[bool]:
+def of_lm_eval(programs: Sequence[str], seconds: float = 3.0) -> list[bool]:
     """lm-eval's own verdicts on whole programs, by its copy of `code_eval`, in a process of its own."""
     source = inspect.getsourcefile(cruxeval)
     code = (
@@ -289,7 +289,7 @@ def of_lm_eval(programs: Sequence[str]) -> list[bool]:
         "own = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(own)\n"
         "own.multiprocessing.set_start_method('fork')\n"
-        "print(json.dumps([own.check_correctness(p) for p in json.load(sys.stdin)]))\n"
+        f"print(json.dumps([own.check_correctness(p, {seconds}) for p in json.load(sys.stdin)]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -358,10 +358,14 @@ def test_verdicts_are_those_of_lm_eval(task: str) -> None:
             whole = mbpp_program(row, row["code"])
         programs += [whole, (changed(whole[0], drawn), whole[1])]
     ours = [sandbox.judge(*program).passed for program in programs]
-    theirs = of_lm_eval(["\n".join(program) for program in programs])
+    texts = ["\n".join(program) for program in programs]
+    theirs = of_lm_eval(texts)
+    # its 3 seconds are of the clock, which a busy machine makes shorter: where that may be, it gets more
+    late = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a and not b]
+    theirs = [b or i in late and of_lm_eval([texts[i]], 30.0)[0] for i, b in enumerate(theirs)]
     assert [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b] == []
     assert sum(ours[0::2]) == len(programs) // 2
-    assert 20 < sum(ours[1::2]) < 0.6 * len(programs) // 2, "most changes are noticed, and not all"
+    assert 5 < sum(ours[1::2]) < 0.5 * len(programs) // 2, "most changes are noticed, and not all"
 
 
 @pytest.mark.slow

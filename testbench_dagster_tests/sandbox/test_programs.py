@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.core.errors import SandboxError
-from testbench_dagster.sandbox import attempts
+from testbench_dagster.sandbox import attempts, surroundings
 from testbench_dagster.sandbox.bubblewrap import Bubblewrap
 from testbench_dagster.sandbox.choice import CodeSandbox
 from testbench_dagster.sandbox.landlocked import Landlocked
@@ -331,6 +331,17 @@ def test_without_user_namespaces_it_says_so(failing: Bubblewrap) -> None:
     assert nothing.problem() == f"bubblewrap: {told}"
     with pytest.raises(SandboxError, match="no sandbox holds on this machine: bubblewrap: bwrap does"):
         nothing.sandbox()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_root_is_nobody_inside_also_where_setpriv_is_missing(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "_setpriv", lambda: ())
+    ran = sandbox.run("import os\nprint(os.getuid(), os.getgid(), os.getgroups())")
+    user, group, groups = ran.output.split(" ", 2)
+    assert {user, group} <= {str(USER), "65534"}
+    assert groups.strip() in ("[]", "[65534]"), "none but what is not mapped"
 
 
 def test_without_bubblewrap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

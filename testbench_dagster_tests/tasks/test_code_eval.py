@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.sandbox.bubblewrap import Bubblewrap
 from testbench_dagster.sandbox.choice import CodeSandbox
 from testbench_dagster.sandbox.programs import USUAL, Limits, Ran
+from testbench_dagster.stages.score.scorer import Scorer
 from testbench_dagster.tasks.lm_eval_adapter import (
     build_prompts,
     code_eval,
@@ -147,6 +149,39 @@ def test_a_sandbox_that_does_not_start_is_no_answers_fault(
     assert [one.unavailable for one in found] == [True] * 4
     assert found[0].error is not None and "fork: no resources" in found[0].error
     assert not found[-1].tried, "the rest is not tried in vain"
+
+
+class _Near:
+    """The framework in this process, as :class:`Scorer` calls it."""
+
+    def score(self, spec: TaskSpec, data: Any, answers: Sequence[Answered], **_: Any) -> list[DocScore]:
+        return score(spec, data, answers)
+
+    def score_empty(self, spec: TaskSpec, data: Any, answers: Sequence[Answered], **_: Any) -> list[DocScore]:
+        return score_empty(spec, data, answers)
+
+    def score_probes(self, spec: TaskSpec, data: Any, asked: Answered, **_: Any) -> list[DocScore]:
+        return score_probes(spec, data, asked)
+
+
+def test_answers_wait_for_a_sandbox_and_are_scored_when_it_is_there(
+    allowed: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = register(allowed).data
+    prompts = build_prompts(allowed, data, range(4), "completions")
+    items = [(p.doc_id, "s@x", Answered(p.doc_id, p.requests, [["    return 1\n"]])) for p in prompts]
+    strikes: Counter[str] = Counter()
+    with monkeypatch.context() as patch:
+        patch.setattr(CODE_EVAL, "sandbox", CodeSandbox([_Broken()]))  # type: ignore[list-item]
+        scorer = Scorer(_Near(), allowed, data, strikes)  # type: ignore[arg-type]
+        scorer.score(items)
+    assert (scorer.found, scorer.open, sorted(scorer.waiting)) == ({}, {}, [0, 1, 2, 3])
+    assert scorer.service.gone and "fork: no resources" in (scorer.service.reason or "")
+    assert not strikes, "no supplier's fault"
+    again = Scorer(_Near(), allowed, data, strikes)  # type: ignore[arg-type]
+    again.score(items)
+    values = [found.metrics["create_test"]["pass@1"] for found in again.found.values()]
+    assert (values, again.waiting) == ([1.0, 0.0, 0.0, 0.0], [])
 
 
 def test_helpers_that_take_it_for_a_failure_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +397,7 @@ def test_verdicts_are_those_of_lm_eval(task: str) -> None:
     theirs = of_lm_eval(texts)
     # its 3 seconds are of the clock, which a busy machine makes shorter: where that may be, it gets more
     late = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a and not b]
-    theirs = [b or i in late and of_lm_eval([texts[i]], 30.0)[0] for i, b in enumerate(theirs)]
+    theirs = [b or (i in late and of_lm_eval([texts[i]], 30.0)[0]) for i, b in enumerate(theirs)]
     assert [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b] == []
     assert sum(ours[0::2]) == len(programs) // 2
     assert 5 < sum(ours[1::2]) < 0.5 * len(programs) // 2, "most changes are noticed, and not all"

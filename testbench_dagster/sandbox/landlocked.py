@@ -91,7 +91,6 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 @cache
 def _start() -> str:
-    prefix = python_for().prefix
-    readable = [path for path in (*_READABLE, *([prefix] if prefix else [])) if os.path.exists(path)]
+    readable = [path for path in (*_READABLE, *python_for().folders) if os.path.exists(path)]
     walls = Path(landlock.__file__).read_text("utf-8")
     return _START.format(landlock=walls, inside=INSIDE, readable=readable)

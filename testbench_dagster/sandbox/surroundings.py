@@ -31,11 +31,12 @@ _OF_NUMPY = ("numpy", "numpy.libs")
 class Python:
     """The Python that programs run in.
 
-    ``prefix`` is its folder where that is not below `/usr`, ``packages`` are folders of packages for it.
+    ``folders`` are those with its program and library where they are not below `/usr`, ``packages`` are those
+    of packages for it.
     """
 
     path: str
-    prefix: str | None
+    folders: tuple[str, ...]
     packages: tuple[str, ...]
 
     @property
@@ -75,7 +76,10 @@ def _python(user: int | None) -> Python:
             for name in _OF_NUMPY
             if os.path.isdir(path := os.path.realpath(os.path.join(entry, name))) and _may_read(path, user)
         )
-    return Python(str(found), None if f"{prefix}/".startswith("/usr/") else prefix, packages)
+    # nothing else of where it lies, which may be somebody's home
+    own = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64")]
+    folders = () if f"{prefix}/".startswith("/usr/") else tuple(path for path in own if os.path.isdir(path))
+    return Python(str(found), folders, packages)
 
 
 def python_version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from testbench_dagster.core.errors import SandboxError
-from testbench_dagster.sandbox import attempts, surroundings
+from testbench_dagster.sandbox import attempts, landlocked, surroundings
 from testbench_dagster.sandbox.bubblewrap import Bubblewrap
 from testbench_dagster.sandbox.choice import CodeSandbox
 from testbench_dagster.sandbox.landlocked import Landlocked
@@ -342,6 +343,36 @@ def test_root_is_nobody_inside_also_where_setpriv_is_missing(
     user, group, groups = ran.output.split(" ", 2)
     assert {user, group} <= {str(USER), "65534"}
     assert groups.strip() in ("[]", "[65534]"), "none but what is not mapped"
+
+
+@pytest.mark.slow
+def test_a_python_of_its_own_is_all_that_is_shown_of_where_it_lies(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the testbench runs from a Python in somebody's home."""
+    system = Path("/usr/bin/python3").resolve()
+    library = Path("/usr/lib", system.name)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    if not library.is_dir() or system.name != version:
+        pytest.skip(f"no {version} of the system to copy")
+    for folder in [tmp_path, *tmp_path.parents][:4]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    (tmp_path / "secret").write_text("secret", "utf-8")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(system, tmp_path / "bin")
+    needless = shutil.ignore_patterns("test", "dist-packages")
+    shutil.copytree(library, tmp_path / "lib" / version, ignore=needless)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr(os, "__file__", str(tmp_path / "lib" / version / "os.py"))
+    surroundings._python.cache_clear()
+    landlocked._start.cache_clear()
+    try:
+        ran = sandbox.run(f"import os, sys\nprint(os.__file__)\nopen({str(tmp_path / 'secret')!r})")
+    finally:
+        surroundings._python.cache_clear()
+        landlocked._start.cache_clear()
+    assert str(tmp_path / "lib" / version / "os.py") in ran.output.splitlines()
+    assert ran.note.partition(":")[0] in ("FileNotFoundError", "PermissionError")
 
 
 def test_without_bubblewrap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from testbench_dagster.sandbox.programs import Limits, Ran, Sandbox
 
 #: Small ones, so that trying costs about a second.
-_LIMITS = Limits(cpu_s=1, wall_s=2.0, memory_bytes=256 << 20)
+_LIMITS = Limits(cpu_s=1, wall_s=10.0, memory_bytes=256 << 20)
 _PROMPT = Limits(cpu_s=1, wall_s=0.5, memory_bytes=256 << 20)
 
 #: What a program tries that has most of it in one place; each line is a name and code that raises where it is

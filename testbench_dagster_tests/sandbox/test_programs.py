@@ -165,6 +165,54 @@ def test_a_program_says_what_it_has_to(sandbox: Sandbox) -> None:
     assert "Traceback" in raised.output
 
 
+#: Programs that print OUT where they got to something; values in braces are of this machine.
+REACHING = {
+    "a link to a file": "import os\nos.symlink({canary!r}, '/tmp/link')\nopen('/tmp/link').read()",
+    "a way up": "open('../../../../../..' + {canary!r}).read()",
+    "the root of another process": "import os\nos.listdir('/proc/1/root/root')",
+    "its own memory as a file": "open('/proc/self/mem', 'rb')",
+    "its own Python to write": "open('/proc/self/exe', 'r+b')",
+    "a file of the system to write": "open('/usr/bin/env', 'r+b')",
+    "a second name for one": "import os\nos.link('/usr/bin/env', '/tmp/env')\nopen('/tmp/env', 'r+b')",
+    "a device": "import os\nos.mknod('/tmp/disk', 0o60600, os.makedev(8, 0))\nopen('/tmp/disk', 'rb')",
+    "a terminal": "open('/dev/tty', 'w').write('x')",
+    "the parent": "import os, signal\nos.kill({pid}, signal.SIGKILL)",
+    "the group of the parent": "import os, signal\nos.killpg({group}, 0)",
+    "root by a program of it": "import os\nos.setuid(0)",
+    "more memory than it may have": "import resource as r\nr.setrlimit(r.RLIMIT_AS, (-1, -1))",
+    "a file that was open": "import os\nos.lseek({descriptor}, 0, 0)\nos.read({descriptor}, 1)",
+    "a secret of the environment": "import os\nos.environ['TESTBENCH_SECRET']",
+    "a child by posix_spawn": "import os\nos.posix_spawn('/usr/bin/true', ['true'], {{}})",
+    "a child by subprocess": "import subprocess\nsubprocess.run(['true'])",
+    "a child by multiprocessing": "import multiprocessing as m\nm.Process(target=print).start()",
+    "a server": "import socket\nsocket.create_server(('127.0.0.1', 0))",
+    "a name": "import socket\nsocket.getaddrinfo('example.com', 80)",
+}
+
+
+@pytest.mark.parametrize("what", REACHING)
+def test_nothing_of_this_machine_is_reached(
+    sandbox: Sandbox, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESTBENCH_SECRET", "secret")
+    canary = tmp_path / "canary"
+    canary.write_text("secret", "utf-8")
+    canary.chmod(0o644)
+    for folder in [tmp_path, *tmp_path.parents][:4]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    with canary.open() as held:
+        os.set_inheritable(held.fileno(), True)
+        number = os.dup2(held.fileno(), 50)
+        try:
+            program = REACHING[what].format(
+                canary=str(canary), pid=os.getpid(), group=os.getpgrp(), descriptor=number
+            )
+            ran = sandbox.run(f"{program}\nprint('OUT')", QUICK)
+        finally:
+            os.close(number)
+    assert "OUT" not in ran.output and ran.reason == "raised", ran
+
+
 def test_bubblewrap_holds() -> None:
     assert started("bubblewrap").probe() is None
 

@@ -39,7 +39,7 @@ from testbench_dagster.tasks.lm_eval_adapter.code_eval import CODE_EVAL, CodeEva
 from testbench_dagster.tasks.verdicts import Reason, packaged
 from testbench_dagster_tests.sandbox.sandboxes import started
 from testbench_dagster_tests.tasks.layouts import DATA, shared_rows
-from testbench_dagster_tests.tasks.quiz import jsonl, spec_of
+from testbench_dagster_tests.tasks.quiz import jsonl, quiz, spec_of
 
 HUMANEVAL = [
     {
@@ -209,6 +209,46 @@ def test_a_sandbox_that_does_not_hold_is_refused_with_its_reason(
     refused = "task 'humaneval': code that the model wrote runs in a sandbox .* leaky: .*could read accounts"
     with pytest.raises(TaskError, match=refused):
         register(spec_of("humaneval", data=data, code_execution=True))
+
+
+OWN = """
+task: quiz
+dataset_path: tests/quiz
+test_split: test
+output_type: generate_until
+unsafe_code: true
+doc_to_text: "{{question}}"
+doc_to_target: "assert f() == {{answer}}"
+metric_list: [{metric: !function helper.passes, aggregation: mean, higher_is_better: true}]
+"""
+OWN_HELPER = """
+import evaluate
+code_eval = evaluate.load("code_eval")
+def passes(references, predictions, **_):
+    return code_eval.compute(references=references, predictions=[predictions], k=[1])[0]["pass@1"]
+"""
+
+
+def test_a_task_of_ones_own_calls_the_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started("bubblewrap")
+    monkeypatch.setattr(CODE_EVAL, "sandbox", CodeSandbox([_Believed()]))
+    spec = quiz(tmp_path, OWN, OWN_HELPER, code_execution=True)
+    found = judged(spec, ["def f(): return 0", "def f(): return 0", "import os\nos._exit(0)"])
+    assert [one.metrics["none"]["passes"] for one in found] == [1.0, 0.0, 0.0]
+    with pytest.raises(TaskError, match="allow_code_execution is false"):
+        register(replace(spec, code_execution=False))
+
+
+@pytest.mark.parametrize(
+    ("helper", "why"),
+    [
+        ("def passes(**_): return 1\n", "no helper of it calls code_eval"),
+        (f"{OWN_HELPER}\ndef more(x): return eval(x)\n", r"helper.py calls eval\(\)"),
+    ],
+)
+def test_one_that_does_not_is_refused(tmp_path: Path, helper: str, why: str) -> None:
+    with pytest.raises(TaskError, match=f"means of its own, which no sandbox holds .{why}"):
+        register(quiz(tmp_path, OWN, helper, code_execution=True))
 
 
 @pytest.mark.slow

@@ -471,6 +471,7 @@ class Settings(Strict):
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False
+    allow_code_execution: bool = False
     simulation: bool = False
 
     @property

@@ -96,13 +96,15 @@ class DocScore:
     to be ended, or ended the scorer's process.
     ``extracted`` is, by filter, what the metrics saw of the answer: the text that the filter extracted, or
     the index of the chosen option, bounded by :func:`~testbench_dagster.core.extracted.bounded_extract`. A
-    filter of which there is no such text is left out.
+    filter of which there is no such text is left out. ``notes`` say, by filter, why code that the model wrote
+    did not pass; what the code says itself is among it.
     """
 
     doc_id: int
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
     extracted: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     unavailable: bool = False
     tried: bool = True
     stopped: bool = False

@@ -81,6 +81,7 @@ class TaskSpec:
     Docs with the same value in their column ``cluster`` may depend on each other. ``worst`` is what a failed
     doc counts as in a primary metric that has no bounds of its own. ``generation`` is how it is asked.
     ``options`` are what its framework is told beside all that.
+    ``code_execution``: code that the model wrote may run in the sandbox (``allow_code_execution``).
     ``problem`` says why a name of the configuration, or a leaf of a group, is no task that can be prepared.
     ``probes`` of at most ``probe_tokens`` tokens are what the signature ``identity`` asks; where
     ``probes_by_roster``, as many of them as it takes to tell so many suppliers apart.
@@ -107,6 +108,7 @@ class TaskSpec:
     generation: TaskGeneration = field(default=TaskGeneration(), repr=False)
     applies: Applicability = EVERYBODY
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    code_execution: bool = False
     problem: str | None = None
 
     def asked_of(self, supplier: Supplier) -> bool:

@@ -171,6 +171,19 @@ FRESH = Version(
         "testbench_dagster.tasks.fresh.items",
         "testbench_dagster.tasks.fresh.judge",
         "testbench_dagster.tasks.fresh.judge_child",
+#: Runs code that the model wrote, beside SCORER: part of the configuration's hash of tasks that do.
+CODE = Version(
+    1,
+    (
+        "testbench_dagster.sandbox.bubblewrap",
+        "testbench_dagster.sandbox.inside",
+        "testbench_dagster.sandbox.landlock",
+        "testbench_dagster.sandbox.landlocked",
+        "testbench_dagster.sandbox.programs",
+        "testbench_dagster.sandbox.running",
+        "testbench_dagster.sandbox.seccomp",
+        "testbench_dagster.sandbox.surroundings",
+        "testbench_dagster.tasks.lm_eval_adapter.code_eval",
     ),
 )
 

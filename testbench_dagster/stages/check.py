@@ -15,6 +15,8 @@ from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MEAN, TaskFlags
 from testbench_dagster.core.wording import counted
+from testbench_dagster.sandbox.choice import CODE
+from testbench_dagster.sandbox.surroundings import python_version
 from testbench_dagster.scoring.bounds import bounds_by_definition
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
 from testbench_dagster.stages.plan.money import money_findings
@@ -60,6 +62,8 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     )
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
+    if config.settings.allow_code_execution:
+        yield _code_finding()
     yield from _task_findings(workspace, known)
     for framework in dict.fromkeys(spec.framework for spec in workspace.specs):
         if remark := framework_plug(framework).remark():
@@ -88,6 +92,15 @@ def _store_finding(
     except TestbenchError as error:
         return Finding(what, str(error), ok=False)
     return Finding(what, server or f"SQLite in {workspace.config.home}")
+
+
+def _code_finding() -> Finding:
+    """Where code that models wrote would run."""
+    what = "model-written code"
+    if (problem := CODE.problem()) is not None:
+        told = f"runs nowhere: no sandbox holds on this machine ({problem}); mend that (docs/code.md)"
+        return Finding(what, told, ok=False, warning=True)
+    return Finding(what, f"runs in {CODE.sandbox().name} with Python {python_version()}")
 
 
 def _task_findings(workspace: Workspace, known: dict[str, TaskFlags]) -> Iterator[Finding]:

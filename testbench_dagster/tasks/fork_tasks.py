@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 _SEMANTIC = "its answers are judged by the service of a-vert: see docs/scorers.md"
-_CODE = "it runs code that the model wrote, which needs a sandbox that this version does not have"
+_CODE = "it runs code that the model wrote, in ways of its own: see docs/code.md"
 _TOOLS = "it needs conversations with tools, which this version does not have"
 
 

@@ -17,6 +17,7 @@ from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.task import (
     CHAT_CHOICE,
     CHAT_CHOICE_MARK,
+    LM_EVAL,
     MOST_PROBES,
     SIGNATURES,
     TaskSpec,
@@ -170,6 +171,7 @@ def _spec(
         applies=Applicability(task.services, task.suppliers),
         generation=task.generation.generation(),
         options=task.options,
+        code_execution=task.framework == LM_EVAL and config.settings.allow_code_execution,
         problem=leaf.problem,
     )
 

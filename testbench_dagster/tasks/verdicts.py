@@ -95,8 +95,9 @@ REASONS: Mapping[str, Cause] = {
         "measure it as a choice (`mode: chat_choice`) on a supplier with `api: chat`",
     ),
     "runs_code": Cause(
-        "runs code that the model wrote, which needs a sandbox that this version does not have",
-        "remove it; there is nothing to set",
+        "runs code that the model wrote, which is off unless it is allowed",
+        "set `allow_code_execution: true` where the sandbox for it holds, which `testbench check` says "
+        "(docs/code.md)",
     ),
     "media": Cause("shows images or plays sound, which relays do not carry", "remove it"),
     "python_class": Cause(

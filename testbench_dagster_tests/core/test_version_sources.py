@@ -66,12 +66,18 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "core.faults": "which answers there are: CLASSIFIER",
         "stages.sample.data:task_data": "docs as registered",
         "tasks.index": "where a definition lies; the configuration's hash has what it says",
+        "tasks.lm_eval_adapter.code_eval": "runs code of tasks that do; CODE, which their hash has",
         "tasks.lm_eval_adapter.local_splits": "data as registered; the task hash has it",
         "tasks.resources": "puts files where lm-eval looks for them",
         "tasks.signatures.probes": "questions: a prompt holds those that were asked",
         "tasks.signatures.version": "the framework's version, which stands beside ours",
         "tasks.sources": "notices that files changed",
         "tasks.worker": "runs the scorer in a process of its own",
+    },
+    "CODE": {
+        "core.wording": "numbers in words",
+        "sandbox.attempts": "whether it holds at all, before anything runs",
+        "sandbox.choice": "which of them holds here",
     },
     "TOOLS": {
         "tasks.adapter": "what every framework's adapter is made with: SCORER",

@@ -357,7 +357,10 @@ def test_given_examples_need_no_spare_one(tmp_path):
 
 
 def test_unsafe_code_is_refused(tmp_path):
-    refused(quiz(tmp_path, YAML + "unsafe_code: true\n"), r"'quiz' runs code that the model wrote; .*remove")
+    refused(
+        quiz(tmp_path, YAML + "unsafe_code: true\n"),
+        r"'quiz' runs code that the model wrote, .*set it to true .*remove",
+    )
 
 
 def test_images_are_refused(tmp_path):
@@ -398,7 +401,7 @@ def test_code_tasks_of_lm_eval_say_so_before_anything_is_loaded(name, monkeypatc
     monkeypatch.setattr("datasets.load_dataset", loaded)
     monkeypatch.setattr("evaluate.load", loaded)
     with pytest.raises(
-        TaskError, match=f"task {name!r} runs code that the model wrote; that needs a sandbox"
+        TaskError, match=f"task {name!r} runs code that the model wrote, and allow_code_execution is false"
     ):
         register(spec_of(name))
 

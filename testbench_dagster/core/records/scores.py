@@ -58,6 +58,11 @@ class ScoreRecord(Record):
         "nothing is extracted, where the scorer failed, and in scores of earlier versions",
         default=None,
     )
+    note: str | None = content(
+        "why code that the model wrote did not pass, in the sandbox's words and its own; null of all else",
+        default=None,
+        sparse=True,
+    )
     prompt_id: str = content("the prompt")
     attempt_ids: list[str] = content("the attempts that brought the answer, by request and repeat")
     truncated: bool = content("whether one of them was cut")
@@ -197,6 +202,7 @@ class ShownScore(NamedTuple):
     metrics: dict[str, Any]
     error: str | None
     extracted: str | None
+    note: str | None
     truncated: bool
 
 

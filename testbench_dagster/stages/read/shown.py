@@ -295,6 +295,8 @@ class ShownDocs:
             error: str | None = score.error
         else:
             error = None if failed is None else failed.error
+            if error is None and score is not None:
+                error = score.note
         fault = doc.fault if failed is None else Fault(failed.fault)
         extracted = None if score is None else score.extracted
         if self._spec.signs and score is not None:

@@ -193,6 +193,7 @@ def _records(
             metrics=metrics,
             error=score.error,
             extracted=score.extracted.get(name),
+            note=score.notes.get(name),
             prompt_id=doc.prompt_id,
             attempt_ids=[a.id for a in doc.attempts],
             truncated=any(Fault(a.fault).row.cut_short for a in doc.attempts),

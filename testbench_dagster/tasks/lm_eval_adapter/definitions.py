@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from testbench_dagster.core.errors import TaskError, TaskInputError
-from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.core.task import LM_EVAL, TaskSpec
 from testbench_dagster.tasks.index import TaskIndex, lm_eval_tasks, raw_definition
+from testbench_dagster.tasks.lm_eval_adapter import code_eval
 from testbench_dagster.tasks.lm_eval_adapter.internals import (
     LmEntry,
     LmKind,
@@ -23,8 +24,12 @@ from testbench_dagster.tasks.resources import mentions, prepare_offline_resource
 from testbench_dagster.tasks.sources import folders_state
 
 _RUNS_CODE = (
-    "task {name!r} runs code that the model wrote; that needs a sandbox, which this version does not have: "
-    "remove the task from testbench.yaml"
+    "task {name!r} runs code that the model wrote, and allow_code_execution is false; set it to true in "
+    "testbench.yaml to run that code in a sandbox (docs/code.md), or remove the task"
+)
+_RUNS_CODE_ITSELF = (
+    "task {name!r} runs code that the model wrote by means of its own, which no sandbox holds ({why}); "
+    "remove the task from testbench.yaml, or let its helpers run code through evaluate's code_eval"
 )
 _UNREADABLE = (
     ArithmeticError,
@@ -48,14 +53,19 @@ def config_of(spec: TaskSpec) -> dict[str, Any]:
     """
     if spec.problem is not None:
         raise TaskInputError(spec.problem)
-    found = _definitions(spec.root, spec.include, folders_state(spec.include))
+    code_execution = spec.framework == LM_EVAL and spec.code_execution
+    found, of_code = _definitions(spec.root, spec.include, folders_state(spec.include), code_execution)
     if spec.leaf in found.problems:
         raise _problem(spec.leaf, found.problems[spec.leaf])
     if spec.leaf not in found.configs:
         raise TaskError(f"task {spec.leaf!r} is not part of {spec.root!r}")
     config: dict[str, Any] = copy_config(found.configs[spec.leaf])
-    if config.get("unsafe_code"):
-        raise TaskInputError(_RUNS_CODE.format(name=spec.leaf))
+    if config.get("unsafe_code") or spec.leaf in of_code:
+        if not code_execution:
+            raise TaskInputError(_RUNS_CODE.format(name=spec.leaf))
+        if (why := code_eval.confine(config)) is not None:
+            raise TaskInputError(_RUNS_CODE_ITSELF.format(name=spec.leaf, why=why))
+        config["unsafe_code"] = True  # some of lm-eval's code tasks do not say so
     if config.get("doc_to_image") or config.get("doc_to_audio"):
         raise TaskInputError(
             f"task {spec.leaf!r} needs images or audio, which relays do not carry; remove it"
@@ -71,8 +81,10 @@ def copy_config(value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _definitions(root: str, include: tuple[str, ...], _state: str) -> RecordingFactory:
-    """The configurations of the leaves of a name, and what is wrong with the others.
+def _definitions(
+    root: str, include: tuple[str, ...], _state: str, code_execution: bool
+) -> tuple[RecordingFactory, frozenset[str]]:
+    """The configurations of the leaves of a name, what is wrong with the others, and which run code.
 
     ``_state`` is that of the ``include`` folders: a process that lives on sees that a YAML was edited.
     """
@@ -88,27 +100,42 @@ def _definitions(root: str, include: tuple[str, ...], _state: str) -> RecordingF
         for e in index.entries.values()
     }
     leaves = index.leaves(root)
-    factory = RecordingFactory(check_before_import)
+    of_code: set[str] = set()
+
+    def check(name: str, path: Path | None) -> None:
+        if check_before_import(name, path, code_execution=code_execution):
+            of_code.add(name)
+
+    factory = RecordingFactory(check)
     for leaf in leaves:
         if leaf.problem is not None:
             factory.problems[leaf.name] = TaskInputError(leaf.problem)
             registry.setdefault(leaf.name, LmEntry(leaf.name, LmKind.TASK, None))
     try:
-        factory.record(registry[root], registry)
+        with code_eval.CODE_EVAL.idle():
+            factory.record(registry[root], registry)
     except (ImportError, *_UNREADABLE) as error:
         raise _problem(root, error) from None
-    return factory
+    return factory, frozenset(of_code)
 
 
-def check_before_import(name: str, path: Path | None) -> None:
-    """Refuse what needs no look at its code, before that is imported: it may download things."""
+def check_before_import(name: str, path: Path | None, *, code_execution: bool = False) -> bool:
+    """Refuse what needs no look at its code, before that is imported: it may download things.
+
+    Returns whether it runs code that the model wrote, as far as that is seen yet, which is refused unless
+    ``code_execution``.
+    """
     if path is None:
-        return
+        return False
     # some of lm-eval's code tasks do not say so, but each has a folder of its own
     theirs = path.is_relative_to(lm_eval_tasks())
-    if raw_definition(path).get("unsafe_code") or (theirs and mentions(path.parent, "code_eval")):
+    of_code = bool(raw_definition(path).get("unsafe_code")) or (theirs and mentions(path.parent, "code_eval"))
+    if of_code and not code_execution:
         raise TaskInputError(_RUNS_CODE.format(name=name))
+    if code_execution:
+        code_eval.install()  # also where the definition that it includes is of code
     prepare_offline_resources(path.parent, name)
+    return of_code
 
 
 def _problem(name: str, error: Exception) -> TaskError:

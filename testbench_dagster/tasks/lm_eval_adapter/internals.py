@@ -79,7 +79,7 @@ class RecordingFactory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typ
     the rest. ``check`` is called with name and file of a leaf before its code is imported.
     """
 
-    def __init__(self, check: Callable[[str, Path | None], None]) -> None:
+    def __init__(self, check: Callable[[str, Path | None], object]) -> None:
         super().__init__()
         self.configs: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, Exception] = {}

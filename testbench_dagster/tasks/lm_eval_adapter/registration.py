@@ -7,12 +7,13 @@ import hashlib
 import inspect
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import UndefinedError
+from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
@@ -22,6 +23,7 @@ from testbench_dagster.core.ids import content_hash
 from testbench_dagster.core.prompt import Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
+from testbench_dagster.tasks.lm_eval_adapter import code_eval
 from testbench_dagster.tasks.lm_eval_adapter.building import (
     SourceTask,
     excludes_itself,
@@ -31,7 +33,7 @@ from testbench_dagster.tasks.lm_eval_adapter.building import (
 )
 from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of, copy_config
 from testbench_dagster.tasks.lm_eval_adapter.docs import doc_texts
-from testbench_dagster.tasks.lm_eval_adapter.internals import filter_names, metric_names
+from testbench_dagster.tasks.lm_eval_adapter.internals import filter_names, metric_names, set_instances
 from testbench_dagster.tasks.lm_eval_version import LM_EVAL_VERSION
 
 #: Raise it when our code, or another lm-eval, builds other requests from the same configuration, and the
@@ -64,6 +66,12 @@ def register(spec: TaskSpec) -> Registered:
             hold, a package or resource that is not installed.
     """
     config = config_of(spec)
+    if config.get("unsafe_code") and (problem := code_eval.CODE_EVAL.sandbox.problem()) is not None:
+        raise TaskError(
+            f"task {spec.name!r}: code that the model wrote runs in a sandbox alone, and that which "
+            f"allow_code_execution: true asks for does not hold on this machine: {problem}; mend that "
+            "(docs/code.md), or remove the task from testbench.yaml"
+        )
     shots = shots_of(config, spec)
     random.seed(0)
     np.random.seed(1234)  # simple_evaluate's seeds: process_docs may draw
@@ -106,6 +114,8 @@ def register(spec: TaskSpec) -> Registered:
         },
         filters=filter_names(task),
     )
+    if task.config.unsafe_code:
+        flags = replace(flags, metrics=_metrics_of_code(task, flags.metrics))
     _check_choice(spec, flags)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     return Registered(
@@ -118,6 +128,24 @@ def register(spec: TaskSpec) -> Registered:
         fewshot_hashes=fewshot_hashes,
         data=TaskData(dict(enumerate(docs)), fewshot, flags),
     )
+
+
+def _metrics_of_code(
+    task: ConfigurableTask, declared: Mapping[str, MetricFlags]
+) -> Mapping[str, MetricFlags]:
+    """The metrics of a task that runs code by the names that its scores have: ``pass_at_k`` gives ``pass@1``.
+
+    All are shares of programs that pass. Nothing is run for it.
+    """
+    doc = task.eval_docs[0]
+    asked = Instance("generate_until", doc, ("", {}), 0, (task.config.task, 0, task.config.repeats))
+    asked.resps = [""] * task.config.repeats
+    set_instances(task, [asked])
+    with code_eval.CODE_EVAL.idle():
+        task.apply_filters()
+        given = task.process_results(doc, [next(iter(asked.filtered_resps.values()))])
+    first = next(iter(declared.values()))
+    return {name: replace(declared.get(name, first), bounds=[0.0, 1.0]) for name in given}
 
 
 def identify(spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str]:
@@ -140,6 +168,8 @@ def _hashes(spec: TaskSpec, task: ConfigurableTask, shots: int, fingerprint: str
     requests = [REQUESTS, shots, asked, asks_more, fingerprint]
     configured = [LM_EVAL_VERSION, shots, plain]
     beside = _beside_config(spec, task)
+    if task.config.unsafe_code:
+        configured = [*configured, code_eval.settings()]
     if beside:  # tasks without these settings keep the hashes they had before there were any
         requests, configured = [*requests, beside], [*configured, beside]
     return content_hash(requests)[:40], content_hash(configured)

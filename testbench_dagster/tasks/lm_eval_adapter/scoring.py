@@ -7,7 +7,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,9 @@ from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.prompt import Answered, DocScore, TaskData
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.core.text import escaped
 from testbench_dagster.tasks.lm_eval_adapter.building import stored_task
+from testbench_dagster.tasks.lm_eval_adapter.code_eval import CODE_EVAL, MAX_NOTE, why_not
 from testbench_dagster.tasks.lm_eval_adapter.definitions import config_of
 from testbench_dagster.tasks.lm_eval_adapter.internals import set_instances
 from testbench_dagster.tasks.lm_eval_adapter.outages import is_outage
@@ -70,12 +72,27 @@ def _scored(task: ConfigurableTask, answers: list[Answered]) -> Iterator[DocScor
             return
         grouped = []
     if grouped:
-        for answer, instances in zip(answers, grouped, strict=True):
-            yield _scored_one(task, answer, instances)
+        with _code_ahead(task, answers, grouped):
+            for answer, instances in zip(answers, grouped, strict=True):
+                yield _scored_one(task, answer, instances)
         return
     middle = len(answers) // 2
     yield from _scored(task, answers[:middle])
     yield from _scored(task, answers[middle:])
+
+
+def _code_ahead(
+    task: ConfigurableTask, answers: list[Answered], grouped: list[list[Instance]]
+) -> AbstractContextManager[None]:
+    """The programs of a task that runs what the model wrote, begun on all processors; else nothing."""
+    if not task.config.unsafe_code:
+        return nullcontext()
+
+    def ask() -> None:
+        for answer, instances in zip(answers, grouped, strict=True):
+            _scored_one(task, answer, instances)
+
+    return CODE_EVAL.ahead(ask)
 
 
 def _broken(answer: Answered, error: Exception) -> DocScore:
@@ -115,6 +132,7 @@ def _response(task: ConfigurableTask, response: Any) -> Any:
 
 def _scored_one(task: ConfigurableTask, answer: Answered, instances: Sequence[Instance]) -> DocScore:
     result = DocScore(answer.doc_id)
+    CODE_EVAL.forget()
     try:
         for name in instances[0].filtered_resps:
             filtered = [i.filtered_resps[name] for i in instances]
@@ -124,6 +142,8 @@ def _scored_one(task: ConfigurableTask, answer: Answered, instances: Sequence[In
                 result.extracted |= _extracted(task, answer.doc_id, name, filtered)
             seed_checkers(answer.doc_id)
             result.metrics[name] = _metrics(task, answer.doc_id, filtered)
+            if (note := why_not(CODE_EVAL.told())) is not None:
+                result.notes[name] = escaped(note, MAX_NOTE)
     except Exception as error:
         return _broken(answer, error)
     return result

@@ -1,0 +1,177 @@
+"""What runs inside of the sandbox: sets the limits, takes the program from a pipe, says how it ended.
+
+Its text is given to a Python of its own (``python -c``), so it uses the standard library alone. It is there
+before the program is, and the program can do with this process whatever Python lets it do. So what has to be
+out of its reach is not kept where Python shows it:
+
+* The token that a passed check is told with is read from the pipe before the program begins, and from then on
+  lies on the interpreter's stack alone: no variable, container or descriptor has it.
+* What is needed afterwards is looked up before: names that a program gives other values mean nothing.
+* Answer and checks are compiled apart before either runs. So an answer cannot swallow the checks in an open
+  text, or jump over them.
+* Tracing, frames of other threads, lists of all objects and the foreign function interface end the program.
+
+What remains is said in `docs/code.md`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import resource
+import sys
+
+TYPE_CHECKING = False  # as typing has it, whose import takes a third of the time to start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: Exit codes: what the program did that none may, and that it was through with what it had to do.
+FORBIDDEN, WRONG = 86, 87
+TOKEN_BYTES = 32
+_TOLD = 300
+_NEVER = frozenset(
+    {
+        "sys.settrace",
+        "sys.setprofile",
+        "sys.monitoring.register_callback",
+        "sys.addaudithook",
+        "sys._current_frames",
+        "sys._current_exceptions",
+        "gc.get_objects",
+        "gc.get_referrers",
+        "gc.get_referents",
+    }
+)
+
+
+def set_limits(cpu_s: int, memory: int, file_bytes: int, open_files: int, threads: int) -> None:
+    """Bound this process for good; the second that is left over after SIGXCPU ends who ignores it."""
+    for which, soft, hard in (
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_FSIZE, file_bytes, file_bytes),
+        (resource.RLIMIT_NOFILE, open_files, open_files),
+        (resource.RLIMIT_NPROC, threads, threads),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+    ):
+        most = resource.getrlimit(which)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(which, (soft, hard))
+
+
+def forbid(folder: str) -> None:
+    """End the process at what no program needs and tricks do; machine code is not loaded from ``folder``."""
+    end, never = os._exit, _NEVER
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in never:
+            end(FORBIDDEN)
+        if event == "import":
+            name, path = str(arguments[0]), str(arguments[1] or "")
+            if name.rpartition(".")[2] == "_ctypes" or path.startswith(folder):
+                raise ImportError(f"{name} is not there")
+
+    sys.addaudithook(hook)
+
+
+def take(count: int) -> bytes:
+    """So many bytes of what was sent; not one more is read."""
+    parts = []
+    while count:
+        part = os.read(0, min(count, 1 << 16))
+        if not part:
+            os._exit(1)
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def told(error: BaseException) -> bytes:
+    """What was raised, bounded; its text is made by the program, which may do anything meanwhile."""
+    try:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return text[:_TOLD].encode("utf-8", "replace")
+    except BaseException:
+        return type(error).__name__[:_TOLD].encode("utf-8", "replace")
+
+
+def judge(answer: str, checks: str, channel: int) -> None:
+    """Run both; on ``channel`` goes the token where the checks ran to their end, else what was raised."""
+    end, say, execute, take_token, say_why = os._exit, os.write, exec, take, told
+    own_builtins = builtins.__dict__
+    try:
+        # as lm-eval runs them: what is no program together is none
+        compile(f"{answer}\n{checks}", "<program>", "exec")
+        first = compile(f"{answer}\n\n", "<answer>", "exec")
+        second = compile(checks, "<checks>", "exec")
+    except BaseException as error:
+        say(channel, b"F" + say_why(error))
+        end(WRONG)
+    space: dict[str, Any] = {}
+    as_before = dict(own_builtins)
+
+    def through() -> bytes:
+        execute(first, space)
+        own_builtins.clear()
+        own_builtins.update(as_before)
+        space["__builtins__"] = builtins
+        execute(second, space)
+        return b""
+
+    try:
+        # from left to right: the token is taken, both run, and only then somebody is told
+        say(channel, b"P" + take_token(TOKEN_BYTES) + through())
+    except BaseException as error:
+        say(channel, b"F" + say_why(error))
+        end(WRONG)
+    end(0)
+
+
+def run(program: str, channel: int) -> None:
+    """Run a program by itself; on ``channel`` goes what it raised."""
+    space = {"__name__": "__main__", "__builtins__": builtins}
+    try:
+        exec(compile(program, "<program>", "exec"), space)  # noqa: S102  # in the sandbox
+    except SystemExit:
+        raise
+    except BaseException as error:
+        os.write(channel, b"F" + told(error))
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+        os._exit(WRONG)
+    os.write(channel, b"D")
+
+
+def main(confine: Callable[..., None] | None = None) -> None:
+    """Take limits and program, and run it; ``confine`` is called before.
+
+    It gets the descriptor to keep open, and the limits of memory, CPU time, file sizes and open files.
+    """
+    mode, folder, packages, *numbers = sys.argv[1:]
+    channel, *sizes = (int(number) for number in numbers[:3])
+    limits = [int(number) for number in numbers[3:]]
+    first, second = (take(size).decode("utf-8", "surrogatepass") for size in sizes)
+    sys.argv[:] = [""]
+    sys.path[:] = [entry for entry in sys.path if entry]  # not the folder that it may write into
+    if packages:
+        sys.path.append(packages)
+    os.chdir(folder)
+    if confine is not None:
+        cpu_s, memory, file_bytes, open_files, _ = limits
+        confine(channel, memory, cpu_s, file_bytes, open_files)
+    set_limits(*limits)
+    os.write(channel, b"S")
+    if mode == "judge":
+        os.dup2(1, 2)  # what went wrong outside would have been said there until now
+        forbid(folder)
+        judge(first, second, channel)
+    else:
+        run(first, channel)
+
+
+if __name__ == "__main__":
+    main()

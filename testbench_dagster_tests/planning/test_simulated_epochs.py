@@ -27,22 +27,33 @@ def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
         assert found.coverage[14] >= 0.85
 
 
-def test_the_slots_of_three_epochs() -> None:
-    """Fifty docs, then ten more; later the fifty fall due, and half of them are asked again."""
-    path, variances = (50, 60, 60), (None, 0.16, 0.16)
+def test_the_slots_of_the_first_epochs() -> None:
+    """Fifty docs; ten more wanted, but only half of them are of the first; later those fall due."""
+    path, variances = ((50, 0), (60, 2), (60, 2), (60, 2)), (None, 0.16, 0.16, 0.16)
     first, second = set(slots(path[:1], variances[:1])), set(slots(path[:2], variances[:2]))
-    assert len(first) == 50 and first < second and len(second) == 60
-    third = set(slots(path, variances))
-    repeated = {doc for doc in first if asks_again("seed 3", doc)}
-    assert 15 <= len(repeated) <= 35
-    assert len(third) == 60 and third >= repeated | (second - first)
-    rounds = [one.round for one in asked(path, variances)]
-    assert len(rounds) == 110
-    assert 0 < rounds.count(2) <= len(repeated), "the new sequence may have a doc itself"
+    kept, new = first & second, second - first
+    assert (len(first), len(kept), len(new)) == (50, 30, 30)
+    third = set(slots(path[:3], variances[:3]))
+    repeated = {doc for doc in kept if asks_again("seed 3", doc)}
+    assert 8 <= len(repeated) <= 22
+    assert len(third) == 60 and third >= repeated | new
+    assert not third & (kept - repeated), "half of the due slots take other docs"
+    assert not third & (first - kept), "what left its slot does not come back"
+    fourth = set(slots(path, variances))
+    assert len(fourth & new) < 30 and len(fourth) == 60
+    assert len(asked(path, variances)) == 50 + 30 + 30 + 30, "each slot once in so many days"
 
 
-def test_a_smaller_number_keeps_what_was_asked() -> None:
-    path, variances = (50, 40), (None, 0.1)
-    assert set(slots(path, variances)) < set(slots(path[:1], variances[:1]))
-    assert len(asked(path, variances)) == 50, "nothing more is asked"
+def test_a_smaller_number_takes_other_docs_too() -> None:
+    path, variances = ((50, 0), (40, 2)), (None, 0.1)
+    kept = set(slots(path, variances)) & set(slots(path[:1], variances[:1]))
+    assert len(kept) == 20
+    assert len(asked(path, variances)) == 70
     assert RULE.max < DOCS
+
+
+def test_the_number_alone_leaves_the_docs_as_they_are() -> None:
+    """Where nothing that was answered set it, as below five groups."""
+    path, variances = ((50, 0), (50, 0)), (None, None)
+    assert slots(path, variances) == slots(path[:1], variances[:1])
+    assert len(asked(path, variances)) == 50

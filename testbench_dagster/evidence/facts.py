@@ -164,8 +164,8 @@ class VoidLine(_Said):
 class EpochLine(_Said):
     """An epoch of a task; from ``variance`` and ``void`` follows how many docs were asked in it.
 
-    Docs of epochs before ``spread_epoch`` have at most half of the slots, which ``spread_draw`` draws; without
-    these two as many as there are.
+    Docs of epochs before ``spread_epoch`` have at most half of the slots, which
+    ``spread_draw`` draws; without these two as many as there are.
     ``doc_ids`` are the docs that it asks, None for all.
     ``void`` are the docs that cannot be asked in the form of the bundle's supplier.
     """

@@ -42,7 +42,7 @@ class EpochRecord(Record):
         default=None,
     )
     spread_epoch: int | None = content(
-        "the epoch at whose start `variance` was measured; null where it is null, or was stored before 0.3",
+        "the epoch at whose start `variance` was measured; null where that is null or stored earlier",
         default=None,
     )
     spread_at: datetime | None = content("when that was", default=None)

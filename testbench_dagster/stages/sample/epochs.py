@@ -44,7 +44,7 @@ def epoch_slots(docs: int, since: int | None, draw: str | None) -> Slots:
 def wanted_slots(
     documents: DocumentStore, tasks: Iterable[tuple[TaskSpec, Registration]], api: Api
 ) -> dict[str, Slots]:
-    """By task on how many docs the score of everybody rests who takes requests of ``api``, in its present epoch.
+    """By task the slots of everybody who takes requests of ``api``, in its present epoch.
 
     In three queries; ``start`` where no epoch began yet.
     """

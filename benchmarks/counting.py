@@ -48,9 +48,7 @@ def main() -> None:
     spans += [] if options.shares else SPANS
     errors = ", ".join(f"{100 * 0.053 / (n * options.plays) ** 0.5:.2f}" for n in TASKS)
     known = f"{2 * (0.05 * 0.95 / options.plays) ** 0.5:.3f}"
-    print(
-        f"{options.plays} plays; standard errors of the bias at most {errors}; coverage is known to +-{known}\n"
-    )
+    print(f"{options.plays} plays; standard errors of the bias: {errors}; coverage is known to +-{known}\n")
     tasks = ", ".join(map(str, TASKS))
     print(f"| share | after | bias, points, {tasks} tasks | rmse | coverage, {tasks} tasks | docs | relays |")
     print(f"|{'---|' * 7}")

@@ -35,8 +35,8 @@ _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 class SampleRule(Strict):
     """How many docs of a task each supplier answers: the same number for all in an epoch.
 
-    From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what the last
-    epoch's rows say of how scores vary, and ``start`` before they do. With ``half_width: null`` always
+    From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what rows said
+    of how scores vary when the number was set, and ``start`` before they do. With ``half_width: null`` always
     ``max``. With ``ids`` exactly these docs, rows of the task's data from 0, as lm-eval's ``--samples`` has
     them; the other four then follow.
     """

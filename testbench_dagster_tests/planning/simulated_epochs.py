@@ -192,7 +192,12 @@ def _answers(chance: np.random.Generator, shares: np.ndarray, alike: float) -> n
 
 
 def play_epochs(
-    shares: tuple[float, float], tasks: Sequence[int], plays: int, seed: int, alike: float = 0.0
+    shares: tuple[float, float],
+    tasks: Sequence[int],
+    plays: int,
+    seed: int,
+    alike: float = 0.0,
+    epochs: int = len(AT),
 ) -> list[Figures]:
     """Play the epochs again and again; return what came of it after each of those that are shown.
 
@@ -203,6 +208,7 @@ def play_epochs(
         plays: how often.
         seed: of the draws.
         alike: how much of what makes an answer right is the doc's own, the same for all suppliers.
+        epochs: how many are played.
     """
     chance, most = np.random.default_rng(seed), max(tasks)
     names = [f"t{n}" for n in range(most)]
@@ -220,7 +226,7 @@ def play_epochs(
         measured_in: list[Measurement | None] = [None] * most
         spreads: list[tuple[float | None, ...]] = [()] * most
         rows: list[list[tuple[int, int, int]]] = [[] for _ in names]
-        for epoch in range(len(AT)):
+        for epoch in range(epochs):
             scores: dict[str, TaskScore] = {}
             for place, name in enumerate(names):
                 if still_holds(measured_in[place], AT[epoch], MAX_AGE):
@@ -244,7 +250,8 @@ def play_epochs(
                 docs[epoch] += len(chosen) / most
                 relays[epoch] += len(asked(paths[place], spreads[place])) / most
             played[epoch].append(scores)
-    for epoch in SHOWN:
+    shown = [epoch for epoch in SHOWN if epoch < epochs]
+    for epoch in shown:
         of_plays = played[epoch]
         for column, (n, tree) in enumerate(trees.items()):
             for own, summary in zip(truths, summarize_many(tree, of_plays), strict=True):
@@ -260,5 +267,5 @@ def play_epochs(
             float(docs[epoch] / plays),
             float(relays[epoch] / plays),
         )
-        for epoch in SHOWN
+        for epoch in shown
     ]

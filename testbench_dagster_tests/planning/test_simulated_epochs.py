@@ -11,7 +11,7 @@ SPANS = [(0.85, 0.85), (0.7, 0.95), (0.05, 0.95)]
 
 
 @pytest.mark.slow(minutes=4)
-@pytest.mark.parametrize("shares", [*SPANS, (0.5, 0.5), (0.95, 0.95)])
+@pytest.mark.parametrize("shares", [*SPANS, (0.5, 0.5), (0.8, 0.8), (0.95, 0.95)])
 def test_scores_are_unbiased_and_intervals_hold(shares: tuple[float, float]) -> None:
     for found in play_epochs(shares, (14, 52, 105), plays=1000, seed=20260301):
         assert all(abs(bias) <= 0.002 for bias in found.bias.values())
@@ -20,9 +20,16 @@ def test_scores_are_unbiased_and_intervals_hold(shares: tuple[float, float]) -> 
         assert 0.9 * 52 <= found.docs <= 1.1 * 52
 
 
+@pytest.mark.slow(minutes=4)
+def test_nor_where_suppliers_are_right_at_the_same_docs() -> None:
+    for found in play_epochs((0.85, 0.85), (14, 105), plays=400, seed=20260301, alike=0.4):
+        assert all(abs(bias) <= 0.002 for bias in found.bias.values())
+        assert all(0.92 <= coverage <= 0.98 for coverage in found.coverage.values())
+
+
 @pytest.mark.parametrize("shares", SPANS)
 def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
-    for found in play_epochs(shares, (14,), plays=60, seed=20260301):
+    for found in play_epochs(shares, (14,), plays=60, seed=20260301, epochs=4):
         assert abs(found.bias[14]) <= 0.006
         assert found.coverage[14] >= 0.85
 

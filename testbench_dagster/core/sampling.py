@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from statistics import NormalDist, median
 from typing import Annotated, Any
 
@@ -20,6 +22,10 @@ from testbench_dagster.core.wording import counted
 #: Below so many groups of suppliers, those of one stake owner being one, an epoch begins with
 #: ``samples.start`` docs.
 LEAST_GROUPS = 5
+#: For how many times the maximum age of a score a task's number of docs stays as it was measured. Set anew
+#: from week to week it would follow the docs that it was set from: each time they were right by chance it
+#: would fall, each time they were wrong others would be added, and scores would be too high.
+STAYS = 4
 #: The round of docs that are asked for a gate alone: no score rests on them.
 GATE_ROUND = 0
 #: Most docs that a rule may name.
@@ -30,8 +36,8 @@ _Z = NormalDist().inv_cdf(0.975)  # of two-sided 95 %
 class SampleRule(Strict):
     """How many docs of a task each supplier answers: the same number for all in an epoch.
 
-    From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what the last
-    epoch's rows say of how scores vary, and ``start`` before they do. With ``half_width: null`` always
+    From ``min`` to ``max``: as many as a 95 % interval of at most ``2 * half_width`` needs, by what rows said
+    of how scores vary when the number was set, and ``start`` before they do. With ``half_width: null`` always
     ``max``. With ``ids`` exactly these docs, rows of the task's data from 0, as lm-eval's ``--samples`` has
     them; the other four then follow.
     """
@@ -123,6 +129,55 @@ class Spread:
 
     groups: int = 0
     variance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """When the variance was measured that sets a task's number of docs: ``at`` the start of an ``epoch``.
+
+    ``draw`` draws which of the docs asked before that keep their slots, see :func:`kept_docs`.
+    """
+
+    epoch: int
+    at: datetime
+    draw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """On how many ``docs`` of a task everybody's score rests in an epoch.
+
+    ``since``: the epoch that set the number by what had been answered before it, None where nothing that was
+    answered did. ``draw`` is its measurement's.
+    """
+
+    docs: int
+    since: int | None = None
+    draw: str = ""
+
+
+def still_holds(measurement: Measurement | None, now: datetime, max_age: timedelta) -> bool:
+    """Whether a number of docs stays: until :data:`STAYS` times the maximum age after it was measured."""
+    return measurement is not None and now < measurement.at + STAYS * max_age
+
+
+def kept_docs(draw: str, older: Collection[int], most: int) -> set[int]:
+    """The docs asked before a number was measured that keep a slot, at most ``most``, the same for everybody.
+
+    The number follows from what they were answered. Were all of them kept, they would be a larger part of a
+    small number than of a large one: of a score most where they were right by chance. With ``n`` docs before,
+    of which ``m`` were right, and ``n2`` after, ``E[(m - p) n / n2] > 0`` above one half. If they are half of
+    however many, ``E[(m - p) / 2] = 0``. Which ones has to follow from nothing that was answered either: it
+    is drawn by what is first published with the number.
+    """
+    if len(older) <= most:
+        return set(older)
+    return set(sorted(older, key=partial(_drawn, draw))[:most])
+
+
+@lru_cache(maxsize=1 << 15)  # every supplier's older docs are the same
+def _drawn(draw: str, doc_id: int) -> bytes:
+    return hashlib.sha256(f"{draw}:kept:{doc_id}".encode()).digest()
 
 
 def common_spread(rows: Iterable[CompleteRow]) -> Spread:

@@ -189,7 +189,7 @@ CODE = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    7,
+    8,
     (
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",
@@ -206,6 +206,9 @@ WINDOWS = Version(
         "testbench_dagster.core.sampling:common_docs",
         "testbench_dagster.core.sampling:GATE_ROUND",
         "testbench_dagster.core.sampling:named_docs",
+        "testbench_dagster.core.sampling:Slots",
+        "testbench_dagster.core.sampling:kept_docs",
+        "testbench_dagster.core.sampling:_drawn",
         "testbench_dagster.core.sampling:_wilson_half_width",
         "testbench_dagster.core.sampling:_Z",
         "testbench_dagster.core.window:Sample",
@@ -241,7 +244,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    8,
+    9,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",

@@ -164,6 +164,8 @@ class VoidLine(_Said):
 class EpochLine(_Said):
     """An epoch of a task; from ``variance`` and ``void`` follows how many docs were asked in it.
 
+    Docs of epochs before ``spread_epoch`` have at most half of the slots, which
+    ``spread_draw`` draws; without these two as many as there are.
     ``doc_ids`` are the docs that it asks, None for all.
     ``void`` are the docs that cannot be asked in the form of the bundle's supplier.
     """
@@ -174,6 +176,8 @@ class EpochLine(_Said):
     seed: str | None
     groups: int = Field(default=0, ge=0)
     variance: float | None = Field(default=None, ge=0, le=0.25)
+    spread_epoch: int | None = Field(default=None, ge=1)
+    spread_draw: str | None = Field(default=None, max_length=64)
     void: list[VoidLine] = Field(default_factory=list)
     doc_ids: list[int] | None = Field(default=None, max_length=MOST_IDS)
 

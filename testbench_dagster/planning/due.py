@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 
 from testbench_dagster.core.doc_states import DocOutcome
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import GATE_ROUND, SampleRule, asks_again, common_docs
+from testbench_dagster.core.sampling import GATE_ROUND, SampleRule, asks_again, common_docs, kept_docs
 from testbench_dagster.core.wording import agreeing, are, counted
 
 
@@ -165,6 +165,8 @@ def plan_task(
     closed_elsewhere: Sequence[ClosedElsewhere] = (),
     cut_at: datetime | None = None,
     final_elsewhere: Mapping[int, datetime] | None = None,
+    older: Collection[int] = (),
+    draw: str = "",
     seed: str = "",
     grace: timedelta = timedelta(0),
     at_least: int = 0,
@@ -189,6 +191,9 @@ def plan_task(
         closed_elsewhere: docs that fell due and that the sequence has not, to be asked again there.
         cut_at: when the supplier's model changed; what finished at or before it is void.
         final_elsewhere: doc id → when it was last closed in an earlier epoch.
+        older: ids of the docs that were last asked before the epoch that set the number of docs, by what
+            they were answered; at most half of the slots stay theirs.
+        draw: draws which of them that are, see :func:`testbench_dagster.core.sampling.kept_docs`.
         seed: of the epoch; it draws which docs are asked again.
         grace: how long after ``max_age`` a doc's slot stays its own.
         at_least: docs to ask even if fewer are wanted: those that are not fresh, then the others, longest
@@ -217,26 +222,31 @@ def plan_task(
         return valid(at) and at > now - max_age
 
     final = _final(prompts, asked, final_elsewhere or {}, valid)
-    fresh = {doc: at for doc, at in final.items() if at > now - max_age}
     wanted = common_docs(rule, len(prompts), variance)
     renewed: set[int] = set()  # by force; they come first, so that as many count as did
     closed = final
     if force_since is not None:
         closed = _final(prompts, asked, final_elsewhere or {}, after_cut)
-        lasting = {doc for doc, at in closed.items() if at > now - max_age}
+    opened = _open(prompts, asked, open_elsewhere, young)
+    left = set[int]()
+    if older:
+        there = {doc for doc, at in closed.items() if at > now - max_age - grace} | opened.keys()
+        left = _left(prompts, asked, opened, there, older, wanted, draw)
+    if force_since is not None:
+        lasting = {doc for doc, at in closed.items() if at > now - max_age and doc not in left}
         renewed = lasting & {prompt.doc_id for prompt in prompts}
         wanted = max(wanted, len(renewed))
-
-    opened = _open(prompts, asked, open_elsewhere, young)
+    fresh = {doc: at for doc, at in final.items() if at > now - max_age and doc not in left}
+    unasked = {doc for doc in left if doc in closed and closed[doc] > now - max_age}
     opened_of_gates = _open(prompts, {GATE_ROUND: of_gates}, (), young)
     begun = [*opened.values(), *opened_of_gates.values()]
     again = sorted((doc for doc in begun if retry_now or doc.next_at(now) <= now), key=_OpenDoc.occasion)
     resting = [doc.next_at(now) for doc in begun if not retry_now and doc.next_at(now) > now]
 
     held = fresh.keys() | opened.keys()
-    missing = max(0, wanted - len(held))
-    pool = _next_docs(prompts, last_round, held, renewed)
-    repeats = _repeats(final, now - max_age - grace, held, closed_elsewhere, prompts, last_round, seed)
+    missing = max(0, wanted - len(held - left))
+    pool = _next_docs(prompts, last_round, held | unasked, renewed)
+    repeats = _repeats(final, now - max_age - grace, held | left, closed_elsewhere, prompts, last_round, seed)
     repeats = repeats[:missing]
     repeated = {doc.prompt.doc_id for doc in repeats}
     others = [doc for doc in pool if doc.prompt.doc_id not in repeated]
@@ -280,7 +290,7 @@ def plan_task(
         reason += f"; {len(resting)} open, asked again {min(resting):%Y-%m-%d %H:%M}"
     open_at = now if again else max((at for at in resting if at <= min(resting) + together), default=None)
     ages = sorted(at for doc, at in fresh.items() if doc not in opened)
-    others_wanted = wanted - len(opened)
+    others_wanted = wanted - len(opened.keys() - left)
     aged_at = now if chosen else None
     if not chosen and not missing and 0 < others_wanted <= len(ages):
         aged_at = ages[len(ages) - others_wanted] + max_age
@@ -290,6 +300,25 @@ def plan_task(
     return TaskPlan(
         round_, due, reason, target, n_fresh, len(begun), open_at, aged_at, faults, n_kept, n_ours
     )
+
+
+def _left(
+    prompts: Sequence[PromptRef],
+    asked: _Asked,
+    opened: Mapping[int, _OpenDoc],
+    there: Collection[int],
+    older: Collection[int],
+    wanted: int,
+    draw: str,
+) -> set[int]:
+    """The older docs whose slots others take: all but half of those wanted, or but what no others are for."""
+    here = {id_ for states in asked.values() for id_, state in states.items() if state.closed}
+    anew = {prompt.doc_id for prompt in prompts if prompt.id in here}
+    anew.update(doc for doc, state in opened.items() if state.epoch is None)
+    before = {doc for doc in there if doc in older and doc not in anew}
+    others = {doc for doc in there if doc not in before}
+    others.update(prompt.doc_id for prompt in prompts if prompt.doc_id not in before)
+    return before - kept_docs(draw, before, max(wanted // 2, wanted - len(others)))
 
 
 def _anew(prompt: PromptRef, last_round: Mapping[str, int]) -> DuePrompt:

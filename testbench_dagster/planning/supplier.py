@@ -103,6 +103,8 @@ class TaskFacts:
     open_elsewhere: Sequence[OpenElsewhere] = ()
     closed_elsewhere: Sequence[ClosedElsewhere] = ()
     variance: float | None = None
+    older: Collection[int] = frozenset()
+    draw: str = ""
     seed: str = ""
     proxy_docs: Collection[int] = frozenset()
     least_audits: int = LEAST_AUDITS
@@ -417,6 +419,8 @@ class _Planner:
             open_elsewhere=task.open_elsewhere,
             closed_elsewhere=task.closed_elsewhere,
             seed=task.seed,
+            older=task.older,
+            draw=task.draw,
             grace=self._grace,
         )
 

@@ -6,20 +6,23 @@ by its answers nor by how long it takes for them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
+from testbench_dagster.core.sampling import Slots, kept_docs
 from testbench_dagster.core.window import Sample
 
 
 def fill_slots(
-    docs: Iterable[Sample], most: int, since: datetime, asked_again: Collection[int] = ()
+    docs: Iterable[Sample], slots: Slots, since: datetime, asked_again: Collection[int] = ()
 ) -> list[Sample]:
-    """Of what counts of each doc that which fills ``most`` slots, and the docs that are open besides.
+    """Of what counts of each doc that which fills the ``slots``, and the docs that are open besides.
 
     Outcomes later than ``since`` come first, those of the newest epoch of them, there those of the latest
-    round, there the first of the sequence: all that is fixed before they are asked. One that is older keeps
-    its slot until another closes, that of the same doc where it is ``asked_again``, else in the same order.
+    round, there the first of the sequence: all that is fixed before they are asked. Docs of epochs before
+    the one that set the number have at most half of the slots, see
+    :func:`testbench_dagster.core.sampling.kept_docs`. Others of these, and outcomes that are older, keep
+    a slot until another closes, that of the same doc where it is ``asked_again``, else in the same order.
     Docs without an outcome, asked since, have the slots that are empty, and count beyond them where no older
     outcome stands for them.
     """
@@ -32,12 +35,24 @@ def fill_slots(
                 without.append(sample)
         else:
             (young if sample.at > since else older).append(sample)
-    young = sorted(young, key=_place)[:most]
+    most = slots.docs
+    left = _leaving(young, [*older, *without], slots)
+    young = sorted((s for s in young if s.doc_id not in left), key=_place)[:most]
     older.sort(key=lambda s: (s.doc_id not in asked_again, _place(s)))
-    kept = older[: most - len(young)]
+    kept = [*left.values(), *older][: most - len(young)]
     empty = most - len(young) - len(kept)
     without.sort(key=lambda s: s.place)
     return [*young, *kept, *without[: max(empty, len(without) - len(kept))]]
+
+
+def _leaving(young: Sequence[Sample], others: Sequence[Sample], slots: Slots) -> dict[int, Sample]:
+    """Of the young outcomes by doc those whose slots others take, in the order in which they keep them."""
+    if slots.since is None:
+        return {}
+    before = {s.doc_id for s in (*young, *others) if s.epoch < slots.since}
+    kept = kept_docs(slots.draw, before, slots.docs // 2)
+    leaving = [s for s in young if s.doc_id in before and s.doc_id not in kept]
+    return {s.doc_id: s for s in sorted(leaving, key=_place)}
 
 
 def _place(sample: Sample) -> tuple[int, int, int, int]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from testbench_dagster.core.sampling import (
     LEAST_GROUPS,
+    STAYS,
     CompleteRow,
+    Measurement,
     SampleRule,
     Spread,
     asks_again,
     common_docs,
     common_spread,
+    kept_docs,
+    still_holds,
 )
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.statistics.task_score import TaskScore
@@ -119,7 +127,7 @@ def simulated(tasks: int, shares: tuple[float, float], plays: int) -> tuple[floa
     """Mean bias of a supplier's task scores, and how often the root's interval holds the true mean.
 
     In a first epoch six suppliers of one population are asked ``start`` docs of each task; that sets the
-    second one's number, which rests on the same docs and, where it is more, on further ones.
+    second one's number, which rests half on the same docs and half on others.
     """
     chance = np.random.default_rng(20260301)
     names = [f"t{n}" for n in range(tasks)]
@@ -134,10 +142,8 @@ def simulated(tasks: int, shares: tuple[float, float], plays: int) -> tuple[floa
         for place, name in enumerate(names):
             told = [CompleteRow(f"s{k}", f"g{k}", m * (1 - m)) for k, m in enumerate(means[place])]
             n, k = docs_of(RULE, 1000, told), right[place]
-            if n <= 50:
-                k = chance.hypergeometric(k, 50 - k, n)
-            else:
-                k += chance.binomial(n - 50, own[place])
+            kept = min(50, n // 2)
+            k = chance.hypergeometric(k, 50 - k, kept) + chance.binomial(n - kept, own[place])
             scores[name] = TaskScore(float(k / n), n)
         root = summarize(taxonomy, scores).nodes["all"]
         assert root.score is not None and root.ci_low is not None and root.ci_high is not None
@@ -153,3 +159,65 @@ SPANS = [(0.85, 0.85), (0.7, 0.95), (0.05, 0.95)]
 def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
     bias, coverage = simulated(14, shares, plays=120)
     assert abs(bias) <= 0.005 and coverage >= 0.89
+
+
+def drift(share: float, kept_of: Callable[[NDArray[np.int64]], NDArray[np.int64]], alike: float) -> float:
+    """The bias of a score in points, after the epoch whose number the first fifty docs set.
+
+    ``kept_of`` says how many of these stay. ``alike``: how much of what makes an answer right is the doc's
+    own, the same for all six suppliers. Known to +-.03 (twice the standard error).
+    """
+    chance, plays = np.random.default_rng(20261130), 160_000
+    around = np.clip(share + chance.normal(0, 0.08, (plays, 5)), 0.02, 0.98)
+    shares = np.hstack([np.full((plays, 1), share), around])
+    if alike:
+        known = np.linspace(0.02, 0.98, 193)
+        limits = np.interp(shares, known, [NormalDist().inv_cdf(one) for one in known])
+        right = np.zeros((plays, 6), dtype=np.int64)
+        for _ in range(50):
+            of_doc = chance.standard_normal((plays, 1)) * alike**0.5
+            right += of_doc + chance.standard_normal((plays, 6)) * (1 - alike) ** 0.5 < limits
+        share = NormalDist().cdf(float(limits[0, 0]))
+    else:
+        right = chance.binomial(50, shares)
+    variances = np.median(right / 50 * (1 - right / 50), axis=1)
+    table = np.array([common_docs(RULE, 1000, v / 10_000) for v in range(2501)])
+    n = table[np.rint(variances * 10_000).astype(int)]
+    kept = np.minimum(kept_of(n), 50)
+    counts = chance.hypergeometric(right[:, 0], 50 - right[:, 0], kept) + chance.binomial(n - kept, share)
+    return float(100 * (counts / n - share).mean())
+
+
+@pytest.mark.parametrize("share", [0.6, 0.75, 0.8, 0.85, 0.9])
+def test_scores_are_not_drawn_up_by_the_number_that_their_own_docs_set(share: float) -> None:
+    assert abs(drift(share, lambda n: n // 2, 0.0)) <= 0.05
+
+
+@pytest.mark.slow(minutes=1)
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.85])
+def test_nor_where_suppliers_are_right_at_the_same_docs(share: float) -> None:
+    assert abs(drift(share, lambda n: n // 2, 0.4)) <= 0.05
+    assert drift(share, lambda n: n, 0.4) > 0.1, "as it was while all docs kept their slots"
+
+
+def test_the_kept_docs_are_drawn_and_the_same_for_everybody() -> None:
+    older = range(100, 150)
+    kept = kept_docs("draw", older, 24)
+    assert len(kept) == 24 and kept < set(older)
+    assert kept == kept_docs("draw", [*older][::-1], 24) != kept_docs("other", older, 24)
+    assert kept_docs("draw", older, 23) < kept < kept_docs("draw", older, 25)
+    assert kept_docs("draw", older, 50) == kept_docs("draw", older, 99) == set(older)
+    assert kept_docs("draw", older, 0) == set()
+    some = {doc for doc in older if doc % 3}
+    assert kept & some <= kept_docs("draw", some, 24), "who lacks some docs keeps those that others keep"
+    drawn = [sum(doc < 125 for doc in kept_docs(f"{n}", older, 25)) for n in range(200)]
+    assert 11.5 < np.mean(drawn) < 13.5, "by chance"
+
+
+def test_a_number_stays_for_some_ages() -> None:
+    at, age = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=10)
+    measured = Measurement(2, at, "draw")
+    assert still_holds(measured, at, age)
+    assert still_holds(measured, at + STAYS * age - timedelta(seconds=1), age)
+    assert not still_holds(measured, at + STAYS * age, age)
+    assert not still_holds(None, at, age)

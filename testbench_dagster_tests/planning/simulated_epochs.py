@@ -1,9 +1,10 @@
 """Suppliers with a known share of right docs, planned and scored over epochs by the package's own functions.
 
-Six suppliers, each a group of its own, are asked tasks in three epochs: a first one, one a week later, whose
-number of docs the first one's rows set, and one after the slots of the first fell due. Only the answers are
-drawn; which docs are asked, which of them count, the rows, the epochs' numbers and the root of a taxonomy
-over all tasks are what planner, scoring and rollup make of them.
+Six suppliers, each a group of its own, are asked tasks over twenty weeks: in a first epoch, in one a week
+later, whose number of docs the first one's rows set, and in later ones, as slots fall due, up to the one in
+which the number is set anew. Only the answers are drawn; which docs are asked, which of them count, the rows,
+the epochs' numbers and the root of a taxonomy over all tasks are what planner, scoring and rollup make of
+them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
+from statistics import NormalDist
 
 import numpy as np
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings
-from testbench_dagster.core.sampling import CompleteRow, SampleRule, common_docs, common_spread, sequence
+from testbench_dagster.core.sampling import (
+    CompleteRow,
+    Measurement,
+    SampleRule,
+    Slots,
+    common_docs,
+    common_spread,
+    sequence,
+    still_holds,
+)
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample, Window
@@ -38,8 +49,13 @@ SUPPLIERS = 6
 DOCS = 1000
 MAX_AGE = timedelta(days=32)
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-#: When each epoch is planned; by the last one every slot of the first has fallen due.
-AT = (BEGAN, BEGAN + timedelta(days=7), BEGAN + timedelta(days=33))
+#: The days on which epochs begin and are planned: the first two, then whenever docs of an earlier one have
+#: fallen due, up to the one that sets the number anew.
+DAYS = (0, 7, 33, 40, 66, 73, 99, 106, 132, 139)
+AT = tuple(BEGAN + timedelta(days=day) for day in DAYS)
+#: Those that are looked at, from 0: the first, the one that sets the number, one after which all slots were
+#: renewed, and that which sets it again.
+SHOWN = (0, 1, 3, len(AT) - 1)
 _SETTINGS = PlanningSettings()
 
 
@@ -53,8 +69,15 @@ class Asked:
     at: datetime
 
 
-Path = tuple[int, ...]
-"""The numbers of docs of the epochs so far: all that can tell two suppliers apart whose answers all come."""
+Path = tuple[tuple[int, int], ...]
+"""Of the epochs so far the number of docs and which one set it, from 1 (0: none); nothing else can tell two
+suppliers apart whose answers all come."""
+
+
+def slots_of(path: Path) -> Slots:
+    """The slots of the last of these epochs."""
+    docs, since = path[-1]
+    return Slots(docs, since, f"draw {since}") if since else Slots(docs)
 
 
 @cache
@@ -71,6 +94,7 @@ def asked(path: Path, variances: tuple[float | None, ...]) -> tuple[Asked, ...]:
         return ()
     before, epoch, now = asked(path[:-1], variances[:-1]), len(path), AT[len(path) - 1]
     last = {one.prompt.doc_id: one for one in before}
+    since = path[-1][1]
     task = TaskFacts(
         "task",
         PlanningRule(),
@@ -82,6 +106,8 @@ def asked(path: Path, variances: tuple[float | None, ...]) -> tuple[Asked, ...]:
         final_elsewhere={doc: one.at for doc, one in last.items()},
         closed_elsewhere=[ClosedElsewhere(a.prompt, a.epoch, a.round) for a in last.values()],
         variance=variances[-1],
+        older={doc for doc, one in last.items() if one.epoch < since},
+        draw=slots_of(path).draw,
         seed=f"seed {epoch}",
         max_age=MAX_AGE,
     )
@@ -97,7 +123,7 @@ def asked(path: Path, variances: tuple[float | None, ...]) -> tuple[Asked, ...]:
 def slots(path: Path, variances: tuple[float | None, ...]) -> tuple[int, ...]:
     """The docs that a score rests on at the end of an epoch."""
     newest = {a.prompt.doc_id: _sample(a.prompt.doc_id, a.at, a.epoch, 0.0) for a in asked(path, variances)}
-    filled = fill_slots(newest.values(), path[-1], AT[len(path) - 1] - MAX_AGE)
+    filled = fill_slots(newest.values(), slots_of(path), AT[len(path) - 1] - MAX_AGE)
     return tuple(sorted(sample.doc_id for sample in filled))
 
 
@@ -155,8 +181,25 @@ class Figures:
     relays: float
 
 
-def play_epochs(shares: tuple[float, float], tasks: Sequence[int], plays: int, seed: int) -> list[Figures]:
-    """Play three epochs again and again; return what came of it after each.
+def _answers(chance: np.random.Generator, shares: np.ndarray, alike: float) -> np.ndarray:
+    """Which docs each supplier answers rightly: ``alike`` is how much of what decides is the doc's own."""
+    if not alike:
+        return chance.random((*shares.shape, DOCS)) < shares[:, :, None]
+    of_docs = chance.standard_normal((shares.shape[1], DOCS), dtype=np.float32) * alike**0.5
+    own = chance.standard_normal((*shares.shape, DOCS), dtype=np.float32) * (1 - alike) ** 0.5
+    limits = [[NormalDist().inv_cdf(share) for share in of_one] for of_one in shares]
+    return (of_docs + own) < np.array(limits)[:, :, None]
+
+
+def play_epochs(
+    shares: tuple[float, float],
+    tasks: Sequence[int],
+    plays: int,
+    seed: int,
+    alike: float = 0.0,
+    epochs: int = len(AT),
+) -> list[Figures]:
+    """Play the epochs again and again; return what came of it after each of those that are shown.
 
     Args:
         shares: true shares of right docs of the first supplier's tasks, drawn evenly between two ends; those
@@ -164,6 +207,8 @@ def play_epochs(shares: tuple[float, float], tasks: Sequence[int], plays: int, s
         tasks: sizes of the taxonomies to look at.
         plays: how often.
         seed: of the draws.
+        alike: how much of what makes an answer right is the doc's own, the same for all suppliers.
+        epochs: how many are played.
     """
     chance, most = np.random.default_rng(seed), max(tasks)
     names = [f"t{n}" for n in range(most)]
@@ -176,27 +221,38 @@ def play_epochs(shares: tuple[float, float], tasks: Sequence[int], plays: int, s
         own = chance.uniform(*shares, most)
         truths.append(own)
         around = np.clip(own + chance.normal(0, 0.08, (SUPPLIERS - 1, most)), 0.02, 0.98)
-        right = chance.random((SUPPLIERS, most, DOCS)) < np.vstack([own, around])[:, :, None]
+        right = _answers(chance, np.vstack([own, around]), alike)
         paths: list[Path] = [()] * most
+        measured_in: list[Measurement | None] = [None] * most
         spreads: list[tuple[float | None, ...]] = [()] * most
         rows: list[list[tuple[int, int, int]]] = [[] for _ in names]
-        for epoch in range(len(AT)):
+        for epoch in range(epochs):
             scores: dict[str, TaskScore] = {}
             for place, name in enumerate(names):
-                told = [complete(k, *figures) for k, figures in enumerate(rows[place])]
-                variance = common_spread(one for one in told if one is not None).variance
-                wanted = common_docs(RULE, DOCS, variance)
-                spreads[place] = (*spreads[place], representative(wanted, variance))
-                paths[place] = (*paths[place], wanted)
+                if still_holds(measured_in[place], AT[epoch], MAX_AGE):
+                    spreads[place] = (*spreads[place], spreads[place][-1])
+                    paths[place] = (*paths[place], paths[place][-1])
+                else:
+                    told = [complete(k, *figures) for k, figures in enumerate(rows[place])]
+                    variance = common_spread(one for one in told if one is not None).variance
+                    since = 0 if variance is None else epoch + 1
+                    measured_in[place] = Measurement(since, AT[epoch], "") if since else None
+                    wanted = common_docs(RULE, DOCS, variance)
+                    spreads[place] = (*spreads[place], representative(wanted, variance))
+                    paths[place] = (*paths[place], (wanted, since))
+                if epoch not in SHOWN and epoch + 2 < len(AT):
+                    continue
                 chosen = slots(paths[place], spreads[place])
                 counts = right[:, place, list(chosen)].sum(axis=1)
-                rows[place] = [(len(chosen), int(count), wanted) for count in counts]
+                rows[place] = [(len(chosen), int(count), paths[place][-1][0]) for count in counts]
                 scores[name] = measured(*rows[place][0])
                 squares[epoch] += (scores[name].score - own[place]) ** 2 / most
                 docs[epoch] += len(chosen) / most
                 relays[epoch] += len(asked(paths[place], spreads[place])) / most
             played[epoch].append(scores)
-    for epoch, of_plays in enumerate(played):
+    shown = [epoch for epoch in SHOWN if epoch < epochs]
+    for epoch in shown:
+        of_plays = played[epoch]
         for column, (n, tree) in enumerate(trees.items()):
             for own, summary in zip(truths, summarize_many(tree, of_plays), strict=True):
                 root = summary.nodes["all"]
@@ -211,5 +267,5 @@ def play_epochs(shares: tuple[float, float], tasks: Sequence[int], plays: int, s
             float(docs[epoch] / plays),
             float(relays[epoch] / plays),
         )
-        for epoch in range(len(AT))
+        for epoch in shown
     ]

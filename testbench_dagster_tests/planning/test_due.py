@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from testbench_dagster.core.doc_states import DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import SampleRule, asks_again, common_docs
+from testbench_dagster.core.sampling import SampleRule, asks_again, common_docs, kept_docs
 from testbench_dagster.planning.due import (
     CallOutcome,
     ClosedElsewhere,
@@ -355,6 +355,95 @@ def test_a_slot_of_an_earlier_epoch_asks_its_doc_there() -> None:
     old = [(d.prompt.id, d.epoch, d.round) for d in plan.due if d.epoch is not None]
     assert old == [(f"old{d}", 3, 3) for d in again]
     assert [d.prompt.position for d in plan.due if d.epoch is None] == list(range(10 - len(again)))
+
+
+def renumbered(
+    n: int,
+    wanted: int,
+    *,
+    at: datetime = YOUNG,
+    known: Sequence[CallOutcome] = (),
+    elsewhere: Sequence[ClosedElsewhere] = (),
+) -> TaskPlan:
+    """What is asked once ``n`` docs of an earlier epoch have set the number of docs."""
+    older = range(5000, 5000 + n)
+    return plan_task(
+        prompts(60),
+        known,
+        rule=SampleRule(min=wanted, max=wanted, half_width=None),
+        now=NOW,
+        max_age=MAX_AGE,
+        grace=OLD_GRACE,
+        final_elsewhere=dict.fromkeys(older, at),
+        closed_elsewhere=elsewhere,
+        older=older,
+        draw="draw",
+        seed="s",
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "wanted", "asked"),
+    [(50, 40, 20), (50, 50, 25), (50, 60, 30), (50, 25, 13), (10, 40, 30), (3, 1, 1)],
+)
+def test_at_most_half_of_the_slots_stay_with_docs_from_before_the_number_was_set(
+    n: int, wanted: int, asked: int
+) -> None:
+    plan = renumbered(n, wanted)
+    assert positions(plan) == list(range(asked))
+    assert (plan.target, plan.fresh) == (wanted, wanted - asked), "what leaves its slot is not counted"
+    assert plan.due_at == NOW
+    after = renumbered(n, wanted, known=[outcome(position) for position in range(asked)])
+    assert (after.due, after.fresh, after.target) == ([], wanted, wanted)
+    assert after.due_at == YOUNG + MAX_AGE
+
+
+def test_all_of_them_stay_where_there_are_no_others() -> None:
+    """In a small split: what would be asked there is what has left."""
+    ids = [prompt.doc_id for prompt in prompts(50)]
+    options = {**ALL_OF, "rule": SampleRule(min=50, max=50, half_width=None), "draw": "draw"}
+    known = dict.fromkeys(ids[:45], YOUNG)
+    plan = plan_task(prompts(50), [], final_elsewhere=known, older=ids[:45], **options)
+    assert (plan.target, plan.fresh) == (50, 45)
+    assert positions(plan) == [45, 46, 47, 48, 49]
+
+
+def test_half_of_the_docs_that_kept_their_slots_are_asked_again_when_these_fall_due() -> None:
+    kept = kept_docs("draw", range(5000, 5050), 20)
+    again = {doc for doc in kept if asks_again("s", doc)}
+    assert 4 < len(again) < 16
+    elsewhere = [ClosedElsewhere(PromptRef(f"old{d}", d - 5000, d, 1, 1), 1, 1) for d in range(5000, 5050)]
+    young = [outcome(position) for position in range(20)]
+    plan = renumbered(50, 40, at=OLD, known=young, elsewhere=elsewhere)
+    assert {d.prompt.doc_id for d in plan.due if d.epoch is not None} == again
+    assert [d.prompt.position for d in plan.due if d.epoch is None] == list(range(20, 40 - len(again)))
+
+
+def test_a_doc_that_the_new_epoch_asked_is_none_from_before() -> None:
+    first = prompts(60)[0].doc_id
+    known = {first: YOUNG, 5001: YOUNG, 5002: YOUNG}
+    options = {**ALL_OF, "rule": SampleRule(min=2, max=2, half_width=None), "draw": "draw", "older": [*known]}
+    assert len(plan_task(prompts(60), [], final_elsewhere=known, **options).due) == 1
+    plan = plan_task(prompts(60), [outcome(0)], final_elsewhere=known, **options)
+    assert (plan.due, plan.fresh) == ([], 2)
+
+
+def test_open_docs_from_before_take_no_more_than_half_either() -> None:
+    older = range(5000, 5004)
+    opened = [
+        OpenElsewhere(
+            PromptRef(f"o{d}", d - 5000, d, 1, 1),
+            epoch=1,
+            round=1,
+            outcomes=(CallOutcome(f"o{d}", 0, 0, 1, Fault.TRANSPORT, YOUNG),),
+            life=ours(YOUNG),
+        )
+        for d in older
+    ]
+    options = {**ALL_OF, "rule": SampleRule(min=4, max=4, half_width=None)}
+    plan = plan_task(prompts(60), [], open_elsewhere=opened, older=older, draw="draw", **options)
+    assert [due.open for due in plan.due] == [True] * 4 + [False] * 2, "what was begun is finished"
+    assert positions(plan)[4:] == [0, 1]
 
 
 def test_all_docs_of_a_task_are_asked_again_where_all_are_wanted() -> None:

@@ -324,6 +324,7 @@ def test_answering_all_that_is_due_comes_to_an_end(
 ) -> None:
     """And from then on nothing is due until due_at, which is when something really is."""
     assume(cut_at is None or cut_at < NOW)
+    older = {doc for doc in elsewhere if doc % 3}
 
     def planned(at: datetime) -> TaskPlan:
         return plan_task(
@@ -336,6 +337,8 @@ def test_answering_all_that_is_due_comes_to_an_end(
             max_age=MAX_AGE,
             cut_at=cut_at,
             final_elsewhere=elsewhere,
+            older=older,
+            draw="draw",
             at_most=at_most,
             force_since=force_since,
             retry_now=retry,

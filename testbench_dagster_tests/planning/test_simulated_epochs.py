@@ -11,7 +11,7 @@ SPANS = [(0.85, 0.85), (0.7, 0.95), (0.05, 0.95)]
 
 
 @pytest.mark.slow(minutes=4)
-@pytest.mark.parametrize("shares", [*SPANS, (0.5, 0.5), (0.95, 0.95)])
+@pytest.mark.parametrize("shares", [*SPANS, (0.5, 0.5), (0.8, 0.8), (0.95, 0.95)])
 def test_scores_are_unbiased_and_intervals_hold(shares: tuple[float, float]) -> None:
     for found in play_epochs(shares, (14, 52, 105), plays=1000, seed=20260301):
         assert all(abs(bias) <= 0.002 for bias in found.bias.values())
@@ -20,29 +20,47 @@ def test_scores_are_unbiased_and_intervals_hold(shares: tuple[float, float]) -> 
         assert 0.9 * 52 <= found.docs <= 1.1 * 52
 
 
+@pytest.mark.slow(minutes=4)
+def test_nor_where_suppliers_are_right_at_the_same_docs() -> None:
+    for found in play_epochs((0.85, 0.85), (14, 105), plays=400, seed=20260301, alike=0.4):
+        assert all(abs(bias) <= 0.002 for bias in found.bias.values())
+        assert all(0.92 <= coverage <= 0.98 for coverage in found.coverage.values())
+
+
 @pytest.mark.parametrize("shares", SPANS)
 def test_a_short_play_of_it_holds(shares: tuple[float, float]) -> None:
-    for found in play_epochs(shares, (14,), plays=60, seed=20260301):
+    for found in play_epochs(shares, (14,), plays=60, seed=20260301, epochs=4):
         assert abs(found.bias[14]) <= 0.006
         assert found.coverage[14] >= 0.85
 
 
-def test_the_slots_of_three_epochs() -> None:
-    """Fifty docs, then ten more; later the fifty fall due, and half of them are asked again."""
-    path, variances = (50, 60, 60), (None, 0.16, 0.16)
+def test_the_slots_of_the_first_epochs() -> None:
+    """Fifty docs; ten more wanted, but only half of them are of the first; later those fall due."""
+    path, variances = ((50, 0), (60, 2), (60, 2), (60, 2)), (None, 0.16, 0.16, 0.16)
     first, second = set(slots(path[:1], variances[:1])), set(slots(path[:2], variances[:2]))
-    assert len(first) == 50 and first < second and len(second) == 60
-    third = set(slots(path, variances))
-    repeated = {doc for doc in first if asks_again("seed 3", doc)}
-    assert 15 <= len(repeated) <= 35
-    assert len(third) == 60 and third >= repeated | (second - first)
-    rounds = [one.round for one in asked(path, variances)]
-    assert len(rounds) == 110
-    assert 0 < rounds.count(2) <= len(repeated), "the new sequence may have a doc itself"
+    kept, new = first & second, second - first
+    assert (len(first), len(kept), len(new)) == (50, 30, 30)
+    third = set(slots(path[:3], variances[:3]))
+    repeated = {doc for doc in kept if asks_again("seed 3", doc)}
+    assert 8 <= len(repeated) <= 22
+    assert len(third) == 60 and third >= repeated | new
+    assert not third & (kept - repeated), "half of the due slots take other docs"
+    assert not third & (first - kept), "what left its slot does not come back"
+    fourth = set(slots(path, variances))
+    assert len(fourth & new) < 30 and len(fourth) == 60
+    assert len(asked(path, variances)) == 50 + 30 + 30 + 30, "each slot once in so many days"
 
 
-def test_a_smaller_number_keeps_what_was_asked() -> None:
-    path, variances = (50, 40), (None, 0.1)
-    assert set(slots(path, variances)) < set(slots(path[:1], variances[:1]))
-    assert len(asked(path, variances)) == 50, "nothing more is asked"
+def test_a_smaller_number_takes_other_docs_too() -> None:
+    path, variances = ((50, 0), (40, 2)), (None, 0.1)
+    kept = set(slots(path, variances)) & set(slots(path[:1], variances[:1]))
+    assert len(kept) == 20
+    assert len(asked(path, variances)) == 70
     assert RULE.max < DOCS
+
+
+def test_the_number_alone_leaves_the_docs_as_they_are() -> None:
+    """Where nothing that was answered set it, as below five groups."""
+    path, variances = ((50, 0), (50, 0)), (None, None)
+    assert slots(path, variances) == slots(path[:1], variances[:1])
+    assert len(asked(path, variances)) == 50

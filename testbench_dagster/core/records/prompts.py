@@ -18,6 +18,7 @@ from testbench_dagster.core.records.declaring import (
     view,
 )
 from testbench_dagster.core.relay import Api
+from testbench_dagster.core.sampling import Measurement
 
 
 @record("epochs", one_per="task and epoch", kind=FACT, unique=(("task", "epoch"),))
@@ -40,6 +41,14 @@ class EpochRecord(Record):
         "is asked follows from it",
         default=None,
     )
+    spread_epoch: int | None = content(
+        "the epoch at whose start `variance` was measured; null where that is null or stored earlier",
+        default=None,
+    )
+    spread_at: datetime | None = content("when that was", default=None)
+    spread_draw: str | None = content(
+        "what draws which of the docs asked before it keep their slots", default=None
+    )
     doc_ids: list[int] | None = content(
         "the docs it asks, ascending, where `samples.ids` names them; null for all of the split", default=None
     )
@@ -48,6 +57,13 @@ class EpochRecord(Record):
     def commitment(self) -> str:
         """SHA-256 of the seed: published at once, so that the order cannot be chosen afterwards."""
         return hashlib.sha256(self.seed.encode()).hexdigest()
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """When the variance was measured that sets the number of docs; None where none was."""
+        if self.spread_epoch is None or self.spread_at is None or self.spread_draw is None:
+            return None
+        return Measurement(self.spread_epoch, self.spread_at, self.spread_draw)
 
     def began_before(self, instant: datetime) -> bool:
         """Whether the epoch is older than an instant; never than the one it was started for.
@@ -71,6 +87,8 @@ class EpochSpread(NamedTuple):
     task: str
     epoch: int
     variance: float | None
+    spread_epoch: int | None
+    spread_draw: str | None
 
 
 @view(EpochRecord)

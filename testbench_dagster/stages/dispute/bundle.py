@@ -415,9 +415,16 @@ def _epochs(workspace: Workspace, part: _Stock, api: Api) -> Iterator[dict[str, 
                 "seed": epoch.seed if over else None,
                 "groups": epoch.groups,
                 "variance": epoch.variance,
+                **_measured_in(epoch),
                 **({"void": void[epoch.epoch]} if epoch.epoch in void else {}),
                 **({} if epoch.doc_ids is None else {"doc_ids": epoch.doc_ids}),
             }
+
+
+def _measured_in(epoch: EpochRecord) -> dict[str, Any]:
+    if epoch.measurement is None:
+        return {}
+    return {"spread_epoch": epoch.measurement.epoch, "spread_draw": epoch.measurement.draw}
 
 
 def _supplier_facts(workspace: Workspace, supplier: Supplier) -> dict[str, Any]:

@@ -809,6 +809,8 @@ def _epochs(task: TaskFacts, path: Path) -> Iterator[EpochRecord]:
             doc_ids=line.doc_ids,
             groups=line.groups,
             variance=line.variance,
+            spread_epoch=line.spread_epoch,
+            spread_draw=line.spread_draw,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoredText
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.sampling import Slots
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
@@ -32,7 +33,7 @@ from testbench_dagster.stages.compare import Comparison, compare_with_trusted
 from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
 from testbench_dagster.stages.identify.identify import cuts_of, identity_settings
 from testbench_dagster.stages.identify.reading import question_of, read_answers, said_of
-from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.sample.epochs import wanted_slots
 from testbench_dagster.stages.score.samples import WindowSamples, counts_after, samples_by_task
 from testbench_dagster.stages.score.states import Peers
 from testbench_dagster.stages.trusted import all_references, asked_otherwise, references_of, trusted_suppliers
@@ -173,7 +174,7 @@ class _Compared:
         ]
         self._signing = {spec.name for spec in workspace.specs if spec.signs}
         self._peers = Peers(workspace, now)
-        self._wanted: dict[str, Mapping[str, int]] = {}
+        self._wanted: dict[str, Mapping[str, Slots]] = {}
         self._theirs = self._read(reference)
         self._newest = _newest(self._theirs.whole)
 
@@ -201,7 +202,7 @@ class _Compared:
         if not tasks:
             return _Said({}, whole)
         if supplier.api not in self._wanted:
-            self._wanted[supplier.api] = wanted_docs(self._workspace.documents, self._tasks, supplier.api)
+            self._wanted[supplier.api] = wanted_slots(self._workspace.documents, self._tasks, supplier.api)
         compared_by = {
             spec.name: (
                 registration,

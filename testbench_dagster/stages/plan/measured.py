@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.core.sampling import Measured
+from testbench_dagster.core.sampling import Measured, Slots
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.window import Sample
@@ -32,15 +32,15 @@ def window_state(
     spec: TaskSpec,
     registration: Registration,
     now: datetime,
-    wanted: int | None = None,
+    wanted: Slots | None = None,
 ) -> WindowState:
     """Read the current window: scored docs, mean and values of the primary metric.
 
-    Everybody is asked ``wanted`` docs, by default as many as the epoch says. Docs beyond these, which were
+    The slots are those ``wanted``, by default as the epoch has them. Docs beyond these, which were
     asked for a gate, are there too.
     """
-    docs = None if wanted is None else {spec.name: wanted}
-    [(_, window)] = samples_by_task(workspace, supplier, [(spec, registration)], now, wanted=docs)
+    slots = None if wanted is None else {spec.name: wanted}
+    [(_, window)] = samples_by_task(workspace, supplier, [(spec, registration)], now, wanted=slots)
     samples = sorted([*window.samples, *window.beyond], key=lambda s: s.doc_id)
     pair = primary_pair(spec, registration)
     samples = list(counted_samples(spec, registration, samples, pair))

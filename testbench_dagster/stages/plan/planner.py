@@ -71,7 +71,7 @@ from testbench_dagster.stages.plan.remaining import budget_left, counted_prices,
 from testbench_dagster.stages.plan.sessions import Sessions, spent_until
 from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
-from testbench_dagster.stages.sample.epochs import PromptSequence, epoch_docs, void_by_sequence
+from testbench_dagster.stages.sample.epochs import PromptSequence, epoch_docs, epoch_slots, void_by_sequence
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
 from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.score.samples import samples_by_task
@@ -516,7 +516,8 @@ class Planner:
         if self._with_windows or spec.name in self._gating:
             epoch, form = self._epoch(spec), request_form(supplier, registration)
             void = self._void.get((spec.name, registration.task_hash, epoch.epoch, form), 0)
-            wanted = epoch_docs(spec, registration, epoch.variance, void)
+            docs = epoch_docs(spec, registration, epoch.variance, void)
+            wanted = epoch_slots(docs, epoch.spread_epoch, epoch.spread_draw)
             window = window_state(self._workspace, supplier, spec, registration, self.now, wanted)
         flags = registration.flags
         prompts = self._prompts(spec, registration, request_form(supplier, registration))
@@ -540,6 +541,8 @@ class Planner:
             final_elsewhere={doc: one.at for doc, one in closed.items()},
             closed_elsewhere=self._closed_elsewhere(supplier, registration, closed, prompts, epoch, max_age),
             variance=epoch.variance,
+            older=_older(epoch, closed, elsewhere),
+            draw=epoch.spread_draw or "",
             seed=epoch.seed,
             measured=window.measured,
             state=self._state_of(proxy, spec, registration, window),
@@ -722,6 +725,17 @@ class Planner:
             most = self.probes(spec) if spec.probes_by_roster else None
             self._sequences[key] = refs[:most] if spec.samples is None else refs[: spec.samples.max]
         return self._sequences[key]
+
+
+def _older(
+    epoch: EpochRecord, closed: Mapping[int, ClosedDoc], opened: Iterable[OpenElsewhere]
+) -> frozenset[int]:
+    """The docs that were last asked before the number of docs was set, by what they were answered."""
+    since = epoch.spread_epoch
+    if since is None:
+        return frozenset()
+    before = [doc for doc, one in closed.items() if one.epoch < since]
+    return frozenset(before).union(one.prompt.doc_id for one in opened if one.epoch < since)
 
 
 def _ref(prompt: SequencePrompt, repeats: int) -> PromptRef:

@@ -24,7 +24,7 @@ from testbench_dagster.core.records.prompts import (
 from testbench_dagster.core.records.set_aside import TaskSetAside, VoidDocRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.sampling import Spread, asked_order, named_docs
+from testbench_dagster.core.sampling import Measurement, Spread, asked_order, named_docs, still_holds
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.wording import counted
@@ -273,6 +273,10 @@ def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
     return next(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", -1)], limit=1), None)
 
 
+def _epoch_before(workspace: Workspace, spec: TaskSpec, number: int) -> EpochRecord | None:
+    return typed.get(workspace.documents, EpochRecord, document_id("epoch", spec.name, number - 1))
+
+
 def start_epoch(
     workspace: Workspace,
     spec: TaskSpec,
@@ -281,22 +285,39 @@ def start_epoch(
     roll_before: datetime | None = None,
     spread: Spread | None = None,
 ) -> None:
-    """Store the seed of an epoch with its hash, and how docs vary, unless another process has already."""
+    """Store the seed of an epoch with its hash, and how docs vary, unless another process has already.
+
+    That is as the ``spread`` has it, measured now, where the epochs before have none that still holds.
+    """
     fixed = workspace.config.settings.sampling.epoch_seed
     seed = secrets.token_hex(16) if fixed is None else f"{fixed}:{spec.name}:{number}"
     if spread is None or number == 1:
         # before the first one there is nothing to measure
         spread = measured_spreads(workspace, [spec])[spec.name] if number > 1 else Spread()
+    now, commitment = datetime.now(UTC), hashlib.sha256(seed.encode()).hexdigest()
+    variance, measurement = spread.variance, None
+    if variance is not None:
+        before = _epoch_before(workspace, spec, number)
+        measurement = None if before is None else before.measurement
+        if before is not None and still_holds(
+            measurement, now, spec.max_age(workspace.config.settings.sampling.max_age_days)
+        ):
+            variance = before.variance
+        else:
+            measurement = Measurement(number, now, commitment)
     epoch = EpochRecord(
         id=document_id("epoch", spec.name, number),
         task=spec.name,
         epoch=number,
-        started_at=datetime.now(UTC),
+        started_at=now,
         seed=seed,
-        seed_sha256=hashlib.sha256(seed.encode()).hexdigest(),
+        seed_sha256=commitment,
         roll_before=roll_before,
         groups=spread.groups,
-        variance=spread.variance,
+        variance=variance,
+        spread_epoch=None if measurement is None else measurement.epoch,
+        spread_at=None if measurement is None else measurement.at,
+        spread_draw=None if measurement is None else measurement.draw,
         doc_ids=_doc_ids(spec),
     )
     typed.put_new(workspace.documents, EpochRecord, [epoch])

@@ -9,7 +9,7 @@ from testbench_dagster.core.records.prompts import EpochSpread, NewestEpoch
 from testbench_dagster.core.records.set_aside import VoidDocs
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.sampling import common_docs
+from testbench_dagster.core.sampling import Slots, common_docs
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -36,10 +36,15 @@ def epoch_docs(spec: TaskSpec, registration: Registration, variance: float | Non
     return common_docs(spec.samples, max(0, sequence_length(spec, registration) - void), variance)
 
 
-def wanted_docs(
+def epoch_slots(docs: int, since: int | None, draw: str | None) -> Slots:
+    """The slots of an epoch, whose number of ``docs`` was set by the one ``since``, as its record has it."""
+    return Slots(docs) if since is None or draw is None else Slots(docs, since, draw)
+
+
+def wanted_slots(
     documents: DocumentStore, tasks: Iterable[tuple[TaskSpec, Registration]], api: Api
-) -> dict[str, int]:
-    """By task how many docs everybody who takes requests of ``api`` is asked in its present epoch.
+) -> dict[str, Slots]:
+    """By task the slots of everybody who takes requests of ``api``, in its present epoch.
 
     In three queries; ``start`` where no epoch began yet.
     """
@@ -47,8 +52,8 @@ def wanted_docs(
     names = {"in": sorted(spec.name for spec, _ in known)}
     newest = {row.task: row.max_epoch for row in typed.group(documents, NewestEpoch, {"task": names})}
     where = {"task": names, "epoch": {"in": sorted(set(newest.values()))}}
-    variances = {
-        row.task: row.variance
+    spreads = {
+        row.task: row
         for row in typed.find(documents, EpochSpread, where)
         if newest.get(row.task) == row.epoch
     }
@@ -57,5 +62,9 @@ def wanted_docs(
     for spec, registration in known:
         form = form_of(api, registration.flags)
         lacking = void.get((spec.name, registration.task_hash, newest.get(spec.name, 0), form), 0)
-        wanted[spec.name] = epoch_docs(spec, registration, variances.get(spec.name), lacking)
+        row = spreads.get(spec.name)
+        docs = epoch_docs(spec, registration, None if row is None else row.variance, lacking)
+        wanted[spec.name] = (
+            Slots(docs) if row is None else epoch_slots(docs, row.spread_epoch, row.spread_draw)
+        )
     return wanted

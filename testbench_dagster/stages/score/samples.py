@@ -14,13 +14,13 @@ from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
 from testbench_dagster.core.records.lanes import STOPPED, LeftBehind
 from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAnswer, ScoredText
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.core.sampling import GATE_ROUND, named_docs
+from testbench_dagster.core.sampling import GATE_ROUND, Slots, named_docs
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Sample
 from testbench_dagster.scoring.slots import fill_slots
-from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.sample.epochs import wanted_slots
 from testbench_dagster.stages.score.states import (
     DocRound,
     KnownDoc,
@@ -82,16 +82,16 @@ def samples_by_task(
     tasks: Sequence[Task],
     now: datetime,
     peers: Others | None = None,
-    wanted: Mapping[str, int] | None = None,
+    wanted: Mapping[str, Slots] | None = None,
     listener: Listener | None = None,
 ) -> Iterator[tuple[str, WindowSamples]]:
     """Yield each task's name and the samples in its window: two queries for up to 50 tasks.
 
-    More are made only for docs that were not all answered. ``peers``, of the same instant, and how many docs
-    of each task are ``wanted`` are for callers that ask for several suppliers. ``listener`` saves reading
+    More are made only for docs that were not all answered. ``peers``, of the same instant, and the slots of
+    each task that are ``wanted`` are for callers that ask for several suppliers. ``listener`` saves reading
     the scores again for what windows have no use for: it is told all that they are made of, and older ones.
     """
-    wanted = wanted_docs(workspace.documents, tasks, supplier.api) if wanted is None else wanted
+    wanted = wanted_slots(workspace.documents, tasks, supplier.api) if wanted is None else wanted
     reader = _Reader(workspace, supplier, now, peers or Peers(workspace, now), wanted, listener)
     for start in range(0, len(tasks), _TASKS):
         yield from reader.read(tasks[start : start + _TASKS])
@@ -124,7 +124,7 @@ class _Reader:
         supplier: Supplier,
         now: datetime,
         peers: Others,
-        wanted: Mapping[str, int],
+        wanted: Mapping[str, Slots],
         listener: Listener | None,
     ) -> None:
         self._listener = listener
@@ -344,8 +344,9 @@ class _Reader:
             doc for doc, of_doc in by_doc.items() if any(not s.closed and s.at > since for s in of_doc)
         }
         chosen = [of_doc[0] if len(of_doc) == 1 else newest_outcome(of_doc) for of_doc in by_doc.values()]
-        most = min(self._wanted[spec.name], most_docs(self._workspace, spec))
-        counted = fill_slots(chosen, most, since, asked_again)
+        wanted = self._wanted[spec.name]
+        slots = replace(wanted, docs=min(wanted.docs, most_docs(self._workspace, spec)))
+        counted = fill_slots(chosen, slots, since, asked_again)
         known = {s.doc_id for s in counted}
         beyond = {s.doc_id: s for s in chosen if s.at > since and s.doc_id not in known}
         for doc, of_doc in of_gates.items():

@@ -22,6 +22,7 @@ from testbench_dagster.core import versions
 from testbench_dagster.core.columns import Origin, columns_of
 from testbench_dagster.core.records.windows import WindowRecord
 from testbench_dagster.core.registration import Registration
+from testbench_dagster.core.sampling import Slots
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
@@ -144,21 +145,22 @@ def subject(supplier: Supplier, deadline_s: float) -> str:
 
 
 def fingerprints(
-    workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]], wanted: Mapping[str, int]
+    workspace: Workspace, tasks: Sequence[tuple[TaskSpec, Registration]], wanted: Mapping[str, Slots]
 ) -> Mapping[str, str]:
-    """By task what changes with whatever its rows follow from besides facts; ``wanted`` docs are asked."""
+    """By task what changes with whatever its rows follow from besides facts; the ``wanted`` slots."""
     return {
         spec.name: _fingerprint(workspace, spec, registration, wanted[spec.name])
         for spec, registration in tasks
     }
 
 
-def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration, wanted: int) -> str:
+def _fingerprint(workspace: Workspace, spec: TaskSpec, registration: Registration, wanted: Slots) -> str:
     parts = [
         versions.WINDOWS.number,
         _STORED,
         [spec.name, spec.group, spec.framework, spec.metric, spec.filter, spec.cluster, spec.worst],
-        wanted,
+        wanted.docs,
+        *([] if wanted.since is None else [[wanted.since, wanted.draw]]),
         spec.max_age(workspace.config.settings.sampling.max_age_days) // _MICROSECOND,
         workspace.config.settings.sampling.window,
         workspace.config.settings.planning.occasions_minutes,

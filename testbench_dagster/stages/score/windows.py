@@ -17,6 +17,7 @@ from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRecord, WritingProcess
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
+from testbench_dagster.core.sampling import Slots
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import TaskFlags
@@ -30,7 +31,7 @@ from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.scoring.reliability import NO_CALLS, Minutes, calls_of
 from testbench_dagster.scoring.rows import Aggregation, status_if_not_asked, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, cuts_of, named_suppliers
-from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.sample.epochs import wanted_slots
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.deadlines import deadline_s
 from testbench_dagster.stages.score.empty import EmptyScores
@@ -225,7 +226,7 @@ class _Reader:
             current = {r.task: r for r in workspace.datasets.tasks({spec.name for spec in specs})}
             self._chosen = [(spec, current.get(spec.name)) for spec in specs]
         self._registered = [(s, r) for s, r in self._chosen if r is not None]
-        self._wanted_of: dict[Api, Mapping[str, int]] = {}
+        self._wanted_of: dict[Api, Mapping[str, Slots]] = {}
         self._fingerprints_of: dict[Api, Mapping[str, str]] = {}
         self._aggregation = Aggregation(
             partial(aggregated, workspace),
@@ -234,10 +235,10 @@ class _Reader:
         )
         self._peers = others or Peers(workspace, self._now)
 
-    def _wanted(self, supplier: Supplier) -> Mapping[str, int]:
-        """How many docs of each task a supplier is asked: what nobody is asked depends on the form alone."""
+    def _wanted(self, supplier: Supplier) -> Mapping[str, Slots]:
+        """The slots of each task for a supplier: what nobody is asked depends on the form alone."""
         if supplier.api not in self._wanted_of:
-            wanted = wanted_docs(self._workspace.documents, self._registered, supplier.api)
+            wanted = wanted_slots(self._workspace.documents, self._registered, supplier.api)
             self._wanted_of[supplier.api] = wanted
             self._fingerprints_of[supplier.api] = fingerprints(self._workspace, self._registered, wanted)
         return self._wanted_of[supplier.api]
@@ -410,7 +411,7 @@ class _Reader:
                     read.samples,
                     self._aggregation,
                     calls,
-                    wanted=wanted[name],
+                    wanted=wanted[name].docs,
                     refused=read.refused,
                     silent=read.silent,
                 )

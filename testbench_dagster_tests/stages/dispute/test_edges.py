@@ -162,6 +162,7 @@ def test_the_number_of_docs_follows_from_the_epoch_in_the_bundle(
     try:
         first = workspace.documents.find(EPOCHS, {"task": "starter_reading"})
         second = {**next(first), "_id": "second", "epoch": 2, "groups": 5, "variance": 0.0}
+        second |= {"spread_epoch": 2, "spread_at": datetime.now(UTC), "spread_draw": "draw"}
         assert workspace.documents.put_new(EPOCHS, [second]) == 1
         path = tmp_path / "bundle.zip"
         write_bundle(workspace, KEY, path)
@@ -170,6 +171,8 @@ def test_the_number_of_docs_follows_from_the_epoch_in_the_bundle(
         workspace.close()
     task = json.loads(contents(path)["tasks/starter_reading.json"])
     assert [(e["epoch"], e["groups"], e["variance"]) for e in task["epochs"]] == [(1, 0, None), (2, 5, 0.0)]
+    assert "spread_epoch" not in task["epochs"][0]
+    assert (task["epochs"][1]["spread_epoch"], task["epochs"][1]["spread_draw"]) == (2, "draw")
     windows = json.loads(contents(path)["manifest.json"])["windows"]
     assert {(row["n"], row["n_planned"]) for row in windows} == {(2, 2)}
     report = rescore(path, worker=worker)

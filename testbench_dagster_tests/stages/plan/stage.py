@@ -38,9 +38,18 @@ class Stage:
             self.facts.on_roster(key)
 
     def epoch(
-        self, task: str, number: int, order: list[int] | None = None, doc_ids: list[int] | None = None
+        self,
+        task: str,
+        number: int,
+        order: list[int] | None = None,
+        doc_ids: list[int] | None = None,
+        draw: str | None = None,
+        since: int | None = None,
     ) -> None:
-        """Start an epoch and store its first prompts."""
+        """Start an epoch and store its first prompts.
+
+        With ``draw`` it, or the one ``since``, has set the number of docs.
+        """
         registration = self.registrations[task]
         documents = self.workspace.documents
         documents.upsert(
@@ -54,6 +63,17 @@ class Stage:
                     "seed_sha256": hashlib.sha256(f"seed {number}".encode()).hexdigest(),
                     "started_at": NOW,
                     **({} if doc_ids is None else {"doc_ids": doc_ids}),
+                    **(
+                        {}
+                        if draw is None
+                        else {
+                            "groups": 5,
+                            "variance": 0.2,
+                            "spread_epoch": since or number,
+                            "spread_at": NOW,
+                            "spread_draw": draw,
+                        }
+                    ),
                 }
             ],
         )

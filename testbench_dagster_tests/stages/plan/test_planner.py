@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import asks_again
+from testbench_dagster.core.sampling import asks_again, kept_docs
 from testbench_dagster.identity.references import docs_to_be_alike
 from testbench_dagster.planning.audits import LEAST_AUDITS
 from testbench_dagster.planning.due import TaskPlan
@@ -19,6 +19,7 @@ from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.sample.catalogue import current_epoch
 from testbench_dagster.stages.score.groups import proxies_of
+from testbench_dagster.stages.score.samples import window_samples
 from testbench_dagster.stores.documents.collections import HEIGHTS, IDENTITY_GROUPS, PLANS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
@@ -72,6 +73,33 @@ def test_slots_that_fall_due_in_a_new_epoch_ask_half_of_their_docs_again(stage: 
     assert asked == [(doc, 1, 2) for doc in again] + new
     other = Planner(made.workspace, now=NOW + timedelta(days=3)).plan(made.supplier()).tasks[GATED].plan.due
     assert [d.prompt.doc_id for d in other] == list(range(20, 30)), "nothing keeps a slot for so long"
+
+
+def test_half_of_the_slots_take_other_docs_where_the_first_set_the_number(stage: Any) -> None:
+    """The same ones in the plan and in the score, which keeps what was there until they close."""
+    made = stage()
+    made.answered(GATED, range(DOCS), at=NOW - timedelta(hours=30))
+    made.epoch(GATED, 2, order=list(range(20, 30)), draw="draw")
+
+    def resting_on() -> set[int]:
+        spec = made.workspace.spec(GATED)
+        samples = window_samples(made.workspace, made.supplier(), spec, made.registrations[GATED], NOW)
+        return {sample.doc_id for sample in samples}
+
+    def due() -> list[int]:
+        plan = Planner(made.workspace, now=NOW).plan(made.supplier()).tasks[GATED].plan
+        return [doc.prompt.doc_id for doc in plan.due]
+
+    kept = kept_docs("draw", range(DOCS), DOCS // 2)
+    assert due() == [20, 21, 22, 23, 24]
+    assert resting_on() == set(range(DOCS))
+    made.answered(GATED, range(20, 22), at=NOW - timedelta(hours=1), epoch=2)
+    assert due() == [22, 23, 24]
+    assert len(resting_on()) == DOCS and resting_on() > kept | {20, 21}
+    made.answered(GATED, range(22, 25), at=NOW - timedelta(hours=1), epoch=2)
+    assert (due(), resting_on()) == ([], kept | {20, 21, 22, 23, 24})
+    made.epoch(GATED, 3, order=list(range(30, 40)), draw="draw", since=2)
+    assert (due(), resting_on()) == ([], kept | {20, 21, 22, 23, 24}), "and in the epochs after it"
 
 
 def test_answers_before_a_change_of_the_model_are_void(stage: Any) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.relay import Api
+from testbench_dagster.core.sampling import Slots
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
-from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.sample.epochs import wanted_slots
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import PROMPTS
@@ -98,8 +99,8 @@ def test_as_many_are_wanted_as_there_are(tmp_path: Path, samples: Any, n_void: i
     void(stage, range(n_void))
     known = [(stage.workspace.spec(GATED), stage.registrations[GATED])]
     documents = stage.workspace.documents
-    assert wanted_docs(documents, known, "chat") == {GATED: wanted}
-    assert wanted_docs(documents, known, "completions")[GATED] == wanted_without(samples)
+    assert wanted_slots(documents, known, "chat") == {GATED: Slots(wanted)}
+    assert wanted_slots(documents, known, "completions")[GATED].docs == wanted_without(samples)
     stage.workspace.close()
 
 

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.sampling import Spread
+from testbench_dagster.core.records.prompts import EpochRecord
+from testbench_dagster.core.sampling import STAYS, Measurement, Spread
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.sample.catalogue import current_epoch, roll_epoch, start_epoch
-from testbench_dagster.stages.sample.epochs import wanted_docs
+from testbench_dagster.stages.sample.epochs import wanted_slots
 from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS
 from testbench_dagster_tests.stages.score.facts import Facts, configuration
 
@@ -48,13 +50,13 @@ def installation(tmp_path: Path) -> Iterator[Callable[..., Facts]]:
         workspace.close()
 
 
-def answered(facts: Facts, supplier: str, right: int, wrong: int, value: float = 1.0) -> None:
+def answered(facts: Facts, supplier: str, right: int, wrong: int, value: float = 1.0, epoch: int = 1) -> None:
     """Scores of one supplier."""
     registration = facts.workspace.datasets.current(TASK)
     assert registration is not None
     for doc in range(right + wrong):
         scored = value if doc < right else 0.0
-        facts.score(registration, doc, scored, NOW - timedelta(hours=1), supplier=supplier)
+        facts.score(registration, doc, scored, NOW - timedelta(hours=1), supplier=supplier, epoch=epoch)
 
 
 def spread(facts: Facts) -> Spread:
@@ -65,7 +67,7 @@ def wanted(facts: Facts) -> int:
     registration = facts.workspace.datasets.current(TASK)
     assert registration is not None
     tasks = [(facts.workspace.spec(TASK), registration)]
-    return wanted_docs(facts.workspace.documents, tasks, "chat")[TASK]
+    return wanted_slots(facts.workspace.documents, tasks, "chat")[TASK].docs
 
 
 def test_the_complete_rows_of_five_groups_say_how_docs_vary(installation: Callable[..., Facts]) -> None:
@@ -163,3 +165,56 @@ def test_the_number_is_set_at_an_epochs_start_and_answers_do_not_move_it(
     planner = Planner(workspace)
     facts_of = [planner.facts(s).tasks[TASK] for s in active_suppliers(workspace)]
     assert {task.variance for task in facts_of} == {begun.variance}
+
+
+def measured_in(facts: Facts, rolled: int) -> EpochRecord:
+    """The epoch that begins after ``rolled`` hours more."""
+    spec = facts.workspace.spec(TASK)
+    return roll_epoch(facts.workspace, spec, datetime.now(UTC) + timedelta(hours=rolled))
+
+
+def test_the_number_stays_for_four_times_the_age_of_a_score(installation: Callable[..., Facts]) -> None:
+    """Set from week to week it would follow its own docs: stopping while ahead in small steps."""
+    facts = installation()
+    facts.registration(TASK)
+    current_epoch(facts.workspace, facts.workspace.spec(TASK))
+    for key in KEYS[:5]:
+        answered(facts, key, 48, 2)
+    first = measured_in(facts, 1)
+    assert first.measurement == Measurement(2, first.started_at, first.seed_sha256)
+    for key in KEYS:
+        answered(facts, key, 12, 13, epoch=2)
+    held = measured_in(facts, 2)
+    assert (held.epoch, held.variance, held.measurement) == (3, first.variance, first.measurement)
+    assert held.groups == len(KEYS), "told as of now"
+    over = datetime.now(UTC) - STAYS * timedelta(days=32)
+    typed.upsert(facts.workspace.documents, EpochRecord, [replace(held, spread_at=over)])
+    anew = measured_in(facts, 3)
+    assert anew.measurement == Measurement(4, anew.started_at, anew.seed_sha256)
+    assert anew.variance == pytest.approx(12 * 13 / 25**2)
+
+
+def test_below_five_groups_nothing_holds(installation: Callable[..., Facts]) -> None:
+    facts = installation()
+    facts.registration(TASK)
+    current_epoch(facts.workspace, facts.workspace.spec(TASK))
+    for key in KEYS[:5]:
+        answered(facts, key, 48, 2)
+    assert measured_in(facts, 1).measurement is not None
+    rows = [{"_id": m, "group": "g", "proxy": m, "members": KEYS[:2]} for m in KEYS[:2]]
+    facts.workspace.documents.upsert(IDENTITY_GROUPS, rows)
+    fallen = measured_in(facts, 2)
+    assert (fallen.groups, fallen.variance, fallen.measurement) == (4, None, None)
+    assert wanted(facts) == 50
+
+
+def test_an_epoch_of_before_the_rule_is_followed_by_a_measured_one(
+    installation: Callable[..., Facts],
+) -> None:
+    facts = installation()
+    facts.registration(TASK)
+    begun = current_epoch(facts.workspace, facts.workspace.spec(TASK))
+    for key in KEYS[:5]:
+        answered(facts, key, 48, 2)
+    typed.upsert(facts.workspace.documents, EpochRecord, [replace(begun, groups=5, variance=0.2)])
+    assert measured_in(facts, 1).variance == pytest.approx(0.04 * 0.96)

@@ -155,6 +155,9 @@ TWINS = Version(
         "testbench_dagster.tasks.chat_choice.convert:LETTERS",
         "testbench_dagster.tasks.chat_choice.writing",
         "testbench_dagster.tasks.twins.scoring",
+    ),
+)
+
 #: Reads and judges answers to fresh items, beside SCORER; it is the version of that framework.
 FRESH = Version(
     1,
@@ -171,6 +174,9 @@ FRESH = Version(
         "testbench_dagster.tasks.fresh.items",
         "testbench_dagster.tasks.fresh.judge",
         "testbench_dagster.tasks.fresh.judge_child",
+    ),
+)
+
 #: Runs code that the model wrote, beside SCORER: part of the configuration's hash of tasks that do.
 CODE = Version(
     1,

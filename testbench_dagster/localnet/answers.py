@@ -146,10 +146,6 @@ class Answers:
         self._variants = Variants.of(extra)
         # one prompt goes to many suppliers, and its recognition costs most of an answer
         self._find = lru_cache(maxsize=4096)(self._recognised)
-
-    def find(self, prompt: str) -> Known | None:
-        """The question ``prompt`` asks, last of all: a known one, or a fresh one that can be worked out."""
-        self._find = lru_cache(maxsize=4096)(self._index.find)
         self._learned: dict[str, Known] = {}
 
     def learn(self, questions: Iterable[Known]) -> None:
@@ -160,7 +156,7 @@ class Answers:
         self._learned.update((squeeze(one.text), one) for one in questions)
 
     def find(self, prompt: str) -> Known | None:
-        """The known question ``prompt`` asks."""
+        """The question ``prompt`` asks, last of all: a known one, or a fresh one that can be worked out."""
         if self._learned and (learned := self._learned.get(squeeze(prompt))) is not None:
             return learned
         return self._find(prompt)

@@ -64,6 +64,7 @@ TWINS = FrameworkPlug(
     task_names=lambda: TWIN_TASKS,
     output_type="generate_until",
     process="lm_eval",
+)
 #: Questions drawn anew in every epoch by reasoning-gym (an extra).
 FRESH = FrameworkPlug(
     name="fresh",

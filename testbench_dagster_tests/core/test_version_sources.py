@@ -94,6 +94,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "stages.score.groups": "who is one with whom: verdicts are made anew, counts are not",
         "stages.score.samples": "which docs failed: WINDOWS",
         "stages.score.states": "which docs failed: WINDOWS",
+    },
     "FRESH": {
         "sandbox.landlock": "what a check may not do: none of those that are asked tries",
         "tasks.adapter": "what every framework's adapter is made with: SCORER",

@@ -68,6 +68,7 @@ NO_NUMBERS = {
     ("identity/changes.py", "stream[first].at"),
     ("localnet/control.py", "self.block_s"),
     ("localnet/pocket/clock.py", "self.block_s"),
+    ("localnet/solving.py", "n"),  # a pattern: of questions
     ("planning/gates.py", "name"),
     ("stages/relay/probe.py", "self._target.base_url"),
     ("stages/relay/probe.py", "self._supplier.address"),

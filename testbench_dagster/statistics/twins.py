@@ -195,20 +195,22 @@ def usual(units: Mapping[str, Pairs]) -> dict[str, Pairs]:
     """The units that may say what is normal: without those that differ from the others.
 
     The one that differs most from the rest is left out as long as it does at level :data:`ODD_ALPHA` over
-    all, two-sided, and more than half of the units stay. Else whoever knows the public questions would make
-    the same look normal in others; and one that answers them wrongly would make others look as if they did.
+    all, two-sided, and more than half of the units stay; of many units a twentieth at once. Else whoever
+    knows the public questions would make the same look normal in others; and one that answers them wrongly
+    would make others look as if they did.
     """
     left, sums = dict(units), _Sums.of(units.values())
     while len(left) > 2 and 2 * (len(left) - 1) > len(units):
-        odd, p = "", 1.0
-        for name in sorted(left):
-            rest = sums.without(left[name])
-            both = 2 * min(tails(left[name], rest.log_odds, rest.error))
-            if both < p:
-                odd, p = name, both
-        if p > ODD_ALPHA / len(left):
+        found = []
+        for name, pairs in left.items():
+            rest = sums.without(pairs)
+            found.append((2 * min(tails(pairs, rest.log_odds, rest.error)), name))
+        most = min(max(1, len(left) // 20), len(left) - len(units) // 2 - 1)
+        odd = [name for p, name in sorted(found)[:most] if p <= ODD_ALPHA / len(left)]
+        if not odd:
             break
-        sums.add(left.pop(odd), -1)
+        for name in odd:
+            sums.add(left.pop(name), -1)
     return left
 
 

@@ -42,7 +42,7 @@ SELDOM = {
     "sampled_prompts": {"set_aside", "void_docs"},
     "relay_responses": {"heights", "sessions", "lane_ends", "scores", "signatures", "scorer_outages"},
     "supplier_scores": {"signatures", "splits", "scorer_outages", "references", *_CUT},
-    "identity_groups": {"changes", "splits", "suppliers", "plans"},
+    "identity_groups": {"changes", "splits", "suppliers", "plans", "public_gaps"},
     "service_probes": {"heights", "sessions"},
 }
 #: What evaluates its check in the same step.

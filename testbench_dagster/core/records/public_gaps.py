@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from testbench_dagster.core.records.declaring import VIEW, Record, content, key, queryable, record
+from testbench_dagster.core.records.declaring import VIEW, Record, content, key, queryable, record, view
 
 
 @record(
@@ -64,3 +64,15 @@ class PublicGapRecord(Record):
     excess_low: float | None = content("lower end of the 95 % interval of it, null for none")
     excess_high: float | None = content("upper end of it, null for none")
     p: float | None = content("p value, adjusted over the suppliers of its service by Holm")
+
+
+@view(PublicGapRecord)
+class GapVerdict(NamedTuple):
+    """What an epoch says of a supplier, in short."""
+
+    supplier: str
+    task: str
+    task_hash: str
+    epoch: int
+    verdict: Literal["better", "not better", "no verdict"]
+    flagged: bool

@@ -15,6 +15,7 @@ from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.plans import PlanRecord
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
+from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
@@ -140,6 +141,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 SupplierRecord,
                 IdentityGroupRecord,
                 ReferenceRecord,
+                PublicGapRecord,
                 WindowRecord,
                 WindowAnswersRecord,
                 EpochRecord,

@@ -16,7 +16,7 @@ from typing import Any
 from testbench_dagster.core.pairs import is_public, pair_of
 from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.prompts import EpochRecord
-from testbench_dagster.core.records.public_gaps import PublicGapRecord
+from testbench_dagster.core.records.public_gaps import GapVerdict, PublicGapRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
@@ -109,22 +109,32 @@ def newest_gaps(workspace: Workspace, suppliers: Iterable[str] | None = None) ->
 def public_gaps(workspace: Workspace) -> dict[str, str]:
     """By supplier, in a word, whether it is better on public questions: only who is flagged is ``better``.
 
-    Whoever has no verdict in any task has ``no verdict``; without those that are asked no task in pairs.
+    Whoever has no verdict in any epoch has ``no verdict``; without those that were asked no task in pairs.
     """
     current = {spec.name: registration.task_hash for spec, registration in paired_tasks(workspace)}
-    found: dict[str, str] = {}
-    where = {"task": {"in": sorted(current)}}
-    verdicts: dict[str, set[str]] = {}
-    for one in newest_gaps(workspace):
-        if one.flagged:
-            found[one.supplier] = Verdict.BETTER.value
-    for one in typed.find(workspace.documents, PublicGapRecord, where) if current else ():
-        if current[one.task] == one.task_hash:
-            verdicts.setdefault(one.supplier, set()).add(one.verdict)
-    for supplier, said in verdicts.items():
-        told = Verdict.NONE if said == {Verdict.NONE.value} else Verdict.NOT_BETTER
-        found.setdefault(supplier, told.value)
-    return found
+    newest: dict[tuple[str, str], GapVerdict] = {}
+    judged: set[str] = set()
+    for one in (
+        typed.find(workspace.documents, GapVerdict, {"task": {"in": sorted(current)}}) if current else ()
+    ):
+        if current[one.task] != one.task_hash:
+            continue
+        key = one.supplier, one.task
+        if key not in newest or newest[key].epoch < one.epoch:
+            newest[key] = one
+        if one.verdict != Verdict.NONE:
+            judged.add(one.supplier)
+    flagged = {one.supplier for one in newest.values() if one.flagged}
+    return {
+        supplier: (
+            Verdict.BETTER
+            if supplier in flagged
+            else Verdict.NOT_BETTER
+            if supplier in judged
+            else Verdict.NONE
+        ).value
+        for supplier in sorted({one.supplier for one in newest.values()})
+    }
 
 
 class _Task:
@@ -150,7 +160,9 @@ class _Task:
             PublicGapRecord,
             {"task": spec.name, "task_hash": registration.task_hash},
         )
-        self._known = {(one.supplier, one.epoch): one for one in stored}
+        self._known: dict[str, dict[int, PublicGapRecord]] = {}
+        for one in stored:
+            self._known.setdefault(one.supplier, {})[one.epoch] = one
 
     def records(self) -> Iterator[PublicGapRecord]:
         """What the newest epochs say of each supplier, the older one first."""
@@ -166,7 +178,7 @@ class _Task:
                 if (one := self._counted(key, epoch, over, outcomes)) is not None
             }
             for record in self._judged(epoch, counted_):
-                self._known[record.supplier, record.epoch] = record
+                self._known.setdefault(record.supplier, {})[record.epoch] = record
                 yield record
 
     def _made_by(self, supplier: Supplier) -> str:
@@ -192,7 +204,7 @@ class _Task:
 
     def _stored_for_good(self, supplier: Supplier, epoch: EpochRecord) -> PublicGapRecord | None:
         """What is stored of an epoch, where its counts stay as they are."""
-        known = self._known.get((supplier.key, epoch.epoch))
+        known = self._known.get(supplier.key, {}).get(epoch.epoch)
         if known is None or not known.final or known.n_open or known.made_by != self._made_by(supplier):
             return None
         return known
@@ -249,8 +261,8 @@ class _Task:
         """The shifts of a supplier's peers in the epochs before."""
         return [
             Shift(known.peers, known.peers_public_only, known.peers_fresh_only)
-            for (supplier, number), known in sorted(self._known.items())
-            if supplier == key and number < epoch and known.peers
+            for number, known in self._known.get(key, {}).items()
+            if number < epoch and known.peers
         ]
 
     def _record(
@@ -269,7 +281,7 @@ class _Task:
         p: float | None = None
         if judged is not None:
             verdict, why, shift, known, p = judged.verdict, judged.why, judged.shift, judged.known, judged.p
-            excess = excess_of(pairs, shift) if shift.units else None
+            excess = self._excess(key, epoch.epoch, pairs, shift) if shift.units else None
         return PublicGapRecord(
             id=document_id("public gap", key, self._spec.name, self._registration.task_hash, epoch.epoch),
             supplier=key,
@@ -309,10 +321,22 @@ class _Task:
             p=p,
         )
 
+    def _excess(self, key: str, epoch: int, pairs: Pairs, shift: Shift) -> Excess:
+        """The excess with its interval; what is stored, if that holds: it takes some fifty tails."""
+        known = self._known.get(key, {}).get(epoch)
+        if (
+            known is not None
+            and known.excess is not None
+            and (known.public_only, known.fresh_only) == (pairs.public_only, pairs.fresh_only)
+            and (known.peers_shift, known.peers_shift_error) == (shift.log_odds, shift.error)
+        ):
+            return Excess(known.excess, known.excess_low, known.excess_high)
+        return excess_of(pairs, shift)
+
     def _verdicts(self, key: str, epoch: int, verdict: Verdict) -> Iterator[Verdict]:
         """A supplier's verdicts from an epoch back."""
         yield verdict
-        earlier = {number: one for (supplier, number), one in self._known.items() if supplier == key}
+        earlier = self._known.get(key, {})
         for number in sorted(earlier, reverse=True):
             if number < epoch:
                 yield Verdict(earlier[number].verdict)

@@ -95,10 +95,11 @@ def _item(spec: TaskSpec, doc: Doc, doc_id: int, seed: str) -> sources.Item:
 
 
 def _starter_docs(spec: TaskSpec) -> list[Doc]:
-    if spec.data is not None:
+    if spec.data is not None or spec.where:
+        what = "where" if spec.data is None else "data"
         raise TaskInputError(
-            f"task {spec.name!r}: data: means nothing to {STARTER!r}, whose questions come with the package; "
-            "remove it"
+            f"task {spec.name!r}: {what}: means nothing to {STARTER!r}, whose questions come with the "
+            "package; remove it"
         )
     return [
         {

@@ -21,6 +21,9 @@ from testbench_dagster.config import load_config
 from testbench_dagster.core.pairs import is_public
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.defs.local_runs import LocalRuns
+from testbench_dagster.evidence import layout
+from testbench_dagster.evidence.archive import BundleReader
+from testbench_dagster.stages.dispute.rescore import rescore
 from testbench_dagster.stages.sample.catalogue import refresh_prompts, stale_tasks
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -127,6 +130,9 @@ def test_who_knows_the_public_questions_by_heart_is_flagged_in_two_epochs(
             found.append({row["supplier"]: row["verdict"] for row in rows})
             flagged = {row["supplier"] for row in rows if row["flagged"]}
             assert flagged == (set() if epoch == 1 else {"parrot@external"})
+        bundle = tmp_path / "evidence.zip"
+        Testbench(workspace).evidence("parrot@external", bundle, tasks=[TASK])
+    check_bundle(bundle)
     for verdicts in found:
         assert {key for key, said in verdicts.items() if said == "better"} == {"parrot@external"}
     shown = CliRunner().invoke(cli, ["-c", str(path), "twins", "--json"])
@@ -134,3 +140,21 @@ def test_who_knows_the_public_questions_by_heart_is_flagged_in_two_epochs(
     rows = json.loads(shown.stdout)
     assert rows[0]["supplier"] == "parrot@external" and rows[0]["flagged"] is True
     assert rows[0]["finding"].startswith("better on public questions than on fresh ones of the kind: ")
+
+
+def check_bundle(path: Path) -> None:
+    """The bundle is whole, and tells by itself which half of a pair each doc of the first epoch was."""
+    report = rescore(path)
+    assert report.checked and not report.findings, report.findings
+    with BundleReader(path) as bundle:
+        task = bundle.json(layout.task_file(TASK))
+        seed = next(line["seed"] for line in task["epochs"] if line["epoch"] == 1)
+        assert next(line["seed"] for line in task["epochs"] if line["epoch"] == 2) is None, "secret as yet"
+        lines = bundle.records(layout.docs_file(TASK))
+        docs = {line["doc_id"]: json.loads(line["body"]) for line in lines}
+        prompts = [line for line in bundle.records(layout.PROMPTS) if line["epoch"] == 1]
+        assert len(prompts) == 320
+        for prompt in prompts:
+            asked = prompt["requests"][0]["messages"][-1]["content"]
+            public = f"Question: {docs[prompt['doc_id']]['question']}\nAnswer:" == asked
+            assert public is is_public(seed, prompt["doc_id"])

@@ -213,6 +213,7 @@ def test_gsm8k_is_asked_as_the_ordinary_task_asks_it_without_examples() -> None:
             assert fresh.startswith(head) and fresh.endswith(tail), "the form is the same"
 
 
+@pytest.mark.slow
 def test_numbers_of_a_twin_of_gsm8k_are_as_long_as_those_of_its_question() -> None:
     asked, registered = of_gsm8k()
     prompts = TWINS.build_prompts(asked, registered.data, list(registered.data.docs), "chat", SEED)

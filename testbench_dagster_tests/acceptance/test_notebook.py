@@ -16,7 +16,7 @@ from testbench_dagster_tests.acceptance.harness import _FOREIGN, EXAMPLES, Insta
 NAME = "analysis.ipynb"
 LINES = 3
 """Of code, at most, for each question."""
-SUPPLIERS = {f"sim-0{number}@simulation" for number in range(1, 7)}
+SUPPLIERS = {f"sim-0{number}@simulation" for number in range(1, 8)}
 #: Cells that answer nothing: what is opened, named and closed.
 SILENT = {"open", "choose", "close"}
 #: Question → columns of its answer.

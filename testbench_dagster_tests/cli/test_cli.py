@@ -176,9 +176,9 @@ def test_a_wrong_configuration_is_two(tmp_path: Path, cache: Path) -> None:
 def test_an_unreachable_network_is_one(tmp_path: Path, cache: Path) -> None:
     done = testbench(tmp_path, cache, "check", TESTBENCH_LOCALNET_URL="http://127.0.0.1:9")
     assert done.returncode == 1
-    assert done.stdout.count("FAIL  supplier sim-") == 6
+    assert done.stdout.count("FAIL  supplier sim-") == 7
     assert "is it running, and is base_url right?" in done.stdout
-    assert "6 problems found" in done.stderr
+    assert "7 problems found" in done.stderr
 
 
 def test_an_empty_installation_lists_what_is_unknown(tmp_path: Path, cache: Path) -> None:
@@ -186,7 +186,7 @@ def test_an_empty_installation_lists_what_is_unknown(tmp_path: Path, cache: Path
     rows = json.loads(done.stdout)
     assert done.returncode == 0
     assert {row["status"] for row in rows} == {"no_data"}
-    assert len(rows) == 6 * 12
+    assert len(rows) == 7 * 13
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> None:

@@ -140,6 +140,20 @@ def test_independent_suppliers_are_never_named(asked: dict[str, float]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_looking_again_and_again_names_nobody(seed: int) -> None:
+    """Twice a day over a stretch, and after every tenth request that was asked a second time."""
+    calls = Histories(seed, n=9, days=14, runs=12, docs=16, apart=0.25, ours=200.0, flaky=0.02).calls()
+    for half_day in range(4, 29):
+        assert find_copies([c for c in calls if c.at < START + half_day * DAY / 2]) == []
+    twice = drawn_twice(seed, 12, 200, varies=0.8)
+    first = [call for call in twice if call.draw == "1/0"]
+    second = sorted((call for call in twice if call.draw == "2/0"), key=lambda call: call.at)
+    for n in range(0, len(second), 120):
+        assert find_copies([*first, *second[:n]]) == []
+
+
+@pytest.mark.slow
 def test_twins_are_never_named_for_their_draws() -> None:
     for seed in range(100):
         assert find_copies(drawn_twice(seed, 12, 120, varies=0.8, variants=2 + seed % 4)) == []

@@ -24,7 +24,7 @@ LOOKED_AT = {
     "WINDOWS": (7, "4f02440a85e27494bb59a2b206147b3f18aa69bb8a9f29b77ed795781c8f4bd5"),
     "PLANS": (8, "88c15680ceaef3a4f2358b6526cc4db89a9f7035574390891cec70131cf9be15"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
-    "FRESH": (1, ""),
+    "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

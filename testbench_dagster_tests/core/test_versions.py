@@ -27,7 +27,7 @@ LOOKED_AT = {
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
     "PUBLIC_GAPS": (1, "6243a98ccb9a9b040a380ccad2acebd5fb8db691a7ea890df9edd378b604bfc6"),
-    "FRESH": (1, "e88482c252f8371c8ef05da8288630ca2a619e5fdb6a8b64bf653a7dc73c92f5"),
+    "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.extracted import bounded_extract
 from testbench_dagster.core.prompt import Answered, BuiltPrompt, DocScore, Registered, TaskData
 from testbench_dagster.core.task import TaskSpec
@@ -70,7 +69,7 @@ class Fresh(TaskAdapter):
         generator = generator_of(spec.name, spec.leaf)
         if self._asks_checks and generator in OWN_CHECK:
             require_package(spec.name)
-        return (self._score(spec, generator, answer) for answer in answers)
+        return (self._score(generator, answer) for answer in answers)
 
     def identify(self, spec: TaskSpec, data: TaskData, fingerprint: str) -> tuple[str, str]:
         """The hashes that a registration of as many items gets here."""
@@ -79,10 +78,10 @@ class Fresh(TaskAdapter):
     def _scored_by(self) -> list[Any]:
         return [FRESH_VERSION, "checks" if self._asks_checks else "equality alone"]
 
-    def _score(self, spec: TaskSpec, generator: str, answer: Answered) -> DocScore:
+    def _score(self, generator: str, answer: Answered) -> DocScore:
         reply, gold = answer.responses[0][0], answer.target
-        if not isinstance(gold, str):
-            raise TaskError(f"task {spec.name!r}: doc {answer.doc_id}: its prompt has no answer")
+        if not isinstance(gold, str):  # of evidence that somebody else made
+            return DocScore(answer.doc_id, error="the prompt's target is no text, so that no answer is right")
         found = final_answer(reply) if isinstance(reply, str) else None
         try:
             right = found is not None and self._is_right(generator, answer.requests[0], gold, found)

@@ -265,6 +265,7 @@ judge_child.main()
 
 
 @needs_sandbox
+@pytest.mark.slow
 def test_a_child_that_ends_costs_one_answer(adapter, asked) -> None:
     [prompt] = asked["bitwise_arithmetic"][:1]
     text = str(int(prompt.target, 16))
@@ -305,6 +306,10 @@ def test_a_forged_seed_gives_no_check(adapter, asked) -> None:
         answer = Answered(prompt.doc_id, [request], [[f"<answer>{text}</answer>"]], prompt.target)
         [score] = adapter.score(task, adapter.register(task).data, [answer])
         assert correct(score) == 0
+    for target in (None, 5, ["x"]):
+        answer = Answered(prompt.doc_id, prompt.requests, [[f"<answer>{text}</answer>"]], target)
+        [score] = adapter.score(task, adapter.register(task).data, [answer])
+        assert "the prompt's target is no text" in score.error
 
 
 @pytest.mark.slow

@@ -150,10 +150,13 @@ def test_nor_where_no_namespaces_are(name: str) -> None:
     ],
 )
 def test_limits_end_a_program_and_say_which(sandbox: Sandbox, program: str, reason: str) -> None:
+    before = of_user()
     ran = sandbox.run(program, QUICK)
     assert ran.reason == reason, ran
     assert len(ran.output.encode()) <= QUICK.output_bytes
     assert not sandbox.judge(program, "pass", QUICK).passed
+    if os.getuid() == 0:
+        waited(lambda: not of_user() - before)
 
 
 def test_a_program_says_what_it_has_to(sandbox: Sandbox) -> None:

@@ -54,7 +54,10 @@ class DocAnswer:
     truncated: Annotated[bool, Column("whether the answer was cut at the token limit")]
     fault: Annotated[str | None, Column("how the last attempt ended, where it did not answer")]
     owner: Annotated[str | None, Column("who answers for that fault")]
-    error: Annotated[str | None, Column("what went wrong, in words: of the attempt or of the scorer")]
+    error: Annotated[
+        str | None,
+        Column("what went wrong, in words: of the attempt or of the scorer, or why code did not pass"),
+    ]
     attempts: Annotated[int, Column("attempts that were made at it")]
     latency_ms: Annotated[float | None, Column("how long the answer took", Unit.MILLISECONDS)]
     prompt_tokens: Annotated[int | None, Column("tokens of the prompt", Unit.TOKENS)]

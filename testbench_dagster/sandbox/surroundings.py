@@ -60,9 +60,9 @@ def _python(user: int | None) -> Python:
     prefix = os.path.realpath(sys.base_prefix)
     found: str | None = f"{prefix}/bin/python{version}"
     if not (_may_read(str(found), user) and _may_read(os.path.realpath(os.__file__), user)):
-        system = shutil.which("python3", path="/usr/local/bin:/usr/bin")
-        found = None if system is None else os.path.realpath(system)
-        if found is None or not _may_read(found, user):
+        system = [os.path.realpath(f"{folder}/python3") for folder in ("/usr/local/bin", "/usr/bin")]
+        found = next((path for path in system if _may_read(path, user)), None)
+        if found is None:
             raise SandboxError(
                 f"no Python that the sandbox's user may read: {prefix} is closed to it, and there is no "
                 "/usr/bin/python3; install python3 for all users"

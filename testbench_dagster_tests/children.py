@@ -19,7 +19,7 @@ WITHHELD = frozenset({"TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "DAGSTER_
 class Lent(FrameworkWorker):
     """Uses the children of the one before it, where they would be started in the same way; does not end them.
 
-    In the same way: same folder, same environment but for what children do not read, no other secret withheld.
+    In the same way: same folder, same environment but for what children do not read, nothing withheld.
     ``everywhere``: where they would not, too. Who wants children of its own makes a ``FrameworkWorker``.
     """
 

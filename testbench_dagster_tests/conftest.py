@@ -35,8 +35,8 @@ from testbench_dagster_tests.tasks.layouts import DATA
 # __pycache__), whatever the shell says: for a worker it takes 14 CPU seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# What is imported and collected stays until the end: it is not looked through for garbage again and again. That
-# took 4 CPU seconds of each worker at its end alone.
+# What is imported and collected stays until the end: it is not looked through for garbage again and again,
+# which took 4 CPU seconds of each worker at its end alone.
 gc.disable()
 
 # A busy machine, or a seed that draws much in vain, makes no property false: neither fails a test.

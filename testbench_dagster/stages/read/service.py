@@ -13,12 +13,11 @@ from testbench_dagster.core.service_quality import (
     ROLLING_SPAN,
     Headline,
     ServiceQuality,
+    in_order,
 )
 from testbench_dagster.core.workloads import WORKLOADS
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-
-_ORDER = {name: place for place, name in enumerate((ALL_WORKLOADS, *WORKLOADS))}
 
 
 def recent_service(
@@ -53,15 +52,8 @@ def _read(
 ) -> list[ServiceQuality]:
     if suppliers is not None:
         where = {**where, "supplier": {"in": sorted(suppliers)}}
-    rows = [
-        ServiceQuality.from_json(record.row)
-        for record in typed.find(workspace.documents, ServiceQualityRecord, where)
-    ]
-    return sorted(rows, key=lambda row: (row.supplier, row.since, _place(row.workload), row.workload))
-
-
-def _place(workload: str) -> int:
-    return _ORDER.get(workload, len(_ORDER))
+    records = typed.find(workspace.documents, ServiceQualityRecord, where)
+    return in_order(ServiceQuality.from_json(record.row) for record in records)
 
 
 def headlines(workspace: Workspace, now: datetime) -> Mapping[str, Headline]:

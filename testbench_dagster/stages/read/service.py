@@ -9,6 +9,7 @@ from typing import Any
 from testbench_dagster.core.records.service_quality import ServiceMade, ServiceQualityRecord
 from testbench_dagster.core.service_quality import (
     ALL_WORKLOADS,
+    PERCENTILES,
     ROLLING,
     ROLLING_SPAN,
     Headline,
@@ -17,6 +18,7 @@ from testbench_dagster.core.service_quality import (
 )
 from testbench_dagster.core.workloads import WORKLOADS
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.quantiles import least_n
 from testbench_dagster.stores.documents import typed
 
 
@@ -76,6 +78,16 @@ def headlines(workspace: Workspace, now: datetime) -> Mapping[str, Headline]:
             None if whole is None else whole.uptime_low,
         )
     return found
+
+
+def probes_to_a_median(row: ServiceQuality) -> int:
+    """How many more probes of a workload have to be answered until its medians are known.
+
+    0 where they are, and for the row of all workloads, which has none.
+    """
+    if row.workload == ALL_WORKLOADS:
+        return 0
+    return max(0, least_n(PERCENTILES["p50"]) - int(row.latency_ms["n"] or 0))
 
 
 def service_mark(workspace: Workspace) -> list[ServiceMade]:

@@ -145,7 +145,7 @@ def test_version(tmp_path: Path, cache: Path) -> None:
     told = [
         one for one in re.findall(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE) if one != "Unreleased"
     ]
-    assert told[0] == __version__, "the changes of this version stand first, but for those that are not out"
+    assert told[0] == __version__, "the changes of this version stand first, but for those to come"
 
 
 @pytest.mark.parametrize(

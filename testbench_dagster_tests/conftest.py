@@ -8,6 +8,7 @@ shared but what is only read. ``pytest -n 0`` runs everything in one process.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -26,9 +27,17 @@ from testbench_dagster.config import load_config
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.tasks.index import CACHE_ENV
 from testbench_dagster.tasks.worker import FrameworkWorker
-from testbench_dagster_tests import servers
+from testbench_dagster_tests import children, servers
 from testbench_dagster_tests.endpoints import Supplier
 from testbench_dagster_tests.tasks.layouts import DATA
+
+# Hundreds of processes import the package, and each worker imports these tests: they are compiled once (into
+# __pycache__), whatever the shell says: for a worker it takes 14 CPU seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# What is imported and collected stays until the end: it is not looked through for garbage again and again,
+# which took 4 CPU seconds of each worker at its end alone.
+gc.disable()
 
 # A busy machine, or a seed that draws much in vain, makes no property false: neither fails a test.
 settings.register_profile(
@@ -102,6 +111,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=minutes, reverse=True)
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show beside a failure what the servers said since the test began."""
@@ -167,11 +181,21 @@ def postgres_database_uri(postgres_uri: str) -> Iterator[str]:
         yield uri
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _children(_own_environment: None) -> Iterator[None]:
+    """Installations that tests open in one process use the same children of frameworks, one after another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("testbench_dagster.stages.workspace.FrameworkWorker", children.Lent)
+        children.begin()
+        yield
+        children.end()
+
+
 @pytest.fixture(scope="session")
-def worker(_own_environment: None) -> Iterator[FrameworkWorker]:
+def worker(_children: None) -> Iterator[FrameworkWorker]:
     """lm-eval in its process, one for all tests that do not harm it: starting it takes seconds."""
-    with FrameworkWorker() as started:
-        yield started
+    with children.Lent(everywhere=True) as lent:
+        yield lent
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import testbench_dagster
+from testbench_dagster_tests.core.reaching import parsed
 
 PACKAGE = Path(testbench_dagster.__file__).parent
 ROOT = PACKAGE.parent
@@ -51,12 +52,6 @@ def modules() -> dict[str, Path]:
     return found
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    """The syntax of a module."""
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
     """Dotted names an import statement names."""
     if isinstance(node, ast.Import):
@@ -70,7 +65,7 @@ def names_in(node: ast.Import | ast.ImportFrom, path: Path) -> Iterator[str]:
 
 def imports(path: Path, *, anywhere: bool = True) -> Iterator[str]:
     """Dotted names a module imports: anywhere in it, or only what its own import executes."""
-    todo: list[ast.AST] = [tree(path)]
+    todo: list[ast.AST] = [parsed(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -178,7 +173,7 @@ def test_late_imports_say_what_they_cost() -> None:
     silent = []
     for name, path in modules().items():
         lines = path.read_text("utf-8").splitlines()
-        for node in late_imports(tree(path)):
+        for node in late_imports(parsed(path)):
             what = node.names[0].name if isinstance(node, ast.Import) else str(node.module)
             if what.partition(".")[0] not in COSTS and not says_why(lines, node):
                 silent.append(f"{name}:{node.lineno} {what}")
@@ -271,9 +266,7 @@ def private_imports(tree: ast.AST) -> Iterator[str]:
 
 
 def test_private_parts_of_libraries_are_imported_in_one_module_each() -> None:
-    found = {
-        name: set(private_imports(ast.parse(path.read_text("utf-8")))) for name, path in modules().items()
-    }
+    found = {name: set(private_imports(parsed(path))) for name, path in modules().items()}
     outside = {name: parts for name, parts in found.items() if parts and name not in PRIVATE_PARTS.values()}
     assert outside == {}, f"import it from one of {', '.join(PRIVATE_PARTS.values())}"
     for library, module in PRIVATE_PARTS.items():
@@ -303,7 +296,7 @@ def test_private_attributes_of_others_are_touched_in_those_modules_alone() -> No
     ours: set[str] = set()
     touched: set[tuple[str, str]] = set()
     for module, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 ours.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -345,7 +338,7 @@ def folder(module: str) -> str:
 
 def imports_at_run_time(path: Path) -> Iterator[str]:
     """All imports of a module, late ones too, but those that only a type checker sees."""
-    todo: list[ast.AST] = [tree(path)]
+    todo: list[ast.AST] = [parsed(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -431,7 +424,7 @@ def test_only_the_registry_and_the_plugs_tell_transports_apart() -> None:
         f"{name}:{getattr(node, 'lineno', '?')}"
         for name, path in modules().items()
         if not name.startswith(OF_TRANSPORTS)
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parsed(path))
         if tells_transports_apart(node)
     ]
     assert found == []
@@ -458,7 +451,7 @@ def test_private_names_stay_in_their_folder() -> None:
     found = [
         f"{name} imports {node.module}.{alias.name}"
         for name, path in modules().items()
-        for node in ast.walk(tree(path))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("testbench_dagster.")
         for alias in node.names
         if re.match(r"_[^_]", alias.name) and folder(str(node.module)) != folder(name)
@@ -479,13 +472,12 @@ def test_documents_are_records_above_the_stores() -> None:
         named = set(imports(path))
         if not any(re.match(r"testbench_dagster\.(core\.records|stores)\b", i) for i in named):
             continue  # it gets neither documents nor records
-        tree = ast.parse(path.read_text("utf-8"))
+        nodes = list(ast.walk(parsed(path)))
         imported = any(map(raw.search, named))
         # `.collection.name` is a word, `.collection` alone the key to raw documents
-        words = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "name"}
+        words = {id(n.value) for n in nodes if isinstance(n, ast.Attribute) and n.attr == "name"}
         taken = any(
-            isinstance(n, ast.Attribute) and n.attr == "collection" and id(n) not in words
-            for n in ast.walk(tree)
+            isinstance(n, ast.Attribute) and n.attr == "collection" and id(n) not in words for n in nodes
         )
         if imported or taken:
             found.add(name)
@@ -514,7 +506,7 @@ def test_modules_import_each_other_without_cycles() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [name for name, path in modules().items() if not ast.get_docstring(tree(path))]
+    silent = [name for name, path in modules().items() if not ast.get_docstring(parsed(path))]
     assert silent == []
 
 
@@ -523,7 +515,7 @@ def test_every_package_says_what_belongs_in_it() -> None:
     assert {"testbench_dagster.core", "testbench_dagster.defs.catalog"} <= set(packages)
     silent = []
     for name, path in packages.items():
-        text = " ".join((ast.get_docstring(tree(path)) or "").split())
+        text = " ".join((ast.get_docstring(parsed(path)) or "").split())
         if not re.search(r"\bBelongs here: \S.*\bDoes not: \S", text):
             silent.append(name)
     assert silent == [], "write `Belongs here: ... Does not: ...` into their docstrings"

@@ -10,7 +10,7 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, model_option, note
 from testbench_dagster.cli.read import first_day
-from testbench_dagster.cli.service_lines import number, shares, with_interval
+from testbench_dagster.cli.service_lines import missing_probes, number, shares, with_interval
 from testbench_dagster.core.service_quality import ServiceQuality
 
 #: Columns of the table, of the readable texts that stand for several numbers each.
@@ -66,6 +66,8 @@ def service(
     shown = [_readable(row) for row in rows]
     columns = [*_COLUMNS, *(name for name in _RARE if any(row[name] is not None for row in shown))]
     emit(shown, "table", columns, "Service quality")
+    if lacking := missing_probes([ServiceQuality.from_json(row) for row in rows]):
+        note(lacking)
 
 
 def _readable(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from testbench_dagster.core.service_quality import ALL_WORKLOADS, ServiceQuality
 from testbench_dagster.core.wording import counted
+from testbench_dagster.stages.read.service import probes_to_a_median
 
 _NOTHING = "–"
 
@@ -41,6 +42,8 @@ def _of_workload(row: ServiceQuality) -> Iterator[str]:
     parts.append(f"tokens/s {with_interval(row.tokens_per_s, 'p50')} after it")
     parts.append(f"{with_interval(row.tokens_per_s_end_to_end, 'p50')} in all")
     parts.append(f"a request {with_interval(row.latency_ms, 'p50')} ms")
+    if missing := probes_to_a_median(row):
+        parts.append(f"medians take {counted(missing, 'answered probe')} more")
     if row.estimated_share:
         parts.append(f"tokens of {100 * row.estimated_share:.0f} % of answers estimated")
     if row.context_asked is not None:
@@ -56,6 +59,19 @@ def with_interval(values: Mapping[str, float | None], name: str) -> str:
     if values[name] is None:
         return _NOTHING
     return f"{number(values[name])} ({number(values[f'{name}_low'])}–{number(values[f'{name}_high'])})"
+
+
+def missing_probes(rows: Sequence[ServiceQuality]) -> str | None:
+    """How many answered probes rows lack for their medians, in a line; None where none lacks any."""
+    lacking = [missing for row in rows if (missing := probes_to_a_median(row))]
+    if not lacking:
+        return None
+    least, most = min(lacking), max(lacking)
+    n = counted(most, "answered probe")
+    return (
+        f"{counted(len(lacking), 'row')} without medians: {n if least == most else f'{least} to {n}'} more "
+        "until they are known"
+    )
 
 
 def shares(row: ServiceQuality) -> str:

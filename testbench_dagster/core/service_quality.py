@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from testbench_dagster.core.columns import Column, Origin, Unit, columns_of, plain_json
+from testbench_dagster.core.workloads import WORKLOADS
 
 #: The workload of what rests on all of them: uptime, and the estimate from answers of the evaluation.
 ALL_WORKLOADS = "all"
@@ -201,3 +202,14 @@ class Headline:
     tokens_per_s_p50: float | None = None
     uptime: float | None = None
     uptime_low: float | None = None
+
+
+_ORDER = {name: place for place, name in enumerate((ALL_WORKLOADS, *WORKLOADS))}
+
+
+def in_order(rows: Iterable[ServiceQuality]) -> list[ServiceQuality]:
+    """Rows by supplier, period and workload: first that of all, then that of the shortest prompts."""
+    places = len(_ORDER)
+    return sorted(
+        rows, key=lambda row: (row.supplier, row.since, _ORDER.get(row.workload, places), row.workload)
+    )

@@ -245,6 +245,8 @@ WINDOWS = Version(
         "testbench_dagster.stages.score.windows",
         "testbench_dagster.statistics.betting",
         "testbench_dagster.statistics.intervals",
+        "testbench_dagster.statistics.quantiles:nearest_rank",
+        "testbench_dagster.statistics.quantiles:_SAME",
     ),
 )
 

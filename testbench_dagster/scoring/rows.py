@@ -48,6 +48,7 @@ from testbench_dagster.statistics.intervals import (
     standard_error,
     wilson,
 )
+from testbench_dagster.statistics.quantiles import nearest_rank
 
 
 @dataclass(frozen=True)
@@ -450,8 +451,8 @@ def _error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) 
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float | None:
-    """Nearest-rank quantile of ascending values."""
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+    """The quantile of ascending values, None of none."""
+    return ordered[nearest_rank(len(ordered), q) - 1] if ordered else None
 
 
 def _sum(values: Iterator[int | None]) -> int | None:

@@ -23,6 +23,7 @@ import yaml
 from testbench_dagster.stores.datasets import DatasetStore, open_datasets
 from testbench_dagster.stores.documents import Document, DocumentStore, open_documents
 from testbench_dagster.stores.documents.collections import PROMPTS
+from testbench_dagster_tests.commands import say
 from testbench_dagster_tests.servers import free_port, stop
 from testbench_dagster_tests.tasks.layouts import REPOSITORY, SHARED
 
@@ -84,13 +85,18 @@ class Installation:
         """Where the installation keeps its data."""
         return self.folder / ".testbench"
 
+    @property
+    def all_environment(self) -> dict[str, str]:
+        """What a command finds in its environment."""
+        inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+        return {**inherited, **self.environment}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``testbench`` in a process group of its own."""
-        inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         return subprocess.Popen(
             [str(console_script()), *arguments],
             cwd=self.folder,
-            env={**inherited, **self.environment},
+            env=self.all_environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,6 +120,12 @@ class Installation:
             kill_group(process)
             raise
         return Finished(process.returncode, out, err, time.monotonic() - began)
+
+    def command_here(self, *arguments: str) -> Finished:
+        """Run ``testbench`` in this process, which has imported most of it."""
+        began = time.monotonic()
+        said = say(self.folder, *arguments, environment=self.all_environment)
+        return Finished(*said, time.monotonic() - began)
 
     def run(self, *arguments: str, timeout_s: float = 300) -> Finished:
         """``testbench run`` that has to succeed."""

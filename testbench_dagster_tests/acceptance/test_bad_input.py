@@ -48,7 +48,11 @@ def recorded(base: Settings, installation: Installation, shared: Path) -> Settin
 
 def refused(installation: Installation, *command: str) -> str:
     """Run a command that has to refuse its input; return its message."""
-    done = installation.command(*(command or ("run",)))
+    return message_of(installation.command(*(command or ("run",))))
+
+
+def message_of(done: Finished) -> str:
+    """What a command said that had to refuse its input."""
     assert done.code == 2, done
     assert done.out == ""
     assert "Traceback" not in done.err
@@ -189,7 +193,7 @@ def test_a_file_that_is_no_configuration(
 ) -> None:
     path = installation.folder / "testbench.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    message = refused(installation)
+    message = message_of(installation.command_here("run"))
     assert str(path) in message
     for part in parts:
         assert part in message

@@ -218,9 +218,21 @@ def test_the_pages_own_tests_pass_and_the_command_prints_what_the_page_shows(
     ("changes", "said"),
     [
         ({"options": {"most": 7}}, "options.most: 7 is no number from 10 to 3999"),
-        ({"options": {"least": 7}}, "options.least means nothing to 'roman_write'"),
-        ({"num_fewshot": 3}, "num_fewshot means nothing to 'roman_write' of framework 'roman'"),
-        ({"name": "roman_sing"}, "no task of framework 'roman'; name one of roman_write, roman_read"),
+        pytest.param(
+            {"options": {"least": 7}},
+            "options.least means nothing to 'roman_write'",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"num_fewshot": 3},
+            "num_fewshot means nothing to 'roman_write' of framework 'roman'",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"name": "roman_sing"},
+            "no task of framework 'roman'; name one of roman_write, roman_read",
+            marks=pytest.mark.slow,
+        ),
         (
             {"framework": "romans"},
             "framework 'romans' is unknown; there are: lm_eval, signatures, tools, roman, sums; correct",

@@ -19,6 +19,7 @@ from testbench_dagster.cli import cli
 from testbench_dagster.identity import needed_prompts
 from testbench_dagster.localnet.demo import TWIN_PAIRS
 from testbench_dagster_tests.acceptance.documents import document
+from testbench_dagster_tests.commands import Said, say
 from testbench_dagster_tests.tasks.layouts import REPOSITORY
 
 COMMANDS = [
@@ -61,20 +62,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def testbench(
-    folder: Path, cache: Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, with nothing of the caller's installation."""
-    clean = {
+def clean(cache: Path) -> dict[str, str]:
+    """The environment of a command: nothing of the caller's installation."""
+    return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(REPOSITORY),  # the code beside these tests, whatever is installed
         "HOME": str(cache),
         "TESTBENCH_CACHE_DIR": str(cache),
     }
+
+
+def testbench(
+    folder: Path, cache: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", "from testbench_dagster.cli import main; main()", *arguments],
         cwd=folder,
-        env={**clean, **environment},
+        env={**clean(cache), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -88,7 +93,18 @@ testbench.__test__ = False  # type: ignore[attr-defined]  # pytest: the name onl
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_explains_itself(tmp_path: Path, cache: Path, command: str) -> None:
-    done = testbench(tmp_path, cache, *command.split(), "--help")
+    explains_itself(tmp_path, say(tmp_path, *command.split(), "--help", environment=clean(cache)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself_where_nothing_else_was_imported(
+    tmp_path: Path, cache: Path, command: str
+) -> None:
+    explains_itself(tmp_path, testbench(tmp_path, cache, *command.split(), "--help"))
+
+
+def explains_itself(tmp_path: Path, done: Said | subprocess.CompletedProcess[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     assert len(done.stdout.splitlines()) > 4
@@ -96,7 +112,7 @@ def test_every_command_explains_itself(tmp_path: Path, cache: Path, command: str
 
 
 def test_help_lists_all_commands(tmp_path: Path, cache: Path) -> None:
-    text = testbench(tmp_path, cache, "--help").stdout
+    text = say(tmp_path, "--help", environment=clean(cache)).stdout
     assert set(re.findall(r"^  (\w[\w-]*)  ", text, re.M)) == {c for c in COMMANDS if " " not in c}
 
 
@@ -132,6 +148,10 @@ def test_version(tmp_path: Path, cache: Path) -> None:
     versions = re.findall(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE)
     released = [version for version in versions if version != "Unreleased"]
     assert released[0] == __version__, "the changes of this version stand first, but for those to come"
+    told = [
+        one for one in re.findall(r"^## (.*)$", document("CHANGELOG.md"), re.MULTILINE) if one != "Unreleased"
+    ]
+    assert told[0] == __version__, "the changes of this version stand first, but for those to come"
 
 
 @pytest.mark.parametrize(
@@ -157,16 +177,24 @@ def test_version(tmp_path: Path, cache: Path) -> None:
 def test_exit_codes_and_messages(
     tmp_path: Path, cache: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    done = testbench(tmp_path, cache, *arguments)
+    done = say(tmp_path, *arguments, environment=clean(cache))
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
+def test_a_process_ends_with_the_code_that_says_it(tmp_path: Path, cache: Path) -> None:
+    for arguments in (["nope"], ["-c", "missing.yaml", "scores"]):
+        done = testbench(tmp_path, cache, *arguments)
+        said = say(tmp_path, *arguments, environment=clean(cache))
+        assert (done.returncode, done.stdout) == (said.returncode, said.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1] == said.stderr.splitlines()[-1]
+
+
 def test_a_wrong_configuration_is_two(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "testbench.yaml").write_text("tasks: [{name: starter_logic, shots: 1}]", encoding="utf-8")
     for command in (["check"], ["run"], ["scores"], ["up"], ["export", "--out", "x"]):
-        done = testbench(tmp_path, cache, *command)
+        done = say(tmp_path, *command, environment=clean(cache))
         assert done.returncode == 2, command
         assert "tasks[0].shots: unknown key 'shots'" in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"testbench.yaml"}, "nothing half-written"
@@ -194,12 +222,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, cache: Path) -> 
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | head -c 1"],
         cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(REPOSITORY),
-            "HOME": str(cache),
-            "TESTBENCH_CACHE_DIR": str(cache),
-        },
+        env=clean(cache),
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,15 +1,15 @@
-"""``testbench import-frameworks`` as a process: YAML on stdout, notes on stderr, exit codes."""
+"""``testbench import-frameworks``: YAML on stdout, notes on stderr, exit codes."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from testbench_dagster_tests.commands import Said, say
 
 RULES = {
     "task_dependency": {"any": ["signatures:identity:equal:UNIQUE_OR_PROXY"]},
@@ -19,17 +19,9 @@ RULES = {
 CONFIG = {"pocket_blocks_per_session": 4, "frameworks": {"lmeh": RULES, "helm": {}}}
 
 
-def run(file: Path, content: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(file: Path, content: Any, *arguments: str) -> Said:
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    command = "from testbench_dagster.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", command, "import-frameworks", str(file), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=file.parent,
-    )
+    return say(file.parent, "import-frameworks", str(file), *arguments)
 
 
 def test_stdout_is_yaml_and_stderr_tells_what_changed(tmp_path: Path) -> None:

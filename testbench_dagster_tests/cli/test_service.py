@@ -12,8 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from starlette.testclient import TestClient
 
 from testbench_dagster.api import Testbench
+from testbench_dagster.board import links
+from testbench_dagster.board.app import make_app
+from testbench_dagster.board.run import allowed_hosts
+from testbench_dagster.board.site import Site
 from testbench_dagster.cli import cli
 from testbench_dagster.cli.service_lines import service_lines
 from testbench_dagster.core.columns import columns_of
@@ -111,6 +116,26 @@ def test_show_tells_it_in_lines(workspace: Workspace) -> None:
     assert told["service"] == "external", "what was there keeps its name"
     failed = run(workspace, "show", BETA).stdout
     assert "0 of 3 probes answered, unavailable 3, up 0.0 %" in failed
+
+
+def test_how_many_probes_medians_lack_is_told(quiet: Workspace) -> None:
+    store(quiet, [*hourly(ALPHA, NOW, 2), *hourly(ALPHA, NOW, 6, "1k", seed=2), *hourly(BETA, NOW, 5)])
+    refresh_service_quality(quiet, [ALPHA, BETA], NOW)
+    told = run(quiet, "service")
+    assert "2 rows without medians: 1 to 4 answered probes more until they are known" in told.stderr
+    one = run(quiet, "service", "-s", BETA)
+    assert "1 row without medians: 1 answered probe more until they are known" in one.stderr
+    assert "without medians" not in run(quiet, "service", "--format", "json").stderr
+    shown = run(quiet, "show", ALPHA).stdout
+    assert "short: first token – ms" in shown and "medians take 4 answered probes more" in shown
+    assert shown.count("medians take") == 1, "of 1k there are six"
+    site = Site(quiet)
+    site.prepare()
+    app = make_app(site, hosts=allowed_hosts("127.0.0.1"), clock=lambda: NOW)
+    client = TestClient(app, base_url="http://127.0.0.1:3001")
+    text = " ".join(client.get(links.supplier(ALPHA)).text.split())
+    assert "short: 4 answered probes more until medians are known." in text
+    assert text.count("until medians are known") == 1
 
 
 def test_an_estimate_is_called_one() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from testbench_dagster_tests.core.reaching import parsed
 from testbench_dagster_tests.test_architecture import modules
 
 #: Modules that decide which fault an event is, and so may name faults. Whoever asks what a fault means reads
@@ -75,7 +76,7 @@ def fault_collections(tree: ast.AST) -> Iterator[int]:
 def test_only_what_decides_on_a_fault_names_one() -> None:
     table = "testbench_dagster.core.faults"
     prefix = "testbench_dagster."
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in modules().items()}
+    trees = {name: parsed(path) for name, path in modules().items()}
     named = {
         name.removeprefix(prefix) for name, tree in trees.items() if name != table and named_faults(tree)
     }

@@ -293,7 +293,14 @@ def test_unusable_input_is_refused() -> None:
 # --------------------------------------------------------------------------------------- recorded answers
 
 
-@pytest.mark.parametrize(("points", "median", "most"), [(10, 328, 735), (20, 148, 192), (40, 70, 89)])
+@pytest.mark.parametrize(
+    ("points", "median", "most"),
+    [
+        pytest.param(10, 328, 735, marks=pytest.mark.slow),
+        (20, 148, 192),
+        pytest.param(40, 70, 89, marks=pytest.mark.slow),
+    ],
+)
 def test_falls_of_recorded_models_on_mmlu_pro(shared: Path, points: int, median: int, most: int) -> None:
     """Three models, six peers of each by resampling; 1.5 times the recorded medians and 90 % quantiles."""
     pools = [p for p in scored.recorded(shared) if p.own.mean() > points / 100 + 0.02]

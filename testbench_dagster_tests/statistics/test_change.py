@@ -28,7 +28,9 @@ def test_unless_told_otherwise_a_false_alarm_comes_every_hundred_thousand_values
     assert (one.arl, one.baseline_alpha, one.ceiling) == (1e5, 0.01, 0.95)
 
 
-@pytest.mark.parametrize("rate", [0.95, 0.7, 0.3])
+@pytest.mark.parametrize(
+    "rate", [pytest.param(0.95, marks=pytest.mark.slow), 0.7, pytest.param(0.3, marks=pytest.mark.slow)]
+)
 def test_the_mean_time_to_a_false_alarm_is_what_was_asked_for(rate: float) -> None:
     """ARL >= A = 200 where nothing ever changes, with the baseline learnt: few alarms in a third of A."""
     rng, arl, runs = random.Random(5), 200.0, 300

@@ -20,7 +20,7 @@ def drawn(rng: np.random.Generator, prompts: int, draws: int, tilt: float) -> li
     return found
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.2])
+@pytest.mark.parametrize("alpha", [0.05, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_honest_pairs_are_accused_no_more_often_than_alpha(alpha: float) -> None:
     rng = np.random.default_rng(SEED)
     n = 400

@@ -224,6 +224,7 @@ def test_more_suppliers_never_make_ranks_more_certain() -> None:
     assert certain_ranks(crowd)[:2] == [(1, 2), (1, 2)]
 
 
+@pytest.mark.slow
 def test_five_thousand_suppliers_take_seconds_of_one_core() -> None:
     rng = np.random.default_rng(0)
     estimates = [

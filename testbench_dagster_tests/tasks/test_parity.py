@@ -154,14 +154,27 @@ SHARED_CASES = {
         BBH_CASE, only=("bbh_cot_fewshot_navigate", "bbh_cot_fewshot_snarks"), api="chat"
     ),
 }
+#: Those that take long and whose layouts and ways of asking the others have, too.
+AT_LENGTH = {
+    "gsm8k-5-shot-chat",
+    "gsm8k_cot_self_consistency",
+    "mmlu-5-shot",
+    "arc_challenge-default-shots",
+    "truthfulqa_mc1",
+    "mmlu_pro-own-shots",
+    "bbh_cot_fewshot",
+}
 
 
 @pytest.mark.usefixtures("shared")
-@pytest.mark.parametrize("name", SHARED_CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in AT_LENGTH)) for name in SHARED_CASES]
+)
 def test_public_data(name, tmp_path):
     assert_parity(SHARED_CASES[name], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared", "punkt")
 def test_ifeval_with_real_answers(tmp_path):
     sides = assert_parity(IFEVAL, tmp_path)

@@ -29,7 +29,7 @@ from testbench_dagster.core.service_quality import (
     HOUR_PARTLY,
     ServiceQuality,
 )
-from testbench_dagster.stages.read.service import daily_service, recent_service
+from testbench_dagster.stages.read.service import daily_service, probes_to_a_median, recent_service
 
 _PERIODS = {"30d": 30, "90d": 90, "1y": 365}
 #: Days that the page of a supplier draws.
@@ -47,9 +47,10 @@ _KINDS: Mapping[str, str | None] = {
 
 @dataclass(frozen=True)
 class WorkloadRow:
-    """A workload with where its medians are drawn: of the first token, of a request, and of the speed."""
+    """A workload, how many probes its medians lack, and where they are drawn: first token, request, speed."""
 
     row: ServiceQuality
+    missing: int
     first_token: IntervalMark | None
     latency: IntervalMark | None
     speed: IntervalMark | None
@@ -90,6 +91,7 @@ def shown_service(site: Site, key: str, now: datetime) -> ShownService | None:
         [
             WorkloadRow(
                 row,
+                probes_to_a_median(row),
                 interval(times, *_ends(row.ttft_ms)),
                 interval(times, *_ends(row.latency_ms)),
                 interval(speeds, *_ends(row.tokens_per_s)),

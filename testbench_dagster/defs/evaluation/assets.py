@@ -35,7 +35,6 @@ from testbench_dagster.scoring.groups import group_windows
 from testbench_dagster.stages.health import note_attempts, note_scores
 from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.identify.references import refresh_references
-from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.relay.relay import relay_due
 from testbench_dagster.stages.score.remarks import empty_answers
 from testbench_dagster.stages.score.score import score_new
@@ -287,9 +286,7 @@ def supplier_scores(
     }
     rows = windows(workspace, suppliers=keys)
     note_scores(workspace, keys, rows)
-    now = datetime.now(UTC)
-    refresh_service_quality(workspace, keys, now)  # answers tell of the speed, too
-    service = recent_service(workspace, now, keys)
+    service = refresh_service_quality(workspace, keys, datetime.now(UTC)).recent  # answers tell of the speed
     show_partitions(context, scores_shown(keys, rows, workspace.config.settings.board.url, service))
     if len(keys) == 1:
         groups = list(group_windows(workspace.groups, rows))

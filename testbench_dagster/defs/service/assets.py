@@ -24,7 +24,6 @@ from testbench_dagster.defs.metadata import counts, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.per_partition import service_shown
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.service.probe import ServiceProbeProgress
 from testbench_dagster.stages.service.probing import Probed, probe
 from testbench_dagster.stages.workspace import Workspace
@@ -136,12 +135,12 @@ def _tell(context: dg.AssetExecutionContext, probed: Probed) -> None:
 
 
 def _shown(workspace: Workspace, probed: Probed) -> dict[str, dict[str, Any]]:
-    """By supplier that was probed what its partition shows: these probes, and what is stored of it now."""
+    """By supplier that was probed what its partition shows: these probes, and what is known of it now."""
     of_supplier: defaultdict[str, list[ServiceProbeRecord]] = defaultdict(list)
     for one in probed.attempts:
         of_supplier[one.supplier].append(one)
     recent = defaultdict(list)
-    for row in recent_service(workspace, datetime.now(UTC), list(of_supplier)):
+    for row in probed.recent:
         recent[row.supplier].append(row)
     url = workspace.config.settings.board.url
     shown = {}

@@ -9,16 +9,17 @@ from typing import Any
 from testbench_dagster.core.records.service_quality import ServiceMade, ServiceQualityRecord
 from testbench_dagster.core.service_quality import (
     ALL_WORKLOADS,
+    PERCENTILES,
     ROLLING,
     ROLLING_SPAN,
     Headline,
     ServiceQuality,
+    in_order,
 )
 from testbench_dagster.core.workloads import WORKLOADS
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.statistics.quantiles import least_n
 from testbench_dagster.stores.documents import typed
-
-_ORDER = {name: place for place, name in enumerate((ALL_WORKLOADS, *WORKLOADS))}
 
 
 def recent_service(
@@ -53,15 +54,8 @@ def _read(
 ) -> list[ServiceQuality]:
     if suppliers is not None:
         where = {**where, "supplier": {"in": sorted(suppliers)}}
-    rows = [
-        ServiceQuality.from_json(record.row)
-        for record in typed.find(workspace.documents, ServiceQualityRecord, where)
-    ]
-    return sorted(rows, key=lambda row: (row.supplier, row.since, _place(row.workload), row.workload))
-
-
-def _place(workload: str) -> int:
-    return _ORDER.get(workload, len(_ORDER))
+    records = typed.find(workspace.documents, ServiceQualityRecord, where)
+    return in_order(ServiceQuality.from_json(record.row) for record in records)
 
 
 def headlines(workspace: Workspace, now: datetime) -> Mapping[str, Headline]:
@@ -84,6 +78,16 @@ def headlines(workspace: Workspace, now: datetime) -> Mapping[str, Headline]:
             None if whole is None else whole.uptime_low,
         )
     return found
+
+
+def probes_to_a_median(row: ServiceQuality) -> int:
+    """How many more probes of a workload have to be answered until its medians are known.
+
+    0 where they are, and for the row of all workloads, which has none.
+    """
+    if row.workload == ALL_WORKLOADS:
+        return 0
+    return max(0, least_n(PERCENTILES["p50"]) - int(row.latency_ms["n"] or 0))
 
 
 def service_mark(workspace: Workspace) -> list[ServiceMade]:

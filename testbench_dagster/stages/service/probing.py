@@ -9,6 +9,7 @@ from typing import Any
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.service_probes import ServiceProbeRecord
+from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.wording import counted
 from testbench_dagster.core.workloads import DueProbe
 from testbench_dagster.stages.plan.remaining import money_quota
@@ -43,11 +44,15 @@ PROBE_COLUMNS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Probed:
-    """A round: what was ``due``, what came of it, and the ``attempts`` that were stored, oldest first."""
+    """A round: what was ``due``, what came of it, and the ``attempts`` that were stored, oldest first.
+
+    ``recent``: what is known since of the service of who was probed, a row per workload.
+    """
 
     due: tuple[DueProbe, ...]
     report: ServiceProbeReport
     attempts: tuple[ServiceProbeRecord, ...]
+    recent: Sequence[ServiceQuality]
 
     def rows(self) -> list[dict[str, Any]]:
         """An attempt a row, with the speeds that follow from it; see :data:`PROBE_COLUMNS`."""
@@ -99,7 +104,7 @@ def probe(
         workloads = configured_rates(workspace.config.settings)
         due = [DueProbe(key, workload) for key in dict.fromkeys(suppliers) for workload in workloads]
     if not due:
-        return Probed((), ServiceProbeReport(), ())
+        return Probed((), ServiceProbeReport(), (), ())
     asked = list(dict.fromkeys(one.supplier for one in due))
     quota = probe_quota(workspace)
     quota.limit({key: _TRIES * sum(one.supplier == key for one in due) for key in asked})
@@ -115,5 +120,5 @@ def probe(
         typed.find(workspace.documents, ServiceProbeRecord, where, sort=[("finished_at", 1), ("_id", 1)])
     )
     probed = dict.fromkeys(one.supplier for one in attempts)
-    refresh_service_quality(workspace, list(probed), datetime.now(UTC))
-    return Probed(tuple(due), report, attempts)
+    refreshed = refresh_service_quality(workspace, list(probed), datetime.now(UTC))
+    return Probed(tuple(due), report, attempts, refreshed.recent)

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import PlainAnswer
 from testbench_dagster.core.records.service_probes import ProbesOfSupplier, ProbeTimes, ServiceProbeRecord
 from testbench_dagster.core.records.service_quality import LastFinalDay, RollingRow, ServiceQualityRecord
-from testbench_dagster.core.service_quality import ALL_WORKLOADS, ROLLING, ROLLING_SPAN, ServiceQuality
+from testbench_dagster.core.service_quality import (
+    ALL_WORKLOADS,
+    ROLLING,
+    ROLLING_SPAN,
+    ServiceQuality,
+    in_order,
+)
 from testbench_dagster.stages.service.measures import Span, plain_estimate, service_quality
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -27,8 +34,15 @@ _TOGETHER = 200  # suppliers whose final days are read with one query
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 
 
-def refresh_service_quality(workspace: Workspace, suppliers: Sequence[str], now: datetime) -> int:
-    """Make the rows of suppliers anew of what is stored; return how many were written.
+class Refreshed(NamedTuple):
+    """What was made anew: how many rows were written, and of them those of the last 72 hours, in order."""
+
+    n_written: int
+    recent: Sequence[ServiceQuality]
+
+
+def refresh_service_quality(workspace: Workspace, suppliers: Sequence[str], now: datetime) -> Refreshed:
+    """Make the rows of suppliers anew of what is stored.
 
     A day that is over is made once, at the first call an hour or more after its end, and stays when its
     probes are gone; that of ``now`` and the last 72 hours are replaced by every call. Of each supplier the
@@ -39,18 +53,18 @@ def refresh_service_quality(workspace: Workspace, suppliers: Sequence[str], now:
         suppliers: keys.
         now: the present, timezone-aware.
     """
-    written = 0
+    written: list[ServiceQuality] = []
     keys = list(dict.fromkeys(suppliers))
     for start in range(0, len(keys), _TOGETHER):
         some = keys[start : start + _TOGETHER]
         final = _last_final_days(workspace, some)
         for key in some:
             written += _refresh(workspace, key, final.get(key), now)
-    return written
+    return Refreshed(len(written), in_order(row for row in written if row.period == ROLLING))
 
 
-def _refresh(workspace: Workspace, supplier: str, final: date | None, now: datetime) -> int:
-    """Make the rows of one supplier whose days up to ``final`` stay as they are."""
+def _refresh(workspace: Workspace, supplier: str, final: date | None, now: datetime) -> list[ServiceQuality]:
+    """Make the rows of one supplier whose days up to ``final`` stay as they are, and return them."""
     rolling = Span(ROLLING, now - ROLLING_SPAN, now)
     first_open = None if final is None else _midnight(final) + _DAY
     where: dict[str, object] = {"supplier": supplier}
@@ -74,7 +88,7 @@ def _refresh(workspace: Workspace, supplier: str, final: date | None, now: datet
     records = [_record(row, now) for row in rows]
     typed.upsert(workspace.documents, ServiceQualityRecord, records)
     _forget_rolling(workspace, supplier, {one.id for one in records})
-    return len(records)
+    return rows
 
 
 def _rows(

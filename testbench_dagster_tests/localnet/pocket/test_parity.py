@@ -119,7 +119,14 @@ def test_users_of_tools_alike():
     assert len({tuple(answers) for answers, _ in seen.values()}) == len(TOOL_USES)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in FAIL_MODES if mode not in ("timeout", "forged")])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(mode, marks=[pytest.mark.slow] * (mode == "oversized"))
+        for mode in FAIL_MODES
+        if mode not in ("timeout", "forged")
+    ],
+)
 def test_failures_of_personas_alike(mode):
     backend = Backend("b", 0.5, latency_ms=0)
     personas = [Persona(name, backend, failures={mode: 0.5}) for name in ("on-classic", "on-ha")]

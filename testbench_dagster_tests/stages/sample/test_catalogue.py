@@ -191,7 +191,7 @@ def test_the_seed_is_committed_before_any_prompt_exists(
 ) -> None:
     refresh_dataset(workspace, spec)
     refresh_prompts(workspace, spec)
-    workspace.worker.close()
+    workspace.worker.process("lm_eval").close()
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # no prompt can be built
     instant = now() + timedelta(seconds=1)
     with pytest.raises(TaskError):

@@ -311,7 +311,7 @@ def test_a_supplier_that_hangs_the_scorer_again_and_again_is_put_off(
 def test_trouble_that_is_not_the_answers_fails_the_stage(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that cannot even start must not mark answers as unscorable for ever."""
     case.answer(0, "a")
-    case.workspace.worker.close()
+    case.workspace.worker.process("lm_eval").close()
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(TaskError, match="process ended"):
         score_new(case.workspace, [ALPHA], now=NOW)

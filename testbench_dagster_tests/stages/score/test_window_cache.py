@@ -201,7 +201,9 @@ def aged(facts: Facts, seed: int, supplier: str) -> None:
         facts.attempt(task, doc, dice.choice(faults), at, **call)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed not in (0, 3))) for seed in range(6)]
+)
 def test_rows_end_with_their_oldest_sample(installation: Callable[..., Facts], seed: int) -> None:
     """Looked at from any instant, before and after, in windows that are full and that are not."""
     facts = installation(sampling={"window": 3 if seed % 2 else 100}, samples={"min": 1, "max": 3})

@@ -53,7 +53,9 @@ def test_a_row_per_workload_and_day_and_one_of_72_hours(workspace: Workspace) ->
     store(workspace, hourly(ALPHA, NOW - timedelta(minutes=5), 60))
     store(workspace, hourly(ALPHA, NOW - timedelta(minutes=9), 60, "1k", seed=2))
     store(workspace, [probe(BETA, NOW - timedelta(days=3, hours=5))])
-    assert refresh_service_quality(workspace, [ALPHA, BETA], NOW) == 4 * 3 + 2
+    refreshed = refresh_service_quality(workspace, [ALPHA, BETA], NOW)
+    assert refreshed.n_written == 4 * 3 + 2
+    assert refreshed.recent == recent_service(workspace, NOW), "what is stored need not be read again"
     rows = stored(workspace)
     days = ["2026-03-08", "2026-03-09", "2026-03-10", ROLLING]
     assert sorted(rows) == sorted(
@@ -89,7 +91,7 @@ def test_a_day_that_is_over_is_made_once_and_only_what_is_new_is_read(
         documents_read(workspace.documents, monkeypatch),
         operations(workspace.documents, monkeypatch),
     )
-    written = refresh_service_quality(workspace, [ALPHA], later)
+    written = refresh_service_quality(workspace, [ALPHA], later).n_written
     assert written == 4, "today and 72 hours, of the workload and of all"
     assert read["service_probes"] == 72, "of 721 those of 72 hours"
     assert read["service_quality"] == 3, "the last final day, and which rows of 72 hours there are"
@@ -161,7 +163,7 @@ def test_plain_answers_estimate_the_speed_without_any_probe(workspace: Workspace
             "latency_ms": 2.0 + (one.completion_tokens or 0) / 2.9 + (one.doc_id * 7 % 5),
         }
         typed.upsert(workspace.documents, AttemptRecord, [AttemptRecord.from_document(changed)])
-    assert refresh_service_quality(workspace, [ALPHA], NOW) == 1
+    assert refresh_service_quality(workspace, [ALPHA], NOW).n_written == 1
     [row] = recent_service(workspace, NOW, [ALPHA])
     assert (row.workload, row.n, row.uptime) == (ALL_WORKLOADS, 0, None)
     assert row.estimated_tokens_per_s["value"] == pytest.approx(2_900, rel=0.02)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
-from testbench_dagster.localnet.answers import Known
 from testbench_dagster.localnet.manners import MANNERS
 from testbench_dagster.localnet.personas import (
     FAIL_MODES,
@@ -31,6 +30,7 @@ from testbench_dagster.localnet.personas import (
     ToolUse,
     quantised,
 )
+from testbench_dagster.localnet.questions import Known
 from testbench_dagster.localnet.requests import BadRequestError
 from testbench_dagster.localnet.withholding import ANSWER, WHENS, Withholding
 

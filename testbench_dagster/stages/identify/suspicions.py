@@ -6,6 +6,7 @@ are looked for when all groups are made anew, and stay a while after they were l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from testbench_dagster.identity import (
     CopySettings,
     Evidence,
     Grouping,
+    RouterSettings,
     find_cached,
     find_copies,
     find_routers,
@@ -175,6 +177,7 @@ def _mixtures(
     service: str, evidence: Evidence, grouping: Grouping, answers: Sequence[Answer], now: datetime
 ) -> Iterator[SuspicionRecord]:
     told = set()
+    mixture_alpha = evidence.settings.mixture_alpha
     for router in find_routers(evidence, grouping, answers):
         told.add(router.supplier)
         yield SuspicionRecord(
@@ -198,7 +201,9 @@ def _mixtures(
             reason=router.wording,
         )
     for suspect in grouping.suspects:
-        if suspect.kind != "mixture" or suspect.supplier in told:
+        # told at the rate of errors of all suspicions, which is lower than that of a suspect of identity
+        threshold = suspect.threshold + math.log(mixture_alpha / RouterSettings().alpha)
+        if suspect.kind != "mixture" or suspect.supplier in told or suspect.log_e < threshold:
             continue
         less = min((0, 1), key=lambda side: suspect.shares[side])
         yield SuspicionRecord(
@@ -213,7 +218,7 @@ def _mixtures(
             found_at=now,
             seen_at=now,
             strength=suspect.log_e,
-            threshold=suspect.threshold,
+            threshold=threshold,
             observations=suspect.prompts,
             share=suspect.shares[less],
             share_low=suspect.shares_low[less],

@@ -62,6 +62,25 @@ WRONG: dict[str, tuple[str, Reason]] = {
         " os._exit(0)",
         "left early",
     ),
+    "changes what is to run": (
+        "import sys\nempty, frame = compile('', '', 'exec'), sys._getframe()\nwhile frame:\n"
+        " for name, value in list(frame.f_locals.items()):\n"
+        "  for cell in getattr(value, '__closure__', None) or ():\n"
+        "   if type(cell.cell_contents) is type(empty): cell.cell_contents = empty\n"
+        "  if type(value) is type(empty): frame.f_locals[name] = empty\n"
+        " frame = frame.f_back\ndef answer(x): return 5",
+        "raised",
+    ),
+    "changes where it runs": (
+        "import sys\nclass Space(dict):\n def __setitem__(self, name, value):\n"
+        "  super().__setitem__(name, print if name == 'check' else value)\n"
+        "frame = sys._getframe()\nwhile frame:\n for name, value in list(frame.f_locals.items()):\n"
+        "  for cell in getattr(value, '__closure__', None) or ():\n"
+        "   if cell.cell_contents is globals(): cell.cell_contents = Space(globals())\n"
+        "  if value is globals(): frame.f_locals[name] = Space(value)\n"
+        " frame = frame.f_back\ndef answer(x): return 5",
+        "raised",
+    ),
     "looks through all objects": ("import gc\nprint(gc.get_objects())", "forbidden"),
     "asks for what a frame holds": ("import gc, sys\ngc.get_referents(sys._getframe(1))", "forbidden"),
     "traces": ("import sys\nsys.settrace(lambda *a: None)", "forbidden"),

@@ -102,7 +102,6 @@ def told(error: BaseException) -> bytes:
 def judge(answer: str, checks: str, channel: int) -> None:
     """Run both; on ``channel`` goes the token where the checks ran to their end, else what was raised."""
     end, say, execute, take_token, say_why = os._exit, os.write, exec, take, told
-    own_builtins = builtins.__dict__
     try:
         # as lm-eval runs them: what is no program together is none
         compile(f"{answer}\n{checks}", "<program>", "exec")
@@ -112,19 +111,33 @@ def judge(answer: str, checks: str, channel: int) -> None:
         say(channel, b"F" + say_why(error))
         end(WRONG)
     space: dict[str, Any] = {}
-    as_before = dict(own_builtins)
-
-    def through() -> bytes:
-        execute(first, space)
-        own_builtins.clear()
-        own_builtins.update(as_before)
-        space["__builtins__"] = builtins
-        execute(second, space)
-        return b""
-
+    own = builtins.__dict__
+    clear, update, put, there = own.clear, own.update, space.__setitem__, ("__builtins__", builtins)
+    before = tuple(own.items())
     try:
-        # from left to right: the token is taken, both run, and only then somebody is told
-        say(channel, b"P" + take_token(TOKEN_BYTES) + through())
+        # One expression: what is called and given stands on the interpreter's stack before the answer runs,
+        # as it is loaded from left to right. To a variable, or a cell of a function, that a frame shows, the
+        # answer could give another value. All that is called gives None, and `[x].__getitem__(None or 0)` is
+        # x. From the inside: the answer runs, Python's own names are as before, the checks run, it is told.
+        say(
+            channel,
+            b"P"
+            + take_token(TOKEN_BYTES)
+            + [b""].__getitem__(
+                execute(
+                    second,
+                    [space].__getitem__(
+                        put(
+                            *[there].__getitem__(
+                                update([before].__getitem__(clear(*(execute(first, space) or ())) or 0)) or 0
+                            )
+                        )
+                        or 0
+                    ),
+                )
+                or 0
+            ),
+        )
     except BaseException as error:
         say(channel, b"F" + say_why(error))
         end(WRONG)

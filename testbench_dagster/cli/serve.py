@@ -32,6 +32,9 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
 from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, FAIL_MODES, POCKET_SUPPLIERS
+from testbench_dagster.localnet.personas import FAIL_MODES
+from testbench_dagster.stages.service.outlook import probes_line
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import alone, create_folder, writing
 
 if TYPE_CHECKING:
@@ -231,6 +234,8 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
     else:
         if taken:
             note(f"switches of earlier versions hold on: {', '.join(taken)}")
+    with Workspace(config) as opened:
+        probes = probes_line(opened)
     workspace = workspace_file(environment["DAGSTER_HOME"])
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
@@ -251,6 +256,8 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
                 board.wait_until_it_serves(pages)
                 note(f"Board: {pages}")
             note("with it runs the daemon: it evaluates what is due, by sensors and schedules")
+            if probes is not None:
+                note(probes)
             try:
                 server.wait()
             finally:

@@ -13,18 +13,18 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
-from testbench_dagster.coordination.budgets import BudgetLedger, next_period, period_start
+from testbench_dagster.coordination.budgets import BudgetLedger
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.price import Price
 from testbench_dagster.core.relay import Attempt, Endpoint, Relay, Transport
 from testbench_dagster.core.token_bounds import likely_tokens, most_tokens
+from testbench_dagster.relays.accounts import LedgerAccount, give_back
 
 #: A chunk is at most this part of what is left of the day, and so many times the relay that it is asked for:
 #: several processes share the end fairly, and a death loses little.
@@ -114,31 +114,27 @@ def charge_of(price: Price, relay: Relay, attempt: Attempt, reserved: int) -> Ch
 
 
 @dataclass
-class _Account:
+class _Account(LedgerAccount):
     """A service's money as this process sees it, in millionths of the currency.
 
     ``left`` is granted and neither reserved nor spent, ``reserved`` is what is in flight. From ``dry`` on the
     ledger had not as much.
     """
 
-    service: str
-    cap: int
-    start: datetime = field(init=False)
-    ends: float = field(init=False)  # in seconds since 1970
-    left: int = 0
+    service: str = ""
     reserved: int = 0
     dry: int | None = None
     estimated: int = 0
-    returns: Counter[datetime] = field(default_factory=Counter)  # charged after their period, by its start
-    refilling: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, now: float) -> None:
         """Go over to the day that an instant lies in."""
-        moment = datetime.fromtimestamp(now, UTC)
-        self.start = period_start("day", moment)
-        self.ends = next_period("day", moment).timestamp()
-        self.left = self.estimated = 0
+        super().begin(now)
+        self.estimated = 0
         self.dry = None
+
+    def lost(self, amount: int) -> str:
+        """Say what was not given back."""
+        return f"money of {self.service} that was not spent"
 
 
 class MoneyQuota:
@@ -210,11 +206,8 @@ class MoneyQuota:
             account = self._accounts[reserved.service]
             rest = reserved.micros - came_to.micros
             account.reserved -= reserved.micros
-            if account.start != reserved.start or self._closed:
-                account.returns[reserved.start] += rest
-                return
-            account.left += rest
-            account.estimated += came_to.micros * came_to.estimated
+            if account.credit(reserved.start, rest, usable=not self._closed):
+                account.estimated += came_to.micros * came_to.estimated
 
     def refused(self) -> dict[str, int]:
         """Who was refused a relay, with what that could have cost at most, in millionths, by supplier key."""
@@ -236,13 +229,13 @@ class MoneyQuota:
         """Give back what was granted and not spent; nothing is granted afterwards."""
         with self._lock:
             self._closed = True
-            unused = [(account, account.start, account.left) for account in self._accounts.values()]
-            estimated = [(account.service, account.start, account.estimated) for account, *_ in unused]
-            for account, start, left in unused:
-                account.returns[start] += left
-                account.left = account.estimated = 0
-        for account, *_ in unused:
-            self._give_back(account)
+            accounts = list(self._accounts.values())
+            estimated = [(account.service, account.start, account.estimated) for account in accounts]
+            for account in accounts:
+                account.retire()
+                account.estimated = 0
+        for account in accounts:
+            give_back(self._ledger, account, self._lock)
         for service, start, micros in estimated:
             self._note_estimated(service, start, micros)
 
@@ -252,7 +245,7 @@ class MoneyQuota:
             cap = self._service_cap(service)
             if cap is None:
                 return None
-            known = self._accounts[service] = _Account(service, cap)
+            known = self._accounts[service] = _Account(money_account(service), "day", cap, service=service)
             known.begin(self._clock())
         return known
 
@@ -263,7 +256,6 @@ class MoneyQuota:
             now = self._clock()
             if now >= account.ends:
                 ended = account.start, account.estimated
-                account.returns[account.start] += account.left
                 account.begin(now)
             elif account.left >= needed or (account.dry is not None and needed >= account.dry):
                 return
@@ -271,38 +263,23 @@ class MoneyQuota:
                 return
             start, left = account.start, account.left
         if ended is not None:
-            self._give_back(account)
+            give_back(self._ledger, account, self._lock)
             self._note_estimated(account.service, *ended)
-        name = money_account(account.service)
-        spent = self._ledger.spent(name, start) or 0
+        spent = self._ledger.spent(account.name, start) or 0
         chunk = max(needed, min((account.cap - spent) // _PARTS, _RELAYS * needed))
         wanted = max(0, chunk - left)
         granted = self._ledger.grant(
-            name, start, account.cap, wanted, lambda: self._opened_with(account.service, start)
+            account.name, start, account.cap, wanted, lambda: self._opened_with(account.service, start)
         )
         with self._lock:
-            if self._closed or account.start != start:
-                account.returns[start] += granted
-            else:
-                account.left += granted
-                if left + granted < needed:
-                    account.dry = needed
+            if account.credit(start, granted, usable=not self._closed) and left + granted < needed:
+                account.dry = needed
             late = self._closed
         if late:
-            self._give_back(account)
+            give_back(self._ledger, account, self._lock)
 
     def _opened_with(self, service: str, start: datetime) -> int:
         return 0 if self._spent_before is None else self._spent_before(service, start)
-
-    def _give_back(self, account: _Account) -> None:
-        """Give back what is left of reservations and grants, each to its period."""
-        with self._lock:
-            returns, account.returns = account.returns, Counter()
-        for start, micros in returns.items():
-            try:
-                self._ledger.give_back(money_account(account.service), start, micros)
-            except StoreError as error:  # it stays counted as spent, which no cap minds
-                _log.warning("money of %s that was not spent was not given back: %s", account.service, error)
 
     def _note_estimated(self, service: str, start: datetime, micros: int) -> None:
         if not micros:

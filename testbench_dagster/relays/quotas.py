@@ -7,19 +7,18 @@ where possible.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from testbench_dagster.coordination.budgets import BudgetLedger, Unit, next_period, period_start
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.coordination.budgets import BudgetLedger, Unit
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import QuotaDecision
 from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.relays.accounts import LedgerAccount, give_back
 
 #: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
 MAX_SERVICE_CHUNK = 256
@@ -29,8 +28,6 @@ MAX_SUPPLIER_CHUNK = 16
 _PARTS = 8
 _PER_SUPPLIER = 32
 _LOW = 4  # at this part of a chunk the next one is asked for
-
-_log = logging.getLogger(__name__)
 
 #: Counts what was spent before the ledger knew: ``opening(where, start)``, ``where`` as a filter on attempts.
 SpentBefore = Callable[[Mapping[str, Any], datetime], int]
@@ -47,28 +44,19 @@ def supplier_account(key: str) -> str:
 
 
 @dataclass
-class _Account:
-    """One account of the ledger as this process sees it; ``left`` is granted and not yet used."""
+class _Account(LedgerAccount):
+    """Relays of a service's day or of a supplier's hour, of the attempts that ``where`` tells."""
 
-    name: str
-    unit: Unit
-    cap: int
-    where: Mapping[str, Any]
-    start: datetime = field(init=False)
-    ends: float = field(init=False)  # in seconds since 1970, as is every time here
+    where: Mapping[str, Any] = field(default_factory=dict)
     users: set[str] = field(default_factory=set)  # suppliers of this run
-    left: int = 0
     taken_in: datetime | None = None  # the period that the last relay was taken from
     low: int = 0  # at so many a refill is due
     asked: bool = False  # a refill is under way
     exhausted: bool = False  # nothing is left in the ledger
-    refilling: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, now: float) -> None:
-        """Go over to the period that an instant lies in."""
-        moment = datetime.fromtimestamp(now, UTC)
-        self.start = period_start(self.unit, moment)
-        self.ends = next_period(self.unit, moment).timestamp()
+    def lost(self, amount: int) -> str:
+        """Say what was not given back."""
+        return f"{amount} unused relays of {self.name}"
 
 
 class LedgerQuota:
@@ -183,11 +171,12 @@ class LedgerQuota:
         """Give back what was granted and not used; nothing is granted afterwards."""
         with self._lock:
             self._closed = True
-            unused = [(account, account.start, account.left) for account in self._accounts.values()]
-            for account in self._accounts.values():
-                account.left, account.exhausted = 0, True
-        for account, start, left in unused:
-            self._give_back(account, start, left)
+            accounts = list(self._accounts.values())
+            for account in accounts:
+                account.retire()
+                account.exhausted = True
+        for account in accounts:
+            give_back(self._ledger, account, self._lock)
 
     def _accounts_of(self, endpoint: Endpoint) -> tuple[_Account, ...]:
         """The accounts a supplier's relays are spent from; opened at first sight."""
@@ -210,7 +199,7 @@ class LedgerQuota:
 
     def _open(self, name: str, unit: Unit, cap: int, where: Mapping[str, Any]) -> _Account:
         if name not in self._accounts:
-            account = _Account(name, unit, cap, where, exhausted=self._closed)
+            account = _Account(name, unit, cap, where=where, exhausted=self._closed)
             account.begin(self._clock())
             self._accounts[name] = account
         return self._accounts[name]
@@ -219,11 +208,9 @@ class LedgerQuota:
         """Ask the ledger, one thread at a time per account."""
         with self._lock:
             now = self._clock()
-            over = now >= account.ends
-            unused, ended = (account.left, account.start) if over else (0, account.start)
-            if over:
+            if now >= account.ends:
                 account.begin(now)
-                account.left, account.exhausted = 0, self._closed
+                account.exhausted = self._closed
             elif account.left > account.low:
                 account.asked = False
                 return
@@ -232,7 +219,7 @@ class LedgerQuota:
                 return
             start, left, users = account.start, account.left, sorted(account.users)
             shares = [self._shares.get(key) for key in users]
-        self._give_back(account, ended, unused)
+        give_back(self._ledger, account, self._lock)
         spent = self._ledger.spent(account.name, start) or 0
         chunk = self._chunk(account, account.cap - spent, shares)
         wanted = max(0, chunk - left)
@@ -240,12 +227,11 @@ class LedgerQuota:
             account.name, start, account.cap, wanted, lambda: self._opened_with(account, start)
         )
         with self._lock:
-            late = granted if self._closed else 0
-            account.left += granted - late
+            account.credit(start, granted, usable=not self._closed)
             account.exhausted = self._closed or granted < wanted
             account.low = 0 if account.exhausted else chunk // _LOW  # then only the last one matters
             account.asked = False
-        self._give_back(account, start, late)
+        give_back(self._ledger, account, self._lock)
 
     def _chunk(self, account: _Account, capacity: int, shares: list[int | None]) -> int:
         """How many relays to ask for: enough for a while, never much of what is left for all."""
@@ -257,11 +243,3 @@ class LedgerQuota:
 
     def _opened_with(self, account: _Account, start: datetime) -> int:
         return 0 if self._spent_before is None else self._spent_before(account.where, start)
-
-    def _give_back(self, account: _Account, start: datetime, n: int) -> None:
-        if not n:
-            return
-        try:
-            self._ledger.give_back(account.name, start, n)
-        except StoreError as error:  # they stay counted as spent, which no cap minds
-            _log.warning("%d unused relays of %s were not given back: %s", n, account.name, error)

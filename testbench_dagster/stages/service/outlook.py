@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import counted, money
 from testbench_dagster.core.workloads import WORKLOADS
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.service.due import (
@@ -63,6 +63,35 @@ def probes_a_day(workspace: Workspace, suppliers: Sequence[Supplier]) -> ProbesA
             if supplier.price is not None:
                 cost += supplier.price.of(rate * length, rate * answer)
     return ProbesADay(n, relays, prompt, completion, priced, cost if priced else None)
+
+
+def probes_line(workspace: Workspace) -> str | None:
+    """What is probed by itself, how often and for how much, in a line; None where probes are off.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    settings = workspace.config.settings
+    day = probes_a_day(workspace, active_suppliers(workspace))
+    if day is None:
+        return None
+    if not settings.automation.service_probes.enabled:
+        return f"{_WHAT}: none by itself, for automation.service_probes.enabled is false"
+    configured = configured_rates(settings)
+    often = ", ".join(f"{name} {rate:g}" for name, rate in configured.items())
+    probed = [one for one in active_suppliers(workspace) if is_probed(settings, one)]
+    rates = probe_rates(settings, probed)
+    wanted = len(probed) * sum(configured.values())
+    granted = sum(sum(rates[one.service].values()) for one in probed)
+    less = f", of which relays_per_day allows {granted / wanted:.0%}" if granted < 0.995 * wanted else ""
+    told = (
+        f"{_WHAT}: {often} times a day each{less}; about {counted(round(day.relays), 'relay', ',')} a day to "
+        f"{counted(day.suppliers, 'supplier', ',')}"
+    )
+    if day.cost is None:
+        return told
+    whose = "" if day.priced == day.suppliers else f" for the {day.priced} with a price"
+    return f"{told}, up to {money(day.cost)} a day{whose}"
 
 
 def probe_findings(workspace: Workspace) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.service.outlook import probe_findings, probes_a_day
+from testbench_dagster.stages.service.outlook import probe_findings, probes_a_day, probes_line
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.endpoints import asking_of
 
@@ -44,6 +44,21 @@ def test_of_chosen_suppliers_within_the_budget_of_all(open_installation: Open) -
     workspace = open_installation(A, {"address": "c"}, **probes(relays_per_day=16))
     first = probes_a_day(workspace, active_suppliers(workspace)[:1])
     assert first is not None and (first.suppliers, first.relays, first.cost) == (1, 8, None)
+
+
+def test_a_line_says_what_how_often_and_for_how_much(open_installation: Open) -> None:
+    workspace = open_installation({**A, "price": PRICE}, B, **probes(answer_tokens=200, relays_per_day=8))
+    assert probes_line(workspace) == (
+        "service probes: short 8, 1k 8 times a day each, of which relays_per_day allows 50%; "
+        "about 16 relays a day to 2 suppliers, up to 0.0248 a day for the 1 with a price"
+    )
+    assert probes_line(open_installation(A, **probes(workloads=["1k"], per_day=24))) == (
+        "service probes: 1k 24 times a day each; about 24 relays a day to 1 supplier"
+    )
+    off = open_installation(A, **probes(), automation={"service_probes": {"enabled": False}})
+    said = "service probes: none by itself, for automation.service_probes.enabled is false"
+    assert probes_line(off) == said
+    assert probes_line(open_installation(A)) is None
 
 
 def test_nothing_where_probes_are_off(open_installation: Open) -> None:

@@ -25,7 +25,7 @@ LOOKED_AT = {
     "PLANS": (8, "fd47df5f64e863a6d744231df813159c02030495d06f4bcfbf13ec036cae22d3"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
-    "PUBLIC_GAPS": (1, "6243a98ccb9a9b040a380ccad2acebd5fb8db691a7ea890df9edd378b604bfc6"),
+    "PUBLIC_GAPS": (1, "dd6827c2ee2cc7c4e64820f2c7b1a3d4cb7c15d09f9b599664fd6de90ea134aa"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -28,6 +29,7 @@ from testbench_dagster.statistics.twins import (
     tails,
     usual,
 )
+from testbench_dagster_tests.acceptance.documents import document
 
 #: Standard deviation of the difficulties of questions, in logits.
 SPREAD = 1.5
@@ -313,6 +315,11 @@ def test_the_power_is_that_of_the_table_more_precisely() -> None:
     found = table_of(4_000, seed=2)
     check_table(found, tolerance=0.075)
     assert found[0.9, 100, 1.0] > 0.8
+    told = re.findall(r"^\| (\d+) \| (\.\d+) \| (\S+) \| (\S+) \| (\S+) \|$", document("docs/twins.md"), re.M)
+    assert len(told) == 6
+    for pairs, share, *alarms_ in told:
+        for memorised, alarm in zip(SHARES, alarms_, strict=True):
+            assert f"{found[float(share), int(pairs), memorised]:.2f}".removeprefix("0") == alarm
 
 
 @pytest.mark.parametrize(

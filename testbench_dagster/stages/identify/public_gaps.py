@@ -122,7 +122,7 @@ def public_gaps(workspace: Workspace) -> dict[str, str]:
         key = one.supplier, one.task
         if key not in newest or newest[key].epoch < one.epoch:
             newest[key] = one
-        if one.verdict != Verdict.NONE:
+        if one.verdict != Verdict.NONE.value:
             judged.add(one.supplier)
     flagged = {one.supplier for one in newest.values() if one.flagged}
     return {

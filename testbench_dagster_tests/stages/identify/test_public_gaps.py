@@ -221,6 +221,7 @@ def test_whoever_fails_the_fresh_ones_is_found_as_if_it_had_answered_wrongly(tow
     assert (told.public_only, told.verdict) == (PAIRS, "better")
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_whoever_fails_now_and_then_is_not_accused(town: Open) -> None:
     """An outage falls on whatever is asked then: on halves of both kinds."""
@@ -255,6 +256,7 @@ def test_a_supplier_that_has_docs_open_waits_until_they_close_or_the_epoch_is_ov
     assert told.verdict == "better"
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_the_first_outcome_of_a_doc_counts(town: Open) -> None:
     """Whoever is asked again in an epoch may have learnt the fresh questions meanwhile."""
@@ -281,6 +283,7 @@ def test_only_what_was_answered_after_a_change_of_the_model_counts(town: Open) -
     assert told.n_pairs == PAIRS and told.verdict != "better"
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_counts_that_are_final_are_not_read_again_and_old_epochs_stay_as_told(
     town: Open, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +304,7 @@ def test_counts_that_are_final_are_not_read_again_and_old_epochs_stay_as_told(
     assert len(Testbench(place.workspace).twins(every_epoch=True).rows) == 3 * 8
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_with_other_data_pairs_begin_anew(town: Open) -> None:
     place = town()
@@ -320,6 +324,7 @@ def test_without_pairs_nothing_is_compared(open_installation: Callable[..., Work
     assert Testbench(workspace).twins(refresh=True).rows == []
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_rows_are_shown_flagged_first_and_the_leaderboard_says_it_in_a_word(town: Open) -> None:
     place = town()

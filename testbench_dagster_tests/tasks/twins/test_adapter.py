@@ -187,6 +187,7 @@ def of_gsm8k() -> tuple[TaskSpec, Registered]:
     return asked, TWINS.register(asked)
 
 
+@pytest.mark.slow
 def test_gsm8k_has_a_pair_for_each_template() -> None:
     _, registered = of_gsm8k()
     docs = docs_of(registered)
@@ -194,6 +195,7 @@ def test_gsm8k_has_a_pair_for_each_template() -> None:
     assert len(docs) >= 400
 
 
+@pytest.mark.slow
 def test_gsm8k_is_asked_as_the_ordinary_task_asks_it_without_examples() -> None:
     asked, registered = of_gsm8k()
     docs = docs_of(registered)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from testbench_dagster.core.wording import counted
+
 #: Characters of one formula.
 MAX_LENGTH = 200
 #: Brackets and signs within each other.
@@ -150,7 +152,9 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
-            raise FormulaError(f"a formula of {len(text)} characters; at most {MAX_LENGTH} are read")
+            raise FormulaError(
+                f"a formula of {counted(len(text), 'character')}; at most {MAX_LENGTH} are read"
+            )
         self._text = text
         self._parts = _parts(text)
         self._place = 0

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
+from testbench_dagster.core.wording import counted
 from testbench_dagster.tasks.twins.sources.drawing import HashRandom
 from testbench_dagster.tasks.twins.sources.expressions import (
     Condition,
@@ -85,10 +86,10 @@ def read_template(line: str) -> Template:
         TemplateError: the line is too long, or a part of it cannot be read or names what is not there.
     """
     if len(line) > MAX_LINE:
-        raise TemplateError(f"a template of {len(line)} characters; at most {MAX_LINE} are read")
+        raise TemplateError(f"a template of {counted(len(line), 'character')}; at most {MAX_LINE} are read")
     parts = line.split("|")
     if len(parts) not in (2, 3):
-        raise TemplateError(f"{line!r} has {len(parts)} parts; write numbers | steps | conditions")
+        raise TemplateError(f"{line!r} has {counted(len(parts), 'part')}; write numbers | steps | conditions")
     numbers = tuple(_varying(part) for part in parts[0].split())
     try:
         steps = tuple(read_formula(part.strip()) for part in parts[1].split(","))

@@ -34,7 +34,7 @@ def test_a_template_is_read() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("a0", "has 1 parts"),
+        ("a0", "has 1 part"),
         ("a0 | a | a > 1 | a", "has 4 parts"),
         ("| 1", "every number that varies has a letter and a place of its own"),
         ("a0 a1 | a", "a letter and a place of its own"),

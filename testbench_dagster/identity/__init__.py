@@ -19,7 +19,7 @@ from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
-from testbench_dagster.identity.routers import Router, find_routers
+from testbench_dagster.identity.routers import Router, RouterSettings, find_routers
 from testbench_dagster.identity.score_changes import score_change
 from testbench_dagster.identity.score_differences import ScoreStream
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
@@ -45,6 +45,7 @@ __all__ = [
     "PairFinding",
     "Profile",
     "Router",
+    "RouterSettings",
     "ScoreStream",
     "Suspect",
     "elect",

@@ -25,6 +25,9 @@ from testbench_dagster.identity.settings import IdentityError
 from testbench_dagster.statistics.coincidences import log_e_of_events
 from testbench_dagster.statistics.multiplicity import family_wise_threshold
 
+#: Requests that are named of those that came from a store.
+_SHOWN = 5
+
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
@@ -64,8 +67,9 @@ class CacheSettings:
 class Cached:
     """That repeats of a supplier come from a store: ``hits`` of ``repeats``, with ``log_e`` nats of evidence.
 
-    ``speedup`` is by which factor they were faster than first answers, the median. ``others_vary`` is the
-    share of requests that other suppliers answered otherwise when asked again, None where none was.
+    ``prompts`` are some of the requests that came so. ``speedup`` is by which factor these were faster than
+    first answers, the median. ``others_vary`` is the share of requests that others answered otherwise when
+    asked again, None where none was.
     """
 
     supplier: str
@@ -77,6 +81,7 @@ class Cached:
     until: datetime
     log_e: float
     threshold: float
+    prompts: tuple[str, ...]
     wording: str
 
 
@@ -107,6 +112,7 @@ def find_cached(calls: Iterable[Call], settings: CacheSettings | None = None) ->
         found.append(
             Cached(
                 key, len(repeats), len(hits), speedup, share, hits[0].at, hits[-1].at, log_e, threshold,
+                tuple(dict.fromkeys(one.prompt for one in hits))[:_SHOWN],
                 f"{len(hits)} of {counted(len(repeats), 'repeat')} came back to the letter and {speedup:.0f} "
                 f"times as fast as first answers of their length{told}: answers may be kept and sent again",
             )
@@ -116,6 +122,7 @@ def find_cached(calls: Iterable[Call], settings: CacheSettings | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class _Repeat:
+    prompt: str
     at: datetime
     chance: float
     hit: bool
@@ -156,7 +163,7 @@ def _looked_at(own: list[Call], settings: CacheSettings) -> list[_Repeat]:
         if 0 <= size < max(settings.least_tokens, (call.prompt_tokens or 0) / settings.prompt_ratio):
             continue
         if not equal or 2 * call.latency_ms > usual:
-            found.append(_Repeat(call.at, 1 / (settings.least_comparable + 1), False, 1.0))
+            found.append(_Repeat(call.prompt, call.at, 1 / (settings.least_comparable + 1), False, 1.0))
             continue
         if size < 0:  # lengths are not told: answers to the same task
             like = (tokens < 0) & (family == families[call.family])
@@ -170,7 +177,7 @@ def _looked_at(own: list[Call], settings: CacheSettings) -> list[_Repeat]:
             continue
         hit = call.latency_ms * settings.times <= float(latency[near].min())
         speedup = float(np.median(latency[near])) / call.latency_ms
-        found.append(_Repeat(call.at, 1 / (len(near) + 1), hit, speedup))
+        found.append(_Repeat(call.prompt, call.at, 1 / (len(near) + 1), hit, speedup))
     return found
 
 

@@ -13,6 +13,7 @@ nothing is ever named in a stretch, of one kind, is at most :attr:`CopySettings.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,10 @@ class CopySettings:
 
     #: Probability, per service, kind and stretch, that any two who share nothing are named.
     alpha: float = 0.001
+    #: Suppliers of a service that are compared, those asked most; and pairs whose outages are looked at,
+    #: those that failed together most: what it costs grows with their square.
+    most_suppliers: int = 1000
+    most_pairs: int = 20_000
     #: A stretch begins every so many days and is two of these long at its end.
     stretch_days: float = 14.0
     #: Seconds within which outages may lie anywhere by chance, more often at hours at which many fail: how
@@ -158,11 +163,20 @@ def find_copies(
     ``now``. Raises IdentityError for times without a zone.
     """
     settings = settings or CopySettings()
-    table = _Table.of(calls)
+    table = _Table.of(_of_most(list(calls), settings.most_suppliers))
     found = [*_outages(table, settings), *_latencies(table, settings), *_draws(table, settings)]
     if changes and now is not None:
         found += _changes(changes, now, settings)
     return sorted(found, key=lambda c: (c.kind, -c.log_e, c.follower, c.followed))
+
+
+def _of_most(calls: list[Call], most: int) -> list[Call]:
+    """The calls of those suppliers that were asked most; of equals the first by name."""
+    counts = Counter(call.supplier for call in calls)
+    if len(counts) <= most:
+        return calls
+    chosen = set(sorted(counts, key=lambda key: (-counts[key], key))[:most])
+    return [call for call in calls if call.supplier in chosen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +263,12 @@ def _outages(table: _Table, settings: CopySettings) -> list[Copy]:
     if not tests:
         return []
     threshold = family_wise_threshold(tests, settings.alpha)
-    some = failing[able].astype(np.float32)
-    near = np.argwhere(np.triu(some @ some.T >= settings.least_outages, 1))
+    # minutes in which too many fail count for no pair
+    few = n_failing - 2 <= settings.network_share * np.maximum(n_looked - 2, 0)
+    some = failing[able][:, few].astype(np.float32)
+    together_in = np.triu(some @ some.T, 1)
+    near = np.argwhere(together_in >= settings.least_outages)
+    near = near[np.argsort(-together_in[near[:, 0], near[:, 1]], kind="stable")[: settings.most_pairs]]
     found = []
     for i, j in near:
         a, b = int(able[i]), int(able[j])

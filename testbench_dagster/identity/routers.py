@@ -108,8 +108,9 @@ def find_routers(
     with np.errstate(invalid="ignore"):
         kin = (common >= evidence.settings.least_common) & (agree >= settings.kin * common)
     history = _histories(evidence, answers)
-    threshold = family_wise_threshold(len(evidence.suppliers) * (len(groups) - 1), settings.alpha)
     sizes = np.bincount(labels, minlength=len(groups))
+    looks = len(labels) + int((sizes[labels] == 1).sum())  # who stands alone has two baselines
+    threshold = family_wise_threshold(looks * (len(groups) - 1), settings.alpha)
     found = []
     for s in range(len(evidence.suppliers)):
         own = int(labels[s])

@@ -19,6 +19,7 @@ from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupR
 from testbench_dagster.core.records.prompts import EpochRecord, PromptRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.scores import ScoreRecord
+from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Attempt, Relay
 from testbench_dagster.core.versions import scorer_version
@@ -321,6 +322,30 @@ def _identity(workspace: Workspace, names: Names) -> None:
         reference_schema_accuracy=0.99,
     )
     typed.put_new(workspace.documents, ReferenceRecord, [against])
+    slow = SuspicionRecord(
+        id="suspicion-latency",
+        kind="latency",
+        service="external",
+        supplier=twin,
+        other=good,
+        ordered=True,
+        since=NOW - timedelta(days=9),
+        until=NOW - timedelta(days=1),
+        found_at=NOW - timedelta(days=3),
+        seen_at=NOW - timedelta(minutes=5),
+        strength=21.3,
+        threshold=13.8,
+        observations=310,
+        share=0.71,
+        share_low=None,
+        share_high=None,
+        lag_ms=120.0,
+        reason=f"it got slower and faster with another {names.text(5)}",
+    )
+    routed = SuspicionRecord.from_document(
+        {**slow.to_document(), "_id": "suspicion-mixture", "kind": "mixture", "other": together.nearest}
+    )
+    typed.put_new(workspace.documents, SuspicionRecord, [slow, routed])
     changes = [
         ChangeRecord(
             id=f"change-{number}",

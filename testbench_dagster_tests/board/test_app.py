@@ -502,6 +502,16 @@ def test_the_page_of_a_supplier_shows_it_against_the_reference(board: TestClient
     assert link == links.compare(a=HALF, b=GOOD)
 
 
+def test_suspicions_stand_on_the_pages_of_both_and_of_their_group(board: TestClient) -> None:
+    for page in (links.supplier(GOOD), links.supplier(TWIN), "/?group=g-What+is+the+answer%3F"):
+        shown = Elements(board.get(page).text).text
+        assert "it got slower and faster with another" in shown, page
+        assert "no score, rank or group follows from it" in shown
+        assert "evidence 21.3 nats, told from 13.8" in shown
+    for page in (links.supplier(HALF), links.supplier(BAD), "/"):
+        assert "Suspicions" not in board.get(page).text, page
+
+
 def test_changes_are_paged_newest_first(board: TestClient) -> None:
     first = board.get("/changes").text
     following = re.search(r'rel="next" href="([^"]+)"', first)

@@ -99,6 +99,15 @@ def test_nothing_is_found_in_little() -> None:
     assert find_copies([call, replace(call, supplier="b@x")]) == []
 
 
+def test_of_many_those_that_were_asked_most_are_compared() -> None:
+    histories = Histories(3, n=6, days=10, runs=96, docs=1, outages=1.0, of={0: 1})
+    calls = histories.calls()
+    few = [call for n, call in enumerate(calls) if call.supplier != "s00" or n % 2]
+    assert named(find_copies(calls, settings=CopySettings(most_suppliers=6))) == [("outages", PAIR)]
+    assert find_copies(few, settings=CopySettings(most_suppliers=5)) == []
+    assert find_copies(calls, settings=CopySettings(most_pairs=0)) == []
+
+
 def test_times_have_a_zone_and_settings_a_range() -> None:
     with pytest.raises(IdentityError, match="has no time zone; give it one"):
         find_copies([Call("a@x", "p", "1/0", datetime(2026, 1, 1), True, 10.0)])
@@ -128,6 +137,20 @@ def test_independent_suppliers_are_never_named(asked: dict[str, float]) -> None:
     """At a thousandfold stake per kind and stretch: of some hundred stretches none."""
     for seed in range(8):
         assert find_copies(Histories(seed, **asked).calls()) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_looking_again_and_again_names_nobody(seed: int) -> None:
+    """Twice a day over a stretch, and after every tenth request that was asked a second time."""
+    calls = Histories(seed, n=9, days=14, runs=12, docs=16, apart=0.25, ours=200.0, flaky=0.02).calls()
+    for half_day in range(4, 29):
+        assert find_copies([c for c in calls if c.at < START + half_day * DAY / 2]) == []
+    twice = drawn_twice(seed, 12, 200, varies=0.8)
+    first = [call for call in twice if call.draw == "1/0"]
+    second = sorted((call for call in twice if call.draw == "2/0"), key=lambda call: call.at)
+    for n in range(0, len(second), 120):
+        assert find_copies([*first, *second[:n]]) == []
 
 
 @pytest.mark.slow

@@ -347,6 +347,13 @@ class TimedCall(NamedTuple):
 
 
 @view(AttemptRecord)
+class AnswerBytes(NamedTuple):
+    """The bytes that an attempt brought."""
+
+    body: bytes
+
+
+@view(AttemptRecord)
 class SessionAttempt(NamedTuple):
     """An attempt in a session, with what its signature was made over."""
 

@@ -6,6 +6,7 @@ are looked for when all groups are made anew, and stay a while after they were l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,16 +14,18 @@ from functools import cache
 from typing import Any
 
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import TimedCall
+from testbench_dagster.core.records.attempts import AnswerBytes, TimedCall
 from testbench_dagster.core.records.identity import ChangeRecord
 from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import (
     Answer,
     Call,
     CopySettings,
     Evidence,
     Grouping,
+    RouterSettings,
     find_cached,
     find_copies,
     find_routers,
@@ -35,6 +38,8 @@ from testbench_dagster.stores.documents import document_id, typed
 
 #: Attempts of a service that are looked at, the newest: some 700 bytes each while they are.
 MOST_CALLS = 600_000
+#: Answers to one request whose bytes are compared, of a supplier that seems to keep them.
+_BODIES = 10
 #: What a suspicion may be of.
 SUSPICION_KINDS = ("outages", "latency", "answers", "changes", "mixture", "cached")
 #: How long a suspicion is told after it was last seen.
@@ -71,7 +76,7 @@ def refresh_suspicions(
     found = [
         *_copies(workspace, service, suppliers, calls, settings, now),
         *_mixtures(service, evidence, grouping, answers, now),
-        *_cached(service, calls, now),
+        *_cached(workspace, service, calls, now),
     ]
     before = typed.by_id(workspace.documents, SuspicionRecord, [one.id for one in found])
     records = [_with_first_dates(one, before.get(one.id)) for one in found]
@@ -172,6 +177,7 @@ def _mixtures(
     service: str, evidence: Evidence, grouping: Grouping, answers: Sequence[Answer], now: datetime
 ) -> Iterator[SuspicionRecord]:
     told = set()
+    mixture_alpha = evidence.settings.mixture_alpha
     for router in find_routers(evidence, grouping, answers):
         told.add(router.supplier)
         yield SuspicionRecord(
@@ -195,7 +201,9 @@ def _mixtures(
             reason=router.wording,
         )
     for suspect in grouping.suspects:
-        if suspect.kind != "mixture" or suspect.supplier in told:
+        # told at the rate of errors of all suspicions, which is lower than that of a suspect of identity
+        threshold = suspect.threshold + math.log(mixture_alpha / RouterSettings().alpha)
+        if suspect.kind != "mixture" or suspect.supplier in told or suspect.log_e < threshold:
             continue
         less = min((0, 1), key=lambda side: suspect.shares[side])
         yield SuspicionRecord(
@@ -210,7 +218,7 @@ def _mixtures(
             found_at=now,
             seen_at=now,
             strength=suspect.log_e,
-            threshold=suspect.threshold,
+            threshold=threshold,
             observations=suspect.prompts,
             share=suspect.shares[less],
             share_low=suspect.shares_low[less],
@@ -220,8 +228,17 @@ def _mixtures(
         )
 
 
-def _cached(service: str, calls: Sequence[Call], now: datetime) -> Iterator[SuspicionRecord]:
+def _cached(
+    workspace: Workspace, service: str, calls: Sequence[Call], now: datetime
+) -> Iterator[SuspicionRecord]:
     for cached in find_cached(calls):
+        same = sum(_same_body(workspace, cached.supplier, prompt) for prompt in cached.prompts)
+        whole = (
+            f"; of {counted(len(cached.prompts), 'request')} looked at {same} came twice byte for byte, id "
+            "and time included"
+            if same
+            else ""
+        )
         yield SuspicionRecord(
             id=document_id("suspicion", "cached", cached.supplier),
             kind="cached",
@@ -240,8 +257,21 @@ def _cached(service: str, calls: Sequence[Call], now: datetime) -> Iterator[Susp
             share_low=None,
             share_high=None,
             lag_ms=None,
-            reason=cached.wording,
+            reason=f"{cached.wording}{whole}",
         )
+
+
+def _same_body(workspace: Workspace, supplier: str, prompt: str) -> bool:
+    """Whether two answers of a supplier to a request were the same bytes: ids and times differ otherwise."""
+    prompt_id, _, idx = prompt.rpartition("/")
+    where: dict[str, Any] = {
+        "supplier": supplier,
+        "prompt_id": prompt_id,
+        "idx": int(idx),
+        "answer_hash": {"ne": None},
+    }
+    bodies = [one.body for one in typed.find(workspace.documents, AnswerBytes, where, limit=_BODIES)]
+    return len(set(bodies)) < len([body for body in bodies if body])
 
 
 def _with_first_dates(found: SuspicionRecord, before: SuspicionRecord | None) -> SuspicionRecord:

@@ -129,14 +129,14 @@ class Signatures(TaskAdapter):
 
         if api == "chat":
             turns = [{"role": "system", "content": DESCRIPTION}]
-            for request, response in examples:
-                turns.append({"role": "user", "content": put(request)})
+            for asking, response in examples:
+                turns.append({"role": "user", "content": put(asking)})
                 turns.append({"role": "assistant", "content": response})
             turns.append({"role": "user", "content": put(question)})
             asked: dict[str, Any] = {"messages": turns}
             chars = sum(len(turn["content"]) for turn in turns)
         else:
-            before = "".join(f"{put(request)} {response}\n\n" for request, response in examples)
+            before = "".join(f"{put(asking)} {response}\n\n" for asking, response in examples)
             prompt = f"{DESCRIPTION}{before}{put(question)}"
             asked, chars = {"prompt": prompt}, len(prompt)
         generation: dict[str, Any] = {

@@ -152,6 +152,10 @@ def cheaper(rows: Records) -> None:
     answered(rows)["completion_tokens"] = 1
 
 
+def other_hash(rows: Records) -> None:
+    answered(rows)["answer_hash"] = "0" * 16
+
+
 def renumbered(rows: Records) -> None:
     answered(rows)["attempt"] = 2
 
@@ -182,6 +186,7 @@ CASES: dict[str, tuple[str, Callable[[Records], None], str, str]] = {
     "failure called a miner's": ("attempts.jsonl", of_a_miner, "answer", "fault of attempt 1"),
     "failure called disowned": ("attempts.jsonl", disowned_failure, "answer", "fault of attempt 0"),
     "tokens": ("attempts.jsonl", cheaper, "answer", "completion_tokens"),
+    "hash of the answer": ("attempts.jsonl", other_hash, "answer", "answer_hash of attempt 1"),
     "time": ("attempts.jsonl", later, "score", "answered_at"),
     "attempt number": ("attempts.jsonl", renumbered, "attempt", "attempt 1 is missing"),
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,20 @@ def test_attempts_say_their_occasion_and_whether_they_are_canaries() -> None:
     older = {k: v for k, v in asked.to_document().items() if k not in ("occasion", "canary")}
     read = AttemptRecord.from_document(older)
     assert (read.occasion, read.canary) == (None, False)
+
+
+def test_equal_answers_are_told_by_a_hash_and_failures_have_none() -> None:
+    one, same, other = (
+        attempt_record(relay(7), n, replace(attempt(), text=text)).answer_hash
+        for n, text in enumerate(("x \ud800", "x \ud800", "x  \ud800"), 1)
+    )
+    assert one == same != other
+    assert one is not None and re.fullmatch("[0-9a-f]{16}", one)
+    failed = replace(attempt(), text="x", fault=Fault.SUPPLIER_HTTP)
+    assert attempt_record(relay(7), 1, failed).answer_hash is None
+    assert attempt_record(relay(7), 1, attempt()).answer_hash is None
+    lost = fenced_out(attempt_record(relay(7), 1, replace(attempt(), text="x"), lease=3))
+    assert lost.answer_hash is None
 
 
 def test_relayed_attempts_are_kept_as_received(supplier: Supplier, store: SqliteDocuments):

@@ -72,10 +72,10 @@ def test_a_part_from_elsewhere_and_answers_from_a_store_are_seen(
 # --- another's outages and delays ------------------------------------------------------------------------
 
 #: Rounds with outages, and rounds without.
-OUTAGES, CALM = 50, 50
+OUTAGES, CALM = 50, 70
 #: What a round is stretched to: two and a half slots of two minutes.
 STRETCHED = timedelta(minutes=5)
-TOWN = [Persona(f"honest-{n}", model(f"model-{n}")) for n in range(7)]
+TOWN = [Persona(f"honest-{n}", model(f"model-{n}")) for n in range(9)]
 #: Two have minutes in which they are slow; the others' delays are those of this machine, which all share.
 BUSY, SLOW_MS = TOWN[:2], (0.0, 100.0, 600.0)
 COPYCAT = Persona("copycat", model("claimed"), copies="honest-0", latency_ms=3)
@@ -106,12 +106,13 @@ def test_a_copycats_outages_and_delays_are_another_suppliers(
     blocks: dict[str, Any] = {"sampling": {"epoch_seed": 5}, "planning": {"occasions_minutes": [0.0, 0.001]}}
     blocks["relays"] = {"retries": 0, "connect_s": 20, "first_byte_s": 20, "idle_s": 20, "total_s": 20}
     chance, slow = Random(4), {one.address: 0.0 for one in TOWN}
-    with playing(tmp_path, [*TOWN, COPYCAT], {READING: 8}, worker=worker, **blocks) as played:
+    with playing(tmp_path, [*TOWN, COPYCAT], {READING: 6}, worker=worker, **blocks) as played:
         played.prepare()
         everybody = [key(one.address) for one in (*TOWN, COPYCAT)]
         for number in range(OUTAGES + CALM):
             for one in TOWN:
-                out = {"503": 1.0} if number < OUTAGES and chance.random() < 0.12 else {}
+                often = 0.24 if one in BUSY else 0.06
+                out = {"503": 1.0} if number < OUTAGES and chance.random() < often else {}
                 if one in BUSY:
                     slow[one.address] = chance.choice([ms for ms in SLOW_MS if ms != slow[one.address]])
                 late = slow[one.address]

@@ -32,7 +32,6 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
 from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, FAIL_MODES, POCKET_SUPPLIERS
-from testbench_dagster.localnet.personas import FAIL_MODES
 from testbench_dagster.stages.service.outlook import probes_line
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import alone, create_folder, writing

@@ -109,7 +109,8 @@ def newest_gaps(workspace: Workspace, suppliers: Iterable[str] | None = None) ->
 def public_gaps(workspace: Workspace) -> dict[str, str]:
     """By supplier, in a word, whether it is better on public questions: only who is flagged is ``better``.
 
-    Whoever has no verdict in any epoch has ``no verdict``; without those that were asked no task in pairs.
+    Whoever has no verdict in any epoch has ``no verdict``, and so has who was better in its newest one but is
+    not flagged yet. Without those that were asked no task in pairs.
     """
     current = {spec.name: registration.task_hash for spec, registration in paired_tasks(workspace)}
     newest: dict[tuple[str, str], GapVerdict] = {}
@@ -125,6 +126,7 @@ def public_gaps(workspace: Workspace) -> dict[str, str]:
         if one.verdict != Verdict.NONE.value:
             judged.add(one.supplier)
     flagged = {one.supplier for one in newest.values() if one.flagged}
+    judged -= {one.supplier for one in newest.values() if one.verdict == Verdict.BETTER.value}
     return {
         supplier: (
             Verdict.BETTER

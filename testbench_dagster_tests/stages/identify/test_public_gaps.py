@@ -178,7 +178,7 @@ def test_in_one_epoch_nobody_is_flagged(town: Open) -> None:
     place = town()
     place.answered(1)
     assert better(place.refresh()) == {(PARROT, 1)}
-    assert public_gaps(place.workspace)[key(PARROT)] == "not better", "told is what two epochs say"
+    assert public_gaps(place.workspace)[key(PARROT)] == "no verdict", "told is what two epochs say"
     assert not any(one.flagged for one in newest_gaps(place.workspace))
 
 

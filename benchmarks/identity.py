@@ -49,17 +49,17 @@ def answers(suppliers: int, backends: int, prompts: int, seed: int = 7) -> Itera
         usual = said[s % backends]
         for t in range(prompts):
             for again in range(2 if t % 10 == 0 else 1):
-                opening = usual[t] if rng.random() < 0.95**0.5 else f"{rng.random():.18f} slip"
+                prefix = usual[t] if rng.random() < 0.95**0.5 else f"{rng.random():.18f} slip"
                 at = START + timedelta(minutes=5 * t + 1, days=again, seconds=s % 240)
-                yield Answer(f"s{s:05d}", f"p{t:04d}", f"task{t % 4}", at, again, opening)
+                yield Answer(f"s{s:05d}", f"p{t:04d}", f"task{t % 4}", at, again, prefix)
 
 
 def peer(given: list[Answer], suppliers: int) -> float:
     """Seconds that a loop over all pairs of suppliers takes, measured on some of them."""
-    openings: dict[str, dict[str, str]] = {}
+    prefixes: dict[str, dict[str, str]] = {}
     for answer in given:
-        openings.setdefault(answer.supplier, {})[answer.prompt] = answer.opening[:20]
-    pairs = list(islice(combinations(openings.values(), 2), PEER_PAIRS))
+        prefixes.setdefault(answer.supplier, {})[answer.prompt] = answer.answer_prefix[:20]
+    pairs = list(islice(combinations(prefixes.values(), 2), PEER_PAIRS))
     start = time.perf_counter()
     for a, b in pairs:
         common = a.keys() & b.keys()
@@ -117,7 +117,8 @@ def _attempt(answer: Answer, number: int) -> Document:
         "fault": "ok",
         "owner": "none",
         "finished_at": answer.at,
-        "opening": answer.opening,
+        "latency_ms": 200.0,
+        "answer_prefix": answer.answer_prefix,
     }
 
 

@@ -149,7 +149,6 @@ def test_quantiles_are_of_the_nearest_rank() -> None:
     assert _quantile([], 0.5) is None
     assert [_quantile(list(range(1, n + 1)), 0.5) for n in (1, 2, 3, 4)] == [1, 1, 2, 2]
     assert [_quantile(list(range(1, n + 1)), 0.95) for n in (1, 19, 20, 21, 100)] == [1, 19, 19, 20, 95]
-    assert _quantile([3.0, 5.0], 0.0) == 3.0
 
 
 def test_bounds_and_shares_by_hand(facts: Facts) -> None:

@@ -26,6 +26,8 @@ class Lent(FrameworkWorker):
     #: Of the environment and the folder in which a test first asked for one, by the processes' names.
     _kept: ClassVar[dict[str, WorkerProcess]] = {}
     _started_in: ClassVar[object] = None
+    #: Where one was started last that was not kept.
+    _elsewhere: ClassVar[object] = None
 
     def __init__(
         self, secrets: Set[str] = frozenset(), *, hash_seed: int = 0, everywhere: bool = False
@@ -33,6 +35,13 @@ class Lent(FrameworkWorker):
         super().__init__(secrets, hash_seed=hash_seed)
         self._plain = not hash_seed and not os.environ.keys() & secrets - WITHHELD
         self._everywhere = everywhere
+        here = _circumstances()
+        if everywhere or not self._plain or here == Lent._started_in:
+            return
+        if here == Lent._elsewhere:  # for a second time: not one test alone has changed it
+            begin()
+        else:
+            Lent._elsewhere = here
 
     def process(self, framework: str) -> WorkerProcess:
         """The kept child process of a framework, or one of its own."""
@@ -43,13 +52,14 @@ class Lent(FrameworkWorker):
 
 
 def begin() -> None:
-    """Lend the children that start in these circumstances from now on."""
+    """Lend the children that start in these circumstances from now on, and no others."""
+    end()
     Lent._started_in = _circumstances()
 
 
 def end() -> None:
     """End the children that were kept."""
-    Lent._started_in = None
+    Lent._started_in = Lent._elsewhere = None
     while Lent._kept:
         Lent._kept.popitem()[1].close()
 

@@ -8,7 +8,13 @@ import pytest
 
 from testbench_dagster.stages import workspace
 from testbench_dagster.tasks.worker import FrameworkWorker
+from testbench_dagster_tests import children
 from testbench_dagster_tests.children import Lent
+
+
+@pytest.fixture(autouse=True)
+def begun() -> None:
+    children.begin()
 
 
 def test_installations_use_one_after_another() -> None:
@@ -32,3 +38,12 @@ def test_who_would_start_another_has_its_own(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("TESTBENCH_A_KEY", "secret")
     assert Lent().process("lm_eval") is kept
     assert Lent(frozenset({"TESTBENCH_A_KEY"})).process("lm_eval") is not kept, "it may have seen the key"
+
+
+def test_what_a_fixture_sets_for_the_rest_of_the_session_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Lent().process("lm_eval")
+    monkeypatch.setenv("NLTK_DATA", "/elsewhere")
+    passing = Lent()
+    assert passing.process("lm_eval") is not kept
+    following = Lent().process("lm_eval")
+    assert following is not kept and Lent().process("lm_eval") is following

@@ -3,6 +3,11 @@
 What is granted to a process counts as spent. It is granted before it is used, by a compare-and-set on the
 account's document of the period, and what is not used is given back. A process that dies loses what it did
 not use; the cap holds all the same.
+
+It is not claimed back from the dead. Which of their grants were used is nowhere stored: answers are written
+up to a second after they came, and nothing is written before a relay is sent. A relay that a supplier bills
+and that left no attempt cannot be told from one that was never sent, so that whoever gave its money to others
+might spend it twice, above the cap. With the end of the period it does not matter any more.
 """
 
 from __future__ import annotations

@@ -235,8 +235,8 @@ def test_the_pages_own_tests_pass_and_the_command_prints_what_the_page_shows(
         ),
         (
             {"framework": "romans"},
-            "framework 'romans' is unknown; there are: lm_eval, signatures, tools, twins, fresh, roman, sums; "
-            "correct",
+            "framework 'romans' is unknown; there are: lm_eval, signatures, tools, twins, fresh, roman, "
+            "sums; correct",
         ),
     ],
 )

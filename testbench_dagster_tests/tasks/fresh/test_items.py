@@ -2,22 +2,15 @@
 
 import datetime
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-import testbench_dagster
 from testbench_dagster.tasks.fresh.items import draw, item_seed
+from testbench_dagster_tests.pythons import HASH_SEEDS, OTHERS, can, interpreters, printed
 from testbench_dagster_tests.tasks.fresh.drawing import ITEMS, needs_package
 
 #: Of the 160 items of the epoch "seed", with reasoning-gym 0.1.25; looked at on Python 3.11, 3.12 and 3.13.
 DRAWN = "f43565f0c97729fc63b3847633243457eb8b1dd095f4e66b9a1e242282415da1"
-#: Interpreters with reasoning-gym beside this one, as PATH has them; .ci/run makes them.
-OTHERS = "TESTBENCH_FRESH_PYTHONS"
 
 
 def digest() -> str:
@@ -31,8 +24,7 @@ def digest() -> str:
 
 #: The same in a process that has neither pytest nor what else this package needs.
 ELSEWHERE = f"""
-import hashlib, sys
-sys.path.insert(0, {str(Path(testbench_dagster.__file__).parent.parent)!r})
+import hashlib
 from testbench_dagster.tasks.fresh.items import draw
 found = hashlib.sha256()
 for generator, number in {ITEMS!r}:
@@ -42,17 +34,9 @@ print(found.hexdigest())
 """
 
 
-def interpreters() -> list[str]:
-    named = [path for path in os.environ.get(OTHERS, "").split(os.pathsep) if path]
-    on_path = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
-    return list(dict.fromkeys([sys.executable, *named, *filter(None, on_path)]))
-
-
-def can_draw(python: str) -> bool:
-    code = (
-        "import importlib.metadata as m; assert m.version('reasoning-gym') == '0.1.25'; import reasoning_gym"
-    )
-    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+HAS_PACKAGE = (
+    "import importlib.metadata as m; assert m.version('reasoning-gym') == '0.1.25'; import reasoning_gym"
+)
 
 
 @needs_package
@@ -95,13 +79,6 @@ def test_seeds_are_of_one_item_each() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("python", interpreters())
 def test_one_sum_on_every_python_under_three_hash_seeds(python: str) -> None:
-    if not can_draw(python):
+    if not can(python, HAS_PACKAGE):
         pytest.skip(f"{python} has no reasoning-gym 0.1.25; name others in {OTHERS}")
-    for seed in ("0", "1", "20261130"):
-        done = subprocess.run(
-            [python, "-c", ELSEWHERE],
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": seed},
-        )
-        assert done.stdout.strip() == DRAWN, done.stderr
+    assert {printed(python, ELSEWHERE, seed) for seed in HASH_SEEDS} == {DRAWN}

@@ -23,6 +23,7 @@ from testbench_dagster.tasks.twins.sources.drawing import HashRandom
 from testbench_dagster.tasks.twins.sources.gsm8k import FILE
 from testbench_dagster.tasks.twins.sources.numbers import number_tokens
 from testbench_dagster.tasks.twins.sources.templates import MAX_DRAWS, fit, read_template
+from testbench_dagster_tests.pythons import HASH_SEEDS, OTHERS, can, interpreters, printed
 from testbench_dagster_tests.tasks.twins.make_templates import TEST_FILE
 
 # What one twin of each template hashes to. Another value means other questions for stored epochs: raise
@@ -224,6 +225,15 @@ def test_the_same_twins_in_another_process_with_another_hash_seed() -> None:
     twins = [gsm8k_twin(row["question"], row["answer"], "e1") for row in rows()]
     text = repr([(t.id, t.question, t.answer, t.template, t.kind) for t in twins])
     assert told == hashlib.sha256(text.encode()).hexdigest() == DRAWN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", interpreters())
+def test_the_same_twins_on_every_python(python: str) -> None:
+    assert rows()
+    if not can(python, "import yaml"):
+        pytest.skip(f"{python} has no PyYAML; name others in {OTHERS}")
+    assert {printed(python, DRAW, seed, str(TEST_FILE)) for seed in HASH_SEEDS} == {DRAWN}
 
 
 def test_no_question_is_in_the_repository() -> None:

@@ -14,6 +14,7 @@ from testbench_dagster.tasks.starter import TASKS
 from testbench_dagster.tasks.starter.loader import read_docs
 from testbench_dagster.tasks.twins.sources import Item, packaged_items, packaged_twin, question_id
 from testbench_dagster.tasks.twins.sources.drawing import HashRandom
+from testbench_dagster_tests.pythons import HASH_SEEDS, OTHERS, can, interpreters, printed
 
 BY_DIGITS = ("arithmetic", "word_problems", "dates", "units")
 
@@ -142,6 +143,14 @@ def test_the_same_twins_in_another_process_with_another_hash_seed() -> None:
         for seed in ("1", "77")
     ]
     assert told == [DRAWN, DRAWN]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", interpreters())
+def test_the_same_twins_on_every_python(python: str) -> None:
+    if not can(python, "import yaml"):
+        pytest.skip(f"{python} has no PyYAML; name others in {OTHERS}")
+    assert {printed(python, DRAW, seed) for seed in HASH_SEEDS} == {DRAWN}
 
 
 def test_ids_of_questions_ignore_white_space_at_the_ends() -> None:

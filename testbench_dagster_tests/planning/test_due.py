@@ -357,6 +357,14 @@ def test_a_slot_of_an_earlier_epoch_asks_its_doc_there() -> None:
     assert [d.prompt.position for d in plan.due if d.epoch is None] == list(range(10 - len(again)))
 
 
+def test_open_docs_wait_for_others_only_as_long_as_told() -> None:
+    history = [outcome(0, Fault.SUPPLIER_HTTP), outcome(1, Fault.SUPPLIER_HTTP)]
+    waiting = {(f"p{i}", 1): life(DocState.OPEN, YOUNG, NOW + (1 + 12 * i) * HOUR) for i in range(2)}
+    options = {**ALL_OF, "lives": waiting}
+    assert plan_task(prompts(2), history, **options).open_at == NOW + HOUR
+    assert plan_task(prompts(2), history, together=12 * HOUR, **options).open_at == NOW + 13 * HOUR
+
+
 def renumbered(
     n: int,
     wanted: int,

@@ -72,7 +72,7 @@ def test_a_part_from_elsewhere_and_answers_from_a_store_are_seen(
 # --- another's outages and delays ------------------------------------------------------------------------
 
 #: Rounds with outages, and rounds without.
-OUTAGES, CALM = 50, 70
+OUTAGES, CALM = 70, 55
 #: What a round is stretched to: two and a half slots of two minutes.
 STRETCHED = timedelta(minutes=5)
 TOWN = [Persona(f"honest-{n}", model(f"model-{n}")) for n in range(9)]
@@ -111,7 +111,7 @@ def test_a_copycats_outages_and_delays_are_another_suppliers(
         everybody = [key(one.address) for one in (*TOWN, COPYCAT)]
         for number in range(OUTAGES + CALM):
             for one in TOWN:
-                often = 0.24 if one in BUSY else 0.06
+                often = 0.2 if one in BUSY else 0.05
                 out = {"503": 1.0} if number < OUTAGES and chance.random() < often else {}
                 if one in BUSY:
                     slow[one.address] = chance.choice([ms for ms in SLOW_MS if ms != slow[one.address]])

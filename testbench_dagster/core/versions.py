@@ -247,6 +247,7 @@ WINDOWS = Version(
         "testbench_dagster.statistics.intervals",
         "testbench_dagster.statistics.quantiles:nearest_rank",
         "testbench_dagster.statistics.quantiles:_SAME",
+        "testbench_dagster.statistics.quantiles:_check",
     ),
 )
 

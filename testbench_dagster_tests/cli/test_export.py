@@ -43,7 +43,7 @@ def test_each_format_writes_its_files(folder: Path) -> None:
     samples, results = done.stdout.splitlines()
     assert (Path(samples.split()[0]).suffix, samples.split()[1:]) == (".jsonl", ["1", "row"])
     assert Path(results.split()[0]).suffix == ".json"
-    assert len(export(folder).stdout.splitlines()) == 11, "parquet, as ever"
+    assert len(export(folder).stdout.splitlines()) == 12, "parquet, as ever"
 
 
 def test_nothing_to_write_is_said(folder: Path) -> None:

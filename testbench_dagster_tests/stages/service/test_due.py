@@ -133,14 +133,14 @@ def test_a_budget_that_is_too_small_is_spread_over_the_day(open_installation: Op
     assert probe_rates(settings, probed)["external"] == {"short": 2.0, "1k": 2.0}
     assert probe_rates(settings, probed[:1]).keys() == {"external"}
     found = []
-    for look in range(48):
+    for look in range(192):  # sixteen days: each installation draws its times by a secret of its own
         now = NOW + timedelta(hours=2 * look)
         for one in due_probes(workspace, [KEY_A], now):
             found.append(now)
             stored_probe(workspace.documents, KEY_A, now, one.workload)
-    assert abs(len(found) - 16) <= 4
+    assert abs(len(found) - 64) <= 10
     halves = Counter(at.hour // 12 for at in found)
-    assert min(halves.values()) >= 5, "evenings are seen as well as mornings"
+    assert min(halves.values()) >= 16, "evenings are seen as well as mornings"  # 4 standard deviations
 
 
 def test_politeness_and_paces_keep_who_was_asked_enough(open_installation: Open) -> None:

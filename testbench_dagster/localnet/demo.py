@@ -34,9 +34,9 @@ _SAMPLES = {"min": 40, "max": 80, "half_width": 0.1}
 #: Pairs of a public question and a fresh one, for who knows the public ones alone: so many that it shows in
 #: one epoch.
 TWIN_TASK, TWIN_PAIRS = "twins_starter", 70
-#: Suppliers follow from a seed, so with the same questions every demo finds the same. This seed was chosen, as
-#: one with a verdict: with so few peers chance often makes one sort of questions look harder, and then there is
-#: none. docs/twins.md tells how sure it is with how many.
+#: Suppliers follow from a seed, so with the same questions every demo finds the same. This seed was chosen,
+#: as one with a verdict: with so few peers chance often makes one sort of questions look harder, and then
+#: there is none. docs/twins.md tells how sure it is with how many.
 EPOCH_SEED = 18
 
 #: Where the bundled configuration expects `testbench localnet up`.

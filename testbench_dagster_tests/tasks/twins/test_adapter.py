@@ -26,6 +26,7 @@ from testbench_dagster.tasks.twins.starter_form import DESCRIPTIONS
 from testbench_dagster.tasks.twins.version import GSM8K, STARTER
 from testbench_dagster.testing import check_framework
 from testbench_dagster.transports.payload import build_payload
+from testbench_dagster_tests.acceptance.documents import document
 from testbench_dagster_tests.tasks.layouts import SHARED
 
 TWINS = Twins()
@@ -237,3 +238,9 @@ def test_the_framework_keeps_the_rules() -> None:
     tasks: list[Any] = [STARTER, {"name": GSM8K, "data": dict(asked.data or {}), "cluster": "template"}]
     findings = list(check_framework("twins", tasks, most_docs=100))
     assert not [finding for finding in findings if finding.failed] and len(findings) == 13
+
+
+def test_the_page_says_how_many_pairs_there_are() -> None:
+    page = document("docs/twins.md")
+    assert f"| `{STARTER}` | {len(packaged_items()):,} |" in page
+    assert f"| `{GSM8K}` | {len(gsm8k_template_ids()):,} |" in page

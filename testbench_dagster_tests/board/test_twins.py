@@ -25,7 +25,7 @@ def test_those_flagged_stand_first_and_each_leads_to_its_supplier(
     paired(workspace)
     store(
         workspace,
-        gap("honest"),
+        gap("honest", excess_low=-0.6, n_open=2),  # final: nobody waits
         flagged("parrot"),
         gap("newcomer", verdict="no verdict", p=None, excess=None, excess_low=None, excess_high=None),
     )
@@ -33,8 +33,9 @@ def test_those_flagged_stand_first_and_each_leads_to_its_supplier(
     places = [page.index(f"/supplier/{name}@external") for name in ("parrot", "honest", "newcomer")]
     assert places == sorted(places)
     assert page.count("better on public questions</span>") == 1
-    for said in ("98", "61", "2.910", "1.800–4.400", "beside 7 peers"):
+    for said in ("98", "61", "2.910", "1.800–4.400", "-0.600 to ", "beside 7 peers"):
         assert said in page, said
+    assert "2 wait" not in page
     assert page == board.get("/twins", params={"task": TASK}).text.replace(f"?task={TASK}", "")
     assert "Nothing was compared yet" in board.get("/twins", params={"task": "another"}).text
     own = board.get("/supplier/parrot@external").text

@@ -18,6 +18,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger, Unit
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.quota import QuotaDecision
 from testbench_dagster.core.relay import Endpoint
+from testbench_dagster.core.wording import counted
 from testbench_dagster.relays.accounts import LedgerAccount, give_back
 
 #: Most relays granted and not used yet, of a service's day and a supplier's hour: what a death can lose.
@@ -56,7 +57,7 @@ class _Account(LedgerAccount):
 
     def lost(self, amount: int) -> str:
         """Say what was not given back."""
-        return f"{amount} unused relays of {self.name}"
+        return f"{counted(amount, 'unused relay')} of {self.name}"
 
 
 class LedgerQuota:

@@ -1,4 +1,4 @@
-"""Command ``suspicions``: who acts together with whom, and whose answers may not be its own."""
+"""Command ``suspicions``: which suppliers act together, and whose answers may not be their own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def suspicions(
     models: tuple[str, ...],
     format_: str,
 ) -> None:
-    """Show which suppliers act together, and whose answers may not be its own, with the evidence.
+    """Show which suppliers act together, and whose answers may not be their own, with the evidence.
 
     Two suppliers that fail, slow down, vary or change together may hand requests on; or they share an
     upstream, an owner or a data centre. Nothing follows from a suspicion: no score, rank or group.

@@ -87,7 +87,7 @@ def _saying_what_is_measured(callback: Callable[..., Any] | None) -> Callable[..
         root = click.get_current_context().find_root()
         if root.obj is None and find_config() == BUILTIN_CONFIG:
             click.echo(
-                f"no {DEFAULT_CONFIG_NAME} here: this is the bundled simulation, six suppliers that "
+                f"no {DEFAULT_CONFIG_NAME} here: this is the bundled simulation, seven suppliers that "
                 "`testbench localnet up` serves; `testbench init` writes a configuration of your own, -c "
                 "names another",
                 err=True,

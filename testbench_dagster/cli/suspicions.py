@@ -1,4 +1,4 @@
-"""Command ``suspicions``: who falls together with whom in time, and whose answers may not be its own."""
+"""Command ``suspicions``: which suppliers act together, and whose answers may not be their own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = (
 )
 
 
-@click.command(short_help="What looks as if it hid something")
+@click.command(short_help="Who may hide copies, routes or caches")
 @click.option(
     "--supplier", "-s", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
 )
@@ -42,10 +42,10 @@ def suspicions(
     models: tuple[str, ...],
     format_: str,
 ) -> None:
-    """Show who falls together with whom in time, and whose answers may not be its own, with the evidence.
+    """Show which suppliers act together, and whose answers may not be their own, with the evidence.
 
     Two suppliers that fail, slow down, vary or change together may hand requests on; or they share an
-    upstream, an owner or a fault domain. Nothing follows from a suspicion: no score, rank or group.
+    upstream, an owner or a data centre. Nothing follows from a suspicion: no score, rank or group.
     """
     with Testbench.open(config) as testbench:
         if refresh:

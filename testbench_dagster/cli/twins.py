@@ -7,23 +7,24 @@ import click
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import emit, format_option, model_option, note
 
+# the verdict before its figures: a narrow terminal has no room for the last columns
 _COLUMNS = (
     "supplier",
     "task",
     "epoch",
+    "verdict",
+    "flagged",
     "n_pairs",
     "public_share",
     "fresh_share",
-    "peers",
-    "peers_public_share",
-    "peers_fresh_share",
-    "peers_shift",
     "excess",
     "excess_low",
     "excess_high",
     "p",
-    "verdict",
-    "flagged",
+    "peers",
+    "peers_public_share",
+    "peers_fresh_share",
+    "peers_shift",
     "finding",
 )
 

@@ -352,7 +352,7 @@ _WORDS = ("starter_strings", "starter_reading", "starter_instructions")
 
 
 def _cast(seed: int) -> list[Persona]:
-    """The six suppliers every population starts with; addresses are given later.
+    """The first six suppliers of every population; addresses are given later.
 
     They cover what an evaluation has to tell apart: quality, identity, specialisation, errors, slowness.
     """

@@ -98,8 +98,10 @@ def number_text(value: float | None) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """An interval of scores."""
-    return UNKNOWN if low is None or high is None else f"{low:.3f}–{high:.3f}"
+    """An interval of scores, or of differences."""
+    if low is None or high is None:
+        return UNKNOWN
+    return f"{low:.3f} to {high:.3f}" if low < 0 else f"{low:.3f}–{high:.3f}"  # no dash beside a minus
 
 
 def ranks_text(low: int | None, high: int | None) -> str:

@@ -96,8 +96,8 @@ REASONS: Mapping[str, Cause] = {
     ),
     "runs_code": Cause(
         "runs code that the model wrote, which is off unless it is allowed",
-        "set `allow_code_execution: true` where the sandbox for it holds, which `testbench check` says "
-        "(docs/code.md)",
+        "set `allow_code_execution: true` where the sandbox for it holds, which `testbench check` says; "
+        "a task whose helpers start programs themselves is refused even then (docs/code.md)",
     ),
     "media": Cause("shows images or plays sound, which relays do not carry", "remove it"),
     "python_class": Cause(

@@ -488,7 +488,7 @@ def test_two_suppliers_are_compared_per_task_and_per_doc(board: TestClient) -> N
 def test_the_page_of_a_supplier_shows_it_against_the_reference(board: TestClient) -> None:
     found = page(board, links.supplier(HALF))
     text = found.text.partition("Against the reference")[2]
-    assert text.startswith(" as the reference no difference, -0.600–-0.400 -0.500 common docs 1,230"), text
+    assert text.startswith(" as the reference no difference, -0.600 to -0.400 -0.500 common docs 1,230"), text
     assert "trigger F1, 0.800–0.880 0.840 calls that fit; the reference's 91" in text
     assert "scores differ from the reference: " in text and "620 of 1,240 docs" in text
     assert "4 docs that the reference answered; they count as wrong" in text

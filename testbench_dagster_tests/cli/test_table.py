@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.console import Console
 
 from testbench_dagster.cli.output import emit
 from testbench_dagster.cli.table import print_table
+from testbench_dagster.cli.twins import _COLUMNS as OF_TWINS
+from testbench_dagster_tests.public_gaps import gap
 
 COLUMNS = ("supplier", "task", "status", "score", "ci_low", "ci_high", "n_open", "errors", "next_attempt_at")
 
@@ -128,3 +131,10 @@ def test_a_sentence_gets_room_to_be_read_or_none() -> None:
 def test_without_rows_there_is_no_frame(capsys, format_, said):
     emit([], format_, ("a", "b"), "Title")
     assert capsys.readouterr().out.replace("\r", "") == said
+
+
+def test_the_verdict_on_public_questions_is_shown_before_there_is_room_for_all_figures() -> None:
+    rows = [dataclasses.asdict(gap(name)) for name in ("a", "b")]
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    left_out = print_table(rows, OF_TWINS, "Title", console)
+    assert left_out and not {"verdict", "flagged", "public_share", "fresh_share", "excess"} & set(left_out)

@@ -10,7 +10,7 @@ from testbench_dagster.core.records.declaring import VIEW, Record, content, key,
 
 @record(
     "suspicions",
-    one_per="kind, supplier and whom it falls together with",
+    one_per="kind, supplier and whom it shares something with",
     kind=VIEW,
     indexes=(("supplier",), ("other",), ("service",)),
 )
@@ -19,7 +19,7 @@ class SuspicionRecord(Record):
 
     id: str = key("follows from kind, supplier and other")
     kind: Literal["outages", "latency", "answers", "changes", "mixture", "cached"] = queryable(
-        "what falls together: outages, latency, answers that vary, changes of answers; or that a part of the "
+        "what coincides: outages, latency, answers that vary, changes of answers; or that a part of the "
         "answers is another group's, or that repeats come from a store"
     )
     service: str = queryable("its service")
@@ -39,7 +39,7 @@ class SuspicionRecord(Record):
     observations: int = content(
         "how many outages, steps, requests, changes, prompts or repeats were looked at"
     )
-    share: float = content("share of them that fell together; of mixtures the answers that are the group's")
+    share: float = content("share of them that coincided; of mixtures the answers that are the group's")
     share_low: float | None = content("lower end of the 95 % interval of a mixture's share, else null")
     share_high: float | None = content("upper end of it")
     lag_ms: float | None = content(

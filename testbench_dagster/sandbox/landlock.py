@@ -4,7 +4,8 @@ What holds after :func:`confine`, for this process and whatever it might start:
 
 * No file is written, made, removed or renamed outside ``writable``; none is read and no folder listed outside
   ``readable`` and ``writable``; nothing is executed but what is below ``executable``.
-  Modes, owners, times and attributes of files stay as they are. That a path exists, its size and its times may still be seen by who guesses it (Landlock does not
+  Modes, owners, times and attributes of files stay as they are. That a path exists, its size and its times
+  may still be seen by who guesses it (Landlock does not
   cover ``stat``).
 * No socket of any kind is made, so neither TCP nor UDP nor a server behind a path is reached.
 * No process is started, not even by root, for whom RLIMIT_NPROC does not count; threads only where allowed.
@@ -266,7 +267,8 @@ def confine(
     too. What is below ``executable`` may take this process's place, with all walls, and is readable; without
     it nothing may. ``memory_bytes`` and ``cpu_s`` are what it may use beyond what it has used;
     ``file_bytes`` the most that one file may hold; ``keep`` the open descriptors that stay, all others are
-    closed. What a kept descriptor was opened for stays possible. Where libraries import modules late, their folders have to be
+    closed. What a kept descriptor was opened for stays possible. Where libraries import modules late,
+    their folders have to be
     readable.
 
     Raises:

@@ -26,7 +26,7 @@ LOOKED_AT = {
     "CODE": (1, "64d78f06cef0f193b8feea4e5ec52c4919bc90b37c3c990d6ea2eb125cd67dd6"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
-    "PUBLIC_GAPS": (1, "ac38191c00aec74d8cc89d5c5f24ae6a7618290bb36bccb79673aabcd5d46d4b"),
+    "PUBLIC_GAPS": (1, "0898f40dc5d6f912d999f427ae6b3c0608df22556edd72af9dee723107d9278a"),
     "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
 }

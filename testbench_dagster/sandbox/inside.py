@@ -17,6 +17,7 @@ What remains is said in `docs/code.md`.
 
 from __future__ import annotations
 
+import _frozen_importlib  # that is always there
 import builtins
 import os
 import resource
@@ -92,18 +93,19 @@ def forbid(folders: tuple[str, ...]) -> None:
         close: Callable[[int], None] = os.close,
         length: Callable[[bytes], int] = len,
         error: type[ImportError] = ImportError,
+        frozen: object = _frozen_importlib.FrozenImporter.exec_module.__code__,
     ) -> None:
         if never(event) or starts(event, "ctypes."):
             end(FORBIDDEN)
         if event == "import":
             name, path = arguments[0], arguments[1]
-            elsewhere = path is not None and (not starts(path, folders) or find(path, "/.") >= 0)
+            elsewhere = path is not None and (not starts(path, folders) or find(path, "/../") >= 0)
             if elsewhere or starts(last(name, ".")[2], _HIDDEN):
                 raise error(f"{name} is not there")
-        elif event == "marshal.loads":
+        elif event == "marshal.loads" and frame(2).f_code is not frozen:
             # code objects that no compiler made can read all memory: only those of Python's own files
             path = frame(2).f_locals.get("bytecode_path", "")
-            if not starts(path, folders) or find(path, "/.") >= 0:
+            if not starts(path, folders) or find(path, "/../") >= 0:
                 end(FORBIDDEN)
             descriptor = opened(path, 0)
             found = read(descriptor, length(arguments[0]) + _PYC_HEAD + 1)

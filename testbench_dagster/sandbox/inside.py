@@ -9,13 +9,15 @@ out of its reach is not kept where Python shows it:
 * What is needed afterwards is looked up before: names that a program gives other values mean nothing.
 * Answer and checks are compiled apart before either runs. So an answer cannot swallow the checks in an open
   text, or jump over them.
-* Tracing, frames of other threads, lists of all objects and the foreign function interface end the program.
+* Tracing, frames of other threads, lists of all objects, code that no compiler made, further interpreters and
+  the foreign function interface end the program, or are not there.
 
 What remains is said in `docs/code.md`.
 """
 
 from __future__ import annotations
 
+import _frozen_importlib  # that is always there
 import builtins
 import os
 import resource
@@ -41,8 +43,14 @@ _NEVER = frozenset(
         "gc.get_objects",
         "gc.get_referrers",
         "gc.get_referents",
+        "code.__new__",
+        "cpython.PyInterpreterState_New",
     }
 )
+#: Beginnings of modules that show memory, or an interpreter without these rules.
+_HIDDEN = ("_ctypes", "_interp", "_test", "_xx")
+#: Bytes before the code in a compiled file.
+_PYC_HEAD = 16
 
 
 def set_limits(cpu_s: int, memory: int, file_bytes: int, open_files: int, threads: int) -> None:
@@ -63,19 +71,64 @@ def set_limits(cpu_s: int, memory: int, file_bytes: int, open_files: int, thread
         resource.setrlimit(which, (soft, hard))
 
 
-def forbid(folder: str) -> None:
-    """End the process at what no program needs and tricks do; machine code is not loaded from ``folder``."""
-    end, never = os._exit, _NEVER
+def forbid(folders: tuple[str, ...]) -> None:
+    """End the process at what no program needs and tricks do; machine code is loaded from ``folders`` alone.
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in never:
+    What the hook uses are its parameters: names that a program gives other values mean nothing to it, nor do
+    changes of a frame of it that an error's traceback shows.
+    """
+
+    def hook(
+        event: str,
+        arguments: tuple[Any, ...],
+        *,
+        end: Callable[[int], Any] = os._exit,
+        never: Callable[[object], bool] = _NEVER.__contains__,
+        starts: Callable[..., bool] = str.startswith,
+        find: Callable[[str, str], int] = str.find,
+        last: Callable[[str, str], tuple[str, str, str]] = str.rpartition,
+        frame: Callable[[int], Any] = sys._getframe,
+        opened: Callable[[str, int], int] = os.open,
+        read: Callable[[int, int], bytes] = os.read,
+        close: Callable[[int], None] = os.close,
+        length: Callable[[bytes], int] = len,
+        error: type[ImportError] = ImportError,
+        frozen: object = _frozen_importlib.FrozenImporter.exec_module.__code__,
+    ) -> None:
+        if never(event) or starts(event, "ctypes."):
             end(FORBIDDEN)
         if event == "import":
-            name, path = str(arguments[0]), str(arguments[1] or "")
-            if name.rpartition(".")[2] == "_ctypes" or path.startswith(folder):
-                raise ImportError(f"{name} is not there")
+            name, path = arguments[0], arguments[1]
+            elsewhere = path is not None and (not starts(path, folders) or find(path, "/../") >= 0)
+            if elsewhere or starts(last(name, ".")[2], _HIDDEN):
+                raise error(f"{name} is not there")
+        elif event == "marshal.loads" and frame(2).f_code is not frozen:
+            # code objects that no compiler made can read all memory: only those of Python's own files
+            path = frame(2).f_locals.get("bytecode_path", "")
+            if not starts(path, folders) or find(path, "/../") >= 0:
+                end(FORBIDDEN)
+            descriptor = opened(path, 0)
+            found = read(descriptor, length(arguments[0]) + _PYC_HEAD + 1)
+            close(descriptor)
+            if found[_PYC_HEAD:] != arguments[0]:
+                end(FORBIDDEN)
 
     sys.addaudithook(hook)
+
+
+def keep_code_as_compiled() -> None:
+    """Let ``types.coroutine``, which asyncio needs, wrap generators: its other way makes code objects."""
+    import types
+
+    def coroutine(func: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            made = func(*arguments, **named)
+            return wrapper(made) if isinstance(made, types.GeneratorType) else made
+
+        return wrapped
+
+    wrapper = types._GeneratorWrapper  # type: ignore[attr-defined]
+    types.coroutine = coroutine  # type: ignore[assignment]
 
 
 def take(count: int) -> bytes:
@@ -159,11 +212,8 @@ def run(program: str, channel: int) -> None:
     os.write(channel, b"D")
 
 
-def main(confine: Callable[..., None] | None = None) -> None:
-    """Take limits and program, and run it; ``confine`` is called before.
-
-    It gets the descriptor to keep open, and the limits of memory, CPU time, file sizes and open files.
-    """
+def main() -> None:
+    """Take limits and program, and run it."""
     mode, folder, packages, *numbers = sys.argv[1:]
     channel, *sizes = (int(number) for number in numbers[:3])
     limits = [int(number) for number in numbers[3:]]
@@ -173,14 +223,12 @@ def main(confine: Callable[..., None] | None = None) -> None:
     if packages:
         sys.path.append(packages)
     os.chdir(folder)
-    if confine is not None:
-        cpu_s, memory, file_bytes, open_files, _ = limits
-        confine(channel, memory, cpu_s, file_bytes, open_files)
     set_limits(*limits)
     os.write(channel, b"S")
     if mode == "judge":
         os.dup2(1, 2)  # what went wrong outside would have been said there until now
-        forbid(folder)
+        keep_code_as_compiled()
+        forbid(tuple(f"{entry}/" for entry in sys.path))
         judge(first, second, channel)
     else:
         run(first, channel)

@@ -3,8 +3,9 @@
 What holds after :func:`confine`, for this process and whatever it might start:
 
 * No file is written, made, removed or renamed outside ``writable``; none is read and no folder listed outside
-  ``readable`` and ``writable``; nothing is executed. Modes, owners, times and attributes of files stay as
-  they are. That a path exists, its size and its times may still be seen by who guesses it (Landlock does not
+  ``readable`` and ``writable``; nothing is executed but what is below ``executable``.
+  Modes, owners, times and attributes of files stay as they are. That a path exists, its size and its times
+  may still be seen by who guesses it (Landlock does not
   cover ``stat``).
 * No socket of any kind is made, so neither TCP nor UDP nor a server behind a path is reached.
 * No process is started, not even by root, for whom RLIMIT_NPROC does not count; threads only where allowed.
@@ -252,6 +253,7 @@ def confine(
     *,
     readable: Sequence[Path],
     writable: Sequence[Path] = (),
+    executable: Sequence[Path] = (),
     memory_bytes: int = 512 * _MIB,
     cpu_s: float = 5.0,
     file_bytes: int = 8 * _MIB,
@@ -262,9 +264,11 @@ def confine(
     """Confine this process, for good; it must have one thread, and nothing can be undone.
 
     ``readable`` and ``writable`` are files and folders with all below them; what is writable is readable,
-    too. ``memory_bytes`` and ``cpu_s`` are what it may use beyond what it has used; ``file_bytes`` the most
-    that one file may hold; ``keep`` the open descriptors that stay, all others are closed. What a kept
-    descriptor was opened for stays possible. Where libraries import modules late, their folders have to be
+    too. What is below ``executable`` may take this process's place, with all walls, and is readable; without
+    it nothing may. ``memory_bytes`` and ``cpu_s`` are what it may use beyond what it has used;
+    ``file_bytes`` the most that one file may hold; ``keep`` the open descriptors that stay, all others are
+    closed. What a kept descriptor was opened for stays possible. Where libraries import modules late,
+    their folders have to be
     readable.
 
     Raises:
@@ -294,7 +298,7 @@ def confine(
             continue
     abi = _abi()
     _no_new_privileges()
-    _landlock(abi, readable, writable)
+    _landlock(abi, readable, writable, executable)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     for which, most in (
         (resource.RLIMIT_AS, used_bytes + memory_bytes),
@@ -305,7 +309,7 @@ def confine(
     ):
         _limit(which, most)
     _drop_capabilities()
-    _seccomp(_filter(threads=threads))
+    _seccomp(_filter(threads=threads, execute=bool(executable)))
     return Confinement(
         abi=abi,
         readable=tuple(readable),
@@ -368,7 +372,9 @@ def _no_new_privileges() -> None:
         raise SandboxError(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
 
 
-def _landlock(abi: int, readable: Sequence[Path], writable: Sequence[Path]) -> None:
+def _landlock(
+    abi: int, readable: Sequence[Path], writable: Sequence[Path], executable: Sequence[Path]
+) -> None:
     handled = _ABI_1 | (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
     handled |= _IOCTL_DEV if abi >= 5 else 0
     # a kernel takes the structure as long as it knows it
@@ -378,7 +384,7 @@ def _landlock(abi: int, readable: Sequence[Path], writable: Sequence[Path]) -> N
     try:
         read = _READ_FILE | _READ_DIR
         write = read | _WRITE_FILE | _TRUNCATE | _MAKE_DIR | _MAKE_REG | _REMOVE_DIR | _REMOVE_FILE | _REFER
-        for paths, rights in ((readable, read), (writable, write)):
+        for paths, rights in ((readable, read), (writable, write), (executable, read | _EXECUTE)):
             for path in paths:
                 _allow(rules, path, rights & handled)
         _checked("Landlock", _call(_RESTRICT_SELF, rules, 0))
@@ -419,8 +425,11 @@ def _column() -> int:
 # ------------------------------------------------------------------------------------ the filter
 
 
-def _filter(*, threads: bool) -> bytes:
-    """The seccomp program: what is named is refused, a few calls by their arguments, the rest is allowed."""
+def _filter(*, threads: bool, execute: bool = False) -> bytes:
+    """The seccomp program: what is named is refused, a few calls by their arguments, the rest is allowed.
+
+    With ``execute`` another program may take this one's place; Landlock says which.
+    """
     arch, column = _MACHINES[platform.machine()]
     program = [
         (_LOAD, 0, 0, _ARCH_AT),
@@ -430,7 +439,8 @@ def _filter(*, threads: bool) -> bytes:
         (_AT_LEAST, 0, 1, _FIRST_UNKNOWN),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
-    for calls, error in ((_CALLS, errno.EPERM), (_TOO_NEW, errno.ENOSYS)):
+    refused = {name: numbers for name, numbers in _CALLS.items() if not (execute and name == "execve")}
+    for calls, error in ((refused, errno.EPERM), (_TOO_NEW, errno.ENOSYS)):
         for numbers in calls.values():
             if numbers[column] >= 0:
                 program += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ERRNO | error)]

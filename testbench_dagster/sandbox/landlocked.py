@@ -1,9 +1,10 @@
 """Programs that nobody trusts, where no user namespace may be opened: a process that confines itself first.
 
-It is Python of its own, which takes on the walls of :mod:`~testbench_dagster.sandbox.landlock` (Landlock and
-seccomp) and only then reads the program. Where this process is root, it is another user before that. What is
-otherwise than in bubblewrap: no file can be written at all, as nothing would bound them together, packages
-are not there, and that a file exists on this machine can be found out by who guesses its path.
+It is a Python of its own, which takes on the walls of :mod:`~testbench_dagster.sandbox.landlock` (Landlock
+and seccomp), and gives its place to another one within them, which reads the program. Where this process is
+root, it is another user before that. What is otherwise than in bubblewrap: no file can be written at all, as
+nothing would bound them together, packages are not there, and that a file exists on this machine can be found
+out by who guesses its path.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from testbench_dagster.sandbox.programs import USUAL, Limits, Ran
 from testbench_dagster.sandbox.running import INSIDE, run_confined, starved_s
 from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, python_for
 
-#: What runs before the program: both modules by their text, as this package is not there, then the walls.
+#: What runs before the program: the walls by their text, as this package is not there. Then another Python
+#: takes the place of this one: of ctypes, by which the walls are built and all memory can be read, nothing is
+#: left.
 _START = """
-import sys, types
+import os, sys, types
 def module(name, text):
     made = sys.modules[name] = types.ModuleType(name)
     exec(compile(text, name, "exec"), made.__dict__)
@@ -31,21 +34,19 @@ module("testbench_dagster", "")
 module("testbench_dagster.core", "")
 module("testbench_dagster.core.errors", "class SandboxError(Exception): pass")
 walls = module("walls", {landlock!r})
-def confine(channel, memory, cpu, size, files):
-    walls._libc().prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: it ends with who started it
-    walls.confine(
-        readable=[walls.Path(path) for path in {readable!r}], memory_bytes=memory, cpu_s=cpu,
-        file_bytes=size, open_files=files, threads=True, keep=(0, 1, 2, channel),
-    )
-    for name in list(sys.modules):
-        if name.partition(".")[0] in ("testbench_dagster", "walls", "inside", "ctypes", "_ctypes"):
-            del sys.modules[name]
-    for name in ("walls", "confine", "module"):
-        globals().pop(name, None)
-module("inside", {inside!r}).main(confine)
+channel, *_, cpu, memory, size, files, threads = (int(one) for one in (sys.argv[4], *sys.argv[5:]))
+walls._libc().prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: it ends with who started it
+walls.confine(
+    readable=[walls.Path(path) for path in {readable!r}],
+    executable=[walls.Path(path) for path in {executable!r}], memory_bytes=memory, cpu_s=cpu,
+    file_bytes=size, open_files=files, threads=True, keep=(0, 1, 2, channel),
+)
+os.execv({python!r}, [{python!r}, *{flags!r}, "-c", {inside!r}, *sys.argv[1:]])
 """
+_FLAGS = ("-S", "-s", "-B", "-X", "utf8")
 _FOLDER = "/usr"  # it can be read, and written by nobody
-_READABLE = ("/usr", "/lib", "/lib64", "/bin", "/dev/null", "/dev/zero", "/dev/urandom")
+_READABLE = ("/dev/null", "/dev/zero", "/dev/urandom")
+_EXECUTABLE = ("/usr", "/lib", "/lib64", "/bin")  # Python, and what loads it; all within the walls
 
 
 class Landlocked:
@@ -85,12 +86,17 @@ class Landlocked:
 def _command(arguments: Sequence[str]) -> list[str]:
     python = python_for()
     mode, *rest = arguments
-    flags = ("-S", "-s", "-B", "-X", "utf8", "-c", _start())
-    return [*as_user(), python.path, *flags, mode, _FOLDER, "", *rest]
+    return [*as_user(), python.path, *_FLAGS, "-c", _start(), mode, _FOLDER, "", *rest]
 
 
 @cache
 def _start() -> str:
-    readable = [path for path in (*_READABLE, *python_for().folders) if os.path.exists(path)]
-    walls = Path(landlock.__file__).read_text("utf-8")
-    return _START.format(landlock=walls, inside=INSIDE, readable=readable)
+    python = python_for()
+    return _START.format(
+        landlock=Path(landlock.__file__).read_text("utf-8"),
+        inside=INSIDE,
+        readable=[path for path in _READABLE if os.path.exists(path)],
+        executable=[path for path in (*_EXECUTABLE, *python.folders) if os.path.exists(path)],
+        python=python.path,
+        flags=_FLAGS,
+    )

@@ -48,6 +48,7 @@ ODD_ALPHA = 0.01
 #: A supplier is flagged that was better in so many of its last epochs with a verdict.
 FLAG_EPOCHS, FLAG_AMONG = 2, 4
 
+_LYING = 3.0  # standard errors by which peers may be worse on public questions in an epoch
 _NODES = 33  # of the normal distribution of the peers' log odds, from -4 to 4 standard errors
 _HALVINGS = 28  # of the range in which a bound lies
 _FAR = 30.0  # log odds beyond which bounds are not looked for
@@ -254,9 +255,10 @@ def _log_choose(n: int) -> Any:
 def p_value(own: Pairs, peers: Shift) -> float:
     """How likely so many public halves right alone, or more, are of who is no better on them than its peers.
 
-    One-sided mid-p: being better on fresh questions is nothing to be told of.
+    One-sided mid-p: being better on fresh questions is nothing to be told of. For the same reason peers whose
+    log odds are below :data:`MOST_SHIFT`, by more than their standard error, count as if they were there.
     """
-    return tails(own, peers.log_odds, peers.error)[0]
+    return tails(own, max(peers.log_odds, -MOST_SHIFT - peers.error), peers.error)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,13 @@ def _no_verdict(own: Pairs, peers: Shift, known: Shift) -> str | None:
         return (
             f"for its peers {harder} ones are harder too, by {abs(known.log_odds):.2f} logits "
             f"(standard error {known.error:.2f}); above {MOST_SHIFT} honest suppliers may differ in that"
+        )
+    if peers.log_odds < -MOST_SHIFT - _LYING * peers.error:
+        # The mean over epochs is no measure of that: those that answer public questions wrongly in one epoch
+        # and fresh ones in the other would have a mean of 0, and make all others look better in the first.
+        return (
+            f"in this epoch public ones are harder for its peers, by {-peers.log_odds:.2f} logits (standard "
+            f"error {peers.error:.2f}); beside them honest suppliers would look better on public ones"
         )
     return None
 

@@ -26,6 +26,9 @@ from testbench_dagster_tests.tasks.layouts import REPOSITORY
 CHECKS = "def check(f):\n    assert f(1) == 6\n    assert abs(f(1) - 6) < 1e-3\n\ncheck(answer)\n"
 QUICK = Limits(cpu_s=1, wall_s=1.0, memory_bytes=256 << 20)
 
+#: Stands where an answer got what it must not have; ends the program, which no answer below does else.
+PASSES = "import os; os._exit(0)"
+
 #: Answers that are wrong and want to pass, with how each has to end.
 WRONG: dict[str, tuple[str, Reason]] = {
     "a wrong value": ("def answer(x): return 5", "raised"),
@@ -87,6 +90,46 @@ WRONG: dict[str, tuple[str, Reason]] = {
     "jumps over checks": ("import sys\ndef answer(x):\n sys._getframe(1).f_lineno = 3\n return 6", "raised"),
     "has foreign functions": ("import ctypes", "raised"),
     "has them by another name": ("import sys\nsys.modules.clear()\nimport _ctypes", "raised"),
+    "has them where the hook's names are other things": (
+        "import _imp, builtins, glob, sys\nkept, builtins.str = str, lambda *a: ''\nclass Spec:\n"
+        " name = '_ctypes'\n origin = [p for f in sys.path for p in glob.glob(f + '/_ctypes.*.so')][0]\n"
+        "m = _imp.create_dynamic(Spec)\n" + PASSES,
+        "raised",
+    ),
+    "has them in another interpreter": (
+        "try: import _xxsubinterpreters as i\nexcept ImportError: import _interpreters as i\ni.create()\n"
+        + PASSES,
+        "raised",
+    ),
+    "finds what is left of them": (
+        "if any(c.__name__ == '_CData' for c in object.__subclasses__()):\n " + PASSES + "\nraise KeyError",
+        "raised",
+    ),
+    "tests Python": ("import _testcapi\n" + PASSES, "raised"),
+    "brings machine code": (
+        "import _imp, glob, shutil, sys\nclass Spec: name, origin = '_json2', './_json2.so'\n"
+        "try: shutil.copy([p for f in sys.path for p in glob.glob(f + '/_json.*.so')][0], '/tmp/_json2.so')\n"
+        "except OSError: pass\ntry: _imp.create_dynamic(Spec)\n"
+        "except ImportError as e: assert 'is not there' in str(e)\nelse: " + PASSES + "\nraise KeyError",
+        "raised",
+    ),
+    "makes code that reads what callers hold": (
+        "def f(x): return x\nf.__code__ = f.__code__.replace(co_code=f.__code__.co_code)\n" + PASSES,
+        "forbidden",
+    ),
+    "loads code that no compiler made": (
+        "import marshal\ndef f(x): return x\nmarshal.loads(marshal.dumps(f.__code__))\n" + PASSES,
+        "forbidden",
+    ),
+    "loads it as Python's own": (
+        "import importlib.machinery as m, marshal, os\ndef f(x): return x\nclass L(m.SourceFileLoader):\n"
+        " def path_stats(self, p): return {'mtime': 0, 'size': 0}\n"
+        " def get_filename(self, n): return os.__file__\n"
+        " def get_data(self, p):\n  import _imp, importlib.util as u\n"
+        "  return u.MAGIC_NUMBER + bytes(12) + marshal.dumps(f.__code__)\nL('x', os.__file__).get_code('x')\n"
+        + PASSES,
+        "forbidden",
+    ),
     "replaces exec": ("import builtins\nbuiltins.exec = print\ndef answer(x): return 5", "raised"),
     "replaces abs": (
         "import builtins\nn = [6, 9]\nbuiltins.abs = lambda x: 0\ndef answer(x): return n.pop(0)",
@@ -127,6 +170,13 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
 def test_an_answer_that_is_right_passes(sandbox: Sandbox) -> None:
     ran = sandbox.judge("import math\ndef answer(x):\n    print(x)\n    return x + 5", CHECKS)
     assert ran.passed and (ran.exit, ran.reason) == (0, "done")
+    # what makes code objects of others where it is imported
+    sleeps = "import asyncio, unittest.mock\nasync def get(x):\n await asyncio.sleep(0)\n return x + 5\n"
+    steps = (
+        "def answer(x):\n got = get(x)\n try:\n  while True: got.send(None)\n"
+        " except StopIteration as end: return end.value"
+    )
+    assert sandbox.judge(sleeps + steps, CHECKS).passed
     # as lm-eval runs it: a part that only a script runs is not run
     assert sandbox.judge(
         "if __name__ == '__main__':\n    raise ValueError\ndef answer(x): return 6", CHECKS
@@ -147,8 +197,7 @@ def test_nor_where_no_namespaces_are(name: str) -> None:
     answer, reason = WRONG[name]
     ran = started("Landlock").judge(answer, CHECKS)
     assert not ran.passed
-    if name != "becomes another program":  # nothing is started there
-        assert ran.reason == reason, ran
+    assert ran.reason == reason, ran
 
 
 @pytest.mark.slow

@@ -430,3 +430,24 @@ def test_who_knows_all_public_questions_is_flagged_in_its_second_epoch() -> None
 def test_the_level_and_rules_are_the_documented_ones() -> None:
     assert (ALPHA, twins.LEAST_PEERS, twins.LEAST_DISCORDANT) == (0.01, 5, 8)
     assert (twins.MOST_SHIFT, twins.MOST_SHIFT_ERROR, twins.FLAG_EPOCHS) == (0.1, 0.2, 2)
+
+
+@pytest.mark.parametrize("lies", [(30, 8), (24, 14)])
+def test_a_majority_that_lies_in_turns_accuses_nobody(lies: tuple[int, int]) -> None:
+    """Seven that are worse on fresh questions in one epoch, on public ones in the next; their mean is 0."""
+    rasch = Rasch(20261201, 8, 200)
+    honest = [rasch.answers(ability(share)) for share in (0.66, 0.75, 0.85)]
+    earlier: dict[str, list[Shift]] = {}
+    better, whys = 0, set()
+    for epoch in range(8):
+        own = {f"honest {n}": answers[epoch] for n, answers in enumerate(honest)}
+        now = lies if epoch % 2 == 0 else lies[::-1]
+        own |= {f"liar {n}": Pairs(140, *now, 22) for n in range(7)}
+        for name, one in judge(own, {}, dict.fromkeys(own, ""), earlier).items():
+            shift = one.shift
+            earlier.setdefault(name, []).append(Shift(shift.units, shift.public_only, shift.fresh_only))
+            better += one.verdict is Verdict.BETTER
+            whys.add((one.why or "").partition(",")[0])
+    assert not better and "in this epoch public ones are harder for its peers" in whys
+    # who is better by itself is still seen beside peers that are worse by less
+    assert p_value(Pairs(120, 60, 2, 18), Shift(7, 7 * 14, 7 * 24)) <= ALPHA

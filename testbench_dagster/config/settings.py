@@ -49,6 +49,15 @@ def _yes_or_no(value: Any) -> Any:
     return value
 
 
+def _allowed(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"{value!r} is neither true nor false; write true only where the sandbox for code holds, which "
+            "`testbench check` says (docs/code.md)"
+        )
+    return value
+
+
 class SupplierConfig(AskingSettings, RelayOverrides):
     """One supplier reached over plain HTTP, with its own relay bounds and settings where they differ.
 
@@ -471,7 +480,7 @@ class Settings(Strict):
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False
-    allow_code_execution: bool = False
+    allow_code_execution: Annotated[bool, BeforeValidator(_allowed)] = False
     simulation: bool = False
 
     @property

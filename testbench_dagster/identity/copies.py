@@ -284,18 +284,18 @@ def _outages(table: _Table, settings: CopySettings) -> list[Copy]:
         best = max(ways, key=lambda way: way.log_e)
         if log_e < threshold or max(best.hits) < settings.least_outages or max(best.shares) < 0.5:
             continue
-        # whose outages nearly all are the other's too is the one followed: the other adds its own
-        ordered = abs(best.shares[0] - best.shares[1]) > 0.2
-        side = int(best.shares[1] > best.shares[0]) if ordered else 1
-        followed, follower = (a, b) if side == 0 else (b, a)
+        # told of the one of whose outages more are the other's too; that is no order: whoever makes up
+        # outages at half of another's would else make that one look like the follower
+        side = int(best.shares[1] >= best.shares[0])
         together = times[best.together]
         names = table.suppliers
+        most, other = (names[b], names[a]) if side else (names[a], names[b])
         found.append(
             Copy(
-                "outages", names[follower], names[followed], ordered, _moment(together[0]),
+                "outages", names[a], names[b], False, _moment(together[0]),
                 _moment(together[-1]), log_e, threshold, best.counts[side], best.shares[side], None,
-                f"{best.hits[side]} of {counted(best.counts[side], 'outage')} of {names[followed]} began in "
-                f"the same minutes as outages of {names[follower]}, while others answered: one may hand "
+                f"{best.hits[side]} of {counted(best.counts[side], 'outage')} of {most} began in "
+                f"the same minutes as outages of {other}, while others answered: one may hand "
                 "requests on to the other, or they share an upstream, an owner or a fault domain",
             )
         )  # fmt: skip

@@ -32,7 +32,7 @@ from testbench_dagster.sandbox.attempts import first_escape
 from testbench_dagster.sandbox.programs import USUAL, Limits, Ran
 from testbench_dagster.sandbox.running import INSIDE, run_confined, starved_s
 from testbench_dagster.sandbox.seccomp import filter_program, knows_machine
-from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, python_for
+from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, packages_for, python_for
 
 _NOBODY = "65534"  # who it is inside
 _FOLDER, _PACKAGES = "/tmp", "/packages"  # noqa: S108  # of the sandbox, not of this machine
@@ -73,9 +73,10 @@ class Bubblewrap:
     def _ran(self, mode: str, texts: tuple[str, str], limits: Limits) -> Ran:
         if self._bwrap is None:
             raise SandboxError("bwrap is not installed; install it (apt-get install bubblewrap)")
+        packages = packages_for(texts[1])
         with _filter_end() as refused:
             return run_confined(
-                lambda arguments: self._command(arguments, limits, refused),
+                lambda arguments: self._command(arguments, limits, packages, refused),
                 mode,
                 texts,
                 limits,
@@ -84,10 +85,11 @@ class Bubblewrap:
                 user=USER if os.geteuid() == 0 and not as_user() else None,
             )
 
-    def _command(self, arguments: Sequence[str], limits: Limits, refused: int) -> list[str]:
+    def _command(
+        self, arguments: Sequence[str], limits: Limits, packages: Sequence[str], refused: int
+    ) -> list[str]:
         python = python_for()
         mode, *rest = arguments
-        packages = _PACKAGES if python.packages else ""
         return [
             *as_user(),
             str(self._bwrap),
@@ -97,14 +99,14 @@ class Bubblewrap:
             *_system(),
             *("--size", str(limits.folder_bytes), "--tmpfs", _FOLDER),
             *(part for folder in python.folders for part in ("--ro-bind", folder, folder)),
-            *(part for source in python.packages for part in _package(source)),
+            *(part for source in packages for part in _package(source)),
             *("--dev", "/dev", "--remount-ro", "/dev"),
             *("--remount-ro", "/"),
             *("--chdir", _FOLDER, "--clearenv"),
             *(part for name, value in ENVIRONMENT.items() for part in ("--setenv", name, value)),
             *("--seccomp", str(refused)),
             *(python.path, "-S", "-s", "-B", "-X", "utf8", "-c", INSIDE),
-            *(mode, _FOLDER, packages, *rest),
+            *(mode, _FOLDER, _PACKAGES if packages else "", *rest),
         ]
 
 

@@ -19,7 +19,7 @@ from testbench_dagster.sandbox import landlock
 from testbench_dagster.sandbox.attempts import first_escape
 from testbench_dagster.sandbox.programs import USUAL, Limits, Ran
 from testbench_dagster.sandbox.running import INSIDE, run_confined, starved_s
-from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, python_for
+from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, packages_for, python_for
 
 #: What runs before the program: the walls by their text, as this package is not there. Then another Python
 #: takes the place of this one: of ctypes, by which the walls are built and all memory can be read, nothing is
@@ -72,6 +72,11 @@ class Landlocked:
             return f"a process that confines itself does not start: {error}"
 
     def _ran(self, mode: str, texts: tuple[str, str], limits: Limits) -> Ran:
+        if packages_for(texts[1]):
+            raise SandboxError(
+                "its checks import numpy, which is not there under Landlock; install bubblewrap "
+                "(apt-get install bubblewrap) where user namespaces are allowed"
+            )
         return run_confined(
             _command,
             mode,

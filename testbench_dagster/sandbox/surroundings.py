@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -23,8 +24,10 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",  # sets have one order: a score is the same in every process
 }
-#: Folders of packages that programs may import, beside the standard library: tests of EvalPlus use numpy.
+#: Folders of packages, beside the standard library, for checks that import them: those of EvalPlus use numpy.
+#: Where they do not, it is not there: it shows an answer all memory of its process.
 _OF_NUMPY = ("numpy", "numpy.libs")
+_NUMPY = re.compile(r"\bnumpy\b")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,23 @@ def _python(user: int | None) -> Python:
     own = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64")]
     folders = () if f"{prefix}/".startswith("/usr/") else tuple(path for path in own if os.path.isdir(path))
     return Python(str(found), folders, packages)
+
+
+def packages_for(checks: str) -> tuple[str, ...]:
+    """The folders of packages that some checks import; none where they import none of them.
+
+    Raises:
+        SandboxError: they are not there for the Python that programs run in.
+    """
+    if _NUMPY.search(checks) is None:
+        return ()
+    python = python_for()
+    if not python.packages:
+        raise SandboxError(
+            f"its checks import numpy, which the sandbox's user cannot read for Python {python.version}; "
+            "install the testbench where all users may read it, with a Python that all may read"
+        )
+    return python.packages
 
 
 def python_version() -> str:

@@ -378,6 +378,12 @@ BAD = [
         ["suppliers[0].reference: 'm' is neither true nor false", "reference: true"],
     ),
     ("suppliers.0.reference", None, ["suppliers[0].reference: None is neither true nor false"]),
+    (
+        "allow_code_execution",
+        "maybe",
+        ["allow_code_execution: 'maybe' is neither true nor false; write true"],
+    ),
+    ("allow_code_execution", 1, ["allow_code_execution: 1 is neither true nor false"]),
     ("suppliers.0.reference", [], ["suppliers[0].reference: the list is empty", "remove it"]),
     ("suppliers.0.reference", [5], ["suppliers[0].reference[0]:", "valid string", "it is 5", "in quotes"]),
     ("suppliers.0.reference", ["m", "m"], ["suppliers[0].reference: 'm' stands there twice"]),

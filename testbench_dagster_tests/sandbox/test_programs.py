@@ -183,6 +183,20 @@ def test_an_answer_that_is_right_passes(sandbox: Sandbox) -> None:
     ).passed
 
 
+def test_numpy_is_there_for_checks_that_import_it_and_for_no_answer_by_itself(sandbox: Sandbox) -> None:
+    """It shows all memory of its process to who asks for that."""
+    reads = "import numpy as np\ndef answer(x): return 6"
+    assert sandbox.judge(reads, CHECKS).note.partition(":")[0] == "ModuleNotFoundError"
+    with_numpy = f"import numpy as np\n{CHECKS}\nassert np.allclose(answer(1), 6)"
+    if sandbox.name != "bubblewrap" or not surroundings.python_for().packages:
+        with pytest.raises(SandboxError, match="its checks import numpy, which"):
+            sandbox.judge("def answer(x): return 6", with_numpy)
+        return
+    assert sandbox.judge("def answer(x): return 6", with_numpy).passed
+    assert sandbox.judge(reads, with_numpy).passed
+    assert not sandbox.judge("def answer(x): return 5", with_numpy).passed
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_no_answer_passes_without_its_checks(name: str) -> None:
     answer, reason = WRONG[name]

@@ -52,7 +52,11 @@ def test_a_cut_file_is_damaged(share: float, bundle: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("at", [0.02, 0.2, 0.4, 0.6])
 def test_a_flipped_byte_never_passes(at: float, bundle: Path, tmp_path: Path) -> None:
     data = bytearray(bundle.read_bytes())
-    data[int(len(data) * at)] ^= 0x55
+    with zipfile.ZipFile(bundle) as file:
+        largest = max(file.infolist(), key=lambda one: one.compress_size)
+    name, extra = struct.unpack_from("<HH", data, largest.header_offset + 26)
+    begins = largest.header_offset + 30 + name + extra
+    data[begins + int(largest.compress_size * at)] ^= 0x55
     (tmp_path / "flipped.zip").write_bytes(bytes(data))
     refused(tmp_path / "flipped.zip", "damaged|cannot be read")
 

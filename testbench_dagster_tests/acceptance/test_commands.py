@@ -174,6 +174,7 @@ def test_what_is_printed_exported_and_opened_is_the_same(
         "scores": 2 * DOCS * len(gsm8k.FILTERS),
         "windows": len(rows),
         "references": 0,
+        "public_gaps": 0,
         "groups": 0,
         "service_probes": 0,
         "service_quality": 0,

@@ -29,7 +29,7 @@ DOCUMENTED = "127.0.0.1:8711"
 CLICKS = 3
 _STEP = re.compile(r"^## (?P<n>\d+)\. .*\n(?P<text>(?:(?!^## ).*\n)*)", re.M)
 _WAY = re.compile(r"^- On the board: (.*)$", re.M)
-_INTERVAL = re.compile(r"[-−]?\d\.\d+–[-−]?\d\.\d+")
+_INTERVAL = re.compile(r"[-−]?\d\.\d+(–| to )[-−]?\d\.\d+")
 
 
 @dataclass

@@ -166,9 +166,16 @@ RECOUNTED = {
 }
 
 
-def as_before(now: Any, then: Any, command: str) -> None:
+#: Tasks that are put in another way than then: a run registers them anew, and they are due for everybody.
+PUT_ANEW = frozenset({"tokenizer", "config", "identity"})
+
+
+def as_before(now: Any, then: Any, command: str, anew: frozenset[str] = frozenset()) -> None:
     """What a command says is what that commit's said, but for the fields that are new or changed meaning."""
     for row, before in zip(now, then, strict=True):
+        if row.get("task") in anew:
+            assert (row["n"], row["status"], before["status"]) == (0, "no_data", "ok")
+            continue
         assert row.keys() - before.keys() == NEW[command]
         assert before.keys() - row.keys() == GONE.get(command, set())
         before = {name: value for name, value in before.items() if name in row}
@@ -482,4 +489,5 @@ def test_a_run_migrates_by_itself_and_says_so(old_home: Path) -> None:
     assert f"document store {home / 'documents.sqlite3'}: migrating from schema 0 to 1" in done.stderr
     assert filled(home) == b1e3080.N_ATTEMPTS
     shown = run_command(old_home, "scores", "--format", "json")
-    as_before(json.loads(shown.stdout), json.loads(b1e3080.SAID["scores"].read_text("utf-8")), "scores")
+    before = json.loads(b1e3080.SAID["scores"].read_text("utf-8"))
+    as_before(json.loads(shown.stdout), before, "scores", PUT_ANEW)

@@ -22,6 +22,7 @@ import builtins
 import os
 import resource
 import sys
+import types
 
 TYPE_CHECKING = False  # as typing has it, whose import takes a third of the time to start
 if TYPE_CHECKING:
@@ -118,7 +119,6 @@ def forbid(folders: tuple[str, ...]) -> None:
 
 def keep_code_as_compiled() -> None:
     """Let ``types.coroutine``, which asyncio needs, wrap generators: its other way makes code objects."""
-    import types
 
     def coroutine(func: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **named: Any) -> Any:

@@ -49,7 +49,10 @@ def test_the_daemon_works_a_schedule_off(tmp_path: Path) -> None:
         {"name": "nobody", "suppliers": ["dora@*"], "cron": "* * * * *"},
         {"name": "untasked", "suppliers": ["*"], "tasks": ["nonsense"], "cron": "* * * * *"},
     ]
-    with platform(tmp_path, 4, automation={**SENSORS, **quiet}, schedules=schedules) as made:
+    # eight docs, one after another: an evaluation lasts until the schedule's next minute, which is skipped
+    slowly = {"relays": {"connect_s": 20, "first_byte_s": 50, "total_s": 100, "max_in_flight": 1}}
+    changes = {"automation": {**SENSORS, **quiet}, "schedules": schedules, **slowly}
+    with platform(tmp_path, 4, latency_ms=9_000, **changes) as made:
         with made.workspace() as workspace:
             Testbench(workspace).run(max_relays=0)  # roster, partitions, prompts
         made.start()

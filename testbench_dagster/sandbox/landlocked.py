@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,8 @@ walls.confine(
 os.execv({python!r}, [{python!r}, *{flags!r}, "-c", {inside!r}, *sys.argv[1:]])
 """
 _FLAGS = ("-S", "-s", "-B", "-X", "utf8")
+#: Threads of other programs that begin meanwhile, or cannot be seen.
+_BESIDE = 128
 _FOLDER = "/usr"  # it can be read, and written by nobody
 _READABLE = ("/dev/null", "/dev/zero", "/dev/urandom")
 _EXECUTABLE = ("/usr", "/lib", "/lib64", "/bin")  # Python, and what loads it; all within the walls
@@ -90,8 +93,23 @@ class Landlocked:
 
 def _command(arguments: Sequence[str]) -> list[str]:
     python = python_for()
-    mode, *rest = arguments
-    return [*as_user(), python.path, *_FLAGS, "-c", _start(), mode, _FOLDER, "", *rest]
+    mode, *rest, threads = arguments
+    most = int(threads) + _tasks_of(USER if os.geteuid() == 0 else os.geteuid()) + _BESIDE
+    return [*as_user(), python.path, *_FLAGS, "-c", _start(), mode, _FOLDER, "", *rest, str(most)]
+
+
+def _tasks_of(user: int) -> int:
+    """How many processes and threads a user has on this machine, as far as can be seen.
+
+    Without a user namespace RLIMIT_NPROC counts them all: a bound of a few would leave an answer none.
+    """
+    found = 0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):  # it has ended
+                if folder.stat().st_uid == user:
+                    found += len(os.listdir(folder / "task"))
+    return found
 
 
 @cache

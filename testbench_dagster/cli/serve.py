@@ -343,6 +343,12 @@ def localnet() -> None:
 )
 @click.option("--latency-ms", type=click.FloatRange(min=0), help="Time to answer, for every supplier.")
 @click.option(
+    "--questions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='Public questions that all models know with their accuracy: JSON lines {"question", "answer"}, as '
+    "of GSM8K, .gz too.",
+)
+@click.option(
     "--block-seconds",
     type=click.FloatRange(min=0.001),
     help="The roster tells a block height that grows by one every so many seconds; with --pocket, time of a "

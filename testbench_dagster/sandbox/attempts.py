@@ -43,12 +43,16 @@ def fill():
     for number in range(64):
         write(f"/tmp/{{number}}", 1 << 20)
 def threads():
-    wait = threading.Event()
+    wait, begun = threading.Event(), []
     try:
         for _ in range(2000):
-            threading.Thread(target=wait.wait, daemon=True).start()
+            one = threading.Thread(target=wait.wait, daemon=True)
+            one.start()
+            begun.append(one)
     finally:
         wait.set()
+        for one in begun:  # Python's end would end them by pthread_exit, which aborts where memory is short
+            one.join()
 def not_root():
     if 0 not in (os.getuid(), os.geteuid()):
         raise PermissionError

@@ -46,7 +46,7 @@ os.execv({python!r}, [{python!r}, *{flags!r}, "-c", {inside!r}, *sys.argv[1:]])
 """
 _FLAGS = ("-S", "-s", "-B", "-X", "utf8")
 #: Threads of other programs that begin meanwhile, or cannot be seen.
-_BESIDE = 128
+_BESIDE = 32
 _FOLDER = "/usr"  # it can be read, and written by nobody
 _READABLE = ("/dev/null", "/dev/zero", "/dev/urandom")
 _EXECUTABLE = ("/usr", "/lib", "/lib64", "/bin")  # Python, and what loads it; all within the walls

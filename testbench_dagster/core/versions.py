@@ -331,6 +331,7 @@ PUBLIC_GAPS = Version(
         "testbench_dagster.scoring.rows:value_of",
         "testbench_dagster.stages.score.samples:outcomes_since",
         "testbench_dagster.stages.identify.public_gaps",
+        "testbench_dagster.statistics.multiplicity:holm",
         "testbench_dagster.statistics.twins",
     ),
 )

@@ -29,9 +29,10 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import SandboxError
 from testbench_dagster.sandbox.attempts import first_escape
+from testbench_dagster.sandbox.landlock import knows_machine
 from testbench_dagster.sandbox.programs import USUAL, Limits, Ran
 from testbench_dagster.sandbox.running import INSIDE, run_confined, starved_s
-from testbench_dagster.sandbox.seccomp import filter_program, knows_machine
+from testbench_dagster.sandbox.seccomp import filter_program
 from testbench_dagster.sandbox.surroundings import ENVIRONMENT, USER, as_user, packages_for, python_for
 
 _NOBODY = "65534"  # who it is inside

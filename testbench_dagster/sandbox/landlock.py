@@ -34,7 +34,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -309,7 +309,7 @@ def confine(
     ):
         _limit(which, most)
     _drop_capabilities()
-    _seccomp(_filter(threads=threads, execute=bool(executable)))
+    _seccomp(filter_program(threads=threads, harmless={"execve"} if executable else ()))
     return Confinement(
         abi=abi,
         readable=tuple(readable),
@@ -353,7 +353,7 @@ def _missing() -> str | None:
     if sys.platform != "linux":
         return f"Landlock is part of Linux, and this is {sys.platform}; use a Linux machine"
     machine = platform.machine()
-    if machine not in _MACHINES or sys.maxsize < 1 << 32 or sys.byteorder != "little":
+    if not knows_machine() or sys.maxsize < 1 << 32 or sys.byteorder != "little":
         return f"the system calls of the processor {machine!r} are not known here; use x86-64 or 64-bit ARM"
     if (abi := _abi()) < 1:
         why = "is not switched on (kernel option lsm=)" if abi == -errno.EOPNOTSUPP else os.strerror(-abi)
@@ -425,10 +425,22 @@ def _column() -> int:
 # ------------------------------------------------------------------------------------ the filter
 
 
-def _filter(*, threads: bool, execute: bool = False) -> bytes:
-    """The seccomp program: what is named is refused, a few calls by their arguments, the rest is allowed.
+def knows_machine() -> bool:
+    """Whether the numbers of this processor's system calls are known."""
+    return platform.machine() in _MACHINES
 
-    With ``execute`` another program may take this one's place; Landlock says which.
+
+def filter_program(
+    *, threads: bool, harmless: Collection[str] = (), judged: Collection[str] = tuple(_JUDGED)
+) -> bytes:
+    """A seccomp program in the kernel's format (struct sock_filter), for this machine.
+
+    What is named is refused, the calls that are ``judged`` by their arguments, the rest is allowed.
+
+    Args:
+        threads: more of the same process may be started, never another one.
+        harmless: refused calls that are allowed all the same; what else bounds them the caller knows.
+        judged: the calls that are looked at; others of :data:`_JUDGED` are allowed.
     """
     arch, column = _MACHINES[platform.machine()]
     program = [
@@ -439,13 +451,13 @@ def _filter(*, threads: bool, execute: bool = False) -> bytes:
         (_AT_LEAST, 0, 1, _FIRST_UNKNOWN),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
-    refused = {name: numbers for name, numbers in _CALLS.items() if not (execute and name == "execve")}
+    refused = {name: numbers for name, numbers in _CALLS.items() if name not in harmless}
     for calls, error in ((refused, errno.EPERM), (_TOO_NEW, errno.ENOSYS)):
         for numbers in calls.values():
             if numbers[column] >= 0:
                 program += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ERRNO | error)]
     for name, numbers in _JUDGED.items():
-        if numbers[column] >= 0:
+        if name in judged and numbers[column] >= 0:
             block = [*_judgement(name, threads=threads)]
             program += [(_EQUAL, 0, len(block), numbers[column]), *block]
     program.append((_RETURN, 0, 0, _ALLOW))

@@ -1,12 +1,14 @@
-"""Many tests at once: which e-values may be believed.
+"""Many tests at once: which e-values and p-values may be believed.
 
 Sources: R. Wang and A. Ramdas, "False discovery rate control with e-values", Journal of the Royal Statistical
-Society B 84 (2022), 822-852 (e-BH); Bonferroni's inequality for the family-wise threshold.
+Society B 84 (2022), 822-852 (e-BH); Bonferroni's inequality for the family-wise threshold; S. Holm, "A simple
+sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979), 65-70.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -43,6 +45,20 @@ def family_wise_threshold(tests: int, alpha: float) -> float:
     if tests < 0:
         raise ValueError(f"tests must be 0 or more, got {tests}")
     return math.log(max(tests, 1) / alpha)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p values of several tests: at most alpha for those that Holm's procedure rejects at alpha.
+
+    Whatever their dependence.
+    """
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    ordered = sorted(p_values.items(), key=lambda one: (one[1], one[0]))
+    for place, (name, p) in enumerate(ordered):
+        highest = max(highest, min(1.0, p * (len(ordered) - place)))
+        adjusted[name] = highest
+    return adjusted
 
 
 def _check_alpha(alpha: float) -> None:

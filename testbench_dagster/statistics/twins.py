@@ -28,6 +28,7 @@ from functools import cache
 from typing import Any
 
 from testbench_dagster.core.wording import counted
+from testbench_dagster.statistics.multiplicity import holm
 
 #: Level of the test over all suppliers of a service, tasks and epochs by themselves.
 ALPHA = 0.01
@@ -289,20 +290,6 @@ def excess_of(own: Pairs, peers: Shift, alpha: float = 0.05) -> Excess:
         return (low + high) / 2
 
     return Excess(own.log_odds - shift, bound(True), bound(False))
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p values of several tests: at most alpha for those that Holm's procedure rejects at alpha.
-
-    S. Holm, Scandinavian Journal of Statistics 6, 1979; whatever their dependence.
-    """
-    adjusted: dict[str, float] = {}
-    highest = 0.0
-    ordered = sorted(p_values.items(), key=lambda one: (one[1], one[0]))
-    for place, (name, p) in enumerate(ordered):
-        highest = max(highest, min(1.0, p * (len(ordered) - place)))
-        adjusted[name] = highest
-    return adjusted
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import pytest
 
-from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.partitions import range_tags
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster_tests.defs.one_check import Check, check_in_job, told
 from testbench_dagster_tests.public_gaps import CONFIGURED, FOUND, TASK, flagged, gap, paired, store
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("identity_groups"), "public_not_special")
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-Check = Callable[[Workspace, Mapping[str, str]], Any]
 
 
 @pytest.fixture
 def check() -> Iterator[Check]:
     with dg.DagsterInstance.ephemeral() as instance:
-
-        def run(workspace: Workspace, tags: Mapping[str, str]) -> Any:
-            job = build_definitions(workspace).resolve_job_def("refresh_identity")
-            only = job.get_subset(asset_selection=set(), asset_check_selection={CHECK})
-            assert only.execute_in_process(instance=instance, tags=dict(tags), run_config=QUIET).success
-            (newest, *_) = instance.event_log_storage.get_asset_check_execution_history(CHECK, limit=1)
-            assert newest.event is not None and newest.event.dagster_event is not None
-            return newest.event.dagster_event.asset_check_evaluation_data
-
-        yield run
-
-
-def told(evaluation: Any) -> dict[str, Any]:
-    return {name: value.value for name, value in evaluation.metadata.items()}
+        yield check_in_job(instance, "refresh_identity", CHECK)
 
 
 @pytest.mark.parametrize("open_installation", ["sqlite"], indirect=True)

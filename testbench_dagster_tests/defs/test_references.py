@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +10,12 @@ import dagster as dg
 import pytest
 
 from testbench_dagster.core.records.references import ReferenceRecord
-from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.partitions import range_tags
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster_tests.defs.one_check import Check, check_in_job, told
 
 CHECK = dg.AssetCheckKey(dg.AssetKey("supplier_scores"), "alike_with_reference")
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 DIFFERS = "scores differ from the reference: -20.0 points (-31.0 to -9.1) on 240 common docs"
 
 
@@ -48,27 +47,11 @@ def record(name: str, verdict: Any, **changes: Any) -> ReferenceRecord:
     return ReferenceRecord(**{**said, **changes})
 
 
-Check = Callable[[Workspace, Mapping[str, str]], Any]
-
-
 @pytest.fixture
 def check() -> Iterator[Check]:
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("supplier", ["maker@external", "twin@external", "worse@external"])
-
-        def run(workspace: Workspace, tags: Mapping[str, str]) -> Any:
-            job = build_definitions(workspace).resolve_job_def("evaluate_suppliers")
-            only = job.get_subset(asset_selection=set(), asset_check_selection={CHECK})
-            assert only.execute_in_process(instance=instance, tags=dict(tags), run_config=QUIET).success
-            (newest, *_) = instance.event_log_storage.get_asset_check_execution_history(CHECK, limit=1)
-            assert newest.event is not None and newest.event.dagster_event is not None
-            return newest.event.dagster_event.asset_check_evaluation_data
-
-        yield run
-
-
-def told(evaluation: Any) -> dict[str, Any]:
-    return {name: value.value for name, value in evaluation.metadata.items()}
+        yield check_in_job(instance, "evaluate_suppliers", CHECK)
 
 
 def test_who_differs_from_which_reference_is_told_with_by_how_much(

@@ -20,7 +20,6 @@ from testbench_dagster.statistics.twins import (
     Shift,
     Verdict,
     excess_of,
-    holm,
     is_flagged,
     judge,
     log_odds,
@@ -151,14 +150,6 @@ def test_the_interval_holds_what_the_test_does_not_refute() -> None:
     # who knows all public questions has no upper end
     assert excess_of(Pairs(100, 30, 0, 60), peers).high is None
     assert excess_of(Pairs(100, 0, 30, 60), peers).low is None
-
-
-def test_holm_is_the_procedure_of_the_book() -> None:
-    """Four p values; adjusted as by hand: 4 x .01, 3 x .02, then no less than before."""
-    assert holm({"a": 0.02, "b": 0.01, "c": 0.025, "d": 0.5}) == pytest.approx(
-        {"b": 0.04, "a": 0.06, "c": 0.06, "d": 0.5}
-    )
-    assert holm({}) == {}
 
 
 def test_flagged_is_who_was_better_in_two_of_the_last_four_verdicts() -> None:

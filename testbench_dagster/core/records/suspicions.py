@@ -7,6 +7,9 @@ from typing import Literal
 
 from testbench_dagster.core.records.declaring import VIEW, Record, content, key, queryable, record
 
+#: What a suspicion may be of.
+SuspicionKind = Literal["outages", "latency", "answers", "changes", "mixture", "cached"]
+
 
 @record(
     "suspicions",
@@ -18,7 +21,7 @@ class SuspicionRecord(Record):
     """What two suppliers have in common in time, or what of a supplier's answers may not be its own."""
 
     id: str = key("follows from kind, supplier and other")
-    kind: Literal["outages", "latency", "answers", "changes", "mixture", "cached"] = queryable(
+    kind: SuspicionKind = queryable(
         "what coincides: outages, latency, answers that vary, changes of answers; or that a part of the "
         "answers is another group's, or that repeats come from a store"
     )

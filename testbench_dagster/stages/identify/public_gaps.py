@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from testbench_dagster.core.pairs import is_public, pair_of
 from testbench_dagster.core.prompt import form_of
@@ -49,6 +49,7 @@ BETTER = "better on public questions than on fresh ones of the kind"
 _NOT_BETTER = "no better on public questions than on fresh ones of the kind"
 #: Epochs that are made anew: the present one, and the one before, of which docs may have closed since.
 _EPOCHS = 2
+_Gap = TypeVar("_Gap", PublicGapRecord, GapVerdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,7 @@ def refresh_public_gaps(workspace: Workspace, now: datetime | None = None) -> li
 
 def newest_gaps(workspace: Workspace, suppliers: Iterable[str] | None = None) -> list[PublicGapRecord]:
     """The newest record of each supplier and task that are configured now, by supplier and task."""
-    current = {spec.name: registration.task_hash for spec, registration in paired_tasks(workspace)}
-    where: dict[str, Any] = {"task": {"in": sorted(current)}}
-    if suppliers is not None:
-        where["supplier"] = {"in": sorted(suppliers)}
-    newest: dict[tuple[str, str], PublicGapRecord] = {}
-    for one in typed.find(workspace.documents, PublicGapRecord, where) if current else ():
-        key = one.supplier, one.task
-        if current[one.task] == one.task_hash and (key not in newest or newest[key].epoch < one.epoch):
-            newest[key] = one
+    newest = _newest(_of_current_tasks(workspace, PublicGapRecord, suppliers))
     return [newest[key] for key in sorted(newest)]
 
 
@@ -112,19 +105,9 @@ def public_gaps(workspace: Workspace) -> dict[str, str]:
     Whoever has no verdict in any epoch has ``no verdict``, and so has who was better in its newest one but is
     not flagged yet. Without those that were asked no task in pairs.
     """
-    current = {spec.name: registration.task_hash for spec, registration in paired_tasks(workspace)}
-    newest: dict[tuple[str, str], GapVerdict] = {}
-    judged: set[str] = set()
-    for one in (
-        typed.find(workspace.documents, GapVerdict, {"task": {"in": sorted(current)}}) if current else ()
-    ):
-        if current[one.task] != one.task_hash:
-            continue
-        key = one.supplier, one.task
-        if key not in newest or newest[key].epoch < one.epoch:
-            newest[key] = one
-        if one.verdict != Verdict.NONE.value:
-            judged.add(one.supplier)
+    stored = list(_of_current_tasks(workspace, GapVerdict))
+    newest = _newest(stored)
+    judged = {one.supplier for one in stored if one.verdict != Verdict.NONE.value}
     flagged = {one.supplier for one in newest.values() if one.flagged}
     judged -= {one.supplier for one in newest.values() if one.verdict == Verdict.BETTER.value}
     return {
@@ -137,6 +120,31 @@ def public_gaps(workspace: Workspace) -> dict[str, str]:
         ).value
         for supplier in sorted({one.supplier for one in newest.values()})
     }
+
+
+def _of_current_tasks(
+    workspace: Workspace, view: type[_Gap], suppliers: Iterable[str] | None = None
+) -> Iterator[_Gap]:
+    """What is stored of tasks in pairs as they are configured now, of all suppliers or some."""
+    current = {spec.name: registration.task_hash for spec, registration in paired_tasks(workspace)}
+    if not current:
+        return
+    where: dict[str, Any] = {"task": {"in": sorted(current)}}
+    if suppliers is not None:
+        where["supplier"] = {"in": sorted(suppliers)}
+    for one in typed.find(workspace.documents, view, where):
+        if current[one.task] == one.task_hash:
+            yield one
+
+
+def _newest(found: Iterable[_Gap]) -> dict[tuple[str, str], _Gap]:
+    """By supplier and task that of the newest epoch."""
+    newest: dict[tuple[str, str], _Gap] = {}
+    for one in found:
+        key = one.supplier, one.task
+        if key not in newest or newest[key].epoch < one.epoch:
+            newest[key] = one
+    return newest
 
 
 class _Task:

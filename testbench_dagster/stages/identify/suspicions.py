@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, get_args
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AnswerBytes, TimedCall
 from testbench_dagster.core.records.identity import ChangeRecord
-from testbench_dagster.core.records.suspicions import SuspicionRecord
+from testbench_dagster.core.records.suspicions import SuspicionKind, SuspicionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import (
@@ -41,7 +41,7 @@ MOST_CALLS = 600_000
 #: Answers to one request whose bytes are compared, of a supplier that seems to keep them.
 _BODIES = 10
 #: What a suspicion may be of.
-SUSPICION_KINDS = ("outages", "latency", "answers", "changes", "mixture", "cached")
+SUSPICION_KINDS: tuple[str, ...] = get_args(SuspicionKind)
 #: How long a suspicion is told after it was last seen.
 TOLD_FOR = timedelta(days=28)
 #: Columns of the rows of suspicions, with their types; times are texts there.
@@ -56,6 +56,21 @@ SUSPICION_COLUMNS: dict[str, type] = {
         if field.name not in ("_id", "kind", "supplier", "other")
     },
 }
+
+
+class _Seen(Protocol):
+    """What copies, routers, mixtures and stores of answers have in common: when, how sure, in words."""
+
+    @property
+    def since(self) -> datetime: ...
+    @property
+    def until(self) -> datetime: ...
+    @property
+    def log_e(self) -> float: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def wording(self) -> str: ...
 
 
 def refresh_suspicions(
@@ -132,26 +147,19 @@ def _copies(
 ) -> Iterator[SuspicionRecord]:
     changes = _changes_of(workspace, service, suppliers, now - timedelta(days=settings.change_days))
     for copy in find_copies(calls, changes, settings, now=now):
-        yield SuspicionRecord(
-            # which of the two follows may show only later
-            id=document_id("suspicion", copy.kind, *sorted((copy.follower, copy.followed))),
+        yield _suspicion(
+            copy,
+            now,
             kind=copy.kind,
             service=service,
             supplier=copy.follower,
             other=copy.followed,
+            # which of the two follows may show only later
+            of=sorted((copy.follower, copy.followed)),
             ordered=copy.ordered,
-            since=copy.since,
-            until=copy.until,
-            found_at=now,
-            seen_at=now,
-            strength=copy.log_e,
-            threshold=copy.threshold,
             observations=copy.observations,
             share=copy.share,
-            share_low=None,
-            share_high=None,
             lag_ms=copy.lag_ms,
-            reason=copy.wording,
         )
 
 
@@ -180,25 +188,16 @@ def _mixtures(
     mixture_alpha = evidence.settings.mixture_alpha
     for router in find_routers(evidence, grouping, answers):
         told.add(router.supplier)
-        yield SuspicionRecord(
-            id=document_id("suspicion", "mixture", router.supplier, router.group),
+        yield _suspicion(
+            router,
+            now,
             kind="mixture",
             service=service,
             supplier=router.supplier,
             other=router.group,
-            ordered=True,
-            since=router.since,
-            until=router.until,
-            found_at=now,
-            seen_at=now,
-            strength=router.log_e,
-            threshold=router.threshold,
             observations=router.prompts,
             share=router.share,
-            share_low=router.low,
-            share_high=router.high,
-            lag_ms=None,
-            reason=router.wording,
+            between=(router.low, router.high),
         )
     for suspect in grouping.suspects:
         # told at the rate of errors of all suspicions, which is lower than that of a suspect of identity
@@ -206,26 +205,18 @@ def _mixtures(
         if suspect.kind != "mixture" or suspect.supplier in told or suspect.log_e < threshold:
             continue
         less = min((0, 1), key=lambda side: suspect.shares[side])
-        yield SuspicionRecord(
-            id=document_id("suspicion", "mixture", suspect.supplier, suspect.groups[less]),
+        found = _suspicion(
+            suspect,
+            now,
             kind="mixture",
             service=service,
             supplier=suspect.supplier,
             other=suspect.groups[less],
-            ordered=True,
-            since=suspect.since,
-            until=suspect.until,
-            found_at=now,
-            seen_at=now,
-            strength=suspect.log_e,
-            threshold=threshold,
             observations=suspect.prompts,
             share=suspect.shares[less],
-            share_low=suspect.shares_low[less],
-            share_high=1 - suspect.shares_low[1 - less],
-            lag_ms=None,
-            reason=suspect.wording,
+            between=(suspect.shares_low[less], 1 - suspect.shares_low[1 - less]),
         )
+        yield replace(found, threshold=threshold)
 
 
 def _cached(
@@ -239,26 +230,56 @@ def _cached(
             if same
             else ""
         )
-        yield SuspicionRecord(
-            id=document_id("suspicion", "cached", cached.supplier),
+        found = _suspicion(
+            cached,
+            now,
             kind="cached",
             service=service,
             supplier=cached.supplier,
             other=None,
-            ordered=True,
-            since=cached.since,
-            until=cached.until,
-            found_at=now,
-            seen_at=now,
-            strength=cached.log_e,
-            threshold=cached.threshold,
             observations=cached.repeats,
             share=cached.hits / cached.repeats,
-            share_low=None,
-            share_high=None,
-            lag_ms=None,
-            reason=f"{cached.wording}{whole}",
         )
+        yield replace(found, reason=f"{cached.wording}{whole}")
+
+
+def _suspicion(
+    seen: _Seen,
+    now: datetime,
+    *,
+    kind: SuspicionKind,
+    service: str,
+    supplier: str,
+    other: str | None,
+    observations: int,
+    share: float,
+    of: Sequence[str] | None = None,
+    ordered: bool = True,
+    between: tuple[float | None, float | None] = (None, None),
+    lag_ms: float | None = None,
+) -> SuspicionRecord:
+    """What was seen, as it is stored: ``of`` whom it is, where not of supplier and other in that order."""
+    who = [one for one in (supplier, other) if one is not None] if of is None else of
+    return SuspicionRecord(
+        id=document_id("suspicion", kind, *who),
+        kind=kind,
+        service=service,
+        supplier=supplier,
+        other=other,
+        ordered=ordered,
+        since=seen.since,
+        until=seen.until,
+        found_at=now,
+        seen_at=now,
+        strength=seen.log_e,
+        threshold=seen.threshold,
+        observations=observations,
+        share=share,
+        share_low=between[0],
+        share_high=between[1],
+        lag_ms=lag_ms,
+        reason=seen.wording,
+    )
 
 
 def _same_body(workspace: Workspace, supplier: str, prompt: str) -> bool:

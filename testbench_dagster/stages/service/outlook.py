@@ -72,14 +72,15 @@ def probes_line(workspace: Workspace) -> str | None:
         StoreError: the store failed.
     """
     settings = workspace.config.settings
-    day = probes_a_day(workspace, active_suppliers(workspace))
+    active = active_suppliers(workspace)
+    day = probes_a_day(workspace, active)
     if day is None:
         return None
     if not settings.automation.service_probes.enabled:
         return f"{_WHAT}: none by itself, for automation.service_probes.enabled is false"
     configured = configured_rates(settings)
     often = ", ".join(f"{name} {rate:g}" for name, rate in configured.items())
-    probed = [one for one in active_suppliers(workspace) if is_probed(settings, one)]
+    probed = [one for one in active if is_probed(settings, one)]
     rates = probe_rates(settings, probed)
     wanted = len(probed) * sum(configured.values())
     granted = sum(sum(rates[one.service].values()) for one in probed)

@@ -231,6 +231,9 @@ def plan_task(
     left = set[int]()
     if older:
         there = {doc for doc, at in closed.items() if at > now - max_age - grace} | opened.keys()
+        if force_since is not None:
+            # one that force does not count, and that the sequence cannot renew, would hold its slot for good
+            there &= {prompt.doc_id for prompt in prompts} | final.keys() | opened.keys()
         left = _left(prompts, asked, opened, there, older, wanted, draw)
     if force_since is not None:
         lasting = {doc for doc, at in closed.items() if at > now - max_age and doc not in left}

@@ -108,6 +108,17 @@ def test_a_change_of_the_model_voids_earlier_epochs_too() -> None:
     assert (plan.fresh, positions(plan)) == (0, [0])
 
 
+@pytest.mark.parametrize("draw", [str(number) for number in range(8)])
+def test_by_force_no_slot_is_kept_by_a_doc_that_can_neither_count_nor_be_renewed(draw: str) -> None:
+    """Of two docs from before the number was set the sequence has one; a slot is for either of them."""
+    gone = 1
+    elsewhere = {doc(2): NOW, gone: YOUNG}
+    options = {**ALL_OF, "final_elsewhere": elsewhere, "older": set(elsewhere), "draw": draw}
+    history = [outcome(0, at=NOW), outcome(1, at=NOW)]
+    plan = plan_task(prompts(3), history, **options, force_since=NOW)
+    assert (plan.fresh, plan.target, plan.due) == (3, 3, [])
+
+
 # ------------------------------------------------------------------------------------- minimum and maximum
 
 

